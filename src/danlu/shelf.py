@@ -1,0 +1,237 @@
+"""A folder is a registry: the files on it are its parts.
+
+`names` lists a shelf without importing anything; `take` imports one part; `build_*` are the typed doors the floors above use. A
+package outside danlu adds a part with an entry point in the group "danlu.SHELF", name = the part's name, value = its module.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from danlu.errors import PartError, did_you_mean, nearest
+from danlu.recipe import Options, Part, ScheduleOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from danlu.terms import Column, Input, Output, Table
+
+_HOME = Path(__file__).parent
+_NOT_SHELVES = {"layers", "serving"}  # libraries and stations that are folders
+
+
+def shelves() -> list[str]:
+    """The names of all shelves."""
+    return sorted(
+        folder.name
+        for folder in _HOME.iterdir()
+        if (folder / "__init__.py").is_file() and folder.name not in _NOT_SHELVES and _offers_parts(folder)
+    )
+
+
+def _offers_parts(folder: Path) -> bool:
+    return "A part offers" in (ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or "")
+
+
+@functools.cache
+def _built_in(shelf: str) -> dict[str, Path]:
+    folder = _HOME / shelf
+    if not (folder / "__init__.py").is_file() or folder.name in _NOT_SHELVES:
+        raise PartError(f"there is no shelf {shelf!r}.", hint=did_you_mean(shelf, shelves()) or f"shelves: {', '.join(shelves())}")
+    parts = {path.stem: path for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    parts |= {path.parent.name: path for path in folder.glob("*/__init__.py") if not path.parent.name.startswith("_")}
+    return dict(sorted(parts.items()))
+
+
+@functools.cache
+def _outside(shelf: str) -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry.value for entry in entry_points(group=f"danlu.{shelf}") if entry.name not in _built_in(shelf)}
+
+
+def names(shelf: str) -> list[str]:
+    """The parts of a shelf, sorted; imports none of them."""
+    return sorted([*_built_in(shelf), *_outside(shelf)])
+
+
+@functools.cache
+def take(shelf: str, name: str) -> ModuleType:
+    """The module of one part. PartError with the nearest names where there is none."""
+    if name in _built_in(shelf):
+        return importlib.import_module(f"danlu.{shelf}.{name}")
+    if name in _outside(shelf):
+        try:
+            return importlib.import_module(_outside(shelf)[name])
+        except ImportError as error:
+            raise PartError(f"{shelf} part {name} ({_outside(shelf)[name]}) cannot be imported: {error}.") from error
+    known = names(shelf)
+    guess = did_you_mean(name, known)
+    message = f"there is no {name!r} among {shelf}. It has {', '.join(known)}."
+    raise PartError(message, hint=guess)
+
+
+def config(shelf: str, name: str) -> type[Options]:
+    """The options class of one part."""
+    found = getattr(take(shelf, name), "Config", None)
+    if not (isinstance(found, type) and issubclass(found, Options)):
+        raise PartError(f"{shelf}/{name} offers no Config (a class derived from danlu.recipe.Options).")
+    return found
+
+
+def defaults(shelf: str, name: str) -> Mapping[str, Any]:
+    """What a part recommends for the rest of the recipe: dotted keys to values; {} for most."""
+    return getattr(take(shelf, name), "DEFAULTS", {})
+
+
+def facts(shelf: str, name: str) -> ModuleType:
+    """The part's module, for its constants (LOSSES, METRICS, FULL_BATCH, BETTER, SUFFIXES, TAKES)."""
+    return take(shelf, name)
+
+
+def find(name: str) -> list[tuple[str, str]]:
+    """(shelf, name) of every part called `name`; accepts 'shelf/name' as well."""
+    if "/" in name:
+        shelf, _, name = name.partition("/")
+        return [(shelf, name)] if name in names(shelf) else []
+    return [(shelf, name) for shelf in shelves() if name in names(shelf)]
+
+
+def summary(shelf: str, name: str) -> str:
+    """The first line of a part's docstring, read as text: the part is not imported."""
+    path = _built_in(shelf).get(name)
+    if path is None:
+        spec = importlib.util.find_spec(_outside(shelf)[name])
+        path = Path(spec.origin) if spec and spec.origin else None
+    document = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path else None
+    return (document or "").split("\n", 1)[0]
+
+
+def describe(shelf: str, name: str) -> str:
+    """The whole page of a part: its docstring, its options with type, default, range and meaning."""
+    from danlu.recipe import describe_options
+
+    module = take(shelf, name)
+    lines = [f"{shelf}/{name}", "", (module.__doc__ or "").strip(), ""]
+    options = describe_options(config(shelf, name))
+    lines += ["Options", *options] if options else ["It has no options."]
+    recommended = defaults(shelf, name)
+    if recommended:
+        lines += ["", "Defaults it brings to the rest of the recipe", *(f"  {key}: {value}" for key, value in recommended.items())]
+    return "\n".join(lines)
+
+
+def source_for(path: str) -> str | None:
+    """The source that a bare path means: by its suffix, or by what stands in a folder; None where no source claims it."""
+    lowered = path.lower()
+    best: tuple[int, str] | None = None
+    for name in names("sources"):
+        for suffix in getattr(take("sources", name), "SUFFIXES", ()):
+            if lowered.endswith(suffix) and (best is None or len(suffix) > best[0]):
+                best = (len(suffix), name)
+    return best[1] if best else None
+
+
+def build_source(part: Part, columns: Mapping[str, Any]) -> Table:
+    """The table that a source reads."""
+    return take("sources", part.name).build(part.options, columns)
+
+
+def build_task(part: Part, targets: Mapping[str, Column]) -> Any:
+    """The task, fitted to the target columns of the training rows."""
+    return take("tasks", part.name).build(part.options, targets)
+
+
+def restore_task(part: Part, state: Mapping[str, Any]) -> Any:
+    """The task as an artifact holds it."""
+    return take("tasks", part.name).restore(part.options, state)
+
+
+def build_model(part: Part, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module of a model family, its weights drawn from torch's default generator."""
+    return take("models", part.name).build(part.options, inputs, output)
+
+
+def build_loss(part: Part, task: Any) -> Any:
+    """The loss object: loss(outputs, batch) -> (sum, count)."""
+    return take("losses", part.name).build(part.options, task)
+
+
+def build_metric(part: Part, task: Any) -> Any:
+    """The metric object: count and score."""
+    return take("metrics", part.name).build(part.options, task)
+
+
+def build_optimizer(part: Part, groups: list[dict[str, Any]]) -> Optimizer:
+    """The torch optimizer over parameter groups."""
+    return take("optimizers", part.name).build(part.options, groups)
+
+
+def build_augmentation(part: Part, inputs: Mapping[str, Input], output: Output) -> Any:
+    """augment(batch, generator) -> Batch."""
+    return take("augmentations", part.name).build(part.options, inputs, output)
+
+
+def build_watcher(part: Part, setting: Any) -> Any:
+    """A watcher: hear(report)."""
+    return take("watchers", part.name).build(part.options, setting)
+
+
+class WarmUp:
+    """A schedule with a linear warm-up before it; the wrapped schedule sees the steps that remain."""
+
+    def __init__(self, warmup_steps: int, inner: Any) -> None:
+        self.warmup_steps = warmup_steps
+        self.inner = inner
+        for name in ("observe", "state", "load"):  # only a schedule that keeps state offers them
+            if hasattr(inner, name):
+                setattr(self, name, getattr(inner, name))
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1) * self.inner(0)
+        return self.inner(step - self.warmup_steps)
+
+
+def build_schedule(part: Part, total_steps: int) -> Any:
+    """schedule(step) -> scale in [0, 1]; step counts from 0 and includes the warm-up."""
+    options = part.options
+    assert isinstance(options, ScheduleOptions)
+    warmup = options.warmup
+    steps = round(warmup * total_steps) if warmup < 1 else int(warmup)
+    steps = min(steps, max(total_steps - 1, 0))
+    return WarmUp(steps, take("schedules", part.name).build(options, max(total_steps - steps, 1)))
+
+
+__all__ = [
+    "WarmUp",
+    "build_augmentation",
+    "build_loss",
+    "build_metric",
+    "build_model",
+    "build_optimizer",
+    "build_schedule",
+    "build_source",
+    "build_task",
+    "build_watcher",
+    "config",
+    "defaults",
+    "describe",
+    "facts",
+    "find",
+    "names",
+    "nearest",
+    "restore_task",
+    "shelves",
+    "source_for",
+    "summary",
+    "take",
+]

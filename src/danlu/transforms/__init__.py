@@ -1,0 +1,13 @@
+"""Transforms: a column to the next column, until it is what a model takes; fitted on the training split only.
+
+A part offers
+  Config                                   its options
+  TAKES                                    the kinds it accepts, a tuple of danlu.terms.Kind
+  fit(config, column) -> state             what it learnt from the training rows: a dict of JSON values and numpy arrays; travels in
+                                           the artifact, so it holds no object of another type
+  apply(config, state, column) -> Column   the changed column, same number of rows; never changes its argument; any number of rows
+                                           down to 1; a value never seen in training is allowed and never raises
+A chain of transforms ends in one of: number (N,) or (N, D) float without a missing value ("numbers" of the model), category
+without a missing value where code 0 means unknown ("categories" of the model), image uint8 ("image" of the model).
+numpy only. Whole columns at a time; no Python loop over rows.
+"""

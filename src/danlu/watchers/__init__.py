@@ -1,0 +1,9 @@
+"""Watchers: hear every report; may speak, write or ask to stop. They never touch weights.
+
+A part offers
+  Config                                    its options
+  build(config, setting) -> watcher         `setting`: danlu.watching.Setting (run folder, recipe, quiet, resumed step, better, metric)
+    hear(report) -> str | None              a sentence asks training to stop and says why
+    state() -> dict, load(state)            optional; JSON values kept in the checkpoint
+    close()                                 optional
+"""

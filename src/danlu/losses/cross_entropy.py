@@ -1,0 +1,64 @@
+"""Cross-entropy of classes: minus the logarithm of the probability given to the right class.
+
+    loss = -sum_c w_c q_c log softmax(outputs)_c,   q = (1 - s) target + s / classes   (s: label_smoothing)
+
+Divided by the sum of the rows' class weights (the number of rows without weights, and, as in torch, for soft targets).
+Label smoothing: Szegedy et al., 2015, arXiv:1512.00567.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from danlu.recipe import Options
+from danlu.tallies import OnDevice, RowCount
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("classes",)
+
+
+class Config(Options):
+    """Options of cross_entropy."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target spread evenly over all classes.")
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="Weight of a row by its class: balanced (rows / (classes * rows of the class)), or a weight by class name "
+        "(1 for those not named).",
+    )
+
+
+class CrossEntropy:
+    """Cross-entropy over logits (B, classes); targets int64 (B,) or probabilities float32 (B, classes)."""
+
+    def __init__(self, label_smoothing: float, weights: list[float] | None) -> None:
+        from torch.nn.functional import cross_entropy
+
+        self._cross_entropy = cross_entropy
+        self._rows = RowCount()
+        self.label_smoothing = label_smoothing
+        self.weights = OnDevice(weights) if weights is not None else None
+
+    def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        target = batch.target
+        weights = None if self.weights is None else self.weights(outputs.device)
+        total = self._cross_entropy(outputs.float(), target, weights, reduction="sum", label_smoothing=self.label_smoothing)
+        return total, self.count(batch)
+
+    def count(self, batch: Batch) -> Tensor:
+        """The sum of the rows' weights."""
+        target = batch.target
+        if self.weights is None or target.ndim == 2:
+            return self._rows(len(target), target.device)
+        return self.weights(target.device)[target].sum()
+
+
+def build(config: Config, task: Any) -> CrossEntropy:
+    """The loss for a task with classes and class_counts."""
+    return CrossEntropy(config.label_smoothing, task.class_weights(config.class_weights))

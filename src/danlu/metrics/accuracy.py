@@ -1,0 +1,44 @@
+"""Accuracy: the share of rows answered right (with several labels: rows whose every label is right)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.recipe import Options
+from danlu.tallies import share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("classes", "labels")
+BETTER = "higher"
+
+
+class Config(Options):
+    """accuracy has no options."""
+
+
+class Accuracy:
+    """Right rows and all rows."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """right and rows, int64 scalars."""
+        right = self.task.predicted(outputs) == batch.target
+        if right.ndim == 2:
+            right = right.all(dim=1)
+        right = right.sum()
+        return {"right": right, "rows": right.new_full((), len(batch.target))}
+
+    def score(self, total: dict[str, Tensor]) -> float | None:
+        """The share, 0 to 1."""
+        return share(total["right"], total["rows"])
+
+
+def build(config: Config, task: Any) -> Accuracy:
+    """The metric."""
+    return Accuracy(task)

@@ -1,1 +1,84 @@
-"""danlu."""
+"""danlu (丹炉): data and a recipe in; a trained, checked and provably resumable model out.
+
+    import danlu
+    artifact = danlu.train("recipes/digits.yaml")
+    artifact.predict([{"image": pixels}])
+
+The names below are the whole public interface. They are imported when first used, so that `import danlu` costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danlu.errors import DanluError
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from danlu.cross_validation import cross_validate
+    from danlu.drafting import draft
+    from danlu.evaluation import evaluate
+    from danlu.learning_rate_range import find_learning_rate
+    from danlu.prediction import Artifact, load
+    from danlu.recipe import Recipe
+    from danlu.resumption import verify_resume
+    from danlu.training import train
+
+_HOMES = {
+    "Artifact": "danlu.prediction",
+    "Recipe": "danlu.recipe",
+    "cross_validate": "danlu.cross_validation",
+    "draft": "danlu.drafting",
+    "evaluate": "danlu.evaluation",
+    "find_learning_rate": "danlu.learning_rate_range",
+    "load": "danlu.prediction",
+    "train": "danlu.training",
+    "verify_resume": "danlu.resumption",
+}
+
+__all__ = [
+    "Artifact",
+    "DanluError",
+    "Recipe",
+    "cross_validate",
+    "draft",
+    "evaluate",
+    "find_learning_rate",
+    "load",
+    "read_recipe",
+    "recipe_schema",
+    "train",
+    "verify_resume",
+]
+
+
+def read_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+    """The checked recipe of a YAML or JSON file or a dict, every default filled in.
+
+    `overrides` are "optimizer.learning_rate=0.1" or a dict of dotted names. Raises RecipeError with every problem at once.
+    """
+    from danlu import recipe, shelf
+
+    return recipe.read(source, shelf, overrides)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """A JSON Schema of recipes, made from the parts on the shelves, for completion in editors."""
+    from danlu import recipe, shelf
+
+    return recipe.schema(shelf)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'danlu' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

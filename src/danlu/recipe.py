@@ -136,7 +136,7 @@ class Train(Options):
     )
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; longer ones are shortened to it.")
     clip_value: float | None = Field(None, gt=0, description="Largest size of each entry of the gradient.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Number format of the forward pass; weights stay float32. auto: by rule over hardware and work per step."
     )
     compile: bool | Literal["auto"] = Field("auto", description="Whether torch.compile is used; auto: by rule.")

@@ -1,0 +1,143 @@
+"""Everything needed to use a model, on disk: one folder that is whole or not there.
+
+    artifact.json               what it is, task, inputs, preprocessing, scores, provenance; size and SHA-256 of every file; sealed
+    weights.safetensors         the released weights
+    preprocessing.safetensors   arrays that the transforms learnt
+    recipe.lock.yaml            the recipe with every default, for the reader
+
+Loading runs no code from the folder: models and transforms are danlu's own parts, chosen by name, checked like a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from danlu import recipe as recipes
+from danlu import shelf
+from danlu.durable import read_checked, read_sealed, seal, sha256, whole_folder, write_file
+from danlu.errors import ArtifactError, DanluError, nearest
+from danlu.preprocessing import Preprocessor
+from danlu.recipe import Recipe
+from danlu.state import unique_tensors
+
+FORMAT = 1
+FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
+
+
+@dataclass
+class Contents:
+    """What an artifact holds, in memory. `scores` maps split names to scores; `provenance` says where it comes from."""
+
+    recipe: Recipe
+    module: nn.Module
+    task: Any
+    preprocessor: Preprocessor
+    scores: dict[str, Any]
+    provenance: dict[str, Any]
+    path: Path | None = None
+
+
+def write(path: Path, contents: Contents, lock: str) -> None:
+    """Write the artifact folder, all or nothing."""
+    from safetensors.numpy import save as save_arrays
+    from safetensors.torch import save as save_tensors
+
+    prepared, arrays = contents.preprocessor.state()
+    weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in unique_tensors(contents.module).items()}
+    data = {
+        "weights.safetensors": save_tensors(weights),
+        "preprocessing.safetensors": save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+        "recipe.lock.yaml": lock.encode(),
+    }
+    about = {
+        "format": FORMAT,
+        "name": contents.recipe.name,
+        "recipe": contents.recipe.as_dict(),
+        "task": contents.task.state(),
+        "preprocessing": prepared,
+        "scores": contents.scores,
+        "provenance": contents.provenance,
+        "files": {name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()},
+    }
+    with whole_folder(path) as folder:
+        for name, each in data.items():
+            write_file(folder / name, each)
+        write_file(folder / "artifact.json", seal(about))
+
+
+def find(path: str | Path) -> Path:
+    """The artifact folder that a path means: itself, or that of a run folder. Raises ArtifactError saying what is there instead."""
+    given = Path(path)
+    for folder in (given, given / "artifact"):
+        if (folder / "artifact.json").is_file():
+            return folder
+    if given.name == "artifact.json" and given.is_file():
+        return given.parent
+    if not given.exists():
+        siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
+        near = nearest(given.name, siblings, 1)
+        raise ArtifactError("there is no such artifact or run.", where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else "")
+    if (given / "recipe.lock.yaml").is_file():
+        raise ArtifactError("this run has not finished: it has no artifact yet.", where=str(given), hint="run the same danlu train command again: it goes on")
+    raise ArtifactError("this is no artifact: it has no artifact.json.", where=str(given), hint="an artifact is the folder RUN/artifact that danlu train writes")
+
+
+def read(path: str | Path) -> Contents:
+    """The artifact at `path`, every file verified. Raises ArtifactError naming the file that is damaged, missing or of another format."""
+    from safetensors.numpy import load as load_arrays
+    from safetensors.torch import load as load_tensors
+
+    folder = find(path)
+    where = folder / "artifact.json"
+    try:
+        about = read_sealed(where)
+        if about.get("format") != FORMAT:
+            raise ValueError(f"it is of format {about.get('format')}, and this danlu reads format {FORMAT}")
+        data = {}
+        for name in FILES:  # only known names: what the manifest lists never chooses a path
+            where = folder / name
+            data[name] = read_checked(where, about["files"][name]["size"], about["files"][name]["sha256"])
+        weights = load_tensors(data["weights.safetensors"])
+        arrays = load_arrays(data["preprocessing.safetensors"])
+    except FileNotFoundError:
+        raise ArtifactError("the file is missing.", where=str(where)) from None
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"this artifact is damaged: {error}.", where=str(where)) from None
+    try:
+        recipe = recipes.read(about["recipe"], shelf)
+        task = shelf.restore_task(recipe.task, about["task"])
+        preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
+        with torch.random.fork_rng(devices=[]):
+            module = shelf.build_model(recipe.model, preprocessor.inputs, task.output)
+        put_weights(module, weights)
+    except DanluError as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"this artifact cannot be rebuilt: {error.problem.message}", where=str(folder), hint=error.problem.hint) from None
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ArtifactError(f"this artifact cannot be rebuilt: {error}.", where=str(folder)) from None
+    module.eval()
+    return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], folder)
+
+
+def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy named weights into a module. Raises ArtifactError where a name or shape does not fit."""
+    wanted = unique_tensors(module)
+    if set(wanted) != set(weights):
+        odd = sorted(set(wanted) ^ set(weights))
+        raise ArtifactError(f"the weights are not of this model: {', '.join(odd[:3])} stand on one side only.")
+    for name, tensor in wanted.items():
+        if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
+            raise ArtifactError(f"the weight {name} has shape {list(weights[name].shape)}, not {list(tensor.shape)}.")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(weights[name])

@@ -1,0 +1,311 @@
+"""The command line: one verb, one function of the door; no logic of its own. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from danlu.errors import DanluError
+
+app = typer.Typer(
+    name="danlu",
+    help="danlu: data and a recipe in; a trained, checked and provably resumable model out.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML or JSON).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to the recipe: optimizer.learning_rate=0.01", show_default=False)
+]
+ArtifactFolder = Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or the folder of its run.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Let model: {name: python} import and run code of yours.")]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _say(text: str = "") -> None:
+    print(text, file=sys.stderr)
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    width = max((len(name) for name in scores), default=0)
+    return "\n".join(f"  {name:<{width}}  {_number(value)}" for name, value in scores.items())
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else "not defined on these rows" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _permit(allow_code: bool) -> None:
+    if allow_code:
+        from danlu.permission import allow_code as allow
+
+        sys.path.insert(0, str(Path.cwd()))  # where the user's own package lies
+        allow()
+
+
+@app.command()
+def new(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A data file or folder.", show_default=False)],
+    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task; inferred from the target when left out.")] = None,
+    out: Annotated[str | None, typer.Option(help="The recipe file to write; default: beside you, named after the data.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace a recipe that is there.")] = False,
+) -> None:
+    """Write a commented recipe for a data file, by looking at it."""
+    from danlu import draft
+
+    stem = Path(data.rstrip("/")).name.split(".")[0] or "recipe"
+    path = Path(out or f"{stem}.yaml")
+    if path.exists() and not force:
+        raise DanluError("there is already a file of this name.", where=str(path), hint="choose another --out, or add --force")
+    text = draft(data, target, task)
+    path.write_text(text, encoding="utf-8")
+    print(path)
+    _say(f"Look it over, then: danlu train {path}")
+
+
+@app.command()
+def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check a recipe without reading any data; prints it with every default."""
+    from danlu import read_recipe
+    from danlu.recipe import write_yaml
+
+    checked = read_recipe(recipe, overrides or ()).as_dict()
+    if as_json:
+        _print_json(checked)
+    else:
+        print(write_yaml(checked), end="")
+        _say(f"{recipe} is sound.")
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    run: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run folder; default runs/<recipe name>.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, max=100, help="k-fold cross-validation with k folds.")] = None,
+    find_learning_rate: Annotated[bool, typer.Option("--find-learning-rate", help="Run the learning-rate range test instead.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Train a recipe. The same command goes on after a kill; a finished run says so."""
+    _permit(allow_code)
+    from danlu import read_recipe
+
+    checked = read_recipe(recipe, overrides or ())
+    if find_learning_rate:
+        _find_learning_rate(checked, as_json)
+        return
+    home = Path(run) if run else Path("runs") / checked.name
+    from danlu.training import default_output
+    from danlu.training import train as train_recipe
+
+    output = "json" if as_json else "quiet" if quiet else default_output()
+    count = folds or checked.train.folds
+    if count:
+        _cross_validate(checked, count, home, output, as_json)
+        return
+    finished = (home / "artifact" / "artifact.json").is_file()
+    artifact = train_recipe(checked, home, output=output)
+    if as_json:
+        _print_json({"run": str(home), "artifact": str(artifact.path), "finished_before": finished, "scores": artifact.scores})
+        return
+    if finished:
+        _say(f"This run has finished already; its scores are these. (To train anew: --run ANOTHER, or remove {home}.)")
+    split = "test" if "test" in artifact.scores else "validation"
+    if split in artifact.scores:
+        print(f"{split} scores ({artifact.scores[split]['rows']:,} rows)")
+        print(_scores({name: value for name, value in artifact.scores[split].items() if name != "rows"}))
+    else:
+        print("there is no validation or test split, so there is no score.")
+    if not quiet:
+        _say(f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {home}\n  danlu predict {home} DATA\n  tensorboard --logdir {home}")
+
+
+def _find_learning_rate(recipe: Any, as_json: bool) -> None:
+    from danlu import find_learning_rate as find
+
+    found = find(recipe)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    lowest, highest = min(found.losses), min(max(found.losses), 4 * max(min(found.losses), 1e-12))
+    for rate, loss in list(zip(found.rates, found.losses))[:: max(1, len(found.rates) // 30)]:
+        share = (min(loss, highest) - lowest) / max(highest - lowest, 1e-12)
+        print(f"{rate:10.2e}  {loss:10.4g}  {'#' * (1 + round(50 * share))}")
+    print(f"suggestion: optimizer.learning_rate={found.suggestion:.2g}")
+
+
+def _cross_validate(recipe: Any, count: int, home: Path, output: Any, as_json: bool) -> None:
+    from danlu import cross_validate
+
+    found = cross_validate(recipe, count, home, output=output)
+    if as_json:
+        _print_json({"run": str(home), **found})
+        return
+    print(f"validation scores over {count} folds (mean, standard deviation)")
+    print("\n".join(f"  {name:<12} {found['mean'][name]:.6g}  {found['std'][name]:.2g}" for name in found["mean"]))
+
+
+@app.command()
+def evaluate(
+    artifact: ArtifactFolder,
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="A data file with the target; default: the run's own test split.")] = None,
+    split: Annotated[str, typer.Option(help="Which split of its own data: train, validation or test.")] = "test",
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Score an artifact on its own test split, or on a data file."""
+    _permit(allow_code)
+    from danlu import evaluate as evaluate_artifact
+    from danlu import load
+    from danlu.evaluation import flat
+
+    if split not in ("train", "validation", "test"):
+        raise DanluError(f"--split must be train, validation or test, and is {split!r}.")
+    scores = evaluate_artifact(load(artifact), data, split)
+    if as_json:
+        _print_json({"split": scores.split, "rows": scores.rows, "scores": flat(scores)})
+    else:
+        print(f"{data or scores.split + ' split'} ({scores.rows:,} rows)")
+        print(_scores(flat(scores)))
+
+
+@app.command()
+def predict(
+    artifact: ArtifactFolder,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A data file or folder; - reads JSON lines from stdin.", show_default=False)],
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="Write the answers to a .csv, .jsonl or .parquet file.")] = None,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Answer every row of a data file."""
+    _permit(allow_code)
+    from danlu import load
+    from danlu.answers import read_lines, write_answers
+
+    model = load(artifact)
+    answers = model.predict(read_lines(sys.stdin) if data == "-" else data)
+    if out:
+        write_answers(Path(out), answers)
+        _say(f"{len(answers):,} answers written to {out}")
+    elif as_json:
+        for answer in answers:
+            print(json.dumps(answer, ensure_ascii=False))
+    else:
+        for answer in answers:
+            shown = answer.get("probabilities")
+            best = f"  {max(shown.values()):.4f}" if isinstance(shown, dict) and shown and all(isinstance(each, float) for each in shown.values()) else ""
+            value = answer["prediction"]
+            print(f"{value if isinstance(value, str) else _number(value)}{best}")
+
+
+@app.command("verify-resume")
+def verify_resume(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    kills: Annotated[int, typer.Option(min=1, max=1000, help="How many times the run is killed.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the moments of death.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Prove on your own recipe that a killed run ends in the same bytes as one never killed."""
+    from danlu import verify_resume as verify
+
+    found = verify(recipe, overrides or (), kills=kills, seed=seed, say=_say)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        print(found.sentence())
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_parts(
+    shelf: Annotated[str | None, typer.Argument(metavar="[SHELF]", help="A shelf; without it, all shelves are listed.")] = None, as_json: AsJson = False
+) -> None:
+    """List the parts of a shelf."""
+    from danlu import shelf as shelves
+
+    if shelf is None:
+        found = {name: shelves.names(name) for name in shelves.shelves()}
+        _print_json(found) if as_json else print("\n".join(f"{name}: {', '.join(parts)}" for name, parts in found.items()))
+        return
+    parts = {name: shelves.summary(shelf, name) for name in shelves.names(shelf)}
+    width = max((len(name) for name in parts), default=0)
+    _print_json(parts) if as_json else print("\n".join(f"{name:<{width}}  {text}" for name, text in parts.items()))
+
+
+@app.command()
+def show(part: Annotated[str, typer.Argument(metavar="PART", help="A part, as NAME or SHELF/NAME.", show_default=False)]) -> None:
+    """Show what a part does and every option it has."""
+    from danlu import shelf as shelves
+    from danlu.errors import did_you_mean
+
+    found = shelves.find(part)
+    if not found:
+        everything = [name for each in shelves.shelves() for name in shelves.names(each)]
+        raise DanluError(f"there is no part {part!r}.", hint=did_you_mean(part.rpartition("/")[2], everything) or "danlu list")
+    print("\n\n".join(shelves.describe(shelf, name) for shelf, name in found))
+
+
+@app.command()
+def schema() -> None:
+    """Print a JSON Schema of recipes, for completion in editors."""
+    from danlu import recipe_schema
+
+    _print_json(recipe_schema())
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine has: cores, memory, instruction sets, GPU, versions."""
+    from danlu import machine
+
+    found = machine.examine()
+    if as_json:
+        _print_json(found)
+        return
+    for name, value in found.items():
+        print(f"{name}: {', '.join(f'{key} {each}' for key, each in value.items()) if isinstance(value, dict) else value}")
+
+
+def main() -> None:
+    """The entry point: runs a verb and turns every DanluError into one message and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except DanluError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `danlu predict ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(130)
+    except MemoryError:
+        _say("out of memory: this does not fit into this machine.\nhint: lower train.batch_size or train.micro_batch, or use less data")
+        sys.exit(2)
+    except OSError as error:
+        _say(f"{error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A recipe's data, ready: the table, the splits, the fitted preprocessing and task, and every row as a model takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from danlu import cache, checks, folding, shelf
+from danlu.errors import DataError, nearest
+from danlu.placement import SPLIT, draw_seed
+from danlu.preprocessing import Preprocessor
+from danlu.recipe import Data, Part, Recipe
+from danlu.terms import Column, Table
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Dataset:
+    """`splits` maps train, validation and test to rows (int64, ascending). `arrays` and `target` hold all rows of the table."""
+
+    table: Table
+    digest: str
+    splits: dict[str, np.ndarray]
+    preprocessor: Preprocessor
+    task: Any
+    arrays: dict[str, np.ndarray]
+    target: Any
+    notices: list[str] = field(default_factory=list)
+
+
+def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
+    """The Dataset of a recipe; `fold` (i, k) takes fold i of k as validation, over the rows outside the test split.
+
+    Raises DataError for what the data does not allow, naming file, row and column.
+    """
+    data = recipe.data
+    table, digest = cache.load(data.source, data.columns, data.cache)
+    _check_names(table, data)
+    alive, notices = _alive(table, data)
+    notices = [*table.notices, *notices]
+    splits = split_rows(table, alive, recipe)
+    if fold is not None:
+        splits = _fold(table, splits, data, fold, recipe.train.seed)
+    if data.checks != "off":
+        found = [*checks.check_table(table, data), *checks.check_splits(table, splits, data, data.targets)]
+        if found and data.checks == "error":
+            raise DataError(" ".join(found), where=table.origin, hint="mend the data, or set data.checks to warn")
+        notices += found
+    train = splits["train"]
+    task = shelf.build_task(recipe.task, {name: table.columns[name].take(train) for name in data.targets})
+    takes = shelf.facts("models", recipe.model.name).TAKES
+    preprocessor = Preprocessor.fit(table, train, data, data.targets, takes)
+    notices += preprocessor.notices
+    arrays = preprocessor.apply(table)
+    target = encode_target(task, {name: table.columns[name] for name in data.targets}, alive)
+    return Dataset(table, digest, splits, preprocessor, task, arrays, target, notices)
+
+
+def _check_names(table: Table, data: Data) -> None:
+    for role, names in (("data.target", data.targets), ("data.columns", tuple(data.columns))):
+        for name in names:
+            if name not in table.columns:
+                near = nearest(name, table.columns)
+                raise DataError(
+                    f"{role} names the column {name!r}, and {table.origin} has {', '.join(map(repr, table.columns))}.",
+                    hint=f"did you mean {near[0]}?" if near else "name one of its columns",
+                )
+    if len(table) == 0:
+        raise DataError("there is no row.", where=table.origin)
+    inputs = [name for name in table.columns if name not in data.targets]
+    if not inputs:
+        raise DataError("every column is a target: nothing is left to learn from.", where=table.origin)
+
+
+def alive_rows(table: Table, data: Data) -> np.ndarray:
+    """Rows (int64, ascending) that take part at all."""
+    return _alive(table, data)[0]
+
+
+def _alive(table: Table, data: Data) -> tuple[np.ndarray, list[str]]:
+    """Rows that take part (int64), and what was left out."""
+    keep = np.ones(len(table), dtype=bool)
+    notices = []
+    for name in data.targets:
+        lost = table.columns[name].is_missing()
+        if lost.any():
+            if data.missing_target == "error":
+                rows = np.flatnonzero(lost)
+                raise DataError(
+                    f"the target {name} is missing in {len(rows):,} of {len(table):,} rows (first: {table.where(int(rows[0]))}).",
+                    where=table.origin,
+                    hint="set data.missing_target to drop, or mend the rows",
+                )
+            keep &= ~lost
+            notices.append(f"{int(lost.sum()):,} rows without a value of the target {name} are left out.")
+    if data.missing_rows == "drop":
+        lost = np.zeros(len(table), dtype=bool)
+        for name, column in table.columns.items():
+            options = data.columns.get(name)
+            if name not in data.targets and (options is None or options.use):
+                lost |= column.is_missing()
+        notices.append(f"{int((lost & keep).sum()):,} rows with a missing input value are left out.")
+        keep &= ~lost
+    if data.duplicates == "drop":
+        repeated = checks.repeated_rows(table)
+        notices.append(f"{int((repeated & keep).sum()):,} rows that repeat an earlier row exactly are left out.")
+        keep &= ~repeated
+    rows = np.flatnonzero(keep)
+    if len(rows) == 0:
+        raise DataError("no row is left after leaving out what data.missing_rows, missing_target and duplicates say.", where=table.origin)
+    return rows, notices
+
+
+def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.ndarray]:
+    """Rows of each split: where the source assigns rows they stay, the rest is drawn by the recipe's split."""
+    data = recipe.data
+    assert data.split is not None
+    part: Part = data.split
+    given = table.split
+    fixed = {name: alive[given[alive] == code] for code, name in enumerate(SPLITS)} if given is not None else {}
+    drawn = alive if given is None else alive[given[alive] <= 0]
+    for name in ("validation", "test"):
+        if len(fixed.get(name, ())) and name in type(part.options).model_fields:
+            part = Part(part.name, part.options.model_copy(update={name: 0.0}))
+    small = {name: column for name, column in table.columns.items() if column.kind != "image" or name in data.targets}
+    if not small:  # nothing to look at but how many rows there are
+        small = {"": Column("", "number", np.zeros(len(table)))}
+    view = Table(small, table.origin, table.row_names, table.row_numbers, table.files, table.file_numbers)
+    if len(drawn) < len(table):
+        view = view.take(drawn)
+    target = view.columns[data.targets[0]] if data.targets else None
+    seed = draw_seed(recipe.train.seed, SPLIT, 0)
+    found = shelf.take("splits", part.name).build(part.options, view, target, seed)
+    splits = {name: drawn[found.get(name, np.zeros(0, dtype=np.int64))] for name in SPLITS}
+    for name in ("validation", "test"):
+        if len(fixed.get(name, ())):
+            splits[name] = np.sort(np.concatenate([splits[name], fixed[name]]))
+    if len(splits["train"]) == 0:
+        raise DataError("the training split has no row.", where=table.origin, hint="lower the shares of validation and test")
+    return splits
+
+
+def _fold(table: Table, splits: dict[str, np.ndarray], data: Data, fold: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
+    index, count = fold
+    rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
+    target = table.columns[data.targets[0]].take(rows) if data.targets else None
+    train, validation = folding.folds(rows, target, count, draw_seed(seed, SPLIT, 1))[index]
+    return {"train": train, "validation": validation, "test": splits["test"]}
+
+
+def encode_target(task: Any, targets: Mapping[str, Column], alive: np.ndarray) -> Any:
+    """The encoded target of every row of the table; rows that take no part hold zeros."""
+    total = len(next(iter(targets.values())))
+    if len(alive) == total:
+        return task.encode(targets)
+    encoded = task.encode({name: column.take(alive) for name, column in targets.items()})
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        whole = np.zeros((total, *values.shape[1:]), dtype=values.dtype)
+        whole[alive] = values
+        return whole
+
+    return {name: spread(each) for name, each in encoded.items()} if isinstance(encoded, dict) else spread(encoded)

@@ -1,0 +1,117 @@
+"""Files that are whole or not there: written beside, synced, renamed; checked when read. Used by checkpoint, artifact and cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LARGEST_MANIFEST = 64 << 20  # bytes
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows has no such thing
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Write and sync one file in place (inside a folder that is renamed later)."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace one file atomically: a reader, and a run after a crash, sees the old bytes or the new ones."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.writing")
+    try:
+        write_file(beside, data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `target` at the end, all or nothing; an older `target` is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.writing")
+    beside.mkdir()
+    try:
+        yield beside
+        sync_folder(beside)
+        if target.exists():
+            old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+            target.rename(old)
+            beside.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            beside.rename(target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer left in `folder`; call it only while holding the folder's lock."""
+    for pattern in (".*.writing", ".*.old"):
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def seal(value: Mapping[str, Any]) -> bytes:
+    """JSON on one line, and the checksum of that line on the next: no bit of it can change unnoticed."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return line + b"\n" + sha256(line).encode() + b"\n"
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The value of `seal`. Raises ValueError where a bit has changed or the end is missing."""
+    line, newline, rest = data.partition(b"\n")
+    if not newline or rest != sha256(line).encode() + b"\n":
+        raise ValueError("its checksum does not match")
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is no mapping")
+    return value
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """`unseal` of a file. Raises OSError or ValueError."""
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise ValueError("it is too large")
+    return unseal(path.read_bytes())
+
+
+def read_checked(path: Path, size: int, checksum: str) -> bytes:
+    """A file's bytes, proven to be those that were written. Raises OSError or ValueError."""
+    found = path.stat().st_size
+    if found != size:
+        raise ValueError(f"{path.name} has {found:,} bytes, not {size:,}")
+    data = path.read_bytes()
+    if sha256(data) != checksum:
+        raise ValueError(f"the checksum of {path.name} does not match")
+    return data

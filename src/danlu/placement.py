@@ -1,0 +1,139 @@
+"""Where tensors live: device, dtype, threads, seed, compile. Nothing else in danlu knows them.
+
+The rules for `auto` are deterministic functions of the hardware and of the work in a step; what they decided is written into the
+lock file, and a resumed run takes it from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from danlu import machine
+from danlu.errors import PlacementError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from danlu.recipe import Train
+
+_MASK = 2**64 - 1
+# Purposes of a random draw: each has a stream of its own, so that adding one never moves another.
+WEIGHTS, ORDER, STEP, AUGMENTATION, SPLIT = 1, 2, 3, 4, 5
+
+
+def draw_seed(seed: int, purpose: int, number: int) -> int:
+    """A 63-bit seed that is a function of (seed, purpose, number) and well mixed: neighbours share no bits.
+
+    Source: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once for each argument.
+    """
+    state = 0
+    for value in (seed, purpose, number):
+        state = (state + value + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A decided place: what the lock file records of it is `as_dict`."""
+
+    device: torch.device
+    precision: str  # float32 | bfloat16: of the forward pass; weights and updates are float32
+    threads: int
+    compile: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the lock file."""
+        return {"device": str(self.device), "precision": self.precision, "threads": self.threads, "compile": self.compile}
+
+    def use(self) -> None:
+        """Set the process up: thread count, exact float32 matrix products."""
+        torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision("highest")
+
+    def seed(self, number: int) -> None:
+        """Seed the generators that dropout and the like draw from, on every device in use."""
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(number)
+
+    def generator(self) -> torch.Generator:
+        """A generator of its own on the device."""
+        return torch.Generator(self.device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any] | None:
+        """The context of a forward pass, or None where it is plain float32 (an idle context costs microseconds a step)."""
+        if self.precision == "float32":
+            return None
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device."""
+        return tensor.to(self.device, non_blocking=True)
+
+    def compiled(self, module: nn.Module) -> Callable[..., Any]:
+        """What is called for a forward pass: the module, or its compiled form (weights are shared)."""
+        return torch.compile(module, dynamic=None) if self.compile else module
+
+    @property
+    def waits(self) -> bool:
+        """Whether reading a number makes the host wait for the device."""
+        return self.device.type != "cpu"
+
+
+def place(train: Train, decided: Mapping[str, Any] | None = None) -> Placement:
+    """The placement a recipe asks for; `decided` is what a lock file recorded and takes precedence over `auto`.
+
+    What `auto` precision and compile become is decided by `choose` once the model is known; until then it is float32, uncompiled.
+    Raises PlacementError for a device this machine does not have.
+    """
+    decided = decided or {}
+    device = _device(str(decided.get("device", train.device)))
+    threads = train.threads or int(decided.get("threads", 0)) or machine.cores()
+    precision = str(decided.get("precision", train.precision))
+    compile_ = decided.get("compile", train.compile)
+    return Placement(device, "float32" if precision == "auto" else precision, threads, compile_ is True)
+
+
+def _device(name: str) -> torch.device:
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda:0" if cuda else "mps" if mps else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
+        there = f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "none"
+        raise PlacementError(f"train.device is {name}, and this machine has {there}.", hint="use train.device=auto")
+    if device.type == "mps" and not mps:
+        raise PlacementError("train.device is mps, and this machine has none.", hint="use train.device=auto")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+# Work of one step (multiply-adds of forward and backward) from which the narrower format pays, measured on matrix products and
+# convolutions; below it, casting costs more than it saves (docs/lab-notes.md).
+_PAYS_AMX = 2e8
+_PAYS_CUDA = 1e9
+
+
+def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float]) -> Placement:
+    """The placement with `auto` precision and compile decided for a model.
+
+    `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device has matrix units for it (CUDA from
+    compute capability 8.0, or a CPU with AMX) and the work of a step pays; compile on CUDA for the same work. A CPU compiles for half a
+    minute, which a training that short never earns back: never by rule.
+    """
+    precision, compile_ = placement.precision, placement.compile
+    if placement.device.type == "cuda":
+        able = torch.cuda.get_device_capability(placement.device) >= (8, 0)
+        heavy = (train.precision == "auto" or train.compile == "auto") and flops_of_step() >= _PAYS_CUDA
+        precision = "bfloat16" if train.precision == "auto" and able and heavy else precision
+        compile_ = heavy if train.compile == "auto" else compile_
+    elif placement.device.type == "cpu" and train.precision == "auto" and "amx_bf16" in machine.instruction_sets():
+        precision = "bfloat16" if flops_of_step() >= _PAYS_AMX else precision
+    return Placement(placement.device, precision, placement.threads, compile_)

@@ -1,0 +1,70 @@
+"""Raw rows to answers with an artifact. What is served runs the very transforms that were fitted in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from danlu import artifact as artifacts
+from danlu import cache, columns
+from danlu.artifact import Contents
+from danlu.batches import Rows
+from danlu.evaluation import rows_at_once, source_of
+from danlu.placement import Placement, place
+from danlu.recipe import ColumnOptions, Train
+from danlu.terms import Table
+
+
+class Artifact(Contents):
+    """A trained model with everything that belongs to it: `predict` takes raw rows, `scores` holds what it was measured at."""
+
+    def predict(self, rows: Any) -> list[dict[str, Any]]:
+        """One answer a row: {"prediction": value} and, for classes, {"probabilities": {class: p}}.
+
+        `rows` is a data file, a list of dicts, a dict of columns, a pandas DataFrame or a numpy array with the columns in the order of
+        `inputs`. Columns the model does not use are ignored. Raises DataError naming the row and column that cannot be used.
+        """
+        return [answer for piece in self.stream(rows) for answer in piece]
+
+    def stream(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
+        """The answers of `predict`, piece by piece."""
+        table = self.table(rows)
+        for outputs in self.outputs(table):
+            yield self.task.answers(outputs)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The columns that predict needs, and what each holds."""
+        return {name: about["kind"] for name, about in self.preprocessor.schema.items()}
+
+    def table(self, rows: Any) -> Table:
+        """Raw rows as a Table with the columns of training."""
+        schema = self.preprocessor.schema
+        if isinstance(rows, str | Path):
+            wanted = {name: ColumnOptions(kind=about["kind"]) for name, about in schema.items()}
+            source = self.recipe.data.source
+            named = {name: each for name, each in self.recipe.data.columns.items() if name in wanted and each.on_error == "missing"}
+            wanted |= {name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named}
+            table, _ = cache.load(source_of(str(rows), source), wanted, self.recipe.data.cache)
+            return columns.read_as(schema, table, table.origin)
+        return columns.read_as(schema, rows, "the rows given")
+
+    def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
+        """float32 (rows, size) on the CPU, what the model returns, piece by piece in row order."""
+        placement = placement or place(Train())
+        module = self.module.to(placement.device).eval()
+        whole = Rows(self.preprocessor.apply(table), self.preprocessor.pixels, None, placement)
+        with torch.inference_mode():
+            for piece in torch.from_numpy(np.arange(len(table))).split(rows_at_once(whole)):
+                yield module(whole.gather(placement.put(piece)).inputs).float().cpu()
+
+
+def load(path: str | Path) -> Artifact:
+    """The artifact at `path`: its folder, or its run's folder. Raises ArtifactError naming what is damaged or missing."""
+    found = artifacts.read(path)
+    return Artifact(**{each.name: getattr(found, each.name) for each in fields(found)})

@@ -1,0 +1,133 @@
+"""The folder of one run: whose it is, who holds it, whether it is finished.
+
+    RUN/recipe.lock.yaml    the recipe with every default, and what was resolved: device, precision, threads, versions, data hash
+    RUN/environment.json    system and installed packages
+    RUN/metrics.jsonl       RUN/timings.jsonl   RUN/events*   RUN/checkpoints/   RUN/artifact/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from danlu import machine
+from danlu.durable import remove_leftovers, replace_file, sha256
+from danlu.errors import RecipeError, RunError
+from danlu.recipe import Recipe, differences, read_yaml, write_yaml
+
+LOCK = "recipe.lock.yaml"
+
+
+class RunFolder:
+    """A run folder held by this process alone. A context manager: a second process that wants it is refused."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._held: int | None = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = os.open(self.path / ".held", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        except OSError as error:
+            raise RunError(f"the run folder cannot be written: {error.strerror or error}.", where=str(self.path), hint="choose another --run folder") from None
+        try:
+            import fcntl
+
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
+        except ImportError:  # Windows
+            pass
+        except OSError:
+            os.close(held)
+            raise RunError("another process is training in this run folder.", where=str(self.path), hint="wait for it, or choose another --run folder") from None
+        self._held = held
+        remove_leftovers(self.path)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the artifact is there."""
+        return (self.path / "artifact" / "artifact.json").is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether a lock file says whose folder this is."""
+        return (self.path / LOCK).is_file()
+
+    def resolved(self) -> dict[str, Any]:
+        """What the lock file recorded as resolved; {} for a fresh folder. Raises RunError where it cannot be read."""
+        return self._read().get("resolved") or {} if self.started else {}
+
+    def _read(self) -> dict[str, Any]:
+        path = self.path / LOCK
+        try:
+            tree, _ = read_yaml(path.read_text("utf-8"), LOCK)
+        except (OSError, UnicodeDecodeError, RecipeError) as error:
+            raise RunError(f"the lock file cannot be read: {error}.", where=str(path), hint="restore it, or start in another --run folder") from None
+        if not isinstance(tree, dict) or not isinstance(tree.get("resolved"), dict):
+            raise RunError("the lock file is damaged: it has no resolved section.", where=str(path), hint="restore it, or start in another --run folder")
+        return tree
+
+    def refuse_another(self, recipe: Recipe) -> None:
+        """Raise RunError, with the difference, where this folder belongs to another recipe."""
+        if not self.started:
+            strangers = [each.name for each in self.path.iterdir() if each.name not in (".held", "environment.json") and not each.name.startswith("events")]
+            if any(name in ("artifact", "checkpoints") for name in strangers):
+                raise RunError("this folder holds checkpoints or an artifact without a lock file.", where=str(self.path), hint="choose another --run folder")
+            return
+        found = self._read()
+        found.pop("resolved")
+        changed = [line for line in differences(_comparable(found), _comparable(recipe.as_dict()))]
+        if changed:
+            shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if len(changed) > 20 else "")
+            raise RunError(
+                f"this run folder belongs to another recipe. What differs (folder -> now):\n  {shown}",
+                where=str(self.path),
+                hint="choose another --run folder, or remove this one to start over",
+            )
+
+    def refuse_other_data(self, digest: str, origin: str) -> None:
+        """Raise RunError where the data changed since this run began."""
+        known = self.resolved().get("data", {}).get("digest")
+        if known is not None and known != digest:
+            raise RunError(
+                f"{origin} has changed since this run began, so going on would mix two data sets.",
+                where=str(self.path),
+                hint="choose another --run folder, or put the data back",
+            )
+
+    def write_lock(self, recipe: Recipe, resolved: dict[str, Any]) -> str:
+        """Write the lock file and the environment once; returns the lock's text."""
+        text = write_yaml({**recipe.as_dict(), "resolved": resolved})
+        if not self.started:
+            replace_file(self.path / "environment.json", json.dumps(machine.environment(), indent=1).encode())
+            replace_file(self.path / LOCK, text.encode())
+            return text
+        return (self.path / LOCK).read_text("utf-8")
+
+
+def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without what may change between two starts of the same run: where the data lies (its content is hashed) and the watchers."""
+    copy = json.loads(json.dumps(tree))
+    source = copy.get("data", {}).get("source", {})
+    for key in ("path", "test", "validation", "images", "labels", "test_images", "test_labels"):
+        source.pop(key, None)
+    copy.get("data", {}).pop("cache", None)
+    copy.pop("watchers", None)
+    copy.pop("name", None)
+    copy.get("train", {}).pop("keep", None)
+    return copy
+
+
+def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
+    """What ties a checkpoint to its run: the hash of recipe, data, placement."""
+    told = {"recipe": _comparable(recipe.as_dict()), "data": resolved["data"]["digest"], "placement": resolved["placement"], "fold": resolved.get("fold")}
+    return sha256(json.dumps(told, sort_keys=True).encode())

@@ -1,0 +1,400 @@
+"""THE LOOP: recipe in, artifact out.
+
+The order of this file is the order of events: the folder, the data, the model, the state (fresh or from the newest good checkpoint), then
+update after update, with reports, evaluations and checkpoints at steps that are a function of the recipe; then the test split, and the
+artifact. Everything a killed run needs to end in the same bytes is in the state; nothing is remembered elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from danlu import artifact as artifacts
+from danlu import machine, shelf
+from danlu import recipe as recipes
+from danlu.batches import Batches, Rows
+from danlu.checkpoint import Checkpoints
+from danlu.dataset import Dataset, prepare
+from danlu.errors import ArtifactError, Interrupted, RunError, TrainingStopped
+from danlu.evaluation import Evaluator, best_of, flat
+from danlu.interruption import Interruption
+from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place
+from danlu.prediction import Artifact, load
+from danlu.recipe import Part, Recipe, Train
+from danlu.run_folder import RunFolder, run_id
+from danlu.state import TrainingState
+from danlu.step import NotFinite, SupervisedStep, grad_norm
+from danlu.terms import Report
+from danlu.watching import Setting, Watchers
+
+Output = Any  # "display" | "lines" | "quiet" | "json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps, and at which of them something happens: a function of the recipe and the number of rows."""
+
+    steps_per_epoch: int
+    total_steps: int
+    report_every: int
+    evaluate_every: int
+    save_every: int
+
+
+def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
+    """The Plan of a recipe's train section."""
+    total = train.steps if train.steps is not None else max(1, round((train.epochs or 1) * steps_per_epoch))
+    report = train.report_every or max(1, total // 100)
+    # once an epoch, but at most about 100 times a run: a full-batch run has as many epochs as steps
+    evaluate = train.evaluate_every or steps_per_epoch * max(1, math.ceil(total / steps_per_epoch / 100))
+    evaluate = min(evaluate, total)
+    save = train.save_every or evaluate * max(1, math.ceil(total / evaluate / 20))
+    return Plan(steps_per_epoch, total, report, evaluate if has_validation else 0, save)
+
+
+def train(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    run: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    output: Output = "quiet",
+    fold: tuple[int, int] | None = None,
+) -> Artifact:
+    """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe name>); returns the artifact.
+
+    The same call continues a run that was cut off, and returns at once the artifact of one that has finished. Raises DanluError: a wrong
+    recipe or data, a folder of another run, training that stopped itself, an interruption (state saved).
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = recipes.read(recipe, shelf, overrides)
+    elif overrides:
+        changes = overrides if isinstance(overrides, Mapping) else dict(text.partition("=")[::2] for text in overrides)
+        recipe = recipes.with_changes(recipe, shelf, changes)
+    with RunFolder(Path(run) if run is not None else Path("runs") / recipe.name) as folder, Interruption() as interruption:
+        folder.refuse_another(recipe)
+        if folder.finished:
+            return load(folder.path)
+        if interruption.asked:
+            raise Interrupted("interrupted before training began.", exit_code=interruption.asked)
+        return Training(recipe, folder, interruption, output, fold).run()
+
+
+class Training:
+    """One run, from data to artifact."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, interruption: Interruption, output: Output, fold: tuple[int, int] | None) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.interruption = interruption
+        self.output = output
+        self.fold = fold
+        self.resolved = folder.resolved()
+        self.notices: list[str] = []
+
+    def run(self) -> Artifact:
+        recipe = self.recipe
+        self.placement = place(recipe.train, self.resolved.get("placement"))
+        self.placement.use()
+        self.data = prepare(recipe, self.fold)
+        self.folder.refuse_other_data(self.data.digest, self.data.table.origin)
+        self._build()
+        self.watchers = self._watchers()
+        try:
+            step = self._resume()
+            self.loop(step)
+            return self._release()
+        finally:
+            self.checkpoints.close()
+            self.watchers.close()
+
+    # --- before the first step
+
+    def _build(self) -> None:
+        """Model, optimizer, schedule, loss: everything drawn or fitted anew at every start, the same every time."""
+        recipe, data = self.recipe, self.data
+        self.rows = Rows(data.arrays, data.preprocessor.pixels, data.target, self.placement)
+        full = recipe.train.batch_size == "all"
+        size = None if full else int(recipe.train.batch_size)
+        self.batches = Batches(self.rows, data.splits["train"], size, recipe.train.seed)
+        self.plan = plan(recipe.train, self.batches.steps_per_epoch, len(data.splits["validation"]) > 0)
+        self.placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
+        module = shelf.build_model(recipe.model, data.preprocessor.inputs, data.task.output)
+        self.placement = choose(self.placement, recipe.train, lambda: self._work_of_step(module))
+        module = module.to(self.placement.device)
+        module.train()
+        optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module))
+        self.schedule = shelf.build_schedule(recipe.schedule, self.plan.total_steps)
+        regularization = recipe.regularization
+        keeps_best = regularization.restore_best and self.plan.evaluate_every > 0
+        self.state = TrainingState(module, optimizer, ema=regularization.ema_decay is not None, keep_best=keeps_best)
+        self.evaluator = Evaluator(self.rows, data.task, recipe.loss, recipe.metrics, self.placement)
+        self.trainable = sum(each.numel() for each in module.parameters() if each.requires_grad)
+        self.resolved = self.resolved or self._resolve()
+        augmentations = [shelf.build_augmentation(part, data.preprocessor.inputs, data.task.output) for part in recipe.data.augmentations]
+        loss = shelf.build_loss(recipe.loss, data.task)
+        rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+        self.step = SupervisedStep(
+            self.state, self.batches, loss, self.schedule, rate, augmentations, self.placement, recipe.train, regularization
+        )
+
+    def _work_of_step(self, module: torch.nn.Module) -> float:
+        """Floating-point operations of one update: one row forward, counted, times three (forward and backward), times rows."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        counter = FlopCounterMode(display=False)
+        one = self.rows.gather(self.batches.indices(0)[:1])
+        module.eval()
+        with torch.no_grad(), counter:
+            module({name: tensor.to("cpu") for name, tensor in one.inputs.items()})
+        module.train()
+        return 3.0 * counter.get_total_flops() * self.batches.batch_size
+
+    def _resolve(self) -> dict[str, Any]:
+        data = self.data
+        return {
+            "placement": self.placement.as_dict(),
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "total_steps": self.plan.total_steps,
+            "report_every": self.plan.report_every,
+            "evaluate_every": self.plan.evaluate_every,
+            "save_every": self.plan.save_every,
+            "batch_size": self.batches.batch_size,
+            "parameters": sum(each.numel() for each in self.state.module.parameters()),
+            "data": {
+                "origin": data.table.origin,
+                "digest": data.digest,
+                "rows": {name: len(rows) for name, rows in data.splits.items()},
+                "kinds": {name: column.kind for name, column in data.table.columns.items()},
+            },
+            "fold": list(self.fold) if self.fold else None,
+            "versions": machine.versions(),
+        }
+
+    def _watchers(self) -> Watchers:
+        recipe = self.recipe
+        parts = list(recipe.watchers)
+        if recipe.regularization.early_stopping is not None:
+            if self.plan.evaluate_every == 0:
+                raise RunError("early stopping needs a validation split, and it has no row.", hint="give data.split a share for validation")
+            parts.append(recipe.regularization.early_stopping)
+        rows = self.data.splits
+        facts = (
+            ("data", f"{self.data.table.origin}: {len(rows['train']):,} rows to train, {len(rows['validation']):,} to validate, {len(rows['test']):,} to test"),
+            ("task", self.data.task.describe() if hasattr(self.data.task, "describe") else recipe.task.name),
+            ("model", f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; {self.plan.total_steps:,} steps of {self.batches.batch_size} rows"),
+            ("place", ", ".join(f"{name} {value}" for name, value in self.placement.as_dict().items())),
+        )
+        self.checkpoints = Checkpoints(self.folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep)
+        steps = self.checkpoints.steps()
+        setting = Setting(
+            self.folder.path, recipe, self.plan.total_steps, self.plan.steps_per_epoch, self.evaluator.metric, self.evaluator.better,
+            steps[-1] if steps else 0, self.output, self.trainable, facts,
+        )  # fmt: skip
+        return Watchers(parts, [shelf.build_watcher(part, setting) for part in parts])
+
+    def _resume(self) -> int:
+        """The step to go on from: that of the newest good checkpoint, else 0."""
+        self.checkpoints.prepare(self.state.tensors())
+        found = self.checkpoints.newest()
+        self.lock = self.folder.write_lock(self.recipe, self.resolved)
+        if found is not None:
+            self.state.restore(*found)
+            if self.state.schedule and hasattr(self.schedule, "load"):
+                self.schedule.load(self.state.schedule)
+        self.watchers.load(self.state.watchers)
+        now = machine.versions()
+        moved = [f"{name} {then} -> {now.get(name)}" for name, then in self.resolved["versions"].items() if now.get(name) != then]
+        self._tell("start", message=f"going on from step {self.state.step:,}" if found is not None else "")
+        for message in [*self.data.notices, *self.checkpoints.notices]:
+            self._tell("notice", message=message)
+        if moved:
+            self._tell("notice", message=f"versions changed since this run began ({', '.join(moved)}): the last bits may differ from an unbroken run.")
+        return self.state.step
+
+    # --- the loop
+
+    def loop(self, n: int) -> None:
+        """Updates n, n + 1, ... to the end of the plan, or until a watcher or a signal asks to stop."""
+        total, step, state = self.plan.total_steps, self.step, self.state
+        self.clock, self.clock_step = time.perf_counter(), n
+        while n < total and not state.stopped:
+            due = self._next_event(n)
+            while n < due and not self.interruption.asked:
+                try:
+                    step(n)
+                except NotFinite as found:
+                    n = self._not_finite(found)
+                    break
+                n += 1
+            if n == due:
+                self._events(n)
+            if self.interruption.asked and n < total and not state.stopped:
+                self._interrupted(n)
+
+    def _next_event(self, n: int) -> int:
+        """The first step after n at which something is due."""
+        plan = self.plan
+        every = [plan.report_every, plan.save_every, *([plan.evaluate_every] if plan.evaluate_every else [])]
+        return min(plan.total_steps, *((n // each + 1) * each for each in every))
+
+    def _events(self, n: int) -> None:
+        """What is due after n updates: report, evaluation, checkpoint, in this order."""
+        plan, last = self.plan, n == self.plan.total_steps
+        if n % plan.report_every == 0 or last:
+            self._report(n)
+        if plan.evaluate_every and (n % plan.evaluate_every == 0 or last):
+            self._evaluate(n)
+        if n % plan.save_every == 0 or last:
+            self._save()
+
+    def _report(self, n: int) -> None:
+        state = self.state
+        seconds, steps = time.perf_counter() - self.clock, n - self.clock_step
+        values = {
+            "loss": float(state.loss_sum) / max(float(state.loss_count), 1e-30),
+            "learning_rate": self.step.learning_rate * self.schedule(n - 1),
+            "grad_norm": grad_norm(self.step.parameters),
+        }
+        rate = steps / seconds if steps and seconds > 0 else 0.0
+        timing = {"seconds": seconds, "rows_per_second": rate * self.batches.batch_size, "memory_bytes": float(machine.resident_memory())}
+        if rate:
+            timing["eta_seconds"] = (self.plan.total_steps - n) / rate
+        state.loss_sum, state.loss_count = 0.0, 0.0
+        self.clock, self.clock_step = time.perf_counter(), n
+        state.stopped = self._tell("train", values, timing) or state.stopped
+
+    def _evaluate(self, n: int) -> None:
+        state, began = self.state, time.perf_counter()
+        with state.wearing(state.released):
+            scores = self.evaluator.score(state.module, "validation", self.data.splits["validation"])
+        score = best_of(scores.values, self.evaluator.metric)
+        sign = 1.0 if self.evaluator.better == "higher" else -1.0
+        if score is not None and (state.best_score is None or sign * (score - state.best_score) > 0):
+            state.remember_best(score, scores.values)
+        if hasattr(self.schedule, "observe") and score is not None:
+            self.schedule.observe(score, self.evaluator.better)
+            state.schedule = self.schedule.state()
+        seconds = time.perf_counter() - began
+        state.stopped = self._tell("validation", flat(scores), {"seconds": seconds}) or state.stopped
+        self.clock += seconds
+
+    def _save(self) -> None:
+        self.state.watchers = self.watchers.state()
+        self.checkpoints.save(self.state.step, self.state.tensors(), self.state.facts(), self.state.best_step)
+
+    def _interrupted(self, n: int) -> None:
+        self._save()
+        self.checkpoints.wait()
+        raise Interrupted(
+            f"{self.interruption.name} at step {n:,} of {self.plan.total_steps:,}: the state is saved.",
+            exit_code=self.interruption.asked,
+            hint="run the same command again: it goes on from there",
+        )
+
+    def _not_finite(self, found: NotFinite) -> int:
+        """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for `stop`, and where it keeps happening."""
+        state, policy = self.state, self.recipe.train.on_nan
+        names = [self.data.table.where(row) for row in self._suspects(found.rows)]
+        where = f"rows of the batch: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        message = f"step {found.step + 1:,}: {found.tensor} is NaN or infinite ({where}); no weight was changed by it."
+        hint = "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; train.on_nan can skip such updates"
+        state.skipped.append(found.step)
+        if policy == "stop" or len(state.skipped) > max(10, self.plan.total_steps // 100):
+            state.skipped.pop()
+            self._save()
+            self.checkpoints.wait()
+            raise TrainingStopped(message, hint=hint)
+        if policy == "roll_back":
+            self.checkpoints.wait()
+            held = self.checkpoints.newest()
+            if held is not None:
+                skipped = list(state.skipped)
+                state.restore(*held)
+                state.skipped = skipped
+                self.watchers.load(state.watchers)
+                if state.schedule and hasattr(self.schedule, "load"):
+                    self.schedule.load(state.schedule)
+                self.step.skip = frozenset(skipped)
+                self._tell("notice", message=f"{message} Back to step {state.step:,}; the update is left out.")
+                return state.step
+        self._tell("notice", message=f"{message} The update is skipped.")
+        state.step = found.step + 1
+        return state.step
+
+    def _suspects(self, rows: list[int]) -> list[int]:
+        """The rows whose own outputs are not finite, else the whole batch."""
+        batch = self.rows.gather(self.placement.put(torch.tensor(rows)))
+        module = self.state.module
+        module.eval()
+        with torch.no_grad():
+            outputs = module(batch.inputs)
+        module.train()
+        bad = (~torch.isfinite(outputs)).reshape(len(rows), -1).any(1).tolist()
+        return [row for row, wrong in zip(rows, bad) if wrong] or rows
+
+    # --- after the last step
+
+    def _release(self) -> Artifact:
+        """Best weights in, the test split scored, the artifact written, read back and compared."""
+        state, data = self.state, self.data
+        self.checkpoints.wait()
+        if state.stopped.startswith("diverged"):
+            raise TrainingStopped(state.stopped, hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run")
+        state.put(state.best if state.best is not None else state.released)
+        scores: dict[str, Any] = {}
+        for split in ("validation", "test"):
+            if len(data.splits[split]):
+                found = self.evaluator.score(state.module, split, data.splits[split])
+                scores[split] = {**flat(found), "rows": found.rows}
+                if split == "test":
+                    self._tell("test", flat(found))
+        if state.stopped:
+            self._tell("notice", message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: {state.stopped}.")
+        best = state.best_step if state.best is not None else state.step
+        provenance = {**self.resolved, "step": state.step, "best_step": best, "skipped": state.skipped}
+        contents = artifacts.Contents(self.recipe, state.module, data.task, data.preprocessor, scores, provenance)
+        artifacts.write(self.folder.path / "artifact", contents, self.lock)
+        released = load(self.folder.path)
+        self._compare(released)
+        self._tell("end")
+        return released
+
+    def _compare(self, released: Artifact) -> None:
+        """The artifact as read back must answer like the model that was measured, bit for bit, on real rows."""
+        rows = torch.from_numpy(self.data.splits["train"][:64].copy())
+        batch = self.rows.gather(self.placement.put(rows))
+        module, again = self.state.module.eval(), released.module.to(self.placement.device)
+        with torch.inference_mode():
+            if not torch.equal(module(batch.inputs), again(batch.inputs)):
+                raise ArtifactError("the artifact does not answer like the model that was trained.", where=str(released.path), hint="report this: it is a fault of danlu")
+
+    def _tell(self, kind: Any, values: Mapping[str, Any] | None = None, timing: Mapping[str, float] | None = None, message: str = "") -> str:
+        step = self.state.step
+        return self.watchers.hear(Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message))
+
+
+def parameter_groups(module: torch.nn.Module) -> list[dict[str, Any]]:
+    """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves alone (their size says nothing)."""
+    trainable = [each for each in module.parameters() if each.requires_grad]
+    decayed = [each for each in trainable if each.ndim >= 2]
+    spared = [each for each in trainable if each.ndim < 2]
+    groups = [{"params": decayed}] if decayed else []
+    if spared:
+        groups.append({"params": spared, "weight_decay": 0.0})
+    return groups or [{"params": [torch.zeros(1)]}]
+
+
+def default_output() -> str:
+    """How progress is shown when nobody says: a live display on a terminal, plain lines elsewhere."""
+    return "display" if sys.stderr.isatty() else "lines"
+
+
+__all__ = ["Dataset", "Part", "Placement", "Plan", "plan", "train"]

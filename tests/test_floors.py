@@ -1,0 +1,122 @@
+"""The stairs: a module imports only from lower floors, every module has a floor, every public name stands in the door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import danlu
+
+HOME = Path(danlu.__file__).parent
+SHELF_FLOOR = 4
+# Lower numbers are further down. Modules of one floor do not import each other; parts of a shelf import no other part.
+FLOORS = {
+    "errors": 0,
+    "terms": 0,
+    "recipe": 1,
+    "machine": 1,
+    "permission": 1,
+    "durable": 1,
+    "shelf": 2,
+    "watching": 3,
+    "layers": 3,
+    "columns": 3,
+    "decoding": 2,
+    "cache": 4,
+    "placement": 5,
+    "interruption": 5,
+    "state": 5,
+    "checks": 5,
+    "folding": 5,
+    "preprocessing": 5,
+    "run_folder": 5,
+    "answers": 5,
+    "batches": 6,
+    "checkpoint": 6,
+    "artifact": 6,
+    "dataset": 6,
+    "step": 7,
+    "evaluation": 7,
+    "prediction": 8,
+    "training": 9,
+    "drafting": 9,
+    "learning_rate_range": 10,
+    "cross_validation": 10,
+    "resumption": 10,
+    "__init__": 11,
+    "cli": 12,
+    "__main__": 13,
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    """(dotted name below danlu, file) of every module."""
+    found = []
+    for path in sorted(HOME.rglob("*.py")):
+        parts = path.relative_to(HOME).with_suffix("").parts
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts), path))
+    return found
+
+
+def floor_of(name: str) -> int:
+    head, _, rest = name.partition(".")
+    if head in FLOORS:
+        return FLOORS[head]
+    if (HOME / head / "__init__.py").is_file():
+        return SHELF_FLOOR
+    pytest.fail(f"{name} has no floor: add it to FLOORS in {__file__}")
+
+
+def imported(path: Path) -> set[str]:
+    """The danlu modules that a file imports when it runs, inside functions too; imports for type checkers do not count."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            typing_only.update(child for statement in node.body for child in ast.walk(statement))
+    result = set()
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            result |= {alias.name for alias in node.names if alias.name.split(".")[0] == "danlu"}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "danlu":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                is_module = (HOME / Path(*inner.split(".")[1:])).with_suffix(".py").is_file() or (HOME / Path(*inner.split(".")[1:])).is_dir()
+                result.add(inner if is_module else node.module)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            pytest.fail(f"{path} has a relative import; imports are written in full")
+    return {name.removeprefix("danlu").removeprefix(".") or "__init__" for name in result}
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_module_imports_only_from_lower_floors(name: str, path: Path) -> None:
+    floor = floor_of(name)
+    for other in sorted(imported(path)):
+        if other.split(".")[0] == "layers" and name.split(".")[0] == "layers":
+            continue  # a library: its files may build on each other
+        assert floor_of(other) < floor, f"{name} (floor {floor}) imports {other} (floor {floor_of(other)})"
+
+
+def test_every_floor_has_a_module() -> None:
+    there = {name.split(".")[0] for name, _ in modules()}
+    assert set(FLOORS) <= there, f"floors without a module: {sorted(set(FLOORS) - there)}"
+
+
+def test_a_shelf_holds_only_its_promise_in_its_init() -> None:
+    for path in HOME.glob("*/__init__.py"):
+        body = ast.parse(path.read_text("utf-8")).body
+        assert len(body) == 1, f"{path} holds more than a docstring"
+
+
+def test_every_public_name_can_be_had_from_the_door() -> None:
+    for name in danlu.__all__:
+        assert getattr(danlu, name) is not None, name
+
+
+def test_no_file_is_a_drawer() -> None:
+    drawers = {"utils", "helpers", "common", "manager", "misc"}
+    assert not [path for _, path in modules() if path.stem in drawers]

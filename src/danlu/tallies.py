@@ -1,9 +1,11 @@
-"""Plain counts that losses and metrics share: rows as a tensor, right answers a class, shares that are never NaN."""
+"""What losses and metrics share: rows as a tensor, right answers a class, ranks, averages that are never NaN."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from danlu.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -74,3 +76,81 @@ def by_target(name: str, values: Tensor, targets: tuple[str, ...]) -> float | di
     known = [value for value in each if value is not None]
     mean = sum(known) / len(known) if len(known) == len(each) else None
     return {name: mean, **{f"{target}/{name}": value for target, value in zip(targets, each, strict=True)}}
+
+
+def tally(predicted: Tensor, target: Tensor, classes: int) -> dict[str, Tensor]:
+    """How often each class was rightly predicted, predicted at all, and true: right, predicted, actual, each int64 (classes,).
+
+    Class numbers (B,) and (B,), or labels given (bool) and held (0/1), both (B, classes).
+    """
+    if predicted.ndim == 2:
+        held = target > 0.5
+        return {"right": (predicted & held).sum(dim=0), "predicted": predicted.sum(dim=0), "actual": held.sum(dim=0)}
+    return {
+        "right": predicted[predicted == target].bincount(minlength=classes),
+        "predicted": predicted.bincount(minlength=classes),
+        "actual": target.bincount(minlength=classes),
+    }
+
+
+AVERAGES = Literal["auto", "binary", "macro", "micro", "weighted"]
+
+
+def chosen_average(average: str, metric: str, task: Any) -> str:
+    """`average`, "auto" resolved: binary for two classes, else macro. RecipeError for binary where there is no positive class."""
+    two = hasattr(task, "positive_class") and len(task.classes) == 2
+    if average == "auto":
+        return "binary" if two else "macro"
+    if average == "binary" and not two:
+        message = f"metrics: average binary of {metric} needs two classes, and the task has {len(task.classes)} classes or labels."
+        raise RecipeError([Problem("recipe", message, "choose macro, micro or weighted")])
+    return average
+
+
+def averaged(top: Tensor, bottom: Tensor, total: dict[str, Tensor], average: str, positive: int) -> float | None:
+    """top / bottom a class, as one number.
+
+    binary: that of the positive class; macro: the mean over classes; weighted: the mean weighted by true rows; micro: of the sums.
+    A class that is neither true nor predicted anywhere is left out; 0 / 0 of a class that is one of the two counts as 0.
+    """
+    if average == "micro":
+        return share(top.sum(), bottom.sum())
+    values = top.double() / bottom.clamp(min=1)
+    seen = (total["predicted"] + total["actual"]) > 0
+    if average == "binary":
+        return number(values[positive]) if seen[positive] else None
+    if average == "weighted":
+        return share((values * total["actual"]).sum(), total["actual"].sum())
+    return share(values[seen].sum(), seen.sum())
+
+
+def ranked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """(positives, negatives): how many rows of each hold each distinct score, scores ascending; int64, equal scores together.
+
+    `scores` (N,) and `truth` bool (N,). Whatever depends on order only (AUROC, average precision) is exact from these.
+    """
+    ordered, order = scores.sort()
+    _, group, rows = ordered.unique_consecutive(return_inverse=True, return_counts=True)
+    positives = rows.new_zeros(len(rows)).index_add_(0, group, truth[order].to(rows.dtype))
+    return positives, rows - positives
+
+
+def one_against_rest(outputs: Tensor, target: Tensor, task: Any) -> list[tuple[Tensor, Tensor]]:
+    """(scores, truth) of every ranking a task asks for: one for two classes, else one a class or label.
+
+    Scores rise with the probability. They are taken from the logits of the whole split at once, in float64: a float32 probability
+    near 1 would tie rows that the model tells apart.
+    """
+    if target.ndim == 2:
+        return [(outputs[:, number], target[:, number] > 0.5) for number in range(outputs.shape[1])]
+    if outputs.shape[1] == 2:
+        positive = task.positive_class
+        return [(outputs[:, positive].double() - outputs[:, 1 - positive].double(), target == positive)]
+    scores = task.probabilities(outputs)
+    return [(scores[:, number], target == number) for number in range(scores.shape[1])]
+
+
+def mean_of_known(values: list[float | None]) -> float | None:
+    """The mean of the values that are not None; None where all are."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

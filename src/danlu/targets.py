@@ -74,9 +74,12 @@ def class_text(value: ClassValue) -> str:
 def in_order(values: Sequence[ClassValue]) -> list[ClassValue]:
     """Class values sorted: numbers by size (also those written as text: "2" before "10"), everything else by spelling."""
     try:
-        return sorted(values, key=lambda value: (float(value), str(value)))
+        sizes = {value: float(value) for value in values}
     except ValueError:
         return sorted(values, key=class_text)
+    if not all(math.isfinite(size) for size in sizes.values()):  # "nan" and "inf" are names here
+        return sorted(values, key=class_text)
+    return sorted(values, key=lambda value: (sizes[value], class_text(value)))
 
 
 def numbers(column: Column) -> np.ndarray:
@@ -116,15 +119,15 @@ def label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, n
 
 def _text_label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     import pyarrow as pa
-    import pyarrow.compute as pc
+    from pyarrow.compute import SplitPatternOptions, call_function  # the short forms are made at run time: unknown to a checker
 
     assert column.offsets is not None
     offsets = np.ascontiguousarray(column.offsets, dtype=np.int64)
     letters = np.ascontiguousarray(column.values)
     text = pa.LargeStringArray.from_buffers(len(column), pa.py_buffer(offsets), pa.py_buffer(letters))
-    split = pc.split_pattern(text, separator)
-    rows = pc.list_parent_indices(split).to_numpy(zero_copy_only=False)
-    coded = pc.utf8_trim_whitespace(pc.list_flatten(split)).dictionary_encode()
+    split = call_function("split_pattern", [text], SplitPatternOptions(separator))
+    rows = call_function("list_parent_indices", [split]).to_numpy(zero_copy_only=False)
+    coded = call_function("utf8_trim_whitespace", [call_function("list_flatten", [split])]).dictionary_encode()
     found = coded.dictionary.to_pylist()
     labels = sorted(label for label in found if label)
     place = {label: number for number, label in enumerate(labels)}

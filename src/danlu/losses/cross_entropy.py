@@ -2,7 +2,8 @@
 
     loss = -sum_c w_c q_c log softmax(outputs)_c,   q = (1 - s) target + s / classes   (s: label_smoothing)
 
-Divided by the sum of the rows' class weights (the number of rows without weights, and, as in torch, for soft targets).
+Divided by the sum of the rows' weights, sum_c w_c target_c: the number of rows where no class weights are given. (torch divides
+soft targets by the number of rows even with weights; here a soft target that is one-hot gives exactly the loss of the hard one.)
 Label smoothing: Szegedy et al., 2015, arXiv:1512.00567.
 """
 
@@ -54,9 +55,10 @@ class CrossEntropy:
     def count(self, batch: Batch) -> Tensor:
         """The sum of the rows' weights."""
         target = batch.target
-        if self.weights is None or target.ndim == 2:
+        if self.weights is None:
             return self._rows(len(target), target.device)
-        return self.weights(target.device)[target].sum()
+        weights = self.weights(target.device)
+        return weights[target].sum() if target.ndim == 1 else (target @ weights).sum()
 
 
 def build(config: Config, task: Any) -> CrossEntropy:

@@ -4,8 +4,13 @@ A part offers
   Config                                    its options
   DEFAULTS                                  recipe keys to values: {"loss": ..., "metrics": [...], "train.epochs": ...}
   TARGETS                                   (least, most) number of target columns; most None: no limit
-  LOSSES                                    names of the losses that fit it
-  METRICS                                   names of the metrics that fit it
+  ASKS                                      what outputs and encoded target are, which losses and metrics go by:
+                                              classes  logits (N, classes), int64 (N,) class numbers
+                                              labels   logits (N, labels), float32 (N, labels) of 0 and 1
+                                              numbers  float32 (N, size), float32 (N, size)
+                                              several  the outputs of several tasks side by side, a dict by target name
+  LOSSES                                    names of the losses that fit it: those whose FITS has ASKS
+  METRICS                                   names of the metrics that fit it, likewise
   build(config, targets) -> task            `targets` maps a target name to its Column over the training rows (typed); fits what the
                                             task must know (the classes) and raises DataError if the target does not fit the task
   restore(config, state) -> task            the same task from `task.state()`, for an artifact
@@ -14,9 +19,18 @@ A task object offers
   target_names: tuple[str, ...]
   state() -> dict                           JSON values
   encode(targets) -> array or dict          targets (dict of Columns) as numpy: int64 (N,) classes, float32 (N, size) numbers or 0/1
-                                            labels; a dict by target name for several tasks. Raises DataError naming class and column
-                                            for a value never seen in training; a missing target is refused, with the count of rows
+                                            labels; a dict by target name for several tasks. Raises DataError naming class and
+                                            column for a value never seen in training; a missing target is refused, with the
+                                            count of rows
   answers(outputs) -> list[dict]            outputs: float32 Tensor (N, size) on the CPU. One dict a row: {"prediction": value} and,
                                             for classes, {"probabilities": {class: p}}
   score_order: (metric name, "higher" | "lower")   the score that early stopping and "best" go by, unless the recipe names another
+  describe() -> str                         one line for the report: "classification of income: 2 classes (<=50K 76 %, >50K 24 %)"
+  baseline(train_target, target) -> dict    scores of a constant guess learnt from the encoded training target, by metric name
+and, by what it asks
+  classes, labels   classes; probabilities(outputs) float64; predicted(outputs): int64 (N,) class numbers, or bool (N, labels)
+  classes           class_counts, class_weights(chosen), positive_class (its number)
+  labels            label_counts, positive_weights(chosen)
+  numbers           to_units(outputs), in_units(differences): in the units of the data, float64; standardised(outputs)
+  several           tasks, parts, slices, weights by target name; outputs_of(name, outputs)
 """

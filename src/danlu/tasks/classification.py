@@ -1,8 +1,8 @@
 """One class out of two or more for each row; the answer is the likeliest class with the probabilities of all.
 
 The target is a category, a boolean, or a number with few distinct whole values. The model gives one logit a class, classes sorted
-(numbers by size); probabilities are their softmax. Two classes are no special case: softmax over two logits is the logistic function
-of their difference.
+(numbers by size); probabilities are their softmax. Two classes are no special case: softmax over two logits is the logistic
+function of their difference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ASKS = "classes"
 TARGETS = (1, 1)
 DEFAULTS = {
     "loss": "cross_entropy",
-    "metrics": ["accuracy"],
+    "metrics": ["accuracy", "f1", "auroc", "confusion_matrix"],
     "data.split": "stratified",
 }
 

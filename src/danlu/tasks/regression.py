@@ -24,7 +24,7 @@ ASKS = "numbers"
 TARGETS = (1, None)
 DEFAULTS = {
     "loss": "mse",
-    "metrics": ["rmse"],
+    "metrics": ["rmse", "mae", "r2"],
 }
 
 
@@ -62,6 +62,8 @@ class Regression:
         self.deviation = np.array(deviation)
         self._offset = torch.tensor(mean if scaled else [0.0] * len(mean), dtype=torch.float64)
         self._unit = torch.tensor(deviation if scaled else [1.0] * len(mean), dtype=torch.float64)
+        self._mean = torch.tensor(mean, dtype=torch.float64)
+        self._deviation = torch.tensor(deviation, dtype=torch.float64)
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -98,6 +100,12 @@ class Regression:
     def in_units(self, differences: Tensor) -> Tensor:
         """Differences of outputs and encoded targets (N, size) in the units of the data, float64."""
         return differences.double() * self._unit.to(differences.device)
+
+    def standardised(self, outputs: Tensor) -> Tensor:
+        """Outputs or encoded targets (N, size) in deviations from the training rows' mean, float64, scaled target or not."""
+        if self.scaled:
+            return outputs.double()
+        return (outputs.double() - self._mean.to(outputs.device)) / self._deviation.to(outputs.device)
 
     def predicted(self, outputs: Tensor) -> Tensor:
         """The answers as numbers, float64 (N, size)."""

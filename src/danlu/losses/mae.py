@@ -1,0 +1,44 @@
+"""Mean absolute error: the size of output minus target, averaged over all numbers; its best constant guess is the median.
+
+With scale_target the difference is in standard deviations of the training target.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.recipe import Options
+from danlu.tallies import RowCount
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("numbers",)
+
+
+class Config(Options):
+    """mae has no options."""
+
+
+class MeanAbsoluteError:
+    """Absolute error over outputs and targets (B, size)."""
+
+    def __init__(self) -> None:
+        from torch.nn.functional import l1_loss
+
+        self._l1_loss = l1_loss
+        self._numbers = RowCount()
+
+    def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self._l1_loss(outputs.float(), batch.target, reduction="sum"), self.count(batch)
+
+    def count(self, batch: Batch) -> Tensor:
+        """How many numbers are averaged: rows times targets."""
+        return self._numbers(batch.target.numel(), batch.target.device)
+
+
+def build(config: Config, task: Any) -> MeanAbsoluteError:
+    """The loss."""
+    return MeanAbsoluteError()

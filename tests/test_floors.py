@@ -24,7 +24,7 @@ FLOORS = {
     "layers": 3,
     "columns": 3,
     "decoding": 2,
-    "cache": 4,
+    "cache": 3,
     "placement": 5,
     "interruption": 5,
     "state": 5,
@@ -85,7 +85,9 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "danlu":
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                is_module = (HOME / Path(*inner.split(".")[1:])).with_suffix(".py").is_file() or (HOME / Path(*inner.split(".")[1:])).is_dir()
+                is_module = (HOME / Path(*inner.split(".")[1:])).with_suffix(".py").is_file() or (
+                    HOME / Path(*inner.split(".")[1:])
+                ).is_dir()
                 result.add(inner if is_module else node.module)
         elif isinstance(node, ast.ImportFrom) and node.level:
             pytest.fail(f"{path} has a relative import; imports are written in full")

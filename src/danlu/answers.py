@@ -22,9 +22,13 @@ def read_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"this line is not JSON: {error}.", where=f"stdin line {number:,}", hint='one object a line: {"column": value}') from None
+            raise DataError(
+                f"this line is not JSON: {error}.", where=f"stdin line {number:,}", hint='one object a line: {"column": value}'
+            ) from None
         if not isinstance(row, dict):
-            raise DataError("this line is no JSON object.", where=f"stdin line {number:,}", hint='one object a line: {"column": value}')
+            raise DataError(
+                "this line is no JSON object.", where=f"stdin line {number:,}", hint='one object a line: {"column": value}'
+            )
         rows.append(row)
     return rows
 

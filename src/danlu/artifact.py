@@ -83,10 +83,20 @@ def find(path: str | Path) -> Path:
     if not given.exists():
         siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
         near = nearest(given.name, siblings, 1)
-        raise ArtifactError("there is no such artifact or run.", where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else "")
+        raise ArtifactError(
+            "there is no such artifact or run.", where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else ""
+        )
     if (given / "recipe.lock.yaml").is_file():
-        raise ArtifactError("this run has not finished: it has no artifact yet.", where=str(given), hint="run the same danlu train command again: it goes on")
-    raise ArtifactError("this is no artifact: it has no artifact.json.", where=str(given), hint="an artifact is the folder RUN/artifact that danlu train writes")
+        raise ArtifactError(
+            "this run has not finished: it has no artifact yet.",
+            where=str(given),
+            hint="run the same danlu train command again: it goes on",
+        )
+    raise ArtifactError(
+        "this is no artifact: it has no artifact.json.",
+        where=str(given),
+        hint="an artifact is the folder RUN/artifact that danlu train writes",
+    )
 
 
 def read(path: str | Path) -> Contents:
@@ -122,7 +132,9 @@ def read(path: str | Path) -> Contents:
     except DanluError as error:
         if isinstance(error, ArtifactError):
             raise
-        raise ArtifactError(f"this artifact cannot be rebuilt: {error.problem.message}", where=str(folder), hint=error.problem.hint) from None
+        raise ArtifactError(
+            f"this artifact cannot be rebuilt: {error.problem.message}", where=str(folder), hint=error.problem.hint
+        ) from None
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"this artifact cannot be rebuilt: {error}.", where=str(folder)) from None
     module.eval()

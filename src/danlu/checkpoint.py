@@ -49,7 +49,9 @@ class Checkpoints:
             probe.unlink()
         except OSError as error:
             raise RunError(
-                f"checkpoints cannot be written: {error.strerror or error}.", where=str(self.folder), hint="choose another --run folder"
+                f"checkpoints cannot be written: {error.strerror or error}.",
+                where=str(self.folder),
+                hint="choose another --run folder",
             ) from None
         held = sum(path.stat().st_size for path in self.folder.glob("step-*/*") if path.is_file())
         # the newest kept, the best one, and the one being written; momentum buffers that do not exist yet: at most twice the weights
@@ -87,7 +89,9 @@ class Checkpoints:
             raise CheckpointError(
                 f"a checkpoint could not be written: {error.strerror or error}.",
                 where=str(self.folder),
-                hint=f"make room and run the same command again: it goes on from step {good[-1]:,}" if good else "make room and start again",
+                hint=f"make room and run the same command again: it goes on from step {good[-1]:,}"
+                if good
+                else "make room and start again",
             ) from None
 
     def close(self) -> None:

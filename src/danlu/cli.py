@@ -24,9 +24,12 @@ app = typer.Typer(
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML or JSON).", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to the recipe: optimizer.learning_rate=0.01", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to the recipe: optimizer.learning_rate=0.01", show_default=False),
 ]
-ArtifactFolder = Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or the folder of its run.", show_default=False)]
+ArtifactFolder = Annotated[
+    str, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or the folder of its run.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Let model: {name: python} import and run code of yours.")]
 
@@ -47,7 +50,13 @@ def _scores(scores: dict[str, Any]) -> str:
 def _number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) else "not defined on these rows" if value is None else json.dumps(value, ensure_ascii=False)
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else "not defined on these rows"
+        if value is None
+        else json.dumps(value, ensure_ascii=False)
+    )
 
 
 def _permit(allow_code: bool) -> None:
@@ -99,7 +108,9 @@ def train(
     overrides: Overrides = None,
     run: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run folder; default runs/<recipe name>.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, max=100, help="k-fold cross-validation with k folds.")] = None,
-    find_learning_rate: Annotated[bool, typer.Option("--find-learning-rate", help="Run the learning-rate range test instead.")] = False,
+    find_learning_rate: Annotated[
+        bool, typer.Option("--find-learning-rate", help="Run the learning-rate range test instead.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
@@ -135,7 +146,9 @@ def train(
     else:
         print("there is no validation or test split, so there is no score.")
     if not quiet:
-        _say(f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {home}\n  danlu predict {home} DATA\n  tensorboard --logdir {home}")
+        _say(
+            f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {home}\n  danlu predict {home} DATA\n  tensorboard --logdir {home}"
+        )
 
 
 def _find_learning_rate(recipe: Any, as_json: bool) -> None:
@@ -166,7 +179,9 @@ def _cross_validate(recipe: Any, count: int, home: Path, output: Any, as_json: b
 @app.command()
 def evaluate(
     artifact: ArtifactFolder,
-    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="A data file with the target; default: the run's own test split.")] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="A data file with the target; default: the run's own test split.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which split of its own data: train, validation or test.")] = "test",
     as_json: AsJson = False,
     allow_code: AllowCode = False,
@@ -190,7 +205,9 @@ def evaluate(
 @app.command()
 def predict(
     artifact: ArtifactFolder,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A data file or folder; - reads JSON lines from stdin.", show_default=False)],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A data file or folder; - reads JSON lines from stdin.", show_default=False)
+    ],
     out: Annotated[str | None, typer.Option(metavar="FILE", help="Write the answers to a .csv, .jsonl or .parquet file.")] = None,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
@@ -211,7 +228,11 @@ def predict(
     else:
         for answer in answers:
             shown = answer.get("probabilities")
-            best = f"  {max(shown.values()):.4f}" if isinstance(shown, dict) and shown and all(isinstance(each, float) for each in shown.values()) else ""
+            best = (
+                f"  {max(shown.values()):.4f}"
+                if isinstance(shown, dict) and shown and all(isinstance(each, float) for each in shown.values())
+                else ""
+            )
             value = answer["prediction"]
             print(f"{value if isinstance(value, str) else _number(value)}{best}")
 
@@ -238,7 +259,8 @@ def verify_resume(
 
 @app.command("list")
 def list_parts(
-    shelf: Annotated[str | None, typer.Argument(metavar="[SHELF]", help="A shelf; without it, all shelves are listed.")] = None, as_json: AsJson = False
+    shelf: Annotated[str | None, typer.Argument(metavar="[SHELF]", help="A shelf; without it, all shelves are listed.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the parts of a shelf."""
     from danlu import shelf as shelves
@@ -300,7 +322,9 @@ def main() -> None:
         _say("interrupted")
         sys.exit(130)
     except MemoryError:
-        _say("out of memory: this does not fit into this machine.\nhint: lower train.batch_size or train.micro_batch, or use less data")
+        _say(
+            "out of memory: this does not fit into this machine.\nhint: lower train.batch_size or train.micro_batch, or use less data"
+        )
         sys.exit(2)
     except OSError as error:
         _say(f"{error.filename or 'the system'}: {error.strerror or error}")

@@ -111,7 +111,9 @@ def _alive(table: Table, data: Data) -> tuple[np.ndarray, list[str]]:
         keep &= ~repeated
     rows = np.flatnonzero(keep)
     if len(rows) == 0:
-        raise DataError("no row is left after leaving out what data.missing_rows, missing_target and duplicates say.", where=table.origin)
+        raise DataError(
+            "no row is left after leaving out what data.missing_rows, missing_target and duplicates say.", where=table.origin
+        )
     return rows, notices
 
 

@@ -43,6 +43,8 @@ class Evaluator:
             taken = {name for name, _ in self.metrics}
             name = getattr(built, "label", part.name)
             self.metrics.append((name if name not in taken else f"{name}_{len(taken)}", built))
+        self.metric: str
+        self.better: Literal["higher", "lower"]
         self.metric, self.better = self._order(metrics)
 
     def _order(self, metrics: Sequence[Part]) -> tuple[str, Literal["higher", "lower"]]:

@@ -54,7 +54,9 @@ def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, 
     optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module))
     state = TrainingState(module, optimizer, ema=False, keep_best=False)
     growth = (most / least) ** (1 / max(steps - 1, 1))
-    augmentations = [shelf.build_augmentation(part, data.preprocessor.inputs, data.task.output) for part in recipe.data.augmentations]
+    augmentations = [
+        shelf.build_augmentation(part, data.preprocessor.inputs, data.task.output) for part in recipe.data.augmentations
+    ]
     update = SupervisedStep(
         state, batches, shelf.build_loss(recipe.loss, data.task), lambda n: growth**n, least, augmentations, placement, recipe.train,
         recipe.regularization.model_copy(update={"ema_decay": None}),
@@ -76,7 +78,9 @@ def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, 
         if smooth > 4 * lowest + 1e-12 and n > 10:
             break
     if len(rates) < 5:
-        raise TrainingStopped(f"the loss is not finite from a learning rate of {least:g} on.", hint="look at the inputs and the loss")
+        raise TrainingStopped(
+            f"the loss is not finite from a learning rate of {least:g} on.", hint="look at the inputs and the loss"
+        )
     return RangeTest(rates, losses, _steepest(rates, losses))
 
 

@@ -119,6 +119,9 @@ def _device(name: str) -> torch.device:
 # convolutions; below it, casting costs more than it saves (docs/lab-notes.md).
 _PAYS_AMX = 2e8
 _PAYS_CUDA = 1e9
+# Below this, a second thread gains less than its start and its waiting cost, and on a machine shared with other work it loses much:
+# a thread that waits for one that is not scheduled makes a step of 1 ms one of 20 ms.
+_PAYS_THREADS = 5e7
 
 
 def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float]) -> Placement:
@@ -126,9 +129,11 @@ def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float
 
     `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device has matrix units for it (CUDA from
     compute capability 8.0, or a CPU with AMX) and the work of a step pays; compile on CUDA for the same work. A CPU compiles for half a
-    minute, which a training that short never earns back: never by rule.
+    minute, which a training that short never earns back: never by rule. One thread where a step is too small to share.
     """
-    precision, compile_ = placement.precision, placement.compile
+    precision, compile_, threads = placement.precision, placement.compile, placement.threads
+    if train.threads is None and threads > 1 and placement.device.type == "cpu" and flops_of_step() < _PAYS_THREADS:
+        threads = 1
     if placement.device.type == "cuda":
         able = torch.cuda.get_device_capability(placement.device) >= (8, 0)
         heavy = (train.precision == "auto" or train.compile == "auto") and flops_of_step() >= _PAYS_CUDA
@@ -136,4 +141,4 @@ def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float
         compile_ = heavy if train.compile == "auto" else compile_
     elif placement.device.type == "cpu" and train.precision == "auto" and "amx_bf16" in machine.instruction_sets():
         precision = "bfloat16" if flops_of_step() >= _PAYS_AMX else precision
-    return Placement(placement.device, precision, placement.threads, compile_)
+    return Placement(placement.device, precision, threads, compile_)

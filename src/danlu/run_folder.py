@@ -1,8 +1,8 @@
 """The folder of one run: whose it is, who holds it, whether it is finished.
 
-    RUN/recipe.lock.yaml    the recipe with every default, and what was resolved: device, precision, threads, versions, data hash
-    RUN/environment.json    system and installed packages
-    RUN/metrics.jsonl       RUN/timings.jsonl   RUN/events*   RUN/checkpoints/   RUN/artifact/
+RUN/recipe.lock.yaml    the recipe with every default, and what was resolved: device, precision, threads, versions, data hash
+RUN/environment.json    system and installed packages
+RUN/metrics.jsonl       RUN/timings.jsonl   RUN/events*   RUN/checkpoints/   RUN/artifact/
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             held = os.open(self.path / ".held", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         except OSError as error:
-            raise RunError(f"the run folder cannot be written: {error.strerror or error}.", where=str(self.path), hint="choose another --run folder") from None
+            raise RunError(
+                f"the run folder cannot be written: {error.strerror or error}.",
+                where=str(self.path),
+                hint="choose another --run folder",
+            ) from None
         try:
             import fcntl
 
@@ -42,7 +46,11 @@ class RunFolder:
             pass
         except OSError:
             os.close(held)
-            raise RunError("another process is training in this run folder.", where=str(self.path), hint="wait for it, or choose another --run folder") from None
+            raise RunError(
+                "another process is training in this run folder.",
+                where=str(self.path),
+                hint="wait for it, or choose another --run folder",
+            ) from None
         self._held = held
         remove_leftovers(self.path)
         return self
@@ -71,17 +79,31 @@ class RunFolder:
         try:
             tree, _ = read_yaml(path.read_text("utf-8"), LOCK)
         except (OSError, UnicodeDecodeError, RecipeError) as error:
-            raise RunError(f"the lock file cannot be read: {error}.", where=str(path), hint="restore it, or start in another --run folder") from None
+            raise RunError(
+                f"the lock file cannot be read: {error}.", where=str(path), hint="restore it, or start in another --run folder"
+            ) from None
         if not isinstance(tree, dict) or not isinstance(tree.get("resolved"), dict):
-            raise RunError("the lock file is damaged: it has no resolved section.", where=str(path), hint="restore it, or start in another --run folder")
+            raise RunError(
+                "the lock file is damaged: it has no resolved section.",
+                where=str(path),
+                hint="restore it, or start in another --run folder",
+            )
         return tree
 
     def refuse_another(self, recipe: Recipe) -> None:
         """Raise RunError, with the difference, where this folder belongs to another recipe."""
         if not self.started:
-            strangers = [each.name for each in self.path.iterdir() if each.name not in (".held", "environment.json") and not each.name.startswith("events")]
+            strangers = [
+                each.name
+                for each in self.path.iterdir()
+                if each.name not in (".held", "environment.json") and not each.name.startswith("events")
+            ]
             if any(name in ("artifact", "checkpoints") for name in strangers):
-                raise RunError("this folder holds checkpoints or an artifact without a lock file.", where=str(self.path), hint="choose another --run folder")
+                raise RunError(
+                    "this folder holds checkpoints or an artifact without a lock file.",
+                    where=str(self.path),
+                    hint="choose another --run folder",
+                )
             return
         found = self._read()
         found.pop("resolved")
@@ -129,5 +151,10 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
 
 def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
     """What ties a checkpoint to its run: the hash of recipe, data, placement."""
-    told = {"recipe": _comparable(recipe.as_dict()), "data": resolved["data"]["digest"], "placement": resolved["placement"], "fold": resolved.get("fold")}
+    told = {
+        "recipe": _comparable(recipe.as_dict()),
+        "data": resolved["data"]["digest"],
+        "placement": resolved["placement"],
+        "fold": resolved.get("fold"),
+    }
     return sha256(json.dumps(told, sort_keys=True).encode())

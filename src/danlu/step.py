@@ -62,7 +62,7 @@ class SupervisedStep:
         named = [(name, parameter) for name, parameter in state.module.named_parameters() if parameter.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
-        self.matrices = [parameter for parameter in self.parameters if parameter.ndim >= 2]
+        self.matrices: list[Tensor] = [parameter for parameter in self.parameters if parameter.ndim >= 2]
         self.l1, self.l2 = regularization.l1, regularization.l2
         self.decay = regularization.ema_decay
         live, average = state.live, state.ema or {}
@@ -125,7 +125,11 @@ class SupervisedStep:
         total, count = self._forward(self.batches.take(n))
         mean = total / count if total.ndim == 0 else (total / count).sum()
         mean.backward()
-        return (total.detach(), count) if total.ndim == 0 else (mean.detach() * len(self.batches.indices(n)), count.new_tensor(float(len(self.batches.indices(n)))))
+        return (
+            (total.detach(), count)
+            if total.ndim == 0
+            else (mean.detach() * len(self.batches.indices(n)), count.new_tensor(float(len(self.batches.indices(n)))))
+        )
 
     def _pieces(self, n: int) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
@@ -147,7 +151,9 @@ class SupervisedStep:
         """Whether the loss and every gradient are finite: a NaN or infinity in any entry survives its sum."""
         check = 0.0
         if self.waits:
-            check = torch.stack([total.float().sum(), *(each.grad.sum().float() for each in self.parameters if each.grad is not None)])
+            check = torch.stack(
+                [total.float().sum(), *(each.grad.sum().float() for each in self.parameters if each.grad is not None)]
+            )
             return bool(torch.isfinite(check).all())
         if not math.isfinite(total):
             return False

@@ -50,12 +50,12 @@ class Column:
         import numpy as np
 
         if self.kind == "number":
-            lost = np.isnan(self.values)
-            return lost if lost.ndim == 1 else lost.any(axis=1)
+            lost = np.asarray(np.isnan(self.values))
+            return lost if lost.ndim == 1 else np.asarray(lost.any(axis=1))
         if self.kind in ("category", "boolean"):
-            return self.values < 0
+            return np.asarray(self.values < 0)
         if self.kind == "datetime":
-            return self.values == MISSING_DATETIME
+            return np.asarray(self.values == MISSING_DATETIME)
         if self.missing is not None:
             return np.asarray(self.missing, dtype=bool)
         return np.zeros(len(self), dtype=bool)

@@ -76,8 +76,7 @@ def train(
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, shelf, overrides)
     elif overrides:
-        changes = overrides if isinstance(overrides, Mapping) else dict(text.partition("=")[::2] for text in overrides)
-        recipe = recipes.with_changes(recipe, shelf, changes)
+        recipe = recipes.with_changes(recipe, shelf, overrides)
     with RunFolder(Path(run) if run is not None else Path("runs") / recipe.name) as folder, Interruption() as interruption:
         folder.refuse_another(recipe)
         if folder.finished:
@@ -90,7 +89,9 @@ def train(
 class Training:
     """One run, from data to artifact."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, interruption: Interruption, output: Output, fold: tuple[int, int] | None) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, interruption: Interruption, output: Output, fold: tuple[int, int] | None
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.interruption = interruption
@@ -127,7 +128,9 @@ class Training:
         self.plan = plan(recipe.train, self.batches.steps_per_epoch, len(data.splits["validation"]) > 0)
         self.placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
         module = shelf.build_model(recipe.model, data.preprocessor.inputs, data.task.output)
-        self.placement = choose(self.placement, recipe.train, lambda: self._work_of_step(module))
+        if not self.resolved:
+            self.placement = choose(self.placement, recipe.train, lambda: self._work_of_step(module))
+            self.placement.use()
         module = module.to(self.placement.device)
         module.train()
         optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module))
@@ -138,7 +141,9 @@ class Training:
         self.evaluator = Evaluator(self.rows, data.task, recipe.loss, recipe.metrics, self.placement)
         self.trainable = sum(each.numel() for each in module.parameters() if each.requires_grad)
         self.resolved = self.resolved or self._resolve()
-        augmentations = [shelf.build_augmentation(part, data.preprocessor.inputs, data.task.output) for part in recipe.data.augmentations]
+        augmentations = [
+            shelf.build_augmentation(part, data.preprocessor.inputs, data.task.output) for part in recipe.data.augmentations
+        ]
         loss = shelf.build_loss(recipe.loss, data.task)
         rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
         self.step = SupervisedStep(
@@ -183,13 +188,21 @@ class Training:
         parts = list(recipe.watchers)
         if recipe.regularization.early_stopping is not None:
             if self.plan.evaluate_every == 0:
-                raise RunError("early stopping needs a validation split, and it has no row.", hint="give data.split a share for validation")
+                raise RunError(
+                    "early stopping needs a validation split, and it has no row.", hint="give data.split a share for validation"
+                )
             parts.append(recipe.regularization.early_stopping)
         rows = self.data.splits
         facts = (
-            ("data", f"{self.data.table.origin}: {len(rows['train']):,} rows to train, {len(rows['validation']):,} to validate, {len(rows['test']):,} to test"),
+            (
+                "data",
+                f"{self.data.table.origin}: {len(rows['train']):,} rows to train, {len(rows['validation']):,} to validate, {len(rows['test']):,} to test",
+            ),
             ("task", self.data.task.describe() if hasattr(self.data.task, "describe") else recipe.task.name),
-            ("model", f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; {self.plan.total_steps:,} steps of {self.batches.batch_size} rows"),
+            (
+                "model",
+                f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; {self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
+            ),
             ("place", ", ".join(f"{name} {value}" for name, value in self.placement.as_dict().items())),
         )
         self.checkpoints = Checkpoints(self.folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep)
@@ -216,7 +229,10 @@ class Training:
         for message in [*self.data.notices, *self.checkpoints.notices]:
             self._tell("notice", message=message)
         if moved:
-            self._tell("notice", message=f"versions changed since this run began ({', '.join(moved)}): the last bits may differ from an unbroken run.")
+            self._tell(
+                "notice",
+                message=f"versions changed since this run began ({', '.join(moved)}): the last bits may differ from an unbroken run.",
+            )
         return self.state.step
 
     # --- the loop
@@ -264,7 +280,11 @@ class Training:
             "grad_norm": grad_norm(self.step.parameters),
         }
         rate = steps / seconds if steps and seconds > 0 else 0.0
-        timing = {"seconds": seconds, "rows_per_second": rate * self.batches.batch_size, "memory_bytes": float(machine.resident_memory())}
+        timing = {
+            "seconds": seconds,
+            "rows_per_second": rate * self.batches.batch_size,
+            "memory_bytes": float(machine.resident_memory()),
+        }
         if rate:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
         state.loss_sum, state.loss_count = 0.0, 0.0
@@ -347,7 +367,9 @@ class Training:
         state, data = self.state, self.data
         self.checkpoints.wait()
         if state.stopped.startswith("diverged"):
-            raise TrainingStopped(state.stopped, hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run")
+            raise TrainingStopped(
+                state.stopped, hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run"
+            )
         state.put(state.best if state.best is not None else state.released)
         scores: dict[str, Any] = {}
         for split in ("validation", "test"):
@@ -374,9 +396,15 @@ class Training:
         module, again = self.state.module.eval(), released.module.to(self.placement.device)
         with torch.inference_mode():
             if not torch.equal(module(batch.inputs), again(batch.inputs)):
-                raise ArtifactError("the artifact does not answer like the model that was trained.", where=str(released.path), hint="report this: it is a fault of danlu")
+                raise ArtifactError(
+                    "the artifact does not answer like the model that was trained.",
+                    where=str(released.path),
+                    hint="report this: it is a fault of danlu",
+                )
 
-    def _tell(self, kind: Any, values: Mapping[str, Any] | None = None, timing: Mapping[str, float] | None = None, message: str = "") -> str:
+    def _tell(
+        self, kind: Any, values: Mapping[str, Any] | None = None, timing: Mapping[str, float] | None = None, message: str = ""
+    ) -> str:
         step = self.state.step
         return self.watchers.hear(Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message))
 
@@ -386,7 +414,7 @@ def parameter_groups(module: torch.nn.Module) -> list[dict[str, Any]]:
     trainable = [each for each in module.parameters() if each.requires_grad]
     decayed = [each for each in trainable if each.ndim >= 2]
     spared = [each for each in trainable if each.ndim < 2]
-    groups = [{"params": decayed}] if decayed else []
+    groups: list[dict[str, Any]] = [{"params": decayed}] if decayed else []
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0})
     return groups or [{"params": [torch.zeros(1)]}]

@@ -66,8 +66,16 @@ class Console:
             from rich.console import Console as Screen
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn(), TextColumn("{task.fields[said]}"))
-            self.progress = Progress(*columns, console=Screen(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+            columns = (
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
+            self.progress = Progress(
+                *columns, console=Screen(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+            )
             self.progress.start()
             self.task = self.progress.add_task("training", total=self.setting.total_steps, completed=report.step, said="")
 

@@ -57,7 +57,10 @@ class Sanity:
             self.train_loss = loss
             self.losses = [*self.losses, loss][-self.config.reports :]
             if len(self.losses) == self.config.reports and len(set(self.losses)) == 1 and loss != 0:
-                self._say("constant", f"the training loss has been exactly {loss:.6g} for {self.config.reports} reports: the model does not learn.")
+                self._say(
+                    "constant",
+                    f"the training loss has been exactly {loss:.6g} for {self.config.reports} reports: the model does not learn.",
+                )
 
     def _validation(self, values: Any) -> None:
         loss = values.get("loss")

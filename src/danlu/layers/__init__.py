@@ -1,1 +1,1 @@
-"""Plain nn.Modules that model families share. A library, not a shelf: nothing here is found by name in a recipe."""
+"""Plain nn.Modules and tensor functions that parts share. A library, not a shelf: nothing here is found by name in a recipe."""

@@ -1,0 +1,55 @@
+"""From the dict of inputs to one tensor.
+
+B batch, F features, D all features together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Take(nn.Module):
+    """inputs -> body(the input called `name`); without a body the input itself."""
+
+    def __init__(self, name: str, body: nn.Module | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.body = body
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        x = inputs[self.name]
+        return x if self.body is None else self.body(x)
+
+
+class Concatenate(nn.Module):
+    """inputs -> (B, D): what each branch makes of its inputs, side by side."""
+
+    def __init__(self, branches: list[nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([branch(inputs) for branch in self.branches], dim=1)
+
+
+class Add(nn.Module):
+    """inputs -> the sum of what each branch makes of its inputs."""
+
+    def __init__(self, branches: list[nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        first, *others = self.branches
+        total = first(inputs)
+        for branch in others:
+            total = total + branch(inputs)
+        return total
+
+
+def side_by_side(branches: list[nn.Module]) -> nn.Module:
+    """The only branch, or the Concatenate of several."""
+    return branches[0] if len(branches) == 1 else Concatenate(branches)

@@ -1,0 +1,172 @@
+"""Convolutional network for images: a residual network by default, or the textbook's two convolutions.
+
+design: residual   convolution, then stages of residual blocks, each stage after the first half as high and wide and twice as many
+                   channels; the mean over the image; linear. `width` and `blocks` set its size.
+                   He et al., 2015, arXiv:1512.03385.
+design: textbook   convolution 32 (3x3), pooling, convolution 64 (3x3), pooling, dense 128, dropout, linear.
+                   LeCun et al., 1998, in the sizes of today's textbooks.
+
+Images from 4x4 on, of any shape. Numbers and categories join after the pooling, before a dense layer (late fusion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "categories", "image")
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 0.004, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup": 0.1},
+    "train.epochs": 16,
+    "train.batch_size": 128,
+}
+
+SMALLEST = 4  # pixels of the shorter side
+TEXTBOOK_CONVOLUTIONS = (32, 64)
+TEXTBOOK_DENSE = 128
+RESIDUAL_ONLY = ("width", "blocks", "batch_norm")
+
+
+class Config(Options):
+    """Which design, and its size."""
+
+    design: Literal["residual", "textbook"] = Field("residual", description="The network's plan.")
+    width: int = Field(32, ge=1, le=8192, description="Channels of the first stage (residual).")
+    blocks: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
+        [1, 1, 1], min_length=1, max_length=8, description="Residual blocks of each stage (residual)."
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="The function between convolutions.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the features dropped before the last layer in training.")
+    batch_norm: bool = Field(True, description="Normalise after every convolution, over the batch (residual).")
+
+    @model_validator(mode="after")
+    def _options_of_the_design(self) -> Config:
+        if self.design == "textbook":
+            changed = [name for name in RESIDUAL_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+            if changed:
+                raise ValueError(f"{' and '.join(changed)} belong to design: residual; design: textbook has its sizes fixed")
+        return self
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no image, or one too small."""
+    from torch import nn
+
+    from danlu.layers.activations import activation, start_linear
+    from danlu.layers.joining import side_by_side
+
+    _check(inputs)
+    branches = [_branch(config, name, each) for name, each in inputs.items()]
+    layers: list[nn.Module] = [side_by_side([branch for branch, _ in branches])]
+    width = sum(width for _, width in branches)
+    dense = TEXTBOOK_DENSE if config.design == "textbook" else config.width * 2 ** (len(config.blocks) - 1)
+    if config.design == "textbook" or len(branches) > 1:  # features of several inputs meet in a layer of their own
+        linear = nn.Linear(width, dense)
+        start_linear(linear, config.activation)
+        layers += [linear, activation(config.activation)]
+        width = dense
+    if config.dropout:
+        layers.append(nn.Dropout(config.dropout))
+    return nn.Sequential(*layers, nn.Linear(width, output.size))
+
+
+def _check(inputs: Mapping[str, Input]) -> None:
+    images = [(name, each.shape) for name, each in inputs.items() if each.kind == "image"]
+    if not images:
+        raise PartError(
+            "cnn needs an image, and the inputs hold none.", hint="choose model: mlp, or give the column the kind image"
+        )
+    for name, (_, height, width) in images:
+        if min(height, width) < SMALLEST:
+            raise PartError(
+                f"cnn takes images from {SMALLEST}x{SMALLEST} pixels on, and those of {name} have {height}x{width}.",
+                hint="choose model: mlp",
+            )
+
+
+def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+    """What takes one input to (B, width), and width."""
+    from danlu.layers.categories import CategoryEmbedding
+    from danlu.layers.joining import Take
+
+    if each.kind == "numbers":
+        return Take(name), each.shape[0]
+    if each.kind == "categories":
+        embedding = CategoryEmbedding(each.cardinalities)
+        return Take(name, embedding), embedding.width
+    body, width = _textbook(config, *each.shape) if config.design == "textbook" else _residual(config, *each.shape)
+    return Take(name, body), width
+
+
+def _textbook(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
+    from torch import nn
+
+    from danlu.layers.activations import activation
+    from danlu.layers.images import ChannelsLast
+    from danlu.layers.residual import convolution
+
+    layers: list[nn.Module] = [ChannelsLast()]
+    for wide in TEXTBOOK_CONVOLUTIONS:
+        layers += [
+            convolution(channels, wide, 3, stride=1, bias=True, activation_name=config.activation),
+            activation(config.activation),
+            nn.MaxPool2d(2),
+        ]
+        channels, height, width = wide, height // 2, width // 2
+    return nn.Sequential(*layers, nn.Flatten()), channels * height * width
+
+
+def _residual(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
+    from torch import nn
+
+    from danlu.layers.images import ChannelsLast, MeanOfPixels
+    from danlu.layers.residual import ResidualBlock
+
+    layers: list[nn.Module] = [ChannelsLast(), *_stem(config, channels, min(height, width))]
+    channels = config.width
+    for stage, count in enumerate(config.blocks):
+        wide = config.width * 2**stage
+        for number in range(count):
+            stride = 2 if stage > 0 and number == 0 else 1
+            layers.append(
+                ResidualBlock(
+                    channels,
+                    wide,
+                    stride=stride,
+                    batch_norm=config.batch_norm,
+                    activation_name=config.activation,
+                    scale=sum(config.blocks) ** -0.5,
+                )
+            )
+            channels = wide
+    return nn.Sequential(*layers, MeanOfPixels()), channels
+
+
+def _stem(config: Config, channels: int, side: int) -> list[nn.Module]:
+    """The first convolution. It halves images from 16 pixels on and quarters those from 64 on: most of a network's time goes into
+    the pixels of its first stage, and the first features need few of them."""
+    from torch import nn
+
+    from danlu.layers.activations import activation
+    from danlu.layers.normalization import BatchNorm2d
+    from danlu.layers.residual import convolution
+
+    size, stride = (3, 1) if side < 16 else (5, 2) if side < 64 else (7, 2)
+    layers: list[nn.Module] = [
+        convolution(channels, config.width, size, stride=stride, bias=not config.batch_norm, activation_name=config.activation)
+    ]
+    if config.batch_norm:
+        layers.append(BatchNorm2d(config.width))
+    layers.append(activation(config.activation))
+    return [*layers, nn.MaxPool2d(3, 2, padding=1)] if side >= 64 else layers

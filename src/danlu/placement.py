@@ -121,7 +121,7 @@ _PAYS_AMX = 2e8
 _PAYS_CUDA = 1e9
 # Below this, a second thread gains less than its start and its waiting cost, and on a machine shared with other work it loses much:
 # a thread that waits for one that is not scheduled makes a step of 1 ms one of 20 ms.
-_PAYS_THREADS = 5e7
+_PAYS_THREADS = 2e8
 
 
 def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float]) -> Placement:

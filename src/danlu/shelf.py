@@ -16,12 +16,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import PartError, did_you_mean, nearest
-from danlu.recipe import Options, Part, ScheduleOptions
 
+# Nothing here imports danlu.recipe (and so pydantic) before a part's options are asked for: a listing answers at once.
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from danlu.recipe import Options, Part
     from danlu.terms import Column, Input, Output, Table
 
 _HOME = Path(__file__).parent
@@ -81,6 +82,8 @@ def take(shelf: str, name: str) -> ModuleType:
 
 def config(shelf: str, name: str) -> type[Options]:
     """The options class of one part."""
+    from danlu.recipe import Options
+
     found = getattr(take(shelf, name), "Config", None)
     if not (isinstance(found, type) and issubclass(found, Options)):
         raise PartError(f"{shelf}/{name} offers no Config (a class derived from danlu.recipe.Options).")
@@ -203,6 +206,8 @@ class WarmUp:
 
 def build_schedule(part: Part, total_steps: int) -> Any:
     """schedule(step) -> scale in [0, 1]; step counts from 0 and includes the warm-up."""
+    from danlu.recipe import ScheduleOptions
+
     options = part.options
     assert isinstance(options, ScheduleOptions)
     warmup = options.warmup

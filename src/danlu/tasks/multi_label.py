@@ -50,13 +50,15 @@ class MultiLabel:
     # The loss moves with every row and label; a score at one threshold stands still until a probability crosses it.
     score_order = ("loss", "lower")
 
-    def __init__(self, config: Config, targets: list[str], labels: list[str], label_counts: list[int], rows: int) -> None:
+    def __init__(
+        self, config: Config, targets: list[str], labels: list[str], label_counts: list[int], rows: int, joined: bool
+    ) -> None:
         self.config = config
         self.target_names = tuple(targets)
         self.classes = tuple(labels)
         self.label_counts = tuple(label_counts)  # training rows that hold each label, of `rows`
         self.rows = rows
-        self.joined = self.target_names != self.classes  # one column of text holds all labels
+        self.joined = joined  # one column of text holds all labels
         self.output = Output(len(labels), self.classes)
 
     def positive_weights(self, chosen: str | float | Mapping[str, float] | None) -> list[float] | None:
@@ -81,6 +83,7 @@ class MultiLabel:
             "labels": list(self.classes),
             "label_counts": list(self.label_counts),
             "rows": self.rows,
+            "joined": self.joined,
         }
 
     def encode(self, targets: Mapping[str, Column]) -> np.ndarray:
@@ -146,7 +149,8 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
         refuse_empty(column)
     names = list(targets)
     first = targets[names[0]]
-    if len(names) == 1 and first.kind in ("category", "text"):
+    joined = len(names) == 1 and first.kind in ("category", "text")
+    if joined:
         labels, _, codes = _joined_labels(first, config)
         counts = np.bincount(codes, minlength=len(labels)).tolist()
         kept = [(label, count) for label, count in zip(labels, counts, strict=True) if count]
@@ -156,12 +160,12 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
         counts = [int(_yes_or_no(column).sum()) for column in targets.values()]
     if not sum(counts):
         raise DataError(f"the target {listed(names)} shows no label in {len(first):,} training rows: there is nothing to learn.")
-    return MultiLabel(config, names, labels, counts, len(first))
+    return MultiLabel(config, names, labels, counts, len(first), joined)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> MultiLabel:
     """The task as `state()` wrote it."""
-    return MultiLabel(config, state["targets"], state["labels"], state["label_counts"], state["rows"])
+    return MultiLabel(config, state["targets"], state["labels"], state["label_counts"], state["rows"], state["joined"])
 
 
 def _yes_or_no(column: Column) -> np.ndarray:

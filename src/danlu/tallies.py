@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from danlu.errors import Problem, RecipeError
@@ -135,19 +136,24 @@ def ranked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return positives, rows - positives
 
 
-def one_against_rest(outputs: Tensor, target: Tensor, task: Any) -> list[tuple[Tensor, Tensor]]:
+def one_against_rest(outputs: Tensor, target: Tensor, task: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """(scores, truth) of every ranking a task asks for: one for two classes, else one a class or label.
 
-    Scores rise with the probability. They are taken from the logits of the whole split at once, in float64: a float32 probability
-    near 1 would tie rows that the model tells apart.
+    Scores rise with the probability. They are taken from the logits of the whole split, in float64: float32 probabilities near 1
+    would tie rows that the model tells apart. One ranking is made at a time: all at once would be eight times the outputs' memory.
     """
+    import torch
+
     if target.ndim == 2:
-        return [(outputs[:, number], target[:, number] > 0.5) for number in range(outputs.shape[1])]
-    if outputs.shape[1] == 2:
+        for number in range(outputs.shape[1]):
+            yield outputs[:, number], target[:, number] > 0.5
+    elif outputs.shape[1] == 2:
         positive = task.positive_class
-        return [(outputs[:, positive].double() - outputs[:, 1 - positive].double(), target == positive)]
-    scores = task.probabilities(outputs)
-    return [(scores[:, number], target == number) for number in range(scores.shape[1])]
+        yield outputs[:, positive].double() - outputs[:, 1 - positive].double(), target == positive
+    else:
+        whole = torch.cat([rows.double().logsumexp(dim=1) for rows in outputs.split(8192)])
+        for number in range(outputs.shape[1]):
+            yield outputs[:, number].double() - whole, target == number  # the logarithm of the probability
 
 
 def mean_of_known(values: list[float | None]) -> float | None:

@@ -48,7 +48,8 @@ class BinaryCrossEntropy:
 
     def count(self, batch: Batch) -> Tensor:
         """Rows times labels; weights do not change it (as in torch)."""
-        return self._labels(batch.target.numel(), batch.target.device)
+        target = batch.target
+        return self._labels(target.numel(), target.device)
 
 
 def build(config: Config, task: Any) -> BinaryCrossEntropy:

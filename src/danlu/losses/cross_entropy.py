@@ -56,7 +56,7 @@ class CrossEntropy:
         """The sum of the rows' weights."""
         target = batch.target
         if self.weights is None:
-            return self._rows(len(target), target.device)
+            return self._rows(target.shape[0], target.device)
         weights = self.weights(target.device)
         return weights[target].sum() if target.ndim == 1 else (target @ weights).sum()
 

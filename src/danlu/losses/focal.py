@@ -58,7 +58,8 @@ class FocalOfClasses:
 
     def count(self, batch: Batch) -> Tensor:
         """The rows."""
-        return self._rows(len(batch.target), batch.target.device)
+        target = batch.target
+        return self._rows(target.shape[0], target.device)
 
 
 class FocalOfLabels:
@@ -80,7 +81,8 @@ class FocalOfLabels:
 
     def count(self, batch: Batch) -> Tensor:
         """Rows times labels."""
-        return self._labels(batch.target.numel(), batch.target.device)
+        target = batch.target
+        return self._labels(target.numel(), target.device)
 
 
 def faded(log_p: Tensor, gamma: float) -> Tensor:

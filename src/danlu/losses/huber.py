@@ -45,7 +45,8 @@ class Huber:
 
     def count(self, batch: Batch) -> Tensor:
         """How many numbers are averaged: rows times targets."""
-        return self._numbers(batch.target.numel(), batch.target.device)
+        target = batch.target
+        return self._numbers(target.numel(), target.device)
 
 
 def build(config: Config, task: Any) -> Huber:

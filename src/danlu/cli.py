@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,9 +43,29 @@ def _say(text: str = "") -> None:
     print(text, file=sys.stderr)
 
 
-def _scores(scores: dict[str, Any]) -> str:
-    width = max((len(name) for name in scores), default=0)
-    return "\n".join(f"  {name:<{width}}  {_number(value)}" for name, value in scores.items())
+def _scores(scores: dict[str, Any], classes: Sequence[Any] = ()) -> str:
+    """Scores a line each; a square table (a confusion matrix) with its classes, rows true and columns predicted."""
+    plain = {name: value for name, value in scores.items() if name != "rows"}
+    width = max((len(name) for name in plain), default=0)
+    lines = []
+    for name, value in plain.items():
+        if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
+            lines += [f"  {name} (rows: true, columns: predicted)", *_matrix(value, [str(each) for each in classes])]
+        else:
+            lines.append(f"  {name:<{width}}  {_number(value)}")
+    return "\n".join(lines)
+
+
+def _matrix(rows: list[list[int]], classes: list[str]) -> list[str]:
+    if len(rows) > 30:
+        return [f"    {len(rows)} classes: see --json"]
+    names = classes if len(classes) == len(rows) else [str(number) for number in range(len(rows))]
+    short = [name if len(name) <= 12 else name[:11] + "…" for name in names]
+    width = max(len(f"{value:,}") for row in rows for value in row)
+    width = max(width, *(len(name) for name in short)) if len(rows) <= 8 else max(width, 4)
+    side = max(len(name) for name in short)
+    head = "    " + " " * side + "".join(f"  {name[:width]:>{width}}" for name in short)
+    return [head, *("    " + f"{name:<{side}}" + "".join(f"  {value:>{width},}" for value in row) for name, row in zip(short, rows))]
 
 
 def _number(value: Any) -> str:
@@ -142,7 +163,7 @@ def train(
     split = "test" if "test" in artifact.scores else "validation"
     if split in artifact.scores:
         print(f"{split} scores ({artifact.scores[split]['rows']:,} rows)")
-        print(_scores({name: value for name, value in artifact.scores[split].items() if name != "rows"}))
+        print(_scores(artifact.scores[split], getattr(artifact.task, "classes", ())))
     else:
         print("there is no validation or test split, so there is no score.")
     if not quiet:
@@ -194,12 +215,13 @@ def evaluate(
 
     if split not in ("train", "validation", "test"):
         raise DanluError(f"--split must be train, validation or test, and is {split!r}.")
-    scores = evaluate_artifact(load(artifact), data, split)
+    model = load(artifact)
+    scores = evaluate_artifact(model, data, split)
     if as_json:
         _print_json({"split": scores.split, "rows": scores.rows, "scores": flat(scores)})
     else:
         print(f"{data or scores.split + ' split'} ({scores.rows:,} rows)")
-        print(_scores(flat(scores)))
+        print(_scores(flat(scores), getattr(model.task, "classes", ())))
 
 
 @app.command()

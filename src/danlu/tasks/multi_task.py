@@ -2,6 +2,15 @@
 
 The model's outputs (N, size) are the tasks' outputs side by side. A target column not named under `targets` gets its task by its
 kind: numbers regression, categories and booleans classification.
+
+    data: {target: [price, kind, red, round]}
+    task:
+      name: multi_task
+      targets:
+        price: {task: regression, weight: 2.0}
+        look: {task: {name: multi_label, threshold: 0.4}, columns: [red, round]}
+
+`kind` is then a classification with weight 1.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ newest named folder is whole. What is read is verified bit for bit before any of
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ class Checkpoints:
         self.notices: list[str] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self.held = -1  # the step of the newest checkpoint that this process wrote or read
 
     # --- before step 1
 
@@ -67,15 +69,20 @@ class Checkpoints:
 
     # --- writing
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], best_step: int = -1) -> None:
+    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *spared: int) -> None:
         """Copy the state and write it in the background; waits only while the previous one is still being written.
 
-        Raises CheckpointError where the previous write failed.
+        Of older checkpoints the last `keep` stay, and those of the steps `spared`. What is a function of the recipe is the same each time
+        a step is reached, so a step whose checkpoint this run has just written or read is not written again. Raises CheckpointError where
+        the previous write failed.
         """
+        if step == self.held:
+            return
         self.wait()
         # The copy is the only thing the loop waits for.
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        self._writing = self._writer.submit(self._write, step, copies, dict(facts), best_step)
+        self._writing = self._writer.submit(self._write, step, copies, copy.deepcopy(dict(facts)), spared)
+        self.held = step
 
     def wait(self) -> None:
         """Wait until what was saved is on the disk. Raises CheckpointError where it could not be written."""
@@ -98,7 +105,7 @@ class Checkpoints:
         """Let the last write end, whatever becomes of it."""
         self._writer.shutdown(wait=True)
 
-    def _write(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], best_step: int) -> None:
+    def _write(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], spared: tuple[int, ...]) -> None:
         from safetensors.torch import save
 
         data = save(tensors)
@@ -113,7 +120,7 @@ class Checkpoints:
             write_file(folder / "state.safetensors", data)
             write_file(folder / "checkpoint.json", seal(manifest))
         for old in self.steps()[: -self.keep]:
-            if old != best_step:
+            if old not in spared:
                 self._remove(old)
 
     def _remove(self, step: int) -> None:
@@ -173,6 +180,7 @@ class Checkpoints:
             for damaged in [each for each in steps if each > step]:
                 self._set_aside(damaged)
             self.notices += failures
+            self.held = step
             return found
         if failures:
             raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -38,6 +39,16 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def append(file: io.FileIO, data: bytes) -> None:
+    """Add bytes to the end of an unbuffered file, all of them: on a disk that is getting full, one write may take only some.
+
+    Raises OSError where there is no more room.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 def replace_file(path: Path, data: bytes) -> None:

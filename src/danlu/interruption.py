@@ -1,4 +1,7 @@
-"""Signals that ask training to end: the first lets the running step end and saves, the second ends at once."""
+"""Signals that ask training to end: the first lets the running step end and saves, the second ends at once.
+
+Before the first step and after the last one there is nothing to save, so there the first signal ends what runs, by KeyboardInterrupt.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,20 @@ from typing import Any
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGUSR1"):
     EXIT_CODES[signal.SIGUSR1] = 143  # what batch systems send some time before they kill
+_SHOW_CURSOR = b"\x1b[?25h"  # a progress display hides it
 
 
 class Interruption:
-    """`asked` is the exit code of the first signal, 0 while there was none. A context manager; handlers are put back at its end."""
+    """`asked` is the exit code of the first signal, 0 while there was none; `name` is what the signal is called.
+
+    `patient` says whether somebody looks at `asked` and saves; else a signal raises KeyboardInterrupt. A context manager (only the main
+    thread hears signals); handlers are put back at its end.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
         self.name = ""
+        self.patient = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -33,8 +42,18 @@ class Interruption:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: object) -> None:
+        code = EXIT_CODES[signal.Signals(number)]
         if self.asked:
-            os.write(sys.stderr.fileno(), b"\nstopped at once; the last checkpoint is whole\n")
-            os._exit(EXIT_CODES[signal.Signals(number)])
-        self.asked = EXIT_CODES[signal.Signals(number)]
-        self.name = signal.Signals(number).name
+            _stop_at_once(code)
+        self.asked, self.name = code, signal.Signals(number).name
+        if not self.patient:
+            raise KeyboardInterrupt
+
+
+def _stop_at_once(code: int) -> None:
+    try:
+        told = b"\nstopped at once; the last checkpoint is whole\n"
+        os.write(2, _SHOW_CURSOR + told if sys.stderr.isatty() else told)
+    except (OSError, ValueError):  # nobody reads it any more
+        pass
+    os._exit(code)

@@ -19,6 +19,7 @@ from danlu.errors import RecipeError, RunError
 from danlu.recipe import Recipe, differences, read_yaml, write_yaml
 
 LOCK = "recipe.lock.yaml"
+_SEAL = "# SHA-256 of all above: "
 
 
 class RunFolder:
@@ -77,37 +78,32 @@ class RunFolder:
     def _read(self) -> dict[str, Any]:
         path = self.path / LOCK
         try:
-            tree, _ = read_yaml(path.read_text("utf-8"), LOCK)
-        except (OSError, UnicodeDecodeError, RecipeError) as error:
+            text, _, checksum = path.read_text("utf-8").rpartition(_SEAL)
+            if checksum != sha256(text.encode()) + "\n":
+                raise ValueError("it was cut or edited: its checksum does not match")
+            return read_yaml(text, LOCK)[0]
+        except (OSError, ValueError, RecipeError) as error:
+            said = error.strerror if isinstance(error, OSError) else "it is not UTF-8" if isinstance(error, UnicodeError) else error
             raise RunError(
-                f"the lock file cannot be read: {error}.", where=str(path), hint="restore it, or start in another --run folder"
+                f"the lock file cannot be used: {said}.", where=str(path), hint="restore it, or start in another --run folder"
             ) from None
-        if not isinstance(tree, dict) or not isinstance(tree.get("resolved"), dict):
-            raise RunError(
-                "the lock file is damaged: it has no resolved section.",
-                where=str(path),
-                hint="restore it, or start in another --run folder",
-            )
-        return tree
 
     def refuse_another(self, recipe: Recipe) -> None:
         """Raise RunError, with the difference, where this folder belongs to another recipe."""
         if not self.started:
-            strangers = [
-                each.name
-                for each in self.path.iterdir()
-                if each.name not in (".held", "environment.json") and not each.name.startswith("events")
-            ]
-            if any(name in ("artifact", "checkpoints") for name in strangers):
+            # an empty checkpoints folder is what a run leaves that ended before its first step
+            if (self.path / "artifact").exists() or any(self.path.glob("checkpoints/step-*")):
                 raise RunError(
                     "this folder holds checkpoints or an artifact without a lock file.",
                     where=str(self.path),
                     hint="choose another --run folder",
                 )
             return
-        found = self._read()
+        found, now = self._read(), recipe.as_dict()
         found.pop("resolved")
-        changed = [line for line in differences(_comparable(found), _comparable(recipe.as_dict()))]
+        if found["train"]["on_nan"] == "stop":  # nothing was left out so far, so any policy may take over from here
+            found["train"]["on_nan"] = now["train"]["on_nan"]
+        changed = differences(_comparable(found), _comparable(now))
         if changed:
             shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if len(changed) > 20 else "")
             raise RunError(
@@ -127,13 +123,15 @@ class RunFolder:
             )
 
     def write_lock(self, recipe: Recipe, resolved: dict[str, Any]) -> str:
-        """Write the lock file and the environment once; returns the lock's text."""
+        """Write the environment once, and the lock file where it does not say the same yet; returns the lock's text."""
+        path = self.path / LOCK
         text = write_yaml({**recipe.as_dict(), "resolved": resolved})
+        text += f"{_SEAL}{sha256(text.encode())}\n"
         if not self.started:
             replace_file(self.path / "environment.json", json.dumps(machine.environment(), indent=1).encode())
-            replace_file(self.path / LOCK, text.encode())
-            return text
-        return (self.path / LOCK).read_text("utf-8")
+        if not self.started or path.read_text("utf-8") != text:
+            replace_file(path, text.encode())
+        return text
 
 
 def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
@@ -151,10 +149,11 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
 
 def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
     """What ties a checkpoint to its run: the hash of recipe, data, placement."""
-    told = {
-        "recipe": _comparable(recipe.as_dict()),
+    told = _comparable(recipe.as_dict())
+    whole = {
+        "recipe": {**told, "train": {name: value for name, value in told["train"].items() if name != "on_nan"}},
         "data": resolved["data"]["digest"],
         "placement": resolved["placement"],
         "fold": resolved.get("fold"),
     }
-    return sha256(json.dumps(told, sort_keys=True).encode())
+    return sha256(json.dumps(whole, sort_keys=True).encode())

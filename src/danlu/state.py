@@ -29,7 +29,8 @@ class TrainingState:
     """Model, optimizer, averages, the best weights so far, counters.
 
     `step` counts updates done. `loss_sum` and `loss_count` gather the training loss since the last report (numbers on the CPU, tensors
-    elsewhere). `best` holds copies of the released weights at the best evaluation. `skipped` are the updates left out after a NaN.
+    elsewhere). `best` holds copies of the released weights at the best evaluation. `skipped` are the updates left out after a NaN, and
+    `failures` counts the NaNs.
     """
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, *, ema: bool, keep_best: bool) -> None:
@@ -47,6 +48,7 @@ class TrainingState:
         self.loss_count: Any = 0.0
         self.stopped = ""
         self.skipped: list[int] = []
+        self.failures = 0
         self.watchers: dict[str, Any] = {}
         self.schedule: dict[str, Any] = {}
 
@@ -109,6 +111,7 @@ class TrainingState:
             "loss_count": float(self.loss_count),
             "stopped": self.stopped,
             "skipped": self.skipped,
+            "failures": self.failures,
             "watchers": self.watchers,
             "schedule": self.schedule,
             "optimizer": numbers,
@@ -134,6 +137,7 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]})
         for name in ("step", "best_step", "best_score", "best_scores", "loss_sum", "loss_count", "stopped", "watchers", "schedule"):
             setattr(self, name, facts[name])
+        self.failures = facts["failures"]
         self.skipped = list(facts["skipped"])
 
     @staticmethod

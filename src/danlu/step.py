@@ -69,6 +69,10 @@ class SupervisedStep:
         floating = [name for name in average if live[name].is_floating_point()]
         self.averages, self.averaged = [average[name] for name in floating], [live[name] for name in floating]
         self.counters = [(average[name], live[name]) for name in average if name not in floating]
+        # Running statistics (batch normalisation) move in the forward pass, so a NaN is in them before it is seen.
+        weights = {name for name, _ in state.module.named_parameters(remove_duplicate=False)}
+        self.buffers = [tensor for name, tensor in live.items() if name not in weights]
+        self.before = [tensor.clone() for tensor in self.buffers]
         # A checkpoint holds the next update's seed by holding its number; dropout is the only reader of torch's own generator.
         self.waits = placement.waits
         self.skip: frozenset[int] = frozenset(state.skipped)  # updates left out after a roll-back
@@ -84,6 +88,8 @@ class SupervisedStep:
         rate = self.learning_rate * self.schedule(n)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("learning_rate_scale", 1.0)
+        if self.buffers:
+            torch._foreach_copy_(self.before, self.buffers)
         if self.micro_batch is None:
             total, count = self._whole(n)
         else:
@@ -93,6 +99,8 @@ class SupervisedStep:
         if not self._finite(total):
             name = self._culprit(total)
             self.optimizer.zero_grad(set_to_none=True)
+            if self.buffers:
+                torch._foreach_copy_(self.buffers, self.before)
             raise NotFinite(n, name, self.batches.indices(n).tolist())
         self._regularize()
         if self.train.clip_value is not None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from danlu import recipe as recipes
 from danlu.batches import Batches, Rows
 from danlu.checkpoint import Checkpoints
 from danlu.dataset import Dataset, prepare
-from danlu.errors import ArtifactError, Interrupted, RunError, TrainingStopped
-from danlu.evaluation import Evaluator, best_of, flat
+from danlu.durable import sync_folder
+from danlu.errors import ArtifactError, CheckpointError, DanluError, Interrupted, RunError, TrainingStopped
+from danlu.evaluation import Evaluator, best_of, flat, rows_at_once
 from danlu.interruption import Interruption
 from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place
 from danlu.prediction import Artifact, load
@@ -78,12 +80,17 @@ def train(
     elif overrides:
         recipe = recipes.with_changes(recipe, shelf, overrides)
     with RunFolder(Path(run) if run is not None else Path("runs") / recipe.name) as folder, Interruption() as interruption:
-        folder.refuse_another(recipe)
-        if folder.finished:
-            return load(folder.path)
-        if interruption.asked:
-            raise Interrupted("interrupted before training began.", exit_code=interruption.asked)
-        return Training(recipe, folder, interruption, output, fold).run()
+        try:
+            folder.refuse_another(recipe)
+            if folder.finished:
+                return load(folder.path)
+            return Training(recipe, folder, interruption, output, fold).run()
+        except KeyboardInterrupt:  # outside the loop, where nothing needs saving
+            raise Interrupted(
+                f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
+                exit_code=interruption.asked or 130,
+                hint="run the same command again: it goes on from the last checkpoint",
+            ) from None
 
 
 class Training:
@@ -110,8 +117,10 @@ class Training:
         self.watchers = self._watchers()
         try:
             step = self._resume()
-            self.loop(step)
-            return self._release()
+            with writing(self.folder.path, CheckpointError):
+                self.loop(step)
+            with writing(self.folder.path, ArtifactError):
+                return self._release()
         finally:
             self.checkpoints.close()
             self.watchers.close()
@@ -138,6 +147,8 @@ class Training:
         regularization = recipe.regularization
         keeps_best = regularization.restore_best and self.plan.evaluate_every > 0
         self.state = TrainingState(module, optimizer, ema=regularization.ema_decay is not None, keep_best=keeps_best)
+        if hasattr(self.schedule, "state"):
+            self.state.schedule = self.schedule.state()
         self.evaluator = Evaluator(self.rows, data.task, recipe.loss, recipe.metrics, self.placement)
         self.trainable = sum(each.numel() for each in module.parameters() if each.requires_grad)
         self.resolved = self.resolved or self._resolve()
@@ -219,10 +230,9 @@ class Training:
         found = self.checkpoints.newest()
         self.lock = self.folder.write_lock(self.recipe, self.resolved)
         if found is not None:
-            self.state.restore(*found)
-            if self.state.schedule and hasattr(self.schedule, "load"):
-                self.schedule.load(self.state.schedule)
-        self.watchers.load(self.state.watchers)
+            self._restore(*found)
+        else:
+            self.watchers.load({})
         now = machine.versions()
         moved = [f"{name} {then} -> {now.get(name)}" for name, then in self.resolved["versions"].items() if now.get(name) != then]
         self._tell("start", message=f"going on from step {self.state.step:,}" if found is not None else "")
@@ -235,12 +245,23 @@ class Training:
             )
         return self.state.step
 
+    def _restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Everything as it was when a checkpoint was saved."""
+        self.state.restore(tensors, facts)
+        if hasattr(self.schedule, "load"):
+            self.schedule.load(self.state.schedule)
+        self.watchers.load(self.state.watchers)
+        self.step.skip = frozenset(self.state.skipped)
+
     # --- the loop
 
     def loop(self, n: int) -> None:
         """Updates n, n + 1, ... to the end of the plan, or until a watcher or a signal asks to stop."""
         total, step, state = self.plan.total_steps, self.step, self.state
         self.clock, self.clock_step = time.perf_counter(), n
+        self.interruption.patient = True
+        if n == 0 and self.recipe.train.on_nan == "roll_back":
+            self._save()
         while n < total and not state.stopped:
             due = self._next_event(n)
             while n < due and not self.interruption.asked:
@@ -252,8 +273,11 @@ class Training:
                 n += 1
             if n == due:
                 self._events(n)
-            if self.interruption.asked and n < total and not state.stopped:
+            if self.interruption.asked:
                 self._interrupted(n)
+        self.interruption.patient = False
+        if self.interruption.asked:  # between the last look and here
+            self._interrupted(n)
 
     def _next_event(self, n: int) -> int:
         """The first step after n at which something is due."""
@@ -268,16 +292,17 @@ class Training:
             self._report(n)
         if plan.evaluate_every and (n % plan.evaluate_every == 0 or last):
             self._evaluate(n)
-        if n % plan.save_every == 0 or last:
+        if n % plan.save_every == 0 or last or self.state.stopped:
             self._save()
 
     def _report(self, n: int) -> None:
         state = self.state
         seconds, steps = time.perf_counter() - self.clock, n - self.clock_step
-        values = {
-            "loss": float(state.loss_sum) / max(float(state.loss_count), 1e-30),
+        count = float(state.loss_count)
+        values = {  # null where every update since the last report was left out
+            "loss": float(state.loss_sum) / count if count else None,
             "learning_rate": self.step.learning_rate * self.schedule(n - 1),
-            "grad_norm": grad_norm(self.step.parameters),
+            "grad_norm": grad_norm(self.step.parameters) if n - 1 not in state.skipped else None,
         }
         rate = steps / seconds if steps and seconds > 0 else 0.0
         timing = {
@@ -289,26 +314,36 @@ class Training:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
         state.loss_sum, state.loss_count = 0.0, 0.0
         self.clock, self.clock_step = time.perf_counter(), n
-        state.stopped = self._tell("train", values, timing) or state.stopped
+        state.stopped = self._tell("train", finite(values), timing) or state.stopped
 
     def _evaluate(self, n: int) -> None:
         state, began = self.state, time.perf_counter()
         with state.wearing(state.released):
             scores = self.evaluator.score(state.module, "validation", self.data.splits["validation"])
-        score = best_of(scores.values, self.evaluator.metric)
+        values = finite(flat(scores))
+        score = best_of(values, self.evaluator.metric)
         sign = 1.0 if self.evaluator.better == "higher" else -1.0
         if score is not None and (state.best_score is None or sign * (score - state.best_score) > 0):
-            state.remember_best(score, scores.values)
+            state.remember_best(score, finite(dict(scores.values)))
         if hasattr(self.schedule, "observe") and score is not None:
             self.schedule.observe(score, self.evaluator.better)
             state.schedule = self.schedule.state()
         seconds = time.perf_counter() - began
-        state.stopped = self._tell("validation", flat(scores), {"seconds": seconds}) or state.stopped
+        state.stopped = self._tell("validation", values, {"seconds": seconds}) or state.stopped
         self.clock += seconds
 
     def _save(self) -> None:
-        self.state.watchers = self.watchers.state()
-        self.checkpoints.save(self.state.step, self.state.tensors(), self.state.facts(), self.state.best_step)
+        state = self.state
+        state.watchers = self.watchers.state()
+        spared = [state.best_step]
+        # what a roll-back needs, also after an interruption saved between two planned checkpoints
+        if self.recipe.train.on_nan == "roll_back":
+            spared.append(self._planned_before(state.step))
+        self.checkpoints.save(state.step, state.tensors(), state.facts(), *spared)
+
+    def _planned_before(self, n: int) -> int:
+        """The newest step up to n at which the recipe, not a signal, had a checkpoint saved."""
+        return n // self.plan.save_every * self.plan.save_every
 
     def _interrupted(self, n: int) -> None:
         self._save()
@@ -326,39 +361,45 @@ class Training:
         where = f"rows of the batch: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         message = f"step {found.step + 1:,}: {found.tensor} is NaN or infinite ({where}); no weight was changed by it."
         hint = "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; train.on_nan can skip such updates"
-        state.skipped.append(found.step)
-        if policy == "stop" or len(state.skipped) > max(10, self.plan.total_steps // 100):
-            state.skipped.pop()
+        if policy == "stop" or state.failures >= max(10, self.plan.total_steps // 100):
+            if state.failures:
+                message += f" It happened {state.failures:,} times before, so training is stopped."
             self._save()
             self.checkpoints.wait()
             raise TrainingStopped(message, hint=hint)
         if policy == "roll_back":
-            self.checkpoints.wait()
-            held = self.checkpoints.newest()
-            if held is not None:
-                skipped = list(state.skipped)
-                state.restore(*held)
-                state.skipped = skipped
-                self.watchers.load(state.watchers)
-                if state.schedule and hasattr(self.schedule, "load"):
-                    self.schedule.load(state.schedule)
-                self.step.skip = frozenset(skipped)
-                self._tell("notice", message=f"{message} Back to step {state.step:,}; the update is left out.")
-                return state.step
+            return self._roll_back(found.step, message)
+        state.failures += 1
+        state.skipped.append(found.step)
         self._tell("notice", message=f"{message} The update is skipped.")
         state.step = found.step + 1
         return state.step
 
+    def _roll_back(self, last: int, message: str) -> int:
+        """Back to the last planned checkpoint; the updates from there to `last` are left out. Returns the step to go on with.
+
+        To repeat them would lead, bit for bit, to where they led before.
+        """
+        state, first = self.state, self._planned_before(last)
+        skipped, failures = [*state.skipped, *range(first, last + 1)], state.failures + 1
+        self.checkpoints.wait()
+        self._restore(*self.checkpoints.read(first))
+        state.skipped, state.failures = sorted(set(skipped)), failures
+        self.step.skip = frozenset(state.skipped)
+        left_out = f"updates {first + 1:,} to {last + 1:,} are" if first < last else f"update {first + 1:,} is"
+        self._tell("notice", message=f"{message} Back to step {first:,}; {left_out} left out.")
+        return first
+
     def _suspects(self, rows: list[int]) -> list[int]:
         """The rows whose own outputs are not finite, else the whole batch."""
-        batch = self.rows.gather(self.placement.put(torch.tensor(rows)))
-        module = self.state.module
+        module, bad = self.state.module, []
         module.eval()
         with torch.no_grad():
-            outputs = module(batch.inputs)
+            for piece in torch.tensor(rows).split(rows_at_once(self.rows)):
+                outputs = module(self.rows.gather(self.placement.put(piece)).inputs)
+                bad += piece[~torch.isfinite(outputs).reshape(len(piece), -1).all(1).cpu()].tolist()
         module.train()
-        bad = (~torch.isfinite(outputs)).reshape(len(rows), -1).any(1).tolist()
-        return [row for row, wrong in zip(rows, bad) if wrong] or rows
+        return bad or rows
 
     # --- after the last step
 
@@ -375,17 +416,23 @@ class Training:
         for split in ("validation", "test"):
             if len(data.splits[split]):
                 found = self.evaluator.score(state.module, split, data.splits[split])
-                scores[split] = {**flat(found), "rows": found.rows}
+                values = finite(flat(found))
+                scores[split] = {**values, "rows": found.rows}
                 if split == "test":
-                    self._tell("test", flat(found))
+                    self._tell("test", values)
         if state.stopped:
             self._tell("notice", message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: {state.stopped}.")
         best = state.best_step if state.best is not None else state.step
         provenance = {**self.resolved, "step": state.step, "best_step": best, "skipped": state.skipped}
         contents = artifacts.Contents(self.recipe, state.module, data.task, data.preprocessor, scores, provenance)
-        artifacts.write(self.folder.path / "artifact", contents, self.lock)
-        released = load(self.folder.path)
+        # it gets its name, by which a run is known to have finished, only after it was read back and compared
+        candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
+        artifacts.write(candidate, contents, self.lock)
+        released = load(candidate)
         self._compare(released)
+        candidate.rename(path)
+        sync_folder(self.folder.path)
+        released.path = path
         self._tell("end")
         return released
 
@@ -397,8 +444,8 @@ class Training:
         with torch.inference_mode():
             if not torch.equal(module(batch.inputs), again(batch.inputs)):
                 raise ArtifactError(
-                    "the artifact does not answer like the model that was trained.",
-                    where=str(released.path),
+                    "the artifact does not answer like the model that was trained, so it is not released.",
+                    where=str(self.folder.path),
                     hint="report this: it is a fault of danlu",
                 )
 
@@ -407,6 +454,28 @@ class Training:
     ) -> str:
         step = self.state.step
         return self.watchers.hear(Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message))
+
+
+@contextmanager
+def writing(folder: Path, error: type[DanluError]) -> Iterator[None]:
+    """What the system says while a run's files are written, in words: no room, a folder that was removed, ..."""
+    try:
+        yield
+    except OSError as said:
+        raise error(
+            f"a file could not be written: {said.strerror or said}.",
+            where=str(said.filename or folder),
+            hint="make room and run the same command again: it goes on from the last checkpoint",
+        ) from None
+
+
+def finite(value: Any) -> Any:
+    """Scores with None in place of every number that is NaN or infinite, which JSON cannot hold and no score can be compared with."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parameter_groups(module: torch.nn.Module) -> list[dict[str, Any]]:

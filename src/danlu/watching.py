@@ -35,7 +35,10 @@ class Watchers:
     """All watchers of a run. `hear` returns the first sentence that asks to stop, or ''."""
 
     def __init__(self, parts: Sequence[Part], built: Sequence[Any]) -> None:
-        self.named = list(zip([part.name for part in parts], built))
+        names = [part.name for part in parts]
+        # two of a kind (early stopping on two patiences) keep a state each
+        names = [name if name not in names[:at] else f"{name}_{at}" for at, name in enumerate(names)]
+        self.named = list(zip(names, built))
 
     def hear(self, report: Report) -> str:
         """Tell everyone; a notice spoken by one watcher is heard by the others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -90,7 +91,8 @@ class Console:
 
     def _train(self, report: Report) -> None:
         if self.progress is not None:
-            self.progress.update(self.task, completed=report.step, said=self._said(report))
+            with contextlib.suppress(OSError):
+                self.progress.update(self.task, completed=report.step, said=self._said(report))
             return
         now = time.monotonic()
         if now - self.last_line < 5 and report.step < self.setting.total_steps:
@@ -106,15 +108,18 @@ class Console:
             self._print(report.message)
 
     def _print(self, text: str) -> None:
-        if self.progress is not None:
-            self.progress.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        # a terminal that went away, or a full disk behind 2> FILE, is no reason to stop training
+        with contextlib.suppress(OSError):
+            if self.progress is not None:
+                self.progress.console.print(text, markup=False, highlight=False)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.progress is not None:
             progress, self.progress = self.progress, None
-            progress.stop()
+            with contextlib.suppress(OSError):
+                progress.stop()
 
 
 def build(config: Config, setting: Setting) -> Console:

@@ -1,4 +1,7 @@
-"""Stop when the validation score has not improved for a number of evaluations."""
+"""Stop when the validation score has not improved for a number of evaluations.
+
+A score that is not finite is no improvement. One that was never defined (no score at all so far) is not counted.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,11 @@ class EarlyStopping:
         if report.kind != "validation":
             return None
         score = report.values.get(self.metric)
-        if not isinstance(score, int | float):
-            return None
-        if self.best is None or self.sign * (score - self.best) > self.config.minimum_change:
-            self.best, self.waited = float(score), 0
+        if isinstance(score, int | float):
+            if self.best is None or self.sign * (score - self.best) > self.config.minimum_change:
+                self.best, self.waited = float(score), 0
+                return None
+        elif self.best is None:
             return None
         self.waited += 1
         if self.waited < self.config.patience:

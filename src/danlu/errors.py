@@ -105,16 +105,59 @@ class MissingExtra(DanluError):
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """The names most like `name`, best first; at most `count`, none when nothing is near."""
-    names = list(names)
-    lowered = {candidate.lower().replace("-", "_"): candidate for candidate in reversed(names)}
-    plain = name.lower().replace("-", "_").replace(" ", "_")
+    """The names most like `name`, best first; at most `count`, none when nothing is near.
+
+    Case, spaces and hyphens do not count. Near is: a slip or two of the keyboard, a name begun ("classif"), its initials ("lr" for
+    learning_rate), a name with a word more ("max_epochs"), or many letters in common.
+    """
+    plain = _plain(name)
+    lowered: dict[str, str] = {}
+    for candidate in names:
+        lowered.setdefault(_plain(candidate), candidate)
     if plain in lowered:
         return [lowered[plain]]
-    found = [lowered[match] for match in difflib.get_close_matches(plain, lowered, n=count, cutoff=0.55)]
-    if len(plain) >= 2:  # what somebody began to write: "lr" finds nothing, "classif" finds classification
-        found += [candidate for key, candidate in lowered.items() if key.startswith(plain) and candidate not in found]
-    return found[:count]
+    scored = sorted((_strangeness(plain, key), number, key) for number, key in enumerate(lowered))
+    return [lowered[key] for strange, _, key in scored if strange < 1][:count]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _strangeness(written: str, meant: str) -> float:
+    """0 for the same word, below 1 for what may have been meant, smaller for what is likelier."""
+    distance = edit_distance(written, meant)
+    letters = max(len(written), len(meant))
+    if distance <= max(letters / 4, 1) and letters > 2:
+        return 0.6 * distance / letters
+    if len(written) >= 2 and meant.startswith(written):
+        return 0.5
+    words = meant.split("_")
+    if len(words) > 1 and written.replace("_", "") == "".join(word[:1] for word in words):
+        return 0.5
+    if len(meant) > 2 and set(words) <= set(written.split("_")):
+        return 0.55
+    if letters == 2 and distance == 1:
+        return 0.6
+    ratio = difflib.SequenceMatcher(None, written, meant).ratio()
+    return 1.5 - ratio if ratio > 0.55 else 1.0
+
+
+def edit_distance(one: str, other: str) -> int:
+    """How many letters must be added, left out, changed or swapped with their neighbour to make `other` of `one`.
+
+    Source: the optimal string alignment form of Damerau, 1964, Communications of the ACM 7(3), 171-176.
+    """
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, start=1):
+        before, last, row = row, before, [i]
+        for j, target in enumerate(other, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != target))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == target:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -56,7 +56,7 @@ def _built_in(shelf: str) -> dict[str, Path]:
 def _outside(shelf: str) -> dict[str, str]:
     from importlib.metadata import entry_points
 
-    return {entry.name: entry.value for entry in entry_points(group=f"danlu.{shelf}") if entry.name not in _built_in(shelf)}
+    return {entry.name: entry.module for entry in entry_points(group=f"danlu.{shelf}") if entry.name not in _built_in(shelf)}
 
 
 def names(shelf: str) -> list[str]:
@@ -70,14 +70,19 @@ def take(shelf: str, name: str) -> ModuleType:
     if name in _built_in(shelf):
         return importlib.import_module(f"danlu.{shelf}.{name}")
     if name in _outside(shelf):
+        module = _outside(shelf)[name]
         try:
-            return importlib.import_module(_outside(shelf)[name])
-        except ImportError as error:
-            raise PartError(f"{shelf} part {name} ({_outside(shelf)[name]}) cannot be imported: {error}.") from error
+            return importlib.import_module(module)
+        except Exception as error:  # whatever stands in somebody else's file
+            said = f"{type(error).__name__}: {error}"
+            raise PartError(f"the part {name} of {shelf} is {module}, which cannot be imported ({said}).", hint=_MEND) from error
     known = names(shelf)
     guess = did_you_mean(name, known)
     message = f"there is no {name!r} among {shelf}. It has {', '.join(known)}."
     raise PartError(message, hint=guess)
+
+
+_MEND = "mend or remove the package that offers it"
 
 
 def config(shelf: str, name: str) -> type[Options]:
@@ -86,7 +91,8 @@ def config(shelf: str, name: str) -> type[Options]:
 
     found = getattr(take(shelf, name), "Config", None)
     if not (isinstance(found, type) and issubclass(found, Options)):
-        raise PartError(f"{shelf}/{name} offers no Config (a class derived from danlu.recipe.Options).")
+        hint = _MEND if name in _outside(shelf) else ""
+        raise PartError(f"{shelf}/{name} offers no Config (a class derived from danlu.recipe.Options).", hint=hint)
     return found
 
 
@@ -110,12 +116,21 @@ def find(name: str) -> list[tuple[str, str]]:
 
 def summary(shelf: str, name: str) -> str:
     """The first line of a part's docstring, read as text: the part is not imported."""
-    path = _built_in(shelf).get(name)
-    if path is None:
-        spec = importlib.util.find_spec(_outside(shelf)[name])
-        path = Path(spec.origin) if spec and spec.origin else None
-    document = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path else None
+    path = _built_in(shelf).get(name) or _outside_file(shelf, name)
+    try:
+        document = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path else None
+    except (OSError, ValueError, SyntaxError):
+        document = None
     return (document or "").split("\n", 1)[0]
+
+
+def _outside_file(shelf: str, name: str) -> Path | None:
+    """The file of a part from another package; finding it imports the packages around it, not the part."""
+    try:
+        spec = importlib.util.find_spec(_outside(shelf)[name])
+    except Exception:  # whatever stands in somebody else's __init__.py, and a name that is none
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def describe(shelf: str, name: str) -> str:

@@ -720,6 +720,7 @@ class _Check:
     def source(self, value: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any] | None:
         """The source that a path means."""
         given = value.get("path")
+        given = given[0] if isinstance(given, list) and given else given
         found = self.catalogue.source_for(given) if isinstance(given, str) else None
         if found is not None:
             return {"name": found, **value}

@@ -325,7 +325,7 @@ class Training:
         sign = 1.0 if self.evaluator.better == "higher" else -1.0
         if score is not None and (state.best_score is None or sign * (score - state.best_score) > 0):
             state.remember_best(score, finite(dict(scores.values)))
-        if hasattr(self.schedule, "observe") and score is not None:
+        if hasattr(self.schedule, "observe"):
             self.schedule.observe(score, self.evaluator.better)
             state.schedule = self.schedule.state()
         seconds = time.perf_counter() - began
@@ -357,8 +357,10 @@ class Training:
     def _not_finite(self, found: NotFinite) -> int:
         """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for `stop`, and where it keeps happening."""
         state, policy = self.state, self.recipe.train.on_nan
-        names = [self.data.table.where(row) for row in self._suspects(found.rows)]
-        where = f"rows of the batch: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        suspects = self._suspects(found.rows)
+        names = [self.data.table.where(row) for row in suspects[:5]]
+        which = f"every one of the {len(suspects):,} rows of the batch, among them" if len(suspects) == len(found.rows) else "rows"
+        where = f"{which} {', '.join(names)}{f' and {len(suspects) - 5:,} more' if len(suspects) > 5 else ''}"
         message = f"step {found.step + 1:,}: {found.tensor} is NaN or infinite ({where}); no weight was changed by it."
         hint = "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; train.on_nan can skip such updates"
         if policy == "stop" or state.failures >= max(10, self.plan.total_steps // 100):

@@ -1,0 +1,161 @@
+"""Files as they are found: missing, folders, pipes, loops of links, unreadable, compressed, too large. Read whole or refused.
+
+Every refusal names the file and the remedy. A gzip file is recognised by its first bytes, not its name, and is decompressed up to
+MOST_EXPANSION times its size, so that a small file cannot fill the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from danlu.errors import DataError, nearest
+
+MOST_EXPANSION = 200  # bytes out of one byte of gzip, asked above FREE_BYTES; text has 3 to 20, tables of few values up to 100
+FREE_BYTES = 2**28  # 256 MiB come out whatever went in
+_BLOCK = 2**20
+_WILD = frozenset("*?[")
+
+
+def check(path: Path) -> os.stat_result:
+    """The facts of a regular, readable file; DataError for everything else."""
+    where = str(path)
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        raise missing(path) from None
+    except NotADirectoryError:
+        raise missing(path) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unreadable(path, error) from None
+    if stat.S_ISDIR(facts.st_mode):
+        raise DataError("this is a folder, not a file.", where=where, hint="name a file in it")
+    if not stat.S_ISREG(facts.st_mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+        what = kinds.get(stat.S_IFMT(facts.st_mode), "no regular file")
+        raise DataError(f"this is {what}, which cannot be read twice.", where=where, hint="save the data as a file")
+    return facts
+
+
+def missing(path: Path) -> DataError:
+    """The error for a file that is not there, with the nearest name in its folder."""
+    folder = path.parent
+    try:
+        beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    except OSError:
+        beside = []
+    near = nearest(path.name, beside, 1)
+    if near:
+        return DataError("there is no such file.", where=str(path), hint=f"did you mean {folder / near[0]}?")
+    if not folder.is_dir():
+        return DataError(
+            f"there is no such file, and no folder {folder}.", where=str(path), hint="paths start at the current folder"
+        )
+    return DataError("there is no such file.", where=str(path), hint="paths start at the current folder")
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that is there and cannot be read."""
+    import errno
+
+    if isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP:
+        return DataError("this is a loop of symbolic links.", where=str(path), hint="name the file itself")
+    if isinstance(error, PermissionError):
+        return DataError("permission to read it is denied.", where=str(path), hint="change its permissions, or copy it")
+    said = getattr(error, "strerror", None) or str(error)
+    return DataError(f"it cannot be read: {said}.", where=str(path), hint="check the path")
+
+
+def expand(paths: str | Sequence[str], suffixes: Iterable[str]) -> list[Path]:
+    """The files that paths, folders (their files with one of `suffixes`) and patterns (data/*.csv) name; sorted within each."""
+    found: list[Path] = []
+    for text in [paths] if isinstance(paths, str) else paths:
+        path = Path(text)
+        if os.path.isdir(text):  # noqa: PTH112  Path.is_dir raises where the text holds a NUL
+            found += _in_folder(path, tuple(suffixes))
+        elif _WILD & set(text) and not os.path.lexists(text):
+            found += _matching(text)
+        else:
+            found.append(path)
+    return found
+
+
+def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    try:
+        names = sorted(each.name for each in os.scandir(folder))
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    inside = [folder / name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
+    if not inside:
+        raise DataError(f"the folder holds no file ending in {', '.join(suffixes)}.", where=str(folder), hint="name the files")
+    return inside
+
+
+def _matching(pattern: str) -> list[Path]:
+    import glob
+
+    inside = sorted(Path(each) for each in glob.glob(pattern, recursive=True))  # noqa: PTH207  takes absolute patterns as well
+    inside = [each for each in inside if not each.is_dir()]
+    if not inside:
+        raise DataError("no file matches the pattern.", where=pattern, hint="paths start at the current folder")
+    return inside
+
+
+def read(path: Path) -> bytes:
+    """The whole file; decompressed where it is gzip."""
+    facts = check(path)
+    _room(facts.st_size, path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return gunzip(content, path) if content[:2] == b"\x1f\x8b" else content
+
+
+def _room(size: int, path: Path) -> None:
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if size > free / 3:  # the file, its columns, and some room
+        raise DataError(
+            f"it has {size / 2**30:,.1f} GiB, and this machine has {free / 2**30:,.1f} GiB of memory free.", where=str(path),
+            hint="divide it into several files and sample them, or take a machine with more memory",
+        )  # fmt: skip
+
+
+def gunzip(content: bytes, path: Path) -> bytes:
+    """The content of a gzip file of one member or several; DataError where it is cut off, damaged or a bomb."""
+    most = max(FREE_BYTES, MOST_EXPANSION * len(content))
+    pieces: list[bytes] = []
+    size, start, view = 0, 0, memoryview(content)
+    while start < len(content) and (not pieces or bytes(view[start:]).strip(b"\0")):  # zeros after the last member are padding
+        if content[start : start + 2] != b"\x1f\x8b":
+            raise DataError("bytes that are not gzip follow the compressed data.", where=str(path), hint="compress it again")
+        stream = zlib.decompressobj(wbits=31)
+        while not stream.eof:
+            given = bytes(stream.unconsumed_tail) or bytes(view[start : start + _BLOCK])
+            start += 0 if stream.unconsumed_tail else len(given)
+            try:
+                piece = stream.decompress(given, _BLOCK)
+            except zlib.error as error:
+                raise DataError(f"the compressed data are damaged ({error}).", where=str(path), hint="download it again") from None
+            if not given and not piece:
+                raise DataError("the compressed data end too early.", where=str(path), hint="download it again")
+            size += len(piece)
+            if size > most:
+                raise DataError(
+                    f"{len(content):,} bytes decompress to more than {most:,}, as a decompression bomb would; it is not read.",
+                    where=str(path), hint="decompress it yourself if it is meant",
+                )  # fmt: skip
+            pieces.append(piece)
+        start -= len(stream.unused_data)
+    return b"".join(pieces)
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """What messages call each file: its name, or its whole path where two share a name."""
+    names = [path.name for path in paths]
+    return [path.name if names.count(path.name) == 1 else str(path) for path in paths] if len(set(names)) < len(names) else names

@@ -84,7 +84,8 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict[str, Any]:
     """Everything worth keeping beside a run: system, processor, Python and every installed distribution."""
-    packages = {each.metadata["Name"]: each.version for each in metadata.distributions() if each.metadata["Name"]}
+    told = [each.metadata for each in metadata.distributions()]  # read once: each access parses the file again
+    packages = {each["Name"]: each["Version"] for each in told if each["Name"]}
     return {
         "system": platform.platform(),
         "processor": processor(),

@@ -134,6 +134,8 @@ class TrainingState:
                 entries.setdefault(int(number), {})[entry] = tensor.clone()
         for number, values in facts["optimizer"].items():
             entries.setdefault(int(number), {}).update(values)
+        # in the order of the parameters: the file hands its tensors out in any
+        entries = dict(sorted(entries.items()))
         self.optimizer.load_state_dict({"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]})
         for name in ("step", "best_step", "best_score", "best_scores", "loss_sum", "loss_count", "stopped", "watchers", "schedule"):
             setattr(self, name, facts[name])

@@ -73,6 +73,7 @@ class SupervisedStep:
         weights = {name for name, _ in state.module.named_parameters(remove_duplicate=False)}
         self.buffers = [tensor for name, tensor in live.items() if name not in weights]
         self.before = [tensor.clone() for tensor in self.buffers]
+        self.statistics = {name: tensor for name, tensor in live.items() if name not in weights and tensor.is_floating_point()}
         # A checkpoint holds the next update's seed by holding its number; dropout is the only reader of torch's own generator.
         self.waits = placement.waits
         self.skip: frozenset[int] = frozenset(state.skipped)  # updates left out after a roll-back
@@ -161,14 +162,14 @@ class SupervisedStep:
         return (total / count).sum() * rows, count.new_tensor(float(rows))
 
     def _finite(self, total: Any) -> bool:
-        """Whether the loss and every gradient are finite: a NaN or infinity in any entry survives its sum."""
+        """Whether the loss, every gradient and the running statistics are finite: a NaN or infinity in any entry survives its sum."""
         check = 0.0
         if self.waits:
             check = torch.stack(
                 [total.float().sum(), *(each.grad.sum().float() for each in self.parameters if each.grad is not None)]
             )
-            return bool(torch.isfinite(check).all())
-        if not math.isfinite(total):
+            return bool(torch.isfinite(check).all()) and self._sound_statistics()
+        if not math.isfinite(total) or not self._sound_statistics():
             return False
         for parameter in self.parameters:
             gradient = parameter.grad
@@ -177,9 +178,22 @@ class SupervisedStep:
                 return False
         return True
 
+    def _sound_statistics(self) -> bool:
+        """Whether running statistics are finite. One huge input makes a variance infinite while loss and gradients look healthy."""
+        if not self.statistics:
+            return True
+        tensors = list(self.statistics.values())
+        # a finite tensor may still overflow its norm: only then is every entry looked at
+        if math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item()):
+            return True
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
     def _culprit(self, total: Any) -> str:
         if not math.isfinite(float(total)):
             return "the loss"
+        for name, tensor in self.statistics.items():
+            if not bool(torch.isfinite(tensor).all()):
+                return f"the running statistic {name}"
         for name, parameter in zip(self.names, self.parameters):
             if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
                 return f"the gradient of {name}"

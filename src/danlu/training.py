@@ -401,7 +401,16 @@ class Training:
                 outputs = module(self.rows.gather(self.placement.put(piece)).inputs)
                 bad += piece[~torch.isfinite(outputs).reshape(len(piece), -1).all(1).cpu()].tolist()
         module.train()
-        return bad or rows
+        return bad or self._by_size(rows)
+
+    def _by_size(self, rows: list[int]) -> list[int]:
+        """Rows with the largest input value of each first: where no output is wrong yet, the row that spoils a batch is an extreme one."""
+        sizes: list[float] = []
+        for piece in torch.tensor(rows).split(rows_at_once(self.rows)):
+            inputs = [each for each in self.rows.gather(self.placement.put(piece)).inputs.values() if each.is_floating_point()]
+            largest = [each.abs().flatten(1).amax(1) for each in inputs if each.numel()]
+            sizes += torch.stack(largest).amax(0).tolist() if largest else [0.0] * len(piece)
+        return [row for _, row in sorted(zip(sizes, rows), key=lambda pair: -pair[0])]
 
     # --- after the last step
 

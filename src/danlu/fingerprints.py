@@ -1,0 +1,152 @@
+"""Which rows are equal: a 64-bit fingerprint of each row, and the exact comparison that settles it.
+
+Equal rows have equal fingerprints; unequal rows share one with a chance near 2**-40 a pair, so `same` confirms what fingerprints
+suggest. A missing value equals a missing value; -0.0 equals 0.0. Whole arrays, a few megabytes at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from danlu.terms import Column, Table
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_BLOCK = 1 << 22  # bytes worked on at a time
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Each uint64 spread over all 64 bits, one to one; a new array.
+
+    The finaliser of SplitMix64. Source: Steele, Lea and Flood, 2014, doi:10.1145/2660193.2660195.
+    """
+    mixed = values + _GOLDEN
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def codes(column: Column) -> np.ndarray:
+    """Equal values to equal numbers, int64 (N,); a missing value is -1. For every kind but image and wide numbers."""
+    if column.kind in ("category", "boolean"):
+        return column.values.astype(np.int64)
+    lost = column.is_missing()
+    if column.kind == "text":
+        found = _text_codes(column)
+    elif column.values.ndim == 1:
+        found = np.unique(column.values, return_inverse=True)[1].astype(np.int64)
+    else:
+        raise TypeError(f"column {column.name} holds {column.kind} of shape {column.values.shape}")
+    found[lost] = -1
+    return found
+
+
+def of_column(column: Column) -> np.ndarray:
+    """The fingerprint of each row of a column, uint64 (N,)."""
+    if column.kind in ("category", "boolean", "text"):
+        return mix(codes(column).view(np.uint64))
+    if column.kind == "datetime":
+        return mix(np.ascontiguousarray(column.values, dtype=np.int64).view(np.uint64))
+    rows = len(column)
+    flat = column.values.reshape(rows, -1)
+    result = np.empty(rows, dtype=np.uint64)
+    step = max(1, _BLOCK // max(1, flat.shape[1] * max(flat.itemsize, 4)))
+    for start in range(0, rows, step):
+        result[start : start + step] = _of_words(_words(flat[start : start + step]))
+    return result
+
+
+def of_rows(table: Table, names: Sequence[str]) -> np.ndarray:
+    """The fingerprint of each row of a table over the columns `names`, uint64 (N,)."""
+    result = np.zeros(len(table), dtype=np.uint64)
+    for name in names:
+        result = mix(result ^ of_column(table.columns[name]))
+    return result
+
+
+def same(table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Whether rows `left` and `right` (int64 (M,)) hold the same values in the columns `names`, exactly; bool (M,)."""
+    result = np.ones(len(left), dtype=bool)
+    for name in names:
+        column = table.columns[name]
+        if column.kind == "text":
+            result &= _same_text(column, left, right)
+            continue
+        values = column.values
+        width = max(1, int(np.prod(values.shape[1:], dtype=np.int64)))
+        step = max(1, _BLOCK // width)
+        for start in range(0, len(left), step):
+            one, other = values[left[start : start + step]], values[right[start : start + step]]
+            equal = one == other
+            if column.kind == "number":
+                equal |= np.isnan(one) & np.isnan(other)
+            result[start : start + step] &= equal.reshape(len(one), -1).all(axis=1)
+    return result
+
+
+def first_like(table: Table, names: Sequence[str], rows: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """For each of `rows` the first of `among` that holds the same values in the columns `names`, or -1; int64.
+
+    Both are row numbers; a row is never found to be like itself.
+    """
+    marks = of_rows(table, names)
+    order = among[np.argsort(marks[among], kind="stable")]
+    found = np.searchsorted(marks[order], marks[rows], side="left")
+    found[found == len(order)] = 0
+    match = order[found] if len(order) else np.full(len(rows), -1, dtype=np.int64)
+    likely = (
+        np.flatnonzero((marks[match] == marks[rows]) & (match != rows) & (match >= 0))
+        if len(order)
+        else np.zeros(0, dtype=np.int64)
+    )
+    result = np.full(len(rows), -1, dtype=np.int64)
+    sure = likely[same(table, names, rows[likely], match[likely])]
+    result[sure] = match[sure]
+    return result
+
+
+def repeats(table: Table, names: Sequence[str]) -> np.ndarray:
+    """Which rows hold the very values of an earlier row in the columns `names`, bool (N,); the first of equals is False."""
+    rows = np.arange(len(table), dtype=np.int64)
+    return first_like(table, names, rows, rows) >= 0
+
+
+def _words(block: np.ndarray) -> np.ndarray:
+    """Rows as uint64 words: numbers one word each (with one zero and one NaN), bytes eight to a word."""
+    if block.dtype.kind == "f":
+        plain = block.astype(np.float64) + 0.0  # -0.0 + 0.0 is 0.0
+        plain[np.isnan(plain)] = np.nan
+        return plain.view(np.uint64)
+    block = np.ascontiguousarray(block)
+    rest = -block.shape[1] % 8
+    if rest:
+        block = np.concatenate([block, np.zeros((len(block), rest), dtype=np.uint8)], axis=1)
+    return block.view(np.uint64)
+
+
+def _of_words(words: np.ndarray) -> np.ndarray:
+    """The fingerprint of each row of uint64 words: a sum of words, each spread and times an odd number of its own."""
+    spread = words * _GOLDEN
+    spread ^= spread >> np.uint64(32)  # else words that differ in high bits alone would stay alike in the low ones
+    spread *= mix(np.arange(words.shape[1], dtype=np.uint64)) | np.uint64(1)
+    return mix(spread.sum(axis=1, dtype=np.uint64))
+
+
+def _text_codes(column: Column) -> np.ndarray:
+    import pyarrow as pa
+
+    assert column.offsets is not None
+    offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64))
+    values = pa.py_buffer(np.ascontiguousarray(column.values))
+    array = pa.Array.from_buffers(pa.large_binary(), len(column), [None, offsets, values])
+    return array.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _same_text(column: Column, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    pair = column.take(np.concatenate([left, right]))
+    found = codes(pair)
+    return found[: len(left)] == found[len(left) :]

@@ -10,4 +10,9 @@ A part offers
 A chain of transforms ends in one of: number (N,) or (N, D) float without a missing value ("numbers" of the model), category
 without a missing value where code 0 means unknown ("categories" of the model), image uint8 ("image" of the model).
 numpy only. Whole columns at a time; no Python loop over rows.
+
+Two keys of a state are read by others: "notice", a plain sentence the reader wants told; and, of an image, "pixels":
+{"mean": [...], "std": [...]} by channel, by which batches are scaled. State arrays hold finite numbers. Categories are learnt by their
+text, never by their code or place in the column's `categories`, which may differ from table to table.
+Row i of what apply gives depends on row i alone, to the last bit, so that a row served alone gets the answer it got among others.
 """

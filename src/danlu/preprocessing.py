@@ -1,0 +1,554 @@
+"""Rows of a table to arrays a model takes: one chain of transforms a column, fitted on training rows, carried in the artifact.
+
+The order of things: which columns are inputs (`_refusal` says why one is not), which chain each has (`_chain_of`), the fit of each chain,
+and the arrays: all number features side by side as "numbers", all codes as "categories", one image as "image".
+
+What apply gives for a row depends on that row alone, to the last bit: a row served alone gets the answer it got among others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from danlu import features, shelf
+from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
+from danlu.fingerprints import codes
+from danlu.recipe import ColumnOptions, Data, Options, Part
+from danlu.terms import KINDS, MISSING_DATETIME, Column, Input, Kind, Table
+
+ENDS = {"number": "numbers", "category": "categories", "image": "image"}  # the kind a chain ends in -> the input it belongs to
+MOST_LISTED = 1000  # categories written into the schema
+IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
+LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
+_BLOCK = 1 << 22  # entries of a result worked on at a time
+_FIT_IMAGES = 1 << 28  # bytes of images that statistics are taken from
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The fitted transforms of one column. `names` names its features (numbers); `cardinality` counts its codes (categories)."""
+
+    name: str
+    steps: tuple[tuple[Part, dict[str, Any]], ...]
+    to: str
+    names: tuple[str, ...] = ()
+    cardinality: int = 0
+
+    def run(self, column: Column) -> Column:
+        """The column after every step."""
+        for part, state in self.steps:
+            column = shelf.take("transforms", part.name).apply(part.options, state, column)
+        return column
+
+
+@dataclass
+class Preprocessor:
+    """Everything between a table's columns and a model's inputs.
+
+    inputs    what the model receives, by name: "numbers", "categories", "image" (those that there are)
+    schema    raw input column -> {"kind"} and, where they apply, "shape" [H, W, C], "width" and "names" of a wide number column,
+              "categories" of the training rows: what a row to predict must hold
+    pixels    by image input, {"mean": [...], "std": [...]} by channel: a batch is (uint8 / 255 - mean) / std
+    notices   sentences for the reader: which columns are left out and why, what was decided
+    chains    the fitted transforms, in the order of the columns
+    """
+
+    inputs: dict[str, Input]
+    schema: dict[str, dict[str, Any]]
+    pixels: dict[str, dict[str, list[float]]]
+    notices: list[str]
+    chains: tuple[Chain, ...]
+
+    @classmethod
+    def fit(cls, table: Table, rows: np.ndarray, data: Data, targets: Sequence[str], takes: Sequence[str]) -> Preprocessor:
+        """The preprocessing of `table` for a model that takes `takes` (kinds of Input), learnt from its training `rows` (int64).
+
+        An image is an input of every model. DataError naming the column where a chain cannot work or nothing is left to learn from.
+        """
+        _check_names(table, data)
+        notices: list[str] = []
+        chains: list[Chain] = []
+        schema: dict[str, dict[str, Any]] = {}
+        for name, column in table.columns.items():
+            if name in targets:
+                continue
+            refusal = _unused(column, data, takes)
+            learnt = column if refusal else _some(column, rows)
+            refusal = refusal or _refusal(learnt, data)
+            if refusal:
+                notices.append(f"column {name} is left out: {refusal}.")
+                continue
+            _refuse_infinite(table, column, rows)
+            chain = _fit_chain(learnt, data, takes, notices)
+            if not chain.names and chain.to == "numbers":
+                notices.append(f"column {name} is left out: its transforms leave no feature.")
+                continue
+            chains.append(chain)
+            schema[name] = _schema_of(learnt)
+        _check_inputs(table, chains, notices)
+        inputs = _inputs(chains, schema)
+        return cls(inputs, schema, _pixels(chains), notices, tuple(chains))
+
+    def apply(self, table: Table, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The arrays of the model's inputs for `rows` of a table (None: all of them, in order).
+
+        numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H, W, C), the table's own array
+        where `rows` is None. DataError naming column and row for a column that is not there or of another kind, an infinite or too
+        large number, and a value that stays missing.
+        """
+        self._check_columns(table)
+        count = len(table) if rows is None else len(rows)
+        result: dict[str, np.ndarray] = {}
+        for name, described in self.inputs.items():
+            chains = [chain for chain in self.chains if chain.to == name]
+            if name == "image":
+                column = chains[0].run(table.columns[chains[0].name])
+                result[name] = column.values if rows is None else column.values[rows]
+                continue
+            matrix = np.empty((count, described.shape[0]), dtype=np.float32 if name == "numbers" else np.int64)
+            place = 0
+            for chain in chains:
+                width = len(chain.names) if name == "numbers" else 1
+                _fill(matrix[:, place : place + width], chain, table, rows)
+                place += width
+            if name == "numbers":
+                _check_finite(matrix, chains, table, rows)
+            result[name] = matrix
+        return result
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
+        arrays: dict[str, np.ndarray] = {}
+        columns = []
+        for number, chain in enumerate(self.chains):
+            steps = []
+            for step, (part, state) in enumerate(chain.steps):
+                shapes = {}
+                for key, value in state.items():
+                    if isinstance(value, np.ndarray):
+                        arrays[f"{number}.{step}.{key}"] = value
+                        shapes[key] = {"shape": list(value.shape), "dtype": str(value.dtype)}
+                json_values = {key: value for key, value in state.items() if key not in shapes}
+                steps.append({"part": part.as_dict(), "state": json_values, "arrays": shapes})
+            columns.append(
+                {"name": chain.name, "to": chain.to, "names": list(chain.names), "cardinality": chain.cardinality, "steps": steps}
+            )
+        return {"columns": columns, "schema": self.schema, "notices": list(self.notices)}, arrays
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Preprocessor:
+        """The preprocessor whose `state` this is. ArtifactError for anything that is not what `state` writes.
+
+        Every chain is tried on a few rows, and must give the features it is said to give.
+        """
+        try:
+            schema = {str(name): _checked_schema(each) for name, each in state["schema"].items()}
+            chains = tuple(_restore_chain(number, each, arrays) for number, each in enumerate(state["columns"]))
+            _require([chain.name for chain in chains] == list(schema), "its columns and its schema differ")
+            for chain in chains:
+                _try_out(chain, schema[chain.name])
+            _require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
+            notices = [str(notice) for notice in state["notices"]]
+            return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains)
+        except ArtifactError:
+            raise
+        except DanluError as error:
+            raise _damaged(error.problem.message) from None
+        except Exception as error:  # what a damaged file can raise in numpy or in a part has no end
+            raise _damaged(f"{type(error).__name__}: {error}") from None
+
+    def _check_columns(self, table: Table) -> None:
+        for name, said in self.schema.items():
+            if name not in table.columns:
+                raise DataError(
+                    f"the column {name}, an input of the model, is not there.",
+                    where=table.origin,
+                    hint=did_you_mean(name, table.columns) or f"the model's inputs are {', '.join(self.schema)}",
+                )
+            column = table.columns[name]
+            if column.kind != said["kind"]:
+                raise DataError(
+                    f"the column holds {column.kind} here and held {said['kind']} in training.",
+                    where=f"{table.origin}, column {name}",
+                    hint=f"set data.columns.{name}.kind to {said['kind']}",
+                )
+            shape = list(column.values.shape[1:]) if column.kind in ("image", "number") else []
+            wanted = said.get("shape") or ([said["width"]] if "width" in said else [])
+            if shape != wanted:
+                here, then = ("x".join(map(str, each)) or "single numbers" for each in (shape, wanted))
+                raise DataError(
+                    f"the column holds {column.kind} of {here} here and of {then} in training.",
+                    where=f"{table.origin}, column {name}",
+                )
+
+
+# --- which columns -----------------------------------------------------------------------------------------------------
+
+
+def _check_names(table: Table, data: Data) -> None:
+    for name in data.columns:
+        if name not in table.columns:
+            raise DataError(
+                f"data.columns names {name}, and there is no such column.",
+                where=table.origin,
+                hint=did_you_mean(name, table.columns) or f"the columns are {', '.join(list(table.columns)[:20])}",
+            )
+
+
+def _options_of(name: str, data: Data) -> ColumnOptions:
+    return data.columns.get(name) or ColumnOptions()
+
+
+def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
+    """Why a column is no input whatever its values are; "" where it may be one."""
+    if not _options_of(column.name, data).use:
+        return "data.columns says use: false"
+    by = None if data.split is None else getattr(data.split.options, "column", None)
+    if data.split is not None and data.split.name in ("by_column", "grouped") and by == column.name:
+        return f"the split {data.split.name} goes by it"
+    taken = column.kind == "image" or "numbers" in takes or (column.kind == "category" and "categories" in takes)
+    return "" if taken else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
+
+
+def _refusal(column: Column, data: Data) -> str:
+    """Why the training rows of a column have nothing to teach; "" where they have."""
+    if column.kind == "image":
+        return ""
+    lost = np.asarray(column.is_missing() if column.values.ndim == 1 else np.isnan(column.values).all(axis=1)).reshape(-1)
+    known = np.flatnonzero(~lost)
+    count = len(lost)
+    if not len(known):
+        return f"none of the {count:,} training rows holds a value"
+    if column.values.ndim > 1:
+        rest = column.values[1:]
+        same = column.values[:1] == rest
+        constant = bool((same | (np.isnan(column.values[:1]) & np.isnan(rest))).all())
+        return f"all {count:,} training rows hold the same numbers" if constant else ""
+    distinct = _distinct(column, known)
+    if distinct == 1 and len(known) == count:
+        return f"all {count:,} training rows hold the same value ({column.answer(int(known[0]))!r})"
+    if _options_of(column.name, data).transforms is None and _is_identifier(column, distinct, known):
+        return (
+            f"{distinct:,} of its {len(known):,} values are distinct, so it looks like an identifier "
+            f"(data.columns.{column.name}.transforms would use it)"
+        )
+    return ""
+
+
+def _distinct(column: Column, known: np.ndarray) -> int:
+    """How many distinct values the `known` rows of a column hold; of numbers and date-times only whether 1 or (at least) 2."""
+    if column.kind in ("number", "datetime"):
+        return 1 + int(column.values[known].min() != column.values[known].max())
+    return len(np.unique(codes(column)[known]))
+
+
+def _is_identifier(column: Column, distinct: int, known: np.ndarray) -> bool:
+    """Whether categories, or texts of a single word, are distinct in nearly every row."""
+    if len(known) < LEAST_ROWS or distinct <= IDENTIFIER * len(known) or column.kind not in ("category", "text"):
+        return False
+    if column.kind == "category":
+        return True
+    assert column.offsets is not None
+    spaced = np.zeros(len(column.values) + 1, dtype=np.int64)
+    np.cumsum((column.values <= 32) | (column.values >= 0x80), out=spaced[1:])
+    offsets = np.asarray(column.offsets)
+    return float((spaced[offsets[1:]] > spaced[offsets[:-1]])[known].mean()) < 1 - IDENTIFIER
+
+
+def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
+    if column.kind != "number":
+        return
+    infinite = np.isinf(_some(column, rows).values)
+    if infinite.any():
+        row = int(np.flatnonzero(infinite.reshape(len(rows), -1).any(axis=1))[0])
+        raise _not_a_number(table, int(rows[row]), column.name, "infinite")
+
+
+# --- which transforms ---------------------------------------------------------------------------------------------------
+
+
+def _part(name: str, **options: Any) -> Part:
+    return Part(name, shelf.config("transforms", name)(**options))
+
+
+def default_chain(kind: Kind, takes: Sequence[str]) -> list[Part]:
+    """The transforms of a kind of column that a recipe says nothing of."""
+    if kind == "number":
+        return [_part("impute"), _part("scale")]
+    if kind == "category":
+        return [_part("group_rare"), _part("encode" if "categories" in takes else "one_hot")]
+    if kind == "boolean":
+        return [_part("boolean_to_number"), _part("impute", strategy="most_frequent")]
+    if kind == "datetime":
+        return [_part("date_parts"), _part("impute"), _part("scale")]
+    return [_part("hash_words" if kind == "text" else "scale_pixels")]
+
+
+def _chain_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
+    own = _options_of(column.name, data).transforms
+    if own is not None:
+        return own
+    return data.transforms[column.kind] if column.kind in data.transforms else default_chain(column.kind, takes)
+
+
+def _fit_chain(column: Column, data: Data, takes: Sequence[str], notices: list[str]) -> Chain:
+    """The fitted chain of one column, given its training rows."""
+    steps: list[tuple[Part, dict[str, Any]]] = []
+    parts = _chain_of(column, data, takes)
+    current = column
+
+    def step(part: Part) -> None:
+        nonlocal current
+        state = _fit_step(part, current, column, parts)
+        current = shelf.take("transforms", part.name).apply(part.options, state, current)
+        steps.append((part, state))
+        if "notice" in state:
+            notices.append(f"column {column.name} ({part.name}): {state['notice']}")
+
+    for part in parts:
+        step(part)
+    if current.kind == "category" and "categories" not in takes:
+        step(_part("one_hot"))
+    elif current.kind == "category" and (not steps or steps[-1][0].name != "encode"):
+        step(_part("encode"))
+    if current.kind not in ENDS:
+        ends = {"boolean": "boolean_to_number", "datetime": "date_parts", "text": "hash_words"}
+        raise DataError(
+            f"the transforms {_listed(parts)} end in {current.kind}, which no model takes.",
+            where=f"column {column.name}",
+            hint=f"let {ends[current.kind]} follow",
+        )
+    if ENDS[current.kind] == "numbers" and "numbers" not in takes:
+        raise DataError(
+            f"the transforms {_listed(parts)} end in numbers, which the model does not take (it takes {', '.join(takes)}).",
+            where=f"column {column.name}",
+            hint=f"set data.columns.{column.name}.use to false, or choose another model",
+        )
+    names = features.names(current) if current.kind == "number" else ()
+    return Chain(column.name, tuple(steps), ENDS[current.kind], names, len(current.categories) if current.kind == "category" else 0)
+
+
+def _fit_step(part: Part, current: Column, column: Column, parts: Sequence[Part]) -> dict[str, Any]:
+    module = shelf.take("transforms", part.name)
+    if current.kind not in module.TAKES:
+        became = "" if current.kind == column.kind else f" (it was {column.kind} before)"
+        raise DataError(
+            f"{part.name} takes {' or '.join(module.TAKES)}, and the column holds {current.kind} at this point{became}.",
+            where=f"column {column.name}",
+            hint=f"its transforms are {_listed(parts)}; put another in their place, or set the kind of the column",
+        )
+    return module.fit(part.options, current)
+
+
+def _listed(parts: Sequence[Part]) -> str:
+    return f"[{', '.join(part.name for part in parts)}]"
+
+
+# --- what the model sees ------------------------------------------------------------------------------------------------
+
+
+def _check_inputs(table: Table, chains: Sequence[Chain], notices: Sequence[str]) -> None:
+    images = [chain.name for chain in chains if chain.to == "image"]
+    if len(images) > 1:
+        raise DataError(
+            f"the table holds {len(images)} image columns ({', '.join(images)}), and a model takes one.",
+            where=table.origin,
+            hint=f"set data.columns.{images[1]}.use to false",
+        )
+    if not chains:
+        raise DataError(
+            "no column is left to learn from.", where=table.origin, hint=" ".join(notices) or "the table holds only the target"
+        )
+
+
+def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Input]:
+    result: dict[str, Input] = {}
+    names = tuple(name for chain in chains if chain.to == "numbers" for name in chain.names)
+    if names:
+        result["numbers"] = Input("numbers", (len(names),), names=names)
+    coded = [chain for chain in chains if chain.to == "categories"]
+    if coded:
+        result["categories"] = Input(
+            "categories",
+            (len(coded),),
+            names=tuple(chain.name for chain in coded),
+            cardinalities=tuple(chain.cardinality for chain in coded),
+        )
+    for chain in chains:
+        if chain.to == "image":
+            height, width, channels = schema[chain.name]["shape"]
+            result["image"] = Input("image", (channels, height, width))
+    return result
+
+
+def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:
+    """The scale of each image input; 0 and 1 where no transform learnt one."""
+    result: dict[str, dict[str, list[float]]] = {}
+    for chain in chains:
+        if chain.to == "image":
+            learnt = [state["pixels"] for _, state in chain.steps if "pixels" in state]
+            result["image"] = learnt[-1] if learnt else {"mean": [0.0], "std": [1.0]}
+    return result
+
+
+def _schema_of(column: Column) -> dict[str, Any]:
+    """What a row to predict must hold in a column, from the training rows of it."""
+    said: dict[str, Any] = {"kind": column.kind}
+    if column.kind == "image":
+        said["shape"] = [int(size) for size in column.values.shape[1:]]
+    elif column.kind == "number" and column.values.ndim == 2:
+        said |= {"width": int(column.values.shape[1]), "names": list(features.names(column))}
+    elif column.kind == "category":
+        seen = [column.categories[code] for code in np.unique(column.values[column.values >= 0])]
+        if len(seen) <= MOST_LISTED:
+            said["categories"] = sorted(seen)
+    return said
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------
+
+
+def _some(column: Column, rows: np.ndarray) -> Column:
+    """The column with only `rows`, without a copy where they follow each other; at most 256 MB of images, evenly spaced."""
+    if column.kind == "image":
+        most = max(1, _FIT_IMAGES // max(1, int(np.prod(column.values.shape[1:], dtype=np.int64))))
+        if len(rows) > most:
+            rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return _slice(column, int(rows[0]), int(rows[-1]) + 1)
+    return column.take(rows)
+
+
+def _slice(column: Column, start: int, stop: int) -> Column:
+    """Rows start to stop of a column, views of its arrays."""
+    if column.offsets is None:
+        return replace(column, values=column.values[start:stop])
+    offsets = np.asarray(column.offsets[start : stop + 1])
+    missing = None if column.missing is None else column.missing[start:stop]
+    return replace(column, values=column.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0], missing=missing)
+
+
+def _fill(result: np.ndarray, chain: Chain, table: Table, rows: np.ndarray | None) -> None:
+    """What a chain makes of `rows` of its column, written into `result` (N, width) a block of rows at a time."""
+    column = table.columns[chain.name]
+    step = max(256, _BLOCK // max(1, result.shape[1]))
+    for start in range(0, len(result), step):
+        stop = min(start + step, len(result))
+        part = _slice(column, start, stop) if rows is None else column.take(rows[start:stop])
+        if column.kind == "number" and np.isinf(part.values).any():
+            row = start + int(np.flatnonzero(np.isinf(part.values).reshape(stop - start, -1).any(axis=1))[0])
+            raise _not_a_number(table, row if rows is None else int(rows[row]), column.name, "infinite")
+        values = chain.run(part).values
+        with np.errstate(over="ignore"):  # beyond float32: found and named by _check_finite
+            result[start:stop] = values if values.ndim == 2 else values[:, None]
+
+
+def _check_finite(matrix: np.ndarray, chains: Sequence[Chain], table: Table, rows: np.ndarray | None) -> None:
+    finite = np.isfinite(matrix)
+    if finite.all():
+        return
+    row, place = (int(each) for each in np.argwhere(~finite)[0])
+    missing = bool(np.isnan(matrix[row, place]))
+    for chain in chains:
+        if place < len(chain.names):
+            what = "missing and its transforms leave it so" if missing else "too large for a float32"
+            raise _not_a_number(table, row if rows is None else int(rows[row]), chain.name, what)
+        place -= len(chain.names)
+
+
+def _not_a_number(table: Table, row: int, name: str, what: str) -> DataError:
+    remedy = (
+        f"add impute to data.columns.{name}.transforms" if "missing" in what else "mend the row, or write it as a missing value"
+    )
+    return DataError(f"the value is {what}; a model takes finite numbers.", where=f"{table.where(row)}, column {name}", hint=remedy)
+
+
+# --- what an artifact holds ---------------------------------------------------------------------------------------------
+
+
+def _damaged(what: str) -> ArtifactError:
+    return ArtifactError(
+        f"the preprocessing in the artifact cannot be read: {what}.", hint="train again, or take another copy of the artifact"
+    )
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _damaged(otherwise)
+
+
+def _checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
+    _require(said["kind"] in KINDS, f"{said['kind']!r} is no kind of column")
+    if said["kind"] == "image":
+        shape = said["shape"]
+        _require(
+            len(shape) == 3 and all(type(size) is int and 0 < size < 2**16 for size in shape), f"{shape!r} is no shape of images"
+        )
+        _require(shape[0] * shape[1] * shape[2] < 2**28, f"{shape!r} is too large for images")
+    if "width" in said:
+        _require(type(said["width"]) is int and 0 < said["width"] < 2**22, f"{said['width']!r} is no width")
+    return dict(said)
+
+
+def _restore_chain(number: int, said: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Chain:
+    steps = []
+    for step, each in enumerate(said["steps"]):
+        options: dict[str, Any] = {key: value for key, value in each["part"].items() if key != "name"}
+        config: type[Options] = shelf.config("transforms", each["part"]["name"])
+        state = dict(each["state"])
+        for key, shape in each["arrays"].items():
+            array = arrays[f"{number}.{step}.{key}"]
+            agrees = list(array.shape) == shape["shape"] and str(array.dtype) == shape["dtype"]
+            _require(agrees and array.dtype.kind in "iufb", f"the array {key} of column {said['name']} has another shape or type")
+            _require(bool(np.isfinite(array).all()), f"the array {key} of column {said['name']} holds a number that is not finite")
+            state[key] = array
+        steps.append((Part(each["part"]["name"], config.model_validate(options)), state))
+    _require(said["to"] in ENDS.values() and type(said["cardinality"]) is int, f"column {said['name']} leads nowhere")
+    return Chain(str(said["name"]), tuple(steps), said["to"], tuple(str(name) for name in said["names"]), said["cardinality"])
+
+
+def _try_out(chain: Chain, said: Mapping[str, Any]) -> None:
+    """Run a chain on a few rows; ArtifactError unless it gives what it is said to give."""
+    result = chain.run(_a_few(chain.name, said))
+    _require(
+        ENDS.get(result.kind) == chain.to and len(result) == 3, f"column {chain.name} leads to {result.kind}, not to {chain.to}"
+    )
+    if chain.to == "numbers":
+        _require(features.names(result) == chain.names, f"column {chain.name} gives other features than it says")
+    if chain.to == "categories":
+        _require(len(result.categories) == chain.cardinality, f"column {chain.name} gives other codes than it says")
+    if chain.to == "image":
+        channels = said["shape"][2]
+        for each in _pixels([chain]).values():
+            numbers = [*each["mean"], *each["std"]]
+            _require(all(type(number) is float and np.isfinite(number) for number in numbers), "the scale of pixels is no scale")
+            _require(
+                {len(each["mean"]), len(each["std"])} <= {1, channels} and min(each["std"]) > 0, "the scale of pixels is no scale"
+            )
+
+
+def _a_few(name: str, said: Mapping[str, Any]) -> Column:
+    """Three rows that a column could hold, the first of them missing."""
+    kind: Kind = said["kind"]
+    if kind == "image":
+        return Column(name, kind, np.zeros((3, *said["shape"]), dtype=np.uint8))
+    if kind == "text":
+        lost = np.array([True, False, False])
+        return Column(name, kind, np.frombuffer(b"ab", dtype=np.uint8), offsets=np.array([0, 0, 1, 2]), missing=lost)
+    if kind == "number":
+        values = np.array([np.nan, 0, 1])
+        wide = np.repeat(values[:, None], said["width"], axis=1) if "width" in said else values
+        return Column(name, kind, wide, names=tuple(said.get("names", ())))
+    if kind == "datetime":
+        return Column(name, kind, np.array([MISSING_DATETIME, 0, 1], dtype=np.int64))
+    if kind == "boolean":
+        return Column(name, kind, np.array([-1, 0, 1], dtype=np.int8))
+    categories = (*said.get("categories", ())[:1], "\0")  # a known one where any is, and surely an unknown one
+    return Column(name, kind, np.array([-1, 0, len(categories) - 1], dtype=np.int32), categories=categories)
+
+
+__all__ = ["Chain", "Preprocessor", "default_chain"]

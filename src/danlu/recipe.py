@@ -831,7 +831,7 @@ class _Check:
             f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its {what} are {', '.join(known) or 'none'}."
         )
         places = list(dict.fromkeys(self.known_places()))
-        slips = [name for name in known if is_slip(key, name)]
+        slips = nearest(key, [name for name in known if is_slip(key, name)], 1)
         same = [place for place in places if place.rpartition(".")[2] == key]
         near = slips or same or nearest(key, known, 1)
         if not near:
@@ -1222,10 +1222,15 @@ def describe_options(config: type[Options]) -> list[str]:
         mark = on_shelf(config, name)
         kind = f"a part of {mark.shelf}" if mark else _type_name(info.annotation)
         limits = [_limit(each) for each in info.metadata]
-        default = "required" if info.is_required() else f"default {_say(plain(info.get_default(call_default_factory=True)))}"
+        default = "required" if info.is_required() else f"default {_short(info.get_default(call_default_factory=True))}"
         detail = ", ".join(filter(None, [kind, *limits, default]))
         lines.append(f"  {name} ({detail})\n      {info.description or ''}".rstrip())
     return lines
+
+
+def _short(default: Any) -> str:
+    text = default if isinstance(default, str) and default else json.dumps(plain(default), ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _limit(mark: Any) -> str:

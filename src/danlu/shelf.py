@@ -7,9 +7,11 @@ package outside danlu adds a part with an entry point in the group "danlu.SHELF"
 from __future__ import annotations
 
 import ast
+import collections
 import functools
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -148,7 +150,9 @@ def describe(shelf: str, name: str) -> str:
 
 
 def source_for(path: str) -> str | None:
-    """The source that a bare path means: by its suffix, or by what stands in a folder; None where no source claims it."""
+    """The source that a bare path means: by its ending, or by what stands in a folder; None where no source claims it."""
+    if _is_folder(path):
+        return _source_of_folder(Path(path))
     lowered = path.lower()
     best: tuple[int, str] | None = None
     for name in names("sources"):
@@ -156,6 +160,27 @@ def source_for(path: str) -> str | None:
             if lowered.endswith(suffix) and (best is None or len(suffix) > best[0]):
                 best = (len(suffix), name)
     return best[1] if best else None
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _source_of_folder(folder: Path) -> str | None:
+    """The source that claims a folder, else the one most of its first thousand files have the ending of."""
+    try:
+        for name in names("sources"):
+            claims = getattr(take("sources", name), "claims", None)
+            if claims is not None and claims(folder):
+                return name
+        found = [source_for(entry.name) for entry in itertools.islice(sorted(folder.iterdir()), 1000) if entry.is_file()]
+    except OSError:
+        return None
+    counts = collections.Counter(name for name in found if name)
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def build_source(part: Part, columns: Mapping[str, Any]) -> Table:

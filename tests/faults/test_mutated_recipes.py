@@ -72,7 +72,7 @@ task: classification
 data:
   source:
     name: sklearn
-    set: digits
+    dataset: digits
   target: label
   split: random
   augmentations:

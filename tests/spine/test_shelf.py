@@ -107,6 +107,19 @@ def test_a_part_is_found_by_its_name_alone() -> None:
     assert shelf.find("nothing") == []
 
 
+def test_a_bare_path_means_a_source_by_its_ending_or_by_what_stands_in_the_folder(tmp_path: Path) -> None:
+    assert shelf.source_for("some/where/Adult.CSV.gz") == "csv"
+    assert shelf.source_for("nothing") is None
+    assert shelf.source_for("a\0b") is None
+    tables, pictures, empty = (tmp_path / name for name in ("tables.png", "pictures", "empty"))
+    for folder in (tables, pictures / "cat", empty):
+        folder.mkdir(parents=True)
+    (tables / "a.csv").write_text("x,y\n1,2\n")
+    (tables / "README").write_text("two tables")
+    (pictures / "cat" / "1.png").write_bytes(b"")
+    assert [shelf.source_for(str(each)) for each in (tables, pictures, empty)] == ["csv", "images", None]
+
+
 PART = '''"""An optimizer from another package."""
 
 from pydantic import Field

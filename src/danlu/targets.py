@@ -100,8 +100,9 @@ def numbers(column: Column) -> np.ndarray:
 def label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """(labels, rows, codes) of a column whose cells hold labels joined by `separator`.
 
-    Entry i says that row rows[i] holds labels[codes[i]]; spaces around a label and empty labels are left out, a label named
-    twice in a cell counts once. A missing cell holds no label here: the caller decides whether that is allowed.
+    Entry i says that row rows[i] holds labels[codes[i]]; every label is held by some row. Spaces around a label and empty labels
+    are left out, a label named twice in a cell counts once. A missing cell holds no label here: the caller decides whether that
+    is allowed.
     """
     if column.kind == "category":
         pieces = [[piece.strip() for piece in text.split(separator)] for text in column.categories]
@@ -111,7 +112,7 @@ def label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, n
         for number, each in enumerate(pieces):
             table[number, [place[piece] for piece in each if piece]] = True
         rows, codes = np.nonzero(table[column.values])
-        return labels, rows, codes
+        return _held(labels, rows, codes)
     if column.kind != "text" or column.offsets is None:
         raise DataError(f"the target {column.name} is {column.kind}, no text of labels joined by {separator!r}.")
     return _text_label_sets(column, separator)
@@ -136,7 +137,13 @@ def _text_label_sets(column: Column, separator: str) -> tuple[list[str], np.ndar
     if column.missing is not None:
         keep &= ~np.asarray(column.missing, dtype=bool)[rows]
     pairs = np.unique(np.stack([rows[keep].astype(np.int64), codes[keep]]), axis=1)
-    return labels, pairs[0], pairs[1]
+    return _held(labels, pairs[0], pairs[1])
+
+
+def _held(labels: list[str], rows: np.ndarray, codes: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Without the labels that no row holds (those of categories in other rows, or of missing cells)."""
+    held, codes = np.unique(codes, return_inverse=True)
+    return [labels[number] for number in held], rows, codes
 
 
 def share_text(part: float) -> str:

@@ -424,6 +424,21 @@ def test_a_missing_cell_may_mean_no_labels() -> None:
         assert task.encode({"tags": column}).tolist() == [[1, 1], [0, 0], [0, 1]]
 
 
+def test_what_stands_in_the_bytes_of_a_missing_cell_is_no_label() -> None:
+    whole = text("tags", ["a|b", "c", "b"])
+    column = Column("tags", "text", whole.values, offsets=whole.offsets, missing=np.array([False, True, False]))
+    task = made("multi_label", {"tags": column}, empty="no_labels")
+    assert task.classes == ("a", "b")
+    assert task.encode({"tags": column}).tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_a_label_that_only_other_rows_hold_is_not_asked_for() -> None:
+    column = category("tags", ["a|b", "b", "z"])
+    task = made("multi_label", {"tags": column.take(np.array([0, 1]))})
+    assert task.classes == ("a", "b")
+    assert task.encode({"tags": column.take(np.array([1, 0]))}).tolist() == [[0, 1], [1, 1]]
+
+
 def test_labels_are_given_at_the_threshold_and_above() -> None:
     outputs = torch.tensor([[0.0, 2.0, -2.0], [-9.0, -9.0, -9.0]])
     answers = made("multi_label", TARGETS["flags"]).answers(outputs)

@@ -153,8 +153,6 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
     if joined:
         labels, _, codes = _joined_labels(first, config)
         counts = np.bincount(codes, minlength=len(labels)).tolist()
-        kept = [(label, count) for label, count in zip(labels, counts, strict=True) if count]
-        labels, counts = [label for label, _ in kept], [count for _, count in kept]
     else:
         labels = names
         counts = [int(_yes_or_no(column).sum()) for column in targets.values()]

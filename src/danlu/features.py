@@ -51,6 +51,15 @@ def present(column: Column) -> Iterator[np.ndarray]:
             yield feature[~lost] if lost.any() else feature
 
 
+def between(column: Column, start: int, stop: int) -> Column:
+    """Rows start to stop of a column, views of its arrays."""
+    if column.offsets is None:
+        return replace(column, values=column.values[start:stop])
+    offsets = np.asarray(column.offsets[start : stop + 1])
+    missing = None if column.missing is None else column.missing[start:stop]
+    return replace(column, values=column.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0], missing=missing)
+
+
 def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation (divided by N) of float64 (N,); (0, 0) for none.
 

@@ -1,7 +1,7 @@
 """Rows of a table to arrays a model takes: one chain of transforms a column, fitted on training rows, carried in the artifact.
 
-The order of things: which columns are inputs (`_refusal` says why one is not), which chain each has (`_chain_of`), the fit of each chain,
-and the arrays: all number features side by side as "numbers", all codes as "categories", one image as "image".
+The order of things: which columns are inputs (`_unused` and `_refusal` say why one is not), the chain of each (danlu.chains), and the
+arrays: all number features side by side as "numbers", all codes as "categories", one image as "image".
 
 What apply gives for a row depends on that row alone, to the last bit: a row served alone gets the answer it got among others.
 """
@@ -9,40 +9,23 @@ What apply gives for a row depends on that row alone, to the last bit: a row ser
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from danlu import features, shelf
+from danlu import chains as chaining
+from danlu.chains import Chain, damaged, require
 from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
+from danlu.features import between
 from danlu.fingerprints import codes
-from danlu.recipe import ColumnOptions, Data, Options, Part
-from danlu.terms import KINDS, MISSING_DATETIME, Column, Input, Kind, Table
+from danlu.recipe import ColumnOptions, Data, Part
+from danlu.terms import Column, Input, Table
 
-ENDS = {"number": "numbers", "category": "categories", "image": "image"}  # the kind a chain ends in -> the input it belongs to
-MOST_LISTED = 1000  # categories written into the schema
 IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
 LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
 _BLOCK = 1 << 22  # entries of a result worked on at a time
 _FIT_IMAGES = 1 << 28  # bytes of images that statistics are taken from
-
-
-@dataclass(frozen=True)
-class Chain:
-    """The fitted transforms of one column. `names` names its features (numbers); `cardinality` counts its codes (categories)."""
-
-    name: str
-    steps: tuple[tuple[Part, dict[str, Any]], ...]
-    to: str
-    names: tuple[str, ...] = ()
-    cardinality: int = 0
-
-    def run(self, column: Column) -> Column:
-        """The column after every step."""
-        for part, state in self.steps:
-            column = shelf.take("transforms", part.name).apply(part.options, state, column)
-        return column
 
 
 @dataclass
@@ -83,12 +66,13 @@ class Preprocessor:
                 notices.append(f"column {name} is left out: {refusal}.")
                 continue
             _refuse_infinite(table, column, rows)
-            chain = _fit_chain(learnt, data, takes, notices)
+            chain = chaining.fit(learnt, _parts_of(column, data, takes), takes)
+            notices += [f"column {name} ({part.name}): {state['notice']}" for part, state in chain.steps if "notice" in state]
             if not chain.names and chain.to == "numbers":
                 notices.append(f"column {name} is left out: its transforms leave no feature.")
                 continue
             chains.append(chain)
-            schema[name] = _schema_of(learnt)
+            schema[name] = chaining.schema_of(learnt)
         _check_inputs(table, chains, notices)
         inputs = _inputs(chains, schema)
         return cls(inputs, schema, _pixels(chains), notices, tuple(chains))
@@ -123,20 +107,7 @@ class Preprocessor:
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
         arrays: dict[str, np.ndarray] = {}
-        columns = []
-        for number, chain in enumerate(self.chains):
-            steps = []
-            for step, (part, state) in enumerate(chain.steps):
-                shapes = {}
-                for key, value in state.items():
-                    if isinstance(value, np.ndarray):
-                        arrays[f"{number}.{step}.{key}"] = value
-                        shapes[key] = {"shape": list(value.shape), "dtype": str(value.dtype)}
-                json_values = {key: value for key, value in state.items() if key not in shapes}
-                steps.append({"part": part.as_dict(), "state": json_values, "arrays": shapes})
-            columns.append(
-                {"name": chain.name, "to": chain.to, "names": list(chain.names), "cardinality": chain.cardinality, "steps": steps}
-            )
+        columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.chains)]
         return {"columns": columns, "schema": self.schema, "notices": list(self.notices)}, arrays
 
     @classmethod
@@ -146,20 +117,20 @@ class Preprocessor:
         Every chain is tried on a few rows, and must give the features it is said to give.
         """
         try:
-            schema = {str(name): _checked_schema(each) for name, each in state["schema"].items()}
-            chains = tuple(_restore_chain(number, each, arrays) for number, each in enumerate(state["columns"]))
-            _require([chain.name for chain in chains] == list(schema), "its columns and its schema differ")
-            for chain in chains:
-                _try_out(chain, schema[chain.name])
-            _require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
+            schema = {str(name): chaining.checked_schema(each) for name, each in state["schema"].items()}
+            require([each["name"] for each in state["columns"]] == list(schema), "its columns and its schema differ")
+            chains = tuple(
+                chaining.restore(each, schema[each["name"]], f"{number}.", arrays) for number, each in enumerate(state["columns"])
+            )
+            require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
             notices = [str(notice) for notice in state["notices"]]
             return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains)
         except ArtifactError:
             raise
         except DanluError as error:
-            raise _damaged(error.problem.message) from None
+            raise damaged(error.problem.message) from None
         except Exception as error:  # what a damaged file can raise in numpy or in a part has no end
-            raise _damaged(f"{type(error).__name__}: {error}") from None
+            raise damaged(f"{type(error).__name__}: {error}") from None
 
     def _check_columns(self, table: Table) -> None:
         for name, said in self.schema.items():
@@ -201,6 +172,14 @@ def _check_names(table: Table, data: Data) -> None:
 
 def _options_of(name: str, data: Data) -> ColumnOptions:
     return data.columns.get(name) or ColumnOptions()
+
+
+def _parts_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
+    """The transforms of a column: its own, else those of its kind, else the usual ones."""
+    own = _options_of(column.name, data).transforms
+    if own is not None:
+        return own
+    return data.transforms[column.kind] if column.kind in data.transforms else chaining.usual(column.kind, takes)
 
 
 def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
@@ -268,86 +247,6 @@ def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
         raise _not_a_number(table, int(rows[row]), column.name, "infinite")
 
 
-# --- which transforms ---------------------------------------------------------------------------------------------------
-
-
-def _part(name: str, **options: Any) -> Part:
-    return Part(name, shelf.config("transforms", name)(**options))
-
-
-def default_chain(kind: Kind, takes: Sequence[str]) -> list[Part]:
-    """The transforms of a kind of column that a recipe says nothing of."""
-    if kind == "number":
-        return [_part("impute"), _part("scale")]
-    if kind == "category":
-        return [_part("group_rare"), _part("encode" if "categories" in takes else "one_hot")]
-    if kind == "boolean":
-        return [_part("boolean_to_number"), _part("impute", strategy="most_frequent")]
-    if kind == "datetime":
-        return [_part("date_parts"), _part("impute"), _part("scale")]
-    return [_part("hash_words" if kind == "text" else "scale_pixels")]
-
-
-def _chain_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
-    own = _options_of(column.name, data).transforms
-    if own is not None:
-        return own
-    return data.transforms[column.kind] if column.kind in data.transforms else default_chain(column.kind, takes)
-
-
-def _fit_chain(column: Column, data: Data, takes: Sequence[str], notices: list[str]) -> Chain:
-    """The fitted chain of one column, given its training rows."""
-    steps: list[tuple[Part, dict[str, Any]]] = []
-    parts = _chain_of(column, data, takes)
-    current = column
-
-    def step(part: Part) -> None:
-        nonlocal current
-        state = _fit_step(part, current, column, parts)
-        current = shelf.take("transforms", part.name).apply(part.options, state, current)
-        steps.append((part, state))
-        if "notice" in state:
-            notices.append(f"column {column.name} ({part.name}): {state['notice']}")
-
-    for part in parts:
-        step(part)
-    if current.kind == "category" and "categories" not in takes:
-        step(_part("one_hot"))
-    elif current.kind == "category" and (not steps or steps[-1][0].name != "encode"):
-        step(_part("encode"))
-    if current.kind not in ENDS:
-        ends = {"boolean": "boolean_to_number", "datetime": "date_parts", "text": "hash_words"}
-        raise DataError(
-            f"the transforms {_listed(parts)} end in {current.kind}, which no model takes.",
-            where=f"column {column.name}",
-            hint=f"let {ends[current.kind]} follow",
-        )
-    if ENDS[current.kind] == "numbers" and "numbers" not in takes:
-        raise DataError(
-            f"the transforms {_listed(parts)} end in numbers, which the model does not take (it takes {', '.join(takes)}).",
-            where=f"column {column.name}",
-            hint=f"set data.columns.{column.name}.use to false, or choose another model",
-        )
-    names = features.names(current) if current.kind == "number" else ()
-    return Chain(column.name, tuple(steps), ENDS[current.kind], names, len(current.categories) if current.kind == "category" else 0)
-
-
-def _fit_step(part: Part, current: Column, column: Column, parts: Sequence[Part]) -> dict[str, Any]:
-    module = shelf.take("transforms", part.name)
-    if current.kind not in module.TAKES:
-        became = "" if current.kind == column.kind else f" (it was {column.kind} before)"
-        raise DataError(
-            f"{part.name} takes {' or '.join(module.TAKES)}, and the column holds {current.kind} at this point{became}.",
-            where=f"column {column.name}",
-            hint=f"its transforms are {_listed(parts)}; put another in their place, or set the kind of the column",
-        )
-    return module.fit(part.options, current)
-
-
-def _listed(parts: Sequence[Part]) -> str:
-    return f"[{', '.join(part.name for part in parts)}]"
-
-
 # --- what the model sees ------------------------------------------------------------------------------------------------
 
 
@@ -386,27 +285,8 @@ def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:
-    """The scale of each image input; 0 and 1 where no transform learnt one."""
-    result: dict[str, dict[str, list[float]]] = {}
-    for chain in chains:
-        if chain.to == "image":
-            learnt = [state["pixels"] for _, state in chain.steps if "pixels" in state]
-            result["image"] = learnt[-1] if learnt else {"mean": [0.0], "std": [1.0]}
-    return result
-
-
-def _schema_of(column: Column) -> dict[str, Any]:
-    """What a row to predict must hold in a column, from the training rows of it."""
-    said: dict[str, Any] = {"kind": column.kind}
-    if column.kind == "image":
-        said["shape"] = [int(size) for size in column.values.shape[1:]]
-    elif column.kind == "number" and column.values.ndim == 2:
-        said |= {"width": int(column.values.shape[1]), "names": list(features.names(column))}
-    elif column.kind == "category":
-        seen = [column.categories[code] for code in np.unique(column.values[column.values >= 0])]
-        if len(seen) <= MOST_LISTED:
-            said["categories"] = sorted(seen)
-    return said
+    images = [chain for chain in chains if chain.to == "image"]
+    return {"image": images[0].pixels} if images else {}
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------------
@@ -419,17 +299,8 @@ def _some(column: Column, rows: np.ndarray) -> Column:
         if len(rows) > most:
             rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return _slice(column, int(rows[0]), int(rows[-1]) + 1)
+        return between(column, int(rows[0]), int(rows[-1]) + 1)
     return column.take(rows)
-
-
-def _slice(column: Column, start: int, stop: int) -> Column:
-    """Rows start to stop of a column, views of its arrays."""
-    if column.offsets is None:
-        return replace(column, values=column.values[start:stop])
-    offsets = np.asarray(column.offsets[start : stop + 1])
-    missing = None if column.missing is None else column.missing[start:stop]
-    return replace(column, values=column.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0], missing=missing)
 
 
 def _fill(result: np.ndarray, chain: Chain, table: Table, rows: np.ndarray | None) -> None:
@@ -438,7 +309,7 @@ def _fill(result: np.ndarray, chain: Chain, table: Table, rows: np.ndarray | Non
     step = max(256, _BLOCK // max(1, result.shape[1]))
     for start in range(0, len(result), step):
         stop = min(start + step, len(result))
-        part = _slice(column, start, stop) if rows is None else column.take(rows[start:stop])
+        part = between(column, start, stop) if rows is None else column.take(rows[start:stop])
         if column.kind == "number" and np.isinf(part.values).any():
             row = start + int(np.flatnonzero(np.isinf(part.values).reshape(stop - start, -1).any(axis=1))[0])
             raise _not_a_number(table, row if rows is None else int(rows[row]), column.name, "infinite")
@@ -467,88 +338,4 @@ def _not_a_number(table: Table, row: int, name: str, what: str) -> DataError:
     return DataError(f"the value is {what}; a model takes finite numbers.", where=f"{table.where(row)}, column {name}", hint=remedy)
 
 
-# --- what an artifact holds ---------------------------------------------------------------------------------------------
-
-
-def _damaged(what: str) -> ArtifactError:
-    return ArtifactError(
-        f"the preprocessing in the artifact cannot be read: {what}.", hint="train again, or take another copy of the artifact"
-    )
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise _damaged(otherwise)
-
-
-def _checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
-    _require(said["kind"] in KINDS, f"{said['kind']!r} is no kind of column")
-    if said["kind"] == "image":
-        shape = said["shape"]
-        _require(
-            len(shape) == 3 and all(type(size) is int and 0 < size < 2**16 for size in shape), f"{shape!r} is no shape of images"
-        )
-        _require(shape[0] * shape[1] * shape[2] < 2**28, f"{shape!r} is too large for images")
-    if "width" in said:
-        _require(type(said["width"]) is int and 0 < said["width"] < 2**22, f"{said['width']!r} is no width")
-    return dict(said)
-
-
-def _restore_chain(number: int, said: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Chain:
-    steps = []
-    for step, each in enumerate(said["steps"]):
-        options: dict[str, Any] = {key: value for key, value in each["part"].items() if key != "name"}
-        config: type[Options] = shelf.config("transforms", each["part"]["name"])
-        state = dict(each["state"])
-        for key, shape in each["arrays"].items():
-            array = arrays[f"{number}.{step}.{key}"]
-            agrees = list(array.shape) == shape["shape"] and str(array.dtype) == shape["dtype"]
-            _require(agrees and array.dtype.kind in "iufb", f"the array {key} of column {said['name']} has another shape or type")
-            _require(bool(np.isfinite(array).all()), f"the array {key} of column {said['name']} holds a number that is not finite")
-            state[key] = array
-        steps.append((Part(each["part"]["name"], config.model_validate(options)), state))
-    _require(said["to"] in ENDS.values() and type(said["cardinality"]) is int, f"column {said['name']} leads nowhere")
-    return Chain(str(said["name"]), tuple(steps), said["to"], tuple(str(name) for name in said["names"]), said["cardinality"])
-
-
-def _try_out(chain: Chain, said: Mapping[str, Any]) -> None:
-    """Run a chain on a few rows; ArtifactError unless it gives what it is said to give."""
-    result = chain.run(_a_few(chain.name, said))
-    _require(
-        ENDS.get(result.kind) == chain.to and len(result) == 3, f"column {chain.name} leads to {result.kind}, not to {chain.to}"
-    )
-    if chain.to == "numbers":
-        _require(features.names(result) == chain.names, f"column {chain.name} gives other features than it says")
-    if chain.to == "categories":
-        _require(len(result.categories) == chain.cardinality, f"column {chain.name} gives other codes than it says")
-    if chain.to == "image":
-        channels = said["shape"][2]
-        for each in _pixels([chain]).values():
-            numbers = [*each["mean"], *each["std"]]
-            _require(all(type(number) is float and np.isfinite(number) for number in numbers), "the scale of pixels is no scale")
-            _require(
-                {len(each["mean"]), len(each["std"])} <= {1, channels} and min(each["std"]) > 0, "the scale of pixels is no scale"
-            )
-
-
-def _a_few(name: str, said: Mapping[str, Any]) -> Column:
-    """Three rows that a column could hold, the first of them missing."""
-    kind: Kind = said["kind"]
-    if kind == "image":
-        return Column(name, kind, np.zeros((3, *said["shape"]), dtype=np.uint8))
-    if kind == "text":
-        lost = np.array([True, False, False])
-        return Column(name, kind, np.frombuffer(b"ab", dtype=np.uint8), offsets=np.array([0, 0, 1, 2]), missing=lost)
-    if kind == "number":
-        values = np.array([np.nan, 0, 1])
-        wide = np.repeat(values[:, None], said["width"], axis=1) if "width" in said else values
-        return Column(name, kind, wide, names=tuple(said.get("names", ())))
-    if kind == "datetime":
-        return Column(name, kind, np.array([MISSING_DATETIME, 0, 1], dtype=np.int64))
-    if kind == "boolean":
-        return Column(name, kind, np.array([-1, 0, 1], dtype=np.int8))
-    categories = (*said.get("categories", ())[:1], "\0")  # a known one where any is, and surely an unknown one
-    return Column(name, kind, np.array([-1, 0, len(categories) - 1], dtype=np.int32), categories=categories)
-
-
-__all__ = ["Chain", "Preprocessor", "default_chain"]
+__all__ = ["Preprocessor"]

@@ -211,9 +211,10 @@ def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
     wrong = len(answers) - int(sizes[order][last].sum())
     if wrong > allowed:
         return False
-    distinct = int(last.sum())
-    if distinct * FEW <= len(answers):
+    if int(last.sum()) * FEW <= len(answers):
         return True
+    if values.dtype.kind == "i":  # codes stand in no order
+        return False
     chosen = classes[order][last]
     changes = int((chosen[1:] != chosen[:-1]).sum())
     return wrong + max(0, changes - (len(counts) - 1)) / 2 <= allowed

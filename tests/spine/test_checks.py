@@ -166,6 +166,11 @@ def test_a_column_that_counts_the_rows_is_named() -> None:
 # --- the target ---------------------------------------------------------------------------------------------------------
 
 
+def test_names_in_a_file_sorted_by_class_raise_no_alarm() -> None:
+    every = category("x", np.arange(ROWS), tuple(f"name {row}" for row in range(ROWS)))
+    assert check_table(table_of(every, category("label", np.sort(label()), ("a", "b", "c"))), data_of()) == []
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [

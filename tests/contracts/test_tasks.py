@@ -474,6 +474,11 @@ def test_targets_get_a_task_by_their_kind_and_outputs_side_by_side() -> None:
     assert set(answer["probabilities"]) == {"kind"}
 
 
+def test_a_number_of_0_and_1_alone_is_classified() -> None:
+    task = made("multi_task", {**TARGETS["a price"], "red": TARGETS["flags"]["red"]})
+    assert [part.name for part in task.parts.values()] == ["regression", "classification"]
+
+
 def test_a_target_takes_its_task_weight_and_columns_from_the_recipe() -> None:
     targets = {**TARGETS["flags"], **TARGETS["a price"], **TARGETS["digits"]}
     config = shelf.config("tasks", "multi_task").model_validate(

@@ -1,7 +1,7 @@
 """Several targets of different kinds from one model, each with its own task, loss and weight.
 
 The model's outputs (N, size) are the tasks' outputs side by side. A target column not named under `targets` gets its task by its
-kind: numbers regression, categories and booleans classification.
+kind: numbers regression (0 and 1 alone: classification), categories and booleans classification.
 
     data: {target: [price, kind, red, round]}
     task:
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from danlu import shelf
@@ -174,6 +175,8 @@ def _refuse_strange_columns(settings: Mapping[str, Target], targets: Mapping[str
 
 def _by_kind(column: Column) -> Part:
     name = BY_KIND.get(column.kind)
+    if name == "regression" and column.values.ndim == 1 and bool(np.isin(column.values, (0, 1)).all()):
+        name = "classification"
     if name is None:
         raise DataError(
             f"the target {column.name} is {column.kind}, which no task is chosen for by itself.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -157,5 +158,5 @@ def gunzip(content: bytes, path: Path) -> bytes:
 
 def labels(paths: Sequence[Path]) -> list[str]:
     """What messages call each file: its name, or its whole path where two share a name."""
-    names = [path.name for path in paths]
-    return [path.name if names.count(path.name) == 1 else str(path) for path in paths] if len(set(names)) < len(names) else names
+    counts = Counter(path.name for path in paths)
+    return [path.name if counts[path.name] == 1 else str(path) for path in paths]

@@ -10,8 +10,8 @@ Records are found by RFC 4180 (https://www.rfc-editor.org/rfc/rfc4180); spaces a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from pydantic import Field, field_validator
 from danlu import charsets, dialect, records
 from danlu import files as disk
 from danlu.arrow import compute
+from danlu.assembly import Piece, assemble, by_split
 from danlu.columns import MISSING_MARKS, infer
 from danlu.errors import DataError
 from danlu.numerals import decimal_mark
@@ -96,54 +97,23 @@ def files(config: Config) -> list[Path]:
 
 
 def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
-    """(split code, files) in the order the rows get."""
-    given = ((0, config.path), (1, config.validation), (2, config.test))
-    return [(code, disk.expand(paths, _TABLES)) for code, paths in given if paths]
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """What one file holds: a string array a column, the number of each row in the file, and what there is to tell."""
-
-    columns: dict[str, pa.ChunkedArray]
-    row_numbers: np.ndarray
-    notices: list[str]
+    return by_split(config.path, config.validation, config.test, _TABLES)
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of all files, one below the other; see danlu.sources."""
-    splits = _by_split(config)
-    paths = [path for _, inside in splits for path in inside]
-    names = disk.labels(paths)
-    pieces = [_read(path, name, config) for path, name in zip(paths, names)]
-    _check_same_columns(pieces, names)
-    lengths = [len(piece.row_numbers) for piece in pieces]
-    file_numbers = np.repeat(np.arange(len(pieces), dtype=np.int32), lengths)
-    row_numbers = np.concatenate([piece.row_numbers for piece in pieces])
-    codes = [code for code, inside in splits for _ in inside]
-    table = Table(
-        columns={},
-        origin=names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
-        row_numbers=row_numbers,
-        files=tuple(names) if len(names) > 1 else (),
-        file_numbers=file_numbers if len(names) > 1 else None,
-        split=np.repeat(np.array(codes, dtype=np.int8), lengths) if len(splits) > 1 else None,
-    )
-    notices = [notice for piece in pieces for notice in piece.notices]
-    made = _columns(config, columns, pieces, table, notices)
-    notices += _endings(made, file_numbers, names, codes)
-    return Table(**{**table.__dict__, "columns": made, "notices": tuple(notices)})
+
+    def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
+        return _columns(config, columns, joined, where, notices)
+
+    table = assemble(_by_split(config), lambda path, name: _read(path, name, config), make)
+    return replace(table, notices=(*table.notices, *_endings(table)))
 
 
 def _columns(
-    config: Config, options: Mapping[str, ColumnOptions], pieces: list[_Piece], table: Table, notices: list[str]
+    config: Config, options: Mapping[str, ColumnOptions], given: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
 ) -> dict[str, Column]:
-    import pyarrow as pa
-
-    joined = {
-        name: pa.chunked_array([chunk for piece in pieces for chunk in piece.columns[name].chunks], pa.string())
-        for name in pieces[0].columns
-    }
+    joined = dict(given)
     for name, ending in config.trim.items():
         if name in joined:
             pattern = re.escape(ending) + r"\s*$"
@@ -152,9 +122,7 @@ def _columns(
 
     def column(name: str, decimal: str | None) -> Column:
         told[name].clear()
-        return infer(
-            name, joined[name], options.get(name), table.where, missing=config.missing, decimal=decimal, notices=told[name]
-        )
+        return infer(name, joined[name], options.get(name), where, missing=config.missing, decimal=decimal, notices=told[name])
 
     made = {name: column(name, None if config.decimal == "auto" else config.decimal) for name in joined}
     open_ones = [name for name, each in made.items() if "assumed: " in each.reason]
@@ -180,32 +148,16 @@ def _together(told: list[str]) -> list[str]:
     return [*(sentence for sentence in told if sentence not in shared), more]
 
 
-def _check_same_columns(pieces: list[_Piece], names: list[str]) -> None:
-    first = list(pieces[0].columns)
-    for piece, name in zip(pieces[1:], names[1:]):
-        lost = [column for column in first if column not in piece.columns]
-        more = [column for column in piece.columns if column not in first]
-        if lost or more:
-            said = f"has no column {lost[0]}" if lost else f"has a column {more[0]}"
-            raise DataError(
-                f"the file {said}, and {names[0]} has {'one' if lost else 'none'}.", where=name,
-                hint="give all files the same columns, or name them as data.source.header",
-            )  # fmt: skip
-
-
-def _endings(made: Mapping[str, Column], file_numbers: np.ndarray, names: list[str], codes: list[int]) -> list[str]:
+def _endings(table: Table) -> list[str]:
     """Where the names of a column end in a point in one file and without it in another (as adult.test's do): what to set."""
     notices = []
-    for name, column in made.items():
-        if column.kind != "category" or len(set(codes)) < 2:
-            continue
+    for name, column in table.columns.items() if table.split is not None else ():
         plain = set(column.categories)
         pointed = [each for each in column.categories if each.endswith(".") and each[:-1] in plain]
         if pointed and len(pointed) * 2 == len(plain):
-            code = column.categories.index(pointed[0])
-            file = names[file_numbers[int(np.flatnonzero(column.values == code)[0])]]
+            row = int(np.flatnonzero(column.values == column.categories.index(pointed[0]))[0])
             notices.append(
-                f"column {name}: {file} writes {pointed[0]!r} where other files write {pointed[0][:-1]!r}; "
+                f"column {name}: {table.where(row)} holds {pointed[0]!r} where other files hold {pointed[0][:-1]!r}; "
                 f"set data.source.trim to {{{name}: '.'}} to make them one."
             )
     return notices
@@ -214,7 +166,7 @@ def _endings(made: Mapping[str, Column], file_numbers: np.ndarray, names: list[s
 # --- one file -------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, name: str, config: Config) -> _Piece:
+def _read(path: Path, name: str, config: Config) -> Piece:
     import pyarrow as pa
 
     content = disk.read(path)
@@ -244,7 +196,7 @@ def _read(path: Path, name: str, config: Config) -> _Piece:
         notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
     named = dict(zip(layout.names, arrays))
     _drop_unnamed(named, notices, name)
-    return _Piece(named, layout.rows + 1, notices)
+    return Piece(named, layout.rows + 1, notices)
 
 
 def _drop_unnamed(named: dict[str, pa.ChunkedArray], notices: list[str], name: str) -> None:

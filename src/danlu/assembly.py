@@ -1,0 +1,94 @@
+"""One table from several files: theirs rows one below the other, each row knowing its file, its row there and its split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from danlu.errors import DataError
+from danlu.files import expand, labels
+from danlu.terms import Column, Table
+
+Paths = str | list[str]
+Make = Callable[[Mapping[str, Any], Callable[[int], str], list[str]], dict[str, Column]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one file holds: values a column (pyarrow array or list), the 1-based number of each row in the file, what there is to tell."""
+
+    columns: Mapping[str, Any]
+    row_numbers: np.ndarray
+    notices: list[str] = field(default_factory=list)
+
+
+def by_split(path: Paths, validation: Paths | None, test: Paths | None, suffixes: Iterable[str]) -> list[tuple[int, list[Path]]]:
+    """(split code, files) in the order the rows get; `suffixes` choose the files of a folder."""
+    endings = tuple(suffixes)
+    return [(code, expand(paths, endings)) for code, paths in ((0, path), (1, validation), (2, test)) if paths]
+
+
+def assemble(
+    splits: Sequence[tuple[int, list[Path]]], read: Callable[[Path, str], Piece], make: Make, loose: bool = False
+) -> Table:
+    """The table of all files.
+
+    `read` gives the Piece of a file (its path and what messages call it). `make` gives the typed columns of (joined values by name, the
+    function that names a row, notices to add to). `loose`: a column that a file lacks is missing there, else it is an error.
+    """
+    paths = [path for _, inside in splits for path in inside]
+    names = labels(paths)
+    pieces = [read(path, name) for path, name in zip(paths, names)]
+    columns = _columns_of(pieces, names, loose)
+    lengths = [len(piece.row_numbers) for piece in pieces]
+    codes = [code for code, inside in splits for _ in inside]
+    several = len(names) > 1
+    bare = Table(
+        columns={},
+        origin=f"{names[0]} and {len(names) - 1} more" if several else names[0],
+        row_numbers=np.concatenate([piece.row_numbers for piece in pieces]),
+        files=tuple(names) if several else (),
+        file_numbers=np.repeat(np.arange(len(pieces), dtype=np.int32), lengths) if several else None,
+        split=np.repeat(np.array(codes, dtype=np.int8), lengths) if len(splits) > 1 else None,
+    )
+    joined = {name: _joined(name, [_values(piece, name) for piece in pieces], names) for name in columns}
+    notices = [notice for piece in pieces for notice in piece.notices]
+    made = make(joined, bare.where, notices)
+    return Table(**{**bare.__dict__, "columns": made, "notices": tuple(notices)})
+
+
+def _columns_of(pieces: Sequence[Piece], names: Sequence[str], loose: bool) -> list[str]:
+    if loose:
+        return list(dict.fromkeys(name for piece in pieces for name in piece.columns))
+    first = list(pieces[0].columns)
+    for piece, file in zip(pieces[1:], names[1:]):
+        lost = [name for name in first if name not in piece.columns]
+        more = [name for name in piece.columns if name not in first]
+        if lost or more:
+            said = f"has no column {lost[0]}, which {names[0]} has" if lost else f"has a column {more[0]}, which {names[0]} has not"
+            raise DataError(f"the file {said}.", where=file, hint="give all files the same columns")
+    return first
+
+
+def _values(piece: Piece, name: str) -> Any:
+    return piece.columns[name] if name in piece.columns else [None] * len(piece.row_numbers)
+
+
+def _joined(name: str, values: list[Any], names: Sequence[str]) -> Any:
+    """The values of all files as one list, or as one pyarrow array of a type that holds them all."""
+    if len(values) == 1:
+        return values[0]
+    if all(isinstance(each, list) for each in values):
+        return [value for each in values for value in each]
+    import pyarrow as pa
+
+    tables = [pa.table({"": each}) for each in values]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive").column(0)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        types = " and ".join(dict.fromkeys(str(table.schema.types[0]) for table in tables))
+        raise DataError(f"column {name} holds {types} in different files.", where=names[0], hint="give it one type") from None

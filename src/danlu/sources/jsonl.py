@@ -1,0 +1,156 @@
+"""Tables in JSON Lines: one object a line, plain or gzip; a .json file that holds one array of objects is read as well.
+
+A key is a column; an object that lacks it has no value there. Types are the file's own: a string stays a name or text. Lists of
+equally many numbers become one column of several numbers; other nested values are refused unless the recipe sets the column's `use` to
+false. Source of the format: https://jsonlines.org
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu import charsets
+from danlu import files as disk
+from danlu.assembly import Piece, assemble, by_split
+from danlu.columns import infer
+from danlu.errors import DataError
+from danlu.recipe import ColumnOptions, Options
+from danlu.terms import Column, Table
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+_MOST_DIGITS = 400  # no number that float64 can hold has more
+
+
+class Config(Options):
+    """Which files."""
+
+    path: str | list[str] = Field(description="A file, a folder of files, a pattern (data/*.jsonl), or a list of them.")
+    validation: str | list[str] | None = Field(default=None, description="Files whose rows are the validation split.")
+    test: str | list[str] | None = Field(default=None, description="Files whose rows are the test split.")
+    encoding: charsets.Encoding = Field(default="auto", description="The character encoding; JSON is UTF-8 by its standard.")
+
+
+def files(config: Config) -> list[Path]:
+    """The files of the table, then those of validation and test."""
+    return [path for _, paths in _by_split(config) for path in paths]
+
+
+def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
+    return by_split(config.path, config.validation, config.test, SUFFIXES)
+
+
+def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
+    """The table of all files, one below the other; see danlu.sources."""
+
+    def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
+        used = {name: values for name, values in joined.items() if _is_used(name, values, columns)}
+        return {
+            name: infer(name, _flat(name, values, where), columns.get(name), where, typed=True, notices=notices)
+            for name, values in used.items()
+        }
+
+    return assemble(_by_split(config), lambda path, name: _read(path, name, config), make, loose=True)
+
+
+def _is_used(name: str, values: list[Any], columns: Mapping[str, ColumnOptions]) -> bool:
+    """Whether a column is wanted, or is at least of single values."""
+    return name not in columns or columns[name].use or not any(isinstance(value, dict | list) for value in values)
+
+
+def _flat(name: str, values: list[Any], where: Callable[[int], str]) -> list[Any]:
+    for row, value in enumerate(values):
+        if isinstance(value, dict):
+            raise DataError(
+                "an object within the object is no single value.", where=f"{where(row)}, column {name}",
+                hint=f"set data.columns.{name}.use to false, or give its parts keys of their own",
+            )  # fmt: skip
+    return values
+
+
+def _read(path: Path, name: str, config: Config) -> Piece:
+    text = charsets.decode(disk.read(path), name, config.encoding)
+    if not text.content.strip():
+        raise DataError("the file is empty.", where=name, hint="check the file")
+    rows, numbers = _array(text.content, name) if text.content.lstrip()[:1] == b"[" else _lines(text.content, name)
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    if not names:
+        raise DataError("the objects have no key.", where=name, hint="check that it is the right file")
+    notices = [f"{name}: read as {text.encoding}, since {text.reason}."] if text.reason else []
+    return Piece({key: [row.get(key) for row in rows] for key in names}, np.array(numbers, dtype=np.int64), notices)
+
+
+def _lines(content: bytes, name: str) -> tuple[list[dict[str, Any]], list[int]]:
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        row = _parsed(line, f"{name} row {number:,}")
+        rows.append(_object(row, f"{name} row {number:,}"))
+        numbers.append(number)
+    return rows, numbers
+
+
+def _array(content: bytes, name: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The objects of one JSON array; of JSON Lines whose lines are arrays, the refusal."""
+    first = content.lstrip().split(b"\n", 1)[0].strip()
+    if first.endswith(b"]") and first != content.strip():
+        line = content[: content.index(b"[")].count(b"\n") + 1
+        raise DataError(
+            "the line holds an array, where an object with column names is needed.", where=f"{name} row {line:,}", hint=_HINT
+        )
+    rows = _parsed(content, name)
+    if not isinstance(rows, list) or not rows:
+        raise DataError("the array holds no object.", where=name, hint=_HINT)
+    return [_object(row, f"{name} row {number:,}") for number, row in enumerate(rows, start=1)], list(range(1, len(rows) + 1))
+
+
+_HINT = 'a row is {"column": value, ...}'
+
+
+def _object(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        words = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}
+        raise DataError(
+            f"{words.get(type(row), 'a number')} stands where an object with column names is needed.", where=where, hint=_HINT
+        )
+    return row
+
+
+def _parsed(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_int=_whole, parse_constant=_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno:,}, character {error.colno:,}" if error.lineno > 1 else f"character {error.colno:,}"
+        raise DataError(
+            f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at {place}.", where=where, hint="mend the row"
+        ) from None
+    except RecursionError:
+        raise DataError("the values are nested too deep.", where=where, hint="mend the row") from None
+    except ValueError as error:
+        raise DataError(f"{error}.", where=where, hint="mend the row") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits is larger than any that can be computed with")
+    return int(digits)
+
+
+def _constant(word: str) -> float | None:
+    """NaN, which Python writes for a missing number; Infinity is an error that names its column later."""
+    return None if word == "NaN" else float(word)

@@ -106,7 +106,7 @@ def _alive(table: Table, data: Data) -> tuple[np.ndarray, list[str]]:
         notices.append(f"{int((lost & keep).sum()):,} rows with a missing input value are left out.")
         keep &= ~lost
     if data.duplicates == "drop":
-        repeated = checks.repeated_rows(table)
+        repeated = checks.repeated_rows(table, data)
         notices.append(f"{int((repeated & keep).sum()):,} rows that repeat an earlier row exactly are left out.")
         keep &= ~repeated
     rows = np.flatnonzero(keep)
@@ -150,7 +150,11 @@ def _fold(table: Table, splits: dict[str, np.ndarray], data: Data, fold: tuple[i
     index, count = fold
     rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
     target = table.columns[data.targets[0]].take(rows) if data.targets else None
-    train, validation = folding.folds(rows, target, count, draw_seed(seed, SPLIT, 1))[index]
+    split = data.split
+    groups = None
+    if split is not None and split.name == "grouped":  # a group stays whole across folds as well
+        groups = table.columns[split.options.column].take(rows)  # type: ignore[attr-defined]
+    train, validation = folding.folds(rows, target, count, draw_seed(seed, SPLIT, 1), groups=groups)[index]
     return {"train": train, "validation": validation, "test": splits["test"]}
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from danlu.errors import DanluError
+from danlu.interruption import Interruption
 
 app = typer.Typer(
     name="danlu",
@@ -22,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML or JSON).", show_default=False)]
 Overrides = Annotated[
@@ -331,7 +334,18 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """The entry point: runs a verb and turns every DanluError into one message and its exit code."""
+    """The entry point: runs a verb and turns every DanluError, and every signal that asks to stop, into one message and its exit code."""
+    with Interruption() as interruption:
+        try:
+            _run()
+        except SystemExit as ended:
+            if interruption.asked and ended.code == INTERRUPTED:  # by which signal, typer does not know
+                _say(f"{interruption.name}: stopped.")
+                sys.exit(interruption.asked)
+            raise
+
+
+def _run() -> None:
     try:
         app(standalone_mode=True)
     except DanluError as error:
@@ -341,8 +355,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
-        _say("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except MemoryError:
         _say(
             "out of memory: this does not fit into this machine.\nhint: lower train.batch_size or train.micro_batch, or use less data"

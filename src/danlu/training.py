@@ -138,7 +138,6 @@ class Training:
         self.placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
         module = shelf.build_model(recipe.model, data.preprocessor.inputs, data.task.output)
         if not self.resolved:
-            if not self.resolved:  # a resumed run stays where it began, whatever this machine would choose now
             self.placement = choose(self.placement, recipe.train, lambda: self._work_of_step(module))
             self.placement.use()
         module = module.to(self.placement.device)

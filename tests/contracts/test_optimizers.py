@@ -283,7 +283,7 @@ def test_muon_makes_every_direction_of_a_matrix_alike() -> None:
 
 def test_muon_leaves_embeddings_to_adamw_where_a_group_says_so() -> None:
     table, matrix = (torch.randn(9, 5, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
-    optimizer = shelf.build_optimizer(part("muon"), [{"params": [matrix]}, {"params": [table], "muon": False}])
+    optimizer = shelf.build_optimizer(part("muon", learning_rate=0.001), [{"params": [matrix]}, {"params": [table], "muon": False}])
     peer = table.detach().clone().requires_grad_()
     adamw = torch.optim.AdamW([peer], lr=0.001, weight_decay=0.01, fused=True)
     for step in range(5):

@@ -72,7 +72,7 @@ task: classification
 data:
   source:
     name: sklearn
-    dataset: digits
+    set: digits
   target: label
   split: random
   augmentations:

@@ -38,7 +38,7 @@ SMALLEST_NORM = 1e-7
 class Config(Options):
     """Options of Muon."""
 
-    learning_rate: float = Field(0.001, ge=0, description="Length of the update, on AdamW's scale.")
+    learning_rate: float = Field(0.002, ge=0, description="Length of the update, on AdamW's scale.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Share of the mean of gradients that is kept each step (matrices).")
     nesterov: bool = Field(True, description="Mix the newest gradient once more into the mean before it is made orthogonal.")
     iterations: int = Field(5, ge=1, le=20, description="Newton-Schulz iterations that make a matrix orthogonal.")

@@ -37,7 +37,7 @@ LIKELY_TARGETS = (
 MOST_CLASSES = 20  # distinct whole numbers that are still taken for classes
 ROWS_A_CLASS = 5  # rows there must be for each of them
 MOST_LISTED = 200  # columns written one a line
-USUAL = ("epochs", "batch_size", "clip_norm", "evaluate_every", "save_every", "precision", "device", "seed")
+USUAL = ("epochs", "least_steps", "batch_size", "clip_norm", "evaluate_every", "save_every", "precision", "device", "seed")
 
 
 def draft(data_path: str | Path, target: str | Sequence[str] | None = None, task: str | None = None) -> str:
@@ -216,9 +216,8 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     yield "# regularization:"
     yield from _proposals("#   ", recipe.regularization)
     yield ""
-    yield "train:"
-    yield from _line("  ", "epochs", recipe.train.epochs, _meaning(type(recipe.train), "epochs"))
-    yield from _proposals("  ", recipe.train, USUAL[1:])
+    yield "# train:"
+    yield from _proposals("#   ", recipe.train, USUAL)
 
 
 def _columns(table: Table, recipe: Recipe) -> Iterator[str]:

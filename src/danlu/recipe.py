@@ -145,6 +145,9 @@ class Train(Options):
 
     epochs: float | None = Field(default=None, gt=0, le=1_000_000, description="Passes over the training rows; this or steps.")
     steps: int | None = Field(default=None, gt=0, description="Optimizer updates; this or epochs.")
+    least_steps: int = Field(
+        default=0, ge=0, description="Updates made at least, however few an epoch has; a default where neither epochs nor steps are given."
+    )
     batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=64, description="Examples of one update; all: every training row."
     )
@@ -244,6 +247,7 @@ DEFAULTS: dict[str, Any] = {
     "schedule": "constant",
     "metrics": [],
     "train.epochs": 20,
+    "train.least_steps": 1000,
     "data.split": "random",
     "watchers": ["console", "jsonl", "tensorboard", "sanity", "divergence"],
 }
@@ -1104,6 +1108,8 @@ def _with_defaults(given: Any, section: str, filled: Mapping[str, Any]) -> Any:
             continue
         other = _EITHER.get(dotted, "").partition(".")[2]
         unsaid = given.get(option) is None if option == "split" or other else option not in given
+        if option == "least_steps" and (given.get("epochs") is not None or given.get("steps") is not None):
+            continue  # whoever says how long means it
         if unsaid and given.get(other) is None:
             result[option] = value
     return result

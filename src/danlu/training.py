@@ -53,7 +53,7 @@ class Plan:
 
 def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
     """The Plan of a recipe's train section."""
-    total = train.steps if train.steps is not None else max(1, round((train.epochs or 1) * steps_per_epoch))
+    total = train.steps if train.steps is not None else max(1, round((train.epochs or 1) * steps_per_epoch), train.least_steps)
     report = train.report_every or max(1, total // 100)
     # once an epoch, but at most about 100 times a run: a full-batch run has as many epochs as steps
     evaluate = train.evaluate_every or steps_per_epoch * max(1, math.ceil(total / steps_per_epoch / 100))

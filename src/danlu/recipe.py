@@ -146,7 +146,9 @@ class Train(Options):
     epochs: float | None = Field(default=None, gt=0, le=1_000_000, description="Passes over the training rows; this or steps.")
     steps: int | None = Field(default=None, gt=0, description="Optimizer updates; this or epochs.")
     least_steps: int = Field(
-        default=0, ge=0, description="Updates made at least, however few an epoch has; a default where neither epochs nor steps are given."
+        default=0,
+        ge=0,
+        description="Updates made at least, however few an epoch has; a default where neither epochs nor steps are given.",
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=64, description="Examples of one update; all: every training row."
@@ -731,7 +733,10 @@ class _Check:
         names = self.catalogue.names("sources")
         if isinstance(given, str):
             guess = "" if re.search(r"[/\\.]", given) else did_you_mean(given, names)
-            self.add((*path, "path"), f"no source is known for {given!r}.", guess or f"say which with name: {', '.join(names)}")
+            lost = "" if _exists(given) else " (there is no such file or folder)"
+            self.add(
+                (*path, "path"), f"no source is known for {given!r}{lost}.", guess or f"say which with name: {', '.join(names)}"
+            )
             return None
         slip = [key for key in value if nearest(key, ["name", "path"], 1)]
         hint = did_you_mean(slip[0], ["name", "path"]) if slip else f"say which with name: {', '.join(names)}"
@@ -889,6 +894,13 @@ class _Check:
             rule = " or ".join([rules[0], *(each.removeprefix("must be ").removeprefix("one of ") for each in rules[1:])])
             said = f"{dotted} {rule}, and is {_say(value)}." if rule.startswith(("must ", "is ", "has ")) else f"{dotted}: {rule}."
             self.add(place, said, _value_hint(value, errors) or _field_hint(config, steps))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _mapping(value: Any) -> dict[str, Any]:

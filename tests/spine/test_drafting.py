@@ -102,7 +102,10 @@ def proposals(text: str) -> list[int]:
 def test_every_proposal_is_taken_when_its_mark_is_removed(tmp_path: Path, target: str) -> None:
     text = draft(table(tmp_path, usual()), target)
     lines = text.splitlines()
-    heads = {"columns": "  # columns:", **{key: f"# {key}:" for key in ("loss", "optimizer", "schedule", "regularization", "train")}}
+    heads = {
+        "columns": "  # columns:",
+        **{key: f"# {key}:" for key in ("loss", "optimizer", "schedule", "regularization", "train")},
+    }
     found = proposals(text)
     assert len(found) > 40
     for number in found:

@@ -157,4 +157,7 @@ def test_what_the_reader_refuses_does_not_fit(tree: dict[str, Any]) -> None:
 def test_the_ready_recipes_fit_as_written_and_in_full(path: Path) -> None:
     tree, _ = read_yaml(path.read_text("utf-8"), path.name)
     assert list(errors(tree, SCHEMA)) == []
+    source = tree["data"]["source"]
+    if isinstance(source, str) and not Path(source).suffix and not Path(source).exists():
+        pytest.skip(f"the folder {source} is not here, so that its source is not known")
     assert list(errors(read(path, shelf).as_dict(), SCHEMA)) == []

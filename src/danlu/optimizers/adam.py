@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from danlu.layers.fused import fusable, keep_layouts
+from danlu.layers.lean import lean
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     import torch
 
     return keep_layouts(
-        torch.optim.Adam(
+        lean(torch.optim.Adam)(
             groups,
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),

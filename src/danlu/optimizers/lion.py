@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from danlu.layers.lean import lean
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _lion() -> type[Optimizer]:
                 state["mean"] = torch.zeros_like(parameter)
             return state["mean"]
 
-    return Lion
+    return lean(Lion)
 
 
 def initial(parameter: Tensor) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from danlu.layers.fused import fusable, keep_layouts
+from danlu.layers.lean import lean
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _muon() -> type[Optimizer]:
                     state[name] = torch.zeros_like(parameter)
             return state
 
-    return Muon
+    return lean(Muon)
 
 
 def is_matrix(parameter: Tensor) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from danlu.layers.fused import fusable, keep_layouts
+from danlu.layers.lean import lean
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     import torch
 
     return keep_layouts(
-        torch.optim.SGD(
+        lean(torch.optim.SGD)(
             groups,
             lr=config.learning_rate,
             momentum=config.momentum,

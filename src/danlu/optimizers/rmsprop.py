@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from danlu.layers.lean import lean
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     """torch.optim.RMSprop over the groups; torch has no fused form, so several tensors are updated at a time where it can."""
     import torch
 
-    return torch.optim.RMSprop(
+    return lean(torch.optim.RMSprop)(
         groups,
         lr=config.learning_rate,
         alpha=config.alpha,

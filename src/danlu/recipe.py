@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from danlu.errors import DanluError, PartError, Problem, RecipeError, did_you_mean, edit_distance, nearest
+from danlu.errors import PartError, Problem, RecipeError, did_you_mean, edit_distance, nearest
 from danlu.terms import KINDS, Kind
 
 LARGEST_RECIPE = 100_000  # bytes; a recipe is a page, not data, and reading takes about 10 microseconds a byte
@@ -1381,11 +1381,9 @@ def with_changes(recipe: Recipe, catalogue: Catalogue, changes: Sequence[str] | 
     return check(tree, where, catalogue, recipe.path)
 
 
-Maker = Callable[..., Any]
 __all__ = [
     "Catalogue",
     "ColumnOptions",
-    "DanluError",
     "Data",
     "Options",
     "Part",

@@ -23,6 +23,7 @@ _CANDIDATES = ("\t", ",", ";", "|")
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "spaces", "": "nothing (one column)"}
 _NUMBER = re.compile(r"[-+−]?(\d[\d.,' ]*|[.,]\d+)([eE][-+]?\d+)?%?$")
 _DATE = re.compile(r"\d{1,4}[-/.年]\d{1,2}[-/.月]\d{1,4}日?([T ].*)?$")
+_DECLARED = re.compile(rb"sep=(.)\r?\n")  # what Excel writes above a table
 _MOST_ABOVE = 50  # records that may stand above a table
 _MOST_BELOW = 20  # and below it
 _LOOKED_AT = 200  # rows that are looked at to tell a header
@@ -95,7 +96,7 @@ def _summary(name: str, delimiter: str, names: list[str], notices: list[str]) ->
 
 def _separated(content: bytes, name: str, asked: Asked, suffix: str, notices: list[str]) -> tuple[bytes, str]:
     """The text, and the delimiter where recipe or text say which."""
-    declared = re.match(rb"sep=(.)\r?\n", content[:7])
+    declared = _DECLARED.match(content[:8])
     if declared and asked.delimiter == "auto" and asked.skip_rows is None:
         notices.append("the first line declares the delimiter")
         return content, declared[1].decode("utf-8", "replace")
@@ -251,6 +252,7 @@ class _Table:
         self.name = name
         self.notices = notices
         self.width = 1
+        self.declared = asked.skip_rows is None and asked.delimiter == "auto" and bool(_DECLARED.match(content[:8]))
 
     def at(self, record: int) -> str:
         return f"{self.name} {place(record + 1, int(self.found.lines[record]))}"
@@ -291,8 +293,8 @@ class _Table:
         return blank
 
     def without_skipped(self, kept: np.ndarray) -> np.ndarray:
-        if self.asked.skip_rows:
-            kept = kept[kept >= self.asked.skip_rows]
+        if self.asked.skip_rows or self.declared:
+            kept = kept[kept >= (self.asked.skip_rows or 1)]
         if self.asked.skip_end:
             kept = kept[kept < len(self.found) - self.asked.skip_end]
         return kept
@@ -324,7 +326,7 @@ class _Table:
             record = int(kept[above])
             fields = int(self.found.fields[record])
             short = fields != self.width and 2 * fields <= self.width and fields < self.width - 1
-            lone = fields == self.width and self.width > 2 and self.filled(record) <= 1
+            lone = fields == self.width and self.width > 2 and not any(self.cells(record)[1:])
             if not (short or lone):
                 break
             above += 1
@@ -439,6 +441,8 @@ class _Table:
         rows = [self.cells(int(record)) for record in kept[1 : 1 + _LOOKED_AT]]
         if not rows:
             return True  # header() refuses it
+        others = [row for row in rows if row != first]  # a header may be repeated further down
+        rows = others if 2 * len(others) >= len(rows) else rows
         if self.many_unnamed(first):
             raise self.no_header(first, int(kept[0]))
         above, below = 0, 0  # columns that speak for a header, and for a row

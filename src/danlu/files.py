@@ -16,7 +16,7 @@ from pathlib import Path
 from danlu.errors import DataError, nearest
 
 MOST_EXPANSION = 200  # bytes out of one byte of gzip, asked above FREE_BYTES; text has 3 to 20, tables of few values up to 100
-FREE_BYTES = 2**28  # 256 MiB come out whatever went in
+FREE_BYTES = 2**27  # 128 MiB come out whatever went in
 _BLOCK = 2**20
 _WILD = frozenset("*?[")
 

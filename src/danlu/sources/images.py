@@ -10,7 +10,9 @@ Formats and what is refused: see danlu/decoding.py.
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from danlu import files as disk
+from danlu.cache import folder
 from danlu.decoding import SUFFIXES as FORMATS
 from danlu.decoding import decode
 from danlu.errors import DataError
@@ -28,6 +31,7 @@ from danlu.terms import Column, Table
 
 SUFFIXES = FORMATS  # a single image, to predict it
 _SPLITS = {"train": 0, "training": 0, "validation": 1, "val": 1, "valid": 1, "test": 2, "testing": 2}
+IN_MEMORY = 2**30  # bytes of pixels held in memory while they are decoded
 _DEEPEST = 16  # levels of folders; deeper ones are a loop of links or a mistake
 
 
@@ -99,7 +103,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     names = [path.as_posix() for path in inside]
     size = [config.size, config.size] if isinstance(config.size, int) else config.size
     wanted = (size[0], size[-1]) if size else None
-    pixels = decode(paths, size=wanted, channels=config.channels, name=names.__getitem__)
+    pixels = decode(paths, size=wanted, channels=config.channels, name=names.__getitem__, out=_space)
     reason = f"image: {len(paths):,} files" + (f", resized to {wanted[0]}x{wanted[1]}" if wanted else "")
     made = {"image": Column("image", "image", pixels, reason=reason)}
     folders = [path.parent.parts for path in inside]
@@ -109,6 +113,19 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     if labels is not None:
         made["label"] = labels
     return Table(columns=made, origin=root.name or str(root), row_names=names, split=split, notices=tuple(notices))
+
+
+def _space(shape: tuple[int, ...]) -> np.ndarray:
+    """Room for pixels: memory, or above IN_MEMORY bytes a file without a name, which is gone when nothing uses it any more."""
+    if math.prod(shape) <= IN_MEMORY:
+        return np.empty(shape, dtype=np.uint8)
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        place = folder()
+    except OSError:
+        place = None
+    with tempfile.TemporaryFile(dir=place) as file:
+        return np.asarray(np.memmap(file, dtype=np.uint8, mode="w+", shape=shape))
 
 
 def _split(folders: list[tuple[str, ...]]) -> np.ndarray | None:

@@ -116,13 +116,13 @@ def _with_splits(arrays: Mapping[str, np.ndarray], where: str) -> tuple[dict[str
 
 
 def _single(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            raise DataError("this is no numpy file.", where=path.name, hint="is it complete, or in another format?")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header that lies allocates nothing
     except Exception as error:  # numpy raises errors of every kind for damaged headers
         raise _damaged(error, path.name) from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError("this is an archive of several arrays.", where=path.name, hint="call it .npz")
     if not array.ndim:
         raise DataError("the array is a single value.", where=path.name, hint=_HINT)
     name = "image" if array.ndim > 2 else "features" if array.ndim == 2 else "value"

@@ -59,7 +59,7 @@ def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOpt
         raise DataError("the file is empty.", where=name, hint="check the file")
     try:
         with path.open("rb") as file:
-            opened = parquet.ParquetFile(file)
+            opened = parquet.ParquetFile(file, page_checksum_verification=True)
             wanted = _wanted(opened.schema_arrow, name, config, columns)
             _room(opened.metadata, len(wanted), name)
             table = opened.read(columns=wanted, use_threads=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from danlu import __version__, cache, checks, shelf
+from danlu import cache, checks, shelf
 from danlu.errors import DataError, did_you_mean, nearest
 from danlu.recipe import Options, Part, Recipe, plain, read, read_yaml, write_yaml
 from danlu.recipe import check as check_tree
@@ -185,7 +185,7 @@ def _task_of_numbers(values: np.ndarray) -> tuple[str, str]:
 def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     """The recipe, line by line."""
     data = recipe.data
-    yield f"# {_clean(table.origin)}: {len(table):,} rows, {len(table.columns):,} columns. Drafted by danlu {__version__}."
+    yield f"# {_clean(table.origin)}: {len(table):,} rows, {len(table.columns):,} columns. Drafted by danlu new."
     yield "# What stands behind a # is the default, or a proposal: remove the # to set it. danlu show NAME explains a part."
     for notice in (*table.notices, *checks.check_table(table, data)):
         yield f"# Note: {_clean(notice)}"

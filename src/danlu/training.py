@@ -28,7 +28,7 @@ from danlu.durable import sync_folder
 from danlu.errors import ArtifactError, CheckpointError, DanluError, Interrupted, RunError, TrainingStopped
 from danlu.evaluation import Evaluator, best_of, flat, rows_at_once
 from danlu.interruption import Interruption
-from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place
+from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place, work_of
 from danlu.prediction import Artifact, load
 from danlu.recipe import Part, Recipe, Train
 from danlu.run_folder import RunFolder, run_id
@@ -163,15 +163,8 @@ class Training:
 
     def _work_of_step(self, module: torch.nn.Module) -> float:
         """Floating-point operations of one update: one row forward, counted, times three (forward and backward), times rows."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        counter = FlopCounterMode(display=False)
         one = self.rows.gather(self.batches.indices(0)[:1])
-        module.eval()
-        with torch.no_grad(), counter:
-            module({name: tensor.to("cpu") for name, tensor in one.inputs.items()})
-        module.train()
-        return 3.0 * counter.get_total_flops() * self.batches.batch_size
+        return 3.0 * work_of(module, {name: tensor.to("cpu") for name, tensor in one.inputs.items()}) * self.batches.batch_size
 
     def _resolve(self) -> dict[str, Any]:
         data = self.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -43,7 +44,8 @@ def _print_json(value: Any) -> None:
 
 
 def _say(text: str = "") -> None:
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it: no reason to call a finished work failed
+        print(text, file=sys.stderr, flush=True)
 
 
 def _scores(scores: dict[str, Any], classes: Sequence[Any] = ()) -> str:
@@ -68,7 +70,10 @@ def _matrix(rows: list[list[int]], classes: list[str]) -> list[str]:
     width = max(width, *(len(name) for name in short)) if len(rows) <= 8 else max(width, 4)
     side = max(len(name) for name in short)
     head = "    " + " " * side + "".join(f"  {name[:width]:>{width}}" for name in short)
-    return [head, *("    " + f"{name:<{side}}" + "".join(f"  {value:>{width},}" for value in row) for name, row in zip(short, rows))]
+    return [
+        head,
+        *("    " + f"{name:<{side}}" + "".join(f"  {value:>{width},}" for value in row) for name, row in zip(short, rows)),
+    ]
 
 
 def _number(value: Any) -> str:
@@ -269,8 +274,10 @@ def verify_resume(
     kills: Annotated[int, typer.Option(min=1, max=1000, help="How many times the run is killed.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the moments of death.")] = 0,
     as_json: AsJson = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Prove on your own recipe that a killed run ends in the same bytes as one never killed."""
+    _permit(allow_code)
     from danlu import verify_resume as verify
 
     found = verify(recipe, overrides or (), kills=kills, seed=seed, say=_say)

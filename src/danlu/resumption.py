@@ -1,15 +1,20 @@
-"""Proof, on the user's own recipe, that a run killed anywhere ends in the same bytes as one never killed."""
+"""Proof, on the user's own recipe, that a run killed anywhere ends in the same bytes as one never killed.
+
+Both runs are real processes and every death is a real kill -9. Half of them come at a moment drawn evenly over the whole life of the process,
+half are aimed: they come when a checkpoint is being written. A run that ends before its next death is compared, and another one begun.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,22 +22,29 @@ from typing import Any
 from danlu import recipe as recipes
 from danlu import shelf
 from danlu.errors import DanluError
+from danlu.permission import code_is_allowed
 
-COMPARED = ("artifact/weights.safetensors", "artifact/preprocessing.safetensors", "metrics.jsonl")
+_GLANCE = 0.0005  # seconds between two looks at a life
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the proof found. `inside_saves` counts kills while a checkpoint was being written; `differing` names files that differ."""
+    """What the proof found.
+
+    `kills` counts deaths, `inside_saves` those that left a half-written checkpoint, `runs` the killed runs brought to their end and
+    compared. `hashes` holds the SHA-256 of every compared file of the unbroken run: artifact, metric log, lock file, final checkpoint.
+    `differing` names the files of killed runs that differ.
+    """
 
     kills: int
     inside_saves: int
+    runs: int
     hashes: dict[str, str]
     differing: list[str] = field(default_factory=list)
 
     @property
     def equal(self) -> bool:
-        """Whether every compared file is the same to the last bit."""
+        """Whether every compared file of every run is the same to the last bit."""
         return not self.differing
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,9 +53,10 @@ class Verdict:
 
     def sentence(self) -> str:
         """The verdict in words."""
-        met = f"{self.kills} kills (kill -9), {self.inside_saves} of them inside a save"
+        runs = "run" if self.runs == 1 else f"{self.runs} runs"
+        met = f"{self.kills} kill{'s' * (self.kills > 1)} (kill -9), {self.inside_saves} inside a save"
         if self.equal:
-            return f"equal: after {met}, weights, preprocessing and metric log are the bytes of the unbroken run."
+            return f"equal: after {met}, artifact, metric log and final checkpoint of the {runs} are the bytes of the unbroken run."
         return f"DIFFERENT after {met}: {', '.join(self.differing)}."
 
 
@@ -56,72 +69,118 @@ def verify_resume(
     say: Callable[[str], None] = lambda text: None,
     folder: Path | None = None,
 ) -> Verdict:
-    """Train once unbroken and once with `kills` kill -9 at random moments (half of them aimed inside a save); compare the bytes.
+    """Train once unbroken, then with `kills` kill -9, each time started again by the same command; compare the bytes.
 
-    Both runs are real processes in a temporary folder (or `folder`, which is kept). Raises DanluError where the recipe does not train.
+    The runs lie in a temporary folder (or in `folder`, an empty one, which is kept); what they say is not shown. `say` hears of each
+    death. Raises DanluError where the recipe does not train.
     """
     recipes.read(recipe, shelf, overrides)
-    with tempfile.TemporaryDirectory(prefix="danlu-verify-") as temporary:
-        home = folder or Path(temporary)
-        home.mkdir(parents=True, exist_ok=True)
+    with _home(folder) as home:
+        command = [sys.executable, "-m", "danlu", "train", str(recipe), *overrides, "--quiet"]
+        command += ["--allow-code"] if code_is_allowed() else []
         began = time.monotonic()
-        _finish(recipe, overrides, home / "unbroken")
+        with _life([*command, "--run", str(home / "unbroken")], home) as process:
+            if process.wait() != 0:
+                raise DanluError(f"the recipe does not train, so there is nothing to prove: {_said(home)}", where=str(recipe))
         lasted = time.monotonic() - began
         say(f"the unbroken run took {lasted:.1f} s")
-        draw = random.Random(seed)
-        done = inside = 0
-        startup = min(lasted * 0.5, 2.0)
-        while done < kills:
-            process = _start(recipe, overrides, home / "killed")
-            hit = _kill(process, home / "killed", draw, startup, max(lasted - startup, 0.05), aim=done % 2 == 1)
-            if hit is None:  # it had finished before its moment came: the next life starts over, so that every kill meets a living run
-                if done + 1 < kills:
-                    say(f"kill {done + 1}: the run ended first; starting it over")
-                _clear_finished(home / "killed")
-                if lasted < startup + 0.1:
-                    startup *= 0.7
+        wanted = fingerprint(home / "unbroken")
+        return _kill_and_compare(command, home, wanted, lasted, kills, random.Random(seed), say)
+
+
+def _kill_and_compare(
+    command: Sequence[str],
+    home: Path,
+    wanted: dict[str, str],
+    lasted: float,
+    kills: int,
+    draw: random.Random,
+    say: Callable[[str], None],
+) -> Verdict:
+    run, deaths, inside, runs, missed = home / "killed", 0, 0, 0, 0
+    differing: list[str] = []
+    while not differing and (deaths < kills or run.exists()):
+        # a save can be too quick to be seen; after some misses the moment is drawn
+        aimed = deaths % 2 == 1 and missed < 3
+        already = _half_written(run)
+        with _life([*command, "--run", str(run)], home) as process:
+            if deaths < kills and _strike(process, run, already, lasted * draw.random(), draw.randrange(1, 4) if aimed else 0):
+                deaths, missed = deaths + 1, 0
+                hit = bool(_half_written(run) - already)
+                inside += hit
+                say(f"kill {deaths} of {kills}{' (inside a save)' if hit else ''}")
                 continue
-            done, inside = done + 1, inside + hit
-            say(f"kill {done} of {kills}{' (inside a save)' if hit else ''}")
-        _finish(recipe, overrides, home / "killed")
-        hashes = {name: _hash(home / "unbroken" / name) for name in COMPARED}
-        differing = [name for name in COMPARED if _hash(home / "killed" / name) != hashes[name]]
-        return Verdict(done, inside, hashes, differing)
+            code = process.wait()
+        if code != 0:
+            differing.append(f"the same command ended with exit code {code} ({_said(home)})")
+            break
+        if deaths < kills:
+            missed += 1
+        got = fingerprint(run)
+        differing += sorted(name for name in {*wanted, *got} if wanted.get(name) != got.get(name))
+        runs += 1
+        if not differing:
+            shutil.rmtree(run)
+    return Verdict(deaths, inside, runs, wanted, differing)
 
 
-def _command(recipe: str | Path, overrides: Sequence[str], run: Path) -> list[str]:
-    return [sys.executable, "-m", "danlu", "train", str(recipe), *overrides, "--run", str(run), "--quiet"]
+def fingerprint(run: Path) -> dict[str, str]:
+    """SHA-256 of every file that a run must repeat, by name: artifact, metric log, lock file, final checkpoint."""
+    steps = sorted((run / "checkpoints").glob("step-" + 10 * "[0-9]"))
+    files = [
+        run / "metrics.jsonl",
+        run / "recipe.lock.yaml",
+        *(run / "artifact").glob("*"),
+        *(steps[-1].glob("*") if steps else ()),
+    ]
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()}
 
 
-def _start(recipe: str | Path, overrides: Sequence[str], run: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(_command(recipe, overrides, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _finish(recipe: str | Path, overrides: Sequence[str], run: Path) -> None:
-    ended = subprocess.run(_command(recipe, overrides, run), capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        raise DanluError(f"the run ended with exit code {ended.returncode}: {ended.stderr.strip()}", where=str(recipe))
-
-
-def _kill(process: subprocess.Popen[bytes], run: Path, draw: random.Random, startup: float, span: float, aim: bool) -> bool | None:
-    """Kill at a drawn moment, or (aim) at the next save after it. True where a save was being written; None if it ended by itself."""
-    moment = time.monotonic() + startup * draw.random() + span * draw.random()
-    checkpoints = run / "checkpoints"
+def _strike(process: subprocess.Popen[bytes], run: Path, already: set[str], delay: float, sightings: int) -> bool:
+    """Kill after `delay` seconds or (sightings > 0) when that many saves have been seen; False where the process ended by itself."""
+    moment, seen = time.monotonic() + delay, set[str]()
     while process.poll() is None:
-        writing = any(checkpoints.glob(".step-*.writing")) if time.monotonic() >= moment else False
-        if time.monotonic() >= moment and (writing or not aim):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return any(checkpoints.glob(".step-*.writing"))
-        time.sleep(0.0005 if aim else 0.002)
-    return None
+        if sightings:
+            seen |= _half_written(run) - already
+        if len(seen) >= sightings if sightings else time.monotonic() >= moment:
+            process.kill()
+            return process.wait() != 0  # it may have ended between the look and the blow
+        time.sleep(_GLANCE)
+    return False
 
 
-def _clear_finished(run: Path) -> None:
-    import shutil
+def _half_written(run: Path) -> set[str]:
+    """Names of the checkpoints that are being written, or were when their writer died; each has a name of its own."""
+    with contextlib.suppress(FileNotFoundError):
+        return {path.name for path in (run / "checkpoints").iterdir() if path.match(".step-*.writing")}
+    return set()
 
-    shutil.rmtree(run, ignore_errors=True)
+
+@contextlib.contextmanager
+def _home(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise DanluError("the folder for the proof is not empty.", where=str(folder), hint="name a new one")
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="danlu-verify-") as temporary:
+        yield Path(temporary)
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+@contextlib.contextmanager
+def _life(command: Sequence[str], home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the `with`, whatever ends it."""
+    with (
+        (home / "said").open("wb") as said,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _said(home: Path) -> str:
+    """The last words of the last life, on one line."""
+    return " ".join((home / "said").read_text("utf-8", "replace").split())[-500:] or "it said nothing"

@@ -56,14 +56,21 @@ class Sanity:
         if isinstance(loss, float):
             self.train_loss = loss
             self.losses = [*self.losses, loss][-self.config.reports :]
-            if len(self.losses) == self.config.reports and len(set(self.losses)) == 1 and loss != 0:
+            # the order of a full batch's rows moves the last bits of a loss that stands still
+            still = max(self.losses) - min(self.losses) <= 1e-6 * abs(loss)
+            if len(self.losses) == self.config.reports and still and loss != 0:
                 self._say(
                     "constant",
-                    f"the training loss has been exactly {loss:.6g} for {self.config.reports} reports: the model does not learn.",
+                    f"the training loss has been {loss:.6g} for {self.config.reports} reports: the model does not learn.",
                 )
 
     def _validation(self, values: Any) -> None:
         loss = values.get("loss")
+        if loss is None:
+            self._say(
+                "overflow",
+                "the validation loss is NaN or infinite: the model's answers on these rows overflow; scores are left out where so.",
+            )
         if not isinstance(loss, float) or self.train_loss is None:
             return
         if self.best_validation is None or loss < self.best_validation:

@@ -1,0 +1,66 @@
+"""Memory over thousands of steps with reports, evaluations and saves: python tests/faults/growth.py --steps 2000
+
+A process trains the hard tabular recipe, saving every 10 steps. Its resident memory (psutil, read from outside) in the last third of the
+training must not be above that of the second third by more than the noise: 2 MB (arenas of malloc), where a leak of one state a save, or of one
+report's objects a step, would be tens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from hard_recipes import RECIPES
+from lives import Lives, lives, write_recipe
+
+NOISE = 2e6  # bytes
+
+
+def memory(steps: int, home: Path, found: Lives) -> list[int]:
+    """Resident bytes at even times during the training."""
+    recipe = RECIPES["tabular"](home)
+    recipe["train"] |= {"steps": steps, "save_every": 10, "report_every": 1, "evaluate_every": 50}
+    recipe["model"]["hidden"] = [128, 128]  # a state of a third of a megabyte, so that a kept one would show
+    life = found.fork("train", write_recipe(home / "growth.json", recipe), "--run", home / "run")
+    process, seen = psutil.Process(life.pid), []
+    while life.poll() is None:
+        if any((home / "run" / "checkpoints").glob("step-*")):
+            try:
+                seen.append(process.memory_info().rss)
+            except psutil.Error:
+                break
+        time.sleep(0.02)
+    assert life.wait() == 0, life.err
+    return seen[:-2]  # a process that ends gives its memory back
+
+
+def growth(seen: list[int]) -> float:
+    """Bytes by which the median of the last third is above that of the second."""
+    third = len(seen) // 3
+    return statistics.median(seen[2 * third :]) - statistics.median(seen[third : 2 * third])
+
+
+def main() -> int:
+    """The full proof; exit code 0 where memory stands still."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("--steps", type=int, default=2000)
+    wish = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="danlu-growth-"))
+    with lives(home / "lives") as found:
+        seen = memory(wish.steps, home, found)
+    shutil.rmtree(home)
+    grown = growth(seen)
+    told = {"steps": wish.steps, "samples": len(seen), "first": seen[0], "last": seen[-1], "grown": grown}
+    print(json.dumps(told))
+    return 1 if grown > NOISE else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

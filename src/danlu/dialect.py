@@ -445,7 +445,7 @@ class _Table:
         rows = others if 2 * len(others) >= len(rows) else rows
         if self.many_unnamed(first):
             raise self.no_header(first, int(kept[0]))
-        above, below = 0, 0  # columns that speak for a header, and for a row
+        above, below, outside = 0, 0, 0  # columns that speak for a header, for a row, and numbers no row below comes near
         for name, cells in zip(first, zip(*rows)):
             filled = [cell for cell in cells if cell not in self.asked.missing]
             if not filled or name in self.asked.missing:
@@ -454,18 +454,19 @@ class _Table:
             distinct = set(filled)
             if _is_plain(name):
                 below += plain > 0.5
+                outside += plain > 0.5 and _is_outside(name, filled)
             elif plain >= 0.9:
                 above += 1
             elif name in distinct:
                 below += 1
-            elif len(filled) >= 5 and len(distinct) <= 0.3 * len(filled):
+            elif len(filled) >= 5 and 2 * len(distinct) <= len(filled):
                 above += 1  # few values that repeat, and this is none of them
         if above == below and not below:
             self.notices.append(
                 "row 1 is taken for the header, though nothing in the rows decides it (data.source.header: false if it is a row)"
             )
             return len(set(first)) == len(first)
-        return above > below or _in_steps(first, rows)
+        return above > below or (above == below == outside) or _in_steps(first, rows)
 
     def many_unnamed(self, first: list[str]) -> bool:
         unnamed = sum(not cell for cell in first)
@@ -501,6 +502,15 @@ def _lines(count: int) -> str:
 
 def _is_plain(cell: str) -> bool:
     return bool(_NUMBER.match(cell) or _DATE.match(cell))
+
+
+def _is_outside(cell: str, others: list[str]) -> bool:
+    """Whether a number (a year over counts, say) is smaller or larger than all others."""
+    try:
+        number, numbers = float(cell), [float(each) for each in others]
+    except ValueError:
+        return False
+    return not min(numbers) <= number <= max(numbers)
 
 
 def _in_steps(first: list[str], rows: list[list[str]]) -> bool:

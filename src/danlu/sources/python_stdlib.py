@@ -67,4 +67,5 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
 def _text(name: str, rows: Sequence[bytes]) -> Column:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return Column(name, "text", np.frombuffer(b"".join(rows), dtype=np.uint8), offsets=offsets, reason="text: one row a module")
+    values = np.frombuffer(bytearray().join(rows), dtype=np.uint8)  # over bytes it could not be written
+    return Column(name, "text", values, offsets=offsets, reason="text: one row a module")

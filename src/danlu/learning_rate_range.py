@@ -51,7 +51,7 @@ def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, 
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
     module = shelf.build_model(recipe.model, data.preprocessor.inputs, data.task.output).to(placement.device)
     module.train()
-    optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module))
+    optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module, recipe.optimizer))
     state = TrainingState(module, optimizer, ema=False, keep_best=False)
     growth = (most / least) ** (1 / max(steps - 1, 1))
     augmentations = [

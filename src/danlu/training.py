@@ -142,7 +142,7 @@ class Training:
             self.placement.use()
         module = module.to(self.placement.device)
         module.train()
-        optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module))
+        optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module, recipe.optimizer))
         self.schedule = shelf.build_schedule(recipe.schedule, self.plan.total_steps)
         regularization = recipe.regularization
         keeps_best = regularization.restore_best and self.plan.evaluate_every > 0
@@ -482,15 +482,17 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def parameter_groups(module: torch.nn.Module) -> list[dict[str, Any]]:
-    """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves alone (their size says nothing)."""
-    trainable = [each for each in module.parameters() if each.requires_grad]
+def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str, Any]]:
+    """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves alone (their size says nothing).
+
+    One group where nothing decays: each group is a call of the kernel, and 7 microseconds a step.
+    """
+    trainable = [each for each in module.parameters() if each.requires_grad] or [torch.zeros(1)]
     decayed = [each for each in trainable if each.ndim >= 2]
     spared = [each for each in trainable if each.ndim < 2]
-    groups: list[dict[str, Any]] = [{"params": decayed}] if decayed else []
-    if spared:
-        groups.append({"params": spared, "weight_decay": 0.0})
-    return groups or [{"params": [torch.zeros(1)]}]
+    if not getattr(optimizer.options, "weight_decay", 0.0):
+        return [{"params": decayed + spared}]
+    return [*([{"params": decayed}] if decayed else []), *([{"params": spared, "weight_decay": 0.0}] if spared else [])]
 
 
 def default_output() -> str:

@@ -342,27 +342,21 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """The entry point: runs a verb and turns every DanluError, and every signal that asks to stop, into one message and its exit code."""
-    with Interruption() as interruption:
-        try:
-            _run()
-        except SystemExit as ended:
-            if interruption.asked and ended.code == INTERRUPTED:  # by which signal, typer does not know
-                _say(f"{interruption.name}: stopped.")
-                sys.exit(interruption.asked)
-            raise
-
-
-def _run() -> None:
+    interruption = Interruption()
     try:
-        app(standalone_mode=True)
+        with interruption:
+            app(standalone_mode=True)
     except DanluError as error:
         _say(str(error))
         sys.exit(error.exit_code)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
+        _say(f"{interruption.name or 'interrupted'}: stopped.")  # by which signal, typer does not know
+        sys.exit(interruption.asked or INTERRUPTED)
     except BrokenPipeError:  # `danlu predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except MemoryError:
         _say(
             "out of memory: this does not fit into this machine.\nhint: lower train.batch_size or train.micro_batch, or use less data"

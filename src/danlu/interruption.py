@@ -46,6 +46,9 @@ class Interruption:
         if self.asked:
             _stop_at_once(code)
         self.asked, self.name = code, signal.Signals(number).name
+        outer = getattr(self._before.get(number), "__self__", None)
+        if isinstance(outer, Interruption):  # a signal on the threshold is caught one `with` further out
+            outer.asked, outer.name = self.asked, self.name
         if not self.patient:
             raise KeyboardInterrupt
 

@@ -79,12 +79,13 @@ def train(
         recipe = recipes.read(recipe, shelf, overrides)
     elif overrides:
         recipe = recipes.with_changes(recipe, shelf, overrides)
-    with RunFolder(Path(run) if run is not None else Path("runs") / recipe.name) as folder, Interruption() as interruption:
+    with Interruption() as interruption:
         try:
-            folder.refuse_another(recipe)
-            if folder.finished:
-                return load(folder.path)
-            return Training(recipe, folder, interruption, output, fold).run()
+            with RunFolder(Path(run) if run is not None else Path("runs") / recipe.name) as folder:
+                folder.refuse_another(recipe)
+                if folder.finished:
+                    return load(folder.path)
+                return Training(recipe, folder, interruption, output, fold).run()
         except KeyboardInterrupt:  # outside the loop, where nothing needs saving
             raise Interrupted(
                 f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
@@ -200,12 +201,14 @@ class Training:
         facts = (
             (
                 "data",
-                f"{self.data.table.origin}: {len(rows['train']):,} rows to train, {len(rows['validation']):,} to validate, {len(rows['test']):,} to test",
+                f"{self.data.table.origin}: {len(rows['train']):,} rows to train, {len(rows['validation']):,} to validate, "
+                f"{len(rows['test']):,} to test",
             ),
             ("task", self.data.task.describe() if hasattr(self.data.task, "describe") else recipe.task.name),
             (
                 "model",
-                f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; {self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
+                f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; "
+                f"{self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
             ),
             ("place", ", ".join(f"{name} {value}" for name, value in self.placement.as_dict().items())),
         )

@@ -73,6 +73,7 @@ class Lives:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.environment = {**os.environ, **ONE_THREAD, "DANLU_CACHE": str(home / "cache")}
         self.count = 0
         self.nursery: subprocess.Popen[str] | None = None
 
@@ -95,7 +96,7 @@ class Lives:
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             process = subprocess.Popen(
                 [*before, sys.executable, "-m", "danlu", *map(str, arguments)],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env={**os.environ, **ONE_THREAD},
+                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=self.environment,
             )  # fmt: skip
         return Life(process.pid, folder, process.poll)
 
@@ -117,7 +118,7 @@ class Lives:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, **ONE_THREAD},
+                env=self.environment,
             )
         folder = self._folder()
         wish = {

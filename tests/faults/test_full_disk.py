@@ -69,7 +69,10 @@ def test_a_checkpoint_larger_than_the_system_allows_is_told_and_the_run_goes_on_
 
 
 def test_a_metric_log_that_takes_no_more_is_told_and_no_half_line_survives(tmp_path: Path, found: Lives) -> None:
-    recipe = recipe_of(tmp_path, steps=300, save_every=1, report_every=1)
+    small = RECIPES["tabular"](tmp_path)
+    small |= {"model": "linear", "optimizer": "sgd", "regularization": {}}
+    small["train"] |= {"steps": 120, "save_every": 4, "report_every": 1, "evaluate_every": 40}
+    recipe = write_recipe(tmp_path / "small.json", small)
     found.run("train", recipe, "--run", tmp_path / "whole")
     log = (tmp_path / "whole" / "metrics.jsonl").stat().st_size
     state = sum(path.stat().st_size for path in last_checkpoint(tmp_path / "whole").iterdir())

@@ -63,6 +63,8 @@ def read(trimmed: pa.Array, compact: bool = False) -> Dates:
         if len(rows):
             values[rows] = _moments(parts)
             forms.append("with the month's name" if number in (2, 3) else "year first")
+            if len(rows) == count - trimmed.null_count:  # nothing is left for the other forms
+                return Dates(values, values != MISSING_DATETIME, forms[-1], -1)
     rows, parts = _parts(trimmed, _NUMERIC)
     ambiguous = -1
     if len(rows):

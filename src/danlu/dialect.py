@@ -41,6 +41,9 @@ class Asked:
     skip_rows: int | None = None
     skip_end: int | None = None
     missing: Sequence[str] = ("",)
+    known: frozenset[str] = (
+        frozenset()
+    )  # names of columns the recipe or a trained model speaks of: a row that holds one is the header
 
 
 @dataclass(frozen=True)
@@ -439,8 +442,8 @@ class _Table:
     def is_header(self, first: list[str], kept: np.ndarray) -> bool:
         """Whether the first row names the columns, by what stands below it."""
         rows = [self.cells(int(record)) for record in kept[1 : 1 + _LOOKED_AT]]
-        if not rows:
-            return True  # header() refuses it
+        if not rows or self.asked.known & set(first):
+            return True  # of one row alone header() makes an error
         others = [row for row in rows if row != first]  # a header may be repeated further down
         rows = others if 2 * len(others) >= len(rows) else rows
         if self.many_unnamed(first):

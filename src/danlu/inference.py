@@ -376,9 +376,8 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
         return _asked_number(present, subject, total, missing)
     if asked == "datetime":
         return _asked_datetime(present, subject, total, missing)
-    spaces = _spaces(array, trimmed)
     if asked == "category":
-        return _category(present, subject, f"the recipe says so{spaces}{missing}")
+        return _category(present, subject, f"the recipe says so{_spaces(array, trimmed)}{missing}")
     if not total:
         return _category(present, subject, f"no row holds a value{missing}")
     sample = _sample(present)
@@ -387,7 +386,7 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
         if found.written.sum() >= MOST * total:
             names = _names_after_all(present, found, subject)
             if names:
-                return _category(present, subject, f"{names}{spaces}{missing}")
+                return _category(present, subject, f"{names}{_spaces(array, trimmed)}{missing}")
             return _number(present, found, subject, total, missing)
         because = because or (_nearly("numbers", int(found.written.sum()), total) if 2 * found.written.sum() >= total else "")
     some = dates.read(sample)
@@ -399,9 +398,9 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
         example = present[moments.ambiguous].as_py()
         because = f'dates such as "{example}" may be day first or month first, and no value decides it'
         subject.tell(f"{because}; they are kept as they are written. Write the year first to have dates.")
-    if not typed and _only_true_and_false(present):
+    if not typed and _only_true_and_false(sample) and _only_true_and_false(present):
         return _booleans(present, subject, missing)
-    return _names_or_text(array, present, subject, because, spaces, missing, total)
+    return _names_or_text(array, present, subject, because, _spaces(array, trimmed), missing, total)
 
 
 def _sample(present: pa.Array) -> pa.Array:
@@ -529,8 +528,8 @@ def _datetime(present: pa.Array, found: dates.Dates, subject: _Subject, total: i
 def _only_true_and_false(present: pa.Array) -> bool:
     pc = compute()
 
-    words = pc.unique(pc.utf8_lower(pc.drop_null(pc.unique(present)))).to_pylist()
-    return sorted(words) == ["false", "true"]
+    words = pc.unique(pc.utf8_lower(pc.drop_null(pc.unique(present))))
+    return len(words) == 2 and sorted(words.to_pylist()) == ["false", "true"]
 
 
 def _booleans(present: pa.Array, subject: _Subject, missing: str = "") -> Column:

@@ -263,6 +263,12 @@ def test_whether_there_is_a_header_is_told_by_the_rows(text: str, names: list[st
     assert list(csv(text, tmp_path).columns) == names
 
 
+def test_a_name_the_recipe_knows_makes_a_row_the_header(tmp_path: Path) -> None:
+    known = {"2011": ColumnOptions(kind="number")}
+    assert list(csv("2010,2011\n2012,2013\n", tmp_path).columns) == ["column_1", "column_2"]
+    assert values(csv("2010,2011\n2012,2013\n", tmp_path, columns=known), "2011") == [2013.0]
+
+
 def test_names_can_be_given_and_a_first_row_that_repeats_them_is_no_row(tmp_path: Path) -> None:
     assert values(csv("1,2\n3,4\n", tmp_path, header=["p", "q"]), "q") == [2.0, 4.0]
     assert values(csv("p,q\n3,4\n", tmp_path, header=["p", "q"]), "q") == [4.0]

@@ -106,7 +106,8 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
         return _columns(config, columns, joined, where, notices)
 
-    table = assemble(_by_split(config), lambda path, name: _read(path, name, config), make)
+    known = frozenset(columns)
+    table = assemble(_by_split(config), lambda path, name: _read(path, name, config, known), make)
     return replace(table, notices=(*table.notices, *_endings(table)))
 
 
@@ -166,7 +167,7 @@ def _endings(table: Table) -> list[str]:
 # --- one file -------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, name: str, config: Config) -> Piece:
+def _read(path: Path, name: str, config: Config, known: frozenset[str]) -> Piece:
     import pyarrow as pa
 
     content = disk.read(path)
@@ -179,7 +180,7 @@ def _read(path: Path, name: str, config: Config) -> Piece:
         )
     asked = dialect.Asked(
         delimiter=config.delimiter, quote=config.quote, escape=config.escape, header=config.header, comment=config.comment,
-        skip_rows=config.skip_rows, skip_end=config.skip_end, missing=("", *config.missing),
+        skip_rows=config.skip_rows, skip_end=config.skip_end, missing=("", *config.missing), known=known,
     )  # fmt: skip
     layout = dialect.find(text.content, name, asked, "".join(path.suffixes[-2:]).lower().removesuffix(".gz"))
     width = len(layout.names)

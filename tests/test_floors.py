@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 import danlu
+from danlu import shelf
+from danlu.errors import PartError
 
 HOME = Path(danlu.__file__).parent
 SHELF_FLOOR = 4
-# Lower numbers are further down. Modules of one floor do not import each other; parts of a shelf import no other part.
+# Lower numbers are further down. Modules of one floor do not import each other; parts of a shelf import no other part. A folder with
+# a floor of its own is a station (its __init__ is its door) or the library layers/: its files stand on that floor together.
 FLOORS = {
     "errors": 0,
     "terms": 0,
@@ -67,6 +70,9 @@ FLOORS = {
 }
 
 
+STATIONS = {path.parent.name for path in HOME.glob("*/__init__.py")} & set(FLOORS) - {"layers"}
+
+
 def modules() -> list[tuple[str, Path]]:
     """(dotted name below danlu, file) of every module."""
     found = []
@@ -77,7 +83,7 @@ def modules() -> list[tuple[str, Path]]:
 
 
 def floor_of(name: str) -> int:
-    head, _, rest = name.partition(".")
+    head = name.partition(".")[0]
     if head in FLOORS:
         return FLOORS[head]
     if (HOME / head / "__init__.py").is_file():
@@ -114,8 +120,9 @@ def imported(path: Path) -> set[str]:
 def test_a_module_imports_only_from_lower_floors(name: str, path: Path) -> None:
     floor = floor_of(name)
     for other in sorted(imported(path)):
-        if other.split(".")[0] == "layers" and name.split(".")[0] == "layers":
-            continue  # a library: its files may build on each other
+        head = name.partition(".")[0]
+        if head in FLOORS and other.startswith(f"{head}."):
+            continue  # files of one station, or of the library: they may build on each other, not on their own door
         assert floor_of(other) < floor, f"{name} (floor {floor}) imports {other} (floor {floor_of(other)})"
 
 
@@ -126,8 +133,17 @@ def test_every_floor_has_a_module() -> None:
 
 def test_a_shelf_holds_only_its_promise_in_its_init() -> None:
     for path in HOME.glob("*/__init__.py"):
+        if path.parent.name in STATIONS:
+            continue  # the door of a station that is a folder
         body = ast.parse(path.read_text("utf-8")).body
         assert len(body) == 1, f"{path} holds more than a docstring"
+
+
+@pytest.mark.parametrize("name", sorted({*STATIONS, "layers"}))
+def test_a_folder_that_is_no_shelf_lists_no_parts(name: str) -> None:
+    assert name not in shelf.shelves()
+    with pytest.raises(PartError, match="there is no shelf"):
+        shelf.names(name)
 
 
 def test_every_public_name_can_be_had_from_the_door() -> None:

@@ -1,0 +1,59 @@
+"""What to do, as frozen data: read (YAML 1.2 with line numbers, JSON, or a dict), check, override, write. No torch.
+
+A recipe is checked whole before any data is read, and every problem is reported at once. The options of a part are declared in the
+part's own file; this package reaches them through a `Catalogue` (danlu.shelf is one), so that it knows no part by name.
+
+The way of a recipe: `yaml12` makes a tree of a text, `overrides` change the tree, `resolving` finds the parts and options that it
+means, `contradictions` looks at them together, `checking` makes a Recipe of them. Begin with `reading`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from danlu.recipe.checking import check
+from danlu.recipe.comparing import differences
+from danlu.recipe.describing import describe_options
+from danlu.recipe.options import Catalogue, OnShelf, Options, Part, ScheduleOptions, on_shelf, plain
+from danlu.recipe.overrides import apply_overrides
+from danlu.recipe.reading import read, with_changes
+from danlu.recipe.sections import DEFAULTS, KEYS, LISTS, PARTS, SECTIONS, ColumnOptions, Data, Recipe, Regularization, Train
+from danlu.recipe.trees import plain_data
+from danlu.recipe.yaml12 import read_yaml, write_yaml
+
+__all__ = [
+    "DEFAULTS",
+    "KEYS",
+    "LISTS",
+    "PARTS",
+    "SECTIONS",
+    "Catalogue",
+    "ColumnOptions",
+    "Data",
+    "OnShelf",
+    "Options",
+    "Part",
+    "Recipe",
+    "Regularization",
+    "ScheduleOptions",
+    "Train",
+    "apply_overrides",
+    "check",
+    "describe_options",
+    "differences",
+    "on_shelf",
+    "plain",
+    "plain_data",
+    "read",
+    "read_yaml",
+    "schema",
+    "with_changes",
+    "write_yaml",
+]
+
+
+def schema(catalogue: Catalogue) -> dict[str, Any]:
+    """A JSON Schema (draft 2020-12) of recipes, made from the parts, for completion and checking in editors."""
+    from danlu.recipe import json_schema  # one verb needs it, and every start would wait for it
+
+    return json_schema.schema(catalogue)

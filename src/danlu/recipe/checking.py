@@ -1,0 +1,109 @@
+"""The check of a whole recipe: from a tree to a Recipe with every default filled in, or every problem at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from danlu.errors import Problem, RecipeError
+from danlu.recipe.contradictions import note_contradictions
+from danlu.recipe.options import Catalogue, Part
+from danlu.recipe.resolving import Check
+from danlu.recipe.sections import KEYS, LISTS, NAME, PARTS, SECTIONS, Recipe
+from danlu.recipe.trees import Where
+from danlu.recipe.wording import NEW_RECIPE, is_slip, say
+
+
+def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = "") -> Recipe:
+    """The Recipe of a tree, every default filled in. Raises RecipeError with all problems at once."""
+    tree = {key: value for key, value in tree.items() if value is not None and key != "resolved"}  # what a lock file adds
+    checking = Check(tree, where, catalogue)
+    for key in tree:
+        if key not in KEYS:
+            checking.unknown(key, KEYS, (key,), "a recipe", "keys")
+    for key in ("task", "data", "model"):
+        if key not in tree and not any(is_slip(other, key) for other in tree if other not in KEYS):
+            checking.add((), f"{key} is missing: a recipe needs task, data and model.", NEW_RECIPE)
+    name = _name(checking, path)
+    parts = _parts(checking)
+    sections = {
+        key: checking.options(config, _with_defaults(tree.get(key, {}), key, checking.filled), (key,), key)
+        for key, config in SECTIONS.items()
+        if key in tree or key != "data"
+    }
+    note_contradictions(checking, parts, sections)
+    if checking.problems:
+        raise RecipeError(_in_file_order(checking.problems))
+    dropout = sections["regularization"].dropout
+    if dropout is not None:
+        parts["model"] = Part(parts["model"].name, parts["model"].options.model_copy(update={"dropout": dropout}))
+    lists = {key: tuple(parts.pop(key)) for key in LISTS}
+    return Recipe(name=name, **parts, **lists, **sections, raw=tree, path=path)
+
+
+def _name(checking: Check, path: str) -> str:
+    """The recipe's name: as given, or the file's."""
+    name = checking.tree.get("name")
+    if name is not None:
+        if not isinstance(name, str) or not re.fullmatch(NAME, name) or not name.strip(". "):
+            hint = "put it in quotes" if not isinstance(name, str) else "it names the run's folder"
+            checking.add(("name",), f"name must be up to 100 letters, digits, spaces, '-', '_' or '.', and is {say(name)}.", hint)
+        return str(name)
+    stem = re.sub(r"(\.lock)?\.(ya?ml|json)$", "", Path(path).name) if path else ""
+    return re.sub(r"[^\w.\- ]", "_", stem)[:100] if stem.strip(". ") else "recipe"
+
+
+def _parts(checking: Check) -> dict[str, Any]:
+    """The parts by key; what task, model and optimizer recommend, in that order, is added to the defaults on the way."""
+    tree, catalogue, filled = checking.tree, checking.catalogue, checking.filled
+    parts: dict[str, Any] = {}
+    for key in ("task", "model", "optimizer", "loss", "schedule"):
+        value, default = tree.get(key, filled.get(key)), filled.get(key)
+        part = None if value is None else checking.part(PARTS[key], value, (key,), default)
+        parts[key] = part
+        if part is not None and key in ("task", "model", "optimizer"):
+            _recommend(filled, catalogue.defaults(PARTS[key], part.name))
+    if parts["optimizer"] is not None and getattr(catalogue.facts("optimizers", parts["optimizer"].name), "FULL_BATCH", False):
+        filled["train.batch_size"] = "all"
+    for key in LISTS:
+        parts[key] = checking.many(PARTS[key], tree.get(key, filled[key]), (key,))
+    return parts
+
+
+_EITHER = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
+
+
+def _recommend(filled: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add a part's recommendations: the later one wins, and epochs replace steps."""
+    for key, value in more.items():
+        filled.pop(_EITHER.get(key, ""), None)
+        filled[key] = value
+
+
+def _with_defaults(given: Any, section: str, filled: Mapping[str, Any]) -> Any:
+    """A section with what is recommended for it, where the user says nothing."""
+    if not isinstance(given, dict):
+        return given
+    result = dict(given)
+    for dotted, value in filled.items():
+        head, _, option = dotted.partition(".")
+        if head != section:
+            continue
+        other = _EITHER.get(dotted, "").partition(".")[2]
+        unsaid = given.get(option) is None if option == "split" or other else option not in given
+        if option == "least_steps" and (given.get("epochs") is not None or given.get("steps") is not None):
+            continue  # whoever says how long means it
+        if unsaid and given.get(other) is None:
+            result[option] = value
+    return result
+
+
+def _in_file_order(problems: list[Problem]) -> list[Problem]:
+    def line(problem: Problem) -> int:
+        tail = problem.where.rpartition(":")[2]
+        return int(tail) if tail.isdigit() else 0
+
+    unique = list(dict.fromkeys(problems))
+    return sorted(unique, key=line)

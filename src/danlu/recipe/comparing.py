@@ -1,0 +1,24 @@
+"""What differs between two recipes, value by value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from danlu.recipe.wording import say
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What differs between two plain recipes, one line a value: 'train.seed: 0 -> 1'."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines: list[str] = []
+        for key in [*old, *(key for key in new if key not in old)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in old:
+                lines.append(f"{inner}: (not there) -> {say(new[key])}")
+            elif key not in new:
+                lines.append(f"{inner}: {say(old[key])} -> (not there)")
+            else:
+                lines += differences(old[key], new[key], inner)
+        return lines
+    same = old == new and isinstance(old, bool) == isinstance(new, bool)  # true is not 1
+    return [] if same else [f"{path}: {say(old)} -> {say(new)}"]

@@ -1,0 +1,71 @@
+"""What an option is and what a part is: the base of every Config, and the mark on a field that holds a part of a shelf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Options(BaseModel):
+    """The base of every part's Config: frozen, no unknown key, no silent conversion ("0.1" is not a number, 1 is not true)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+class ScheduleOptions(Options):
+    """The base of every schedule's Config."""
+
+    warmup: float = Field(
+        default=0.0, ge=0, description="Steps of linear warm-up before the schedule; below 1 it is a share of all steps."
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chosen part: its name on its shelf and its checked options."""
+
+    name: str
+    options: Options
+
+    def as_dict(self) -> dict[str, Any]:
+        """{"name": ..., option: value, ...} with every default written out."""
+        return {"name": self.name, **plain(self.options)}
+
+
+@dataclass(frozen=True)
+class OnShelf:
+    """Marks a field that holds a part (or a list or mapping of parts) of a shelf."""
+
+    shelf: str
+    fixed: str = ""  # the one part that may stand here; the recipe then writes its options without a name
+
+
+def on_shelf(config: type[BaseModel], name: str) -> OnShelf | None:
+    """The shelf whose parts a field holds, or None."""
+    return next((mark for mark in config.model_fields[name].metadata if isinstance(mark, OnShelf)), None)
+
+
+class Catalogue(Protocol):
+    """What recipe needs to know of the shelves; danlu.shelf offers it."""
+
+    def names(self, shelf: str) -> list[str]: ...
+    def config(self, shelf: str, name: str) -> type[Options]: ...
+    def defaults(self, shelf: str, name: str) -> Mapping[str, Any]: ...
+    def facts(self, shelf: str, name: str) -> Any: ...
+    def source_for(self, path: str) -> str | None: ...
+
+
+def plain(options: Any) -> Any:
+    """Options as plain data (dicts, lists, numbers, words), parts written with their name."""
+    if isinstance(options, Part):
+        return options.as_dict()
+    if isinstance(options, BaseModel):
+        return {name: plain(getattr(options, name)) for name in type(options).model_fields}
+    if isinstance(options, Mapping):
+        return {str(key): plain(value) for key, value in options.items()}
+    if isinstance(options, list | tuple):
+        return [plain(value) for value in options]
+    return options

@@ -1,0 +1,198 @@
+"""The sections of a recipe with their options, the whole recipe, and what holds where it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from danlu.recipe.options import OnShelf, Options, Part, plain
+from danlu.terms import Kind
+
+
+class ColumnOptions(Options):
+    """What a recipe says of one column."""
+
+    kind: Kind | None = Field(default=None, description="What the column holds; inferred when null.")
+    on_error: Literal["error", "missing"] = Field(
+        default="error", description="A value that is not of the kind: stop and name the row, or count it as missing."
+    )
+    use: bool = Field(
+        default=True, description="Whether the column is an input (false for names, keys, anything that must not be learnt from)."
+    )
+    transforms: Annotated[list[Part] | None, OnShelf("transforms")] = Field(
+        default=None, description="The transforms of this column instead of those of its kind."
+    )
+
+
+class Data(Options):
+    """Which rows, which columns, and how they become tensors."""
+
+    source: Annotated[Part, OnShelf("sources")] = Field(description="Where rows come from: a path, or a source with its options.")
+    target: str | list[str] | None = Field(default=None, description="The column to predict, or several.")
+    columns: dict[str, ColumnOptions] = Field(default={}, description="What to know of single columns, by name.")
+    split: Annotated[Part | None, OnShelf("splits")] = Field(
+        default=None, description="How rows are divided into train, validation and test; rows the source itself assigns stay there."
+    )
+    transforms: Annotated[dict[Kind, list[Part]], OnShelf("transforms")] = Field(
+        default={}, description="Transforms by kind of column; a kind not named keeps its defaults."
+    )
+    augmentations: Annotated[list[Part], OnShelf("augmentations")] = Field(
+        default=[], description="Random changes of training batches."
+    )
+    duplicates: Literal["keep", "drop"] = Field(default="keep", description="What to do with rows that repeat another one exactly.")
+    missing_rows: Literal["keep", "drop"] = Field(
+        default="keep", description="drop leaves out rows with a missing input value; keep imputes."
+    )
+    missing_target: Literal["error", "drop"] = Field(default="error", description="What to do with rows whose target is missing.")
+    checks: Literal["warn", "error", "off"] = Field(
+        default="warn", description="What a suspicion (leak, duplicates across splits) does."
+    )
+    cache: bool = Field(default=True, description="Keep the table memory-mapped on disk for the next start.")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target columns, in the order given."""
+        return () if self.target is None else (self.target,) if isinstance(self.target, str) else tuple(self.target)
+
+
+class Regularization(Options):
+    """What keeps a model from learning its training rows by heart."""
+
+    l1: float = Field(default=0.0, ge=0, description="Weight of the sum of absolute weights, added to the loss (matrices only).")
+    l2: float = Field(
+        default=0.0, ge=0, description="Weight of half the sum of squared weights, added to the loss (matrices only)."
+    )
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="Share of activations dropped; null leaves the model's own option."
+    )
+    early_stopping: Annotated[Part | None, OnShelf("watchers", fixed="early_stopping")] = Field(
+        default=None, description="Stop when the validation score no longer improves; true takes the defaults."
+    )
+    restore_best: bool = Field(
+        default=True, description="Release the weights of the best evaluation, not the last; needs a validation split."
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay a step of the exponential moving average of weights that is evaluated and released.",
+    )
+
+
+class Train(Options):
+    """How long, how large, how exactly."""
+
+    epochs: float | None = Field(default=None, gt=0, le=1_000_000, description="Passes over the training rows; this or steps.")
+    steps: int | None = Field(default=None, gt=0, description="Optimizer updates; this or epochs.")
+    least_steps: int = Field(
+        default=0,
+        ge=0,
+        description="Updates made at least, however few an epoch has; a default where neither epochs nor steps are given.",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=64, description="Examples of one update; all: every training row."
+    )
+    micro_batch: int | None = Field(
+        default=None,
+        gt=0,
+        description="Examples of one forward pass; gradients of a batch are accumulated exactly over several. Null: the batch.",
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="Largest norm of the gradient; longer ones are shortened to it."
+    )
+    clip_value: float | None = Field(default=None, gt=0, description="Largest size of each entry of the gradient.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of the forward pass; weights stay float32. auto: by rule over hardware and work per step.",
+    )
+    compile: bool | Literal["auto"] = Field(default="auto", description="Whether torch.compile is used; auto: by rule.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:N or mps.")
+    threads: int | None = Field(
+        default=None,
+        gt=0,
+        le=4096,
+        description="CPU threads; null: by rule, one or one a core. Recorded, since it changes the last bits.",
+    )
+    report_every: int | None = Field(
+        default=None, gt=0, description="Steps between reports of the training loss; null: about 100 a run."
+    )
+    evaluate_every: int | None = Field(
+        default=None, gt=0, description="Steps between evaluations on the validation split; null: once an epoch."
+    )
+    save_every: int | None = Field(
+        default=None, gt=0, description="Steps between checkpoints; null: with every evaluation, at most 20 a run."
+    )
+    keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints kept.")
+    on_nan: Literal["stop", "skip", "roll_back"] = Field(
+        default="stop",
+        description="A NaN or infinity in loss or gradient: stop before the update, skip the update, or go back to the last "
+        "checkpoint and skip the batch.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="All randomness is a function of it and the step.")
+    folds: int | None = Field(
+        default=None, ge=2, le=100, description="k-fold cross-validation over the rows outside the test split."
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe with every default filled in."""
+
+    name: str
+    task: Part
+    data: Data
+    model: Part
+    loss: Part
+    metrics: tuple[Part, ...]
+    optimizer: Part
+    schedule: Part
+    regularization: Regularization
+    train: Train
+    watchers: tuple[Part, ...]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)  # as written, overrides applied; what tuning edits
+    path: str = field(default="", compare=False)  # the file it came from; "" for a dict
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole recipe as plain data, every default written out; reading it back gives an equal recipe."""
+        return {
+            "name": self.name,
+            "task": self.task.as_dict(),
+            "data": plain(self.data),
+            "model": self.model.as_dict(),
+            "loss": self.loss.as_dict(),
+            "metrics": [part.as_dict() for part in self.metrics],
+            "optimizer": self.optimizer.as_dict(),
+            "schedule": self.schedule.as_dict(),
+            "regularization": plain(self.regularization),
+            "train": plain(self.train),
+            "watchers": [part.as_dict() for part in self.watchers],
+        }
+
+
+NAME = r"[\w.\- ]{1,100}"  # what a recipe may be called; the run folder bears the name
+PARTS = {
+    "task": "tasks",
+    "model": "models",
+    "loss": "losses",
+    "metrics": "metrics",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    "watchers": "watchers",
+}
+SECTIONS: dict[str, type[Options]] = {"data": Data, "regularization": Regularization, "train": Train}
+KEYS = ("name", "task", "data", "model", "loss", "metrics", "optimizer", "schedule", "regularization", "train", "watchers")
+LISTS = ("metrics", "watchers")
+SHELVES_OF_DATA = ("sources", "splits", "transforms", "augmentations")
+# What every recipe has unless a task, a model, an optimizer or the user says otherwise, in that order.
+DEFAULTS: dict[str, Any] = {
+    "optimizer": "adamw",
+    "schedule": "constant",
+    "metrics": [],
+    "train.epochs": 20,
+    "train.least_steps": 1000,
+    "data.split": "random",
+    "watchers": ["console", "jsonl", "tensorboard", "sanity", "divergence"],
+}

@@ -1,0 +1,33 @@
+"""What may be written short in a recipe, and the mapping that it means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from danlu.recipe.options import Catalogue
+
+
+def long_form(path: tuple[Any, ...], value: Any, catalogue: Catalogue) -> dict[str, Any] | None:
+    """The mapping that a short form means (`optimizer: adam`, `age: number`, `early_stopping: 5`); None where there is none."""
+    if value is None:
+        return {}
+    if path[:2] == ("data", "columns") and len(path) == 3:
+        opened = long_column(value)
+        return opened if isinstance(opened, dict) else None
+    if path == ("regularization", "early_stopping"):
+        return long_early_stopping(value)
+    if path == ("data", "source") and isinstance(value, str):
+        return {"name": value} if value in catalogue.names("sources") else {"path": value}
+    return {"name": value} if isinstance(value, str) and path[0] not in ("train", "regularization", "name") else None
+
+
+def long_column(value: Any) -> Any:
+    """The options of a column, which may be written short: `age: number`, `id: drop`."""
+    if isinstance(value, str):
+        return {"use": False} if value in ("drop", "ignore") else {"kind": value}
+    return {"use": False} if value is False else value
+
+
+def long_early_stopping(value: Any) -> Any:
+    """The options of early stopping, which may be written short: true, or its patience."""
+    return {} if value is True or value is False else {"patience": value} if type(value) is int else value

@@ -1,0 +1,143 @@
+"""What messages say: a value in words, the rule that it breaks, and what was probably meant."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from danlu.errors import did_you_mean, edit_distance
+from danlu.recipe.options import Part
+
+NEW_RECIPE = "danlu new DATA --target COLUMN writes one"  # the remedy for whoever has no recipe
+
+
+def say(value: Any) -> str:
+    """A value as messages show it: at most 80 letters, texts and truth values with their kind."""
+    if value is None:
+        return "null"
+    text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, Part) else value.name
+    text = text if len(text) <= 80 else text[:77] + "..."
+    kind = {bool: "true or false", str: "text", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
+    named = kind.get(type(value))
+    return f"{text} ({named})" if named and isinstance(value, str | bool) else text
+
+
+def is_slip(written: str, meant: str) -> bool:
+    """Whether `written` is `meant` but for case, hyphens, or one letter added, left out, changed or swapped with its neighbour."""
+    written, meant = (each.lower().replace("-", "_").replace(" ", "_") for each in (written, meant))
+    return written == meant or (len(meant) > 2 and edit_distance(written, meant) == 1)
+
+
+_UNION_MEMBERS = {"int", "float", "str", "bool", "none", "[key]"}
+_UNION_PREFIXES = (
+    "literal[",
+    "list[",
+    "dict[",
+    "constrained",
+    "function-",
+    "nullable",
+    "is-instance",
+    "lax-or-strict",
+    "json-or-python",
+)
+
+
+def steps_of(loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where in the recipe a pydantic location is: the names of union members and validators are left out."""
+    return tuple(
+        each
+        for number, each in enumerate(loc)
+        if number == 0 or not (isinstance(each, str) and (each in _UNION_MEMBERS or each.startswith(_UNION_PREFIXES)))
+    )
+
+
+def broken_rule(error: Any) -> str:
+    """The broken rule in plain words."""
+    context, kind = error.get("ctx", {}), error["type"]
+    simple = {
+        "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "float_type": "must be a number",
+        "finite_number": "must be a finite number",
+        "string_type": "must be text",
+        "bool_type": "must be true or false",
+        "list_type": "must be a list",
+        "dict_type": "must be a mapping",
+        "model_type": "must be a mapping of options",
+        "none_required": "must be null",
+    }
+    bounds = {
+        "greater_than": ("gt", "must be greater than"),
+        "greater_than_equal": ("ge", "must be at least"),
+        "less_than": ("lt", "must be less than"),
+        "less_than_equal": ("le", "must be at most"),
+        "too_short": ("min_length", "must have at least this many entries:"),
+        "too_long": ("max_length", "must have at most this many entries:"),
+        "string_too_short": ("min_length", "must have at least this many letters:"),
+        "string_too_long": ("max_length", "must have at most this many letters:"),
+        "string_pattern_mismatch": ("pattern", "must match"),
+        "multiple_of": ("multiple_of", "must be a multiple of"),
+    }
+    if kind in simple:
+        return simple[kind]
+    if kind == "literal_error":
+        return (
+            f"must be one of {', '.join(_words(context['expected']))}"
+            if len(_words(context["expected"])) > 1
+            else f"must be {_words(context['expected'])[0]}"
+        )
+    if kind in bounds:
+        key, words = bounds[kind]
+        return f"{words} {context[key]:g}" if isinstance(context[key], float) else f"{words} {context[key]}"
+    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    return message if kind == "value_error" else message[:1].lower() + message[1:]
+
+
+def _words(expected: str) -> list[str]:
+    """The choices in pydantic's "'keep' or 'drop'"."""
+    return re.findall(r"'([^']*)'", expected) or [expected]
+
+
+def value_hint(value: Any, errors: Sequence[Any]) -> str:
+    """What was probably meant by a refused value, or ''."""
+    kinds = {error["type"] for error in errors}
+    choices = [word for error in errors if error["type"] == "literal_error" for word in _words(error["ctx"]["expected"])]
+    choices += ["true", "false"] if "bool_type" in kinds else []
+    for error in errors:
+        if error["type"] == "string_pattern_mismatch":  # the words of a pattern such as ^(auto|cpu|mps)$
+            choices += re.findall(r"(?<![A-Za-z\\])[a-z]{2,}(?![A-Za-z*+?\[])", error["ctx"]["pattern"])
+    if isinstance(value, str):
+        if "bool_type" in kinds and value.lower() in ("yes", "on", "y", "no", "off", "n"):
+            return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
+        if kinds & {"int_type", "float_type"} and re.fullmatch(r"[-+]?[\d_,]*\.?\d+([eE][-+]?\d+)?", value):
+            return f"write {value.replace('_', '').replace(',', '')} without quotes"
+        return did_you_mean(value, choices)
+    if "int_type" in kinds and isinstance(value, float) and value.is_integer():
+        return f"write {int(value)}"
+    return ""
+
+
+def owner_of(config: type[BaseModel], steps: tuple[Any, ...]) -> type[BaseModel]:
+    """The options class that holds the last of `steps`."""
+    for step in steps[:-1]:
+        info = config.model_fields.get(str(step))
+        config = next(_classes(info.annotation), config) if info is not None else config
+    return config
+
+
+def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The options classes inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for member in get_args(annotation):
+        yield from _classes(member)
+
+
+def field_hint(config: type[BaseModel], steps: tuple[Any, ...]) -> str:
+    """What the option means, from its description."""
+    info = owner_of(config, steps).model_fields.get(str(steps[-1])) or config.model_fields.get(str(steps[0]))
+    return info.description.rstrip(".") if info is not None and info.description else ""

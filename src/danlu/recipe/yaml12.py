@@ -1,0 +1,216 @@
+"""YAML 1.2, and so JSON, read with the line of every value, and written so that it is read back as the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+from danlu.errors import Problem, RecipeError
+from danlu.recipe.trees import DEEPEST
+from danlu.recipe.wording import say
+
+MOST_NODES = 20_000  # YAML nodes after aliases are followed: an alias bomb stops here
+
+
+class _Yaml12(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's scalars: 1e-3 is a number, `no` is a word, 12:30 is no number."""
+
+
+_TAG = "tag:yaml.org,2002:"
+_SCALARS: list[tuple[str, str, str]] = [
+    ("null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    (
+        "float",
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        "-+.0123456789",
+    ),
+]
+_FORMS = {kind: re.compile(pattern) for kind, pattern, _ in _SCALARS}
+_OLD_READER = yaml.resolver.Resolver()  # YAML 1.1, as most other tools read it
+
+
+class _Writer(yaml.SafeDumper):
+    """Quotes what YAML 1.2, or 1.1, would not read back as the same string."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        return _OLD_READER.resolve(kind, value, implicit) if tag == _TAG + "str" and kind is yaml.ScalarNode else tag
+
+    def text(self, value: str) -> yaml.Node:
+        # PyYAML folds these line breaks away unless they are written as escapes
+        return self.represent_scalar(_TAG + "str", value, style='"' if re.search("[\x85\u2028\u2029\ufeff]", value) else None)
+
+
+for _class in (_Yaml12, _Writer):
+    _class.yaml_implicit_resolvers = {}
+    for _kind, _pattern, _first in _SCALARS:
+        _class.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), ["" if letter == "\0" else letter for letter in _first])
+_Writer.add_representer(str, _Writer.text)
+
+
+def write_yaml(value: Any) -> str:
+    """Plain data as YAML 1.2 text, keys in their order."""
+    return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
+
+
+def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
+    """(value, where) of a YAML 1.2 (or JSON) text; `where` maps each path of keys to "name:line".
+
+    Raises RecipeError for what is not YAML, duplicate keys, tags, alias bombs and documents too deep.
+    """
+    tree = _Tree(name)
+    node = _compose(_without_tabs(text), name)
+    value = None if node is None else tree.value(node, ())
+    if tree.problems:
+        raise RecipeError(tree.problems)
+    return value, tree.where
+
+
+def _without_tabs(text: str) -> str:
+    """JSON may be indented with tabs, YAML may not: every tab of a valid JSON text stands between its words."""
+    if "\t" in text and text.lstrip()[:1] in ("{", "["):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        return text.replace("\t", " ")
+    return text
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    """The YAML nodes of a text, or its first mistake with its line."""
+    try:
+        loader = _Yaml12(text)
+        try:
+            return loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line if mark else 0
+        said = ", ".join(filter(None, [error.context, error.problem])) or str(error)
+        raise RecipeError([Problem(f"{name}:{line + 1}", f"this is not YAML: {said.strip()}.", _yaml_hint(text, line))]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        sign = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
+        raise RecipeError(
+            [Problem(f"{name}:{line}", f"the character U+{sign:04X} has no place in a recipe.", "delete it")]
+        ) from None
+    except yaml.YAMLError as error:
+        raise RecipeError([Problem(f"{name}:1", f"this is not YAML: {str(error).splitlines()[0]}.")]) from None
+    except RecursionError:
+        raise RecipeError([Problem(f"{name}:1", f"the recipe is nested deeper than {DEEPEST} levels.")]) from None
+
+
+def _yaml_hint(text: str, line: int) -> str:
+    lines = text.splitlines()
+    near = lines[max(line - 1, 0) : line + 1]
+    if any("\t" in each[: len(each) - len(each.lstrip())] for each in near):
+        return "YAML is indented with spaces, not tabs"
+    if lines[line : line + 1] and re.search(r"(^|[:\s-])[@`%*&!]", lines[line]):
+        return "put text that begins with a special character in quotes"
+    return "look at the colon, the indentation and the brackets of this line and the one before"
+
+
+class _Tree:
+    """Turns YAML nodes into plain data; gathers where each value stands and every problem."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.where: dict[tuple[Any, ...], str] = {(): f"{name}:1"}
+        self.problems: list[Problem] = []
+        self.count = 0
+
+    def value(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
+        """The plain data of a node."""
+        self.count += 1
+        line = self.line(node)
+        if len(path) > DEEPEST:
+            raise RecipeError([Problem(line, f"the recipe is nested deeper than {DEEPEST} levels.")])
+        if self.count > MOST_NODES:
+            raise RecipeError([Problem(line, f"the recipe holds more than {MOST_NODES:,} values.")])
+        self.where.setdefault(path, line)
+        if isinstance(node, yaml.MappingNode):
+            self.refuse_tag(node, "map")
+            return self.mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            self.refuse_tag(node, "seq")
+            return [self.value(child, (*path, number)) for number, child in enumerate(node.value)]
+        return self.scalar(node)
+
+    def line(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"
+
+    def mapping(self, node: yaml.MappingNode, path: tuple[Any, ...]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, child in node.value:
+            line = self.line(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem(line, "a key must be a word.", "put text with brackets in quotes"))
+                continue
+            self.scalar(key_node)  # for its tag; the key itself is always the text as it is written
+            key = self.text(key_node)
+            dotted = ".".join(map(str, (*path, key)))
+            if key in result:
+                first = self.where[(*path, key)].rpartition(":")[2]
+                self.problems.append(Problem(line, f"{dotted} is given twice (first on line {first}).", "keep one of the two"))
+                self.value(child, (*path, key))  # its own problems are told as well
+                continue
+            if key == "<<" and key_node.style is None:
+                self.problems.append(Problem(line, "merge keys (<<) are no part of YAML 1.2.", "write the keys out"))
+            self.where[(*path, key)] = line
+            result[key] = self.value(child, (*path, key))
+        return result
+
+    def refuse_tag(self, node: yaml.Node, expected: str) -> None:
+        if node.tag != _TAG + expected:
+            self.problems.append(
+                Problem(self.line(node), f"the tag {_short_tag(node.tag)} is not allowed.", "a recipe is plain data")
+            )
+
+    def text(self, node: yaml.Node) -> str:
+        """The text of a scalar; JSON's pairs of surrogates become the one character they mean."""
+        text = str(node.value)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            try:
+                return text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                self.problems.append(Problem(self.line(node), "this text holds half a character (a lone surrogate)."))
+                return ""
+        return text
+
+    def scalar(self, node: yaml.Node) -> Any:
+        """null, true, a number or a text."""
+        text, kind = self.text(node), node.tag.removeprefix(_TAG)
+        if kind == "str":
+            return text
+        if kind not in _FORMS:
+            self.refuse_tag(node, "str")
+            return None
+        if not _FORMS[kind].match(text):  # an explicit tag on something else: !!int twelve
+            self.problems.append(Problem(self.line(node), f"{say(text)} is no {kind}, as its tag says.", "leave the tag out"))
+            return None
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if len(text) > 400:
+            self.problems.append(Problem(self.line(node), f"a number of {len(text):,} digits is too long."))
+            return None
+        if kind == "int":
+            return int(text, 0) if text.lower().startswith(("0x", "0o")) else int(text)
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _short_tag(tag: str) -> str:
+    return "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag

@@ -71,16 +71,21 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         yield beside
         sync_folder(beside)
-        if target.exists():
-            old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-            target.rename(old)
-            beside.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            beside.rename(target)
-        sync_folder(target.parent)
+        rename_folder(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def rename_folder(folder: Path, target: Path) -> None:
+    """Give a folder another name, in place of what has that name now; the names are synced."""
+    if target.exists():
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(target)
+    sync_folder(target.parent)
 
 
 def remove_leftovers(folder: Path) -> None:

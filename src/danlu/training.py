@@ -24,7 +24,7 @@ from danlu import recipe as recipes
 from danlu.batches import Batches, Rows
 from danlu.checkpoint import Checkpoints
 from danlu.dataset import Dataset, prepare
-from danlu.durable import sync_folder
+from danlu.durable import rename_folder
 from danlu.errors import ArtifactError, CheckpointError, DanluError, Interrupted, RunError, TrainingStopped
 from danlu.evaluation import Evaluator, best_of, flat, rows_at_once
 from danlu.interruption import Interruption
@@ -190,6 +190,11 @@ class Training:
 
     def _watchers(self) -> Watchers:
         recipe = self.recipe
+        if hasattr(self.schedule, "observe") and self.plan.evaluate_every == 0:
+            raise RunError(
+                f"schedule {recipe.schedule.name} goes by validation scores, and the validation split has no row.",
+                hint="give data.split a share for validation, or choose another schedule",
+            )
         parts = list(recipe.watchers)
         if recipe.regularization.early_stopping is not None:
             if self.plan.evaluate_every == 0:
@@ -382,6 +387,7 @@ class Training:
         skipped, failures = [*state.skipped, *range(first, last + 1)], state.failures + 1
         self.checkpoints.wait()
         self._restore(*self.checkpoints.read(first))
+        self.clock, self.clock_step = time.perf_counter(), first
         state.skipped, state.failures = sorted(set(skipped)), failures
         self.step.skip = frozenset(state.skipped)
         left_out = f"updates {first + 1:,} to {last + 1:,} are" if first < last else f"update {first + 1:,} is"
@@ -437,8 +443,7 @@ class Training:
         artifacts.write(candidate, contents, self.lock)
         released = load(candidate)
         self._compare(released)
-        candidate.rename(path)
-        sync_folder(self.folder.path)
+        rename_folder(candidate, path)
         released.path = path
         self._tell("end")
         return released

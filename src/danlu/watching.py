@@ -39,6 +39,7 @@ class Watchers:
         # two of a kind (early stopping on two patiences) keep a state each
         names = [name if name not in names[:at] else f"{name}_{at}" for at, name in enumerate(names)]
         self.named = list(zip(names, built))
+        self.absent: dict[str, Any] = {}  # what a checkpoint holds of watchers that this start left out: they may come back
 
     def hear(self, report: Report) -> str:
         """Tell everyone; a notice spoken by one watcher is heard by the others."""
@@ -58,13 +59,14 @@ class Watchers:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of them, by name."""
-        return {name: watcher.state() for name, watcher in self.named if hasattr(watcher, "state")}
+        return {**self.absent, **{name: watcher.state() for name, watcher in self.named if hasattr(watcher, "state")}}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what a checkpoint kept; a watcher without an entry starts fresh."""
         for name, watcher in self.named:
             if hasattr(watcher, "load"):
                 watcher.load(state.get(name))
+        self.absent = {name: each for name, each in state.items() if name not in dict(self.named)}
 
     def close(self) -> None:
         """Let go of files and screens."""

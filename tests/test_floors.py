@@ -18,20 +18,12 @@ SHELF_FLOOR = 4
 FLOORS = {
     "errors": 0,
     "terms": 0,
-    "arrow": 0,
-    "files": 1,
-    "charsets": 1,
-    "numerals": 1,
-    "dates": 1,
-    "records": 1,
     "recipe": 1,
     "machine": 1,
     "permission": 1,
     "durable": 1,
     "shelf": 2,
-    "inference": 2,
-    "assembly": 2,
-    "dialect": 2,
+    "reading": 2,
     "fingerprints": 2,
     "features": 3,
     "shares": 3,
@@ -41,7 +33,6 @@ FLOORS = {
     "watching": 3,
     "layers": 3,
     "columns": 3,
-    "decoding": 2,
     "cache": 3,
     "chains": 4,
     "placement": 5,
@@ -70,7 +61,7 @@ FLOORS = {
 }
 
 
-STATIONS = {path.parent.name for path in HOME.glob("*/__init__.py")} & set(FLOORS) - {"layers"}
+STATIONS = {path.parent.name for path in HOME.glob("*/__init__.py")} & set(FLOORS) - {"layers", "reading"}
 
 
 def modules() -> list[tuple[str, Path]]:

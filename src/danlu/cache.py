@@ -28,7 +28,7 @@ import numpy as np
 
 from danlu import durable, shelf
 from danlu.errors import DataError
-from danlu.files import check, unreadable
+from danlu.reading.files import check, unreadable
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import KINDS, Column, Table
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from danlu.decoding import decode
 from danlu.errors import DataError, nearest
-from danlu.inference import MISSING_MARKS, infer
+from danlu.reading.decoding import decode
+from danlu.reading.inference import MISSING_MARKS, infer
 from danlu.recipe import ColumnOptions
 from danlu.terms import Column, Table
 

@@ -320,7 +320,7 @@ def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> No
 
 
 def test_a_regular_text_and_the_same_text_read_field_by_field_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from danlu import records
+    from danlu.reading import records
 
     rng = np.random.default_rng(5)
     cells = ["", "x", 'say "x"', "a,b", "two\nlines", " space ", "é", "1.5", "\u3000全角", "'"]

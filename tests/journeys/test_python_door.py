@@ -40,7 +40,7 @@ def test_rows_may_come_in_any_form_and_get_the_same_answers(iris: danlu.Artifact
 
 
 def test_a_column_that_is_missing_is_named(iris: danlu.Artifact) -> None:
-    name = list(iris.inputs)[0]
+    name = next(iter(iris.inputs))
     row = dict.fromkeys(iris.inputs, 1.0)
     del row[name]
     with pytest.raises(danlu.DanluError, match=re.escape(name)):

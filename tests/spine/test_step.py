@@ -146,5 +146,5 @@ def test_a_number_that_is_not_finite_stops_before_any_weight_moves(value: float,
 def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_noticed() -> None:
     step = setup()
     step.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NotFinite, match="gradient of layers.0.weight"):
+    with pytest.raises(NotFinite, match=r"gradient of layers\.0\.weight"):
         step(0)

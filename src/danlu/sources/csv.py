@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from danlu import charsets, dialect, records
-from danlu import files as disk
-from danlu.arrow import compute
-from danlu.assembly import Piece, assemble, by_split
 from danlu.columns import MISSING_MARKS, infer
 from danlu.errors import DataError
-from danlu.numerals import decimal_mark
+from danlu.reading import charsets, dialect, records
+from danlu.reading import files as disk
+from danlu.reading.arrow import compute
+from danlu.reading.assembly import Piece, assemble, by_split
+from danlu.reading.numerals import decimal_mark
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 

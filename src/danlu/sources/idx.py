@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu import files as disk
 from danlu.errors import DataError
+from danlu.reading import files as disk
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 

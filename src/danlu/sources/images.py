@@ -21,11 +21,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from danlu import files as disk
 from danlu.cache import folder
-from danlu.decoding import SUFFIXES as FORMATS
-from danlu.decoding import decode
 from danlu.errors import DataError
+from danlu.reading import files as disk
+from danlu.reading.decoding import SUFFIXES as FORMATS
+from danlu.reading.decoding import decode
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from danlu import charsets
-from danlu import files as disk
-from danlu.assembly import Piece, assemble, by_split
 from danlu.columns import infer
 from danlu.errors import DataError
+from danlu.reading import charsets
+from danlu.reading import files as disk
+from danlu.reading.assembly import Piece, assemble, by_split
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 

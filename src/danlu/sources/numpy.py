@@ -16,9 +16,9 @@ from typing import IO, Any
 import numpy as np
 from pydantic import Field
 
-from danlu import files as disk
 from danlu.columns import infer
 from danlu.errors import DataError
+from danlu.reading import files as disk
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from danlu import files as disk
-from danlu.assembly import Piece, assemble, by_split
 from danlu.columns import infer
 from danlu.errors import DataError, nearest
+from danlu.reading import files as disk
+from danlu.reading.assembly import Piece, assemble, by_split
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from danlu import charsets
-from danlu import files as disk
-from danlu.assembly import by_split
 from danlu.errors import DataError
+from danlu.reading import charsets
+from danlu.reading import files as disk
+from danlu.reading.assembly import by_split
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.files import expand, labels
+from danlu.reading.files import expand, labels
 from danlu.terms import Column, Table
 
 Paths = str | list[str]

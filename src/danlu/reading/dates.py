@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from danlu.arrow import compute, first, present
+from danlu.reading.arrow import compute, first, present
 from danlu.terms import MISSING_DATETIME
 
 if TYPE_CHECKING:

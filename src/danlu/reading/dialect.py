@@ -14,9 +14,9 @@ from itertools import islice, pairwise
 
 import numpy as np
 
-from danlu import records
 from danlu.errors import DataError
-from danlu.records import Records, place
+from danlu.reading import records
+from danlu.reading.records import Records, place
 
 _SAMPLE = 2**18  # bytes that are looked at to find the delimiter
 _CANDIDATES = ("\t", ",", ";", "|")

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.files import read
 from danlu.machine import cores
+from danlu.reading.files import read
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu import arrow, dates, numerals
-from danlu.arrow import compute, first, mask
 from danlu.errors import DataError
+from danlu.reading import arrow, dates, numerals
+from danlu.reading.arrow import compute, first, mask
 from danlu.recipe import ColumnOptions
 from danlu.terms import MISSING_DATETIME, Column, Kind
 

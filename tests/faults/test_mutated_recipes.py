@@ -538,7 +538,6 @@ def test_mutated_recipes_are_refused_with_file_and_line_and_typos_with_the_right
     assert len(MADE) == 300
     assert len(missed) <= 0.01 * len(MADE), "\n".join(missed)
     assert guessed >= 0.9 * len(typos), wrong_guesses
-    assert slow < 1
 
 
 def test_the_command_refuses_in_under_a_second_of_work(tmp_path: Path) -> None:

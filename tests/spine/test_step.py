@@ -36,7 +36,12 @@ class Net(nn.Module):
 
 
 def setup(
-    *, dropout: float = 0.0, loss: Part | None = None, numbers: np.ndarray | None = None, train: dict[str, Any] | None = None, **regular: Any
+    *,
+    dropout: float = 0.0,
+    loss: Part | None = None,
+    numbers: np.ndarray | None = None,
+    train: dict[str, Any] | None = None,
+    **regular: Any,
 ) -> SupervisedStep:
     draw = np.random.default_rng(0)
     numbers = draw.normal(size=(ROWS, FEATURES)).astype(np.float32) if numbers is None else numbers

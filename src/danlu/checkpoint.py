@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,19 +69,26 @@ class Checkpoints:
 
     # --- writing
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *spared: int) -> None:
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        *spared: int,
+        first: Callable[[], None] | None = None,
+    ) -> None:
         """Copy the state and write it in the background; waits only while the previous one is still being written.
 
-        Of older checkpoints the last `keep` stay, and those of the steps `spared`. What is a function of the recipe is the same each time
-        a step is reached, so a step whose checkpoint this run has just written or read is not written again. Raises CheckpointError where
-        the previous write failed.
+        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is called in the writing thread: what must be on
+        the disk before the checkpoint is. What is a function of the recipe is the same each time a step is reached, so a step whose
+        checkpoint this run has just written or read is not written again. Raises CheckpointError where the previous write failed.
         """
         if step == self.held:
             return
         self.wait()
         # The copy is the only thing the loop waits for.
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        self._writing = self._writer.submit(self._write, step, copies, copy.deepcopy(dict(facts)), spared)
+        self._writing = self._writer.submit(self._write, step, copies, copy.deepcopy(dict(facts)), spared, first)
         self.held = step
 
     def wait(self) -> None:
@@ -105,9 +112,18 @@ class Checkpoints:
         """Let the last write end, whatever becomes of it."""
         self._writer.shutdown(wait=True)
 
-    def _write(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], spared: tuple[int, ...]) -> None:
+    def _write(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        facts: dict[str, Any],
+        spared: tuple[int, ...],
+        first: Callable[[], None] | None,
+    ) -> None:
         from safetensors.torch import save
 
+        if first is not None:
+            first()
         data = save(tensors)
         manifest = {
             "format": FORMAT,

@@ -340,7 +340,7 @@ class Training:
         # what a roll-back needs, also after an interruption saved between two planned checkpoints
         if self.recipe.train.on_nan == "roll_back":
             spared.append(self._planned_before(state.step))
-        self.checkpoints.save(state.step, state.tensors(), state.facts(), *spared)
+        self.checkpoints.save(state.step, state.tensors(), state.facts(), *spared, first=self.watchers.sync)
 
     def _planned_before(self, n: int) -> int:
         """The newest step up to n at which the recipe, not a signal, had a checkpoint saved."""

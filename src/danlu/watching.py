@@ -61,6 +61,12 @@ class Watchers:
         """What a checkpoint keeps of them, by name."""
         return {**self.absent, **{name: watcher.state() for name, watcher in self.named if hasattr(watcher, "state")}}
 
+    def sync(self) -> None:
+        """Have what the last `state` speaks of on the disk."""
+        for _, watcher in self.named:
+            if hasattr(watcher, "sync"):
+                watcher.sync()
+
     def load(self, state: dict[str, Any]) -> None:
         """Take over what a checkpoint kept; a watcher without an entry starts fresh."""
         for name, watcher in self.named:

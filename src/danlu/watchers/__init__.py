@@ -5,5 +5,7 @@ A part offers
   build(config, setting) -> watcher         `setting`: danlu.watching.Setting (run folder, recipe, quiet, resumed step, better, metric)
     hear(report) -> str | None              a sentence asks training to stop and says why
     state() -> dict, load(state)            optional; JSON values kept in the checkpoint
+    sync()                                  optional; when it returns, what the last state() speaks of is on the disk. Called in
+                                            the thread that writes checkpoints, before the checkpoint: the loop does not wait
     close()                                 optional
 """

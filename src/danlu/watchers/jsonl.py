@@ -40,14 +40,15 @@ class Jsonl:
         self.digest.update(line)
         if report.timing:
             append(self.timings, (json.dumps({"step": report.step, "split": report.kind, **report.timing}) + "\n").encode())
-        if (
-            report.kind == "test"
-        ):  # the artifact follows, and no checkpoint: after a power cut it must not be there without this line
-            os.fsync(self.file.fileno())
+        # The artifact follows, and no checkpoint: after a power cut it must not be there without this line.
+        if report.kind == "test":
+            self.sync()
 
     def state(self) -> dict[str, Any]:
-        os.fsync(self.file.fileno())
         return {"bytes": self.file.seek(0, os.SEEK_END), "sha256": self.digest.hexdigest()}
+
+    def sync(self) -> None:
+        os.fsync(self.file.fileno())
 
     def load(self, state: dict[str, Any] | None) -> None:
         size = state["bytes"] if state else 0

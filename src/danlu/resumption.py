@@ -78,75 +78,93 @@ def verify_resume(
     with _home(folder) as home:
         command = [sys.executable, "-m", "danlu", "train", str(recipe), *overrides, "--quiet"]
         command += ["--allow-code"] if code_is_allowed() else []
-        began = time.monotonic()
-        with _life([*command, "--run", str(home / "unbroken")], home) as process:
-            if process.wait() != 0:
-                raise DanluError(f"the recipe does not train, so there is nothing to prove: {_said(home)}", where=str(recipe))
-        lasted = time.monotonic() - began
-        say(f"the unbroken run took {lasted:.1f} s")
-        wanted = fingerprint(home / "unbroken")
-        return _kill_and_compare(command, home, wanted, lasted, kills, random.Random(seed), say)
+        unbroken = home / "unbroken"
+        began = ready = time.monotonic()
+        with _life([*command, "--run", str(unbroken)], home) as process:
+            while process.poll() is None:
+                if not (unbroken / "checkpoints").exists():
+                    ready = time.monotonic()
+                time.sleep(0.01)
+        if process.returncode != 0:
+            raise DanluError(f"the recipe does not train, so there is nothing to prove: {_said(home)}", where=str(recipe))
+        start, training = ready - began, time.monotonic() - ready
+        say(f"the unbroken run took {start + training:.1f} s")
+        killer = _Killer(command, home, fingerprint(unbroken), start, training, _last_step(unbroken), random.Random(seed), say)
+        return killer.verdict(kills)
 
 
-def _kill_and_compare(
-    command: Sequence[str],
-    home: Path,
-    wanted: dict[str, str],
-    lasted: float,
-    kills: int,
-    draw: random.Random,
-    say: Callable[[str], None],
-) -> Verdict:
-    run, deaths, inside, runs, missed = home / "killed", 0, 0, 0, 0
-    differing: list[str] = []
-    while not differing and (deaths < kills or run.exists()):
-        # a save can be too quick to be seen; after some misses the moment is drawn
-        aimed = deaths % 2 == 1 and missed < 3
-        already = _half_written(run)
-        with _life([*command, "--run", str(run)], home) as process:
-            if deaths < kills and _strike(process, run, already, lasted * draw.random(), draw.randrange(1, 4) if aimed else 0):
-                deaths, missed = deaths + 1, 0
-                hit = bool(_half_written(run) - already)
-                inside += hit
-                say(f"kill {deaths} of {kills}{' (inside a save)' if hit else ''}")
-                continue
-            code = process.wait()
-        if code != 0:
-            differing.append(f"the same command ended with exit code {code} ({_said(home)})")
-            break
-        if deaths < kills:
-            missed += 1
-        got = fingerprint(run)
-        differing += sorted(name for name in {*wanted, *got} if wanted.get(name) != got.get(name))
-        runs += 1
-        if not differing:
+@dataclass
+class _Killer:
+    """Starts, kills, compares. `start` and `training` are seconds that an unbroken life takes before and after its first step."""
+
+    command: list[str]
+    home: Path
+    wanted: dict[str, str]
+    start: float
+    training: float
+    last_step: int
+    draw: random.Random
+    say: Callable[[str], None]
+    deaths: int = 0
+    inside: int = 0
+    runs: int = 0
+    missed: int = 0  # lives in a row that ended before their death came
+
+    def verdict(self, kills: int) -> Verdict:
+        differing: list[str] = []
+        while self.deaths < kills and not differing:
+            differing = self._one_run(kills)
+        return Verdict(self.deaths, self.inside, self.runs, self.wanted, differing)
+
+    def _one_run(self, kills: int) -> list[str]:
+        """What differs in a run that is killed until it ends, or until there are enough kills."""
+        run, before = self.home / "killed", self.deaths
+        while True:
+            already = _half_written(run)
+            with _life([*self.command, "--run", str(run)], self.home) as process:
+                if self.deaths < kills and self._strike(process, run, already):
+                    self._count(kills, bool(_half_written(run) - already))
+                    continue
+                code = process.wait()
+            if code != 0:
+                return [f"the same command ended with exit code {code} ({_said(self.home)})"]
+            self.missed += self.deaths < kills
+            self.runs += self.deaths > before
+            got = fingerprint(run)
             shutil.rmtree(run)
-    return Verdict(deaths, inside, runs, wanted, differing)
+            return sorted(name for name in {*self.wanted, *got} if self.wanted.get(name) != got.get(name))
+
+    def _count(self, kills: int, inside: bool) -> None:
+        self.deaths, self.inside, self.missed = self.deaths + 1, self.inside + inside, 0
+        self.say(f"kill {self.deaths} of {kills}{' (inside a save)' if inside else ''}")
+
+    def _strike(self, process: subprocess.Popen[bytes], run: Path, already: set[str]) -> bool:
+        """Kill at a drawn moment, or when a drawn number of saves have been seen; False where the process ended by itself."""
+        # a save can be too quick to be seen: after some misses the moment is drawn, and earlier after each
+        sightings = self.draw.randrange(1, 4) if self.deaths % 2 == 1 and self.missed < 3 else 0
+        left = self.start + self.training * (1 - _last_step(run) / max(self.last_step, 1))
+        moment, seen = time.monotonic() + left * self.draw.random() * 0.8**self.missed, set[str]()
+        while process.poll() is None:
+            if sightings:
+                seen |= _half_written(run) - already
+            if len(seen) >= sightings if sightings else time.monotonic() >= moment:
+                process.kill()
+                return process.wait() != 0  # it may have ended between the look and the blow
+            time.sleep(_GLANCE)
+        return False
 
 
 def fingerprint(run: Path) -> dict[str, str]:
     """SHA-256 of every file that a run must repeat, by name: artifact, metric log, lock file, final checkpoint."""
-    steps = sorted((run / "checkpoints").glob("step-" + 10 * "[0-9]"))
-    files = [
-        run / "metrics.jsonl",
-        run / "recipe.lock.yaml",
-        *(run / "artifact").glob("*"),
-        *(steps[-1].glob("*") if steps else ()),
-    ]
+    last = run / "checkpoints" / f"step-{_last_step(run):010d}"
+    files = [run / "metrics.jsonl", run / "recipe.lock.yaml", *(run / "artifact").glob("*"), *last.glob("*")]
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()}
 
 
-def _strike(process: subprocess.Popen[bytes], run: Path, already: set[str], delay: float, sightings: int) -> bool:
-    """Kill after `delay` seconds or (sightings > 0) when that many saves have been seen; False where the process ended by itself."""
-    moment, seen = time.monotonic() + delay, set[str]()
-    while process.poll() is None:
-        if sightings:
-            seen |= _half_written(run) - already
-        if len(seen) >= sightings if sightings else time.monotonic() >= moment:
-            process.kill()
-            return process.wait() != 0  # it may have ended between the look and the blow
-        time.sleep(_GLANCE)
-    return False
+def _last_step(run: Path) -> int:
+    """The step of the newest checkpoint, 0 where there is none."""
+    steps = sorted((run / "checkpoints").glob("step-" + 10 * "[0-9]"))
+    return int(steps[-1].name.removeprefix("step-")) if steps else 0
 
 
 def _half_written(run: Path) -> set[str]:

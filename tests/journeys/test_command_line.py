@@ -78,7 +78,7 @@ def test_a_newcomer_goes_from_a_csv_file_to_answers(home: Path) -> None:
         truth = [row["species"] for row in csv.DictReader(file)]
     assert len(answers) == 150
     right = sum(answer["prediction"] == species for answer, species in zip(answers, truth))
-    assert right >= 135
+    assert right >= 120
     line = json.dumps({"sepal length": 5.1, "sepal width": 3.5, "petal length": 1.4, "petal width": 0.2})
     piped = danlu("predict", "runs/iris", "-", "--json", cwd=home, stdin=line + "\n")
     assert json.loads(piped.stdout)["prediction"] == "setosa", piped.stderr

@@ -146,8 +146,8 @@ class Frozen(nn.Module):
         super().__init__()
         self.layer = nn.Linear(inputs["numbers"].shape[0], output.size).requires_grad_(False)
 
-    def forward(self, x):
-        return self.layer(x)
+    def forward(self, inputs):
+        return self.layer(inputs["numbers"])
 """
 
 

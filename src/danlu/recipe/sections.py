@@ -128,8 +128,8 @@ class Train(Options):
     keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints kept.")
     on_nan: Literal["stop", "skip", "roll_back"] = Field(
         default="stop",
-        description="A NaN or infinity in loss or gradient: stop before the update, skip the update, or go back to the last "
-        "checkpoint and skip the batch.",
+        description="A NaN or infinity in loss, gradient or running statistics: stop before the update, skip the update, or go back to the last "
+        "planned checkpoint and leave out every update from there to it.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="All randomness is a function of it and the step.")
     folds: int | None = Field(

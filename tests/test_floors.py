@@ -50,6 +50,8 @@ FLOORS = {
     "step": 7,
     "evaluation": 7,
     "prediction": 8,
+    "apparatus": 8,
+    "culprits": 8,
     "training": 9,
     "drafting": 9,
     "learning_rate_range": 10,

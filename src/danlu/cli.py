@@ -172,6 +172,10 @@ def train(
     if split in artifact.scores:
         print(f"{split} scores ({artifact.scores[split]['rows']:,} rows)")
         print(_scores(artifact.scores[split], getattr(artifact.task, "classes", ())))
+        guess = {name: value for name, value in artifact.scores.get("baseline", {}).items() if name != "split"}
+        if guess:
+            print("always the same answer, the best there is for the training rows")
+            print(_scores(guess))
     else:
         print("there is no validation or test split, so there is no score.")
     if not quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -169,3 +170,12 @@ def best_of(scores: Mapping[str, Any], metric: str) -> float | None:
     """The deciding score, None where it has no meaning on this split."""
     value = scores.get(metric)
     return float(value) if isinstance(value, int | float) else None
+
+
+def finite(value: Any) -> Any:
+    """Scores with None in place of every number that is NaN or infinite, which JSON cannot hold and no score can be compared with."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

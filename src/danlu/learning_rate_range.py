@@ -9,15 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from danlu import shelf
-from danlu.batches import Batches, Rows
-from danlu.dataset import prepare
+from danlu.apparatus import assemble
 from danlu.errors import TrainingStopped
-from danlu.placement import WEIGHTS, draw_seed, place
 from danlu.recipe import Recipe
-from danlu.state import TrainingState
-from danlu.step import NotFinite, SupervisedStep
-from danlu.training import parameter_groups
+from danlu.step import NotFinite
 
 _SMOOTHING = 0.9  # of the running mean of the loss; its start is corrected
 
@@ -42,25 +37,9 @@ def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, 
     logarithm of the rate, which lies well below the rate that breaks. Nothing is written. Raises TrainingStopped where the loss is never
     finite.
     """
-    placement = place(recipe.train)
-    placement.use()
-    data = prepare(recipe)
-    rows = Rows(data.arrays, data.preprocessor.pixels, data.target, placement)
-    size = None if recipe.train.batch_size == "all" else int(recipe.train.batch_size)
-    batches = Batches(rows, data.splits["train"], size, recipe.train.seed)
-    placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
-    module = shelf.build_model(recipe.model, data.preprocessor.inputs, data.task.output).to(placement.device)
-    module.train()
-    optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module, recipe.optimizer))
-    state = TrainingState(module, optimizer, ema=False, keep_best=False)
     growth = (most / least) ** (1 / max(steps - 1, 1))
-    augmentations = [
-        shelf.build_augmentation(part, data.preprocessor.inputs, data.task.output) for part in recipe.data.augmentations
-    ]
-    update = SupervisedStep(
-        state, batches, shelf.build_loss(recipe.loss, data.task), lambda n: growth**n, least, augmentations, placement, recipe.train,
-        recipe.regularization.model_copy(update={"ema_decay": None}),
-    )  # fmt: skip
+    built = assemble(recipe, rates=(least, lambda n: growth**n))
+    state, update = built.state, built.update
     rates: list[float] = []
     losses: list[float] = []
     running, lowest = 0.0, math.inf

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from danlu import machine
 from danlu.durable import remove_leftovers, replace_file, sha256
-from danlu.errors import RecipeError, RunError
+from danlu.errors import DanluError, RecipeError, RunError
 from danlu.recipe import Recipe, differences, read_yaml, write_yaml
 
 LOCK = "recipe.lock.yaml"
@@ -157,3 +159,16 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
         "fold": resolved.get("fold"),
     }
     return sha256(json.dumps(whole, sort_keys=True).encode())
+
+
+@contextmanager
+def writing(folder: Path, error: type[DanluError]) -> Iterator[None]:
+    """What the system says while a run's files are written, in words: no room, a folder that was removed, ..."""
+    try:
+        yield
+    except OSError as said:
+        raise error(
+            f"a file could not be written: {said.strerror or said}.",
+            where=str(said.filename or folder),
+            hint="make room and run the same command again: it goes on from the last checkpoint",
+        ) from None

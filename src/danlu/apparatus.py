@@ -1,0 +1,181 @@
+"""What a training needs, built from a recipe anew at every start, and the same every time: rows, batches, model, state, update, scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from danlu import machine, shelf
+from danlu.batches import Batches, Rows
+from danlu.dataset import Dataset, prepare
+from danlu.errors import RunError
+from danlu.evaluation import Evaluator
+from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place, work_of
+from danlu.recipe import Part, Recipe, Train
+from danlu.state import TrainingState
+from danlu.step import SupervisedStep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps, and at which of them something happens: a function of the recipe and the number of rows."""
+
+    steps_per_epoch: int
+    total_steps: int
+    report_every: int
+    evaluate_every: int
+    save_every: int
+
+
+def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
+    """The Plan of a recipe's train section."""
+    total = train.steps if train.steps is not None else max(1, round((train.epochs or 1) * steps_per_epoch), train.least_steps)
+    report = train.report_every or max(1, total // 100)
+    # once an epoch, but at most about 100 times a run: a full-batch run has as many epochs as steps
+    evaluate = train.evaluate_every or steps_per_epoch * max(1, math.ceil(total / steps_per_epoch / 100))
+    evaluate = min(evaluate, total)
+    save = train.save_every or evaluate * max(1, math.ceil(total / evaluate / 20))
+    return Plan(steps_per_epoch, total, report, evaluate if has_validation else 0, save)
+
+
+@dataclass
+class Apparatus:
+    """Everything of one training but the folder it writes to and those who watch it."""
+
+    recipe: Recipe
+    data: Dataset
+    placement: Placement
+    rows: Rows
+    batches: Batches
+    plan: Plan
+    state: TrainingState
+    schedule: Any
+    update: SupervisedStep
+    evaluator: Evaluator
+
+    @property
+    def trainable(self) -> int:
+        """How many numbers an update may move."""
+        return sum(each.numel() for each in self.state.module.parameters() if each.requires_grad)
+
+    def record(self) -> dict[str, Any]:
+        """What was decided and found, as plain data, for the lock file and the artifact."""
+        data = self.data
+        return {
+            "placement": self.placement.as_dict(),
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "total_steps": self.plan.total_steps,
+            "report_every": self.plan.report_every,
+            "evaluate_every": self.plan.evaluate_every,
+            "save_every": self.plan.save_every,
+            "batch_size": self.batches.batch_size,
+            "parameters": sum(each.numel() for each in self.state.module.parameters()),
+            "data": {
+                "origin": data.table.origin,
+                "digest": data.digest,
+                "rows": {name: len(rows) for name, rows in data.splits.items()},
+                "kinds": {name: column.kind for name, column in data.table.columns.items()},
+            },
+            "versions": machine.versions(),
+        }
+
+    def sentences(self) -> tuple[tuple[str, str], ...]:
+        """(subject, what is to be known of it) in plain words."""
+        recipe, rows = self.recipe, {name: f"{len(each):,}" for name, each in self.data.splits.items()}
+        return (
+            (
+                "data",
+                f"{self.data.table.origin}: {rows['train']} rows to train, {rows['validation']} to validate, {rows['test']} to test",
+            ),
+            ("task", self.data.task.describe()),
+            (
+                "model",
+                f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; "
+                f"{self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
+            ),
+            ("place", ", ".join(f"{name} {value}" for name, value in self.placement.as_dict().items())),
+        )
+
+
+def assemble(
+    recipe: Recipe,
+    fold: tuple[int, int] | None = None,
+    decided: Mapping[str, Any] | None = None,
+    *,
+    look: Callable[[Dataset], None] = lambda data: None,
+    rates: tuple[float, Callable[[int], float]] | None = None,
+) -> Apparatus:
+    """The Apparatus of a recipe.
+
+    `decided` is the placement that a lock file recorded; `look` sees the data before anything is built and may refuse it; `rates`
+    (learning rate, step -> scale) stands in for the recipe's own, without averages. Raises DanluError for what the data, the machine or
+    the combination of options does not allow.
+    """
+    placement = place(recipe.train, decided)
+    placement.use()
+    data = prepare(recipe, fold)
+    look(data)
+    rows = Rows(data.arrays, data.preprocessor.pixels, data.target, placement)
+    size = None if recipe.train.batch_size == "all" else int(recipe.train.batch_size)
+    batches = Batches(rows, data.splits["train"], size, recipe.train.seed)
+    planned = plan(recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0)
+    placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
+    module = shelf.build_model(recipe.model, data.preprocessor.inputs, data.task.output)
+    if not decided:
+        placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
+        placement.use()
+    module = module.to(placement.device)
+    module.train()
+    optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module, recipe.optimizer))
+    schedule = shelf.build_schedule(recipe.schedule, planned.total_steps)
+    _refuse_without_validation(recipe, schedule, planned)
+    regularization = recipe.regularization
+    if rates is not None:
+        regularization = regularization.model_copy(update={"ema_decay": None, "restore_best": False})
+    keeps_best = regularization.restore_best and planned.evaluate_every > 0
+    state = TrainingState(module, optimizer, ema=regularization.ema_decay is not None, keep_best=keeps_best)
+    if hasattr(schedule, "state"):
+        state.schedule = schedule.state()
+    described = data.preprocessor.inputs, data.task.output
+    augmentations = [shelf.build_augmentation(part, *described) for part in recipe.data.augmentations]
+    loss = shelf.build_loss(recipe.loss, data.task)
+    rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+    rate, scale = rates or (rate, schedule)
+    update = SupervisedStep(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization)
+    evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement)
+    return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator)
+
+
+def _work_of_step(module: torch.nn.Module, rows: Rows, batches: Batches) -> float:
+    """Floating-point operations of one update: one row forward, counted, times three (forward and backward), times rows."""
+    one = rows.gather(batches.indices(0)[:1])
+    return 3.0 * work_of(module, {name: tensor.to("cpu") for name, tensor in one.inputs.items()}) * batches.batch_size
+
+
+def _refuse_without_validation(recipe: Recipe, schedule: Any, planned: Plan) -> None:
+    if planned.evaluate_every:
+        return
+    if hasattr(schedule, "observe"):
+        raise RunError(
+            f"schedule {recipe.schedule.name} goes by validation scores, and the validation split has no row.",
+            hint="give data.split a share for validation, or choose another schedule",
+        )
+    if recipe.regularization.early_stopping is not None:
+        raise RunError("early stopping needs a validation split, and it has no row.", hint="give data.split a share for validation")
+
+
+def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str, Any]]:
+    """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves alone (their size says nothing).
+
+    One group where nothing decays: each group is a call of the kernel, and 7 microseconds a step.
+    """
+    trainable = [each for each in module.parameters() if each.requires_grad] or [torch.zeros(1)]
+    decayed = [each for each in trainable if each.ndim >= 2]
+    spared = [each for each in trainable if each.ndim < 2]
+    if not getattr(optimizer.options, "weight_decay", 0.0):
+        return [{"params": decayed + spared}]
+    return [*([{"params": decayed}] if decayed else []), *([{"params": spared, "weight_decay": 0.0}] if spared else [])]

@@ -32,7 +32,8 @@ from danlu.reading.files import check, unreadable
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import KINDS, Column, Table
 
-LAYOUT = 1  # raised when a table written before must not be read any more
+PLACES = ("path", "test", "validation", "images", "labels", "test_images", "test_labels")  # options that say where files lie
+LAYOUT = 2  # raised when a table written before must not be read any more
 LIMIT = 20 * 2**30  # bytes of tables kept
 _SETTLED = 2_000_000_000  # nanoseconds a file must have rested before its times prove anything
 _WHOLE = 2**20  # bytes of an array that are all proven; of a larger one, samples are
@@ -59,12 +60,14 @@ def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) ->
         paths = part.files(source.options)
         before = _signature(paths)
         digest = _digest(settings, _content(paths, before, home))
-        table = _opened(home / "tables" / digest) if home else None
+        # the table names its files, so where they lie is part of its place in the cache, and no part of what it is
+        entry = _digest(settings, [digest, *map(str, paths)])
+        table = _opened(home / "tables" / entry) if home else None
         if table is not None:
             return table, f"sha256:{digest}"
         table = shelf.build_source(source, columns)
         if _signature(part.files(source.options)) == before:
-            return (_kept(table, home, digest) if home else table), f"sha256:{digest}"
+            return (_kept(table, home, entry) if home else table), f"sha256:{digest}"
     raise DataError("the files change while they are read.", where=source.name, hint="wait until they are complete")
 
 
@@ -74,10 +77,14 @@ def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) ->
 def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Any) -> dict[str, Any]:
     version = getattr(part, "version", None)
     said = {name: {"kind": each.kind, "on_error": each.on_error, "use": each.use} for name, each in sorted(columns.items())}
-    return {"layout": LAYOUT, "source": source.as_dict(), "columns": said, "version": version(source.options) if version else ""}
+    how = source.as_dict()
+    for name in set(how) & set(PLACES):  # which file is for what counts, the folder it lies in does not
+        named = [how[name]] if isinstance(how[name], str) else how[name] or []
+        how[name] = [] if name == "path" else [os.path.basename(each) for each in named]  # noqa: PTH119
+    return {"layout": LAYOUT, "source": how, "columns": said, "version": version(source.options) if version else ""}
 
 
-def _digest(settings: Mapping[str, Any], content: str) -> str:
+def _digest(settings: Mapping[str, Any], content: str | list[str]) -> str:
     return durable.sha256(json.dumps({**settings, "content": content}, sort_keys=True, ensure_ascii=False).encode())
 
 
@@ -92,7 +99,7 @@ def _signature(paths: Sequence[Path]) -> tuple[str, int]:
 
 
 def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | None) -> str:
-    """The SHA-256 of names and bytes of the files, from the memo where it can be trusted."""
+    """The SHA-256 of the files' bytes and of their names below the folder they share, from the memo where it can be trusted."""
     if not paths:
         return ""
     memo = home / "memo" / signature[0] if home else None
@@ -103,13 +110,14 @@ def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | Non
             pass
     begun = time.time_ns()
     total = hashlib.sha256()
+    shared = os.path.commonpath([path.parent for path in paths])
     for path in paths:
         try:
             with path.open("rb") as file:
                 one = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise unreadable(path, error) from None
-        total.update(json.dumps([str(path), one]).encode())
+        total.update(json.dumps([os.path.relpath(path, shared), one]).encode())
     content = total.hexdigest()
     if memo is not None and begun - signature[1] > _SETTLED:
         _remember(memo, content)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from danlu import machine
+from danlu.cache import PLACES
 from danlu.durable import remove_leftovers, replace_file, sha256
 from danlu.errors import DanluError, RecipeError, RunError
 from danlu.recipe import Recipe, differences, read_yaml, write_yaml
@@ -140,7 +141,7 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
     """A recipe without what may change between two starts of the same run: where the data lies (its content is hashed) and the watchers."""
     copy = json.loads(json.dumps(tree))
     source = copy.get("data", {}).get("source", {})
-    for key in ("path", "test", "validation", "images", "labels", "test_images", "test_labels"):
+    for key in PLACES:
         source.pop(key, None)
     copy.get("data", {}).pop("cache", None)
     copy.pop("watchers", None)

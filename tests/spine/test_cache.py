@@ -383,3 +383,14 @@ def test_what_a_library_brings_is_named_by_its_version(home: Path, monkeypatch: 
 def test_the_errors_of_a_source_are_passed_on(home: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         cache.load(part(tmp_path / "nowhere.csv"), {}, True)
+
+
+def test_the_same_files_in_another_place_are_the_same_data_and_keep_their_own_names(home: Path, tmp_path: Path) -> None:
+    digests = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "rows.csv").write_text("a,b\n1,x\n2,y\n")
+        digests.append(cache.load(part(tmp_path / place / "rows.csv"), {}, True)[1])
+    assert digests[0] == digests[1], "moving the data must not bar its runs"
+    (tmp_path / "there" / "rows.csv").write_text("a,b\n1,x\n2,z\n")
+    assert cache.load(part(tmp_path / "there" / "rows.csv"), {}, True)[1] != digests[0]

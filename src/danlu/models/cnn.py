@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TAKES = ("numbers", "categories", "image")
 DEFAULTS = {
-    "optimizer": {"name": "adamw", "learning_rate": 0.004, "weight_decay": 0.05},
+    "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},
     "train.epochs": 16,
     "train.batch_size": 128,

@@ -37,8 +37,10 @@ def flatten(answer: dict[str, Any]) -> dict[str, Any]:
     """One answer as one flat row: {"prediction": ..., "probability of X": ...}."""
     flat: dict[str, Any] = {}
     for key, value in answer.items():
-        if key == "probabilities" and isinstance(value, dict):
-            flat |= {f"probability of {name}": each for name, each in value.items()}
+        if key == "probabilities" and isinstance(value, dict):  # of several targets: a dict each
+            for name, each in value.items():
+                inner = {f"{name} {of}": p for of, p in each.items()} if isinstance(each, dict) else {name: each}
+                flat |= {f"probability of {of}": p for of, p in inner.items()}
         elif isinstance(value, dict):
             flat |= {f"{key} {name}": each for name, each in flatten(value).items()}
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +115,7 @@ def new(
     text = draft(data, target, task)
     path.write_text(text, encoding="utf-8")
     print(path)
-    _say(f"Look it over, then: danlu train {path}")
+    _say(f"Look it over, then: danlu train {shlex.quote(str(path))}")
 
 
 @app.command()
@@ -179,8 +180,9 @@ def train(
     else:
         print("there is no validation or test split, so there is no score.")
     if not quiet:
+        place = shlex.quote(str(home))
         _say(
-            f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {home}\n  danlu predict {home} DATA\n  tensorboard --logdir {home}"
+            f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {place}\n  danlu predict {place} DATA\n  tensorboard --logdir {place}"
         )
 
 
@@ -261,14 +263,10 @@ def predict(
             print(json.dumps(answer, ensure_ascii=False))
     else:
         for answer in answers:
-            shown = answer.get("probabilities")
-            best = (
-                f"  {max(shown.values()):.4f}"
-                if isinstance(shown, dict) and shown and all(isinstance(each, float) for each in shown.values())
-                else ""
-            )
             value = answer["prediction"]
-            print(f"{value if isinstance(value, str) else _number(value)}{best}")
+            shown = answer.get("probabilities", {})
+            sure = "" if isinstance(value, list | dict) or value not in shown else f"  {shown[value]:.4f}"
+            print(f"{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}{sure}")
 
 
 @app.command("verify-resume")

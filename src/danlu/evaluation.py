@@ -25,7 +25,7 @@ _MOST_ROWS = 1024
 
 def rows_at_once(rows: Rows) -> int:
     """Rows of one forward pass without gradients: many, while their inputs stay within 64 MiB. Depends on shapes alone."""
-    each = sum(tensor[0].numel() for tensor in rows.tensors.values()) * 4
+    each = sum(tensor.shape[1:].numel() for tensor in rows.tensors.values()) * 4
     return max(1, min(_MOST_ROWS, _BYTES // max(each, 1)))
 
 

@@ -239,6 +239,11 @@ def test_semicolons_win_over_the_commas_inside_numbers(tmp_path: Path) -> None:
     assert values(csv("1,5;2,5\n3,5;4,5\n", tmp_path), "column_2") == [2.5, 4.5]
 
 
+def test_semicolons_win_where_the_commas_of_numbers_give_every_row_as_many_fields(tmp_path: Path) -> None:
+    table = csv("v;c;y\n6,10;b;12,19\n3,16;b;6,32\n1,33;a;2,66\n", tmp_path)
+    assert (values(table, "v"), values(table, "y")) == ([6.1, 3.16, 1.33], [12.19, 6.32, 2.66])
+
+
 def test_rows_are_numbered_as_in_the_file(tmp_path: Path) -> None:
     table = csv('Report\n\na,b,c,d\n1,"x\ny",3,4\n5,6,7,8\n', tmp_path)
     assert [table.where(row) for row in range(len(table))] == ["data.csv row 4", "data.csv row 5"]

@@ -47,6 +47,10 @@ def test_a_column_that_is_missing_is_named(iris: danlu.Artifact) -> None:
         iris.predict([row])
 
 
+def test_no_rows_get_no_answers(iris: danlu.Artifact) -> None:
+    assert iris.predict([]) == []
+
+
 def test_an_artifact_on_disk_answers_like_the_one_in_memory(iris: danlu.Artifact) -> None:
     assert iris.path is not None
     again = danlu.load(iris.path.parent)

@@ -137,7 +137,7 @@ def _quote(content: bytes, asked: str) -> str:
 def _delimiter(content: bytes, quote: str, suffix: str) -> str:
     """The delimiter under which the most records agree; " " for runs of spaces, "" where there is one column."""
     sample = content if len(content) <= _SAMPLE else content[: content.rfind(b"\n", 0, _SAMPLE) + 1 or _SAMPLE]
-    scores: list[tuple[float, float, int, str]] = []
+    scores: list[tuple[float, bool, float, int, str]] = []
     for number, delimiter in enumerate(("\t", *_CANDIDATES[1:]) if suffix.startswith(".tsv") else (",", "\t", ";", "|")):
         counts = _counts(sample, delimiter, quote)
         width, agreeing = Counter(counts).most_common(1)[0] if counts else (1, 0)
@@ -146,9 +146,10 @@ def _delimiter(content: bytes, quote: str, suffix: str) -> str:
             width, agreeing = several.most_common(1)[0]
         if width > 1:
             cells = [cell for row in _cells(sample, delimiter, quote, _LOOKED_AT) for cell in row]
-            scores.append((round(agreeing / len(counts), 1), _plain_share(cells), -number, delimiter))
+            # that the header agrees too tells "6,10;b;12,19" below "v;c;y": both marks give every row three fields, of as many numbers
+            scores.append((round(agreeing / len(counts), 1), agreeing == len(counts), _plain_share(cells), -number, delimiter))
     if scores:
-        return max(scores)[3]
+        return max(scores)[4]
     lines = [line.split() for line in sample.decode("utf-8", "replace").splitlines() if line.strip()]
     flat = [cell for line in lines[:_LOOKED_AT] for cell in line]
     if '"' not in quote or b'"' not in sample:

@@ -60,6 +60,8 @@ def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOpt
     try:
         with path.open("rb") as file:
             opened = parquet.ParquetFile(file, page_checksum_verification=True)
+            if not opened.metadata.num_rows:  # told before pyarrow starts threads: a process that ends at once after them may abort
+                raise DataError("the file holds no row.", where=name, hint="check that it is the right file")
             wanted = _wanted(opened.schema_arrow, name, config, columns)
             _room(opened.metadata, len(wanted), name)
             table = opened.read(columns=wanted, use_threads=True)
@@ -69,8 +71,6 @@ def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOpt
             raise disk.unreadable(path, error) from None
         said = str(error).split("\n")[0].rstrip(".")[:160]
         raise DataError(f"this is no Parquet file that can be read ({said}).", where=name, hint="is it complete?") from None
-    if not table.num_rows:
-        raise DataError("the file holds no row.", where=name, hint="check that it is the right file")
     return Piece({each: table.column(each) for each in wanted}, np.arange(1, table.num_rows + 1))
 
 

@@ -344,6 +344,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """The entry point: runs a verb and turns every DanluError, and every signal that asks to stop, into one message and its exit code."""
+    # Read by OpenMP when torch is imported, so not in placement: threads that wait for each other sleep instead of spinning, else a
+    # machine that has other work to do makes two threads six times as slow as one. The bits are the same.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     interruption = Interruption()
     try:
         with interruption:

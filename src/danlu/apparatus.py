@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from danlu import machine, shelf
@@ -18,6 +19,7 @@ from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place, work_o
 from danlu.recipe import Part, Recipe, Train
 from danlu.state import TrainingState
 from danlu.step import SupervisedStep
+from danlu.terms import Table
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Apparatus:
                 "digest": data.digest,
                 "rows": {name: len(rows) for name, rows in data.splits.items()},
                 "kinds": {name: column.kind for name, column in data.table.columns.items()},
+                "decimal": decimal_mark(data.table),
             },
             "versions": machine.versions(),
         }
@@ -148,6 +151,21 @@ def assemble(
     update = SupervisedStep(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization)
     evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement)
     return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator)
+
+
+def decimal_mark(table: Table) -> str:
+    """The decimal mark that the table's numbers were written with; "auto" where they show none, or both.
+
+    Kept with the artifact: 5,250 in a file to be answered must mean what it meant in training.
+    """
+    marks = set()
+    for column in table.columns.values():
+        if column.kind == "number" and column.values.ndim == 1:
+            if "decimal comma" in column.reason:
+                marks.add(",")
+            elif (np.mod(column.values[np.isfinite(column.values)], 1) != 0).any():
+                marks.add(".")
+    return marks.pop() if len(marks) == 1 else "auto"
 
 
 def _work_of_step(module: torch.nn.Module, rows: Rows, batches: Batches) -> float:

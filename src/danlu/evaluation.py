@@ -110,7 +110,7 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
         alive = alive_rows(table, recipe.data)
         which = split_rows(table, alive, recipe)[split]
     else:
-        table, _ = cache.load(source_of(data, recipe.data.source), recipe.data.columns, recipe.data.cache)
+        table, _ = cache.load(source_like_training(data, artifact), recipe.data.columns, recipe.data.cache)
         missing = [name for name in recipe.data.targets if name not in table.columns]
         if missing:
             near = nearest(missing[0], table.columns)
@@ -138,6 +138,15 @@ def _missing(table: Any, targets: Sequence[str]) -> np.ndarray:
     for name in targets:
         lost |= table.columns[name].is_missing()
     return lost
+
+
+def source_like_training(data: str, artifact: Contents) -> Part:
+    """The source that reads `data` as training's was read: the same options, and the decimal mark that was found then."""
+    source = source_of(data, artifact.recipe.data.source)
+    mark = artifact.provenance["data"].get("decimal", "auto")
+    if getattr(source.options, "decimal", None) == "auto" and mark != "auto":
+        return Part(source.name, source.options.model_copy(update={"decimal": mark}))
+    return source
 
 
 def source_of(data: str, like: Part) -> Part:

@@ -14,7 +14,7 @@ from danlu import artifact as artifacts
 from danlu import cache, columns
 from danlu.artifact import Contents
 from danlu.batches import Rows
-from danlu.evaluation import rows_at_once, source_of
+from danlu.evaluation import rows_at_once, source_like_training
 from danlu.placement import Placement, place
 from danlu.recipe import ColumnOptions, Train
 from danlu.terms import Table
@@ -47,10 +47,9 @@ class Artifact(Contents):
         schema = self.preprocessor.schema
         if isinstance(rows, str | Path):
             wanted = {name: ColumnOptions(kind=about["kind"]) for name, about in schema.items()}
-            source = self.recipe.data.source
             named = {name: each for name, each in self.recipe.data.columns.items() if name in wanted and each.on_error == "missing"}
             wanted |= {name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named}
-            table, _ = cache.load(source_of(str(rows), source), wanted, self.recipe.data.cache)
+            table, _ = cache.load(source_like_training(str(rows), self), wanted, self.recipe.data.cache)
             return columns.read_as(schema, table, table.origin)
         return columns.read_as(schema, rows, "the rows given")
 

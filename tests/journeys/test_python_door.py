@@ -107,7 +107,11 @@ def test_a_module_of_ones_own_trains_only_where_code_is_allowed(tmp_path: Path) 
     import sys
 
     (tmp_path / "my_net.py").write_text(NET)
-    recipe = {**IRIS, "model": {"name": "python", "object": "my_net:Net", "options": {"width": 8}}, "optimizer": {"learning_rate": 0.03}}
+    recipe = {
+        **IRIS,
+        "model": {"name": "python", "object": "my_net:Net", "options": {"width": 8}},
+        "optimizer": {"learning_rate": 0.03},
+    }
     (tmp_path / "own.yaml").write_text(json.dumps(recipe))
     command = [sys.executable, "-m", "danlu", "train", "own.yaml", "--json"]
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -119,3 +123,16 @@ def test_a_module_of_ones_own_trains_only_where_code_is_allowed(tmp_path: Path) 
         [sys.executable, "-m", "danlu", "evaluate", "runs/own"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert asked.returncode != 0 and "--allow-code" in asked.stderr, "an artifact never brings its own permission"
+
+
+def test_a_number_means_at_prediction_what_its_decimal_mark_meant_in_training(tmp_path: Path) -> None:
+    def lines(rows: list[float], head: str) -> str:
+        return "\n".join([head, *(f"{value:.3f};{2 * value:.2f}".replace(".", ",") for value in rows)]) + "\n"
+
+    draw = np.random.default_rng(0)
+    (tmp_path / "train.csv").write_text(lines(draw.uniform(1, 9, 200).tolist(), "v;y"))
+    recipe = {"task": "regression", "data": {"source": str(tmp_path / "train.csv"), "target": "y"}, "model": "linear"}
+    artifact = danlu.train(recipe, tmp_path / "run", {"train.steps": 300, "train.threads": 1, "optimizer.learning_rate": 0.05})
+    (tmp_path / "ask.csv").write_text("v;note\n5,250;a\n")  # alone it could be five thousand
+    (answer,) = artifact.predict(str(tmp_path / "ask.csv"))
+    assert answer["prediction"] == pytest.approx(10.5, abs=1)

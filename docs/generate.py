@@ -12,7 +12,12 @@ PAGE = Path(__file__).parent / "reference" / "parts.md"
 
 def page() -> str:
     """The whole reference as Markdown."""
-    lines = ["# The parts", "", "Made by `python docs/generate.py` from the parts themselves; `danlu show PART` prints the same.", ""]
+    lines = [
+        "# The parts",
+        "",
+        "Made by `python docs/generate.py` from the parts themselves; `danlu show PART` prints the same.",
+        "",
+    ]
     for name in shelf.shelves():
         promise = ast.get_docstring(ast.parse((Path(shelf.__file__).parent / name / "__init__.py").read_text("utf-8"))) or ""
         lines += [f"## {name}", "", promise.split("\n", 1)[0], ""]

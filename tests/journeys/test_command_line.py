@@ -24,7 +24,13 @@ train: {epochs: 4}
 def danlu(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DANLU_CACHE": str(cwd / "cache")}
     return subprocess.run(
-        [sys.executable, "-m", "danlu", *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-m", "danlu", *arguments],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
 
 
@@ -48,13 +54,17 @@ def test_digits_train_evaluate_and_say_what_comes_next(home: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     assert "accuracy" in trained.stdout and "danlu predict runs/digits DATA" in trained.stderr
     run = home / "runs" / "digits"
-    assert {"recipe.lock.yaml", "metrics.jsonl", "checkpoints", "artifact", "environment.json"} <= {path.name for path in run.iterdir()}
+    assert {"recipe.lock.yaml", "metrics.jsonl", "checkpoints", "artifact", "environment.json"} <= {
+        path.name for path in run.iterdir()
+    }
     assert list(run.glob("events*"))
     reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all("step" in report for report in reports)
     assert [report["split"] for report in reports][-1] == "test"
     scored = danlu("evaluate", "runs/digits", "--json", cwd=home)
-    assert json.loads(scored.stdout)["scores"]["accuracy"] == reports[-1]["accuracy"], "the artifact must score what training reported"
+    assert json.loads(scored.stdout)["scores"]["accuracy"] == reports[-1]["accuracy"], (
+        "the artifact must score what training reported"
+    )
 
     again = danlu("train", "digits.yaml", cwd=home)
     assert again.returncode == 0 and "finished already" in again.stderr

@@ -53,7 +53,12 @@ def test_every_recipe_in_a_readme_is_sound(name: str) -> None:
 def test_both_readmes_have_the_same_commands() -> None:
     def commands(name: str) -> list[str]:
         blocks = re.findall(r"```\n(.*?)```", (HOME / name).read_text("utf-8"), re.DOTALL)
-        return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith(("danlu ", "make ", "git "))]
+        return [
+            line.split("#")[0].strip()
+            for block in blocks
+            for line in block.splitlines()
+            if line.startswith(("danlu ", "make ", "git "))
+        ]
 
     assert commands("README.md") == commands("README.zh-CN.md")
     assert len(commands("README.md")) > 8

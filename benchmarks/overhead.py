@@ -107,7 +107,8 @@ def _in_a_process(case: str, opponent: str, style: str, folder: Path, arguments:
             command += [f"--{option}", str(getattr(arguments, option))]
     result = folder / "pair.json"
     result.unlink(missing_ok=True)
-    environment = {**os.environ, "DANLU_CACHE": str(folder / "cache")}
+    # danlu's command line lets waiting threads sleep, which helps everyone on a busy machine: so everyone has it
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "DANLU_CACHE": str(folder / "cache")}
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, check=False)
     if ended.returncode or not result.is_file():
         sys.exit(f"{' '.join(command)} failed:\n{ended.stdout[-4000:]}")

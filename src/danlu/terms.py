@@ -1,4 +1,4 @@
-"""The words every floor uses: Column, Table, Input, Output, Batch, Report, Scores.
+"""The words every floor uses: Column, Table, Input, Output, Batch, Sample, Scores, Report.
 
 Nothing here imports torch: a recipe is checked, and a shelf is listed, without it.
 """
@@ -13,9 +13,16 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-Kind = Literal["number", "category", "boolean", "text", "datetime", "image"]
-KINDS: tuple[Kind, ...] = ("number", "category", "boolean", "text", "datetime", "image")
+Kind = Literal["number", "category", "boolean", "text", "datetime", "image", "sequence", "frames", "audio"]
+KINDS: tuple[Kind, ...] = ("number", "category", "boolean", "text", "datetime", "image", "sequence", "frames", "audio")
+RAGGED: tuple[Kind, ...] = ("text", "sequence", "frames", "audio")  # kinds whose rows differ in length: values and offsets
 MISSING_DATETIME = -(2**63)  # numpy's NaT as int64
+IGNORED = -100  # a place of an int64 target where nothing is asked (torch's own ignore_index)
+
+# Codes that every sequence of tokens keeps for itself; a vocabulary's own entries begin at FIRST_TOKEN.
+PADDING, UNKNOWN, BEGINNING, END, MASK = 0, 1, 2, 3, 4
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+FIRST_TOKEN = 5
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,12 @@ class Column:
       datetime  int64 (N,), microseconds since 1970 UTC; missing is MISSING_DATETIME
       text      uint8 (total bytes,), UTF-8, row i is values[offsets[i]:offsets[i+1]]; missing where `missing[i]`
       image     uint8 (N, H, W, C), C = 1 (grey) or 3 (RGB)
+      sequence  integers (places,), or (places, D) where one place holds D codes; row i is values[offsets[i]:offsets[i+1]]. A raw
+                column (the words of a sentence) holds int32 indices into `categories`, -1 where a place is missing; one that is
+                ready for a model holds tokens: 0 is padding, 1 unknown, and `cardinalities` (one of each of the D codes)
+                count the codes there are
+      frames    float32 (frames, F): F numbers at each moment; row i is values[offsets[i]:offsets[i+1]]
+      audio     int16 (samples,), mono; row i is values[offsets[i]:offsets[i+1]], `rate` samples a second
 
     `reason` says why the kind was chosen, for the report of type inference. `names` names the D numbers of a wide number column.
     """
@@ -41,6 +54,8 @@ class Column:
     missing: np.ndarray | None = None
     reason: str = ""
     names: tuple[str, ...] = ()
+    cardinalities: tuple[int, ...] = ()
+    rate: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1 if self.offsets is not None else len(self.values)
@@ -78,7 +93,7 @@ class Column:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         parts = [self.values[self.offsets[row] : self.offsets[row + 1]] for row in rows]
-        values = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint8)
+        values = np.concatenate(parts) if parts else self.values[:0]
         return replace(self, values=values, offsets=offsets, missing=None if self.missing is None else self.missing[rows])
 
     def answer(self, row: int) -> Any:
@@ -89,6 +104,15 @@ class Column:
             return self.text(row)
         if self.kind == "image":
             return f"image {'x'.join(str(size) for size in self.values[row].shape)}"
+        if self.offsets is not None:
+            if self.missing is not None and self.missing[row]:
+                return None
+            piece = self.values[self.offsets[row] : self.offsets[row + 1]]
+            if self.kind == "audio":
+                return f"audio of {len(piece) / max(self.rate, 1):.2f} s"
+            if self.kind == "frames":
+                return f"{len(piece)} frames of {piece.shape[1]} numbers"
+            return [self.categories[code] if 0 <= code < len(self.categories) else None for code in piece.reshape(-1).tolist()]
         value = self.values[row]
         if self.kind == "number":
             if np.ndim(value):
@@ -118,6 +142,8 @@ class Table:
     file_numbers: np.ndarray | None = None
     notices: tuple[str, ...] = ()
     split: np.ndarray | None = None  # int8 (N,): 0 train, 1 validation, 2 test, -1 not given; where the source itself has splits
+    continues: np.ndarray | None = None  # bool (N,): the next row goes on where this one ends (pieces of a text, moments of a series)
+    joined_by: str = ""  # what stood between two rows of one file where rows are pieces of a running text ("\n" for lines)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
@@ -142,7 +168,16 @@ class Table:
             row_numbers=numbers[rows],
             file_numbers=None if self.file_numbers is None else self.file_numbers[rows],
             split=None if self.split is None else self.split[rows],
+            continues=None if self.continues is None else self._still_continues(rows),
         )
+
+    def _still_continues(self, rows: np.ndarray) -> np.ndarray:
+        """A row goes on in the next one only where that is still the row after it."""
+        import numpy as np
+
+        assert self.continues is not None
+        follows = np.append(np.diff(rows) == 1, False) if len(rows) else np.zeros(0, dtype=bool)
+        return self.continues[rows] & follows
 
 
 @dataclass(frozen=True)
@@ -153,9 +188,15 @@ class Input:
     numbers     float32 (B, F)                           names: the F features
     categories  int64 (B, C)                             cardinalities: values a column can take (0 is "unknown or missing")
     image       float32 (B, channels, height, width)     pixels are normalised
+    tokens      int64 (B, T) or (B, T, D)                shape: the longest (T,) or (T, D); a batch is as long as its longest row, and
+                                                         a row may at times be longer than any in training. 0 is padding, at the end.
+                                                         cardinalities: how many codes there are, one of each of the D
+    frames      float32 (B, T, F)                        shape: the longest (T, F); 0 after a row's end. A second tensor, NAME_lengths
+                                                         int64 (B,), tells how many frames each row has
+    series      float32 (B, L, F)                        L moments of F variables (names), oldest first; none is missing
     """
 
-    kind: Literal["numbers", "categories", "image"]
+    kind: Literal["numbers", "categories", "image", "tokens", "frames", "series"]
     shape: tuple[int, ...]
     names: tuple[str, ...] = ()
     cardinalities: tuple[int, ...] = ()
@@ -163,10 +204,22 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """What a model must return: float32 (B, size). `names` names the columns where they have names (classes, targets)."""
+    """What a model must return, float32. `names` names the `size` columns where they have names (classes, targets).
+
+    each        shape
+    row         (B, size)
+    token       (B, T, size): one for each place of the tokens (or frames) that the batch holds
+    step        (B, steps, size): one for each of `steps` moments ahead
+    frame       (B, T', size), T' at most the number of frames; after a row's end column 0 (the blank) is certain: 0, all others
+                -1e4, so that nobody needs the lengths
+    image       (B, channels, height, width), `shape` without B; on the scale of the input image
+    """
 
     size: int
     names: tuple[str, ...] = ()
+    each: Literal["row", "token", "step", "frame", "image"] = "row"
+    steps: int = 0
+    shape: tuple[int, ...] = ()
 
 
 @dataclass
@@ -175,8 +228,9 @@ class Batch:
 
     inputs   one tensor for each name in the description of the inputs
     target   what the task asks: int64 (B,) classes; float32 (B, size) numbers, or class probabilities after mixup;
+             int64 (B, T) tokens, IGNORED where nothing is asked; float32 (B, steps, size), NaN where nothing is asked;
              a dict by target name for several tasks; None when only answers are wanted
-    rows     int64 (B,), the rows of the table, so that a message can name them
+    rows     int64 (B,), the examples (rows of the table, or where a window begins), so that a message can name them
     """
 
     inputs: dict[str, Tensor]
@@ -185,6 +239,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Something that a generative model made: `value` is text, or pixels uint8 (H, W, C) of an image."""
+
+    name: str
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -198,6 +260,7 @@ class Scores:
     rows: int
     values: Mapping[str, float]
     tables: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,6 +272,7 @@ class Report:
     values    what a same-seed run repeats exactly (loss, learning_rate, grad_norm, scores): logged to metrics.jsonl
     timing    what it does not (seconds, rows_per_second, eta_seconds, memory_bytes): kept out of metrics.jsonl
     message   a plain sentence, for notices
+    samples   what a generative model made at this step
     """
 
     kind: Literal["start", "train", "validation", "test", "notice", "saved", "end"]
@@ -217,3 +281,4 @@ class Report:
     values: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
+    samples: tuple[Sample, ...] = ()

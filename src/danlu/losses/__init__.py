@@ -3,7 +3,7 @@
 A part offers
   Config                                    its options
   FITS                                      what a task may ask for that the loss can train: a subset of ("classes", "labels",
-                                            "numbers", "several"); see danlu/tasks
+                                            "numbers", "several", "tokens", "steps", "spelling", "pixels", "samples"); see danlu/tasks
   build(config, task) -> loss               a loss object with
     loss(outputs, batch) -> (sum, count)    sum: the loss summed over rows, a scalar float32 Tensor with gradient, whatever the
                                             dtype of the outputs; count: what to divide it by, a scalar Tensor without gradient,

@@ -3,9 +3,17 @@
 A part offers
   Config                                    its options
   DEFAULTS                                  recipe keys to values that suit the family: {"train.epochs": 20, "optimizer": {...}}
-  TAKES                                     kinds of input it accepts: a subset of ("numbers", "categories", "image")
+  TAKES                                     kinds of input it accepts: a subset of ("numbers", "categories", "image", "tokens", "frames",
+                                            "series")
+  GIVES (optional)                          which forms of Output it can give, a subset of ("row", "token", "step", "frame", "image");
+                                            ("row",) where it does not say
   build(config, inputs, output) -> Module   `inputs` maps a name to danlu.terms.Input, `output` is danlu.terms.Output.
-                                            forward(inputs: dict[str, Tensor]) -> Tensor float32 (B, output.size); any B >= 1
+                                            forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.Output
+                                            says; any B >= 1. Tokens and frames may be of any length in a batch; what stands after a
+                                            row's end changes nothing of its outputs
+A model that generates (language models, sequence to sequence) may offer further
+  forward(inputs) in evaluation mode stays as above; `module.cache(batch, length)` and `module.extend(tokens, cache)`: see
+  danlu/layers/caching.py
 Weights are drawn from torch's default generator, which the caller seeded. Import torch inside build, not at the top of the file, so that
 a recipe is checked in well under a second; modules with a forward of their own stand in danlu/layers/.
 """

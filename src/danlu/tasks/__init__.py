@@ -9,6 +9,11 @@ A part offers
                                               labels   logits (N, labels), float32 (N, labels) of 0 and 1
                                               numbers  float32 (N, size), float32 (N, size)
                                               several  the outputs of several tasks side by side, a dict by target name
+                                              tokens   logits (N, T, classes), int64 (N, T), IGNORED where nothing is asked
+                                              steps    float32 (N, steps, size), the same, NaN where nothing is asked
+                                              spelling logits (N, T', characters) and int64 (N, S) with 0 after the end (CTC)
+                                              pixels   float32 (N, C, H, W), the same
+                                              samples  what a generator makes, beside batch.inputs (GAN)
   LOSSES                                    names of the losses that fit it: those whose FITS has ASKS
   METRICS                                   names of the metrics that fit it, likewise
   build(config, targets) -> task            `targets` maps a target name to its Column over the training rows (typed); fits what the
@@ -28,9 +33,28 @@ A task object offers
   describe() -> str                         one line for the report: "classification of income: 2 classes (<=50K 76 %, >50K 24 %)"
   baseline(train_target, target) -> dict    scores of a constant guess learnt from the encoded training target, by metric name
 and, by what it asks
+  tokens            classes (names of the classes; () for a vocabulary)
   classes, labels   classes; probabilities(outputs) float64; predicted(outputs): int64 (N,) class numbers, or bool (N, labels)
   classes           class_counts, class_weights(chosen), positive_class (its number)
   labels            label_counts, positive_weights(chosen)
   numbers           to_units(outputs), in_units(differences): in the units of the data, float64; standardised(outputs)
   several           tasks, parts, slices, weights by target name; outputs_of(name, outputs)
+
+A task whose examples are no rows, or whose inputs and targets are the same columns, offers further (all optional)
+  INPUTS_TOO (of the part)                  True where target columns are inputs as well (forecasting: their past)
+  recast(config, table) -> Table            of the part: the table in the rows that the task thinks in (a text in pieces, a series in the
+                                            order of time), before it is split; sets Table.continues. Copies as little as it can
+  frame(arrays, described, targets, splits, table, answering=False) -> danlu.framing.Examples     of the task object.
+                                            arrays: what the preprocessing gives, by input name, all rows (arrays or Ragged);
+                                            described: the Inputs; targets: {name: Column}, {} where the rows hold none; splits: rows
+                                            by split ({"data": all rows} for a file to score or answer); answering: ids are those to
+                                            be answered (the last window of a series), target None. Instead of `encode`
+  baseline(examples, split) -> dict         with `frame`: scores of a naive guess on examples.splits[split]
+  corrupt(batch, seed) -> Batch             hides or changes part of every batch, in training and in evaluation (masked tokens): a pure
+                                            function of seed and of batch.rows, never of how rows are cut into batches
+  respond(module, batch) -> list[dict]      answers that need more of the module than its outputs (generation). Used instead of
+                                            `answers`; each has "prediction"
+  references(batch) -> list[str]            the right answers as text, beside metrics that read text (BLEU)
+  samples(module, seed) -> tuple[Sample]    a few things made by a generative model, at each evaluation; pure function of weights, seed
+  STEP                                      "supervised" (default) or "adversarial": which danlu.step performs an update
 """

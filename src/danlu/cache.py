@@ -33,13 +33,13 @@ from danlu.recipe import ColumnOptions, Part
 from danlu.terms import KINDS, Column, Table
 
 PLACES = ("path", "test", "validation", "images", "labels", "test_images", "test_labels")  # options that say where files lie
-LAYOUT = 2  # raised when a table written before must not be read any more
+LAYOUT = 3  # raised when a table written before must not be read any more
 LIMIT = 20 * 2**30  # bytes of tables kept
 _SETTLED = 2_000_000_000  # nanoseconds a file must have rested before its times prove anything
 _WHOLE = 2**20  # bytes of an array that are all proven; of a larger one, samples are
 _EDGE, _SAMPLE, _SAMPLES = 2**16, 2**12, 16
 _MOST_MEMOS = 1000
-_TYPES = ("<f8", "<f4", "<i8", "<i4", "|i1", "|u1", "|b1")
+_TYPES = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u4", "<u2", "|u1", "|b1")
 
 
 def folder() -> Path:
@@ -161,7 +161,7 @@ def _kept(table: Table, home: Path, digest: str) -> Table:
 def _arrays(table: Table) -> dict[str, np.ndarray]:
     """Every array of a table under the name of its file."""
     found: dict[str, np.ndarray | None] = {
-        "row_numbers": table.row_numbers, "file_numbers": table.file_numbers, "split": table.split,
+        "row_numbers": table.row_numbers, "file_numbers": table.file_numbers, "split": table.split, "continues": table.continues,
     }  # fmt: skip
     if table.row_names is not None:
         names = [name.encode("utf-8", "surrogateescape") for name in table.row_names]
@@ -186,6 +186,8 @@ def _write(table: Table, target: Path) -> None:
                 "categories": list(each.categories),
                 "reason": each.reason,
                 "names": list(each.names),
+                "cardinalities": list(each.cardinalities),
+                "rate": each.rate,
             }
             for each in table.columns.values()
         ]
@@ -194,6 +196,7 @@ def _write(table: Table, target: Path) -> None:
             "origin": table.origin,
             "files": list(table.files),
             "notices": list(table.notices),
+            "joined_by": table.joined_by,
             "arrays": arrays,
         }
         durable.write_file(beside / "manifest.json", durable.seal(manifest))
@@ -251,6 +254,8 @@ def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Tab
             missing=arrays.get(f"{number}.missing"),
             reason=about["reason"],
             names=tuple(about["names"]),
+            cardinalities=tuple(about["cardinalities"]),
+            rate=about["rate"],
         )
     names = Names(arrays["row_names.values"], arrays["row_names.offsets"]) if "row_names.values" in arrays else None
     return Table(
@@ -262,6 +267,8 @@ def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Tab
         file_numbers=arrays.get("file_numbers"),
         notices=tuple(manifest["notices"]),
         split=arrays.get("split"),
+        continues=arrays.get("continues"),
+        joined_by=manifest["joined_by"],
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from danlu import cache, shelf
 from danlu.errors import DataError
 from danlu.recipe import ColumnOptions, Part
-from danlu.terms import Table
+from danlu.terms import Column, Table
 
 CSV = "age,city,when,note,ok\n" + "".join(
     f"{n},{'Rome' if n % 3 else ''},2016-07-{n % 28 + 1:02},a note of some length numbered {n},{'true' if n % 2 else 'false'}\n"
@@ -61,13 +61,15 @@ def assert_equal(one: Table, other: Table) -> None:
     assert list(one.columns) == list(other.columns)
     for a, b in zip(one.columns.values(), other.columns.values()):
         assert (a.name, a.kind, a.categories, a.reason, a.names) == (b.name, b.kind, b.categories, b.reason, b.names)
+        assert (a.cardinalities, a.rate) == (b.cardinalities, b.rate)
         for x, y in ((a.values, b.values), (a.offsets, b.offsets), (a.missing, b.missing)):
             assert (x is None) == (y is None)
             if x is not None and y is not None:
                 assert x.dtype == y.dtype
                 np.testing.assert_array_equal(x, y)
-    assert (one.origin, one.files, one.notices) == (other.origin, other.files, other.notices)
-    for x, y in ((one.row_numbers, other.row_numbers), (one.file_numbers, other.file_numbers), (one.split, other.split)):
+    assert (one.origin, one.files, one.notices, one.joined_by) == (other.origin, other.files, other.notices, other.joined_by)
+    for name in ("row_numbers", "file_numbers", "split", "continues"):
+        x, y = getattr(one, name), getattr(other, name)
         np.testing.assert_array_equal(x, y)  # type: ignore[arg-type]
     assert [one.where(row) for row in range(len(one))] == [other.where(row) for row in range(len(other))]
 
@@ -101,6 +103,27 @@ def test_images_come_back_with_the_names_of_their_rows(home: Path, tmp_path: Pat
     assert second.row_names is not None
     assert list(second.row_names[:2]) == ["a/0é.png", "a/1é.png"]
     assert second.take(np.array([5, 0])).where(0) == "b/2é.png"
+
+
+def test_every_kind_comes_back_with_its_type_and_what_belongs_to_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offsets = np.array([0, 3, 3, 4])
+    lost = np.array([False, True, False])
+    columns = [
+        Column("words", "sequence", np.array([0, -1, 1, 0], dtype=np.int32), ("a", "好"), offsets, lost),
+        Column("short", "sequence", np.array([5, 6, 5, 1], dtype=np.uint16), offsets=offsets, cardinalities=(7,)),
+        Column("long", "sequence", np.full((4, 2), 70_000, dtype=np.uint32), offsets=offsets, cardinalities=(70_001, 70_002)),
+        Column("frames", "frames", np.ones((4, 5), dtype=np.float32), offsets=offsets, missing=lost, names=tuple("abcde")),
+        Column("audio", "audio", np.array([-32768, 0, 1, 32767], dtype=np.int16), offsets=offsets, rate=16_000),
+        Column("state", "number", np.ones((3, 2), dtype=np.float32)),
+    ]
+    made = Table({each.name: each for each in columns}, "made", continues=np.array([True, False, False]), joined_by="\n")
+    monkeypatch.setattr(shelf, "build_source", lambda part, columns: made)
+    source = part(rested(tmp_path / "a.csv"))
+    assert_equal(made, cache.load(source, {}, True)[0])
+    monkeypatch.delattr(shelf, "build_source")  # the second time from disk alone
+    assert_equal(made, cache.load(source, {}, True)[0])
 
 
 def test_an_empty_array_comes_back(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""One model, one loss: the gradient is that of the batch's mean loss, however many micro batches it is cut into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from danlu.step.gradients import walk_back
+from danlu.step.update import Update
+from danlu.terms import Batch
+
+
+class SupervisedStep(Update):
+    """update(n) performs update n on the state; every random number in it is a function of (seed, n).
+
+    The gradient is that of the batch's mean loss, however many micro batches it is cut into: each contributes its sum divided by
+    the count of the whole batch.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.forward = self.placement.compiled(self.state.module)
+
+    def _perform(self, n: int) -> tuple[Any, Any]:
+        self._set_rate(self.learning_rate * self.schedule(n))
+        self.clear()
+        total, count = self._whole(n) if self.micro_batch is None else self._pieces(n)
+        if not self.waits:
+            total, count = total.item(), count.item()
+        self._refuse_unsound(n, total)
+        self._move()
+        return total, count
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        batch = self._augmented(batch)
+        if self.autocast is None:
+            return self.loss(self.forward(batch.inputs), batch)
+        with self.autocast:
+            outputs = self.forward(batch.inputs)
+        return self.loss(outputs.float(), batch)
+
+    def _whole(self, n: int) -> tuple[Tensor, Tensor]:
+        batch = self.batches.take(n)
+        total, count = self._forward(batch)
+        walk_back(total, count.reciprocal())
+        return self._told(total.detach(), count, len(batch))
+
+    def _pieces(self, n: int) -> tuple[Tensor, Tensor]:
+        rows, gather = self.batches.indices(n), self.batches.rows.gather
+        assert self.micro_batch is not None
+        pieces = self.batches.take_micro(n, self.micro_batch)
+        # Counted from the targets alone and before any forward pass, so that each piece can be divided by the count of all.
+        counts = [self.loss.count(Batch({}, self.batches.rows.gather_target(piece), piece)) for piece in pieces]
+        count = torch.stack([torch.as_tensor(each) for each in counts]).sum(0)
+        share = count.reciprocal()
+        whole: Any = 0.0
+        for piece in pieces:
+            total, _ = self._forward(gather(piece))
+            walk_back(total, share)
+            whole = whole + total.detach()
+        return self._told(whole, count, len(rows))
+
+    @staticmethod
+    def _told(total: Tensor, count: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """(sum, count) as they are reported: of several tasks, the sum of their means, times rows."""
+        if total.ndim == 0:
+            return total, count
+        return (total / count).sum() * rows, count.new_tensor(float(rows))

@@ -1,10 +1,10 @@
 """One update: forward, loss, backward, the checks, the move. Only this folder divides a loss and moves a weight.
 
-    update.py        what every kind of update shares: learning rate, running statistics, penalties, clipping, averages
-    soundness.py     whether a NaN or infinity stands anywhere, and where
-    gradients.py     how a backward pass is started, and the gradient's length
-    supervised.py    one model, one loss
-    adversarial.py   a generator against a discriminator
+update.py        what every kind of update shares: learning rate, running statistics, penalties, clipping, averages
+soundness.py     whether a NaN or infinity stands anywhere, and where
+gradients.py     how a backward pass is started, and the gradient's length
+supervised.py    one model, one loss
+adversarial.py   a generator against a discriminator
 """
 
 from danlu.step.gradients import grad_norm, walk_back

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from danlu.batches import Batches
 from danlu.placement import AUGMENTATION, STEP, Placement, draw_seed

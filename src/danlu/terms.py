@@ -213,6 +213,8 @@ class Output:
     frame       (B, T', size), T' at most the number of frames; after a row's end column 0 (the blank) is certain: 0, all others
                 -1e4, so that nobody needs the lengths
     image       (B, channels, height, width), `shape` without B; on the scale of the input image
+
+    `causal`: the output of a place must depend on that place and those before it alone (language models).
     """
 
     size: int
@@ -220,6 +222,7 @@ class Output:
     each: Literal["row", "token", "step", "frame", "image"] = "row"
     steps: int = 0
     shape: tuple[int, ...] = ()
+    causal: bool = False
 
 
 @dataclass

@@ -1,13 +1,24 @@
-"""Batch normalization that also takes the last batch of an epoch when it holds a single row.
+"""Normalization: over the batch, also where it holds a single row; and over the features of each place, as Transformers do.
 
-B batch, C channels, H height, W width.
-Source: Ioffe and Szegedy, 2015, arXiv:1502.03167.
+B batch, C channels, H height, W width, D features.
+Sources: Ioffe and Szegedy, 2015, arXiv:1502.03167 (batch); Ba et al., 2016, arXiv:1607.06450 (layer); Zhang and Sennrich, 2019,
+arXiv:1910.07467 (root mean square).
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional
+
+Normalization = Literal["rms", "layer"]
+EPSILON = 1e-5  # added to the mean square; that of Llama and of torch's LayerNorm
+
+
+def normalization(name: Normalization, width: int, *, bias: bool = False) -> nn.Module:
+    """A new normalization over the last dimension: RMSNorm (scale only) or LayerNorm (scale, and a shift where `bias`)."""
+    return nn.RMSNorm(width, eps=EPSILON) if name == "rms" else nn.LayerNorm(width, eps=EPSILON, bias=bias)
 
 
 class BatchNorm1d(nn.BatchNorm1d):

@@ -1,0 +1,44 @@
+"""The feed-forward half of a Transformer block.
+
+gelu           down(gelu(up(x)))                       Hendrycks and Gimpel, 2016, arXiv:1606.08415
+relu_squared   down(relu(up(x))^2)                     So et al., 2021, arXiv:2109.08668 (Primer)
+swiglu         down(silu(gate(x)) * up(x))             Shazeer, 2020, arXiv:2002.05202
+
+B batch, T places, D width, W inner width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+Kind = Literal["gelu", "swiglu", "relu_squared"]
+
+
+def inner_width(kind: Kind, width: int) -> int:
+    """The usual inner width: 4 times the width; for swiglu, which has three matrices, 8/3 times, up to a multiple of 32."""
+    return 4 * width if kind != "swiglu" else -(-8 * width // 3 // 32) * 32
+
+
+class FeedForward(nn.Module):
+    """x_BTD -> (B, T, D), each place for itself."""
+
+    def __init__(self, width: int, kind: Kind = "swiglu", inner: int | None = None, *, bias: bool = False) -> None:
+        super().__init__()
+        inner = inner or inner_width(kind, width)
+        self.kind = kind
+        self.up = nn.Linear(width, inner, bias=bias)
+        self.gate = nn.Linear(width, inner, bias=bias) if kind == "swiglu" else None
+        self.down = nn.Linear(inner, width, bias=bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        y_BTW = self.up(x_BTD)
+        if self.gate is not None:
+            y_BTW = functional.silu(self.gate(x_BTD)) * y_BTW
+        elif self.kind == "gelu":
+            y_BTW = functional.gelu(y_BTW)
+        else:
+            y_BTW = functional.relu(y_BTW).square()
+        return self.down(y_BTW)

@@ -1,8 +1,8 @@
-"""The residual block of convolutional networks: two 3x3 convolutions and a way around them.
+"""Residual blocks of convolutional networks: convolutions and a way around them.
 
 B batch, C channels in, D channels out, H height, W width; h and w after a stride.
-Sources: He et al., 2015, arXiv:1512.03385 (the block); He et al., 2018, arXiv:1812.01187 (pooling before the 1x1 convolution of
-the way around, so that no pixel is skipped).
+Sources: He et al., 2015, arXiv:1512.03385 (the block); He et al., 2016, arXiv:1603.05027 (norm and activation first); He et al., 2018,
+arXiv:1812.01187 (pooling before the 1x1 convolution of the way around, so that no pixel is skipped).
 """
 
 from __future__ import annotations
@@ -49,13 +49,47 @@ class ResidualBlock(nn.Module):
         return self.activation(y_BDhw)
 
 
-def _around(channels: int, width: int, *, stride: int, batch_norm: bool, activation_name: Activation) -> nn.Module | None:
+class PreActivationBlock(nn.Module):
+    """x_BCHW -> (B, D, h, w): way around + convolution(dropout(convolution(x))), each convolution of activation(norm(its input)).
+
+    Nothing stands between the sum of one block and that of the next. Where the shape changes, the way around starts from the
+    activated input. Source of the dropout between: Zagoruyko and Komodakis, 2016, arXiv:1605.07146.
+    """
+
+    def __init__(self, channels: int, width: int, *, stride: int, activation_name: Activation, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Sequential(BatchNorm2d(channels), activation(activation_name))
+        layers: list[nn.Module] = [
+            convolution(channels, width, 3, stride=stride, bias=False, activation_name=activation_name),
+            BatchNorm2d(width),
+            activation(activation_name),
+        ]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        layers.append(convolution(width, width, 3, stride=1, bias=False, activation_name=activation_name))
+        self.body = nn.Sequential(*layers)
+        self.around = pooled_convolution(channels, width, stride=stride, activation_name=activation_name)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        active_BCHW = self.first(x_BCHW)
+        return self.body(active_BCHW) + (x_BCHW if self.around is None else self.around(active_BCHW))
+
+
+def pooled_convolution(
+    channels: int, width: int, *, stride: int, activation_name: Activation, bias: bool = False
+) -> nn.Sequential | None:
+    """What brings (B, C, H, W) to (B, D, h, w): the mean over `stride` pixels, then a 1x1 convolution; None where nothing changes."""
     if channels == width and stride == 1:
         return None
     layers: list[nn.Module] = []
     if stride > 1:
         layers.append(nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
-    layers.append(convolution(channels, width, 1, stride=1, bias=not batch_norm, activation_name=activation_name))
-    if batch_norm:
-        layers.append(BatchNorm2d(width))
+    layers.append(convolution(channels, width, 1, stride=1, bias=bias, activation_name=activation_name))
     return nn.Sequential(*layers)
+
+
+def _around(channels: int, width: int, *, stride: int, batch_norm: bool, activation_name: Activation) -> nn.Module | None:
+    layers = pooled_convolution(channels, width, stride=stride, activation_name=activation_name, bias=not batch_norm)
+    if layers is not None and batch_norm:
+        layers.append(BatchNorm2d(width))
+    return layers

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from danlu.errors import PartError
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -61,52 +60,18 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The module. Raises PartError where there is no image, or one too small."""
-    from torch import nn
+    from danlu.layers.late_fusion import branches_of, fused, require_image
 
-    from danlu.layers.activations import activation, start_linear
-    from danlu.layers.joining import side_by_side
-
-    _check(inputs)
-    branches = [_branch(config, name, each) for name, each in inputs.items()]
-    layers: list[nn.Module] = [side_by_side([branch for branch, _ in branches])]
-    width = sum(width for _, width in branches)
-    dense = TEXTBOOK_DENSE if config.design == "textbook" else config.width * 2 ** (len(config.blocks) - 1)
-    if config.design == "textbook" or len(branches) > 1:  # features of several inputs meet in a layer of their own
-        linear = nn.Linear(width, dense)
-        start_linear(linear, config.activation)
-        layers += [linear, activation(config.activation)]
-        width = dense
-    if config.dropout:
-        layers.append(nn.Dropout(config.dropout))
-    return nn.Sequential(*layers, nn.Linear(width, output.size))
-
-
-def _check(inputs: Mapping[str, Input]) -> None:
-    images = [(name, each.shape) for name, each in inputs.items() if each.kind == "image"]
-    if not images:
-        raise PartError(
-            "cnn needs an image, and the inputs hold none.", hint="choose model: mlp, or give the column the kind image"
-        )
-    for name, (_, height, width) in images:
-        if min(height, width) < SMALLEST:
-            raise PartError(
-                f"cnn takes images from {SMALLEST}x{SMALLEST} pixels on, and those of {name} have {height}x{width}.",
-                hint="choose model: mlp",
-            )
-
-
-def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
-    """What takes one input to (B, width), and width."""
-    from danlu.layers.categories import CategoryEmbedding
-    from danlu.layers.joining import Take
-
-    if each.kind == "numbers":
-        return Take(name), each.shape[0]
-    if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities)
-        return Take(name, embedding), embedding.width
-    body, width = _textbook(config, *each.shape) if config.design == "textbook" else _residual(config, *each.shape)
-    return Take(name, body), width
+    require_image("cnn", inputs, SMALLEST)
+    body = _textbook if config.design == "textbook" else _residual
+    return fused(
+        branches_of(inputs, lambda each: body(config, *each.shape)),
+        output.size,
+        dense=TEXTBOOK_DENSE if config.design == "textbook" else config.width * 2 ** (len(config.blocks) - 1),
+        activation_name=config.activation,
+        dropout=config.dropout,
+        always_dense=config.design == "textbook",
+    )
 
 
 def _textbook(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:

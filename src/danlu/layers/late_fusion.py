@@ -1,0 +1,71 @@
+"""Late fusion: each input is taken to a vector by a branch of its own, and the vectors meet before the last layer.
+
+B batch, D features of all branches together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from danlu.errors import PartError
+from danlu.layers.activations import Activation, activation, start_linear
+from danlu.layers.categories import CategoryEmbedding
+from danlu.layers.joining import Take, side_by_side
+from danlu.terms import Input
+
+# What makes (B, width) of one input's tensor, and width.
+Branch = tuple[nn.Module, int]
+
+
+def require_image(model: str, inputs: Mapping[str, Input], smallest: int) -> None:
+    """Raise PartError unless there is an image, and all have at least `smallest` pixels a side."""
+    images = [(name, each.shape) for name, each in inputs.items() if each.kind == "image"]
+    if not images:
+        raise PartError(
+            f"{model} needs an image, and the inputs hold none.", hint="choose model: mlp, or give the column the kind image"
+        )
+    for name, (_, height, width) in images:
+        if min(height, width) < smallest:
+            raise PartError(
+                f"{model} takes images from {smallest}x{smallest} pixels on, and those of {name} have {height}x{width}.",
+                hint="choose model: mlp",
+            )
+
+
+def branches_of(inputs: Mapping[str, Input], image: Callable[[Input], Branch]) -> list[Branch]:
+    """A branch for each input: numbers as they are, categories embedded, an image through what `image` makes for it."""
+    return [_branch(name, each, image) for name, each in inputs.items()]
+
+
+def _branch(name: str, each: Input, image: Callable[[Input], Branch]) -> Branch:
+    if each.kind == "numbers":
+        return Take(name), each.shape[0]
+    if each.kind == "categories":
+        embedding = CategoryEmbedding(each.cardinalities)
+        return Take(name, embedding), embedding.width
+    body, width = image(each)
+    return Take(name, body), width
+
+
+def fused(
+    branches: list[Branch],
+    size: int,
+    *,
+    dense: int,
+    activation_name: Activation = "relu",
+    dropout: float = 0.0,
+    always_dense: bool = False,
+) -> nn.Sequential:
+    """inputs -> (B, size): the branches side by side, a layer of `dense` where several meet (or always), dropout, linear."""
+    layers: list[nn.Module] = [side_by_side([branch for branch, _ in branches])]
+    width = sum(width for _, width in branches)
+    if always_dense or len(branches) > 1:  # features of several inputs meet in a layer of their own
+        linear = nn.Linear(width, dense)
+        start_linear(linear, activation_name)
+        layers += [linear, activation(activation_name)]
+        width = dense
+    if dropout:
+        layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers, nn.Linear(width, size))

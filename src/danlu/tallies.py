@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from danlu.errors import Problem, RecipeError
+from danlu.terms import IGNORED
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +93,22 @@ def tally(predicted: Tensor, target: Tensor, classes: int) -> dict[str, Tensor]:
         "predicted": predicted.bincount(minlength=classes),
         "actual": target.bincount(minlength=classes),
     }
+
+
+_CELLS = 1 << 24  # logits whose logarithms are taken at a time
+
+
+def token_nats(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(the cross-entropy of all places asked, float64 scalar; which are asked, bool (B, T)) of logits (B, T, V) and int64 (B, T)."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    asked = target != IGNORED
+    logits, places = outputs.flatten(0, 1), target.flatten()
+    size = max(1, _CELLS // logits.shape[1])
+    pieces = zip(logits.split(size), places.split(size))
+    each = [cross_entropy(piece.float(), asks, ignore_index=IGNORED, reduction="none").double().sum() for piece, asks in pieces]
+    return torch.stack(each).sum(), asked
 
 
 AVERAGES = Literal["auto", "binary", "macro", "micro", "weighted"]

@@ -1,4 +1,4 @@
-"""Accuracy: the share of rows answered right (with several labels: rows whose every label is right)."""
+"""Accuracy: the share of rows answered right (with several labels: rows whose every label is right; of tokens: places)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from danlu.recipe import Options
 from danlu.tallies import share
+from danlu.terms import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from danlu.terms import Batch
 
-FITS = ("classes", "labels")
+FITS = ("classes", "labels", "tokens")
 BETTER = "higher"
 
 
@@ -21,13 +22,16 @@ class Config(Options):
 
 
 class Accuracy:
-    """Right rows and all rows."""
+    """Right rows and all rows; of tokens the places where something is asked."""
 
     def __init__(self, task: Any) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """right and rows, int64 scalars."""
+        if outputs.ndim == 3:
+            asked = batch.target != IGNORED
+            return {"right": ((outputs.argmax(dim=2) == batch.target) & asked).sum(), "rows": asked.sum()}
         right = self.task.predicted(outputs) == batch.target
         if right.ndim == 2:
             right = right.all(dim=1)

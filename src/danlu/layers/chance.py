@@ -92,3 +92,33 @@ def box_mask(top_B: Tensor, left_B: Tensor, height_B: Tensor, width_B: Tensor, i
     inside_BH = (y_H >= top_B[:, None]) & (y_H < (top_B + height_B)[:, None])
     inside_BW = (x_W >= left_B[:, None]) & (x_W < (left_B + width_B)[:, None])
     return (inside_BH[:, :, None] & inside_BW[:, None, :])[:, None]
+
+
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def counted(seed: int, *counters: Tensor) -> Tensor:
+    """64 random bits for each place, int64 of the counters' common shape: a function of (seed, counters) alone.
+
+    No generator, so no order of draws: what stands at (row 5, place 3) is drawn alike in whatever batch row 5 comes, on any device.
+    Source: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once for each counter.
+    """
+    bits: Tensor | int = seed
+    for counter in counters:
+        bits = counter.to(torch.int64) + bits + _signed(_GOLDEN)
+        for shift, factor in _MIX:
+            bits = bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))  # a shift that brings in zeros, not the sign
+            bits = bits * _signed(factor)
+    assert isinstance(bits, Tensor)
+    return bits
+
+
+def counted_uniform(seed: int, *counters: Tensor) -> Tensor:
+    """Numbers drawn evenly from [0, 1), float64, by `counted`."""
+    return (counted(seed, *counters) >> 11 & ((1 << 53) - 1)).double() * 2.0**-53
+
+
+def _signed(value: int) -> int:
+    """The int64 that has the bits of an unsigned number."""
+    return value - (1 << 64) if value >= 1 << 63 else value

@@ -280,7 +280,8 @@ def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) ->
     for chain in chains:
         if chain.to == "image":
             height, width, channels = schema[chain.name]["shape"]
-            result["image"] = Input("image", (channels, height, width))
+            mean, std = (tuple(chain.pixels[name]) for name in ("mean", "std"))
+            result["image"] = Input("image", (channels, height, width), mean=mean, std=std)
     return result
 
 

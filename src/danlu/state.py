@@ -29,8 +29,8 @@ class TrainingState:
     """Model, optimizer, averages, the best weights so far, counters.
 
     `step` counts updates done. `loss_sum` and `loss_count` gather the training loss since the last report (numbers on the CPU, tensors
-    elsewhere). `best` holds copies of the released weights at the best evaluation. `skipped` are the updates left out after a NaN, and
-    `failures` counts the NaNs.
+    elsewhere), `told` further sums and counts by name (a generator's loss). `best` holds copies of the released weights at the best
+    evaluation. `skipped` are the updates left out after a NaN, and `failures` counts the NaNs.
     """
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, *, ema: bool, keep_best: bool) -> None:
@@ -46,6 +46,7 @@ class TrainingState:
         self.best_scores: dict[str, Any] = {}
         self.loss_sum: Any = 0.0
         self.loss_count: Any = 0.0
+        self.told: dict[str, tuple[Any, Any]] = {}
         self.stopped = ""
         self.skipped: list[int] = []
         self.failures = 0
@@ -109,6 +110,7 @@ class TrainingState:
             "best_scores": self.best_scores,
             "loss_sum": float(self.loss_sum),
             "loss_count": float(self.loss_count),
+            "told": {name: [float(total), float(count)] for name, (total, count) in self.told.items()},
             "stopped": self.stopped,
             "skipped": self.skipped,
             "failures": self.failures,
@@ -141,6 +143,7 @@ class TrainingState:
             setattr(self, name, facts[name])
         self.failures = facts["failures"]
         self.skipped = list(facts["skipped"])
+        self.told = {name: (total, count) for name, (total, count) in facts.get("told", {}).items()}
 
     @staticmethod
     def _copy(group: str, into: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

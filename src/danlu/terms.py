@@ -187,7 +187,8 @@ class Input:
     kind        dtype and shape of the tensor            also
     numbers     float32 (B, F)                           names: the F features
     categories  int64 (B, C)                             cardinalities: values a column can take (0 is "unknown or missing")
-    image       float32 (B, channels, height, width)     pixels are normalised
+    image       float32 (B, channels, height, width)     pixels are normalised: (pixel / 255 - mean) / std, `mean` and `std` one a
+                                                         channel, or one for all
     tokens      int64 (B, T) or (B, T, D)                shape: the longest (T,) or (T, D); a batch is as long as its longest row, and
                                                          a row may at times be longer than any in training. 0 is padding, at the end.
                                                          cardinalities: how many codes there are, one of each of the D
@@ -200,6 +201,8 @@ class Input:
     shape: tuple[int, ...]
     names: tuple[str, ...] = ()
     cardinalities: tuple[int, ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ class Training:
         count = float(state.loss_count)
         values = {  # null where every update since the last report was left out
             "loss": float(state.loss_sum) / count if count else None,
+            **{name: float(total) / float(parts) for name, (total, parts) in state.told.items()},
             "learning_rate": self.built.update.learning_rate * self.built.schedule(n - 1),
             "grad_norm": grad_norm(self.built.update.parameters) if n - 1 not in state.skipped else None,
         }
@@ -203,7 +204,7 @@ class Training:
         }
         if rate:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
-        state.loss_sum, state.loss_count = 0.0, 0.0
+        state.loss_sum, state.loss_count, state.told = 0.0, 0.0, {}
         self.clock, self.clock_step = time.perf_counter(), n
         state.stopped = self._tell("train", finite(values), timing) or state.stopped
 

@@ -217,6 +217,8 @@ class Output:
                 -1e4, so that nobody needs the lengths
     image       (B, channels, height, width), `shape` without B; on the scale of the input image
 
+    `of` names, for each of the size columns of steps, the variable of the series that the column continues (several columns may be
+    of one variable: its quantiles, which then stand side by side; every variable has as many). () where there is none.
     `causal`: the output of a place must depend on that place and those before it alone (language models).
     """
 
@@ -226,6 +228,7 @@ class Output:
     steps: int = 0
     shape: tuple[int, ...] = ()
     causal: bool = False
+    of: tuple[str, ...] = ()
 
 
 @dataclass

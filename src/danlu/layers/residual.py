@@ -49,6 +49,44 @@ class ResidualBlock(nn.Module):
         return self.activation(y_BDhw)
 
 
+class BottleneckBlock(nn.Module):
+    """x_BCHW -> (B, D, h, w): as ResidualBlock with batch normalization, of a 1x1 convolution to D / 4 channels, a 3x3 one with the
+    stride, and a 1x1 one to D."""
+
+    def __init__(self, channels: int, width: int, *, stride: int, activation_name: Activation) -> None:
+        super().__init__()
+        narrow = width // 4
+        self.body = nn.Sequential(
+            convolution(channels, narrow, 1, stride=1, bias=False, activation_name=activation_name),
+            BatchNorm2d(narrow),
+            activation(activation_name),
+            convolution(narrow, narrow, 3, stride=stride, bias=False, activation_name=activation_name),
+            BatchNorm2d(narrow),
+            activation(activation_name),
+            convolution(narrow, width, 1, stride=1, bias=False, activation_name=activation_name),
+            BatchNorm2d(width),
+        )
+        self.around = _around(channels, width, stride=stride, batch_norm=True, activation_name=activation_name)
+        self.activation = activation(activation_name)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BDhw = self.body(x_BCHW)
+        y_BDhw = y_BDhw + (x_BCHW if self.around is None else self.around(x_BCHW))
+        return self.activation(y_BDhw)
+
+
+def start_near_identity(network: nn.Module) -> None:
+    """Sets the scale of the last norm of every block to 0.1, so that a deep stack begins close to the ways around.
+
+    At 0, as in Goyal et al., 2017, arXiv:1706.02677, no weight of a body would have a gradient in the first update.
+    """
+    for block in network.modules():
+        if isinstance(block, ResidualBlock | BottleneckBlock):
+            last = block.body[-1]
+            if isinstance(last, BatchNorm2d):
+                nn.init.constant_(last.weight, 0.1)
+
+
 class PreActivationBlock(nn.Module):
     """x_BCHW -> (B, D, h, w): way around + convolution(dropout(convolution(x))), each convolution of activation(norm(its input)).
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from danlu import machine, shelf
-from danlu.batches import Batches, Rows
+from danlu.batches import Batches, Rows, lengths_of
 from danlu.dataset import Dataset, prepare
 from danlu.errors import RunError
 from danlu.evaluation import Evaluator
@@ -122,12 +122,14 @@ def assemble(
     placement.use()
     data = prepare(recipe, fold)
     look(data)
-    rows = Rows(data.arrays, data.preprocessor.pixels, data.target, placement)
+    examples = data.examples
+    rows = Rows(examples.inputs, data.preprocessor.pixels, examples.target, placement)
     size = None if recipe.train.batch_size == "all" else int(recipe.train.batch_size)
-    batches = Batches(rows, data.splits["train"], size, recipe.train.seed)
+    lengths = lengths_of(examples.inputs) if recipe.train.group_by_length else None
+    batches = Batches(rows, data.splits["train"], size, recipe.train.seed, lengths, examples.phase)
     planned = plan(recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0)
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
-    module = shelf.build_model(recipe.model, data.preprocessor.inputs, data.task.output)
+    module = shelf.build_model(recipe.model, examples.described, data.task.output)
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
         placement.use()
@@ -143,13 +145,14 @@ def assemble(
     state = TrainingState(module, optimizer, ema=regularization.ema_decay is not None, keep_best=keeps_best)
     if hasattr(schedule, "state"):
         state.schedule = schedule.state()
-    described = data.preprocessor.inputs, data.task.output
+    described = examples.described, data.task.output
     augmentations = [shelf.build_augmentation(part, *described) for part in recipe.data.augmentations]
     loss = shelf.build_loss(recipe.loss, data.task)
     rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
     rate, scale = rates or (rate, schedule)
-    update = SupervisedStep(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization)
-    evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement)
+    hide = getattr(data.task, "corrupt", None)
+    update = SupervisedStep(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization, hide)
+    evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed)
     return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator)
 
 

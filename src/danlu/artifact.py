@@ -26,6 +26,7 @@ from danlu.errors import ArtifactError, DanluError, nearest
 from danlu.preprocessing import Preprocessor
 from danlu.recipe import Recipe
 from danlu.state import unique_tensors
+from danlu.terms import Input
 
 FORMAT = 1
 FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
@@ -33,7 +34,11 @@ FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
 
 @dataclass
 class Contents:
-    """What an artifact holds, in memory. `scores` maps split names to scores; `provenance` says where it comes from."""
+    """What an artifact holds, in memory.
+
+    `scores` maps split names to scores; `provenance` says where it comes from; `described` is what the model receives, where the task
+    cuts its own examples (None: what the preprocessing gives).
+    """
 
     recipe: Recipe
     module: nn.Module
@@ -41,6 +46,7 @@ class Contents:
     preprocessor: Preprocessor
     scores: dict[str, Any]
     provenance: dict[str, Any]
+    described: dict[str, Input] | None = None
     path: Path | None = None
 
 
@@ -61,6 +67,7 @@ def write(path: Path, contents: Contents, lock: str) -> None:
         "name": contents.recipe.name,
         "recipe": contents.recipe.as_dict(),
         "task": contents.task.state(),
+        "inputs": _plain(contents.described or contents.preprocessor.inputs),
         "preprocessing": prepared,
         "scores": contents.scores,
         "provenance": contents.provenance,
@@ -126,8 +133,9 @@ def read(path: str | Path) -> Contents:
         recipe = recipes.read(about["recipe"], shelf)
         task = shelf.restore_task(recipe.task, about["task"])
         preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
+        described = _described(about["inputs"]) if "inputs" in about else preprocessor.inputs
         with torch.random.fork_rng(devices=[]):
-            module = shelf.build_model(recipe.model, preprocessor.inputs, task.output)
+            module = shelf.build_model(recipe.model, described, task.output)
         put_weights(module, weights)
     except DanluError as error:
         if isinstance(error, ArtifactError):
@@ -138,7 +146,25 @@ def read(path: str | Path) -> Contents:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"this artifact cannot be rebuilt: {error}.", where=str(folder)) from None
     module.eval()
-    return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], folder)
+    return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], described, folder)
+
+
+def _plain(inputs: Mapping[str, Input]) -> dict[str, Any]:
+    return {
+        name: {"kind": each.kind, "shape": list(each.shape), "names": list(each.names), "cardinalities": list(each.cardinalities)}
+        for name, each in inputs.items()
+    }
+
+
+def _described(plain: Mapping[str, Any]) -> dict[str, Input]:
+    """The Inputs that `_plain` wrote; their sizes are within reason, whatever the file says."""
+    found = {}
+    for name, each in plain.items():
+        sizes = [*each["shape"], *each["cardinalities"]]
+        if not sizes or any(type(size) is not int or not 0 < size < 2**31 for size in sizes):
+            raise ValueError(f"the input {name} has no size that can be")
+        found[str(name)] = Input(each["kind"], tuple(each["shape"]), tuple(map(str, each["names"])), tuple(each["cardinalities"]))
+    return found
 
 
 def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:

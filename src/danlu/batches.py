@@ -6,91 +6,81 @@ All rows stand ready as tensors (in memory, or memory-mapped); a batch is a gath
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from danlu.framing import Field, Ragged
+from danlu.gathering import Gatherer, ImageRows, RaggedRows, as_tensor, gatherer
 from danlu.placement import ORDER, Placement, draw_seed
 from danlu.terms import Batch
 
-if TYPE_CHECKING:
-    import numpy as np
-
-# Pixels up to this many bytes as float32 are normalised once and kept; more are normalised batch by batch from their bytes.
-LARGEST_RESIDENT = 1 << 30
-
-
-def as_tensor(array: np.ndarray) -> Tensor:
-    """The array as a tensor over the same memory; a read-only memory map stays one (it is only ever gathered from)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-        return torch.from_numpy(array)
+BUCKET = 50  # batches whose rows are sorted by length before they are cut: little padding, and rows still meet others each epoch
 
 
 class Rows:
-    """All rows of a table as a model takes them, and the gather that makes a Batch of any of them.
+    """All examples as a model takes them, and the gather that makes a Batch of any of them.
 
-    `arrays` maps input names to arrays (N, ...); `pixels` maps the names of uint8 images (N, H, W, C) to their normalising constants
-    {"mean": [C], "std": [C]} on the scale 0..1; `target` is an array (N, ...), a dict of them, or None.
+    `arrays` maps input names to Fields: arrays (N, ...), danlu.framing.Ragged or Windows; `pixels` maps the names of uint8 images
+    (N, H, W, C) to their normalising constants {"mean": [C], "std": [C]} on the scale 0..1; `target` is a Field, a dict of them, or None.
     """
 
     def __init__(
-        self, arrays: Mapping[str, np.ndarray], pixels: Mapping[str, Mapping[str, Any]], target: Any, placement: Placement
+        self, arrays: Mapping[str, Field], pixels: Mapping[str, Mapping[str, Any]], target: Any, placement: Placement
     ) -> None:
         self.placement = placement
-        self.tensors = {name: as_tensor(array) for name, array in arrays.items()}
-        self.scaling: dict[str, tuple[Any, Any]] = {}
-        self.images = frozenset(pixels)
-        for name, constants in pixels.items():
-            mean, std = torch.tensor(constants["mean"]), torch.tensor(constants["std"])
-            scale, shift = 1.0 / (255.0 * std), -mean / std
-            # one channel: plain numbers, which cost less than a broadcast tensor
-            pair = (float(scale), float(shift)) if len(mean) == 1 else (placement.put(scale), placement.put(shift))
-            self.scaling[name] = pair
-            if self.tensors[name].numel() * 4 <= LARGEST_RESIDENT:
-                self.tensors[name] = self._normalised(name, placement.put(self.tensors[name]))
-                del self.scaling[name]
-        if placement.device.type != "cpu":
-            self.tensors = {name: placement.put(tensor) for name, tensor in self.tensors.items()}
-        self.target = _put(target, placement)
+        put = placement.put
+        self.inputs: dict[str, Gatherer] = {}
+        for name, field in arrays.items():
+            if name in pixels and isinstance(field, np.ndarray):
+                self.inputs[name] = ImageRows(field, pixels[name], put)
+            else:
+                self.inputs[name] = gatherer(field, put)
+        self.target: Any = None
+        if isinstance(target, Mapping):
+            self.target = {name: gatherer(each, put) for name, each in target.items()}
+        elif target is not None:
+            self.target = gatherer(target, put)
 
     def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
+        return len(next(iter(self.inputs.values())))
 
-    def _normalised(self, name: str, bytes_: Tensor) -> Tensor:
-        scale, shift = self.scaling[name]
-        return bytes_.to(torch.float32).mul_(scale).add_(shift)
+    @property
+    def width(self) -> int:
+        """Numbers that the inputs of one example hold at most."""
+        return sum(each.width for each in self.inputs.values())
+
+    @property
+    def longest(self) -> int:
+        """Places of the longest example; 0 where examples have no length."""
+        return max((each.longest for each in self.inputs.values()), default=0)
 
     def gather(self, rows: Tensor) -> Batch:
         """The Batch of `rows`, int64 (B,) on the device."""
         inputs = {}
-        for name, tensor in self.tensors.items():
-            piece = tensor.index_select(0, rows)
-            if name in self.scaling:
-                piece = self._normalised(name, piece)
-            # (B, H, W, C) to (B, C, H, W) is a change of strides: no copy, and the layout convolutions like
-            inputs[name] = piece.permute(0, 3, 1, 2) if name in self.images else piece
+        for name, each in self.inputs.items():
+            inputs[name] = each.gather(rows)
+            if each.lengths and isinstance(each, RaggedRows):
+                inputs[f"{name}_lengths"] = each.sizes_of(rows)
         return Batch(inputs, self.gather_target(rows), rows)
 
     def gather_target(self, rows: Tensor) -> Any:
         """The target of `rows` alone, in the form that a Batch holds."""
         target = self.target
-        if isinstance(target, Tensor):
-            return target.index_select(0, rows)
+        if isinstance(target, Gatherer):
+            return target.gather(rows)
         if isinstance(target, dict):
-            return {name: each.index_select(0, rows) for name, each in target.items()}
+            return {name: each.gather(rows) for name, each in target.items()}
         return None
 
 
-def _put(target: Any, placement: Placement) -> Any:
-    if target is None:
-        return None
-    if isinstance(target, Mapping):
-        return {name: placement.put(as_tensor(each)) for name, each in target.items()}
-    return placement.put(as_tensor(target))
+def lengths_of(arrays: Mapping[str, Field]) -> np.ndarray | None:
+    """The length of each example, int64 (N,), where they differ; of several such inputs their sum."""
+    sizes = [field.sizes for field in arrays.values() if isinstance(field, Ragged)]
+    return np.sum(sizes, axis=0) if sizes else None
 
 
 class Batches:
@@ -98,11 +88,24 @@ class Batches:
 
     Each epoch visits every row once, in an order drawn from (seed, epoch). The last batch of an epoch is shorter; a last batch of a
     single row joins the one before it, since batch normalisation has no variance over one row.
+
+    `lengths` (N,), where given, brings rows of like length together. `phase` moves all windows of an epoch by 0 to phase - 1 places.
     """
 
-    def __init__(self, rows: Rows, order: np.ndarray, batch_size: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        order: np.ndarray,
+        batch_size: int | None,
+        seed: int,
+        lengths: np.ndarray | None = None,
+        phase: int = 1,
+    ) -> None:
         self.rows = rows
-        self.order = rows.placement.put(torch.as_tensor(order, dtype=torch.int64))
+        order = np.ascontiguousarray(order, dtype=np.int64)
+        self.order = rows.placement.put(torch.from_numpy(order.copy()))
+        self.lengths = None if lengths is None else as_tensor(np.ascontiguousarray(lengths[order]))
+        self.phase = phase
         count = len(order)
         self.batch_size = count if batch_size is None else min(batch_size, count)
         self.seed = seed
@@ -116,14 +119,33 @@ class Batches:
         """int64 (B,), the rows of update n: a pure function of (seed, n)."""
         epoch, position = divmod(n, self.steps_per_epoch)
         if epoch != self._epoch:  # the order of the running epoch is kept, it is not state: any n can be asked at any time
-            generator = torch.Generator().manual_seed(draw_seed(self.seed, ORDER, epoch))
-            shuffle = torch.randperm(len(self.order), generator=generator)
-            self._shuffled = self.order.index_select(0, shuffle.to(self.order.device))
+            self._shuffled = self._order_of(epoch)
             self._epoch = epoch
         start = position * self.batch_size
         if self.joins_last and position == self.steps_per_epoch - 1:
             return self._shuffled[start:]
         return self._shuffled[start : start + self.batch_size]
+
+    def _order_of(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(draw_seed(self.seed, ORDER, epoch))
+        shuffle = torch.randperm(len(self.order), generator=generator)
+        if self.lengths is not None and self.batch_size > 1:
+            shuffle = self._by_length(shuffle, self.lengths[shuffle], generator)
+        order = self.order.index_select(0, shuffle.to(self.order.device))
+        if self.phase > 1:
+            order = order + int(torch.randint(self.phase, (), generator=generator))
+        return order
+
+    def _by_length(self, shuffle: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        """The shuffled rows, sorted by length within some batches at a time; then whole batches change places."""
+        full = len(shuffle) // self.batch_size
+        whole = full * self.batch_size
+        chunk = torch.arange(whole) // (self.batch_size * BUCKET)
+        near = torch.argsort(lengths[:whole], stable=True)
+        near = near[torch.argsort(chunk[near], stable=True)]
+        places = torch.randperm(full, generator=generator)
+        batches = shuffle[:whole][near].reshape(full, self.batch_size)[places]
+        return torch.cat([batches.reshape(-1), shuffle[whole:]])
 
     def take(self, n: int) -> Batch:
         """The whole batch of update n."""

@@ -1,6 +1,7 @@
 """A chain: the transforms of one column, fitted one after the other, stored, and restored with suspicion.
 
-A chain begins with a column as the table holds it and ends in what a model takes: numbers, codes of categories, or an image.
+A chain begins with a column as the table holds it and ends in what a model takes: numbers, codes of categories, an image, tokens or
+frames.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from danlu.errors import ArtifactError, DataError
 from danlu.recipe import Options, Part
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Kind
 
-ENDS = {"number": "numbers", "category": "categories", "image": "image"}  # the kind a chain ends in -> the input it belongs to
+ENDS = {"number": "numbers", "category": "categories", "image": "image", "sequence": "tokens", "frames": "frames"}  # the kind a chain ends in -> the input it belongs to
+USUAL = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
 MOST_LISTED = 1000  # categories written into the schema
 
 
@@ -24,7 +26,8 @@ MOST_LISTED = 1000  # categories written into the schema
 class Chain:
     """The fitted transforms of one column, and the input of the model they lead `to`.
 
-    `names` names its features where that is "numbers"; `cardinality` counts its codes where it is "categories".
+    `names` names its features where that is "numbers" or "frames"; `cardinality` counts its codes where it is "categories". Of tokens
+    `cardinalities` count the codes of each place, and of tokens and frames `longest` is the length a model must be ready for.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Chain:
     to: str
     names: tuple[str, ...] = ()
     cardinality: int = 0
+    cardinalities: tuple[int, ...] = ()
+    longest: int = 0
 
     def run(self, column: Column) -> Column:
         """The column after every step."""
@@ -58,7 +63,10 @@ class Chain:
                     "arrays": {key: {"shape": list(value.shape), "dtype": str(value.dtype)} for key, value in learnt.items()},
                 }
             )
-        return {"name": self.name, "to": self.to, "names": list(self.names), "cardinality": self.cardinality, "steps": steps}
+        said = {"name": self.name, "to": self.to, "names": list(self.names), "cardinality": self.cardinality, "steps": steps}
+        if self.longest:
+            said |= {"cardinalities": list(self.cardinalities), "longest": self.longest}
+        return said
 
 
 def _apply(part: Part, state: dict[str, Any], column: Column) -> Column:
@@ -78,7 +86,9 @@ def usual(kind: Kind, takes: Sequence[str]) -> list[Part]:
         return [_part("boolean_to_number"), _part("impute", strategy="most_frequent")]
     if kind == "datetime":
         return [_part("date_parts"), _part("impute"), _part("scale")]
-    return [_part("hash_words" if kind == "text" else "scale_pixels")]
+    if kind == "text":
+        return [_part("tokenize" if "tokens" in takes else "hash_words")]
+    return [_part(USUAL[kind])] if kind in USUAL else []
 
 
 def _part(name: str, **options: Any) -> Part:
@@ -133,7 +143,7 @@ class _Fitting:
 
     def chain(self, takes: Sequence[str]) -> Chain:
         if self.kind not in ENDS:
-            ends = {"boolean": "boolean_to_number", "datetime": "date_parts", "text": "hash_words"}
+            ends = {"boolean": "boolean_to_number", "datetime": "date_parts", "text": "hash_words", "audio": "log_mel"}
             raise DataError(
                 f"the transforms {self.said} end in {self.kind}, which no model takes.",
                 where=self.where,
@@ -145,9 +155,42 @@ class _Fitting:
                 where=self.where,
                 hint=f"set data.columns.{self.column.name}.use to false, or choose another model",
             )
+        if self.kind in ("sequence", "frames"):
+            return self._ragged(takes)
         names = features.names(self.head) if self.kind == "number" else ()
         cardinality = len(self.head.categories) if self.kind == "category" else 0
         return Chain(self.column.name, tuple(self.steps), ENDS[self.kind], names, cardinality)
+
+    def _ragged(self, takes: Sequence[str]) -> Chain:
+        """The chain of tokens or frames."""
+        end = ENDS[self.kind]
+        if end not in takes:
+            raise DataError(
+                f"the transforms {self.said} end in {end}, which the model does not take (it takes {', '.join(takes)}).",
+                where=self.where,
+                hint=f"set data.columns.{self.column.name}.use to false, or choose another model",
+            )
+        if self.kind == "sequence" and not self.head.cardinalities:
+            raise DataError(
+                f"the transforms {self.said} leave the sequence as it is, and a model takes tokens.",
+                where=self.where,
+                hint="let vocabulary follow",
+            )
+        learnt = [state["longest"] for _, state in self.steps if "longest" in state]
+        longest = learnt[-1] if learnt else _longest(self.whole)
+        names = _frame_names(self.head) if self.kind == "frames" else ()
+        return Chain(
+            self.column.name, tuple(self.steps), end, names, cardinalities=self.head.cardinalities, longest=max(int(longest), 1)
+        )
+
+
+def _longest(column: Column) -> int:
+    return int(np.diff(column.offsets).max(initial=1)) if column.offsets is not None else 1
+
+
+def _frame_names(column: Column) -> tuple[str, ...]:
+    width = column.values.shape[1]
+    return column.names if len(column.names) == width else tuple(f"{column.name}_{number}" for number in range(width))
 
 
 def schema_of(column: Column) -> dict[str, Any]:
@@ -161,6 +204,10 @@ def schema_of(column: Column) -> dict[str, Any]:
         seen = [column.categories[code] for code in np.unique(column.values[column.values >= 0])]
         if len(seen) <= MOST_LISTED:
             said["categories"] = sorted(seen)
+    elif column.kind == "frames":
+        said |= {"width": int(column.values.shape[1]), "names": list(_frame_names(column))}
+    elif column.kind == "audio":
+        said["rate"] = column.rate
     return said
 
 
@@ -191,6 +238,8 @@ def checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
         require(shape[0] * shape[1] * shape[2] < 2**28, f"{shape!r} is too large for images")
     if "width" in said:
         require(type(said["width"]) is int and 0 < said["width"] < 2**22, f"{said['width']!r} is no width")
+    if "rate" in said:
+        require(type(said["rate"]) is int and 0 < said["rate"] < 2**24, f"{said['rate']!r} is no sampling rate")
     return dict(said)
 
 
@@ -210,7 +259,9 @@ def restore(said: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, arr
         steps.append((Part(each["part"]["name"], config.model_validate(options)), state))
     require(said["to"] in ENDS.values() and type(said["cardinality"]) is int, f"column {said['name']} leads nowhere")
     names = tuple(str(name) for name in said["names"])
-    chain = Chain(str(said["name"]), tuple(steps), said["to"], names, said["cardinality"])
+    cardinalities, longest = said.get("cardinalities", []), said.get("longest", 0)
+    require(all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]), f"column {said['name']} has no sizes")
+    chain = Chain(str(said["name"]), tuple(steps), said["to"], names, said["cardinality"], tuple(cardinalities), longest)
     _try_out(chain, schema)
     return chain
 
@@ -231,6 +282,13 @@ def _try_out(chain: Chain, schema: Mapping[str, Any]) -> None:
         require(features.names(result) == chain.names, f"column {chain.name} gives other features than it says")
     if chain.to == "categories":
         require(len(result.categories) == chain.cardinality, f"column {chain.name} gives other codes than it says")
+    if chain.to == "tokens":
+        sound = result.cardinalities == chain.cardinalities and result.values.dtype.kind in "iu"
+        require(sound, f"column {chain.name} gives other tokens than it says")
+        codes = result.values.reshape(len(result.values), -1).astype(np.int64)
+        require(bool(((codes >= 0) & (codes < chain.cardinalities)).all()), f"column {chain.name} gives tokens beyond its vocabulary")
+    if chain.to == "frames":
+        require(_frame_names(result) == chain.names, f"column {chain.name} gives other features than it says")
     if chain.to == "image":
         mean, std = chain.pixels["mean"], chain.pixels["std"]
         numbers = all(type(number) is float and np.isfinite(number) for number in [*mean, *std])
@@ -254,5 +312,22 @@ def _a_few(name: str, schema: Mapping[str, Any]) -> Column:
         return Column(name, kind, np.array([MISSING_DATETIME, 0, 1], dtype=np.int64))
     if kind == "boolean":
         return Column(name, kind, np.array([-1, 0, 1], dtype=np.int8))
+    if kind in ("sequence", "frames", "audio"):
+        return _a_few_ragged(name, schema)
     categories = (*schema.get("categories", ())[:1], "\0")  # a known one where any is, and surely an unknown one
     return Column(name, kind, np.array([-1, 0, len(categories) - 1], dtype=np.int32), categories=categories)
+
+
+def _a_few_ragged(name: str, schema: Mapping[str, Any]) -> Column:
+    """Three rows of a sequence, of frames or of audio, the first of them missing."""
+    kind: Kind = schema["kind"]
+    lost = np.array([True, False, False])
+    if kind == "sequence":
+        codes = np.array([0, 1, 0], dtype=np.int32)
+        return Column(name, kind, codes, categories=("a", "\0"), offsets=np.array([0, 0, 1, 3]), missing=lost)
+    if kind == "frames":
+        values = np.arange(3.0, dtype=np.float32)[:, None].repeat(schema["width"], axis=1)
+        return Column(name, kind, values, offsets=np.array([0, 0, 1, 3]), missing=lost, names=tuple(schema.get("names", ())))
+    rate = schema["rate"]
+    values = (1000 * np.sin(np.arange(rate // 2))).astype(np.int16)
+    return Column(name, kind, values, offsets=np.array([0, 0, rate // 4, len(values)]), missing=lost, rate=rate)

@@ -13,7 +13,7 @@ import numpy as np
 
 from danlu.fingerprints import codes, first_like, repeats
 from danlu.recipe import Data
-from danlu.terms import Column, Table
+from danlu.terms import RAGGED, Column, Table
 
 MOST_LOOKED_AT = 20_000  # rows that the search for leaks looks at, evenly spaced
 LEAST_COPIED = 20  # rows below which that two columns are equal can be chance
@@ -35,7 +35,7 @@ def check_table(table: Table, data: Data) -> list[str]:
         if name not in table.columns:
             continue
         target = table.columns[name]
-        if target.kind in ("image", "text") or target.values.ndim > 1:
+        if target.kind == "image" or target.kind in RAGGED or target.values.ndim > 1:
             continue
         findings += _of_target(table, target)
         for column in inputs:
@@ -129,7 +129,7 @@ def _is_class(target: Column, distinct: int) -> bool:
 
 def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str]:
     """At most one sentence: that `column` holds the target, or tells it."""
-    if column.kind == "image":
+    if column.kind == "image" or (column.kind in RAGGED and column.kind != "text"):
         return []
     known = np.flatnonzero(~target.is_missing())
     if len(known) < LEAST_COPIED:
@@ -303,6 +303,8 @@ def _torn(
 ) -> list[str]:
     """Groups (equal values of an identifier) with rows both in training and in another split."""
     if column.kind in ("image", "datetime") or column.values.ndim > 1 or column.name in targets:
+        return []
+    if column.kind in RAGGED and column.kind != "text":
         return []
     grouped = data.split is not None and data.split.name == "grouped" and getattr(data.split.options, "column", None) == column.name
     if not grouped and not _names_groups(column, data):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from danlu import cache, checks, folding, shelf
-from danlu.errors import DataError, nearest
+from danlu.errors import DataError, PartError, nearest
+from danlu.framing import Examples, Ragged, take
 from danlu.placement import SPLIT, draw_seed
 from danlu.preprocessing import Preprocessor
 from danlu.recipe import Data, Part, Recipe
@@ -20,16 +21,48 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass
 class Dataset:
-    """`splits` maps train, validation and test to rows (int64, ascending). `arrays` and `target` hold all rows of the table."""
+    """A table as a model trains on it.
+
+    `examples` holds inputs, target and splits by example: a row of the table, but where the task cuts its examples itself.
+    """
 
     table: Table
     digest: str
-    splits: dict[str, np.ndarray]
     preprocessor: Preprocessor
     task: Any
-    arrays: dict[str, np.ndarray]
-    target: Any
+    examples: Examples
     notices: list[str] = field(default_factory=list)
+
+    @property
+    def splits(self) -> dict[str, np.ndarray]:
+        """train, validation and test to ids of examples, int64, ascending."""
+        return self.examples.splits
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Input name to a Field over all examples."""
+        return self.examples.inputs
+
+    @property
+    def target(self) -> Any:
+        """The target of all examples: a Field, a dict of them, or None."""
+        return self.examples.target
+
+    def where(self, example: int) -> str:
+        """What a message calls an example: the row it is best named by."""
+        return self.table.where(int(self.examples.row_of(np.array([example]))[0]))
+
+    def baseline(self, split: str) -> dict[str, float]:
+        """The scores, on a split, of always giving the answer that suits the training rows best."""
+        if hasattr(self.task, "frame"):
+            return self.task.baseline(self.examples, split) if hasattr(self.task, "baseline") else {}
+        train, asked = self.splits["train"], self.splits[split]
+        target = self.target
+        if isinstance(target, dict):
+            told, wanted = ({name: take(each, which) for name, each in target.items()} for which in (train, asked))
+        else:
+            told, wanted = take(target, train), take(target, asked)
+        return self.task.baseline(told, wanted)
 
 
 def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
@@ -39,7 +72,8 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
     """
     data = recipe.data
     table, digest = cache.load(data.source, data.columns, data.cache)
-    _check_names(table, data)
+    _check_names(table, data, needs_inputs=not inputs_too(recipe))
+    table = recast(recipe, table)
     alive, notices = _alive(table, data)
     notices = [*table.notices, *notices]
     splits = split_rows(table, alive, recipe)
@@ -52,15 +86,83 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
         notices += found
     train = splits["train"]
     task = shelf.build_task(recipe.task, {name: table.columns[name].take(train) for name in data.targets})
-    takes = shelf.facts("models", recipe.model.name).TAKES
-    preprocessor = Preprocessor.fit(table, train, data, data.targets, takes)
+    takes = getattr(shelf.facts("tasks", recipe.task.name), "READS", None) or shelf.facts("models", recipe.model.name).TAKES
+    apart = () if inputs_too(recipe) else data.targets
+    preprocessor = Preprocessor.fit(table, train, data, apart, takes, getattr(task, "needs", ()))
     notices += preprocessor.notices
+    examples = cut(task, preprocessor, table, {name: table.columns[name] for name in data.targets}, splits, alive)
+    notices += examples.facts
+    _check_fit(recipe, task, examples)
+    return Dataset(table, digest, preprocessor, task, examples, notices)
+
+
+def inputs_too(recipe: Recipe) -> bool:
+    """Whether the task's target columns are inputs as well (the past of a series)."""
+    return bool(getattr(shelf.facts("tasks", recipe.task.name), "INPUTS_TOO", False))
+
+
+def recast(recipe: Recipe, table: Table) -> Table:
+    """The table in the rows that the task thinks in."""
+    part = shelf.facts("tasks", recipe.task.name)
+    return part.recast(recipe.task.options, table) if hasattr(part, "recast") else table
+
+
+def cut(
+    task: Any,
+    preprocessor: Preprocessor,
+    table: Table,
+    targets: Mapping[str, Column],
+    splits: dict[str, np.ndarray],
+    alive: np.ndarray | None = None,
+    *,
+    answering: bool = False,
+) -> Examples:
+    """The Examples of a table; `splits` are rows of it, and `alive` those that take part at all (None: all).
+
+    With `answering` there is no target, and the examples are those to be answered.
+    """
     arrays = preprocessor.apply(table)
-    target = encode_target(task, {name: table.columns[name] for name in data.targets}, alive)
-    return Dataset(table, digest, splits, preprocessor, task, arrays, target, notices)
+    if hasattr(task, "frame"):
+        return task.frame(arrays, preprocessor.inputs, {} if answering else targets, splits, table, answering)
+    target = None
+    if targets and not answering:
+        target = encode_target(task, targets, np.arange(len(table)) if alive is None else alive)
+    return Examples(dict(arrays), preprocessor.inputs, target, splits)
 
 
-def _check_names(table: Table, data: Data) -> None:
+def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
+    """A model must take what the task cuts, and give what it asks."""
+    part = shelf.facts("models", recipe.model.name)
+    gives = getattr(part, "GIVES", ("row",))
+    if task.output.each not in gives:
+        fitting = [
+            name
+            for name in shelf.names("models")
+            if task.output.each in _gives(name) and _takes(name, examples)
+        ]
+        raise PartError(
+            f"the task {recipe.task.name} asks for one output a {task.output.each}, and the model {recipe.model.name} gives one a "
+            f"{' or '.join(gives)}.",
+            hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model",
+        )
+    odd = sorted({each.kind for each in examples.described.values()} - set(part.TAKES))
+    if odd:
+        fitting = [name for name in shelf.names("models") if _takes(name, examples) and task.output.each in _gives(name)]
+        raise PartError(
+            f"the model {recipe.model.name} takes {', '.join(part.TAKES)}, and the data gives {', '.join(odd)}.",
+            hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model, or leave these columns out",
+        )
+
+
+def _gives(name: str) -> tuple[str, ...]:
+    return getattr(shelf.facts("models", name), "GIVES", ("row",))
+
+
+def _takes(name: str, examples: Examples) -> bool:
+    return {each.kind for each in examples.described.values()} <= set(shelf.facts("models", name).TAKES)
+
+
+def _check_names(table: Table, data: Data, needs_inputs: bool = True) -> None:
     for role, names in (("data.target", data.targets), ("data.columns", tuple(data.columns))):
         for name in names:
             if name not in table.columns:
@@ -72,7 +174,7 @@ def _check_names(table: Table, data: Data) -> None:
     if len(table) == 0:
         raise DataError("there is no row.", where=table.origin)
     inputs = [name for name in table.columns if name not in data.targets]
-    if not inputs:
+    if not inputs and needs_inputs:
         raise DataError("every column is a target: nothing is left to learn from.", where=table.origin)
 
 
@@ -165,7 +267,11 @@ def encode_target(task: Any, targets: Mapping[str, Column], alive: np.ndarray) -
         return task.encode(targets)
     encoded = task.encode({name: column.take(alive) for name, column in targets.items()})
 
-    def spread(values: np.ndarray) -> np.ndarray:
+    def spread(values: Any) -> Any:
+        if isinstance(values, Ragged):  # rows that take no part hold nothing
+            sizes = np.zeros(total, dtype=np.int64)
+            sizes[alive] = values.sizes
+            return replace(values, offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
         whole = np.zeros((total, *values.shape[1:]), dtype=values.dtype)
         whole[alive] = values
         return whole

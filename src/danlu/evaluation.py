@@ -13,37 +13,44 @@ from torch import Tensor, nn
 from danlu import cache, shelf
 from danlu.artifact import Contents
 from danlu.batches import Rows
-from danlu.dataset import alive_rows, encode_target, split_rows
+from danlu.dataset import alive_rows, cut, inputs_too, recast, split_rows
 from danlu.errors import DataError, nearest
-from danlu.placement import Placement, place
+from danlu.placement import EVALUATION, Placement, draw_seed, place
 from danlu.recipe import Part, Train
-from danlu.terms import Scores
+from danlu.terms import Batch, Output, Scores
 
 _BYTES = 64 << 20  # of inputs in one forward pass
 _MOST_ROWS = 1024
+_MOST_TEXTS = 64  # rows that are generated together
 
 
-def rows_at_once(rows: Rows) -> int:
-    """Rows of one forward pass without gradients: many, while their inputs stay within 64 MiB. Depends on shapes alone."""
-    each = sum(tensor.shape[1:].numel() for tensor in rows.tensors.values()) * 4
-    return max(1, min(_MOST_ROWS, _BYTES // max(each, 1)))
+def rows_at_once(rows: Rows, output: Output | None = None) -> int:
+    """Rows of one forward pass without gradients: many, while inputs and outputs stay within 64 MiB. Depends on shapes alone."""
+    each = rows.width
+    if output is not None and output.each in ("token", "frame"):
+        each += rows.longest * output.size
+    return max(1, min(_MOST_ROWS, _BYTES // max(each * 4, 1)))
 
 
 class Evaluator:
     """Scores a module on rows. `better` and `metric` name the score that decides what is best."""
 
-    def __init__(self, rows: Rows, task: Any, loss: Part, metrics: Sequence[Part], placement: Placement) -> None:
+    def __init__(self, rows: Rows, task: Any, loss: Part, metrics: Sequence[Part], placement: Placement, seed: int = 0) -> None:
         self.rows = rows
         self.task = task
-        self.loss = shelf.build_loss(loss, task)
+        # what an adversarial loss says of outputs alone is no score
+        self.loss = shelf.build_loss(loss, task) if getattr(shelf.facts("losses", loss.name), "SCORED", True) else None
         self.metrics: list[tuple[str, Any]] = []
+        self.readers: list[tuple[str, Any]] = []
+        self.seed = draw_seed(seed, EVALUATION, 0)
         self.placement = placement
         self.autocast = placement.autocast()
         for part in metrics:
             built = shelf.build_metric(part, task)
-            taken = {name for name, _ in self.metrics}
+            taken = {name for name, _ in [*self.metrics, *self.readers]}
             name = getattr(built, "label", part.name)
-            self.metrics.append((name if name not in taken else f"{name}_{len(taken)}", built))
+            held = self.readers if getattr(shelf.facts("metrics", part.name), "READS_TEXT", False) else self.metrics
+            held.append((name if name not in taken else f"{name}_{len(taken)}", built))
         self.metric: str
         self.better: Literal["higher", "lower"]
         self.metric, self.better = self._order(metrics)
@@ -51,11 +58,17 @@ class Evaluator:
     def _order(self, metrics: Sequence[Part]) -> tuple[str, Literal["higher", "lower"]]:
         """The task's own choice where the recipe measures it, else the loss, which is always there."""
         name, better = self.task.score_order
-        measured = {part.name for part in metrics} | {label for label, _ in self.metrics} | {"loss"}
+        texts = {part.name for part in metrics if getattr(shelf.facts("metrics", part.name), "READS_TEXT", False)}
+        measured = {part.name for part in metrics if part.name not in texts} | {label for label, _ in self.metrics} | {"loss"}
         return (name, better) if name in measured else ("loss", "lower")
 
-    def score(self, module: nn.Module, split: str, which: np.ndarray, forward: Callable[..., Tensor] | None = None) -> Scores:
-        """The Scores of `module` over rows `which` (int64), in evaluation mode; the module's mode is restored."""
+    def score(
+        self, module: nn.Module, split: str, which: np.ndarray, forward: Callable[..., Tensor] | None = None, *, final: bool = True
+    ) -> Scores:
+        """The Scores of `module` over examples `which` (int64), in evaluation mode; the module's mode is restored.
+
+        Unless `final`, metrics that read generated text are left out: they take as long as an epoch.
+        """
         if len(which) == 0:
             raise DataError(f"the {split} split has no row.", hint=f"give data.split a share for {split}")
         was_training = module.training
@@ -66,26 +79,54 @@ class Evaluator:
         order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
         try:
             with torch.inference_mode():
-                for piece in order.split(rows_at_once(self.rows)):
-                    batch = self.rows.gather(piece)
+                for piece in order.split(rows_at_once(self.rows, self.task.output)):
+                    batch = self._hidden(self.rows.gather(piece))
                     outputs = self._outputs(module if forward is None else forward, batch.inputs)
-                    total, count = self.loss(outputs, batch)
-                    loss_sum, loss_count = loss_sum + total.double(), loss_count + count
+                    if self.loss is not None:
+                        total, count = self.loss(outputs, batch)
+                        loss_sum, loss_count = loss_sum + total.double(), loss_count + count
                     for (_, metric), held in zip(self.metrics, totals):
                         for name, value in metric.count(outputs, batch).items():
                             held.setdefault(name, []).append(value)
+                read = self._read(module, order) if final and self.readers else {}
+                samples = self.task.samples(module, self.seed) if hasattr(self.task, "samples") else ()
         finally:
             module.train(was_training)
-        mean = loss_sum / loss_count
-        values: dict[str, Any] = {"loss": float(mean.sum())}
+        values: dict[str, Any] = {}
         tables: dict[str, Any] = {}
+        if self.loss is not None:
+            values["loss"] = float((loss_sum / loss_count).sum())
+        for label, value in read.items():
+            (values if isinstance(value, int | float) or value is None else tables)[label] = value
         for (name, metric), held in zip(self.metrics, totals):
             joined = getattr(metric, "JOINED", False)
             merged = {key: torch.cat(pieces) if joined else torch.stack(pieces).sum(0) for key, pieces in held.items()}
             score = metric.score(merged)
             for label, value in score.items() if isinstance(score, dict) else [(name, score)]:
                 (tables if isinstance(value, list | dict) else values)[label] = value
-        return Scores(split, len(which), values, tables)
+        return Scores(split, len(which), values, tables, samples)
+
+    def _hidden(self, batch: Batch) -> Batch:
+        """The batch as the task shows it to a model."""
+        return self.task.corrupt(batch, self.seed) if hasattr(self.task, "corrupt") else batch
+
+    def _read(self, module: nn.Module, order: Tensor) -> dict[str, Any]:
+        """The scores of metrics that compare texts."""
+        predictions: list[str] = []
+        references: list[str] = []
+        for piece in order.split(min(rows_at_once(self.rows, self.task.output), _MOST_TEXTS)):
+            batch = self.rows.gather(piece)
+            if hasattr(self.task, "respond"):
+                answers = self.task.respond(module, batch)
+            else:
+                answers = self.task.answers(self._outputs(module, batch.inputs).cpu())
+            predictions += [str(answer["prediction"]) for answer in answers]
+            references += self.task.references(batch)
+        found: dict[str, Any] = {}
+        for name, metric in self.readers:
+            score = metric.compare(predictions, references)
+            found |= score if isinstance(score, dict) else {name: score}
+        return found
 
     def _outputs(self, forward: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Tensor:
         if self.autocast is None:
@@ -107,8 +148,9 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
                 f"{table.origin} has changed since training, so its {split} split is no longer the one that was held out.",
                 hint="name a data file to score every row of it",
             )
+        table = recast(recipe, table)
         alive = alive_rows(table, recipe.data)
-        which = split_rows(table, alive, recipe)[split]
+        splits = split_rows(table, alive, recipe)
     else:
         table, _ = cache.load(source_like_training(data, artifact), recipe.data.columns, recipe.data.cache)
         missing = [name for name in recipe.data.targets if name not in table.columns]
@@ -118,19 +160,22 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
                 f"{table.origin} has no column {missing[0]!r}, the target, so there is nothing to compare answers with.",
                 hint=f"did you mean {near[0]}?" if near else "danlu predict answers without a target",
             )
+        table = recast(recipe, table)
         which = np.arange(len(table))
-        lost = _missing(table, recipe.data.targets)
+        lost = _missing(table, () if inputs_too(recipe) else recipe.data.targets)
         if lost.any():
             if recipe.data.missing_target == "error":
                 raise DataError(f"the target is missing in {int(lost.sum()):,} rows (first: {table.where(int(np.flatnonzero(lost)[0]))}).",
                                 hint="leave these rows out")  # fmt: skip
             which = np.flatnonzero(~lost)
         alive, split = which, "data"
-    arrays = artifact.preprocessor.apply(table)
-    target = encode_target(artifact.task, {name: table.columns[name] for name in recipe.data.targets}, alive)
-    rows = Rows(arrays, artifact.preprocessor.pixels, target, placement)
+        splits = {split: which}
+    targets = {name: table.columns[name] for name in recipe.data.targets}
+    examples = cut(artifact.task, artifact.preprocessor, table, targets, splits, alive)
+    rows = Rows(examples.inputs, artifact.preprocessor.pixels, examples.target, placement)
     module = artifact.module.to(placement.device)
-    return Evaluator(rows, artifact.task, recipe.loss, recipe.metrics, placement).score(module, split, which)
+    evaluator = Evaluator(rows, artifact.task, recipe.loss, recipe.metrics, placement, recipe.train.seed)
+    return evaluator.score(module, split, examples.splits[split])
 
 
 def _missing(table: Any, targets: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from danlu.terms import Column, Table
+from danlu.terms import RAGGED, Column, Table
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 1 << 22  # bytes worked on at a time
@@ -35,8 +35,8 @@ def codes(column: Column) -> np.ndarray:
     if column.kind in ("category", "boolean"):
         return column.values.astype(np.int64)
     lost = column.is_missing()
-    if column.kind == "text":
-        found = _text_codes(column)
+    if column.kind in RAGGED:
+        found = _codes_of_bytes(column)
     elif column.values.ndim == 1:
         found = np.unique(column.values, return_inverse=True)[1].astype(np.int64)
     else:
@@ -47,7 +47,7 @@ def codes(column: Column) -> np.ndarray:
 
 def of_column(column: Column) -> np.ndarray:
     """The fingerprint of each row of a column, uint64 (N,)."""
-    if column.kind in ("category", "boolean", "text"):
+    if column.kind in ("category", "boolean") or column.kind in RAGGED:
         return mix(codes(column).view(np.uint64))
     if column.kind == "datetime":
         return mix(np.ascontiguousarray(column.values, dtype=np.int64).view(np.uint64))
@@ -73,8 +73,8 @@ def same(table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray
     result = np.ones(len(left), dtype=bool)
     for name in names:
         column = table.columns[name]
-        if column.kind == "text":
-            result &= _same_text(column, left, right)
+        if column.kind in RAGGED:
+            result &= _same_ragged(column, left, right)
             continue
         values = column.values
         width = max(1, int(np.prod(values.shape[1:], dtype=np.int64)))
@@ -136,17 +136,19 @@ def _of_words(words: np.ndarray) -> np.ndarray:
     return mix(spread.sum(axis=1, dtype=np.uint64))
 
 
-def _text_codes(column: Column) -> np.ndarray:
+def _codes_of_bytes(column: Column) -> np.ndarray:
+    """Equal codes for rows of a text, sequence, recording or frames that hold the same bytes."""
     import pyarrow as pa
 
     assert column.offsets is not None
-    offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64))
-    values = pa.py_buffer(np.ascontiguousarray(column.values))
-    array = pa.Array.from_buffers(pa.large_binary(), len(column), [None, offsets, values])
+    flat = np.ascontiguousarray(column.values)
+    each = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))  # bytes of one place
+    offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64) * each)
+    array = pa.Array.from_buffers(pa.large_binary(), len(column), [None, offsets, pa.py_buffer(flat.reshape(-1).view(np.uint8))])
     return array.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _same_text(column: Column, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _same_ragged(column: Column, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     pair = column.take(np.concatenate([left, right]))
     found = codes(pair)
     return found[: len(left)] == found[len(left) :]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MASK = 2**64 - 1
 # Purposes of a random draw: each has a stream of its own, so that adding one never moves another.
-WEIGHTS, ORDER, STEP, AUGMENTATION, SPLIT = 1, 2, 3, 4, 5
+WEIGHTS, ORDER, STEP, AUGMENTATION, SPLIT, EVALUATION, HIDING = 1, 2, 3, 4, 5, 6, 7
 
 
 def draw_seed(seed: int, purpose: int, number: int) -> int:

@@ -14,10 +14,11 @@ from danlu import artifact as artifacts
 from danlu import cache, columns
 from danlu.artifact import Contents
 from danlu.batches import Rows
+from danlu.dataset import cut, recast
 from danlu.evaluation import rows_at_once, source_like_training
 from danlu.placement import Placement, place
 from danlu.recipe import ColumnOptions, Train
-from danlu.terms import Table
+from danlu.terms import Batch, Table
 
 
 class Artifact(Contents):
@@ -34,33 +35,42 @@ class Artifact(Contents):
     def stream(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
         """The answers of `predict`, piece by piece."""
         table = self.table(rows)
+        if hasattr(self.task, "respond"):
+            for module, batch in self._batches(table, place(Train())):
+                yield self.task.respond(module, batch)
+            return
         for outputs in self.outputs(table):
             yield self.task.answers(outputs)
 
     @property
     def inputs(self) -> dict[str, str]:
         """The columns that predict needs, and what each holds."""
-        return {name: about["kind"] for name, about in self.preprocessor.schema.items()}
+        return {name: about["kind"] for name, about in self.preprocessor.reads.items()}
 
     def table(self, rows: Any) -> Table:
-        """Raw rows as a Table with the columns of training."""
-        schema = self.preprocessor.schema
+        """Raw rows as a Table with the columns of training, in the rows that the task thinks in."""
+        schema = self.preprocessor.reads
         if isinstance(rows, str | Path):
             wanted = {name: ColumnOptions(kind=about["kind"]) for name, about in schema.items()}
             named = {name: each for name, each in self.recipe.data.columns.items() if name in wanted and each.on_error == "missing"}
             wanted |= {name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named}
             table, _ = cache.load(source_like_training(str(rows), self), wanted, self.recipe.data.cache)
-            return columns.read_as(schema, table, table.origin)
-        return columns.read_as(schema, rows, "the rows given")
+            return recast(self.recipe, columns.read_as(schema, table, table.origin))
+        return recast(self.recipe, columns.read_as(schema, rows, "the rows given"))
 
     def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
-        """float32 (rows, size) on the CPU, what the model returns, piece by piece in row order."""
-        placement = placement or place(Train())
+        """float32 on the CPU, what the model returns (see danlu.terms.Output), piece by piece in row order."""
+        for module, batch in self._batches(table, placement or place(Train())):
+            yield module(batch.inputs).float().cpu()
+
+    def _batches(self, table: Table, placement: Placement) -> Iterator[tuple[torch.nn.Module, Batch]]:
+        """(the module, rows to be answered) piece by piece, without gradients."""
         module = self.module.to(placement.device).eval()
-        whole = Rows(self.preprocessor.apply(table), self.preprocessor.pixels, None, placement)
+        examples = cut(self.task, self.preprocessor, table, {}, {"data": np.arange(len(table))}, answering=True)
+        whole = Rows(examples.inputs, self.preprocessor.pixels, None, placement)
         with torch.inference_mode():
-            for piece in torch.from_numpy(np.arange(len(table))).split(rows_at_once(whole)):
-                yield module(whole.gather(placement.put(piece)).inputs).float().cpu()
+            for piece in torch.from_numpy(examples.splits["data"]).split(rows_at_once(whole, self.task.output)):
+                yield module, whole.gather(placement.put(piece))
 
 
 def load(path: str | Path) -> Artifact:

@@ -1,7 +1,8 @@
 """Rows of a table to arrays a model takes: one chain of transforms a column, fitted on training rows, carried in the artifact.
 
 The order of things: which columns are inputs (`_unused` and `_refusal` say why one is not), the chain of each (danlu.chains), and the
-arrays: all number features side by side as "numbers", all codes as "categories", one image as "image".
+arrays: all number features side by side as "numbers", all codes as "categories", one image as "image"; each column of tokens or
+frames an input of its own.
 
 What apply gives for a row depends on that row alone, to the last bit: a row served alone gets the answer it got among others.
 """
@@ -9,7 +10,7 @@ What apply gives for a row depends on that row alone, to the last bit: a row ser
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from danlu.chains import Chain, damaged, require
 from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
 from danlu.features import between
 from danlu.fingerprints import codes
+from danlu.framing import Ragged
 from danlu.recipe import ColumnOptions, Data, Part
-from danlu.terms import Column, Input, Table
+from danlu.terms import Column, Input, Kind, Table
 
 IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
 LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
@@ -38,6 +40,7 @@ class Preprocessor:
     pixels    by image input, {"mean": [...], "std": [...]} by channel: a batch is (uint8 / 255 - mean) / std
     notices   sentences for the reader: which columns are left out and why, what was decided
     chains    the fitted transforms, in the order of the columns
+    also      the schema of columns that are no input and that the task needs to answer (the time of a series)
     """
 
     inputs: dict[str, Input]
@@ -45,12 +48,21 @@ class Preprocessor:
     pixels: dict[str, dict[str, list[float]]]
     notices: list[str]
     chains: tuple[Chain, ...]
+    also: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, table: Table, rows: np.ndarray, data: Data, targets: Sequence[str], takes: Sequence[str]) -> Preprocessor:
+    def fit(
+        cls,
+        table: Table,
+        rows: np.ndarray,
+        data: Data,
+        targets: Sequence[str],
+        takes: Sequence[str],
+        also: Sequence[str] = (),
+    ) -> Preprocessor:
         """The preprocessing of `table` for a model that takes `takes` (kinds of Input), learnt from its training `rows` (int64).
 
-        An image is an input of every model. DataError naming the column where a chain cannot work or nothing is left to learn from.
+        `also` names columns that the task reads itself. An image is an input of every model. DataError naming the column where a chain cannot work or nothing is left to learn from.
         """
         _check_names(table, data)
         notices: list[str] = []
@@ -75,20 +87,29 @@ class Preprocessor:
             schema[name] = chaining.schema_of(learnt)
         _check_inputs(table, chains, notices)
         inputs = _inputs(chains, schema)
-        return cls(inputs, schema, _pixels(chains), notices, tuple(chains))
+        needed = {name: chaining.schema_of(table.columns[name]) for name in also if name not in schema}
+        return cls(inputs, schema, _pixels(chains), notices, tuple(chains), needed)
 
-    def apply(self, table: Table, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    @property
+    def reads(self) -> dict[str, dict[str, Any]]:
+        """The schema of every column that a row to answer must hold."""
+        return {**self.schema, **self.also}
+
+    def apply(self, table: Table, rows: np.ndarray | None = None) -> dict[str, Any]:
         """The arrays of the model's inputs for `rows` of a table (None: all of them, in order).
 
         numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H, W, C), the table's own array
-        where `rows` is None. DataError naming column and row for a column that is not there or of another kind, an infinite or too
+        where `rows` is None; tokens and frames danlu.framing.Ragged. DataError naming column and row for a column that is not there or of another kind, an infinite or too
         large number, and a value that stays missing.
         """
         self._check_columns(table)
         count = len(table) if rows is None else len(rows)
-        result: dict[str, np.ndarray] = {}
+        result: dict[str, Any] = {}
         for name, described in self.inputs.items():
             chains = [chain for chain in self.chains if chain.to == name]
+            if described.kind in ("tokens", "frames"):
+                result[name] = self._ragged(name, described, table, rows)
+                continue
             if name == "image":
                 column = chains[0].run(table.columns[chains[0].name])
                 result[name] = column.values if rows is None else column.values[rows]
@@ -104,11 +125,20 @@ class Preprocessor:
             result[name] = matrix
         return result
 
+    def _ragged(self, name: str, described: Input, table: Table, rows: np.ndarray | None) -> Ragged:
+        """The rows of the one chain that leads to an input of tokens or frames."""
+        chains = [chain for chain in self.chains if chain.to == described.kind]
+        (chain,) = chains if len(chains) == 1 else [chain for chain in chains if name == f"{described.kind}.{chain.name}"]
+        column = table.columns[chain.name]
+        made = chain.run(column if rows is None else column.take(rows))
+        assert made.offsets is not None
+        return Ragged(made.values, made.offsets, lengths=described.kind == "frames")
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
         arrays: dict[str, np.ndarray] = {}
         columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.chains)]
-        return {"columns": columns, "schema": self.schema, "notices": list(self.notices)}, arrays
+        return {"columns": columns, "schema": self.schema, "also": self.also, "notices": list(self.notices)}, arrays
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Preprocessor:
@@ -124,7 +154,8 @@ class Preprocessor:
             )
             require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
             notices = [str(notice) for notice in state["notices"]]
-            return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains)
+            also = {str(name): chaining.checked_schema(each) for name, each in state.get("also", {}).items()}
+            return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains, also)
         except ArtifactError:
             raise
         except DanluError as error:
@@ -133,7 +164,7 @@ class Preprocessor:
             raise damaged(f"{type(error).__name__}: {error}") from None
 
     def _check_columns(self, table: Table) -> None:
-        for name, said in self.schema.items():
+        for name, said in self.reads.items():
             if name not in table.columns:
                 raise DataError(
                     f"the column {name}, an input of the model, is not there.",
@@ -147,7 +178,7 @@ class Preprocessor:
                     where=f"{table.origin}, column {name}",
                     hint=f"set data.columns.{name}.kind to {said['kind']}",
                 )
-            shape = list(column.values.shape[1:]) if column.kind in ("image", "number") else []
+            shape = list(column.values.shape[1:]) if column.kind in ("image", "number", "frames") else []
             wanted = said.get("shape") or ([said["width"]] if "width" in said else [])
             if shape != wanted:
                 here, then = ("x".join(map(str, each)) or "single numbers" for each in (shape, wanted))
@@ -189,14 +220,26 @@ def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
     by = None if data.split is None else getattr(data.split.options, "column", None)
     if data.split is not None and data.split.name in ("by_column", "grouped") and by == column.name:
         return f"the split {data.split.name} goes by it"
-    taken = column.kind == "image" or "numbers" in takes or (column.kind == "category" and "categories" in takes)
-    return "" if taken else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
+    transformed = _options_of(column.name, data).transforms is not None or column.kind in data.transforms
+    return "" if transformed or _taken(column.kind, takes) else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
+
+
+def _taken(kind: Kind, takes: Sequence[str]) -> bool:
+    """Whether the usual transforms of a kind of column lead to something that the model takes."""
+    if kind in ("sequence", "frames", "audio"):
+        return ("tokens" if kind == "sequence" else "frames") in takes
+    if kind == "text" and "tokens" in takes:
+        return True
+    return kind == "image" or "numbers" in takes or (kind == "category" and "categories" in takes)
 
 
 def _refusal(column: Column, data: Data) -> str:
     """Why the training rows of a column have nothing to teach; "" where they have."""
     if column.kind == "image":
         return ""
+    if column.kind in ("sequence", "frames", "audio"):
+        empty = column.offsets is None or not len(column.values)
+        return f"none of the {len(column):,} training rows holds a value" if empty else ""
     lost = np.asarray(column.is_missing() if column.values.ndim == 1 else np.isnan(column.values).all(axis=1)).reshape(-1)
     known = np.flatnonzero(~lost)
     count = len(lost)
@@ -282,7 +325,17 @@ def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) ->
             height, width, channels = schema[chain.name]["shape"]
             mean, std = (tuple(chain.pixels[name]) for name in ("mean", "std"))
             result["image"] = Input("image", (channels, height, width), mean=mean, std=std)
+        elif chain.to in ("tokens", "frames"):
+            alone = sum(other.to == chain.to for other in chains) == 1
+            result[chain.to if alone else f"{chain.to}.{chain.name}"] = _ragged_input(chain)
     return result
+
+
+def _ragged_input(chain: Chain) -> Input:
+    if chain.to == "frames":
+        return Input("frames", (chain.longest, len(chain.names)), names=chain.names)
+    several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
+    return Input("tokens", (chain.longest, *several), cardinalities=chain.cardinalities)
 
 
 def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from danlu import artifact as artifacts
@@ -24,13 +23,13 @@ from danlu.checkpoint import Checkpoints
 from danlu.culprits import find_culprits
 from danlu.durable import rename_folder
 from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
-from danlu.evaluation import best_of, finite, flat
+from danlu.evaluation import best_of, finite, flat, rows_at_once
 from danlu.interruption import Interruption
 from danlu.prediction import Artifact, load
 from danlu.recipe import Recipe
 from danlu.run_folder import RunFolder, run_id, writing
 from danlu.step import NotFinite, grad_norm
-from danlu.terms import Report
+from danlu.terms import Report, Sample
 from danlu.watching import Setting, Watchers
 
 Output = Any  # "display" | "lines" | "quiet" | "json"
@@ -197,11 +196,10 @@ class Training:
             "grad_norm": grad_norm(self.built.update.parameters) if n - 1 not in state.skipped else None,
         }
         rate = steps / seconds if steps and seconds > 0 else 0.0
-        timing = {
-            "seconds": seconds,
-            "rows_per_second": rate * self.built.batches.batch_size,
-            "memory_bytes": float(machine.resident_memory()),
-        }
+        examples, rows_per_second = self.data.examples, rate * self.built.batches.batch_size
+        timing = {"seconds": seconds, "rows_per_second": rows_per_second, "memory_bytes": float(machine.resident_memory())}
+        if examples.units:
+            timing[f"{examples.unit}_per_second"] = rows_per_second * examples.units
         if rate:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
         state.loss_sum, state.loss_count, state.told = 0.0, 0.0, {}
@@ -211,7 +209,7 @@ class Training:
     def _evaluate(self, n: int) -> None:
         state, began = self.state, time.perf_counter()
         with state.wearing(state.released):
-            scores = self.built.evaluator.score(state.module, "validation", self.data.splits["validation"])
+            scores = self.built.evaluator.score(state.module, "validation", self.data.splits["validation"], final=False)
         values = finite(flat(scores))
         score = best_of(values, self.built.evaluator.metric)
         sign = 1.0 if self.built.evaluator.better == "higher" else -1.0
@@ -221,7 +219,7 @@ class Training:
             self.built.schedule.observe(score, self.built.evaluator.better)
             state.schedule = self.built.schedule.state()
         seconds = time.perf_counter() - began
-        state.stopped = self._tell("validation", values, {"seconds": seconds}) or state.stopped
+        state.stopped = self._tell("validation", values, {"seconds": seconds}, samples=scores.samples) or state.stopped
         self.clock += seconds
 
     def _save(self) -> None:
@@ -250,7 +248,7 @@ class Training:
         """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for `stop`, and where it keeps happening."""
         state, policy = self.state, self.recipe.train.on_nan
         suspects = find_culprits(state.module, self.built.rows, found.rows)
-        names = [self.data.table.where(row) for row in suspects[:5]]
+        names = [self.data.where(row) for row in suspects[:5]]
         which = f"every one of the {len(suspects):,} rows of the batch, among them" if len(suspects) == len(found.rows) else "rows"
         where = f"{which} {', '.join(names)}{f' and {len(suspects) - 5:,} more' if len(suspects) > 5 else ''}"
         message = f"step {found.step + 1:,}: {found.tensor} is NaN or infinite ({where}); no weight was changed by it."
@@ -306,12 +304,13 @@ class Training:
                     self._tell("test", values)
         measured = [split for split in ("test", "validation") if split in scores]
         if measured:  # what a score is worth is seen beside the score of knowing nothing
-            scores["baseline"] = {"split": measured[0], **self._baseline(data.splits[measured[0]])}
+            scores["baseline"] = {"split": measured[0], **finite(data.baseline(measured[0]))}
         if state.stopped:
             self._tell("notice", message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: {state.stopped}.")
         best = state.best_step if state.best is not None else state.step
         provenance = {**self.resolved, "step": state.step, "best_step": best, "skipped": state.skipped}
-        contents = artifacts.Contents(self.recipe, state.module, data.task, data.preprocessor, scores, provenance)
+        described = data.examples.described
+        contents = artifacts.Contents(self.recipe, state.module, data.task, data.preprocessor, scores, provenance, described)
         # it gets its name, by which a run is known to have finished, only after it was read back and compared
         candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
         artifacts.write(candidate, contents, self.lock)
@@ -322,18 +321,10 @@ class Training:
         self._tell("end")
         return released
 
-    def _baseline(self, rows: np.ndarray) -> dict[str, float]:
-        """The scores, on `rows`, of always giving the answer that suits the training rows best."""
-        train, target = self.data.splits["train"], self.data.target
-        if isinstance(target, dict):
-            told, asked = ({name: each[which] for name, each in target.items()} for which in (train, rows))
-        else:
-            told, asked = target[train], target[rows]
-        return finite(self.data.task.baseline(told, asked))
-
     def _compare(self, released: Artifact) -> None:
         """The artifact as read back must answer like the model that was measured, bit for bit, on real rows."""
-        rows = torch.from_numpy(self.data.splits["train"][:64].copy())
+        few = min(64, rows_at_once(self.built.rows, self.data.task.output))
+        rows = torch.from_numpy(self.data.splits["train"][:few].copy())
         batch = self.built.rows.gather(self.built.placement.put(rows))
         module, again = self.state.module.eval(), released.module.to(self.built.placement.device)
         with torch.inference_mode():
@@ -345,10 +336,15 @@ class Training:
                 )
 
     def _tell(
-        self, kind: Any, values: Mapping[str, Any] | None = None, timing: Mapping[str, float] | None = None, message: str = ""
+        self,
+        kind: Any,
+        values: Mapping[str, Any] | None = None,
+        timing: Mapping[str, float] | None = None,
+        message: str = "",
+        samples: tuple[Sample, ...] = (),
     ) -> str:
         step = self.state.step
-        return self.watchers.hear(Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message))
+        return self.watchers.hear(Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message, samples))
 
 
 def default_output() -> str:

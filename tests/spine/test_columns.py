@@ -66,7 +66,7 @@ def test_every_kind_has_the_dtype_that_is_promised() -> None:
         "number": (["1"], np.float64), "category": (["a"], np.int32), "boolean": (["true", "false"], np.int8),
         "datetime": (["2016-07-01"], np.int64), "text": (["abc"], np.uint8),
     }  # fmt: skip
-    assert set(kinds) | {"image"} == set(KINDS)
+    assert set(kinds) | {"image", "sequence", "frames", "audio"} == set(KINDS)
     for kind, (values, dtype) in kinds.items():
         found = column(values, kind)
         assert found.values.dtype == dtype

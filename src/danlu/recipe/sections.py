@@ -95,6 +95,9 @@ class Train(Options):
     batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=64, description="Examples of one update; all: every training row."
     )
+    group_by_length: bool = Field(
+        default=True, description="Bring texts, sequences and recordings of like length together, so that batches hold little padding."
+    )
     micro_batch: int | None = Field(
         default=None,
         gt=0,

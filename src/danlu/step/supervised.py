@@ -42,7 +42,7 @@ class SupervisedStep(Update):
         return self.loss(outputs.float(), batch)
 
     def _whole(self, n: int) -> tuple[Tensor, Tensor]:
-        batch = self.batches.take(n)
+        batch = self._shown(self.batches.take(n), n)
         total, count = self._forward(batch)
         walk_back(total, count.reciprocal())
         return self._told(total.detach(), count, len(batch))
@@ -52,15 +52,20 @@ class SupervisedStep(Update):
         assert self.micro_batch is not None
         pieces = self.batches.take_micro(n, self.micro_batch)
         # Counted from the targets alone and before any forward pass, so that each piece can be divided by the count of all.
-        counts = [self.loss.count(Batch({}, self.batches.rows.gather_target(piece), piece)) for piece in pieces]
+        counts = [self.loss.count(self._target_of(piece, n)) for piece in pieces]
         count = torch.stack([torch.as_tensor(each) for each in counts]).sum(0)
         share = count.reciprocal()
         whole: Any = 0.0
         for piece in pieces:
-            total, _ = self._forward(gather(piece))
+            total, _ = self._forward(self._shown(gather(piece), n))
             walk_back(total, share)
             whole = whole + total.detach()
         return self._told(whole, count, len(rows))
+
+    def _target_of(self, piece: Tensor, n: int) -> Batch:
+        """What a loss counts in a piece; what is hidden there is known only with its inputs."""
+        rows = self.batches.rows
+        return self._shown(rows.gather(piece), n) if self.hide is not None else Batch({}, rows.gather_target(piece), piece)
 
     @staticmethod
     def _told(total: Tensor, count: Tensor, rows: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from danlu.batches import Batches
-from danlu.placement import AUGMENTATION, STEP, Placement, draw_seed
+from danlu.placement import AUGMENTATION, HIDING, STEP, Placement, draw_seed
 from danlu.recipe import Regularization, Train
 from danlu.state import TrainingState
 from danlu.step.soundness import NotFinite, Soundness
@@ -31,6 +31,7 @@ class Update(ABC):
         placement: Placement,
         train: Train,
         regularization: Regularization,
+        hide: Callable[[Batch, int], Batch] | None = None,
     ) -> None:
         self.state = state
         self.batches = batches
@@ -38,6 +39,7 @@ class Update(ABC):
         self.schedule = schedule
         self.learning_rate = learning_rate
         self.augmentations = augmentations
+        self.hide = hide  # a task's `corrupt`
         self.placement = placement
         self.train = train
         self.seed = train.seed
@@ -93,6 +95,10 @@ class Update(ABC):
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("learning_rate_scale", 1.0)
+
+    def _shown(self, batch: Batch, n: int) -> Batch:
+        """The batch as the task shows it to the model in update n."""
+        return batch if self.hide is None else self.hide(batch, draw_seed(self.seed, HIDING, n))
 
     def _augmented(self, batch: Batch) -> Batch:
         for augment in self.augmentations:

@@ -42,6 +42,8 @@ and, by what it asks
 
 A task whose examples are no rows, or whose inputs and targets are the same columns, offers further (all optional)
   INPUTS_TOO (of the part)                  True where target columns are inputs as well (forecasting: their past)
+  READS (of the part)                       kinds of prepared input that `frame` reads ("numbers", ...), where they are not the model's
+  needs: tuple[str, ...]                    columns beside the inputs that `frame` looks at, also when rows are to be answered
   recast(config, table) -> Table            of the part: the table in the rows that the task thinks in (a text in pieces, a series in the
                                             order of time), before it is split; sets Table.continues. Copies as little as it can
   frame(arrays, described, targets, splits, table, answering=False) -> danlu.framing.Examples     of the task object.

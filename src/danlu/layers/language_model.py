@@ -1,0 +1,92 @@
+"""The decoder-only language model.
+
+B batch, T places, D width, V codes of the vocabulary.
+Source: Radford et al., 2019 (GPT-2), with the parts that Llama (Touvron et al., 2023, arXiv:2302.13971) and the speed runs of nanoGPT
+(Jordan and others, 2024) changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from danlu.errors import PartError
+from danlu.layers.caching import Cache
+from danlu.layers.rotary import Rotary
+from danlu.layers.transformer import Sizes, Stack
+
+EMBEDDING_SPREAD = 0.02
+HEAD_SPREAD = 0.02  # small logits: the first loss is close to the logarithm of V
+
+
+class Head(nn.Linear):
+    """x_BTD -> logits_BTV, without bias."""
+
+    tables = ("weight",)  # one row a code of the vocabulary: a table, which Muon must not make orthogonal
+
+    def __init__(self, width: int, cardinality: int) -> None:
+        super().__init__(width, cardinality, bias=False)
+        nn.init.normal_(self.weight, std=HEAD_SPREAD)
+
+
+class LanguageModel(nn.Module):
+    """{input: tokens_BT int64} -> logits_BTV float32: what may follow each token, from it and those before it alone.
+
+    `context` is how many places learned positions reach (None: rotary positions, which have no end). A tied head multiplies by the
+    embedding's own weights. Codes of padding, which stand at the end, change nothing before them.
+    """
+
+    def __init__(
+        self, name: str, cardinality: int, sizes: Sizes, *, rotary: bool, context: int, tied: bool, theta: float = 10_000.0
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.context = context
+        self.embedding = nn.Embedding(cardinality, sizes.width)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_SPREAD)
+        self.positions = None if rotary else nn.Embedding(context, sizes.width)
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=EMBEDDING_SPREAD)
+        self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
+        turning = Rotary(sizes.width // sizes.num_heads, context, theta) if rotary else None
+        self.stack = Stack(sizes, causal=True, rotary=turning)
+        self.head = None if tied else Head(sizes.width, cardinality)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        tokens_BT = inputs[self.name]
+        return self._logits(self.stack(self._embedded(tokens_BT, None)))
+
+    def cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` rows with room for `length` tokens each; see danlu.layers.caching."""
+        return self.stack.cache(batch, length)
+
+    def extend(self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None) -> Tensor:
+        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are real (None: all)."""
+        places = cache.places(tokens_BT.shape[1], tokens_BT.device)
+        x_BTD = self.stack.extend(self._embedded(tokens_BT, places.positions), cache, places)
+        cache.advance(tokens_BT.shape[1], sizes_B)
+        return self._logits(x_BTD)
+
+    def _embedded(self, tokens_BT: Tensor, positions_BT: Tensor | None) -> Tensor:
+        x_BTD = self.embedding(tokens_BT)
+        if self.positions is not None:
+            if positions_BT is None:
+                positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+            x_BTD = x_BTD + self.positions(self._within_context(positions_BT))
+        return self.dropout(x_BTD)
+
+    def _within_context(self, positions_BT: Tensor) -> Tensor:
+        last = int(positions_BT.max()) if positions_BT.numel() else 0
+        if last >= self.context:
+            raise PartError(
+                f"the model learned positions for {self.context:,} tokens, and a text has {last + 1:,}.",
+                hint="shorten the text, or train with positions: rotary, which have no end",
+            )
+        return positions_BT
+
+    def _logits(self, x_BTD: Tensor) -> Tensor:
+        logits_BTV = functional.linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD)
+        return logits_BTV.float()

@@ -62,10 +62,11 @@ class Work:
         place_ = place(checked.train)
         data = prepare(checked)
         rows = Rows(data.arrays, data.preprocessor.pixels, data.target, place_)
-        (name,) = rows.tensors
-        images = rows.gather(torch.arange(len(rows))).inputs[name].contiguous()
+        (name,) = rows.inputs
+        whole = rows.gather(torch.arange(len(rows)))
+        images = whole.inputs[name].contiguous()
         self.images = images.flatten(1) if case.hidden is not None else images
-        self.labels: torch.Tensor = rows.target
+        self.labels: torch.Tensor = whole.target
         # danlu draws its weights from (seed, WEIGHTS, 0); everyone begins with the same
         place_.seed(draw_seed(SEED, WEIGHTS, 0))
         module = shelf.build_model(checked.model, data.preprocessor.inputs, data.task.output)

@@ -192,11 +192,22 @@ def _refuse_without_validation(recipe: Recipe, schedule: Any, planned: Plan) -> 
 def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str, Any]]:
     """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves alone (their size says nothing).
 
-    One group where nothing decays: each group is a call of the kernel, and 7 microseconds a step.
+    Where the optimizer asks for it (SPARES_TABLES), tables stand apart from matrices and say `"muon": False`. One group where nothing
+    decays: each group is a call of the kernel, and 7 microseconds a step.
     """
     trainable = [each for each in module.parameters() if each.requires_grad] or [torch.zeros(1)]
-    decayed = [each for each in trainable if each.ndim >= 2]
+    apart = tables(module) if getattr(shelf.facts("optimizers", optimizer.name), "SPARES_TABLES", False) else set()
+    decayed = [each for each in trainable if each.ndim >= 2 and each not in apart]
     spared = [each for each in trainable if each.ndim < 2]
+    looked_up = [each for each in trainable if each.ndim >= 2 and each in apart]
+    groups: list[dict[str, Any]] = [{"params": looked_up, "muon": False}] if looked_up else []
     if not getattr(optimizer.options, "weight_decay", 0.0):
-        return [{"params": decayed + spared}]
-    return [*([{"params": decayed}] if decayed else []), *([{"params": spared, "weight_decay": 0.0}] if spared else [])]
+        return [{"params": decayed + spared}, *groups] if decayed + spared else groups
+    groups = [*([{"params": decayed}] if decayed else []), *groups]
+    return [*groups, *([{"params": spared, "weight_decay": 0.0}] if spared else [])]
+
+
+def tables(module: torch.nn.Module) -> set[torch.nn.Parameter]:
+    """Parameters with a row for each code, of which a batch moves a few: embeddings, and what a layer names in its `tables`."""
+    found = {layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Embedding)}
+    return found | {getattr(layer, name) for layer in module.modules() for name in getattr(layer, "tables", ())}

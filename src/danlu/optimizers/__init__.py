@@ -12,6 +12,8 @@ A part offers
                                             value, so that torch.func.vmap can run many trials; `step` is an int and counts from 1;
                                             `options` maps an option's name to its value: a number as float or 0-dim float64 Tensor
                                             (in float32 1 - 0.999 keeps 5 digits), the rest as they are
+  SPARES_TABLES (optional)                  True where embeddings and output layers over a vocabulary must come in a group of their own
+                                            that says "muon": False (danlu.apparatus.tables)
   FULL_BATCH (optional)                     True where one update takes all training rows (gradient descent)
 The docstring gives the formula and its paper. A contract test holds rule and torch together to 1e-6 over 50 steps.
 """

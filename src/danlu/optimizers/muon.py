@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+SPARES_TABLES = True  # embeddings and output layers go to AdamW: their rows are moved one by one
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, so that small singular values grow fast
 SMALLEST_NORM = 1e-7
 

@@ -58,6 +58,59 @@ class OnDevice:
         return copy
 
 
+def filled(outputs: Tensor, target: Tensor) -> Tensor:
+    """The target (B, steps, size) with each place where nothing is asked (NaN) holding the output: no difference and no gradient."""
+    return target.where(~target.isnan(), outputs.detach().to(target.dtype))
+
+
+def refuse_quantiles(loss: str, task: Any) -> None:
+    """Raises RecipeError where a task asks for quantiles, which only a loss of quantiles can train."""
+    if getattr(task, "quantiles", ()):
+        message = f"the loss {loss} trains one number a step, and task.quantiles asks for {len(task.quantiles)}."
+        raise RecipeError([Problem("recipe", message, "set loss: quantile, or leave task.quantiles out")])
+
+
+def asked(target: Tensor) -> Tensor:
+    """How many places of a target of steps are asked for (not NaN), a float32 scalar, at least 1."""
+    return (~target.isnan()).sum().clamp(min=1).float()
+
+
+def differences(task: Any, outputs: Tensor, target: Tensor, units: str) -> tuple[Tensor, Tensor]:
+    """(outputs minus target, how many are asked for): float64 (..., size), 0 where nothing is asked; int64 (size,).
+
+    units   "data": those of the target; "scaled": standard deviations of the training rows; "auto": those of the data for numbers,
+            scaled for steps, whose several variables have no unit in common
+    """
+    import torch
+
+    if target.ndim == 2:
+        wrong = outputs.double() - target.double()
+        count = torch.full((target.shape[1],), len(target), device=target.device)
+    else:
+        known = ~target.isnan()
+        wrong = (task.point(outputs).double() - target.double()).where(known, 0.0)
+        count = known.sum(dim=(0, 1))
+    scaled = units == "scaled" or (units == "auto" and target.ndim > 2)
+    return (task.in_deviations(wrong) if scaled else task.in_units(wrong)), count
+
+
+def names_of(task: Any) -> tuple[str, ...]:
+    """What the numbers that are compared are called: the variables of a forecast, else the outputs."""
+    return getattr(task, "variables", task.output.names)
+
+
+UNITS = Literal["auto", "data", "scaled"]
+UNITS_MEANING = (
+    "Units of the differences: of the data, or standard deviations of the training rows; auto: of the data for numbers, scaled for "
+    "forecasts, as the literature has them."
+)
+
+
+def label(name: str, units: str) -> str:
+    """What a metric is called where its units are chosen: mae, mae_in_units, mae_scaled."""
+    return {"data": f"{name}_in_units", "scaled": f"{name}_scaled"}.get(units, name)
+
+
 def number(value: Any) -> float | None:
     """A plain float, or None where it is no finite number."""
     value = float(value)

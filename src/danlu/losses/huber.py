@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from danlu.recipe import Options
-from danlu.tallies import RowCount
+from danlu.tallies import RowCount, asked, filled, refuse_quantiles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from danlu.terms import Batch
 
-FITS = ("numbers",)
+FITS = ("numbers", "steps")
 
 
 class Config(Options):
@@ -31,7 +31,7 @@ class Config(Options):
 
 
 class Huber:
-    """Huber loss over outputs and targets (B, size)."""
+    """Huber loss over outputs and targets (B, size), or (B, steps, size) where NaN asks nothing."""
 
     def __init__(self, delta: float) -> None:
         from torch.nn.functional import huber_loss
@@ -41,14 +41,16 @@ class Huber:
         self.delta = delta
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self._huber_loss(outputs.float(), batch.target, reduction="sum", delta=self.delta), self.count(batch)
+        target = batch.target if batch.target.ndim == 2 else filled(outputs, batch.target)
+        return self._huber_loss(outputs.float(), target, reduction="sum", delta=self.delta), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """How many numbers are averaged: rows times targets."""
+        """How many numbers are averaged: rows times targets (times steps, those asked for)."""
         target = batch.target
-        return self._numbers(target.numel(), target.device)
+        return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
 
 
 def build(config: Config, task: Any) -> Huber:
-    """The loss."""
+    """The loss. Raises RecipeError for a task of quantiles."""
+    refuse_quantiles("huber", task)
     return Huber(config.delta)

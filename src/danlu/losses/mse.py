@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from danlu.recipe import Options
-from danlu.tallies import RowCount
+from danlu.tallies import RowCount, asked, filled, refuse_quantiles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from danlu.terms import Batch
 
-FITS = ("numbers",)
+FITS = ("numbers", "steps")
 
 
 class Config(Options):
@@ -23,7 +23,7 @@ class Config(Options):
 
 
 class MeanSquaredError:
-    """Squared error over outputs and targets (B, size)."""
+    """Squared error over outputs and targets (B, size), or (B, steps, size) where NaN asks nothing."""
 
     def __init__(self) -> None:
         from torch.nn.functional import mse_loss
@@ -32,14 +32,16 @@ class MeanSquaredError:
         self._numbers = RowCount()
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self._mse_loss(outputs.float(), batch.target, reduction="sum"), self.count(batch)
+        target = batch.target if batch.target.ndim == 2 else filled(outputs, batch.target)
+        return self._mse_loss(outputs.float(), target, reduction="sum"), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """How many numbers are averaged: rows times targets."""
+        """How many numbers are averaged: rows times targets (times steps, those asked for)."""
         target = batch.target
-        return self._numbers(target.numel(), target.device)
+        return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
 
 
 def build(config: Config, task: Any) -> MeanSquaredError:
-    """The loss."""
+    """The loss. Raises RecipeError for a task of quantiles."""
+    refuse_quantiles("mse", task)
     return MeanSquaredError()

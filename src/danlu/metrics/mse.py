@@ -1,44 +1,51 @@
 """Mean squared error, in squared units of the target.
 
-With several targets it is the mean of their errors, and each stands beside it as "target/mse".
+With several targets it is the mean of their errors, and each stands beside it as "target/mse". Of forecasts it is told in standard
+deviations of the training rows, unless `units` says otherwise (mse_in_units).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from danlu.recipe import Options
-from danlu.tallies import by_target
+from danlu.tallies import UNITS, UNITS_MEANING, by_target, differences, label, names_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from danlu.terms import Batch
 
-FITS = ("numbers",)
+FITS = ("numbers", "steps")
 BETTER = "lower"
 
 
 class Config(Options):
-    """mse has no options."""
+    """Options of mse."""
+
+    units: UNITS = Field("auto", description=UNITS_MEANING)
 
 
 class MeanSquaredError:
-    """Sum of squared errors a target, and rows."""
+    """Sum of squared errors a target, and how many there are."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, units: str) -> None:
         self.task = task
+        self.units = units
+        self.label = label("mse", units)
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """squared float64 (size,), rows int64."""
-        wrong = self.task.in_units(outputs.double() - batch.target.double())
-        return {"squared": wrong.square().sum(dim=0), "rows": batch.rows.new_full((), len(batch.target))}
+        """squared float64 and asked int64, both (size,)."""
+        wrong, asked = differences(self.task, outputs, batch.target, self.units)
+        return {"squared": wrong.square().flatten(0, -2).sum(dim=0), "asked": asked}
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """The error, 0 or more."""
-        return by_target("mse", total["squared"] / total["rows"], self.task.output.names)
+        return by_target(self.label, total["squared"] / total["asked"], names_of(self.task))
 
 
 def build(config: Config, task: Any) -> MeanSquaredError:
     """The metric."""
-    return MeanSquaredError(task)
+    return MeanSquaredError(task, config.units)

@@ -101,6 +101,10 @@ class Regression:
         """Differences of outputs and encoded targets (N, size) in the units of the data, float64."""
         return differences.double() * self._unit.to(differences.device)
 
+    def in_deviations(self, differences: Tensor) -> Tensor:
+        """Differences of outputs and encoded targets (N, size) in deviations of the training rows, float64."""
+        return differences.double() if self.scaled else differences.double() / self._deviation.to(differences.device)
+
     def standardised(self, outputs: Tensor) -> Tensor:
         """Outputs or encoded targets (N, size) in deviations from the training rows' mean, float64, scaled target or not."""
         if self.scaled:

@@ -18,7 +18,7 @@ from danlu.evaluation import Evaluator
 from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place, work_of
 from danlu.recipe import Part, Recipe, Train
 from danlu.state import TrainingState
-from danlu.step import SupervisedStep
+from danlu.step import AdversarialStep, SupervisedStep, Update
 from danlu.terms import Table
 
 
@@ -56,7 +56,7 @@ class Apparatus:
     plan: Plan
     state: TrainingState
     schedule: Any
-    update: SupervisedStep
+    update: Update
     evaluator: Evaluator
 
     @property
@@ -151,7 +151,8 @@ def assemble(
     rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
     rate, scale = rates or (rate, schedule)
     hide = getattr(data.task, "corrupt", None)
-    update = SupervisedStep(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization, hide)
+    kind = AdversarialStep if getattr(data.task, "STEP", "supervised") == "adversarial" else SupervisedStep
+    update = kind(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization, hide)
     evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed)
     return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator)
 
@@ -207,7 +208,7 @@ def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str,
     return [*groups, *([{"params": spared, "weight_decay": 0.0}] if spared else [])]
 
 
-def tables(module: torch.nn.Module) -> set[torch.nn.Parameter]:
-    """Parameters with a row for each code, of which a batch moves a few: embeddings, and what a layer names in its `tables`."""
-    found = {layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Embedding)}
-    return found | {getattr(layer, name) for layer in module.modules() for name in getattr(layer, "tables", ())}
+def tables(module: torch.nn.Module) -> set[torch.Tensor]:
+    """Parameters with a row for each code, of which a batch moves a few: embeddings, and what a layer names in TABLES."""
+    found: set[torch.Tensor] = {layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Embedding)}
+    return found | {getattr(layer, name) for layer in module.modules() for name in getattr(layer, "TABLES", ())}

@@ -25,7 +25,7 @@ HEAD_SPREAD = 0.02  # small logits: the first loss is close to the logarithm of 
 class Head(nn.Linear):
     """x_BTD -> logits_BTV, without bias."""
 
-    tables = ("weight",)  # one row a code of the vocabulary: a table, which Muon must not make orthogonal
+    TABLES = ("weight",)  # one row a code of the vocabulary, which Muon must not make orthogonal
 
     def __init__(self, width: int, cardinality: int) -> None:
         super().__init__(width, cardinality, bias=False)

@@ -122,6 +122,8 @@ def cut(
     With `answering` there is no target, and the examples are those to be answered.
     """
     arrays = preprocessor.apply(table)
+    if hasattr(task, "attach"):
+        task.attach(preprocessor)
     if hasattr(task, "frame"):
         return task.frame(arrays, preprocessor.inputs, {} if answering else targets, splits, table, answering)
     target = None

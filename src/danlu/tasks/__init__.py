@@ -46,6 +46,8 @@ A task whose examples are no rows, or whose inputs and targets are the same colu
   needs: tuple[str, ...]                    columns beside the inputs that `frame` looks at, also when rows are to be answered
   recast(config, table) -> Table            of the part: the table in the rows that the task thinks in (a text in pieces, a series in the
                                             order of time), before it is split; sets Table.continues. Copies as little as it can
+  attach(preprocessor)                      the fitted danlu.preprocessing.Preprocessor, before `frame`, for a task that reads or writes text
+                                            by the tokenizer that the chains hold
   frame(arrays, described, targets, splits, table, answering=False) -> danlu.framing.Examples     of the task object.
                                             arrays: what the preprocessing gives, by input name, all rows (arrays or Ragged);
                                             described: the Inputs; targets: {name: Column}, {} where the rows hold none; splits: rows

@@ -12,15 +12,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.errors import DataError
 from danlu.reading import charsets
 from danlu.reading import files as disk
 from danlu.reading.assembly import by_split
+from danlu.reading.lines import lines, refuse_no_text
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = (".txt", ".txt.gz")
-_NEWLINE = 10
 
 
 class Config(Options):
@@ -76,17 +75,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
 def _rows(content: bytes, name: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 bytes of all rows, int64 length of each row)."""
-    if not content:
-        raise DataError("the file is empty.", where=name, hint="check the file")
-    at = content.find(b"\0")
-    if at >= 0:
-        line = content.count(b"\n", 0, at) + 1
-        hint = "is it a binary file, or in an encoding to be named as data.source.encoding?"
-        raise DataError(f"byte {at + 1:,} is NUL, which no text holds.", where=f"{name} row {line:,}", hint=hint)
+    refuse_no_text(content, name)
     if unit == "document":
         return np.frombuffer(content, dtype=np.uint8), np.array([len(content)], dtype=np.int64)
-    content = content.replace(b"\r\n", b"\n") if b"\n" in content else content.replace(b"\r", b"\n")
-    data = np.frombuffer(content.removesuffix(b"\n"), dtype=np.uint8)
-    newline = data == _NEWLINE
-    ends = np.append(np.flatnonzero(newline), len(data))
-    return data[~newline], np.diff(ends, prepend=-1) - 1
+    return lines(content)

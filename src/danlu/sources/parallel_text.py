@@ -1,0 +1,163 @@
+"""Parallel texts: files of as many lines, line by line the same in several languages (or an article and its summary).
+
+A path names the files of a split at once, the columns in braces: corpus/train.{de,en}.gz is train.de.gz as column "de" beside train.en.gz
+as column "en"; {articles,summaries}/train.txt reads two folders. Row n holds line n of each file (plain or gzip). A line's end and the
+spaces around a line are not part of it; an empty line is a missing value. This is how the corpora of WMT, OPUS and Moses come.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+
+from danlu.errors import DataError
+from danlu.reading import charsets
+from danlu.reading import files as disk
+from danlu.reading.lines import lines, refuse_no_text
+from danlu.recipe import ColumnOptions, Options
+from danlu.terms import Column, Table
+
+SUFFIXES = ("}", "}.gz", "}.txt", "}.txt.gz")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_SPACE = np.zeros(256, dtype=bool)
+_SPACE[[9, 11, 12, 13, 32]] = True
+
+
+def _one_pair_of_braces(path: str) -> str:
+    if "{" in path or "}" in path:
+        _names(path)
+    return path
+
+
+def _names(path: str) -> list[str]:
+    """The columns a path names; [] where it has no braces."""
+    found = _BRACES.findall(path)
+    if not found and "{" not in path and "}" not in path:
+        return []
+    names = found[0].split(",") if len(found) == 1 else []
+    if not names or len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
+        raise ValueError("must name its columns in one pair of braces, each once, as in corpus/train.{de,en}.gz")
+    return names
+
+
+Braced = Annotated[str, AfterValidator(_one_pair_of_braces)]
+
+
+class Config(Options):
+    """Which files."""
+
+    path: Braced = Field(description="The files, their columns in braces: corpus/train.{de,en}.gz.")
+    validation: Braced | None = Field(default=None, description="Files whose rows are the validation split, with the same columns.")
+    test: Braced | None = Field(default=None, description="Files whose rows are the test split, with the same columns.")
+    encoding: charsets.Encoding = Field(default="auto", description="The character encoding (utf-8, gb18030, ...), or auto.")
+
+    @model_validator(mode="after")
+    def _same_columns(self) -> Config:
+        for name in ("validation", "test"):
+            path = getattr(self, name)
+            if path is not None and _names(path) != _names(self.path):
+                raise ValueError(f"{name} names the columns {_said(path)}, and path names {_said(self.path)}: give them the same")
+        return self
+
+
+def _said(path: str) -> str:
+    return ", ".join(_names(path)) or "no column"
+
+
+def files(config: Config) -> list[Path]:
+    """The files of path, then those of validation and test; each in the order of the columns."""
+    return [path for _, inside in _by_split(config) for path in inside]
+
+
+def version(config: Config) -> str:
+    """The columns, which the files' content does not tell."""
+    return ",".join(_names(config.path))
+
+
+def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
+    given = ((0, config.path), (1, config.validation), (2, config.test))
+    return [(code, _files_of(path)) for code, path in given if path is not None]
+
+
+def _files_of(path: str) -> list[Path]:
+    names = _names(path)
+    if not names:
+        disk.check(Path(path))
+        raise DataError(
+            "this is one file, and no column is named.", where=path, hint="write train.{de,en} for train.de and train.en"
+        )
+    return [Path(_BRACES.sub(name, path)) for name in names]
+
+
+def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
+    """The table of all files, the splits one below the other; see danlu.sources."""
+    splits = _by_split(config)
+    labels = dict(zip(paths := files(config), disk.labels(paths)))
+    notices: list[str] = []
+    read = {path: _lines(path, labels[path], config.encoding, notices) for path in paths}
+    for _, inside in splits:
+        _refuse_unequal([(labels[path], *read[path]) for path in inside])
+    counts = [len(read[inside[0]][1]) for _, inside in splits]
+    names = _names(config.path)
+    several = len(splits) > 1
+    return Table(
+        columns={name: _column(name, [read[inside[place]] for _, inside in splits]) for place, name in enumerate(names)},
+        origin=Path(config.path).name,
+        row_numbers=np.concatenate([np.arange(1, count + 1) for count in counts]),
+        files=tuple(Path(path).name for path in (config.path, config.validation, config.test) if path) if several else (),
+        file_numbers=np.repeat(np.arange(len(splits), dtype=np.int32), counts) if several else None,
+        notices=tuple(notices),
+        split=np.repeat(np.array([code for code, _ in splits], dtype=np.int8), counts) if several else None,
+    )
+
+
+def _lines(path: Path, name: str, encoding: str, notices: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8 bytes of all lines, int64 length of each) of a file; no spaces around a line."""
+    text = charsets.decode(disk.read(path), name, encoding)
+    if text.reason:
+        notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
+    refuse_no_text(text.content, name)
+    return _stripped(*lines(text.content))
+
+
+def _stripped(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lines without the spaces before and after them."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    solid = np.flatnonzero(~_SPACE[values])
+    if not len(solid):
+        return values[:0], np.zeros_like(lengths)
+    first = np.append(solid, len(values))[np.searchsorted(solid, starts)]
+    last = np.insert(solid, 0, -1)[np.searchsorted(solid, ends)]
+    kept = np.maximum(np.minimum(last + 1, ends) - first, 0)
+    inside = np.zeros(len(values) + 1, dtype=np.int64)
+    some = kept > 0
+    np.add.at(inside, first[some], 1)
+    np.add.at(inside, first[some] + kept[some], -1)
+    return values[np.cumsum(inside[:-1]) > 0], kept
+
+
+def _refuse_unequal(read: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
+    """DataError naming two files of a split that have not as many lines, and where the shorter one ends."""
+    name, _, lengths = read[0]
+    for other, _, found in read[1:]:
+        if len(found) != len(lengths):
+            shorter, longer = sorted([(len(lengths), name), (len(found), other)])
+            raise DataError(
+                f"the file ends after {shorter[0]:,} lines, and {longer[1]} has {longer[0]:,}: which lines belong together is not known.",
+                where=f"{shorter[1]} row {shorter[0]:,}",
+                hint="give both files one line a row; look for a line break inside a sentence",
+            )
+
+
+def _column(name: str, pieces: list[tuple[np.ndarray, np.ndarray]]) -> Column:
+    """The text of all splits; an empty line is missing."""
+    lengths = np.concatenate([found for _, found in pieces])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    values = np.concatenate([values for values, _ in pieces])
+    return Column(name, "text", values, offsets=offsets, missing=lengths == 0, reason="text: one row a line")

@@ -26,8 +26,8 @@ MOST_LISTED = 1000  # categories written into the schema
 class Chain:
     """The fitted transforms of one column, and the input of the model they lead `to`.
 
-    `names` names its features where that is "numbers" or "frames"; `cardinality` counts its codes where it is "categories". Of tokens
-    `cardinalities` count the codes of each place, and of tokens and frames `longest` is the length a model must be ready for.
+    `names` names its features where that is "numbers" or "frames", and the codes of each place of tokens where there are several;
+    `cardinality` counts its codes where it is "categories". Of tokens `cardinalities` count the codes of each place, and of tokens and frames `longest` is the length a model must be ready for.
     """
 
     name: str
@@ -178,7 +178,7 @@ class _Fitting:
             )
         learnt = [state["longest"] for _, state in self.steps if "longest" in state]
         longest = learnt[-1] if learnt else _longest(self.whole)
-        names = _frame_names(self.head) if self.kind == "frames" else ()
+        names = _frame_names(self.head) if self.kind == "frames" else self.head.names
         return Chain(
             self.column.name, tuple(self.steps), end, names, cardinalities=self.head.cardinalities, longest=max(int(longest), 1)
         )

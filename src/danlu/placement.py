@@ -126,6 +126,8 @@ def work_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
     def count(layer: nn.Module, _: object, output: object) -> None:
         nonlocal total
         weights = [each for each in layer.parameters(recurse=False) if each.ndim >= 2]
+        if isinstance(layer, torch.nn.RNNBase) and isinstance(output, tuple):  # every weight is used once for each state
+            total += sum(2.0 * weight.numel() for weight in weights) * (output[0].numel() / output[0].shape[-1])
         if isinstance(output, torch.Tensor) and not isinstance(layer, torch.nn.Embedding):
             total += sum(2.0 * weight.numel() * (output.numel() / weight.shape[0]) for weight in weights)
 

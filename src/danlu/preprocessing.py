@@ -335,7 +335,7 @@ def _ragged_input(chain: Chain) -> Input:
     if chain.to == "frames":
         return Input("frames", (chain.longest, len(chain.names)), names=chain.names)
     several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
-    return Input("tokens", (chain.longest, *several), cardinalities=chain.cardinalities)
+    return Input("tokens", (chain.longest, *several), names=chain.names, cardinalities=chain.cardinalities)
 
 
 def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:

@@ -191,7 +191,8 @@ class Input:
                                                          channel, or one for all
     tokens      int64 (B, T) or (B, T, D)                shape: the longest (T,) or (T, D); a batch is as long as its longest row, and
                                                          a row may at times be longer than any in training. 0 is padding, at the end.
-                                                         cardinalities: how many codes there are, one of each of the D
+                                                         cardinalities: how many codes there are, one of each of the D. names: what
+                                                         each of the D is; neighbours of one name share their codes (letters)
     frames      float32 (B, T, F)                        shape: the longest (T, F); 0 after a row's end. A second tensor, NAME_lengths
                                                          int64 (B,), tells how many frames each row has
     series      float32 (B, L, F)                        L moments of F variables (names), oldest first; none is missing
@@ -220,6 +221,8 @@ class Output:
     `of` names, for each of the size columns of steps, the variable of the series that the column continues (several columns may be
     of one variable: its quantiles, which then stand side by side; every variable has as many). () where there is none.
     `causal`: the output of a place must depend on that place and those before it alone (language models).
+    `means` tells what the columns say, group by group from the left: ("classes", n) logits of one distribution, ("labels", n) logits
+    each of a yes or no, ("numbers", n). Several opinions on a row are averaged by it (danlu.layers.averaging). () where all are numbers.
     """
 
     size: int
@@ -229,6 +232,7 @@ class Output:
     shape: tuple[int, ...] = ()
     causal: bool = False
     of: tuple[str, ...] = ()
+    means: tuple[tuple[Literal["classes", "labels", "numbers"], int], ...] = ()
 
 
 @dataclass

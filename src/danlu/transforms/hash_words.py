@@ -8,8 +8,6 @@ Source: Weinberger, Dasgupta, Langford, Smola and Attenberg, 2009, arXiv:0902.22
 
 from __future__ import annotations
 
-import functools
-import unicodedata
 from typing import Any, Literal
 
 import numpy as np
@@ -19,21 +17,10 @@ from danlu.features import numbers
 from danlu.fingerprints import mix
 from danlu.recipe import Options
 from danlu.terms import Column
+from danlu.tokenizing.scripts import ALONE, GAP, LETTER, code_points, lower_and_kind
 
 TAKES = ("text",)
 _BLOCK = 1 << 21  # bytes of text, or entries of the result, worked on at a time
-_GAP, _LETTER, _ALONE, _MARK = 0, 1, 2, 3  # what a character is: between words, in a word, a word, punctuation
-_UNSPACED = (  # first and last code point of scripts written without spaces
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x2E80, 0x2FDF),  # CJK radicals
-    (0x3005, 0x3007),
-    (0x3040, 0x30FF),  # kana
-    (0x3400, 0x4DBF),  # CJK
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-)
 
 
 class Config(Options):
@@ -103,17 +90,17 @@ def _count(config: Config, text: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def _tokens(config: Config, characters: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(the hash of each token, uint64 (T,); the row it stands in, int64 (T,))."""
-    lower, kind = _lower_and_kind(characters)
+    lower, kind = lower_and_kind(characters)
     same_row = np.zeros(len(row), dtype=bool)
     same_row[1:] = row[1:] == row[:-1]
     before = np.zeros_like(kind)
-    before[1:] = np.where(same_row[1:], kind[:-1], _GAP)
+    before[1:] = np.where(same_row[1:], kind[:-1], GAP)
     if config.by == "characters":  # every character is a token; neighbouring gaps are one space
-        lower = np.where(kind == _GAP, 32, lower)
-        kept = (kind != _GAP) | (same_row & (before != _GAP))
+        lower = np.where(kind == GAP, 32, lower)
+        kept = (kind != GAP) | (same_row & (before != GAP))
         return mix(lower[kept].astype(np.uint64)), row[kept]
-    kept = (kind == _LETTER) | (kind == _ALONE)
-    starts = kept & ((kind == _ALONE) | (before != _LETTER))
+    kept = (kind == LETTER) | (kind == ALONE)
+    starts = kept & ((kind == ALONE) | (before != LETTER))
     first = np.flatnonzero(starts[kept])
     row = row[kept][first]
     if not len(first):
@@ -124,41 +111,5 @@ def _tokens(config: Config, characters: np.ndarray, row: np.ndarray) -> tuple[np
 
 
 def _characters(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(code point of each character, int64; the byte it starts at) of UTF-8 bytes."""
-    places = np.flatnonzero((text & 0xC0) != 0x80)
-    if len(places) == len(text):
-        return text.astype(np.int64), places
-    padded = np.zeros(len(text) + 3, dtype=np.int64)
-    padded[: len(text)] = text
-    first = padded[places]
-    second, third, fourth = (padded[places + ahead] & 0x3F for ahead in (1, 2, 3))
-    two = (first & 0x1F) << 6 | second
-    three = (first & 0x0F) << 12 | second << 6 | third
-    four = (first & 0x07) << 18 | second << 12 | third << 6 | fourth
-    return np.select([first < 0x80, first < 0xE0, first < 0xF0], [first, two, three], four), places
-
-
-def _lower_and_kind(characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(each code point in lower case, what each is) of code points."""
-    if not len(characters) or characters.max() < 0x80:
-        lower, kind = _tables(0x80)
-        return lower[characters], kind[characters]
-    lower, kind = _tables(0x10000)
-    basic = characters < 0x10000
-    if basic.all():
-        return lower[characters], kind[characters]
-    inside = np.where(basic, characters, 0)
-    beyond = np.where(characters >= 0x1F000, _ALONE, _LETTER)  # emoji and rare Chinese characters; ancient and rare alphabets
-    return np.where(basic, lower[inside], characters), np.where(basic, kind[inside], beyond).astype(kind.dtype)
-
-
-@functools.cache
-def _tables(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lower case and kind of the first `size` code points."""
-    letters = [chr(code) for code in range(size)]
-    lower = np.array([ord(each.lower()[0]) for each in letters], dtype=np.int64)
-    kinds = {"L": _LETTER, "M": _LETTER, "N": _LETTER, "Z": _GAP, "C": _GAP}
-    kind = np.array([kinds.get(unicodedata.category(each)[0], _MARK) for each in letters], dtype=np.int8)
-    for first, last in _UNSPACED:
-        kind[first : last + 1][kind[first : last + 1] == _LETTER] = _ALONE
-    return lower, kind
+    """(code point of each character; the byte it starts at) of UTF-8 bytes."""
+    return code_points(text), np.flatnonzero((text & 0xC0) != 0x80)

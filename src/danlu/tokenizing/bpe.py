@@ -1,0 +1,191 @@
+"""Byte-level byte pair encoding: codes for pieces of text that are common in the training text; lossless on any text.
+
+Text is first divided so that no piece joins what does not belong together: runs of letters of one script with the space before them,
+single digits, runs of punctuation, line ends. Han characters are runs of their own. Within such a part the commonest pair of neighbours
+becomes a piece of its own, again and again, until there are as many codes as asked.
+Source: Sennrich, Haddow and Birch, 2016, arXiv:1508.07909; over bytes: Radford et al., 2019 (GPT-2).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from danlu.errors import MissingExtra
+from danlu.terms import FIRST_TOKEN, SPECIAL_TOKENS, UNKNOWN, Column
+from danlu.tokenizing.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
+
+LEAST = FIRST_TOKEN + 256  # codes that single bytes take
+MOST = 1 << 20  # codes
+MOST_TRAINING = 64 << 20  # bytes of text that merges are learnt from; of more, evenly spaced blocks
+PARTS = r" ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{Han}+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+_PIECE = 1 << 12  # characters after which a long row is cut, at the next place where a part surely begins
+# A line end before anything but space, a single space between two words, and Chinese punctuation before a letter always end a part.
+_BORDER = re.compile(r"(?<=\n)(?=\S)|(?<=\S)(?= \S)|(?<=[。！？；，、：”])(?=[^\W_])")
+
+
+class BytePairs(Tokenizer):
+    """`merges` holds the pairs in the order they are joined, each two pieces with a space between, bytes written as GPT-2 writes them.
+
+    Codes: danlu's own, then the 256 bytes (in the order of the characters they are written as), then what the merges make.
+    """
+
+    kind = "bpe"
+    block = 1 << 20  # the library keeps some hundred bytes a code while it works
+
+    def __init__(self, merges: Sequence[str], lower: bool = False) -> None:
+        self.merges = tuple(merges)
+        pieces = _pieces(self.merges)
+        super().__init__(FIRST_TOKEN + len(pieces), lower)
+        self.pieces = tuple(pieces)
+        byte_of = {letter: value for value, letter in enumerate(byte_letters())}
+        self._bytes_of = [b""] * FIRST_TOKEN + [bytes(byte_of[letter] for letter in piece) for piece in pieces]
+        self._bytes_of[UNKNOWN] = "\ufffd".encode()
+        self._library = library(self.pieces, self.merges)
+
+    @classmethod
+    def fit(cls, column: Column, size: int, lower: bool = False, min_count: int = 2) -> BytePairs:
+        """At most `size` codes; pairs seen fewer than `min_count` times are not joined. The same text gives the same codes."""
+        tokenizers = _tokenizers()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=max(size, LEAST), min_frequency=min_count, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
+            initial_alphabet=sorted(byte_letters()),
+        )  # fmt: skip
+        learner = _with_parts(tokenizers.Tokenizer(tokenizers.models.BPE()))
+        learner.train_from_iterator(_some_text(cls((), lower), column), trainer)
+        merges = _merges_of(learner)
+        return cls(merges, lower)
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> BytePairs:
+        """The tokenizer whose `state` this is. ValueError where it is none."""
+        merges = state["merges"]
+        if not isinstance(merges, list) or len(merges) > MOST or not all(isinstance(merge, str) for merge in merges):
+            raise ValueError("the merges are none")
+        return cls(merges, bool(state["lower"]))
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "lower": self.lower, "merges": list(self.merges)}
+
+    @property
+    def byte_lengths(self) -> np.ndarray:
+        return np.array([0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64)
+
+    def decode(self, codes: Sequence[int] | np.ndarray) -> str:
+        return self.decode_bytes(codes).decode("utf-8", "replace")
+
+    def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
+        return b"".join(map(self._bytes_of.__getitem__, np.asarray(codes, dtype=np.int64).tolist()))
+
+    def tokenizer_json(self) -> str:
+        """The tokenizer as a tokenizer.json with the same codes, danlu's own as special tokens; for other libraries."""
+        tokenizers = _tokenizers()
+        made = library(self.pieces, self.merges)
+        if self.lower:
+            made.normalizer = tokenizers.normalizers.Lowercase()
+        made.add_special_tokens(list(SPECIAL_TOKENS))
+        return made.to_str(pretty=False)
+
+    def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        data = text.tobytes()
+        rows: list[str] = []
+        owner: list[int] = []
+        for row, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
+            cut = _short(data[start:stop].decode("utf-8"))
+            rows += cut
+            owner += [row] * len(cut)
+        encoded = self._library.encode_batch_fast(rows, add_special_tokens=False)
+        lists = [each.ids for each in encoded]
+        counts = np.bincount(owner, weights=[len(each) for each in lists], minlength=len(offsets) - 1).astype(np.int64)
+        return np.fromiter(itertools.chain.from_iterable(lists), dtype=self.dtype, count=int(counts.sum())), counts
+
+    def _cut(self, text: bytes) -> int:
+        whole = text.decode("utf-8", "ignore")
+        begin = max(0, len(whole) - _PIECE)
+        places = [each.start() for each in _BORDER.finditer(whole, begin) if each.start() > 0]
+        return len(whole[: places[-1]].encode("utf-8")) if places else 0
+
+
+def byte_letters() -> list[str]:
+    """The character that each of the 256 bytes is written as, so that every piece is printable (the table of GPT-2)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = itertools.count(0x100)
+    return [chr(value if value in printable else next(others)) for value in range(256)]
+
+
+def library(pieces: Sequence[str], merges: Sequence[str]) -> tokenizers.Tokenizer:
+    """The library's tokenizer of these pieces. It knows danlu's own codes as names only: no text can spell them."""
+    tokenizers = _tokenizers()
+    vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *pieces))}
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    made = _with_parts(tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs)))
+    made.decoder = tokenizers.decoders.ByteLevel()
+    return made
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise MissingExtra("the library tokenizers", "text", "byte pair encoding") from None
+    return tokenizers
+
+
+def _with_parts(made: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    before = _tokenizers().pre_tokenizers
+    split = before.Split(_tokenizers().Regex(PARTS), "isolated")
+    made.pre_tokenizer = before.Sequence([split, before.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return made
+
+
+def _pieces(merges: Sequence[str]) -> list[str]:
+    """The 256 bytes, then what each merge makes of two pieces that are there. ValueError where a merge joins what is not."""
+    pieces = dict.fromkeys(sorted(byte_letters()))
+    for merge in merges:
+        left, space, right = merge.partition(" ")
+        if not space or left not in pieces or right not in pieces:
+            raise ValueError(f"{merge!r} joins what is no piece")
+        pieces[left + right] = None
+    return list(pieces)
+
+
+def _merges_of(learner: tokenizers.Tokenizer) -> list[str]:
+    import json
+
+    said = json.loads(learner.to_str())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in said["merges"]]
+    codes = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *_pieces(merges)))}
+    assert said["vocab"] == codes, "the library numbers pieces in another way than danlu reads it"
+    return merges
+
+
+def _some_text(tokenizer: Tokenizer, column: Column) -> Iterator[str]:
+    """Text to learn from, in pieces; all of it, or evenly spaced blocks of MOST_TRAINING bytes together."""
+    total = 0 if column.offsets is None else int(column.offsets[-1] - column.offsets[0])
+    every = max(1, -(-total // MOST_TRAINING))
+    for number, (_, text, offsets) in enumerate(tokenizer.texts(column)):
+        if number % every == 0:
+            data = text.tobytes()
+            for start, stop in itertools.pairwise(offsets.tolist()):
+                yield from _short(data[start:stop].decode("utf-8"))
+
+
+def _short(text: str) -> list[str]:
+    """A text in pieces of about _PIECE characters, cut where a part ends, so that its codes stay the same."""
+    if len(text) <= _PIECE:
+        return [text] if text else []
+    found, start = [], 0
+    while len(text) - start > _PIECE:
+        border = _BORDER.search(text, start + _PIECE)
+        if border is None:
+            break
+        found.append(text[start : border.start()])
+        start = border.start()
+    return [*found, text[start:]]

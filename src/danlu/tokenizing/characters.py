@@ -1,0 +1,73 @@
+"""Characters: one code for each Unicode character of the training text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from danlu.terms import FIRST_TOKEN, UNKNOWN, Column
+from danlu.tokenizing import scripts
+from danlu.tokenizing.tokenizer import Tokenizer
+
+
+class Characters(Tokenizer):
+    """`alphabet` holds the characters that have a code of their own, in the order of their codes; every other is UNKNOWN."""
+
+    kind = "characters"
+
+    def __init__(self, alphabet: str, lower: bool = False) -> None:
+        super().__init__(FIRST_TOKEN + len(alphabet), lower)
+        self.alphabet = alphabet
+        known = np.array([ord(each) for each in alphabet], dtype=np.int64)
+        self._code_of = np.full(int(known.max(initial=0)) + 2, UNKNOWN, dtype=self.dtype)  # the last stands for all beyond
+        self._code_of[known] = FIRST_TOKEN + np.arange(len(known))
+        self._text_of = ["", "\ufffd", "", "", "", *alphabet]
+
+    @classmethod
+    def fit(cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1) -> Characters:
+        """The characters seen at least `min_count` times; the commonest where that would be more than `size` codes."""
+        counts = np.zeros(scripts.CODE_POINTS, dtype=np.int64)
+        for _, text, _ in cls("", lower).texts(column):
+            found = np.bincount(scripts.code_points(text))
+            counts[: len(found)] += found
+        seen = np.flatnonzero(counts >= max(min_count, 1))
+        if size is not None and len(seen) > size - FIRST_TOKEN:
+            seen = np.sort(seen[np.argsort(-counts[seen], kind="stable")[: max(size - FIRST_TOKEN, 0)]])
+        return cls("".join(map(chr, seen.tolist())), lower)
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Characters:
+        """The tokenizer whose `state` this is. ValueError where it is none."""
+        alphabet = state["alphabet"]
+        if not isinstance(alphabet, str) or len(set(alphabet)) < len(alphabet):
+            raise ValueError("the alphabet of its characters is none")
+        alphabet.encode("utf-8")  # half a surrogate pair is no character
+        return cls(alphabet, bool(state["lower"]))
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "lower": self.lower, "alphabet": self.alphabet}
+
+    @property
+    def byte_lengths(self) -> np.ndarray:
+        """Bytes of UTF-8; 0 for UNKNOWN, whose bytes are lost."""
+        known = np.array([ord(each) for each in self.alphabet], dtype=np.int64)
+        return np.concatenate([np.zeros(FIRST_TOKEN, dtype=np.int64), scripts.widths(known)])
+
+    def decode(self, codes: Sequence[int] | np.ndarray) -> str:
+        return "".join(map(self._text_of.__getitem__, np.asarray(codes, dtype=np.int64).tolist()))
+
+    def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
+        return self.decode(codes).encode("utf-8")
+
+    def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        characters = scripts.code_points(text)
+        codes = self._code_of.take(characters, mode="clip")
+        if len(characters) == len(text):
+            return codes, np.diff(offsets)
+        before = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])
+        return codes, np.diff(before[offsets])
+
+    def _cut(self, text: bytes) -> int:
+        return len(text.decode("utf-8", "ignore").encode("utf-8"))

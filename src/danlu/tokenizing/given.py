@@ -1,0 +1,152 @@
+"""A tokenizer that is given as a tokenizer.json of the tokenizers library, its codes set beside danlu's own.
+
+Special tokens of the file that play the part of one of danlu's (<pad>, [UNK], <s>, [CLS], </s>, [SEP], <|endoftext|>, [MASK], ...) get
+danlu's code for it; all others follow from FIRST_TOKEN on, in the order of the file. `file_codes` and `codes` tell which is which. The
+text of a special token is ordinary text here, and what the file would add around a text, pad or cut is left to danlu's own options.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from danlu.errors import DataError, MissingExtra
+from danlu.terms import BEGINNING, END, FIRST_TOKEN, MASK, PADDING, UNKNOWN
+from danlu.tokenizing.bpe import byte_letters
+from danlu.tokenizing.tokenizer import Tokenizer
+
+LARGEST = 64 << 20  # bytes of a tokenizer.json
+MOST = 1 << 22  # codes
+_PARTS = (  # names that play a part, the likeliest first
+    (PADDING, ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>")),
+    (UNKNOWN, ("<unk>", "[UNK]", "<|unk|>")),
+    (BEGINNING, ("<s>", "[CLS]", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>")),
+    (END, ("</s>", "[SEP]", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")),
+    (MASK, ("<mask>", "[MASK]", "<|mask|>")),
+)
+
+
+class Given(Tokenizer):
+    """`text` is the tokenizer.json.
+
+    file_codes   int64 (size,): the file's own code of each of danlu's, -1 where the file has none
+    codes        int64 (largest code of the file + 1,): danlu's code of each of the file's, -1 where there is none
+    """
+
+    kind = "file"
+    block = 1 << 20
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._library = _parsed(text)
+        about = json.loads(text)
+        names = {code: name for name, code in self._library.get_vocab(with_added_tokens=True).items()}
+        if not names or min(names) < 0 or max(names) >= MOST:
+            raise ValueError(f"its codes are not between 0 and {MOST:,}")
+        special = {each["content"]: each["id"] for each in about.get("added_tokens") or () if each.get("special")}
+        parts = {code: next((special[name] for name in known if name in special), -1) for code, known in _PARTS}
+        others = [code for code in sorted(names) if code not in parts.values()]
+        self.file_codes = np.array([*(parts[code] for code in range(FIRST_TOKEN)), *others], dtype=np.int64)
+        self.codes = np.full(max(names) + 1, -1, dtype=np.int64)
+        there = self.file_codes >= 0
+        self.codes[self.file_codes[there]] = np.flatnonzero(there)
+        super().__init__(len(self.file_codes))
+        added = {each["id"] for each in about.get("added_tokens") or ()}
+        self._bytes_of = _bytes_of(about, names, added, self.file_codes)
+
+    @classmethod
+    def read(cls, path: str) -> Given:
+        """The tokenizer in a file. DataError where it is too large or none."""
+        from danlu.reading import files
+
+        where = Path(path)
+        if files.check(where).st_size > LARGEST:
+            raise DataError(f"it is larger than {LARGEST >> 20} MiB, which no tokenizer is.", where=path, hint="check the path")
+        try:
+            return cls(where.read_bytes().decode("utf-8"))
+        except OSError as error:
+            raise files.unreadable(where, error) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            said = str(error).split("\n")[0].rstrip(".")[:160]
+            hint = "give the tokenizer.json that the tokenizers library writes"
+            raise DataError(f"this is no tokenizer that can be read ({said}).", where=path, hint=hint) from None
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Given:
+        """The tokenizer whose `state` this is. ValueError where it is none."""
+        text = state["text"]
+        if not isinstance(text, str) or len(text) > LARGEST:
+            raise ValueError("the tokenizer is no text")
+        return cls(text)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "text": self.text}
+
+    @property
+    def byte_lengths(self) -> np.ndarray | None:
+        if self._bytes_of is None:
+            return None
+        return np.array([0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64)
+
+    def decode(self, codes: Sequence[int] | np.ndarray) -> str:
+        if self._bytes_of is not None:
+            return self.decode_bytes(codes).decode("utf-8", "replace")
+        found = self.file_codes[np.asarray(codes, dtype=np.int64)]
+        return self._library.decode(found[found >= 0].tolist(), skip_special_tokens=True)
+
+    def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
+        if self._bytes_of is None:
+            return self.decode(codes).encode("utf-8")
+        return b"".join(map(self._bytes_of.__getitem__, np.asarray(codes, dtype=np.int64).tolist()))
+
+    def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        data = text.tobytes()
+        rows = [data[start:stop].decode("utf-8") for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+        encoded = self._library.encode_batch_fast(rows, add_special_tokens=False)
+        lists = [np.array(each.ids, dtype=np.int64) for each in encoded]
+        counts = np.array([len(each) for each in lists], dtype=np.int64)
+        return (self.codes[np.concatenate(lists)] if lists else np.zeros(0)).astype(self.dtype), counts
+
+    def _cut(self, text: bytes) -> int:
+        return 0  # nothing is known of where its pieces end: a row stays whole
+
+
+def _parsed(text: str) -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise MissingExtra("the library tokenizers", "text", "a given tokenizer") from None
+    try:
+        library = tokenizers.Tokenizer.from_str(text)
+        library.no_padding()
+        library.no_truncation()
+        library.encode_special_tokens = True  # what a user writes is text, even where it spells a special token
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises plain Exception, and Rust's panics are no Exception
+        raise ValueError(f"the tokenizers library says: {error}") from None
+    return library
+
+
+def _bytes_of(about: Mapping[str, Any], names: Mapping[int, str], added: set[int], file_codes: np.ndarray) -> list[bytes] | None:
+    """The bytes that each of danlu's codes stands for; None where the file's pieces are not written byte by byte."""
+    if "ByteLevel" not in _types(about.get("decoder")):
+        return None
+    byte_of = {letter: value for value, letter in enumerate(byte_letters())}
+    found = [b"", "\ufffd".encode(), b"", b"", b""]
+    for code in file_codes[FIRST_TOKEN:].tolist():
+        name = names[code]
+        plain = code in added or not all(letter in byte_of for letter in name)
+        found.append(name.encode("utf-8") if plain else bytes(byte_of[letter] for letter in name))
+    return found
+
+
+def _types(part: Any) -> set[str]:
+    """The types of a decoder and of those it is a sequence of."""
+    if not isinstance(part, Mapping):
+        return set()
+    return {str(part.get("type"))}.union(*(_types(each) for each in part.get("decoders") or ()))

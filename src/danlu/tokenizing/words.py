@@ -1,0 +1,132 @@
+"""Words: one code for each word of the training text.
+
+A word is a run of letters, digits and their accents; an apostrophe between two of them belongs to it (don't). In scripts that put no
+spaces between words (Chinese, Japanese, Thai, ...) each character is a word. Each punctuation mark and each symbol is a word too. Spaces
+have no code, so text comes back with spaces where they usually stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from danlu.terms import FIRST_TOKEN, UNKNOWN, Column
+from danlu.tokenizing import scripts
+from danlu.tokenizing.scripts import ALONE, GAP, LETTER
+from danlu.tokenizing.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_APOSTROPHES = (0x27, 0x2019)
+_LEANS_LEFT, _LEANS_RIGHT = frozenset(".,;:!?%)]}…'’”»"), frozenset("([{“«$#@")  # no space before, no space after
+
+
+class Words(Tokenizer):
+    """`vocabulary` holds the words that have a code of their own, in the order of their codes; every other is UNKNOWN."""
+
+    kind = "words"
+
+    def __init__(self, vocabulary: Sequence[str], lower: bool = False) -> None:
+        super().__init__(FIRST_TOKEN + len(vocabulary), lower)
+        self.vocabulary = tuple(vocabulary)
+
+    @classmethod
+    def fit(cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1) -> Words:
+        """The words seen at least `min_count` times, the commonest first, so many that there are at most `size` codes."""
+        counts: dict[str, int] = {}
+        for _, text, offsets in cls((), lower).texts(column):
+            coded = _split(text, offsets)[0].dictionary_encode()
+            found = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary))
+            for word, count in zip(coded.dictionary.to_pylist(), found.tolist()):
+                counts[word] = counts.get(word, 0) + count
+        common = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+        return cls(common if size is None else common[: max(size - FIRST_TOKEN, 0)], lower)
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Words:
+        """The tokenizer whose `state` this is. ValueError where it is none."""
+        words = state["vocabulary"]
+        if not all(isinstance(word, str) and word for word in words) or len(set(words)) < len(words):
+            raise ValueError("the vocabulary of its words is none")
+        return cls(words, bool(state["lower"]))
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "lower": self.lower, "vocabulary": list(self.vocabulary)}
+
+    @property
+    def byte_lengths(self) -> None:
+        return None
+
+    def decode(self, codes: Sequence[int] | np.ndarray) -> str:
+        names = ["", "\ufffd", "", "", "", *self.vocabulary]
+        words = [names[code] for code in np.asarray(codes, dtype=np.int64).tolist() if code >= FIRST_TOKEN or code == UNKNOWN]
+        if not words:
+            return ""
+        edges = np.array([[ord(word[0]), ord(word[-1])] for word in words])
+        alone = scripts.lower_and_kind(edges.reshape(-1))[1].reshape(-1, 2) == ALONE
+        text = words[0]
+        for place in range(1, len(words)):
+            before, word = words[place - 1], words[place]
+            joined = alone[place - 1, 1] or alone[place, 0] or word[0] in _LEANS_LEFT or before[-1] in _LEANS_RIGHT
+            text += word if joined or _is_wide(before[-1]) or _is_wide(word[0]) else f" {word}"
+        return text
+
+    def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
+        return self.decode(codes).encode("utf-8")
+
+    def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        import pyarrow as pa
+        import pyarrow.compute
+
+        words, counts = _split(text, offsets)
+        places = pyarrow.compute.index_in(words, value_set=pa.array(self.vocabulary, pa.large_string()))  # type: ignore[attr-defined]
+        found = places.fill_null(UNKNOWN - FIRST_TOKEN).to_numpy(zero_copy_only=False)
+        return (found + FIRST_TOKEN).astype(self.dtype), counts
+
+    def _cut(self, text: bytes) -> int:
+        whole = text.decode("utf-8", "ignore")
+        kind = scripts.lower_and_kind(np.array([ord(each) for each in whole[-1000:]], dtype=np.int64))[1]
+        places = np.flatnonzero((kind == GAP) | (kind == ALONE))
+        return len(whole[: len(whole) - len(kind) + int(places[-1])].encode("utf-8")) if len(places) else 0
+
+
+def _is_wide(letter: str) -> bool:
+    """Whether a mark is one of Chinese or Japanese writing, beside which no space stands."""
+    return 0x3000 <= ord(letter) <= 0x303F or 0xFF00 <= ord(letter) <= 0xFFEF
+
+
+def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    """(all words one after the other as large_string, the number of words in each row) of rows of UTF-8 bytes."""
+    import pyarrow as pa
+
+    codes = scripts.code_points(text)
+    width = scripts.widths(codes)
+    ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[offsets]  # of rows, counted in characters
+    begins = np.zeros(len(codes) + 1, dtype=bool)
+    begins[ends] = True  # of a row
+    kind = _with_apostrophes(codes, scripts.lower_and_kind(codes)[1], begins)
+    kept = kind != GAP
+    inside = kind == LETTER
+    starts = kept & ~inside
+    starts[:1] |= inside[:1]
+    starts[1:] |= inside[1:] & (~inside[:-1] | begins[1:-1])
+    places = np.concatenate([[0], np.cumsum(np.where(kept, width, 0))])
+    bounds = np.append(places[:-1][starts], places[-1])
+    letters = pa.py_buffer(text[np.repeat(kept, width)])
+    words = pa.Array.from_buffers(pa.large_string(), len(bounds) - 1, [None, pa.py_buffer(bounds), letters])
+    return words, np.diff(np.concatenate([[0], np.cumsum(starts)])[ends])
+
+
+def _with_apostrophes(codes: np.ndarray, kind: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """The kinds, where an apostrophe between two letters of one row is a letter too."""
+    found = np.flatnonzero((codes == _APOSTROPHES[0]) | (codes == _APOSTROPHES[1]))
+    found = found[(found > 0) & (found < len(codes) - 1)]
+    between = (kind[found - 1] == LETTER) & (kind[found + 1] == LETTER) & ~begins[found] & ~begins[found + 1]
+    if not between.any():
+        return kind
+    kind = kind.copy()
+    kind[found[between]] = LETTER
+    return kind

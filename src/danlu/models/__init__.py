@@ -11,6 +11,10 @@ A part offers
                                             forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.Output
                                             says; any B >= 1. Tokens and frames may be of any length in a batch; what stands after a
                                             row's end changes nothing of its outputs
+  NEEDS (optional)                          kinds of which it must have all, such as ("image",); () where it does not say
+A module that holds several networks that answer together may say so by an attribute `members`: forward then gives (B * members, size) in
+training mode, the members of a row side by side, each learning by itself, and in evaluation mode (B, size), their mean
+(danlu/layers/averaging.py).
 A model that generates (language models, sequence to sequence) may offer further
   forward(inputs) in evaluation mode stays as above; `module.cache(batch, length)` and `module.extend(tokens, cache)`: see
   danlu/layers/caching.py

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from danlu.terms import Input, Output
 
 TAKES = ("numbers", "categories", "image")
+NEEDS = ("image",)
 DEFAULTS = {
     "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},

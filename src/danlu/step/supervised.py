@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ class SupervisedStep(Update):
     """update(n) performs update n on the state; every random number in it is a function of (seed, n).
 
     The gradient is that of the batch's mean loss, however many micro batches it is cut into: each contributes its sum divided by
-    the count of the whole batch.
+    the count of the whole batch. A module with `members` answers for each of them in training, and each is asked the same.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.forward = self.placement.compiled(self.state.module)
+        self.members = int(getattr(self.state.module, "members", 1))
 
     def _perform(self, n: int) -> tuple[Any, Any]:
         self._set_rate(self.learning_rate * self.schedule(n))
@@ -36,10 +38,14 @@ class SupervisedStep(Update):
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         batch = self._augmented(batch)
         if self.autocast is None:
-            return self.loss(self.forward(batch.inputs), batch)
+            return self.loss(self.forward(batch.inputs), self._asked(batch))
         with self.autocast:
             outputs = self.forward(batch.inputs)
-        return self.loss(outputs.float(), batch)
+        return self.loss(outputs.float(), self._asked(batch))
+
+    def _asked(self, batch: Batch) -> Batch:
+        """The batch as the loss sees it: each row once for every member."""
+        return batch if self.members == 1 else repeated(batch, self.members)
 
     def _whole(self, n: int) -> tuple[Tensor, Tensor]:
         batch = self._shown(self.batches.take(n), n)
@@ -65,7 +71,8 @@ class SupervisedStep(Update):
     def _target_of(self, piece: Tensor, n: int) -> Batch:
         """What a loss counts in a piece; what is hidden there is known only with its inputs."""
         rows = self.batches.rows
-        return self._shown(rows.gather(piece), n) if self.hide is not None else Batch({}, rows.gather_target(piece), piece)
+        shown = self._shown(rows.gather(piece), n) if self.hide is not None else Batch({}, rows.gather_target(piece), piece)
+        return self._asked(shown)
 
     @staticmethod
     def _told(total: Tensor, count: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -73,3 +80,14 @@ class SupervisedStep(Update):
         if total.ndim == 0:
             return total, count
         return (total / count).sum() * rows, count.new_tensor(float(rows))
+
+
+def repeated(batch: Batch, times: int) -> Batch:
+    """Target and rows with each row `times` times, one after the other."""
+
+    def repeat(target: Any) -> Any:
+        if isinstance(target, dict):
+            return {name: repeat(each) for name, each in target.items()}
+        return target.repeat_interleave(times, 0)
+
+    return replace(batch, target=repeat(batch.target), rows=batch.rows.repeat_interleave(times, 0))

@@ -57,7 +57,7 @@ class Classification:
         self.target_names = (target,)
         self.classes = tuple(classes)
         self.class_counts = tuple(class_counts)  # of the training rows
-        self.output = Output(len(classes), tuple(class_text(value) for value in classes))
+        self.output = Output(len(classes), tuple(class_text(value) for value in classes), means=(("classes", len(classes)),))
         self.positive_class = len(classes) - 1 if positive is None else self.class_number(positive)
         self._place = {text: number for number, text in enumerate(self.output.names)}
 

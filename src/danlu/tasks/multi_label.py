@@ -59,7 +59,7 @@ class MultiLabel:
         self.label_counts = tuple(label_counts)  # training rows that hold each label, of `rows`
         self.rows = rows
         self.joined = joined  # one column of text holds all labels
-        self.output = Output(len(labels), self.classes)
+        self.output = Output(len(labels), self.classes, means=(("labels", len(labels)),))
 
     def positive_weights(self, chosen: str | float | Mapping[str, float] | None) -> list[float] | None:
         """A weight of "yes" a label: "balanced" (rows without it / rows with it), one for all, by name (1 for others), or None."""

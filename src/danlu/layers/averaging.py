@@ -1,0 +1,45 @@
+"""The mean of several opinions on the same rows: of their probabilities where outputs are logits, else of the numbers themselves.
+
+K opinions, B rows, S columns of the output.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from danlu.terms import Output
+
+
+def average(outputs_KBS: Tensor, output: Output) -> Tensor:
+    """float32 (B, S): outputs whose answers are the mean of the answers of all K, by what `output.means` says of the columns.
+
+    Of classes the logarithm of the mean probability, of labels the logit of the mean probability. Everything stays in logarithms, so
+    that an opinion that is nearly certain does not become infinite.
+    """
+    groups = output.means or (("numbers", output.size),)
+    pieces = outputs_KBS.float().split([size for _, size in groups], dim=2)
+    return torch.cat([_MEANS[kind](piece) for (kind, _), piece in zip(groups, pieces, strict=True)], dim=1)
+
+
+def _numbers(x_KBS: Tensor) -> Tensor:
+    return x_KBS.mean(0)
+
+
+def _classes(logits_KBS: Tensor) -> Tensor:
+    return _log_mean(logits_KBS.log_softmax(2))
+
+
+def _labels(logits_KBS: Tensor) -> Tensor:
+    return _log_mean(functional.logsigmoid(logits_KBS)) - _log_mean(functional.logsigmoid(-logits_KBS))
+
+
+def _log_mean(logarithms_KBS: Tensor) -> Tensor:
+    """log of the mean of exp(x) over K."""
+    return logarithms_KBS.logsumexp(0) - math.log(len(logarithms_KBS))
+
+
+_MEANS = {"numbers": _numbers, "classes": _classes, "labels": _labels}

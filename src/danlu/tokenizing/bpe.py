@@ -170,7 +170,7 @@ def _some_text(tokenizer: Tokenizer, column: Column) -> Iterator[str]:
     """Text to learn from, in pieces; all of it, or evenly spaced blocks of MOST_TRAINING bytes together."""
     total = 0 if column.offsets is None else int(column.offsets[-1] - column.offsets[0])
     every = max(1, -(-total // MOST_TRAINING))
-    for number, (_, text, offsets) in enumerate(tokenizer.texts(column)):
+    for number, (_, text, offsets, _) in enumerate(tokenizer.texts(column)):
         if number % every == 0:
             data = text.tobytes()
             for start, stop in itertools.pairwise(offsets.tolist()):

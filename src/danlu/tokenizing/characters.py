@@ -29,7 +29,7 @@ class Characters(Tokenizer):
     def fit(cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1) -> Characters:
         """The characters seen at least `min_count` times; the commonest where that would be more than `size` codes."""
         counts = np.zeros(scripts.CODE_POINTS, dtype=np.int64)
-        for _, text, _ in cls("", lower).texts(column):
+        for _, text, _, _ in cls("", lower).texts(column):
             found = np.bincount(scripts.code_points(text))
             counts[: len(found)] += found
         seen = np.flatnonzero(counts >= max(min_count, 1))

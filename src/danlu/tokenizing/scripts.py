@@ -13,7 +13,7 @@ import numpy as np
 
 GAP, LETTER, ALONE, MARK = 0, 1, 2, 3  # between words, in a word, a word by itself, punctuation
 CODE_POINTS = 0x110000
-_UNSPACED = (  # first and last code point of scripts written without spaces
+UNSPACED = (  # first and last code point of scripts written without spaces
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
     (0x1780, 0x17FF),  # Khmer
@@ -62,6 +62,6 @@ def _tables(size: int) -> tuple[np.ndarray, np.ndarray]:
     lower = np.array([ord(each.lower()[0]) for each in letters], dtype=np.int64)
     kinds = {"L": LETTER, "M": LETTER, "N": LETTER, "Z": GAP, "C": GAP}
     kind = np.array([kinds.get(unicodedata.category(each)[0], MARK) for each in letters], dtype=np.int8)
-    for first, last in _UNSPACED:
+    for first, last in UNSPACED:
         kind[first : last + 1][kind[first : last + 1] == LETTER] = ALONE
     return lower, kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,20 @@ from danlu.terms import Column
 from danlu.tokenizing import scripts
 
 Texts = Column | Sequence[str | bytes]
+
+
+class Block(NamedTuple):
+    """The codes of rows `first` on: all of them one after the other, the number in each row, and whether the last of the rows ends here."""
+
+    first: int
+    codes: np.ndarray
+    counts: np.ndarray
+    done: bool
+
+    @property
+    def rows(self) -> slice:
+        """The rows that have codes here."""
+        return slice(self.first, self.first + len(self.counts))
 
 
 class Tokenizer(ABC):
@@ -47,24 +61,24 @@ class Tokenizer(ABC):
         column = as_column(texts, mend=self.kind != "bytes")
         lengths = np.zeros(len(column), dtype=np.int64)
         codes = Spool(self.dtype)
-        for first, piece, counts in self.stream(column):
-            codes.append(piece)
-            lengths[first : first + len(counts)] += counts
+        for block in self.stream(column):
+            codes.append(block.codes)
+            lengths[block.rows] += block.counts
         return codes.finish(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    def stream(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """`encode` block by block: (first row, codes, number of codes in that row and those after it).
-
-        A row longer than a block comes in several pieces, cut where no code is changed by it.
-        """
-        for first, text, offsets in self.texts(column):
+    def stream(self, column: Column) -> Iterator[Block]:
+        """`encode` block by block. A row longer than a block comes in several, cut where no code is changed by it."""
+        for first, text, offsets, done in self.texts(column):
             codes, counts = self._encode(text, offsets)
-            yield first, codes.astype(self.dtype, copy=False), counts
+            yield Block(first, codes.astype(self.dtype, copy=False), counts, done)
 
-    def texts(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """The text of a column as the tokenizer sees it, block by block: (first row, uint8 bytes, int64 offsets of rows in them)."""
-        for first, text, offsets in self._blocks(column):
-            yield first, *(in_lower_case(text, offsets) if self.lower else (text, offsets))
+    def texts(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
+        """The text of a column as the tokenizer sees it, block by block: (first row, uint8 bytes, int64 offsets of rows in them,
+        whether the last of them ends here)."""
+        for first, text, offsets, done in self._blocks(column):
+            if self.lower:
+                text, offsets = in_lower_case(text, offsets)
+            yield first, text, offsets, done
 
     @abstractmethod
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
@@ -91,8 +105,8 @@ class Tokenizer(ABC):
     def _cut(self, text: bytes) -> int:
         """A place in `text`, near its end, where cutting it changes no code; 0 where there is none. Its last character may be cut off."""
 
-    def _blocks(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(first row, bytes, offsets) of rows together at most `block` bytes long, or of a piece of one longer row."""
+    def _blocks(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
+        """(first row, bytes, offsets, True) of rows together at most `block` bytes long; of a longer row piece by piece."""
         assert column.offsets is not None
         ends = column.offsets
         start, rows = 0, len(column)
@@ -101,29 +115,29 @@ class Tokenizer(ABC):
             stop = int(np.searchsorted(ends, begin + self.block, side="right")) - 1
             stop = min(max(stop, start + 1), rows)
             if int(ends[stop]) - begin > self.block:  # one row
-                for piece in self._pieces(column.values, begin, int(ends[stop])):
-                    yield start, piece, np.array([0, len(piece)], dtype=np.int64)
+                for piece, done in self._pieces(column.values, begin, int(ends[stop])):
+                    yield start, piece, np.array([0, len(piece)], dtype=np.int64), done
             else:
                 offsets = np.asarray(ends[start : stop + 1], dtype=np.int64) - begin
                 text = np.asarray(column.values[begin : int(ends[stop])])
                 lost = None if column.missing is None else column.missing[start:stop]
                 if lost is not None and lost.any():
                     text, offsets = _without(text, offsets, np.asarray(lost))
-                yield start, text, offsets
+                yield start, text, offsets, True
             start = stop
 
-    def _pieces(self, values: np.ndarray, begin: int, end: int) -> Iterator[np.ndarray]:
+    def _pieces(self, values: np.ndarray, begin: int, end: int) -> Iterator[tuple[np.ndarray, bool]]:
         size = self.block
         while begin < end:
             piece = np.asarray(values[begin : min(begin + size, end)])
             if begin + size >= end:
-                yield piece
+                yield piece, True
                 return
             place = self._cut(piece.tobytes())
             if place <= 0:  # nowhere to cut: look further
                 size *= 2
                 continue
-            yield piece[:place]
+            yield piece[:place], False
             begin, size = begin + place, self.block
 
 

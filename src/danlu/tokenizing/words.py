@@ -37,7 +37,7 @@ class Words(Tokenizer):
     def fit(cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1) -> Words:
         """The words seen at least `min_count` times, the commonest first, so many that there are at most `size` codes."""
         counts: dict[str, int] = {}
-        for _, text, offsets in cls((), lower).texts(column):
+        for _, text, offsets, _ in cls((), lower).texts(column):
             coded = _split(text, offsets)[0].dictionary_encode()
             found = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary))
             for word, count in zip(coded.dictionary.to_pylist(), found.tolist()):

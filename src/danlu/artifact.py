@@ -151,7 +151,14 @@ def read(path: str | Path) -> Contents:
 
 def _plain(inputs: Mapping[str, Input]) -> dict[str, Any]:
     return {
-        name: {"kind": each.kind, "shape": list(each.shape), "names": list(each.names), "cardinalities": list(each.cardinalities)}
+        name: {
+            "kind": each.kind,
+            "shape": list(each.shape),
+            "names": list(each.names),
+            "cardinalities": list(each.cardinalities),
+            "mean": list(each.mean),
+            "std": list(each.std),
+        }
         for name, each in inputs.items()
     }
 
@@ -163,7 +170,9 @@ def _described(plain: Mapping[str, Any]) -> dict[str, Input]:
         sizes = [*each["shape"], *each["cardinalities"]]
         if not sizes or any(type(size) is not int or not 0 < size < 2**31 for size in sizes):
             raise ValueError(f"the input {name} has no size that can be")
-        found[str(name)] = Input(each["kind"], tuple(each["shape"]), tuple(map(str, each["names"])), tuple(each["cardinalities"]))
+        scale = (tuple(map(float, each.get(key, usual))) for key, usual in (("mean", [0.0]), ("std", [1.0])))
+        names, cardinalities = tuple(map(str, each["names"])), tuple(each["cardinalities"])
+        found[str(name)] = Input(each["kind"], tuple(each["shape"]), names, cardinalities, *scale)
     return found
 
 

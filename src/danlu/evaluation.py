@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from danlu import artifact as artifacts
 from danlu import cache, shelf
 from danlu.artifact import Contents
 from danlu.batches import Rows
@@ -47,6 +48,8 @@ class Evaluator:
         self.autocast = placement.autocast()
         for part in metrics:
             built = shelf.build_metric(part, task)
+            if hasattr(built, "observer"):
+                _lend_eyes(built.observer)
             taken = {name for name, _ in [*self.metrics, *self.readers]}
             name = getattr(built, "label", part.name)
             held = self.readers if getattr(shelf.facts("metrics", part.name), "READS_TEXT", False) else self.metrics
@@ -133,6 +136,13 @@ class Evaluator:
             return forward(inputs)
         with self.autocast:
             return forward(inputs).float()
+
+
+def _lend_eyes(observer: Any) -> None:
+    """Hand a metric that looks through another run's model that model."""
+    if observer.classifier is not None:
+        found = artifacts.read(observer.classifier)
+        observer.wear(found.module, found.described or found.preprocessor.inputs, found.task.output.names)
 
 
 def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -> Scores:

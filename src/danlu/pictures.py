@@ -28,7 +28,9 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.nda
     sheet = np.full((rows, height + gap, columns, width + gap, channels), 255, dtype=np.uint8)
     for place in range(count):
         sheet[place // columns, :height, place % columns, :width] = images[place]
-    return np.ascontiguousarray(sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[: -gap or None, : -gap or None])
+    return np.ascontiguousarray(
+        sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[: -gap or None, : -gap or None]
+    )
 
 
 def png(pixels: np.ndarray) -> bytes:

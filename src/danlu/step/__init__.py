@@ -7,9 +7,10 @@ supervised.py    one model, one loss
 adversarial.py   a generator against a discriminator
 """
 
+from danlu.step.adversarial import AdversarialStep
 from danlu.step.gradients import grad_norm, walk_back
 from danlu.step.soundness import NotFinite
 from danlu.step.supervised import SupervisedStep
 from danlu.step.update import Update
 
-__all__ = ["NotFinite", "SupervisedStep", "Update", "grad_norm", "walk_back"]
+__all__ = ["AdversarialStep", "NotFinite", "SupervisedStep", "Update", "grad_norm", "walk_back"]

@@ -66,7 +66,7 @@ class Sanity:
 
     def _validation(self, values: Any) -> None:
         loss = values.get("loss")
-        if loss is None:
+        if "loss" in values and loss is None:
             self._say(
                 "overflow",
                 "the validation loss is NaN or infinite: the model's answers on these rows overflow; scores are left out where so.",

@@ -1,0 +1,37 @@
+"""What a trained network sees before it decides: the input of its last linear layer.
+
+B batch, D features, S outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BeforeLast:
+    """seen(inputs) -> (features (B, D), outputs (B, S)), both float32, in evaluation mode and without gradients.
+
+    The last linear layer is the one called last. Raises ValueError where the network has none, or one that sees more than a row at once.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module.eval()
+        self._seen: Tensor | None = None
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                layer.register_forward_hook(self._look)
+
+    def _look(self, layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        self._seen = given[0]
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        self._seen = None
+        with torch.no_grad():
+            outputs = self.module(inputs)
+        if self._seen is None or self._seen.ndim != 2 or len(self._seen) != len(outputs):
+            raise ValueError("it has no linear layer at its end, whose input could be looked at")
+        return self._seen.float(), outputs.float()

@@ -57,6 +57,8 @@ def _scores(scores: dict[str, Any], classes: Sequence[Any] = ()) -> str:
     for name, value in plain.items():
         if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
             lines += [f"  {name} (rows: true, columns: predicted)", *_matrix(value, [str(each) for each in classes])]
+        elif isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
+            lines += [f"  {name}", *_by_name(value)]
         else:
             lines.append(f"  {name:<{width}}  {_number(value)}")
     return "\n".join(lines)
@@ -75,6 +77,14 @@ def _matrix(rows: list[list[int]], classes: list[str]) -> list[str]:
         head,
         *("    " + f"{name:<{side}}" + "".join(f"  {value:>{width},}" for value in row) for name, row in zip(short, rows)),
     ]
+
+
+def _by_name(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each named row of numbers, under a head."""
+    heads = list(next(iter(rows.values())))
+    cells = [["", *heads], *([name, *(_number(row[head]) for head in heads)] for name, row in rows.items())]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(heads) + 1)]
+    return ["    " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in cells]
 
 
 def _number(value: Any) -> str:

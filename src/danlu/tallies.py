@@ -70,6 +70,13 @@ def refuse_quantiles(loss: str, task: Any) -> None:
         raise RecipeError([Problem("recipe", message, "set loss: quantile, or leave task.quantiles out")])
 
 
+def refuse_no_text(metric: str, task: Any) -> None:
+    """Raises RecipeError where a task has no text to compare: a metric that reads text has nothing to read."""
+    if not hasattr(task, "references"):
+        message = f"the metric {metric} compares generated text with references, and the task gives no text."
+        raise RecipeError([Problem("recipe", message, "leave it out, or choose task: sequence_to_sequence")])
+
+
 def asked(target: Tensor) -> Tensor:
     """How many places of a target of steps are asked for (not NaN), a float32 scalar, at least 1."""
     return (~target.isnan()).sum().clamp(min=1).float()

@@ -70,7 +70,7 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
 
     Raises DataError for what the data does not allow, naming file, row and column.
     """
-    data = recipe.data
+    data = meant(recipe)
     table, digest = cache.load(data.source, data.columns, data.cache)
     _check_names(table, data, needs_inputs=not inputs_too(recipe))
     table = recast(recipe, table)
@@ -99,6 +99,12 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
 def inputs_too(recipe: Recipe) -> bool:
     """Whether the task's target columns are inputs as well (the past of a series)."""
     return bool(getattr(shelf.facts("tasks", recipe.task.name), "INPUTS_TOO", False))
+
+
+def meant(recipe: Recipe) -> Data:
+    """The recipe's data section as its task means it."""
+    part = shelf.facts("tasks", recipe.task.name)
+    return part.adapt(recipe.task.options, recipe.data) if hasattr(part, "adapt") else recipe.data
 
 
 def recast(recipe: Recipe, table: Table) -> Table:

@@ -70,6 +70,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         file_numbers=np.repeat(np.arange(len(names), dtype=np.int32), counts) if several else None,
         notices=tuple(notices),
         split=np.repeat(codes, counts) if len(splits) > 1 else None,
+        joined_by="\n" if config.unit == "line" else "",
     )
 
 

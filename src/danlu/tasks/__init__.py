@@ -44,6 +44,8 @@ A task whose examples are no rows, or whose inputs and targets are the same colu
   INPUTS_TOO (of the part)                  True where target columns are inputs as well (forecasting: their past)
   READS (of the part)                       kinds of prepared input that `frame` reads ("numbers", ...), where they are not the model's
   needs: tuple[str, ...]                    columns beside the inputs that `frame` looks at, also when rows are to be answered
+  adapt(config, data) -> Data               of the part: the recipe's data section with what the task knows better (a running text is
+                                            tokenized whole)
   recast(config, table) -> Table            of the part: the table in the rows that the task thinks in (a text in pieces, a series in the
                                             order of time), before it is split; sets Table.continues. Copies as little as it can
   attach(preprocessor)                      the fitted danlu.preprocessing.Preprocessor, before `frame`, for a task that reads or writes text

@@ -1,0 +1,169 @@
+"""Running text: which column holds it, and rows as documents in pieces that a split can fall between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from danlu.errors import DataError
+from danlu.recipe import Data, Part
+from danlu.terms import Table
+
+PIECE = 2048  # bytes of a piece, about: small beside any corpus, so that a share of the pieces is a share of the text
+_GOALS = 4096  # places of a cut looked for at a time
+_TOGETHER = 1 << 22  # bytes joined at a time
+_NEWLINE, _SPACE = 10, 32
+
+
+def text_column(table: Table, chosen: str | None) -> str:
+    """The name of the column that holds the text: the one chosen, else the only one, else the one called text.
+
+    DataError naming the columns where that says nothing.
+    """
+    names = [name for name, column in table.columns.items() if column.kind == "text"]
+    if chosen is not None:
+        found = table.columns.get(chosen)
+        if found is None:
+            raise DataError(
+                f"task.column names {chosen}, and there is no such column.",
+                where=table.origin,
+                hint=f"it has {', '.join(table.columns)}",
+            )
+        if found.kind != "text":
+            hint = f"set data.columns.{chosen}.kind to text"
+            raise DataError(f"the column {chosen} holds {found.kind}, no text.", where=table.origin, hint=hint)
+        return chosen
+    if len(names) == 1:
+        return names[0]
+    if "text" in names:
+        return "text"
+    if not names:
+        kinds = ", ".join(f"{name} ({column.kind})" for name, column in table.columns.items())
+        raise DataError(f"no column holds text: {kinds}.", where=table.origin, hint="set data.columns.NAME.kind to text")
+    raise DataError(
+        f"{len(names)} columns hold text ({', '.join(names)}), and a language model reads one.",
+        where=table.origin,
+        hint=f"say which: task.column: {names[0]}",
+    )
+
+
+def whole(data: Data) -> Data:
+    """The data section with tokens of texts neither cut nor framed, whatever the transform tokenize says: the task does that itself."""
+    columns = {
+        name: each.model_copy(update={"transforms": [_uncut(part) for part in each.transforms]}) if each.transforms else each
+        for name, each in data.columns.items()
+    }
+    transforms = {kind: [_uncut(part) for part in parts] for kind, parts in data.transforms.items()}
+    return data.model_copy(update={"columns": columns, "transforms": transforms})
+
+
+def _uncut(part: Part) -> Part:
+    if part.name != "tokenize":
+        return part
+    return Part(part.name, part.options.model_copy(update={"max_length": None, "beginning": False, "end": False}))
+
+
+def pieces(table: Table, name: str) -> Table:
+    """A table of the text column `name` alone, whose rows are pieces of about PIECE bytes; `continues` says which go on.
+
+    Rows that are lines of one file (Table.joined_by) are joined again; any other row is a document of its own. A document is cut at the
+    end of a line, else at a space, else between two characters. Where rows are documents the bytes are not copied.
+    """
+    column = table.columns[name]
+    assert column.offsets is not None
+    offsets = np.asarray(column.offsets, dtype=np.int64)
+    values = column.values[offsets[0] : offsets[-1]]
+    offsets = offsets - offsets[0]
+    documents = _documents(table)
+    if table.joined_by:
+        values, offsets = _joined(values, offsets, documents, table.joined_by.encode())
+    starts = offsets[documents]
+    bounds, owner = _bounds(values, starts, len(values))
+    first = documents[owner]
+    if table.joined_by:  # the line that a piece begins with
+        first = np.maximum(first, np.searchsorted(offsets[:-1], bounds[:-1], side="right") - 1)
+    numbers = table.row_numbers if table.row_numbers is not None else np.arange(1, len(table) + 1)
+    follows = np.append(owner[1:] == owner[:-1], False)
+    others = [other for other in table.columns if other != name]
+    left = (f"only the column {name} is read; {', '.join(others)} is left out.",) if others else ()
+    lost = None if column.missing is None else np.asarray(column.missing)[first]
+    return Table(
+        columns={name: replace(column, values=values, offsets=bounds, missing=lost)},
+        origin=table.origin,
+        row_names=None if table.row_names is None else _named(table.row_names, first),
+        row_numbers=np.asarray(numbers)[first],
+        files=table.files,
+        file_numbers=None if table.file_numbers is None else np.asarray(table.file_numbers)[first],
+        notices=(*table.notices, *left),
+        split=None if table.split is None else np.asarray(table.split)[first],
+        continues=follows,
+    )
+
+
+def _named(names: Sequence[str], rows: np.ndarray) -> list[str]:
+    return [names[int(row)] for row in rows]
+
+
+def _documents(table: Table) -> np.ndarray:
+    """The first row of each document, int64."""
+    count = len(table)
+    if table.joined_by:
+        if table.file_numbers is None:
+            return np.zeros(1, dtype=np.int64)
+        files = np.asarray(table.file_numbers)
+        return np.flatnonzero(np.diff(files, prepend=files[:1] - 1))
+    if table.continues is None:
+        return np.arange(count)
+    return np.flatnonzero(~np.concatenate([[False], np.asarray(table.continues)[:-1]]))
+
+
+def _joined(values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, between: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes, offsets) of the rows with `between` after each that another of its document follows; it counts to the row before it."""
+    count = len(offsets) - 1
+    sizes = np.diff(offsets)
+    followed = np.ones(count, dtype=bool)
+    followed[documents[1:] - 1] = False
+    followed[-1:] = False
+    longer = sizes + followed * len(between)
+    after = np.concatenate([[0], np.cumsum(longer)])
+    result = np.empty(int(after[-1]), dtype=np.uint8)
+    start = 0
+    while start < count:  # a block of rows at a time, so that little is held beside the result
+        stop = min(max(int(np.searchsorted(offsets, offsets[start] + _TOGETHER, side="right")) - 1, start + 1), count)
+        part = result[after[start] : after[stop]]
+        written = np.ones(len(part), dtype=bool)
+        ends = (after[start + 1 : stop + 1] - after[start])[followed[start:stop]]
+        for place in range(len(between)):
+            written[ends - len(between) + place] = False
+            part[ends - len(between) + place] = between[place]
+        part[written] = values[offsets[start] : offsets[stop]]
+        start = stop
+    return result, after
+
+
+def _bounds(values: np.ndarray, starts: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """(where pieces begin, and the end: int64 (P + 1,); the document of each, int64 (P,)) of documents that begin at `starts`."""
+    sizes = np.diff(np.append(starts, end))
+    cuts = np.maximum((sizes + PIECE // 2) // PIECE - 1, 0)  # so that the last piece is not a small one
+    owner = np.repeat(np.arange(len(starts)), cuts)
+    nth = np.arange(len(owner)) - np.repeat(np.cumsum(cuts) - cuts, cuts) + 1
+    goals = starts[owner] + nth * PIECE
+    places = np.concatenate([_cut(values, goals[at : at + _GOALS]) for at in range(0, len(goals), _GOALS)] or [goals])
+    where = np.concatenate([starts, places])
+    whose = np.concatenate([np.arange(len(starts)), owner])
+    order = np.lexsort((whose, where))  # empty documents keep their place
+    return np.append(where[order], end), whose[order]
+
+
+def _cut(values: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    """For each goal the best place to cut in the PIECE // 2 bytes up to it."""
+    window = PIECE // 2
+    where = goals[:, None] - np.arange(window)[::-1]
+    here, before = values[where], values[where - 1]
+    rank = ((here & 0xC0) != 0x80).astype(np.int64)  # 1: between two characters of UTF-8
+    rank[here == _SPACE] = 2
+    rank[(before == _NEWLINE) & (here != _NEWLINE)] = 3
+    best = (rank * window + np.arange(window)).argmax(axis=1)
+    return where[np.arange(len(goals)), best]

@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from danlu.layers.caching import Cache, Places
 from danlu.layers.normalization import EPSILON
-from danlu.layers.rotary import turn
-
-Angles = tuple[Tensor, Tensor]
+from danlu.layers.rotary import Angles, normalise_and_turn, turn
+from danlu.layers.weighing import weigh
 
 
 def padding_mask(tokens_BS: Tensor) -> Tensor | None:
@@ -108,9 +107,11 @@ class Attention(nn.Module):
     def _heads(self, x_BTD: Tensor, heads: int, angles: Angles | None) -> Tensor:
         """Queries or keys (B, heads, T, E), normalised and turned as asked. They stay (B, T, heads, E) in memory."""
         x_BTHE = self._split(x_BTD, heads)
-        if self.qk_norm:
+        if self.qk_norm and angles is not None:
+            x_BTHE = normalise_and_turn(x_BTHE, angles, EPSILON)
+        elif self.qk_norm:
             x_BTHE = functional.rms_norm(x_BTHE, (self.head_size,), eps=EPSILON)
-        if angles is not None:
+        elif angles is not None:
             x_BTHE = turn(x_BTHE, angles)
         return x_BTHE.transpose(1, 2)
 
@@ -119,5 +120,5 @@ class Attention(nn.Module):
         group = self.num_heads // self.num_key_value_heads
         if group > 1:  # torch's own grouping (enable_gqa) leaves the fused kernel on a CPU
             key_BGSE, value_BGSE = (each.repeat_interleave(group, dim=1) for each in (key_BGSE, value_BGSE))
-        y_BHTE = functional.scaled_dot_product_attention(query_BHTE, key_BGSE, value_BGSE, attn_mask=mask, is_causal=causal)
+        y_BHTE = weigh(query_BHTE, key_BGSE, value_BGSE, mask, causal)
         return self.output(y_BHTE.transpose(1, 2).flatten(-2))

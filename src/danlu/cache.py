@@ -1,14 +1,15 @@
-"""Tables laid out on disk once and memory-mapped at every later start, found again by their content.
+"""Tables, and columns that are costly to make, laid out on disk once and memory-mapped at every later start, found by their content.
 
     $DANLU_CACHE (or ~/.cache/danlu)
       tables/DIGEST/     one table: manifest.json (sealed by a checksum) and one raw file an array
+      columns/DIGEST/    one column that transforms made of a table's (tokens), in the same form
       memo/SIGNATURE     the content's hash of files whose names, sizes, times and inodes are these, so that they need not be read again
 
 DIGEST is the SHA-256 of the files' names and bytes, the source, its options, the column options and the layout's version: a changed byte
 is another table. The memo is trusted only where every file was last changed more than two seconds before it was hashed, since
 within a clock tick a file can change and keep its time and size. A table is written beside and renamed; sizes and checksums (all of
 small arrays; head, tail and samples of large ones) are proven at every start, and a damaged table is laid out again. Above 20 GiB
-the tables used least recently are removed. A cache that cannot be written is told and done without.
+(of tables, and of columns) those used least recently are removed. A cache that cannot be written is told and done without.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,20 @@ def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) ->
         if _signature(part.files(source.options)) == before:
             return (_kept(table, home, entry) if home else table), f"sha256:{digest}"
     raise DataError("the files change while they are read.", where=source.name, hint="wait until they are complete")
+
+
+def column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
+    """The column that `make` gives, memory-mapped; from the second time on without making it.
+
+    `key` (JSON values) says all that the column depends on, and under which version of what makes it.
+    """
+    home = folder()
+    entry = durable.sha256(json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode())
+    table = _opened(home / "columns" / entry)
+    if table is None:
+        made = make()
+        table = _kept(Table({made.name: made}, "columns"), home, entry, "columns")
+    return next(iter(table.columns.values()))
 
 
 # --- what the data is -----------------------------------------------------------------------------------------------------
@@ -139,9 +154,9 @@ def _remember(memo: Path, content: str) -> None:
 # --- a table on disk ------------------------------------------------------------------------------------------------------
 
 
-def _kept(table: Table, home: Path, digest: str) -> Table:
+def _kept(table: Table, home: Path, digest: str, among: str = "tables") -> Table:
     """The table as it lies on disk now; as it is, with a notice, where it cannot be written."""
-    target = home / "tables" / digest
+    target = home / among / digest
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(table, target)

@@ -6,19 +6,22 @@ frames.
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from danlu import features, shelf
+from danlu import durable, features, shelf
 from danlu.errors import ArtifactError, DataError
 from danlu.recipe import Options, Part
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Kind
 
 ENDS = {"number": "numbers", "category": "categories", "image": "image", "sequence": "tokens", "frames": "frames"}  # the kind a chain ends in -> the input it belongs to
 USUAL = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
+RESULTS = 1  # raised when a transform gives something else than before, so that kept results are made again
 MOST_LISTED = 1000  # categories written into the schema
 
 
@@ -49,6 +52,15 @@ class Chain:
         """The scale of an image, {"mean": [...], "std": [...]} by channel; 0 and 1 where no transform learnt one."""
         learnt = [state["pixels"] for _, state in self.steps if "pixels" in state]
         return learnt[-1] if learnt else {"mean": [0.0], "std": [1.0]}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what the steps are, what they learnt, and the version of danlu that runs them."""
+        arrays: dict[str, np.ndarray] = {}
+        said = self.state("", arrays)
+        hashes = {name: durable.sha256(np.ascontiguousarray(each).data) for name, each in arrays.items()}
+        made = {"steps": said["steps"], "arrays": hashes, "version": RESULTS, "danlu": importlib.metadata.version("danlu")}
+        return durable.sha256(json.dumps(made, sort_keys=True).encode())
 
     def state(self, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         """JSON values that `restore` makes an equal chain of; arrays are put into `arrays`, their names after `prefix`."""

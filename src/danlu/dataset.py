@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,7 +91,8 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
     apart = () if inputs_too(recipe) else data.targets
     preprocessor = Preprocessor.fit(table, train, data, apart, takes, getattr(task, "needs", ()))
     notices += preprocessor.notices
-    examples = cut(task, preprocessor, table, {name: table.columns[name] for name in data.targets}, splits, alive)
+    key = json.dumps([digest, recipe.task.as_dict()]) if data.cache else None  # the task may have recast the table
+    examples = cut(task, preprocessor, table, {name: table.columns[name] for name in data.targets}, splits, alive, key=key)
     notices += examples.facts
     _check_fit(recipe, task, examples)
     return Dataset(table, digest, preprocessor, task, examples, notices)
@@ -122,12 +124,14 @@ def cut(
     alive: np.ndarray | None = None,
     *,
     answering: bool = False,
+    key: str | None = None,
 ) -> Examples:
     """The Examples of a table; `splits` are rows of it, and `alive` those that take part at all (None: all).
 
-    With `answering` there is no target, and the examples are those to be answered.
+    With `answering` there is no target, and the examples are those to be answered. `key` names the content of the table, so that what
+    is costly to make of it is kept.
     """
-    arrays = preprocessor.apply(table)
+    arrays = preprocessor.apply(table, key=key)
     if hasattr(task, "attach"):
         task.attach(preprocessor)
     if hasattr(task, "frame"):

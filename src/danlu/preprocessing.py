@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from danlu import cache
 from danlu import chains as chaining
 from danlu.chains import Chain, damaged, require
 from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
@@ -26,6 +27,7 @@ from danlu.terms import Column, Input, Kind, Table
 
 IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
 LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
+_COSTLY = 1 << 20  # bytes of a column from which on its tokens or frames are kept in the cache
 _BLOCK = 1 << 22  # entries of a result worked on at a time
 _FIT_IMAGES = 1 << 28  # bytes of images that statistics are taken from
 
@@ -95,8 +97,10 @@ class Preprocessor:
         """The schema of every column that a row to answer must hold."""
         return {**self.schema, **self.also}
 
-    def apply(self, table: Table, rows: np.ndarray | None = None) -> dict[str, Any]:
+    def apply(self, table: Table, rows: np.ndarray | None = None, key: str | None = None) -> dict[str, Any]:
         """The arrays of the model's inputs for `rows` of a table (None: all of them, in order).
+
+        `key` names the content of the table: tokens and frames of much data are then kept in the cache, and made once for all starts.
 
         numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H, W, C), the table's own array
         where `rows` is None; tokens and frames danlu.framing.Ragged. DataError naming column and row for a column that is not there or of another kind, an infinite or too
@@ -108,7 +112,7 @@ class Preprocessor:
         for name, described in self.inputs.items():
             chains = [chain for chain in self.chains if chain.to == name]
             if described.kind in ("tokens", "frames"):
-                result[name] = self._ragged(name, described, table, rows)
+                result[name] = self._ragged(name, described, table, rows, key)
                 continue
             if name == "image":
                 column = chains[0].run(table.columns[chains[0].name])
@@ -125,12 +129,15 @@ class Preprocessor:
             result[name] = matrix
         return result
 
-    def _ragged(self, name: str, described: Input, table: Table, rows: np.ndarray | None) -> Ragged:
+    def _ragged(self, name: str, described: Input, table: Table, rows: np.ndarray | None, key: str | None) -> Ragged:
         """The rows of the one chain that leads to an input of tokens or frames."""
         chains = [chain for chain in self.chains if chain.to == described.kind]
         (chain,) = chains if len(chains) == 1 else [chain for chain in chains if name == f"{described.kind}.{chain.name}"]
         column = table.columns[chain.name]
-        made = chain.run(column if rows is None else column.take(rows))
+        if key is None or rows is not None or column.values.nbytes < _COSTLY:
+            made = chain.run(column if rows is None else column.take(rows))
+        else:
+            made = cache.column({"table": key, "column": chain.name, "made": chain.fingerprint}, lambda: chain.run(column))
         assert made.offsets is not None
         return Ragged(made.values, made.offsets, lengths=described.kind == "frames")
 
@@ -221,7 +228,9 @@ def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
     if data.split is not None and data.split.name in ("by_column", "grouped") and by == column.name:
         return f"the split {data.split.name} goes by it"
     transformed = _options_of(column.name, data).transforms is not None or column.kind in data.transforms
-    return "" if transformed or _taken(column.kind, takes) else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
+    return (
+        "" if transformed or _taken(column.kind, takes) else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
+    )
 
 
 def _taken(kind: Kind, takes: Sequence[str]) -> bool:

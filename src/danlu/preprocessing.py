@@ -320,7 +320,8 @@ def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) ->
     result: dict[str, Input] = {}
     names = tuple(name for chain in chains if chain.to == "numbers" for name in chain.names)
     if names:
-        result["numbers"] = Input("numbers", (len(names),), names=names)
+        of = tuple(chain.name for chain in chains if chain.to == "numbers" for _ in chain.names)
+        result["numbers"] = Input("numbers", (len(names),), names=names, of=of)
     coded = [chain for chain in chains if chain.to == "categories"]
     if coded:
         result["categories"] = Input(

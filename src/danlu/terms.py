@@ -185,7 +185,8 @@ class Input:
     """What a model receives under one name; the batch dimension B is left out of `shape`.
 
     kind        dtype and shape of the tensor            also
-    numbers     float32 (B, F)                           names: the F features
+    numbers     float32 (B, F)                           names: the F features; of: the column that each comes from, those of one
+                                                         column side by side (its pieces, its dates' parts); () where nobody says
     categories  int64 (B, C)                             cardinalities: values a column can take (0 is "unknown or missing")
     image       float32 (B, channels, height, width)     pixels are normalised: (pixel / 255 - mean) / std, `mean` and `std` one a
                                                          channel, or one for all
@@ -204,6 +205,7 @@ class Input:
     cardinalities: tuple[int, ...] = ()
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

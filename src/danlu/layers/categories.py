@@ -67,7 +67,8 @@ class CategoryEmbedding(nn.Module):
         order_C = torch.tensor([column for members in columns.values() for column in members])
         self.register_buffer("order", order_C, persistent=False)
         self.counts = [len(members) for members in columns.values()]
-        self.width = sum(each * len(members) for each, members in columns.items())
+        self.widths = [each for each, members in columns.items() for _ in members]  # in the order they stand side by side
+        self.width = sum(self.widths)
 
     def forward(self, codes_BC: Tensor) -> Tensor:
         if len(self.counts) == 1:

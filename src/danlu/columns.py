@@ -169,6 +169,8 @@ def _again(column: Column, kind: str) -> Any:
         return (
             pa.DictionaryArray.from_arrays(codes, words).dictionary_decode() if len(words) else pa.nulls(len(column), pa.string())
         )
+    if column.kind == "sequence":
+        return [column.answer(row) for row in range(len(column))]
     if column.kind == "boolean":
         return pa.array(column.values == 1, mask=column.values < 0)
     if column.kind == "datetime":

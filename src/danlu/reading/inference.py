@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading import arrow, dates, numerals
+from danlu.reading import arrow, dates, numerals, words
 from danlu.reading.arrow import compute, first, mask
 from danlu.recipe import ColumnOptions
 from danlu.terms import MISSING_DATETIME, Column, Kind
@@ -89,6 +89,8 @@ def infer(
     array = _arrow(values, subject)
     if isinstance(array, np.ndarray):
         return _wide(array, subject)
+    if options.kind == "sequence" or _holds_lists(array):
+        return _sequence(array, subject)
     try:
         return _typed(array, subject, typed)
     except DataError:
@@ -96,6 +98,35 @@ def infer(
             raise
     subject.options = options.model_copy(update={"kind": "category"})  # nothing is learnt from it: its bad values stop nobody
     return _typed(array, subject, typed)
+
+
+def _holds_lists(array: pa.Array) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+
+
+def _sequence(array: pa.Array, subject: _Subject) -> Column:
+    """Lists of words, or texts that are split into words."""
+    import pyarrow as pa
+
+    if subject.options.kind not in (None, "sequence"):
+        asked = _PLAIN.get(subject.options.kind, subject.options.kind)
+        raise DataError(
+            f"each row holds a list of words, which is no {asked}.", where=subject.whole(),
+            hint=f"leave data.columns.{subject.name}.kind out",
+        )  # fmt: skip
+    if _holds_lists(array):
+        return words.from_lists(subject.name, array)
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_null(array.type)):
+        raise DataError(
+            f"the column holds {array.type}, and a sequence is a list of words or a text.", where=subject.whole(),
+            hint=f"leave data.columns.{subject.name}.kind out",
+        )  # fmt: skip
+    lost = ~arrow.present(array)
+    values, offsets = arrow.strings(compute().fill_null(array.cast(pa.large_string()), ""))
+    text = Column(subject.name, "text", values, offsets=offsets, missing=lost if lost.any() else None)
+    return replace(words.words_of(text, "words"), reason="sequence: the words of a text")
 
 
 # --- what the values are ------------------------------------------------------------------------------------------------
@@ -177,6 +208,9 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
     if types.is_dictionary(kind):
         return _from_arrow(array.dictionary_decode(), subject)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = kind.value_type
+        if subject.options.kind == "sequence" or types.is_string(inner) or types.is_large_string(inner):
+            return array.cast(pa.large_list(pa.string()))
         return _rectangle(array, subject)
     if types.is_decimal(kind):
         return array.cast(pa.float64())

@@ -1,0 +1,183 @@
+"""Words of a sentence as tokens: the number of each word in a vocabulary, and what its spelling tells.
+
+The vocabulary holds the words of the training rows, the commonest first; every other word is the token of the unknown. Beside the word
+a place may hold codes of its spelling, which speak for words never seen:
+
+  characters   its letters (`longest_word` of them; of a longer word the first and the last half), for a small convolution
+  suffix       its last `suffix` letters
+  shape        how it is written: small, Capital, CAPITALS, miXed, with digits, a number, punctuation
+
+codes: auto takes all three, and none where the vocabulary has at most 100 words: those are labels, not language. A text is split into
+words first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu.reading.words import words_of
+from danlu.recipe import Options
+from danlu.terms import FIRST_TOKEN, PADDING, UNKNOWN, Column
+
+TAKES = ("sequence", "text")
+Code = Literal["characters", "suffix", "shape"]
+ALL_CODES: tuple[Code, ...] = ("characters", "suffix", "shape")
+FEW = 100  # words up to which a vocabulary is a set of labels
+SHAPES = 9  # padding, unknown, and the seven of _shape
+_FIRST = 2  # first code of letters, endings and shapes: 0 is padding, 1 unknown
+
+
+class Config(Options):
+    """Which words are known, and which codes stand beside them."""
+
+    lower: bool = Field(True, description="Read words in small letters (characters and shape keep the difference).")
+    digits: bool = Field(True, description="Read every digit of a word as 0, so that all years are one word.")
+    min_count: int = Field(2, ge=1, description="Times a word must stand in the training rows to be known.")
+    most: int = Field(100_000, ge=1, le=10_000_000, description="Words kept, the commonest first.")
+    codes: list[Code] | Literal["auto"] = Field(
+        "auto", description="Codes of the spelling beside the word: characters, suffix, shape."
+    )
+    longest_word: int = Field(16, ge=2, le=256, description="Letters of a word that characters holds.")
+    suffix: int = Field(3, ge=1, le=16, description="Letters of the ending that suffix holds.")
+    split: Literal["words", "spaces"] = Field("words", description="How a text becomes words, where the column holds text.")
+
+
+def fit(config: Config, column: Column) -> dict[str, Any]:
+    """The known words, letters and endings, the commonest first, and how long the longest sentence is."""
+    column = _as_words(config, column)
+    assert column.offsets is not None
+    codes = np.asarray(column.values)
+    counts = np.bincount(codes[codes >= 0], minlength=len(column.categories)).tolist()
+    seen = [(word, count) for word, count in zip(column.categories, counts) if count]
+    words = _commonest([(_reading(config, word), count) for word, count in seen], config.min_count)
+    state: dict[str, Any] = {"longest": int(np.diff(column.offsets).max(initial=1))}
+    chosen = _chosen(config, len(words))
+    if chosen is None:  # a small set of labels: all of it is known
+        words, chosen = _commonest([(_reading(config, word), count) for word, count in seen], 1), []
+    state |= {"words": words[: config.most], "codes": chosen}
+    if "characters" in chosen:
+        state["letters"] = "".join(_commonest([(letter, count) for word, count in seen for letter in word], 1))
+    if "suffix" in chosen:
+        state["suffixes"] = _commonest([(_ending(config, word), count) for word, count in seen], max(config.min_count, 2))
+    state["notice"] = _notice(state, sum(counts), seen, config)
+    return state
+
+
+def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
+    """A sequence of tokens int32, (places,) or (places, D): the word, then the codes. A missing word is unknown."""
+    column = _as_words(config, column)
+    table = _table(config, state, column.categories)
+    values = table[np.asarray(column.values)]  # -1, a missing place, is the last row: unknown
+    names = _names(state, config.longest_word)
+    alone = len(names) == 1
+    return replace(
+        column,
+        values=values[:, 0] if alone else values,
+        categories=(),
+        cardinalities=_cardinalities(state, config.longest_word),
+        names=() if alone else names,
+    )
+
+
+def _as_words(config: Config, column: Column) -> Column:
+    return words_of(column, config.split) if column.kind == "text" else column
+
+
+def _chosen(config: Config, words: int) -> list[Code] | None:
+    """The codes beside the word; None where the vocabulary is a set of labels."""
+    if config.codes != "auto":
+        return [code for code in ALL_CODES if code in config.codes]
+    return None if words <= FEW else list(ALL_CODES)
+
+
+def _reading(config: Config, word: str) -> str:
+    """A word as the vocabulary holds it."""
+    word = word.lower() if config.lower else word
+    return "".join("0" if letter.isdigit() else letter for letter in word) if config.digits else word
+
+
+def _ending(config: Config, word: str) -> str:
+    return _reading(config, word)[-config.suffix :]
+
+
+def _commonest(counted: Sequence[tuple[str, int]], least: int) -> list[str]:
+    """The distinct strings counted at least `least` times, the commonest first, equals by spelling."""
+    total: dict[str, int] = {}
+    for each, count in counted:
+        total[each] = total.get(each, 0) + count
+    kept = [each for each, count in total.items() if count >= least and each]
+    return sorted(kept, key=lambda each: (-total[each], each))
+
+
+def _names(state: dict[str, Any], longest_word: int) -> tuple[str, ...]:
+    """What each code of a place is; letters of one word have one name."""
+    each = {"characters": ("character",) * longest_word, "suffix": ("suffix",), "shape": ("shape",)}
+    return ("word", *(name for code in state["codes"] for name in each[code]))
+
+
+def _cardinalities(state: dict[str, Any], longest_word: int) -> tuple[int, ...]:
+    """How many codes there are of each, in the order of _names."""
+    counts = {
+        "characters": (_FIRST + len(state.get("letters", "")),) * longest_word,
+        "suffix": (_FIRST + len(state.get("suffixes", ())),),
+        "shape": (SHAPES,),
+    }
+    return (FIRST_TOKEN + len(state["words"]), *(count for code in state["codes"] for count in counts[code]))
+
+
+def _table(config: Config, state: dict[str, Any], words: Sequence[str]) -> np.ndarray:
+    """The codes of each distinct word, int32 (words + 1, D); the last row is that of a missing word."""
+    parts = [_numbers(state["words"], FIRST_TOKEN, [_reading(config, word) for word in words])[:, None]]
+    for code in state["codes"]:
+        if code == "characters":
+            parts.append(_letters(state["letters"], words, config.longest_word))
+        elif code == "suffix":
+            parts.append(_numbers(state["suffixes"], _FIRST, [_ending(config, word) for word in words])[:, None])
+        else:
+            parts.append(np.array([*map(_shape, words), UNKNOWN], dtype=np.int32)[:, None])
+    return np.concatenate(parts, axis=1)
+
+
+def _numbers(known: Sequence[str], first: int, asked: Sequence[str]) -> np.ndarray:
+    """The number of each string in `known`, counted from `first`, UNKNOWN where it is not there; then UNKNOWN once more."""
+    place = {each: first + number for number, each in enumerate(known)}
+    return np.array([*(place.get(each, UNKNOWN) for each in asked), UNKNOWN], dtype=np.int32)
+
+
+def _letters(alphabet: str, words: Sequence[str], longest: int) -> np.ndarray:
+    """The letters of each word, int32 (words + 1, longest), padded at the end; the last row is one unknown letter."""
+    place = {letter: _FIRST + number for number, letter in enumerate(alphabet)}
+    table = np.full((len(words) + 1, longest), PADDING, dtype=np.int32)
+    table[-1, 0] = UNKNOWN
+    head = (longest + 1) // 2
+    for row, word in enumerate(words):
+        word = word if len(word) <= longest else word[:head] + word[head - longest :]
+        table[row, : len(word)] = [place.get(letter, UNKNOWN) for letter in word]
+    return table
+
+
+def _shape(word: str) -> int:
+    """How a word is written, 2 to 8."""
+    if any(letter.isdigit() for letter in word):
+        return 2 if all(letter.isdigit() or letter in ".,:/-%" for letter in word) else 3
+    letters = [letter for letter in word if letter.isalpha()]
+    if not letters:
+        return 4
+    if not any(letter.isupper() for letter in letters):
+        return 5
+    if all(letter.isupper() for letter in letters) and len(letters) > 1:
+        return 6
+    return 7 if letters[0].isupper() and not any(letter.isupper() for letter in letters[1:]) else 8
+
+
+def _notice(state: dict[str, Any], total: int, seen: Sequence[tuple[str, int]], config: Config) -> str:
+    known = set(state["words"])
+    lost = sum(count for word, count in seen if _reading(config, word) not in known)
+    share = f"; {100 * lost / total:.1f} % of the training words are unknown" if lost else ""
+    beside = f", with {' and '.join(state['codes'])} of each" if state["codes"] else ""
+    return f"a vocabulary of {len(known):,} words{beside}{share}."

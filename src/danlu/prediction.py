@@ -37,7 +37,8 @@ class Artifact(Contents):
         table = self.table(rows)
         if hasattr(self.task, "respond"):
             for module, batch in self._batches(table, place(Train())):
-                yield self.task.respond(module, batch)
+                answers = self.task.respond(module, batch)
+                yield self.task.in_words(answers, table, batch.rows.tolist()) if hasattr(self.task, "in_words") else answers
             return
         for outputs in self.outputs(table):
             yield self.task.answers(outputs)

@@ -60,6 +60,7 @@ A task whose examples are no rows, or whose inputs and targets are the same colu
                                             function of seed and of batch.rows, never of how rows are cut into batches
   respond(module, batch) -> list[dict]      answers that need more of the module than its outputs (generation). Used instead of
                                             `answers`; each has "prediction"
+  in_words(answers, table, ids) -> list[dict]   the answers of examples `ids` completed by what the raw rows hold (the words of a span)
   references(batch) -> list[str]            the right answers as text, beside metrics that read text (BLEU)
   samples(module, seed) -> tuple[Sample]    a few things made by a generative model, at each evaluation; pure function of weights, seed
   STEP                                      "supervised" (default) or "adversarial": which danlu.step performs an update

@@ -1,0 +1,109 @@
+"""Tags of words to spans: which words belong together, and as what.
+
+A tag is O (in no span), or a letter, a dash and the type of the span (B-NP). The letters by scheme:
+
+  bio     B the first word of a span, I the others (also where a span begins with I, and B only parts neighbours)
+  bioes   B, I, E the last word, S a span of one word (L for E and U for S are read likewise)
+  io      I alone: neighbours of one type are one span
+  none    tags without spans (parts of speech)
+
+What begins and ends a span is that of the program conlleval of the CoNLL shared tasks, so tags that break their scheme (I after O) still
+give its spans: a span begins at B and S, after O, E and S, and where the type changes.
+
+B rows, T places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from danlu.terms import IGNORED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Scheme = Literal["bio", "bioes", "io", "none"]
+
+OUTSIDE, BEGIN, INSIDE, END, SINGLE = range(5)
+_LETTERS = {"B": BEGIN, "I": INSIDE, "E": END, "L": END, "S": SINGLE, "U": SINGLE}
+_FORM = re.compile(r"([BIELSU])-(.+)", re.DOTALL)
+
+
+def scheme_of(tags: Sequence[str]) -> Scheme:
+    """The scheme that a set of tags follows; "none" where one of them is neither O nor of the form B-TYPE."""
+    forms = [_FORM.fullmatch(tag) for tag in tags if tag != "O"]
+    letters = {form[1] for form in forms if form}
+    if not letters or None in forms:
+        return "none"
+    if letters & set("ELSU"):
+        return "bioes"
+    return "io" if letters == {"I"} else "bio"
+
+
+def completed(tags: Sequence[str]) -> list[str]:
+    """The tags, sorted, and those that their scheme has for the same types as well: a rare type may lack its I by chance."""
+    letters = {"bio": "BI", "bioes": "BIES", "io": "I", "none": ""}[scheme_of(tags)]
+    if set("LU") & {tag[0] for tag in tags if tag != "O"}:
+        letters = "BILU"
+    _, _, types = taken_apart(tags)
+    return sorted({*tags, *(f"{letter}-{kind}" for letter in letters for kind in types)})
+
+
+def taken_apart(tags: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
+    """(what each tag says: OUTSIDE, BEGIN, ...; the number of its type, -1 for none; the types, sorted)."""
+    forms = [_FORM.fullmatch(tag) if tag != "O" else None for tag in tags]
+    types = sorted({form[2] for form in forms if form})
+    letters = [_LETTERS[form[1]] if form else OUTSIDE for form in forms]
+    return letters, [types.index(form[2]) if form else -1 for form in forms], types
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Spans by row and start: words start to stop - 1 of a row are of a type; int64 (spans,) each."""
+
+    rows: Tensor
+    starts: Tensor
+    stops: Tensor
+    types: Tensor
+
+
+class SpanFinder:
+    """The spans in rows of tags, given as numbers of `tags`."""
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        self.letters, self.numbers, self.types = taken_apart(tags)
+        self._made: dict[object, tuple[Tensor, Tensor]] = {}
+
+    def find(self, tags_BT: Tensor, asked_BT: Tensor | None = None) -> Spans:
+        """The spans of int64 (B, T); where `asked` (bool) is False, or the tag is IGNORED, stands no tag (O)."""
+        import torch
+
+        letter_BT, type_BT = self._read(tags_BT, asked_BT)
+        before = torch.nn.functional.pad(letter_BT[:, :-1], (1, 0), value=OUTSIDE)
+        inside = letter_BT != OUTSIDE
+        fresh = (letter_BT == BEGIN) | (letter_BT == SINGLE)
+        closed = (before == OUTSIDE) | (before == END) | (before == SINGLE)
+        changed = type_BT != torch.nn.functional.pad(type_BT[:, :-1], (1, 0), value=-1)
+        starts = inside & (fresh | closed | changed)
+        # a span's last word is one whose follower begins another or stands in none
+        follower_starts = torch.nn.functional.pad(starts[:, 1:], (0, 1), value=True)
+        follower_inside = torch.nn.functional.pad(inside[:, 1:], (0, 1), value=False)
+        lasts = inside & (follower_starts | ~follower_inside)
+        rows, places = starts.nonzero(as_tuple=True)
+        return Spans(rows, places, lasts.nonzero(as_tuple=True)[1] + 1, type_BT[rows, places])
+
+    def _read(self, tags_BT: Tensor, asked_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+        import torch
+
+        known = self._made.get(tags_BT.device)
+        if known is None:  # the last entry, reached by -1, is no tag
+            table = torch.tensor([[*self.letters, OUTSIDE], [*self.numbers, -1]], device=tags_BT.device)
+            known = self._made[tags_BT.device] = (table[0], table[1])
+        absent = tags_BT == IGNORED
+        if asked_BT is not None:
+            absent = absent | ~asked_BT
+        index_BT = tags_BT.masked_fill(absent, -1)
+        return known[0][index_BT], known[1][index_BT]

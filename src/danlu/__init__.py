@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from danlu.cross_validation import cross_validate
     from danlu.drafting import draft
     from danlu.evaluation import evaluate
+    from danlu.generation import generate
     from danlu.learning_rate_range import find_learning_rate
     from danlu.prediction import Artifact, load
     from danlu.recipe import Recipe
@@ -34,6 +35,7 @@ _HOMES = {
     "draft": "danlu.drafting",
     "evaluate": "danlu.evaluation",
     "find_learning_rate": "danlu.learning_rate_range",
+    "generate": "danlu.generation",
     "load": "danlu.prediction",
     "train": "danlu.training",
     "verify_resume": "danlu.resumption",
@@ -47,6 +49,7 @@ __all__ = [
     "draft",
     "evaluate",
     "find_learning_rate",
+    "generate",
     "load",
     "read_recipe",
     "recipe_schema",

@@ -279,6 +279,102 @@ def predict(
             print(f"{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}{sure}")
 
 
+MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of a text at most.")]
+Temperature = Annotated[float, typer.Option(min=0, help="Below 1 likelier tokens come more often; 0: always the likeliest.")]
+TopK = Annotated[int | None, typer.Option(min=1, help="Only the k likeliest tokens.")]
+TopP = Annotated[float, typer.Option(min=0, max=1, help="Only the likeliest tokens that together have this probability.")]
+MinP = Annotated[float, typer.Option(min=0, max=1, help="Only tokens at least this share as likely as the likeliest.")]
+RepetitionPenalty = Annotated[float, typer.Option(min=0, help="Above 1 tokens that stand there already come less often.")]
+Stop = Annotated[
+    list[str] | None, typer.Option(help="A text ends before the first of these (\\n: a new line); may be given several times.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Another seed, other texts.")]
+
+
+@app.command()
+def generate(
+    artifact: ArtifactFolder,
+    prompt: Annotated[list[str] | None, typer.Option(help="What a text begins with; may be given several times.")] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="A file with one prompt a line; - reads stdin.")] = None,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    stop: Stop = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write texts with a language model, shown as they are written."""
+    from danlu.generation import Writer, read_prompts
+
+    given = [*(prompt or ()), *(read_prompts(prompts) if prompts else ())]
+    asked = given or [""]
+    writer = Writer(
+        artifact, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty, stop=[each.replace("\\n", "\n") for each in stop or ()], seed=seed,
+    )  # fmt: skip
+    alone = len(asked) == 1 and not as_json
+    if alone and writer.goes_on:
+        print(asked[0], end="", flush=True)
+    for _, piece in writer.write(asked):
+        if alone:
+            print(piece, end="", flush=True)
+    if alone:
+        print()
+    for text in writer.texts:
+        if text.unknown:
+            _say(f"note: {text.unknown} tokens of the prompt {text.prompt[:40]!r} are none that the model has ever seen.")
+    if as_json:
+        _print_json([text.as_dict() for text in writer.texts])
+    elif not alone:
+        print("\n----\n".join((text.prompt if writer.goes_on else "") + text.text for text in writer.texts))
+
+
+@app.command()
+def chat(
+    artifact: ArtifactFolder,
+    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.7,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    seed: Seed = 0,
+) -> None:
+    """Talk to a model that was tuned on conversations."""
+    from danlu.generation import Chat
+
+    talk = Chat(
+        artifact, system, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty, seed=seed,
+    )  # fmt: skip
+    _say("A line asks; /new begins anew; Ctrl-C stops an answer; Ctrl-D (or Ctrl-C at the prompt) ends.")
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    with Interruption() as interruption:
+        while True:
+            try:
+                said = input("> ") if terminal else sys.stdin.readline()
+            except (EOFError, KeyboardInterrupt):
+                print()
+                return
+            if not terminal and not said:
+                return
+            if said.strip() == "/new":
+                talk.restart()
+            elif said.strip():
+                try:
+                    for piece in talk.answer(said.strip()):
+                        print(piece, end="", flush=True)
+                except KeyboardInterrupt:
+                    if interruption.name != "SIGINT":
+                        raise
+                    interruption.asked = 0  # the next Ctrl-C is a first one again
+                print()
+
+
 @app.command("verify-resume")
 def verify_resume(
     recipe: RecipeFile,

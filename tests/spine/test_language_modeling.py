@@ -134,9 +134,9 @@ def test_a_stream_of_scattered_rows_is_the_same_as_of_rows_in_a_row() -> None:
         expected += [*TOKENS[OFFSETS[row] : OFFSETS[row + 1]].tolist(), END]
     start, stop = made.regions["train"]
     assert made.values[start:stop].tolist() == expected
-    for place in range(start + 1, stop):
-        row = int(made.row_of(np.array([place]))[0])
-        assert made.values[place] == END or made.values[place] in TOKENS[OFFSETS[row] : OFFSETS[row + 1]]
+    for at in range(start + 1, stop):
+        row = int(made.row_of(np.array([at]))[0])
+        assert made.values[at] == END or made.values[at] in TOKENS[OFFSETS[row] : OFFSETS[row + 1]]
 
 
 @pytest.mark.parametrize("context", [2, 5, 7, 64])

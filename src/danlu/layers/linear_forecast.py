@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.continuation import Level, OwnLevel, Variables
+from danlu.layers.continuation import Level, OverTime, OwnLevel, Variables
 from danlu.terms import Input, Output
 
 _CHANNELS = 8  # that other columns are brought to before time is looked at: their weights would else outnumber all others
@@ -29,25 +28,6 @@ class MovingAverage(nn.Module):
     def forward(self, x_BLV: Tensor) -> Tensor:
         x_BVL = functional.pad(x_BLV.transpose(1, 2), (self.before, self.after), mode="replicate")
         return functional.avg_pool1d(x_BVL, self.moments, stride=1).transpose(1, 2)
-
-
-class OverTime(nn.Module):
-    """x_BLV -> (B, H, V, Q): every step ahead is a weighted sum of the L moments; one matrix for all variables, or one for each."""
-
-    def __init__(self, moments: int, steps: int, variables: int, quantiles: int, shared: bool) -> None:
-        super().__init__()
-        self.quantiles, self.shared = quantiles, shared
-        wide = steps * quantiles
-        # the mean of the past, from which the rest is learnt: a start that is a forecast already
-        self.weight = nn.Parameter(torch.full((wide, moments) if shared else (variables, wide, moments), 1 / moments))
-        self.bias = nn.Parameter(torch.zeros(wide) if shared else torch.zeros(variables, wide))
-
-    def forward(self, x_BLV: Tensor) -> Tensor:
-        if self.shared:
-            y_BVW = functional.linear(x_BLV.transpose(1, 2), self.weight, self.bias)
-        else:
-            y_BVW = torch.baddbmm(self.bias[:, None], x_BLV.permute(2, 0, 1), self.weight.transpose(1, 2)).transpose(0, 1)
-        return y_BVW.unflatten(-1, (-1, self.quantiles)).transpose(1, 2)
 
 
 class FromOthers(nn.Module):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from danlu.terms import Input, Output
 
 TAKES = ("numbers", "series")
+NEEDS = ("series",)
 GIVES = ("step",)
 DEFAULTS = {
     "optimizer": {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.01},

@@ -56,31 +56,40 @@ class Text:
 
 def decode(content: bytes, where: str, encoding: str = "auto") -> Text:
     """The text of a file. DataError naming line and byte where the bytes are not of `encoding`, or where none can be told."""
-    if encoding != "auto":
-        plain = codecs.lookup(encoding).name
-        mark = next(
-            (mark for mark, name in _MARKS if content.startswith(mark) and name.startswith(plain.removesuffix("-sig"))), b""
-        )
-        if mark and plain in ("utf-16", "utf-32"):
-            plain = next(name for each, name in _MARKS if each == mark)
-        return Text(_strictly(content[len(mark) :], plain, where, len(mark)), plain, "the recipe says so")
-    for mark, name in _MARKS:
-        if content.startswith(mark):
-            return Text(_strictly(content[len(mark) :], name, where, len(mark)), name, "a byte order mark says so")
-    wide = _by_zeros(content)
-    if wide:
-        return Text(
-            _strictly(content, wide, where, 0), wide, "every other byte is zero" if "16" in wide else "three of four bytes are zero"
-        )
+    said = told(content, encoding)
+    if said is not None:
+        name, mark, reason = said
+        return Text(_strictly(content[mark:], name, where, mark), name, reason)
     try:
         content.decode("utf-8")
         return Text(content, "utf-8", "")
     except UnicodeDecodeError as error:
-        first = error
-    name = _most_probable(content, where, first)
-    line = _line(content, first.start)
-    reason = f"line {line:,} is not UTF-8, and the characters fit {name} best"
+        name, reason = weigh(content, error.start, where)
     return Text(_strictly(content, name, where, 0), name, reason)
+
+
+def told(head: bytes, encoding: str = "auto") -> tuple[str, int, str] | None:
+    """(the encoding, the length of its byte order mark, why that one) where the recipe, a mark or zeros in the `head` of a file tell it."""
+    if encoding != "auto":
+        plain = codecs.lookup(encoding).name
+        mark = next((mark for mark, name in _MARKS if head.startswith(mark) and name.startswith(plain.removesuffix("-sig"))), b"")
+        if mark and plain in ("utf-16", "utf-32"):
+            plain = next(name for each, name in _MARKS if each == mark)
+        return plain, len(mark), "the recipe says so"
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name, len(mark), "a byte order mark says so"
+    wide = _by_zeros(head)
+    if wide:
+        return wide, 0, "every other byte is zero" if "16" in wide else "three of four bytes are zero"
+    return None
+
+
+def weigh(content: bytes, start: int, where: str, lines_before: int = 0, bytes_before: int = 0) -> tuple[str, str]:
+    """(the most probable encoding, why) of content whose byte `start` is the first that is not UTF-8. DataError where none can be told."""
+    line = _line(content, start) + lines_before
+    name = _most_probable(content, where, start, f"line {line:,} (byte {start + bytes_before + 1:,})")
+    return name, f"line {line:,} is not UTF-8, and the characters fit {name} best"
 
 
 def _line(content: bytes, position: int) -> int:
@@ -150,8 +159,8 @@ _PRIOR = {"gb18030": 2.0, "cp1252": 2.0}  # nats: how much more often files come
 _PLAUSIBLE = 0.8  # share of characters in common use below which an encoding makes no sense of the file
 
 
-def _most_probable(content: bytes, where: str, first: UnicodeDecodeError) -> str:
-    sample = _beyond_ascii(content, first.start)
+def _most_probable(content: bytes, where: str, start: int, place: str) -> str:
+    sample = _beyond_ascii(content, start)
     scores: dict[str, tuple[float, float]] = {}
     for name, _ in _DOUBLE:
         if _valid(content, name):
@@ -164,11 +173,10 @@ def _most_probable(content: bytes, where: str, first: UnicodeDecodeError) -> str
     next_best = scores[order[1]][0] + _PRIOR.get(order[1], 0.0) if len(order) > 1 else -np.inf
     if order and scores[order[0]][1] >= _PLAUSIBLE and lead - next_best >= _MARGIN:
         return order[0]
-    line = _line(content, first.start)
     order = [name for name in order if scores[name][1] >= _PLAUSIBLE]
     may = f"; it may be {' or '.join(order[:3])}" if order else ""
     raise DataError(
-        f"line {line:,} (byte {first.start + 1:,}) is not UTF-8, and the characters do not tell which encoding it is{may}.",
+        f"{place} is not UTF-8, and the characters do not tell which encoding it is{may}.",
         where=where, hint="set data.source.encoding, or save the file as UTF-8",
     )  # fmt: skip
 

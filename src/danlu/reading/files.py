@@ -6,12 +6,14 @@ MOST_EXPANSION times its size, so that a small file cannot fill the memory.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from danlu.errors import DataError, nearest
 
@@ -129,31 +131,54 @@ def _room(size: int, path: Path) -> None:
 
 def gunzip(content: bytes, path: Path) -> bytes:
     """The content of a gzip file of one member or several; DataError where it is cut off, damaged or a bomb."""
-    most = max(FREE_BYTES, MOST_EXPANSION * len(content))
-    pieces: list[bytes] = []
-    size, start, view = 0, 0, memoryview(content)
-    while start < len(content) and (not pieces or bytes(view[start:]).strip(b"\0")):  # zeros after the last member are padding
-        if content[start : start + 2] != b"\x1f\x8b":
+    return b"".join(_inflated(io.BytesIO(content), len(content), path))
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The file piece by piece, none empty, decompressed where it is gzip; for files that are larger than memory."""
+    facts = check(path)
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if zipped:
+                yield from _inflated(file, facts.st_size, path)
+                return
+            while piece := file.read(_BLOCK):
+                yield piece
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
+    """What `size` bytes of gzip hold, piece by piece."""
+    most = max(FREE_BYTES, MOST_EXPANSION * size)
+    total, rest, first = 0, file.read(_BLOCK), True
+    while first or rest:
+        rest += file.read(_BLOCK) if len(rest) < 2 else b""
+        if rest[:2] != b"\x1f\x8b":
             raise DataError("bytes that are not gzip follow the compressed data.", where=str(path), hint="compress it again")
-        stream = zlib.decompressobj(wbits=31)
+        stream, first = zlib.decompressobj(wbits=31), False
         while not stream.eof:
-            given = bytes(stream.unconsumed_tail) or bytes(view[start : start + _BLOCK])
-            start += 0 if stream.unconsumed_tail else len(given)
+            given = stream.unconsumed_tail or rest or file.read(_BLOCK)
+            rest = b""
             try:
                 piece = stream.decompress(given, _BLOCK)
             except zlib.error as error:
                 raise DataError(f"the compressed data are damaged ({error}).", where=str(path), hint="download it again") from None
             if not given and not piece:
                 raise DataError("the compressed data end too early.", where=str(path), hint="download it again")
-            size += len(piece)
-            if size > most:
+            total += len(piece)
+            if total > most:
                 raise DataError(
-                    f"{len(content):,} bytes decompress to more than {most:,}, as a decompression bomb would; it is not read.",
+                    f"{size:,} bytes decompress to more than {most:,}, as a decompression bomb would; it is not read.",
                     where=str(path), hint="decompress it yourself if it is meant",
                 )  # fmt: skip
-            pieces.append(piece)
-        start -= len(stream.unused_data)
-    return b"".join(pieces)
+            if piece:
+                yield piece
+        rest = (stream.unused_data or file.read(_BLOCK)).lstrip(b"\0")  # zeros after the last member are padding
+        while not rest and (more := file.read(_BLOCK)):
+            rest = more.lstrip(b"\0")
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

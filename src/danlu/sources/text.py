@@ -1,11 +1,12 @@
-"""Text files: one row a line, or one row a file.
+"""Text files: one row a line, or one row a file; larger than memory too.
 
-Column: "text" (UTF-8). A line's end is not part of it; empty lines are rows too, so that the rows joined by line ends are the file.
+Column: "text" (UTF-8). A line's end is not part of it; empty lines are rows too, so that the rows joined by line ends are the file. Much
+text is laid out in a temporary file (in the folder named by TMPDIR) and memory-mapped, so that memory does not limit it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +17,13 @@ from danlu.reading import charsets
 from danlu.reading import files as disk
 from danlu.reading.assembly import by_split
 from danlu.reading.lines import lines, refuse_no_text
+from danlu.reading.long_text import lines_of, open_text
+from danlu.reading.spool import Spool
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = (".txt", ".txt.gz")
+LONG = 32 << 20  # bytes of a file from which on it is read block by block; of a compressed one, a tenth of it
 
 
 class Config(Options):
@@ -46,37 +50,77 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     splits = _by_split(config)
     paths = [path for _, inside in splits for path in inside]
     names = disk.labels(paths)
-    texts: list[np.ndarray] = []
-    lengths: list[np.ndarray] = []
-    notices: list[str] = []
+    rows = _Rows(several=len(paths) > 1)
     for path, name in zip(paths, names):
-        text = charsets.decode(disk.read(path), name, config.encoding)
-        if text.reason:
-            notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
-        values, sizes = _rows(text.content, name, config.unit)
-        texts.append(values)
-        lengths.append(sizes)
-    counts = [len(sizes) for sizes in lengths]
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    column = Column("text", "text", np.concatenate(texts), offsets=offsets, reason=f"text: one row a {config.unit}")
-    several = len(names) > 1
+        rows.add(path, name, config)
     codes = np.array([code for code, inside in splits for _ in inside], dtype=np.int8)
     return Table(
-        columns={"text": column},
-        origin=f"{names[0]} and {len(names) - 1} more" if several else names[0],
+        columns={"text": rows.column(f"text: one row a {config.unit}")},
+        origin=f"{names[0]} and {len(names) - 1} more" if rows.several else names[0],
         row_names=names if config.unit == "document" else None,
-        row_numbers=np.concatenate([np.arange(1, count + 1) for count in counts]),
-        files=tuple(names) if several else (),
-        file_numbers=np.repeat(np.arange(len(names), dtype=np.int32), counts) if several else None,
-        notices=tuple(notices),
-        split=np.repeat(codes, counts) if len(splits) > 1 else None,
+        row_numbers=rows.numbers.finish() if rows.several else None,
+        files=tuple(names) if rows.several else (),
+        file_numbers=rows.files.finish() if rows.several else None,
+        notices=tuple(rows.notices),
+        split=np.repeat(codes, rows.counts) if len(splits) > 1 else None,
+        continues=rows.goes_on.finish() if config.unit == "line" else None,
         joined_by="\n" if config.unit == "line" else "",
     )
 
 
-def _rows(content: bytes, name: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 bytes of all rows, int64 length of each row)."""
-    refuse_no_text(content, name)
-    if unit == "document":
-        return np.frombuffer(content, dtype=np.uint8), np.array([len(content)], dtype=np.int64)
-    return lines(content)
+class _Rows:
+    """The rows of all files in the making, none of the arrays held in memory where it is large."""
+
+    def __init__(self, several: bool) -> None:
+        self.several = several
+        self.text, self.offsets = Spool(np.uint8), Spool(np.int64)
+        self.numbers, self.files, self.goes_on = Spool(np.int64), Spool(np.int32), Spool(np.bool_)
+        self.offsets.append(np.zeros(1))
+        self.counts: list[int] = []
+        self.notices: list[str] = []
+        self.end = 0
+
+    def add(self, path: Path, name: str, config: Config) -> None:
+        """The rows of one more file."""
+        encoding, reason, pieces = _pieces(path, name, config)
+        count = 0
+        for values, sizes in pieces:
+            self.text.append(values)
+            if not len(sizes):
+                continue
+            if count:
+                self.goes_on.append(np.ones(1))
+            self.goes_on.append(np.ones(len(sizes) - 1))
+            self.offsets.append(self.end + np.cumsum(sizes))
+            if self.several:
+                self.numbers.append(np.arange(count + 1, count + 1 + len(sizes)))
+                self.files.append(np.full(len(sizes), len(self.counts)))
+            self.end += int(sizes.sum())
+            count += len(sizes)
+        self.goes_on.append(np.zeros(1))  # of the last row of the file
+        self.counts.append(count)
+        if reason:
+            self.notices.append(f"{name}: read as {encoding}, since {reason}.")
+
+    def column(self, reason: str) -> Column:
+        """The text of all rows."""
+        return Column("text", "text", self.text.finish(), offsets=self.offsets.finish(), reason=reason)
+
+
+def _pieces(path: Path, name: str, config: Config) -> tuple[str, str, Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """(the encoding of a file, why that one, its bytes and the lengths of the rows that end in them, piece by piece)."""
+    if disk.check(path).st_size >= (LONG // 10 if path.suffix == ".gz" else LONG):
+        encoding, reason, blocks = open_text(path, name, config.encoding)
+        return encoding, reason, lines_of(blocks) if config.unit == "line" else _whole(blocks)
+    text = charsets.decode(disk.read(path), name, config.encoding)
+    refuse_no_text(text.content, name)
+    return text.encoding, text.reason, iter([lines(text.content)]) if config.unit == "line" else _whole(iter([text.content]))
+
+
+def _whole(blocks: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The blocks of one text as a single row, which ends in the last piece."""
+    total = 0
+    for block in blocks:
+        total += len(block)
+        yield np.frombuffer(block, dtype=np.uint8), np.zeros(0, dtype=np.int64)
+    yield np.zeros(0, dtype=np.uint8), np.array([total], dtype=np.int64)

@@ -15,11 +15,13 @@ from danlu.batches import Batches, Rows, lengths_of
 from danlu.dataset import Dataset, prepare
 from danlu.errors import RunError
 from danlu.evaluation import Evaluator
+from danlu.layers.resizing import ProgressiveResizing
+from danlu.layers.views import Views
 from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place, work_of
 from danlu.recipe import Part, Recipe, Train
 from danlu.state import TrainingState
 from danlu.step import AdversarialStep, SupervisedStep, Update
-from danlu.terms import Table
+from danlu.terms import Input, Table
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,10 @@ def assemble(
     rate, scale = rates or (rate, schedule)
     hide = getattr(data.task, "corrupt", None)
     kind = AdversarialStep if getattr(data.task, "STEP", "supervised") == "adversarial" else SupervisedStep
-    update = kind(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization, hide)
-    evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed)
+    resize = _resizing(recipe.train, examples.described, planned, module, batches)
+    update = kind(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization, hide, resize)
+    views = Views(recipe.data.test_time_augmentation, *described)
+    evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views)
     return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator)
 
 
@@ -176,6 +180,18 @@ def _work_of_step(module: torch.nn.Module, rows: Rows, batches: Batches) -> floa
     """Floating-point operations of one update: one row forward, counted, times three (forward and backward), times rows."""
     one = rows.gather(batches.indices(0)[:1])
     return 3.0 * work_of(module, {name: tensor.to("cpu") for name, tensor in one.inputs.items()}) * batches.batch_size
+
+
+def _resizing(
+    train: Train, described: Mapping[str, Input], planned: Plan, module: torch.nn.Module, batches: Batches
+) -> ProgressiveResizing | None:
+    """What brings images to the size of an update, tried on the model; None where the recipe asks for none."""
+    asked = train.progressive_resizing
+    if asked is None:
+        return None
+    resizing = ProgressiveResizing(described, asked.start, round(asked.until * planned.total_steps), asked.multiple)
+    resizing.refuse_unable(module, batches.rows.gather(batches.indices(0)[:1]).inputs)
+    return resizing
 
 
 def _refuse_without_validation(recipe: Recipe, schedule: Any, planned: Plan) -> None:

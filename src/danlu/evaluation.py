@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from danlu.artifact import Contents
 from danlu.batches import Rows
 from danlu.dataset import alive_rows, cut, inputs_too, recast, split_rows
 from danlu.errors import DataError, nearest
+from danlu.layers.views import Views
 from danlu.placement import EVALUATION, Placement, draw_seed, place
 from danlu.recipe import Part, Train
 from danlu.terms import Batch, Output, Scores
@@ -36,7 +38,16 @@ def rows_at_once(rows: Rows, output: Output | None = None) -> int:
 class Evaluator:
     """Scores a module on rows. `better` and `metric` name the score that decides what is best."""
 
-    def __init__(self, rows: Rows, task: Any, loss: Part, metrics: Sequence[Part], placement: Placement, seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        task: Any,
+        loss: Part,
+        metrics: Sequence[Part],
+        placement: Placement,
+        seed: int = 0,
+        views: Views | None = None,
+    ) -> None:
         self.rows = rows
         self.task = task
         # what an adversarial loss says of outputs alone is no score
@@ -44,6 +55,7 @@ class Evaluator:
         self.metrics: list[tuple[str, Any]] = []
         self.readers: list[tuple[str, Any]] = []
         self.seed = draw_seed(seed, EVALUATION, 0)
+        self.views = views
         self.placement = placement
         self.autocast = placement.autocast()
         for part in metrics:
@@ -132,6 +144,10 @@ class Evaluator:
         return found
 
     def _outputs(self, forward: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Tensor:
+        answer = functools.partial(self._one_view, forward)
+        return answer(inputs) if self.views is None else self.views(answer, inputs)
+
+    def _one_view(self, forward: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Tensor:
         if self.autocast is None:
             return forward(inputs)
         with self.autocast:
@@ -184,7 +200,8 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     examples = cut(artifact.task, artifact.preprocessor, table, targets, splits, alive)
     rows = Rows(examples.inputs, artifact.preprocessor.pixels, examples.target, placement)
     module = artifact.module.to(placement.device)
-    evaluator = Evaluator(rows, artifact.task, recipe.loss, recipe.metrics, placement, recipe.train.seed)
+    views = Views(recipe.data.test_time_augmentation, examples.described, artifact.task.output)
+    evaluator = Evaluator(rows, artifact.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views)
     return evaluator.score(module, split, examples.splits[split])
 
 

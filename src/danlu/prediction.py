@@ -16,6 +16,7 @@ from danlu.artifact import Contents
 from danlu.batches import Rows
 from danlu.dataset import cut, recast
 from danlu.evaluation import rows_at_once, source_like_training
+from danlu.layers.views import Views
 from danlu.placement import Placement, place
 from danlu.recipe import ColumnOptions, Train
 from danlu.terms import Batch, Table
@@ -61,8 +62,9 @@ class Artifact(Contents):
 
     def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
         """float32 on the CPU, what the model returns (see danlu.terms.Output), piece by piece in row order."""
+        views = Views(self.recipe.data.test_time_augmentation, self.described or self.preprocessor.inputs, self.task.output)
         for module, batch in self._batches(table, placement or place(Train())):
-            yield module(batch.inputs).float().cpu()
+            yield views(module, batch.inputs).float().cpu()
 
     def _batches(self, table: Table, placement: Placement) -> Iterator[tuple[torch.nn.Module, Batch]]:
         """(the module, rows to be answered) piece by piece, without gradients."""

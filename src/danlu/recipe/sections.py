@@ -42,6 +42,11 @@ class Data(Options):
     augmentations: Annotated[list[Part], OnShelf("augmentations")] = Field(
         default=[], description="Random changes of training batches."
     )
+    test_time_augmentation: list[Literal["flip", "shift"]] = Field(
+        default=[],
+        description="Further views of an image whose answers are averaged, in evaluation and prediction: flip (mirrored), shift (moved by a "
+        "pixel, two ways). Training is not changed.",
+    )
     duplicates: Literal["keep", "drop"] = Field(default="keep", description="What to do with rows that repeat another one exactly.")
     missing_rows: Literal["keep", "drop"] = Field(
         default="keep", description="drop leaves out rows with a missing input value; keep imputes."
@@ -82,6 +87,14 @@ class Regularization(Options):
     )
 
 
+class ProgressiveResizing(Options):
+    """How images grow during training."""
+
+    start: float = Field(default=0.5, gt=0, lt=1, description="Share of the full height and width in the first update.")
+    until: float = Field(default=0.6, gt=0, le=1, description="Share of all updates after which images are whole.")
+    multiple: int = Field(default=4, ge=1, le=1024, description="Sides on the way are multiples of this many pixels.")
+
+
 class Train(Options):
     """How long, how large, how exactly."""
 
@@ -95,8 +108,12 @@ class Train(Options):
     batch_size: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=64, description="Examples of one update; all: every training row."
     )
+    progressive_resizing: ProgressiveResizing | None = Field(
+        default=None, description="Smaller images early in training, which cost less; evaluation sees them whole."
+    )
     group_by_length: bool = Field(
-        default=True, description="Bring texts, sequences and recordings of like length together, so that batches hold little padding."
+        default=True,
+        description="Bring texts, sequences and recordings of like length together, so that batches hold little padding.",
     )
     micro_batch: int | None = Field(
         default=None,

@@ -71,7 +71,7 @@ class AdversarialStep(Update):
         rows = self.batches.indices(n)
         cuts = [rows] if self.micro_batch is None else self.batches.take_micro(n, self.micro_batch)
         noise_BZ = self.module.draw(len(rows))  # drawn for the whole batch, however it is cut
-        batches = [self._augmented(self._shown(self.batches.rows.gather(cut), n)) for cut in cuts]
+        batches = [self._augmented(self._shown(self.batches.rows.gather(cut), n), n) for cut in cuts]
         return list(zip(batches, noise_BZ.split([len(cut) for cut in cuts]), strict=True))
 
     def _discriminate(

@@ -35,8 +35,8 @@ class SupervisedStep(Update):
         self._move()
         return total, count
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        batch = self._augmented(batch)
+    def _forward(self, batch: Batch, n: int) -> tuple[Tensor, Tensor]:
+        batch = self._augmented(batch, n)
         if self.autocast is None:
             return self.loss(self.forward(batch.inputs), self._asked(batch))
         with self.autocast:
@@ -49,7 +49,7 @@ class SupervisedStep(Update):
 
     def _whole(self, n: int) -> tuple[Tensor, Tensor]:
         batch = self._shown(self.batches.take(n), n)
-        total, count = self._forward(batch)
+        total, count = self._forward(batch, n)
         walk_back(total, count.reciprocal())
         return self._told(total.detach(), count, len(batch))
 
@@ -63,7 +63,7 @@ class SupervisedStep(Update):
         share = count.reciprocal()
         whole: Any = 0.0
         for piece in pieces:
-            total, _ = self._forward(self._shown(gather(piece), n))
+            total, _ = self._forward(self._shown(gather(piece), n), n)
             walk_back(total, share)
             whole = whole + total.detach()
         return self._told(whole, count, len(rows))

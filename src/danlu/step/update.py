@@ -32,6 +32,7 @@ class Update(ABC):
         train: Train,
         regularization: Regularization,
         hide: Callable[[Batch, int], Batch] | None = None,
+        resize: Callable[[Batch, int], Batch] | None = None,
     ) -> None:
         self.state = state
         self.batches = batches
@@ -40,6 +41,7 @@ class Update(ABC):
         self.learning_rate = learning_rate
         self.augmentations = augmentations
         self.hide = hide  # a task's `corrupt`
+        self.resize = resize  # (batch, n): images at the size that belongs to update n
         self.placement = placement
         self.train = train
         self.seed = train.seed
@@ -100,11 +102,11 @@ class Update(ABC):
         """The batch as the task shows it to the model in update n."""
         return batch if self.hide is None else self.hide(batch, draw_seed(self.seed, HIDING, n))
 
-    def _augmented(self, batch: Batch) -> Batch:
+    def _augmented(self, batch: Batch, n: int) -> Batch:
         for augment in self.augmentations:
             assert self.generator is not None
             batch = augment(batch, self.generator)
-        return batch
+        return batch if self.resize is None else self.resize(batch, n)
 
     def _refuse_unsound(self, n: int, total: Any) -> None:
         """NotFinite, gradients dropped and running statistics as they were, where a NaN or infinity stands anywhere."""

@@ -1,0 +1,64 @@
+"""Test-time augmentation: a row's images seen several ways, and the mean of what a model answers to each.
+
+B batch, C channels, H height, W width, K views.
+Source: Krizhevsky et al., 2012 (the mean over crops and reflections).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from danlu.errors import PartError
+from danlu.layers.averaging import average
+from danlu.terms import Input, Output
+
+View = Literal["flip", "shift"]
+Inputs = Mapping[str, Tensor]
+
+
+class Views:
+    """views(forward, inputs) -> float32 (B, S): the mean of the answers to the images as they are, mirrored (flip), and moved by a
+    pixel to the upper left and the lower right, the edge repeated (shift); with both also mirrored and moved.
+
+    Raises PartError where there is no image, or where outputs are not one a row.
+    """
+
+    def __init__(self, asked: Sequence[View], inputs: Mapping[str, Input], output: Output) -> None:
+        self.asked = tuple(asked)
+        self.output = output
+        self.images = [name for name, each in inputs.items() if each.kind == "image"]
+        if self.asked and not self.images:
+            raise PartError(
+                "data.test_time_augmentation changes images, and the inputs hold none.", hint="leave test_time_augmentation out"
+            )
+        if self.asked and output.each != "row":
+            raise PartError(
+                f"data.test_time_augmentation needs one answer a row, and the task asks for one a {output.each}.",
+                hint="leave test_time_augmentation out",
+            )
+
+    def __call__(self, forward: Callable[[dict[str, Tensor]], Tensor], inputs: Inputs) -> Tensor:
+        if not self.asked:
+            return forward(dict(inputs))
+        return average(torch.stack([forward({**inputs, **changed}).float() for changed in self._views(inputs)]), self.output)
+
+    def _views(self, inputs: Inputs) -> list[dict[str, Tensor]]:
+        views = [{name: inputs[name] for name in self.images}]
+        if "shift" in self.asked:
+            views += [{name: moved(inputs[name], by) for name in self.images} for by in (1, -1)]
+        if "flip" in self.asked:
+            views += [{name: image.flip(3) for name, image in view.items()} for view in views]
+        return views
+
+
+def moved(x_BCHW: Tensor, by: int) -> Tensor:
+    """The image moved down and to the right by `by` pixels (to the upper left where it is negative); the edge is repeated."""
+    far = abs(by)
+    padded = functional.pad(x_BCHW, (far, far, far, far), mode="replicate")
+    start, (height, width) = far - by, x_BCHW.shape[2:]
+    return padded[:, :, start : start + height, start : start + width]

@@ -171,9 +171,9 @@ def test_where_only_the_generator_fails_the_discriminator_is_put_back(first: int
     step = setup(ema_decay=0.9)
     run(step, 0, first)
     before = everything(step)
-    weight = step.state.module.get_parameter("generator.entry.weight")
+    weight = step.state.module.get_parameter("generator.body.entry.weight")
     handle = weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(NotFinite, match=r"gradient of generator\.entry\.weight"):
+    with pytest.raises(NotFinite, match=r"gradient of generator\.body\.entry\.weight"):
         step(first)
     assert_same(before, everything(step))
     handle.remove()

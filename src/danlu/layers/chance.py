@@ -119,6 +119,15 @@ def counted_uniform(seed: int, *counters: Tensor) -> Tensor:
     return (counted(seed, *counters) >> 11 & ((1 << 53) - 1)).double() * 2.0**-53
 
 
+def counted_normal(seed: int, *counters: Tensor) -> Tensor:
+    """Numbers of the standard normal distribution, float32, by `counted`.
+
+    Source: Box and Muller, 1958.
+    """
+    length, angle = (counted_uniform(seed, *counters, counters[-1].new_tensor(number)) for number in (0, 1))
+    return ((-2 * torch.log1p(-length)).sqrt() * (2 * torch.pi * angle).cos()).float()
+
+
 def _signed(value: int) -> int:
     """The int64 that has the bits of an unsigned number."""
     return value - (1 << 64) if value >= 1 << 63 else value

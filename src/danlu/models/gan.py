@@ -49,7 +49,8 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The module. Raises PartError where there is no image, one too small, or inputs it has no use for."""
-    from danlu.layers.adversarial import SMALLEST, AdversarialPair, Discriminator, Generator
+    from danlu.layers.adversarial import AdversarialPair, Discriminator, Generator
+    from danlu.layers.halving import SMALLEST
 
     image, described = inputs.get("image"), inputs.get("class")
     if image is None or "row" not in inputs:

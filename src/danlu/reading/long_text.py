@@ -120,16 +120,16 @@ def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]
     """(uint8 bytes without line ends, int64 lengths of the lines that end in them) of the blocks of a text.
 
     What stands before the first end of a block belongs to a line that began in an earlier one. Ends are LF or CR LF, or CR where the
-    first block has no LF. A last line need not end; empty lines count.
+    first block that has an end has no LF. A last line need not end; empty lines count.
     """
     open_bytes, began, carried, only_cr = 0, False, b"", None
     for block in itertools.chain(pieces, [b""]):
         last = not block
         block = carried + block
-        if only_cr is None:
-            only_cr = b"\n" not in block and b"\r" in block
-        carried = b"\r" if block.endswith(b"\r") and not last else b""
+        carried = b"\r" if block.endswith(b"\r") and not last else b""  # LF may follow
         block = block[: len(block) - len(carried)]
+        if only_cr is None and (b"\n" in block or b"\r" in block):
+            only_cr = b"\n" not in block
         block = block.replace(b"\r", b"\n") if only_cr else block.replace(b"\r\n", b"\n")
         data = np.frombuffer(block, dtype=np.uint8)
         newline = data == _NEWLINE

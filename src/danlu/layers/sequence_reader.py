@@ -1,4 +1,4 @@
-"""What a recurrent network reads, and how its states become outputs: one vector a row, one output a place, several steps ahead.
+"""What a recurrent network reads, and how its states become outputs: one vector a row, or one output a place.
 
 B batch, T places, I numbers at a place, D numbers of a state, S numbers of an output.
 """
@@ -102,15 +102,3 @@ class GeneratingPlaceOutputs(PlaceOutputs):
         states_BTH = self.recurrent.resume(x_BTI, cache.layers, sizes)
         cache.advance(tokens_BT.shape[1], sizes_B)
         return self.head(states_BTH)
-
-
-class Ahead(nn.Module):
-    """(B, D) -> (B, steps, S): every step and number of an output from the same vector."""
-
-    def __init__(self, width: int, steps: int, size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, steps * size)
-        self.steps = steps
-
-    def forward(self, x_BD: Tensor) -> Tensor:
-        return self.linear(x_BD).unflatten(1, (self.steps, -1))

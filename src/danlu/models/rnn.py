@@ -4,7 +4,7 @@ Words become embeddings (their letters go through a small convolution), dropout 
 the last layer become
   one output a row       a pooling over the places (their largest values, or attention, the mean, the last state), then linear
   one output a place     linear at every place: labels of words, the next token (in one direction, so that nothing looks ahead)
-  several steps ahead    linear from the last state
+  several steps ahead    linear from the last state, each window on its own level (`level`); what is known ahead adds to each step
 Several texts of a row are read apart and joined late; for an output at every place they must have the same places and are joined there.
 Numbers and categories join after the reading. `crf` couples the labels of neighbouring places (danlu/layers/crf.py).
 Sources: danlu/layers/recurrent.py and words.py name them.
@@ -61,6 +61,11 @@ class Config(Options):
         0.3, ge=0, lt=1, description="Share of the numbers dropped in training: of embeddings, states, features."
     )
     unknown: float = Field(0.02, ge=0, lt=1, description="Share of the tokens that training reads as unknown.")
+    level: Literal["none", "last", "standard"] = Field(
+        "standard",
+        description="Of forecasts: what each window is brought to before it is read, and its outputs back from: minus its last value, "
+        "or minus its mean and divided by its deviation.",
+    )
     crf: bool = Field(
         False, description="Couple the labels of neighbouring places by learnt transitions (one output a place only)."
     )
@@ -71,16 +76,12 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     _check(config, inputs, output)
     if output.each == "token":
         return _places(config, inputs, output)
+    if output.each == "step":
+        return _forecast(config, inputs, output)
     from danlu.layers.late_fusion import fused
 
-    both = config.bidirectional is True or (config.bidirectional == "auto" and output.each == "row")
-    branches = [_row_branch(config, name, each, both) for name, each in inputs.items()]
-    network = fused(branches, output.size, dense=config.hidden, activation_name="relu", dropout=config.dropout)
-    if output.each == "step":
-        from danlu.layers.sequence_reader import Ahead
-
-        network[-1] = Ahead(network[-1].in_features, output.steps, output.size)  # type: ignore[arg-type]
-    return network
+    branches = [_row_branch(config, name, each) for name, each in inputs.items()]
+    return fused(branches, output.size, dense=config.hidden, activation_name="relu", dropout=config.dropout)
 
 
 def _check(config: Config, inputs: Mapping[str, Input], output: Output) -> None:
@@ -90,13 +91,15 @@ def _check(config: Config, inputs: Mapping[str, Input], output: Output) -> None:
         raise PartError("crf couples the labels of places, and this task asks for no label a place.", hint="leave crf out")
     if config.crf and output.causal:
         raise PartError("crf looks at the labels that follow, and this task must not look ahead.", hint="leave crf out")
+    if output.each == "step" and "series" not in inputs:
+        raise PartError("rnn forecasts a series, and the inputs hold none.", hint="choose task: forecasting")
     if config.bidirectional is True and output.causal:
         raise PartError(
             "bidirectional reads what follows a place, and this task must not look ahead.", hint="leave bidirectional to auto"
         )
 
 
-def _row_branch(config: Config, name: str, each: Input, both: bool) -> tuple[nn.Module, int]:
+def _row_branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.categories import CategoryEmbedding
     from danlu.layers.joining import Take
@@ -109,12 +112,12 @@ def _row_branch(config: Config, name: str, each: Input, both: bool) -> tuple[nn.
     if each.kind not in SEQUENCES:
         return Take(name), each.shape[0]
     reader, size = _reader(config, {name: each})
-    recurrent = _recurrent(config, size, both)
+    recurrent = _recurrent(config, size, config.bidirectional is not False)
     if config.pooling == "attention":
         pooling: nn.Module | None = AttentionPooling(recurrent.width)
     else:
         kinds = {"max": MaxPooling, "mean": MeanPooling}
-        pooling = kinds[config.pooling]() if config.pooling in kinds and each.kind != "series" else None
+        pooling = kinds[config.pooling]() if config.pooling in kinds else None
     return RowVector(reader, recurrent, pooling), recurrent.width
 
 
@@ -148,6 +151,23 @@ def _recurrent(config: Config, size: int, both: bool) -> Recurrent:
     from danlu.layers.recurrent import Recurrent
 
     return Recurrent(size, config.hidden, cell=config.cell, layers=config.layers, bidirectional=both, dropout=config.dropout)
+
+
+def _forecast(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """Several steps ahead."""
+    from danlu.layers.continuation import OwnLevel, Variables
+    from danlu.layers.joining import side_by_side
+    from danlu.layers.recurrent_forecast import RecurrentForecast
+
+    series = inputs["series"]
+    variables = Variables(series, output) if output.of else None
+    level = OwnLevel(config.level, len(variables.forecast) if variables else 1)
+    past = _recurrent(config, series.shape[-1], config.bidirectional is True)
+    known = inputs.get("future")
+    ahead = None if known is None else _recurrent(config, known.shape[-1], config.bidirectional is not False)
+    branches = [_row_branch(config, name, each) for name, each in inputs.items() if name not in ("series", "future")]
+    aside = (side_by_side([branch for branch, _ in branches]), sum(width for _, width in branches)) if branches else None
+    return RecurrentForecast(variables, level, past, aside, ahead, output.steps, output.size, config.dropout)
 
 
 def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:

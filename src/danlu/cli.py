@@ -49,6 +49,9 @@ def _say(text: str = "") -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+_MOST_LINES = 25  # of a table by name; all of it is in --json
+
+
 def _scores(scores: dict[str, Any], classes: Sequence[Any] = ()) -> str:
     """Scores a line each; a square table (a confusion matrix) with its classes, rows true and columns predicted."""
     plain = {name: value for name, value in scores.items() if name != "rows"}
@@ -80,8 +83,11 @@ def _matrix(rows: list[list[int]], classes: list[str]) -> list[str]:
 
 
 def _by_name(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each named row of numbers, under a head."""
+    """A line for each named row of numbers, under a head; of many rows some, the first and the last among them."""
     heads = list(next(iter(rows.values())))
+    if len(rows) > _MOST_LINES:
+        chosen = {round(place * (len(rows) - 1) / (_MOST_LINES - 1)) for place in range(_MOST_LINES)}
+        rows = {name: row for place, (name, row) in enumerate(rows.items()) if place in chosen}
     cells = [["", *heads], *([name, *(_number(row[head]) for head in heads)] for name, row in rows.items())]
     widths = [max(len(line[place]) for line in cells) for place in range(len(heads) + 1)]
     return ["    " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in cells]
@@ -185,7 +191,7 @@ def train(
         print(_scores(artifact.scores[split], getattr(artifact.task, "classes", ())))
         guess = {name: value for name, value in artifact.scores.get("baseline", {}).items() if name != "split"}
         if guess:
-            print("always the same answer, the best there is for the training rows")
+            print(getattr(artifact.task, "guess", "always the same answer, the best there is for the training rows"))
             print(_scores(guess))
     else:
         print("there is no validation or test split, so there is no score.")

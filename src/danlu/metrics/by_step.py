@@ -1,4 +1,4 @@
-"""The error of a forecast at each step ahead, as a table: [step, mse, mae], in standard deviations of the training rows.
+"""The error of a forecast at each step ahead, as a table of mse and mae, in standard deviations of the training rows.
 
 How far ahead a forecast can be trusted is read off here. The score itself is the error of the last step divided by that of the first.
 """
@@ -38,12 +38,10 @@ class ErrorByStep:
         return {"squared": wrong.square().sum(dim=(0, 2)), "absolute": wrong.abs().sum(dim=(0, 2)), "asked": asked}
 
     def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
-        """{"growth_of_error": last mae / first mae, "by_step": [[step, mse, mae], ...]}."""
+        """{"growth_of_error": last mae / first mae, "by_step": {"1": {"mse", "mae"}, ...}}."""
         squared, absolute = total["squared"] / total["asked"], total["absolute"] / total["asked"]
-        table = [
-            [step, number(mse), number(mae)]
-            for step, (mse, mae) in enumerate(zip(squared.tolist(), absolute.tolist(), strict=True), 1)
-        ]
+        pairs = enumerate(zip(squared.tolist(), absolute.tolist(), strict=True), 1)
+        table = {str(step): {"mse": number(mse), "mae": number(mae)} for step, (mse, mae) in pairs}
         return {self.label: share(absolute[-1], absolute[0]), "by_step": table}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from danlu import cache, checks, folding, shelf
 from danlu.errors import DataError, PartError, nearest
+from danlu.fingerprints import codes
 from danlu.framing import Examples, Ragged, take
 from danlu.placement import SPLIT, draw_seed
 from danlu.preprocessing import Preprocessor
@@ -147,11 +148,7 @@ def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
     part = shelf.facts("models", recipe.model.name)
     gives = getattr(part, "GIVES", ("row",))
     if task.output.each not in gives:
-        fitting = [
-            name
-            for name in shelf.names("models")
-            if task.output.each in _gives(name) and _takes(name, examples)
-        ]
+        fitting = [name for name in shelf.names("models") if task.output.each in _gives(name) and _takes(name, examples)]
         raise PartError(
             f"the task {recipe.task.name} asks for one output a {task.output.each}, and the model {recipe.model.name} gives one a "
             f"{' or '.join(gives)}.",
@@ -263,13 +260,31 @@ def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.
 def _fold(table: Table, splits: dict[str, np.ndarray], data: Data, fold: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
     index, count = fold
     rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
-    target = table.columns[data.targets[0]].take(rows) if data.targets else None
     split = data.split
+    if split is not None and split.name in ("in_order", "by_time"):
+        train, validation = folding.rolling(rows, _moments(table, rows, split), count)[index]
+        return {"train": train, "validation": validation, "test": splits["test"]}
+    target = table.columns[data.targets[0]].take(rows) if data.targets else None
     groups = None
     if split is not None and split.name == "grouped":  # a group stays whole across folds as well
         groups = table.columns[split.options.column].take(rows)  # type: ignore[attr-defined]
     train, validation = folding.folds(rows, target, count, draw_seed(seed, SPLIT, 1), groups=groups)[index]
     return {"train": train, "validation": validation, "test": splits["test"]}
+
+
+def _moments(table: Table, rows: np.ndarray, split: Part) -> np.ndarray:
+    """When each of `rows` was, by what the split goes by: a column of times, or the place in the table (in its series)."""
+    if split.name == "by_time":
+        return table.columns[split.options.column].values[rows]  # type: ignore[attr-defined]
+    within = split.options.within  # type: ignore[attr-defined]
+    if within is None:
+        return rows
+    series = np.unique(codes(table.columns[within].take(rows)), return_inverse=True)[1]
+    order = np.argsort(series, kind="stable")
+    counts = np.bincount(series)
+    place = np.empty(len(rows))
+    place[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return (place + 0.5) / counts[series]  # the same share of each series
 
 
 def encode_target(task: Any, targets: Mapping[str, Column], alive: np.ndarray) -> Any:

@@ -31,6 +31,26 @@ def folds(
     return [(np.sort(rows[fold != number]), np.sort(rows[fold == number])) for number in range(k)]
 
 
+def rolling(rows: np.ndarray, moments: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """k pairs (training rows, validation rows) for what has an order: each is validated on what comes after all it was trained on.
+
+    `moments` tells when each of `rows` was. They are cut into k + 1 stretches of equal length: fold i trains on the first i + 1 and is
+    validated on the next (rolling origin). Rows of one moment stay together. DataError where the moments are fewer than k + 1.
+    Source: Tashman, 2000, doi:10.1016/S0169-2070(00)00065-0.
+    """
+    found, place, counts = np.unique(moments, return_inverse=True, return_counts=True)
+    if len(found) < k + 1:
+        raise DataError(
+            f"{len(found):,} moments cannot be cut into {k} folds and a start.", hint="set train.folds to a smaller number"
+        )
+    middle = np.cumsum(counts) - counts / 2
+    stretch = np.minimum((middle * (k + 1) / len(rows)).astype(np.int64), k)[place]
+    pairs = [(np.sort(rows[stretch <= number]), np.sort(rows[stretch == number + 1])) for number in range(k)]
+    if any(not len(each) for pair in pairs for each in pair):
+        raise DataError(f"the moments lie too unevenly for {k} folds.", hint="set train.folds to a smaller number")
+    return pairs
+
+
 def _fold_of_groups(groups: np.ndarray, order: np.ndarray, k: int, name: str) -> np.ndarray:
     """The fold of each row: the largest group first, each to the fold that holds the fewest rows."""
     group = np.unique(groups, return_inverse=True)[1]

@@ -48,7 +48,7 @@ OUTPUTS = {
     "row": OUTPUT,
     "token": Output(5, OUTPUT.names, each="token"),
     "vocabulary": Output(23, each="token", causal=True),
-    "step": Output(3, ("u", "v", "w"), each="step", steps=5),
+    "step": Output(3, ("u", "v", "w"), each="step", steps=5, of=("u", "v", "w")),
     "frame": Output(6, ("", *OUTPUT.names), each="frame"),
     "image": Output(3 * 13 * 17, each="image", shape=(3, 13, 17)),
 }

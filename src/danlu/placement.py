@@ -7,6 +7,7 @@ lock file, and a resumed run takes it from there.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,10 @@ def work_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
 # Work of one step (operations of forward and backward pass) from which the narrower format pays, measured on matrix products and
 # convolutions; below it, casting costs more than it saves (docs/lab-notes.md).
 _PAYS_AMX = 2e8
+# CPUs with products of bfloat16 in their vector units, measured on one with AVX-512, one thread, against float32: matrix products 4
+# times as fast; whole steps 3.3 times (gpt of 10 M parameters, work 1e11), 2.0 (gpt of 0.8 M, 4e9), 1.2 (gpt of 30,000 to 200,000, 5e8
+# to 9e8), 0.8 (8e7); 2.2 and 3.1 (mlp, 5e8 and 3e9); 1.4 to 1.6 (cnn, 2e9 to 2e10), 1.0 (3e8).
+_PAYS_AVX512 = 1e9
 _PAYS_CUDA = 1e9
 # Below this, a second thread gains less than its start and its waiting cost, and on a machine shared with other work it loses much:
 # a thread that waits for one that is not scheduled makes a step of 1 ms one of 20 ms.
@@ -156,9 +161,10 @@ _PAYS_THREADS = 2e8
 def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float]) -> Placement:
     """The placement with `auto` precision and compile decided for a model.
 
-    `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device has matrix units for it (CUDA from
-    compute capability 8.0, or a CPU with AMX) and the work of a step pays; compile on CUDA for the same work. A CPU compiles for half a
-    minute, which a training that short never earns back: never by rule. One thread where a step is too small to share.
+    `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device multiplies it faster (CUDA from
+    compute capability 8.0, or a CPU with AMX or avx512_bf16) and the work of a step pays; compile on CUDA for the same work. A CPU
+    compiles for half a minute, which a training that short never earns back: never by rule. One thread where a step is too small to
+    share.
     """
     precision, compile_, threads = placement.precision, placement.compile, placement.threads
     if train.threads is None and threads > 1 and placement.device.type == "cpu" and flops_of_step() < _PAYS_THREADS:
@@ -168,6 +174,8 @@ def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float
         heavy = (train.precision == "auto" or train.compile == "auto") and flops_of_step() >= _PAYS_CUDA
         precision = "bfloat16" if train.precision == "auto" and able and heavy else precision
         compile_ = heavy if train.compile == "auto" else compile_
-    elif placement.device.type == "cpu" and train.precision == "auto" and "amx_bf16" in machine.instruction_sets():
-        precision = "bfloat16" if flops_of_step() >= _PAYS_AMX else precision
+    elif placement.device.type == "cpu" and train.precision == "auto":
+        flags = machine.instruction_sets()
+        pays = _PAYS_AMX if "amx_bf16" in flags else _PAYS_AVX512 if "avx512_bf16" in flags else math.inf
+        precision = "bfloat16" if pays < math.inf and flops_of_step() >= pays else precision
     return Placement(placement.device, precision, threads, compile_)

@@ -50,6 +50,23 @@ def test_a_step_too_small_to_share_runs_on_one_thread(work: float, threads: int)
     assert choose(place(asked), asked, lambda: work).threads == 3, "what the recipe says is not overruled"
 
 
+@pytest.mark.parametrize(
+    ("flags", "work", "precision"),
+    [
+        ({"avx512f"}, 1e12, "float32"),
+        ({"avx512f", "avx512_bf16"}, 1e8, "float32"),
+        ({"avx512f", "avx512_bf16"}, 1e11, "bfloat16"),
+        ({"avx512_bf16", "amx_bf16"}, 3e8, "bfloat16"),
+    ],
+)
+def test_a_cpu_takes_bfloat16_where_it_multiplies_it_faster(monkeypatch, flags, work, precision) -> None:
+    monkeypatch.setattr("danlu.machine.instruction_sets", lambda: frozenset(flags))
+    train = Train(device="cpu")
+    assert choose(place(train), train, lambda: work).precision == precision
+    asked = Train(device="cpu", precision="float32")
+    assert choose(place(asked), asked, lambda: work).precision == "float32", "what the recipe says is not overruled"
+
+
 PROGRAM = """
 import sys, danlu
 recipe = {"task": "classification", "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},

@@ -42,4 +42,7 @@ class Bytes(Tokenizer):
         return text + np.uint16(FIRST_TOKEN), np.diff(offsets)
 
     def _cut(self, text: bytes) -> int:
-        return len(text)
+        last = len(text) - 1
+        while last > 0 and text[last] & 0xC0 == 0x80:
+            last -= 1
+        return last  # before the last character: lower case is a matter of whole ones

@@ -58,7 +58,7 @@ class Tokenizer(ABC):
         `texts` is a text column or a list of strings (or UTF-8 bytes). Codes of more than danlu.reading.spool.LIMIT bytes lie in a
         temporary file, memory-mapped. A missing row has no code.
         """
-        column = as_column(texts, mend=self.kind != "bytes")
+        column = as_column(texts, mend=self.lower or self.kind != "bytes")
         lengths = np.zeros(len(column), dtype=np.int64)
         codes = Spool(self.dtype)
         for block in self.stream(column):

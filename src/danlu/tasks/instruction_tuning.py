@@ -150,6 +150,7 @@ def _turns(text: str) -> Iterator[Message]:
 class InstructionTuning(RunningText):
     """The template of a conversation, and how it is answered."""
 
+    ahead = 1
     classes = ()
 
     def __init__(self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None) -> None:

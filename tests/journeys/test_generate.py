@@ -1,0 +1,154 @@
+"""A language model from a text file to written text, as a user types it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+task: {name: language_modeling, context: 32, sample_tokens: 20}
+data:
+  source: {name: text, path: poem.txt}
+  transforms: {text: [{name: tokenize, kind: characters}]}
+model: {name: gpt, size: tiny, width: 32}
+train: {steps: 90, batch_size: 16, evaluate_every: 45}
+"""
+POEM = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。\nAnd the moon was bright.\n\n"
+TALKS = """
+task: {name: instruction_tuning, context: 64}
+data:
+  source: {name: jsonl, path: talks.jsonl}
+  transforms: {text: [{name: tokenize, kind: bytes}]}
+model: {name: gpt, size: tiny, width: 32}
+train: {steps: 120, batch_size: 16}
+"""
+
+
+@dataclass
+class Ended:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def danlu(*arguments: str, cwd: Path, stdin: str = "") -> Ended:
+    """A command in this process: a start of Python takes longer than most of them."""
+    from danlu.cli import main
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):
+        patch.setenv("DANLU_CACHE", str(cwd / "cache"))
+        patch.setattr(sys, "argv", ["danlu", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run over a poem that stands there many times."""
+    folder = tmp_path_factory.mktemp("poet")
+    (folder / "poem.txt").write_text(POEM * 250, "utf-8")
+    (folder / "poet.yaml").write_text(RECIPE)
+    trained = danlu("train", "poet.yaml", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    assert "bits_per_byte" in trained.stdout
+    assert "text 1:" in trained.stderr
+    return folder
+
+
+def test_the_poem_is_learnt_and_a_single_prompt_is_gone_on_with(home: Path) -> None:
+    found = danlu("generate", "runs/poet", "--prompt", "白日依山", "--temperature", "0", "--max-tokens", "20", cwd=home)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("白日依山尽，黄河入海流。\n欲穷千里目")
+
+
+def test_texts_written_at_evaluations_are_kept(home: Path) -> None:
+    kept = sorted(path.name for path in (home / "runs" / "poet" / "samples").iterdir())
+    assert kept == ["00000045.txt", "00000090.txt"]
+
+
+def test_the_same_seed_writes_the_same_text_and_another_does_not(home: Path) -> None:
+    words = ("generate", "runs/poet", "--prompt", "And", "--temperature", "3", "--max-tokens", "40", "--seed")
+    first, again, other = (danlu(*words, seed, cwd=home).stdout for seed in ("1", "1", "2"))
+    assert first == again != other
+
+
+def test_many_prompts_become_json(home: Path) -> None:
+    (home / "prompts.txt").write_text("白日\n\nAnd the moon\n", "utf-8")
+    words = ("--temperature", "0", "--max-tokens", "50", "--stop", "。", "--stop", "\\n", "--json")
+    found = danlu("generate", "runs/poet", "--prompts", "prompts.txt", *words, cwd=home)
+    texts = json.loads(found.stdout)
+    assert [each["prompt"] for each in texts] == ["白日", "And the moon"]
+    assert texts[0]["text"] == "依山尽，黄河入海流"
+    assert texts[1]["text"] == " was bright."
+    assert [each["ended"] for each in texts] == ["stop", "stop"]
+
+
+def test_prompts_come_through_a_pipe_and_unknown_characters_are_told(home: Path) -> None:
+    found = danlu("generate", "runs/poet", "--prompts", "-", "--max-tokens", "3", cwd=home, stdin="Ω!\n")
+    assert found.returncode == 0
+    assert "2 tokens of the prompt" in found.stderr
+
+
+def test_a_wrong_use_says_what_is_wrong(home: Path) -> None:
+    for words, said in (
+        (("chat", "runs/poet"), "not tuned on conversations"),
+        (("generate", "runs/poet", "--prompts", "gone.txt"), "gone.txt: cannot be read"),
+        (("generate", "runs/poet", "--top-p", "0"), "top_p"),
+        (("generate", "runs/nobody"), "no such artifact"),
+    ):
+        found = danlu(*words, cwd=home)
+        assert found.returncode in (2, 4), words
+        assert said in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+def test_predict_and_evaluate_work_on_running_text(home: Path) -> None:
+    found = danlu("predict", "runs/poet", "-", cwd=home, stdin='{"text": "白日依山尽，"}\n{"text": "欲穷"}\n')
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("黄河入海流。")
+    (home / "other.txt").write_text(POEM * 3, "utf-8")
+    scored = danlu("evaluate", "runs/poet", "other.txt", "--json", cwd=home)
+    assert scored.returncode == 0, scored.stderr
+    scores = json.loads(scored.stdout)["scores"]
+    assert 0 < scores["bits_per_byte"] < 2
+
+
+def test_the_python_door_streams(home: Path) -> None:
+    import danlu as door
+    from danlu.generation import stream
+
+    artifact = door.load(home / "runs" / "poet")
+    (text,) = door.generate(artifact, "欲穷", temperature=0, max_tokens=9)
+    pieces = list(stream(artifact, ["欲穷", "And"], temperature=0, max_tokens=9))
+    assert "".join(piece for row, piece in pieces if row == 0) == text.text == "千里目，更上一层楼"
+    with pytest.raises(door.DanluError, match="temprature"):
+        door.generate(artifact, "a", temprature=1)
+
+
+def test_a_conversation_is_learnt_and_held(tmp_path: Path) -> None:
+    rows = [{"prompt": "hi", "response": "你好！"}, {"prompt": "bye", "response": "再见。"}] * 60
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (tmp_path / "talks.yaml").write_text(TALKS)
+    trained = danlu("train", "talks.yaml", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    spoken = danlu("chat", "runs/talks", "--temperature", "0", cwd=tmp_path, stdin="hi\n/new\n\nbye\n")
+    assert spoken.returncode == 0, spoken.stderr
+    assert spoken.stdout == "你好！\n再见。\n"
+    asked = danlu("generate", "runs/talks", "--prompt", "bye", "--temperature", "0", cwd=tmp_path)
+    assert asked.stdout == "再见。\n"
+    answered = danlu("predict", "runs/talks", "-", "--json", cwd=tmp_path, stdin='{"prompt": "hi"}\n')
+    assert [json.loads(line)["prediction"] for line in answered.stdout.splitlines()] == ["你好！"]

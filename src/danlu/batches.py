@@ -78,9 +78,15 @@ class Rows:
 
 
 def lengths_of(arrays: Mapping[str, Field]) -> np.ndarray | None:
-    """The length of each example, int64 (N,), where they differ; of several such inputs their sum."""
+    """A number for each example, int64 (N,), by which examples of like length stand together; None where none has a length.
+
+    The length of the only such input. Of several (a source and a target) that of the longer, among equals that of the last: each input is
+    padded by itself, and rows of equal sums would be long in one and short in the other (Multi30k: 20 % of the places were padding, so 8 %).
+    """
     sizes = [field.sizes for field in arrays.values() if isinstance(field, Ragged)]
-    return np.sum(sizes, axis=0) if sizes else None
+    if len(sizes) < 2:
+        return sizes[0] if sizes else None
+    return np.max(sizes, axis=0) * (int(sizes[-1].max(initial=0)) + 1) + sizes[-1]
 
 
 class Batches:

@@ -114,7 +114,7 @@ class Tokenizer(ABC):
             begin = int(ends[start])
             stop = int(np.searchsorted(ends, begin + self.block, side="right")) - 1
             stop = min(max(stop, start + 1), rows)
-            if int(ends[stop]) - begin > self.block:  # one row
+            if int(ends[stop]) - begin > self.block and (column.missing is None or not column.missing[start]):  # one row
                 for piece, done in self._pieces(column.values, begin, int(ends[stop])):
                     yield start, piece, np.array([0, len(piece)], dtype=np.int64), done
             else:

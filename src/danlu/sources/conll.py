@@ -69,8 +69,11 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         text = charsets.decode(disk.read(path), name, config.encoding)
         if text.reason:
             notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
-        rows, sizes = _read(config, text.content.decode("utf-8"), name, _is_conllu(path), len(header))
-        header = header or _header(len(rows[0]), _is_conllu(path))
+        rows, sizes = _read(config, text.content.decode("utf-8"), name, _is_conllu(path), header)
+        if cells and len(rows[0]) != len(header):
+            said = f"the file has {len(rows[0])} columns, and {names[0]} has {len(header)}."
+            raise DataError(said, where=name, hint="give all files the same columns")
+        header = header[: len(rows[0])] or _header(len(rows[0]), _is_conllu(path))
         cells.append(rows)
         lengths.append(sizes)
     _refuse_other_kinds(header, columns, names[0])
@@ -107,14 +110,18 @@ def _header(width: int, conllu: bool) -> tuple[str, ...]:
     return ("word", *(f"column_{number}" for number in range(2, width)), "tag")[:width] if width > 1 else ("word",)
 
 
-def _read(config: Config, text: str, name: str, conllu: bool, width: int) -> tuple[list[list[str]], np.ndarray]:
-    """(the cells of every word, the number of words of each sentence). DataError naming the line that has more or fewer columns."""
+def _read(config: Config, text: str, name: str, conllu: bool, header: Sequence[str]) -> tuple[list[list[str]], np.ndarray]:
+    """(the cells of every word, the number of words of each sentence). DataError naming the line that has more or fewer columns.
+
+    All lines of a file have as many columns as its first, and that may be fewer than `header` names: a file to answer holds no tags.
+    """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     comments = conllu if config.comments == "auto" else config.comments
     tab = config.separator == "tab" or (config.separator == "auto" and "\t" in _first(lines, comments))
     rows: list[list[str]] = []
     sizes: list[int] = []
     begun = 0  # words read before this sentence
+    width = 0
     for number, line in enumerate(lines, 1):
         if not line or line.isspace():
             if len(rows) > begun:
@@ -126,7 +133,7 @@ def _read(config: Config, text: str, name: str, conllu: bool, width: int) -> tup
         cells = line.rstrip("\t ").split("\t") if tab else line.split()
         if conllu and not cells[0].isdecimal():
             continue
-        width = width or len(cells)
+        width = width or min(len(cells), len(header) or len(cells))
         if len(cells) != width:
             raise _another_width(cells, width, f"{name} line {number:,}", tab)
         rows.append(cells)

@@ -54,16 +54,15 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     codes = np.asarray(column.values)
     counts = np.bincount(codes[codes >= 0], minlength=len(column.categories)).tolist()
     seen = [(word, count) for word, count in zip(column.categories, counts) if count]
-    words = _commonest([(_reading(config, word), count) for word, count in seen], config.min_count)
-    state: dict[str, Any] = {"longest": int(np.diff(column.offsets).max(initial=1))}
-    chosen = _chosen(config, len(words))
-    if chosen is None:  # a small set of labels: all of it is known
-        words, chosen = _commonest([(_reading(config, word), count) for word, count in seen], 1), []
-    state |= {"words": words[: config.most], "codes": chosen}
+    labels = config.codes == "auto" and len(seen) <= FEW  # all of a small set is known, as it is written
+    chosen = [] if labels else [code for code in ALL_CODES if config.codes == "auto" or code in config.codes]
+    state: dict[str, Any] = {"labels": labels, "codes": chosen, "longest": int(np.diff(column.offsets).max(initial=1))}
+    counted = [(_reading(config, state, word), count) for word, count in seen]
+    state["words"] = _commonest(counted, 1 if labels else config.min_count)[: config.most]
     if "characters" in chosen:
         state["letters"] = "".join(_commonest([(letter, count) for word, count in seen for letter in word], 1))
     if "suffix" in chosen:
-        state["suffixes"] = _commonest([(_ending(config, word), count) for word, count in seen], max(config.min_count, 2))
+        state["suffixes"] = _commonest([(_ending(config, state, word), count) for word, count in seen], max(config.min_count, 2))
     state["notice"] = _notice(state, sum(counts), seen, config)
     return state
 
@@ -88,21 +87,16 @@ def _as_words(config: Config, column: Column) -> Column:
     return words_of(column, config.split) if column.kind == "text" else column
 
 
-def _chosen(config: Config, words: int) -> list[Code] | None:
-    """The codes beside the word; None where the vocabulary is a set of labels."""
-    if config.codes != "auto":
-        return [code for code in ALL_CODES if code in config.codes]
-    return None if words <= FEW else list(ALL_CODES)
-
-
-def _reading(config: Config, word: str) -> str:
+def _reading(config: Config, state: dict[str, Any], word: str) -> str:
     """A word as the vocabulary holds it."""
+    if state["labels"]:
+        return word
     word = word.lower() if config.lower else word
     return "".join("0" if letter.isdigit() else letter for letter in word) if config.digits else word
 
 
-def _ending(config: Config, word: str) -> str:
-    return _reading(config, word)[-config.suffix :]
+def _ending(config: Config, state: dict[str, Any], word: str) -> str:
+    return _reading(config, state, word)[-config.suffix :]
 
 
 def _commonest(counted: Sequence[tuple[str, int]], least: int) -> list[str]:
@@ -132,12 +126,12 @@ def _cardinalities(state: dict[str, Any], longest_word: int) -> tuple[int, ...]:
 
 def _table(config: Config, state: dict[str, Any], words: Sequence[str]) -> np.ndarray:
     """The codes of each distinct word, int32 (words + 1, D); the last row is that of a missing word."""
-    parts = [_numbers(state["words"], FIRST_TOKEN, [_reading(config, word) for word in words])[:, None]]
+    parts = [_numbers(state["words"], FIRST_TOKEN, [_reading(config, state, word) for word in words])[:, None]]
     for code in state["codes"]:
         if code == "characters":
             parts.append(_letters(state["letters"], words, config.longest_word))
         elif code == "suffix":
-            parts.append(_numbers(state["suffixes"], _FIRST, [_ending(config, word) for word in words])[:, None])
+            parts.append(_numbers(state["suffixes"], _FIRST, [_ending(config, state, word) for word in words])[:, None])
         else:
             parts.append(np.array([*map(_shape, words), UNKNOWN], dtype=np.int32)[:, None])
     return np.concatenate(parts, axis=1)
@@ -177,7 +171,7 @@ def _shape(word: str) -> int:
 
 def _notice(state: dict[str, Any], total: int, seen: Sequence[tuple[str, int]], config: Config) -> str:
     known = set(state["words"])
-    lost = sum(count for word, count in seen if _reading(config, word) not in known)
+    lost = sum(count for word, count in seen if _reading(config, state, word) not in known)
     share = f"; {100 * lost / total:.1f} % of the training words are unknown" if lost else ""
     beside = f", with {' and '.join(state['codes'])} of each" if state["codes"] else ""
     return f"a vocabulary of {len(known):,} words{beside}{share}."

@@ -49,10 +49,11 @@ def errors(guess: Guess, truth: Guess, origins: np.ndarray) -> dict[str, float]:
     return {"mse": float((squared[told] / asked[told]).mean()), "mae": float((absolute[told] / asked[told]).mean())}
 
 
-def seasonal_differences(values: np.ndarray, first: np.ndarray, owned: np.ndarray, season: int) -> np.ndarray:
-    """The mean absolute difference between an `owned` row and the one a season before it in its run, float64 (V,); 0 where none."""
-    place = np.flatnonzero(owned)
-    place = place[place - season >= first[place]]
+def seasonal_differences(values: np.ndarray, first: np.ndarray, rows: np.ndarray, season: int) -> np.ndarray:
+    """The mean absolute difference between one of `rows` and that of them a season before it in its run, float64 (V,); 0 for none."""
+    owned = np.zeros(len(values), dtype=bool)
+    owned[rows] = True
+    place = rows[rows - season >= first[rows]]
     place = place[owned[place - season]]
     differences = np.abs(values[place].astype(np.float64) - values[place - season])
     known = ~np.isnan(differences)

@@ -1,0 +1,117 @@
+"""Rows of a table in the order of time, series by series, and where one moment follows the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from danlu.errors import DataError, did_you_mean
+from danlu.fingerprints import codes
+from danlu.series.steps import Step, distances, step_of
+from danlu.terms import Column, Table
+
+
+def time_of(table: Table, name: str | None) -> Column | None:
+    """The column of the times: that called `name`, else the one date-time column; None where there is none.
+
+    Raises DataError for a name that is not there, a column that is no time, and several date-time columns to choose from.
+    """
+    if name is not None:
+        column = _column(table, name, "task.time")
+        if column.kind not in ("datetime", "number") or column.values.ndim > 1:
+            raise DataError(
+                f"task.time names the column {name}, which holds {column.kind}; times are date-times or numbers.",
+                where=table.origin,
+                hint=f"set data.columns.{name}.kind: datetime",
+            )
+        return column
+    found = [column for column in table.columns.values() if column.kind == "datetime"]
+    if len(found) > 1:
+        raise DataError(
+            f"there are {len(found)} date-time columns ({', '.join(column.name for column in found[:5])}).",
+            where=table.origin,
+            hint="name in task.time the one that orders the rows",
+        )
+    return found[0] if found else None
+
+
+def _column(table: Table, name: str, said: str) -> Column:
+    if name not in table.columns:
+        raise DataError(
+            f"{said} names the column {name}, which is not there.",
+            where=table.origin,
+            hint=did_you_mean(name, table.columns) or f"the columns are {', '.join(list(table.columns)[:20])}",
+        )
+    return table.columns[name]
+
+
+def in_time(table: Table, time: str | None, series: str | None, gaps: Literal["end", "ignore"]) -> Table:
+    """The table sorted by series and time, with `continues` telling where the next row is the next moment of the same series.
+
+    A missing moment ends a run unless `gaps` is "ignore" (business days). Notices tell of gaps. Raises DataError naming rows for a time
+    that is missing or stands twice, and for times without a step.
+    """
+    column = time_of(table, time)
+    group = series_codes(table, series)
+    if column is not None:
+        lost = np.flatnonzero(column.is_missing())
+        if len(lost):
+            raise DataError(
+                f"{len(lost):,} row(s) have no time.",
+                where=f"{table.where(int(lost[0]))}, column {column.name}",
+                hint="mend the rows or leave them out",
+            )
+        order = np.lexsort((column.values, group))
+        table = _taken(table, order)
+        group, column = group[order], table.columns[column.name]
+    elif series is not None:
+        order = np.argsort(group, kind="stable")
+        table, group = _taken(table, order), group[order]
+    same = np.append(group[1:] == group[:-1], False)
+    if column is None:
+        return replace(table, continues=same)
+    _refuse_twice(table, column, same, series)
+    step = step_of(column, same)
+    if gaps == "ignore" or step is None:
+        return replace(table, continues=same)
+    regular = same & np.append(distances(column.values, step) == 1, False)
+    return _told(replace(table, continues=regular), column, same, regular, step)
+
+
+def series_codes(table: Table, series: str | None) -> np.ndarray:
+    """A number for each row that is equal where the series is, int64 (N,); zeros where there is one series."""
+    if series is None:
+        return np.zeros(len(table), dtype=np.int64)
+    return np.unique(codes(_column(table, series, "task.series")), return_inverse=True)[1].astype(np.int64)
+
+
+def _taken(table: Table, order: np.ndarray) -> Table:
+    return table if (order == np.arange(len(order))).all() else table.take(order)
+
+
+def _refuse_twice(table: Table, column: Column, same: np.ndarray, series: str | None) -> None:
+    twice = np.flatnonzero(same[:-1] & (column.values[1:] == column.values[:-1]))
+    if not len(twice):
+        return
+    first = int(twice[0])
+    raise DataError(
+        f"the time {column.answer(first)} stands in two rows{'' if series is None else ' of one series'} "
+        f"({table.where(first)} and {table.where(first + 1)}); {len(twice):,} such pair(s) in all.",
+        where=f"{table.origin}, column {column.name}",
+        hint="leave one of each out"
+        + ("; if the table holds several series, name in task.series the column that tells them apart" if series is None else ""),
+    )
+
+
+def _told(table: Table, column: Column, same: np.ndarray, regular: np.ndarray, step: Step) -> Table:
+    broken = np.flatnonzero(same & ~regular)
+    if not len(broken):
+        return table
+    first = int(broken[0])
+    said = (
+        f"{len(broken):,} gap(s) in the times, which go by {step.describe()}: windows end there (the first from "
+        f"{column.answer(first)} to {column.answer(first + 1)}, after {table.where(first)}). task.gaps: ignore would go on across them."
+    )
+    return replace(table, notices=(*table.notices, said))

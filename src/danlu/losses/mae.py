@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Batch
 
-FITS = ("numbers", "steps")
+FITS = ("numbers", "steps", "pixels")
 
 
 class Config(Options):

@@ -92,7 +92,7 @@ class SequenceToSequence:
         self.target_names = (target,)
         self.tokenizer = tokenizer
         self.longest = longest
-        self.output = Output(tokenizer.size, each="token")
+        self.output = Output(tokenizer.size, each="token", causal=True)
         self._references: Column | None = None  # the raw targets of the rows last framed
         self._shown: list[tuple[str, dict[str, np.ndarray]]] = []  # (what it is called, its inputs) of the samples
 

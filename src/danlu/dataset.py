@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from danlu import cache, checks, folding, shelf
+from danlu import cache, checks, corpus, folding, shelf
 from danlu.errors import DataError, PartError, nearest
 from danlu.fingerprints import codes
 from danlu.framing import Examples, Ragged, take
@@ -17,6 +17,7 @@ from danlu.placement import SPLIT, draw_seed
 from danlu.preprocessing import Preprocessor
 from danlu.recipe import Data, Part, Recipe
 from danlu.terms import Column, Table
+from danlu.tokenizing.borrowed import state_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -76,7 +77,7 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
     table, digest = cache.load(data.source, data.columns, data.cache)
     _check_names(table, data, needs_inputs=not inputs_too(recipe))
     table = recast(recipe, table)
-    alive, notices = _alive(table, data)
+    alive, notices = _alive(table, data, inputs_too(recipe))
     notices = [*table.notices, *notices]
     splits = split_rows(table, alive, recipe)
     if fold is not None:
@@ -107,7 +108,25 @@ def inputs_too(recipe: Recipe) -> bool:
 def meant(recipe: Recipe) -> Data:
     """The recipe's data section as its task means it."""
     part = shelf.facts("tasks", recipe.task.name)
-    return part.adapt(recipe.task.options, recipe.data) if hasattr(part, "adapt") else recipe.data
+    data = _with_tokenizer(recipe)
+    return part.adapt(recipe.task.options, data) if hasattr(part, "adapt") else data
+
+
+def _with_tokenizer(recipe: Recipe) -> Data:
+    """The data section reading text with the tokenizer of the artifact that the model's weights come from."""
+    data, path = recipe.data, getattr(recipe.model.options, "weights", None)
+    if path is None or "tokens" not in shelf.facts("models", recipe.model.name).TAKES or state_of(path) is None:
+        return data
+    config = shelf.config("transforms", "tokenize")
+    borrowed = {"kind": "file", "tokenizer": path}
+
+    def change(part: Part) -> Part:
+        kept = {name: getattr(part.options, name) for name in ("max_length", "beginning", "end")}
+        return Part(part.name, config.model_validate({**borrowed, **kept}))
+
+    data = corpus.retokenized(data, change)
+    usual = {"text": [Part("tokenize", config.model_validate(borrowed))]}
+    return data.model_copy(update={"transforms": {**usual, **data.transforms}})
 
 
 def recast(recipe: Recipe, table: Table) -> Table:
@@ -187,16 +206,16 @@ def _check_names(table: Table, data: Data, needs_inputs: bool = True) -> None:
         raise DataError("every column is a target: nothing is left to learn from.", where=table.origin)
 
 
-def alive_rows(table: Table, data: Data) -> np.ndarray:
+def alive_rows(table: Table, recipe: Recipe) -> np.ndarray:
     """Rows (int64, ascending) that take part at all."""
-    return _alive(table, data)[0]
+    return _alive(table, recipe.data, inputs_too(recipe))[0]
 
 
-def _alive(table: Table, data: Data) -> tuple[np.ndarray, list[str]]:
-    """Rows that take part (int64), and what was left out."""
+def _alive(table: Table, data: Data, series: bool) -> tuple[np.ndarray, list[str]]:
+    """Rows that take part (int64), and what was left out; of a `series` a missing value is a moment nobody asks for."""
     keep = np.ones(len(table), dtype=bool)
     notices = []
-    for name in data.targets:
+    for name in () if series else data.targets:
         lost = table.columns[name].is_missing()
         if lost.any():
             if data.missing_target == "error":

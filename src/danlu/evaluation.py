@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -121,6 +121,19 @@ class Evaluator:
                 (tables if isinstance(value, list | dict) else values)[label] = value
         return Scores(split, len(which), values, tables, samples)
 
+    def pairs(self, module: nn.Module, which: np.ndarray) -> Iterator[tuple[Tensor, Batch]]:
+        """(outputs, batch) of examples `which`, piece by piece, in evaluation mode; the module's mode is restored."""
+        was_training = module.training
+        module.eval()
+        order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
+        try:
+            with torch.inference_mode():
+                for piece in order.split(rows_at_once(self.rows, self.task.output)):
+                    batch = self._hidden(self.rows.gather(piece))
+                    yield self._outputs(module, batch.inputs), batch
+        finally:
+            module.train(was_training)
+
     def _hidden(self, batch: Batch) -> Batch:
         """The batch as the task shows it to a model."""
         return self.task.corrupt(batch, self.seed) if hasattr(self.task, "corrupt") else batch
@@ -175,7 +188,7 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
                 hint="name a data file to score every row of it",
             )
         table = recast(recipe, table)
-        alive = alive_rows(table, recipe.data)
+        alive = alive_rows(table, recipe)
         splits = split_rows(table, alive, recipe)
     else:
         table, _ = cache.load(source_like_training(data, artifact), recipe.data.columns, recipe.data.cache)

@@ -1,0 +1,86 @@
+"""The Transformer encoder of texts and frames: every place sees the whole row.
+
+B batch, T places, I numbers that reading gives a place, D width, S numbers of an output.
+Source: Devlin et al., 2019, arXiv:1810.04805 (BERT), with the normalization before each half of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from danlu.errors import PartError
+from danlu.layers.language_model import EMBEDDING_SPREAD
+from danlu.layers.pooling import inside
+from danlu.layers.rotary import Rotary
+from danlu.layers.sequence_reader import Reader
+from danlu.layers.transformer import Sizes, Stack
+
+
+class Encoder(nn.Module):
+    """inputs -> (x_BTD, present_BT): what each place means among all others, and which places there are (bool).
+
+    `size` counts the numbers that `reader` makes of a place. A row without any place counts as one of padding. `context` is how many
+    places learned positions reach (None: rotary ones).
+    """
+
+    def __init__(self, reader: Reader, size: int, sizes: Sizes, *, context: int | None, theta: float = 10_000.0) -> None:
+        super().__init__()
+        self.reader = reader
+        self.widen = nn.Identity() if size == sizes.width else nn.Linear(size, sizes.width, bias=False)
+        self.positions = None if context is None else nn.Embedding(context, sizes.width)
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=EMBEDDING_SPREAD)
+        self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
+        turning = Rotary(sizes.width // sizes.num_heads, 512, theta) if context is None else None
+        self.stack = Stack(sizes, causal=False, rotary=turning)
+        self.width = sizes.width
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        x_BTI, lengths_B = self.reader(inputs)
+        places = x_BTI.shape[1]
+        present_BT = inside(lengths_B.clamp(min=1), places)
+        x_BTD = self.widen(x_BTI)
+        if self.positions is not None:
+            x_BTD = x_BTD + self._told(places, lengths_B)
+        mask = None if bool(present_BT.all()) else present_BT  # attention without a mask has faster kernels
+        return self.stack(self.dropout(x_BTD), mask), present_BT
+
+    def _told(self, places: int, lengths_B: Tensor) -> Tensor:
+        assert self.positions is not None
+        reach = self.positions.num_embeddings
+        if int(lengths_B.max()) > reach:
+            raise PartError(
+                f"the model learned positions for {reach:,} places, and a row has {int(lengths_B.max()):,}.",
+                hint="shorten the row (max_length of its transform), or train with positions: rotary, which have no end",
+            )
+        return self.positions.weight[torch.arange(places, device=lengths_B.device).clamp(max=reach - 1)]
+
+
+class EncodedRow(nn.Module):
+    """inputs -> (B, D): the places of a row pooled to one vector; `pooling` None takes the first place."""
+
+    def __init__(self, encoder: Encoder, pooling: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder, self.pooling = encoder, pooling
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        x_BTD, present_BT = self.encoder(inputs)
+        return x_BTD[:, 0] if self.pooling is None else self.pooling(x_BTD, present_BT)
+
+
+class EncodedPlaces(nn.Module):
+    """inputs -> (B, T, S): an output for each place; `aside` makes (B, A) of a row's other inputs, told at every place."""
+
+    def __init__(self, encoder: Encoder, aside: nn.Module | None, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.aside, self.head = encoder, aside, head
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        places = inputs[self.encoder.reader.names[0]].shape[1]
+        x_BTD, _ = self.encoder(inputs)
+        if self.aside is not None:
+            x_BTD = torch.cat([x_BTD, self.aside(inputs)[:, None].expand(-1, x_BTD.shape[1], -1)], dim=2)
+        return self.head(x_BTD)[:, :places]

@@ -294,6 +294,9 @@ class Training:
                 state.stopped, hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run"
             )
         state.put(state.best if state.best is not None else state.released)
+        if hasattr(data.task, "calibrate"):
+            unseen = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
+            data.task.calibrate(self.built.evaluator.pairs(state.module, unseen))
         scores: dict[str, Any] = {}
         for split in ("validation", "test"):
             if len(data.splits[split]):

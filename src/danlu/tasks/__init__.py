@@ -61,6 +61,8 @@ A task whose examples are no rows, or whose inputs and targets are the same colu
   respond(module, batch) -> list[dict]      answers that need more of the module than its outputs (generation). Used instead of
                                             `answers`; each has "prediction"
   in_words(answers, table, ids) -> list[dict]   the answers of examples `ids` completed by what the raw rows hold (the words of a span)
+  calibrate(pairs) -> None                  when training ends, before anything is scored: what the task learns from (outputs, batch) of
+                                            the validation examples (of training where there are none); kept by `state()`
   references(batch) -> list[str]            the right answers as text, beside metrics that read text (BLEU)
   samples(module, seed) -> tuple[Sample]    a few things made by a generative model, at each evaluation; pure function of weights, seed
   STEP                                      "supervised" (default) or "adversarial": which danlu.step performs an update

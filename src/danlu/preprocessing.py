@@ -262,7 +262,8 @@ def _refusal(column: Column, data: Data) -> str:
     distinct = _distinct(column, known)
     if distinct == 1 and len(known) == count:
         return f"all {count:,} training rows hold the same value ({column.answer(int(known[0]))!r})"
-    if _options_of(column.name, data).transforms is None and _is_identifier(column, distinct, known):
+    asked_for = _options_of(column.name, data).transforms is not None or (column.kind == "text" and "text" in data.transforms)
+    if not asked_for and _is_identifier(column, distinct, known):
         return (
             f"{distinct:,} of its {len(known):,} values are distinct, so it looks like an identifier "
             f"(data.columns.{column.name}.transforms would use it)"

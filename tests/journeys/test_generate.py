@@ -17,7 +17,7 @@ data:
   source: {name: text, path: poem.txt}
   transforms: {text: [{name: tokenize, kind: characters}]}
 model: {name: gpt, size: tiny, width: 32}
-train: {steps: 90, batch_size: 16, evaluate_every: 45}
+train: {steps: 160, batch_size: 16, evaluate_every: 80}
 """
 POEM = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。\nAnd the moon was bright.\n\n"
 TALKS = """
@@ -77,7 +77,7 @@ def test_the_poem_is_learnt_and_a_single_prompt_is_gone_on_with(home: Path) -> N
 
 def test_texts_written_at_evaluations_are_kept(home: Path) -> None:
     kept = sorted(path.name for path in (home / "runs" / "poet" / "samples").iterdir())
-    assert kept == ["00000045.txt", "00000090.txt"]
+    assert kept == ["00000080.txt", "00000160.txt"]
 
 
 def test_the_same_seed_writes_the_same_text_and_another_does_not(home: Path) -> None:
@@ -152,3 +152,55 @@ def test_a_conversation_is_learnt_and_held(tmp_path: Path) -> None:
     assert asked.stdout == "再见。\n"
     answered = danlu("predict", "runs/talks", "-", "--json", cwd=tmp_path, stdin='{"prompt": "hi"}\n')
     assert [json.loads(line)["prediction"] for line in answered.stdout.splitlines()] == ["你好！"]
+
+
+BASED = """
+task: {name: instruction_tuning, context: 64}
+data: {source: {name: jsonl, path: talks.jsonl}}
+model: {name: gpt, size: tiny, width: 32, weights: runs/poet}
+train: {steps: 4, batch_size: 16}
+"""
+
+
+def test_a_model_goes_on_from_another_with_its_weights_and_its_tokenizer(home: Path) -> None:
+    rows = [{"prompt": "白日", "response": "依山尽"}, {"prompt": "moon", "response": "bright"}] * 20
+    (home / "talks.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (home / "based.yaml").write_text(BASED)
+    trained = danlu("train", "based.yaml", "optimizer.learning_rate=1e-9", cwd=home)
+    assert trained.returncode == 0, trained.stderr
+    assert "tensors of the model are those of runs/poet" in trained.stderr
+    import danlu as door
+
+    base, tuned = (door.load(home / "runs" / name) for name in ("poet", "based"))
+    for name, each in base.module.state_dict().items():
+        # four updates of next to nothing
+        assert (each - tuned.module.state_dict()[name]).abs().max() < 1e-6
+    assert tuned.preprocessor.chains[0].steps[0][1]["tokenizer"] == base.preprocessor.chains[0].steps[0][1]["tokenizer"]
+
+
+def test_a_run_goes_on_with_no_other_weights_than_it_began_with(home: Path) -> None:
+    (home / "talks.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n' * 15, "utf-8")
+    (home / "based.yaml").write_text(BASED)
+    begun = danlu("train", "based.yaml", "--run", "begun", cwd=home)
+    assert begun.returncode == 0, begun.stderr
+    (home / "begun" / "artifact").rename(home / "finished")
+    trained = danlu("train", "poet.yaml", "train.seed=7", "train.steps=3", "--run", "other", cwd=home)
+    assert trained.returncode == 0, trained.stderr
+    found = danlu("train", "based.yaml", "model.weights=other", "--run", "begun", cwd=home)
+    assert found.returncode == 2
+    assert "holds other weights" in found.stderr
+    again = danlu("train", "based.yaml", "--run", "begun", cwd=home)
+    assert again.returncode == 0, again.stderr
+    for name in ("weights.safetensors",):
+        assert (home / "begun" / "artifact" / name).read_bytes() == (home / "finished" / name).read_bytes()
+
+
+def test_weights_that_fit_nowhere_are_refused(home: Path) -> None:
+    (home / "talks.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n' * 15, "utf-8")
+    (home / "based.yaml").write_text(BASED)
+    found = danlu("train", "based.yaml", "model.width=48", "--run", "wide", cwd=home)
+    assert found.returncode == 4
+    assert "none of its" in found.stderr
+    found = danlu("train", "based.yaml", "model.weights=nowhere", "--run", "nowhere", cwd=home)
+    assert found.returncode == 4
+    assert "no artifact" in found.stderr

@@ -17,7 +17,7 @@ def activation(name: Activation) -> nn.Module:
     return kind(inplace=True) if name in ("relu", "silu") else kind()
 
 
-def start_linear(layer: nn.Linear | nn.Conv2d, name: Activation) -> None:
+def start_linear(layer: nn.Linear | nn.Conv1d | nn.Conv2d, name: Activation) -> None:
     """Draws weights that keep the size of the signal through the activation `name`, and sets the bias to zero.
 
     Normal with variance gain^2 / fan_in. Sources: He et al., 2015, arXiv:1502.01852 (rectifiers); Glorot and Bengio, 2010 (tanh).

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from danlu.evaluation import evaluate
     from danlu.generation import generate
     from danlu.learning_rate_range import find_learning_rate
+    from danlu.picturing import picture
     from danlu.prediction import Artifact, load
     from danlu.recipe import Recipe
     from danlu.resumption import verify_resume
@@ -37,6 +38,7 @@ _HOMES = {
     "find_learning_rate": "danlu.learning_rate_range",
     "generate": "danlu.generation",
     "load": "danlu.prediction",
+    "picture": "danlu.picturing",
     "train": "danlu.training",
     "verify_resume": "danlu.resumption",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "find_learning_rate",
     "generate",
     "load",
+    "picture",
     "read_recipe",
     "recipe_schema",
     "train",

@@ -309,16 +309,25 @@ def generate(
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
     stop: Stop = None,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Images to make, of each class where there are classes.")] = 16,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="A class to make images of; may be given several times.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The PNG file that images are written to, side by side.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write texts with a language model, shown as they are written."""
+    """Write texts with a language model, shown as they are written; or make images with a generator, as one PNG file."""
+    from danlu import load
     from danlu.generation import Writer, read_prompts
+    from danlu.picturing import makes_pictures
 
+    model = load(artifact)
+    if makes_pictures(model):
+        _draw(model, count, classes, Path(out or "generated.png"), seed, as_json)
+        return
     given = [*(prompt or ()), *(read_prompts(prompts) if prompts else ())]
     asked = given or [""]
     writer = Writer(
-        artifact, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        model, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, stop=[each.replace("\\n", "\n") for each in stop or ()], seed=seed,
     )  # fmt: skip
     alone = len(asked) == 1 and not as_json
@@ -336,6 +345,23 @@ def generate(
         _print_json([text.as_dict() for text in writer.texts])
     elif not alone:
         print("\n----\n".join((text.prompt if writer.goes_on else "") + text.text for text in writer.texts))
+
+
+def _draw(model: Any, count: int, classes: list[str] | None, out: Path, seed: int, as_json: bool) -> None:
+    """Images as one picture: a row for each class."""
+    from danlu import picture
+    from danlu.durable import replace_file
+    from danlu.pictures import grid, png
+
+    made = picture(model, count, classes, seed)
+    try:
+        replace_file(out, png(grid(made, count if model.task.classes else None)))
+    except OSError as error:
+        raise DanluError(f"cannot be written: {error.strerror or error}.", where=str(out)) from None
+    if as_json:
+        _print_json({"out": str(out), "images": len(made), "classes": classes or list(model.task.classes)})
+    else:
+        print(out)
 
 
 @app.command()

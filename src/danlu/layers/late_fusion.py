@@ -13,6 +13,7 @@ from danlu.errors import PartError
 from danlu.layers.activations import Activation, activation, start_linear
 from danlu.layers.categories import CategoryEmbedding
 from danlu.layers.joining import Take, side_by_side
+from danlu.layers.token_summary import TokenSummary
 from danlu.terms import Input
 
 # What makes (B, width) of one input's tensor, and width.
@@ -35,7 +36,7 @@ def require_image(model: str, inputs: Mapping[str, Input], smallest: int) -> Non
 
 
 def branches_of(inputs: Mapping[str, Input], image: Callable[[Input], Branch]) -> list[Branch]:
-    """A branch for each input: numbers as they are, categories embedded, an image through what `image` makes for it."""
+    """A branch for each input: numbers as they are, categories embedded, tokens summed up, an image through what `image` makes of it."""
     return [_branch(name, each, image) for name, each in inputs.items()]
 
 
@@ -45,6 +46,9 @@ def _branch(name: str, each: Input, image: Callable[[Input], Branch]) -> Branch:
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities)
         return Take(name, embedding), embedding.width
+    if each.kind == "tokens":
+        summary = TokenSummary(each)
+        return Take(name, summary), summary.width
     body, width = image(each)
     return Take(name, body), width
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from danlu.layers.categories import Lookup
 from danlu.layers.joining import Take
 from danlu.layers.periodic import EMBEDDING, PeriodicEmbedding
+from danlu.layers.token_summary import TokenSummary
 from danlu.layers.transformer import Sizes, Stack
 from danlu.terms import Input
 
@@ -71,7 +72,7 @@ class FeatureTransformer(nn.Module):
 
 
 class Tokens(nn.Module):
-    """inputs -> (B, 1 + C, D): a token that gathers, then one for each column of numbers and of categories."""
+    """inputs -> (B, 1 + C, D): a token that gathers, then one for each column of numbers, of categories, and each text."""
 
     def __init__(self, inputs: Mapping[str, Input], size: int, frequencies: int, scale: float) -> None:
         super().__init__()
@@ -80,13 +81,27 @@ class Tokens(nn.Module):
         for name, each in inputs.items():
             if each.kind == "numbers":
                 self.bodies.append(Take(name, NumberTokens(widths(each), size, frequencies, scale)))
-            else:
+            elif each.kind == "categories":
                 self.bodies.append(Take(name, CategoryTokens(each.cardinalities, size)))
+            else:
+                self.bodies.append(Take(name, TextToken(each, size)))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens = [body(inputs) for body in self.bodies]
         first = self.gathering_D.expand(len(tokens[0]), 1, -1)
         return torch.cat([first, *tokens], dim=1)
+
+
+class TextToken(nn.Module):
+    """tokens -> (B, 1, D): a text as one token."""
+
+    def __init__(self, described: Input, size: int) -> None:
+        super().__init__()
+        self.summary = TokenSummary(described)
+        self.linear = nn.Linear(self.summary.width, size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.linear(self.summary(tokens))[:, None]
 
 
 class CategoryTokens(nn.Module):

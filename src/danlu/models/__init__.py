@@ -11,13 +11,17 @@ A part offers
                                             forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.Output
                                             says; any B >= 1. Tokens and frames may be of any length in a batch; what stands after a
                                             row's end changes nothing of its outputs
-  NEEDS (optional)                          kinds of which it must have all, such as ("image",); () where it does not say
 A module that holds several networks that answer together may say so by an attribute `members`: forward then gives (B * members, size) in
 training mode, the members of a row side by side, each learning by itself, and in evaluation mode (B, size), their mean
 (danlu/layers/averaging.py).
 A model that generates (language models, sequence to sequence) may offer further
   forward(inputs) in evaluation mode stays as above; `module.cache(batch, length)` and `module.extend(tokens, cache)`: see
   danlu/layers/caching.py
+A model for adversarial training (task image_generation) offers further
+  generator, discriminator                  modules that hold the weights of each side
+  draw(count) -> noise                      from torch's own generator, which the update seeded
+  imagine(inputs, noise) -> images          as forward, of this noise; forward takes its own from the input "row"
+  judge(images, inputs) -> logits (B,)
 Weights are drawn from torch's default generator, which the caller seeded. Import torch inside build, not at the top of the file, so that
 a recipe is checked in well under a second; modules with a forward of their own stand in danlu/layers/.
 """

@@ -6,7 +6,7 @@ design: residual   convolution, then stages of residual blocks, each stage after
 design: textbook   convolution 32 (3x3), pooling, convolution 64 (3x3), pooling, dense 128, dropout, linear.
                    LeCun et al., 1998, in the sizes of today's textbooks.
 
-Images from 4x4 on, of any shape. Numbers and categories join after the pooling, before a dense layer (late fusion).
+Images from 4x4 on, of any shape. Numbers, categories and texts join after the pooling, before a dense layer (late fusion).
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories", "image")
-NEEDS = ("image",)
+TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},

@@ -1,7 +1,7 @@
 """FT-Transformer for tables: each column becomes a token, and a Transformer lets the columns look at each other.
 
 A number's token is linear in it (or in its periodic embedding with `periodic`, or in its pieces where data.columns.*.transforms hold
-piecewise_linear: features of one column make one token); a category's token is looked up. A token of its own gathers the answer.
+piecewise_linear: features of one column make one token); a category's token is looked up; a text is one token. A token of its own gathers the answer.
 Gorishniy et al., 2021, arXiv:2106.11959; periodic embeddings: Gorishniy et al., 2022, arXiv:2203.05556.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories")
+TAKES = ("numbers", "categories", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
     "schedule": {"name": "cosine", "warmup": 0.1},

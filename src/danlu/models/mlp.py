@@ -1,8 +1,8 @@
 """Multilayer perceptron: dense layers with an activation between them.
 
 Each hidden layer is linear -> normalization (if asked for) -> activation -> dropout. Numbers go in as they are, or as periodic
-embeddings (`periodic`); categories as embeddings; images flattened. The textbook network 784-128-10 is
-{name: mlp, hidden: [128], activation: relu, dropout: 0}.
+embeddings (`periodic`); categories as embeddings; images flattened; texts as the mean of their tokens and their strongest phrases. The
+textbook network 784-128-10 is {name: mlp, hidden: [128], activation: relu, dropout: 0}.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories", "image")
+TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "adamw", "learning_rate": 0.002},
     "schedule": {"name": "cosine", "warmup": 0.05},
@@ -88,12 +88,16 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
     from danlu.layers.categories import CategoryEmbedding
     from danlu.layers.joining import Take
     from danlu.layers.periodic import PeriodicEmbedding
+    from danlu.layers.token_summary import TokenSummary
 
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities, None if config.embedding == "auto" else config.embedding)
         return Take(name, embedding), embedding.width
     if each.kind == "image":
         return Take(name, nn.Flatten()), math.prod(each.shape)
+    if each.kind == "tokens":
+        summary = TokenSummary(each)
+        return Take(name, summary), summary.width
     if config.periodic:
         periodic = PeriodicEmbedding(each.shape[0], config.periodic, config.periodic_scale)
         return Take(name, periodic), periodic.width

@@ -1,6 +1,6 @@
 """MLP-Mixer for images: patches, mixed in turn across places and across features by dense layers; no convolution, no attention.
 
-Tolstikhin et al., 2021, arXiv:2105.01601. Numbers and categories join after the mean over the patches, before a dense layer (late fusion).
+Tolstikhin et al., 2021, arXiv:2105.01601. Numbers, categories and texts join after the mean over the patches, before a dense layer (late fusion).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories", "image")
-NEEDS = ("image",)
+TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "muon", "learning_rate": 0.002, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},

@@ -6,7 +6,7 @@ smaller ones keep their pixels (3x3 convolution).
 He et al., 2015, arXiv:1512.03385; the stride of a bottleneck lies in its 3x3 convolution; ways around are pooled (He et al., 2018,
 arXiv:1812.01187); blocks start near the identity (Goyal et al., 2017, arXiv:1706.02677).
 
-Numbers and categories join after the mean, before a dense layer (late fusion).
+Numbers, categories and texts join after the mean, before a dense layer (late fusion).
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories", "image")
-NEEDS = ("image",)
+TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},

@@ -2,7 +2,7 @@
 
 Members share their matrices; each has scales and biases of its own in every layer, and a last layer of its own. Each learns by itself, and
 they answer together: the mean of their probabilities, or of their numbers. Numbers go in as they are, or as periodic embeddings
-(`periodic`), or cut into pieces by data.columns.*.transforms (piecewise_linear); categories as embeddings.
+(`periodic`), or cut into pieces by data.columns.*.transforms (piecewise_linear); categories as embeddings; texts summed up.
 Gorishniy et al., 2024, arXiv:2410.24210.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories")
+TAKES = ("numbers", "categories", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.01},
     "schedule": {"name": "cosine", "warmup": 0.05},
@@ -75,10 +75,14 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, list[int
     from danlu.layers.joining import Take
     from danlu.layers.periodic import EMBEDDING, PeriodicEmbedding
     from danlu.layers.tabular import widths
+    from danlu.layers.token_summary import TokenSummary
 
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities, None if config.embedding == "auto" else config.embedding)
         return Take(name, embedding), embedding.widths
+    if each.kind == "tokens":
+        summary = TokenSummary(each)
+        return Take(name, summary), [1] * summary.width
     if config.periodic:
         features = each.shape[0]
         return Take(name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)), [1] * features + [

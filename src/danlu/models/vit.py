@@ -3,7 +3,7 @@
 Dosovitskiy et al., 2020, arXiv:2010.11929. Learnt positions; normalization before each half of a block; no biases; the mean over patches
 instead of a class token by default (Beyer et al., 2022, arXiv:2205.01580). On a few thousand images a convolutional network learns more.
 
-Numbers and categories join after the encoder, before a dense layer (late fusion).
+Numbers, categories and texts join after the encoder, before a dense layer (late fusion).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories", "image")
-NEEDS = ("image",)
+TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "muon", "learning_rate": 0.002, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},

@@ -4,7 +4,7 @@ A 3x3 convolution to 16 channels, three stages of (depth - 4) / 6 blocks each wi
 third half as high and wide; norm, activation, the mean over the image, linear.
 Zagoruyko and Komodakis, 2016, arXiv:1605.07146 (WRN-depth-width).
 
-Where the first convolution takes every second pixel (`stride` 2) a network costs a quarter. Numbers and categories join after the
+Where the first convolution takes every second pixel (`stride` 2) a network costs a quarter. Numbers, categories and texts join after the
 mean, before a dense layer (late fusion).
 """
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from danlu.terms import Input, Output
 
-TAKES = ("numbers", "categories", "image")
-NEEDS = ("image",)
+TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
     "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},

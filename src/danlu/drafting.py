@@ -59,7 +59,8 @@ def draft(data_path: str | Path, target: str | Sequence[str] | None = None, task
     lost = int(np.any([table.columns[name].is_missing() for name in targets], axis=0).sum())
     if lost:
         data["missing_target"] = "drop"
-    tree = {"task": chosen, "data": data, "model": "cnn" if images else "mlp"}
+    model = "rnn" if chosen == "token_classification" else "cnn" if images else "mlp"
+    tree = {"task": chosen, "data": data, "model": model}
     recipe = read(tree, shelf)
     text = "\n".join(_lines(table, recipe, why, lost)) + "\n"
     _prove(text, recipe)
@@ -157,6 +158,8 @@ def _task_of(table: Table, column: Column) -> tuple[str, str]:
         return "classification", f"it holds {len(column.categories):,} distinct words"
     if column.kind == "number":
         return _task_of_numbers(column.values[known])
+    if column.kind == "sequence":
+        return "token_classification", "it holds a word for every word"
     if column.kind == "text":
         rows = [column.text(int(row)) for row in np.flatnonzero(known)[:20_000]]
         if len(set(rows)) <= len(rows) / ROWS_A_CLASS:

@@ -204,6 +204,15 @@ def test_a_text_column_is_split_as_its_tags_are(tmp_path: Path) -> None:
     assert answer["spans"] == [{"start": 0, "stop": 2, "type": "NP", "text": "the  dog", "characters": [0, 8]}]
 
 
+def test_a_recipe_is_drafted_for_a_column_file(tmp_path: Path) -> None:
+    text = danlu.draft(corpus(tmp_path, rows=20), target="tag")
+    path = tmp_path / "names.yaml"
+    path.write_text(text)
+    recipe = danlu.read_recipe(str(path))
+    assert recipe.task.name == "token_classification"
+    assert recipe.model.name == "rnn"
+
+
 def test_losses_and_metrics_that_fit_are_listed() -> None:
     part = shelf.facts("tasks", "token_classification")
     assert {"span_f1", "accuracy"} <= set(part.METRICS)

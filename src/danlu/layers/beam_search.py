@@ -88,7 +88,7 @@ class _Search:
     def advance(self, logits_NV: Tensor) -> Tensor:
         """Prolong every beam; gives the parents_N of the beams that go on."""
         R, K, _ = self.tokens_RKL.shape
-        log_NV = logits_NV.double().log_softmax(dim=1)
+        log_NV = logits_NV.detach().double().log_softmax(dim=1)
         log_NV[:, self.forbidden] = MINUS
         if self.no_repeat:
             self._forbid_repeats(log_NV)

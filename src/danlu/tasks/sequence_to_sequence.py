@@ -169,21 +169,23 @@ class SequenceToSequence:
         return tuple(found)
 
     def _written(self, module: nn.Module, inputs: Mapping[str, Tensor], beams: int) -> list[str]:
+        import torch
+
         from danlu.layers.beam_search import beam_search
 
-        rows = inputs[DECODER].shape[0]
         limit = self.config.max_tokens or self.longest
-        found = beam_search(
-            steps(module, inputs, min(limit, 256)),
-            [limit] * rows,
-            begin=BEGINNING,
-            end=END,
-            beams=beams,
-            length_penalty=self.config.length_penalty,
-            no_repeat=self.config.no_repeat,
-            forbidden=_NEVER,
-            device=inputs[DECODER].device,
-        )
+        with torch.inference_mode():
+            found = beam_search(
+                steps(module, inputs, min(limit, 256)),
+                [limit] * len(inputs[DECODER]),
+                begin=BEGINNING,
+                end=END,
+                beams=beams,
+                length_penalty=self.config.length_penalty,
+                no_repeat=self.config.no_repeat,
+                forbidden=_NEVER,
+                device=inputs[DECODER].device,
+            )
         return [self.tokenizer.decode(each[0].tokens).strip() if each else "" for each in found]
 
     def describe(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from danlu.errors import RunError
 from danlu.evaluation import Evaluator
 from danlu.layers.resizing import ProgressiveResizing
 from danlu.layers.views import Views
-from danlu.placement import WEIGHTS, Placement, choose, draw_seed, place, work_of
+from danlu.placement import WEIGHTS, Placement, choose, draw_seed, peak, place, work_of
 from danlu.recipe import Part, Recipe, Train
+from danlu.starting import Start, take_over
 from danlu.state import TrainingState
 from danlu.step import AdversarialStep, SupervisedStep, Update
 from danlu.terms import Input, Table
@@ -60,11 +62,25 @@ class Apparatus:
     schedule: Any
     update: Update
     evaluator: Evaluator
+    start: Start | None = None
 
     @property
     def trainable(self) -> int:
         """How many numbers an update may move."""
         return sum(each.numel() for each in self.state.module.parameters() if each.requires_grad)
+
+    @cached_property
+    def pace(self) -> float:
+        """Updates a second at the measured peak of this machine's matrix products; 0 where examples are no tokens.
+
+        Work is counted over what has weights: attention's own products are left out.
+        """
+        examples = self.data.examples
+        one = self.rows.gather(self.batches.indices(0)[:1])
+        if not examples.units or "tokens" not in one.inputs:
+            return 0.0
+        work = work_of(self.state.module, one.inputs) / max(one.inputs["tokens"].shape[1], 1)  # of one token
+        return peak(self.placement) / max(3.0 * work * examples.units * self.batches.batch_size, 1.0)
 
     def record(self) -> dict[str, Any]:
         """What was decided and found, as plain data, for the lock file and the artifact."""
@@ -86,6 +102,7 @@ class Apparatus:
                 "decimal": decimal_mark(data.table),
             },
             "versions": machine.versions(),
+            **({"weights": self.start.digest} if self.start is not None else {}),
         }
 
     def sentences(self) -> tuple[tuple[str, str], ...]:
@@ -132,6 +149,9 @@ def assemble(
     planned = plan(recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0)
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
     module = shelf.build_model(recipe.model, examples.described, data.task.output)
+    start = take_over(module, recipe)
+    if start is not None:
+        data.notices.append(start.notice)
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
         placement.use()
@@ -158,7 +178,7 @@ def assemble(
     update = kind(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization, hide, resize)
     views = Views(recipe.data.test_time_augmentation, *described)
     evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views)
-    return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator)
+    return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator, start)
 
 
 def decimal_mark(table: Table) -> str:

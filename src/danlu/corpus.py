@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from danlu.errors import DataError
 from danlu.recipe import Data, Part
 from danlu.terms import Table
 
-PIECE = 2048  # bytes of a piece, about: small beside any corpus, so that a share of the pieces is a share of the text
+PIECE, LEAST, PIECES = 2048, 64, 100  # bytes of a piece, about; of a small corpus less, so that a share of it can be cut off
 _GOALS = 4096  # places of a cut looked for at a time
 _TOGETHER = 1 << 22  # bytes joined at a time
 _NEWLINE, _SPACE = 10, 32
@@ -49,20 +49,24 @@ def text_column(table: Table, chosen: str | None) -> str:
     )
 
 
-def whole(data: Data) -> Data:
-    """The data section with tokens of texts neither cut nor framed, whatever the transform tokenize says: the task does that itself."""
+def retokenized(data: Data, change: Callable[[Part], Part]) -> Data:
+    """The data section with every transform tokenize in it changed."""
+
+    def changed(parts: Sequence[Part]) -> list[Part]:
+        return [change(part) if part.name == "tokenize" else part for part in parts]
+
     columns = {
-        name: each.model_copy(update={"transforms": [_uncut(part) for part in each.transforms]}) if each.transforms else each
+        name: each.model_copy(update={"transforms": changed(each.transforms)}) if each.transforms else each
         for name, each in data.columns.items()
     }
-    transforms = {kind: [_uncut(part) for part in parts] for kind, parts in data.transforms.items()}
+    transforms = {kind: changed(parts) for kind, parts in data.transforms.items()}
     return data.model_copy(update={"columns": columns, "transforms": transforms})
 
 
-def _uncut(part: Part) -> Part:
-    if part.name != "tokenize":
-        return part
-    return Part(part.name, part.options.model_copy(update={"max_length": None, "beginning": False, "end": False}))
+def whole(data: Data) -> Data:
+    """The data section with texts tokenized whole, neither cut nor framed: a task over running text does that itself."""
+    plain = {"max_length": None, "beginning": False, "end": False}
+    return retokenized(data, lambda part: Part(part.name, part.options.model_copy(update=plain)))
 
 
 def pieces(table: Table, name: str) -> Table:
@@ -80,7 +84,7 @@ def pieces(table: Table, name: str) -> Table:
     if table.joined_by:
         values, offsets = _joined(values, offsets, documents, table.joined_by.encode())
     starts = offsets[documents]
-    bounds, owner = _bounds(values, starts, len(values))
+    bounds, owner = _bounds(values, starts, len(values), max(LEAST, min(PIECE, len(values) // PIECES)))
     first = documents[owner]
     if table.joined_by:  # the line that a piece begins with
         first = np.maximum(first, np.searchsorted(offsets[:-1], bounds[:-1], side="right") - 1)
@@ -143,23 +147,25 @@ def _joined(values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, betw
     return result, after
 
 
-def _bounds(values: np.ndarray, starts: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """(where pieces begin, and the end: int64 (P + 1,); the document of each, int64 (P,)) of documents that begin at `starts`."""
+def _bounds(values: np.ndarray, starts: np.ndarray, end: int, piece: int) -> tuple[np.ndarray, np.ndarray]:
+    """(where pieces of about `piece` bytes begin, and the end: int64 (P + 1,); the document of each, int64 (P,)).
+
+    Documents begin at `starts`.
+    """
     sizes = np.diff(np.append(starts, end))
-    cuts = np.maximum((sizes + PIECE // 2) // PIECE - 1, 0)  # so that the last piece is not a small one
+    cuts = np.maximum((sizes + piece // 2) // piece - 1, 0)  # so that the last piece is not a small one
     owner = np.repeat(np.arange(len(starts)), cuts)
     nth = np.arange(len(owner)) - np.repeat(np.cumsum(cuts) - cuts, cuts) + 1
-    goals = starts[owner] + nth * PIECE
-    places = np.concatenate([_cut(values, goals[at : at + _GOALS]) for at in range(0, len(goals), _GOALS)] or [goals])
+    goals = starts[owner] + nth * piece
+    places = np.concatenate([_cut(values, goals[at : at + _GOALS], piece // 2) for at in range(0, len(goals), _GOALS)] or [goals])
     where = np.concatenate([starts, places])
     whose = np.concatenate([np.arange(len(starts)), owner])
     order = np.lexsort((whose, where))  # empty documents keep their place
     return np.append(where[order], end), whose[order]
 
 
-def _cut(values: np.ndarray, goals: np.ndarray) -> np.ndarray:
-    """For each goal the best place to cut in the PIECE // 2 bytes up to it."""
-    window = PIECE // 2
+def _cut(values: np.ndarray, goals: np.ndarray, window: int) -> np.ndarray:
+    """For each goal the best place to cut in the `window` bytes up to it."""
     where = goals[:, None] - np.arange(window)[::-1]
     here, before = values[where], values[where - 1]
     rank = ((here & 0xC0) != 0x80).astype(np.int64)  # 1: between two characters of UTF-8

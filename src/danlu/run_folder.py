@@ -125,6 +125,15 @@ class RunFolder:
                 hint="choose another --run folder, or put the data back",
             )
 
+    def refuse_other_weights(self, digest: str, path: str) -> None:
+        """Raise RunError where the artifact that the model starts from is another one than when this run began."""
+        if self.started and self.resolved().get("weights") != digest:
+            raise RunError(
+                f"model.weights ({path}) holds other weights than when this run began.",
+                where=str(self.path),
+                hint="choose another --run folder, or put that artifact back",
+            )
+
     def write_lock(self, recipe: Recipe, resolved: dict[str, Any]) -> str:
         """Write the environment once, and the lock file where it does not say the same yet; returns the lock's text."""
         path = self.path / LOCK
@@ -144,6 +153,7 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
     for key in PLACES:
         source.pop(key, None)
     copy.get("data", {}).pop("cache", None)
+    copy.get("model", {}).pop("weights", None)  # what it holds is hashed
     copy.pop("watchers", None)
     copy.pop("name", None)
     copy.get("train", {}).pop("keep", None)
@@ -158,6 +168,7 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
         "data": resolved["data"]["digest"],
         "placement": resolved["placement"],
         "fold": resolved.get("fold"),
+        **({"weights": resolved["weights"]} if "weights" in resolved else {}),
     }
     return sha256(json.dumps(whole, sort_keys=True).encode())
 

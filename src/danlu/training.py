@@ -28,6 +28,7 @@ from danlu.interruption import Interruption
 from danlu.prediction import Artifact, load
 from danlu.recipe import Recipe
 from danlu.run_folder import RunFolder, run_id, writing
+from danlu.starting import weights_of
 from danlu.step import NotFinite, grad_norm
 from danlu.terms import Report, Sample
 from danlu.watching import Setting, Watchers
@@ -84,6 +85,8 @@ class Training:
             self.resolved.get("placement"),
             look=lambda data: folder.refuse_other_data(data.digest, data.table.origin),
         )
+        if self.built.start is not None:
+            folder.refuse_other_weights(self.built.start.digest, str(weights_of(recipe)))
         self.resolved = self.resolved or {**self.built.record(), "fold": list(fold) if fold else None}
         self.state, self.plan, self.data = self.built.state, self.built.plan, self.built.data
         self.checkpoints = Checkpoints(folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep)
@@ -200,6 +203,8 @@ class Training:
         timing = {"seconds": seconds, "rows_per_second": rows_per_second, "memory_bytes": float(machine.resident_memory())}
         if examples.units:
             timing[f"{examples.unit}_per_second"] = rows_per_second * examples.units
+        if self.built.pace:
+            timing["flop_utilisation"] = rate / self.built.pace
         if rate:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
         state.loss_sum, state.loss_count, state.told = 0.0, 0.0, {}
@@ -347,7 +352,9 @@ class Training:
         samples: tuple[Sample, ...] = (),
     ) -> str:
         step = self.state.step
-        return self.watchers.hear(Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message, samples))
+        return self.watchers.hear(
+            Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message, samples)
+        )
 
 
 def default_output() -> str:

@@ -53,6 +53,9 @@ class Config(Options):
     size: Literal["tiny", "nano", "small", "gpt2", "gpt2_medium", "gpt2_large", "gpt2_xl"] = Field(
         "nano", description="A size by name; the numbers below override its own."
     )
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a gpt whose weights and tokenizer this model starts from."
+    )
     num_layers: int | None = Field(None, ge=1, le=1000, description="Blocks; none: as the size has it.")
     num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; none: as the size has it.")
     width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a token; none: as the size has it.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from danlu.errors import ArtifactError
 from danlu.terms import Column
 from danlu.tokenizing.tokenizer import Tokenizer
 
@@ -31,7 +32,7 @@ def fit(
     size        codes at most, danlu's five among them (None: 32,768 words, 8,192 byte pairs, every character)
     lower       text is put into lower case first (not for a file, which says so itself)
     min_count   how often a character, word or pair must be seen (None: words and pairs twice)
-    path        the tokenizer.json of kind file
+    path        the tokenizer.json of kind file, or the folder of an artifact (or run) whose tokenizer is taken
     Raises MissingExtra where bpe or file find no library tokenizers, DataError where the file is none.
     """
     size = USUAL_SIZE.get(kind) if size is None else size
@@ -50,14 +51,25 @@ def fit(
         assert size is not None
         return BytePairs.fit(column, size, lower, least)
     if kind == "file":
-        from danlu.tokenizing.given import Given
-
-        if path is None:
-            raise ValueError("a tokenizer of kind file needs a path")
-        return Given.read(path)
+        return _of_file(path)
     from danlu.tokenizing.byte_values import Bytes
 
     return Bytes(lower)
+
+
+def _of_file(path: str | None) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, or of an artifact."""
+    from danlu.tokenizing.borrowed import is_artifact, state_of
+    from danlu.tokenizing.given import Given
+
+    if path is None:
+        raise ValueError("a tokenizer of kind file needs a path")
+    if not is_artifact(path):
+        return Given.read(path)
+    state = state_of(path)
+    if state is None:
+        raise ArtifactError("this artifact has not exactly one tokenizer.", where=path, hint="name a tokenizer.json")
+    return restore(state)
 
 
 def restore(state: Mapping[str, Any]) -> Tokenizer:

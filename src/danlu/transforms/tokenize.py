@@ -44,7 +44,9 @@ class Config(Options):
     )
     beginning: bool = Field(default=False, description="Put a token before each row that says it begins.")
     end: bool = Field(default=False, description="Put a token after each row that says it ends.")
-    tokenizer: str | None = Field(default=None, description="The tokenizer.json of kind file.")
+    tokenizer: str | None = Field(
+        default=None, description="The tokenizer.json of kind file, or an artifact (or run) whose tokenizer is taken."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Config:

@@ -83,8 +83,11 @@ class Console:
     def _said(self, report: Report) -> str:
         timing = report.timing
         parts = [f"loss {number(report.values.get('loss'))}"]
-        if "rows_per_second" in timing:
-            parts.append(f"{timing['rows_per_second']:,.0f} rows/s")
+        rates = [name for name in timing if name.endswith("_per_second")]
+        if rates:  # the last is the finest: tokens, where there are any
+            parts.append(f"{timing[rates[-1]]:,.0f} {rates[-1].removesuffix('_per_second')}/s")
+        if "flop_utilisation" in timing:
+            parts.append(f"{100 * timing['flop_utilisation']:.0f} % of peak")
         if "memory_bytes" in timing:
             parts.append(f"{timing['memory_bytes'] / 1e6:,.0f} MB")
         return "  ".join(parts)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from danlu import tokenizing
 from danlu.errors import DataError, MissingExtra
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, MASK, PADDING, SPECIAL_TOKENS, UNKNOWN, Column
-from danlu.tokenizing import bpe
+from danlu.tokenizing import bpe, parts
 from danlu.tokenizing import given as given_module
 from danlu.tokenizing.bpe import BytePairs
 from danlu.tokenizing.given import Given
@@ -242,6 +242,38 @@ def test_byte_pairs_do_not_join_digits_punctuation_or_scripts() -> None:
         assert sum(letter.isdigit() for letter in piece) <= 1
         assert not ("，" in piece and len(piece) > 1) and not ("-" in piece and len(piece) > 1)
         assert not (piece.isalnum() and any(map(str.isascii, piece)) and not piece.isascii())
+
+
+SIGNS = st.text(st.sampled_from("aé中好あ한1٣〇。，'-.  \u3000\n\r\t\x85\x1c👍\u0301\u0600\U00020000"), max_size=40)
+
+
+@settings(deadline=None, max_examples=150)
+@given(texts=st.lists(SIGNS | st.text(max_size=20), min_size=1, max_size=8))
+def test_parts_found_by_array_operations_are_those_of_the_regular_expression(texts: list[str]) -> None:
+    from tokenizers import Regex, pre_tokenizers
+
+    made = column(*texts)
+    assert made.offsets is not None
+    good, kind, ends = parts.sure(made.values, made.offsets)
+    starts = parts.divide(made.values, kind, ends)
+    split = pre_tokenizers.Split(Regex(parts.PARTS), "isolated")
+    for row, text in enumerate(made.text(row) or "" for row in range(len(made))):
+        if good[row]:
+            expected = np.zeros(len(text), dtype=bool)
+            expected[[start for _, (start, _) in split.pre_tokenize_str(text)]] = True
+            assert starts[ends[row] : ends[row + 1]].tolist() == expected.tolist(), ascii(text)
+
+
+def test_much_text_gives_the_codes_that_its_rows_give_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*TEXTS, *CORPUS, "rare 𠀀 letters \u0600", "", "a\n\n b", *TEXTS]
+    tokenizer = fitted("bpe", *CORPUS, *TEXTS, size=700)
+    whole = rows(tokenizer, texts)
+    for together in (1 << 20, 100):
+        monkeypatch.setattr(bpe, "_TOGETHER", together)
+        monkeypatch.setattr(bpe, "_FEW", 1)
+        assert rows(tokenizer, texts) == whole
+        monkeypatch.setattr(bpe, "_FEW", 1 << 60)
+        assert rows(tokenizer, texts) == whole
 
 
 def test_byte_pairs_have_the_size_asked_for_and_bytes_for_the_rest() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from danlu.errors import MissingExtra
 from danlu.terms import FIRST_TOKEN, SPECIAL_TOKENS, UNKNOWN, Column
+from danlu.tokenizing.parts import PARTS, divide, sure
 from danlu.tokenizing.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 LEAST = FIRST_TOKEN + 256  # codes that single bytes take
 MOST = 1 << 20  # codes
 MOST_TRAINING = 64 << 20  # bytes of text that merges are learnt from; of more, evenly spaced blocks
-PARTS = r" ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{Han}+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+_FEW = 1 << 14  # bytes of text below which the library alone is fast enough
+_TOGETHER = 1 << 20  # bytes of text given to the library at a time
 _PIECE = 1 << 12  # characters after which a long row is cut, at the next place where a part surely begins
 # A line end before anything but space, a single space between two words, and Chinese punctuation before a letter always end a part.
 _BORDER = re.compile(r"(?<=\n)(?=\S)|(?<=\S)(?= \S)|(?<=[。！？；，、：”])(?=[^\W_])")
@@ -38,7 +40,6 @@ class BytePairs(Tokenizer):
     """
 
     kind = "bpe"
-    block = 1 << 20  # the library keeps some hundred bytes a code while it works
 
     def __init__(self, merges: Sequence[str], lower: bool = False) -> None:
         self.merges = tuple(merges)
@@ -49,6 +50,7 @@ class BytePairs(Tokenizer):
         self._bytes_of = [b""] * FIRST_TOKEN + [bytes(byte_of[letter] for letter in piece) for piece in pieces]
         self._bytes_of[UNKNOWN] = "\ufffd".encode()
         self._library = library(self.pieces, self.merges)
+        self._joining = library(self.pieces, self.merges, divides=False)
 
     @classmethod
     def fit(cls, column: Column, size: int, lower: bool = False, min_count: int = 2) -> BytePairs:
@@ -94,17 +96,55 @@ class BytePairs(Tokenizer):
         return made.to_str(pretty=False)
 
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if len(text) < _FEW:
+            return self._by_library(text, offsets)
+        good, kind, ends = sure(text, offsets)
+        if good.all():
+            return self._by_parts(text, kind, ends)
+        inside = np.repeat(good, np.diff(offsets))
+        rest = np.concatenate([[0], np.cumsum(np.where(good, 0, np.diff(offsets)))])
+        few = np.concatenate([[0], np.cumsum(np.where(good, np.diff(ends), 0))])
+        return _together(
+            self._by_parts(text[inside], kind[np.repeat(good, np.diff(ends))], few), self._by_library(text[~inside], rest), good
+        )
+
+    def _by_library(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All of it by the library: the regular expression and the merges."""
         data = text.tobytes()
-        rows: list[str] = []
-        owner: list[int] = []
-        for row, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
-            cut = _short(data[start:stop].decode("utf-8"))
-            rows += cut
-            owner += [row] * len(cut)
-        encoded = self._library.encode_batch_fast(rows, add_special_tokens=False)
-        lists = [each.ids for each in encoded]
-        counts = np.bincount(owner, weights=[len(each) for each in lists], minlength=len(offsets) - 1).astype(np.int64)
-        return np.fromiter(itertools.chain.from_iterable(lists), dtype=self.dtype, count=int(counts.sum())), counts
+        counts = np.zeros(len(offsets) - 1, dtype=np.int64)
+        codes: list[np.ndarray] = []
+        start = 0
+        while start < len(counts):  # the library keeps some hundred bytes a code while it works
+            stop = int(np.searchsorted(offsets, offsets[start] + _TOGETHER, side="right")) - 1
+            stop = min(max(stop, start + 1), len(counts))
+            pieces: list[str] = []
+            owner: list[int] = []
+            for row, (begin, end) in enumerate(itertools.pairwise(offsets[start : stop + 1].tolist()), start=start):
+                cut = _short(data[begin:end].decode("utf-8"))
+                pieces += cut
+                owner += [row] * len(cut)
+            flat, sizes = _codes(self._library, pieces, self.dtype)
+            codes.append(flat)
+            counts += np.bincount(owner, weights=sizes, minlength=len(counts)).astype(np.int64)
+            start = stop
+        return np.concatenate(codes) if codes else np.zeros(0, dtype=self.dtype), counts
+
+    def _by_parts(self, text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same with parts found by array operations, and each distinct part joined once."""
+        import pyarrow as pa
+
+        starts = divide(text, kind, ends)
+        begins = np.flatnonzero((text & 0xC0) != 0x80)[starts]
+        bounds = np.append(begins, len(text)).astype(np.int64)
+        array = pa.Array.from_buffers(pa.large_string(), len(begins), [None, pa.py_buffer(bounds), pa.py_buffer(text)])
+        coded = array.dictionary_encode()
+        flat, sizes = _codes(self._joining, coded.dictionary.to_pylist(), self.dtype)
+        part = coded.indices.to_numpy()
+        first, lengths = (np.cumsum(sizes) - sizes)[part], sizes[part]
+        after = np.concatenate([[0], np.cumsum(lengths)])
+        where = np.repeat(first - after[:-1], lengths) + np.arange(after[-1])
+        parts_before = np.concatenate([[0], np.cumsum(starts)])[ends]
+        return flat[where], np.diff(after[parts_before])
 
     def _cut(self, text: bytes) -> int:
         whole = text.decode("utf-8", "ignore")
@@ -120,12 +160,15 @@ def byte_letters() -> list[str]:
     return [chr(value if value in printable else next(others)) for value in range(256)]
 
 
-def library(pieces: Sequence[str], merges: Sequence[str]) -> tokenizers.Tokenizer:
-    """The library's tokenizer of these pieces. It knows danlu's own codes as names only: no text can spell them."""
+def library(pieces: Sequence[str], merges: Sequence[str], divides: bool = True) -> tokenizers.Tokenizer:
+    """The library's tokenizer of these pieces; without `divides` of text that is one part already.
+
+    It knows danlu's own codes as names only: no text can spell them.
+    """
     tokenizers = _tokenizers()
     vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *pieces))}
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    made = _with_parts(tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs)))
+    made = _with_parts(tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs)), divides)
     made.decoder = tokenizers.decoders.ByteLevel()
     return made
 
@@ -138,11 +181,29 @@ def _tokenizers() -> Any:
     return tokenizers
 
 
-def _with_parts(made: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+def _with_parts(made: tokenizers.Tokenizer, divides: bool = True) -> tokenizers.Tokenizer:
     before = _tokenizers().pre_tokenizers
-    split = before.Split(_tokenizers().Regex(PARTS), "isolated")
-    made.pre_tokenizer = before.Sequence([split, before.ByteLevel(add_prefix_space=False, use_regex=False)])
+    steps = [before.Split(_tokenizers().Regex(PARTS), "isolated")] if divides else []
+    made.pre_tokenizer = before.Sequence([*steps, before.ByteLevel(add_prefix_space=False, use_regex=False)])
     return made
+
+
+def _codes(made: tokenizers.Tokenizer, texts: Sequence[str], dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(the codes of all texts one after the other, the number of codes of each)."""
+    lists = [each.ids for each in made.encode_batch_fast(texts, add_special_tokens=False)]
+    sizes = np.array([len(each) for each in lists], dtype=np.int64)
+    return np.fromiter(itertools.chain.from_iterable(lists), dtype=dtype, count=int(sizes.sum())), sizes
+
+
+def _together(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], ones: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The codes of `one` and `other` (each with its number of codes a row, 0 in the rows of the other), in the order of the rows."""
+    counts = one[1] + other[1]
+    whose = np.repeat(ones, counts)
+    result = np.empty(len(whose), dtype=one[0].dtype)
+    result[whose], result[~whose] = one[0], other[0]
+    return result, counts
 
 
 def _pieces(merges: Sequence[str]) -> list[str]:

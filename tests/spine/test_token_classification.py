@@ -61,6 +61,15 @@ def test_a_tag_that_no_training_row_shows_is_refused_or_left_out() -> None:
     assert task_of(unseen="ignore").encode({"tag": strange}).values.tolist() == [IGNORED, 4, IGNORED]
 
 
+def test_tags_can_be_weighed() -> None:
+    task = task_of()
+    assert task.class_weights(None) is None
+    assert task.class_weights({"O": 0.5}) == [1.0, 1.0, 1.0, 1.0, 0.5]
+    assert task.class_weights("balanced") == [6 / (5 * count) for count in (2, 1, 1, 1, 2)]  # I-VP is seen nowhere
+    with pytest.raises(DataError, match="'B-PP' is no tag of tag"):
+        task.class_weights({"B-PP": 2.0})
+
+
 def test_what_is_no_row_of_tags_is_refused() -> None:
     plain = Column("tag", "category", np.zeros(3, dtype=np.int32), categories=("a",))
     with pytest.raises(DataError, match="every word needs a tag of its own"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.errors import DataError
+from danlu.errors import DataError, did_you_mean
 from danlu.framing import Examples, Ragged, take
 from danlu.reading.words import pattern
 from danlu.recipe import Options
@@ -64,6 +64,20 @@ class TokenClassification:
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
         return {"target": self.target_names[0], "classes": list(self.classes), "class_counts": list(self.class_counts)}
+
+    def class_weights(self, chosen: str | Mapping[str, float] | None) -> list[float] | None:
+        """A weight a tag: "balanced" (words / (tags * words of the tag)), given by name (1 for the others), or None."""
+        if chosen is None:
+            return None
+        if isinstance(chosen, str):
+            return [sum(self.class_counts) / (len(self.classes) * max(count, 1)) for count in self.class_counts]
+        for name in chosen:
+            if name not in self.classes:
+                raise DataError(
+                    f"{name!r} is no tag of {self.target_names[0]}; its tags are {listed(self.classes)}.",
+                    hint=did_you_mean(name, self.classes),
+                )
+        return [float(chosen.get(name, 1.0)) for name in self.classes]
 
     def encode(self, targets: Mapping[str, Column]) -> Ragged:
         """The number of each word's tag, int64; IGNORED where a word bears none. DataError for a tag that is unseen, unless told else."""

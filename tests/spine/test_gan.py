@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from danlu import evaluate, load, shelf, train
+from danlu import evaluate, load, read_recipe, shelf, train
 from danlu.errors import ArtifactError, DataError, PartError, RecipeError
 from danlu.layers.chance import counted_normal
 from danlu.layers.observing import Observer
 from danlu.metrics.frechet_distance import frechet
 from danlu.pictures import grid, png
 from danlu.recipe import Part
-from danlu.terms import Batch, Column, Input, Output, Table
+from danlu.terms import Batch, Column, Input, Output, Report, Sample, Table
+from danlu.watching import Setting
 
 
 def part(kind: str, name: str, **options: Any) -> Part:
@@ -112,6 +113,20 @@ def test_a_class_that_training_never_showed_is_refused() -> None:
 
 
 # --- pictures
+
+
+def test_tensorboard_shows_what_was_made(tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pixels = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7, 1)
+    setting = Setting(tmp_path, read_recipe(recipe()), 10, 5, "frechet_distance", "lower")
+    watcher = shelf.build_watcher(part("watchers", "tensorboard"), setting)
+    watcher.hear(Report("validation", 4, values={"x": 1.0}, samples=(Sample("samples", pixels), Sample("text", "丹炉"))))
+    watcher.close()
+    read = accumulators.EventAccumulator(str(tmp_path))
+    read.Reload()
+    (found,) = read.Images("validation/samples")
+    assert (found.step, found.height, found.width, found.encoded_image_string) == (4, 6, 7, png(pixels))
+    assert read.Tensors("validation/text")[0].tensor_proto.string_val[0].decode() == "丹炉"
 
 
 def test_a_png_holds_the_pixels_it_was_made_of() -> None:
@@ -236,5 +251,5 @@ def test_a_generator_is_trained_scored_released_and_read_back(tmp_path: Path) ->
 
 
 def test_a_model_that_makes_no_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PartError, match="asks for one output an? image"):
+    with pytest.raises(PartError, match=r"asks for one output an? image"):
         train({**recipe(), "model": "cnn"}, tmp_path / "run")

@@ -11,5 +11,10 @@ A part offers
     loss.count(batch) -> Tensor             the divisor, from the batch alone (rows, or the sum of their weights), so that gradient
                                             accumulation over unequal micro batches stays exact. It may be shared between
                                             calls: never change it in place
-Only step.py divides. With several tasks both are vectors, one entry a task, weights already inside the sums.
+  SCORED (optional)                         False where the loss cannot score outputs by themselves: evaluation leaves it out
+An adversarial loss (FITS "samples", SCORED False) offers instead of the call
+    discriminator(real_logits, fake_logits), generator(fake_logits)      each -> (sum, count)
+    penalised, penalty(judge, real, fake) -> sum                         judge(images) -> logits; twice differentiable
+    options                                 discriminator_steps, penalty_every, and a learning rate scale a side
+Only danlu.step divides. With several tasks both are vectors, one entry a task, weights already inside the sums.
 """

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from danlu.durable import append
+from danlu.pictures import png
 from danlu.recipe import Options
 from danlu.terms import Report
 from danlu.watching import Setting
@@ -24,7 +25,10 @@ class Config(Options):
 
 
 class TensorBoard:
-    """Scalars by split: train/loss, validation/accuracy, ...; notices as text. A file that cannot be written is told once, and left."""
+    """Scalars by split: train/loss, validation/accuracy, ...; notices and samples of text as text, of images as images.
+
+    A file that cannot be written is told once, and left.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self.notices: list[str] = []
@@ -42,6 +46,7 @@ class TensorBoard:
         if report.kind in ("train", "validation", "test"):
             told = {**report.values, **report.timing}
             values = [_scalar(f"{report.kind}/{name}", value) for name, value in told.items() if isinstance(value, int | float)]
+            values += [_sample(f"{report.kind}/{sample.name}", sample.value) for sample in report.samples]
             self._write(_number(2, report.step) + _bytes(5, b"".join(values)))
         elif report.kind == "notice":
             self._write(_number(2, report.step) + _bytes(5, _note("notices", report.message)))
@@ -107,6 +112,15 @@ def _note(tag: str, text: str) -> bytes:
     """A Summary.Value of the text plugin: tag = 1, tensor = 8 (dtype 7, a string; shape [1]), metadata = 9."""
     tensor = _number(1, 7) + _bytes(2, _bytes(2, _number(1, 1))) + _text(8, text)
     return _bytes(1, _text(1, tag) + _bytes(8, tensor) + _bytes(9, _bytes(1, _text(1, "text"))))
+
+
+def _sample(tag: str, value: Any) -> bytes:
+    """A Summary.Value of what a model made: text, or pixels (H, W, C) as image = 4 (height 1, width 2, channels 3, PNG 4)."""
+    if isinstance(value, str):
+        return _note(tag, value)
+    height, width, channels = value.shape
+    image = _number(1, height) + _number(2, width) + _number(3, channels) + _bytes(4, png(value))
+    return _bytes(1, _text(1, tag) + _bytes(4, image))
 
 
 def _table() -> list[int]:

@@ -82,12 +82,14 @@ class Evaluator:
     ) -> Scores:
         """The Scores of `module` over examples `which` (int64), in evaluation mode; the module's mode is restored.
 
-        Unless `final`, metrics that read generated text are left out: they take as long as an epoch.
+        `final` scores are those of the model as it is served, in float32. On the way, training's own number format is used where it is
+        faster, and metrics that read generated text are left out: they take as long as an epoch.
         """
         if len(which) == 0:
             raise DataError(f"the {split} split has no row.", hint=f"give data.split a share for {split}")
         was_training = module.training
         module.eval()
+        self.autocast = None if final else self.placement.autocast()
         loss_sum: Any = 0.0
         loss_count: Any = 0.0
         totals: list[dict[str, list[Tensor]]] = [{} for _ in self.metrics]
@@ -125,6 +127,7 @@ class Evaluator:
         """(outputs, batch) of examples `which`, piece by piece, in evaluation mode; the module's mode is restored."""
         was_training = module.training
         module.eval()
+        self.autocast = None  # as the model is served
         order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
         try:
             with torch.inference_mode():

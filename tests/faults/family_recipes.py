@@ -205,7 +205,8 @@ def of_series(model: dict[str, Any], loss: Any = "mse", **task: Any) -> Callable
 def anomalies(folder: Path) -> Recipe:
     return {
         "task": {"name": "anomaly_detection", "time": "time"},
-        "data": {"source": series_table(folder), "checks": "off", "columns": {"holiday": {"use": False}}},
+        "data": {"source": series_table(folder), "target": ["load", "heat"], "checks": "off"},
+        "model": "linear_forecaster",
         "train": training(),
     }
 
@@ -283,7 +284,7 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "masked_language": masked_language,
     "instructions": instructions,
     "bag_of_embeddings": of_text({"name": "bag_of_embeddings"}),
-    "text_cnn": of_text({"name": "text_cnn", "channels": 8}),
+    "text_cnn": of_text({"name": "text_cnn", "filters": 8}),
     "text_rnn": of_text({"name": "rnn", "cell": "lstm", "hidden": 12}),
     "text_encoder": of_text({"name": "encoder", "num_layers": 1, "num_heads": 2, "width": 16, "dropout": 0.1}),
     "tagging": tagging,
@@ -295,7 +296,7 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     ),
     "anomalies": anomalies,
     "wide_resnet": of_images({"name": "wide_resnet", "depth": 10, "width": 1}),
-    "resnet": of_images({"name": "resnet"}),
+    "resnet": of_images({"name": "resnet", "width": 8}),
     "vit": of_images({"name": "vit", "width": 16, "num_heads": 2, "num_layers": 1}),
     "mlp_mixer": of_images({"name": "mlp_mixer", "width": 16, "num_layers": 1}),
     "gan": gan,

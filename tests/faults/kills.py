@@ -1,7 +1,7 @@
 """Kill -9 at random moments, many times, and compare the bytes: python tests/faults/kills.py --kills 100
 
-Each of the hard recipes (hard_recipes.py) is trained once unbroken, in a fresh process. Then runs of it are started, killed one to three
-times each, and started again with the same command until they end. A run counts as equal when the SHA-256 of every file of the artifact, of
+Each of the hard recipes (hard_recipes.py), or with --families one of every family (family_recipes.py), is trained once unbroken, in a
+fresh process. Then runs of it are started, killed one to three times each, and started again with the same command until they end. A run counts as equal when the SHA-256 of every file of the artifact, of
 metrics.jsonl, of the lock file and of the final checkpoint is that of the unbroken run. Nobody lends a hand between two lives.
 
 Moments of death, drawn with a seed: anywhere between the first instruction and the end of the process; or aimed at the writing of a
@@ -22,8 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from family_recipes import FAMILIES
 from hard_recipes import RECIPES
 from lives import Life, Lives, differing, fingerprint, lives, write_recipe, writing
+
+
+ALL = RECIPES | FAMILIES
 
 
 @dataclass
@@ -62,7 +66,7 @@ class Count:
 def unbroken(name: str, home: Path, found: Lives, fresh: bool = True) -> Subject:
     """Train a hard recipe in a process never killed; once more, forked, to learn how long a life lasts."""
     home.mkdir(parents=True, exist_ok=True)
-    recipe = write_recipe(home / f"{name}.json", RECIPES[name](home))
+    recipe = write_recipe(home / f"{name}.json", ALL[name](home))
     life = found.fresh("train", recipe, "--run", home / f"{name}-unbroken") if fresh else None
     if life is not None and life.wait(300) != 0:
         raise SystemExit(f"{name} does not train: {life.err}")
@@ -140,7 +144,8 @@ def main() -> int:
     """The full proof; exit code 0 where every run is equal."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--kills", type=int, default=100, help="how many runs are killed (each one to three times)")
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", choices=ALL, help="which; all hard ones where nothing is said")
+    parser.add_argument("--families", action="store_true", help="the recipes of all families instead")
     parser.add_argument("--fresh", type=float, default=0.2, help="share of lives in fresh interpreters; the others are forked")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the runs lie; runs that differ are kept there")
@@ -148,7 +153,8 @@ def main() -> int:
     home = wish.folder or Path(tempfile.mkdtemp(prefix="danlu-kills-"))
     draw, count, began = random.Random(wish.seed), Count(), time.monotonic()
     with lives(home / "lives") as found:
-        subjects = [unbroken(name, home, found) for name in wish.recipes]
+        names = wish.recipes or list(FAMILIES if wish.families else RECIPES)
+        subjects = [unbroken(name, home, found) for name in names]
         while count.runs < wish.kills:
             subject = subjects[count.runs % len(subjects)]
             killed_run(subject, home / f"{subject.name}-{count.runs}", draw, found, count, wish.fresh)
@@ -156,7 +162,7 @@ def main() -> int:
                 print(f"{time.monotonic() - began:7.0f} s  {count.sentence()}", flush=True)
     for run, differs in count.differing:
         print(f"DIFFERENT {run}: {'; '.join(differs)}")
-    print(json.dumps({**vars(count), "seconds": round(time.monotonic() - began), "recipes": wish.recipes, "seed": wish.seed}))
+    print(json.dumps({**vars(count), "seconds": round(time.monotonic() - began), "recipes": names, "seed": wish.seed}))
     if not count.differing and wish.folder is None:
         shutil.rmtree(home)
     return 1 if count.differing else 0

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from family_recipes import FAMILIES
 from hard_recipes import RECIPES
 from kills import Count, killed_run, unbroken
 from lives import Lives
@@ -19,3 +20,12 @@ def test_a_run_killed_at_random_moments_is_bit_for_bit_the_unbroken_one(name: st
         killed_run(subject, tmp_path / f"run-{number}", draw, found, count, fresh=0.0)
     assert not count.differing
     assert count.kills >= 2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_killed_run_of_any_family_is_bit_for_bit_the_unbroken_one(name: str, tmp_path: Path, found: Lives) -> None:
+    subject = unbroken(name, tmp_path, found, fresh=False)
+    count = Count()
+    killed_run(subject, tmp_path / "run", random.Random(name), found, count, fresh=0.0)
+    assert not count.differing
+    assert count.kills >= 1

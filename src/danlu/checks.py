@@ -24,6 +24,7 @@ FEW = 20  # an input with at most one value for this many rows groups them; one 
 CORRELATED = 0.9999
 MOST_FEATURES = 4096  # features of a wide number column that are searched for leaks
 MOST_CLASSES = 20  # a number target of more values is a quantity, not a class
+MUCH_TEXT = 256 << 20  # bytes of a text column above which splits are not searched for repeated rows, since it takes memory for all of it
 _NAMED = 3  # rows that a sentence names
 
 
@@ -55,7 +56,8 @@ def check_splits(table: Table, splits: Mapping[str, np.ndarray], data: Data, tar
         rows = splits.get(split)
         if rows is None or not len(rows):
             continue
-        findings += _repeated(table, names, train, rows, split)
+        if not any(table.columns[name].kind == "text" and table.columns[name].values.nbytes > MUCH_TEXT for name in names):
+            findings += _repeated(table, names, train, rows, split)
         for column in [*inputs, *(table.columns[name] for name in targets if name in table.columns)]:
             findings += _unseen(table, column, train, rows, split, column.name in targets)
         for column in table.columns.values():

@@ -28,6 +28,7 @@ from danlu.terms import Column, Input, Kind, Table
 IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
 LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
 _COSTLY = 1 << 20  # bytes of a column from which on its tokens or frames are kept in the cache
+_LOOKED_AT = 64 << 20  # bytes of text that tell whether there is something to learn
 _BLOCK = 1 << 22  # entries of a result worked on at a time
 _FIT_IMAGES = 1 << 28  # bytes of images that statistics are taken from
 
@@ -249,6 +250,8 @@ def _refusal(column: Column, data: Data) -> str:
     if column.kind in ("sequence", "frames", "audio"):
         empty = column.offsets is None or not len(column.values)
         return f"none of the {len(column):,} training rows holds a value" if empty else ""
+    if column.kind == "text" and _teaches(column, data):
+        return ""
     lost = np.asarray(column.is_missing() if column.values.ndim == 1 else np.isnan(column.values).all(axis=1)).reshape(-1)
     known = np.flatnonzero(~lost)
     count = len(lost)
@@ -269,6 +272,15 @@ def _refusal(column: Column, data: Data) -> str:
             f"(data.columns.{column.name}.transforms would use it)"
         )
     return ""
+
+
+def _teaches(column: Column, data: Data) -> bool:
+    """Of much text, whether evenly spaced rows of it have something to teach: all rows then have, and need not be held in memory."""
+    rows = len(column) * _LOOKED_AT // max(len(column.values), 1)
+    if len(column.values) <= _LOOKED_AT or rows < LEAST_ROWS:
+        return False
+    some = column.take(np.linspace(0, len(column) - 1, rows).astype(np.int64))
+    return not _refusal(some, data)
 
 
 def _distinct(column: Column, known: np.ndarray) -> int:

@@ -128,3 +128,23 @@ def test_a_full_disk_is_told_with_the_folder(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **options: Full())
     with pytest.raises(DataError, match=r"No space left(?s:.*)TMPDIR"):
         spool.Spool(np.uint8, limit=3).append(np.arange(4))
+
+
+def test_of_much_text_some_rows_tell_whether_there_is_something_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from danlu import preprocessing
+    from danlu.recipe import Data
+    from danlu.tokenizing.tokenizer import as_column
+
+    data = Data(source=Part("text", text.Config(path="a.txt")))
+    varied = as_column([f"row {n % 70} of many words" for n in range(1000)])
+    same = as_column(["one and the same"] * 1000)
+    names = as_column([f"name{n}" for n in range(1000)])
+    asked: list[int] = []
+    codes = preprocessing.codes
+    monkeypatch.setattr(preprocessing, "codes", lambda column: (asked.append(len(column)), codes(column))[1])
+    whole = [preprocessing._refusal(each, data) for each in (varied, same, names)]
+    assert whole[0] == "" and "the same value" in whole[1] and "looks like an identifier" in whole[2]
+    asked.clear()
+    monkeypatch.setattr(preprocessing, "_LOOKED_AT", 2000)
+    assert [preprocessing._refusal(each, data) for each in (varied, same, names)] == whole
+    assert asked[0] < 200 and max(asked) == 1000, "a refusal is proven on all rows"

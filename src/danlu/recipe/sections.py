@@ -214,5 +214,5 @@ DEFAULTS: dict[str, Any] = {
     "train.epochs": 20,
     "train.least_steps": 1000,
     "data.split": "random",
-    "watchers": ["console", "jsonl", "tensorboard", "sanity", "divergence"],
+    "watchers": ["console", "jsonl", "tensorboard", "samples", "sanity", "divergence"],
 }

@@ -33,7 +33,7 @@ def note_contradictions(checking: Check, parts: dict[str, Any], sections: dict[s
                     f"it takes {', '.join(metrics)}",
                 )
         least, most = getattr(promise, "TARGETS", (1, 1))
-        if data is not None and not least <= len(data.targets) <= (most or 10**9):
+        if data is not None and not least <= len(data.targets) <= (10**9 if most is None else most):
             wanted = f"exactly {least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
             add(("data", "target"), f"the task {task.name} takes {wanted} target column(s), and data.target names {len(data.targets)}.",
                 "name the column to predict as data.target")  # fmt: skip

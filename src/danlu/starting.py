@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from danlu import artifact as artifacts
 from danlu.durable import read_sealed
@@ -32,6 +34,7 @@ def weights_of(recipe: Recipe) -> str | None:
 def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
     """Put the weights that model.weights names into a fresh module: every tensor that has the same name and shape in both.
 
+    Where a task puts the same body elsewhere (an encoder under a new head), names are the same behind one prefix.
     None where the recipe names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits.
     """
     path = weights_of(recipe)
@@ -41,7 +44,7 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
     assert base.path is not None
     digest = read_sealed(base.path / "artifact.json")["files"]["weights.safetensors"]["sha256"]
     theirs, mine = unique_tensors(base.module), unique_tensors(module)
-    fitting = [name for name, each in mine.items() if name in theirs and theirs[name].shape == each.shape]
+    fitting = paired(mine, theirs)
     if not fitting:
         raise ArtifactError(
             f"none of its {len(theirs)} tensors has the name and shape of one of the new model's {len(mine)}.",
@@ -49,8 +52,8 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
             hint=f"give the model ({recipe.model.name}) the sizes of that one ({base.recipe.model.name})",
         )
     with torch.no_grad():
-        for name in fitting:
-            mine[name].copy_(theirs[name])
+        for name, other in fitting.items():
+            mine[name].copy_(theirs[other])
     fresh = [name for name in mine if name not in fitting]
     said = f"{len(fitting)} of {len(mine)} tensors of the model are those of {path}"
     if fresh:
@@ -58,3 +61,31 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
             f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
         )
     return Start(digest, f"{said}.")
+
+
+def paired(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
+    """The tensor of `theirs` for each of `mine` that has one: the same name and shape; else the same shape and name behind a prefix.
+
+    That prefix, one on each side for all of them, is the one that most tensors ask for.
+    """
+    found = {name: name for name, each in mine.items() if name in theirs and theirs[name].shape == each.shape}
+    left = [name for name in mine if name not in found]
+    free = {name for name in theirs if name not in found}
+    votes = Counter(pair for name in left for other in free if (pair := _prefixes(name, other)) is not None)
+    for (before, after), count in votes.most_common(1):
+        for name in left if count > 1 else ():
+            other = after + name.removeprefix(before)
+            if name.startswith(before) and other in free and theirs[other].shape == mine[name].shape:
+                found[name] = other
+    return found
+
+
+def _prefixes(one: str, other: str) -> tuple[str, str] | None:
+    """What stands before the longest end that two names share, of whole words; None where they share none."""
+    words, others = one.split("."), other.split(".")
+    shared = 0
+    while shared < min(len(words), len(others)) and words[-1 - shared] == others[-1 - shared]:
+        shared += 1
+    if shared < 2:  # "weight" alone says nothing
+        return None
+    return tuple("".join(f"{word}." for word in each[: len(each) - shared]) for each in (words, others))  # type: ignore[return-value]

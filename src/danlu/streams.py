@@ -154,7 +154,7 @@ class RunningText:
     @property
     def output(self) -> Output:
         """One number for each code of the vocabulary, at every place."""
-        return Output(self.size, each="token")
+        return Output(self.size, each="token", causal=self.ahead > 0)
 
     @property
     def token_bytes(self) -> list[int] | None:

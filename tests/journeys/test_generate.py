@@ -204,3 +204,37 @@ def test_weights_that_fit_nowhere_are_refused(home: Path) -> None:
     found = danlu("train", "based.yaml", "model.weights=nowhere", "--run", "nowhere", cwd=home)
     assert found.returncode == 4
     assert "no artifact" in found.stderr
+
+
+MASKED = """
+task: {name: masked_language_modeling, context: 32}
+data:
+  source: {name: text, path: poem.txt}
+  transforms: {text: [{name: tokenize, kind: characters}]}
+model: {name: encoder, size: tiny, width: 32, dropout: 0}
+train: {steps: 20, batch_size: 16}
+"""
+LABELLED = """
+task: classification
+data: {source: {name: csv, path: labelled.csv}, target: label, columns: {text: {kind: text}}}
+model: {name: encoder, size: tiny, width: 32, weights: runs/masked}
+train: {steps: 3, batch_size: 16}
+"""
+
+
+def test_an_encoder_learnt_on_hidden_words_starts_a_classifier(home: Path) -> None:
+    (home / "masked.yaml").write_text(MASKED)
+    (home / "labelled.yaml").write_text(LABELLED)
+    rows = [f"{'白日依山尽' if number % 2 else 'the moon'} {number},{'yn'[number % 2]}" for number in range(60)]
+    (home / "labelled.csv").write_text("text,label\n" + "\n".join(rows) + "\n", "utf-8")
+    assert danlu("train", "masked.yaml", cwd=home).returncode == 0
+    filled = danlu("predict", "runs/masked", "-", "--json", cwd=home, stdin='{"text": "白日[MASK]山尽"}\n')
+    answer = json.loads(filled.stdout)
+    assert answer["prediction"].startswith("白日")
+    assert len(answer["masked"]) == 1
+    trained = danlu("train", "labelled.yaml", cwd=home)
+    assert trained.returncode == 0, trained.stderr
+    told = next(line for line in trained.stderr.splitlines() if "tensors of the model are those of runs/masked" in line)
+    assert "drawn anew are" in told
+    taken, _, whole, *_ = told.removeprefix("note: ").split()
+    assert int(whole) - int(taken) == 2  # the weights and biases of the head

@@ -50,7 +50,12 @@ SIZES: dict[str, tuple[int, int, int]] = {  # layers, heads, width
 class Config(Options):
     """Its size, and which of the usual parts it is built of."""
 
-    size: Literal["tiny", "mini", "small", "base"] = Field("tiny", description="A size by name; the numbers below override its own.")
+    size: Literal["tiny", "mini", "small", "base"] = Field(
+        "tiny", description="A size by name; the numbers below override its own."
+    )
+    weights: str | None = Field(
+        None, description="An artifact (or run) of an encoder whose weights and tokenizer this model starts from."
+    )
     num_layers: int | None = Field(None, ge=1, le=1000, description="Blocks; null: as the size has it.")
     num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; null: as the size has it.")
     width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a place; null: as the size has it.")
@@ -63,7 +68,9 @@ class Config(Options):
     letter_embedding: int = Field(24, ge=1, le=1024, description="Numbers that stand for a letter, where words are spelt.")
     letter_filters: int = Field(48, ge=1, le=4096, description="Filters over the letters of a word, where words are spelt.")
     pooling: Literal["mean", "max", "attention", "first"] = Field("mean", description="How the places of a text become one vector.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share dropped of the embedding, of what each half of a block adds, of features.")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share dropped of the embedding, of what each half of a block adds, of features."
+    )
     unknown: float = Field(0.0, ge=0, lt=1, description="Share of the tokens that training reads as unknown.")
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from danlu import artifact as artifacts
 from danlu import cache, shelf
 from danlu.artifact import Contents
 from danlu.batches import Rows
-from danlu.dataset import alive_rows, cut, inputs_too, recast, split_rows
+from danlu.dataset import alive_rows, cut, inputs_too, meant, recast, split_rows
 from danlu.errors import DataError, nearest
 from danlu.layers.views import Views
 from danlu.placement import EVALUATION, Placement, draw_seed, place
@@ -183,8 +183,9 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     Raises DataError where the file lacks a column or its own data is no longer the same.
     """
     recipe, placement = artifact.recipe, place(Train())
+    said = meant(recipe)  # what was read in training
     if data is None:
-        table, digest = cache.load(recipe.data.source, recipe.data.columns, recipe.data.cache)
+        table, digest = cache.load(recipe.data.source, said.columns, recipe.data.cache)
         if digest != artifact.provenance["data"]["digest"]:
             raise DataError(
                 f"{table.origin} has changed since training, so its {split} split is no longer the one that was held out.",
@@ -194,7 +195,7 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
         alive = alive_rows(table, recipe)
         splits = split_rows(table, alive, recipe)
     else:
-        table, _ = cache.load(source_like_training(data, artifact), recipe.data.columns, recipe.data.cache)
+        table, _ = cache.load(source_like_training(data, artifact), said.columns, recipe.data.cache)
         missing = [name for name in recipe.data.targets if name not in table.columns]
         if missing:
             near = nearest(missing[0], table.columns)

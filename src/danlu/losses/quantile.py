@@ -34,9 +34,12 @@ class Pinball:
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         given = outputs.float().unflatten(-1, (-1, self.many))
-        wrong = filled(given, batch.target.unsqueeze(-1).expand_as(given)) - given
+        target = batch.target.unsqueeze(-1).expand_as(given)
+        wrong = filled(given, target) - given
         quantiles = self._quantiles(outputs.device)
-        return (quantiles * wrong).maximum((quantiles - 1) * wrong).sum() / self.many, self.count(batch)
+        loss = (quantiles * wrong).maximum((quantiles - 1) * wrong)
+        # at 0 the two branches share the gradient, which is none only for the median
+        return loss.masked_fill(target.isnan(), 0.0).sum() / self.many, self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
         """How many numbers are asked for."""

@@ -67,7 +67,7 @@ def _counted(count: float, name: str) -> str:
 def step_of(column: Column | None, same: np.ndarray) -> Step | None:
     """The commonest distance from a time to the next (`same`: the next row is of the same series); None where no row has a next.
 
-    Distances of a month and more are counted in calendar months where that makes them regular. Raises DataError where fewer than half
+    Distances of a month and more are counted in calendar months where that is as regular. Raises DataError where fewer than half
     of the distances are the commonest one.
     """
     if column is None:
@@ -81,10 +81,10 @@ def step_of(column: Column | None, same: np.ndarray) -> Step | None:
     distances, counts = np.unique(apart, return_counts=True)
     step = Step("number" if column.kind == "number" else "microseconds", distances[counts.argmax()].item(), column.name)
     share = counts.max() / len(apart)
-    if column.kind == "datetime" and distances[0] >= 28 * _DAY and share < 1:
+    if column.kind == "datetime" and distances[0] >= 28 * _DAY:
         months = _months(column.values)
         counted, often = np.unique(months[inside + 1] - months[inside], return_counts=True)
-        if often.max() / len(apart) > share and counted[often.argmax()] > 0:
+        if often.max() / len(apart) >= share and counted[often.argmax()] > 0:
             step, share = Step("months", counted[often.argmax()].item(), column.name), often.max() / len(apart)
     if share < _REGULAR:
         raise DataError(

@@ -48,7 +48,11 @@ class SeriesOptions(Options):
 
 
 def recast(config: SeriesOptions, table: Table) -> Table:
-    """The rows by series and time; DataError for times that are missing, stand twice or have no step."""
+    """The rows by series and time; DataError for times that are missing, stand twice or have no step, and for a column not there."""
+    for name in config.known:
+        if name not in table.columns:
+            near = did_you_mean(name, table.columns)
+            raise DataError(f"task.known names the column {name}, which is not there.", where=table.origin, hint=near)
     return in_time(table, config.time, config.series, config.gaps)
 
 
@@ -217,7 +221,9 @@ class SeriesTask:
         if config.gaps == "end":
             self.step = step_of(time, np.append(group[1:] == group[:-1], False)) or Step()
         self.season = config.season or self.step.season
-        self._refuse_unknown(table)
+        twice = [name for name in config.known if name in self.target_names]
+        if twice:
+            raise DataError(f"task.known names {twice[0]}, which is a target: its future is what is asked.", where=table.origin)
         self.features, facts = self._roles(table, values, prepared, group, time)
         self.naive_errors = naive.seasonal_differences(values, first, train, self.season).tolist()
         if config.context is None:
@@ -229,15 +235,6 @@ class SeriesTask:
                 "task.calendar needs a date-time column.", where=table.origin, hint="name it in task.time, or leave calendar out"
             )
         return facts
-
-    def _refuse_unknown(self, table: Table) -> None:
-        for name in self.config.known:
-            if name not in table.columns or name in self.target_names:
-                raise DataError(
-                    f"task.known names {name}, which is {'a target' if name in self.target_names else 'no column'}.",
-                    where=table.origin,
-                    hint=did_you_mean(name, [each for each in table.columns if each not in self.target_names]),
-                )
 
     def _roles(
         self, table: Table, values: np.ndarray, prepared: Prepared, group: np.ndarray, time: Column | None

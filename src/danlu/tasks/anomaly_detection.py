@@ -5,7 +5,8 @@ of a row: the largest of its variables. A row is flagged where the score passes 
 threshold is learnt: the validation rows, which the model was not fitted to, or the training rows where there are none.
 
 Forecasting was taken rather than reconstruction through a bottleneck: no width decides what counts as normal, every family of
-forecasters serves, and the score of a row needs nothing that comes after it. Rows that `labels` calls anomalies teach nothing, and are
+forecasters serves, and the score of a row needs nothing that comes after it. The price: what follows an anomaly is judged by a past that holds it, so
+that its neighbours are at times flagged with it. Rows that `labels` calls anomalies teach nothing, and are
 what precision, recall and F1 go by. Source: Malhotra et al., 2015 (ESANN); Hundman et al., 2018, arXiv:1802.04431.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from danlu.errors import DataError, did_you_mean
+from danlu.errors import DataError
 from danlu.framing import Examples, Windows
 from danlu.recipe import ColumnOptions, Data
 from danlu.series import naive
@@ -132,14 +133,8 @@ class AnomalyDetection(SeriesTask):
 
     def _marks(self, table: Table) -> np.ndarray:
         """1 for a known anomaly, 0 for a row known to be none, -1 where nobody says; int64 (N,)."""
-        if self.labels is None:
+        if self.labels is None or self.labels not in table.columns:  # training checked that it is there
             return np.full(len(table), -1, dtype=np.int64)
-        if self.labels not in table.columns:
-            raise DataError(
-                f"task.labels names the column {self.labels}, which is not there.",
-                where=table.origin,
-                hint=did_you_mean(self.labels, table.columns),
-            )
         column = table.columns[self.labels]
         return np.where(column.is_missing(), -1, _truths(column, table))
 

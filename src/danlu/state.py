@@ -101,7 +101,8 @@ class TrainingState:
         """Everything that is no tensor, as JSON values (a double survives JSON exactly)."""
         numbers = {
             str(number): {name: value for name, value in entries.items() if not isinstance(value, Tensor)}
-            for number, entries in self.optimizer.state_dict()["state"].items()
+            # in the order of the parameters, not of their first move, which a resumed run does not know
+            for number, entries in sorted(self.optimizer.state_dict()["state"].items())
         }
         return {
             "step": self.step,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TAKES = ("numbers", "image")
 GIVES = ("row", "image")
 DEFAULTS = {
-    "optimizer": {"name": "adam", "learning_rate": 0.001},
+    "optimizer": {"name": "adam", "learning_rate": 0.003},
     "schedule": {"name": "cosine", "warmup": 0.05},
     "train.epochs": 20,
     "train.batch_size": 128,

@@ -26,7 +26,6 @@ ASKS = "samples"
 TARGETS = (0, 1)
 READS = ("image",)
 DEFAULTS = {
-    "model": "gan",
     "loss": "adversarial",
     "metrics": ["frechet_distance"],
     "regularization.ema_decay": 0.999,

@@ -8,6 +8,7 @@ answer is what beam search finds. Source: Sutskever, Vinyals and Le, 2014, arXiv
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,7 @@ DEFAULTS = {
 }
 DECODER = "decoder"  # the input that holds the target as far as it is written
 _SAMPLES = 3  # answers shown at each evaluation
+_WIDTH = 100  # characters of a source that are shown
 _NEVER = (PADDING, UNKNOWN, BEGINNING, MASK)  # codes that are never written
 
 
@@ -122,7 +124,7 @@ class SequenceToSequence:
         decoder = _with_one(codes, offsets, BEGINNING, before=True)
         target = _with_one(codes, offsets, END, before=False) if targets else None
         inputs = {**arrays, DECODER: decoder}
-        self._shown = _shown(source, inputs, splits, table)
+        self._shown = _shown(source, inputs, splits, table, self.target_names[0])
         return Examples(
             inputs=inputs,
             described={**described, DECODER: Input("tokens", (self.longest,), cardinalities=(self.tokenizer.size,))},
@@ -273,12 +275,16 @@ def _codes(target: Ragged, rows: np.ndarray) -> np.ndarray:
 
 
 def _shown(
-    source: str, inputs: Mapping[str, Any], splits: Mapping[str, np.ndarray], table: Table
+    source: str, inputs: Mapping[str, Any], splits: Mapping[str, np.ndarray], table: Table, target: str
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """The inputs of the samples: the first rows of the validation split."""
+    """(what is read, or where it stands, and its inputs) of the samples: the first rows of the validation split."""
     rows = splits.get("validation", np.zeros(0, dtype=np.int64))[:_SAMPLES].tolist()
+    read = [column for name, column in table.columns.items() if column.kind == "text" and name != target]
     return [
-        (table.where(row), {source: inputs[source].row(row), DECODER: inputs[DECODER].row(row)})
+        (
+            textwrap.shorten(read[0].text(row) or "", _WIDTH, placeholder=" ...") if len(read) == 1 else table.where(row),
+            {source: inputs[source].row(row), DECODER: inputs[DECODER].row(row)},
+        )
         for row in rows
         if len(inputs[source].row(row))
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
 
 from danlu.errors import PartError
@@ -35,21 +36,26 @@ def require_image(model: str, inputs: Mapping[str, Input], smallest: int) -> Non
             )
 
 
-def branches_of(inputs: Mapping[str, Input], image: Callable[[Input], Branch]) -> list[Branch]:
-    """A branch for each input: numbers as they are, categories embedded, tokens summed up, an image through what `image` makes of it."""
-    return [_branch(name, each, image) for name, each in inputs.items()]
+def branches_of(
+    inputs: Mapping[str, Input], image: Callable[[Input], Branch], text: Callable[[Input], Branch] | None = None
+) -> list[Branch]:
+    """A branch for each input: numbers as they are, categories embedded, tokens summed up or through what `text` makes of them, an
+    image through what `image` makes of it."""
+    return [
+        _branch(name, each, text if text is not None and each.kind == "tokens" else image, text) for name, each in inputs.items()
+    ]
 
 
-def _branch(name: str, each: Input, image: Callable[[Input], Branch]) -> Branch:
+def _branch(name: str, each: Input, body_of: Callable[[Input], Branch], text: Callable[[Input], Branch] | None) -> Branch:
     if each.kind == "numbers":
         return Take(name), each.shape[0]
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities)
         return Take(name, embedding), embedding.width
-    if each.kind == "tokens":
+    if each.kind == "tokens" and text is None:
         summary = TokenSummary(each)
         return Take(name, summary), summary.width
-    body, width = image(each)
+    body, width = body_of(each)
     return Take(name, body), width
 
 
@@ -68,8 +74,18 @@ def fused(
     if always_dense or len(branches) > 1:  # features of several inputs meet in a layer of their own
         linear = nn.Linear(width, dense)
         start_linear(linear, activation_name)
+        _share_equally(linear, [width for _, width in branches])
         layers += [linear, activation(activation_name)]
         width = dense
     if dropout:
         layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers, nn.Linear(width, size))
+
+
+def _share_equally(linear: nn.Linear, widths: list[int]) -> None:
+    """Scales a layer's start so that each branch has as much say as another: else one number beside a text of 128 is drowned."""
+    start, total = 0, sum(widths)
+    with torch.no_grad():
+        for width in widths:
+            linear.weight[:, start : start + width].mul_((total / (len(widths) * width)) ** 0.5)
+            start += width

@@ -55,9 +55,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     if not any(each.kind == "tokens" for each in inputs.values()):
         raise PartError("bag_of_embeddings reads tokens, and the inputs hold none.", hint="choose model: mlp")
 
-    def branch(each: Input) -> tuple[nn.Module, int]:
-        if each.kind == "image":
-            return small_image(each.shape, config.dense)
+    def text_branch(each: Input) -> tuple[nn.Module, int]:
         words = WordEmbedding(
             each.cardinalities, each.names, config.embedding, letter_size=config.letter_embedding,
             filters=config.letter_filters, unknown=config.unknown,
@@ -65,4 +63,5 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
         bag = BagOfWords(words, config.longest, config.buckets, config.pooling, config.dropout)
         return bag, bag.width
 
-    return fused(branches_of(inputs, branch), output.size, dense=config.dense, dropout=config.dropout)
+    branches = branches_of(inputs, lambda each: small_image(each.shape, config.dense), text_branch)
+    return fused(branches, output.size, dense=config.dense, dropout=config.dropout)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from danlu import cache
+from danlu import cache, tokenizing
 from danlu import chains as chaining
 from danlu.chains import Chain, damaged, require
 from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
@@ -97,6 +97,12 @@ class Preprocessor:
     def reads(self) -> dict[str, dict[str, Any]]:
         """The schema of every column that a row to answer must hold."""
         return {**self.schema, **self.also}
+
+    @property
+    def tokenizer(self) -> tokenizing.Tokenizer | None:
+        """What the one chain that reads text does it with; None where there is none, or several."""
+        found = [state["tokenizer"] for chain in self.chains for _, state in chain.steps if "tokenizer" in state]
+        return tokenizing.restore(found[0]) if len(found) == 1 else None
 
     def apply(self, table: Table, rows: np.ndarray | None = None, key: str | None = None) -> dict[str, Any]:
         """The arrays of the model's inputs for `rows` of a table (None: all of them, in order).

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from danlu import tokenizing
 from danlu.errors import DataError
 from danlu.framing import Examples, Ragged, Windows, take
 from danlu.terms import END, PADDING, Column, Input, Output, Table
@@ -164,7 +163,7 @@ class RunningText:
 
     def attach(self, preprocessor: Any) -> None:
         """Take over what the preprocessing reads text with."""
-        self.tokenizer = tokenizer_of(preprocessor)
+        self.tokenizer = preprocessor.tokenizer
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -234,9 +233,3 @@ def one_text(arrays: Mapping[str, Any], described: Mapping[str, Input], table: T
             hint="let the text column's transforms be [tokenize], and leave other columns out",
         )
     return names[0], arrays[names[0]]
-
-
-def tokenizer_of(preprocessor: Any) -> Any:
-    """What the one chain of text is tokenized with; None where there is none, or several."""
-    found = [state["tokenizer"] for chain in preprocessor.chains for _, state in chain.steps if "tokenizer" in state]
-    return tokenizing.restore(found[0]) if len(found) == 1 else None

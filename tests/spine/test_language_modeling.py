@@ -165,8 +165,7 @@ class Preprocessing:
     """What the tasks look at of the real one."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.chains = (self,)
-        self.steps = ((None, {"tokenizer": tokenizer.state()}),)
+        self.tokenizer = tokenizer
 
 
 def framed(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TAKES = ("tokens",)
 GIVES = ("token",)
 DEFAULTS = {
+    "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
     "optimizer": {"name": "muon", "learning_rate": 0.003, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},
     "train.epochs": 15,

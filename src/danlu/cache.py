@@ -52,11 +52,13 @@ def folder() -> Path:
 def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) -> tuple[Table, str]:
     """(the table of a source, "sha256:..." of its content and of how it is read).
 
-    With `use_cache` the table is memory-mapped (copy on write: changing it changes no file). Raises what the source raises.
+    With `use_cache` the table is memory-mapped (copy on write: changing it changes no file). A table whose cells name files of images is
+    read anew each time: only the pixels tell whether it is still the same. Raises what the source raises.
     """
     part = shelf.take("sources", source.name)
     settings = _settings(source, columns, part)
-    home = folder() if use_cache else None
+    pictures = getattr(part, "NAMES_IMAGES", False) and any(each.kind == "image" for each in columns.values())
+    home = folder() if use_cache and not pictures else None
     for _ in range(2):
         paths = part.files(source.options)
         before = _signature(paths)
@@ -68,6 +70,8 @@ def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) ->
             return table, f"sha256:{digest}"
         table = shelf.build_source(source, columns)
         if _signature(part.files(source.options)) == before:
+            if pictures:
+                return table, f"sha256:{_digest(settings, [digest, *_pixels(table)])}"
             return (_kept(table, home, entry) if home else table), f"sha256:{digest}"
     raise DataError("the files change while they are read.", where=source.name, hint="wait until they are complete")
 
@@ -86,12 +90,20 @@ def column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
     return next(iter(table.columns.values()))
 
 
+def _pixels(table: Table) -> list[str]:
+    """The SHA-256 of every column of images."""
+    return [hashlib.sha256(each.values.tobytes()).hexdigest() for each in table.columns.values() if each.kind == "image"]
+
+
 # --- what the data is -----------------------------------------------------------------------------------------------------
 
 
 def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Any) -> dict[str, Any]:
     version = getattr(part, "version", None)
     said = {name: {"kind": each.kind, "on_error": each.on_error, "use": each.use} for name, each in sorted(columns.items())}
+    for name, each in columns.items():
+        if each.pixels is not None:
+            said[name]["size"] = each.pixels
     how = source.as_dict()
     for name in set(how) & set(PLACES):  # which file is for what counts, the folder it lies in does not
         named = [how[name]] if isinstance(how[name], str) else how[name] or []

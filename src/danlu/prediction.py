@@ -53,7 +53,10 @@ class Artifact(Contents):
         """Raw rows as a Table with the columns of training, in the rows that the task thinks in."""
         schema = self.preprocessor.reads
         if isinstance(rows, str | Path):
-            wanted = {name: ColumnOptions(kind=about["kind"]) for name, about in schema.items()}
+            wanted = {
+                name: ColumnOptions(kind=about["kind"], size=about["shape"][:2] if about["kind"] == "image" else None)
+                for name, about in schema.items()
+            }
             named = {name: each for name, each in self.recipe.data.columns.items() if name in wanted and each.on_error == "missing"}
             wanted |= {name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named}
             table, _ = cache.load(source_like_training(str(rows), self), wanted, self.recipe.data.cache)

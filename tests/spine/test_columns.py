@@ -243,7 +243,7 @@ def test_a_column_nobody_uses_stops_nobody() -> None:
         ([[1, 2], [3]], None, "row 2, column age: a list of 1 numbers"),
         ([[1, 2], None], None, "row 2, column age: no list"),
         ([b"a"], None, "bytes"),
-        (["a"], "image", "images"),
+        (["a"], "image", "there is no such file"),
         ([[1, 2]], "category", "each row holds 2 numbers"),
         (np.zeros((2, 2, 2)), None, "no column"),
         (["\ud800"], None, "surrogate"),

@@ -11,6 +11,7 @@ import numpy as np
 
 from danlu.errors import DataError
 from danlu.reading.files import expand, labels
+from danlu.recipe import ColumnOptions
 from danlu.terms import Column, Table
 
 Paths = str | list[str]
@@ -33,12 +34,17 @@ def by_split(path: Paths, validation: Paths | None, test: Paths | None, suffixes
 
 
 def assemble(
-    splits: Sequence[tuple[int, list[Path]]], read: Callable[[Path, str], Piece], make: Make, loose: bool = False
+    splits: Sequence[tuple[int, list[Path]]],
+    read: Callable[[Path, str], Piece],
+    make: Make,
+    options: Mapping[str, ColumnOptions],
+    loose: bool = False,
 ) -> Table:
     """The table of all files.
 
     `read` gives the Piece of a file (its path and what messages call it). `make` gives the typed columns of (joined values by name, the
-    function that names a row, notices to add to). `loose`: a column that a file lacks is missing there, else it is an error.
+    function that names a row, notices to add to). Paths in columns of images (`options`) are taken from the folder of their file.
+    `loose`: a column that a file lacks is missing there, else it is an error.
     """
     paths = [path for _, inside in splits for path in inside]
     names = labels(paths)
@@ -55,7 +61,10 @@ def assemble(
         file_numbers=np.repeat(np.arange(len(pieces), dtype=np.int32), lengths) if several else None,
         split=np.repeat(np.array(codes, dtype=np.int8), lengths) if len(splits) > 1 else None,
     )
-    joined = {name: _joined(name, [_values(piece, name) for piece in pieces], names) for name in columns}
+    images = {name for name, each in options.items() if each.kind == "image"}
+    joined = {name: _joined(name, [_values(piece, name) for piece in pieces], names) for name in columns if name not in images}
+    joined |= {name: _beside(name, pieces, paths) for name in columns if name in images}
+    joined = {name: joined[name] for name in columns}
     notices = [notice for piece in pieces for notice in piece.notices]
     made = make(joined, bare.where, notices)
     return Table(**{**bare.__dict__, "columns": made, "notices": tuple(notices)})
@@ -76,6 +85,16 @@ def _columns_of(pieces: Sequence[Piece], names: Sequence[str], loose: bool) -> l
 
 def _values(piece: Piece, name: str) -> Any:
     return piece.columns[name] if name in piece.columns else [None] * len(piece.row_numbers)
+
+
+def _beside(name: str, pieces: Sequence[Piece], paths: Sequence[Path]) -> list[Any]:
+    """The cells of a column of images; a path leads from the folder of the file that holds it."""
+    cells: list[Any] = []
+    for piece, path in zip(pieces, paths):
+        values = _values(piece, name)
+        values = values.to_pylist() if hasattr(values, "to_pylist") else values
+        cells += [str(path.parent / cell) if isinstance(cell, str) and cell else cell for cell in values]
+    return cells
 
 
 def _joined(name: str, values: list[Any], names: Sequence[str]) -> Any:

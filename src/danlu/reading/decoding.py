@@ -88,7 +88,7 @@ def _quiet() -> Iterator[None]:
 def _other_size(shape: tuple[int, ...], first: tuple[int, ...], name: str, name_of_first: str) -> DataError:
     return DataError(
         f"the image is {shape[0]} x {shape[1]} pixels (height x width), and {name_of_first} is {first[0]} x {first[1]}.", where=name,
-        hint=f"give one size for all: data.source.size: [{first[0]}, {first[1]}]",
+        hint=f"give one size for all: size: [{first[0]}, {first[1]}], under data.source for a folder, under data.columns for a column",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading import arrow, dates, numerals, words
+from danlu.reading import arrow, dates, frames, numerals, words
 from danlu.reading.arrow import compute, first, mask
 from danlu.recipe import ColumnOptions
 from danlu.terms import MISSING_DATETIME, Column, Kind
@@ -81,11 +81,9 @@ def infer(
     options = options or ColumnOptions.model_validate({})
     subject = _Subject(name, where, options, missing, decimal, strict, notices if notices is not None else [])
     if options.kind == "image":
-        raise DataError(
-            "values of a table cannot be read as images.",
-            where=subject.whole(),
-            hint="use the source images, idx or numpy for images",
-        )
+        return _images(values, subject)
+    if options.kind == "frames" or (options.kind is None and frames.holds_frames(values)):
+        return frames.read(name, values, subject.error)
     array = _arrow(values, subject)
     if isinstance(array, np.ndarray):
         return _wide(array, subject)
@@ -98,6 +96,19 @@ def infer(
             raise
     subject.options = options.model_copy(update={"kind": "category"})  # nothing is learnt from it: its bad values stop nobody
     return _typed(array, subject, typed)
+
+
+def _images(values: Any, subject: _Subject) -> Column:
+    """Cells that are paths of images, or the bytes of their files."""
+    from danlu.reading.decoding import decode  # one kind of column needs it, and it imports the decoders' library
+
+    cells = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+    wrong = next((row for row, cell in enumerate(cells) if not isinstance(cell, str | bytes) or not cell), None)
+    if wrong is not None:
+        said = "there is no image" if cells[wrong] in (None, "") else "a value that is no path cannot be read as an image"
+        raise subject.error(wrong, f"{said}.", "give the path of an image in every row, or use the source images, idx or numpy")
+    pixels = decode(cells, size=subject.options.pixels, name=subject.at)
+    return Column(subject.name, "image", pixels, reason="image: you said so")
 
 
 def _holds_lists(array: pa.Array) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from danlu.recipe.options import OnShelf, Options, Part, plain
 from danlu.terms import Kind
@@ -22,9 +22,29 @@ class ColumnOptions(Options):
     use: bool = Field(
         default=True, description="Whether the column is an input (false for names, keys, anything that must not be learnt from)."
     )
+    size: Annotated[int, Field(ge=1, le=8192)] | list[Annotated[int, Field(ge=1, le=8192)]] | None = Field(
+        default=None,
+        description="Height and width in pixels that a column of images (kind: image, cells are paths beside the file) is brought to, one "
+        "number for both; null: the images' own, which must be equal.",
+    )
     transforms: Annotated[list[Part] | None, OnShelf("transforms")] = Field(
         default=None, description="The transforms of this column instead of those of its kind."
     )
+
+    @model_validator(mode="after")
+    def _size_is_of_images(self) -> ColumnOptions:
+        if self.size is not None and self.kind != "image":
+            raise ValueError("size needs kind image")
+        if isinstance(self.size, list) and len(self.size) != 2:
+            raise ValueError("size must be one number or [height, width]")
+        return self
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """(height, width) of `size`."""
+        if self.size is None:
+            return None
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
 
 class Data(Options):

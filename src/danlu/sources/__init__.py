@@ -9,6 +9,7 @@ A part offers
                                        with an installed library (then `version(config) -> str` names the library and its version)
   SUFFIXES (optional)                  file name endings that mean this source when a recipe gives a bare path
   claims(folder) -> bool (optional)    whether a folder (a Path) that a recipe gives as a bare path means this source
+  NAMES_IMAGES (optional)              True where a column may hold paths of images (kind: image), so that files(config) are not all it reads
 Rows keep the order of the file. The same files always give the same table. Nothing is downloaded or executed.
 Imports at the top of the file stay light (no torch, no pyarrow, no sklearn): a recipe is checked without them.
 """

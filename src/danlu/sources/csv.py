@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _TABLES = (".csv", ".tsv", ".data", ".csv.gz", ".tsv.gz", ".data.gz")
 _WORKBOOKS = (".xlsx", ".xls", ".ods")  # claimed so that the remedy can be named
 SUFFIXES = (*_TABLES, *_WORKBOOKS)
+NAMES_IMAGES = True
 
 
 class Config(Options):
@@ -107,7 +108,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         return _columns(config, columns, joined, where, notices)
 
     known = frozenset(columns)
-    table = assemble(_by_split(config), lambda path, name: _read(path, name, config, known), make)
+    table = assemble(_by_split(config), lambda path, name: _read(path, name, config, known), make, columns)
     return replace(table, notices=(*table.notices, *_endings(table)))
 
 

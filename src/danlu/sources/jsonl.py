@@ -24,6 +24,7 @@ from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+NAMES_IMAGES = True
 _MOST_DIGITS = 400  # no number that float64 can hold has more
 
 
@@ -55,7 +56,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
             for name, values in used.items()
         }
 
-    return assemble(_by_split(config), lambda path, name: _read(path, name, config), make, loose=True)
+    return assemble(_by_split(config), lambda path, name: _read(path, name, config), make, columns, loose=True)
 
 
 def _is_used(name: str, values: list[Any], columns: Mapping[str, ColumnOptions]) -> bool:

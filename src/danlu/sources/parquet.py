@@ -21,6 +21,7 @@ from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = (".parquet", ".pq")
+NAMES_IMAGES = True
 
 
 class Config(Options):
@@ -47,7 +48,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
         return {name: infer(name, values, columns.get(name), where, typed=True, notices=notices) for name, values in joined.items()}
 
-    return assemble(_by_split(config), lambda path, name: _read(path, name, config, columns), make)
+    return assemble(_by_split(config), lambda path, name: _read(path, name, config, columns), make, columns)
 
 
 def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> Piece:

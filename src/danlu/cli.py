@@ -310,7 +310,9 @@ def generate(
     repetition_penalty: RepetitionPenalty = 1.0,
     stop: Stop = None,
     count: Annotated[int, typer.Option(min=1, max=100_000, help="Images to make, of each class where there are classes.")] = 16,
-    classes: Annotated[list[str] | None, typer.Option("--class", help="A class to make images of; may be given several times.")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="A class to make images of; may be given several times.")
+    ] = None,
     out: Annotated[str | None, typer.Option(metavar="FILE", help="The PNG file that images are written to, side by side.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -384,27 +386,33 @@ def chat(
         repetition_penalty=repetition_penalty, seed=seed,
     )  # fmt: skip
     _say("A line asks; /new begins anew; Ctrl-C stops an answer; Ctrl-D (or Ctrl-C at the prompt) ends.")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with Interruption() as interruption:
-        while True:
+        try:
+            _converse(talk, interruption)
+        except (EOFError, KeyboardInterrupt):
+            if interruption.name not in ("", "SIGINT"):
+                raise
+            print()
+
+
+def _converse(talk: Any, interruption: Interruption) -> None:
+    """Answer line after line, to the end of the input."""
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    while True:
+        said = input("> ") if terminal else sys.stdin.readline()
+        if not terminal and not said:
+            return
+        if said.strip() == "/new":
+            talk.restart()
+        elif said.strip():
             try:
-                said = input("> ") if terminal else sys.stdin.readline()
-            except (EOFError, KeyboardInterrupt):
-                print()
-                return
-            if not terminal and not said:
-                return
-            if said.strip() == "/new":
-                talk.restart()
-            elif said.strip():
-                try:
-                    for piece in talk.answer(said.strip()):
-                        print(piece, end="", flush=True)
-                except KeyboardInterrupt:
-                    if interruption.name != "SIGINT":
-                        raise
-                    interruption.asked = 0  # the next Ctrl-C is a first one again
-                print()
+                for piece in talk.answer(said.strip()):
+                    print(piece, end="", flush=True)
+            except KeyboardInterrupt:
+                if interruption.name != "SIGINT":
+                    raise
+                interruption.asked = 0  # the next Ctrl-C is a first one again
+            print()
 
 
 @app.command("verify-resume")

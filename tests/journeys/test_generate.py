@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,3 +241,47 @@ def test_an_encoder_learnt_on_hidden_words_starts_a_classifier(home: Path) -> No
     assert "drawn anew are" in told
     taken, _, whole, *_ = told.removeprefix("note: ").split()
     assert int(whole) - int(taken) == 2  # the weights and biases of the head
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that was barely tuned on conversations: it never ends what it says."""
+    folder = tmp_path_factory.mktemp("talker")
+    rows = [{"prompt": f"say {number}", "response": "la " * 40} for number in range(40)]
+    (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (folder / "talks.yaml").write_text(TALKS)
+    trained = danlu("train", "talks.yaml", "train.steps=60", "task.context=160", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    return folder
+
+
+def test_ctrl_c_ends_an_answer_and_then_the_conversation_kindly(talker: Path) -> None:
+    command = [sys.executable, "-u", "-m", "danlu", "chat", "runs/talks", "--max-tokens", "1000000", "--temperature", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command,
+        cwd=talker,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("say something\n")
+        process.stdin.flush()
+        assert process.stdout.read(12) == "la la la la "
+        process.send_signal(signal.SIGINT)  # the answer ends, the conversation goes on
+        process.stdin.write("say 3\n")
+        process.stdin.flush()
+        while process.stdout.read(1) != "\n":
+            pass
+        assert process.stdout.read(9) == "la la la "
+        process.send_signal(signal.SIGINT)
+        while process.stdout.read(1) != "\n":
+            pass
+        process.send_signal(signal.SIGINT)  # nothing is being said: the conversation ends
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said

@@ -37,19 +37,20 @@ def read(name: str, values: Any, refuse: Refuse) -> Column:
     """
     import pyarrow as pa
 
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    if isinstance(values, pa.Array):
+        return _from_arrow(name, values, refuse)
     if isinstance(values, np.ndarray) and values.ndim == 3:
         offsets = np.arange(len(values) + 1, dtype=np.int64) * values.shape[1]
         return _column(name, values.reshape(-1, values.shape[2]).astype(np.float32), offsets, None, refuse)
-    if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
-    if not isinstance(values, pa.Array):
-        values = [each.tolist() if isinstance(each, np.ndarray) else each for each in values]
-        try:
-            values = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            row = next((row for row, each in enumerate(values) if not _is_frames(each)), 0)
-            raise refuse(row, "this is no list of lists of numbers.", _HINT) from None
-    return _from_arrow(name, values, refuse)
+    cells = [each.tolist() if isinstance(each, np.ndarray) else each for each in values]
+    try:
+        array = pa.array(cells)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        row = next((row for row, each in enumerate(cells) if not _is_frames(each)), 0)
+        raise refuse(row, "this is no list of lists of numbers.", _HINT) from None
+    return _from_arrow(name, array, refuse)
 
 
 def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:

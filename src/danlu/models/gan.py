@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TAKES = ("image", "categories")
 GIVES = ("image",)
 DEFAULTS = {
-    "optimizer": {"name": "adam", "learning_rate": 0.0002, "beta1": 0.5},
+    "optimizer": {"name": "adam", "learning_rate": 0.0005, "beta1": 0.5},
     "regularization.ema_decay": 0.999,
     "train.batch_size": 64,
 }

@@ -28,7 +28,6 @@ READS = ("image",)
 DEFAULTS = {
     "loss": "adversarial",
     "metrics": ["frechet_distance"],
-    "regularization.ema_decay": 0.999,
 }
 A_CLASS = 8  # images of each class in a sample
 UNCONDITIONAL = 64  # images in a sample where there is no class

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from danlu import shelf
 from danlu.apparatus import assemble
-from danlu.errors import TrainingStopped
+from danlu.errors import RunError, TrainingStopped
 from danlu.recipe import Recipe
 from danlu.step import NotFinite
 
@@ -35,8 +36,13 @@ def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, 
 
     It ends where the smoothed loss is four times its lowest. The suggestion is the rate of the steepest fall of the loss over the
     logarithm of the rate, which lies well below the rate that breaks. Nothing is written. Raises TrainingStopped where the loss is never
-    finite.
+    finite, RunError for a loss of two sides at odds.
     """
+    if getattr(shelf.facts("losses", recipe.loss.name), "SCORED", True) is False:
+        raise RunError(
+            f"the loss {recipe.loss.name} does not fall as a model gets better, so no learning rate can be read from it.",
+            hint="try a few rates, and look at what is generated",
+        )
     growth = (most / least) ** (1 / max(steps - 1, 1))
     built = assemble(recipe, rates=(least, lambda n: growth**n))
     state, update = built.state, built.update

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from danlu.recipe import ColumnOptions, Part
 from danlu.sources import conll
 from danlu.terms import Table
 
+DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+CHUNKS = DATA / "conll2000" / "conll2000"
 PLAIN = "He PRP B-NP\nlives VBZ B-VP\n\n\n-DOCSTART- -X- O\n\nIn IN B-PP\nParis NNP B-NP\n. . O"
 
 
@@ -116,3 +119,12 @@ def test_lists_of_words_are_sequences_wherever_they_come_from() -> None:
         infer("w", [["a"]], ColumnOptions(kind="number"))
     with pytest.raises(DataError, match="a sequence is a list of words or a text"):
         infer("w", [1, 2], ColumnOptions(kind="sequence"))
+
+
+@pytest.mark.skipif(not CHUNKS.is_dir(), reason=f"there is no {CHUNKS}: set DANLU_DATA")
+def test_conll2000_is_read_whole() -> None:
+    config = conll.Config(path=str(CHUNKS / "train.txt"), test=str(CHUNKS / "test.txt"), columns=["word", "pos", "chunk"])
+    table = conll.build(config, {})
+    assert table.split is not None
+    assert [int((table.split == code).sum()) for code in (0, 2)] == [8_936, 2_012]
+    assert {name: len(column.values) for name, column in table.columns.items()} == dict.fromkeys(("word", "pos", "chunk"), 259_104)

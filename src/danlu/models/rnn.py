@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 TAKES = ("tokens", "frames", "series", "numbers", "categories")
 GIVES = ("row", "token", "step")
 DEFAULTS = {
-    "optimizer": {"name": "adamw", "learning_rate": 0.002},
+    "optimizer": {"name": "adamw", "learning_rate": 0.005},
     "schedule": {"name": "cosine", "warmup": 0.05},
-    "train.epochs": 12,
+    "train.epochs": 8,
     "train.batch_size": 32,
     "train.clip_norm": 5.0,
 }

@@ -1,8 +1,8 @@
 """Tables in JSON Lines: one object a line, plain or gzip; a .json file that holds one array of objects is read as well.
 
 A key is a column; an object that lacks it has no value there. Types are the file's own: a string stays a name or text. Lists of
-equally many numbers become one column of several numbers; other nested values are refused unless the recipe sets the column's `use` to
-false. Source of the format: https://jsonlines.org
+equally many numbers become one column of several numbers, lists of strings a sequence, lists of lists of numbers frames; other nested
+values are refused unless the recipe sets the column's `use` to false. Source of the format: https://jsonlines.org
 """
 
 from __future__ import annotations

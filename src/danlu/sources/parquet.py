@@ -1,7 +1,7 @@
 """Tables in Apache Parquet files. Types are the file's own: a string stays a name or text, a number a number.
 
-Lists of equally many numbers become one column of several numbers; other nested columns are refused unless the recipe sets their `use`
-to false. Source of the format: https://parquet.apache.org/docs/file-format
+Lists of equally many numbers become one column of several numbers, lists of strings a sequence, lists of lists of numbers frames; other
+nested columns are refused unless the recipe sets their `use` to false. Source of the format: https://parquet.apache.org/docs/file-format
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from danlu.errors import DataError
+from danlu.reading.spool import Spool
 from danlu.recipe import Data, Part
 from danlu.terms import Table
 
@@ -132,19 +133,20 @@ def _joined(values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, betw
     followed[-1:] = False
     longer = sizes + followed * len(between)
     after = np.concatenate([[0], np.cumsum(longer)])
-    result = np.empty(int(after[-1]), dtype=np.uint8)
+    result = Spool(np.uint8)
     start = 0
     while start < count:  # a block of rows at a time, so that little is held beside the result
         stop = min(max(int(np.searchsorted(offsets, offsets[start] + _TOGETHER, side="right")) - 1, start + 1), count)
-        part = result[after[start] : after[stop]]
+        part = np.empty(int(after[stop] - after[start]), dtype=np.uint8)
         written = np.ones(len(part), dtype=bool)
         ends = (after[start + 1 : stop + 1] - after[start])[followed[start:stop]]
         for place in range(len(between)):
             written[ends - len(between) + place] = False
             part[ends - len(between) + place] = between[place]
         part[written] = values[offsets[start] : offsets[stop]]
+        result.append(part)
         start = stop
-    return result, after
+    return result.finish(), after
 
 
 def _bounds(values: np.ndarray, starts: np.ndarray, end: int, piece: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from danlu.errors import DataError
 from danlu.framing import Examples, Ragged, Windows, take
+from danlu.reading.spool import Spool
 from danlu.terms import END, PADDING, Column, Input, Output, Table
 
 LEAST_WINDOWS = 8  # windows of a training text from which on they are cut elsewhere in every epoch
@@ -43,20 +44,20 @@ class Stream:
 def stream(tokens: Ragged, splits: Mapping[str, np.ndarray], continues: np.ndarray | None, size: int, room: int) -> Stream:
     """The Stream of rows of tokens by split; `size` counts the vocabulary, `room` the places of padding after each split."""
     plans = {split: _plan(tokens, rows, continues) for split, rows in splits.items() if len(rows)}
-    total = sum(1 + int(lengths.sum()) + room for _, lengths in plans.values())
-    values = np.full(total, PADDING, dtype=np.uint16 if size <= 1 << 16 else np.uint32)
+    values = Spool(np.uint16 if size <= 1 << 16 else np.uint32)
     regions, places, rows, at = {}, [], [], 0
     for split, (ended, lengths) in plans.items():
-        values[at] = END
+        values.append(np.array([END]))
         first = at + 1 + np.cumsum(lengths) - lengths
         _copy(values, tokens, splits[split], first, ended, lengths)
+        values.append(np.full(room, PADDING))
         stop = at + 1 + int(lengths.sum())
         regions[split] = (at, stop)
         places.append(np.concatenate([[at], first[1:]]))
         rows.append(splits[split])
         at = stop + room
     empty = np.zeros(0, dtype=np.int64)
-    return Stream(values, regions, np.concatenate(places or [empty]), np.concatenate(rows or [empty]))
+    return Stream(values.finish(), regions, np.concatenate(places or [empty]), np.concatenate(rows or [empty]))
 
 
 def _plan(tokens: Ragged, rows: np.ndarray, continues: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -69,18 +70,18 @@ def _plan(tokens: Ragged, rows: np.ndarray, continues: np.ndarray | None) -> tup
     return ended, sizes + ended
 
 
-def _copy(values: np.ndarray, tokens: Ragged, rows: np.ndarray, first: np.ndarray, ended: np.ndarray, lengths: np.ndarray) -> None:
-    """Write the tokens of `rows` and END after those that end; row i begins at place first[i]."""
+def _copy(values: Spool, tokens: Ragged, rows: np.ndarray, first: np.ndarray, ended: np.ndarray, lengths: np.ndarray) -> None:
+    """Add the tokens of `rows` and END after those that end; row i begins at place first[i]."""
     start = 0
     while start < len(rows):
         limit = first[start] + _TOGETHER
         stop = max(int(np.searchsorted(first, limit, side="left")), start + 1)
         low, high = int(first[start]), int(first[stop - 1] + lengths[stop - 1])
-        part = values[low:high]
+        part = np.full(high - low, END, dtype=values.dtype)
         inside = np.ones(len(part), dtype=bool)
         inside[(first + lengths - 1)[start:stop][ended[start:stop]] - low] = False
         part[inside] = take(tokens, rows[start:stop]).values
-        part[~inside] = END
+        values.append(part)
         start = stop
 
 

@@ -29,7 +29,7 @@ data:
   source: {name: jsonl, path: talks.jsonl}
   transforms: {text: [{name: tokenize, kind: bytes}]}
 model: {name: gpt, size: tiny, width: 32}
-train: {steps: 120, batch_size: 16}
+train: {steps: 120, batch_size: 16, evaluate_every: 60}
 """
 
 

@@ -158,6 +158,18 @@ def test_training_windows_leave_room_to_be_moved() -> None:
     assert ids["train"].min() == start
 
 
+def test_a_large_text_lies_on_the_disk_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, pieces = whole(7), corpus.pieces(lines(CHINESE * 300), "text")
+    monkeypatch.setattr("danlu.reading.spool.LIMIT", 10)
+    monkeypatch.setattr(streams, "_TOGETHER", 13)
+    monkeypatch.setattr(corpus, "_TOGETHER", 1000)
+    large, mapped = whole(7), corpus.pieces(lines(CHINESE * 300), "text")
+    assert np.array_equal(small.values, large.values)
+    assert small.regions == large.regions
+    assert np.array_equal(pieces.columns["text"].values, mapped.columns["text"].values)
+    assert isinstance(large.values.base, np.memmap)
+
+
 # --- the task
 
 

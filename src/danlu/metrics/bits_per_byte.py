@@ -30,12 +30,14 @@ class Config(Options):
 class BitsPerByte:
     """The cross-entropy of all places asked, and how many bytes their tokens write."""
 
-    def __init__(self, token_bytes: list[float]) -> None:
-        self.token_bytes = OnDevice(token_bytes)
+    def __init__(self, token_bytes: list[float] | None) -> None:
+        self.token_bytes = None if token_bytes is None else OnDevice(token_bytes)
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """nats float64, bytes int64."""
         nats, asked = token_nats(outputs, batch.target)
+        if self.token_bytes is None:
+            return {"nats": nats, "bytes": asked.sum() * 0}
         lengths = self.token_bytes(outputs.device)
         return {"nats": nats, "bytes": lengths[batch.target[asked]].long().sum()}
 
@@ -46,9 +48,12 @@ class BitsPerByte:
 
 
 def build(config: Config, task: Any) -> BitsPerByte:
-    """The metric. Raises RecipeError for a task whose tokens write no text."""
-    lengths = getattr(task, "token_bytes", None)
-    if lengths is None:
+    """The metric; a tokenizer whose tokens have no text of their own (words) gives no score.
+
+    Raises RecipeError for a task whose tokens are no text at all.
+    """
+    if not hasattr(task, "token_bytes"):
         message = "metrics: bits_per_byte needs tokens that write text, and those of this task do not."
         raise RecipeError([Problem("recipe", message, "choose perplexity or accuracy")])
-    return BitsPerByte([float(length) for length in lengths])
+    lengths = task.token_bytes
+    return BitsPerByte(None if lengths is None else [float(length) for length in lengths])

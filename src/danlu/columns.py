@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from danlu.errors import DataError, nearest
+from danlu.reading import sound
 from danlu.reading.decoding import decode
 from danlu.reading.inference import MISSING_MARKS, infer
 from danlu.recipe import ColumnOptions
@@ -153,6 +154,8 @@ def _read(name: str, each: Mapping[str, Any], values: Any, where: Callable[[int]
         values = _again(values, kind)
     if kind == "image":
         return _images(name, list(each["shape"]), values, where)
+    if kind == "audio":
+        return _recordings(name, int(each["rate"]), values, where)
     options = ColumnOptions.model_validate({"kind": kind})
     return infer(name, values, options, where, typed=True, strict=True)
 
@@ -190,6 +193,15 @@ def _images(name: str, shape: list[int], values: Any, where: Callable[[int], str
         values = values[None]  # one row, given as its image
     decoded = decode(list(values), size=(height, width), channels=channels, name=lambda row: f"{where(row)}, column {name}")
     return Column(name, "image", decoded, reason="image: decoded")
+
+
+def _recordings(name: str, rate: int, values: Any, where: Callable[[int], str]) -> Column:
+    single = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "if"
+    cells = [values] if single else list(values)
+    found = [sound.from_cell(cell, rate, f"{where(row)}, column {name}") for row, cell in enumerate(cells)]
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in found])]).astype(np.int64)
+    samples = np.concatenate(found) if found else np.zeros(0, dtype=np.int16)
+    return Column(name, "audio", samples, offsets=offsets, rate=rate, reason="audio: read")
 
 
 __all__ = ["MISSING_MARKS", "asked", "infer", "read_as"]

@@ -27,6 +27,7 @@ INPUTS = {
     "colour-17x8": {"image": Input("image", (3, 17, 8))},
     "numbers": {"numbers": NUMBERS},
     "image-and-numbers": {"image": Input("image", (3, 11, 11)), "numbers": NUMBERS},
+    "frames": {"frames": Input("frames", (19, 8))},
     "image-and-categories": {"image": Input("image", (1, 8, 8)), "categories": CATEGORIES},
 }
 Augment = Callable[[Batch, torch.Generator], Batch]
@@ -59,6 +60,10 @@ def batch_of(inputs: dict[str, Input], count: int, seed: int = 3) -> Batch:
             tensors[name] = torch.randint(0, min(each.cardinalities), (count, *each.shape), generator=generator)
         else:
             tensors[name] = torch.randn(count, *each.shape, generator=generator)
+        if each.kind == "frames":
+            lengths = torch.randint(1, each.shape[0] + 1, (count,), generator=generator)
+            tensors[name] *= (torch.arange(each.shape[0]) < lengths[:, None])[:, :, None]
+            tensors[f"{name}_lengths"] = lengths
     return Batch(tensors, torch.randint(0, OUTPUT.size, (count,), generator=generator), torch.arange(count))
 
 

@@ -111,7 +111,9 @@ def text_table(folder: Path, rows: int = 160) -> str:
     for text in sentences(rows):
         good = "likes" in text or "finds" in text
         price = random.normal(5 if good else 3, 1)
-        table.append({"text": text, "price": f"{price:.2f}", "shop": random.choice(["a", "b", "c"]), "mood": "good" if good else "bad"})
+        table.append(
+            {"text": text, "price": f"{price:.2f}", "shop": random.choice(["a", "b", "c"]), "mood": "good" if good else "bad"}
+        )
     return write_rows(folder / "moods.csv", table)
 
 
@@ -145,7 +147,11 @@ def tagging(folder: Path) -> Recipe:
     path.write_text("\n\n".join(blocks) + "\n", "utf-8")
     return {
         "task": "token_classification",
-        "data": {"source": {"name": "conll", "path": str(path), "columns": ["word", "part", "tag"]}, "target": "tag", "checks": "off"},
+        "data": {
+            "source": {"name": "conll", "path": str(path), "columns": ["word", "part", "tag"]},
+            "target": "tag",
+            "checks": "off",
+        },
         "model": {"name": "rnn", "cell": "lstm", "hidden": 16, "dropout": 0.3, "crf": True},
         "train": training(),
     }
@@ -162,7 +168,10 @@ def translation(folder: Path) -> Recipe:
             "source": write_rows(folder / "pairs.csv", rows),
             "target": "en",
             "checks": "off",
-            "columns": {"de": {"kind": "text", "transforms": [{"name": "tokenize", "kind": "words", "min_count": 1}]}, "en": "text"},
+            "columns": {
+                "de": {"kind": "text", "transforms": [{"name": "tokenize", "kind": "words", "min_count": 1}]},
+                "en": "text",
+            },
         },
         "model": {"name": "seq2seq", "encoder_layers": 1, "decoder_layers": 1, "num_heads": 2, "width": 32, "dropout": 0.1},
         "metrics": ["accuracy", "rouge"],
@@ -278,6 +287,29 @@ def write_recordings(folder: Path, count: int = 48) -> str:
     return str(home)
 
 
+def of_recordings(model: dict[str, Any]) -> Callable[[Path], Recipe]:
+    def recipe(folder: Path) -> Recipe:
+        return {
+            "task": "classification",
+            "data": {"source": write_recordings(folder), "target": "label", "checks": "off", "transforms": {"audio": [SMALL_MEL]}},
+            "model": model,
+            "train": training(12),
+        }
+
+    return recipe
+
+
+def speech(folder: Path) -> Recipe:
+    source = {"name": "audio", "path": write_recordings(folder), "table": "said.csv"}
+    return {
+        "task": "speech_recognition",
+        "data": {"source": source, "target": "said", "checks": "off", "transforms": {"audio": [SMALL_MEL]}},
+        "model": {"name": "conformer", "width": 16, "num_heads": 2, "num_layers": 1, "kernel": 5, "halvings": 1},
+        "train": training(12, micro_batch=3),
+    }
+
+
+SMALL_MEL = {"name": "log_mel", "bands": 12}
 FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "language": language,
     "byte_pairs": byte_pairs,
@@ -291,14 +323,16 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "translation": translation,
     "linear_forecaster": of_series({"name": "linear_forecaster"}),
     "patch_transformer": of_series({"name": "patch_transformer", "width": 16, "num_heads": 2, "num_layers": 1}, calendar=["hour"]),
-    "temporal_convolution": of_series(
-        {"name": "temporal_convolution", "width": 8}, loss="quantile", quantiles=[0.1, 0.5, 0.9]
-    ),
+    "temporal_convolution": of_series({"name": "temporal_convolution", "width": 8}, loss="quantile", quantiles=[0.1, 0.5, 0.9]),
     "anomalies": anomalies,
     "wide_resnet": of_images({"name": "wide_resnet", "depth": 10, "width": 1}),
     "resnet": of_images({"name": "resnet", "width": 8}),
     "vit": of_images({"name": "vit", "width": 16, "num_heads": 2, "num_layers": 1}),
     "mlp_mixer": of_images({"name": "mlp_mixer", "width": 16, "num_layers": 1}),
+    "audio_cnn": of_recordings({"name": "audio_cnn", "widths": [4, 8]}),
+    "audio_rnn": of_recordings({"name": "rnn", "hidden": 8}),
+    "conformer": of_recordings({"name": "conformer", "width": 16, "num_heads": 2, "num_layers": 1, "kernel": 5}),
+    "speech": speech,
     "gan": gan,
     "autoencoder": autoencoder,
     "tabm": of_tables({"name": "tabm", "hidden": [16], "members": 4}),

@@ -1,8 +1,9 @@
 """Kill -9 at random moments, many times, and compare the bytes: python tests/faults/kills.py --kills 100
 
 Each of the hard recipes (hard_recipes.py), or with --families one of every family (family_recipes.py), is trained once unbroken, in a
-fresh process. Then runs of it are started, killed one to three times each, and started again with the same command until they end. A run counts as equal when the SHA-256 of every file of the artifact, of
-metrics.jsonl, of the lock file and of the final checkpoint is that of the unbroken run. Nobody lends a hand between two lives.
+fresh process. Then runs of it are started, killed one to three times each, and started again with the same command until they end. A run
+counts as equal when the SHA-256 of every file of the artifact, of metrics.jsonl, of the lock file and of the final checkpoint is that of
+the unbroken run. Nobody lends a hand between two lives.
 
 Moments of death, drawn with a seed: anywhere between the first instruction and the end of the process; or aimed at the writing of a
 checkpoint (a hidden folder is seen to appear, and up to 3 ms pass) or of the artifact. Whether it hit is read off the folder afterwards.
@@ -25,7 +26,6 @@ from typing import Any
 from family_recipes import FAMILIES
 from hard_recipes import RECIPES
 from lives import Life, Lives, differing, fingerprint, lives, write_recipe, writing
-
 
 ALL = RECIPES | FAMILIES
 

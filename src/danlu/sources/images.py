@@ -11,10 +11,8 @@ Formats and what is refused: see danlu/decoding.py.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -22,17 +20,14 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from danlu.cache import folder
-from danlu.errors import DataError
-from danlu.reading import files as disk
+from danlu.reading import folders
 from danlu.reading.decoding import SUFFIXES as FORMATS
 from danlu.reading.decoding import decode
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = FORMATS  # a single image, to predict it
-_SPLITS = {"train": 0, "training": 0, "validation": 1, "val": 1, "valid": 1, "test": 2, "testing": 2}
 IN_MEMORY = 2**30  # bytes of pixels held in memory while they are decoded
-_DEEPEST = 16  # levels of folders; deeper ones are a loop of links or a mistake
 
 
 class Config(Options):
@@ -55,61 +50,29 @@ class Config(Options):
 
 def claims(folder: Path) -> bool:
     """Whether most files of a folder, itself or up to two levels down, are images (a thousand a level are looked at)."""
-    images = others = 0
-    for pattern in ("*", "*/*", "*/*/*"):
-        for each in islice(folder.glob(pattern), 1000):
-            if each.suffix.lower() in FORMATS:
-                images += 1
-            elif each.is_file() and not each.name.startswith("."):
-                others += 1
-    return images > others
+    return folders.mostly(folder, FORMATS)
 
 
 def files(config: Config) -> list[Path]:
     """The image files, sorted by their path below the folder."""
-    root = Path(config.path)
-    if not os.path.isdir(config.path):  # noqa: PTH112  Path.is_dir raises where the text holds a NUL
-        disk.check(root)
-        return [root]
-    found = sorted(_walk(root, 0), key=lambda path: path.relative_to(root).parts)
-    if not found:
-        raise DataError(
-            f"the folder holds no image ({', '.join(FORMATS)}).", where=str(root), hint="name the folder above the classes"
-        )
-    return found
-
-
-def _walk(folder: Path, depth: int) -> list[Path]:
-    if depth > _DEEPEST:
-        raise DataError("folders are nested too deep; is there a loop of links?", where=str(folder), hint="remove the loop")
-    found: list[Path] = []
-    try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith((".", "__MACOSX"))]
-    except OSError as error:
-        raise disk.unreadable(folder, error) from None
-    for entry in entries:
-        if entry.is_dir():
-            found += _walk(Path(entry.path), depth + 1)
-        elif entry.name.lower().endswith(FORMATS):
-            found.append(Path(entry.path))
-    return found
+    return folders.inside(config.path, FORMATS, "image")
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of images and labels; see danlu.sources."""
     paths = files(config)
     root = Path(config.path)
-    inside = [path.relative_to(root) if path != root else Path(path.name) for path in paths]
+    inside = folders.below(paths, root)
     names = [path.as_posix() for path in inside]
     size = [config.size, config.size] if isinstance(config.size, int) else config.size
     wanted = (size[0], size[-1]) if size else None
     pixels = decode(paths, size=wanted, channels=config.channels, name=names.__getitem__, out=_space)
     reason = f"image: {len(paths):,} files" + (f", resized to {wanted[0]}x{wanted[1]}" if wanted else "")
     made = {"image": Column("image", "image", pixels, reason=reason)}
-    folders = [path.parent.parts for path in inside]
-    split = _split(folders)
-    below = [parts[1:] for parts in folders] if split is not None else folders
-    labels, notices = _labels(below, names, str(root))
+    above = [path.parent.parts for path in inside]
+    split = folders.split_of(above)
+    classes = [parts[1:] for parts in above] if split is not None else above
+    labels, notices = folders.labels_of(classes, names, str(root), "images")
     if labels is not None:
         made["label"] = labels
     return Table(columns=made, origin=root.name or str(root), row_names=names, split=split, notices=tuple(notices))
@@ -126,29 +89,3 @@ def _space(shape: tuple[int, ...]) -> np.ndarray:
         place = None
     with tempfile.TemporaryFile(dir=place) as file:
         return np.asarray(np.memmap(file, dtype=np.uint8, mode="w+", shape=shape))
-
-
-def _split(folders: list[tuple[str, ...]]) -> np.ndarray | None:
-    """The split of each image, where every one stands in a folder named for a split, and there are two at least."""
-    tops = {parts[0].lower() if parts else "" for parts in folders}
-    if not tops <= _SPLITS.keys() or len({_SPLITS[top] for top in tops}) < 2:
-        return None
-    return np.array([_SPLITS[parts[0].lower()] for parts in folders], dtype=np.int8)
-
-
-def _labels(folders: list[tuple[str, ...]], names: list[str], where: str) -> tuple[Column | None, list[str]]:
-    if not any(folders):
-        return None, []
-    bare = [name for parts, name in zip(folders, names) if not parts]
-    if bare:
-        raise DataError(
-            f"{len(bare):,} images stand in no class folder (the first: {bare[0]}), and the others do.", where=where,
-            hint="put every image into the folder of its class",
-        )  # fmt: skip
-    words = ["/".join(parts) for parts in folders]
-    classes = sorted(set(words))
-    codes = {word: code for code, word in enumerate(classes)}
-    numbers = np.fromiter((codes[word] for word in words), dtype=np.int32, count=len(words))
-    column = Column("label", "category", numbers, tuple(classes), reason=f"category: {len(classes)} folders")
-    deep = [word for word in classes if "/" in word]
-    return column, [f"classes are folders within folders, such as {deep[0]}."] if deep else []

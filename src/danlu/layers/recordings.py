@@ -1,0 +1,64 @@
+"""Frames of recordings through convolutions that see nothing after a row's end.
+
+B batch, T frames, F bands, C channels; t and f after a pooling or stride by two, rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from danlu.layers.normalization import BatchNorm2d
+from danlu.layers.pooling import inside
+
+
+def halved(lengths_B: Tensor) -> Tensor:
+    """How many places are left of each row after a step of two, rounded up."""
+    return (lengths_B + 1) // 2
+
+
+class FrameBlock(nn.Module):
+    """(x_BCTF, lengths_B) -> (B, D, t, f) and its lengths: convolution 3x3, batch normalization, ReLU, twice; then pooling by two.
+
+    After every convolution what stands behind a row's end is 0 again: else the bias would grow into the row from there.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.first_norm = BatchNorm2d(width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second_norm = BatchNorm2d(width)
+
+    def forward(self, x_BCTF: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        there = inside(lengths_B, x_BCTF.shape[2])[:, None, :, None]
+        x = functional.relu(self.first_norm(self.first(x_BCTF))) * there
+        x = functional.relu(self.second_norm(self.second(x))) * there
+        # values are 0 or more: where a window reaches over the end, what it finds there changes no maximum
+        return functional.max_pool2d(x, 2, ceil_mode=True), halved(lengths_B)
+
+
+class RecordingVector(nn.Module):
+    """{name: x_BTF, name_lengths: (B,)} -> (B, 2 D): blocks of convolutions, then mean and largest value over the frames."""
+
+    def __init__(self, name: str, bands: int, widths: list[int]) -> None:
+        super().__init__()
+        self.name = name
+        channels = [1, *widths]
+        self.blocks = nn.ModuleList(FrameBlock(before, after) for before, after in zip(channels, widths))
+        self.width = 2 * widths[-1]
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        x = inputs[self.name][:, None]
+        lengths_B = inputs[f"{self.name}_lengths"].clamp(min=1)
+        if x.shape[2] == 0:
+            x = functional.pad(x, (0, 0, 0, 1))
+        for block in self.blocks:
+            x, lengths_B = block(x, lengths_B)
+        x_BDT = x.mean(dim=3)
+        there_BT = inside(lengths_B, x_BDT.shape[2])[:, None]
+        mean_BD = (x_BDT * there_BT).sum(dim=2) / lengths_B[:, None]
+        return torch.cat([mean_BD, (x_BDT * there_BT).amax(dim=2)], dim=1)

@@ -1,0 +1,120 @@
+"""Recordings: WAV, and by soundfile FLAC, OGG and MP3, to 16-bit samples of one channel at one rate.
+
+Several channels are averaged. Another rate is changed by a polyphase filter (scipy.signal.resample_poly). Every refusal names the file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from danlu.errors import DataError
+from danlu.reading import files as disk
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+MOST_SAMPLES = 1 << 28  # of one file, all channels together: 90 minutes at 48 kHz
+_LOWEST, _HIGHEST = 1_000, 384_000  # samples a second
+
+
+def read(path: Path, name: str) -> tuple[np.ndarray, int]:
+    """(int16 (samples,), samples a second). DataError naming the file where it is none, is damaged, empty or too long."""
+    disk.check(path)
+    samples, rate = _by_soundfile(path, name) if importlib.util.find_spec("soundfile") else _by_wave(path, name)
+    if not _LOWEST <= rate <= _HIGHEST:
+        raise DataError(f"it has {rate:,} samples a second; {_LOWEST:,} to {_HIGHEST:,} are read.", where=name)
+    if not len(samples):
+        raise DataError("the recording is empty.", where=name, hint="remove the file")
+    return samples, rate
+
+
+def _by_soundfile(path: Path, name: str) -> tuple[np.ndarray, int]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            _refuse_long(file.frames * file.channels, name)
+            found = file.read(dtype="int16", always_2d=True)
+            return mono(found), int(file.samplerate)
+    except DataError:
+        raise
+    except (soundfile.SoundFileError, RuntimeError, ValueError, MemoryError, OSError) as error:
+        raise _damaged(name, error) from None
+
+
+def _by_wave(path: Path, name: str) -> tuple[np.ndarray, int]:
+    if path.suffix.lower() != ".wav":
+        raise DataError(
+            f"{path.suffix.lower()} files are read by the library soundfile, which is not installed.",
+            where=name,
+            hint="pip install 'danlu[audio]'",
+        )
+    try:
+        with wave.open(str(path), "rb") as file:
+            channels, width = file.getnchannels(), file.getsampwidth()
+            _refuse_long(file.getnframes() * channels, name)
+            if width != 2:
+                raise DataError(
+                    f"its samples have {8 * width} bits; without the library soundfile only 16 are read.",
+                    where=name,
+                    hint="pip install 'danlu[audio]'",
+                )
+            found = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16)
+            return mono(found[: len(found) // channels * channels].reshape(-1, channels)), file.getframerate()
+    except DataError:
+        raise
+    except (wave.Error, EOFError, ValueError, OSError) as error:
+        raise _damaged(name, error) from None
+
+
+def _refuse_long(samples: int, name: str) -> None:
+    if samples > MOST_SAMPLES:
+        raise DataError(
+            f"it says it has {samples:,} samples; at most {MOST_SAMPLES:,} are read.", where=name, hint="cut it into pieces"
+        )
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    said = str(error).strip().rstrip(".")
+    return DataError(f"this is no recording that can be read ({said}).", where=name, hint="remove the file, or save it anew as WAV")
+
+
+def mono(samples: np.ndarray) -> np.ndarray:
+    """int16 (samples, channels) as int16 (samples,): the mean of the channels."""
+    if samples.shape[1] == 1:
+        return np.ascontiguousarray(samples[:, 0])
+    return np.rint(samples.mean(axis=1, dtype=np.float64)).astype(np.int16)
+
+
+def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """int16 (samples,) at another rate: as long in seconds, rounded up to a whole sample."""
+    if rate == wanted or not len(samples):
+        return samples
+    from scipy.signal import resample_poly
+
+    shared = math.gcd(rate, wanted)
+    found = resample_poly(samples.astype(np.float64), wanted // shared, rate // shared)
+    return np.clip(np.rint(found), -32768, 32767).astype(np.int16)
+
+
+def from_cell(value: Any, rate: int, name: str) -> np.ndarray:
+    """A recording to be answered, as int16 at `rate`: a path, or an array of samples at that rate (int16, or floats from -1 to 1)."""
+    if isinstance(value, str | Path):
+        samples, found = read(Path(value), name)
+        return resampled(samples, found, rate)
+    array = np.asarray(value)
+    if array.ndim != 1 or array.dtype.kind not in "if":
+        raise DataError(
+            f"a recording is a path or an array of samples, not {array.dtype} of shape {array.shape}.",
+            where=name,
+            hint=f"give int16, or floats from -1 to 1, at {rate:,} samples a second",
+        )
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise DataError("a sample is no number.", where=name)
+        array = np.rint(np.clip(array, -1.0, 1.0) * 32767)
+    return array.astype(np.int16)

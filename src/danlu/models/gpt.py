@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 TAKES = ("tokens",)
 GIVES = ("token",)
 DEFAULTS = {
-    "optimizer": {"name": "muon", "learning_rate": 0.01, "weight_decay": 0.1},
-    "schedule": {"name": "warmup_stable_decay", "warmup": 0.02},
+    "optimizer": {"name": "muon", "learning_rate": 0.006, "weight_decay": 0.1, "beta2": 0.99},
+    "schedule": {"name": "warmup_stable_decay", "warmup": 0.02, "decay": 0.5, "shape": "linear"},
     "train.epochs": 5,
     "train.batch_size": 16,
     "train.clip_norm": 1.0,

@@ -2,7 +2,8 @@
 
 For what has an order already: a series, a running text. Where the table holds nothing but text, a share is one of its bytes, so that
 short and long rows count as what they are. With `train` given the three stand one after the other from the first row on, and what is
-left over at the end is not used (ETTh1 by convention: train 8640, validation 2880, test 2880 of 17,420 rows).
+left over at the end is not used (ETTh1 by convention: train 8640, validation 2880, test 2880 of 17,420 rows). With train.folds: k the
+rows before the test are cut into k + 1 stretches, and fold i trains on the first i and is validated on the next (rolling origin).
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"prompt": f"say {number}", "response": "la " * 40} for number in range(40)]
     (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     (folder / "talks.yaml").write_text(TALKS)
-    trained = danlu("train", "talks.yaml", "train.steps=60", "task.context=160", cwd=folder)
+    trained = danlu("train", "talks.yaml", "train.steps=45", "train.batch_size=6", "task.context=160", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     return folder
 

@@ -25,12 +25,18 @@ FLOORS = {
     "shelf": 2,
     "reading": 2,
     "fingerprints": 2,
-    "features": 3,
-    "framing": 3,
+    "features": 2,
+    "framing": 2,
+    "pictures": 2,
     "shares": 3,
     "parts": 3,
     "tallies": 3,
     "targets": 3,
+    "tagging": 3,
+    "corpus": 3,
+    "streams": 3,
+    "series": 3,
+    "tokenizing": 3,
     "watching": 3,
     "layers": 3,
     "columns": 3,
@@ -51,11 +57,14 @@ FLOORS = {
     "dataset": 6,
     "step": 7,
     "evaluation": 7,
+    "starting": 7,
     "prediction": 8,
     "apparatus": 8,
     "culprits": 8,
     "training": 9,
     "drafting": 9,
+    "generation": 9,
+    "picturing": 9,
     "learning_rate_range": 10,
     "cross_validation": 10,
     "resumption": 10,
@@ -65,7 +74,7 @@ FLOORS = {
 }
 
 
-STATIONS = {path.parent.name for path in HOME.glob("*/__init__.py")} & set(FLOORS) - {"layers", "reading"}
+STATIONS = {path.parent.name for path in HOME.glob("*/__init__.py")} & set(FLOORS) - {"layers", "reading", "series"}
 
 
 def modules() -> list[tuple[str, Path]]:

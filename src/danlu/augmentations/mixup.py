@@ -34,11 +34,12 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
 
     from danlu.layers.chance import chosen, from_quantiles, mixed_target, partners, symmetric_beta, uniform, with_inputs
 
-    categories = [name for name, each in inputs.items() if each.kind == "categories"]
-    if categories:
+    other = [(name, each.kind) for name, each in inputs.items() if each.kind not in ("numbers", "image", "series")]
+    if other:
+        name, kind = other[0]
         raise PartError(
-            f"mixup blends numbers and images, and {categories[0]} holds categories.",
-            hint="encode them with one_hot, or leave mixup out",
+            f"mixup blends numbers and images, and {name} holds {kind}.",
+            hint="encode them with one_hot, or leave mixup out" if kind == "categories" else "leave mixup out",
         )
     quantiles = symmetric_beta(config.alpha)
 

@@ -23,7 +23,7 @@ class Config(Options):
     """How strong, and on what."""
 
     scale: float = Field(0.1, gt=0, le=100, description="Standard deviation of the noise, in the units of the scaled inputs.")
-    kind: Literal["numbers", "image", "all"] = Field("all", description="Which inputs get it; categories never do.")
+    kind: Literal["numbers", "image", "all"] = Field("all", description="Which inputs get it; all: both.")
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that get it.")
 
 
@@ -33,7 +33,8 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
 
     from danlu.layers.chance import chosen, normal_like, with_inputs
 
-    names = [name for name, each in inputs.items() if each.kind != "categories" and config.kind in ("all", each.kind)]
+    kinds = ("numbers", "image", "series") if config.kind == "all" else (config.kind,)
+    names = [name for name, each in inputs.items() if each.kind in kinds]
     if not names:
         what = "numbers or images" if config.kind == "all" else config.kind
         raise PartError(f"the augmentation noise changes {what}, and the inputs hold none.", hint="leave noise out")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from danlu import machine, shelf
+from danlu import finetuning, machine, shelf
 from danlu.batches import Batches, Rows, lengths_of
 from danlu.dataset import Dataset, prepare
 from danlu.errors import RunError
@@ -150,14 +150,15 @@ def assemble(
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
     module = shelf.build_model(recipe.model, examples.described, data.task.output)
     start = take_over(module, recipe)
-    if start is not None:
-        data.notices.append(start.notice)
+    told = finetuning.tune(module, recipe.finetune, None if start is None else start.fresh)
+    data.notices += [*([start.notice] if start is not None else []), *([told] if told else [])]
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
         placement.use()
     module = module.to(placement.device)
     module.train()
-    optimizer = shelf.build_optimizer(recipe.optimizer, parameter_groups(module, recipe.optimizer))
+    groups = parameter_groups(module, recipe.optimizer)
+    optimizer = shelf.build_optimizer(recipe.optimizer, finetuning.apart(groups, finetuning.rates(module, recipe.finetune)))
     schedule = shelf.build_schedule(recipe.schedule, planned.total_steps)
     _refuse_without_validation(recipe, schedule, planned)
     regularization = recipe.regularization

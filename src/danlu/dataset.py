@@ -109,6 +109,8 @@ def meant(recipe: Recipe) -> Data:
     """The recipe's data section as its task means it."""
     part = shelf.facts("tasks", recipe.task.name)
     data = _with_tokenizer(recipe)
+    model = shelf.facts("models", recipe.model.name)
+    data = model.adapt(recipe.model.options, data) if hasattr(model, "adapt") else data
     return part.adapt(recipe.task.options, data) if hasattr(part, "adapt") else data
 
 

@@ -19,7 +19,7 @@ from danlu import machine
 from danlu.cache import PLACES
 from danlu.durable import remove_leftovers, replace_file, sha256
 from danlu.errors import DanluError, RecipeError, RunError
-from danlu.recipe import Recipe, differences, read_yaml, write_yaml
+from danlu.recipe import FineTune, Recipe, differences, plain, read_yaml, write_yaml
 
 LOCK = "recipe.lock.yaml"
 _SEAL = "# SHA-256 of all above: "
@@ -154,6 +154,9 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
         source.pop(key, None)
     copy.get("data", {}).pop("cache", None)
     copy.get("model", {}).pop("weights", None)  # what it holds is hashed
+    copy.get("model", {}).pop("path", None)
+    if copy.get("finetune") == plain(FineTune()):
+        copy.pop("finetune")  # runs begun before the section was there say nothing
     copy.pop("watchers", None)
     copy.pop("name", None)
     copy.get("train", {}).pop("keep", None)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from danlu import artifact as artifacts
+from danlu import shelf
 from danlu.durable import read_sealed
 from danlu.errors import ArtifactError
-from danlu.recipe import Recipe
+from danlu.recipe import Part, Recipe
 from danlu.state import unique_tensors
 
 _LISTED = 6
@@ -20,15 +21,17 @@ _LISTED = 6
 
 @dataclass(frozen=True)
 class Start:
-    """What was taken over: the SHA-256 of the weights' file, and a sentence for the reader."""
+    """What was taken over: the SHA-256 of the weights' file, a sentence for the reader, and the names of what was drawn anew."""
 
     digest: str
     notice: str
+    fresh: tuple[str, ...] = ()
 
 
 def weights_of(recipe: Recipe) -> str | None:
-    """The artifact (or run) that the recipe's model starts from."""
-    return getattr(recipe.model.options, "weights", None)
+    """The artifact (or run), or the folder of a checkpoint, that the recipe's model starts from."""
+    options = recipe.model.options
+    return getattr(options, "weights", None) or getattr(options, "path", None)
 
 
 def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
@@ -37,6 +40,9 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
     Where a task puts the same body elsewhere (an encoder under a new head), names are the same behind one prefix.
     None where the recipe names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits.
     """
+    part = shelf.facts("models", recipe.model.name)
+    if hasattr(part, "begin"):
+        return Start(*part.begin(recipe.model.options, module))
     path = weights_of(recipe)
     if path is None:
         return None
@@ -60,7 +66,15 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
         said += (
             f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
         )
-    return Start(digest, f"{said}.")
+    return Start(digest, f"{said}.", tuple(fresh))
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe as an artifact keeps it: what a model read outside of it, but for the weights, is written in (its `settled`)."""
+    part = shelf.facts("models", recipe.model.name)
+    if not hasattr(part, "settled"):
+        return recipe
+    return replace(recipe, model=Part(recipe.model.name, part.settled(recipe.model.options)))
 
 
 def paired(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:

@@ -24,11 +24,12 @@ from danlu.culprits import find_culprits
 from danlu.durable import rename_folder
 from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
 from danlu.evaluation import best_of, finite, flat, rows_at_once
+from danlu.finetuning import merged
 from danlu.interruption import Interruption
 from danlu.prediction import Artifact, load
 from danlu.recipe import Recipe
 from danlu.run_folder import RunFolder, run_id, writing
-from danlu.starting import weights_of
+from danlu.starting import settled, weights_of
 from danlu.step import NotFinite, grad_norm
 from danlu.terms import Report, Sample
 from danlu.watching import Setting, Watchers
@@ -299,6 +300,7 @@ class Training:
                 state.stopped, hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run"
             )
         state.put(state.best if state.best is not None else state.released)
+        merged(state.module)  # what is scored from here on is what is released
         if hasattr(data.task, "calibrate"):
             unseen = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
             data.task.calibrate(self.built.evaluator.pairs(state.module, unseen))
@@ -318,7 +320,7 @@ class Training:
         best = state.best_step if state.best is not None else state.step
         provenance = {**self.resolved, "step": state.step, "best_step": best, "skipped": state.skipped}
         described = data.examples.described
-        contents = artifacts.Contents(self.recipe, state.module, data.task, data.preprocessor, scores, provenance, described)
+        contents = artifacts.Contents(settled(self.recipe), state.module, data.task, data.preprocessor, scores, provenance, described)
         # it gets its name, by which a run is known to have finished, only after it was read back and compared
         candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
         artifacts.write(candidate, contents, self.lock)

@@ -11,6 +11,12 @@ A part offers
                                             forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.Output
                                             says; any B >= 1. Tokens and frames may be of any length in a batch; what stands after a
                                             row's end changes nothing of its outputs
+A part that begins with weights learnt elsewhere may offer further
+  adapt(config, data) -> Data               the recipe's data section with what the model knows better: the tokenizer that it reads
+                                            with, the size of its images. Before the task's own `adapt`
+  begin(config, module) -> (digest, notice, fresh)   puts the weights into a module that `build` made: the SHA-256 of what was read, a
+                                            sentence for the reader, the names of the tensors that were drawn anew
+  settled(config) -> Config                 the options as an artifact keeps them: `build` needs nothing outside of them any more
 A module that holds several networks that answer together may say so by an attribute `members`: forward then gives (B * members, size) in
 training mode, the members of a row side by side, each learning by itself, and in evaluation mode (B, size), their mean
 (danlu/layers/averaging.py).

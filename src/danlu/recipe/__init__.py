@@ -17,7 +17,19 @@ from danlu.recipe.describing import describe_options
 from danlu.recipe.options import Catalogue, OnShelf, Options, Part, ScheduleOptions, on_shelf, plain
 from danlu.recipe.overrides import apply_overrides
 from danlu.recipe.reading import read, with_changes
-from danlu.recipe.sections import DEFAULTS, KEYS, LISTS, PARTS, SECTIONS, ColumnOptions, Data, Recipe, Regularization, Train
+from danlu.recipe.sections import (
+    DEFAULTS,
+    KEYS,
+    LISTS,
+    PARTS,
+    SECTIONS,
+    ColumnOptions,
+    Data,
+    FineTune,
+    Recipe,
+    Regularization,
+    Train,
+)
 from danlu.recipe.trees import plain_data
 from danlu.recipe.yaml12 import read_yaml, write_yaml
 
@@ -30,6 +42,7 @@ __all__ = [
     "Catalogue",
     "ColumnOptions",
     "Data",
+    "FineTune",
     "OnShelf",
     "Options",
     "Part",

@@ -107,6 +107,36 @@ class Regularization(Options):
     )
 
 
+class LowRank(Options):
+    """Low-rank adaptation (LoRA): learnt weights stay, and narrow paths beside them learn."""
+
+    rank: int = Field(default=8, ge=1, le=4096, description="Width of a path.")
+    alpha: float = Field(default=16.0, gt=0, description="What a path adds is multiplied by alpha / rank.")
+    targets: list[str] | None = Field(
+        default=None, description="Linear layers that get a path, by name (* for anything); null: all inside the model's blocks."
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share dropped of what a path reads.")
+
+
+class FineTune(Options):
+    """Which weights of a model move, and how fast each."""
+
+    freeze: list[str] = Field(default=[], description="Parameters that do not move, by name (* for anything), as embeddings.*.")
+    thaw: list[str] = Field(default=[], description="Parameters that move though freeze or lora would hold them.")
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Each block, counted from the output, learns at this share of the rate of the one after it; 1: all at one rate.",
+    )
+    rates: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
+        default={}, description="Shares of the learning rate by parameter name (* for anything), as head.*: 10."
+    )
+    lora: LowRank | None = Field(
+        default=None, description="Learn narrow paths beside the weights (LoRA), and what was drawn anew; all else stays."
+    )
+
+
 class ProgressiveResizing(Options):
     """How images grow during training."""
 
@@ -190,6 +220,7 @@ class Recipe:
     optimizer: Part
     schedule: Part
     regularization: Regularization
+    finetune: FineTune
     train: Train
     watchers: tuple[Part, ...]
     raw: Mapping[str, Any] = field(repr=False, compare=False)  # as written, overrides applied; what tuning edits
@@ -207,6 +238,7 @@ class Recipe:
             "optimizer": self.optimizer.as_dict(),
             "schedule": self.schedule.as_dict(),
             "regularization": plain(self.regularization),
+            "finetune": plain(self.finetune),
             "train": plain(self.train),
             "watchers": [part.as_dict() for part in self.watchers],
         }
@@ -222,8 +254,8 @@ PARTS = {
     "schedule": "schedules",
     "watchers": "watchers",
 }
-SECTIONS: dict[str, type[Options]] = {"data": Data, "regularization": Regularization, "train": Train}
-KEYS = ("name", "task", "data", "model", "loss", "metrics", "optimizer", "schedule", "regularization", "train", "watchers")
+SECTIONS: dict[str, type[Options]] = {"data": Data, "regularization": Regularization, "finetune": FineTune, "train": Train}
+KEYS = ("name", "task", "data", "model", "loss", "metrics", "optimizer", "schedule", "regularization", "finetune", "train", "watchers")
 LISTS = ("metrics", "watchers")
 SHELVES_OF_DATA = ("sources", "splits", "transforms", "augmentations")
 # What every recipe has unless a task, a model, an optimizer or the user says otherwise, in that order.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from danlu import tokenizing
@@ -248,6 +248,7 @@ SIGNS = st.text(st.sampled_from("aé中好あ한1٣〇。，'-.  \u3000\n\r\t\x8
 
 
 @settings(deadline=None, max_examples=150)
+@example(texts=["〇〇", "〇一", "〡 〇1", "　〇"])
 @given(texts=st.lists(SIGNS | st.text(max_size=20), min_size=1, max_size=8))
 def test_parts_found_by_array_operations_are_those_of_the_regular_expression(texts: list[str]) -> None:
     from tokenizers import Regex, pre_tokenizers
@@ -262,6 +263,26 @@ def test_parts_found_by_array_operations_are_those_of_the_regular_expression(tex
             expected = np.zeros(len(text), dtype=bool)
             expected[[start for _, (start, _) in split.pre_tokenize_str(text)]] = True
             assert starts[ends[row] : ends[row + 1]].tolist() == expected.tolist(), ascii(text)
+
+
+def test_every_character_that_array_operations_are_sure_of_is_of_the_class_of_the_regular_expression() -> None:
+    from tokenizers import Regex, pre_tokenizers
+
+    known = np.flatnonzero(parts._class_of())
+    letters = [
+        chr(code)
+        for code in known.tolist()
+        if code in (0x3400, 0x4DB5, 0x4E00, 0x9FA5, 0xAC00, 0xD7A3) or not 0x3400 <= code < 0xD800
+    ]
+    made = column(*(f"a{each}中{each}1{each}.{each} {each}\n{each}{each}é {each}" for each in letters))
+    assert made.offsets is not None and len(letters) > 6000
+    good, kind, ends = parts.sure(made.values, made.offsets)
+    starts = parts.divide(made.values, kind, ends)
+    split = pre_tokenizers.Split(Regex(parts.PARTS), "isolated")
+    assert good.all()
+    for row, letter in enumerate(letters):
+        expected = [start for _, (start, _) in split.pre_tokenize_str(made.text(row) or "")]
+        assert np.flatnonzero(starts[ends[row] : ends[row + 1]]).tolist() == expected, ascii(letter)
 
 
 def test_much_text_gives_the_codes_that_its_rows_give_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def _class_of() -> np.ndarray:
         inside = np.ones(len(asked), dtype=bool)
         for _, (start, stop) in pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str(text):
             inside[start:stop] = False
-        found[inside] = kind
+        found[inside & ((found == _OTHER) | (kind == _END))] = kind  # 〇 is Han and a digit: the first alternative takes it
     table[asked] = found
     for start, stop, kind in _FIXED:
         table[start:stop] = kind

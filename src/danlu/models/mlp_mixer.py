@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
-    "optimizer": {"name": "muon", "learning_rate": 0.002, "weight_decay": 0.05},
+    "optimizer": {"name": "muon", "learning_rate": 0.003, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup": 0.1},
     "train.epochs": 30,
     "train.batch_size": 128,

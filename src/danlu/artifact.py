@@ -158,6 +158,7 @@ def _plain(inputs: Mapping[str, Input]) -> dict[str, Any]:
             "cardinalities": list(each.cardinalities),
             "mean": list(each.mean),
             "std": list(each.std),
+            "of": list(each.of),
         }
         for name, each in inputs.items()
     }
@@ -172,7 +173,8 @@ def _described(plain: Mapping[str, Any]) -> dict[str, Input]:
             raise ValueError(f"the input {name} has no size that can be")
         scale = (tuple(map(float, each.get(key, usual))) for key, usual in (("mean", [0.0]), ("std", [1.0])))
         names, cardinalities = tuple(map(str, each["names"])), tuple(each["cardinalities"])
-        found[str(name)] = Input(each["kind"], tuple(each["shape"]), names, cardinalities, *scale)
+        of = tuple(map(str, each.get("of", ())))
+        found[str(name)] = Input(each["kind"], tuple(each["shape"]), names, cardinalities, *scale, of)
     return found
 
 

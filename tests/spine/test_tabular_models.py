@@ -233,3 +233,35 @@ def test_the_sum_of_the_pieces_orders_as_the_number_does():
     asked = np.sort(generator.lognormal(3, 2.5, 200))
     total = pieces(list(values), list(asked), bins=16).sum(1)
     assert (np.diff(total) > 0).all()
+
+
+@pytest.mark.parametrize("model", ["tabm", "ft_transformer"])
+def test_two_targets_of_a_table_with_pieces_and_dates_are_learnt_and_served(model, tmp_path):
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(2, 200)).round(4)
+    lines = [
+        f"{a},{b},{'pqr'[row % 3]},2024-0{1 + row % 9}-1{row % 7},{'yes' if a > 0 else 'no'},{a + 2 * b:.4f}"
+        for row, (a, b) in enumerate(zip(first, second))
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(["a,b,c,when,sign,total", *lines]))
+    recipe = {
+        "task": "multi_task",
+        "data": {
+            "source": str(tmp_path / "rows.csv"),
+            "target": ["sign", "total"],
+            "split": {"name": "random", "validation": 0.1, "test": 0.2},
+            "transforms": {"number": ["impute", {"name": "piecewise_linear", "bins": 8}]},
+        },
+        "model": model,
+        "train": {"epochs": 12, "batch_size": 32, "threads": 1},
+        "watchers": [],
+    }
+    artifact = danlu.train(recipe, run=tmp_path / "run")
+    of = artifact.preprocessor.inputs["numbers"].of
+    assert [of.count(name) for name in ("a", "b")] == [8, 8]
+    assert of.count("when") > 1
+    scores = artifact.scores["test"]
+    assert scores["total/r2"] > 0.5  # of a sum of two columns, cut into pieces; 0 is the mean
+    assert scores["sign/accuracy"] > 0.8  # chance is 0.5, with a standard error of 0.08 over 40 rows
+    again = danlu.load(tmp_path / "run")
+    assert again.predict(str(tmp_path / "rows.csv"))[:3] == artifact.predict(str(tmp_path / "rows.csv"))[:3]

@@ -68,7 +68,7 @@ class Config(Options):
     positions: Literal["rotary", "learned"] = Field("rotary", description="How a token's place is told.")
     rotary_theta: float = Field(10_000.0, gt=1, description="Base of the wave lengths of rotary positions.")
     normalization: Literal["rms", "layer"] = Field("rms", description="Normalization before each half of a block.")
-    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("relu_squared", description="Kind of the feed-forward half.")
+    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("swiglu", description="Kind of the feed-forward half.")
     feed_forward_width: int | None = Field(
         None, ge=1, le=1_048_576, description="Its inner width; none: 4 times the width, 8/3 times for swiglu."
     )

@@ -185,7 +185,7 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     recipe, placement = artifact.recipe, place(Train())
     said = meant(recipe)  # what was read in training
     if data is None:
-        table, digest = cache.load(recipe.data.source, said.columns, recipe.data.cache)
+        table, digest = cache.load(said.source, said.columns, recipe.data.cache)
         if digest != artifact.provenance["data"]["digest"]:
             raise DataError(
                 f"{table.origin} has changed since training, so its {split} split is no longer the one that was held out.",

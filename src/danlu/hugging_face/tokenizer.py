@@ -1,0 +1,131 @@
+"""danlu's tokenizers as a tokenizer.json of the tokenizers library, which gives the same codes.
+
+kind          in the file
+bytes         byte pairs without a merge, one code a byte
+bpe           as it is
+characters    one word a character
+file          the file that it came from, with its own codes (the network's rows are put in their order)
+
+A text in lower case differs for the few letters whose small form is several (İ). words cannot be written: where danlu ends a word the
+library has no rule for.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from danlu.errors import ArtifactError, MissingExtra
+from danlu.terms import BEGINNING, END, FIRST_TOKEN, MASK, PADDING, SPECIAL_TOKENS, UNKNOWN
+from danlu.tokenizing.bpe import BytePairs, byte_letters
+from danlu.tokenizing.byte_values import Bytes
+from danlu.tokenizing.characters import Characters
+from danlu.tokenizing.given import Given
+from danlu.tokenizing.tokenizer import Tokenizer
+
+_ROLES = {PADDING: "pad_token", UNKNOWN: "unk_token", MASK: "mask_token"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A tokenizer.json. `rows` int64 (V,): danlu's code of each of the file's, -1 for none; `codes`: the file's code of danlu's specials."""
+
+    text: str
+    rows: np.ndarray
+    codes: dict[int, int]
+    names: dict[int, str]
+
+    def config(self, context: int) -> dict[str, Any]:
+        """The tokenizer_config.json."""
+        roles = {role: self.names[code] for code, role in _ROLES.items() if code in self.names}
+        end = self.names[END]
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end, **roles,
+            "model_max_length": context, "clean_up_tokenization_spaces": False, "padding_side": "right",
+        }  # fmt: skip
+
+    @property
+    def never_drawn(self) -> list[int]:
+        """The file's codes of what danlu never writes: padding, unknown, beginning, mask."""
+        return sorted(self.codes[code] for code in (PADDING, UNKNOWN, BEGINNING, MASK) if code in self.codes)
+
+
+def written(tokenizer: Tokenizer, where: str) -> Written:
+    """The tokenizer as a file. ArtifactError for a kind that cannot be written."""
+    if isinstance(tokenizer, Given):
+        return _given(tokenizer)
+    if isinstance(tokenizer, BytePairs):
+        made = _parsed(tokenizer.tokenizer_json())
+    elif isinstance(tokenizer, Bytes):
+        made = _of_bytes()
+    elif isinstance(tokenizer, Characters):
+        made = _of_characters(tokenizer.alphabet)
+    else:
+        raise ArtifactError(
+            f"a tokenizer of {tokenizer.kind} cannot be written as a tokenizer.json.",
+            where=where,
+            hint="train with bpe, characters or bytes (data.transforms.text: [{name: tokenize, kind: bpe}])",
+        )
+    if tokenizer.lower:
+        made.normalizer = _library().normalizers.Lowercase()
+    own: dict[int, str] = dict(enumerate(SPECIAL_TOKENS))
+    made.add_special_tokens(list(SPECIAL_TOKENS))
+    _begin_with(made, SPECIAL_TOKENS[END], END)
+    return Written(made.to_str(), np.arange(tokenizer.size), {code: code for code in own}, own)
+
+
+def _given(tokenizer: Given) -> Written:
+    made = _parsed(tokenizer.text)
+    rows = tokenizer.codes
+    codes = {code: int(own) for code, own in enumerate(tokenizer.file_codes[:FIRST_TOKEN].tolist()) if own >= 0}
+    if END not in codes:  # a file without an end of text gets one, after all others
+        made.add_special_tokens([SPECIAL_TOKENS[END]])
+        codes[END] = made.token_to_id(SPECIAL_TOKENS[END])
+        rows = np.append(rows, np.full(codes[END] + 1 - len(rows), -1))
+        rows[codes[END]] = END
+    names = {code: made.id_to_token(own) for code, own in codes.items()}
+    made.no_padding()
+    made.no_truncation()
+    _begin_with(made, names[END], codes[END])
+    return Written(made.to_str(), rows, codes, names)
+
+
+def _of_bytes() -> Any:
+    tokenizers = _library()
+    vocabulary = {name: code for code, name in enumerate(SPECIAL_TOKENS)}
+    vocabulary |= {letter: FIRST_TOKEN + value for value, letter in enumerate(byte_letters())}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    return made
+
+
+def _of_characters(alphabet: str) -> Any:
+    tokenizers = _library()
+    vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *alphabet))}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS[UNKNOWN]))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    made.decoder = tokenizers.decoders.Fuse()
+    return made
+
+
+def _begin_with(made: Any, name: str, code: int) -> None:
+    """Let texts begin with the end of the one before, as danlu generate does (add_special_tokens=False leaves it out)."""
+    single, pair = f"{name} $A", f"{name} $A $B"
+    made.post_processor = _library().processors.TemplateProcessing(single=single, pair=pair, special_tokens=[(name, code)])
+
+
+def _parsed(text: str) -> Any:
+    json.loads(text)
+    return _library().Tokenizer.from_str(text)
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise MissingExtra("the library tokenizers", "text", "a tokenizer.json") from None
+    return tokenizers

@@ -166,6 +166,34 @@ class PretrainedText(Pretrained):
         return logits_BTV[..., self.file_codes.clamp(min=0)].masked_fill(self.file_codes < 0, NEVER)
 
 
+class PretrainedTagger(PretrainedText):
+    """tokens_BTD int64, the D pieces of each of T words -> logits (B, T, classes), those of a word's first piece.
+
+    The network reads the pieces of a row one after another, between its beginning and its end.
+    """
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        tokens = inputs[self.name]
+        pieces_BP = tokens.flatten(1)
+        there_BP = pieces_BP != PADDING
+        place_BP = there_BP.cumsum(1)  # of each piece in its row; the beginning stands at 0
+        counts_B1 = there_BP.sum(1, keepdim=True)
+        longest = int(counts_B1.max()) + 2
+        if longest > self.limit:
+            raise PartError(
+                f"the pretrained network reaches {self.limit:,} places, and a sentence has {longest:,} pieces.",
+                hint="cut long sentences in the data",
+            )
+        codes_BL = pieces_BP.new_full((len(pieces_BP), longest + 1), PADDING)  # the last place takes what is padding
+        codes_BL.scatter_(1, torch.where(there_BP, place_BP, longest), pieces_BP)
+        codes_BL = codes_BL[:, :longest].scatter(1, counts_B1 + 1, END)
+        codes_BL[:, 0] = BEGINNING
+        mask_BL = torch.arange(longest, device=tokens.device) <= counts_B1 + 1
+        logits_BLS = self.body(input_ids=self._ids(codes_BL, mask_BL), attention_mask=mask_BL.long()).logits.float()
+        first_BT = place_BP.reshape(*tokens.shape[:2], -1)[:, :, 0] if tokens.shape[1] else place_BP
+        return logits_BLS.gather(1, first_BT[:, :, None].expand(-1, -1, logits_BLS.shape[2]))
+
+
 class PretrainedWriter(PretrainedText):
     """A causal network that tells the next code, and goes on from what it has read; see danlu.layers.caching."""
 

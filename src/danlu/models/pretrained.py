@@ -1,7 +1,7 @@
 """A pretrained checkpoint of Hugging Face, fine-tuned: the BERT, GPT-2, Llama, ViT and ResNet families.
 
 family                              task
-bert, roberta, distilbert           classification, regression of one text; masked_language_modeling
+bert, roberta, distilbert           classification, regression of one text; token_classification; masked_language_modeling
 gpt2, llama                         language_modeling, then danlu generate; classification of one text
 vit, deit, resnet, convnext         classification of images
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from danlu import corpus
+from danlu import corpus, shelf
 from danlu.errors import PartError
 from danlu.reading import hugging_face
 from danlu.recipe import Data, Options, Part
@@ -73,7 +73,9 @@ def adapt(config: Config, data: Data) -> Data:
         return Part(part.name, type(part.options).model_validate({**borrowed, "max_length": longest}))
 
     texts = data.transforms.get("text")
-    usual = {} if texts is not None else {"text": [_tokenize(borrowed, min(_limit(about), _USUAL_LENGTH))]}
+    usual: dict[Any, list[Part]] = {} if texts is not None else {"text": [_tokenize(borrowed, min(_limit(about), _USUAL_LENGTH))]}
+    if "sequence" not in data.transforms:
+        usual["sequence"] = [Part("word_pieces", shelf.config("transforms", "word_pieces").model_validate({"tokenizer": path}))]
     data = corpus.retokenized(data, change)
     return data.model_copy(update={"transforms": {**usual, **data.transforms}})
 
@@ -150,8 +152,6 @@ def _limit(about: Mapping[str, Any]) -> int:
 
 
 def _tokenize(borrowed: Mapping[str, Any], longest: int) -> Part:
-    from danlu import shelf
-
     return Part("tokenize", shelf.config("transforms", "tokenize").model_validate({**borrowed, "max_length": longest}))
 
 
@@ -210,15 +210,16 @@ def _image(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output
 
 
 def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    from danlu.layers.pretrained import PretrainedText, PretrainedWriter
+    from danlu.layers.pretrained import PretrainedTagger, PretrainedText, PretrainedWriter
 
     name, tokens = _only(family, inputs)
     size = tokens.cardinalities[0]
     tells_codes = output.each == "token" and not output.names and output.size == size
-    if output.each == "token" and not tells_codes:
+    tags = output.each == "token" and not tells_codes
+    if tags != (len(tokens.cardinalities) > 1) or (tags and family in CAUSAL):
         raise PartError(
-            "a pretrained network reads pieces of words, and this task asks for an answer a word.",
-            hint="choose model: encoder or rnn",
+            f"a checkpoint of {family} cannot do what this task asks with texts in this form.",
+            hint="an answer a word takes one of bert, roberta or distilbert, and a column of words; else a text is read by tokenize",
         )
     if tells_codes and output.causal != (family in CAUSAL):
         other = "one of gpt2 or llama" if output.causal else "one of bert, roberta or distilbert"
@@ -229,8 +230,9 @@ def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], ou
             f"the checkpoint reaches {limit:,} places, and task.context is {tokens.shape[0]:,}.",
             hint=f"set task.context to {limit}",
         )
-    kind = "SequenceClassification" if not tells_codes else "CausalLM" if output.causal else "MaskedLM"
-    wrapper = PretrainedWriter if tells_codes and output.causal else PretrainedText
+    kind = "TokenClassification" if tags else "SequenceClassification"
+    kind = kind if not tells_codes else "CausalLM" if output.causal else "MaskedLM"
+    wrapper = PretrainedTagger if tags else PretrainedWriter if tells_codes and output.causal else PretrainedText
     body = _body(about, kind, output)
     labels = () if tells_codes else output.names
     return wrapper(body, name, size, labels, each=output.each, causal=family in CAUSAL, tells_codes=tells_codes, limit=limit)
@@ -240,7 +242,7 @@ def _only(family: str, inputs: Mapping[str, Input]) -> tuple[str, Input]:
     """The one input, which is a text."""
     if len(inputs) == 1:
         name, only = next(iter(inputs.items()))
-        if only.kind == "tokens" and len(only.cardinalities) == 1:
+        if only.kind == "tokens" and (len(only.cardinalities) == 1 or set(only.names) == {"piece"}):
             return name, only
     said = ", ".join(f"{name} ({each.kind})" for name, each in inputs.items())
     raise PartError(

@@ -1,0 +1,106 @@
+"""Words of a sentence as the pieces that a tokenizer makes of them, so many a word: for networks that read pieces and answer by word.
+
+The tokenizer is a given tokenizer.json, or byte pairs learnt from the training words. Each word is read as one that others stand before;
+of a word in more pieces than `pieces` the first are read. model: pretrained chooses this transform by itself.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu import tokenizing
+from danlu.reading.words import words_of
+from danlu.recipe import Options
+from danlu.terms import PADDING, UNKNOWN, Column
+from danlu.tokenizing import Tokenizer
+from danlu.tokenizing.tokenizer import as_column
+
+TAKES = ("sequence", "text")
+_KEPT = 8
+_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = OrderedDict()  # the state is kept, so that its id stays its own
+
+
+class Config(Options):
+    """Whose pieces, and how many of a word."""
+
+    tokenizer: str | None = Field(None, description="A tokenizer.json; null: byte pairs learnt from the training words.")
+    pieces: int = Field(6, ge=1, le=64, description="Pieces of a word that are read.")
+    split: Literal["words", "spaces"] = Field("words", description="How a text becomes words, where the column holds text.")
+
+
+def fit(config: Config, column: Column) -> dict[str, Any]:
+    """The tokenizer, and how long the longest sentence is."""
+    column = _as_words(config, column)
+    assert column.offsets is not None
+    codes = np.asarray(column.values)
+    counts = np.bincount(codes[codes >= 0], minlength=len(column.categories))
+    seen = [column.categories[code] for code in np.flatnonzero(counts)]
+    if config.tokenizer is not None:
+        tokenizer = tokenizing.fit("file", column, path=config.tokenizer)
+    else:
+        tokenizer = tokenizing.fit("bpe", _texts(seen), min_count=1)
+    spaced = tokenizer.byte_lengths is not None  # byte by byte, where a space is part of the word that follows
+    state: dict[str, Any] = {
+        "pieces_of": tokenizer.state(),
+        "spaced": spaced,
+        "longest": int(np.diff(column.offsets).max(initial=1)),
+    }
+    lengths = _lengths(tokenizer, seen, spaced)
+    total = max(int(counts.sum()), 1)
+    cut = counts[counts > 0][lengths > config.pieces].sum() / total
+    mean = float((lengths * counts[counts > 0]).sum() / total)
+    said = f"; of {100 * cut:.1f} % of the words only the first {config.pieces} pieces are read" if cut else ""
+    state["notice"] = f"{tokenizer.size:,} pieces, {mean:.1f} a word{said}."
+    return state
+
+
+def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
+    """A sequence of tokens int32, (places,) or (places, pieces): the pieces of each word, PADDING after them. A missing word is unknown."""
+    column = _as_words(config, column)
+    tokenizer = _tokenizer(state)
+    table = np.full((len(column.categories) + 1, config.pieces), PADDING, dtype=np.int32)
+    table[:, 0] = UNKNOWN  # also of a word that no piece is left of
+    codes, offsets = tokenizer.encode(_texts(column.categories, state["spaced"]))
+    sizes = np.diff(offsets)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    within = np.arange(len(codes)) - np.repeat(offsets[:-1], sizes)
+    kept = within < config.pieces
+    table[row[kept], within[kept]] = codes[kept]
+    values = table[np.asarray(column.values)]  # -1, a missing place, is the last row
+    alone = config.pieces == 1
+    return replace(
+        column,
+        values=values[:, 0] if alone else values,
+        categories=(),
+        cardinalities=(tokenizer.size,) * config.pieces,
+        names=() if alone else ("piece",) * config.pieces,
+    )
+
+
+def _as_words(config: Config, column: Column) -> Column:
+    return words_of(column, config.split) if column.kind == "text" else column
+
+
+def _texts(words: Sequence[str], spaced: bool = True) -> Column:
+    """The words as texts, with the space that stands before a word."""
+    return as_column([f" {word}" if spaced else word for word in words])
+
+
+def _lengths(tokenizer: Tokenizer, words: Sequence[str], spaced: bool) -> np.ndarray:
+    return np.diff(tokenizer.encode(_texts(words, spaced))[1])
+
+
+def _tokenizer(state: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a state; made once for a state that is used over and over."""
+    found = _restored.get(id(state))
+    if found is None:
+        found = _restored[id(state)] = (state, tokenizing.restore(state["pieces_of"]))
+        while len(_restored) > _KEPT:
+            _restored.popitem(last=False)
+    return found[1]

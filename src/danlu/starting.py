@@ -41,11 +41,9 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
     None where the recipe names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits.
     """
     part = shelf.facts("models", recipe.model.name)
-    if hasattr(part, "begin"):
-        return Start(*part.begin(recipe.model.options, module))
-    path = weights_of(recipe)
+    path = getattr(recipe.model.options, "weights", None)
     if path is None:
-        return None
+        return Start(*part.begin(recipe.model.options, module)) if hasattr(part, "begin") else None
     base = artifacts.read(path)
     assert base.path is not None
     digest = read_sealed(base.path / "artifact.json")["files"]["weights.safetensors"]["sha256"]
@@ -86,8 +84,9 @@ def paired(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str
     left = [name for name in mine if name not in found]
     free = {name for name in theirs if name not in found}
     votes = Counter(pair for name in left for other in free if (pair := _prefixes(name, other)) is not None)
+    same = len(found)
     for (before, after), count in votes.most_common(1):
-        for name in left if count > 1 else ():
+        for name in left if count > max(1, same) else ():  # a body elsewhere, not a layer that looks like another
             other = after + name.removeprefix(before)
             if name.startswith(before) and other in free and theirs[other].shape == mine[name].shape:
                 found[name] = other

@@ -252,6 +252,28 @@ def test_a_text_model_is_trained_released_and_answers_without_the_folder(family,
     assert len(artifact.provenance["weights"]) == 64
 
 
+def test_a_model_goes_on_from_the_artifact_of_another_task(checkpoints, texts, tmp_path) -> None:
+    folder = shutil.copytree(checkpoints["bert"], tmp_path / "folder")
+    masked = danlu.train(
+        recipe(texts, folder, {"name": "masked_language_modeling", "context": 20, "column": "text"}), tmp_path / "masked"
+    )
+    shutil.rmtree(folder)
+    told = recipe(texts, folder)
+    told["model"] = {"name": "pretrained", "weights": str(tmp_path / "masked")}
+    built = begun(told)
+    name = "body.bert.encoder.layer.1.output.dense.weight"
+    assert torch.equal(built.state.module.state_dict()[name], masked.module.state_dict()[name])
+    assert torch.equal(built.state.module.file_codes, masked.module.file_codes)
+    assert set(built.start.fresh) == {
+        f"body.{name}" for name in ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias")
+    }
+    first = asked(built, 1)["tokens"][0].tolist()
+    assert (first[0], [code for code in first if code][-1]) == (2, 3)  # between beginning and end, as BERT reads a text
+    danlu.train(told, tmp_path / "tuned")
+    shutil.rmtree(tmp_path / "masked")
+    assert danlu.load(tmp_path / "tuned").predict([{"text": "a dull play"}])
+
+
 @pytest.mark.parametrize("family", ["vit", "resnet"])
 def test_an_image_model_is_trained_released_and_answers_without_the_folder(family, checkpoints, images, tmp_path) -> None:
     folder = shutil.copytree(checkpoints[family], tmp_path / "folder")

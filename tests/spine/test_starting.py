@@ -43,3 +43,9 @@ def test_a_tensor_of_another_shape_is_left_alone() -> None:
 def test_layers_that_are_more_than_the_other_has_are_not_made_of_its_layers() -> None:
     mine = tensors("") | {"stack.2.up.weight": torch.zeros(8, 4), "stack.2.up.bias": torch.zeros(8)}
     assert paired(mine, tensors("")) == {name: name for name in BODY}
+
+
+def test_a_layer_that_only_looks_like_another_is_not_made_of_it() -> None:
+    mine = tensors("") | {"pooler.dense.weight": torch.zeros(4, 4), "pooler.dense.bias": torch.zeros(4)}
+    theirs = tensors("") | {"head.dense.weight": torch.ones(4, 4), "head.dense.bias": torch.ones(4)}
+    assert paired(mine, theirs) == {name: name for name in BODY}

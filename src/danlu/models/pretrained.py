@@ -9,18 +9,21 @@ vit, deit, resnet, convnext         classification of images
 Weights are read from safetensors alone, and no code of the checkpoint is run. Text is read with the checkpoint's tokenizer.json, images
 are scaled as its preprocessor says. A head for other classes than the checkpoint's is drawn anew. The artifact is whole: it needs the
 folder no more. Section finetune freezes layers, lets them learn at different rates, or learns low-rank paths (LoRA).
+`weights` goes on from a danlu artifact of such a model: masked words first, then classes.
 Needs the library transformers: pip install 'danlu[huggingface]'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from danlu import corpus, shelf
-from danlu.errors import PartError
+from danlu.durable import read_sealed
+from danlu.errors import ArtifactError, PartError
 from danlu.reading import hugging_face
 from danlu.recipe import Data, Options, Part
 from danlu.terms import END
@@ -50,6 +53,9 @@ class Config(Options):
     """Which checkpoint."""
 
     path: str | None = Field(None, description="The folder of the checkpoint, or owner/name on the Hugging Face Hub.")
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a pretrained model that this one goes on from, instead of path."
+    )
     download: bool = Field(False, description="Fetch a checkpoint of the Hub that is not in the local cache.")
     architecture: dict[str, Any] | None = Field(
         None, description="What the network is built of, as an artifact keeps it; null: as the checkpoint says."
@@ -62,9 +68,9 @@ def adapt(config: Config, data: Data) -> Data:
     family = _family(about)
     if family in IMAGE:
         return _sized(about, data)
-    if config.path is None:
+    if config.path is None and config.weights is None:
         return data
-    path = str(hugging_face.tokenizer(hugging_face.locate(config.path, config.download)))
+    path = config.weights or str(hugging_face.tokenizer(_folder(config)))
     framed = {"beginning": family != "gpt2", "end": family in BOTH_WAYS}
     borrowed = {"kind": "file", "tokenizer": path, **framed}
 
@@ -97,7 +103,7 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
     if config.path is None:
         raise PartError("a pretrained model to train needs its weights.", hint="name the folder of the checkpoint: model.path")
     assert isinstance(module, Pretrained)
-    folder = hugging_face.locate(config.path, config.download)
+    folder = _folder(config)
     digest = hugging_face.digest(folder)
     if isinstance(module, PretrainedText):
         codes = Given.read(str(hugging_face.tokenizer(folder))).file_codes
@@ -121,15 +127,40 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
 
 def settled(config: Config) -> Config:
     """The options with what the folder says written in, and without the folder."""
-    return Config(path=None, download=False, architecture=_architecture(config))
+    return Config(architecture=_architecture(config))  # type: ignore[call-arg]
 
 
 def _architecture(config: Config) -> dict[str, Any]:
     if config.architecture is not None:
         return config.architecture
+    if config.weights is not None:
+        return _of_artifact(config.weights)
     if config.path is None:
         raise PartError("the model pretrained needs a checkpoint.", hint="name its folder, or owner/name on the Hub: model.path")
-    return hugging_face.architecture(hugging_face.locate(config.path, config.download))
+    return hugging_face.architecture(_folder(config))
+
+
+def _folder(config: Config) -> Path:
+    assert config.path is not None
+    return hugging_face.locate(config.path, config.download)
+
+
+def _of_artifact(path: str) -> dict[str, Any]:
+    """The architecture that an artifact keeps. ArtifactError where there is none."""
+    manifest = next(
+        (each for each in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json") if each.is_file()), None
+    )
+    try:
+        if manifest is None:
+            raise ValueError("there is no artifact or finished run")
+        found = read_sealed(manifest)["recipe"]["model"].get("architecture")
+        if not isinstance(found, dict):
+            raise ValueError("its model is no pretrained one")
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"this is no artifact to go on from: {error}.", where=path, hint="name the run of a pretrained model"
+        ) from None
 
 
 def _family(about: Mapping[str, Any]) -> str:

@@ -224,7 +224,8 @@ def _cross_validate(recipe: Any, count: int, home: Path, output: Any, as_json: b
         _print_json({"run": str(home), **found})
         return
     print(f"validation scores over {count} folds (mean, standard deviation)")
-    print("\n".join(f"  {name:<12} {found['mean'][name]:.6g}  {found['std'][name]:.2g}" for name in found["mean"]))
+    width = max(map(len, found["mean"]), default=0)
+    print("\n".join(f"  {name:<{width}}  {found['mean'][name]:.6g}  {found['std'][name]:.2g}" for name in found["mean"]))
 
 
 @app.command()

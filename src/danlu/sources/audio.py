@@ -73,13 +73,18 @@ def claims(folder: Path) -> bool:
 def files(config: Config) -> list[Path]:
     """The recordings, sorted by their path below the folder, and the table."""
     found = folders.inside(config.path, SUFFIXES, "recording")
-    return [*found, Path(config.path) / config.table] if config.table is not None else found
+    return [*found, Path(config.path) / config.table] if _has_table(config) else found
+
+
+def _has_table(config: Config) -> bool:
+    """Whether a table stands beside the recordings; none does beside a single one that is to be answered."""
+    return config.table is not None and not Path(config.path).is_file()
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of recordings; see danlu.sources."""
     root = Path(config.path)
-    if config.table is not None:
+    if _has_table(config):
         return _by_table(config, root, columns)
     paths = files(config)
     inside = folders.below(paths, root)
@@ -87,7 +92,11 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     audio, notices = _recordings(paths, names, config.rate)
     made = {"audio": audio}
     split = None
-    if config.names is not None:
+    if config.table is not None or (
+        config.names is not None and root.is_file() and not _expression(config.names).fullmatch(root.stem)
+    ):
+        pass  # a single recording to be answered: nothing else is known of it
+    elif config.names is not None:
         made |= _by_names(config.names, [path.stem for path in inside], names, columns)
     else:
         above = [path.parent.parts for path in inside]
@@ -102,9 +111,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
 def _by_names(pattern: str, stems: Sequence[str], names: Sequence[str], columns: Mapping[str, ColumnOptions]) -> dict[str, Column]:
     """A column for each word in braces of the pattern."""
-    pieces = re.split(r"\{(\w+)\}", pattern)
-    expression = "".join(f"(?P<{piece}>.+?)" if place % 2 else re.escape(piece) for place, piece in enumerate(pieces))
-    reader = re.compile(expression)
+    reader = _expression(pattern)
     found: list[dict[str, str]] = []
     for stem, name in zip(stems, names):
         match = reader.fullmatch(stem)
@@ -112,10 +119,16 @@ def _by_names(pattern: str, stems: Sequence[str], names: Sequence[str], columns:
             raise DataError(f"the name is not made as {pattern!r} says.", where=name, hint="change data.source.names, or the file")
         found.append(match.groupdict())
     made = {}
-    for word in pieces[1::2]:
+    for word in reader.groupindex:
         options = columns.get(word) or ColumnOptions(kind="category")
         made[word] = infer(word, [row[word] for row in found], options, lambda row: names[row])
     return made
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """What reads the words of a pattern in braces from a name."""
+    pieces = re.split(r"\{(\w+)\}", pattern)
+    return re.compile("".join(f"(?P<{piece}>.+?)" if place % 2 else re.escape(piece) for place, piece in enumerate(pieces)))
 
 
 def _by_table(config: Config, root: Path, columns: Mapping[str, ColumnOptions]) -> Table:

@@ -19,7 +19,8 @@ from danlu.errors import ArtifactError, DataError
 from danlu.recipe import Options, Part
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Kind
 
-ENDS = {"number": "numbers", "category": "categories", "image": "image", "sequence": "tokens", "frames": "frames"}  # the kind a chain ends in -> the input it belongs to
+# the kind a chain ends in -> the input it belongs to
+ENDS = {"number": "numbers", "category": "categories", "image": "image", "sequence": "tokens", "frames": "frames"}
 USUAL = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
 RESULTS = 1  # raised when a transform gives something else than before, so that kept results are made again
 MOST_LISTED = 1000  # categories written into the schema
@@ -30,7 +31,8 @@ class Chain:
     """The fitted transforms of one column, and the input of the model they lead `to`.
 
     `names` names its features where that is "numbers" or "frames", and the codes of each place of tokens where there are several;
-    `cardinality` counts its codes where it is "categories". Of tokens `cardinalities` count the codes of each place, and of tokens and frames `longest` is the length a model must be ready for.
+    `cardinality` counts its codes where it is "categories". Of tokens `cardinalities` count the codes of each place, and of tokens and
+    frames `longest` is the length a model must be ready for.
     """
 
     name: str
@@ -272,7 +274,9 @@ def restore(said: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, arr
     require(said["to"] in ENDS.values() and type(said["cardinality"]) is int, f"column {said['name']} leads nowhere")
     names = tuple(str(name) for name in said["names"])
     cardinalities, longest = said.get("cardinalities", []), said.get("longest", 0)
-    require(all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]), f"column {said['name']} has no sizes")
+    require(
+        all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]), f"column {said['name']} has no sizes"
+    )
     chain = Chain(str(said["name"]), tuple(steps), said["to"], names, said["cardinality"], tuple(cardinalities), longest)
     _try_out(chain, schema)
     return chain
@@ -298,7 +302,9 @@ def _try_out(chain: Chain, schema: Mapping[str, Any]) -> None:
         sound = result.cardinalities == chain.cardinalities and result.values.dtype.kind in "iu"
         require(sound, f"column {chain.name} gives other tokens than it says")
         codes = result.values.reshape(len(result.values), -1).astype(np.int64)
-        require(bool(((codes >= 0) & (codes < chain.cardinalities)).all()), f"column {chain.name} gives tokens beyond its vocabulary")
+        require(
+            bool(((codes >= 0) & (codes < chain.cardinalities)).all()), f"column {chain.name} gives tokens beyond its vocabulary"
+        )
     if chain.to == "frames":
         require(_frame_names(result) == chain.names, f"column {chain.name} gives other features than it says")
     if chain.to == "image":

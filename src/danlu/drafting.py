@@ -43,28 +43,52 @@ USUAL = ("epochs", "least_steps", "batch_size", "clip_norm", "evaluate_every", "
 def draft(data_path: str | Path, target: str | Sequence[str] | None = None, task: str | None = None) -> str:
     """The text of a commented recipe (YAML) for a data file or folder; danlu.recipe.read takes it as it is.
 
-    `target` names the column to predict, or several (a list, or with commas). Raises DataError where the file cannot be read, where no
-    target is named (with the likely ones), and where none of the tasks can predict it.
+    `target` names the column to predict, or several (a list, or with commas). A text alone needs none: its next token is predicted.
+    Raises DataError where the file cannot be read, where no target is named (with the likely ones), and where none of the tasks can
+    predict it.
     """
     path = str(data_path)
     source = _source(path)
     table, _ = cache.load(source, {}, True)
-    targets = _targets(table, target)
-    chosen, why = _task(table, targets, task)
-    images = [name for name, column in table.columns.items() if column.kind == "image" and name not in targets]
-    data: dict[str, Any] = {"source": _said(path, source), "target": targets[0] if len(targets) == 1 else targets}
-    named = {name: "category" for name in targets if table.columns[name].kind == "text"}
+    alone = target is None and (_needs_no_target(task) or (task is None and _is_running_text(table)))
+    targets = [] if alone else _targets(table, target)
+    chosen, why = ("language_modeling", "a text and nothing else") if alone and task is None else _task(table, targets, task)
+    data: dict[str, Any] = {"source": _said(path, source)}
+    if targets:
+        data["target"] = targets[0] if len(targets) == 1 else targets
+    named = {name: "category" for name in targets if table.columns[name].kind == "text" and chosen == "classification"}
     if named:
         data["columns"] = named
-    lost = int(np.any([table.columns[name].is_missing() for name in targets], axis=0).sum())
-    if lost:
+    lost = int(np.any([table.columns[name].is_missing() for name in targets], axis=0).sum()) if targets else 0
+    if lost and not getattr(shelf.facts("tasks", chosen), "INPUTS_TOO", False):
         data["missing_target"] = "drop"
-    model = "rnn" if chosen == "token_classification" else "cnn" if images else "mlp"
-    tree = {"task": chosen, "data": data, "model": model}
+    tree = {"task": chosen, "data": data, "model": _model(table, targets, chosen)}
     recipe = read(tree, shelf)
     text = "\n".join(_lines(table, recipe, why, lost)) + "\n"
     _prove(text, recipe)
     return text
+
+
+def _needs_no_target(task: str | None) -> bool:
+    return task in shelf.names("tasks") and shelf.facts("tasks", task).TARGETS[0] == 0
+
+
+def _is_running_text(table: Table) -> bool:
+    """Whether there is nothing but one column of text (and the paths its pieces come from)."""
+    kinds = {name: column.kind for name, column in table.columns.items() if name != "path"}
+    return list(kinds.values()) == ["text"]
+
+
+def _model(table: Table, targets: Sequence[str], task: str) -> str:
+    """The model to begin with: the task's own, else one for the kinds of the inputs."""
+    own = shelf.defaults("tasks", task).get("model")
+    kinds = {column.kind for name, column in table.columns.items() if name not in targets}
+    if own is not None:
+        return str(own)
+    for kind, model in (("image", "cnn"), ("audio", "audio_cnn"), ("frames", "rnn"), ("sequence", "rnn")):
+        if kind in kinds:
+            return model
+    return "text_cnn" if kinds == {"text"} else "mlp"
 
 
 def _prove(text: str, recipe: Recipe) -> None:
@@ -196,7 +220,8 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     yield f"task: {recipe.task.name}  # {_clean(why)}; also: {', '.join(each for each in shelf.names('tasks') if each != recipe.task.name)}"
     yield ""
     yield "data:"
-    yield from _indented(write_yaml({"source": recipe.raw["data"]["source"], "target": recipe.raw["data"]["target"]}))
+    said = recipe.raw["data"]
+    yield from _indented(write_yaml({name: said[name] for name in ("source", "target") if name in said}))
     if lost:
         yield f"  missing_target: drop  # {lost:,} rows have no target"
     yield from _columns(table, recipe)
@@ -261,9 +286,10 @@ def _split(table: Table, recipe: Recipe) -> Iterator[str]:
 
 def _balance(table: Table, recipe: Recipe) -> str:
     """What to think of where one class is rare."""
-    target = table.columns[recipe.data.targets[0]]
+    target = table.columns[recipe.data.targets[0]] if recipe.data.targets else None
     if (
-        recipe.task.name != "classification"
+        target is None
+        or recipe.task.name != "classification"
         or target.kind != "category"
         or "class_weights" not in type(recipe.loss.options).model_fields
     ):

@@ -146,7 +146,7 @@ class WindowRows(Gatherer):
     def gather(self, ids: Tensor) -> Tensor:
         """(B, length) or (B, length, D)."""
         where = ids[:, None] + self.steps
-        if where.device.type == "cpu" and 0 <= int(where.min()) and int(where.max()) < len(self.values):
+        if where.device.type == "cpu" and int(where.min()) >= 0 and int(where.max()) < len(self.values):
             found = _picked(self.values, where, self.dtype)
         else:
             inside = (where >= 0) & (where < len(self.values))

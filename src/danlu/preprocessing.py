@@ -65,7 +65,8 @@ class Preprocessor:
     ) -> Preprocessor:
         """The preprocessing of `table` for a model that takes `takes` (kinds of Input), learnt from its training `rows` (int64).
 
-        `also` names columns that the task reads itself. An image is an input of every model. DataError naming the column where a chain cannot work or nothing is left to learn from.
+        `also` names columns that the task reads itself. An image is an input of every model. DataError naming the column where a chain
+        cannot work or nothing is left to learn from.
         """
         _check_names(table, data)
         notices: list[str] = []
@@ -110,8 +111,8 @@ class Preprocessor:
         `key` names the content of the table: tokens and frames of much data are then kept in the cache, and made once for all starts.
 
         numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H, W, C), the table's own array
-        where `rows` is None; tokens and frames danlu.framing.Ragged. DataError naming column and row for a column that is not there or of another kind, an infinite or too
-        large number, and a value that stays missing.
+        where `rows` is None; tokens and frames danlu.framing.Ragged. DataError naming column and row for a column that is not there or
+        of another kind, an infinite or too large number, and a value that stays missing.
         """
         self._check_columns(table)
         count = len(table) if rows is None else len(rows)

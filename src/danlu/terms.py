@@ -142,7 +142,8 @@ class Table:
     file_numbers: np.ndarray | None = None
     notices: tuple[str, ...] = ()
     split: np.ndarray | None = None  # int8 (N,): 0 train, 1 validation, 2 test, -1 not given; where the source itself has splits
-    continues: np.ndarray | None = None  # bool (N,): the next row goes on where this one ends (pieces of a text, moments of a series)
+    # bool (N,): the next row goes on where this one ends (pieces of a text, moments of a series)
+    continues: np.ndarray | None = None
     joined_by: str = ""  # what stood between two rows of one file where rows are pieces of a running text ("\n" for lines)
 
     def __len__(self) -> int:

@@ -533,7 +533,7 @@ def test_a_mistake_hides_no_contradiction_elsewhere() -> None:
         ({"optimizer": {"name": 3}}, "optimizer.name must be a word", "optimizers: adagrad"),
         ({"optimizer": ["adam"]}, "optimizer must be the name of a part", "optimizers: adagrad"),
         ({"optimizer": "cosine"}, "there is no 'cosine' among optimizers", "schedules/cosine stands on another shelf"),
-        ({"model": {"hidden": [3]}}, "model names no part", "say which with name: cnn"),
+        ({"model": {"hidden": [3]}}, "model names no part", "say which with name: audio_cnn"),
         ({"train": {"batch_size": "al"}}, "must be a whole number or all", "did you mean all?"),
         ({"train": {"batch_size": 0}}, "train.batch_size must be at least 1 or all, and is 0.", "Examples of one update"),
         ({"train": {"compile": "yes"}}, "train.compile must be true or false or auto", "write true"),

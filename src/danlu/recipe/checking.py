@@ -23,11 +23,11 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
     for key in tree:
         if key not in KEYS:
             checking.unknown(key, KEYS, (key,), "a recipe", "keys")
-    for key in ("task", "data", "model"):
-        if key not in tree and not any(is_slip(other, key) for other in tree if other not in KEYS):
-            checking.add((), f"{key} is missing: a recipe needs task, data and model.", NEW_RECIPE)
     name = _name(checking, path)
     parts = _parts(checking)
+    for key in ("task", "data", "model"):
+        if key not in tree and key not in checking.filled and not any(is_slip(other, key) for other in tree if other not in KEYS):
+            checking.add((), f"{key} is missing: a recipe needs task, data and model.", NEW_RECIPE)
     sections = {
         key: checking.options(config, _with_defaults(tree.get(key, {}), key, checking.filled), (key,), key)
         for key, config in SECTIONS.items()

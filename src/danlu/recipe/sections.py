@@ -255,7 +255,20 @@ PARTS = {
     "watchers": "watchers",
 }
 SECTIONS: dict[str, type[Options]] = {"data": Data, "regularization": Regularization, "finetune": FineTune, "train": Train}
-KEYS = ("name", "task", "data", "model", "loss", "metrics", "optimizer", "schedule", "regularization", "finetune", "train", "watchers")
+KEYS = (
+    "name",
+    "task",
+    "data",
+    "model",
+    "loss",
+    "metrics",
+    "optimizer",
+    "schedule",
+    "regularization",
+    "finetune",
+    "train",
+    "watchers",
+)
 LISTS = ("metrics", "watchers")
 SHELVES_OF_DATA = ("sources", "splits", "transforms", "augmentations")
 # What every recipe has unless a task, a model, an optimizer or the user says otherwise, in that order.

@@ -39,6 +39,7 @@ TARGETS = (1, None)
 INPUTS_TOO = True
 READS = ("numbers",)  # every other column as numbers, whatever the model takes
 DEFAULTS = {
+    "model": "linear_forecaster",
     "loss": "huber",  # anomalies in the training rows pull less
     "metrics": ["mae", "anomalies"],
     "data.split": "in_order",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ASKS = "pixels"
 TARGETS = (0, 0)
-DEFAULTS = {"loss": "mse", "metrics": ["reconstruction_error"]}
+DEFAULTS = {"model": "autoencoder", "loss": "mse", "metrics": ["reconstruction_error"]}
 _BLOCK = 1024  # rows whose difference from the mean is taken at a time
 
 

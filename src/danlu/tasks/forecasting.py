@@ -36,6 +36,7 @@ TARGETS = (1, None)
 INPUTS_TOO = True
 READS = ("numbers",)  # every other column as numbers, whatever the model takes
 DEFAULTS = {
+    "model": "linear_forecaster",
     "loss": "mse",
     "metrics": ["mse", "mae", {"name": "mae", "units": "data"}, "mase", "by_step"],
     "data.split": "in_order",

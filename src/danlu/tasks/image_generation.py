@@ -26,6 +26,7 @@ ASKS = "samples"
 TARGETS = (0, 1)
 READS = ("image",)
 DEFAULTS = {
+    "model": "gan",
     "loss": "adversarial",
     "metrics": ["frechet_distance"],
 }

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ASKS = "tokens"
 TARGETS = (0, 0)
 DEFAULTS = {
+    "model": "gpt",
     "loss": "cross_entropy",
     "metrics": ["perplexity", "accuracy"],
     "data.split": {"name": "random", "validation": 0.1, "test": 0.1},

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ASKS = "tokens"
 TARGETS = (0, 0)
 DEFAULTS = {
+    "model": "gpt",
     "loss": "cross_entropy",
     "metrics": ["bits_per_byte", "perplexity"],
     "data.split": {"name": "in_order", "validation": 0.05, "test": 0.05},

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ASKS = "tokens"
 TARGETS = (0, 0)
 DEFAULTS = {
+    "model": "encoder",
     "loss": "cross_entropy",
     "metrics": ["accuracy", "perplexity"],
     "data.split": {"name": "in_order", "validation": 0.05, "test": 0.05},

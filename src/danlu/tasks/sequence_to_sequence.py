@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ASKS = "tokens"
 TARGETS = (1, 1)
 DEFAULTS = {
+    "model": "seq2seq",
     "loss": "cross_entropy",
     "metrics": ["perplexity", "accuracy", "rouge"],
     "data.transforms": {"text": [{"name": "tokenize", "kind": "bpe", "end": True}]},

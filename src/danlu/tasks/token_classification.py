@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ASKS = "tokens"
 TARGETS = (1, 1)
-DEFAULTS = {"loss": "cross_entropy", "metrics": ["span_f1", "accuracy"]}
+DEFAULTS = {"model": "rnn", "loss": "cross_entropy", "metrics": ["span_f1", "accuracy"]}
 
 
 def __getattr__(name: str) -> Any:

@@ -49,6 +49,8 @@ class Config(Options):
 class TokenClassification:
     """The tags of one target column, and how outputs (N, T, tags) become tags and spans."""
 
+    guess = "each word answered with the tag it has most often in the training rows"
+
     def __init__(self, target: str, classes: Sequence[str], class_counts: Sequence[int], unseen: str = "error") -> None:
         self.target_names = (target,)
         self.classes = tuple(classes)

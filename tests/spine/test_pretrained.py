@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -396,3 +397,9 @@ def test_a_damaged_artifact_names_no_code(checkpoints, texts, tmp_path) -> None:
     manifest.write_bytes(seal(about))
     with pytest.raises(ArtifactError, match="family somebody_elses, which danlu does not know"):
         danlu.load(tmp_path / "run")
+
+
+def test_a_library_that_is_not_installed_is_named(checkpoints, texts, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(DanluError, match=r"(?s)transformers, which is not installed.*pip install 'danlu\[huggingface\]'"):
+        begun(recipe(texts, checkpoints["bert"]))

@@ -47,7 +47,7 @@ def tune(module: nn.Module, asked: FineTune, fresh: Sequence[str] | None) -> str
     moving = sum(each.numel() for each in module.parameters() if each.requires_grad)
     if not moving:
         raise RunError("section finetune leaves no weight that moves.", hint="freeze less, or name some under finetune.thaw")
-    return f"{moving:,} of {total:,} weights are trained ({100 * moving / total:.2g} %){said}."
+    return f"{moving:,} of {total:,} weights are trained ({100 * moving / total:.3g} %){said}."
 
 
 def merged(module: nn.Module) -> None:

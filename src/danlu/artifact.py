@@ -171,10 +171,15 @@ def _described(plain: Mapping[str, Any]) -> dict[str, Input]:
         sizes = [*each["shape"], *each["cardinalities"]]
         if not sizes or any(type(size) is not int or not 0 < size < 2**31 for size in sizes):
             raise ValueError(f"the input {name} has no size that can be")
-        scale = (tuple(map(float, each.get(key, usual))) for key, usual in (("mean", [0.0]), ("std", [1.0])))
-        names, cardinalities = tuple(map(str, each["names"])), tuple(each["cardinalities"])
-        of = tuple(map(str, each.get("of", ())))
-        found[str(name)] = Input(each["kind"], tuple(each["shape"]), names, cardinalities, *scale, of)
+        found[str(name)] = Input(
+            each["kind"],
+            tuple(each["shape"]),
+            names=tuple(map(str, each["names"])),
+            cardinalities=tuple(each["cardinalities"]),
+            mean=tuple(map(float, each.get("mean", [0.0]))),
+            std=tuple(map(float, each.get("std", [1.0]))),
+            of=tuple(map(str, each.get("of", ()))),
+        )
     return found
 
 

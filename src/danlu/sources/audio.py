@@ -73,7 +73,7 @@ def claims(folder: Path) -> bool:
 def files(config: Config) -> list[Path]:
     """The recordings, sorted by their path below the folder, and the table."""
     found = folders.inside(config.path, SUFFIXES, "recording")
-    return [*found, Path(config.path) / config.table] if _has_table(config) else found
+    return [*found, Path(config.path) / config.table] if config.table is not None and _has_table(config) else found
 
 
 def _has_table(config: Config) -> bool:

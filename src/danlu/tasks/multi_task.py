@@ -92,7 +92,7 @@ class MultiTask:
             self.slices[name] = slice(start, start + task.output.size)
             start += task.output.size
         names = tuple(f"{target}/{name}" for target, task in self.tasks.items() for name in task.output.names)
-        groups = [task.output.means or (("numbers", task.output.size),) for task in self.tasks.values()]
+        groups: list[Any] = [task.output.means or (("numbers", task.output.size),) for task in self.tasks.values()]
         self.output = Output(start, names, means=tuple(group for each in groups for group in each))
 
     def state(self) -> dict[str, Any]:

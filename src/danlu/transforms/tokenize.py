@@ -20,6 +20,7 @@ from danlu.terms import BEGINNING, END, FIRST_TOKEN, UNKNOWN, Column
 from danlu.tokenizing import Tokenizer
 
 TAKES = ("text",)
+SEPARATOR = "\x1e"  # U+001E, the record separator
 _MEASURED = 32 << 20  # bytes of text that are tokenized to learn the longest row; of more text, the longest rows of it
 _KEPT = 8
 _restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = OrderedDict()  # the state is kept, so that its id stays its own
@@ -150,6 +151,8 @@ def _measure(tokenizer: Tokenizer, column: Column) -> tuple[np.ndarray, float]:
     for block in tokenizer.stream(column):
         lengths[block.rows] += block.counts
         unknown += int((block.codes == UNKNOWN).sum())
+    if unknown:  # what stands between the turns of a conversation is no text that anyone wrote
+        unknown -= int((column.values == ord(SEPARATOR)).sum()) * int((tokenizer.encode([SEPARATOR])[0] == UNKNOWN).sum())
     return lengths, unknown / max(int(lengths.sum()), 1)
 
 

@@ -231,6 +231,8 @@ def shaken(module: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", shelf.names("models"))
 def test_every_model_takes_something_and_gives_all_it_says(name):
+    if name == "pretrained":  # it begins with a checkpoint: tests/spine/test_pretrained.py
+        return
     if name == "gan":  # two modules at odds, whose inputs only its task cuts: tests/spine/test_gan.py
         return
     given = {case.values[3].each for case in CASES if case.values[0] == name}

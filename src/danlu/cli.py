@@ -198,8 +198,20 @@ def train(
     if not quiet:
         place = shlex.quote(str(home))
         _say(
-            f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {place}\n  danlu predict {place} DATA\n  tensorboard --logdir {place}"
+            f"\nArtifact: {artifact.path}\nNext:\n  danlu evaluate {place}\n  {_use(artifact, place)}\n  tensorboard --logdir {place}"
         )
+
+
+_USES = {
+    "language_modeling": "generate {} --prompt TEXT",
+    "instruction_tuning": "chat {}",
+    "image_generation": "generate {} --out grid.png",
+}
+
+
+def _use(artifact: Any, place: str) -> str:
+    """The command by which an artifact of its task is used."""
+    return "danlu " + _USES.get(artifact.recipe.task.name, "predict {} DATA").format(place)
 
 
 def _find_learning_rate(recipe: Any, as_json: bool) -> None:

@@ -24,7 +24,9 @@ FEW = 20  # an input with at most one value for this many rows groups them; one 
 CORRELATED = 0.9999
 MOST_FEATURES = 4096  # features of a wide number column that are searched for leaks
 MOST_CLASSES = 20  # a number target of more values is a quantity, not a class
-MUCH_TEXT = 256 << 20  # bytes of a text column above which splits are not searched for repeated rows, since it takes memory for all of it
+MUCH_TEXT = (
+    256 << 20
+)  # bytes of a text column above which splits are not searched for repeated rows, since it takes memory for all of it
 _NAMED = 3  # rows that a sentence names
 
 

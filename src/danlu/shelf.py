@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from danlu.terms import Column, Input, Output, Table
 
 _HOME = Path(__file__).parent
-_NOT_SHELVES = {"hugging_face", "layers", "reading", "recipe", "series", "serving", "step", "tokenizing"}  # libraries and stations that are folders
+_NOT_SHELVES = {
+    "hugging_face",
+    "layers",
+    "reading",
+    "recipe",
+    "series",
+    "serving",
+    "step",
+    "tokenizing",
+}  # libraries and stations that are folders
 
 
 def shelves() -> list[str]:

@@ -320,7 +320,9 @@ class Training:
         best = state.best_step if state.best is not None else state.step
         provenance = {**self.resolved, "step": state.step, "best_step": best, "skipped": state.skipped}
         described = data.examples.described
-        contents = artifacts.Contents(settled(self.recipe), state.module, data.task, data.preprocessor, scores, provenance, described)
+        contents = artifacts.Contents(
+            settled(self.recipe), state.module, data.task, data.preprocessor, scores, provenance, described
+        )
         # it gets its name, by which a run is known to have finished, only after it was read back and compared
         candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
         artifacts.write(candidate, contents, self.lock)

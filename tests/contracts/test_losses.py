@@ -37,7 +37,12 @@ def _tasks() -> dict[str, list[tuple[str, Any]]]:
     found: dict[str, list[tuple[str, Any]]] = {}
     for name in shelf.names("tasks"):
         asks = shelf.facts("tasks", name).ASKS
-        if asks not in ("classes", "labels", "numbers", "several"):  # families.py: what cuts its own examples is held over real recipes
+        if asks not in (
+            "classes",
+            "labels",
+            "numbers",
+            "several",
+        ):  # families.py: what cuts its own examples is held over real recipes
             continue
         try:
             task = shelf.take("tasks", name).build(shelf.config("tasks", name)(), _targets(asks))

@@ -65,7 +65,9 @@ def made(name: str, targets: dict[str, Column], **options: Any) -> Any:
 
 
 # Tasks whose examples are the rows of a table; those that cut their own are held over whole recipes by test_families.py.
-ROW_TASKS = [name for name in shelf.names("tasks") if shelf.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")]
+ROW_TASKS = [
+    name for name in shelf.names("tasks") if shelf.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")
+]
 
 
 def _accepted() -> list[tuple[str, str]]:

@@ -21,7 +21,9 @@ from danlu.layers.transformer import Sizes, Stack
 # What enters the first block is of the size of what a block adds. With GPT-2's 0.02 the first blocks drown it: 1.750 in place of 1.718
 # nats a character of tinyshakespeare after 0.6 M tokens (size nano).
 EMBEDDING_SPREAD = 0.5
-HEAD_SPREAD = 0.02  # small logits: the first loss is close to the logarithm of V; an embedding that is the head as well starts like it
+HEAD_SPREAD = (
+    0.02  # small logits: the first loss is close to the logarithm of V; an embedding that is the head as well starts like it
+)
 
 
 class Head(nn.Linear):

@@ -46,6 +46,7 @@ SETS = {
 }
 OUTPUTS = {
     "row": OUTPUT,
+    "again": Output(7, NUMBERS.names),  # as many numbers as there are: what an autoencoder gives
     "token": Output(5, OUTPUT.names, each="token"),
     "vocabulary": Output(23, each="token", causal=True),
     "step": Output(3, ("u", "v", "w"), each="step", steps=5, of=("u", "v", "w")),
@@ -55,6 +56,7 @@ OUTPUTS = {
 # Which sets a form of output can be asked of: what has places, for an output a place; a text's own vocabulary, for the next token.
 ASKABLE: dict[str, Callable[[str], bool]] = {
     "row": lambda kind: kind != "translated",
+    "again": lambda kind: kind == "numbers",
     "token": lambda kind: kind in ("tokens", "spelt", "aligned", "frames", "mixed"),
     "vocabulary": lambda kind: kind in ("tokens", "translated"),
     "step": lambda kind: kind in ("series", "future"),

@@ -90,6 +90,7 @@ def run(command: str) -> tuple[int, str]:
     return int(code or 0), said.getvalue()
 
 
+@pytest.mark.timeout(1200)  # a minute of work; on a machine shared with others ten
 @pytest.mark.parametrize("path", GUIDES, ids=name)
 def test_what_a_guide_tells_the_reader_to_type_works(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

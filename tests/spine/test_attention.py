@@ -152,6 +152,15 @@ def test_rotary_products_depend_on_the_distance_alone():
     torch.testing.assert_close(picked, turned_q[positions])
 
 
+def test_a_table_that_grew_while_answering_serves_training():
+    rotary = Rotary(8, 4)
+    with torch.inference_mode():
+        rotary.angles(9)
+    q = torch.randn(1, 9, 1, 8, requires_grad=True)
+    turn(q, rotary.angles(9)).sum().backward()
+    assert q.grad is not None
+
+
 def test_rotary_turns_halves_as_llama_does():
     cosines, sines = Rotary(4, 3).angles(3)
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])

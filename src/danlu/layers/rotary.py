@@ -45,8 +45,9 @@ class Rotary(nn.Module):
     def angles(self, length: int, positions: Tensor | None = None) -> Angles:
         """(cosines, sines) of places 0 to length - 1 as (1, T, 1, E), or of `positions` (B, T), all below `length`, as (B, T, 1, E)."""
         if length > len(self.cosines):
-            cosines_TE, sines_TE = self._table(max(length, 2 * len(self.cosines)))
-            self.cosines, self.sines = cosines_TE.to(self.cosines), sines_TE.to(self.sines)
+            with torch.inference_mode(False):  # a table made while answering must serve training, too
+                cosines_TE, sines_TE = self._table(max(length, 2 * len(self.cosines)))
+                self.cosines, self.sines = cosines_TE.to(self.cosines), sines_TE.to(self.sines)
         if positions is None:
             return self.cosines[None, :length, None], self.sines[None, :length, None]
         return self.cosines[positions].unsqueeze(-2), self.sines[positions].unsqueeze(-2)

@@ -90,38 +90,33 @@ class Evaluator:
         was_training = module.training
         module.eval()
         self.autocast = None if final else self.placement.autocast()
-        loss_sum: Any = 0.0
-        loss_count: Any = 0.0
-        totals: list[dict[str, list[Tensor]]] = [{} for _ in self.metrics]
+        tally = _Tally(self.loss, self.metrics)
         order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
         try:
             with torch.inference_mode():
                 for piece in order.split(rows_at_once(self.rows, self.task.output)):
                     batch = self._hidden(self.rows.gather(piece))
-                    outputs = self._outputs(module if forward is None else forward, batch.inputs)
-                    if self.loss is not None:
-                        total, count = self.loss(outputs, batch)
-                        loss_sum, loss_count = loss_sum + total.double(), loss_count + count
-                    for (_, metric), held in zip(self.metrics, totals):
-                        for name, value in metric.count(outputs, batch).items():
-                            held.setdefault(name, []).append(value)
+                    tally.add(self._outputs(module if forward is None else forward, batch.inputs), batch)
                 read = self._read(module, order) if final and self.readers else {}
                 samples = self.task.samples(module, self.seed) if hasattr(self.task, "samples") else ()
         finally:
             module.train(was_training)
-        values: dict[str, Any] = {}
-        tables: dict[str, Any] = {}
-        if self.loss is not None:
-            values["loss"] = float((loss_sum / loss_count).sum())
-        for label, value in read.items():
-            (values if isinstance(value, int | float) or value is None else tables)[label] = value
-        for (name, metric), held in zip(self.metrics, totals):
-            joined = getattr(metric, "JOINED", False)
-            merged = {key: torch.cat(pieces) if joined else torch.stack(pieces).sum(0) for key, pieces in held.items()}
-            score = metric.score(merged)
-            for label, value in score.items() if isinstance(score, dict) else [(name, score)]:
-                (tables if isinstance(value, list | dict) else values)[label] = value
+        values, tables = tally.scores(read)
         return Scores(split, len(which), values, tables, samples)
+
+    def score_many(self, forward: Callable[..., Tensor], count: int, split: str, which: np.ndarray) -> list[Scores]:
+        """The Scores of `count` models over examples `which`, on the way of a training: `forward(inputs)` gives (count, B, ...) outputs."""
+        if len(which) == 0:
+            raise DataError(f"the {split} split has no row.", hint=f"give data.split a share for {split}")
+        self.autocast = self.placement.autocast()
+        tallies = [_Tally(self.loss, self.metrics) for _ in range(count)]
+        order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
+        with torch.no_grad():
+            for piece in order.split(max(1, rows_at_once(self.rows, self.task.output) // max(count // 4, 1))):
+                batch = self._hidden(self.rows.gather(piece))
+                for tally, outputs in zip(tallies, self._outputs(forward, batch.inputs).unbind(0)):
+                    tally.add(outputs, batch)
+        return [Scores(split, len(which), *tally.scores({})) for tally in tallies]
 
     def pairs(self, module: nn.Module, which: np.ndarray) -> Iterator[tuple[Tensor, Batch]]:
         """(outputs, batch) of examples `which`, piece by piece, in evaluation mode; the module's mode is restored."""
@@ -168,6 +163,40 @@ class Evaluator:
             return forward(inputs)
         with self.autocast:
             return forward(inputs).float()
+
+
+class _Tally:
+    """Loss and metrics of one model, added up batch by batch."""
+
+    def __init__(self, loss: Any, metrics: Sequence[tuple[str, Any]]) -> None:
+        self.loss, self.metrics = loss, metrics
+        self.loss_sum: Any = 0.0
+        self.loss_count: Any = 0.0
+        self.totals: list[dict[str, list[Tensor]]] = [{} for _ in metrics]
+
+    def add(self, outputs: Tensor, batch: Batch) -> None:
+        if self.loss is not None:
+            total, count = self.loss(outputs, batch)
+            self.loss_sum, self.loss_count = self.loss_sum + total.double(), self.loss_count + count
+        for (_, metric), held in zip(self.metrics, self.totals):
+            for name, value in metric.count(outputs, batch).items():
+                held.setdefault(name, []).append(value)
+
+    def scores(self, read: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(values, tables); `read` are those of metrics that compare texts."""
+        values: dict[str, Any] = {}
+        tables: dict[str, Any] = {}
+        if self.loss is not None:
+            values["loss"] = float((self.loss_sum / self.loss_count).sum())
+        for label, value in read.items():
+            (values if isinstance(value, int | float) or value is None else tables)[label] = value
+        for (name, metric), held in zip(self.metrics, self.totals):
+            joined = getattr(metric, "JOINED", False)
+            merged = {key: torch.cat(pieces) if joined else torch.stack(pieces).sum(0) for key, pieces in held.items()}
+            score = metric.score(merged)
+            for label, value in score.items() if isinstance(score, dict) else [(name, score)]:
+                (tables if isinstance(value, list | dict) else values)[label] = value
+        return values, tables
 
 
 def _lend_eyes(observer: Any) -> None:

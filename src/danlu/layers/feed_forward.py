@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from danlu.layers.under_vmap import under_vmap
 Kind = Literal["gelu", "swiglu", "relu_squared"]
 
 
@@ -48,7 +49,7 @@ class FeedForward(nn.Module):
 
 def squared_relu(x: Tensor) -> Tensor:
     """relu(x)^2."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not under_vmap():
         return _SquaredRelu.apply(x)  # type: ignore[no-any-return]
     return functional.relu(x).square()
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from danlu.layers.under_vmap import under_vmap
 Normalization = Literal["rms", "layer"]
 EPSILON = 1e-5  # added to the mean square; that of Llama and of torch's LayerNorm
 
@@ -36,7 +37,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
-        if device == "cpu" and torch.is_grad_enabled():
+        if device == "cpu" and torch.is_grad_enabled() and not under_vmap():
             dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
             return _ScaledRms.apply(x, self.weight, self.epsilon, dtype)  # type: ignore[no-any-return]
         return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)

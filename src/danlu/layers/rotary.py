@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from danlu.layers.normalization import inverse_root
+from danlu.layers.under_vmap import under_vmap
 
 THETA = 10_000.0  # base of the wave lengths, Llama's
 Angles = tuple[Tensor, Tensor]
@@ -61,7 +62,7 @@ def turn(x_BTHE: Tensor, angles: Angles) -> Tensor:
 
 def normalise_and_turn(x_BTHE: Tensor, angles: Angles, epsilon: float) -> Tensor:
     """Every head divided by its root mean square, then turned; same shape and dtype."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not under_vmap():
         return _NormaliseAndTurn.apply(x_BTHE, *(each.to(x_BTHE.dtype) for each in angles), epsilon)  # type: ignore[no-any-return]
     return turn(x_BTHE * inverse_root(x_BTHE, epsilon).to(x_BTHE.dtype), angles)
 

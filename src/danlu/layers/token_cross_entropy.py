@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from danlu.terms import IGNORED
+from danlu.layers.under_vmap import under_vmap
 
 
 def token_cross_entropy(logits_NV: Tensor, target_N: Tensor, weights_V: Tensor | None, label_smoothing: float) -> Tensor:
@@ -21,7 +22,7 @@ def token_cross_entropy(logits_NV: Tensor, target_N: Tensor, weights_V: Tensor |
     gradient is made in place of the log-probabilities, and where few places are asked (masked tokens) only those are looked at. Such a
     gradient can be taken once.
     """
-    if weights_V is not None or logits_NV.device.type != "cpu":
+    if weights_V is not None or logits_NV.device.type != "cpu" or under_vmap():
         return cross_entropy(logits_NV, target_N, weights_V, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
     asked_N = target_N != IGNORED
     if bool(asked_N.all()):

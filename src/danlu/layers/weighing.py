@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from danlu.layers.under_vmap import under_vmap
 HIDDEN = -1e4  # added to a score of what is not looked at: exp of it is 0 in every format
 PIECE = 128  # places that ask at once, causal
 LARGEST = 64 * 2**20  # bytes of weights kept for the gradient, of one layer
@@ -28,7 +29,7 @@ def weigh(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor
     by_place = mask is None or (mask.ndim == 4 and mask.shape[1:3] == (1, 1))
     bytes_of_weights = query_BHTE.shape[:3].numel() * key_BHSE.shape[2] * 2
     cpu, narrow = query_BHTE.device.type == "cpu", query_BHTE.dtype == torch.bfloat16
-    if cpu and narrow and by_place and 0 < bytes_of_weights <= LARGEST:
+    if cpu and narrow and not under_vmap() and by_place and 0 < bytes_of_weights <= LARGEST:
         return _by_products(query_BHTE, key_BHSE, value_BHSE, mask, causal)
     return functional.scaled_dot_product_attention(query_BHTE, key_BHSE, value_BHSE, attn_mask=mask, is_causal=causal)
 

@@ -7,6 +7,7 @@
     ├── PlacementError         a device, dtype or thread count this machine does not have
     ├── MissingExtra           a library that is not installed; names the extra to install
     ├── RunError               a run folder that cannot be used (other recipe, in use, unwritable, no room)
+    │   └── RunHeld            another process trains in it at this moment
     ├── TrainingStopped        exit code 3: training stopped itself (NaN, divergence)
     ├── CheckpointError        exit code 4: no usable checkpoint
     ├── ArtifactError          exit code 4: no usable artifact
@@ -69,6 +70,10 @@ class PlacementError(DanluError):
 
 class RunError(DanluError):
     """A run folder that cannot be used: another recipe's, in use by another process, not writable, or without room."""
+
+
+class RunHeld(RunError):
+    """A run folder in which another process trains at this moment."""
 
 
 class TrainingStopped(DanluError):

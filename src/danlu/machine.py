@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 
+_share: int | None = None
+
+
+def use_cores(count: int) -> None:
+    """Have this process count at most `count` cores as its own from now on: others run beside it."""
+    global _share
+    _share = max(1, count)
+
+
 def cores() -> int:
-    """Processor cores this process may use (affinity and container limits counted), at least 1."""
+    """Processor cores this process may use (affinity, container limits and `use_cores` counted), at least 1."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         allowed = os.cpu_count() or 1
-    quota = _container_quota()
-    return max(1, min(allowed, quota) if quota else allowed)
+    limits = [each for each in (allowed, _container_quota(), _share) if each]
+    return max(1, min(limits))
 
 
 def _container_quota() -> int | None:

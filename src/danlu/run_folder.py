@@ -18,7 +18,7 @@ from typing import Any
 from danlu import machine
 from danlu.cache import PLACES
 from danlu.durable import remove_leftovers, replace_file, sha256
-from danlu.errors import DanluError, RecipeError, RunError
+from danlu.errors import DanluError, RecipeError, RunError, RunHeld
 from danlu.recipe import FineTune, Recipe, differences, plain, read_yaml, write_yaml
 
 LOCK = "recipe.lock.yaml"
@@ -50,7 +50,7 @@ class RunFolder:
             pass
         except OSError:
             os.close(held)
-            raise RunError(
+            raise RunHeld(
                 "another process is training in this run folder.",
                 where=str(self.path),
                 hint="wait for it, or choose another --run folder",

@@ -54,6 +54,7 @@ FLOORS = {
     "answers": 5,
     "batches": 6,
     "checkpoint": 6,
+    "suggesting": 6,
     "artifact": 6,
     "dataset": 6,
     "step": 7,
@@ -68,11 +69,14 @@ FLOORS = {
     "generation": 9,
     "picturing": 9,
     "learning_rate_range": 10,
+    "study": 10,
+    "executing": 11,
+    "tuning": 12,
     "cross_validation": 10,
     "resumption": 10,
-    "__init__": 11,
-    "cli": 12,
-    "__main__": 13,
+    "__init__": 13,
+    "cli": 14,
+    "__main__": 15,
 }
 
 

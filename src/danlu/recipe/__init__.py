@@ -26,10 +26,13 @@ from danlu.recipe.sections import (
     ColumnOptions,
     Data,
     FineTune,
+    Objective,
     Recipe,
     Regularization,
     Train,
+    Tune,
 )
+from danlu.recipe.spaces import Dimension, Space
 from danlu.recipe.trees import plain_data
 from danlu.recipe.yaml12 import read_yaml, write_yaml
 
@@ -42,14 +45,18 @@ __all__ = [
     "Catalogue",
     "ColumnOptions",
     "Data",
+    "Dimension",
     "FineTune",
+    "Objective",
     "OnShelf",
     "Options",
     "Part",
     "Recipe",
     "Regularization",
     "ScheduleOptions",
+    "Space",
     "Train",
+    "Tune",
     "apply_overrides",
     "check",
     "describe_options",

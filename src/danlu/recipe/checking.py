@@ -31,7 +31,7 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
     sections = {
         key: checking.options(config, _with_defaults(tree.get(key, {}), key, checking.filled), (key,), key)
         for key, config in SECTIONS.items()
-        if key in tree or key != "data"
+        if key in tree or key not in ("data", "tune")
     }
     note_contradictions(checking, parts, sections)
     if checking.problems:

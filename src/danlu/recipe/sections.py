@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from danlu.recipe.options import OnShelf, Options, Part, plain
+from danlu.recipe.spaces import Space
 from danlu.terms import Kind
 
 
@@ -207,6 +208,62 @@ class Train(Options):
     )
 
 
+class Objective(Options):
+    """What a tuning looks for."""
+
+    metric: str = Field(
+        min_length=1,
+        description="A validation score of the recipe; or loss; or seconds (of a trial's training), or parameters (trainable ones).",
+    )
+    direction: Literal["higher", "lower"] | None = Field(
+        default=None, description="Which is better; null: as the metric says, lower for loss, seconds and parameters."
+    )
+
+
+class Tune(Options):
+    """Which options are searched, for what, for how long. No part of what a training is: danlu train leaves it out."""
+
+    space: dict[str, Any] = Field(
+        min_length=1,
+        description="Dotted name of an option of the recipe: what is tried. A list: choices. {low, high}: a range, with log: true on a "
+        "logarithmic scale, with step: only multiples from low on; whole numbers where the option takes no others or low, high and "
+        "step are whole. when: {other: choice} (or a list of choices): only together with that choice.",
+    )
+    objectives: list[Objective] | None = Field(
+        default=None, min_length=1, max_length=4, description="What is looked for; null: the score that decides what is best."
+    )
+    trials: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Trainings in all; null: 64, or no limit where minutes are given."
+    )
+    minutes: float | None = Field(
+        default=None, gt=0, le=1e6, description="Minutes in all, over every start; no trial begins after them."
+    )
+    sampler: Annotated[Part | None, OnShelf("samplers")] = Field(default=None, description="Who suggests what is tried next.")
+    pruner: Annotated[Part | None, OnShelf("pruners")] = Field(default=None, description="Who ends trials that fall behind.")
+    on: Literal["auto", "vectorised", "processes", "one_by_one", "ray"] = Field(
+        default="auto",
+        description="How trials run: many as one program, in processes, one by one, or on a Ray cluster; auto: by measurement.",
+    )
+    workers: int | None = Field(
+        default=None, ge=1, le=4096, description="Trials at a time, of processes and ray; null: one a core, or what the cluster has."
+    )
+    address: str | None = Field(default=None, description="Of ray: the address of a running cluster; null: a local one is started.")
+    storage: str | None = Field(
+        default=None,
+        pattern=r"^(sqlite|postgresql|mysql)(\+\w+)?://",
+        description="Where trials are stored: sqlite:///FILE, postgresql://... or mysql://...; null: study.sqlite in the study's folder.",
+    )
+    folds: int | None = Field(
+        default=None, ge=2, le=100, description="Each trial is k trainings, and its score the mean over k folds; null: one training."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Of the suggestions: the same seed and results, the same suggestions.")
+
+    @property
+    def budget(self) -> int | None:
+        """Trials in all; None where only minutes limit them."""
+        return self.trials if self.trials is not None else None if self.minutes is not None else 64
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A checked recipe with every default filled in."""
@@ -225,9 +282,11 @@ class Recipe:
     watchers: tuple[Part, ...]
     raw: Mapping[str, Any] = field(repr=False, compare=False)  # as written, overrides applied; what tuning edits
     path: str = field(default="", compare=False)  # the file it came from; "" for a dict
+    tune: Tune | None = field(default=None, compare=False)  # what is searched: no part of what a training is
+    space: Space = field(default=(), repr=False, compare=False)  # tune.space, checked
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole recipe as plain data, every default written out; reading it back gives an equal recipe."""
+        """What is trained, as plain data, every default written out; reading it back gives an equal recipe. The section tune is no part."""
         return {
             "name": self.name,
             "task": self.task.as_dict(),
@@ -254,7 +313,13 @@ PARTS = {
     "schedule": "schedules",
     "watchers": "watchers",
 }
-SECTIONS: dict[str, type[Options]] = {"data": Data, "regularization": Regularization, "finetune": FineTune, "train": Train}
+SECTIONS: dict[str, type[Options]] = {
+    "data": Data,
+    "regularization": Regularization,
+    "finetune": FineTune,
+    "train": Train,
+    "tune": Tune,
+}
 KEYS = (
     "name",
     "task",
@@ -268,6 +333,7 @@ KEYS = (
     "finetune",
     "train",
     "watchers",
+    "tune",
 )
 LISTS = ("metrics", "watchers")
 SHELVES_OF_DATA = ("sources", "splits", "transforms", "augmentations")
@@ -279,5 +345,7 @@ DEFAULTS: dict[str, Any] = {
     "train.epochs": 20,
     "train.least_steps": 1000,
     "data.split": "random",
+    "tune.sampler": "bayesian",
+    "tune.pruner": "none",
     "watchers": ["console", "jsonl", "tensorboard", "samples", "sanity", "divergence"],
 }

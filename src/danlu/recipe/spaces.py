@@ -1,0 +1,83 @@
+"""What is searched: dimensions, and the values that a trial may take."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One option that is searched.
+
+    `choices` are plain data, of a choice. `low`, `high` (both may be taken) and `step` (None: any) are of integers and floats; `log`
+    spreads them by their logarithm. `when` holds, by the name of another dimension, the choices with which this one takes part.
+    """
+
+    name: str
+    kind: Literal["choice", "integer", "float"]
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    log: bool = False
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """Whether it takes part beside the values of the dimensions before it."""
+        return all(name in values and any(same(values[name], each) for each in wanted) for name, wanted in self.when.items())
+
+    def holds(self, value: Any) -> bool:
+        """Whether a trial may take `value`."""
+        if self.kind == "choice":
+            return any(same(value, each) for each in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int if self.kind == "integer" else int | float):
+            return False
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return self.low <= value <= self.high and math.isclose(steps, round(steps), abs_tol=1e-6)
+
+    @property
+    def grid(self) -> tuple[Any, ...]:
+        """Its values where they can be counted; () for a float without a step."""
+        if self.kind == "choice":
+            return self.choices
+        if self.step is None:
+            return ()
+        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        return tuple(self.at(number) for number in range(count))
+
+    def at(self, number: int) -> Any:
+        """The value `number` steps above low."""
+        if self.kind == "integer":
+            return int(self.low) + number * int(self.step or 1)
+        return min(self.low + number * float(self.step or 0.0), self.high)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        about = {"low": self.low, "high": self.high, "step": self.step, "log": self.log}
+        told = {"choices": list(self.choices)} if self.kind == "choice" else about
+        when = {name: list(each) for name, each in self.when.items()}
+        return {"name": self.name, "kind": self.kind, **told, **({"when": when} if when else {})}
+
+
+Space = tuple[Dimension, ...]  # a dimension stands behind those that its `when` names
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two pieces of plain data are the same; true is not 1, and 1 is 1.0."""
+    return _marked(one) == _marked(other)
+
+
+def _marked(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value))
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def contains(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether `values` is a point of the space: a value for each dimension that takes part, and no other."""
+    wanted = [each for each in space if each.active(values)]
+    return {each.name for each in wanted} == set(values) and all(each.holds(values[each.name]) for each in wanted)

@@ -6,6 +6,7 @@ bears is refused, with those there are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from danlu.errors import RunError
-from danlu.layers.low_rank import adapt, adaptable, merge
+from danlu.layers.few_bits import numbers, room
+from danlu.layers.low_rank import adapt, adaptable, close, merge
 from danlu.recipe import FineTune
 
 _LISTED = 12
@@ -34,20 +36,40 @@ def tune(module: nn.Module, asked: FineTune, fresh: Sequence[str] | None) -> str
                 "finetune.lora puts narrow paths beside weights that are learnt, and this model starts from none.",
                 hint="say where they come from: model.weights (an artifact), or model: pretrained",
             )
-        targets = _targets(module, asked.lora.targets)
+        targets, new = _targets(module, asked.lora.targets), set(fresh)
+        if asked.lora.base != "float32":
+            close(module, _staying(module, targets, new, asked.thaw), asked.lora.base)
         adapt(module, targets, asked.lora.rank, asked.lora.alpha, asked.lora.dropout)
-        said = f", in low-rank paths of rank {asked.lora.rank} beside {len(targets)} layers and in what was drawn anew"
-        new = set(fresh)
+        said = f", in low-rank paths of rank {asked.lora.rank} beside {len(targets)} layers and in what was drawn anew{_kept(module, asked)}"
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in new or ".low_rank_" in name)
     _set(module, asked.freeze, False, "finetune.freeze")
     _set(module, asked.thaw, True, "finetune.thaw")
     _still_norms(module)
-    total = sum(each.numel() for each in module.parameters())
+    total = numbers(module)
     moving = sum(each.numel() for each in module.parameters() if each.requires_grad)
     if not moving:
         raise RunError("section finetune leaves no weight that moves.", hint="freeze less, or name some under finetune.thaw")
     return f"{moving:,} of {total:,} weights are trained ({100 * moving / total:.3g} %){said}."
+
+
+def _staying(module: nn.Module, targets: Sequence[str], fresh: set[str], thaw: Sequence[str]) -> list[str]:
+    """The layers whose matrices stay as they are: those beside a path, and all others inside the model's blocks."""
+    blocks, layers = _blocks(module), adaptable(module)
+    inside = {name for name in layers if any(name.startswith(f"{block}.") for block in blocks)} | set(targets)
+    named = dict(module.named_parameters(remove_duplicate=False))
+    holders = Counter(id(each) for each in named.values())
+    thawed = {name for pattern in thaw for name in _named(named, pattern, "finetune.thaw")}
+    weights = {name: f"{name}.weight" for name in layers if name in inside}
+    return [name for name, weight in weights.items() if weight not in fresh | thawed and holders[id(named[weight])] == 1]
+
+
+def _kept(module: nn.Module, asked: FineTune) -> str:
+    """What is kept in few bits, in words."""
+    if asked.lora is None or asked.lora.base == "float32":
+        return ""
+    few, full = room(module)
+    return f"; matrices that stay are kept in {asked.lora.base}: {few / 1e6:,.3g} MB in place of {full / 1e6:,.3g}"
 
 
 def merged(module: nn.Module) -> None:

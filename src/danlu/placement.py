@@ -128,6 +128,10 @@ def work_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
     def count(layer: nn.Module, _: object, output: object) -> None:
         nonlocal total
         weights = [each for each in layer.parameters(recurse=False) if each.ndim >= 2]
+        if hasattr(layer, "matrix_shape"):  # kept in few bits: what is multiplied is what they stand for
+            rows, columns = layer.matrix_shape  # type: ignore[misc]
+            total += 2.0 * output.numel() * (rows if layer.transposed else columns)  # type: ignore[union-attr, operator, attr-defined]
+            return
         if isinstance(layer, torch.nn.RNNBase) and isinstance(output, tuple):  # every weight is used once for each state
             total += sum(2.0 * weight.numel() for weight in weights) * (output[0].numel() / output[0].shape[-1])
         if isinstance(output, torch.Tensor) and not isinstance(layer, torch.nn.Embedding):

@@ -3,8 +3,8 @@
     y = x W' + b + (alpha / rank) dropout(x) down' up'
 
 `down` (rank, inputs) is drawn, `up` (outputs, rank) begins at 0, so that nothing is changed before the first update. `merge` puts both
-into W: the layer is then the one it was, and costs what it cost.
-Source: Hu et al., 2021, arXiv:2106.09685.
+into W: the layer is then the one it was, and costs what it cost. W itself may be kept in few bits (danlu.layers.few_bits): QLoRA.
+Sources: Hu et al., 2021, arXiv:2106.09685; Dettmers et al., 2023, arXiv:2305.14314.
 """
 
 from __future__ import annotations
@@ -16,18 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from danlu.layers.few_bits import FewBits, Kind, keep, open_all
+
 
 class LowRank(nn.Module):
     """A layer with a narrow path beside it. Weight and bias keep their names, so that a checkpoint of the layer fits this one."""
 
     def __init__(self, layer: nn.Module, inputs: int, outputs: int, rank: int, alpha: float, dropout: float) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        self.low_rank_down = nn.Parameter(torch.empty(rank, inputs, device=self.weight.device))  # type: ignore[arg-type]
-        self.low_rank_up = nn.Parameter(torch.zeros(outputs, rank, device=self.weight.device))  # type: ignore[arg-type]
+        self._hold(layer)
+        device = next(layer.parameters()).device
+        self.low_rank_down = nn.Parameter(torch.empty(rank, inputs, device=device))
+        self.low_rank_up = nn.Parameter(torch.zeros(outputs, rank, device=device))
         nn.init.kaiming_uniform_(self.low_rank_down, a=math.sqrt(5))
         self.scale = alpha / rank
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def _hold(self, layer: nn.Module) -> None:
+        self.weight, self.bias = layer.weight, layer.bias
         self._layer = (layer,)  # in a tuple: its weights must not be counted twice
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,26 +64,62 @@ class LowRankConv1D(LowRank):
         return super()._added().T
 
 
+class LowRankFewBits(LowRank):
+    """The same beside a matrix that is kept in few bits, and is a full one again once the path is in it."""
+
+    def _hold(self, layer: nn.Module) -> None:
+        self.base = layer
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The matrix that stays."""
+        return self.base.weight  # type: ignore[return-value]
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return self.base(x)
+
+    def merged(self) -> nn.Module:
+        assert isinstance(self.base, FewBits)
+        layer = self.base.restored()
+        with torch.no_grad():
+            layer.weight.add_(self._added().T if self.base.transposed else self._added())  # type: ignore[operator, union-attr]
+        return layer
+
+
 def adaptable(module: nn.Module) -> dict[str, nn.Module]:
     """The layers, by name, that a narrow path can be put beside: those that do nothing but multiply by a matrix."""
-    return {name: layer for name, layer in module.named_modules() if _is_linear(layer) or _is_conv1d(layer)}
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if _is_linear(layer) or _is_conv1d(layer) or isinstance(layer, FewBits)
+    }
+
+
+def close(module: nn.Module, names: Iterable[str], kind: Kind) -> None:
+    """Keep the matrices of the layers `names` in few bits."""
+    keep(module, [(name, _is_conv1d(module.get_submodule(name))) for name in names], kind)
 
 
 def adapt(module: nn.Module, names: Iterable[str], rank: int, alpha: float, dropout: float) -> None:
     """Put a narrow path beside the layers `names`."""
     for name in names:
         layer = module.get_submodule(name)
-        kind = LowRankConv1D if _is_conv1d(layer) else LowRank
-        rows, columns = layer.weight.shape  # type: ignore[misc]
-        inputs, outputs = (rows, columns) if _is_conv1d(layer) else (columns, rows)
+        if isinstance(layer, FewBits):
+            kind, turned, (rows, columns) = LowRankFewBits, layer.transposed, layer.matrix_shape
+        else:
+            turned = _is_conv1d(layer)
+            kind = LowRankConv1D if turned else LowRank
+            rows, columns = layer.weight.shape  # type: ignore[misc]
+        inputs, outputs = (rows, columns) if turned else (columns, rows)
         module.set_submodule(name, kind(layer, int(inputs), int(outputs), rank, alpha, dropout))  # type: ignore[arg-type]
 
 
 def merge(module: nn.Module) -> None:
-    """Put every narrow path into the weights beside it; the module is then built as it was before `adapt`."""
+    """Put every narrow path into the weights beside it; the module is then built as it was before `close` and `adapt`."""
     for name, layer in list(module.named_modules()):
         if isinstance(layer, LowRank):
             module.set_submodule(name, layer.merged())
+    open_all(module)
 
 
 def _is_linear(layer: nn.Module) -> bool:

@@ -117,6 +117,10 @@ class LowRank(Options):
         default=None, description="Linear layers that get a path, by name (* for anything); null: all inside the model's blocks."
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Share dropped of what a path reads.")
+    base: Literal["float32", "int8", "nf4"] = Field(
+        default="float32",
+        description="How the matrices that stay are kept while paths learn: in full, in 8 bits, or in 4 (nf4, QLoRA). The artifact is float32.",
+    )
 
 
 class FineTune(Options):

@@ -16,6 +16,8 @@ from danlu.batches import Batches, Rows, lengths_of
 from danlu.dataset import Dataset, prepare
 from danlu.errors import RunError
 from danlu.evaluation import Evaluator
+from danlu.layers.few_bits import numbers
+from danlu.layers.parametrization import scaled
 from danlu.layers.resizing import ProgressiveResizing
 from danlu.layers.views import Views
 from danlu.placement import WEIGHTS, Placement, choose, draw_seed, peak, place, work_of
@@ -93,7 +95,7 @@ class Apparatus:
             "evaluate_every": self.plan.evaluate_every,
             "save_every": self.plan.save_every,
             "batch_size": self.batches.batch_size,
-            "parameters": sum(each.numel() for each in self.state.module.parameters()),
+            "parameters": numbers(self.state.module),
             "data": {
                 "origin": data.table.origin,
                 "digest": data.digest,
@@ -147,18 +149,14 @@ def assemble(
     lengths = lengths_of(examples.inputs) if recipe.train.group_by_length else None
     batches = Batches(rows, data.splits["train"], size, recipe.train.seed, lengths, examples.phase)
     planned = plan(recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0)
-    placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
-    module = shelf.build_model(recipe.model, examples.described, data.task.output)
-    start = take_over(module, recipe)
-    told = finetuning.tune(module, recipe.finetune, None if start is None else start.fresh)
+    module, start, told = fresh_module(recipe, data, placement)
     data.notices += [*([start.notice] if start is not None else []), *([told] if told else [])]
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
         placement.use()
     module = module.to(placement.device)
     module.train()
-    groups = parameter_groups(module, recipe.optimizer)
-    optimizer = shelf.build_optimizer(recipe.optimizer, finetuning.apart(groups, finetuning.rates(module, recipe.finetune)))
+    optimizer = optimizer_over(module, recipe)
     schedule = shelf.build_schedule(recipe.schedule, planned.total_steps)
     _refuse_without_validation(recipe, schedule, planned)
     regularization = recipe.regularization
@@ -180,6 +178,34 @@ def assemble(
     views = Views(recipe.data.test_time_augmentation, *described)
     evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views)
     return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator, start)
+
+
+def fresh_module(recipe: Recipe, data: Dataset, placement: Placement) -> tuple[torch.nn.Module, Start | None, str]:
+    """(the module as a training of the recipe begins with it, on the CPU; the weights it took over; what section finetune made of it)."""
+    placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
+    module = shelf.build_model(recipe.model, data.examples.described, data.task.output)
+    start = take_over(module, recipe)
+    return module, start, finetuning.tune(module, recipe.finetune, None if start is None else start.fresh)
+
+
+def groups_over(module: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The parameter groups of a module: what weight decay spares, tables, and what learns at a share of the rate, apart."""
+    optimizer = recipe.optimizer
+    groups = finetuning.apart(parameter_groups(module, optimizer), finetuning.rates(module, recipe.finetune))
+    part = shelf.facts("optimizers", optimizer.name)
+    return scaled(
+        groups,
+        module,
+        optimizer=optimizer.name,
+        update=getattr(part, "UPDATE", None),
+        decay=getattr(part, "DECAY", "gradient"),
+        weight_decay=float(getattr(optimizer.options, "weight_decay", 0.0)),
+    )
+
+
+def optimizer_over(module: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over a module's parameters."""
+    return shelf.build_optimizer(recipe.optimizer, groups_over(module, recipe))
 
 
 def decimal_mark(table: Table) -> str:

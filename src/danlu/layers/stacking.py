@@ -62,7 +62,7 @@ def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -
         if isinstance(layer, nn.Linear) and kind.forward is nn.Linear.forward:
             layer.forward = functools.partial(_linear, layer)  # type: ignore[method-assign]
         elif isinstance(layer, nn.Dropout | LockedDropout):
-            held = [float(_share_of(each[name])) for each in others]
+            held = [float(share_of(each[name])) for each in others]
             layer.register_buffer(SHARE, torch.zeros(()), persistent=False)
             shares[f"{name}.{SHARE}" if name else SHARE] = torch.tensor(held, dtype=torch.float64, device=chance.device)
             form = _dropped if isinstance(layer, nn.Dropout) else _dropped_alike
@@ -70,7 +70,8 @@ def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -
     return shares
 
 
-def _share_of(layer: nn.Module) -> float:
+def share_of(layer: nn.Module) -> float:
+    """The share that a dropout layer drops."""
     return float(layer.p if isinstance(layer, nn.Dropout) else layer.share)  # type: ignore[arg-type]
 
 

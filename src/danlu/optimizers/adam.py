@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+UPDATE = "entry"
+
+ELEMENTWISE = True  # each entry is moved by itself
+
 
 class Config(Options):
     """Options of Adam."""

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+UPDATE = "entry"
+DECAY = "weights"
+
+ELEMENTWISE = True  # each entry is moved by itself
+
 
 class Config(Options):
     """Options of AdamW."""

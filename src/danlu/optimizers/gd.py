@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+UPDATE = "gradient"
 FULL_BATCH = True
+ELEMENTWISE = True  # each entry is moved by itself
 
 
 class Config(Options):

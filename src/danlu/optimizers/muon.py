@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+UPDATE = "matrix"
+DECAY = "weights"
 SPARES_TABLES = True  # embeddings and output layers go to AdamW: their rows are moved one by one
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, so that small singular values grow fast
 SMALLEST_NORM = 1e-7
@@ -194,6 +196,13 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
     if is_matrix(parameter):
         return {"mean": torch.zeros_like(parameter)}
+    return initial_of_table(parameter)
+
+
+def initial_of_table(parameter: Tensor) -> dict[str, Tensor]:
+    """AdamW's means, 0, of a table or vector."""
+    import torch
+
     return {"mean": torch.zeros_like(parameter), "squares": torch.zeros_like(parameter)}
 
 

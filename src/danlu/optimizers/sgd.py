@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+UPDATE = "gradient"
+
+ELEMENTWISE = True  # each entry is moved by itself
+
 
 class Config(Options):
     """Options of stochastic gradient descent."""

@@ -1,0 +1,104 @@
+"""How many trials of a shape to train at a time, by measuring a few steps of stacks of growing size against a training of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from danlu import machine
+from danlu.apparatus import assemble
+from danlu.population.training import Population
+from danlu.recipe import Recipe
+from danlu.state import bytes_of
+
+SIZES = (4, 8, 16, 32, 64, 128)
+_SECONDS = 0.25  # spent on one measurement, at least three steps
+_WORSE = 1.15  # a larger stack this much slower a trial than the best ends the search
+_MEMORY = 0.4  # share of what is free that a stack with its state may take
+
+
+@dataclass(frozen=True)
+class Pace:
+    """`size` trials in one stack, in number format `precision`; 1 where a stack does not pay.
+
+    `alone` seconds of an update of one training by itself, `stacked` of one trial's share of the stack's; `curve` all that was measured;
+    `reason` in words.
+    """
+
+    size: int
+    precision: str
+    alone: float
+    stacked: float
+    curve: tuple[tuple[int, str, float], ...]
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, free: float | None = None) -> Pace:
+    """The Pace of trials of one shape, measured with `recipes` (taken round as often as needed) in stacks of up to `most`.
+
+    `at_once` stacks will be trained side by side, so each may take that share of the memory (`free` bytes; None: what the machine has).
+    """
+    built = assemble(recipes[0])
+    alone = _fastest(built.update)
+    precisions = [built.placement.precision]
+    if recipes[0].train.precision == "auto" and precisions == ["float32"] and _has_narrow(built.placement.device.type):
+        precisions.append("bfloat16")
+    learnt = sum(each.numel() * 4 for each in built.state.module.parameters())
+    one = 6.0 * learnt + 4.0 * bytes_of(built.batches.take(0).inputs)  # weights, gradients, state, and what passes through
+    room = max(1, int(_MEMORY * (machine.memory()[1] if free is None else free) / at_once / max(one, 1.0)))
+    curve: list[tuple[int, str, float]] = []
+    for precision in precisions:
+        best = math.inf
+        for size in [each for each in SIZES if each <= max(most, SIZES[0])]:
+            if size > max(room, 1) or size > most > 1:
+                break
+            try:
+                seconds = _of_stack([recipes[place % len(recipes)] for place in range(size)], precision)
+            except Exception as error:  # what vmap has no rule for is told by many kinds of error
+                return Pace(1, precisions[0], alone, math.inf, tuple(curve), f"the model cannot be stacked ({_short(error)})")
+            curve.append((size, precision, seconds))
+            if seconds > _WORSE * best:
+                break
+            best = min(best, seconds)
+    if not curve:
+        return Pace(1, precisions[0], alone, math.inf, (), "there is no memory for a stack")
+    size, precision, stacked = min(curve, key=lambda each: each[2])
+    said = f"{alone / stacked:.1f} times as fast a trial in stacks of {size} ({precision})"
+    return Pace(size, precision, alone, stacked, tuple(curve), said)
+
+
+def _of_stack(recipes: Sequence[Recipe], precision: str) -> float:
+    """Seconds of one trial's share of an update."""
+    population = Population(recipes, precision=precision)
+    return _fastest(population.step) / len(recipes)
+
+
+def _fastest(step: Callable[[int], Any]) -> float:
+    """Seconds of the fastest of a few steps: what the machine does between them is not the step's own."""
+    fastest, spent, n = math.inf, 0.0, 0
+    while n < 5 or (spent < _SECONDS and n < 50):
+        began = time.perf_counter()
+        step(n)
+        took = time.perf_counter() - began
+        if n:  # the first sets things up
+            fastest, spent = min(fastest, took), spent + took
+        n += 1
+        if spent > 4 * _SECONDS:
+            break
+    return fastest
+
+
+def _has_narrow(device: str) -> bool:
+    flags = machine.instruction_sets()
+    return device == "cpu" and ("amx_bf16" in flags or "avx512_bf16" in flags)
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

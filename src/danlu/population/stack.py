@@ -1,0 +1,131 @@
+"""K models of one architecture as one: stacked weights, and a forward pass over all of them under torch.func.vmap.
+
+K models, B rows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from danlu.layers import stacking
+from danlu.placement import Placement
+
+
+class Stack:
+    """The weights of K models, (K, ...) by name: `moving` those that learn, `still` frozen ones and buffers; `average` the EMA.
+
+    The modules keep their own parameters: views of the rows, so that an optimizer over a module moves the stack.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], placement: Placement, *, averaged: bool) -> None:
+        self.placement = placement
+        self.modules = list(modules)
+        template = copy.deepcopy(modules[0])
+        self.chance = stacking.Chance(len(modules), placement.device)
+        shares = stacking.prepare(template, modules, self.chance)
+        template.to(placement.device)
+        self.template = template
+        named = [dict(module.named_parameters()) for module in modules]
+        self.names = [name for name, each in named[0].items() if each.requires_grad]
+        self.moving = stacking.stacked([{name: each[name] for name in self.names} for each in named])
+        self.still = stacking.stacked([{k: v for k, v in each.items() if k not in self.moving} for each in named])
+        # what a state_dict holds beside parameters are running statistics: they move in the forward pass; all else is a constant
+        kept = modules[0].state_dict().keys()
+        self.statistics = [name for name, _ in modules[0].named_buffers() if name in kept]
+        buffers = [dict(module.named_buffers()) for module in modules]
+        self.still |= stacking.stacked([{name: each[name] for name in self.statistics} for each in buffers]) | shares
+        self.average = {name: each.clone() for name, each in self._averaged().items()} if averaged else None
+        self._ready()
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def _averaged(self) -> dict[str, Tensor]:
+        floating = {name: self.still[name] for name in self.statistics if self.still[name].is_floating_point()}
+        return {**self.moving, **floating}
+
+    def _ready(self) -> None:
+        """Leaves that gradients go to, and the modules' parameters as views of the rows."""
+        for name in self.names:
+            self.moving[name] = self.moving[name].detach().requires_grad_()
+        rows = {name: each.detach().unbind(0) for name, each in self.moving.items()}
+        self.parameters = [{name: each for name, each in module.named_parameters() if name in rows} for module in self.modules]
+        for number, held in enumerate(self.parameters):
+            for name, parameter in held.items():
+                parameter.data = rows[name][number]
+
+    def forward(self, inputs: Mapping[str, Tensor], *, shared: bool, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Outputs (K, B, ...); `inputs` are one batch that all share, or (K, B, ...)."""
+        held = self.moving if weights is None else {**self.moving, **{k: v for k, v in weights.items() if k in self.moving}}
+        still = self.still if weights is None else {**self.still, **{k: v for k, v in weights.items() if k in self.still}}
+
+        def one(moving: dict[str, Tensor], still: dict[str, Tensor], inputs: Any) -> Tensor:
+            return functional_call(self.template, {**moving, **still}, (inputs,))
+
+        run: Callable[..., Tensor] = vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")
+        return run(held, still, dict(inputs))
+
+    def answers(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Outputs (K, B, ...) as an evaluation asks for them: the averaged weights where there are some, nothing dropped."""
+        was = self.template.training
+        self.template.eval()
+        try:
+            return self.forward(inputs, shared=True, weights=self.average)
+        finally:
+            self.template.train(was)
+
+    def clear(self) -> None:
+        """Let go of the gradients of the last update."""
+        for each in self.moving.values():
+            each.grad = None
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients (K, ...) by name, of the parameters that hold one."""
+        return {name: each.grad for name, each in self.moving.items() if each.grad is not None}
+
+    def update_average(self, decays: Sequence[float]) -> None:
+        """Bring the averages nearer to the live weights, each model's by its own decay."""
+        if self.average is None:
+            return
+        with torch.no_grad():
+            share = torch.tensor([1 - each for each in decays], dtype=torch.float32, device=self.placement.device)
+            for name, live in self._averaged().items():
+                self.average[name].lerp_(live.detach(), share.view(-1, *(1,) * (live.ndim - 1)))
+
+    def keep(self, which: Sequence[int]) -> None:
+        """Go on with the models at these places; the others leave the stack."""
+        index = torch.tensor(list(which), device=self.placement.device)
+        self.modules = [self.modules[each] for each in which]
+        self.chance.keep(which)
+        with torch.no_grad():
+            self.moving = {name: each.detach().index_select(0, index) for name, each in self.moving.items()}
+            self.still = {name: each.index_select(0, index.to(each.device)) for name, each in self.still.items()}
+            if self.average is not None:
+                self.average = {name: each.index_select(0, index) for name, each in self.average.items()}
+        self._ready()
+
+    def copy(self, source: int, target: int) -> None:
+        """Give the model at `target` the weights of that at `source`."""
+        held = [self.moving, {name: self.still[name] for name in self.statistics}, self.average or {}]
+        with torch.no_grad():
+            for each in held:
+                for tensor in each.values():
+                    tensor[target].copy_(tensor[source])
+
+    def set_share(self, place: int, module: nn.Module) -> None:
+        """Take over the shares of dropout of a module for the model at `place`."""
+        for name, layer in module.named_modules():
+            key = f"{name}.{stacking.SHARE}" if name else stacking.SHARE
+            if key in self.still:
+                self.still[key][place] = stacking.share_of(layer)
+
+    @property
+    def bytes_a_model(self) -> int:
+        """Bytes of one model's weights that learn."""
+        return sum(each[0].numel() * each.element_size() for each in self.moving.values())

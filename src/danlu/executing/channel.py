@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -41,14 +42,10 @@ class Channel:
     def close(self) -> None:
         """Let go of this end: who receives on the other one gets None."""
         if self.wire is not None:
-            try:
+            with contextlib.suppress(OSError):
                 self.wire.shutdown(socket.SHUT_RDWR)  # else a thread that reads from it would keep it open
-            except OSError:
-                pass
         for end in (self.writer, self.reader):
-            try:
+            with contextlib.suppress(OSError):  # what was not sent yet cannot be sent any more
                 end.close()
-            except OSError:  # what was not sent yet cannot be sent any more
-                pass
         if self.wire is not None:
             self.wire.close()

@@ -2,7 +2,7 @@
 
 A job is a function (task, Line) -> result; task and result are plain data. The line's other end
   says    first {"job": "module:function", "task": ..., "log": file or null, ...}, then {"stop": bool} to each score, {"interrupt": true}
-  hears   {"say": "beat", "step"}, {"say": "score", "step", "value"}, and last one of
+  hears   {"say": "beat"}, {"say": "score", "evaluations", "value"}, and last one of
           {"say": "done", "result"}, {"say": "failed", "kind", "cause"}, {"say": "interrupted"}
 Where the other end is gone the process ends at once, as by kill -9: what it was writing is whole or not there (danlu.durable).
 `python -m danlu.executing.worker` speaks so on its standard input and output.
@@ -41,16 +41,16 @@ class Line:
         self.answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._beaten = 0.0
 
-    def beat(self, step: int) -> None:
-        """A sign of life after `step` updates; more than two a second are left out."""
+    def beat(self) -> None:
+        """A sign of life; more than two a second are left out."""
         now = time.monotonic()
         if now - self._beaten >= _BEAT:
             self._beaten = now
-            self._send({"say": "beat", "step": step})
+            self._send({"say": "beat"})
 
-    def score(self, step: int, value: float | None) -> bool:
-        """Tell the score after `step` updates; True where the trial is to end. Waits for the answer."""
-        self._send({"say": "score", "step": step, "value": value})
+    def score(self, evaluations: int, value: float) -> bool:
+        """Tell the score of evaluation number `evaluations`; True where the trial is to end. Waits for the answer."""
+        self._send({"say": "score", "evaluations": evaluations, "value": value})
         return self.answers.get()
 
     def end(self, message: Mapping[str, Any]) -> None:

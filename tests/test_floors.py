@@ -29,6 +29,8 @@ FLOORS = {
     "framing": 2,
     "pictures": 2,
     "shares": 3,
+    "rungs": 3,
+    "asking": 3,
     "parts": 3,
     "tallies": 3,
     "targets": 3,

@@ -12,7 +12,7 @@ import functools
 import importlib
 import importlib.util
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -238,6 +238,16 @@ def build_watcher(part: Part, setting: Any) -> Any:
     return take("watchers", part.name).build(part.options, setting)
 
 
+def build_sampler(part: Part, space: Any, directions: Sequence[str], seed: int, study_seed: int) -> Any:
+    """An optuna.samplers.BaseSampler for one suggestion."""
+    return take("samplers", part.name).build(part.options, space, directions, seed, study_seed)
+
+
+def build_pruner(part: Part, direction: str, seed: int) -> Any:
+    """A pruner: prune(number, curve, others)."""
+    return take("pruners", part.name).build(part.options, direction, seed)
+
+
 class WarmUp:
     """A schedule with a linear warm-up before it; the wrapped schedule sees the steps that remain."""
 
@@ -273,6 +283,8 @@ __all__ = [
     "build_metric",
     "build_model",
     "build_optimizer",
+    "build_pruner",
+    "build_sampler",
     "build_schedule",
     "build_source",
     "build_task",

@@ -16,7 +16,7 @@ from danlu.recipe.comparing import differences
 from danlu.recipe.describing import describe_options
 from danlu.recipe.options import Catalogue, OnShelf, Options, Part, ScheduleOptions, on_shelf, plain
 from danlu.recipe.overrides import apply_overrides
-from danlu.recipe.reading import read, with_changes
+from danlu.recipe.reading import read, trial_recipe, with_changes
 from danlu.recipe.sections import (
     DEFAULTS,
     KEYS,
@@ -32,7 +32,7 @@ from danlu.recipe.sections import (
     Train,
     Tune,
 )
-from danlu.recipe.spaces import Dimension, Space
+from danlu.recipe.spaces import Dimension, Space, contains, same
 from danlu.recipe.trees import plain_data
 from danlu.recipe.yaml12 import read_yaml, write_yaml
 
@@ -59,6 +59,7 @@ __all__ = [
     "Tune",
     "apply_overrides",
     "check",
+    "contains",
     "describe_options",
     "differences",
     "on_shelf",
@@ -66,7 +67,9 @@ __all__ = [
     "plain_data",
     "read",
     "read_yaml",
+    "same",
     "schema",
+    "trial_recipe",
     "with_changes",
     "write_yaml",
 ]

@@ -11,6 +11,7 @@ from danlu.errors import Problem, RecipeError
 from danlu.recipe.contradictions import note_contradictions
 from danlu.recipe.options import Catalogue, Part
 from danlu.recipe.resolving import Check
+from danlu.recipe.searching import note_search, tries
 from danlu.recipe.sections import KEYS, LISTS, NAME, PARTS, SECTIONS, Recipe
 from danlu.recipe.trees import Where
 from danlu.recipe.wording import NEW_RECIPE, is_slip, say
@@ -34,6 +35,9 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
         if key in tree or key not in ("data", "tune")
     }
     note_contradictions(checking, parts, sections)
+    if "tune" in sections:
+        space = note_search(checking, sections["tune"], parts, tries(tree, catalogue, check)) if _sound(checking, tree) else ()
+        sections["space"] = space
     if checking.problems:
         raise RecipeError(_in_file_order(checking.problems))
     dropout = sections["regularization"].dropout
@@ -41,6 +45,13 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
         parts["model"] = Part(parts["model"].name, parts["model"].options.model_copy(update={"dropout": dropout}))
     lists = {key: tuple(parts.pop(key)) for key in LISTS}
     return Recipe(name=name, **parts, **lists, **sections, raw=tree, path=path)
+
+
+def _sound(checking: Check, tree: dict[str, Any]) -> bool:
+    """Whether the section tune can be read: a space that is a mapping."""
+    return (
+        isinstance(tree["tune"], dict) and isinstance(tree["tune"].get("space"), dict) and ("tune", "space") not in checking.wrong
+    )
 
 
 def _name(checking: Check, path: str) -> str:

@@ -10,6 +10,7 @@ from danlu.errors import Problem, RecipeError, nearest
 from danlu.recipe.checking import check
 from danlu.recipe.options import Catalogue
 from danlu.recipe.overrides import apply_overrides
+from danlu.recipe.searching import in_order
 from danlu.recipe.sections import Recipe
 from danlu.recipe.trees import plain_data
 from danlu.recipe.wording import NEW_RECIPE
@@ -61,3 +62,8 @@ def with_changes(recipe: Recipe, catalogue: Catalogue, changes: Sequence[str] | 
     """The recipe with dotted names set to new values, checked again."""
     tree, where = apply_overrides(dict(recipe.raw), {(): recipe.path or "recipe"}, changes, catalogue)
     return check(tree, where, catalogue, recipe.path)
+
+
+def trial_recipe(recipe: Recipe, values: Mapping[str, Any], catalogue: Catalogue) -> Recipe:
+    """The recipe with `values` (by dotted name), checked again, without its section tune. Raises RecipeError where they do not fit."""
+    return with_changes(recipe, catalogue, {**in_order(values), "tune": None})

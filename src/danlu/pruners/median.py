@@ -1,0 +1,41 @@
+"""The median rule: a trial ends where its best score so far is worse than what half of the others had reached by then.
+
+Source: Golovin et al., 2017, Google Vizier, section 3.2.2.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from danlu.recipe import Options
+
+
+class Config(Options):
+    """From when on trials are ended."""
+
+    trials: int = Field(5, ge=1, le=100_000, description="Other trials that must have come as far before any is ended.")
+    after: int = Field(1, ge=1, le=1_000_000, description="Evaluations that every trial may have.")
+
+
+class Median:
+    """Compares the best score so far with the others' median."""
+
+    def __init__(self, config: Config, direction: str) -> None:
+        self.config = config
+        self.sign = 1.0 if direction == "higher" else -1.0
+
+    def prune(self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]) -> bool:
+        """Whether the best score of `curve` is worse than the median of the others' at this evaluation."""
+        came = len(curve)
+        reached = [max(self.sign * each for each in other) for other in others.values() if len(other) >= came]
+        if came < self.config.after or len(reached) < self.config.trials:
+            return False
+        return max(self.sign * each for each in curve) < statistics.median(reached)
+
+
+def build(config: Config, direction: str, seed: int) -> Median:
+    """The median pruner."""
+    return Median(config, direction)

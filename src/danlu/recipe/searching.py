@@ -1,0 +1,315 @@
+"""The section tune: from what a recipe writes of its search space to dimensions, every value checked against the option it is for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from danlu.errors import Problem, RecipeError, did_you_mean
+from danlu.recipe.options import Catalogue
+from danlu.recipe.overrides import apply_overrides
+from danlu.recipe.resolving import Check
+from danlu.recipe.sections import KEYS, Objective, Tune
+from danlu.recipe.spaces import Dimension, Space, same
+from danlu.recipe.wording import say
+
+Try = Callable[[dict[str, Any]], list[Problem]]  # the problems of the recipe with these values
+
+_RANGE = ("low", "high", "step", "log", "when")
+_NOT_SEARCHED = ("tune", "name", "watchers")
+_MOST_TRIED = 400  # combinations of a value with the choices around it that are checked before anything runs
+MEASURED = ("loss", "seconds", "parameters")  # objectives that every recipe has
+
+
+def in_order(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, what stands around an option before the option (optimizer before optimizer.learning_rate)."""
+    return dict(sorted(values.items(), key=lambda item: item[0].count(".")))
+
+
+def note_search(checking: Check, tune: Tune, parts: Mapping[str, Any], try_out: Try) -> Space:
+    """The dimensions of a checked section tune, in an order in which conditions can be followed; problems are noted.
+
+    `try_out` checks the recipe with some options changed, and gives what is wrong with it then.
+    """
+    written = {name: value for name, value in tune.space.items() if _nameable(checking, name)}
+    found: dict[str, Dimension] = {}
+    for name, value in written.items():
+        dimension = _dimension(checking, name, value)
+        if dimension is not None:
+            found[name] = dimension
+    _note_conditions(checking, found, written)
+    space = _sorted(checking, found)
+    space = tuple(_tried(checking, each, space, try_out) for each in space)
+    _note_circumstances(checking, tune, parts, space)
+    return space
+
+
+def _path(name: str) -> tuple[str, ...]:
+    return ("tune", "space", name)
+
+
+def _nameable(checking: Check, name: str) -> bool:
+    head = name.partition(".")[0]
+    if head in KEYS and head not in _NOT_SEARCHED and all(name.split(".")):
+        return True
+    known = [key for key in KEYS if key not in _NOT_SEARCHED]
+    hint = did_you_mean(head, known) or "example: optimizer.learning_rate"
+    checking.add(
+        _path(name), f"tune.space: {name} is no option of a recipe that can be searched. It begins with {', '.join(known)}.", hint
+    )
+    return False
+
+
+# --- one dimension
+
+
+def _dimension(checking: Check, name: str, value: Any) -> Dimension | None:
+    """The dimension that is written; None after its problem was noted."""
+    if isinstance(value, list):
+        return _choice(checking, name, value, {})
+    if not isinstance(value, dict):
+        hint = "example: {low: 1.0e-4, high: 0.1, log: true}, or [adam, sgd]"
+        checking.add(_path(name), f"tune.space.{name} must be a list of choices or a range, and is {say(value)}.", hint)
+        return None
+    when = value.get("when") or {}
+    if not isinstance(when, dict):
+        checking.add(
+            (*_path(name), "when"), f"tune.space.{name}.when must be a mapping, and is {say(when)}.", "example: {optimizer: sgd}"
+        )
+        return None
+    when = {other: tuple(each) if isinstance(each, list) else (each,) for other, each in when.items()}
+    if "choices" in value:
+        wrong = [key for key in value if key not in ("choices", "when")]
+        for key in wrong:
+            checking.unknown(key, ("choices", "when"), (*_path(name), key), "choices", "keys")
+        choices = value["choices"]
+        if not isinstance(choices, list):
+            checking.add((*_path(name), "choices"), f"tune.space.{name}.choices must be a list, and is {say(choices)}.")
+            return None
+        return None if wrong else _choice(checking, name, choices, when)
+    return _range(checking, name, value, when)
+
+
+def _choice(checking: Check, name: str, choices: list[Any], when: Mapping[str, tuple[Any, ...]]) -> Dimension | None:
+    if not choices:
+        checking.add(_path(name), f"tune.space.{name} has no choice.", "give the values that are tried")
+        return None
+    twice = [each for number, each in enumerate(choices) if any(same(each, other) for other in choices[:number])]
+    if twice:
+        checking.add(_path(name), f"tune.space.{name} names the choice {say(twice[0])} twice.", "keep one of the two")
+        return None
+    return Dimension(name, "choice", choices=tuple(choices), when=when)
+
+
+def _range(checking: Check, name: str, value: dict[str, Any], when: Mapping[str, tuple[Any, ...]]) -> Dimension | None:
+    before = len(checking.problems)
+    for key in value:
+        if key not in _RANGE:
+            checking.unknown(key, (*_RANGE, "choices"), (*_path(name), key), f"the range of {name}", "keys")
+    low, high, step, log = (value.get(key) for key in ("low", "high", "step", "log"))
+    for key, number in (("low", low), ("high", high), ("step", step)):
+        absent = number is None and key not in value
+        if absent and key != "step":
+            checking.add(
+                _path(name), f"tune.space.{name}: {key} is missing: a range has low and high.", "or give a list of choices"
+            )
+        elif not absent and not _is_number(number):
+            checking.add((*_path(name), key), f"tune.space.{name}.{key} must be a finite number, and is {say(number)}.")
+    if log not in (None, True, False) or type(log) is int:
+        checking.add((*_path(name), "log"), f"tune.space.{name}.log must be true or false, and is {say(log)}.")
+    if len(checking.problems) > before:
+        return None
+    assert low is not None and high is not None
+    wrong = _wrong_range(low, high, step, bool(log))
+    if wrong:
+        key, sentence = wrong
+        checking.add((*_path(name), key), f"tune.space.{name}: {sentence}.")
+        return None
+    whole = all(isinstance(each, int) for each in (low, high, *([step] if step is not None else [])))
+    return Dimension(name, "integer" if whole else "float", low=low, high=high, step=step, log=bool(log), when=when)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 2**53
+
+
+def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tuple[str, str] | None:
+    """(the key, what is wrong with it)."""
+    if low >= high:
+        return "high", f"high ({high:g}) must be greater than low ({low:g})"
+    if log and low <= 0:
+        return "low", f"low ({low:g}) must be greater than 0 where log is true"
+    if step is not None and step <= 0:
+        return "step", f"step ({step:g}) must be greater than 0"
+    if step is not None and step > high - low:
+        return "step", f"step ({step:g}) is longer than the range from {low:g} to {high:g}"
+    if step is not None and log and step != 1:
+        return "step", "a range with log: true takes no step"
+    return None
+
+
+# --- together
+
+
+def _note_conditions(checking: Check, found: dict[str, Dimension], written: Mapping[str, Any]) -> None:
+    """A condition names another dimension of choices, and choices that it has."""
+    for name, dimension in list(found.items()):
+        for other, wanted in dimension.when.items():
+            path = (*_path(name), "when", other)
+            known = [each for each in found if each != name]
+            if other not in written or other == name:
+                hint = did_you_mean(other, known) or f"what is searched besides: {', '.join(known) or 'nothing'}"
+                checking.add(path, f"tune.space.{name}.when names {other}, which is not searched.", hint)
+                found.pop(name, None)
+            elif other in found and found[other].kind != "choice":
+                checking.add(path, f"tune.space.{name}.when names {other}, which is a range.", "a condition names choices")
+                found.pop(name, None)
+            elif other in found:
+                for each in wanted:
+                    if not found[other].holds(each):
+                        choices = ", ".join(say(choice) for choice in found[other].choices)
+                        checking.add(path, f"tune.space.{name}.when: {say(each)} is no choice of {other}. It has {choices}.")
+                        found.pop(name, None)
+
+
+def _sorted(checking: Check, found: dict[str, Dimension]) -> Space:
+    """Each dimension behind those that its condition names; else as written."""
+    placed: dict[str, Dimension] = {}
+    while len(placed) < len(found):
+        ready = [
+            each
+            for name, each in found.items()
+            if name not in placed and all(other in placed or other not in found for other in each.when)
+        ]
+        if not ready:
+            rest = [name for name in found if name not in placed]
+            checking.add(_path(rest[0]), f"tune.space: the conditions of {', '.join(rest)} go round in a circle.")
+            return ()
+        placed[ready[0].name] = ready[0]
+    return tuple(placed.values())
+
+
+def _tried(checking: Check, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
+    """The dimension, every choice and both ends of it checked as options of the recipe; problems are noted."""
+    around = list(_around(dimension, space))
+    if dimension.kind == "choice":
+        for number, choice in enumerate(dimension.choices):
+            _note_refusal(checking, (*_path(dimension.name), number), dimension.name, choice, around, try_out)
+        return dimension
+    for end in ("low", "high"):
+        _note_refusal(checking, (*_path(dimension.name), end), dimension.name, getattr(dimension, end), around, try_out)
+    between = (dimension.low + dimension.high) / 2 + (0.25 if (dimension.low + dimension.high) % 1 == 0 else 0.0)
+    continuous = dimension.kind == "integer" and dimension.step is None
+    if continuous and not try_out({**around[0], dimension.name: between}):
+        return Dimension(**{**vars(dimension), "kind": "float"})  # {low: 0, high: 1} of an option that takes 0.5
+    return dimension
+
+
+def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
+    """The choices of other dimensions that a value of this one may stand beside: its conditions, and the parts it is an option of."""
+    named = {each.name: each for each in space}
+    concerned: list[str] = []
+
+    def gather(name: str) -> None:
+        for other in [*named[name].when, *(each for each in named if name.startswith(f"{each}."))]:
+            if other in named and other not in concerned:
+                gather(other)
+                concerned.append(other)
+
+    gather(dimension.name)
+    order = [each for each in space if each.name in concerned]
+
+    def spread(rest: list[Dimension], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if not rest:
+            if dimension.active(values):
+                yield values
+            return
+        first, *others = rest
+        if not first.active(values):
+            yield from spread(others, values)
+            return
+        for value in first.choices if first.kind == "choice" else (first.low, first.high):
+            yield from spread(others, {**values, first.name: value})
+
+    count = 0
+    for values in spread(order, {}):
+        yield values
+        count += 1
+        if count == _MOST_TRIED:
+            return
+    if count == 0:
+        yield {}
+
+
+def _note_refusal(
+    checking: Check, path: tuple[Any, ...], name: str, value: Any, around: list[dict[str, Any]], try_out: Try
+) -> None:
+    """Note what the recipe says to the value; where only some of the choices around it refuse it, the first of these is named."""
+    refusals: list[tuple[dict[str, Any], Problem]] = []
+    for values in around:
+        problems = try_out(values)
+        refused = [each for each in try_out({**values, name: value}) if each not in problems]
+        refusals += [(values, refused[0])] if refused else []
+    if not refusals:
+        return
+    values, first = refusals[0]
+    if len(refusals) == len(around):
+        checking.add(path, f"tune.space.{name}: {first.message}", first.hint)
+        return
+    beside = ", ".join(f"{other}={value if isinstance(value, str) else say(value)}" for other, value in values.items())
+    checking.add(path, f"tune.space.{name}: {first.message} (with {beside})", "say with which choice it takes part: when: {...}")
+
+
+def _note_circumstances(checking: Check, tune: Tune, parts: Mapping[str, Any], space: Space) -> None:
+    """What holds between the space and the rest of the section."""
+    objectives = [each for each in tune.objectives or () if isinstance(each, Objective)]  # one that is wrong was noted
+    several = len(objectives) > 1
+    if several and tune.pruner is not None and tune.pruner.name != "none":
+        checking.add(
+            ("tune", "pruner"),
+            f"tune.pruner: {tune.pruner.name} goes by one objective, and there are {len(objectives)}.",
+            "set it to none",
+        )
+    if tune.sampler is not None and tune.sampler.name in checking.catalogue.names("samplers"):
+        promise = checking.catalogue.facts("samplers", tune.sampler.name)
+        if several and getattr(promise, "SEVERAL", True) is False:
+            able = [
+                each
+                for each in checking.catalogue.names("samplers")
+                if getattr(checking.catalogue.facts("samplers", each), "SEVERAL", True)
+            ]
+            checking.add(
+                ("tune", "sampler"), f"tune.sampler: {tune.sampler.name} goes by one objective.", f"for several: {', '.join(able)}"
+            )
+        refuses = getattr(promise, "refuses", None)
+        said = refuses(tune.sampler.options, space) if refuses is not None and space else ""
+        if said:
+            checking.add(("tune", "sampler"), f"tune.sampler: {said}")
+    measured = {part.name for part in parts.get("metrics", ()) if part is not None} | set(MEASURED)
+    for number, objective in enumerate(objectives):
+        unmeasured = objective.metric in checking.catalogue.names("metrics") and objective.metric not in measured
+        if unmeasured:
+            hint = f"add it to metrics, or choose among {', '.join(sorted(measured))}"
+            checking.add(
+                ("tune", "objectives", number, "metric"), f"tune.objectives: the recipe does not measure {objective.metric}.", hint
+            )
+
+
+def tries(tree: dict[str, Any], catalogue: Catalogue, check: Callable[..., Any]) -> Try:
+    """What checks the recipe of a tree, without its section tune, with some options changed."""
+    bare = {key: value for key, value in tree.items() if key != "tune"}
+    known: dict[str, list[Problem]] = {}
+
+    def try_out(values: dict[str, Any]) -> list[Problem]:
+        key = repr(sorted(values.items(), key=lambda item: item[0]))
+        if key not in known:
+            try:
+                changed, where = apply_overrides(bare, {(): ""}, in_order(values), catalogue)
+                check(changed, dict.fromkeys(where, ""), catalogue)
+                known[key] = []
+            except RecipeError as error:
+                known[key] = list(error.problems)
+        return known[key]
+
+    return try_out

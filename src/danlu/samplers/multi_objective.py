@@ -1,0 +1,47 @@
+"""Search for several objectives at once: NSGA-II, generations bred from the trials that no other trial beats in everything; or TPE.
+
+For one objective it is an ordinary genetic algorithm. Trials before the first whole generation are random.
+Source: Deb et al., 2002, IEEE Transactions on Evolutionary Computation 6(2), 182-197; for tpe Ozaki et al., 2022, JAIR 73, 1209-1250.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.recipe import Options, Space
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+class Config(Options):
+    """How a generation is bred."""
+
+    method: Literal["nsga2", "tpe"] = Field(
+        "nsga2", description="nsga2: by breeding; tpe: by densities of the trials that none beats."
+    )
+    population: int = Field(24, ge=2, le=10_000, description="Trials of a generation; with tpe: random trials at the start.")
+    crossover: float = Field(0.9, ge=0, le=1, description="Probability that a child has two parents.")
+    swapping: float = Field(0.5, ge=0, le=1, description="Probability that an option comes from the second parent.")
+
+
+def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+    """Optuna's NSGA-II or TPE sampler."""
+    import warnings
+
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import NSGAIISampler, TPESampler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if config.method == "tpe":
+            return TPESampler(
+                n_startup_trials=config.population, seed=seed % 2**32, multivariate=True, group=True, constant_liar=True,
+                warn_independent_sampling=False,
+            )  # fmt: skip
+        return NSGAIISampler(
+            population_size=config.population, crossover_prob=config.crossover, swapping_prob=config.swapping, seed=seed % 2**32
+        )

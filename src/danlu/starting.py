@@ -13,6 +13,7 @@ from danlu import artifact as artifacts
 from danlu import shelf
 from danlu.durable import read_sealed
 from danlu.errors import ArtifactError
+from danlu.layers.parametrization import multipliers
 from danlu.recipe import Part, Recipe
 from danlu.state import unique_tensors
 
@@ -54,6 +55,18 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
             f"none of its {len(theirs)} tensors has the name and shape of one of the new model's {len(mine)}.",
             where=path,
             hint=f"give the model ({recipe.model.name}) the sizes of that one ({base.recipe.model.name})",
+        )
+    if multipliers(module, fitting) != multipliers(base.module, fitting.values()):
+        options = base.recipe.model.options
+        own = [
+            f"{name}: {getattr(options, name)}"
+            for name in ("parametrization", "base_width", "base_layers")
+            if hasattr(options, name)
+        ]
+        raise ArtifactError(
+            "its weights were learnt behind other multipliers than the new model has, and would mean something else there.",
+            where=path,
+            hint=f"give the model {', '.join(own).replace('None', 'null')}",
         )
     with torch.no_grad():
         for name, other in fitting.items():

@@ -78,12 +78,20 @@ def config(module: LanguageModel, context: int, size: int, codes: Mapping[int, i
 
 def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
     """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of the file's, -1 for none."""
-    found = {"model.embed_tokens.weight": _chosen(module.embedding.weight, rows), "model.norm.weight": module.stack.norm.weight}
-    for number, block in enumerate(module.stack.blocks):
+    norm = module.stack.norm.weight * module.tied_multiplier  # type: ignore[operator]
+    found = {"model.embed_tokens.weight": _chosen(module.embedding.weight, rows), "model.norm.weight": norm}
+    for number, block in enumerate(cast("list[Block]", list(module.stack.blocks))):
+        # multipliers of a muP model, which Llama has not, go into the weights
+        factors = {
+            "attention.query": block.attention.sharpness,
+            "attention.output": block.branch,
+            "feed_forward.down": block.branch,
+        }
         for ours, theirs in _LAYER.items():
-            found[f"model.layers.{number}.{theirs}.weight"] = block.get_submodule(ours).weight  # type: ignore[assignment]
+            weight = block.get_submodule(ours).weight
+            found[f"model.layers.{number}.{theirs}.weight"] = weight * factors.get(ours, 1.0)  # type: ignore[operator]
     if module.head is not None:
-        found["lm_head.weight"] = _chosen(module.head.weight, rows)
+        found["lm_head.weight"] = _chosen(module.head.weight * getattr(module.head, "multiplier", 1.0), rows)
     return {name: each.detach().to("cpu", torch.float32).contiguous() for name, each in found.items()}  # type: ignore[union-attr]
 
 

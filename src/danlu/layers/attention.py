@@ -61,6 +61,7 @@ class Attention(nn.Module):
         self.num_heads, self.num_key_value_heads = num_heads, num_key_value_heads
         self.head_size = width // num_heads
         self.qk_norm = qk_norm
+        self.sharpness = 1.0  # what scores are multiplied by beside 1 / sqrt(E)
         narrow = self.head_size * num_key_value_heads
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(memory or width, narrow, bias=bias)
@@ -91,6 +92,17 @@ class Attention(nn.Module):
             causal, mask = places.causal, places.visible
         return self._attend(query_BHTE, key_BGTE, value_BGTE, causal, mask)
 
+    def widened(self, base: Attention) -> None:
+        """Let scores grow as those of `base`, and beyond its head size as 1 / E: products of what has learnt to agree add up, E of them."""
+        self.sharpness = (base.head_size / self.head_size) ** 0.5
+
+    def scores(self, x_BTD: Tensor, angles: Angles | None = None) -> Tensor:
+        """What the softmax would take of every pair of places of x, (B, H, T, T); for looking inside."""
+        query_BHTE = self._heads(self.query(x_BTD), self.num_heads, angles)
+        key_BGTE = self._heads(self.key(x_BTD), self.num_key_value_heads, angles)
+        key_BHTE = key_BGTE.repeat_interleave(self.num_heads // self.num_key_value_heads, dim=1)
+        return (query_BHTE * (self.sharpness * self.head_size**-0.5)) @ key_BHTE.mT
+
     def remember(self, memory_BSM: Tensor) -> tuple[Tensor, Tensor]:
         """(keys, values) of a memory, (B, G, S, E) each: made once, looked at from every place that follows."""
         key_BGSE = self._heads(self.key(memory_BSM), self.num_key_value_heads, None)
@@ -117,6 +129,8 @@ class Attention(nn.Module):
 
     def _attend(self, query_BHTE: Tensor, key_BGSE: Tensor, value_BGSE: Tensor, causal: bool, mask: Tensor | None) -> Tensor:
         key_BGSE, value_BGSE = key_BGSE.to(query_BHTE.dtype), value_BGSE.to(query_BHTE.dtype)
+        if self.sharpness != 1.0:
+            query_BHTE = query_BHTE * self.sharpness
         group = self.num_heads // self.num_key_value_heads
         if group > 1:  # torch's own grouping (enable_gqa) leaves the fused kernel on a CPU
             key_BGSE, value_BGSE = (each.repeat_interleave(group, dim=1) for each in (key_BGSE, value_BGSE))

@@ -30,6 +30,7 @@ class Head(nn.Linear):
     """x_BTD -> logits_BTV, without bias."""
 
     TABLES = ("weight",)  # one row a code of the vocabulary, which Muon must not make orthogonal
+    spread = HEAD_SPREAD
 
     def __init__(self, width: int, cardinality: int) -> None:
         super().__init__(width, cardinality, bias=False)
@@ -59,6 +60,11 @@ class LanguageModel(nn.Module):
         turning = Rotary(sizes.width // sizes.num_heads, context, theta) if rotary else None
         self.stack = Stack(sizes, causal=True, rotary=turning)
         self.head = None if tied else Head(sizes.width, cardinality)
+        self.tied_multiplier = 1.0  # of what a tied head reads
+
+    def widened(self, base: LanguageModel) -> None:
+        """Let the logits of a tied head, which sum over the width, keep the size of those of `base`."""
+        self.tied_multiplier = base.embedding.embedding_dim / self.embedding.embedding_dim
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens_BT = inputs[self.name]
@@ -93,5 +99,8 @@ class LanguageModel(nn.Module):
         return positions_BT
 
     def _logits(self, x_BTD: Tensor) -> Tensor:
-        logits_BTV = functional.linear(x_BTD, self.embedding.weight) if self.head is None else self.head(x_BTD)
-        return logits_BTV.float()
+        if self.head is not None:
+            return self.head(x_BTD).float()
+        if self.tied_multiplier != 1.0:
+            x_BTD = x_BTD * self.tied_multiplier
+        return functional.linear(x_BTD, self.embedding.weight).float()

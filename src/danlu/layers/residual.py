@@ -42,9 +42,12 @@ class ResidualBlock(nn.Module):
             self.body = nn.Sequential(first, activation(activation_name), second)
         self.around = _around(channels, width, stride=stride, batch_norm=batch_norm, activation_name=activation_name)
         self.activation = activation(activation_name)
+        self.branch = 1.0  # what the convolutions add is multiplied by it
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BDhw = self.body(x_BCHW)
+        if self.branch != 1.0:
+            y_BDhw = y_BDhw * self.branch
         y_BDhw = y_BDhw + (x_BCHW if self.around is None else self.around(x_BCHW))
         return self.activation(y_BDhw)
 

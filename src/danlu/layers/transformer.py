@@ -51,6 +51,7 @@ class Block(nn.Module):
         self.feed_forward_norm = normalization(sizes.normalization, width, bias=sizes.bias)
         self.feed_forward = FeedForward(width, sizes.feed_forward, sizes.feed_forward_width, bias=sizes.bias)
         self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
+        self.branch = 1.0  # what each half adds is multiplied by it
 
     def forward(
         self,
@@ -69,10 +70,14 @@ class Block(nn.Module):
         attended = self.attention(
             self.attention_norm(x_BTD), causal=causal, mask=mask, angles=angles, cache=cache, layer=layer, places=places
         )
-        x_BTD = x_BTD + self.dropout(attended)
+        x_BTD = x_BTD + self._added(attended)
         if memory is not None and self.memory_attention is not None and self.memory_norm is not None:
-            x_BTD = x_BTD + self.dropout(self.memory_attention.look(self.memory_norm(x_BTD), *memory, memory_mask))
-        return x_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTD)))
+            x_BTD = x_BTD + self._added(self.memory_attention.look(self.memory_norm(x_BTD), *memory, memory_mask))
+        return x_BTD + self._added(self.feed_forward(self.feed_forward_norm(x_BTD)))
+
+    def _added(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = self.dropout(x_BTD)
+        return x_BTD if self.branch == 1.0 else x_BTD * self.branch
 
     def remember(self, memory_BSM: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a memory, (B, G, S, E) each."""

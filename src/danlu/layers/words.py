@@ -21,6 +21,7 @@ _TOGETHER = 8192  # words whose letters are looked at together: all at once woul
 def lookup(cardinality: int, size: int, spread: float) -> nn.Embedding:
     """An embedding drawn with standard deviation `spread`; that of padding is 0 and stays 0."""
     table = nn.Embedding(cardinality, size, padding_idx=PADDING)
+    table.spread = spread  # type: ignore[assignment]
     with torch.no_grad():
         table.weight.normal_(0.0, spread)
         table.weight[PADDING] = 0.0

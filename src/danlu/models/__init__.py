@@ -11,6 +11,10 @@ A part offers
                                             forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.Output
                                             says; any B >= 1. Tokens and frames may be of any length in a batch; what stands after a
                                             row's end changes nothing of its outputs
+A part whose layers may be wider or narrower by one number may offer further
+  width_of(config) -> int                   that number; 0 where the options leave none
+  at_width(config, width) -> Config         the same network at another one. Options parametrization ("standard", "mup"), base_width, and
+                                            base_layers where blocks add to a stream; see danlu/layers/parametrization.py
 A part that begins with weights learnt elsewhere may offer further
   adapt(config, data) -> Data               the recipe's data section with what the model knows better: the tokenizer that it reads
                                             with, the size of its images. Before the task's own `adapt`

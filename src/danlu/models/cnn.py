@@ -34,7 +34,7 @@ DEFAULTS = {
 SMALLEST = 4  # pixels of the shorter side
 TEXTBOOK_CONVOLUTIONS = (32, 64)
 TEXTBOOK_DENSE = 128
-RESIDUAL_ONLY = ("width", "blocks", "batch_norm")
+RESIDUAL_ONLY = ("width", "blocks", "batch_norm", "parametrization", "base_width", "base_layers")
 
 
 class Config(Options):
@@ -48,6 +48,17 @@ class Config(Options):
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="The function between convolutions.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of the features dropped before the last layer in training.")
     batch_norm: bool = Field(True, description="Normalise after every convolution, over the batch (residual).")
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
+    )
+    base_width: int = Field(32, ge=1, description="Width at which mup is the same as standard.")
+    base_layers: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Number of residual blocks at which depth changes nothing (mup); null: depth is not scaled.",
+    )
 
     @model_validator(mode="after")
     def _options_of_the_design(self) -> Config:
@@ -58,8 +69,28 @@ class Config(Options):
         return self
 
 
+def width_of(config: Config) -> int:
+    """Channels of the first stage; 0 where the sizes are fixed."""
+    return config.width if config.design == "residual" else 0
+
+
+def at_width(config: Config, width: int) -> Config:
+    """The same network with every stage in proportion."""
+    return Config.model_validate({**config.model_dump(), "width": width})
+
+
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The module. Raises PartError where there is no image, or one too small."""
+    if config.parametrization == "standard":
+        return _network(config, inputs, output)
+    from danlu.layers.parametrization import parametrized
+
+    base = at_width(config, config.base_width)
+    branch = 1.0 if config.base_layers is None else (config.base_layers / sum(config.blocks)) ** 0.5
+    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+
+
+def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from danlu.layers.late_fusion import branches_of, fused, require_image
 
     require_image("cnn", inputs, SMALLEST)

@@ -72,17 +72,30 @@ class Config(Options):
         0.1, ge=0, lt=1, description="Share dropped of the embedding, of what each half of a block adds, of features."
     )
     unknown: float = Field(0.0, ge=0, lt=1, description="Share of the tokens that training reads as unknown.")
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
+    )
+    base_width: int = Field(128, ge=2, description="Width at which mup is the same as standard.")
+    base_layers: int | None = Field(
+        None, ge=1, le=1000, description="Blocks at which depth changes nothing (mup); null: depth is not scaled."
+    )
 
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
         _, heads, width = self.resolved()
+        self._refuse_indivisible("width", width, heads)
+        if self.parametrization == "mup":
+            self._refuse_indivisible("base_width", self.base_width, heads)
+        return self
+
+    def _refuse_indivisible(self, name: str, width: int, heads: int) -> None:
         if width % heads:
-            raise ValueError(f"width {width} is no multiple of num_heads {heads}")
+            raise ValueError(f"{name} {width} is no multiple of num_heads {heads}")
         if self.positions == "rotary" and (width // heads) % 2:
             raise ValueError(
-                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another width or num_heads"
+                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another {name} or num_heads"
             )
-        return self
 
     def resolved(self) -> tuple[int, int, int]:
         """(layers, heads, width) as they are built."""
@@ -90,8 +103,31 @@ class Config(Options):
         return self.num_layers or layers, self.num_heads or heads, self.width or width
 
 
+def width_of(config: Config) -> int:
+    """Numbers that stand for a place."""
+    return config.resolved()[2]
+
+
+def at_width(config: Config, width: int) -> Config:
+    """The same network at another width: as many heads, each as much wider or narrower."""
+    changed: dict[str, int] = {"width": width}
+    if config.feed_forward_width is not None:
+        changed["feed_forward_width"] = max(1, round(config.feed_forward_width * width / width_of(config)))
+    return Config.model_validate({**config.model_dump(), **changed})
+
+
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The module. Raises PartError where there is no text, or the task must not look ahead."""
+    if config.parametrization == "standard":
+        return _network(config, inputs, output)
+    from danlu.layers.parametrization import parametrized
+
+    base = at_width(config, config.base_width)
+    branch = 1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
+    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+
+
+def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from danlu.layers.late_fusion import fused
 
     if not any(each.kind in SEQUENCES for each in inputs.values()):

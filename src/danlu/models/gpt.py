@@ -76,19 +76,32 @@ class Config(Options):
     tied: bool = Field(False, description="The head multiplies by the embedding's weights instead of its own.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share dropped of the embedding and of what each half of a block adds.")
     bias: bool = Field(False, description="Add biases to the layers inside the blocks, and shifts to layer normalization.")
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
+    )
+    base_width: int = Field(128, ge=2, description="Width at which mup is the same as standard.")
+    base_layers: int | None = Field(
+        None, ge=1, le=1000, description="Blocks at which depth changes nothing (mup); null: depth is not scaled."
+    )
 
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
         _, heads, width = self.resolved()
-        if width % heads:
-            raise ValueError(f"width {width} is no multiple of num_heads {heads}")
-        if self.positions == "rotary" and (width // heads) % 2:
-            raise ValueError(
-                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another width or num_heads"
-            )
+        self._refuse_indivisible("width", width, heads)
+        if self.parametrization == "mup":
+            self._refuse_indivisible("base_width", self.base_width, heads)
         if self.num_key_value_heads is not None and heads % self.num_key_value_heads:
             raise ValueError(f"num_heads {heads} is no multiple of num_key_value_heads {self.num_key_value_heads}")
         return self
+
+    def _refuse_indivisible(self, name: str, width: int, heads: int) -> None:
+        if width % heads:
+            raise ValueError(f"{name} {width} is no multiple of num_heads {heads}")
+        if self.positions == "rotary" and (width // heads) % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another {name} or num_heads"
+            )
 
     def resolved(self) -> tuple[int, int, int]:
         """(layers, heads, width) as they are built."""
@@ -96,8 +109,31 @@ class Config(Options):
         return self.num_layers or layers, self.num_heads or heads, self.width or width
 
 
+def width_of(config: Config) -> int:
+    """Numbers that stand for a place."""
+    return config.resolved()[2]
+
+
+def at_width(config: Config, width: int) -> Config:
+    """The same network at another width: as many heads, each as much wider or narrower."""
+    changed: dict[str, int] = {"width": width}
+    if config.feed_forward_width is not None:
+        changed["feed_forward_width"] = max(1, round(config.feed_forward_width * width / width_of(config)))
+    return Config.model_validate({**config.model_dump(), **changed})
+
+
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The module. Raises PartError where the inputs are not one text, or a tied head has other codes to tell than it reads."""
+    if config.parametrization == "standard":
+        return _network(config, inputs, output)
+    from danlu.layers.parametrization import parametrized
+
+    base = at_width(config, config.base_width)
+    branch = 1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
+    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+
+
+def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from danlu.layers.language_model import LanguageModel
     from danlu.layers.transformer import Sizes
 

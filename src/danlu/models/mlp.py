@@ -48,16 +48,43 @@ class Config(Options):
     periodic_scale: float = Field(
         0.05, gt=0, le=100, description="Standard deviation the frequencies start with; larger ones see finer steps, and noise."
     )
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
+    )
+    base_width: int = Field(128, ge=1, description="Width of the widest hidden layer at which mup is the same as standard.")
 
     @model_validator(mode="after")
     def _one_normalization(self) -> Config:
         if self.batch_norm and self.layer_norm:
             raise ValueError("batch_norm and layer_norm exclude each other")
+        if self.parametrization == "mup" and not self.hidden:
+            raise ValueError("parametrization: mup is of hidden layers, and hidden is []")
         return self
+
+
+def width_of(config: Config) -> int:
+    """The width of the widest hidden layer; 0 where there is none."""
+    return max(config.hidden, default=0)
+
+
+def at_width(config: Config, width: int) -> Config:
+    """The same network with all hidden layers in proportion, the widest `width` wide."""
+    hidden = [max(1, round(each * width / width_of(config))) for each in config.hidden]
+    return Config.model_validate({**config.model_dump(), "hidden": hidden})
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The module; dense weights by He et al., 2015, but for the last, which keeps torch's smaller start."""
+    if config.parametrization == "standard":
+        return _network(config, inputs, output)
+    from danlu.layers.parametrization import parametrized
+
+    base = at_width(config, config.base_width)
+    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output))
+
+
+def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from torch import nn
 
     from danlu.layers.activations import activation, start_linear

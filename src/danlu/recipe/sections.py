@@ -249,7 +249,16 @@ class Tune(Options):
         description="How trials run: many as one program, in processes, one by one, or on a Ray cluster; auto: by measurement.",
     )
     workers: int | None = Field(
-        default=None, ge=1, le=4096, description="Trials at a time, of processes and ray; null: one a core, or what the cluster has."
+        default=None,
+        ge=1,
+        le=4096,
+        description="Trials at a time, of processes and ray; null: one a core, or what the cluster has.",
+    )
+    hang_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        le=1e6,
+        description="Of processes and ray: a worker that reports nothing for so long hangs; it is ended, and its trial goes on elsewhere.",
     )
     address: str | None = Field(default=None, description="Of ray: the address of a running cluster; null: a local one is started.")
     storage: str | None = Field(
@@ -258,7 +267,10 @@ class Tune(Options):
         description="Where trials are stored: sqlite:///FILE, postgresql://... or mysql://...; null: study.sqlite in the study's folder.",
     )
     folds: int | None = Field(
-        default=None, ge=2, le=100, description="Each trial is k trainings, and its score the mean over k folds; null: one training."
+        default=None,
+        ge=2,
+        le=100,
+        description="Each trial is k trainings, and its score the mean over k folds; null: one training.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Of the suggestions: the same seed and results, the same suggestions.")
 

@@ -1,0 +1,177 @@
+"""How many trials Bayesian search needs until it is as good as the best of a random search.
+
+    python benchmarks/samplers.py                                   three sets, ten seeds; about 15 minutes of one core
+    python benchmarks/samplers.py --sets wine --seeds 3 --samplers gaussian_process
+    python benchmarks/samplers.py --json
+
+For each set and seed, `danlu tune` searches five options of a small network at random, then with each Bayesian sampler, as many trials
+each. Counted is the trial at which a sampler first reached what the random search with the same seed ended with, and the trial at which the
+random search itself did. What a sampler needs is one more than its trials where it never came there. All data comes with scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from measuring import Neighbours, machine, machine_line, table
+
+SPACE = {
+    "optimizer.learning_rate": {"low": 1e-4, "high": 0.5, "log": True},
+    "optimizer.weight_decay": {"low": 1e-6, "high": 0.1, "log": True},
+    "optimizer.momentum": {"low": 0.0, "high": 0.99},
+    "model.dropout": {"low": 0.0, "high": 0.7},
+    "schedule.warmup": {"low": 0.0, "high": 0.5},
+}
+SAMPLERS = {"bayesian": "TPE", "gaussian_process": "Gaussian process"}
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set of scikit-learn's, and the validation score that is searched for."""
+
+    name: str
+    task: str
+    measured: list[str]
+    epochs: int
+
+
+SETS = {
+    each.name: each
+    for each in (
+        Set("digits", "classification", ["auroc"], 5),
+        Set("breast_cancer", "classification", ["auroc"], 10),
+        Set("diabetes", "regression", ["r2"], 15),
+    )
+}
+
+
+def recipe(which: Set, sampler: str, trials: int, seed: int, on: str) -> dict[str, Any]:
+    """The recipe of one search: every trial begins with the same weights and sees the rows in the same order."""
+    return {
+        "name": which.name,
+        "task": which.task,
+        "data": {"source": {"name": "sklearn", "set": which.name}, "split": {"name": "random", "validation": 0.3, "test": 0.0},
+                 "target": "label" if which.name == "digits" else "target", "checks": "off"},
+        "model": {"name": "mlp", "hidden": [32]},
+        "metrics": which.measured,  # none of them the task's own choice: the loss decides which weights of a trial count
+        "optimizer": "momentum",
+        "schedule": "cosine",
+        "train": {"epochs": which.epochs, "batch_size": 32, "threads": 1, "precision": "float32", "on_nan": "stop"},
+        "tune": {"space": SPACE, "objectives": [{"metric": "loss"}], "trials": trials, "sampler": sampler,
+                 "on": on, "seed": seed},
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=40, help="of each search")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    arguments = parser.parse_args()
+    neighbours, found = Neighbours(), []
+    with tempfile.TemporaryDirectory(prefix="danlu-samplers-") as folder:
+        os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
+        for name in arguments.sets:
+            for seed in range(arguments.seeds):
+                found.append(_compared(SETS[name], seed, arguments, Path(folder)))
+                _say(found[-1])
+    result = {"machine": machine(), "cores_used_by_others": neighbours.cores(), "trials": arguments.trials, "found": found}
+    print(json.dumps(result, indent=1) if arguments.json else _report(result))
+
+
+def _say(one: dict[str, Any]) -> None:
+    needed = ", ".join(f"{name} {each['needed']}" for name, each in one["samplers"].items())
+    print(
+        f"{one['set']}, seed {one['seed']}: best {one['best']:.5g} at trial {one['needed']} of random; {needed}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _compared(which: Set, seed: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Random search and the others on one set with one seed."""
+
+    def searched(sampler: str) -> tuple[list[float], float]:
+        began = time.perf_counter()
+        # random suggestions hang on no result: all run as one program where that is faster
+        on = "auto" if sampler == "random" else "one_by_one"
+        home = folder / f"{which.name}-{sampler}-{seed}"
+        return _scores(recipe(which, sampler, arguments.trials, seed, on), home), time.perf_counter() - began
+
+    scores, seconds = searched("random")
+    best = min(scores)
+    told: dict[str, Any] = {"set": which.name, "seed": seed, "best": best, "seconds": seconds, "needed": needed(scores, best)}
+    told["samplers"] = {}
+    for sampler in arguments.samplers:
+        scores, seconds = searched(sampler)
+        told["samplers"][sampler] = {"best": min(scores), "seconds": seconds, "needed": needed(scores, best)}
+    return told
+
+
+def _scores(chosen: dict[str, Any], home: Path) -> list[float]:
+    """The objective of each trial in order; infinity where a trial failed."""
+    import danlu
+
+    result = danlu.tune(chosen, home, output="quiet")
+    return [each.scores[0] if each.scores else float("inf") for each in result.trials]
+
+
+def needed(scores: list[float], best: float) -> int:
+    """The first trial (from 1 on) that is at least as good as `best`; one more than there are where none is."""
+    return next((number for number, score in enumerate(scores, 1) if score <= best), len(scores) + 1)
+
+
+# --- the table
+
+
+def _report(result: dict[str, Any]) -> str:
+    found, trials = result["found"], result["trials"]
+    head = ["set", "sampler", "trials until random's best: median", "lowest..highest", "seeds that needed fewer than random did", "never reached it",
+            "median best loss"]  # fmt: skip
+    rows = []
+    for name in dict.fromkeys(each["set"] for each in found):
+        mine = [each for each in found if each["set"] == name]
+        rows.append(
+            [name, "random", *_spread([each["needed"] for each in mine]), "-", "-", _median([each["best"] for each in mine])]
+        )
+        for sampler in mine[0]["samplers"]:
+            theirs = [each["samplers"][sampler] for each in mine]
+            fewer = sum(other["needed"] < each["needed"] for other, each in zip(theirs, mine))
+            never = sum(other["needed"] > trials for other in theirs)
+            rows.append([
+                name, SAMPLERS[sampler], *_spread([other["needed"] for other in theirs]), f"{fewer} of {len(mine)}", str(never),
+                _median([other["best"] for other in theirs]),
+            ])  # fmt: skip
+    seeds = len({each["seed"] for each in found})
+    said = (
+        f"{trials} trials a search over {len(SPACE)} options ({', '.join(SPACE)}) of an MLP with one hidden layer of 32; {seeds} seeds; "
+        "validation loss, lower is better."
+    )
+    about = machine_line(result["machine"], result["cores_used_by_others"])
+    return "\n".join([
+        "# Bayesian search beside random search", "", about, "", said, "", table(head, rows), "",
+        f"random: the trial at which it found its best of {trials}. A search that never reached it counts as {trials + 1} trials.",
+    ])  # fmt: skip
+
+
+def _spread(needs: list[int]) -> list[str]:
+    return [f"{statistics.median(needs):g}", f"{min(needs)}..{max(needs)}"]
+
+
+def _median(values: list[float]) -> str:
+    return f"{statistics.median(values):.4g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from danlu.recipe import Data, Part
 from danlu.terms import Table
 
 PIECE, LEAST, PIECES = 2048, 64, 100  # bytes of a piece, about; of a small corpus less, so that a share of it can be cut off
-_GOALS = 4096  # places of a cut looked for at a time
+_GOALS = 512  # places of a cut looked for at a time; each is a window of up to 1,024 numbers
 _TOGETHER = 1 << 22  # bytes joined at a time
 _NEWLINE, _SPACE = 10, 32
 

@@ -6,6 +6,7 @@ suggest. A missing value equals a missing value; -0.0 equals 0.0. Whole arrays, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from danlu.terms import RAGGED, Column, Table
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 1 << 22  # bytes worked on at a time
+_HELD = 64 << 20  # bytes of a column of texts, recordings, ... up to which its rows are compared in memory
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -137,18 +139,42 @@ def _of_words(words: np.ndarray) -> np.ndarray:
 
 
 def _codes_of_bytes(column: Column) -> np.ndarray:
-    """Equal codes for rows of a text, sequence, recording or frames that hold the same bytes."""
+    """Equal codes for rows of a text, sequence, recording or frames that hold the same bytes.
+
+    Of much data the rows' digests of 128 bits are compared, so that the bytes need not be held in memory.
+    """
     import pyarrow as pa
 
     assert column.offsets is not None
     flat = np.ascontiguousarray(column.values)
+    if flat.nbytes > _HELD:
+        return np.unique(_digests(flat, column.offsets), return_inverse=True)[1].astype(np.int64)
     each = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))  # bytes of one place
     offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64) * each)
     array = pa.Array.from_buffers(pa.large_binary(), len(column), [None, offsets, pa.py_buffer(flat.reshape(-1).view(np.uint8))])
     return array.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
+def _digests(flat: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """A digest of the bytes of each row, 16 bytes (N,)."""
+    found = bytearray()
+    for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        found += hashlib.blake2b(flat[start:stop].data, digest_size=16).digest()
+    return np.frombuffer(bytes(found), dtype=[("high", "<u8"), ("low", "<u8")])
+
+
 def _same_ragged(column: Column, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    pair = column.take(np.concatenate([left, right]))
+    assert column.offsets is not None
+    sizes = np.diff(np.asarray(column.offsets))
+    cuts = np.flatnonzero(np.diff((np.cumsum(sizes[left] + sizes[right])) // _HELD)) + 1
+    found = [
+        _alike(column.take(np.concatenate([one, other])), len(one))
+        for one, other in zip(np.split(left, cuts), np.split(right, cuts), strict=True)
+    ]
+    return np.concatenate(found)
+
+
+def _alike(pair: Column, count: int) -> np.ndarray:
+    """Whether row i is row count + i, bool (count,)."""
     found = codes(pair)
-    return found[: len(left)] == found[len(left) :]
+    return found[:count] == found[count:]

@@ -2,13 +2,15 @@
 
 A key is a column; an object that lacks it has no value there. Types are the file's own: a string stays a name or text. Lists of
 equally many numbers become one column of several numbers, lists of strings a sequence, lists of lists of numbers frames; other nested
-values are refused unless the recipe sets the column's `use` to false. Source of the format: https://jsonlines.org
+values are refused unless the recipe sets the column's `use` to false. Large files are read line by line, and columns of texts laid out in
+a temporary file (in the folder named by TMPDIR) and memory-mapped, so that memory does not limit a corpus; whether strings are names or
+text is then told by the first rows. Source of the format: https://jsonlines.org
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from danlu.errors import DataError
 from danlu.reading import charsets
 from danlu.reading import files as disk
 from danlu.reading.assembly import Piece, assemble, by_split
+from danlu.reading.long_rows import LongRows, column_of, nested
+from danlu.reading.long_text import open_text
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 NAMES_IMAGES = True
+LONG = 32 << 20  # bytes of a file from which on it is read line by line; of a compressed one, a tenth of it
 _MOST_DIGITS = 400  # no number that float64 can hold has more
 
 
@@ -56,7 +61,63 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
             for name, values in used.items()
         }
 
+    if any(_is_long(path) for path in files(config)):
+        return assemble(
+            _by_split(config), lambda path, name: _read_long(path, name, config, columns), _made_long(columns), columns, loose=True
+        )
     return assemble(_by_split(config), lambda path, name: _read(path, name, config), make, columns, loose=True)
+
+
+def _is_long(path: Path) -> bool:
+    """Whether a file is larger than is read at once; one that holds a single array is always read so."""
+    if disk.check(path).st_size < (LONG // 10 if path.suffix == ".gz" else LONG):
+        return False
+    head = next(disk.blocks(path), b"")
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"["
+
+
+def _made_long(columns: Mapping[str, ColumnOptions]) -> Callable[..., dict[str, Column]]:
+    def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
+        return {
+            name: infer(name, values, columns.get(name), where, typed=True, notices=notices)
+            if isinstance(values, list)
+            else column_of(name, values, columns.get(name), where, notices)
+            for name, values in joined.items()
+        }
+
+    return make
+
+
+def _read_long(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> Piece:
+    """The rows of a file of any length, in the memory of a few blocks."""
+    encoding, reason, blocks = open_text(path, name, config.encoding)
+    rows = LongRows(frozenset(name for name, each in columns.items() if not each.use))
+    numbers = []
+    for first, lines in _in_blocks(blocks):
+        there = [(first + nth, line) for nth, line in enumerate(lines) if line.strip()]
+        found = [_object(_parsed(line, f"{name} row {number:,}"), f"{name} row {number:,}") for number, line in there]
+        rows.add(found, lambda row, there=there: f"{name} row {there[row][0]:,}")  # type: ignore[misc]
+        numbers.append(np.array([number for number, _ in there], dtype=np.int64))
+    if not rows.count:
+        raise DataError("the file is empty.", where=name, hint="check the file")
+    if not rows.columns and not rows.left_out:
+        raise DataError("the objects have no key.", where=name, hint="check that it is the right file")
+    notices = [f"{name}: read as {encoding}, since {reason}."] if reason else []
+    return Piece(rows.finish(), np.concatenate(numbers), notices)
+
+
+def _in_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """(the 1-based number of the first, lines) of a text."""
+    number, parts = 1, []
+    for block in blocks:
+        parts.append(block)
+        if b"\n" not in block:
+            continue
+        lines = b"".join(parts).split(b"\n")
+        parts = [lines.pop()]
+        yield number, lines
+        number += len(lines)
+    yield number, [b"".join(parts)]
 
 
 def _is_used(name: str, values: list[Any], columns: Mapping[str, ColumnOptions]) -> bool:
@@ -67,10 +128,7 @@ def _is_used(name: str, values: list[Any], columns: Mapping[str, ColumnOptions])
 def _flat(name: str, values: list[Any], where: Callable[[int], str]) -> list[Any]:
     for row, value in enumerate(values):
         if isinstance(value, dict):
-            raise DataError(
-                "an object within the object is no single value.", where=f"{where(row)}, column {name}",
-                hint=f"set data.columns.{name}.use to false, or give its parts keys of their own",
-            )  # fmt: skip
+            raise nested(name, where(row))
     return values
 
 

@@ -34,6 +34,7 @@ _NOT_SHELVES = {
     "layers",
     "reading",
     "recipe",
+    "reporting",
     "series",
     "serving",
     "step",

@@ -1,0 +1,52 @@
+"""The Pareto front: trials that no other one beats in every objective."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from danlu.reporting.drawing import Figure, Line, Mark, Panel, Points, thinned
+from danlu.reporting.scores import beyond, score_axis
+from danlu.reporting.told import StudyTold, Trial, Words
+
+MOST_DOTS = 2000
+
+
+def pareto(told: StudyTold) -> Figure | None:
+    """One panel for each pair of objectives; None for a single one, or without complete trials."""
+    if len(told.objectives) < 2 or not told.complete:
+        return None
+    front = {trial.number for trial in told.front}
+    others = [trial for trial in told.complete if trial.number not in front]
+    others = [others[index] for index in thinned(len(others), MOST_DOTS)]
+    panels, far = [], 0
+    for one, other in combinations(range(len(told.objectives)), 2):
+        x, first = score_axis([_score(trial, one) for trial in told.complete], told.objectives[one])
+        y, second = score_axis([_score(trial, other) for trial in told.complete], told.objectives[other])
+        far = max(far, first + second)
+        best = sorted(told.front, key=lambda trial: _score(trial, one))
+        marks: list[Mark] = []
+        if len(told.objectives) == 2:  # with more the front is a surface, and this pair no line of it
+            marks.append(Line([_score(trial, one) for trial in best], [_score(trial, other) for trial in best], "front"))
+        for trials, role in ((others, "complete"), (best, "front")):
+            numbers = [trial.number for trial in trials]
+            marks.append(
+                Points([_score(trial, one) for trial in trials], [_score(trial, other) for trial in trials], role, numbers)
+            )
+        panels.append(Panel(x, y, marks))
+    return Figure(
+        "pareto",
+        Words("Pareto front", "帕累托前沿"),
+        Words(
+            "Trials on the front are beaten by no other one in every objective: to better one score there, another must be given up.",
+            "前沿上的试验没有被别的试验全面超过：要改善其中一个成绩，就得让出另一个。",
+        ),
+        panels,
+        columns=2 if len(panels) > 1 else 1,
+        height=320,
+        legend=[("front", Words("on the front", "在前沿上")), ("complete", Words("other trials", "其他试验"))],
+        notes=beyond(far),
+    )
+
+
+def _score(trial: Trial, place: int) -> float:
+    return float((trial.scores or ())[place])

@@ -1,0 +1,103 @@
+"""The trials of a study as CSV and as Parquet: one row a trial."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from danlu.durable import replace_file
+from danlu.reporting.told import StudyTold, Trial, clean
+
+
+def columns(told: StudyTold) -> dict[str, list[Any]]:
+    """Column by name: number, state, each option, each objective (None where there is no score), seconds, steps, cause.
+
+    An option that holds a list or a mapping is written as JSON. Where an option and an objective bear one name, or that of another column,
+    the objective is called score.NAME.
+    """
+    fixed = {"number", "state", "seconds", "steps", "cause"}
+    options = [each.name for each in told.space]
+    names = [each.metric if each.metric not in {*fixed, *options} else f"score.{each.metric}" for each in told.objectives]
+    table: dict[str, list[Any]] = {
+        "number": [trial.number for trial in told.trials],
+        "state": [trial.state for trial in told.trials],
+    }
+    for name in options:
+        table[name] = _alike([_plain(trial.values.get(name)) for trial in told.trials])
+    for place, name in enumerate(names):
+        table[name] = [_score(trial, place) for trial in told.trials]
+    table["seconds"] = [float(trial.seconds) for trial in told.trials]
+    table["steps"] = [int(trial.steps) for trial in told.trials]
+    table["cause"] = [clean(trial.cause) for trial in told.trials]
+    return table
+
+
+def write_tables(folder: Path, told: StudyTold) -> None:
+    """trials.csv and trials.parquet in the folder, each replaced whole."""
+    table = columns(told)
+    replace_file(folder / "trials.csv", as_csv(table))
+    replace_file(folder / "trials.parquet", as_parquet(table))
+
+
+def as_csv(table: dict[str, list[Any]]) -> bytes:
+    """CSV in UTF-8 with a head, lines ended by a line feed, missing values empty.
+
+    A text that a spreadsheet would run as a formula (it begins with =, +, - or @) gets an apostrophe in front; Parquet holds it as it is.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_inert, table))
+    for row in zip(*table.values()):
+        writer.writerow([_inert(value) for value in row])
+    return text.getvalue().encode("utf-8")
+
+
+def as_parquet(table: dict[str, list[Any]]) -> bytes:
+    """The same table as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.table({name: pa.array(values) for name, values in table.items()}), sink)
+    return sink.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _score(trial: Trial, place: int) -> float | None:
+    scores = trial.scores or ()
+    return float(scores[place]) if place < len(scores) and math.isfinite(scores[place]) else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    return (
+        value
+        if value is None or isinstance(value, bool | int | float)
+        else clean(json.dumps(value, ensure_ascii=False, default=str))
+    )
+
+
+def _alike(values: list[Any]) -> list[Any]:
+    """One type for a column: numbers, booleans or text; where choices mix them, text."""
+    kinds = {
+        bool if isinstance(value, bool) else float if isinstance(value, int | float) else str
+        for value in values
+        if value is not None
+    }
+    if kinds == {float} and any(isinstance(value, float) for value in values):
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) < 2:
+        return values
+    return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,6 +116,19 @@ def _device(name: str) -> torch.device:
     if device.type == "mps" and not mps:
         raise PlacementError("train.device is mps, and this machine has none.", hint="use train.device=auto")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def gpus(train: Train) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES would be to have each of the GPUs over which trainings of a recipe can be spread; [] where it uses none.
+
+    A device named by its number stays the only one.
+    """
+    if _device(train.device).type != "cuda":
+        return []
+    there = [str(number) for number in range(torch.cuda.device_count())]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = seen.split(",")[: len(there)] if seen else there
+    return named if train.device in ("auto", "cuda") else [",".join(named)]
 
 
 def work_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:

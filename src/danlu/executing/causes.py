@@ -11,11 +11,12 @@ from danlu.errors import DanluError, Interrupted, RunHeld
 _LONGEST = 2000  # characters of a sentence that a study keeps
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # RuntimeErrors of torch on a CPU, and on others
+AGAIN = ("memory", "disk", "held")  # kinds of causes that another time may not be
 
 
 @dataclass(frozen=True)
 class Cause:
-    """`kind`: error (the same trial would end so again), memory, disk or held (another time it may not), interrupted (somebody asked)."""
+    """`kind`: error (the same trial would end so again), one of AGAIN, or interrupted (somebody asked)."""
 
     kind: Literal["error", "memory", "disk", "held", "interrupted"]
     sentence: str

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from danlu.errors import Interrupted
+from danlu.executing.causes import AGAIN
 
 if TYPE_CHECKING:
     from danlu.executing.setting import Setting
@@ -30,6 +31,7 @@ class Workers(Protocol):
     """Where trials run. Each `start` has a key of its own; the last event of a key is {"say": "ended", "code", "cause"}."""
 
     slots: int
+    queues: bool  # whether a task may have to wait for its place; its silence counts from its first word on
 
     def start(self, key: int, task: Any, log: Path) -> None:
         """Begin a task in a worker of its own; never waits for it."""
@@ -137,7 +139,7 @@ class Crew:
 
     def _start(self, trial: Trial, alone: bool = False) -> None:
         self.keys += 1
-        self.at_work[self.keys] = _Assignment(trial, time.monotonic(), alone=alone)
+        self.at_work[self.keys] = _Assignment(trial, math.inf if self.workers.queues else time.monotonic(), alone=alone)
         self.workers.start(self.keys, self.task_of(trial), trial.folder / "worker.log")
 
     # --- hearing
@@ -162,22 +164,13 @@ class Crew:
 
     def _ended(self, assignment: _Assignment, cause: str) -> None:
         trial, last = assignment.trial, assignment.last
-        match last.get("say"):
-            case "done":
-                self._tell(trial, **last["result"])
-            case "failed" if last["kind"] == "error":
-                self._tell(trial, "failed", cause=last["cause"])
-            case "failed":
-                self._lose(trial, last["cause"], last["kind"] == "memory")
-            case _ if self.stopping:
-                pass  # saved, or as its last checkpoint left it: the study's next start goes on with it
-            case _:
-                self._lose(trial, assignment.killed or cause)
-
-    def _tell(
-        self, trial: Trial, state: Any, values: list[float] | None = None, cause: str = "", facts: Mapping[str, Any] | None = None
-    ) -> None:
-        self.study.tell(trial, values, state, cause, facts)
+        outcome = last.get("result", {"state": "failed", **last})  # of a worker that failed outside of the training
+        if last.get("say") in ("done", "failed") and outcome.get("kind") not in AGAIN:
+            self.study.tell(trial, outcome.get("values"), outcome["state"], outcome["cause"], outcome.get("facts"))
+        elif last.get("say") in ("done", "failed"):
+            self._lose(trial, outcome["cause"], outcome["kind"] == "memory")
+        elif not self.stopping:  # else saved, or as its last checkpoint left it: the study's next start goes on with it
+            self._lose(trial, assignment.killed or cause)
 
     def _lose(self, trial: Trial, cause: str, alone: bool = False) -> None:
         """Have the trial go on in another worker, or tell that it failed."""
@@ -190,7 +183,7 @@ class Crew:
             where = "from its last checkpoint" if step >= 0 else "from its beginning"
             self.setting.tell(message=f"trial {trial.number}: {cause}; it goes on {where}")
         elif not self.stopping:
-            self._tell(trial, "failed", cause=f"{cause} ({times} times in a row without getting further)")
+            self.study.tell(trial, None, "failed", f"{cause} ({times} times in a row without getting further)")
 
     # --- signals and clocks
 

@@ -14,17 +14,39 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from danlu import machine, placement
+from danlu.executing import assignment
 from danlu.executing.channel import Channel
-from danlu.executing.crew import ending
+from danlu.executing.crew import Crew, ending
 from danlu.executing.nursery import Nursery
 from danlu.permission import code_is_allowed
 
+if TYPE_CHECKING:
+    from danlu.executing.setting import Setting
+    from danlu.study import Study
+
 _Said = tuple[int, dict[str, Any]]
+
+
+def run(study: Study, setting: Setting) -> None:
+    """Run the study's trials in worker processes until none is left. Raises Interrupted, the trials at work saved."""
+    recipe, tune = study.recipe, setting.tune
+    gpus = placement.gpus(recipe.train)
+    slots = tune.workers or len(gpus) or machine.cores()
+    # the number of threads has a part in the last bits, so a study keeps it; how many run at a time has none
+    cores = study.decide("cores_of_a_worker", lambda: cores_each(machine.cores(), slots))
+    workers = LocalWorkers(assignment.JOB, slots, cores, gpus)
+    Crew(study, setting, workers, assignment.assignments(study), 60 * tune.hang_minutes).run()
+
+
+def cores_each(cores: int, workers: int) -> int:
+    """The share of a worker."""
+    return max(1, cores // workers)
 
 
 @dataclass
@@ -33,15 +55,22 @@ class _Worker:
     gone: bool = False  # everything it said was heard
     ended: bool = False  # its exit code is known
     code: int | None = None
+    gpu: str | None = None
     process: subprocess.Popen[bytes] | None = None  # of an interpreter of its own
 
 
 class LocalWorkers:
-    """`slots` workers at a time of the job "module:function" (see danlu.executing.worker), with `cores` cores each."""
+    """`slots` workers at a time of the job "module:function" (see danlu.executing.worker), with `cores` cores each.
 
-    def __init__(self, job: str, slots: int, cores: int, fork: bool = sys.platform == "linux") -> None:
+    Each sees one of the `gpus` (values of CUDA_VISIBLE_DEVICES), the one that the fewest others see; without any, what there is.
+    """
+
+    queues = False
+
+    def __init__(self, job: str, slots: int, cores: int, gpus: Sequence[str] = (), fork: bool = sys.platform == "linux") -> None:
         self.slots = slots
         self.wish = {"job": job, "cores": cores, "allow_code": code_is_allowed(), "sys_path": sys.path}
+        self.gpus = gpus
         self.fork = fork
         self.nursery: Nursery | None = None
         self.living: dict[int, _Worker] = {}
@@ -50,10 +79,15 @@ class LocalWorkers:
     def start(self, key: int, task: Any, log: Path) -> None:
         """Begin a task in a process of its own; what it prints goes to the file `log`."""
         worker = self._forked(key) if self.fork else self._spawned(key)
+        worker.gpu = self._gpu()
         self.living[key] = worker
         with contextlib.suppress(OSError):  # it died already, and its end will be heard
-            worker.channel.send({**self.wish, "task": task, "log": str(log)})
+            worker.channel.send({**self.wish, "task": task, "log": str(log), "gpu": worker.gpu})
         threading.Thread(target=self._listen, args=(key, worker.channel), name=f"worker {key}", daemon=True).start()
+
+    def _gpu(self) -> str | None:
+        seen = [each.gpu for each in self.living.values()]
+        return min(self.gpus, key=seen.count) if self.gpus else None
 
     def _forked(self, key: int) -> _Worker:
         ours, theirs = socket.socketpair()

@@ -91,18 +91,20 @@ def work(channel: Channel) -> NoReturn:
     line = Line(channel)
     threading.Thread(target=line.listen, name="line", daemon=True).start()
     log = _redirect(wish.get("log"))
-    line.end(_done(wish, line))
+    line.end(done(wish, line))
     _drop_empty(log)
     os._exit(0)  # the memory goes back whole; exit handlers of libraries have nothing to do
 
 
-def _done(wish: Mapping[str, Any], line: Line) -> dict[str, Any]:
-    """Do the job; the message that says how it ended."""
+def done(wish: Mapping[str, Any], line: Any) -> dict[str, Any]:
+    """Do the job of a wish; the message that says how it ended."""
     try:
         if wish.get("cores"):
             machine.use_cores(wish["cores"])
+        if wish.get("gpu"):
+            os.environ["CUDA_VISIBLE_DEVICES"] = wish["gpu"]  # read when CUDA is first used, which is later
         if wish.get("allow_code"):
-            sys.path[:] = wish["sys_path"]
+            sys.path[:] = wish.get("sys_path", sys.path)
             allow_code()
         return {"say": "done", "result": job(wish["job"])(wish["task"], line)}
     except BaseException as error:

@@ -217,11 +217,12 @@ class Output:
     row         (B, size)
     token       (B, T, size): one for each place of the tokens (or frames) that the batch holds
     step        (B, steps, size): one for each of `steps` moments ahead
+    moment      (B, L, size): one for each of the L moments of the series that the model received
     frame       (B, T', size), T' at most the number of frames; after a row's end column 0 (the blank) is certain: 0, all others
                 -1e4, so that nobody needs the lengths
     image       (B, channels, height, width), `shape` without B; on the scale of the input image
 
-    `of` names, for each of the size columns of steps, the variable of the series that the column continues (several columns may be
+    `of` names, for each of the size columns of steps or moments, the variable of the series that the column continues (several columns may be
     of one variable: its quantiles, which then stand side by side; every variable has as many). () where there is none.
     `causal`: the output of a place must depend on that place and those before it alone (language models).
     `means` tells what the columns say, group by group from the left: ("classes", n) logits of one distribution, ("labels", n) logits
@@ -230,7 +231,7 @@ class Output:
 
     size: int
     names: tuple[str, ...] = ()
-    each: Literal["row", "token", "step", "frame", "image"] = "row"
+    each: Literal["row", "token", "step", "moment", "frame", "image"] = "row"
     steps: int = 0
     shape: tuple[int, ...] = ()
     causal: bool = False

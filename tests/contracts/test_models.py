@@ -50,6 +50,7 @@ OUTPUTS = {
     "token": Output(5, OUTPUT.names, each="token"),
     "vocabulary": Output(23, each="token", causal=True),
     "step": Output(3, ("u", "v", "w"), each="step", steps=5, of=("u", "v", "w")),
+    "moment": Output(3, ("u", "v", "w"), each="moment", of=("u", "v", "w")),
     "frame": Output(6, ("", *OUTPUT.names), each="frame"),
     "image": Output(3 * 13 * 17, each="image", shape=(3, 13, 17)),
 }
@@ -60,6 +61,7 @@ ASKABLE: dict[str, Callable[[str], bool]] = {
     "token": lambda kind: kind in ("tokens", "spelt", "aligned", "frames", "mixed"),
     "vocabulary": lambda kind: kind in ("tokens", "translated"),
     "step": lambda kind: kind in ("series", "future"),
+    "moment": lambda kind: kind == "series",
     "frame": lambda kind: kind == "frames",
     "image": lambda kind: kind == "image",
 }
@@ -199,6 +201,8 @@ def shape_of(output: Output, batch: dict[str, torch.Tensor]) -> tuple[int, ...]:
         return (count, output.size)
     if output.each == "step":
         return (count, output.steps, output.size)
+    if output.each == "moment":
+        return (count, batch["series"].shape[1], output.size)
     if output.each == "image":
         return (count, *output.shape)
     return (count, batch[places_of(batch)].shape[1], output.size)
@@ -361,7 +365,7 @@ def test_a_few_updates_make_the_loss_smaller(name, options, inputs, output):
     count = 32 * (getattr(module, "members", 1) or 1)
     optimizer = torch.optim.Adam([each for each in module.parameters() if each.requires_grad], lr=0.01)
     losses = []
-    if output.each == "step":
+    if output.each in ("step", "moment"):
         target = torch.randn(shape_of(output, batch), generator=generator)
     else:
         target = torch.randint(0, output.size, (32, *shape_of(output, batch)[1:-1]), generator=generator)
@@ -369,7 +373,7 @@ def test_a_few_updates_make_the_loss_smaller(name, options, inputs, output):
         optimizer.zero_grad()
         outputs = module(batch)
         asked = target.repeat_interleave(count // 32, dim=0) if len(outputs) == count else target
-        if output.each == "step":
+        if output.each in ("step", "moment"):
             loss = nn.functional.mse_loss(outputs, asked)
         else:
             loss = nn.functional.cross_entropy(outputs.flatten(0, -2), asked.flatten())

@@ -167,3 +167,63 @@ def test_the_metric_of_anomalies_fits_no_forecast() -> None:
     task = forecasting.build(forecasting.Config(), {"a": Column("a", "number", np.arange(5.0))})
     with pytest.raises(RecipeError, match="belongs to task: anomaly_detection"):
         shelf.build_metric(Part("anomalies", shelf.config("metrics", "anomalies")()), task)
+
+
+# --- by reconstruction ------------------------------------------------------------------------------------------------------
+
+
+def by_reconstruction(path: Path, **task: Any) -> Recipe:
+    return danlu.read_recipe(
+        {
+            "task": {"name": "anomaly_detection", "by": "reconstruction", "context": 24, **task},
+            "data": {
+                "source": {"name": "csv", "path": str(path)},
+                "target": ["flow", "heat"],
+                "split": {"name": "in_order", "validation": 0.2, "test": 0.25},
+                "cache": False,
+            },
+            "train": {"steps": 400, "threads": 1},
+            "watchers": [],
+        },
+        overrides=["model.code=4", "model.hidden=[32]"],
+    )
+
+
+def test_an_autoencoder_is_what_reconstruction_takes(tmp_path: Path) -> None:
+    read = by_reconstruction(written(tmp_path / "a.csv"))
+    assert read.model.name == "autoencoder"
+    wrong = read.as_dict() | {"model": "linear_forecaster"}
+    with pytest.raises(danlu.errors.PartError, match=r"one output a moment(?s:.*)models that fit: .*autoencoder"):
+        prepare(danlu.read_recipe(wrong))
+
+
+def test_a_window_is_its_own_target_and_holds_no_known_anomaly_in_training(tmp_path: Path) -> None:
+    data = prepare(by_reconstruction(written(tmp_path / "a.csv"), labels="bad"))
+    series, target = data.examples.inputs["series"], data.examples.target
+    for split, ids in data.splits.items():
+        np.testing.assert_array_equal(series.at(ids), target.at(ids))  # type: ignore[union-attr]
+        if split == "train":
+            assert not any(row - 24 < bad <= row for row in ids for bad in BAD)
+    flow = (signals()[0] - data.task.mean[0]) / data.task.deviation[0]
+    ids = data.splits["test"]
+    assert ids.tolist() == list(range(450, 600))
+    np.testing.assert_allclose(
+        series.at(ids)[:, :, 0], [flow[row - 23 : row + 1] for row in ids], atol=1e-4
+    )  # five digits in the file
+    assert data.splits["train"].min() == 23
+
+
+def test_rows_that_the_code_cannot_hold_are_flagged(tmp_path: Path) -> None:
+    recipe = by_reconstruction(written(tmp_path / "a.csv"), labels="bad", expected=0.01)
+    artifact = danlu.train(recipe, tmp_path / "run", output="quiet")
+    written(tmp_path / "plain.csv", labels=False)
+    answers = danlu.load(tmp_path / "run").predict(str(tmp_path / "plain.csv"))
+    assert len(answers) == COUNT
+    assert [answer["score"] is None for answer in answers] == [place < 23 for place in range(COUNT)]
+    flagged = {place for place, answer in enumerate(answers) if answer["prediction"]}
+    assert set(BAD) <= flagged
+    for number, place in enumerate(BAD):
+        assert answers[place]["variable"] == ("heat" if number % 2 else "flow")
+    assert artifact.scores["test"]["anomalies/recall"] == 1.0
+    assert artifact.scores["test"]["anomalies/average_precision"] > 0.8
+    assert artifact.scores["test"]["mae"] < artifact.scores["baseline"]["mean/mae"]

@@ -1,6 +1,6 @@
 """An encoder to a few numbers and a decoder back.
 
-B batch, S what one row holds (F numbers, or C x H x W), Z numbers of the code.
+B batch, S what one row holds (F numbers, or C x H x W), Z numbers of the code, L moments of a window.
 Sources: Hinton and Salakhutdinov, 2006, doi.org/10.1126/science.1127647; Vincent et al., 2008 (denoising).
 """
 
@@ -30,6 +30,20 @@ class Autoencoder(nn.Module):
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The codes (B, Z)."""
         return self.encoder(inputs[self.name])
+
+
+class WindowAutoencoder(Autoencoder):
+    """The window of a series as the decoder makes it of its code, float32 (B, L, variables); what goes in may hold more variables."""
+
+    def __init__(self, name: str, encoder: nn.Module, decoder: nn.Module, moments: int) -> None:
+        super().__init__(name, encoder, decoder)
+        self.moments = moments
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return super().forward(inputs).unflatten(1, (self.moments, -1))
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.encoder(inputs[self.name].flatten(1))
 
 
 def of_numbers(features: int, hidden: Sequence[int], code: int, activation_name: Activation) -> tuple[nn.Module, nn.Module]:

@@ -5,8 +5,8 @@ A part offers
   DEFAULTS                                  recipe keys to values that suit the family: {"train.epochs": 20, "optimizer": {...}}
   TAKES                                     kinds of input it accepts: a subset of ("numbers", "categories", "image", "tokens", "frames",
                                             "series")
-  GIVES (optional)                          which forms of Output it can give, a subset of ("row", "token", "step", "frame", "image");
-                                            ("row",) where it does not say
+  GIVES (optional)                          which forms of Output it can give, a subset of ("row", "token", "step", "moment", "frame",
+                                            "image"); ("row",) where it does not say
   build(config, inputs, output) -> Module   `inputs` maps a name to danlu.terms.Input, `output` is danlu.terms.Output.
                                             forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.Output
                                             says; any B >= 1. Tokens and frames may be of any length in a batch; what stands after a

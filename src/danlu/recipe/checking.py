@@ -76,6 +76,8 @@ def _parts(checking: Check) -> dict[str, Any]:
         parts[key] = part
         if part is not None and key in ("task", "model", "optimizer"):
             _recommend(filled, catalogue.defaults(PARTS[key], part.name))
+            recommends = getattr(catalogue.facts(PARTS[key], part.name), "recommends", None)
+            _recommend(filled, recommends(part.options) if recommends is not None else {})
     if parts["optimizer"] is not None and getattr(catalogue.facts("optimizers", parts["optimizer"].name), "FULL_BATCH", False):
         filled["train.batch_size"] = "all"
     for key in LISTS:

@@ -280,20 +280,20 @@ class SeriesTask:
             part.Config(parts=list(self.config.calendar)), {"parts": list(dict.fromkeys(self.config.calendar))}, times
         )
 
-    def windows(self, split: str, laid: Laid, owned: np.ndarray, rows: int, table: Table) -> np.ndarray:
+    def windows(self, split: str, laid: Laid, owned: np.ndarray, rows: int, table: Table, context: int | None = None) -> np.ndarray:
         """The last known rows of a split's windows, int64, ascending; none without a single number to compare with.
 
-        DataError where a split of `rows` rows has no window.
+        `context` moments of the past (None: the task's). DataError where a split of `rows` rows has no window.
         """
-        horizon = self.horizon
-        found = origins((laid.first, laid.last), owned, self.context, horizon, inside=split == "train")
+        horizon, context = self.horizon, self.context if context is None else context
+        found = origins((laid.first, laid.last), owned, context, horizon, inside=split == "train")
         told = np.concatenate([[0], np.cumsum(~np.isnan(laid.values).all(axis=1))])
         found = found[told[found + 1 + horizon] > told[found + 1]]
         if len(found) or not rows:
             return found
         lies = "all in it" if split == "train" else f"{horizon:,} of them in it"
         raise DataError(
-            f"the {split} split ({rows:,} rows) has no window of {self.context:,} + {horizon:,} moments in a row, {lies}.",
+            f"the {split} split ({rows:,} rows) has no window of {context:,} + {horizon:,} moments in a row, {lies}.",
             where=table.origin,
             hint="lower task.context, look less far ahead, or give the split more rows"
             + ("" if self.config.gaps == "ignore" else "; task.gaps: ignore goes on across gaps"),

@@ -3,6 +3,7 @@
 A part offers
   Config                                    its options
   DEFAULTS                                  recipe keys to values: {"loss": ..., "metrics": [...], "train.epochs": ...}
+  recommends(config) (optional)             further ones, which go by the options
   TARGETS                                   (least, most) number of target columns; most None: no limit
   ASKS                                      what outputs and encoded target are, which losses and metrics go by:
                                               classes  logits (N, classes), int64 (N,) class numbers

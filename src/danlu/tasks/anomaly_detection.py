@@ -1,19 +1,24 @@
 """Rows of a series that are not as their past lets expect: each with a score, and the variable that is furthest off.
 
-A forecaster is trained to tell the next row from those before it. What it misses by, in deviations of its own usual error, is the score
-of a row: the largest of its variables. A row is flagged where the score passes a threshold that `expected` of the rows pass on which the
-threshold is learnt: the validation rows, which the model was not fitted to, or the training rows where there are none.
+by               what a model is trained to                                            what the score of a row is
+forecast         tell the next row from those before it                                what it misses the row by
+reconstruction   squeeze a window into a few numbers and make it of them again         what it misses the window's last row by
 
-Forecasting was taken rather than reconstruction through a bottleneck: no width decides what counts as normal, every family of
-forecasters serves, and the score of a row needs nothing that comes after it. The price: what follows an anomaly is judged by a past that holds it, so
-that its neighbours are at times flagged with it. Rows that `labels` calls anomalies teach nothing, and are
-what precision, recall and F1 go by. Source: Malhotra et al., 2015 (ESANN); Hundman et al., 2018, arXiv:1802.04431.
+Errors are measured in deviations of the model's own usual error, of the worst variable. A row is flagged where the score passes a
+threshold that `expected` of the rows pass on which the threshold is learnt: the validation rows, which the model was not fitted to, or
+the training rows where there are none. Neither way needs anything that comes after a row.
+
+Forecasting is the default: no width decides what counts as normal, and every family of forecasters serves. Reconstruction sees the row
+itself, so that what no past can tell (a drifting level, a burst of ordinary noise) is not held against it; how narrow the code is says how
+much. Either way what follows an anomaly is judged beside it, and is at times flagged with it. Rows that `labels` calls anomalies teach
+nothing, and are what precision, recall and F1 go by. Sources: Malhotra et al., 2015 (ESANN); Hundman et al., 2018, arXiv:1802.04431;
+Malhotra et al., 2016, arXiv:1607.00148 (reconstruction).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -61,9 +66,17 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
+def recommends(config: Config) -> dict[str, Any]:
+    """What suits these options: a network with a bottleneck for reconstruction."""
+    return {"model": "autoencoder"} if config.by == "reconstruction" else {}
+
+
 class Config(SeriesOptions):
     """What is watched, and how much of it is expected to stand out."""
 
+    by: Literal["forecast", "reconstruction"] = Field(
+        "forecast", description="Judge a row by what its past lets expect, or by what an autoencoder makes of the window it ends."
+    )
     expected: float = Field(0.005, gt=0, lt=0.5, description="Share of ordinary rows that may be flagged; it sets the threshold.")
     labels: str | None = Field(
         None, description="A column that says which rows are known anomalies (true, 1 or anomaly); it is no input of the model."
@@ -79,7 +92,9 @@ class AnomalyDetection(SeriesTask):
     def __init__(self, config: Config, targets: Sequence[str], variables: Sequence[str], *scale: Sequence[float]) -> None:
         super().__init__(config, 1, targets, variables, *scale)
         self.labels, self.expected = config.labels, config.expected
-        self.output = Output(len(variables), tuple(variables), each="step", steps=1, of=tuple(variables))
+        self.again = config.by == "reconstruction"
+        each: Any = "moment" if self.again else "step"
+        self.output = Output(len(variables), tuple(variables), each=each, steps=0 if self.again else 1, of=tuple(variables))
         self.spread: list[float] = []  # the usual error of each variable, see `calibrate`
         self.threshold: float | None = None
 
@@ -88,7 +103,7 @@ class AnomalyDetection(SeriesTask):
         return {**super().state(), "spread": self.spread, "threshold": self.threshold}
 
     def point(self, outputs: Tensor) -> Tensor:
-        """What was expected, (B, 1, V)."""
+        """What was expected, (B, 1, V), or of a window (B, L, V)."""
         return outputs
 
     # --- rows to windows
@@ -102,10 +117,15 @@ class AnomalyDetection(SeriesTask):
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """A window for each row: what came before it, and itself as the target. With `answering` every row, else those with a past."""
+        """A window for each row: what came before it, and itself as the target; for reconstruction the window that it ends, twice.
+
+        With `answering` every row, else those with a past.
+        """
         laid, facts = self.lay(arrays, described, table, splits)
         inputs = self.described()
-        fields: dict[str, Any] = {"series": Windows(laid.past, self.context, -self.context)}
+        if self.again:
+            inputs.pop("future", None)  # a window holds what was known of its own moments
+        fields: dict[str, Any] = {"series": Windows(laid.past, self.context, self.again - self.context)}
         if "future" in inputs:
             fields["future"] = Windows(laid.future, 1)
         if "numbers" in inputs:
@@ -115,16 +135,19 @@ class AnomalyDetection(SeriesTask):
         marks = self._marks(table)
         fields["anomaly"] = marks
         owned = owners(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
-        ids = {name: self.windows(name, laid, owned[name], len(rows), table) + 1 for name, rows in splits.items()}
+        before = self.context - self.again
+        ids = {name: self.windows(name, laid, owned[name], len(rows), table, before) + 1 for name, rows in splits.items()}
+        length = self.context if self.again else 1
         if "train" in ids:
-            ids["train"] = ids["train"][marks[ids["train"]] != 1]
-        target = Windows(laid.values, 1, fill=float("nan"))
+            bad = np.concatenate([[0], np.cumsum(marks == 1)])
+            ids["train"] = ids["train"][bad[ids["train"] + 1] == bad[ids["train"] + 1 - length]]
+        target = Windows(laid.values, length, 1 - length, fill=float("nan"))
         return Cut(fields, inputs, target, ids, facts=facts, first=laid.first)
 
     def _to_answer(self, table: Table, laid: Laid, fields: dict[str, Any], inputs: dict[str, Input]) -> Examples:
         place = np.arange(len(table))
         fields["actual"] = laid.values
-        fields["judged"] = (place - laid.first >= self.context) & ~np.isnan(laid.values).all(axis=1)
+        fields["judged"] = (place - laid.first >= self.context - self.again) & ~np.isnan(laid.values).all(axis=1)
         if self.step.column:
             fields["moment"] = np.ascontiguousarray(table.columns[self.step.column].values)
         if self.config.series is not None:
@@ -148,7 +171,7 @@ class AnomalyDetection(SeriesTask):
         wrong = []
         for outputs, batch in pairs:
             ordinary = batch.inputs["anomaly"] != 1
-            wrong.append((outputs.double() - batch.target.double())[ordinary][:, 0].abs().cpu())
+            wrong.append((outputs.double() - batch.target.double())[ordinary][:, -1].abs().cpu())
         errors = torch.cat(wrong).numpy()
         if not len(errors):
             raise DataError("there is no ordinary row to learn a threshold from.", hint="look at task.labels and at the split")
@@ -164,12 +187,12 @@ class AnomalyDetection(SeriesTask):
     def scored(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The score of each row, float64 (B,): 1 is the usual error of the worst of its variables."""
         spread = outputs.new_tensor(self.spread or [1.0], dtype=outputs.double().dtype)
-        wrong = (outputs.double() - target.double())[:, 0].abs() / spread
+        wrong = (outputs.double() - target.double())[:, -1].abs() / spread
         return wrong.nan_to_num(nan=0.0).amax(dim=1)
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": None, "expected": {variable: number}} a row: outputs alone do not say what was there."""
-        expected = self.to_units(outputs)[:, 0].tolist()
+        expected = self.to_units(outputs)[:, -1].tolist()
         return [{"prediction": None, "expected": dict(zip(self.variables, row, strict=True))} for row in expected]
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
@@ -177,7 +200,7 @@ class AnomalyDetection(SeriesTask):
 
         With "time" and "series" where the table has them; "variable" is the one that is furthest off, "score" passes 1 where flagged.
         """
-        outputs = module(batch.inputs).float().cpu()
+        outputs = module(batch.inputs).float().cpu()[:, -1:]
         actual = batch.inputs["actual"].cpu()[:, None]
         scores = self.scored(outputs, actual).numpy() / (self.threshold or 1.0)
         spread = outputs.new_tensor(self.spread or [1.0])
@@ -211,15 +234,19 @@ class AnomalyDetection(SeriesTask):
         past = series.values[:, : len(self.variables)]
         first = examples.first if isinstance(examples, Cut) else np.arange(len(past))
         guesses = naive.guesses(past, first, self.season, 1, np.zeros(len(self.variables), dtype=np.float32))
+        if self.again:  # a guess that has seen the row would be the row
+            guesses = {"mean": guesses["mean"]}
 
         def truth(origins: np.ndarray) -> np.ndarray:
-            return target.at(origins + 1)
+            return target.at(origins + 1)[:, -1:]
 
         found = {name: naive.errors(guess, truth, examples.splits[split] - 1) for name, guess in guesses.items()}
         return {f"{name}/mae": scores["mae"] for name, scores in found.items() if scores}
 
     def describe(self) -> str:
         """'anomaly detection in flow and pressure: each row from the 72 before it'."""
+        if self.again:
+            return f"anomaly detection in {listed(self.variables)}: each window of {self.context:,} made again of its code"
         return f"anomaly detection in {listed(self.variables)}: each row from the {self.context:,} before it"
 
 

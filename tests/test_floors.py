@@ -76,6 +76,7 @@ FLOORS = {
     "learning_rate_range": 10,
     "study": 10,
     "executing": 11,
+    "tuning_progress": 11,
     "tuning": 12,
     "cross_validation": 10,
     "resumption": 10,

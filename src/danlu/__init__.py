@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from danlu.recipe import Recipe
     from danlu.resumption import verify_resume
     from danlu.training import train
+    from danlu.tuning import tune
 
 _HOMES = {
     "Artifact": "danlu.prediction",
@@ -40,6 +41,7 @@ _HOMES = {
     "load": "danlu.prediction",
     "picture": "danlu.picturing",
     "train": "danlu.training",
+    "tune": "danlu.tuning",
     "verify_resume": "danlu.resumption",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "read_recipe",
     "recipe_schema",
     "train",
+    "tune",
     "verify_resume",
 ]
 

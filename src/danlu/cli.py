@@ -138,9 +138,10 @@ def new(
 def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check a recipe without reading any data; prints it with every default."""
     from danlu import read_recipe
-    from danlu.recipe import write_yaml
+    from danlu.recipe import plain, write_yaml
 
-    checked = read_recipe(recipe, overrides or ()).as_dict()
+    found = read_recipe(recipe, overrides or ())
+    checked = {**found.as_dict(), **({"tune": plain(found.tune)} if found.tune is not None else {})}
     if as_json:
         _print_json(checked)
     else:
@@ -238,6 +239,40 @@ def _cross_validate(recipe: Any, count: int, home: Path, output: Any, as_json: b
     print(f"validation scores over {count} folds (mean, standard deviation)")
     width = max(map(len, found["mean"]), default=0)
     print("\n".join(f"  {name:<{width}}  {found['mean'][name]:.6g}  {found['std'][name]:.2g}" for name in found["mean"]))
+
+
+@app.command()
+def tune(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    study: Annotated[str | None, typer.Option(metavar="FOLDER", help="The study's folder; default studies/<recipe name>.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Search the options that the recipe's section tune names. The same command goes on after Ctrl-C or a kill."""
+    _permit(allow_code)
+    from danlu import read_recipe
+    from danlu import tune as search
+    from danlu.training import default_output
+
+    checked = read_recipe(recipe, overrides or ())
+    found = search(checked, study, output="json" if as_json else "quiet" if quiet else default_output())
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    states = [record.state for record in found.trials]
+    counts = ", ".join(f"{states.count(state):,} {state}" for state in ("complete", "pruned", "failed", "running") if state in states)
+    print(f"{len(states):,} trials: {counts}")
+    if found.best is None:
+        raise DanluError(
+            "no trial was completed.", where=str(found.folder), hint="look at the causes above, or in danlu tune ... --json"
+        )
+    told = {metric: score for (metric, _), score in zip(found.objectives, found.best.scores or ())}
+    print(f"best: trial {found.best.number}")
+    print(_scores({**told, **found.best.values}))
+    if not quiet:
+        _say(f"\nNext:\n  danlu train {shlex.quote(str(found.recipe))}")
 
 
 @app.command()

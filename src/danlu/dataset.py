@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from danlu.fingerprints import codes
 from danlu.framing import Examples, Ragged, take
 from danlu.placement import SPLIT, draw_seed
 from danlu.preprocessing import Preprocessor
-from danlu.recipe import Data, Part, Recipe
+from danlu.recipe import Data, Part, Recipe, plain
 from danlu.terms import Column, Table
 from danlu.tokenizing.borrowed import state_of
 
@@ -68,11 +70,43 @@ class Dataset:
         return self.task.baseline(told, wanted)
 
 
+_memo: dict[str, Dataset] | None = None  # what was prepared, the latest last; None outside `remembered`
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Inside, what is prepared is kept in memory for the next training on the same rows in the same form: a search has many of them.
+
+    Files that change meanwhile are not looked at again.
+    """
+    global _memo
+    before, _memo = _memo, {} if _memo is None else _memo
+    try:
+        yield
+    finally:
+        _memo = before
+
+
 def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
     """The Dataset of a recipe; `fold` (i, k) takes fold i of k as validation, over the rows outside the test split.
 
     Raises DataError for what the data does not allow, naming file, row and column.
     """
+    if _memo is None:
+        return _prepared(recipe, fold)
+    model = recipe.model.as_dict() if hasattr(shelf.facts("models", recipe.model.name), "adapt") else recipe.model.name
+    weights = getattr(recipe.model.options, "weights", None)
+    key = json.dumps([plain(recipe.data), recipe.task.as_dict(), model, weights, recipe.train.seed, fold], sort_keys=True)
+    if key not in _memo:
+        _memo[key] = _prepared(recipe, fold)
+        while len(_memo) > max(2, fold[1] if fold else 0):
+            del _memo[next(iter(_memo))]
+    found = _memo[key]
+    # a training adds notices, and sets what its task says of answers, so each gets its own
+    return replace(found, task=copy.deepcopy(found.task), notices=list(found.notices))
+
+
+def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
     data = meant(recipe)
     table, digest = cache.load(data.source, data.columns, data.cache)
     _check_names(table, data, needs_inputs=not inputs_too(recipe))

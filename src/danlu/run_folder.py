@@ -106,7 +106,7 @@ class RunFolder:
         found.pop("resolved")
         if found["train"]["on_nan"] == "stop":  # nothing was left out so far, so any policy may take over from here
             found["train"]["on_nan"] = now["train"]["on_nan"]
-        changed = differences(_comparable(found), _comparable(now))
+        changed = differences(comparable(found), comparable(now))
         if changed:
             shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if len(changed) > 20 else "")
             raise RunError(
@@ -146,7 +146,7 @@ class RunFolder:
         return text
 
 
-def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
+def comparable(tree: dict[str, Any]) -> dict[str, Any]:
     """A recipe without what may change between two starts of the same run: where the data lies (its content is hashed) and the watchers."""
     copy = json.loads(json.dumps(tree))
     source = copy.get("data", {}).get("source", {})
@@ -165,7 +165,7 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
 
 def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
     """What ties a checkpoint to its run: the hash of recipe, data, placement."""
-    told = _comparable(recipe.as_dict())
+    told = comparable(recipe.as_dict())
     whole = {
         "recipe": {**told, "train": {name: value for name, value in told["train"].items() if name != "on_nan"}},
         "data": resolved["data"]["digest"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,12 +49,12 @@ class Suggesting:
         self.open: set[int] = set()  # the trials that are running as far as it knows
         self.count = 0
 
-    def see(self, trials: Mapping[int, Past]) -> None:
-        """Take over what is new among the trials (all of them, by number)."""
+    def see(self, count: int, past: Callable[[int], Past]) -> None:
+        """Take over what is new among the `count` trials there are; `past(number)` gives one of them."""
         for number in sorted(self.open):
-            self._end(number, trials[number])
-        while self.count < len(trials):
-            self._add(trials[self.count])
+            self._end(number, past(number))
+        while self.count < count:
+            self._add(past(self.count))
 
     def suggest(self) -> Suggestion:
         """The next trial, which then counts as running."""

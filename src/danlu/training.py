@@ -44,11 +44,13 @@ def train(
     *,
     output: Output = "quiet",
     fold: tuple[int, int] | None = None,
+    beside: Any = None,
 ) -> Artifact:
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe name>); returns the artifact.
 
-    The same call continues a run that was cut off, and returns at once the artifact of one that has finished. Raises DanluError: a wrong
-    recipe or data, a folder of another run, training that stopped itself, an interruption (state saved).
+    The same call continues a run that was cut off, and returns at once the artifact of one that has finished. `beside` is a watcher that
+    is no part of the recipe; what it raises ends the training. Raises DanluError: a wrong recipe or data, a folder of another run,
+    training that stopped itself, an interruption (state saved).
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, shelf, overrides)
@@ -60,7 +62,7 @@ def train(
                 folder.refuse_another(recipe)
                 if folder.finished:
                     return load(folder.path)
-                return Training(recipe, folder, interruption, output, fold).run()
+                return Training(recipe, folder, interruption, output, fold, beside).run()
         except KeyboardInterrupt:  # outside the loop, where nothing needs saving
             raise Interrupted(
                 f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
@@ -73,7 +75,13 @@ class Training:
     """One run, from data to artifact."""
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, interruption: Interruption, output: Output, fold: tuple[int, int] | None
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        interruption: Interruption,
+        output: Output,
+        fold: tuple[int, int] | None,
+        beside: Any = None,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -91,7 +99,7 @@ class Training:
         self.resolved = self.resolved or {**self.built.record(), "fold": list(fold) if fold else None}
         self.state, self.plan, self.data = self.built.state, self.built.plan, self.built.data
         self.checkpoints = Checkpoints(folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep)
-        self.watchers = self._watchers()
+        self.watchers = self._watchers(beside)
 
     def run(self) -> Artifact:
         """From the first step, or where a killed run left off, to the artifact."""
@@ -107,7 +115,7 @@ class Training:
 
     # --- before the first step
 
-    def _watchers(self) -> Watchers:
+    def _watchers(self, beside: Any) -> Watchers:
         recipe, built = self.recipe, self.built
         stopping = recipe.regularization.early_stopping
         parts = [*recipe.watchers, *([stopping] if stopping is not None else [])]
@@ -116,7 +124,10 @@ class Training:
             self.folder.path, recipe, self.plan.total_steps, self.plan.steps_per_epoch, built.evaluator.metric, built.evaluator.better,
             steps[-1] if steps else 0, self.output, built.trainable, built.sentences(),
         )  # fmt: skip
-        return Watchers(parts, [shelf.build_watcher(part, setting) for part in parts])
+        watchers = Watchers(parts, [shelf.build_watcher(part, setting) for part in parts])
+        if beside is not None:
+            watchers.named.append(("beside", beside))
+        return watchers
 
     def _resume(self) -> int:
         """The step to go on from: that of the newest good checkpoint, else 0."""

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from danlu import shelf
+from danlu.cross_validation import cross_validate
+from danlu.errors import Interrupted, RunError
+from danlu.executing.causes import cause_of
+from danlu.prediction import load
+from danlu.recipe import Part, Recipe
+from danlu.terms import Report
+from danlu.training import train
 
 Ending = Literal["complete", "pruned", "failed"]
 
@@ -26,7 +38,7 @@ class Outcome:
 
 
 def run_trial(
-    recipe: Any,
+    recipe: Recipe,
     folder: Path,
     metrics: Sequence[str],
     folds: int | None,
@@ -40,7 +52,112 @@ def run_trial(
     called at every report of training, as a sign of life. A failure of the trial (exception, NaN, no memory) is an Outcome with its
     cause (`causes.cause_of`); Interrupted passes through.
     """
-    raise NotImplementedError
+    began = time.monotonic()
+    watched = dataclasses.replace(recipe, watchers=_watchers())
+    try:
+        if folds:
+            return _over_folds(watched, folder, metrics, folds, report, beat, began)
+        beside = Reporter(metrics[0], report, beat)
+        artifact = train(watched, folder, beside=beside)
+        scores, told = artifact.scores["validation"], artifact.provenance
+        facts = {
+            "scores": {name: value for name, value in scores.items() if isinstance(value, int | float) and name != "rows"},
+            "seconds": beside.seconds + time.monotonic() - began,
+            "steps": told["step"],
+            "best_step": told["best_step"],
+            "parameters": told["parameters"],
+        }
+        return Outcome("complete", _values(metrics, facts), facts=facts)
+    except Pruned as ended:
+        facts = {"seconds": ended.seconds + time.monotonic() - began, "steps": ended.step}
+        return Outcome("pruned", cause=str(ended), facts=facts)
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        cause = cause_of(error)
+        return Outcome("failed", cause=cause.sentence, facts={"seconds": time.monotonic() - began}, kind=cause.kind)
 
 
-__all__ = ["Ending", "Outcome", "run_trial"]
+def _over_folds(
+    recipe: Recipe,
+    folder: Path,
+    metrics: Sequence[str],
+    folds: int,
+    report: Callable[[int, float], bool],
+    beat: Callable[[], None],
+    began: float,
+) -> Outcome:
+    """A trial whose scores are means over folds; the mean of the folds so far is told after each."""
+    parameters = steps = 0
+
+    def after(scores: list[dict[str, Any]]) -> None:
+        nonlocal parameters, steps
+        told = load(folder / f"fold-{len(scores)}-of-{folds}").provenance
+        parameters, steps = told["parameters"], steps + told["step"]
+        known = [each[metrics[0]] for each in scores if metrics[0] in each]
+        if len(known) == len(scores) and report(len(scores), statistics.fmean(known)) and len(scores) < folds:
+            raise Pruned(f"behind the others after {len(scores)} of {folds} folds", steps)
+
+    found = cross_validate(recipe, folds, folder, beside=lambda: Reporter("", report, beat), after=after)
+    seconds = time.monotonic() - began
+    facts = {"scores": found["mean"], "std": found["std"], "folds": found["folds"], "seconds": seconds, "steps": steps}
+    facts["parameters"] = parameters
+    return Outcome("complete", _values(metrics, facts), facts=facts)
+
+
+def _values(metrics: Sequence[str], facts: Mapping[str, Any]) -> list[float]:
+    """The objectives, from what was measured. Raises RunError for a score there is not."""
+    found = {**facts["scores"], "seconds": facts["seconds"], "parameters": facts["parameters"]}
+    lost = [metric for metric in metrics if metric not in found]
+    if lost:
+        raise RunError(f"there is no score {lost[0]} on these rows; there are {', '.join(found)}.")
+    return [float(found[metric]) for metric in metrics]
+
+
+class Pruned(Exception):
+    """A trial ends because it fell behind the others."""
+
+    def __init__(self, message: str, step: int, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.step = step
+        self.seconds = seconds  # of lives before this one
+
+
+class Reporter:
+    """A watcher that tells the score `metric` ("": none) after each evaluation, and ends the training where it is told to.
+
+    What it told is kept in checkpoints: a training that goes on says it again, since the study may have been killed as well.
+    """
+
+    def __init__(self, metric: str, report: Callable[[int, float], bool], beat: Callable[[], None]) -> None:
+        self.metric = metric
+        self.report = report
+        self.beat = beat
+        self.curve: list[float] = []
+        self.seconds = 0.0  # of lives before this one
+        self.began = time.monotonic()
+
+    def hear(self, report: Report) -> None:
+        self.beat()
+        value = report.values.get(self.metric) if report.kind == "validation" else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            self.curve.append(float(value))
+            if self.report(len(self.curve), float(value)):
+                raise Pruned(f"behind the others after {len(self.curve)} evaluations", report.step, self.seconds)
+
+    def state(self) -> dict[str, Any]:
+        return {"curve": list(self.curve), "seconds": self.seconds + time.monotonic() - self.began}
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        if state:
+            self.curve, self.seconds = list(state["curve"]), float(state["seconds"])
+            for evaluations, value in enumerate(self.curve, start=1):
+                self.report(evaluations, value)  # the answers were heard before: it went on
+
+
+def _watchers() -> tuple[Part, ...]:
+    """Who watches a trial: its log, and whoever stops one that runs away."""
+    return tuple(Part(name, shelf.config("watchers", name)()) for name in ("jsonl", "divergence"))
+
+
+__all__ = ["Ending", "Outcome", "Pruned", "Reporter", "run_trial"]

@@ -192,7 +192,8 @@ def _sorted(checking: Check, found: dict[str, Dimension]) -> Space:
 
 def _tried(checking: Check, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
     """The dimension, every choice and both ends of it checked as options of the recipe; problems are noted."""
-    around = list(_around(dimension, space))
+    known = try_out({})
+    around = [each for each in _around(dimension, space) if all(problem in known for problem in try_out(each))] or [{}]
     if dimension.kind == "choice":
         for number, choice in enumerate(dimension.choices):
             _note_refusal(checking, (*_path(dimension.name), number), dimension.name, choice, around, try_out)

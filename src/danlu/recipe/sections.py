@@ -217,7 +217,7 @@ class Objective(Options):
 
     metric: str = Field(
         min_length=1,
-        description="A validation score of the recipe; or loss; or seconds (of a trial's training), or parameters (trainable ones).",
+        description="A validation score of the recipe; or loss; or seconds (of a trial's training), or parameters (how many).",
     )
     direction: Literal["higher", "lower"] | None = Field(
         default=None, description="Which is better; null: as the metric says, lower for loss, seconds and parameters."

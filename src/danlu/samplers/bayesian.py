@@ -43,5 +43,4 @@ def build(config: Config, space: Space, directions: Sequence[str], seed: int, st
             multivariate=config.joint,
             group=config.joint,
             constant_liar=True,
-            warn_independent_sampling=False,
         )

@@ -39,5 +39,4 @@ def build(config: Config, space: Space, directions: Sequence[str], seed: int, st
             independent_sampler=RandomSampler(seed=(seed >> 20) % 2**32),
             n_startup_trials=config.random_trials,
             deterministic_objective=config.noiseless,
-            warn_independent_sampling=False,
         )

@@ -40,8 +40,7 @@ def build(config: Config, space: Space, directions: Sequence[str], seed: int, st
         if config.method == "tpe":
             return TPESampler(
                 n_startup_trials=config.population, seed=seed % 2**32, multivariate=True, group=True, constant_liar=True,
-                warn_independent_sampling=False,
-            )  # fmt: skip
+                )  # fmt: skip
         return NSGAIISampler(
             population_size=config.population, crossover_prob=config.crossover, swapping_prob=config.swapping, seed=seed % 2**32
         )

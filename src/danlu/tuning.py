@@ -1,0 +1,99 @@
+"""Search a recipe's options: many trainings, told by a sampler what to change."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from danlu import recipe as recipes
+from danlu import shelf
+from danlu.dataset import remembered
+from danlu.errors import Interrupted, RunError
+from danlu.executing.setting import Setting
+from danlu.interruption import Interruption
+from danlu.recipe import Recipe
+from danlu.study import Record, Study
+from danlu.tuning_progress import Progress
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a search found: its trials by number, the best one (None where none was completed), and the recipe that it leads to."""
+
+    folder: Path
+    objectives: list[tuple[str, str]]
+    trials: list[Record]
+    best: Record | None
+    recipe: Path | None
+    executor: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        states = [record.state for record in self.trials]
+        return {
+            "study": str(self.folder),
+            "objectives": [{"metric": metric, "direction": direction} for metric, direction in self.objectives],
+            "executor": self.executor,
+            "states": {state: states.count(state) for state in ("complete", "pruned", "failed", "running")},
+            "best": None if self.best is None else self.best.as_dict(),
+            "recipe": None if self.recipe is None else str(self.recipe),
+            "trials": [record.as_dict() for record in self.trials],
+        }
+
+
+def tune(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    study: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    output: Any = "quiet",
+) -> StudyResult:
+    """Run the search that a recipe's section tune describes, in the folder `study` (default studies/<recipe name>).
+
+    The same call continues a study that was cut off, and gives the result of one that is complete. A trial that fails is marked with its
+    cause and the study goes on. best.yaml in the folder is kept up to date. `output`: "display", "lines", "quiet" or "json". Raises
+    DanluError: a wrong recipe or data, the folder of another study, Interrupted (everything saved).
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = recipes.read(recipe, shelf, overrides)
+    elif overrides:
+        recipe = recipes.with_changes(recipe, shelf, overrides)
+    folder = Path(study) if study is not None else Path("studies") / recipe.name
+    with Interruption() as interruption, remembered(), Study(recipe, folder) as opened:
+        executor = _executor(opened)
+        with Progress(opened, executor, output) as progress:
+            try:
+                setting = Setting(opened.tune, interruption, opened.plan, output, progress.tell)
+                importlib.import_module(f"danlu.executing.{executor}").run(opened, setting)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"{interruption.name or 'interrupted'}: the study is saved.",
+                    exit_code=interruption.asked or 130,
+                    hint="run the same command again: it goes on from there",
+                ) from None
+            finally:
+                opened.write_best()
+        return StudyResult(folder, opened.objectives, opened.trials(), opened.best(), opened.write_best(), executor)
+
+
+def _executor(study: Study) -> str:
+    """How trials are run: as the recipe says, else as was decided when the study began."""
+    asked = study.tune.on
+    if asked == "auto":
+        asked = study.decide("executor", lambda: _chosen(study))
+    pruner = study.tune.pruner
+    if pruner is not None and getattr(shelf.facts("pruners", pruner.name), "EXPLOITS", False) and asked != "vectorised":
+        raise RunError(
+            f"tune.pruner {pruner.name} runs where many trials are one program, and these run {asked.replace('_', ' ')}.",
+            hint="set tune.on to vectorised, or choose another pruner",
+        )
+    return asked
+
+
+def _chosen(study: Study) -> str:
+    from danlu.executing.vectorised import choose
+
+    return str(choose(study))

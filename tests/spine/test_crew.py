@@ -101,6 +101,9 @@ class Memory:
         assert trial.number not in self.told
         self.told[trial.number] = (state, cause, dict(facts or {}))
 
+    def record(self, number: int) -> int:
+        return number
+
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[LocalWorkers]:
@@ -116,11 +119,20 @@ def nursery() -> Iterator[LocalWorkers]:
 def work_off(memory: Memory, workers: LocalWorkers, silence: float = 60.0) -> list[str]:
     """Run all trials of a study; what was said meanwhile."""
     said: list[str] = []
+    ended: list[int] = []
+
+    def tell(record: int | None = None, message: str = "") -> None:
+        ended.append(record) if record is not None else said.append(message)
+
+    def assignment(trial: Trial) -> dict[str, Any]:
+        return {"folder": str(trial.folder), "wish": trial.wish}
+
     with Interruption() as interruption:
-        setting = Setting(Tune(space={"a": [1]}), interruption, {}, tell=lambda record=None, message="": said.append(message))
-        crew = Crew(memory, setting, workers, lambda trial: {"folder": str(trial.folder), "wish": trial.wish}, silence)  # type: ignore[arg-type]
+        setting = Setting(Tune(space={"a": [1]}), interruption, {}, tell=tell)
+        crew = Crew(memory, setting, workers, assignment, silence)  # type: ignore[arg-type]
         crew.run()
     assert not crew.at_work
+    assert ended == list(memory.told), "who watches is told of every trial that ended"
     return said
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -131,8 +131,11 @@ class Crew:
         if free > 0 and now - self.asked > _PAUSE and not any(each.alone for each in self.waiting):
             trials = self.study.take(free)
             self.asked = now if not trials else self.asked
-            for trial in trials:
-                self._start(trial)
+            for place, trial in enumerate(trials):
+                if place < free:
+                    self._start(trial)
+                else:  # those that a dead process left come together
+                    self.waiting.append(_Lost(trial, now, alone=False))
 
     def _slots(self) -> int:
         return 1 if any(each.alone for each in self.at_work.values()) else self.workers.slots
@@ -166,11 +169,17 @@ class Crew:
         trial, last = assignment.trial, assignment.last
         outcome = last.get("result", {"state": "failed", **last})  # of a worker that failed outside of the training
         if last.get("say") in ("done", "failed") and outcome.get("kind") not in AGAIN:
-            self.study.tell(trial, outcome.get("values"), outcome["state"], outcome["cause"], outcome.get("facts"))
+            self._tell(trial, outcome["state"], outcome.get("values"), outcome["cause"], outcome.get("facts"))
         elif last.get("say") in ("done", "failed"):
             self._lose(trial, outcome["cause"], outcome["kind"] == "memory")
         elif not self.stopping:  # else saved, or as its last checkpoint left it: the study's next start goes on with it
             self._lose(trial, assignment.killed or cause)
+
+    def _tell(
+        self, trial: Trial, state: Any, values: list[float] | None = None, cause: str = "", facts: Mapping[str, Any] | None = None
+    ) -> None:
+        self.study.tell(trial, values, state, cause, facts)
+        self.setting.tell(self.study.record(trial.number))
 
     def _lose(self, trial: Trial, cause: str, alone: bool = False) -> None:
         """Have the trial go on in another worker, or tell that it failed."""
@@ -183,7 +192,7 @@ class Crew:
             where = "from its last checkpoint" if step >= 0 else "from its beginning"
             self.setting.tell(message=f"trial {trial.number}: {cause}; it goes on {where}")
         elif not self.stopping:
-            self.study.tell(trial, None, "failed", f"{cause} ({times} times in a row without getting further)")
+            self._tell(trial, "failed", cause=f"{cause} ({times} times in a row without getting further)")
 
     # --- signals and clocks
 

@@ -45,8 +45,10 @@ def recipe(folder: Path, pruner: str, seed: int, arguments: argparse.Namespace) 
         "optimizer": "momentum",
         "schedule": "constant",
         "train": {"epochs": arguments.epochs, "batch_size": 64, "threads": 1, "precision": "float32"},
-        "tune": {"space": SPACE, "minutes": arguments.minutes, "trials": 100_000, "sampler": "random", "pruner": pruner, "on": arguments.on,
-                 "seed": seed},
+        "tune": {
+            "space": SPACE, "objectives": [{"metric": "accuracy"}], "minutes": arguments.minutes, "trials": 100_000, "sampler": "random",
+            "pruner": pruner, "on": arguments.on, "seed": seed,
+        },
     }  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def _searched(folder: Path, pruner: str, seed: int, arguments: argparse.Namespac
     whole = [each for each in result.trials if each.state == "complete"]
     return {
         "pruner": pruner, "seed": seed, "seconds": time.perf_counter() - began, "trials": len(result.trials), "whole": len(whole),
-        "failed": sum(each.state == "failed" for each in result.trials), "best": max(each.scores[0] for each in whole),
+        "failed": sum(each.state == "failed" for each in result.trials), "best": max((each.scores[0] for each in whole), default=0.0),
     }  # fmt: skip
 
 

@@ -49,7 +49,14 @@ class Search:
             "optimizer": self.optimizer,
             "schedule": "constant",
             "train": {"epochs": self.epochs, "batch_size": self.batch_size, "seed": SEED, "device": device},
-            "tune": {"space": self.space(), "trials": trials, "sampler": "random", "on": on, "seed": SEED},
+            "tune": {
+                "space": self.space(),
+                "objectives": [{"metric": "accuracy"}],
+                "trials": trials,
+                "sampler": "random",
+                "on": on,
+                "seed": SEED,
+            },
         }
 
     def _images(self, folder: Path) -> dict[str, Any]:

@@ -60,11 +60,29 @@ def optimize(objective: Callable[[Any], float], values: list[dict[str, float]]) 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    for each in values:
-        study.enqueue_trial(each)
+    study = optuna.create_study(direction="maximize", sampler=given(values))
     study.optimize(objective, n_trials=len(values))
     return [trial.value for trial in study.trials]
+
+
+def given(values: list[dict[str, float]]) -> Any:
+    """An Optuna sampler that suggests `values` by the number of the trial.
+
+    study.enqueue_trial would do in one process; two that share a study in SQLite were seen to take the same waiting trial.
+    """
+    import optuna
+
+    class Given(optuna.samplers.BaseSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            return {}
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+            return {}
+
+        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> float:
+            return values[trial.number][param_name]
+
+    return Given()
 
 
 def suggested(trial: Any, work: Work) -> dict[str, float]:
@@ -122,10 +140,8 @@ def _in_processes(work: Work, values: list[dict[str, float]]) -> Tuned:
     context = multiprocessing.get_context("spawn")
     here = (work.search, work.folder, work.device, context.Barrier(workers))
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=here) as pool:
-        list(pool.map(_make_ready, range(workers), [storage] * workers, [study.study_name] * workers, [values[0]] * workers))
+        list(pool.map(_make_ready, range(workers), [storage] * workers, [study.study_name] * workers, [values] * workers))
         with Clock() as clock:
-            for each in values:
-                study.enqueue_trial(each)
             cpu = sum(pool.map(_optimize, shares))
     return Tuned(clock.wall, 0.0, cpu + clock.cpu, [trial.value for trial in study.trials])
 
@@ -139,7 +155,7 @@ def _begin(search: Any, folder: Any, device: str, ready: Any) -> None:
     _HERE.update(work=Work(search, folder, device), ready=ready)
 
 
-def _make_ready(number: int, storage: str, study: str, values: Mapping[str, float]) -> None:
+def _make_ready(number: int, storage: str, study: str, values: list[dict[str, float]]) -> None:
     """Import, load, open the study and train a few steps, one worker beside the other; what follows is timed."""
     import optuna
     import torch
@@ -148,9 +164,9 @@ def _make_ready(number: int, storage: str, study: str, values: Mapping[str, floa
     torch.set_num_threads(1)
     torch.manual_seed(number)
     work = _HERE["work"]
-    network = work.network(values[DROPOUT])
-    run_epoch(work, network, work.torch_optimizer(network.parameters(), values), 10)
-    _HERE["study"] = optuna.load_study(study_name=study, storage=storage, sampler=optuna.samplers.RandomSampler())
+    network = work.network(values[0][DROPOUT])
+    run_epoch(work, network, work.torch_optimizer(network.parameters(), values[0]), 10)
+    _HERE["study"] = optuna.load_study(study_name=study, storage=storage, sampler=given(values))
     _HERE["ready"].wait(timeout=300)
 
 

@@ -74,15 +74,18 @@ FLOORS = {
     "generation": 9,
     "picturing": 9,
     "learning_rate_range": 10,
+    "widths": 9,
+    "coordinate_check": 10,
     "study": 10,
     "executing": 11,
     "tuning_progress": 11,
     "tuning": 12,
+    "transfer": 13,
     "cross_validation": 10,
     "resumption": 10,
-    "__init__": 13,
-    "cli": 14,
-    "__main__": 15,
+    "__init__": 14,
+    "cli": 15,
+    "__main__": 16,
 }
 
 

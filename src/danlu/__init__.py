@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from danlu.recipe import Recipe
     from danlu.resumption import verify_resume
     from danlu.training import train
+    from danlu.transfer import tune_at_width
     from danlu.tuning import tune
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "picture": "danlu.picturing",
     "train": "danlu.training",
     "tune": "danlu.tuning",
+    "tune_at_width": "danlu.transfer",
     "verify_resume": "danlu.resumption",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "recipe_schema",
     "train",
     "tune",
+    "tune_at_width",
     "verify_resume",
 ]
 

@@ -246,6 +246,12 @@ def tune(
     recipe: RecipeFile,
     overrides: Overrides = None,
     study: Annotated[str | None, typer.Option(metavar="FOLDER", help="The study's folder; default studies/<recipe name>.")] = None,
+    at_width: Annotated[
+        int | None, typer.Option(min=1, metavar="WIDTH", help="Search on a copy whose model is so wide, under muP.")
+    ] = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="With --at-width: write wide.yaml, the recipe at its own width with what was found.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
@@ -254,12 +260,20 @@ def tune(
     _permit(allow_code)
     from danlu import read_recipe
     from danlu import tune as search
+    from danlu import tune_at_width
     from danlu.training import default_output
 
+    if transfer and at_width is None:
+        raise DanluError("--transfer needs the width to search at.", hint="add --at-width 128")
     checked = read_recipe(recipe, overrides or ())
-    found = search(checked, study, output="json" if as_json else "quiet" if quiet else default_output())
+    output = "json" if as_json else "quiet" if quiet else default_output()
+    if at_width is None:
+        found, wide = search(checked, study, output=output), None
+    else:
+        moved = tune_at_width(checked, at_width, study, transfer=transfer, output=output, say=_say)
+        found, wide = moved.study, moved.recipe
     if as_json:
-        _print_json(found.as_dict())
+        _print_json(found.as_dict() if at_width is None else moved.as_dict())
         return
     states = [record.state for record in found.trials]
     counts = ", ".join(f"{states.count(state):,} {state}" for state in ("complete", "pruned", "failed", "running") if state in states)
@@ -272,7 +286,7 @@ def tune(
     print(f"best: trial {found.best.number}")
     print(_scores({**told, **found.best.values}))
     if not quiet:
-        _say(f"\nNext:\n  danlu train {shlex.quote(str(found.recipe))}")
+        _say(f"\nNext:\n  danlu train {shlex.quote(str(wide or found.recipe))}")
 
 
 @app.command()

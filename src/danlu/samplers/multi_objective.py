@@ -14,7 +14,9 @@ from pydantic import Field
 from danlu.recipe import Options, Space
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
+    from optuna import Study
+    from optuna.samplers import BaseSampler, NSGAIISampler
+    from optuna.trial import FrozenTrial
 
 
 class Config(Options):
@@ -41,6 +43,20 @@ def build(config: Config, space: Space, directions: Sequence[str], seed: int, st
             return TPESampler(
                 n_startup_trials=config.population, seed=seed % 2**32, multivariate=True, group=True, constant_liar=True,
                 )  # fmt: skip
-        return NSGAIISampler(
+        return _without_memory(NSGAIISampler)(
             population_size=config.population, crossover_prob=config.crossover, swapping_prob=config.swapping, seed=seed % 2**32
         )
+
+
+def _without_memory(kind: type[NSGAIISampler]) -> type[NSGAIISampler]:
+    """The sampler, working out the parents of each generation from the trials told; as it is, it keeps them beside the study."""
+
+    class Anew(kind):  # type: ignore[misc, valid-type]
+        def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+            known: dict[int, list[FrozenTrial]] = self.__dict__.setdefault("_parents", {0: []})
+            for each in range(1, generation + 1):
+                if each not in known:
+                    known[each] = sorted(self.select_parent(study, each), key=lambda trial: trial.number)
+            return known[generation]
+
+    return Anew

@@ -160,6 +160,11 @@ def _nursery() -> None:
 
     import danlu.cli
     import danlu.training  # noqa: F401 - with it, everything
+    from danlu import tuning  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import optuna.storages._rdb.storage  # noqa: F401
+        import scipy.stats  # noqa: F401 - what samplers import at their first suggestion
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started the lives
     waiting: dict[int, Path] = {}

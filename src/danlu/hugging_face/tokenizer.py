@@ -6,6 +6,8 @@ bpe           as it is
 characters    one word a character
 file          the file that it came from, with its own codes (the network's rows are put in their order)
 
+vocabulary    one word a word of a sentence that is split already (is_split_into_words)
+
 A text in lower case differs for the few letters whose small form is several (İ). words cannot be written: where danlu ends a word the
 library has no rule for.
 """
@@ -13,6 +15,7 @@ library has no rule for.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +41,15 @@ class Written:
     codes: dict[int, int]
     names: dict[int, str]
 
-    def config(self, context: int) -> dict[str, Any]:
-        """The tokenizer_config.json."""
+    def config(self, context: int, *, encoder: bool = False) -> dict[str, Any]:
+        """The tokenizer_config.json; a language model begins a text with the end of another, an encoder with a mark of its own."""
         roles = {role: self.names[code] for code, role in _ROLES.items() if code in self.names}
         end = self.names[END]
+        begin = self.names.get(BEGINNING, end) if encoder else end
+        if encoder:
+            roles |= {"cls_token": begin, "sep_token": end}
         return {
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end, **roles,
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": begin, "eos_token": end, **roles,
             "model_max_length": context, "clean_up_tokenization_spaces": False, "padding_side": "right",
         }  # fmt: skip
 
@@ -53,10 +59,14 @@ class Written:
         return sorted(self.codes[code] for code in (PADDING, UNKNOWN, BEGINNING, MASK) if code in self.codes)
 
 
-def written(tokenizer: Tokenizer, where: str) -> Written:
-    """The tokenizer as a file. ArtifactError for a kind that cannot be written."""
+def written(tokenizer: Tokenizer, where: str, frame: Sequence[int] = (END,)) -> Written:
+    """The tokenizer as a file. ArtifactError for a kind that cannot be written.
+
+    `frame` holds danlu's codes around a text that the file adds: END before it for a language model; of BEGINNING and END those that an
+    encoder was trained with.
+    """
     if isinstance(tokenizer, Given):
-        return _given(tokenizer)
+        return _given(tokenizer, frame)
     if isinstance(tokenizer, BytePairs):
         made = _parsed(tokenizer.tokenizer_json())
     elif isinstance(tokenizer, Bytes):
@@ -73,11 +83,32 @@ def written(tokenizer: Tokenizer, where: str) -> Written:
         made.normalizer = _library().normalizers.Lowercase()
     own: dict[int, str] = dict(enumerate(SPECIAL_TOKENS))
     made.add_special_tokens(list(SPECIAL_TOKENS))
-    _begin_with(made, SPECIAL_TOKENS[END], END)
+    _frame(made, frame, own, {code: code for code in own})
     return Written(made.to_str(), np.arange(tokenizer.size), {code: code for code in own}, own)
 
 
-def _given(tokenizer: Given) -> Written:
+def of_words(words: Sequence[str], lower: bool, digits: bool) -> Written:
+    """The words of the transform vocabulary as a file; `lower` and `digits` as there (words in small letters, every digit a 0)."""
+    tokenizers = _library()
+    normalizers = tokenizers.normalizers
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel(
+            {name: code for code, name in enumerate((*SPECIAL_TOKENS, *words))}, unk_token=SPECIAL_TOKENS[UNKNOWN]
+        )
+    )
+    said = [
+        *([normalizers.Lowercase()] if lower else []),
+        *([normalizers.Replace(tokenizers.Regex(r"[\p{Nd}\p{No}]"), "0")] if digits else []),
+    ]
+    if said:
+        made.normalizer = normalizers.Sequence(said)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    own: dict[int, str] = dict(enumerate(SPECIAL_TOKENS))
+    made.add_special_tokens(list(SPECIAL_TOKENS))
+    return Written(made.to_str(), np.arange(FIRST_TOKEN + len(words)), {code: code for code in own}, own)
+
+
+def _given(tokenizer: Given, frame: Sequence[int]) -> Written:
     made = _parsed(tokenizer.text)
     rows = tokenizer.codes
     codes = {code: int(own) for code, own in enumerate(tokenizer.file_codes[:FIRST_TOKEN].tolist()) if own >= 0}
@@ -89,7 +120,7 @@ def _given(tokenizer: Given) -> Written:
     names = {code: made.id_to_token(own) for code, own in codes.items()}
     made.no_padding()
     made.no_truncation()
-    _begin_with(made, names[END], codes[END])
+    _frame(made, frame, names, codes)
     return Written(made.to_str(), rows, codes, names)
 
 
@@ -112,10 +143,17 @@ def _of_characters(alphabet: str) -> Any:
     return made
 
 
-def _begin_with(made: Any, name: str, code: int) -> None:
-    """Let texts begin with the end of the one before, as danlu generate does (add_special_tokens=False leaves it out)."""
-    single, pair = f"{name} $A", f"{name} $A $B"
-    made.post_processor = _library().processors.TemplateProcessing(single=single, pair=pair, special_tokens=[(name, code)])
+def _frame(made: Any, frame: Sequence[int], names: Mapping[int, str], codes: Mapping[int, int]) -> None:
+    """Let the file add what stands around a text: for (END,) the end of the one before, as danlu generate does; for an encoder
+    BEGINNING before it and END after it, where asked (add_special_tokens=False leaves it out)."""
+    if not frame:
+        made.post_processor = None
+        return
+    before = [names[code] for code in frame if code == BEGINNING or frame == (END,)]
+    after = [names[code] for code in frame if code == END and frame != (END,)]
+    single, pair = " ".join([*before, "$A", *after]), " ".join([*before, "$A", *after, "$B", *after])
+    added = [(names[code], codes[code]) for code in frame]
+    made.post_processor = _library().processors.TemplateProcessing(single=single, pair=pair, special_tokens=added)
 
 
 def _parsed(text: str) -> Any:

@@ -1,7 +1,7 @@
 """The Transformer encoder of texts and frames: every place sees the whole row.
 
 B batch, T places, I numbers that reading gives a place, D width, S numbers of an output.
-Source: Devlin et al., 2019, arXiv:1810.04805 (BERT), with the normalization before each half of a block.
+Source: Devlin et al., 2019, arXiv:1810.04805 (BERT); by default with the normalization before each half of a block.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from danlu.errors import PartError
 from danlu.layers.language_model import EMBEDDING_SPREAD
+from danlu.layers.normalization import normalization
 from danlu.layers.pooling import inside
 from danlu.layers.rotary import Rotary
 from danlu.layers.sequence_reader import Reader
@@ -33,6 +35,7 @@ class Encoder(nn.Module):
         self.positions = None if context is None else nn.Embedding(context, sizes.width)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=EMBEDDING_SPREAD)
+        self.norm = None if sizes.norm_first else normalization(sizes.normalization, sizes.width, bias=True)
         self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
         turning = Rotary(sizes.width // sizes.num_heads, 512, theta) if context is None else None
         self.stack = Stack(sizes, causal=False, rotary=turning)
@@ -45,6 +48,8 @@ class Encoder(nn.Module):
         x_BTD = self.widen(x_BTI)
         if self.positions is not None:
             x_BTD = x_BTD + self._told(places, lengths_B)
+        if self.norm is not None:
+            x_BTD = self.norm(x_BTD)
         mask = None if bool(present_BT.all()) else present_BT  # attention without a mask has faster kernels
         return self.stack(self.dropout(x_BTD), mask), present_BT
 
@@ -84,3 +89,27 @@ class EncodedPlaces(nn.Module):
         if self.aside is not None:
             x_BTD = torch.cat([x_BTD, self.aside(inputs)[:, None].expand(-1, x_BTD.shape[1], -1)], dim=2)
         return self.head(x_BTD)[:, :places]
+
+
+class Pooler(nn.Module):
+    """x_BTD, present_BT -> (B, D): the first place through a dense layer and tanh, as BERT has it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+
+    def forward(self, x_BTD: Tensor, present_BT: Tensor) -> Tensor:
+        return torch.tanh(self.dense(x_BTD[:, 0]))
+
+
+class VocabularyHead(nn.Module):
+    """x_BTD -> (B, T, V): a dense layer, GELU and a normalization before the last layer, as BERT tells a hidden token."""
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = normalization("layer", width, bias=True)
+        self.last = nn.Linear(width, size)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.last(self.norm(functional.gelu(self.dense(x_BTD))))

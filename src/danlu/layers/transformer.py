@@ -1,7 +1,8 @@
 """Transformer blocks, and the stack of them that encoders and decoders are.
 
 B batch, T places, S places of a memory, D width, M width of a memory.
-Sources: Vaswani et al., 2017, arXiv:1706.03762; normalization before each half of a block: Xiong et al., 2020, arXiv:2002.04745.
+Sources: Vaswani et al., 2017, arXiv:1706.03762 (normalization after each half of a block); before it: Xiong et al., 2020,
+arXiv:2002.04745.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ class Sizes:
     bias: bool = False
     dropout: float = 0.0
     memory: int | None = None
+    norm_first: bool = True
 
 
 class Block(nn.Module):
-    """x_BTD -> (B, T, D): x + attention(norm(x)), then + attention to a memory (where there is one), then + feed_forward(norm(x))."""
+    """x_BTD -> (B, T, D): x + attention(norm(x)), then + attention to a memory (where there is one), then + feed_forward(norm(x)).
+
+    Without `norm_first` norm(x + attention(x)), and so on.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -52,6 +57,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(width, sizes.feed_forward, sizes.feed_forward_width, bias=sizes.bias)
         self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
         self.branch = 1.0  # what each half adds is multiplied by it
+        self.norm_first = sizes.norm_first
 
     def forward(
         self,
@@ -67,6 +73,12 @@ class Block(nn.Module):
         places: Places | None = None,
     ) -> Tensor:
         """See Stack; `memory` is here what `remember` gave."""
+        if not self.norm_first:
+            attended = self.attention(x_BTD, causal=causal, mask=mask, angles=angles, cache=cache, layer=layer, places=places)
+            x_BTD = self.attention_norm(x_BTD + self._added(attended))
+            if memory is not None and self.memory_attention is not None and self.memory_norm is not None:
+                x_BTD = self.memory_norm(x_BTD + self._added(self.memory_attention.look(x_BTD, *memory, memory_mask)))
+            return self.feed_forward_norm(x_BTD + self._added(self.feed_forward(x_BTD)))
         attended = self.attention(
             self.attention_norm(x_BTD), causal=causal, mask=mask, angles=angles, cache=cache, layer=layer, places=places
         )
@@ -87,7 +99,8 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """x_BTD -> (B, T, D): blocks one after another and a last normalization. An encoder is causal=False, a decoder causal=True.
+    """x_BTD -> (B, T, D): blocks one after another and a last normalization, where the blocks do not end in one.
+    An encoder is causal=False, a decoder causal=True.
 
     `rotary` turns the queries and keys of every block; without it x must tell its places (learned or sinusoidal positions).
     Weights start as `start` says.
@@ -98,7 +111,8 @@ class Stack(nn.Module):
         self.causal = causal
         self.rotary = rotary
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.num_layers))
-        self.norm = normalization(sizes.normalization, sizes.width, bias=sizes.bias)
+        last = normalization(sizes.normalization, sizes.width, bias=sizes.bias)
+        self.norm = last if sizes.norm_first else nn.Identity()
         start(self)
 
     def _blocks(self) -> list[Block]:

@@ -9,7 +9,8 @@ base        12     12    768
 A number given beside the size overrides the size's own. One answer a text comes from the places pooled; several texts are read each
 by an encoder of its own, and meet with numbers, categories and images before the last layer. Inputs that have the same places
 (words and their parts of speech) are joined place by place where there is one answer a place.
-Trained with task: masked_language_modeling first, it starts other tasks with `weights`.
+Trained with task: masked_language_modeling first, it starts other tasks with `weights`. Built of BERT's very parts (positions: learned,
+norm_position: after, head: dense, and pooling: first for one answer a text) it can be written in the layout of Hugging Face.
 Sources: Devlin et al., 2019, arXiv:1810.04805; sizes: Turc et al., 2019, arXiv:1908.08962.
 """
 
@@ -60,7 +61,13 @@ class Config(Options):
     num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; null: as the size has it.")
     width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a place; null: as the size has it.")
     positions: Literal["rotary", "learned"] = Field("rotary", description="How the order of places is told.")
+    context: int | None = Field(
+        None, ge=1, le=1_048_576, description="Places that learned positions reach; null: the longest row of training."
+    )
     normalization: Literal["rms", "layer"] = Field("layer", description="Normalization before each half of a block.")
+    norm_position: Literal["before", "after"] = Field(
+        "before", description="Normalise what each half of a block reads, or what is left after it (BERT; the embedding then too)."
+    )
     feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("gelu", description="Kind of the feed-forward half.")
     feed_forward_width: int | None = Field(
         None, ge=1, le=1_048_576, description="Its inner width; null: 4 times the width, 8/3 times for swiglu."
@@ -68,6 +75,10 @@ class Config(Options):
     letter_embedding: int = Field(24, ge=1, le=1024, description="Numbers that stand for a letter, where words are spelt.")
     letter_filters: int = Field(48, ge=1, le=4096, description="Filters over the letters of a word, where words are spelt.")
     pooling: Literal["mean", "max", "attention", "first"] = Field("mean", description="How the places of a text become one vector.")
+    head: Literal["linear", "dense"] = Field(
+        "linear",
+        description="What answers: a linear layer, or a dense one before it, as BERT's (of one answer a text, and of hidden tokens).",
+    )
     dropout: float = Field(
         0.1, ge=0, lt=1, description="Share dropped of the embedding, of what each half of a block adds, of features."
     )
@@ -80,6 +91,18 @@ class Config(Options):
     base_layers: int | None = Field(
         None, ge=1, le=1000, description="Blocks at which depth changes nothing (mup); null: depth is not scaled."
     )
+
+    @model_validator(mode="after")
+    def _reaches(self) -> Config:
+        if self.context is not None and self.positions == "rotary":
+            raise ValueError("context is of learned positions; rotary ones have no end")
+        return self
+
+    @model_validator(mode="after")
+    def _pools_once(self) -> Config:
+        if self.head == "dense" and self.pooling != "first":
+            raise ValueError("head: dense reads the first place of a text: set pooling to first")
+        return self
 
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
@@ -143,7 +166,7 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
 def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.categories import CategoryEmbedding
-    from danlu.layers.encoder import EncodedRow
+    from danlu.layers.encoder import EncodedRow, Pooler
     from danlu.layers.joining import Take
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
 
@@ -156,6 +179,8 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
     pooling: nn.Module | None = None
     if config.pooling == "attention":
         pooling = AttentionPooling(encoder.width)
+    elif config.pooling == "first" and config.head == "dense":
+        pooling = Pooler(encoder.width)
     elif config.pooling != "first":
         pooling = {"max": MaxPooling, "mean": MeanPooling}[config.pooling]()
     return EncodedRow(encoder, pooling), encoder.width
@@ -164,14 +189,17 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
 def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from torch import nn
 
-    from danlu.layers.encoder import EncodedPlaces
+    from danlu.layers.encoder import EncodedPlaces, VocabularyHead
     from danlu.layers.joining import side_by_side
 
     read = {name: each for name, each in inputs.items() if each.kind in SEQUENCES}
     asides = [_branch(config, name, each) for name, each in inputs.items() if name not in read]
     encoder = _encoder(config, read)
     width = encoder.width + sum(width for _, width in asides)
-    head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, output.size))
+    told = nn.Linear(width, output.size)  # of a vocabulary, which has no names, the head may be BERT's
+    head = nn.Sequential(
+        nn.Dropout(config.dropout), told if output.names or config.head == "linear" else VocabularyHead(width, output.size)
+    )
     return EncodedPlaces(encoder, side_by_side([aside for aside, _ in asides]) if asides else None, head)
 
 
@@ -209,7 +237,13 @@ def _encoder(config: Config, inputs: Mapping[str, Input]) -> Encoder:
         normalization=config.normalization,
         bias=True,
         dropout=config.dropout,
+        norm_first=config.norm_position == "before",
     )
     longest = max(each.shape[0] for each in inputs.values())
-    context = longest if config.positions == "learned" else None
+    if config.context is not None and config.context < longest:
+        raise PartError(
+            f"model.context is {config.context:,}, and rows have up to {longest:,} places.",
+            hint="raise it, or shorten the rows (max_length of their transform, or the task's context)",
+        )
+    context = (config.context or longest) if config.positions == "learned" else None
     return Encoder(Reader(list(inputs), bodies, 0.0), size, sizes, context=context)

@@ -62,6 +62,12 @@ def architecture(folder: Path) -> dict[str, Any]:
     return {"config": kept, "labels": names, "pixels": _pixels(_read(preprocessor)) if preprocessor.is_file() else None}
 
 
+def classes(folder: Path) -> list[str]:
+    """The classes of transformers that its config.json names ("BertForMaskedLM"); [] where it names none."""
+    named = _read(folder / "config.json").get("architectures")
+    return [str(each) for each in named] if isinstance(named, list) else []
+
+
 def tokenizer(folder: Path) -> Path:
     """Its tokenizer.json. DataError where there is none."""
     found = folder / "tokenizer.json"

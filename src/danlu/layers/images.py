@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from danlu.layers.under_vmap import under_vmap
+
 
 class ChannelsLast(nn.Module):
     """The same image with the channels of a pixel side by side in memory, and so every convolution after it.
@@ -16,7 +18,7 @@ class ChannelsLast(nn.Module):
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW.to(memory_format=torch.channels_last)
+        return x_BCHW if under_vmap() else x_BCHW.to(memory_format=torch.channels_last)
 
 
 class MeanOfPixels(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from danlu.layers.normalization import inverse_root
 from danlu.layers.under_vmap import under_vmap
@@ -62,7 +63,9 @@ def turn(x_BTHE: Tensor, angles: Angles) -> Tensor:
 
 def normalise_and_turn(x_BTHE: Tensor, angles: Angles, epsilon: float) -> Tensor:
     """Every head divided by its root mean square, then turned; same shape and dtype."""
-    if torch.is_grad_enabled() and not under_vmap():
+    if under_vmap():
+        return turn(functional.rms_norm(x_BTHE, (x_BTHE.shape[-1],), eps=epsilon), angles)
+    if torch.is_grad_enabled():
         return _NormaliseAndTurn.apply(x_BTHE, *(each.to(x_BTHE.dtype) for each in angles), epsilon)  # type: ignore[no-any-return]
     return turn(x_BTHE * inverse_root(x_BTHE, epsilon).to(x_BTHE.dtype), angles)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.recurrent import LockedDropout
-from danlu.layers.under_vmap import under_vmap
+from danlu.layers.under_vmap import by_hand, first, models, under_vmap, unwrapped
 
 SHARE = "stacked_share"  # the buffer that holds a dropout layer's share; stacked, it makes vmap see K of them
 
@@ -29,6 +29,7 @@ class Chance:
     def __init__(self, count: int, device: torch.device) -> None:
         self.device = device
         self.generators = [torch.Generator(device) for _ in range(count)]
+        self.places: Sequence[int] | None = None  # of the models that run now; None: all
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Begin an update: each model's generator at its seed."""
@@ -42,12 +43,19 @@ class Chance:
     def masks(self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype) -> Tensor:
         """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as torch's own dropout draws it."""
         masks = torch.empty((len(shares), *shape), dtype=dtype, device=self.device)
-        for mask, share, generator in zip(masks.unbind(0), shares, self.generators):
+        for mask, share, generator in zip(masks.unbind(0), shares, self._running()):
             if share:
                 mask.bernoulli_(1 - share, generator=generator).div_(1 - share)
             else:  # torch draws nothing where nothing is dropped
                 mask.fill_(1.0)
         return masks
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Numbers from [0, 1), float32 (K, *shape); each model's as torch.rand draws them."""
+        return torch.stack([torch.rand(shape, generator=each, device=self.device) for each in self._running()])
+
+    def _running(self) -> list[torch.Generator]:
+        return self.generators if self.places is None else [self.generators[each] for each in self.places]
 
 
 def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -> dict[str, Tensor]:
@@ -61,82 +69,123 @@ def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -
         kind = type(layer)
         if isinstance(layer, nn.Linear) and kind.forward is nn.Linear.forward:
             layer.forward = functools.partial(_linear, layer)  # type: ignore[method-assign]
-        elif isinstance(layer, nn.Dropout | LockedDropout):
+        elif isinstance(layer, nn.RNNBase) and layer.num_layers == 1 and not layer.bidirectional and layer.batch_first and layer.bias:
+            layer.forward = functools.partial(_recurrent, layer)  # type: ignore[method-assign]
+        elif isinstance(layer, nn.Dropout | LockedDropout) or hasattr(layer, "drawn"):
             held = [float(share_of(each[name])) for each in others]
             layer.register_buffer(SHARE, torch.zeros(()), persistent=False)
             shares[f"{name}.{SHARE}" if name else SHARE] = torch.tensor(held, dtype=torch.float64, device=chance.device)
+            if hasattr(layer, "drawn"):
+                layer.drawn = functools.partial(_drawn, layer, chance)  # type: ignore[assignment]
+                continue
             form = _dropped if isinstance(layer, nn.Dropout) else _dropped_alike
             layer.forward = functools.partial(form, layer, chance)  # type: ignore[method-assign]
     return shares
 
 
 def share_of(layer: nn.Module) -> float:
-    """The share that a dropout layer drops."""
-    return float(layer.p if isinstance(layer, nn.Dropout) else layer.share)  # type: ignore[arg-type]
+    """The share that a dropout layer drops; 0 of other layers."""
+    return float(getattr(layer, "p" if isinstance(layer, nn.Dropout) else "share", 0.0))
 
 
 def _dropped(layer: nn.Module, chance: Chance, x: Tensor) -> Tensor:
-    return _Dropped.apply(x, getattr(layer, SHARE), chance, False) if layer.training else x  # type: ignore[no-any-return]
+    """x times a mask a model."""
+    if not layer.training:
+        return x
+    x_K, shares = _of_each(x), unwrapped(getattr(layer, SHARE))[0].tolist()
+    return by_hand(lambda: x_K * chance.masks(x_K.shape[1:], shares, x_K.dtype))  # type: ignore[no-any-return]
 
 
-def _dropped_alike(layer: nn.Module, chance: Chance, x: Tensor) -> Tensor:
-    return _Dropped.apply(x, getattr(layer, SHARE), chance, True) if layer.training else x  # type: ignore[no-any-return]
+def _dropped_alike(layer: nn.Module, chance: Chance, x_BTI: Tensor) -> Tensor:
+    """The same mask at all places of a row."""
+    if not layer.training:
+        return x_BTI
+    x_K, shares = _of_each(x_BTI), unwrapped(getattr(layer, SHARE))[0].tolist()
+    shape = (x_K.shape[1], 1, x_K.shape[3])
+    return by_hand(lambda: x_K * chance.masks(shape, shares, x_K.dtype))  # type: ignore[no-any-return]
+
+
+def _of_each(tensor: Tensor) -> Tensor:
+    """(K, ...), a view where all models share it."""
+    held = first(tensor)
+    return tensor.expand(models(), *tensor.shape) if held is None else held
+
+
+def _drawn(layer: nn.Module, chance: Chance, like: Tensor) -> Tensor:
+    """Numbers from [0, 1) of the shape of `like`, each model's from its own generator."""
+    return by_hand(lambda: chance.uniform(like.shape))  # type: ignore[no-any-return]
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     if not under_vmap():
         return functional.linear(x, layer.weight, layer.bias)
-    return _Linear.apply(x, layer.weight, layer.bias)  # type: ignore[no-any-return]
+    weight_KOI = first(layer.weight)
+    if weight_KOI is None:
+        return functional.linear(x, layer.weight, layer.bias)
+    bias_KO = None if layer.bias is None else first(layer.bias)
+    held, place = unwrapped(x)
+    if place is None:
+        return by_hand(lambda: _shared_linear(held, weight_KOI, bias_KO), x.ndim - 1)  # type: ignore[no-any-return]
+    return by_hand(lambda: _own_linear(held.movedim(place, 0), weight_KOI, bias_KO))  # type: ignore[no-any-return]
 
 
-class _OnlyStacked(torch.autograd.Function):
-    """A function that is met under vmap alone: its own passes are never run, and torch asks for them."""
-
-    @staticmethod
-    def forward(*given: Any) -> Tensor:
-        raise NotImplementedError("run for one model outside of a stack")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept."""
+def _shared_linear(x: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
+    """(..., K, O): a batch that all models share, multiplied once by all their matrices side by side."""
+    K, outputs = weight_KOI.shape[:2]
+    flat = None if bias_KO is None else bias_KO.reshape(-1)
+    return functional.linear(x, weight_KOI.reshape(K * outputs, -1), flat).unflatten(-1, (K, outputs))
 
 
-class _Linear(_OnlyStacked):
-    """x W' + b of K models: a batch they share is multiplied once by all their matrices side by side."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return functional.linear(x, weight, bias)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, int]:  # type: ignore[override]
-        K = info.batch_size
-        if in_dims[1] is None:  # frozen weights that all share
-            return functional.linear(x, weight, bias), in_dims[0]  # type: ignore[return-value]
-        weight_KOI = weight.movedim(in_dims[1], 0)
-        bias_KO = None if bias is None else bias.movedim(in_dims[2] or 0, 0)
-        outputs = weight_KOI.shape[1]
-        if in_dims[0] is None:
-            flat = None if bias_KO is None else bias_KO.reshape(-1)
-            y = functional.linear(x, weight_KOI.reshape(K * outputs, -1), flat)
-            return y.unflatten(-1, (K, outputs)), y.ndim - 1
-        x_K = x.movedim(in_dims[0], 0)
-        flat_KBI = x_K.flatten(1, -2) if x_K.ndim > 2 else x_K.unsqueeze(1)
-        if bias_KO is None:
-            y_KBO = torch.bmm(flat_KBI, weight_KOI.mT)
-        else:
-            y_KBO = torch.baddbmm(bias_KO.unsqueeze(1), flat_KBI, weight_KOI.mT)
-        return y_KBO.view(*x_K.shape[:-1], outputs), 0
+def _own_linear(x_K: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
+    """(K, ..., O): each model's own input by its own matrix."""
+    flat_KBI = x_K.flatten(1, -2) if x_K.ndim > 2 else x_K.unsqueeze(1)
+    if bias_KO is None:
+        y_KBO = torch.bmm(flat_KBI, weight_KOI.mT)
+    else:
+        y_KBO = torch.baddbmm(bias_KO.unsqueeze(1), flat_KBI, weight_KOI.mT)
+    return y_KBO.view(*x_K.shape[:-1], weight_KOI.shape[1])
 
 
-class _Dropped(_OnlyStacked):
-    """x times a mask a model; `alike`: the same mask at all places (B, T, I) of a row."""
+def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, given: Any = None) -> tuple[Tensor, Any]:
+    """What the layer gives: states (B, T, H), and the last as torch's layers hand it out."""
+    if not under_vmap() or given is not None:
+        return type(layer).forward(layer, x_BTI, given)
+    weights = [_of_each(each) for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)]
+    x_KBTI = _of_each(x_BTI)
+    y_BTH, memory_BH = by_hand(lambda: _states(layer.mode, x_KBTI, *weights))
+    last = y_BTH[:, -1].unsqueeze(0)
+    return y_BTH, (last, memory_BH.unsqueeze(0)) if layer.mode == "LSTM" else last
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, share: Tensor, chance: Chance, alike: bool) -> tuple[Tensor, int]:  # type: ignore[override]
-        x_K = x.unsqueeze(0) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-        shape = (x_K.shape[1], 1, x_K.shape[3]) if alike else x_K.shape[1:]
-        return x_K * chance.masks(shape, share.tolist(), x_K.dtype), 0
+
+def _states(mode: str, x_KBTI: Tensor, into_KGI: Tensor, back_KGH: Tensor, bias_KG: Tensor, other_KG: Tensor) -> tuple[Tensor, Tensor]:
+    """(states (K, B, T, H), the last memory (K, B, H)), place after place; the products of all inputs come first, at once."""
+    K, count, places = x_KBTI.shape[:3]
+    read = torch.baddbmm(bias_KG.unsqueeze(1), x_KBTI.reshape(K, count * places, -1), into_KGI.mT).view(K, count, places, -1)
+    back_KHG, other = back_KGH.mT, other_KG.unsqueeze(1)
+    state = read.new_zeros(K, count, back_KGH.shape[2])
+    memory = torch.zeros_like(state)
+    states = []
+    for place in range(places):
+        own = torch.baddbmm(other, state, back_KHG)
+        state, memory = _cell(mode, read[:, :, place], own, state, memory)
+        states.append(state)
+    return torch.stack(states, dim=2), memory
+
+
+def _cell(mode: str, read: Tensor, own: Tensor, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """(state, memory) after one place, of the products with its input and with the state before it."""
+    if mode == "LSTM":
+        enter, forget, new, out = (read + own).chunk(4, dim=-1)
+        memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
+        return out.sigmoid() * memory.tanh(), memory
+    if mode == "GRU":
+        reset, keep, new = read.chunk(3, dim=-1)
+        own_reset, own_keep, own_new = own.chunk(3, dim=-1)
+        kept = (keep + own_keep).sigmoid()
+        new = (new + (reset + own_reset).sigmoid() * own_new).tanh()
+        return torch.lerp(new, state, kept), memory
+    moved = read + own
+    return moved.relu() if mode == "RNN_RELU" else moved.tanh(), memory
 
 
 def stacked(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

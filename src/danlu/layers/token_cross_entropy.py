@@ -22,13 +22,35 @@ def token_cross_entropy(logits_NV: Tensor, target_N: Tensor, weights_V: Tensor |
     gradient is made in place of the log-probabilities, and where few places are asked (masked tokens) only those are looked at. Such a
     gradient can be taken once.
     """
-    if weights_V is not None or logits_NV.device.type != "cpu" or under_vmap():
+    if under_vmap():
+        return gathered_cross_entropy(logits_NV, target_N, weights_V, label_smoothing)
+    if weights_V is not None or logits_NV.device.type != "cpu":
         return cross_entropy(logits_NV, target_N, weights_V, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
     asked_N = target_N != IGNORED
     if bool(asked_N.all()):
         return _Summed.apply(logits_NV, target_N, label_smoothing)  # type: ignore[no-any-return]
     asked = asked_N.nonzero()[:, 0]
     return _Summed.apply(logits_NV.index_select(0, asked), target_N.index_select(0, asked), label_smoothing)  # type: ignore[no-any-return]
+
+
+def gathered_cross_entropy(logits_NV: Tensor, target: Tensor, weights_V: Tensor | None, label_smoothing: float) -> Tensor:
+    """The sum over places of cross-entropy as torch's own, by operators that torch.func.vmap runs for all models at once.
+
+    `target` holds classes (N,), IGNORED where nothing is asked, or probabilities (N, V).
+    """
+    log_NV = logits_NV.log_softmax(dim=1)
+    count = logits_NV.shape[1]
+    if target.is_floating_point():
+        mixed_NV = (1 - label_smoothing) * target + label_smoothing / count
+        return -(mixed_NV * log_NV if weights_V is None else mixed_NV * log_NV * weights_V).sum()
+    class_N = target.clamp(min=0)
+    total_N = log_NV.gather(1, class_N[:, None])[:, 0] * (label_smoothing - 1)
+    if weights_V is not None:
+        total_N = total_N * weights_V[class_N]
+    if label_smoothing:
+        spread_N = (log_NV if weights_V is None else log_NV * weights_V).sum(1)
+        total_N = total_N - label_smoothing / count * spread_N
+    return total_N.masked_fill(target == IGNORED, 0.0).sum()
 
 
 class _Summed(torch.autograd.Function):

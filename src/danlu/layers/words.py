@@ -92,8 +92,12 @@ class WordEmbedding(nn.Module):
     def _some_unknown(self, codes_BT: Tensor) -> Tensor:
         if not self.training or not self.unknown:
             return codes_BT
-        chosen_BT = torch.rand(codes_BT.shape, device=codes_BT.device) < self.unknown
+        chosen_BT = self.drawn(codes_BT) < self.unknown
         return codes_BT.masked_fill(chosen_BT & (codes_BT != PADDING), UNKNOWN)
+
+    def drawn(self, codes_BT: Tensor) -> Tensor:
+        """A number from [0, 1) for each code; a method, so that a stack of models can draw for each of them (danlu.layers.stacking)."""
+        return torch.rand(codes_BT.shape, device=codes_BT.device)
 
 
 def _groups(count: int, names: Sequence[str]) -> list[tuple[int, int]]:

@@ -47,8 +47,11 @@ class CrossEntropy:
     def __init__(self, label_smoothing: float, weights: list[float] | None) -> None:
         from torch.nn.functional import cross_entropy
 
-        from danlu.layers.token_cross_entropy import token_cross_entropy
+        from danlu.layers.token_cross_entropy import gathered_cross_entropy, token_cross_entropy
+        from danlu.layers.under_vmap import under_vmap
 
+        self._under_vmap = under_vmap
+        self._gathered = gathered_cross_entropy
         self._cross_entropy = cross_entropy
         self._token_cross_entropy = token_cross_entropy
         self._rows = RowCount()
@@ -62,6 +65,8 @@ class CrossEntropy:
             places, classes = target.reshape(-1), outputs.shape[2]
             total = self._token_cross_entropy(outputs.float().reshape(-1, classes), places, weights, self.label_smoothing)
             return total, self.count(batch)
+        if self._under_vmap():
+            return self._gathered(outputs.float(), target, weights, self.label_smoothing), self.count(batch)
         total = self._cross_entropy(outputs.float(), target, weights, reduction="sum", label_smoothing=self.label_smoothing)
         return total, self.count(batch)
 

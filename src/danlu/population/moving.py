@@ -20,6 +20,7 @@ from torch.func import vmap
 
 from danlu import shelf
 from danlu.apparatus import groups_over, optimizer_over
+from danlu.layers.lean import straight
 from danlu.population.lanes import Lane
 from danlu.population.stack import Stack
 from danlu.recipe import Recipe
@@ -70,21 +71,37 @@ class ByKernels:
     def __init__(self, stack: Stack, lanes: Sequence[Lane], first: int) -> None:
         self.places = list(range(first, first + len(lanes)))
         self.optimizers = [optimizer_over(stack.modules[place], lane.recipe) for place, lane in zip(self.places, lanes)]
+        self.straight: list[Any] = []  # after a first step has made their state: their kernels alone
 
     def move(self, stack: Stack, rates: Sequence[float], step: int) -> None:
         """Each optimizer's own step."""
-        gradients = {name: grad.unbind(0) for name, grad in stack.gradients().items()}
-        for place, optimizer in zip(self.places, self.optimizers):
-            for name, parameter in stack.parameters[place].items():
-                parameter.grad = gradients[name][place] if name in gradients else None
+        gradients = {name: _dense(grad).unbind(0) for name, grad in stack.gradients().items()}
+        for number, (place, optimizer) in enumerate(zip(self.places, self.optimizers)):
             for group in optimizer.param_groups:
                 group["lr"] = rates[place] * group.get("learning_rate_scale", 1.0)
+            if self.straight and self.straight[number] is not None:
+                update, names = self.straight[number]
+                update([[gradients[name][place] for name in each] for each in names])
+                continue
+            for name, parameter in stack.parameters[place].items():
+                parameter.grad = gradients[name][place] if name in gradients else None
             optimizer.step()
+        if not self.straight and len(gradients) == len(stack.names):
+            self.straight = [self._straight(stack, place, each) for place, each in zip(self.places, self.optimizers)]
+
+    @staticmethod
+    def _straight(stack: Stack, place: int, optimizer: Any) -> Any:
+        """(the update, the names of the parameters it moves by group); None where only the optimizer itself can."""
+        found = straight(optimizer)
+        by_id = {id(each): name for name, each in stack.parameters[place].items()}
+        names = [[by_id[id(each)] for each in group["params"]] for group in optimizer.param_groups]
+        return None if found is None else (found, names)
 
     def keep(self, stack: Stack, which: Sequence[int]) -> None:
         """Let go of the optimizers of trials that left."""
         held = [(new, self.optimizers[self.places.index(old)]) for new, old in enumerate(which) if old in self.places]
         self.places, self.optimizers = [new for new, _ in held], [optimizer for _, optimizer in held]
+        self.straight = []
 
     def copy(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
         """A new optimizer with the numbers of the recipe and the state of the source's."""
@@ -96,7 +113,13 @@ class ByKernels:
         for parameter, state in new.state.items():  # what is loaded may be the source's own tensors
             new.state[parameter] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
         self.optimizers[self.places.index(target)] = new
+        self.straight = []
         return True
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """The gradient laid out as a stack's parameters are: a fused kernel takes that for granted."""
+    return gradient if gradient.is_contiguous() else gradient.contiguous()
 
 
 @dataclass

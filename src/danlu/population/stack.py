@@ -6,14 +6,13 @@ K models, B rows.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-
 from danlu.layers import stacking
+from danlu.layers.under_vmap import Together
 from danlu.placement import Placement
 
 
@@ -31,6 +30,7 @@ class Stack:
         shares = stacking.prepare(template, modules, self.chance)
         template.to(placement.device)
         self.template = template
+        self.holders = _holders(template)
         named = [dict(module.named_parameters()) for module in modules]
         self.names = [name for name, each in named[0].items() if each.requires_grad]
         self.moving = stacking.stacked([{name: each[name] for name in self.names} for each in named])
@@ -60,23 +60,41 @@ class Stack:
             for name, parameter in held.items():
                 parameter.data = rows[name][number]
 
-    def forward(self, inputs: Mapping[str, Tensor], *, shared: bool, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Outputs (K, B, ...); `inputs` are one batch that all share, or (K, B, ...)."""
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        shared: bool,
+        weights: Mapping[str, Tensor] | None = None,
+        places: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Outputs (K, B, ...) of all models, or of those at `places`; `inputs` are one batch that all share, or (K, B, ...)."""
         held = self.moving if weights is None else {**self.moving, **{k: v for k, v in weights.items() if k in self.moving}}
         still = self.still if weights is None else {**self.still, **{k: v for k, v in weights.items() if k in self.still}}
+        self.chance.places = places
+        if places is not None:
+            index = torch.tensor(list(places), device=self.placement.device)
+            held = {name: each.index_select(0, index) for name, each in held.items()}
+            still = {name: each.index_select(0, index) for name, each in still.items()}
 
-        def one(moving: dict[str, Tensor], still: dict[str, Tensor], inputs: Any) -> Tensor:
-            return functional_call(self.template, {**moving, **still}, (inputs,))
+        with Together(len(self) if places is None else len(places)) as together:
+            for name, each in (held | still).items():
+                own = together.split(each)
+                for holder, key in self.holders[name]:
+                    holder[key] = own
+            outputs = together.join(self.template(dict(inputs) if shared else together.split(dict(inputs))))
+        if places is not None and self.statistics and self.template.training:
+            with torch.no_grad():  # running statistics moved in the copies
+                for name in self.statistics:
+                    self.still[name].index_copy_(0, index, still[name].detach())
+        return outputs
 
-        run: Callable[..., Tensor] = vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")
-        return run(held, still, dict(inputs))
-
-    def answers(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def answers(self, inputs: Mapping[str, Tensor], places: Sequence[int] | None = None) -> Tensor:
         """Outputs (K, B, ...) as an evaluation asks for them: the averaged weights where there are some, nothing dropped."""
         was = self.template.training
         self.template.eval()
         try:
-            return self.forward(inputs, shared=True, weights=self.average)
+            return self.forward(inputs, shared=True, weights=self.average, places=places)
         finally:
             self.template.train(was)
 
@@ -129,3 +147,16 @@ class Stack:
     def bytes_a_model(self) -> int:
         """Bytes of one model's weights that learn."""
         return sum(each[0].numel() * each.element_size() for each in self.moving.values())
+
+
+def _holders(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """Where each parameter and buffer is held, (dict, key), by its first name: weights that are tied are held at several places."""
+    names: dict[int, str] = {}
+    found: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for prefix, layer in module.named_modules():
+        for held in (layer._parameters, layer._buffers):
+            for key, tensor in held.items():
+                if tensor is not None:
+                    name = names.setdefault(id(tensor), f"{prefix}.{key}" if prefix else key)
+                    found.setdefault(name, []).append((held, key))  # type: ignore[arg-type]
+    return found

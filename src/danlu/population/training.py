@@ -7,19 +7,19 @@ Every random number is that of the trial's own training: initial weights, order 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from danlu import shelf
 from danlu.apparatus import Apparatus, assemble, fresh_module, plan
-from danlu.batches import Batches
 from danlu.errors import Interrupted, RunError
 from danlu.interruption import Interruption
+from danlu.layers.under_vmap import Together
 from danlu.placement import AUGMENTATION, HIDING, STEP, draw_seed
 from danlu.population.lanes import Lane, watchers_of
 from danlu.population.likeness import shape_key, why_not
@@ -28,7 +28,7 @@ from danlu.population.stack import Stack
 from danlu.recipe import Recipe
 from danlu.step.gradients import walk_back
 from danlu.step.supervised import repeated
-from danlu.terms import IGNORED, Batch
+from danlu.terms import IGNORED, Batch, Scores
 
 
 @dataclass(frozen=True)
@@ -97,38 +97,46 @@ class Population:
         precision: str | None = None,
     ) -> None:
         self.interruption = interruption
-        self.built = [assemble(recipes[0], folds[0] if folds else None)]
-        if precision is not None:
-            self.built[0].placement = replace(self.built[0].placement, precision=precision)
-        first = self.built[0]
-        self.placement = first.placement
+        folds = folds or [None] * len(recipes)
+        # what a seed or a fold decides is the split, and with it what transforms learn: trials that share both share every batch
+        self.keys = [(recipe.train.seed, fold) for recipe, fold in zip(recipes, folds)]
+        self.grounds: dict[Any, Apparatus] = {}
+        lanes = []
+        for number, (recipe, key) in enumerate(zip(recipes, self.keys)):
+            fresh = key not in self.grounds
+            if fresh:
+                self.grounds[key] = self._ground(recipe, key[1], precision)
+            lanes.append(self._lane(number, recipe, self.grounds[key], fresh))
+        self.first = self.grounds[self.keys[0]]
+        self.placement = self.first.placement
         self.placement.use()
-        # folds of one recipe see different rows of the same data: each has what was fitted on its own training rows
-        lanes = [self._lane(number, recipe, first, folds) for number, recipe in enumerate(recipes)]
         # trials of one rule side by side, so that it moves neighbours at once
         self.lanes = sorted(lanes, key=lambda lane: rule_key(lane.recipe))
         self.everyone = lanes
-        averaged = first.recipe.regularization.ema_decay is not None
-        self.stack = Stack([lane.module for lane in self.lanes], self.placement, averaged=averaged)
+        self.stack = Stack([lane.module for lane in self.lanes], self.placement, averaged=recipes[0].regularization.ema_decay is not None)
         self.stack.template.train()
         self.movers: list[Mover] = movers(self.stack, self.lanes)
         self.autocast = self.placement.autocast()
-        self.members = int(getattr(first.state.module, "members", 1))
-        described = first.data.examples.described, first.data.task.output
-        self.augmentations = [shelf.build_augmentation(part, *described) for part in first.recipe.data.augmentations]
-        self.hide = getattr(first.data.task, "corrupt", None)
-        self._split_by_seed()
+        self.members = int(getattr(self.stack.template, "members", 1))
         self._set_losses()
         self.began = time.perf_counter()
 
-    def _lane(self, number: int, recipe: Recipe, first: Apparatus, folds: Any) -> Lane:
-        if number == 0:
-            module = first.state.module
+    @staticmethod
+    def _ground(recipe: Recipe, fold: tuple[int, int] | None, precision: str | None) -> Apparatus:
+        built = assemble(recipe, fold)
+        if precision is not None:
+            built.placement = replace(built.placement, precision=precision)
+            built.evaluator.placement = built.placement
+        return built
+
+    def _lane(self, number: int, recipe: Recipe, ground: Apparatus, fresh: bool) -> Lane:
+        if fresh:
+            module = ground.state.module
         else:
-            module = fresh_module(recipe, first.data, self.placement)[0].to(self.placement.device)
+            module = fresh_module(recipe, ground.data, ground.placement)[0].to(ground.placement.device)
             module.train()
-        planned = plan(recipe.train, first.batches.steps_per_epoch, len(first.data.splits["validation"]) > 0)
-        metric, better = first.evaluator.metric, first.evaluator.better
+        planned = plan(recipe.train, ground.batches.steps_per_epoch, len(ground.data.splits["validation"]) > 0)
+        metric, better = ground.evaluator.metric, ground.evaluator.better
         rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
         return Lane(
             number, recipe, module, planned, shelf.build_schedule(recipe.schedule, planned.total_steps), rate,
@@ -136,27 +144,12 @@ class Population:
             recipe.regularization.restore_best and planned.evaluate_every > 0,
         )  # fmt: skip
 
-    def _split_by_seed(self) -> None:
-        """The batches of each seed; where all lanes have one, they share every batch."""
-        first = self.built[0]
-        seeds = list(dict.fromkeys(lane.recipe.train.seed for lane in self.lanes))
-        kept = getattr(self, "batches", {})
-        self.batches: dict[int, Batches] = {seed: kept.get(seed) or self._batches(first, seed) for seed in seeds}
-        self.shared = len(seeds) == 1
-
-    @staticmethod
-    def _batches(first: Apparatus, seed: int) -> Batches:
-        size = None if first.recipe.train.batch_size == "all" else int(first.recipe.train.batch_size)
-        lengths = None
-        if first.batches.lengths is not None:
-            from danlu.batches import lengths_of
-
-            lengths = lengths_of(first.data.examples.inputs)
-        return Batches(first.rows, first.data.splits["train"], size, seed, lengths, first.data.examples.phase)
+    def _ground_of(self, lane: Lane) -> Apparatus:
+        return self.grounds[self.keys[lane.number]]
 
     def _set_losses(self) -> None:
         """One loss for all; where smoothing differs, the loss is a straight line in it, drawn through two of its points."""
-        first = self.built[0]
+        first = self.first
         part = first.recipe.loss
         smoothing = [float(getattr(lane.recipe.loss.options, "label_smoothing", 0.0) or 0.0) for lane in self.lanes]
         self.smoothing: Tensor | None = None
@@ -197,11 +190,11 @@ class Population:
         stack = self.stack
         self.placement.seed(draw_seed(self.lanes[0].recipe.train.seed, STEP, n))
         stack.chance.seed([draw_seed(lane.recipe.train.seed, STEP, n) for lane in self.lanes])
-        batch = self._batch(n)
         stack.clear()
-        total, count = self._losses(batch)
-        walk_back(total, count.reciprocal())
-        self._notice(n, total.detach(), count, batch)
+        for places, batch, shared in self._batches(n):
+            total, count = self._losses(places, batch, shared)
+            walk_back(total, count.reciprocal())
+            self._notice(n, places, total.detach(), count, batch)
         self._regularize()
         self._clip()
         rates = [lane.rate * lane.schedule(n) for lane in self.lanes]
@@ -211,65 +204,66 @@ class Population:
             decays = [float(lane.recipe.regularization.ema_decay or 0.0) for lane in self.lanes]
             stack.update_average([min(decay, (1 + n) / (10 + n)) for decay in decays])
 
-    def _batch(self, n: int) -> Batch:
-        """The batch that all lanes share, or one a lane, (K, B, ...)."""
-        if self.shared:
-            return self._shown(next(iter(self.batches.items())), n)
-        shown = {seed: self._shown((seed, batches), n) for seed, batches in self.batches.items()}
-        each = [shown[lane.recipe.train.seed] for lane in self.lanes]
-        inputs = {name: _side_by_side([batch.inputs[name] for batch in each]) for name in each[0].inputs}
-        targets = [batch.target for batch in each]
-        if isinstance(targets[0], dict):
-            target: Any = {name: _side_by_side([found[name] for found in targets], IGNORED) for name in targets[0]}
-        else:
-            target = None if targets[0] is None else _side_by_side(targets, IGNORED)
-        return Batch(inputs, target, torch.stack([batch.rows for batch in each]))
+    def _batches(self, n: int) -> Iterator[tuple[list[int] | None, Batch, bool]]:
+        """(places in the stack or None for all, their batch, whether they share it), until every lane has had its own.
 
-    def _shown(self, held: tuple[int, Batches], n: int) -> Batch:
-        seed, batches = held
-        batch = batches.take(n)
-        if self.hide is not None:
-            batch = self.hide(batch, draw_seed(seed, HIDING, n))
-        if self.augmentations:
+        Where lanes have batches of their own, those of like shape go together: (K, B, ...).
+        """
+        keys = list(dict.fromkeys(self.keys[lane.number] for lane in self.lanes))
+        shown = {key: self._shown(self.grounds[key], n) for key in keys}
+        if len(keys) == 1:
+            yield None, shown[keys[0]], True
+            return
+        alike: dict[Any, list[int]] = {}
+        for place, lane in enumerate(self.lanes):
+            alike.setdefault(len(shown[self.keys[lane.number]]), []).append(place)
+        for places in alike.values():
+            each = [shown[self.keys[self.lanes[place].number]] for place in places]
+            yield (None if len(alike) == 1 else places), _together(each), False
+
+    def _shown(self, ground: Apparatus, n: int) -> Batch:
+        """The batch of update n as the model is shown it."""
+        seed = ground.recipe.train.seed
+        batch = ground.batches.take(n)
+        if ground.update.hide is not None:
+            batch = ground.update.hide(batch, draw_seed(seed, HIDING, n))
+        if ground.update.augmentations:
             generator = self.placement.generator()
             generator.manual_seed(draw_seed(seed, AUGMENTATION, n))
-            for augment in self.augmentations:
+            for augment in ground.update.augmentations:
                 batch = augment(batch, generator)
         return batch
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _losses(self, places: list[int] | None, batch: Batch, shared: bool) -> tuple[Tensor, Tensor]:
         """(sum, count) of each lane's loss, (K,) each."""
         if self.autocast is None:
-            outputs = self.stack.forward(batch.inputs, shared=self.shared)
+            outputs = self.stack.forward(batch.inputs, shared=shared, places=places)
         else:
             with self.autocast:
-                outputs = self.stack.forward(batch.inputs, shared=self.shared)
+                outputs = self.stack.forward(batch.inputs, shared=shared, places=places)
             outputs = outputs.float()
-        total, count = self._measured(self.loss, outputs, batch)
+        total, count = self._measured(self.loss, outputs, batch, shared)
         if self.smoothing is not None:
-            other, _ = self._measured(self.smoother, outputs, batch)
-            share = self.smoothing.view(-1, *(1,) * (total.ndim - 1))
+            other, _ = self._measured(self.smoother, outputs, batch, shared)
+            share = (self.smoothing if places is None else self.smoothing[places]).view(-1, *(1,) * (total.ndim - 1))
             total = total + share * (other - total)
         return total, count
 
-    def _measured(self, loss: Any, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        def one(outputs: Tensor, target: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
-            asked = Batch({}, target, rows)
-            total, count = loss(outputs, asked if self.members == 1 else repeated(asked, self.members))
-            return total, torch.as_tensor(count)
+    def _measured(self, loss: Any, outputs: Tensor, batch: Batch, shared: bool) -> tuple[Tensor, Tensor]:
+        with Together(len(outputs)) as together:
+            asked = Batch({}, batch.target, batch.rows) if shared else Batch({}, _own(together, batch.target), together.split(batch.rows))
+            total, count = loss(together.split(outputs), asked if self.members == 1 else repeated(asked, self.members))
+            return together.join(total), together.join(torch.as_tensor(count))
 
-        whole = None if self.shared else 0
-        total, count = vmap(one, in_dims=(0, whole, whole), randomness="different")(outputs, batch.target, batch.rows)
-        return total, count
-
-    def _notice(self, n: int, total: Tensor, count: Tensor, batch: Batch) -> None:
+    def _notice(self, n: int, places: list[int] | None, total: Tensor, count: Tensor, batch: Batch) -> None:
         """Add up each lane's loss; a lane whose loss is NaN or infinite has failed."""
         rows = batch.rows.shape[-1]
         totals, counts = total, count
         if total.ndim > 1:  # of several tasks, the sum of their means, times rows
             totals = (total / count).flatten(1).sum(1) * rows
             counts = torch.full_like(totals, float(rows))
-        for lane, value, number in zip(self.lanes, totals.tolist(), counts.tolist()):
+        lanes = self.lanes if places is None else [self.lanes[place] for place in places]
+        for lane, value, number in zip(lanes, totals.tolist(), counts.tolist()):
             if value - value != 0:
                 lane.end("failed", f"step {n + 1:,}: the loss is NaN or infinite; lower optimizer.learning_rate, or set train.clip_norm")
             else:
@@ -311,7 +305,7 @@ class Population:
 
     def _after(self, n: int, decide: Callable[[list[Event]], Decision] | None) -> None:
         """Reports, evaluations and what follows of them, where some lane's plan has one after n updates."""
-        epoch = n / self.built[0].plan.steps_per_epoch
+        epoch = n / self.first.plan.steps_per_epoch
         for lane in self.lanes:
             if not lane.state and (n % lane.plan.report_every == 0 or n == lane.plan.total_steps):
                 lane.hear_loss(n, epoch)
@@ -329,10 +323,13 @@ class Population:
         self._let_go([place for place, lane in enumerate(self.lanes) if not lane.state])
 
     def _evaluate(self, n: int, epoch: float, due: list[Lane], decide: Callable[[list[Event]], Decision] | None) -> None:
-        first = self.built[0]
-        found = first.evaluator.score_many(self.stack.answers, len(self.stack), "validation", first.data.splits["validation"])
-        self.stack.template.train()
-        by_lane = {lane.number: scores for lane, scores in zip(self.lanes, found)}
+        by_lane: dict[int, Scores] = {}
+        for key in dict.fromkeys(self.keys[lane.number] for lane in due):
+            places = [place for place, lane in enumerate(self.lanes) if self.keys[lane.number] == key]
+            ground = self.grounds[key]
+            answers = partial(self.stack.answers, places=None if len(places) == len(self.lanes) else places)
+            found = ground.evaluator.score_many(answers, len(places), "validation", ground.data.splits["validation"])
+            by_lane |= {self.lanes[place].number: scores for place, scores in zip(places, found)}
         events = []
         for lane in sorted(due, key=lambda each: each.number):
             score = lane.hear_scores(n, epoch, by_lane[lane.number])
@@ -375,8 +372,23 @@ class Population:
         self.stack.keep(staying)
         for mover in self.movers:
             mover.keep(self.stack, staying)
-        self._split_by_seed()
         self._set_losses()
+
+
+def _own(together: Together, target: Any) -> Any:
+    return None if target is None else together.split(target)
+
+
+def _together(batches: Sequence[Batch]) -> Batch:
+    """Batches of as many rows as one, (K, B, ...)."""
+    inputs = {name: _side_by_side([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+    targets = [batch.target for batch in batches]
+    target: Any = None
+    if isinstance(targets[0], dict):
+        target = {name: _side_by_side([found[name] for found in targets], IGNORED) for name in targets[0]}
+    elif targets[0] is not None:
+        target = _side_by_side(targets, IGNORED)
+    return Batch(inputs, target, torch.stack([batch.rows for batch in batches]))
 
 
 def _side_by_side(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:

@@ -368,6 +368,8 @@ def _plain_words(url: str) -> Iterator[None]:
         yield
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise _no_storage(url, error) from None
+    except OSError as error:
+        raise _no_storage(url, OSError(f"{error.filename}: {error.strerror}" if error.filename else error)) from None
     except Exception as error:
         if type(error).__name__ != "StorageInternalError":
             raise

@@ -17,7 +17,8 @@ from danlu.recipe.wording import say
 Try = Callable[[dict[str, Any]], list[Problem]]  # the problems of the recipe with these values
 
 _RANGE = ("low", "high", "step", "log", "when")
-_NOT_SEARCHED = ("tune", "name", "watchers")
+_NOT_SEARCHED = ("tune", "name", "watchers", "task")
+_WHAT_IS_COMPARED = ("data.source", "data.target", "data.split", "train.folds")  # trials of other rows have scores of another kind
 _MOST_TRIED = 400  # combinations of a value with the choices around it that are checked before anything runs
 MEASURED = ("loss", "seconds", "parameters")  # objectives that every recipe has
 
@@ -51,6 +52,11 @@ def _path(name: str) -> tuple[str, ...]:
 
 def _nameable(checking: Check, name: str) -> bool:
     head = name.partition(".")[0]
+    if any(f"{name}.".startswith(f"{other}.") for other in _WHAT_IS_COMPARED):
+        checking.add(
+            _path(name), f"tune.space: {name} says on which rows scores are measured, so it cannot be searched.", "leave it out"
+        )
+        return False
     if head in KEYS and head not in _NOT_SEARCHED and all(name.split(".")):
         return True
     known = [key for key in KEYS if key not in _NOT_SEARCHED]

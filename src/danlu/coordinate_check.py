@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from danlu import shelf
 from danlu.apparatus import Apparatus, assemble
+from danlu.dataset import remembered
 from danlu.errors import MissingExtra, RunError
 from danlu.layers.attention import Attention
 from danlu.placement import EVALUATION, draw_seed
@@ -108,9 +109,10 @@ def check_coordinates(recipe: Recipe, widths: Sequence[int], *, steps: int = STE
     Nothing is written. Raises RunError where a loss is not finite, or the model has no width.
     """
     found: list[list[dict[str, tuple[float, float]]]] = []  # by width, by step: layer -> (size, change)
-    for width in widths:
-        runs = [_trained(at_width(recipe, width), recipe.train.seed + number, steps) for number in range(seeds)]
-        found.append([_mean([run[step] for run in runs]) for step in range(steps + 1)])
+    with remembered():
+        for width in widths:
+            runs = [_trained(at_width(recipe, width), recipe.train.seed + number, steps) for number in range(seeds)]
+            found.append([_mean([run[step] for run in runs]) for step in range(steps + 1)])
     names = [name for name in found[0][0] if all(name in by_step[0] for by_step in found)]
     sizes, changes = (
         {name: [[by_step[step][name][which] for by_step in found] for step in range(which, steps + 1)] for name in names}
@@ -225,7 +227,7 @@ def draw(check: CoordinateCheck, path: Path) -> None:
     FigureCanvasAgg(figure)
     wrong = check.wrong()
     for step in range(steps):
-        axes = figure.add_subplot(1, steps, step + 1)
+        axes = figure.add_subplot(1, steps, step + 1, sharey=figure.axes[0] if figure.axes else None)
         for name, by_step in check.changes.items():
             bad = name in wrong
             label = f"{name} ({wrong[name]:+.2f})" if bad and step == 0 else None

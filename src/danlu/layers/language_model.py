@@ -64,7 +64,8 @@ class LanguageModel(nn.Module):
 
     def widened(self, base: LanguageModel) -> None:
         """Let the logits of a tied head, which sum over the width, keep the size of those of `base`."""
-        self.tied_multiplier = base.embedding.embedding_dim / self.embedding.embedding_dim
+        if self.head is None:
+            self.tied_multiplier = base.embedding.embedding_dim / self.embedding.embedding_dim
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens_BT = inputs[self.name]

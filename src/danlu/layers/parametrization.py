@@ -198,7 +198,7 @@ def scaled(
             hint="choose another optimizer, or parametrization: standard",
         )
     named = dict(module.named_parameters())
-    grown = {named[name]: growth for name, growth in growths.items() if name in named}
+    grown: dict[Tensor, Growth] = {named[name]: growth for name, growth in growths.items() if name in named}
     return [part for group in groups for part in _apart(group, grown, update, decay, weight_decay)]
 
 

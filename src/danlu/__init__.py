@@ -18,6 +18,7 @@ from danlu.errors import DanluError
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from danlu.comparison import compare
     from danlu.cross_validation import cross_validate
     from danlu.drafting import draft
     from danlu.evaluation import evaluate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Artifact": "danlu.prediction",
     "Recipe": "danlu.recipe",
+    "compare": "danlu.comparison",
     "cross_validate": "danlu.cross_validation",
     "draft": "danlu.drafting",
     "evaluate": "danlu.evaluation",
@@ -51,6 +53,7 @@ __all__ = [
     "Artifact",
     "DanluError",
     "Recipe",
+    "compare",
     "cross_validate",
     "draft",
     "evaluate",

@@ -258,9 +258,8 @@ def tune(
 ) -> None:
     """Search the options that the recipe's section tune names. The same command goes on after Ctrl-C or a kill."""
     _permit(allow_code)
-    from danlu import read_recipe
+    from danlu import read_recipe, tune_at_width
     from danlu import tune as search
-    from danlu import tune_at_width
     from danlu.training import default_output
 
     if transfer and at_width is None:
@@ -276,7 +275,9 @@ def tune(
         _print_json(found.as_dict() if at_width is None else moved.as_dict())
         return
     states = [record.state for record in found.trials]
-    counts = ", ".join(f"{states.count(state):,} {state}" for state in ("complete", "pruned", "failed", "running") if state in states)
+    counts = ", ".join(
+        f"{states.count(state):,} {state}" for state in ("complete", "pruned", "failed", "running") if state in states
+    )
     print(f"{len(states):,} trials: {counts}")
     if found.best is None:
         raise DanluError(
@@ -287,6 +288,66 @@ def tune(
     print(_scores({**told, **found.best.values}))
     if not quiet:
         _say(f"\nNext:\n  danlu train {shlex.quote(str(wide or found.recipe))}")
+
+
+@app.command()
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=A,B,...] [KEY=VALUE ...]",
+            help="Recipes, and what is compared: optimizer=sgd,adam,muon; KEY=VALUE changes all of them.",
+            show_default=False,
+        ),
+    ],
+    run: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="The comparison's folder; default runs/compare-<recipe name>.")
+    ] = None,
+    rates: Annotated[
+        int, typer.Option(min=1, max=100, help="Learning rates tried for each; 1: no search, each takes its own.")
+    ] = 7,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings that are compared, of each.")] = 5,
+    metric: Annotated[str | None, typer.Option(help="The validation score compared; default: the one that decides.")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="The score that steps and seconds are counted to; default: what the weakest comes to.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals around means.")] = 0.95,
+    on: Annotated[str, typer.Option(help="auto, vectorised (many trainings as one program) or one_by_one.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Train contestants alike, each at its own learning rate, over several seeds. The same command goes on after a kill."""
+    _permit(allow_code)
+    from danlu import compare as contest
+    from danlu.comparison import split_words
+
+    if on not in ("auto", "vectorised", "one_by_one"):
+        raise DanluError(f"--on must be auto, vectorised or one_by_one, and is {on!r}.")
+    recipes, among, overrides = split_words(words)
+    say = (lambda text: None) if quiet else _say
+    found = contest(
+        recipes,
+        among,
+        overrides,
+        run=run,
+        rates=rates,
+        seeds=seeds,
+        metric=metric,
+        target=target,
+        confidence=confidence,
+        on=on,
+        say=say,
+    )
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    heads, rows = found.table()
+    widths = [max(len(line[place]) for line in [heads, *rows]) for place in range(len(heads))]
+    for line in [heads, *rows]:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip())
+    if not quiet:
+        _say(f"\n{found.sentence()}\nCurves: {found.folder / 'curves.svg'}")
 
 
 @app.command()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOME = Path(__file__).parent
 _NOT_SHELVES = {
+    "comparison",
     "executing",
     "hugging_face",
     "layers",

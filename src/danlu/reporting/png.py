@@ -117,7 +117,7 @@ def _mark(axes: Axes, mark: Mark, panel: Panel) -> None:
         _dots(axes, mark, panel)
     elif isinstance(mark, Line):
         kind = mark.role.partition(" ")[0]
-        thin, pale = (1.1, 0.6) if kind in ("trial", "pruned") or mark.role.endswith(" parallel") else (1.7, 1.0)
+        thin, pale = (1.1, 0.6) if kind in ("trial", "pruned", "target") or mark.role.endswith(" parallel") else (1.7, 1.0)
         y = [_held(panel, value) for value in mark.y]
         (drawn,) = axes.plot(
             mark.x, y, color=_COLOURS[kind], linewidth=thin, alpha=pale, drawstyle="steps-post" if mark.steps else "default"

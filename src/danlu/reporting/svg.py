@@ -35,10 +35,11 @@ class _Drawing:
         self.rows = -(-len(figure.panels) // figure.columns)
         self.head = 28 if alone else 0
         self.wide = WIDTH / figure.columns
+        self.legend = self._legend_rows()
 
     def pieces(self) -> Iterator[str]:
         figure = self.figure
-        height = self.head + self.rows * figure.height + (_LEGEND if figure.legend else 0)
+        height = self.head + self.rows * figure.height + _LEGEND * len(self.legend)
         yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
         title = figure.title.zh if self.language == "zh" else figure.title.en
         yield (
@@ -55,8 +56,8 @@ class _Drawing:
             yield f'<g transform="translate({left:.1f},{top})">'
             yield from self._panel(panel)
             yield "</g>"
-        if figure.legend:
-            yield from self._legend(height - 8)
+        for place, entries in enumerate(self.legend):
+            yield from self._legend(entries, height - 8 - _LEGEND * (len(self.legend) - 1 - place))
         yield "</svg>"
 
     def _panel(self, panel: Panel) -> Iterator[str]:
@@ -120,11 +121,23 @@ class _Drawing:
         else:
             yield f'<text class="{kind}" {at}>{_safe(text)}</text>'
 
-    def _legend(self, y: float) -> Iterator[str]:
-        """The roles with their words in one row, centred; the width of a word is judged by its letters."""
-        widths = [34 + max(map(_width, words if isinstance(words, Words) else (words,))) for _, words in self.figure.legend]
-        x = max((WIDTH - sum(widths)) / 2, 4)
-        for (role, words), width in zip(self.figure.legend, widths):
+    def _legend_rows(self) -> list[list[tuple[str, Text, float]]]:
+        """(role, words, width) in rows that fit; the width of a word is judged by its letters."""
+        rows: list[list[tuple[str, Text, float]]] = []
+        free = 0.0
+        for role, words in self.figure.legend:
+            width = 38 + max(map(_width, words if isinstance(words, Words) else (words,)))
+            if width > free:
+                rows.append([])
+                free = WIDTH - 8.0
+            rows[-1].append((role, words, width))
+            free -= width
+        return rows
+
+    def _legend(self, entries: Sequence[tuple[str, Text, float]], y: float) -> Iterator[str]:
+        """One row of roles with their words, centred."""
+        x = (WIDTH - sum(width for _, _, width in entries)) / 2
+        for role, words, width in entries:
             if role.startswith("line "):
                 yield f'<path class="{role}" d="M{x:.1f} {y - 4:.1f}h18"/>'
             elif role.startswith("bar "):
@@ -179,4 +192,4 @@ def _safe(text: str) -> str:
 
 
 def _width(text: str) -> float:
-    return sum(13.0 if ord(letter) > 0x2E7F else 6.8 for letter in text)
+    return sum(13.0 if ord(letter) > 0x2E7F else 7.4 for letter in text)

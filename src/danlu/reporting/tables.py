@@ -50,9 +50,9 @@ def as_csv(table: dict[str, list[Any]]) -> bytes:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_inert, table))
+    writer.writerow(map(inert, table))
     for row in zip(*table.values()):
-        writer.writerow([_inert(value) for value in row])
+        writer.writerow([inert(value) for value in row])
     return text.getvalue().encode("utf-8")
 
 
@@ -66,7 +66,8 @@ def as_parquet(table: dict[str, list[Any]]) -> bytes:
     return sink.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
+    """A cell as CSV holds it: missing is empty, and no text is a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):

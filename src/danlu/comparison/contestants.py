@@ -1,0 +1,104 @@
+"""Who is compared: every recipe with every combination of the values asked for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from danlu import recipe as recipes
+from danlu import shelf
+from danlu.errors import DanluError
+from danlu.recipe import Recipe
+from danlu.reporting.told import short, text_of
+
+MOST = 64
+RATE = "optimizer.learning_rate"
+Among = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of those compared; `searched`: whether its learning rate is looked for, or given by what is asked."""
+
+    name: str
+    recipe: Recipe
+    searched: bool
+
+
+def contestants(sources: Sequence[Any], among: Among, overrides: Any = ()) -> list[Contestant]:
+    """Contestants with names of their own, in the order asked. Raises DanluError for fewer than two, RecipeError for wrong ones."""
+    for name, values in among.items():
+        if len(values) < 2:
+            raise DanluError(f"{name} is to be compared among {len(values)} value.", hint=f"give several: {name}=A,B")
+    plain = [_without_search(each, overrides) for each in sources]
+    found: dict[str, Contestant] = {}
+    for recipe, values in itertools.product(plain, itertools.product(*among.values())):
+        name = _name(recipe, values, len(plain) > 1)
+        if name in found:
+            raise DanluError(f"there are two contestants {name!r}.", hint="name each value, and each recipe, once")
+        changed = recipe
+        for key, value in zip(among, values):
+            changed = recipes.with_changes(changed, shelf, [f"{key}={value}"] if isinstance(value, str) else {key: value})
+        found[name] = Contestant(name, changed, RATE not in among)
+    if len(found) < 2:
+        raise DanluError("there is nothing to compare.", hint="give several values (optimizer=sgd,adam) or several recipes")
+    if len(found) > MOST:
+        raise DanluError(f"{len(found)} contestants are too many; there may be {MOST}.", hint="ask in several comparisons")
+    return list(found.values())
+
+
+def _name(recipe: Recipe, values: Sequence[Any], several: bool) -> str:
+    words = [text_of(value) for value in values]
+    return short(" ".join([recipe.name, *words] if several or not words else words), 60)
+
+
+def _without_search(source: Any, overrides: Any) -> Recipe:
+    """The recipe of a source. Its section tune is left out: it may name options that a contestant has not."""
+    recipe = source if isinstance(source, Recipe) else recipes.read(source, shelf, overrides)
+    if isinstance(source, Recipe) and overrides:
+        recipe = recipes.with_changes(recipe, shelf, overrides)
+    return replace(recipe, raw={key: value for key, value in recipe.raw.items() if key != "tune"}, tune=None, space=())
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], list[str]]:
+    """(recipes, {dotted name: values}, overrides) of a command's words: NAME=A,B is a question, NAME=A an override, all else a recipe.
+
+    Commas inside brackets and quotes part nothing: optimizer={name: sgd, learning_rate: 1},adam holds two values.
+    """
+    sources: list[str] = []
+    among: dict[str, list[str]] = {}
+    overrides: list[str] = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or Path(word).is_file():
+            sources.append(word)
+            continue
+        values = split_values(text)
+        if len(values) == 1:
+            overrides.append(word)
+        elif name in among:
+            raise DanluError(f"{name} is asked twice.", hint=f"one list: {name}=A,B,C")
+        else:
+            among[name] = values
+    return sources, among, overrides
+
+
+def split_values(text: str) -> list[str]:
+    """The values of A,B,C; what stands in brackets or quotes is one."""
+    values, start, depth, quote = [], 0, 0, ""
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in "]})":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            values.append(text[start:place].strip())
+            start = place + 1
+    return [*values, text[start:].strip()]

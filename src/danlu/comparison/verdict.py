@@ -1,0 +1,192 @@
+"""From results to numbers: means with confidence intervals over seeds, steps to a target, and how far each is behind the best."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from danlu.comparison.trainings import Facts, Result
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a contestant came to.
+
+    `scores` holds one a seed (None where that training failed, `causes` says why), `mean` their mean and `margin` half the width of its
+    confidence interval (None for fewer than two). `behind` is the mean difference to the best contestant, seed by seed, `behind_margin`
+    half the width of its interval: a difference smaller than that may be chance. `tried` are (learning rate, score) of the search; `at_edge`
+    tells that the best of them was the smallest or largest tried. `steps_to_target` and `seconds_to_target` are those of the mean curve.
+    """
+
+    name: str
+    learning_rate: float
+    at_edge: bool
+    tried: list[tuple[float, float | None]]
+    scores: list[float | None]
+    causes: list[str]
+    mean: float | None
+    margin: float | None
+    behind: float | None
+    behind_margin: float | None
+    total_steps: int
+    parameters: int
+    seconds_per_step: float
+    steps_to_target: int | None
+    seconds_to_target: float | None
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # step, mean, least, greatest
+    losses: list[tuple[int, float, float, float]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Of a training by itself: its updates, without reading data and evaluations."""
+        return self.seconds_per_step * self.total_steps
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All standings, the best first. `folder` holds the files."""
+
+    metric: str
+    better: str
+    confidence: float
+    seeds: list[int]
+    target: float | None
+    standings: list[Standing]
+    folder: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    def sentence(self) -> str:
+        """What the table tells, and whom the best cannot be told from."""
+        alive = [each for each in self.standings if each.mean is not None]
+        if not alive:
+            return "No training came to a score; comparison.json says why."
+        close = [each.name for each in alive[1:] if each.behind_margin is not None and (each.behind or 0.0) <= each.behind_margin]
+        said = f"Scores are of the validation split, over {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}."
+        if close:
+            said += f" By these seeds {alive[0].name} cannot be told from {', '.join(close)}."
+        edges = [each.name for each in alive if each.at_edge]
+        return said + (f" At the edge of the rates tried: {', '.join(edges)}; more --rates may do better." if edges else "")
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """(heads, rows) of the printed table."""
+        share = f"{100 * self.confidence:g} %"
+        target = f"to {self.target:.4g}" if self.target is not None else "to target"
+        heads = [
+            "",
+            "learning rate",
+            f"{self.metric} ({share})",
+            "behind the best",
+            f"steps {target}",
+            f"seconds {target}",
+            "ms a step",
+        ]
+        return heads, [self._row(each) for each in self.standings]
+
+    def _row(self, each: Standing) -> list[str]:
+        if each.mean is None:
+            score = "failed"
+        else:
+            score = f"{each.mean:.4f}" if abs(each.mean) < 100 else f"{each.mean:.6g}"
+            score += f" ± {_two_digits(each.margin)}" if each.margin is not None else ""
+        failed = sum(score is None for score in each.scores)
+        score += f"  ({failed} of {len(each.scores)} failed)" if failed and each.mean is not None else ""
+        behind = "" if each.behind is None or each is self.standings[0] else _two_digits(each.behind)
+        behind += f" ± {_two_digits(each.behind_margin)}" if behind and each.behind_margin is not None else ""
+        reached = [
+            "–" if each.steps_to_target is None else f"{each.steps_to_target:,}",
+            "–" if each.seconds_to_target is None else f"{each.seconds_to_target:.2g}",
+        ]
+        rate = f"{each.learning_rate:g}" + (" (edge)" if each.at_edge else "")
+        return [each.name, rate, score, behind, *reached, f"{1000 * each.seconds_per_step:.3g}"]
+
+
+def weigh(
+    names: Sequence[str],
+    facts: Sequence[Facts],
+    tried: Sequence[Sequence[tuple[float, float | None]]],
+    rates: Sequence[float],
+    finals: Sequence[Sequence[Result]],
+    confidence: float,
+    target: float | None,
+    folder: Path,
+) -> Comparison:
+    """The Comparison of contestants, given for each its search and the results of its seeds (the same seeds for all, in one order)."""
+    better = facts[0].better
+    sign = 1.0 if better == "higher" else -1.0
+    curves = [mean_curve([each.curve for each in results if each.score is not None]) for results in finals]
+    losses = [mean_curve([each.losses for each in results if each.score is not None]) for results in finals]
+    tops = [sign * max(sign * value for _, value, _, _ in curve) for curve in curves if curve]
+    if target is None and tops:
+        target = sign * min(sign * top for top in tops)  # what the weakest comes to: the others are there earlier
+    means = [statistics.fmean(scores) if (scores := _known(results)) else None for results in finals]
+    placed = [(sign * mean, -place) for place, mean in enumerate(means) if mean is not None]
+    best = finals[-max(placed)[1]] if placed else []
+    standings = []
+    for place, results in enumerate(finals):
+        scores = _known(results)
+        apart = [
+            sign * (one.score - other.score)
+            for one, other in zip(best, results)
+            if one.score is not None and other.score is not None
+        ]
+        reached = first_reach(curves[place], target, sign)
+        lone = [rate for rate, _ in tried[place]]
+        standings.append(
+            Standing(
+                names[place], rates[place], len(lone) > 1 and rates[place] in (min(lone), max(lone)), list(tried[place]),
+                [each.score for each in results], [each.cause for each in results], means[place], margin(scores, confidence),
+                statistics.fmean(apart) if apart else None, margin(apart, confidence), facts[place].total_steps,
+                facts[place].parameters, facts[place].seconds, reached,
+                None if reached is None else reached * facts[place].seconds, curves[place], losses[place],
+            )
+        )  # fmt: skip
+    standings.sort(key=lambda each: (each.mean is None, -sign * (each.mean or 0.0)))
+    seeds = [each.training.seed for each in finals[0]]
+    return Comparison(facts[0].metric, better, confidence, seeds, target, standings, folder)
+
+
+def _known(results: Sequence[Result]) -> list[float]:
+    return [each.score for each in results if each.score is not None]
+
+
+def margin(values: Sequence[float], confidence: float) -> float | None:
+    """Half the width of the confidence interval of the mean, by Student's t-distribution; None for fewer than two values.
+
+    Source: Student, 1908, Biometrika 6(1), 1-25.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float, float, float]]:
+    """(step, mean, least, greatest) at each step that all curves have."""
+    if not curves:
+        return []
+    held = [dict(curve) for curve in curves]
+    common = sorted(set.intersection(*(set(each) for each in held)))
+    found = []
+    for step in common:
+        values = [each[step] for each in held]
+        found.append((step, statistics.fmean(values), min(values), max(values)))
+    return found
+
+
+def first_reach(curve: Sequence[tuple[int, float, float, float]], target: float | None, sign: float) -> int | None:
+    """The first step at which the mean curve is at the target or beyond it."""
+    if target is None:
+        return None
+    return next((step for step, value, _, _ in curve if sign * value >= sign * target), None)
+
+
+def _two_digits(value: float | None) -> str:
+    return "" if value is None else f"{round(value, 10) + 0.0:.2g}"

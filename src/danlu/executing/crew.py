@@ -216,12 +216,16 @@ class Crew:
 
 def newest_checkpoint(folder: Path) -> int:
     """The step of the newest checkpoint in a trial's folder (of its folds: their sum); -1 where there is none."""
-    steps: dict[Path, int] = {}
-    for path in folder.glob("**/checkpoints/step-*"):
-        digits = path.name.removeprefix("step-")
-        if digits.isdigit():
-            steps[path.parent] = max(steps.get(path.parent, -1), int(digits))
-    return sum(steps.values()) if steps else -1
+    found = [step for each in (folder, *folder.glob("fold-*")) if (step := _newest(each / "checkpoints")) >= 0]
+    return sum(found) if found else -1
+
+
+def _newest(checkpoints: Path) -> int:
+    try:
+        digits = [path.name.removeprefix("step-") for path in checkpoints.iterdir()]
+    except OSError:  # not begun, or ended in this moment
+        return -1
+    return max((int(each) for each in digits if each.isdigit()), default=-1)
 
 
 def ending(code: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,8 @@ def tune(
         recipe = recipes.with_changes(recipe, shelf, overrides)
     folder = Path(study) if study is not None else Path("studies") / recipe.name
     with Interruption() as interruption, remembered(), Study(recipe, folder) as opened:
-        executor = _executor(opened)
-        with Progress(opened, executor, output) as progress:
+        executor, why = _executor(opened)
+        with Progress(opened, f"{executor.replace('_', ' ')} ({why})", output) as progress:
             try:
                 setting = Setting(opened.tune, interruption, opened.plan, output, progress.tell)
                 importlib.import_module(f"danlu.executing.{executor}").run(opened, setting)
@@ -79,21 +80,21 @@ def tune(
         return StudyResult(folder, opened.objectives, opened.trials(), opened.best(), opened.write_best(), executor)
 
 
-def _executor(study: Study) -> str:
-    """How trials are run: as the recipe says, else as was decided when the study began."""
-    asked = study.tune.on
-    if asked == "auto":
-        asked = study.decide("executor", lambda: _chosen(study))
+def _executor(study: Study) -> tuple[str, str]:
+    """(how trials are run, why): as the recipe says, else as was decided when the study began."""
+    name, why = (study.tune.on, "as asked") if study.tune.on != "auto" else study.decide("executor", lambda: _chosen(study))
     pruner = study.tune.pruner
-    if pruner is not None and getattr(shelf.facts("pruners", pruner.name), "EXPLOITS", False) and asked != "vectorised":
+    if pruner is not None and getattr(shelf.facts("pruners", pruner.name), "EXPLOITS", False) and name != "vectorised":
         raise RunError(
-            f"tune.pruner {pruner.name} runs where many trials are one program, and these run {asked.replace('_', ' ')}.",
+            f"tune.pruner {pruner.name} runs where many trials are one program, and these run {name.replace('_', ' ')}.",
             hint="set tune.on to vectorised, or choose another pruner",
         )
-    return asked
+    return name, why
 
 
-def _chosen(study: Study) -> str:
-    from danlu.executing.vectorised import choose
-
-    return str(choose(study))
+def _chosen(study: Study) -> list[str]:
+    """[how trials are run, why], by what danlu.executing.vectorised measures."""
+    if importlib.util.find_spec("danlu.executing.vectorised") is None:
+        return ["one_by_one", "the only way there is"]
+    chosen = importlib.import_module("danlu.executing.vectorised").choose(study)
+    return [chosen, "by rule"] if isinstance(chosen, str) else [str(each) for each in chosen]

@@ -41,7 +41,7 @@ class Progress:
         self._say(
             f"search: {len(self.study.space)} options, by {sampler.name if sampler else ''}, for {names}; {', '.join(limits)}"
         )
-        self._say(f"trials run: {self.executor.replace('_', ' ')}")
+        self._say(f"trials run: {self.executor}")
         if self.done_before:
             self._say(f"going on after {self.done_before:,} trials")
         best = self.study.best()

@@ -122,7 +122,7 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
             raise DataError(" ".join(found), where=table.origin, hint="mend the data, or set data.checks to warn")
         notices += found
     train = splits["train"]
-    task = shelf.build_task(recipe.task, {name: table.columns[name].take(train) for name in data.targets})
+    task = shelf.build_task(_task_meant(recipe), {name: table.columns[name].take(train) for name in data.targets})
     takes = getattr(shelf.facts("tasks", recipe.task.name), "READS", None) or shelf.facts("models", recipe.model.name).TAKES
     apart = () if inputs_too(recipe) else data.targets
     preprocessor = Preprocessor.fit(table, train, data, apart, takes, getattr(task, "needs", ()))
@@ -146,6 +146,12 @@ def meant(recipe: Recipe) -> Data:
     model = shelf.facts("models", recipe.model.name)
     data = model.adapt(recipe.model.options, data) if hasattr(model, "adapt") else data
     return part.adapt(recipe.task.options, data) if hasattr(part, "adapt") else data
+
+
+def _task_meant(recipe: Recipe) -> Part:
+    """The recipe's task as its model means it."""
+    model = shelf.facts("models", recipe.model.name)
+    return model.adapt_task(recipe.model.options, recipe.task) if hasattr(model, "adapt_task") else recipe.task
 
 
 def _with_tokenizer(recipe: Recipe) -> Data:

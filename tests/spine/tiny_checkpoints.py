@@ -102,6 +102,55 @@ def llama(folder: Path) -> Path:
     return folder
 
 
+def t5(folder: Path) -> Path:
+    import transformers
+
+    folder.mkdir()
+    size = byte_pairs(folder, ["<pad>", "</s>", "<unk>"])
+    torch.manual_seed(6)
+    config = transformers.T5Config(
+        vocab_size=size,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu",
+    )
+    _shaken(transformers.T5ForConditionalGeneration(config)).save_pretrained(folder)
+    return folder
+
+
+def bart(folder: Path) -> Path:
+    import transformers
+
+    folder.mkdir()
+    size = byte_pairs(folder, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    torch.manual_seed(7)
+    config = transformers.BartConfig(
+        vocab_size=size, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+        encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64,
+    )  # fmt: skip
+    _shaken(transformers.BartForConditionalGeneration(config)).save_pretrained(folder)
+    return folder
+
+
+def marian(folder: Path) -> Path:
+    import transformers
+
+    folder.mkdir()
+    size = byte_pairs(folder, ["</s>", "<unk>", "<pad>"])
+    torch.manual_seed(8)
+    config = transformers.MarianConfig(
+        vocab_size=size, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+        encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, pad_token_id=2, eos_token_id=0, forced_eos_token_id=0,
+        decoder_start_token_id=2, bos_token_id=None,
+    )  # fmt: skip
+    _shaken(transformers.MarianMTModel(config)).save_pretrained(folder)
+    return folder
+
+
 def vit(folder: Path) -> Path:
     import transformers
 

@@ -18,6 +18,7 @@ A part whose layers may be wider or narrower by one number may offer further
 A part that begins with weights learnt elsewhere may offer further
   adapt(config, data) -> Data               the recipe's data section with what the model knows better: the tokenizer that it reads
                                             with, the size of its images. Before the task's own `adapt`
+  adapt_task(config, task: Part) -> Part    the recipe's task likewise: the tokenizer of what is written
   begin(config, module) -> (digest, notice, fresh)   puts the weights into a module that `build` made: the SHA-256 of what was read, a
                                             sentence for the reader, the names of the tensors that were drawn anew
   settled(config) -> Config                 the options as an artifact keeps them: `build` needs nothing outside of them any more

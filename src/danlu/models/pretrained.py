@@ -1,12 +1,13 @@
-"""A pretrained checkpoint of Hugging Face, fine-tuned: the BERT, GPT-2, Llama, ViT and ResNet families.
+"""A pretrained checkpoint of Hugging Face, fine-tuned: the BERT, GPT-2, Llama, T5, BART, Marian, ViT and ResNet families.
 
 family                              task
 bert, roberta, distilbert           classification, regression of one text; token_classification; masked_language_modeling
 gpt2, llama                         language_modeling, then danlu generate; classification of one text
+t5, bart, marian                    sequence_to_sequence, its answers found by beam search
 vit, deit, resnet, convnext         classification of images
 
 `path` is a folder as save_pretrained writes it, or owner/name on the Hub where it was downloaded before (download: true fetches it).
-Weights are read from safetensors alone, and no code of the checkpoint is run. Text is read with the checkpoint's tokenizer.json, images
+Weights are read from safetensors alone, and no code of the checkpoint is run. Text is read (and written) with the checkpoint's tokenizer.json, images
 are scaled as its preprocessor says. A head for other classes than the checkpoint's is drawn anew. The artifact is whole: it needs the
 folder no more. Section finetune freezes layers, lets them learn at different rates, or learns low-rank paths (LoRA).
 `weights` goes on from a danlu artifact of such a model: masked words first, then classes.
@@ -31,6 +32,7 @@ from danlu.terms import END
 if TYPE_CHECKING:
     from torch import nn
 
+    from danlu.layers.pretrained import PretrainedText
     from danlu.terms import Input, Output
 
 TAKES = ("tokens", "image")
@@ -45,7 +47,9 @@ DEFAULTS = {
 }
 BOTH_WAYS = ("bert", "roberta", "distilbert")  # every place sees all others
 CAUSAL = ("gpt2", "llama")
+ANSWERING = ("t5", "bart", "marian")  # one network reads, another writes
 IMAGE = ("vit", "deit", "resnet", "convnext")
+DECODER = "decoder"  # the input that holds a target as far as it is written
 _USUAL_LENGTH = 256  # tokens of a text that are read where nobody says
 
 
@@ -71,7 +75,7 @@ def adapt(config: Config, data: Data) -> Data:
     if config.path is None and config.weights is None:
         return data
     path = config.weights or str(hugging_face.tokenizer(_folder(config)))
-    framed = {"beginning": family != "gpt2", "end": family in BOTH_WAYS}
+    framed = {"beginning": family not in ("gpt2", "t5", "marian"), "end": family in (*BOTH_WAYS, *ANSWERING)}
     borrowed = {"kind": "file", "tokenizer": path, **framed}
 
     def change(part: Part) -> Part:
@@ -86,11 +90,22 @@ def adapt(config: Config, data: Data) -> Data:
     return data.model_copy(update={"transforms": {**usual, **data.transforms}})
 
 
+def adapt_task(config: Config, task: Part) -> Part:
+    """The task with the checkpoint's tokenizer for what is written."""
+    if task.name != "sequence_to_sequence" or (config.path is None and config.weights is None):
+        return task
+    path = config.weights or str(hugging_face.tokenizer(_folder(config)))
+    borrowed = {"kind": "file", "tokenizer": path, "vocabulary": None, "lower": False}
+    return Part(task.name, task.options.model_copy(update=borrowed))
+
+
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The network, its weights drawn; `begin` puts the checkpoint's in. PartError where it cannot do what the task asks."""
     about = _architecture(config)
     family = _family(about)
-    return _image(about, inputs, output) if family in IMAGE else _text(about, family, inputs, output)
+    if family in IMAGE:
+        return _image(about, inputs, output)
+    return _answering(about, inputs, output) if family in ANSWERING else _text(about, family, inputs, output)
 
 
 def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]:
@@ -165,8 +180,8 @@ def _of_artifact(path: str) -> dict[str, Any]:
 
 def _family(about: Mapping[str, Any]) -> str:
     family = str(about["config"].get("model_type"))
-    if family not in (*BOTH_WAYS, *CAUSAL, *IMAGE):
-        known = ", ".join((*BOTH_WAYS, *CAUSAL, *IMAGE))
+    if family not in (*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE):
+        known = ", ".join((*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE))
         raise PartError(f"the checkpoint is of the family {family}, which danlu does not know.", hint=f"it knows {known}")
     return family
 
@@ -177,7 +192,7 @@ def _limit(about: Mapping[str, Any]) -> int:
     places = int(
         config.get("max_position_embeddings")
         or config.get("n_positions")
-        or {"llama": 2048, "gpt2": 1024}.get(config["model_type"], 512)
+        or {"llama": 2048, "gpt2": 1024, "t5": 1 << 20, "bart": 1024}.get(config["model_type"], 512)
     )
     return places - int(config.get("pad_token_id", 1)) - 1 if config["model_type"] == "roberta" else places
 
@@ -240,6 +255,29 @@ def _image(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output
     return PretrainedImage(_body(about, "ImageClassification", output), output.names, (ours.mean, ours.std), theirs, channels, size)
 
 
+def _answering(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output) -> PretrainedText:
+    """A network that reads one text and writes another."""
+    from danlu.layers.pretrained_seq2seq import PretrainedSeq2Seq, opening_of
+
+    family = _family(about)
+    sources = {name: each for name, each in inputs.items() if name != DECODER}
+    if DECODER not in inputs or not output.causal:
+        raise PartError(
+            f"a checkpoint of {family} reads one text and writes another, and this task asks for something else.",
+            hint="choose task: sequence_to_sequence, or another checkpoint",
+        )
+    name, tokens = _only(family, sources)
+    size = inputs[DECODER].cardinalities[0]
+    if len(tokens.cardinalities) != 1 or tokens.cardinalities[0] != size:
+        raise PartError(
+            f"a checkpoint of {family} reads and writes one vocabulary; here the source has {tokens.cardinalities[0]:,} codes and the "
+            f"target {size:,}.",
+            hint="let the text column be read by tokenize alone; its tokenizer is then the checkpoint's",
+        )
+    body = _body(about, "Seq2SeqLM", output)
+    return PretrainedSeq2Seq(body, name, DECODER, size, opening=opening_of(about["config"]), limit=_limit(about))
+
+
 def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from danlu.layers.pretrained import PretrainedTagger, PretrainedText, PretrainedWriter
 
@@ -247,6 +285,8 @@ def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], ou
     size = tokens.cardinalities[0]
     tells_codes = output.each == "token" and not output.names and output.size == size
     tags = output.each == "token" and not tells_codes
+    if DECODER in inputs:
+        raise PartError(f"a checkpoint of {family} writes no text of another.", hint=f"take one of {', '.join(ANSWERING)}")
     if tags != (len(tokens.cardinalities) > 1) or (tags and family in CAUSAL):
         raise PartError(
             f"a checkpoint of {family} cannot do what this task asks with texts in this form.",

@@ -26,6 +26,7 @@ from danlu.population.stack import Stack
 from danlu.recipe import Recipe
 
 SMALL = 40_000  # parameters of a model up to which the rule is faster than kernels of its own (docs/lab-notes.md)
+_NO_OPTIONS = ("params", "learning_rate_scale", "weight_decay_scale")  # what a group holds that no rule reads
 
 
 class Mover(Protocol):
@@ -130,6 +131,7 @@ class _Group:
     numbers: dict[str, Tensor]
     fixed: dict[str, Any]
     scale: Tensor
+    decay_scale: Tensor
     flat: bool
     states: list[dict[str, Tensor]]
     values: list[Tensor]
@@ -150,8 +152,13 @@ class ByRule:
         """One parameter group of all lanes."""
         wanted = {id(each) for each in groups[0]["params"]}
         names = [name for name, each in stack.parameters[self.first].items() if id(each) in wanted]
-        overrides = {name: value for name, value in groups[0].items() if name not in ("params", "learning_rate_scale")}
-        options = [{**lane.recipe.optimizer.options.model_dump(), **overrides} for lane in lanes]
+        options = [
+            {
+                **lane.recipe.optimizer.options.model_dump(),
+                **{name: value for name, value in own.items() if name not in _NO_OPTIONS},
+            }
+            for lane, own in zip(lanes, groups)
+        ]
         numbers = {
             name: self._column([float(each[name]) for each in options])
             for name, value in options[0].items()
@@ -159,12 +166,13 @@ class ByRule:
         }
         fixed = {name: value for name, value in options[0].items() if name not in numbers}
         scale = self._column([float(each.get("learning_rate_scale", 1.0)) for each in groups])
+        decay_scale = self._column([float(each.get("weight_decay_scale", 1.0)) for each in groups])
         values = self._values(stack, names)
         flat = self.elementwise and len({(each.dtype, each.device) for each in values}) == 1
         if flat:
             values = [torch.cat([each.flatten(1) for each in values], dim=1)]
         states = [vmap(self._initial(fixed))(each) for each in values]
-        return _Group(names, numbers, fixed, scale, flat, states, values if flat else [])
+        return _Group(names, numbers, fixed, scale, decay_scale, flat, states, values if flat else [])
 
     def _initial(self, fixed: dict[str, Any]) -> Any:
         """The state a rule begins with; a table that an orthogonalizing rule spares begins like what is no matrix."""
@@ -225,6 +233,7 @@ class ByRule:
         for group in self.groups:
             group.numbers = {name: each[index] for name, each in group.numbers.items()}
             group.scale = group.scale[index]
+            group.decay_scale = group.decay_scale[index]
             group.states = [{name: each[index] for name, each in state.items()} for state in group.states]
             group.values = [each[index] for each in group.values]
 
@@ -243,5 +252,5 @@ class ByRule:
                 each[there] = each[here]
             for name, column in group.numbers.items():
                 if name in options and not (name == "weight_decay" and float(column[there]) == 0.0):
-                    column[there] = float(options[name])
+                    column[there] = float(options[name]) * (float(group.decay_scale[there]) if name == "weight_decay" else 1.0)
         return True

@@ -94,7 +94,9 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
     """
     if _memo is None:
         return _prepared(recipe, fold)
-    model = recipe.model.as_dict() if hasattr(shelf.facts("models", recipe.model.name), "adapt") else recipe.model.name
+    part = shelf.facts("models", recipe.model.name)
+    adapts = hasattr(part, "adapt") or hasattr(part, "adapt_task")
+    model = recipe.model.as_dict() if adapts else [list(part.TAKES), list(_gives(recipe.model.name))]
     weights = getattr(recipe.model.options, "weights", None)
     key = json.dumps([plain(recipe.data), recipe.task.as_dict(), model, weights, recipe.train.seed, fold], sort_keys=True)
     if key not in _memo:

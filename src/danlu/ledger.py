@@ -51,11 +51,12 @@ class Ledger:
         self.space = {dimension.name: dimension for dimension in space}
         self.file = sqlite_file(url)
         with _plain_words(url):
-            self.storage = _opened(url, self.file)
+            _import_all(url)
             import optuna
 
-            named = ["maximize" if each == "higher" else "minimize" for each in directions]
-            with self._first():
+            named: list[Any] = ["maximize" if each == "higher" else "minimize" for each in directions]
+            with self._first():  # two processes that make the tables at once are in each other's way
+                self.storage = _opened(url, self.file)
                 study = optuna.create_study(storage=self.storage, study_name=name, directions=named, load_if_exists=True)
             self.study = self.storage.get_study_id_from_name(name)
             found = ["higher" if each.name == "MAXIMIZE" else "lower" for each in study.directions]
@@ -72,11 +73,16 @@ class Ledger:
 
     @contextmanager
     def _first(self) -> Iterator[None]:
-        """One process at a time begins a study in a file."""
-        if self.file is None:
-            yield
+        """One process at a time begins a study in a file, or in a server's database."""
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with alone(self.file.with_name(f".{self.file.name}.lock")):
+                yield
             return
-        with alone(self.file.with_name(f".{self.file.name}.lock")):
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(_with_driver(self.url), poolclass=sqlalchemy.pool.NullPool)
+        with _server_lock(engine, "danlu"):
             yield
 
     @property
@@ -108,20 +114,8 @@ class Ledger:
             with self._first():
                 yield
             return
-        import sqlalchemy
-
-        key = zlib.crc32(f"danlu {self.study}".encode())
-        with _plain_words(self.url), self.storage.engine.connect() as connection:
-            if self.storage.engine.name == "postgresql":
-                connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
-                yield
-                connection.commit()
-            else:
-                connection.execute(sqlalchemy.text("SELECT GET_LOCK(:key, -1)"), {"key": f"danlu{key}"})
-                try:
-                    yield
-                finally:
-                    connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"danlu{key}"})
+        with _plain_words(self.url), _server_lock(self.storage.engine, f"danlu {self.study}"):
+            yield
 
     # --- trials
 
@@ -318,23 +312,53 @@ def sqlite_file(url: str) -> Path | None:
     return Path(rest.removeprefix("/")) if head.startswith("sqlite") else None
 
 
-def _opened(url: str, file: Path | None) -> Any:
-    """Optuna's storage at the URL."""
+def _import_all(url: str) -> None:
+    """Import what the URL needs. Raises MissingExtra."""
     try:
-        import optuna
+        import optuna  # noqa: F401
         import sqlalchemy  # noqa: F401
     except ImportError as error:
         raise MissingExtra("Optuna" if "optuna" in str(error) else "SQLAlchemy", "tune", "tuning") from None
-    head, _, rest = url.partition("://")
-    if file is None:
-        driver, dialect = _DRIVERS[head.partition("+")[0]]
+    head = url.partition("://")[0]
+    if head in _DRIVERS:
         try:
-            __import__(driver)
+            __import__(_DRIVERS[head][0])
         except ImportError:
-            raise MissingExtra(driver, "databases", f"a study in {head}") from None
-        return optuna.storages.RDBStorage(f"{dialect}://{rest}" if "+" not in head else url)
-    file.parent.mkdir(parents=True, exist_ok=True)
+            raise MissingExtra(_DRIVERS[head][0], "databases", f"a study in {head}") from None
+
+
+def _with_driver(url: str) -> str:
+    """The URL of a server with the driver that danlu uses, where it names none."""
+    head, _, rest = url.partition("://")
+    return f"{_DRIVERS[head][1]}://{rest}" if head in _DRIVERS else url
+
+
+def _opened(url: str, file: Path | None) -> Any:
+    """Optuna's storage at the URL."""
+    import optuna
+
+    if file is None:
+        return optuna.storages.RDBStorage(_with_driver(url))
     return optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"creator": lambda: _connected(file)})
+
+
+@contextmanager
+def _server_lock(engine: Any, name: str) -> Iterator[None]:
+    """Hold a lock of the server's; wait for who holds it. It ends with the connection, so with the process."""
+    import sqlalchemy
+
+    key = zlib.crc32(name.encode())
+    with engine.connect() as connection:
+        if engine.name == "postgresql":
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+            yield
+            connection.commit()
+            return
+        connection.execute(sqlalchemy.text("SELECT GET_LOCK(:key, -1)"), {"key": f"danlu{key}"})
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"danlu{key}"})
 
 
 def _connected(file: Path) -> Any:

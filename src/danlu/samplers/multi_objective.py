@@ -53,7 +53,7 @@ def _without_memory(kind: type[NSGAIISampler]) -> type[NSGAIISampler]:
 
     class Anew(kind):  # type: ignore[misc, valid-type]
         def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-            known: dict[int, list[FrozenTrial]] = self.__dict__.setdefault("_parents", {0: []})
+            known: dict[int, list[FrozenTrial]] = vars(self).setdefault("_parents", {0: []})  # type: ignore[attr-defined]
             for each in range(1, generation + 1):
                 if each not in known:
                     known[each] = sorted(self.select_parent(study, each), key=lambda trial: trial.number)

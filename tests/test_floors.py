@@ -79,6 +79,7 @@ FLOORS = {
     "study": 10,
     "executing": 11,
     "tuning_progress": 11,
+    "study_report": 11,
     "comparison": 12,
     "tuning": 12,
     "transfer": 13,

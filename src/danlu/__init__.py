@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from danlu.prediction import Artifact, load
     from danlu.recipe import Recipe
     from danlu.resumption import verify_resume
+    from danlu.study_report import report
     from danlu.training import train
     from danlu.transfer import tune_at_width
     from danlu.tuning import tune
@@ -43,6 +44,7 @@ _HOMES = {
     "generate": "danlu.generation",
     "load": "danlu.prediction",
     "picture": "danlu.picturing",
+    "report": "danlu.study_report",
     "train": "danlu.training",
     "tune": "danlu.tuning",
     "tune_at_width": "danlu.transfer",
@@ -63,6 +65,7 @@ __all__ = [
     "picture",
     "read_recipe",
     "recipe_schema",
+    "report",
     "train",
     "tune",
     "tune_at_width",

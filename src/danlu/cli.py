@@ -267,7 +267,7 @@ def tune(
     checked = read_recipe(recipe, overrides or ())
     output = "json" if as_json else "quiet" if quiet else default_output()
     if at_width is None:
-        found, wide = search(checked, study, output=output), None
+        found, wide = search(checked, study, output=output, plots=None), None
     else:
         moved = tune_at_width(checked, at_width, study, transfer=transfer, output=output, say=_say)
         found, wide = moved.study, moved.recipe
@@ -287,7 +287,25 @@ def tune(
     print(f"best: trial {found.best.number}")
     print(_scores({**told, **found.best.values}))
     if not quiet:
-        _say(f"\nNext:\n  danlu train {shlex.quote(str(wide or found.recipe))}")
+        _say(f"\nReport: {found.folder / 'report.html'}\nNext:\n  danlu train {shlex.quote(str(wide or found.recipe))}")
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The folder of a study.", show_default=False)],
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where its trials are stored, if a password is needed.")
+    ] = None,
+    plots: Annotated[
+        bool | None, typer.Option("--plots/--no-plots", help="Draw PNGs too; default: where matplotlib is installed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a study: one HTML page, tables as CSV and Parquet, plots. The study may be running."""
+    from danlu import report as write_report
+
+    written = write_report(study, storage=storage, plots=plots)
+    _print_json([str(path) for path in written]) if as_json else print("\n".join(map(str, written)))
 
 
 @app.command()

@@ -15,7 +15,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -168,6 +168,14 @@ class Study:
             if trials:
                 return trials
 
+    def batches(self, trials: Sequence[Trial]) -> list[list[Trial]]:
+        """The batches that these trials were suggested in, whole, in order: trials of them that have ended are there too."""
+        found = []
+        for first, count in sorted({tuple(self.entries[trial.number].about["batch"]) for trial in trials}):
+            whole = [self.entries[number] for number in range(first, first + count)]
+            found.append([trial for entry in whole if (trial := self._ready(entry)) is not None])
+        return found
+
     def report(self, trial: Trial, evaluations: int, value: float) -> None:
         """The first objective of a trial after its evaluation number `evaluations` (1, 2, ...). Saying it again changes nothing."""
         entry = self.mine[trial.number]
@@ -227,16 +235,16 @@ class Study:
         """Every trial so far, by number."""
         if any(entry.state == "running" and number not in self.mine for number, entry in self.entries.items()):
             self._refresh()
-        return [_record(entry) for _, entry in sorted(self.entries.items())]
+        return [record_of(entry) for _, entry in sorted(self.entries.items())]
 
     def record(self, number: int) -> Record:
         """What is known of one trial."""
-        return _record(self.entries[number])
+        return record_of(self.entries[number])
 
     def best(self) -> Record | None:
         """The best complete trial by the first objective; the earlier where two are equal."""
         entry = self._best()
-        return None if entry is None else _record(entry)
+        return None if entry is None else record_of(entry)
 
     def write_best(self) -> Path | None:
         """FOLDER/best.yaml: the best trial's recipe, ready to be trained, its score in comments; None while no trial is complete."""
@@ -359,6 +367,14 @@ class Study:
             return None
         return Trial(entry.number, values, recipe, self.folder / "trials" / f"{entry.number:04d}")
 
+    def _ready(self, entry: Entry) -> Trial | None:
+        """The trial of an entry, ended or not; None where its values do not fit together."""
+        try:
+            recipe = recipes.trial_recipe(self.recipe, entry.about["values"], shelf)
+        except RecipeError:
+            return None
+        return Trial(entry.number, entry.about["values"], recipe, self.folder / "trials" / f"{entry.number:04d}")
+
     def _end(self, entry: Entry, state: State, scores: list[float] | None, told: dict[str, Any]) -> None:
         before = self._best()
         curve = self.unsaved.pop(entry.number, {})
@@ -438,7 +454,8 @@ def _past(entry: Entry) -> Past:
     return Past(entry.about["values"], entry.about.get("kept") or {}, entry.state, entry.scores, entry.curve)
 
 
-def _record(entry: Entry) -> Record:
+def record_of(entry: Entry) -> Record:
+    """What is known of a stored trial."""
     told = entry.about.get("told") or {}
     facts = dict(told.get("facts") or {})
     return Record(

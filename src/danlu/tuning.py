@@ -17,6 +17,7 @@ from danlu.executing.setting import Setting
 from danlu.interruption import Interruption
 from danlu.recipe import Recipe
 from danlu.study import Record, Study
+from danlu.study_report import note_study, report
 from danlu.tuning_progress import Progress
 
 
@@ -51,12 +52,14 @@ def tune(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     output: Any = "quiet",
+    plots: bool | None = False,
 ) -> StudyResult:
     """Run the search that a recipe's section tune describes, in the folder `study` (default studies/<recipe name>).
 
     The same call continues a study that was cut off, and gives the result of one that is complete. A trial that fails is marked with its
-    cause and the study goes on. best.yaml in the folder is kept up to date. `output`: "display", "lines", "quiet" or "json". Raises
-    DanluError: a wrong recipe or data, the folder of another study, Interrupted (everything saved).
+    cause and the study goes on. best.yaml in the folder is kept up to date; at the end come trials.csv, trials.parquet and report.html,
+    and with `plots` (None: where matplotlib is installed) PNGs. `output`: "display", "lines", "quiet" or "json". Raises DanluError: a
+    wrong recipe or data, the folder of another study, Interrupted (everything saved).
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, shelf, overrides)
@@ -65,6 +68,7 @@ def tune(
     folder = Path(study) if study is not None else Path("studies") / recipe.name
     with Interruption() as interruption, remembered(), Study(recipe, folder) as opened:
         executor, why = _executor(opened)
+        note_study(opened, executor)
         with Progress(opened, f"{executor.replace('_', ' ')} ({why})", output) as progress:
             try:
                 setting = Setting(opened.tune, interruption, opened.plan, output, progress.tell)
@@ -77,6 +81,7 @@ def tune(
                 ) from None
             finally:
                 opened.write_best()
+        report(folder, storage=opened.tune.storage, plots=plots)
         return StudyResult(folder, opened.objectives, opened.trials(), opened.best(), opened.write_best(), executor)
 
 

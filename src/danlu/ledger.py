@@ -199,10 +199,25 @@ class Ledger:
         self.storage.set_trial_user_attr(entry.key, "owner", owner)
         entry.about["owner"] = owner
 
-    def keep(self, curves: Mapping[int, Mapping[int, float]]) -> None:
-        """Store what is new in the curves of running trials, by their key."""
+    def release(self, entries: Sequence[Entry]) -> None:
+        """Have running trials belong to nobody, those that did not get another owner meanwhile."""
+        sql, about = _sqlalchemy(), self.models.TrialUserAttributeModel
         with self._session() as session:
-            self._keep(session, curves)
+            for entry in entries:
+                ours = about.trial_id == entry.key, about.key == "owner", about.value_json == json.dumps(entry.about["owner"])
+                nobody = sql.update(about).where(*ours).values(value_json=json.dumps(""))
+                session.execute(nobody.execution_options(synchronize_session=False))
+
+    def keep(self, curves: Mapping[int, Mapping[int, float]]) -> None:
+        """Store what is new in the curves of running trials, by their key; those that another process ended keep theirs."""
+        import optuna
+
+        sql, m = _sqlalchemy(), self.models
+        with self._session() as session:
+            running = sql.select(m.TrialModel.trial_id).where(
+                m.TrialModel.trial_id.in_(list(curves)), m.TrialModel.state == optuna.trial.TrialState.RUNNING
+            )
+            self._keep(session, {key: curves[key] for key in session.execute(running).scalars()})
 
     def _keep(self, session: Any, curves: Mapping[int, Mapping[int, float]]) -> None:
         sql, step = _sqlalchemy(), self.models.TrialIntermediateValueModel

@@ -127,8 +127,7 @@ class Study:
         """Let go of the storage; trials still running here are free for the next process."""
         with contextlib.suppress(RunError):
             self.flush()
-            for entry in self.mine.values():
-                self.ledger.own(entry, "")
+            self.ledger.release(list(self.mine.values()))
         self.mine = {}
         self.ledger.close()
         self.owner.__exit__(None, None, None)
@@ -224,10 +223,11 @@ class Study:
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
         """What was decided under `name` when the study began; the first time `choose()` decides (plain data), and it is stored."""
         if name not in self.plan:
+            chosen = choose()  # may take its time, and may decide other things on the way
             with self.ledger.alone():
                 self.plan = dict(self.ledger.notes().get("plan") or {})
-                if name not in self.plan:
-                    self.plan[name] = choose()
+                if name not in self.plan:  # else another process was first
+                    self.plan[name] = chosen
                     self.ledger.note("plan", self.plan)
         return self.plan[name]
 
@@ -378,8 +378,10 @@ class Study:
     def _end(self, entry: Entry, state: State, scores: list[float] | None, told: dict[str, Any]) -> None:
         before = self._best()
         curve = self.unsaved.pop(entry.number, {})
-        self.ledger.end(entry, state, scores, told, curve)
         self.mine.pop(entry.number, None)
+        if not self.ledger.end(entry, state, scores, told, curve):
+            self._refresh()  # another process took it for dead, ran it, and told it first: that stays
+            return
         if self.tune.minutes is not None:
             self.ledger.note("seconds", self.seconds)
         best = self._best()

@@ -1,73 +1,85 @@
-"""Eight processes share one study in a real PostgreSQL by its URL, and some are killed -9 in between."""
+"""A study in a PostgreSQL server, shared by processes that know nothing of each other but the server."""
 
 from __future__ import annotations
 
-import random
-import signal
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lives import Life, Lives
+
+pytest.importorskip("optuna")
+pytest.importorskip("psycopg")
+
 from postgresql import PACKAGE, programs, server
-from worker_kills import outcome, recipe_of
 
-WORKERS, TRIALS, KILLS = 8, 24, 5
+import danlu
+from danlu import ledger
+from danlu.dataset import remembered
+from danlu.study import Study
 
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """The URL of a PostgreSQL of this module's own."""
-    pytest.importorskip("psycopg", reason="pip install 'danlu[databases]'")
-    if programs() is None:
-        pytest.skip(f"there is no PostgreSQL; install the Debian package {PACKAGE}")
-    with server() as url:
-        yield url
+pytestmark = pytest.mark.skipif(programs() is None, reason=f"needs the Debian package {PACKAGE}")
 
 
-def test_eight_processes_finish_exactly_the_trials_though_some_are_killed(database: str, tmp_path: Path, found: Lives) -> None:
-    recipe = recipe_of(tmp_path, trials=TRIALS, steps=40, on="one_by_one", workers=None, storage=database)
-    study, draw = tmp_path / "study", random.Random(8)
-
-    def begin() -> Life:
-        return found.fork("tune", recipe, "--study", study, "--json")
-
-    team, killed = [begin() for _ in range(WORKERS)], 0
-    end = time.monotonic() + 240
-    while any(life.poll() is None for life in team):
-        assert time.monotonic() < end, [life.err for life in team]
-        time.sleep(draw.uniform(0.1, 0.4))
-        at_work = [number for number, life in enumerate(team) if life.poll() is None]
-        if killed < KILLS and at_work and any(study.glob("trials/*")):
-            number = draw.choice(at_work)
-            team[number].send(signal.SIGKILL)
-            if team[number].wait() == -signal.SIGKILL:
-                killed += 1
-                team[number] = begin()  # the same command, as whoever watches over a process does
-    for life in team:
-        assert life.code == 0 and "Traceback" not in life.err, life.err
-    assert killed == KILLS
-    last = found.run("tune", recipe, "--study", study, "--json")  # what a process left that died last
-    told = outcome(last.out)
-    assert told["states"] == {"complete": TRIALS, "pruned": 0, "failed": 0, "running": 0}
-    assert [trial["number"] for trial in told["trials"]] == list(range(TRIALS))
-    assert all(trial["steps"] == 40 and len(trial["curve"]) == 4 for trial in told["trials"])
-    values = [tuple(trial["values"].values()) for trial in told["trials"]]
-    assert len(set(values)) == TRIALS, "a suggestion was made twice"
-    assert stored(database) == [(number, "COMPLETE") for number in range(TRIALS)], "what other tools of Optuna read"
+def recipe(url: str, **tune: Any) -> danlu.Recipe:
+    return danlu.read_recipe(
+        {
+            "task": "classification",
+            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
+            "model": "mlp",
+            "tune": {"space": {"optimizer.learning_rate": {"low": 1e-4, "high": 0.1}}, "storage": url, **tune},
+        }
+    )
 
 
-def test_a_database_that_cannot_be_reached_is_one_message(tmp_path: Path, found: Lives) -> None:
-    pytest.importorskip("psycopg", reason="pip install 'danlu[databases]'")
-    recipe = recipe_of(tmp_path, trials=2, storage="postgresql://somebody:secret@127.0.0.1:1/none")
-    life = found.run("tune", recipe, "--study", tmp_path / "study", code=2)
-    assert "the study's storage cannot be used" in life.err and "secret" not in life.err
+def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(tmp_path: Path) -> None:
+    with server() as url, remembered():
+        about = recipe(url, trials=30, pruner="median")
+        studies = [Study(about, tmp_path / f"machine-{number}" / "study") for number in range(4)]
+        told: list[int] = []
+
+        def work(study: Study, count: int) -> None:
+            while trials := study.take(count):
+                for trial in trials:
+                    study.report(trial, 1, trial.values["optimizer.learning_rate"])
+                    study.should_prune(trial)
+                    study.tell(trial, [trial.values["optimizer.learning_rate"]], "complete")
+                    told.append(trial.number)
+
+        threads = [threading.Thread(target=work, args=(study, 1 + number % 3)) for number, study in enumerate(studies)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(told) == list(range(30))
+        assert [record.state for record in studies[0].trials()] == ["complete"] * 30
+        for study in studies:
+            study.close()
 
 
-def stored(database: str) -> list[tuple[int, str]]:
-    """(number, state) of every trial in the database, by number."""
-    import psycopg
-
-    with psycopg.connect(database) as connection:
-        return [(number, state) for number, state in connection.execute("SELECT number, state FROM trials ORDER BY number")]
+def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "GRACE", 3)
+    monkeypatch.setattr(ledger, "HEARTBEAT", 0.3)
+    with server() as url, remembered():
+        about = recipe(url, trials=3)
+        gone = Study(about, tmp_path / "gone" / "study")
+        begun = gone.take(2)
+        with Study(about, tmp_path / "here" / "study") as here:
+            assert [trial.number for trial in here.take(1)] == [2]
+            assert here.take(2) == []
+            time.sleep(3.5)
+            assert here.take(2) == []  # it lives, and says so
+            assert gone.ledger.beats is not None
+            gone.ledger.beats.stop()
+            end = time.monotonic() + 60
+            while not (taken := here.take(2)) and time.monotonic() < end:
+                time.sleep(0.2)
+            assert [(trial.number, trial.values) for trial in taken] == [(trial.number, trial.values) for trial in begun]
+            for trial in taken:
+                here.tell(trial, [0.5], "complete")
+            gone.tell(begun[0], [0.75], "complete")  # it was only asleep: what was told first stays
+            assert [record.scores for record in here.trials()[:2]] == [(0.5,), (0.5,)]
+        gone.close()

@@ -235,6 +235,12 @@ def test_what_was_decided_stays_decided(tmp_path: Path) -> None:
         assert study.decide("group", lambda: 16) == 8
 
 
+def test_one_decision_may_ask_for_another(tmp_path: Path) -> None:
+    with Study(recipe(), tmp_path / "study") as study:
+        assert study.decide("executor", lambda: study.decide("pace", lambda: [1, 2])) == [1, 2]
+        assert study.plan == {"executor": [1, 2], "pace": [1, 2]}
+
+
 def test_the_best_recipe_can_be_trained_as_it_is(tmp_path: Path) -> None:
     with Study(recipe(trials=4), tmp_path / "study") as study:
         assert study.write_best() is None

@@ -91,7 +91,7 @@ def test_trials_are_counted_until_one_is_as_good_as_the_best_of_random_search(mo
     monkeypatch.setattr(sys, "argv", asked.split())
     samplers.main()
     printed = capsys.readouterr().out
-    assert "TPE" in printed and "3 trials a search" in printed
+    assert "TPE" in printed and "random, another seed" in printed and "3 trials a search" in printed
 
 
 def test_pruning_and_no_pruning_get_the_same_minutes(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -6,7 +6,10 @@ trial whose node is lost begins anew on another. Tasks go away with the process 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,12 +56,16 @@ class Cluster:
         self.joined = not ray.is_initialized()
         try:
             if self.joined:
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **options)
+                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"there is no Ray cluster at {self.address or 'this machine'}: {str(error).splitlines()[0] if str(error) else error!r}",
-                hint="start one by `ray start --head`, and give its address as tune.address",
+                hint="start one by `ray start --head` and give its address as tune.address; one that asks for a token wants RAY_AUTH_MODE and "
+                "RAY_AUTH_TOKEN here as well",
             ) from None
+        # what the cluster has to say is no result
+        self.aside = contextlib.redirect_stdout(sys.stderr)
+        self.aside.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -66,6 +73,7 @@ class Cluster:
             import ray
 
             ray.shutdown()
+        self.aside.__exit__(None, None, None)
 
     def __str__(self) -> str:
         import ray
@@ -126,11 +134,12 @@ class RayWorkers:
 
     def _end(self, task: Any) -> None:
         import ray
+        from ray.exceptions import RayError
 
         key, cause = self.living.pop(task), "its task ended without a word"
         try:
             self.heard.append((key, ray.get(task)))
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             cause = f"its task was lost: {type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"
         self.heard.append((key, {"say": "ended", "code": None, "cause": cause}))
 

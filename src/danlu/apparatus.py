@@ -184,7 +184,7 @@ def fresh_module(recipe: Recipe, data: Dataset, placement: Placement) -> tuple[t
     """(the module as a training of the recipe begins with it, on the CPU; the weights it took over; what section finetune made of it)."""
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
     module = shelf.build_model(recipe.model, data.examples.described, data.task.output)
-    start = take_over(module, recipe)
+    start = take_over(module, recipe, data.task.output.names)
     return module, start, finetuning.tune(module, recipe.finetune, None if start is None else start.fresh)
 
 

@@ -30,15 +30,18 @@ MUCH_TEXT = (
 _NAMED = 3  # rows that a sentence names
 
 
-def check_table(table: Table, data: Data) -> list[str]:
-    """What is suspicious in the table as a whole: constant target, classes of one row, leaks, row numbers."""
+def check_table(table: Table, data: Data, *, spelt: bool = False) -> list[str]:
+    """What is suspicious in the table as a whole: constant target, classes of one row, leaks, row numbers.
+
+    `spelt`: targets are texts to be written, so that a short one is no class, though it stands in many rows or in one.
+    """
     findings: list[str] = []
     inputs = _inputs(table, data)
     for name in data.targets:
         if name not in table.columns:
             continue
         target = table.columns[name]
-        if target.kind == "image" or target.kind in RAGGED or target.values.ndim > 1:
+        if target.kind == "image" or target.kind in RAGGED or target.values.ndim > 1 or spelt:
             continue
         findings += _of_target(table, target)
         for column in inputs:
@@ -48,8 +51,10 @@ def check_table(table: Table, data: Data) -> list[str]:
     return findings
 
 
-def check_splits(table: Table, splits: Mapping[str, np.ndarray], data: Data, targets: Sequence[str]) -> list[str]:
-    """What is suspicious in how rows were divided: repeated rows, categories never trained on, groups torn apart."""
+def check_splits(
+    table: Table, splits: Mapping[str, np.ndarray], data: Data, targets: Sequence[str], *, spelt: bool = False
+) -> list[str]:
+    """What is suspicious in how rows were divided: repeated rows, categories never trained on, groups torn apart; `spelt` as above."""
     findings: list[str] = []
     train = splits["train"]
     inputs = _inputs(table, data)
@@ -60,7 +65,7 @@ def check_splits(table: Table, splits: Mapping[str, np.ndarray], data: Data, tar
             continue
         if not any(table.columns[name].kind == "text" and table.columns[name].values.nbytes > MUCH_TEXT for name in names):
             findings += _repeated(table, names, train, rows, split)
-        for column in [*inputs, *(table.columns[name] for name in targets if name in table.columns)]:
+        for column in [*inputs, *(table.columns[name] for name in targets if name in table.columns and not spelt)]:
             findings += _unseen(table, column, train, rows, split, column.name in targets)
         for column in table.columns.values():
             findings += _torn(table, column, data, train, rows, split, targets)

@@ -119,7 +119,11 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
     if fold is not None:
         splits = _fold(table, splits, data, fold, recipe.train.seed)
     if data.checks != "off":
-        found = [*checks.check_table(table, data), *checks.check_splits(table, splits, data, data.targets)]
+        spelt = shelf.facts("tasks", recipe.task.name).ASKS in ("spelling", "tokens")  # targets are texts, not classes
+        found = [
+            *checks.check_table(table, data, spelt=spelt),
+            *checks.check_splits(table, splits, data, data.targets, spelt=spelt),
+        ]
         if found and data.checks == "error":
             raise DataError(" ".join(found), where=table.origin, hint="mend the data, or set data.checks to warn")
         notices += found

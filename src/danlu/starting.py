@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,10 +35,11 @@ def weights_of(recipe: Recipe) -> str | None:
     return getattr(options, "weights", None) or getattr(options, "path", None)
 
 
-def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
+def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) -> Start | None:
     """Put the weights that model.weights names into a fresh module: every tensor that has the same name and shape in both.
 
-    Where a task puts the same body elsewhere (an encoder under a new head), names are the same behind one prefix.
+    Where a task puts the same body elsewhere (an encoder under a new head), names are the same behind one prefix. A head that tells others
+    than `classes` (what the outputs of the new one are called) apart stays as it was drawn: that it has as many says nothing.
     None where the recipe names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits.
     """
     part = shelf.facts("models", recipe.model.name)
@@ -50,6 +51,8 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
     digest = read_sealed(base.path / "artifact.json")["files"]["weights.safetensors"]["sha256"]
     theirs, mine = unique_tensors(base.module), unique_tensors(module)
     fitting = paired(mine, theirs)
+    if tuple(base.task.output.names) != tuple(classes):
+        fitting = {name: other for name, other in fitting.items() if name not in _head(module, len(classes))}
     if not fitting:
         raise ArtifactError(
             f"none of its {len(theirs)} tensors has the name and shape of one of the new model's {len(mine)}.",
@@ -78,6 +81,14 @@ def take_over(module: nn.Module, recipe: Recipe) -> Start | None:
             f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
         )
     return Start(digest, f"{said}.", tuple(fresh))
+
+
+def _head(module: nn.Module, size: int) -> set[str]:
+    """The tensors of the last layer, where it gives one number a class; none where nothing has a name."""
+    last = [name for name, each in module.named_modules() if next(each.parameters(recurse=False), None) is not None]
+    named = [f"{last[-1]}.{name}" for name, _ in module.get_submodule(last[-1]).named_parameters(recurse=False)] if last else []
+    weights = dict(module.named_parameters())
+    return {name for name in named if size and name in weights and len(weights[name]) == size}
 
 
 def settled(recipe: Recipe) -> Recipe:

@@ -79,7 +79,7 @@ def byte_pairs(folder: Path) -> Recipe:
             "source": write_text(folder),
             "transforms": {"text": [{"name": "tokenize", "kind": "bpe", "vocabulary": 300}]},
         },
-        "model": {"name": "rnn", "cell": "gru", "hidden": 24},
+        "model": {"name": "rnn", "cell": "gru", "width": 24},
         "optimizer": "adamw",
     }
 
@@ -152,7 +152,7 @@ def tagging(folder: Path) -> Recipe:
             "target": "tag",
             "checks": "off",
         },
-        "model": {"name": "rnn", "cell": "lstm", "hidden": 16, "dropout": 0.3, "crf": True},
+        "model": {"name": "rnn", "cell": "lstm", "width": 16, "dropout": 0.3, "crf": True},
         "train": training(),
     }
 
@@ -317,7 +317,7 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "instructions": instructions,
     "bag_of_embeddings": of_text({"name": "bag_of_embeddings"}),
     "text_cnn": of_text({"name": "text_cnn", "filters": 8}),
-    "text_rnn": of_text({"name": "rnn", "cell": "lstm", "hidden": 12}),
+    "text_rnn": of_text({"name": "rnn", "cell": "lstm", "width": 12}),
     "text_encoder": of_text({"name": "encoder", "num_layers": 1, "num_heads": 2, "width": 16, "dropout": 0.1}),
     "tagging": tagging,
     "translation": translation,
@@ -330,7 +330,7 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "vit": of_images({"name": "vit", "width": 16, "num_heads": 2, "num_layers": 1}),
     "mlp_mixer": of_images({"name": "mlp_mixer", "width": 16, "num_layers": 1}),
     "audio_cnn": of_recordings({"name": "audio_cnn", "widths": [4, 8]}),
-    "audio_rnn": of_recordings({"name": "rnn", "hidden": 8}),
+    "audio_rnn": of_recordings({"name": "rnn", "width": 8}),
     "conformer": of_recordings({"name": "conformer", "width": 16, "num_heads": 2, "num_layers": 1, "kernel": 5}),
     "speech": speech,
     "gan": gan,

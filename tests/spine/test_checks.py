@@ -317,3 +317,15 @@ def test_no_leak_is_cried_in_the_real_files(file: str) -> None:
         else:
             columns[name] = number(name, cells.cast("float64").fill_null(NAN).to_numpy(zero_copy_only=False))
     assert check_table(Table(columns, file), data_of(target)) == []
+
+
+def test_texts_that_are_to_be_written_are_no_classes() -> None:
+    words = tuple(f"said {number}" for number in range(ROWS // 2))
+    said = category("said", np.arange(ROWS) // 2, words)  # each by two speakers
+    table = Table({"loud": number("loud", np.arange(ROWS) % 7), "said": said}, "made.csv")
+    splits = {"train": np.arange(700), "validation": np.arange(700, 1000), "test": np.zeros(0, dtype=np.int64)}
+    data = data_of("said")
+    assert any("said" in each for each in check_splits(table, splits, data, ["said"]))
+    assert check_splits(table, splits, data, ["said"], spelt=True) == []
+    single = Table({"said": category("said", np.arange(ROWS), tuple(map(str, range(ROWS))))}, "made.csv")
+    assert check_table(single, data) and check_table(single, data, spelt=True) == []

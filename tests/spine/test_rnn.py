@@ -98,7 +98,7 @@ def test_what_must_not_look_ahead_goes_one_way() -> None:
         built(TOKENS, Output(3), crf=True)
     with pytest.raises(PartError, match="hold none"):
         built({"numbers": Input("numbers", (3,))}, Output(3))
-    module = built(TOKENS, output, layers=2).eval()
+    module = built(TOKENS, output, num_layers=2).eval()
     batch = words()
     changed = batch.clone()
     changed[1, 6] = 6 if batch[1, 6] != 6 else 7
@@ -107,7 +107,7 @@ def test_what_must_not_look_ahead_goes_one_way() -> None:
 
 def test_the_work_of_recurrent_layers_is_counted() -> None:
     batch = {"tokens": words(torch.tensor([7]))}
-    module = built(TOKENS, Output(5, each="token"), hidden=32, embedding=16)
+    module = built(TOKENS, Output(5, each="token"), width=32, embedding=16)
     gates = 4 * 32 * (16 + 32)  # weights of a direction, each used at each of 7 places
     assert work_of(module, batch) == 2 * 7 * (2 * gates + 64 * 5)
 
@@ -210,7 +210,7 @@ def test_a_long_sure_chain_stays_finite() -> None:
 
 @pytest.mark.parametrize("cell", KINDS)
 def test_tokens_that_come_piece_by_piece_get_the_logits_of_the_whole(cell: str) -> None:
-    module: Any = built(TOKENS, Output(23, each="token", causal=True), cell=cell, layers=2).eval()
+    module: Any = built(TOKENS, Output(23, each="token", causal=True), cell=cell, num_layers=2).eval()
     tokens = torch.randint(5, 23, (3, 9), generator=torch.Generator().manual_seed(0))
     whole = module({"tokens": tokens})
     cache = module.cache(3, 9)
@@ -233,7 +233,7 @@ def test_a_small_lstm_learns_the_letters_of_shakespeare(tmp_path: Path) -> None:
             "task": {"name": "language_modeling", "context": 32},
             "data": {"source": str(tmp_path / "some.txt"), "transforms": {"text": [{"name": "tokenize", "kind": "characters"}]},
                      "cache": False},
-            "model": {"name": "rnn", "hidden": 64, "embedding": 32, "dropout": 0.0},
+            "model": {"name": "rnn", "width": 64, "embedding": 32, "dropout": 0.0},
             "train": {"steps": 150, "batch_size": 32, "threads": 1},
             "optimizer": {"name": "adamw", "learning_rate": 0.01},
         },

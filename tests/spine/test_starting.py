@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
+import danlu
+from danlu import shelf
+from danlu.apparatus import assemble
+from danlu.recipe import read
 from danlu.starting import paired
+from danlu.state import unique_tensors
 
 BODY = {
     "reader.weight": (7, 4),
@@ -49,3 +60,78 @@ def test_a_layer_that_only_looks_like_another_is_not_made_of_it() -> None:
     mine = tensors("") | {"pooler.dense.weight": torch.zeros(4, 4), "pooler.dense.bias": torch.zeros(4)}
     theirs = tensors("") | {"head.dense.weight": torch.ones(4, 4), "head.dense.bias": torch.ones(4)}
     assert paired(mine, theirs) == {name: name for name in BODY}
+
+
+# --- whole models -------------------------------------------------------------------------------------------------------
+
+
+def of_images(model: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {
+        "name": "digits", "task": "classification", "model": model, "watchers": [],
+        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label", "checks": "off", **data},
+        "train": {"steps": 2, "batch_size": 16},
+    }  # fmt: skip
+
+
+def of_texts(home: Path, model: dict[str, Any], labels: tuple[str, str] = ("bad", "good")) -> dict[str, Any]:
+    draw = random.Random(0)
+    rows = [
+        {"text": " ".join(draw.choices(["a", "film", "is", "dull", "fine"], k=5)), "mood": draw.choice(labels)} for _ in range(60)
+    ]
+    path = home / f"{labels[0]}.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return {
+        "name": "texts", "task": "classification", "model": model, "watchers": [], "train": {"steps": 2, "batch_size": 16},
+        "data": {"source": str(path), "target": "mood", "columns": {"text": {"kind": "text"}}, "checks": "off"},
+    }  # fmt: skip
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "cnn": {"width": 4}, "resnet": {"width": 4}, "wide_resnet": {"depth": 10, "width": 1},
+    "vit": {"width": 16, "num_heads": 2, "num_layers": 1}, "mlp_mixer": {"width": 16, "num_layers": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_a_model_of_images_starts_from_another_of_its_kind(name: str, tmp_path: Path) -> None:
+    model = {"name": name, **SMALL[name]}
+    first = danlu.train(of_images(model), tmp_path / "first")
+    built = assemble(read(of_images({**model, "weights": str(tmp_path / "first")}), shelf))
+    assert built.start is not None and built.start.fresh == ()
+    ours, theirs = unique_tensors(built.state.module), unique_tensors(first.module)
+    assert all(torch.equal(ours[each], theirs[each]) for each in theirs)
+
+
+def test_a_head_for_other_classes_is_drawn_anew_though_it_has_as_many(tmp_path: Path) -> None:
+    model = {"name": "rnn", "width": 8, "embedding": 8}
+    danlu.train(of_texts(tmp_path, model), tmp_path / "first")
+    goes_on = {**model, "weights": str(tmp_path / "first")}
+    same = assemble(read(of_texts(tmp_path, goes_on), shelf)).start
+    other = assemble(read(of_texts(tmp_path, goes_on, ("left", "right")), shelf)).start
+    assert same is not None and same.fresh == ()
+    assert other is not None and len(other.fresh) == 2 and all(name.endswith(("weight", "bias")) for name in other.fresh)
+
+
+def test_a_translator_goes_on_in_the_vocabularies_of_another(tmp_path: Path) -> None:
+    def recipe(words: list[str], **model: Any) -> dict[str, Any]:
+        draw = random.Random(1)
+        rows = [{"said": " ".join(draw.choices(words, k=4)), "back": " ".join(draw.choices(words, k=3)).upper()} for _ in range(60)]
+        path = tmp_path / f"{words[0]}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        return {
+            "name": "pairs", "task": {"name": "sequence_to_sequence", "kind": "characters"}, "watchers": [],
+            "data": {
+                "source": str(path), "target": "back", "split": "random", "checks": "off",
+                "columns": {"said": {"kind": "text"}, "back": {"kind": "text"}},
+                "transforms": {"text": [{"name": "tokenize", "kind": "characters", "end": True}]},
+            },
+            "model": {"name": "seq2seq", "size": "tiny", "width": 16, **model}, "train": {"steps": 2, "batch_size": 16},
+        }  # fmt: skip
+
+    first = danlu.train(recipe(["one", "two", "three"]), tmp_path / "first")
+    built = assemble(read(recipe(["noon", "tree", "hut"], weights=str(tmp_path / "first")), shelf))
+    assert built.start is not None and built.start.fresh == ()
+    assert built.data.task.tokenizer.state() == first.task.tokenizer.state()  # what is written, in capitals
+    assert built.data.preprocessor.tokenizer.state() == first.preprocessor.tokenizer.state()  # what is read
+    ours, theirs = unique_tensors(built.state.module), unique_tensors(first.module)
+    assert all(torch.equal(ours[each], theirs[each]) for each in theirs)

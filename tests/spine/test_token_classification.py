@@ -164,7 +164,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "data": {"source": {"name": "conll", "path": str(corpus(folder)), "columns": ["word", "pos", "tag"]}, "target": "tag",
                  "columns": {"word": {"transforms": [{"name": "vocabulary", "codes": ["characters", "shape"], "longest_word": 5}]}},
                  "cache": False},
-        "model": {"name": "rnn", "hidden": 16, "embedding": 8, "crf": True, "dropout": 0.1},
+        "model": {"name": "rnn", "width": 16, "embedding": 8, "crf": True, "dropout": 0.1},
         "train": {"steps": 60, "batch_size": 16, "threads": 1},
         "optimizer": {"name": "adamw", "learning_rate": 0.02},
     }  # fmt: skip
@@ -203,7 +203,7 @@ def test_a_text_column_is_split_as_its_tags_are(tmp_path: Path) -> None:
         "task": "token_classification",
         "data": {"source": str(path), "target": "tags", "split": {"name": "random", "validation": 0.2, "test": 0}, "cache": False,
                  "columns": {"text": {"kind": "text", "transforms": [{"name": "vocabulary", "codes": []}]}}},
-        "model": {"name": "rnn", "hidden": 16, "embedding": 8, "dropout": 0.0},
+        "model": {"name": "rnn", "width": 16, "embedding": 8, "dropout": 0.0},
         "train": {"steps": 40, "batch_size": 8, "threads": 1},
         "optimizer": {"name": "adamw", "learning_rate": 0.02},
     }  # fmt: skip

@@ -33,6 +33,7 @@ DEFAULTS = {
 class Config(Options):
     """How wide and how deep."""
 
+    weights: str | None = Field(None, description="An artifact (or run) of an audio_cnn whose weights this model starts from.")
     widths: list[Annotated[int, Field(ge=1, le=8192)]] = Field(
         [32, 64, 128], min_length=1, max_length=8, description="Channels of each block; each halves time and bands."
     )

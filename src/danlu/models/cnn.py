@@ -40,6 +40,7 @@ RESIDUAL_ONLY = ("width", "blocks", "batch_norm", "parametrization", "base_width
 class Config(Options):
     """Which design, and its size."""
 
+    weights: str | None = Field(None, description="An artifact (or run) of a cnn whose weights this model starts from.")
     design: Literal["residual", "textbook"] = Field("residual", description="The network's plan.")
     width: int = Field(32, ge=1, le=8192, description="Channels of the first stage (residual).")
     blocks: list[Annotated[int, Field(ge=1, le=1000)]] = Field(

@@ -35,6 +35,7 @@ DEFAULTS = {
 class Config(Options):
     """Its size."""
 
+    weights: str | None = Field(None, description="An artifact (or run) of a conformer whose weights this model starts from.")
     width: int = Field(96, ge=2, le=8192, description="Numbers that stand for a frame.")
     num_heads: int = Field(4, ge=1, le=128, description="Heads of attention.")
     num_layers: int = Field(4, ge=1, le=100, description="Blocks.")

@@ -32,6 +32,7 @@ SMALLEST = 2  # pixels of the shorter side
 class Config(Options):
     """Its size."""
 
+    weights: str | None = Field(None, description="An artifact (or run) of an mlp_mixer whose weights this model starts from.")
     patch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="Pixels of a patch's side; auto: about an eighth of the image's shorter side, from 2 to 16."
     )

@@ -281,12 +281,12 @@ def _answering(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Ou
 def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from danlu.layers.pretrained import PretrainedTagger, PretrainedText, PretrainedWriter
 
+    if DECODER in inputs:
+        raise PartError(f"a checkpoint of {family} writes no text of another.", hint=f"take one of {', '.join(ANSWERING)}")
     name, tokens = _only(family, inputs)
     size = tokens.cardinalities[0]
     tells_codes = output.each == "token" and not output.names and output.size == size
     tags = output.each == "token" and not tells_codes
-    if DECODER in inputs:
-        raise PartError(f"a checkpoint of {family} writes no text of another.", hint=f"take one of {', '.join(ANSWERING)}")
     if tags != (len(tokens.cardinalities) > 1) or (tags and family in CAUSAL):
         raise PartError(
             f"a checkpoint of {family} cannot do what this task asks with texts in this form.",

@@ -41,6 +41,7 @@ LARGE = 64  # pixels of the shorter side from which the ImageNet stem is taken
 class Config(Options):
     """Its size."""
 
+    weights: str | None = Field(None, description="An artifact (or run) of a resnet whose weights this model starts from.")
     num_layers: Literal[18, 34, 50] = Field(18, description="Layers with weights, in the paper's count.")
     width: int = Field(64, ge=1, le=8192, description="Channels of the first stage (a bottleneck gives 4 times as many).")
     stem: Literal["auto", "small", "imagenet"] = Field(

@@ -42,9 +42,12 @@ SEQUENCES = ("tokens", "frames", "series")
 class Config(Options):
     """Which cell, how wide, and what keeps it from learning by heart."""
 
+    weights: str | None = Field(
+        None, description="An artifact (or run) of an rnn whose weights and tokenizer this model starts from."
+    )
     cell: Literal["vanilla", "gru", "lstm"] = Field("lstm", description="The recurrent cell.")
-    hidden: int = Field(128, ge=1, le=65536, description="Numbers of the state of each layer and direction.")
-    layers: int = Field(1, ge=1, le=64, description="Layers of cells, one above the other.")
+    width: int = Field(128, ge=1, le=65536, description="Numbers of the state of each layer and direction.")
+    num_layers: int = Field(1, ge=1, le=64, description="Layers of cells, one above the other.")
     bidirectional: bool | Literal["auto"] = Field(
         "auto",
         description="Whether rows are read from both ends; auto: yes, but for forecasts and where outputs must not look ahead.",
@@ -81,7 +84,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.layers.late_fusion import fused
 
     branches = [_row_branch(config, name, each) for name, each in inputs.items()]
-    return fused(branches, output.size, dense=config.hidden, activation_name="relu", dropout=config.dropout)
+    return fused(branches, output.size, dense=config.width, activation_name="relu", dropout=config.dropout)
 
 
 def _check(config: Config, inputs: Mapping[str, Input], output: Output) -> None:
@@ -150,7 +153,7 @@ def _reader(config: Config, inputs: Mapping[str, Input]) -> tuple[Reader, int]:
 def _recurrent(config: Config, size: int, both: bool) -> Recurrent:
     from danlu.layers.recurrent import Recurrent
 
-    return Recurrent(size, config.hidden, cell=config.cell, layers=config.layers, bidirectional=both, dropout=config.dropout)
+    return Recurrent(size, config.width, cell=config.cell, layers=config.num_layers, bidirectional=both, dropout=config.dropout)
 
 
 def _forecast(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:

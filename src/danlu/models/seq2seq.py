@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from danlu.errors import PartError
-from danlu.recipe import Options
+from danlu.recipe import Options, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,6 +50,9 @@ SIZES: dict[str, tuple[int, int, int]] = {  # layers of each stack, heads, width
 class Config(Options):
     """Its size, and which of the usual parts it is built of."""
 
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a seq2seq whose weights and tokenizers this model starts from."
+    )
     size: Literal["tiny", "small", "medium", "large"] = Field(
         "small", description="A size by name; the numbers below override its own."
     )
@@ -85,6 +88,14 @@ class Config(Options):
         """((layers of the encoder, of the decoder), heads, width) as they are built."""
         layers, heads, width = SIZES[self.size]
         return (self.encoder_layers or layers, self.decoder_layers or layers), self.num_heads or heads, self.width or width
+
+
+def adapt_task(config: Config, task: Part) -> Part:
+    """The task writing in the vocabulary of the artifact that the weights come from."""
+    if config.weights is None or task.name != "sequence_to_sequence":
+        return task
+    borrowed = {"kind": "file", "tokenizer": config.weights, "vocabulary": None, "lower": False}
+    return Part(task.name, task.options.model_copy(update=borrowed))
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:

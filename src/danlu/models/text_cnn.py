@@ -34,6 +34,9 @@ Width = Annotated[int, Field(ge=1, le=100)]
 class Config(Options):
     """Which phrases are looked for, how many, and what keeps them from being learnt by heart."""
 
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a text_cnn whose weights and tokenizer this model starts from."
+    )
     widths: list[Width] = Field([3, 4, 5], min_length=1, max_length=16, description="Words that a filter sees at once.")
     filters: int = Field(100, ge=1, le=65536, description="Filters of each width.")
     embedding: int = Field(128, ge=1, le=65536, description="Numbers that stand for a word.")

@@ -38,6 +38,7 @@ LARGE = 48  # pixels of the shorter side from which the first convolution halves
 class Config(Options):
     """Its size."""
 
+    weights: str | None = Field(None, description="An artifact (or run) of a wide_resnet whose weights this model starts from.")
     depth: int = Field(16, ge=10, le=1000, description="Layers of convolution, 4 more than a multiple of 6: 10, 16, 22, 28, 40.")
     width: int = Field(2, ge=1, le=512, description="Channels of the first stage, in sixteens.")
     stride: Literal[1, 2, "auto"] = Field(

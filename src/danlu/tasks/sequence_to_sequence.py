@@ -23,6 +23,7 @@ from danlu.recipe import Options
 from danlu.targets import fitting, refuse_empty
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, IGNORED, MASK, PADDING, UNKNOWN, Column, Input, Output, Sample, Table
 from danlu.tokenizing import Tokenizer
+from danlu.tokenizing.borrowed import is_artifact, written_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,7 +61,9 @@ class Config(Options):
         description="Most tokens known, the five special ones included; null: 32,768 words, 8,192 byte pairs, all characters.",
     )
     lower: bool = Field(False, description="Put the target into lower case first; answers then are in lower case.")
-    tokenizer: str | None = Field(None, description="The tokenizer.json of kind file.")
+    tokenizer: str | None = Field(
+        None, description="The tokenizer.json of kind file, or an artifact whose vocabulary is written in."
+    )
     max_tokens: int | None = Field(
         None, ge=1, le=1_048_576, description="Most tokens of an answer; null: those of the longest training target."
     )
@@ -216,7 +219,11 @@ def build(config: Config, targets: Mapping[str, Column]) -> SequenceToSequence:
     ((name, column),) = targets.items()
     refuse_empty(column)
     column = as_text(column)
-    tokenizer = tokenizing.fit(config.kind, column, config.vocabulary, config.lower, path=config.tokenizer)
+    written = None if config.tokenizer is None or not is_artifact(config.tokenizer) else written_in(config.tokenizer)
+    if written is not None:  # what another such task writes in, not what it reads with
+        tokenizer = tokenizing.restore(written)
+    else:
+        tokenizer = tokenizing.fit(config.kind, column, config.vocabulary, config.lower, path=config.tokenizer)
     _, offsets = tokenizer.encode(column)
     return SequenceToSequence(config, name, tokenizer, int(np.diff(offsets).max(initial=0)) + 1)
 

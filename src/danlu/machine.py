@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-
 _share: int | None = None
 
 
@@ -82,6 +81,11 @@ def resident_memory() -> int:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries whose change may change a result."""
+    return dict(_versions())
+
+
+@functools.cache  # a search begins many trainings, and each look parses files
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("danlu", "torch", "numpy", "scikit-learn", "pyarrow", "pillow", "safetensors"):
         try:
@@ -93,16 +97,22 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict[str, Any]:
     """Everything worth keeping beside a run: system, processor, Python and every installed distribution."""
-    told = [each.metadata for each in metadata.distributions()]  # read once: each access parses the file again
-    packages = {each["Name"]: each["Version"] for each in told if each["Name"]}
     return {
         "system": platform.platform(),
         "processor": processor(),
         "cores": cores(),
         "memory_bytes": memory()[0],
         "python": sys.version,
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "packages": dict(_packages()),
     }
+
+
+@functools.cache
+def _packages() -> dict[str, str]:
+    """Name and version of every installed distribution."""
+    told = [each.metadata for each in metadata.distributions()]  # read once: each access parses the file again
+    packages = {each["Name"]: each["Version"] for each in told if each["Name"]}
+    return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
 def examine() -> dict[str, Any]:

@@ -13,17 +13,24 @@ from danlu.study import Study, Trial
 def run(study: Study, setting: Setting) -> None:
     """Train trial after trial until none is left. Raises Interrupted where somebody asks to stop; the running trial is saved by then."""
     metrics = [metric for metric, _ in study.objectives]
-    while trials := study.take(1):
-        for trial in trials:
-            outcome = run_trial(trial.recipe, trial.folder, metrics, study.folds, _report(study, trial))
-            study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
-            setting.tell(study.record(trial.number))
-        if setting.interruption.asked:
-            raise Interrupted(
-                f"{setting.interruption.name}: the study is saved.",
-                exit_code=setting.interruption.asked,
-                hint="run the same command again: it goes on from there",
-            )
+    interruption = setting.interruption
+    patient, interruption.patient = interruption.patient, True
+    try:
+        while not interruption.asked and (trials := study.take(1)):
+            for trial in trials:
+                outcome = run_trial(trial.recipe, trial.folder, metrics, study.folds, _report(study, trial))
+                study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
+                setting.tell(study.record(trial.number))
+                if interruption.asked:
+                    break
+    finally:
+        interruption.patient = patient
+    if interruption.asked:
+        raise Interrupted(
+            f"{interruption.name}: the study is saved.",
+            exit_code=interruption.asked,
+            hint="run the same command again: it goes on from there",
+        )
 
 
 def _report(study: Study, trial: Trial) -> Callable[[int, float], bool]:

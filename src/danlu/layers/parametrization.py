@@ -21,6 +21,9 @@ over that at the base, which is 1 / sqrt(i) for a hidden matrix, 1 / o for an in
 With depth as well (`base_layers`), what a block adds to its residual stream is multiplied by sqrt(base_layers / layers), and normalised
 updates (entry, matrix) inside the blocks are shortened by the same factor.
 
+The norm of the whole gradient then does not depend on the width, so that train.clip_norm carries over (a readout of the same function
+without a multiplier, as in the paper's table 3, would let it grow by sqrt(i)).
+
 Not scaled: regularization.l1 and l2, epsilon of the optimizer, dropout. Where a layer takes features that grow and features that do not
 side by side, the columns of the latter learn at the rate of the former.
 Sources: Yang et al., 2022, arXiv:2203.03466 (table 8); Yang, Simon and Bernstein, 2023, arXiv:2310.17813 (matrices by their spectral

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from danlu.layers.under_vmap import under_vmap
+
 Kind = Literal["gelu", "swiglu", "relu_squared"]
 
 

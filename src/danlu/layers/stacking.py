@@ -69,7 +69,9 @@ def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -
         kind = type(layer)
         if isinstance(layer, nn.Linear) and kind.forward is nn.Linear.forward:
             layer.forward = functools.partial(_linear, layer)  # type: ignore[method-assign]
-        elif isinstance(layer, nn.RNNBase) and layer.num_layers == 1 and not layer.bidirectional and layer.batch_first and layer.bias:
+        elif (
+            isinstance(layer, nn.RNNBase) and layer.num_layers == 1 and not layer.bidirectional and layer.batch_first and layer.bias
+        ):
             layer.forward = functools.partial(_recurrent, layer)  # type: ignore[method-assign]
         elif isinstance(layer, nn.Dropout | LockedDropout) or hasattr(layer, "drawn"):
             held = [float(share_of(each[name])) for each in others]
@@ -157,7 +159,9 @@ def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, given: Any = None) -> tuple[Ten
     return y_BTH, (last, memory_BH.unsqueeze(0)) if layer.mode == "LSTM" else last
 
 
-def _states(mode: str, x_KBTI: Tensor, into_KGI: Tensor, back_KGH: Tensor, bias_KG: Tensor, other_KG: Tensor) -> tuple[Tensor, Tensor]:
+def _states(
+    mode: str, x_KBTI: Tensor, into_KGI: Tensor, back_KGH: Tensor, bias_KG: Tensor, other_KG: Tensor
+) -> tuple[Tensor, Tensor]:
     """(states (K, B, T, H), the last memory (K, B, H)), place after place; the products of all inputs come first, at once."""
     K, count, places = x_KBTI.shape[:3]
     read = torch.baddbmm(bias_KG.unsqueeze(1), x_KBTI.reshape(K, count * places, -1), into_KGI.mT).view(K, count, places, -1)

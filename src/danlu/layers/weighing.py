@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from danlu.layers.under_vmap import under_vmap
+
 HIDDEN = -1e4  # added to a score of what is not looked at: exp of it is 0 in every format
 PIECE = 128  # places that ask at once, causal
 LARGEST = 64 * 2**20  # bytes of weights kept for the gradient, of one layer

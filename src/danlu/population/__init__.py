@@ -8,7 +8,7 @@ trials at a time pay on this machine. Begin with `training`.
 from __future__ import annotations
 
 from danlu.population.likeness import shape_key, why_not
-from danlu.population.pace import Pace, measure_pace
+from danlu.population.pace import Pace, measure_pace, seconds_alone
 from danlu.population.training import Decision, Event, Outcome, train_population
 
-__all__ = ["Decision", "Event", "Outcome", "Pace", "measure_pace", "shape_key", "train_population", "why_not"]
+__all__ = ["Decision", "Event", "Outcome", "Pace", "measure_pace", "seconds_alone", "shape_key", "train_population", "why_not"]

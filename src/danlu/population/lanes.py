@@ -31,7 +31,7 @@ class Lane:
     metric: str
     better: str
     keeps_best: bool
-    optimizer: Any = None
+    parameters: int
     loss_sum: Any = 0.0
     loss_count: Any = 0.0
     best_score: float | None = None

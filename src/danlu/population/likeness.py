@@ -49,7 +49,8 @@ def why_not(recipe: Recipe) -> str:
     """Why a recipe cannot be trained in a stack, in a sentence; "" where nothing is against it."""
     train = recipe.train
     against = {
-        "the task trains two sides against each other": getattr(shelf.facts("tasks", recipe.task.name), "STEP", "") == "adversarial",
+        "the task trains two sides against each other": getattr(shelf.facts("tasks", recipe.task.name), "STEP", "")
+        == "adversarial",
         "train.micro_batch cuts batches": train.micro_batch is not None,
         "train.on_nan goes back or leaves updates out": train.on_nan != "stop",
         "train.compile asks for a compiled model": train.compile is True,

@@ -10,14 +10,14 @@ from typing import Any
 
 from danlu import machine
 from danlu.apparatus import assemble
-from danlu.population.training import Population
 from danlu.placement import Placement
+from danlu.population.training import Population
 from danlu.recipe import Recipe
 from danlu.state import bytes_of
 
-SIZES = (4, 8, 16, 32, 64, 128)
-_SECONDS = 0.25  # spent on one measurement, at least three steps
-_WORSE = 1.15  # a larger stack this much slower a trial than the best ends the search
+SIZES = (4, 16, 64, 256)
+_SECONDS = 0.1  # spent on one measurement, at least three steps
+_WORSE = 0.97  # a larger stack that is not this much faster a trial than the best so far ends the search
 _MEMORY = 0.4  # share of what is free that a stack with its state may take
 
 
@@ -41,20 +41,21 @@ class Pace:
         return asdict(self)
 
 
-def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, free: float | None = None) -> Pace:
+def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alone: float | None = None) -> Pace:
     """The Pace of trials of one shape, measured with `recipes` (taken round as often as needed) in stacks of up to `most`.
 
-    `at_once` stacks will be trained side by side, so each may take that share of the memory (`free` bytes; None: what the machine has).
+    `at_once` stacks will be trained side by side, so each may take that share of the free memory. `alone`
+    is given where it is measured elsewhere.
     """
     built = assemble(recipes[0])
     clock = clock_of(built.placement)
-    alone = _fastest(built.update, clock)
+    alone = _fastest(built.update, clock) if alone is None else alone
     precisions = [built.placement.precision]
     if recipes[0].train.precision == "auto" and precisions == ["float32"] and _has_narrow(built.placement.device.type):
-        precisions.append("bfloat16")
+        precisions.insert(0, "bfloat16")
     learnt = sum(each.numel() * 4 for each in built.state.module.parameters())
     one = 6.0 * learnt + 4.0 * bytes_of(built.batches.take(0).inputs)  # weights, gradients, state, and what passes through
-    room = max(1, int(_MEMORY * (machine.memory()[1] if free is None else free) / at_once / max(one, 1.0)))
+    room = max(1, int(_MEMORY * (machine.memory()[1]) / at_once / max(one, 1.0)))
     curve: list[tuple[int, str, float]] = []
     for precision in precisions:
         best = math.inf
@@ -72,8 +73,14 @@ def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, free
     if not curve:
         return Pace(1, precisions[0], alone, math.inf, (), "there is no memory for a stack")
     size, precision, stacked = min(curve, key=lambda each: each[2])
-    said = f"{alone / stacked:.1f} times as fast a trial in stacks of {size} ({precision})"
+    said = f"{1e6 * stacked:,.0f} microseconds of an update a trial in stacks of {size} ({precision})"
     return Pace(size, precision, alone, stacked, tuple(curve), said)
+
+
+def seconds_alone(recipe: Recipe) -> float:
+    """Seconds of an update of one training by itself."""
+    built = assemble(recipe)
+    return _fastest(built.update, clock_of(built.placement))
 
 
 def clock_of(placement: Placement) -> Callable[[], float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
 from danlu.layers import stacking
 from danlu.layers.under_vmap import Together
 from danlu.placement import Placement

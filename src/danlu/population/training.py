@@ -63,6 +63,8 @@ class Outcome:
     seconds: float
     metric: str
     better: str
+    best_step: int = -1
+    parameters: int = 0
 
 
 def train_population(
@@ -72,18 +74,19 @@ def train_population(
     folds: Sequence[tuple[int, int] | None] | None = None,
     interruption: Interruption | None = None,
     tell: Callable[[int], None] | None = None,
+    precision: str | None = None,
 ) -> list[Outcome]:
     """Train recipes of one shape as one program; the outcomes in their order.
 
     `decide` hears the evaluations of each step at which there are some and says what follows. `folds` gives each recipe a (fold, of how
-    many) of its own data. `tell` is called after every step with its number. Nothing is written. Raises RunError where the recipes
-    cannot stand in one stack, Interrupted when a signal asks to stop.
+    many) of its own data. `tell` is called after every step with its number. `precision` stands in for what train.precision auto would
+    become. Nothing is written. Raises RunError where the recipes cannot stand in one stack, Interrupted when a signal asks to stop.
     """
     if len({shape_key(recipe) for recipe in recipes}) > 1:
         raise RunError("these trials differ in shape or data, so they cannot be trained as one program.")
     if reason := next((why for why in map(why_not, recipes) if why), ""):
         raise RunError(f"trials of this recipe cannot be trained as one program: {reason}.", hint="tune.on=one_by_one")
-    return Population(recipes, folds, interruption).run(decide, tell)
+    return Population(recipes, folds, interruption, precision).run(decide, tell)
 
 
 class Population:
@@ -113,7 +116,9 @@ class Population:
         # trials of one rule side by side, so that it moves neighbours at once
         self.lanes = sorted(lanes, key=lambda lane: rule_key(lane.recipe))
         self.everyone = lanes
-        self.stack = Stack([lane.module for lane in self.lanes], self.placement, averaged=recipes[0].regularization.ema_decay is not None)
+        self.stack = Stack(
+            [lane.module for lane in self.lanes], self.placement, averaged=recipes[0].regularization.ema_decay is not None
+        )
         self.stack.template.train()
         self.movers: list[Mover] = movers(self.stack, self.lanes)
         self.autocast = self.placement.autocast()
@@ -124,7 +129,7 @@ class Population:
     @staticmethod
     def _ground(recipe: Recipe, fold: tuple[int, int] | None, precision: str | None) -> Apparatus:
         built = assemble(recipe, fold)
-        if precision is not None:
+        if precision is not None and recipe.train.precision == "auto":
             built.placement = replace(built.placement, precision=precision)
             built.evaluator.placement = built.placement
         return built
@@ -141,7 +146,7 @@ class Population:
         return Lane(
             number, recipe, module, planned, shelf.build_schedule(recipe.schedule, planned.total_steps), rate,
             watchers_of(recipe, None, planned, metric, better), metric, better,
-            recipe.regularization.restore_best and planned.evaluate_every > 0,
+            recipe.regularization.restore_best and planned.evaluate_every > 0, sum(each.numel() for each in module.parameters()),
         )  # fmt: skip
 
     def _ground_of(self, lane: Lane) -> Apparatus:
@@ -181,7 +186,7 @@ class Population:
                     hint="run the same command again: these trials start anew, those that ended are kept",
                 )
         return [
-            Outcome(lane.state or "complete", lane.cause, lane.scores, lane.step, lane.curve, lane.losses, lane.seconds, lane.metric, lane.better)
+            Outcome(lane.state or "complete", lane.cause, lane.scores, lane.step, lane.curve, lane.losses, lane.seconds, lane.metric, lane.better, lane.best_step, lane.parameters)
             for lane in self.everyone
         ]  # fmt: skip
 
@@ -251,7 +256,11 @@ class Population:
 
     def _measured(self, loss: Any, outputs: Tensor, batch: Batch, shared: bool) -> tuple[Tensor, Tensor]:
         with Together(len(outputs)) as together:
-            asked = Batch({}, batch.target, batch.rows) if shared else Batch({}, _own(together, batch.target), together.split(batch.rows))
+            asked = (
+                Batch({}, batch.target, batch.rows)
+                if shared
+                else Batch({}, _own(together, batch.target), together.split(batch.rows))
+            )
             total, count = loss(together.split(outputs), asked if self.members == 1 else repeated(asked, self.members))
             return together.join(total), together.join(torch.as_tensor(count))
 
@@ -265,7 +274,9 @@ class Population:
         lanes = self.lanes if places is None else [self.lanes[place] for place in places]
         for lane, value, number in zip(lanes, totals.tolist(), counts.tolist()):
             if value - value != 0:
-                lane.end("failed", f"step {n + 1:,}: the loss is NaN or infinite; lower optimizer.learning_rate, or set train.clip_norm")
+                lane.end(
+                    "failed", f"step {n + 1:,}: the loss is NaN or infinite; lower optimizer.learning_rate, or set train.clip_norm"
+                )
             else:
                 lane.loss_sum, lane.loss_count = lane.loss_sum + value, lane.loss_count + number
 
@@ -404,5 +415,3 @@ def _side_by_side(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *(1,) * (like.ndim - 1))
-
-

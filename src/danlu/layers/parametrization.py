@@ -21,8 +21,8 @@ over that at the base, which is 1 / sqrt(i) for a hidden matrix, 1 / o for an in
 With depth as well (`base_layers`), what a block adds to its residual stream is multiplied by sqrt(base_layers / layers), and normalised
 updates (entry, matrix) inside the blocks are shortened by the same factor.
 
-The norm of the whole gradient then does not depend on the width, so that train.clip_norm carries over (a readout of the same function
-without a multiplier, as in the paper's table 3, would let it grow by sqrt(i)).
+The norm of the gradient comes to be that of the hidden matrices, the same at every width, so that train.clip_norm carries over (behind a
+readout without a multiplier, as in the paper's table 3, it would grow by sqrt(i)).
 
 Not scaled: regularization.l1 and l2, epsilon of the optimizer, dropout. Where a layer takes features that grow and features that do not
 side by side, the columns of the latter learn at the rate of the former.

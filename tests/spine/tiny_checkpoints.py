@@ -75,6 +75,38 @@ def bert(folder: Path, labels: dict[int, str] | None = None) -> Path:
     return folder
 
 
+def roberta(folder: Path, labels: dict[int, str] | None = None) -> Path:
+    """Of two layers: for masked words, or with a head that tells `labels` apart; places are counted from its code of padding on."""
+    import transformers
+
+    folder.mkdir()
+    size = byte_pairs(folder, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    torch.manual_seed(9)
+    config = transformers.RobertaConfig(
+        vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=42, type_vocab_size=1, **({"id2label": labels} if labels else {}),
+    )  # fmt: skip
+    kind = transformers.RobertaForSequenceClassification if labels else transformers.RobertaForMaskedLM
+    _shaken(kind(config)).save_pretrained(folder)
+    return folder
+
+
+def distilbert(folder: Path, labels: dict[int, str] | None = None) -> Path:
+    """Of two layers: for masked words, or with a head that tells `labels` apart."""
+    import transformers
+
+    folder.mkdir()
+    size = word_pieces(folder)
+    torch.manual_seed(10)
+    config = transformers.DistilBertConfig(
+        vocab_size=size, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=40, pad_token_id=1,
+        **({"id2label": labels} if labels else {}),
+    )  # fmt: skip
+    kind = transformers.DistilBertForSequenceClassification if labels else transformers.DistilBertForMaskedLM
+    _shaken(kind(config)).save_pretrained(folder)
+    return folder
+
+
 def gpt2(folder: Path) -> Path:
     import transformers
 
@@ -171,6 +203,29 @@ def resnet(folder: Path) -> Path:
         embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label={0: "red", 1: "green", 2: "blue"}
     )
     _shaken(transformers.ResNetForImageClassification(config)).save_pretrained(folder)
+    return _preprocessor(folder, {"shortest_edge": 16})
+
+
+def deit(folder: Path) -> Path:
+    import transformers
+
+    torch.manual_seed(11)
+    config = transformers.DeiTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=16, patch_size=4,
+        id2label={0: "red", 1: "green", 2: "blue"},
+    )  # fmt: skip
+    _shaken(transformers.DeiTForImageClassification(config)).save_pretrained(folder)
+    return _preprocessor(folder, {"height": 16, "width": 16})
+
+
+def convnext(folder: Path) -> Path:
+    import transformers
+
+    torch.manual_seed(12)
+    config = transformers.ConvNextConfig(
+        hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2, id2label={0: "red", 1: "green", 2: "blue"}
+    )
+    _shaken(transformers.ConvNextForImageClassification(config)).save_pretrained(folder)
     return _preprocessor(folder, {"shortest_edge": 16})
 
 

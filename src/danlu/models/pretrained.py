@@ -231,6 +231,7 @@ def _body(about: Mapping[str, Any], kind: str, output: Output) -> nn.Module:
             if kind in ("SequenceClassification", "TokenClassification", "ImageClassification"):
                 made.num_labels = output.size
             made.use_cache = False
+            made.architectures = []  # where a family has several networks of a kind (DeiT), the first
             return getattr(transformers, f"AutoModelFor{kind}").from_config(made).float()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = str(error).strip().split("\n")[0][:300]

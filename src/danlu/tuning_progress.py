@@ -27,7 +27,8 @@ class Progress:
         self.began = time.monotonic()
         self.done_before = self._done()
         self.ended = self.done_before
-        self.shown = 0.0
+        self.shown = 0.0  # when the last line was written
+        self.told = 0  # of how many trials it spoke
         self.best: int | None = None
         self.live: Any = None
         self.task: Any = None
@@ -55,7 +56,7 @@ class Progress:
             with contextlib.suppress(OSError):
                 self.live.stop()
             self.live = None
-        if self.ended > self.done_before:
+        if self.ended > max(self.done_before, self.told):
             self._say(self._sentence())
 
     def tell(self, record: Record | None = None, message: str = "") -> None:
@@ -76,7 +77,7 @@ class Progress:
             with contextlib.suppress(OSError):
                 self.live.update(self.task, completed=self.ended, said=self._sentence())
         elif time.monotonic() - self.shown > _EVERY:
-            self.shown = time.monotonic()
+            self.shown, self.told = time.monotonic(), self.ended
             self._say(self._sentence())
 
     def _done(self) -> int:

@@ -82,17 +82,17 @@ class Search:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_same_seed_and_history_give_the_same_suggestions(name: str, count: int) -> None:
     one, other = Search(name), Search(name)
-    one.run(12 // count, count)
-    other.run(12 // count, count)
+    one.run(9 // count, count)
+    other.run(9 // count, count)
     assert [each.values for each in one.trials] == [each.values for each in other.trials]
-    assert len({repr(sorted(each.values.items())) for each in one.trials}) > 6
+    assert len({repr(sorted(each.values.items())) for each in one.trials}) > 5
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_made_anew_from_the_history_goes_on_as_the_one_that_lived_through_it(name: str, count: int) -> None:
     search = Search(name)
-    for _ in range(12 // count):
+    for _ in range(9 // count):
         anew = search.batch(count, search.anew())
         search.run(1, count)
         assert [each.values for each in anew] == [each.values for each in search.trials[-count:]]
@@ -102,7 +102,7 @@ def test_a_sampler_made_anew_from_the_history_goes_on_as_the_one_that_lived_thro
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_suggestion_is_inside_the_space_and_follows_its_conditions(name: str) -> None:
     search = Search(name)
-    search.run(8, 3)
+    search.run(6, 2)
     for each in search.trials:
         assert contains(MIXED, each.values), each.values
     assert {type(each.values["train.batch_size"]) for each in search.trials} == {int}
@@ -142,8 +142,8 @@ def test_a_grid_holds_every_combination_once() -> None:
     assert len({repr(sorted(each.values.items())) for each in search.trials}) == size
 
 
-@pytest.mark.parametrize("name", ["bayesian", "gaussian_process", "evolution"])
-def test_a_sampler_that_learns_comes_nearer_than_its_start(name: str) -> None:
+@pytest.mark.parametrize(("name", "trials"), [("bayesian", 32), ("gaussian_process", 12), ("evolution", 32)])
+def test_a_sampler_that_learns_comes_nearer_than_its_start(name: str, trials: int) -> None:
     space: Space = tuple(Dimension(f"x{place}", "float", low=0.0, high=1.0) for place in range(2))
     search = Search(name, space)
 
@@ -151,7 +151,7 @@ def test_a_sampler_that_learns_comes_nearer_than_its_start(name: str) -> None:
         return Past(values, {}, "complete", (-sum((value - 0.3) ** 2 for value in values.values()),))
 
     search.told = told  # type: ignore[method-assign]
-    search.run(32, 1)
+    search.run(trials, 1)
     heights = [each.scores[0] for each in search.trials if each.scores]
-    assert sum(heights[-8:]) / 8 > sum(heights[:8]) / 8
-    assert max(heights[8:]) > max(heights[:4])
+    assert sum(heights[-4:]) > sum(heights[:4])
+    assert max(heights[4:]) > max(heights[:4])

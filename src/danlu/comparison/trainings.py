@@ -30,6 +30,7 @@ from danlu.training import train
 
 EVALUATIONS = 20  # of a training at least, where the recipe does not say how often: they are the curve
 _PROBES, _PROBE_SECONDS = 5, 0.5
+_SET_UP = 0.2  # seconds that a training by itself takes beside its updates: its folder, its checkpoints, its artifact
 On = Literal["auto", "vectorised", "one_by_one"]
 
 
@@ -182,12 +183,14 @@ class Trainings:
         reason = next((why for why in map(why_not, made) if why), "")
         if not reason and len(made) > 1:
             pace = measure_pace(made, most=len(made))
-            size, reason = (pace.size if pace.stacked < pace.alone else 1), pace.reason
-            if size == 1 and self.on == "vectorised" and pace.curve:
-                size = min(pace.curve, key=lambda each: each[2])[0]
-            if size > 1:
-                self.say(f"many trainings as one program: {reason}")
-                return size
+            reason = pace.reason
+            if pace.curve:
+                size, _, stacked = min(pace.curve, key=lambda each: each[2])
+                steps = self.facts[members[0].contestant].total_steps
+                if self.on == "vectorised" or steps * stacked < steps * pace.alone + _SET_UP:
+                    why = reason if stacked < pace.alone else "to start each by itself would take longer"
+                    self.say(f"up to {size} trainings as one program: {why}")
+                    return size
         if self.on == "vectorised":
             raise RunError(f"these trainings cannot be one program: {reason or 'there is one alone'}.", hint="--on one_by_one")
         self.say(f"trainings one by one{': ' + reason if reason else ''}")

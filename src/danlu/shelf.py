@@ -33,6 +33,7 @@ _NOT_SHELVES = {
     "executing",
     "hugging_face",
     "layers",
+    "population",
     "reading",
     "recipe",
     "reporting",

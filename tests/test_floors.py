@@ -70,6 +70,7 @@ FLOORS = {
     "apparatus": 8,
     "culprits": 8,
     "training": 9,
+    "population": 9,
     "drafting": 9,
     "generation": 9,
     "picturing": 9,

@@ -104,15 +104,21 @@ class Evaluator:
         values, tables = tally.scores(read)
         return Scores(split, len(which), values, tables, samples)
 
-    def score_many(self, forward: Callable[..., Tensor], count: int, split: str, which: np.ndarray) -> list[Scores]:
-        """The Scores of `count` models over examples `which`, on the way of a training: `forward(inputs)` gives (count, B, ...) outputs."""
+    def score_many(self, forward: Callable[..., Tensor], losses: Sequence[Part], split: str, which: np.ndarray) -> list[Scores]:
+        """The Scores of K models over examples `which`, on the way of a training: `forward(inputs)` gives (K, B, ...) outputs.
+
+        `losses` are those of the models' own recipes, which may smooth labels differently.
+        """
         if len(which) == 0:
             raise DataError(f"the {split} split has no row.", hint=f"give data.split a share for {split}")
         self.autocast = self.placement.autocast()
-        tallies = [_Tally(self.loss, self.metrics) for _ in range(count)]
+        built: dict[Part, Any] = (
+            {part: shelf.build_loss(part, self.task) for part in dict.fromkeys(losses)} if self.loss is not None else {}
+        )
+        tallies = [_Tally(built.get(repr(part)), self.metrics) for part in losses]
         order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
         with torch.no_grad():
-            for piece in order.split(max(1, rows_at_once(self.rows, self.task.output) // max(count // 4, 1))):
+            for piece in order.split(max(1, rows_at_once(self.rows, self.task.output) // max(len(losses) // 4, 1))):
                 batch = self._hidden(self.rows.gather(piece))
                 for tally, outputs in zip(tallies, self._outputs(forward, batch.inputs).unbind(0)):
                     tally.add(outputs, batch)

@@ -1,7 +1,7 @@
 """A piece of work in a forked process that shares what this one has in memory: it sends messages, waits for answers, and ends.
 
-The child never returns to the code that forked it, computes with one thread, dies with its parent, and its memory goes back to the system with it. Where there is
-no fork (Windows, macOS, a GPU in use) the same work runs in this process, its messages answered as they come.
+The child never returns to the code that forked it, computes with one thread, dies with its parent, and its memory goes back to the system
+with it. Linux: elsewhere the same work is done in this process.
 """
 
 from __future__ import annotations

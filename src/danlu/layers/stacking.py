@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.recurrent import LockedDropout
-from danlu.layers.under_vmap import by_hand, first, models, under_vmap, unwrapped
+from danlu.layers.under_vmap import by_hand, first, of_each, under_vmap, unwrapped
 
 SHARE = "stacked_share"  # the buffer that holds a dropout layer's share; stacked, it makes vmap see K of them
 
@@ -94,7 +94,7 @@ def _dropped(layer: nn.Module, chance: Chance, x: Tensor) -> Tensor:
     """x times a mask a model."""
     if not layer.training:
         return x
-    x_K, shares = _of_each(x), unwrapped(getattr(layer, SHARE))[0].tolist()
+    x_K, shares = of_each(x), unwrapped(getattr(layer, SHARE))[0].tolist()
     return by_hand(lambda: x_K * chance.masks(x_K.shape[1:], shares, x_K.dtype))  # type: ignore[no-any-return]
 
 
@@ -102,15 +102,9 @@ def _dropped_alike(layer: nn.Module, chance: Chance, x_BTI: Tensor) -> Tensor:
     """The same mask at all places of a row."""
     if not layer.training:
         return x_BTI
-    x_K, shares = _of_each(x_BTI), unwrapped(getattr(layer, SHARE))[0].tolist()
+    x_K, shares = of_each(x_BTI), unwrapped(getattr(layer, SHARE))[0].tolist()
     shape = (x_K.shape[1], 1, x_K.shape[3])
     return by_hand(lambda: x_K * chance.masks(shape, shares, x_K.dtype))  # type: ignore[no-any-return]
-
-
-def _of_each(tensor: Tensor) -> Tensor:
-    """(K, ...), a view where all models share it."""
-    held = first(tensor)
-    return tensor.expand(models(), *tensor.shape) if held is None else held
 
 
 def _drawn(layer: nn.Module, chance: Chance, like: Tensor) -> Tensor:
@@ -152,8 +146,10 @@ def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, given: Any = None) -> tuple[Ten
     """What the layer gives: states (B, T, H), and the last as torch's layers hand it out."""
     if not under_vmap() or given is not None:
         return type(layer).forward(layer, x_BTI, given)
-    weights = [_of_each(each) for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)]
-    x_KBTI = _of_each(x_BTI)
+    weights = [
+        of_each(cast(Tensor, each)) for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    ]
+    x_KBTI = of_each(x_BTI)
     y_BTH, memory_BH = by_hand(lambda: _states(layer.mode, x_KBTI, *weights))
     last = y_BTH[:, -1].unsqueeze(0)
     return y_BTH, (last, memory_BH.unsqueeze(0)) if layer.mode == "LSTM" else last

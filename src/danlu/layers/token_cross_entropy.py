@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from danlu.terms import IGNORED
 from danlu.layers.under_vmap import under_vmap
+from danlu.terms import IGNORED
 
 
 def token_cross_entropy(logits_NV: Tensor, target_N: Tensor, weights_V: Tensor | None, label_smoothing: float) -> Tensor:

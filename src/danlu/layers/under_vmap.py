@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
 
@@ -78,3 +78,9 @@ class Together:
     def join(self, found: Tensor) -> Tensor:
         """(K, ...)."""
         return _functorch._remove_batch_dim(found, self.level, self.count, 0)
+
+
+def of_each(tensor: Tensor) -> Tensor:
+    """(K, ...), a view where all models share it."""
+    held = first(tensor)
+    return tensor.expand(models(), *tensor.shape) if held is None else held

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from danlu.layers.under_vmap import under_vmap
+from danlu.layers.under_vmap import by_hand, models, of_each, under_vmap
 
 HIDDEN = -1e4  # added to a score of what is not looked at: exp of it is 0 in every format
 PIECE = 128  # places that ask at once, causal
@@ -27,12 +27,27 @@ LARGEST = 64 * 2**20  # bytes of weights kept for the gradient, of one layer
 
 def weigh(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """(B, H, T, E). `mask` is bool, True where a place may be looked at, and broadcasts to (B, H, T, S); causal needs T = S."""
+    if under_vmap():
+        return _of_many(query_BHTE, key_BHSE, value_BHSE, mask, causal)
     by_place = mask is None or (mask.ndim == 4 and mask.shape[1:3] == (1, 1))
     bytes_of_weights = query_BHTE.shape[:3].numel() * key_BHSE.shape[2] * 2
     cpu, narrow = query_BHTE.device.type == "cpu", query_BHTE.dtype == torch.bfloat16
-    if cpu and narrow and not under_vmap() and by_place and 0 < bytes_of_weights <= LARGEST:
+    if cpu and narrow and by_place and 0 < bytes_of_weights <= LARGEST:
         return _by_products(query_BHTE, key_BHSE, value_BHSE, mask, causal)
     return functional.scaled_dot_product_attention(query_BHTE, key_BHSE, value_BHSE, attn_mask=mask, is_causal=causal)
+
+
+def _of_many(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """The same for K models, whose rows stand one after the other: torch has no rule for the fused kernel under vmap."""
+    K = models()
+    held = [of_each(each) for each in (query, key, value)]
+    masks = None if mask is None else of_each(mask)
+
+    def weighed() -> Tensor:
+        flat = [each.flatten(0, 1) for each in held]
+        return weigh(*flat, None if masks is None else masks.flatten(0, 1), causal).unflatten(0, (K, -1))
+
+    return by_hand(weighed)  # type: ignore[no-any-return]
 
 
 def _by_products(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

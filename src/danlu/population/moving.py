@@ -34,12 +34,15 @@ class Mover(Protocol):
 
     def move(self, stack: Stack, rates: Sequence[float], step: int) -> None:
         """Update `step` (from 1); `rates` are the learning rates of all rows of the stack."""
+        ...
 
     def keep(self, stack: Stack, which: Sequence[int]) -> None:
         """Go on with the rows of the stack that were at these places."""
+        ...
 
     def copy(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
         """Give row `target` the state of row `source` and the numbers of `recipe`; False where the rows are not of this mover."""
+        ...
 
 
 def rule_key(recipe: Recipe) -> str:

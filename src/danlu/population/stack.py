@@ -73,6 +73,7 @@ class Stack:
         held = self.moving if weights is None else {**self.moving, **{k: v for k, v in weights.items() if k in self.moving}}
         still = self.still if weights is None else {**self.still, **{k: v for k, v in weights.items() if k in self.still}}
         self.chance.places = places
+        index = None
         if places is not None:
             index = torch.tensor(list(places), device=self.placement.device)
             held = {name: each.index_select(0, index) for name, each in held.items()}
@@ -84,7 +85,7 @@ class Stack:
                 for holder, key in self.holders[name]:
                     holder[key] = own
             outputs = together.join(self.template(dict(inputs) if shared else together.split(dict(inputs))))
-        if places is not None and self.statistics and self.template.training:
+        if index is not None and self.statistics and self.template.training:
             with torch.no_grad():  # running statistics moved in the copies
                 for name in self.statistics:
                     self.still[name].index_copy_(0, index, still[name].detach())

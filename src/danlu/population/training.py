@@ -185,10 +185,7 @@ class Population:
                     exit_code=self.interruption.asked,
                     hint="run the same command again: these trials start anew, those that ended are kept",
                 )
-        return [
-            Outcome(lane.state or "complete", lane.cause, lane.scores, lane.step, lane.curve, lane.losses, lane.seconds, lane.metric, lane.better, lane.best_step, lane.parameters)
-            for lane in self.everyone
-        ]  # fmt: skip
+        return [_outcome(lane) for lane in self.everyone]
 
     def step(self, n: int) -> None:
         """Update n of every lane."""
@@ -339,7 +336,9 @@ class Population:
             places = [place for place, lane in enumerate(self.lanes) if self.keys[lane.number] == key]
             ground = self.grounds[key]
             answers = partial(self.stack.answers, places=None if len(places) == len(self.lanes) else places)
-            found = ground.evaluator.score_many(answers, len(places), "validation", ground.data.splits["validation"])
+            found = ground.evaluator.score_many(
+                answers, [self.lanes[place].recipe.loss for place in places], "validation", ground.data.splits["validation"]
+            )
             by_lane |= {self.lanes[place].number: scores for place, scores in zip(places, found)}
         events = []
         for lane in sorted(due, key=lambda each: each.number):
@@ -384,6 +383,13 @@ class Population:
         for mover in self.movers:
             mover.keep(self.stack, staying)
         self._set_losses()
+
+
+def _outcome(lane: Lane) -> Outcome:
+    return Outcome(
+        lane.state or "complete", lane.cause, lane.scores, lane.step, lane.curve, lane.losses, lane.seconds,
+        lane.metric, lane.better, lane.best_step, lane.parameters,
+    )  # fmt: skip
 
 
 def _own(together: Together, target: Any) -> Any:

@@ -112,9 +112,7 @@ class Evaluator:
         if len(which) == 0:
             raise DataError(f"the {split} split has no row.", hint=f"give data.split a share for {split}")
         self.autocast = self.placement.autocast()
-        built: dict[Part, Any] = (
-            {part: shelf.build_loss(part, self.task) for part in dict.fromkeys(losses)} if self.loss is not None else {}
-        )
+        built = {} if self.loss is None else {repr(part): shelf.build_loss(part, self.task) for part in losses}
         tallies = [_Tally(built.get(repr(part)), self.metrics) for part in losses]
         order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
         with torch.no_grad():

@@ -57,9 +57,15 @@ def crash(task: Any, line: Line) -> Any:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def see(task: Any, line: Line) -> Any:
+    """The GPUs that it may use, once it is answered."""
+    line.score(1, 0.0)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def run(task: Any, line: Line) -> Any:
     """The job of this file that the task names, with its own task."""
-    return {each.__name__: each for each in (double, ask, sleep, refuse, crash)}[task[0]](task[1], line)
+    return {each.__name__: each for each in (double, ask, sleep, refuse, crash, see)}[task[0]](task[1], line)
 
 
 # --- what is asked of them
@@ -156,6 +162,17 @@ def test_a_stopped_worker_can_be_killed_and_one_that_died_before_it_began_is_hea
     workers.start(1, ["double", 0], tmp_path / "log")
     assert events(workers)[-1][1]["code"] == 0
     workers.kill(1)  # has ended: nothing happens
+
+
+def test_workers_are_spread_over_the_gpus(workers: LocalWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "gpus", ["2", "5"])
+    for key in range(4):
+        workers.start(key, ["see", 0], tmp_path / "log")
+    for key, message in events(workers, "score", 4):
+        if message["say"] == "score":
+            workers.answer(key, False)
+    seen = [message["result"] for _, message in events(workers, count=4) if message["say"] == "done"]
+    assert sorted(seen) == ["2", "2", "5", "5"]
 
 
 def test_a_lost_nursery_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

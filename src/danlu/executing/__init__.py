@@ -11,6 +11,10 @@ on; what is wrong with the study as a whole (DanluError from the study itself) a
     ray           on a Ray cluster
 
 `one_trial` trains one trial in its folder; all but `vectorised` use it, where they run it.
+
+Of `processes` and `ray`: an `assignment` is a trial as plain data; the `crew` gives assignments out and decides what becomes of a trial
+whose worker is lost; a `worker` does its job at the end of a `channel`; on Linux workers are forked from a `nursery`; `causes` says in
+words why a trial ended.
 """
 
 from __future__ import annotations

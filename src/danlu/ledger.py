@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import json
 import threading
 import zlib
@@ -19,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from danlu.asking import distribution, stored_of
 from danlu.errors import MissingExtra, RunError
 from danlu.owning import alone
 from danlu.recipe import Space, same
@@ -50,8 +50,8 @@ class Ledger:
         self.url = url
         self.space = {dimension.name: dimension for dimension in space}
         self.file = sqlite_file(url)
+        _import_all(url)
         with _plain_words(url):
-            _import_all(url)
             import optuna
 
             named: list[Any] = ["maximize" if each == "higher" else "minimize" for each in directions]
@@ -176,6 +176,8 @@ class Ledger:
     def _add_values(self, session: Any, key: int, values: Mapping[str, Any]) -> None:
         """The values as Optuna's tools read them; choices that are lists or mappings by their text."""
         import optuna
+
+        from danlu.asking import distribution, stored_of
 
         for name, value in values.items():
             dimension = self.space[name]
@@ -329,15 +331,15 @@ def sqlite_file(url: str) -> Path | None:
 
 def _import_all(url: str) -> None:
     """Import what the URL needs. Raises MissingExtra."""
-    try:
-        import optuna  # noqa: F401
-        import sqlalchemy  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("Optuna" if "optuna" in str(error) else "SQLAlchemy", "tune", "tuning") from None
+    for library, module in (("Optuna", "optuna"), ("SQLAlchemy", "sqlalchemy.exc")):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise MissingExtra(library, "tune", "tuning") from None
     head = url.partition("://")[0]
     if head in _DRIVERS:
         try:
-            __import__(_DRIVERS[head][0])
+            importlib.import_module(_DRIVERS[head][0])
         except ImportError:
             raise MissingExtra(_DRIVERS[head][0], "databases", f"a study in {head}") from None
 

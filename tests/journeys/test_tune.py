@@ -149,6 +149,17 @@ def test_what_cannot_be_searched_is_told_before_any_trial(tmp_path: Path) -> Non
         danlu.tune({**recipe(), "data": {"source": str(tmp_path / "nowhere.csv"), "target": "y"}}, tmp_path / "study")
 
 
+@pytest.mark.parametrize(("library", "extra"), [("optuna", "tune"), ("sqlalchemy", "tune"), ("psycopg", "databases")])
+def test_a_library_that_is_not_there_names_its_extra(library: str, extra: str, tmp_path: Path) -> None:
+    changes = {"storage": "postgresql://danlu@127.0.0.1:1/danlu"} if extra == "databases" else {}
+    (tmp_path / "iris.yaml").write_text(write_yaml(recipe(tune=changes)))
+    code = f"import sys; sys.modules[{library!r}] = None; sys.argv = ['danlu', 'tune', 'iris.yaml']; from danlu.cli import main; main()"
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert said.returncode == 2, said.stderr
+    assert "Traceback" not in said.stderr
+    assert f"pip install 'danlu[{extra}]'" in said.stderr
+
+
 def test_train_leaves_the_section_tune_out(tmp_path: Path) -> None:
     plain = {key: value for key, value in recipe().items() if key != "tune"}
     danlu.train(recipe(), tmp_path / "run")

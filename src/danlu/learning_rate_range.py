@@ -46,9 +46,10 @@ class RangeTest:
 def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, steps: int = 150) -> RangeTest:
     """The RangeTest of a recipe on its own data, for rates from `least` to `most`. Nothing is written.
 
-    As one program, where that takes less than a minute: RATES trainings of half as many updates at a constant rate each; the loss of a rate is that of its last updates, and the
-    suggestion the rate where it is lowest, its neighbours counted in. Else `steps` updates of one model while the rate grows: it ends
-    where the smoothed loss is four times its lowest, and the suggestion is the rate of the steepest fall over the logarithm of the rate.
+    As one program, where that takes less than a minute: RATES trainings of half as many updates at a constant rate each; the loss of a
+    rate is that of its last updates, and the suggestion the rate where it is lowest, its neighbours counted in. Else `steps` updates of
+    one model while the rate grows: it ends where the smoothed loss is four times its lowest, and the suggestion is the rate of the
+    steepest fall over the logarithm of the rate.
     Raises TrainingStopped where the loss is never finite, RunError for a loss of two sides at odds.
     """
     if getattr(shelf.facts("losses", recipe.loss.name), "SCORED", True) is False:

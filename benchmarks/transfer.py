@@ -1,6 +1,6 @@
 """Whether a learning rate found at width 128 serves width 1024, under muP and under the standard parametrization.
 
-    python benchmarks/transfer.py                            both networks; about 25 minutes of one core
+    python benchmarks/transfer.py                            both networks; about 15 minutes of one core
     python benchmarks/transfer.py --cases mlp --seeds 3
     python benchmarks/transfer.py --json
 
@@ -26,7 +26,7 @@ from measuring import Neighbours, machine, machine_line, table
 DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 NARROW, WIDE = 128, 1024
 STEP = math.sqrt(2)
-START = 2.0**-9  # the middle of the first five rates
+START = 2.0**-7  # the middle of the first five rates
 NEVER = 1000.0  # the loss of a training that broke
 
 
@@ -64,12 +64,12 @@ def gpt(width: int, parametrization: str, seed: int) -> dict[str, Any]:
         "optimizer": {"name": "adamw", "learning_rate": START, "beta2": 0.99, "weight_decay": 0.1},
         "schedule": {"name": "linear", "warmup": 0.1},
         "train": {
-            "steps": 80, "batch_size": 8, "clip_norm": 1.0, "precision": "bfloat16", "compile": False, "threads": 1, "seed": seed,
+            "steps": 60, "batch_size": 8, "clip_norm": 1.0, "precision": "bfloat16", "compile": False, "threads": 1, "seed": seed,
         },
     }  # fmt: skip
 
 
-CASES = {"mlp": (mlp, "MLP 784-w-w-10, Fashion-MNIST, 400 updates"), "gpt": (gpt, "GPT of 2 blocks, tinyshakespeare, 80 updates")}
+CASES = {"mlp": (mlp, "MLP 784-w-w-10, Fashion-MNIST, 400 updates"), "gpt": (gpt, "GPT of 2 blocks, tinyshakespeare, 60 updates")}
 ROWS = {"mlp": 6000, "gpt": 128}  # validation rows that score
 
 

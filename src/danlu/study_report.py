@@ -69,12 +69,11 @@ def report(study: str | Path, *, storage: str | None = None, plots: bool | None 
     ledger = Ledger(url, folder.resolve().name, [each.direction for each in objectives], tuple(space))
     try:
         records = [record_of(entry) for entry in sorted(ledger.read(), key=lambda entry: entry.number)]
-        seconds = float(ledger.notes().get("seconds") or 0.0)
     finally:
         ledger.close()
     best = folder / "best.yaml"
     facts = [(_FACTS[name], value) for name, value in about["facts"].items() if name in _FACTS]
-    facts.append((Words("time", "用时"), _duration(seconds)))
+    facts.append((Words("training time, all trials", "全部试验的训练用时"), _duration(sum(each.seconds for each in records))))
     told = StudyTold(about["name"], objectives, space, records, facts, best.read_text("utf-8") if best.is_file() else "")
     return write_study_report(folder, told, plots=plots)
 

@@ -13,10 +13,13 @@ from danlu.comparison.trainings import Result
 from danlu.comparison.verdict import Comparison
 from danlu.durable import replace_file
 from danlu.reporting import png, svg
-from danlu.reporting.drawing import SERIES, Band, Figure, Line, Mark, Panel, Points, axis
+from danlu.reporting.drawing import SERIES, Axis, Band, Figure, Line, Mark, Panel, Points, axis
 from danlu.reporting.scores import score_axis
 from danlu.reporting.tables import inert
 from danlu.reporting.told import Objective, Words, short
+
+_MOST_BANDS = 4  # more of them cover one another
+_FALLS = 3.0  # times
 
 
 def write_files(found: Comparison, results: Sequence[Result], names: Sequence[str]) -> list[Path]:
@@ -97,22 +100,34 @@ def _by_step(found: Comparison, what: str, objective: Objective, name: str, titl
     shown = [(place, each, getattr(each, what)) for place, each in enumerate(found.standings) if getattr(each, what)]
     if not shown:
         return None
-    scores, _ = score_axis([value for _, _, curve in shown for _, value, _, _ in curve], objective)
+    banded = len(found.seeds) > 1 and len(shown) <= _MOST_BANDS
+    scores = _axis([curve for _, _, curve in shown], objective, banded)
     steps = axis([0, *(step for _, _, curve in shown for step, _, _, _ in curve)], Words("step", "步"), whole=True, room=0.02)
     bands: list[Mark] = []
     lines: list[Mark] = []
     for place, _, curve in shown:
         role = f"s{place % SERIES}"
         x = [step for step, _, _, _ in curve]
-        if len(found.seeds) > 1:
+        if banded:
             bands.append(Band(x, [least for _, _, least, _ in curve], [greatest for _, _, _, greatest in curve], role))
         lines.append(Line(x, [value for _, value, _, _ in curve], role))
     count = len(found.seeds)
-    says = Words(
-        f"Mean over {count} seeds; the band reaches from the least to the greatest.", f"{count} 个种子的平均；色带从最小到最大。"
-    )
+    says = Words(f"Mean over {count} seeds.", f"{count} 个种子的平均。")
+    if banded:
+        says = Words(f"{says.en} The band reaches from the least to the greatest.", f"{says.zh}色带从最小到最大。")
     legend = [(f"line s{place % SERIES}", short(each.name, 24)) for place, each, _ in shown]
     return Figure(name, title, says, [Panel(steps, scores, [*bands, *lines])], height=360, legend=legend)
+
+
+def _axis(curves: Sequence[Sequence[tuple[int, float, float, float]]], objective: Objective, banded: bool) -> Axis:
+    """A logarithmic axis for what falls far; else one that leaves out the worst tenth of all points: where curves begin says little."""
+    means = [value for curve in curves for _, value, _, _ in curve]
+    ends = [end for curve in curves for point in curve for end in point[2:]] if banded else means
+    if objective.direction == "lower" and min(ends) > 0 and max(means) > _FALLS * min(means):
+        return axis(ends, objective.metric, log=True)
+    worst = sorted(means, key=lambda value: objective.sign * value)[len(means) // 10]
+    best = max(ends, key=lambda value: objective.sign * value)
+    return axis([worst, best], objective.metric)
 
 
 def _rates(found: Comparison) -> Figure | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import danlu
+from danlu.errors import RunError
 from danlu.executing import vectorised
 from danlu.executing.forks import Fork, can_fork
 
@@ -77,6 +78,11 @@ def test_the_worst_of_a_population_become_copies_of_the_best(tmp_path: Path) -> 
     assert became and all(record.state == "complete" for record in found.trials)
     for record in became:
         assert 1e-4 <= record.facts["became"]["optimizer.learning_rate"] <= 0.05
+
+
+def test_copies_between_folds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="different folds"):
+        danlu.tune(changed(trials=8, folds=2, pruner="population_based"), tmp_path / "study")
 
 
 def test_a_trial_that_fails_takes_none_with_it(tmp_path: Path) -> None:

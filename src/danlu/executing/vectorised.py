@@ -20,7 +20,7 @@ import numpy as np
 from danlu import machine, shelf
 from danlu import recipe as recipes
 from danlu.dataset import prepare
-from danlu.errors import Interrupted
+from danlu.errors import Interrupted, RunError
 from danlu.executing.causes import AGAIN, cause_of
 from danlu.executing.crew import ending
 from danlu.executing.forks import Fork, Say, can_fork
@@ -68,7 +68,7 @@ def _measured(study: Study) -> dict[str, Any]:
     else:
         prepare(recipe)  # once, for all that is forked from here
     most = int(min(budget * lanes, _batch(study, 1 << 20) * lanes) / at_once) or 1
-    paces = _paces(recipe, study, most, at_once)
+    paces = _paces(recipe, study, most, at_once) if forks else [measure_pace([recipe], most)]
     if paces is None:
         return {**plan, "reason": "the measurement of stacks was ended by the system"}
     pace = max(paces, key=lambda each: each.stacked)
@@ -84,8 +84,6 @@ def _measured(study: Study) -> dict[str, Any]:
 
 def _paces(recipe: Recipe, study: Study, most: int, at_once: int) -> list[Pace] | None:
     """The Pace as measured by as many processes at the same time as will train; None where one was lost."""
-    if at_once == 1 and not can_fork():
-        return [measure_pace([recipe], most)]
     found: list[Pace] = []
 
     def work(say: Say) -> None:
@@ -196,6 +194,11 @@ class Runner:
         pruner = study.tune.pruner
         self.exploiter = None
         if pruner is not None and getattr(shelf.facts("pruners", pruner.name), "EXPLOITS", False):
+            if study.folds:
+                raise RunError(
+                    f"tune.pruner {pruner.name} copies trainings, and those of different folds have seen different rows.",
+                    hint="leave out tune.folds, or choose another pruner",
+                )
             self.exploiter = shelf.build_pruner(pruner, study.directions[0], draw_seed(study.tune.seed, EXPLOITING, 0))
         self.told: set[int] = set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_a_stack_that_is_killed_is_trained_in_halves(tmp_path: Path, monkeypatch
     monkeypatch.setattr(vectorised.Runner, "_work_of", killed_once)
     found = danlu.tune(changed(), tmp_path / "study")
     assert [record.state for record in found.trials] == ["complete"] * 9
-    assert sizes[0] in [sum(pair) for pair in zip(sizes[1:], sizes[2:])]
+    assert sizes[0] in [sum(pair) for pair in itertools.pairwise(sizes)]
     assert [record.scores for record in found.trials] == [pytest.approx(record.scores, rel=0.02) for record in whole.trials]
 
 

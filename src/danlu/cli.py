@@ -268,11 +268,13 @@ def tune(
     output = "json" if as_json else "quiet" if quiet else default_output()
     if at_width is None:
         found, wide = search(checked, study, output=output, plots=None), None
+        plain = found.as_dict() if as_json else None
     else:
         moved = tune_at_width(checked, at_width, study, transfer=transfer, output=output, say=_say)
         found, wide = moved.study, moved.recipe
-    if as_json:
-        _print_json(found.as_dict() if at_width is None else moved.as_dict())
+        plain = moved.as_dict() if as_json else None
+    if plain is not None:
+        _print_json(plain)
         return
     states = [record.state for record in found.trials]
     counts = ", ".join(

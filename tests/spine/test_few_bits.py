@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import tiny_checkpoints as tiny
 import torch
 from torch import nn
 
@@ -18,7 +19,6 @@ from danlu.layers.low_rank import LowRank, close
 from danlu.placement import work_of
 from danlu.recipe import FineTune, read
 from danlu.state import unique_tensors
-import tiny_checkpoints as tiny
 
 KINDS = ["nf4", "int8"]
 # half the widest gap between two values of a code, as a share of the block's largest number

@@ -172,7 +172,7 @@ def test_what_cannot_be_stacked_says_why() -> None:
 def test_the_pace_is_measured_over_growing_stacks() -> None:
     (recipe,) = recipes({**DIGITS, "model": {"name": "mlp", "hidden": [24]}}, [{}])
     pace = measure_pace([recipe], 16)
-    assert [size for size, _, _ in pace.curve][0] == 4
+    assert pace.curve[0][0] == 4
     assert pace.size in {size for size, _, _ in pace.curve}
     assert pace.stacked == min(seconds for _, _, seconds in pace.curve) and pace.alone > 0
 

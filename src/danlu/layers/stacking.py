@@ -146,9 +146,7 @@ def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, given: Any = None) -> tuple[Ten
     """What the layer gives: states (B, T, H), and the last as torch's layers hand it out."""
     if not under_vmap() or given is not None:
         return type(layer).forward(layer, x_BTI, given)
-    weights = [
-        of_each(cast(Tensor, each)) for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-    ]
+    weights = [of_each(cast(Tensor, each)) for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)]
     x_KBTI = of_each(x_BTI)
     y_BTH, memory_BH = by_hand(lambda: _states(layer.mode, x_KBTI, *weights))
     last = y_BTH[:, -1].unsqueeze(0)

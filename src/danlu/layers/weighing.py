@@ -44,8 +44,8 @@ def _of_many(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, cau
     masks = None if mask is None else of_each(mask)
 
     def weighed() -> Tensor:
-        flat = [each.flatten(0, 1) for each in held]
-        return weigh(*flat, None if masks is None else masks.flatten(0, 1), causal).unflatten(0, (K, -1))
+        queries, keys, values = (each.flatten(0, 1) for each in held)
+        return weigh(queries, keys, values, None if masks is None else masks.flatten(0, 1), causal).unflatten(0, (K, -1))
 
     return by_hand(weighed)  # type: ignore[no-any-return]
 

@@ -17,7 +17,7 @@ from danlu.state import bytes_of
 
 SIZES = (4, 16, 64, 256)
 _SECONDS = 0.1  # spent on one measurement, at least three steps
-_WORSE = 0.97  # a larger stack that is not this much faster a trial than the best so far ends the search
+_WORSE = 1.25  # a larger stack this much slower a trial than the best so far ends the search
 _MEMORY = 0.4  # share of what is free that a stack with its state may take
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -117,13 +118,14 @@ def _report(result: dict[str, Any]) -> str:
         "with",
     ]
     held = result["rows"] // 4
+    error = math.sqrt(middle["none"] * (1 - middle["none"]) / held)
     return "\n".join([
         "# ASHA beside no pruning, at equal time", "", machine_line(result["machine"], result["cores_used_by_others"]), "",
         f"{result['data']}, {result['rows'] - held:,} rows to train on and {held:,} that score; MLP 784-128-10, {result['epochs']} epochs a trial, "
-        f"{result['minutes']:g} minutes a search, {result['on'].replace('_', ' ')}; validation accuracy.", "",
+        f"{result['minutes']:g} minutes for each search, {result['on'].replace('_', ' ')}; validation accuracy.", "",
         table(head, rows), "",
         f"ASHA is better or equal with {wins} of {len(seeds)} seeds; the median best is {middle['successive_halving']:.4f} with it and "
-        f"{middle['none']:.4f} without. No trial begins after its minutes; one under way is ended.",
+        f"{middle['none']:.4f} without. One standard error of such an accuracy is {error:.4f}. No trial begins after the minutes; one under way ends.",
     ])  # fmt: skip
 
 

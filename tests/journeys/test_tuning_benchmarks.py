@@ -98,4 +98,4 @@ def test_pruning_and_no_pruning_get_the_same_minutes(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["pruning.py", "--seeds", "1", "--minutes", "0.03", "--epochs", "3", "--rows", "400"])
     pruning.main()
     printed = capsys.readouterr().out
-    assert "0.03 minutes a search" in printed and "of 1 seeds" in printed
+    assert "0.03 minutes for each search" in printed and "of 1 seeds" in printed

@@ -125,7 +125,8 @@ def _report(result: dict[str, Any]) -> str:
         f"{result['minutes']:g} minutes for each search, {result['on'].replace('_', ' ')}; validation accuracy.", "",
         table(head, rows), "",
         f"ASHA is better or equal with {wins} of {len(seeds)} seeds; the median best is {middle['successive_halving']:.4f} with it and "
-        f"{middle['none']:.4f} without. One standard error of such an accuracy is {error:.4f}. No trial begins after the minutes; one under way ends.",
+        f"{middle['none']:.4f} without. One standard error of such an accuracy is {error:.4f}. "
+        "No trial begins after the minutes; one under way ends.",
     ])  # fmt: skip
 
 

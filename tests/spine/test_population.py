@@ -72,6 +72,8 @@ def test_a_trial_in_a_stack_goes_the_way_of_its_own_training(
     raw = {**make(tmp_path), "model": model, "optimizer": optimizer}
     # rmsprop's first steps are ten times as long as adam's: at 0.002 rounding alone moves the loss of the cnn by 1e-2 in six steps
     rates = {"sgd": [0.01, 0.05], "momentum": [0.01, 0.05], "rmsprop": [0.00005, 0.0002]}.get(optimizer, [0.0005, 0.002])
+    if family == "cnn":  # batch normalization over 48 small images amplifies rounding, the more the faster it learns
+        rates = [rate / 5 for rate in rates]
     given = recipes(
         raw, [{"optimizer.learning_rate": rate, "optimizer.weight_decay": decay} for rate in rates for decay in (0.0, 0.02)]
     )

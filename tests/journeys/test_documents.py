@@ -42,10 +42,10 @@ def test_every_file_that_a_readme_names_is_there(name: str) -> None:
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_every_recipe_in_a_readme_is_sound(name: str) -> None:
     text = (HOME / name).read_text("utf-8")
-    whole, more = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    whole, more, search = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     from danlu.recipe import check, read_yaml
 
-    for recipe in (whole, whole + more):
+    for recipe in (whole, whole + more, whole + more + search):
         tree, where = read_yaml(recipe, name)
         assert check(tree, where, shelf).data.target == "churned"
 

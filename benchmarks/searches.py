@@ -88,6 +88,7 @@ class Work:
     def __init__(self, search: Search, folder: Path, device: str = "cpu") -> None:
         self.search = search
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.device = device
         self.epochs = search.epochs
         self.batch_size = search.batch_size

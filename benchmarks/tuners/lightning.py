@@ -15,7 +15,7 @@ from tuners.hand import optimize, suggested
 NAME = "Optuna + Lightning"
 NEEDS = ("optuna", "lightning")
 STYLES = {
-    "usual": "Trainer without checkpoints and progress bar; rows from a TensorDataset in a DataLoader, validation logged",
+    "usual": "as Optuna's example: Trainer(logger=True, enable_checkpointing=False), validation logged; rows from a TensorDataset in a DataLoader",
     "bare": "Trainer(barebones=True): no log, checkpoint or progress; whole batches gathered at once",
 }
 
@@ -63,14 +63,10 @@ def _train(work: Work, style: str, values: Mapping[str, float]) -> float:
             return work.torch_optimizer(self.parameters(), values)
 
     where = "gpu" if work.device.startswith("cuda") else "cpu"
-    common: dict[str, Any] = {
-        "accelerator": where, "devices": 1, "max_epochs": work.epochs, "default_root_dir": work.folder, "num_sanity_val_steps": 0,
-    }  # fmt: skip
+    common: dict[str, Any] = {"accelerator": where, "devices": 1, "max_epochs": work.epochs, "default_root_dir": work.folder}
     if usual:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-        trainer = lightning.Trainer(**common, **quiet)
+        trainer = lightning.Trainer(logger=True, enable_checkpointing=False, **common)
     else:
-        del common["num_sanity_val_steps"]
         trainer = lightning.Trainer(barebones=True, **common)
     torch.manual_seed(0)
     trainer.fit(Net(), *_loaders(work, usual))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from searches import DROPOUT, Work
@@ -31,9 +32,11 @@ def run(work: Work, style: str, values: list[dict[str, float]]) -> Tuned:
     graphics = work.device.startswith("cuda")
     began = time.perf_counter()
     epoch_of = time.time() - began
-    ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False, logging_level="error", _temp_dir=None)
+    ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        trainable = tune.with_parameters(_trial, tensors=tensors, search=work.search, device=work.device, style=style)
+        trainable = tune.with_parameters(
+            _trial, tensors=tensors, search=work.search, folder=str(work.folder), device=work.device, style=style
+        )
         trainable = tune.with_resources(trainable, {"cpu": 1, "gpu": 1 / cores()} if graphics else {"cpu": 1})
         searcher = BasicVariantGenerator(points_to_evaluate=values)
         space = {
@@ -55,14 +58,14 @@ def run(work: Work, style: str, values: list[dict[str, float]]) -> Tuned:
     return Tuned(seconds, start, None, [scores[tuple(each[name] for name in space)] for each in values])
 
 
-def _trial(config: dict[str, float], tensors: Any, search: Any, device: str, style: str) -> None:
+def _trial(config: dict[str, float], tensors: Any, search: Any, folder: str, device: str, style: str) -> None:
     """One trial, inside a process of Ray's."""
     import torch
     from ray import tune
 
     began = time.time()
     torch.set_num_threads(1)
-    work = Work(search, None, device)  # type: ignore[arg-type]
+    work = Work(search, Path(folder), device)
     work.tensors = tuple(torch.from_numpy(each.copy()).to(device) for each in tensors)
     best = 0.0
     network = work.network(config[DROPOUT])

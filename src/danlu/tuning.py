@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from danlu import recipe as recipes
 from danlu import shelf
 from danlu.dataset import remembered
-from danlu.errors import Interrupted, RunError
+from danlu.errors import DanluError, Interrupted, RunError
 from danlu.executing.setting import Setting
 from danlu.interruption import Interruption
 from danlu.recipe import Recipe
@@ -68,7 +70,8 @@ def tune(
     folder = Path(study) if study is not None else Path("studies") / recipe.name
     with Interruption() as interruption, remembered(), Study(recipe, folder) as opened:
         executor, why = _executor(opened)
-        note_study(opened, executor)
+        with _told_only():
+            note_study(opened, executor)
         with Progress(opened, f"{executor.replace('_', ' ')} ({why})", output) as progress:
             try:
                 setting = Setting(opened.tune, interruption, opened.plan, output, progress.tell)
@@ -81,8 +84,20 @@ def tune(
                 ) from None
             finally:
                 opened.write_best()
-        report(folder, storage=opened.tune.storage, plots=plots)
+        with _told_only():
+            report(folder, storage=opened.tune.storage, plots=plots)
         return StudyResult(folder, opened.objectives, opened.trials(), opened.best(), opened.write_best(), executor)
+
+
+@contextlib.contextmanager
+def _told_only() -> Iterator[None]:
+    """What is written for readers alone: a full disk there must not take the result of a search with it."""
+    try:
+        yield
+    except (DanluError, OSError) as error:
+        if isinstance(error, Interrupted):
+            raise
+        print(f"warning: the report of the study was not written: {error}", file=sys.stderr, flush=True)
 
 
 def _executor(study: Study) -> tuple[str, str]:

@@ -62,6 +62,7 @@ FLOORS = {
     "owning": 5,
     "artifact": 6,
     "dataset": 6,
+    "fields": 6,
     "step": 7,
     "evaluation": 7,
     "starting": 7,

@@ -214,6 +214,9 @@ def schema_of(column: Column) -> dict[str, Any]:
         said["shape"] = [int(size) for size in column.values.shape[1:]]
     elif column.kind == "number" and column.values.ndim == 2:
         said |= {"width": int(column.values.shape[1]), "names": list(features.names(column))}
+    elif column.kind == "number":
+        known = column.values[np.isfinite(column.values)]
+        said |= {"minimum": float(known.min()), "maximum": float(known.max())} if len(known) else {}
     elif column.kind == "category":
         seen = [column.categories[code] for code in np.unique(column.values[column.values >= 0])]
         if len(seen) <= MOST_LISTED:
@@ -291,7 +294,7 @@ def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> n
 
 def _try_out(chain: Chain, schema: Mapping[str, Any]) -> None:
     """Run a chain on a few rows; ArtifactError unless it gives what it is said to give."""
-    result = chain.run(_a_few(chain.name, schema))
+    result = chain.run(a_few(chain.name, schema))
     leads = ENDS.get(result.kind)
     require(leads == chain.to and len(result) == 3, f"column {chain.name} leads to {result.kind}, not to {chain.to}")
     if chain.to == "numbers":
@@ -314,7 +317,7 @@ def _try_out(chain: Chain, schema: Mapping[str, Any]) -> None:
         require(numbers and fits and min(std) > 0, f"the scale of the pixels of column {chain.name} is no scale")
 
 
-def _a_few(name: str, schema: Mapping[str, Any]) -> Column:
+def a_few(name: str, schema: Mapping[str, Any]) -> Column:
     """Three rows that a column could hold, the first of them missing."""
     kind: Kind = schema["kind"]
     if kind == "image":

@@ -83,6 +83,7 @@ FLOORS = {
     "tuning_progress": 11,
     "study_report": 11,
     "comparison": 12,
+    "serving": 12,
     "tuning": 12,
     "transfer": 13,
     "cross_validation": 10,

@@ -8,6 +8,7 @@
     ├── MissingExtra           a library that is not installed; names the extra to install
     ├── RunError               a run folder that cannot be used (other recipe, in use, unwritable, no room)
     │   └── RunHeld            another process trains in it at this moment
+    ├── ServerBusy             a server that has as much to do as it may take on
     ├── TrainingStopped        exit code 3: training stopped itself (NaN, divergence)
     ├── CheckpointError        exit code 4: no usable checkpoint
     ├── ArtifactError          exit code 4: no usable artifact
@@ -74,6 +75,10 @@ class RunError(DanluError):
 
 class RunHeld(RunError):
     """A run folder in which another process trains at this moment."""
+
+
+class ServerBusy(DanluError):
+    """A server that has as much to do as it may take on: ask again later."""
 
 
 class TrainingStopped(DanluError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,16 @@ class Writing(Options):
     repetition_penalty: float = Field(1.0, gt=0, le=100, description="Above 1 tokens that stand there already come less often.")
     stop: list[str] = Field([], description="A text ends before the first of these.")
     seed: int = Field(0, ge=0, lt=2**63, description="Another seed, other texts.")
+
+
+def writing(options: Mapping[str, Any], where: str = "generate") -> Writing:
+    """The options as Writing. DataError naming the one that is none or out of range."""
+    try:
+        return Writing.model_validate({name: list(value) if isinstance(value, tuple) else value for name, value in options.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(Writing.model_fields)
+        raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", where=where, hint=f"options: {known}") from None
 
 
 @dataclass(frozen=True)
@@ -88,15 +98,7 @@ class Writer:
 
     def __init__(self, artifact: Artifact | str | Path, **options: Any) -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
-        try:
-            plain = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
-            self.options = Writing.model_validate(plain)
-        except ValidationError as error:
-            first = error.errors()[0]
-            known = ", ".join(Writing.model_fields)
-            raise DataError(
-                f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", where="generate", hint=f"options: {known}"
-            ) from None
+        self.options = writing(options)
         self.task = self.artifact.task
         if hasattr(self.task, "attach"):
             self.task.attach(self.artifact.preprocessor)
@@ -118,7 +120,7 @@ class Writer:
     def write(self, prompts: Sequence[str]) -> Iterator[tuple[int, str]]:
         """(number of the prompt, the next piece of its text) as they are written."""
         self.texts = []
-        codes = [self._codes(prompt) for prompt in prompts]
+        codes = [self.codes(prompt) for prompt in prompts]
         for first in range(0, len(prompts), TOGETHER):
             part = slice(first, first + TOGETHER)
             going = _Going(self, codes[part], first)
@@ -134,7 +136,8 @@ class Writer:
             yield piece
         self.texts = [going.text(0, "")]
 
-    def _codes(self, prompt: str) -> list[int]:
+    def codes(self, prompt: str) -> list[int]:
+        """The tokens of a prompt."""
         if not self.goes_on:
             return self.task.prompt([("user", prompt)])
         return [END, *self.tokenizer.encode([prompt])[0].tolist()]
@@ -271,10 +274,22 @@ class Chat:
             self.messages.append(("assistant", told))
 
     def _prompt(self) -> list[int]:
-        task, oldest = self.writer.task, len(self.beginning)
-        room = max(task.context - min(self.writer.options.max_tokens, task.context // 2), 1)
-        while True:
-            codes = task.prompt([*self.beginning, *self.messages[oldest:]])
-            if len(codes) <= room or oldest + 2 >= len(self.messages):
-                return codes
-            oldest += 2
+        return conversation(self.writer.task, self.beginning, self.messages[len(self.beginning) :], self.writer.options.max_tokens)
+
+
+def conversation(
+    task: Any, beginning: Sequence[tuple[str, str]], messages: Sequence[tuple[str, str]], max_tokens: int
+) -> list[int]:
+    """The tokens that ask for what follows `messages` (role, content), which stand behind a `beginning` that always stays.
+
+    Of what leaves no room in the model's context for an answer of max_tokens (or half the context) the oldest is left out, up to the
+    next turn of the user; the last message stays.
+    """
+    room = max(task.context - min(max_tokens, task.context // 2), 1)
+    oldest = 0
+    while True:
+        codes = task.prompt([*beginning, *messages[oldest:]])
+        later = [place for place in range(oldest + 1, len(messages)) if messages[place][0] == "user"]
+        if len(codes) <= room or not later:
+            return codes
+        oldest = later[0]

@@ -98,7 +98,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def counted(seed: int, *counters: Tensor) -> Tensor:
+def counted(seed: int | Tensor, *counters: Tensor) -> Tensor:
     """64 random bits for each place, int64 of the counters' common shape: a function of (seed, counters) alone.
 
     No generator, so no order of draws: what stands at (row 5, place 3) is drawn alike in whatever batch row 5 comes, on any device.
@@ -114,7 +114,7 @@ def counted(seed: int, *counters: Tensor) -> Tensor:
     return bits
 
 
-def counted_uniform(seed: int, *counters: Tensor) -> Tensor:
+def counted_uniform(seed: int | Tensor, *counters: Tensor) -> Tensor:
     """Numbers drawn evenly from [0, 1), float64, by `counted`."""
     return (counted(seed, *counters) >> 11 & ((1 << 53) - 1)).double() * 2.0**-53
 

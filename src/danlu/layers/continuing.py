@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from danlu.layers.sampling import Sampling, next_token
 from danlu.terms import BEGINNING, END, MASK, PADDING, UNKNOWN
 
-_NEVER_DRAWN = (PADDING, UNKNOWN, BEGINNING, MASK)
+NEVER_DRAWN = (PADDING, UNKNOWN, BEGINNING, MASK)
 
 
 class Continuation:
@@ -64,7 +64,7 @@ class Continuation:
         if not self.alive:
             return {}
         logits_BV = self._logits().float()
-        logits_BV[:, list(_NEVER_DRAWN)] = float("-inf")
+        logits_BV[:, list(NEVER_DRAWN)] = float("-inf")
         numbers = torch.tensor([self.numbers[row] for row in self.alive])
         steps = torch.tensor([self._drawn[row] for row in self.alive])
         tokens = next_token(logits_BV, self.sampling, self.seed, numbers, steps, self._seen_by(logits_BV.shape[1])).tolist()

@@ -88,9 +88,10 @@ def draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
 
 
 def next_token(
-    logits_BV: Tensor, sampling: Sampling, seed: int, rows_B: Tensor, steps_B: Tensor, seen_BV: Tensor | None = None
+    logits_BV: Tensor, sampling: Sampling, seed: int | Tensor, rows_B: Tensor, steps_B: Tensor, seen_BV: Tensor | None = None
 ) -> Tensor:
-    """The next token of each row, int64 (B,): a function of its logits, the seed, its number and how many it has drawn.
+    """The next token of each row, int64 (B,): a function of its logits, the seed (or its own seed, int64 (B,)), its number and how many it
+    has drawn.
 
     So a text does not depend on what else is generated beside it.
     """

@@ -1,0 +1,332 @@
+"""A Keras 3 network behind danlu's own forward: its layers do the computing, its weights are this module's own tensors.
+
+Keras runs on its torch backend, and is called without state of its own: every call tells it the values of its variables, which stand here
+as plain parameters and buffers. So a checkpoint, an average of weights or an export sees a module like any other; dropout and batch
+normalization follow train() and eval(); and every random draw comes from torch's own generator, which the update seeded.
+
+B batch, C channels, H height, W width, F numbers, T places, S numbers of an output.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from danlu.errors import DataError, MissingExtra, PartError
+from danlu.reading import keras_file
+from danlu.terms import Input, Output
+
+Pixels = Literal["normalised", "unit", "bytes"]
+_ENDS = {"softmax": "classes", "sigmoid": "labels"}
+
+
+def library() -> Any:
+    """The library Keras on its torch backend. MissingExtra where it is not installed, PartError where it runs on another backend."""
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "torch"
+    try:
+        keras = importlib.import_module("keras")
+    except ImportError:
+        raise MissingExtra("the library keras", "keras", "a Keras network") from None
+    if not str(getattr(keras, "__version__", "0")).startswith("3."):
+        raise PartError(f"this is Keras {keras.__version__}, and danlu works with Keras 3.", hint="pip install 'danlu[keras]'")
+    if keras.config.backend() != "torch":
+        raise PartError(
+            f"Keras was imported on its backend {keras.config.backend()} before, and danlu trains its networks on torch.",
+            hint="set the environment variable KERAS_BACKEND to torch before Keras is imported",
+        )
+    return keras
+
+
+class Held(nn.Module):
+    """A place for tensors, and for further places, under names of the file."""
+
+    def put(self, path: Sequence[str], tensor: Tensor, *, learns: bool) -> tuple[Held, str]:
+        """Keep a tensor under a path; the place and the name that it got there."""
+        *groups, last = path
+        place: Held = self
+        for group in groups:
+            within = {key: each for key, each in place._modules.items() if isinstance(each, Held)}
+            name = place._free(group, set(within))
+            if name not in within:
+                within[name] = Held()
+                place.add_module(name, within[name])
+            place = within[name]
+        name = place._free(last, set())
+        if learns:
+            place.register_parameter(name, nn.Parameter(tensor))
+        else:
+            place.register_buffer(name, tensor)
+        return place, name
+
+    def _free(self, wanted: str, shared: set[str]) -> str:
+        """The wanted name, or with a number behind it where that one is taken by something else."""
+        plain, number = re.sub(r"\W", "_", wanted) or "_", 1
+        name = plain
+        while name not in shared and hasattr(self, name):
+            number += 1
+            name = f"{plain}_{number}"
+        return name
+
+
+class KerasNetwork(nn.Module):
+    """inputs -> (B, S), or what danlu.terms.Output says, of a checked architecture (danlu.reading.keras_file). Weights start at zero.
+
+    A last activation that makes probabilities of classes is left out: the outputs are logits, as every loss here wants them. A network
+    with one sigmoid output stands for two classes. Raises PartError where inputs or outputs are not those of the task.
+    """
+
+    def __init__(self, architecture: Mapping[str, Any], inputs: Mapping[str, Input], output: Output, pixels: Pixels) -> None:
+        super().__init__()
+        keras = library()
+        self.output = output
+        self.pixels: Pixels = pixels
+        body, learning, self.still = _built(keras, _without_end(architecture, output))
+        self.wants = [(name, tuple(each.shape[1:])) for name, each in zip(_names(body), body.inputs)]
+        self.matched = _matched(self.wants, inputs)
+        self.described = {name: inputs[name] for name in self.matched}
+        self.keys = _keys(architecture)
+        self.two = _refuse_other_output(body, output)
+        for (name, shape), ours in zip(self.wants, self.matched):
+            _refuse_other_input(name, shape, ours, inputs[ours])
+        self.weights = Held()
+        known = {str(each["config"]["name"]) for each in keras_file.objects(dict(architecture)) if "name" in each["config"]}
+        places = []
+        for variable in body.variables:
+            if variable.name == "seed_generator_state":
+                continue
+            dtype = torch.float32 if "float" in str(variable.dtype) else torch.int64
+            tensor = torch.zeros(tuple(variable.shape), dtype=dtype)
+            learns = id(variable) in learning
+            place, name = self.weights.put(_path(variable.path, known), tensor, learns=learns)
+            if learns and not variable.trainable:
+                getattr(place, name).requires_grad_(False)
+            places.append((variable, place, name))
+        seeds = [each for each in body.variables if each.name == "seed_generator_state"]
+        # outside of what a module looks after: Keras' own copies of the weights are never used
+        self.held = (body, [variable for variable, _, _ in places], seeds)
+        self.places = _Places([(place, name) for _, place, name in places])
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        body, variables, seeds = self.held
+        keras = library()
+        values = self.places.values()
+        first = inputs[self.matched[0]]
+        pairs = [*zip(variables, values), *((seed, self._seed(first.device)) for seed in seeds)]
+        given = [self._arranged(ours, shape, inputs[ours]) for ours, (_, shape) in zip(self.matched, self.wants)]
+        with keras.device(str(first.device)), keras.StatelessScope(state_mapping=pairs) as scope:
+            found = body(given[0] if self.keys is None else self.keys(given), training=self.training)
+        if self.training:
+            for (place, name), variable, value in zip(self.places.names, variables, values):
+                new = scope.get_current_value(variable)
+                if new is not value and name in place._buffers:
+                    with torch.no_grad():
+                        value.copy_(new)
+        found = found.float()
+        return torch.cat([torch.zeros_like(found), found], dim=1) if self.two else found
+
+    def _seed(self, device: torch.device) -> Tensor:
+        """What the draws of one layer of one update begin with: from torch's generator, in training alone."""
+        if not self.training:
+            return torch.zeros(2, dtype=torch.int64, device=device)
+        return torch.randint(0, 2**31 - 1, (2,), dtype=torch.int64, device=device)
+
+    def _arranged(self, name: str, shape: tuple[int | None, ...], x: Tensor) -> Tensor:
+        """An input as the network's own place for it wants it."""
+        described = self.described[name]
+        if described.kind == "image":
+            return _image(self._scaled(described, x), shape, described)
+        if described.kind == "tokens":
+            places = shape[0] or described.shape[0]
+            x = x[:, :places]
+            return functional.pad(x, [0, 0] * (x.ndim - 2) + [0, places - x.shape[1]])
+        return x
+
+    def _scaled(self, described: Input, x_BCHW: Tensor) -> Tensor:
+        """Normalised pixels on the scale that the file was trained at."""
+        if self.pixels == "normalised":
+            return x_BCHW
+        mean, std = (torch.tensor(each, device=x_BCHW.device)[:, None, None] for each in (described.mean, described.std))
+        unit_BCHW = x_BCHW * std + mean
+        return unit_BCHW * 255 if self.pixels == "bytes" else unit_BCHW
+
+    def load(self, weights: bytes, where: str) -> None:
+        """Put the weights of a file (checked HDF5) into the module. DataError where they are not of this network."""
+        body, variables, _ = self.held
+        keras = library()
+        keras_file.refuse_unsound(weights, where)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.weights.h5"
+            path.write_bytes(weights)
+            try:
+                with keras.device("cpu"), keras.StatelessScope() as scope:
+                    body.load_weights(path)
+            except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
+                said = str(error).strip().split("\n")[0][:300]
+                raise DataError(f"its weights are not those of its layers: {said}", where=where) from None
+        for variable, value in zip(variables, self.places.values()):
+            found = scope.get_current_value(variable)
+            if found is None or not torch.isfinite(found).all():
+                said = "is missing" if found is None else "holds NaN or infinite numbers"
+                raise DataError(f"its weight {variable.path} {said}.", where=where)
+            with torch.no_grad():
+                value.copy_(found)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KerasNetwork:
+        """A module with tensors of its own; the layers, which keep none, are shared."""
+        memo[id(self.held)] = self.held
+        made = self.__class__.__new__(self.__class__)
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
+
+class _Places:
+    """Where each variable of the network finds its value now: tensors are looked up, since a move of the module replaces buffers."""
+
+    def __init__(self, names: list[tuple[Held, str]]) -> None:
+        self.names = names
+
+    def values(self) -> list[Tensor]:
+        return [getattr(place, name) for place, name in self.names]
+
+
+# --- what the network is ------------------------------------------------------------------------------------------------
+
+
+def _built(keras: Any, architecture: Mapping[str, Any]) -> tuple[Any, set[int], list[str]]:
+    """(the network of Keras, the variables that can learn, the layers that the file froze)."""
+    try:
+        with torch.random.fork_rng(devices=[]), keras.device("cpu"):
+            body = keras.saving.deserialize_keras_object(copy.deepcopy(dict(architecture)), safe_mode=True)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, NotImplementedError, MemoryError) as error:
+        said = str(error).strip().split("\n")[0][:300]
+        raise PartError(f"its config makes no network: {said}", hint="save the network again with this version of Keras") from None
+    if not isinstance(body, keras.Model) or not body.built or not body.inputs:
+        raise PartError(
+            "its layers are not built: the shape of its input is not known.",
+            hint="begin the network with keras.Input(shape), or call it once before it is saved",
+        )
+    if len(body.outputs) != 1:
+        raise PartError(f"it has {len(body.outputs)} outputs, and a task asks for one.")
+    layers = [body, *body._flatten_layers(include_self=False)]
+    was = [(layer, layer.trainable) for layer in layers]
+    body.trainable = True
+    learning = {id(each) for each in body.trainable_variables}
+    for layer, trainable in was:
+        layer.trainable = trainable
+    return body, learning, [layer.name for layer, trainable in was if not trainable]
+
+
+def _names(body: Any) -> list[str]:
+    return [str(each.name) for each in body.inputs]
+
+
+def _path(path: str, known: set[str]) -> list[str]:
+    """A variable's path without the numbers that Keras draws in the order in which a process builds layers."""
+    return [step if step in known else re.sub(r"_\d+$", "", step) for step in path.split("/")]
+
+
+def _keys(architecture: Mapping[str, Any]) -> Any:
+    """What puts the tensors of several inputs into the form that the network is called with; None for one input."""
+    asked = architecture["config"].get("input_layers")
+    if isinstance(asked, dict):
+        names = sorted(asked)  # as Keras flattens a dict
+        return lambda given: dict(zip(names, given))
+    several = isinstance(asked, list) and bool(asked) and isinstance(asked[0], list)
+    return list if several else None
+
+
+def _without_end(architecture: Mapping[str, Any], output: Output) -> dict[str, Any]:
+    """The architecture whose last layer gives logits, where the outputs are classes or labels."""
+    made = copy.deepcopy(dict(architecture))
+    if len(output.means) != 1 or output.means[0][0] == "numbers":
+        return made
+    config = made["config"]
+    layers = config["layers"]
+    last = layers[-1] if layers else {}
+    if "output_layers" in config:
+        named = config["output_layers"]
+        while isinstance(named, list) and named and isinstance(named[0], list):
+            named = named[0]
+        name = named[0] if isinstance(named, list) and named else ""
+        last = next((each for each in layers if each.get("name") == name), last)
+    if last.get("class_name") in MODELS_WITHIN:  # a network whose end is another network
+        inner = _without_end(last, output)
+        last.update(inner)
+    elif last.get("class_name") == "Softmax":
+        last.update(class_name="Activation", config={"name": last["config"].get("name"), "activation": "linear"})
+    elif last.get("config", {}).get("activation") in _ENDS:
+        last["config"]["activation"] = "linear"
+    return made
+
+
+MODELS_WITHIN = keras_file.MODELS
+
+
+def _refuse_other_output(body: Any, output: Output) -> bool:
+    """Whether the network's one output tells two classes apart. PartError where its outputs are not those that are asked for."""
+    (found,) = body.outputs
+    shape = tuple(found.shape[1:])
+    wanted = (output.steps, output.size) if output.each == "step" else (output.size,)
+    if output.each == "row" and shape == (1,) and output.means == (("classes", 2),):
+        return True
+    if shape != wanted:
+        said = "x".join(map(str, shape)) or "single numbers"
+        raise PartError(
+            f"its last layer gives {said} numbers a row, and the task asks for {'x'.join(map(str, wanted))}.",
+            hint=f"one for each of {', '.join(output.names[:5])}" if output.names else "",
+        )
+    return False
+
+
+def _matched(wants: Sequence[tuple[str, tuple[int | None, ...]]], inputs: Mapping[str, Input]) -> list[str]:
+    """The name of our input for each of the network's."""
+    if len(wants) == 1 and len(inputs) == 1:
+        return list(inputs)
+    missing = [name for name, _ in wants if name not in inputs]
+    if missing or len(wants) != len(inputs):
+        raise PartError(
+            f"its inputs are {', '.join(name for name, _ in wants)}, and the data gives {', '.join(inputs)}.",
+            hint="name each input as danlu does: keras.Input(shape, name='numbers')",
+        )
+    return [name for name, _ in wants]
+
+
+def _refuse_other_input(name: str, shape: tuple[int | None, ...], ours: str, described: Input) -> None:
+    if described.kind == "image":
+        channels, height, width = described.shape
+        forms = [(height, width, channels), (channels, height, width), (math.prod(described.shape),)]
+        forms += [(height, width)] if channels == 1 else []
+    else:
+        forms = [described.shape]
+    if described.kind == "tokens" and len(shape) == len(described.shape) and shape[1:] == described.shape[1:]:
+        return  # of any length
+    if not any(len(shape) == len(form) and all(mine in (None, theirs) for mine, theirs in zip(shape, form)) for form in forms):
+        said = "x".join("any" if each is None else str(each) for each in shape) or "a single number"
+        raise PartError(
+            f"its input {name} takes {said}, and {ours} is {' or '.join('x'.join(map(str, form)) for form in forms)} a row.",
+            hint="bring the data to that form (data.columns, data.transforms), or make a network for this one",
+        )
+
+
+def _image(x_BCHW: Tensor, shape: tuple[int | None, ...], described: Input) -> Tensor:
+    channels, height, width = described.shape
+    fits = [mine in (None, theirs) for mine, theirs in zip(shape, (height, width, channels))]
+    if len(shape) == 1:
+        return x_BCHW.permute(0, 2, 3, 1).flatten(1)
+    if len(shape) == 2:
+        return x_BCHW[:, 0]
+    return x_BCHW.permute(0, 2, 3, 1) if all(fits) else x_BCHW

@@ -115,10 +115,15 @@ class Evaluator:
         built = {} if self.loss is None else {repr(part): shelf.build_loss(part, self.task) for part in losses}
         tallies = [_Tally(built.get(repr(part)), self.metrics) for part in losses]
         order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
+        rows = rows_at_once(self.rows, self.task.output)
+        at_once = max(1, rows // max(len(losses) // 4, 1))
+        alike = self.task.output.each == "row" and len(losses) * rows * self.task.output.size * 4 <= _BYTES
         with torch.no_grad():
-            for piece in order.split(max(1, rows_at_once(self.rows, self.task.output) // max(len(losses) // 4, 1))):
+            # read in small pieces, and counted in large ones where their outputs have one shape
+            for piece in order.split(rows if alike else at_once):
+                read = [self._outputs(forward, self._hidden(self.rows.gather(each)).inputs) for each in piece.split(at_once)]
                 batch = self._hidden(self.rows.gather(piece))
-                for tally, outputs in zip(tallies, self._outputs(forward, batch.inputs).unbind(0)):
+                for tally, outputs in zip(tallies, (read[0] if len(read) == 1 else torch.cat(read, dim=1)).unbind(0)):
                     tally.add(outputs, batch)
         return [Scores(split, len(which), *tally.scores({})) for tally in tallies]
 

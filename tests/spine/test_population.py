@@ -13,6 +13,7 @@ import danlu
 from danlu import read_recipe, shelf
 from danlu.errors import RunError
 from danlu.population import Decision, Event, measure_pace, shape_key, train_population, why_not
+from danlu.population.training import Population
 from danlu.recipe import Recipe
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw", "muon")
@@ -143,6 +144,30 @@ def test_a_copy_goes_on_like_the_trial_it_was_made_of(width: int) -> None:
     found = train_population(given, decide)
     assert found[2].curve[0] != found[0].curve[0]
     assert [score for _, score in found[2].curve[1:]] == pytest.approx([score for _, score in found[0].curve[1:]], abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw", "rmsprop"])
+def test_matrices_kept_in_the_format_of_autocast_change_no_bit(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {
+        **DIGITS,
+        "model": {"name": "mlp", "hidden": [640], "dropout": 0.2},
+        "optimizer": optimizer,
+    }  # large enough to be kept so
+    raw["train"] = {**DIGITS["train"], "precision": "bfloat16"}
+    asked = recipes(raw, [{"optimizer.learning_rate": rate} for rate in (0.001, 0.003, 0.01)])
+
+    def decide(events: list[Event]) -> Decision:
+        return Decision(prune=frozenset({0}) if events[0].step == 6 else frozenset())
+
+    narrow = Population(asked)
+    assert narrow.stack.narrow
+    found = narrow.run(decide)
+    monkeypatch.setattr(Population, "_may_be_narrow", lambda self: False)
+    plain = Population(asked)
+    assert not plain.stack.narrow
+    expected = plain.run(decide)
+    assert [each.losses for each in found] == [each.losses for each in expected]
+    assert [each.scores for each in found] == [each.scores for each in expected]
 
 
 def test_a_trial_whose_loss_is_no_number_fails_alone() -> None:

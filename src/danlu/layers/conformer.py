@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.attention import Attention, visible
+from danlu.layers.dropout import Dropout
 from danlu.layers.pooling import inside
 from danlu.layers.recordings import halved
 from danlu.layers.rotary import Angles, Rotary
@@ -67,9 +68,9 @@ class Half(nn.Sequential):
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
             nn.SiLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(4 * width, width),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
 
@@ -82,7 +83,7 @@ class ConformerBlock(nn.Module):
         self.attention_norm, self.near_norm, self.last_norm = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, num_heads, bias=True)
         self.near = Near(width, kernel)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, there_BT1: Tensor, mask: Tensor | None, angles: Angles) -> Tensor:
         x_BTD = x_BTD + 0.5 * self.before(x_BTD)
@@ -100,7 +101,7 @@ class Conformer(nn.Module):
         super().__init__()
         self.name, self.width = name, width
         self.subsampling = Subsampling(bands, width, halvings, channels=max(8, width // 4))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.rotary = Rotary(width // num_heads, 512)
         self.blocks = nn.ModuleList(ConformerBlock(width, num_heads, kernel, dropout) for _ in range(num_layers))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.errors import PartError
+from danlu.layers.dropout import Dropout
 from danlu.layers.language_model import EMBEDDING_SPREAD
 from danlu.layers.normalization import normalization
 from danlu.layers.pooling import inside
@@ -36,7 +37,7 @@ class Encoder(nn.Module):
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=EMBEDDING_SPREAD)
         self.norm = None if sizes.norm_first else normalization(sizes.normalization, sizes.width, bias=True)
-        self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
+        self.dropout = Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
         turning = Rotary(sizes.width // sizes.num_heads, 512, theta) if context is None else None
         self.stack = Stack(sizes, causal=False, rotary=turning)
         self.width = sizes.width

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from danlu.layers.caching import Cache
+from danlu.layers.dropout import Dropout
 from danlu.layers.language_model import EMBEDDING_SPREAD, Head
 from danlu.layers.rotary import Rotary
 from danlu.layers.transformer import Sizes, Stack
+from danlu.layers.weight_only import tied_product
 
 
 class EncoderDecoder(nn.Module):
@@ -44,7 +45,7 @@ class EncoderDecoder(nn.Module):
         width = encoder.width
         self.target_embedding = _embedding(cardinalities[1], width)
         self.source_embedding = self.target_embedding if shared else _embedding(cardinalities[0], width)
-        self.dropout = nn.Dropout(encoder.dropout) if encoder.dropout else nn.Identity()
+        self.dropout = Dropout(encoder.dropout) if encoder.dropout else nn.Identity()
         head_size = width // encoder.num_heads
         self.encoder = Stack(encoder, causal=False, rotary=Rotary(head_size, longest))
         self.decoder = Stack(replace(decoder, memory=width), causal=True, rotary=Rotary(head_size, longest))
@@ -76,7 +77,7 @@ class EncoderDecoder(nn.Module):
         return self._logits(x_BTD)
 
     def _logits(self, x_BTD: Tensor) -> Tensor:
-        logits_BTV = functional.linear(x_BTD, self.target_embedding.weight) if self.head is None else self.head(x_BTD)
+        logits_BTV = tied_product(x_BTD, self.target_embedding) if self.head is None else self.head(x_BTD)
         return logits_BTV.float()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from danlu.layers.activations import Activation, activation
 from danlu.layers.averaging import average
+from danlu.layers.dropout import Dropout
 from danlu.terms import Output
 
 Start = Literal["ones", "signs", "normal"]
@@ -100,7 +101,7 @@ class Ensemble(nn.Module):
         for next_width in hidden:
             layers += [EnsembleLinear(members, width, next_width, first), activation(activation_name)]
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             width, first = next_width, None
         self.body = nn.Sequential(*layers)
         self.last = MemberLinear(members, width, output.size)

@@ -13,6 +13,7 @@ from torch import nn
 from danlu.errors import PartError
 from danlu.layers.activations import Activation, activation, start_linear
 from danlu.layers.categories import CategoryEmbedding
+from danlu.layers.dropout import Dropout
 from danlu.layers.joining import Take, side_by_side
 from danlu.layers.token_summary import TokenSummary
 from danlu.terms import Input
@@ -78,7 +79,7 @@ def fused(
         layers += [linear, activation(activation_name)]
         width = dense
     if dropout:
-        layers.append(nn.Dropout(dropout))
+        layers.append(Dropout(dropout))
     return nn.Sequential(*layers, nn.Linear(width, size))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from danlu.layers.dropout import Dropout
 from danlu.layers.few_bits import FewBits, Kind, keep, open_all
 
 
@@ -30,7 +31,7 @@ class LowRank(nn.Module):
         self.low_rank_up = nn.Parameter(torch.zeros(outputs, rank, device=device))
         nn.init.kaiming_uniform_(self.low_rank_down, a=math.sqrt(5))
         self.scale = alpha / rank
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
 
     def _hold(self, layer: nn.Module) -> None:
         self.weight, self.bias = layer.weight, layer.bias

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.layers.continuation import OwnLevel, Variables
+from danlu.layers.dropout import Dropout
 from danlu.layers.recurrent import Recurrent
 from danlu.layers.sequence_reader import lengths_of
 
@@ -37,7 +38,7 @@ class RecurrentForecast(nn.Module):
         super().__init__()
         self.variables, self.level, self.past, self.ahead = variables, level, past, ahead
         self.aside = None if aside is None else aside[0]
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(past.width + (0 if aside is None else aside[1]), steps * size)
         self.known = nn.Linear(ahead.width, size, bias=False) if ahead is not None else None
         self.steps = steps

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.layers.activations import Activation, activation, start_linear
+from danlu.layers.dropout import Dropout
 from danlu.layers.normalization import BatchNorm2d
 
 
@@ -106,7 +107,7 @@ class PreActivationBlock(nn.Module):
             activation(activation_name),
         ]
         if dropout:
-            layers.append(nn.Dropout(dropout))
+            layers.append(Dropout(dropout))
         layers.append(convolution(width, width, 3, stride=1, bias=False, activation_name=activation_name))
         self.body = nn.Sequential(*layers)
         self.around = pooled_convolution(channels, width, stride=stride, activation_name=activation_name)

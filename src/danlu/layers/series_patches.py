@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.continuation import Sizes
+from danlu.layers.dropout import Dropout
 from danlu.layers.transformer import Sizes as StackSizes
 from danlu.layers.transformer import Stack
 
@@ -47,7 +48,7 @@ class PatchTokens(nn.Module):
         self.future = Patches(sizes.steps, sizes.future, length, length, stack.width) if sizes.future else None
         self.static = nn.Linear(sizes.static, stack.width) if sizes.static else None
         self.count = self.past.count + (self.future.count if self.future is not None else 0) + (self.static is not None)
-        self.dropout = nn.Dropout(stack.dropout)
+        self.dropout = Dropout(stack.dropout)
         self.stack = Stack(stack, causal=False)
 
     def forward(self, window_NLC: Tensor, future_NHK: Tensor | None, static_NS: Tensor | None) -> Tensor:
@@ -67,7 +68,7 @@ class PatchForecast(nn.Module):
         self.tokens = PatchTokens(sizes, length, stride, stack)
         self.steps = sizes.steps
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Dropout(head_dropout), nn.Linear(self.tokens.count * stack.width, sizes.steps * sizes.size)
+            nn.Flatten(), Dropout(head_dropout), nn.Linear(self.tokens.count * stack.width, sizes.steps * sizes.size)
         )
 
     def forward(self, window_NLC: Tensor, future_NHK: Tensor | None, static_NS: Tensor | None) -> Tensor:

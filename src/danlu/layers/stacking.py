@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from danlu.layers import dropout
 from danlu.layers.recurrent import LockedDropout
 from danlu.layers.under_vmap import by_hand, first, of_each, under_vmap, unwrapped
 
 SHARE = "stacked_share"  # the buffer that holds a dropout layer's share; stacked, it makes vmap see K of them
+NARROW = "stacked_narrow"  # where a linear layer finds the matrices of all models in the format of autocast, (K, O, I)
 
 
 class Chance:
@@ -40,8 +42,11 @@ class Chance:
         """Go on with the models of these numbers."""
         self.generators = [self.generators[each] for each in which]
 
-    def masks(self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype) -> Tensor:
-        """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as torch's own dropout draws it."""
+    def masks(self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, *, ours: bool) -> Tensor:
+        """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as `ours` (danlu.layers.dropout) or torch's
+        own dropout draws it."""
+        if ours and self.device.type == "cpu" and max(shares) < 1:
+            return dropout.masks(shape, shares, dtype, self._running())
         masks = torch.empty((len(shares), *shape), dtype=dtype, device=self.device)
         for mask, share, generator in zip(masks.unbind(0), shares, self._running()):
             if share:
@@ -95,7 +100,7 @@ def _dropped(layer: nn.Module, chance: Chance, x: Tensor) -> Tensor:
     if not layer.training:
         return x
     x_K, shares = of_each(x), unwrapped(getattr(layer, SHARE))[0].tolist()
-    return by_hand(lambda: x_K * chance.masks(x_K.shape[1:], shares, x_K.dtype))  # type: ignore[no-any-return]
+    return by_hand(lambda: x_K * chance.masks(x_K.shape[1:], shares, x_K.dtype, ours=isinstance(layer, dropout.Dropout)))  # type: ignore[no-any-return]
 
 
 def _dropped_alike(layer: nn.Module, chance: Chance, x_BTI: Tensor) -> Tensor:
@@ -104,7 +109,7 @@ def _dropped_alike(layer: nn.Module, chance: Chance, x_BTI: Tensor) -> Tensor:
         return x_BTI
     x_K, shares = of_each(x_BTI), unwrapped(getattr(layer, SHARE))[0].tolist()
     shape = (x_K.shape[1], 1, x_K.shape[3])
-    return by_hand(lambda: x_K * chance.masks(shape, shares, x_K.dtype))  # type: ignore[no-any-return]
+    return by_hand(lambda: x_K * chance.masks(shape, shares, x_K.dtype, ours=False))  # type: ignore[no-any-return]
 
 
 def _drawn(layer: nn.Module, chance: Chance, like: Tensor) -> Tensor:
@@ -115,7 +120,9 @@ def _drawn(layer: nn.Module, chance: Chance, like: Tensor) -> Tensor:
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     if not under_vmap():
         return functional.linear(x, layer.weight, layer.bias)
-    weight_KOI = first(layer.weight)
+    weight_KOI = layer.__dict__.get(NARROW)
+    if weight_KOI is None:
+        weight_KOI = first(layer.weight)
     if weight_KOI is None:
         return functional.linear(x, layer.weight, layer.bias)
     bias_KO = None if layer.bias is None else first(layer.bias)
@@ -134,7 +141,8 @@ def _shared_linear(x: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Ten
 
 def _own_linear(x_K: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
     """(K, ..., O): each model's own input by its own matrix."""
-    flat_KBI = x_K.flatten(1, -2) if x_K.ndim > 2 else x_K.unsqueeze(1)
+    # laid out model by model: the gradient of a strided one is multiplied three times as slowly (bfloat16, torch 2.13)
+    flat_KBI = (x_K.flatten(1, -2) if x_K.ndim > 2 else x_K.unsqueeze(1)).contiguous()
     if bias_KO is None:
         y_KBO = torch.bmm(flat_KBI, weight_KOI.mT)
     else:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.continuation import Sizes
+from danlu.layers.dropout import Dropout
 
 _AHEAD = 16  # numbers that stand for a moment ahead, where it meets what is known of it
 
@@ -44,10 +45,10 @@ class TemporalBlock(nn.Module):
         self.body = nn.Sequential(
             CausalConvolution(inputs, width, kernel),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             CausalConvolution(width, width, kernel),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         self.skip = nn.Identity() if inputs == width else nn.Conv1d(inputs, width, 1)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.activations import start_linear
+from danlu.layers.dropout import Dropout
 from danlu.layers.images import ChannelsLast, MeanOfPixels
 from danlu.layers.pooling import MaxPooling, MeanPooling
 from danlu.layers.residual import ResidualBlock
@@ -42,7 +43,7 @@ class ConvolvedText(nn.Module):
     def __init__(self, embedding: WordEmbedding, widths: Sequence[int], filters: int, dropout: float) -> None:
         super().__init__()
         self.embedding = embedding
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         convolutions = [nn.Conv1d(embedding.width, filters, width, padding=width // 2) for width in widths]
         for convolution in convolutions:
             start_linear(convolution, "relu")
@@ -75,7 +76,7 @@ class BagOfWords(nn.Module):
         self.longest = longest
         self.buckets = buckets
         self.runs = lookup(buckets, embedding.width, embedding.width**-0.5) if longest > 1 else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.poolings = nn.ModuleList(([MeanPooling()] if "mean" in pooling else []) + ([MaxPooling()] if "max" in pooling else []))
         self.width = embedding.width * len(self.poolings)
 

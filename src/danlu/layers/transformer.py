@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from danlu.layers.attention import Attention, visible
 from danlu.layers.caching import Cache, Places
+from danlu.layers.dropout import Dropout
 from danlu.layers.feed_forward import FeedForward, Kind
 from danlu.layers.normalization import Normalization, normalization
 from danlu.layers.rotary import Angles, Rotary
@@ -55,7 +56,7 @@ class Block(nn.Module):
             self.memory_attention = Attention(width, heads, groups, memory=sizes.memory, qk_norm=sizes.qk_norm, bias=sizes.bias)
         self.feed_forward_norm = normalization(sizes.normalization, width, bias=sizes.bias)
         self.feed_forward = FeedForward(width, sizes.feed_forward, sizes.feed_forward_width, bias=sizes.bias)
-        self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
+        self.dropout = Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
         self.branch = 1.0  # what each half adds is multiplied by it
         self.norm_first = sizes.norm_first
 

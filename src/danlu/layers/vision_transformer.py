@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from danlu.layers.dropout import Dropout
 from danlu.layers.feed_forward import FeedForward
 from danlu.layers.normalization import normalization
 from danlu.layers.patches import Patches, PatchPositions
@@ -50,7 +51,7 @@ class MixerBlock(nn.Module):
         self.places = FeedForward(places, "gelu", inner_places, bias=True)
         self.features_norm = normalization("layer", width, bias=True)
         self.features = FeedForward(width, "gelu", inner_width, bias=True)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.dropout(self.places(self.places_norm(x_BTD).transpose(1, 2)).transpose(1, 2))

@@ -189,6 +189,7 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
 def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from torch import nn
 
+    from danlu.layers.dropout import Dropout
     from danlu.layers.encoder import EncodedPlaces, VocabularyHead
     from danlu.layers.joining import side_by_side
 
@@ -198,7 +199,7 @@ def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.M
     width = encoder.width + sum(width for _, width in asides)
     told = nn.Linear(width, output.size)  # of a vocabulary, which has no names, the head may be BERT's
     head = nn.Sequential(
-        nn.Dropout(config.dropout), told if output.names or config.head == "linear" else VocabularyHead(width, output.size)
+        Dropout(config.dropout), told if output.names or config.head == "linear" else VocabularyHead(width, output.size)
     )
     return EncodedPlaces(encoder, side_by_side([aside for aside, _ in asides]) if asides else None, head)
 

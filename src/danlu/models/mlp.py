@@ -88,6 +88,7 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
     from torch import nn
 
     from danlu.layers.activations import activation, start_linear
+    from danlu.layers.dropout import Dropout
     from danlu.layers.joining import side_by_side
     from danlu.layers.normalization import BatchNorm1d
 
@@ -103,7 +104,7 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
             layers.append(BatchNorm1d(next_width) if config.batch_norm else nn.LayerNorm(next_width))
         layers.append(activation(config.activation))
         if config.dropout:
-            layers.append(nn.Dropout(config.dropout))
+            layers.append(Dropout(config.dropout))
         width = next_width
     return nn.Sequential(*layers, nn.Linear(width, output.size))
 

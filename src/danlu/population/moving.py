@@ -76,20 +76,29 @@ class ByKernels:
         self.places = list(range(first, first + len(lanes)))
         self.optimizers = [optimizer_over(stack.modules[place], lane.recipe) for place, lane in zip(self.places, lanes)]
         self.straight: list[Any] = []  # after a first step has made their state: their kernels alone
+        self.wide: dict[str, Tensor] = {}  # one trial's gradients of narrow matrices in the weights' own format
 
     def move(self, stack: Stack, rates: Sequence[float], step: int) -> None:
         """Each optimizer's own step."""
         gradients = {name: _dense(grad).unbind(0) for name, grad in stack.gradients().items()}
+        narrow = {name: each.detach().unbind(0) for name, each in stack.narrow.items()}
+        if narrow and not self.wide:
+            self.wide = {name: torch.empty_like(stack.moving[name][0].detach()) for name in narrow}
         for number, (place, optimizer) in enumerate(zip(self.places, self.optimizers)):
             for group in optimizer.param_groups:
                 group["lr"] = rates[place] * group.get("learning_rate_scale", 1.0)
+            own = {name: each[place] for name, each in gradients.items()}
+            for name in narrow:
+                own[name] = self.wide[name].copy_(own[name])
             if self.straight and self.straight[number] is not None:
                 update, names = self.straight[number]
-                update([[gradients[name][place] for name in each] for each in names])
-                continue
-            for name, parameter in stack.parameters[place].items():
-                parameter.grad = gradients[name][place] if name in gradients else None
-            optimizer.step()
+                update([[own[name] for name in each] for each in names])
+            else:
+                for name, parameter in stack.parameters[place].items():
+                    parameter.grad = own.get(name)
+                optimizer.step()
+            for name, rows in narrow.items():
+                rows[place].copy_(stack.parameters[place][name].data)
         if not self.straight and len(gradients) == len(stack.names):
             self.straight = [self._straight(stack, place, each) for place, each in zip(self.places, self.optimizers)]
 

@@ -57,9 +57,10 @@ def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alon
     one = 6.0 * learnt + 4.0 * bytes_of(built.batches.take(0).inputs)  # weights, gradients, state, and what passes through
     room = max(1, int(_MEMORY * (machine.memory()[1]) / at_once / max(one, 1.0)))
     curve: list[tuple[int, str, float]] = []
+    sizes = sorted({*(each for each in SIZES if each < most), max(min(most, SIZES[-1]), SIZES[0])})
     for precision in precisions:
         best = math.inf
-        for size in [each for each in SIZES if each <= max(most, SIZES[0])]:
+        for size in sizes:
             if size > max(room, 1) or size > most > 1:
                 break
             try:
@@ -70,6 +71,8 @@ def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alon
             if seconds > _WORSE * best:
                 break
             best = min(best, seconds)
+        if curve:  # the best size hardly depends on the format
+            sizes = [min(curve, key=lambda each: each[2])[0]]
     if not curve:
         return Pace(1, precisions[0], alone, math.inf, (), "there is no memory for a stack")
     size, precision, stacked = min(curve, key=lambda each: each[2])

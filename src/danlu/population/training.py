@@ -23,7 +23,7 @@ from danlu.layers.under_vmap import Together
 from danlu.placement import AUGMENTATION, HIDING, STEP, draw_seed
 from danlu.population.lanes import Lane, watchers_of
 from danlu.population.likeness import shape_key, why_not
-from danlu.population.moving import Mover, movers, rule_key
+from danlu.population.moving import ByKernels, Mover, movers, rule_key
 from danlu.population.stack import Stack
 from danlu.recipe import Recipe
 from danlu.step.gradients import walk_back
@@ -122,6 +122,8 @@ class Population:
         self.stack.template.train()
         self.movers: list[Mover] = movers(self.stack, self.lanes)
         self.autocast = self.placement.autocast()
+        if self._may_be_narrow():
+            self.stack.narrow_down(torch.bfloat16)
         self.members = int(getattr(self.stack.template, "members", 1))
         self._set_losses()
         self.began = time.perf_counter()
@@ -148,6 +150,19 @@ class Population:
             watchers_of(recipe, None, planned, metric, better), metric, better,
             recipe.regularization.restore_best and planned.evaluate_every > 0, sum(each.numel() for each in module.parameters()),
         )  # fmt: skip
+
+    def _may_be_narrow(self) -> bool:
+        """Whether nobody but autocast and the optimizers' own kernels touches matrices and gradients in every update."""
+        touched = [
+            lane.recipe.train.clip_norm
+            or lane.recipe.train.clip_value
+            or lane.recipe.regularization.l1
+            or lane.recipe.regularization.l2
+            for lane in self.lanes
+        ]
+        by_kernels = all(isinstance(mover, ByKernels) for mover in self.movers)
+        narrow = self.placement.precision == "bfloat16" and self.placement.device.type == "cpu"
+        return narrow and by_kernels and len(self.grounds) == 1 and not any(touched)
 
     def _ground_of(self, lane: Lane) -> Apparatus:
         return self.grounds[self.keys[lane.number]]

@@ -386,7 +386,7 @@ async def _body(request: Request) -> bytes:
 
 def _model(pool: Any, name: str | None) -> tuple[str, dict[str, Any]]:
     """(name, what is told of it) of a model that writes text. Raises ApiError for none."""
-    known = {each["name"]: each for each in pool.about() if each.get("kind") == "text"}
+    known = {each.name: each.about for each in pool.models.values() if each.writes}
     if not known:
         raise ApiError("no model of this server writes text.", 404, param="model", code="model_not_found")
     if name is None and len(known) == 1:

@@ -1,0 +1,166 @@
+"""What continuous batching is worth: tokens a second of one text alone, and of 8 and 32 at once, all of unequal length and come one after the other.
+
+    python benchmarks/text_serving.py            a gpt of 10.8 M weights (small: 6 layers, 384 wide); about 3 minutes of one core
+    python benchmarks/text_serving.py --size nano --tokens 100
+    python benchmarks/text_serving.py --json
+
+The model knows nothing (its weights are as drawn): what it costs to write does not depend on what is written. Prompts have 8 to 128 tokens, texts
+a quarter to the whole of --tokens. Beside the engine stands what a server without it would do: the same texts one after another by `danlu.generate`,
+and all of them together as one fixed batch, where the shortest wait for the longest and none may join. The share of a request is what its own
+reader sees: its tokens by the time from when it was sent to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from measuring import Neighbours, machine, machine_line, table
+
+AT_ONCE = (1, 8, 32)
+RECIPE = """
+task: {{name: language_modeling, context: {context}, samples: 0}}
+data:
+  source: {{name: text, path: text.txt}}
+  transforms: {{text: [{{name: tokenize, kind: bytes}}]}}
+  checks: off
+model: {{name: gpt, size: {size}}}
+train: {{steps: 1, batch_size: 2, threads: 1, precision: float32}}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--size", choices=("tiny", "nano", "small"), default="small")
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=160, help="of the longest text")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    arguments = parser.parse_args()
+    neighbours = Neighbours()
+    with tempfile.TemporaryDirectory(prefix="danlu-texts-") as folder, contextlib.chdir(folder):
+        os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
+        artifact = _model(arguments)
+        found = [_measured(artifact, count, arguments) for _ in range(arguments.repeats) for count in AT_ONCE]
+    rows = [_row(count, [each for each in found if each["at_once"] == count]) for count in AT_ONCE]
+    result = {
+        "machine": machine(), "cores_used_by_others": neighbours.cores(), "size": arguments.size, "context": arguments.context,
+        "tokens": arguments.tokens, "repeats": arguments.repeats, "rows": rows,
+    }  # fmt: skip
+    print(json.dumps(result, indent=1) if arguments.json else _report(result))
+
+
+def _model(arguments: argparse.Namespace) -> Any:
+    import torch
+
+    import danlu
+
+    torch.set_num_threads(1)
+    Path("text.txt").write_text("And the moon was bright. " * 2000, "utf-8")
+    Path("texts.yaml").write_text(RECIPE.format(size=arguments.size, context=arguments.context), "utf-8")
+    with contextlib.redirect_stderr(io.StringIO()):
+        return danlu.train("texts.yaml")
+
+
+def _requests(count: int, arguments: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
+    chance = random.Random(count)
+    return [
+        (
+            "".join(chance.choices("abcdefgh ", k=chance.randint(8, min(128, arguments.context // 2)))),
+            {"max_tokens": chance.randint(arguments.tokens // 4, arguments.tokens), "seed": number},
+        )
+        for number in range(count)
+    ]
+
+
+def _measured(artifact: Any, count: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    asked = _requests(count, arguments)
+    engine, shares = _by_engine(artifact, asked)
+    found = {
+        "at_once": count,
+        "engine": engine,
+        "share": shares,
+        "one_by_one": _one_by_one(artifact, asked),
+        "batch": _as_batch(artifact, asked),
+    }
+    print(f"{count} at once: {found}", file=sys.stderr)
+    return found
+
+
+def _by_engine(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> tuple[float, float]:
+    """(tokens a second of all, median of each request's own)."""
+    from danlu.serving.texts import Engine
+
+    engine = Engine(artifact)
+    began, tokens, shares = time.perf_counter(), 0, []
+    for number, (prompt, options) in enumerate(asked):
+        engine.submit(number, engine.read({"prompt": prompt}), options)
+    while engine.busy:
+        for event in engine.step():
+            tokens += len(event.codes)
+            if event.ended:
+                shares.append(event.tokens / (time.perf_counter() - began))
+    return tokens / (time.perf_counter() - began), statistics.median(shares)
+
+
+def _one_by_one(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> float:
+    import danlu
+
+    asked = asked[:8]  # of more the speed is the same
+    began = time.perf_counter()
+    tokens = sum(danlu.generate(artifact, prompt, **options)[0].tokens for prompt, options in asked)
+    return tokens / (time.perf_counter() - began)
+
+
+def _as_batch(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> float:
+    """All prompts to the length of the longest; only what was asked counts."""
+    import danlu
+
+    most = max(options["max_tokens"] for _, options in asked)
+    began = time.perf_counter()
+    texts = danlu.generate(artifact, [prompt for prompt, _ in asked], max_tokens=most)
+    seconds = time.perf_counter() - began
+    return sum(min(text.tokens, options["max_tokens"]) for text, (_, options) in zip(texts, asked, strict=True)) / seconds
+
+
+def _row(count: int, found: list[dict[str, Any]]) -> dict[str, Any]:
+    medians = {name: statistics.median(each[name] for each in found) for name in ("engine", "share", "one_by_one", "batch")}
+    return {"at_once": count, **medians, "times": medians["engine"] / medians["one_by_one"]}
+
+
+def _report(result: dict[str, Any]) -> str:
+    lines = [
+        [
+            str(row["at_once"]),
+            *(f"{row[name]:,.0f}" for name in ("engine", "share", "batch", "one_by_one")),
+            f"{row['times']:.2f}",
+        ]
+        for row in result["rows"]
+    ]
+    heads = ["texts at once", "engine, tokens/s", "of one request", "one fixed batch", "one by one", "engine / one by one"]
+    return "\n".join(
+        [
+            "# Texts at once",
+            "",
+            machine_line(result["machine"], result["cores_used_by_others"]),
+            "",
+            f"gpt {result['size']}, context {result['context']}, one thread, float32; texts of up to {result['tokens']} tokens, prompts of 8 to 128;"
+            f" median of {result['repeats']}.",
+            "",
+            table(heads, lines),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -19,9 +19,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from danlu.comparison import compare
+    from danlu.compression import compress
     from danlu.cross_validation import cross_validate
     from danlu.drafting import draft
     from danlu.evaluation import evaluate
+    from danlu.exported import open_export
+    from danlu.exporting import export, verify
     from danlu.generation import generate
     from danlu.learning_rate_range import find_learning_rate
     from danlu.picturing import picture
@@ -37,17 +40,21 @@ _HOMES = {
     "Artifact": "danlu.prediction",
     "Recipe": "danlu.recipe",
     "compare": "danlu.comparison",
+    "compress": "danlu.compression",
     "cross_validate": "danlu.cross_validation",
     "draft": "danlu.drafting",
     "evaluate": "danlu.evaluation",
+    "export": "danlu.exporting",
     "find_learning_rate": "danlu.learning_rate_range",
     "generate": "danlu.generation",
     "load": "danlu.prediction",
+    "open_export": "danlu.exported",
     "picture": "danlu.picturing",
     "report": "danlu.study_report",
     "train": "danlu.training",
     "tune": "danlu.tuning",
     "tune_at_width": "danlu.transfer",
+    "verify": "danlu.exporting",
     "verify_resume": "danlu.resumption",
 }
 
@@ -56,12 +63,15 @@ __all__ = [
     "DanluError",
     "Recipe",
     "compare",
+    "compress",
     "cross_validate",
     "draft",
     "evaluate",
+    "export",
     "find_learning_rate",
     "generate",
     "load",
+    "open_export",
     "picture",
     "read_recipe",
     "recipe_schema",
@@ -69,6 +79,7 @@ __all__ = [
     "train",
     "tune",
     "tune_at_width",
+    "verify",
     "verify_resume",
 ]
 

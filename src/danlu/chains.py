@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,14 @@ class Chain:
         for part, state in self.steps:
             column = _apply(part, state, column)
         return column
+
+    def tried(self, count: int, schema: Mapping[str, Any]) -> Column:
+        """What the first `count` steps make of a few rows such as `schema` tells of."""
+        return Chain(self.name, self.steps[:count], self.to).run(a_few(self.name, schema))
+
+    def head(self, count: int) -> Chain:
+        """The first `count` steps alone."""
+        return replace(self, steps=self.steps[:count])
 
     @property
     def pixels(self) -> dict[str, list[float]]:
@@ -260,8 +268,10 @@ def checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
     return dict(said)
 
 
-def restore(said: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, arrays: Mapping[str, np.ndarray]) -> Chain:
-    """The chain whose state `said` is, with its arrays from `arrays`.
+def restore(
+    said: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, arrays: Mapping[str, np.ndarray], *, begun: bool = False
+) -> Chain:
+    """The chain whose state `said` is, with its arrays from `arrays`; `begun`: only its first steps, which lead to no end yet.
 
     It is tried on a few rows of such a column. ArtifactError where an array or what it gives is not what is said; other errors
     where the state itself has another form.
@@ -281,7 +291,10 @@ def restore(said: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, arr
         all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]), f"column {said['name']} has no sizes"
     )
     chain = Chain(str(said["name"]), tuple(steps), said["to"], names, said["cardinality"], tuple(cardinalities), longest)
-    _try_out(chain, schema)
+    if begun:
+        require(len(chain.run(a_few(chain.name, schema))) == 3, f"column {said['name']} gives other rows than it takes")
+    else:
+        _try_out(chain, schema)
     return chain
 
 

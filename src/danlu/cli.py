@@ -371,6 +371,55 @@ def compare(
 
 
 @app.command()
+def compress(
+    artifact: ArtifactFolder,
+    steps: Annotated[
+        list[str],
+        typer.Option(
+            "--with",
+            metavar="NAME[:KEY=VALUE,...]",
+            help="A compressor and its options, as prune:share=0.8,epochs=2; may be given several times, in order. Or a YAML file.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where the result is written; default: beside the artifact, NAME-compressed.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="The most that the deciding score may lose, in its own units; else nothing is kept.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="The score that decides; default: the first metric of the recipe.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Make an artifact smaller or faster, and measure on its test split what that costs."""
+    _permit(allow_code)
+    from danlu import compress as make_smaller
+    from danlu.training import default_output
+
+    output = "json" if as_json else "quiet" if quiet else default_output()
+    found = make_smaller(artifact, steps, out, max_drop=max_drop, score=score, output=output)
+    _tell_compressed(found, quiet, as_json)
+
+
+def _tell_compressed(found: Any, quiet: bool, as_json: bool) -> None:
+    """What became of an artifact, as a table."""
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    rows = found.table()
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    print(f"{found.split} split ({found.rows:,} rows), {found.threads} thread{'s' if found.threads > 1 else ''}")
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+    if not quiet:
+        for each in found.told:
+            _say(each)
+        _say(f"\nArtifact: {found.artifact.path}")
+
+
+@app.command()
 def evaluate(
     artifact: ArtifactFolder,
     data: Annotated[
@@ -426,6 +475,62 @@ def predict(
             shown = answer.get("probabilities", {})
             sure = "" if isinstance(value, list | dict) or value not in shown else f"  {shown[value]:.4f}"
             print(f"{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}{sure}")
+
+
+@app.command()
+def export(
+    artifact: ArtifactFolder,
+    to: Annotated[str, typer.Option(help="The exporter: onnx, ... (danlu list exporters).")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Options of the exporter.", show_default=False)
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where it goes; default: beside the artifact.")] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="DATA", help="A data file for the proof; default: the run's own test split.")
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(min=0, help="Largest difference allowed; default 1e-4.")] = None,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Write an artifact in another runtime's form, compared with it on held-out rows before it is released."""
+    _permit(allow_code)
+    from danlu import export as export_artifact
+
+    made = export_artifact(artifact, to, out, rows, tolerance=tolerance, options=options or ())
+    if as_json:
+        _print_json({"folder": str(made.path), "files": made.about["files"], "proof": made.about["proof"]})
+    else:
+        print(made.path)
+        _say(_proven(made.about["proof"]))
+
+
+@app.command()
+def verify(
+    folder: Annotated[str, typer.Argument(metavar="EXPORT", help="The folder that danlu export wrote.", show_default=False)],
+    against: Annotated[str, typer.Option(metavar="ARTIFACT", help="The artifact it came from, or the folder of its run.")],
+    rows: Annotated[
+        str | None, typer.Option(metavar="DATA", help="A data file to compare on; default: the run's own test split.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Largest difference allowed; default: that of its own proof.")
+    ] = None,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Compare an export with the artifact it came from, anew."""
+    _permit(allow_code)
+    from danlu import verify as verify_export
+
+    proof = verify_export(folder, against, rows, tolerance=tolerance).as_dict()
+    if as_json:
+        _print_json(proof)
+    else:
+        print(_proven(proof))
+
+
+def _proven(proof: dict[str, Any]) -> str:
+    difference = f"{proof['largest_difference']:.3g} (allowed: {proof['allowed']:g})"
+    return f"{proof['rows']:,} rows compared ({proof['of']}); largest difference {difference}."
 
 
 MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of a text at most.")]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from danlu.errors import DataError, nearest
-from danlu.reading import sound
+from danlu.reading import plain, sound
 from danlu.reading.decoding import decode
 from danlu.reading.inference import MISSING_MARKS, infer
 from danlu.recipe import ColumnOptions
@@ -33,8 +33,10 @@ def asked(schema: Schema) -> dict[str, ColumnOptions]:
     return {name: ColumnOptions.model_validate({"kind": each["kind"]}) for name, each in schema.items() if each["kind"] != "image"}
 
 
-def read_as(schema: Schema, raw: Any, origin: str) -> Table:
+def read_as(schema: Schema, raw: Any, origin: str, *, plainly: bool = False) -> Table:
     """The table that `raw` means, with exactly the columns of `schema` in their kinds.
+
+    `plainly` reads it alike with numpy alone, where pyarrow may not be installed; `raw` is then no Table.
 
     schema   column name to {"kind": ..., and for images "shape": [height, width, channels]}; other keys are ignored
     raw      a list of dicts (rows), a dict of columns (or of single values: one row), a pandas DataFrame, a numpy array with its
@@ -45,7 +47,7 @@ def read_as(schema: Schema, raw: Any, origin: str) -> Table:
     """
     columns = _columns(schema, raw, origin)
     row_name = raw.where if isinstance(raw, Table) else lambda row: f"{origin} row {row + 1:,}"
-    made = {name: _read(name, each, columns[name], row_name) for name, each in schema.items()}
+    made = {name: _read(name, each, columns[name], row_name, plainly) for name, each in schema.items()}
     lengths = {name: len(column) for name, column in made.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
@@ -146,7 +148,7 @@ def _from_frame(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
 # --- columns to kinds -----------------------------------------------------------------------------------------------------
 
 
-def _read(name: str, each: Mapping[str, Any], values: Any, where: Callable[[int], str]) -> Column:
+def _read(name: str, each: Mapping[str, Any], values: Any, where: Callable[[int], str], plainly: bool) -> Column:
     kind = each["kind"]
     if isinstance(values, Column):
         if kind != "image" and values.kind == kind:
@@ -156,6 +158,8 @@ def _read(name: str, each: Mapping[str, Any], values: Any, where: Callable[[int]
         return _images(name, list(each["shape"]), values, where)
     if kind == "audio":
         return _recordings(name, int(each["rate"]), values, where)
+    if plainly:
+        return plain.read(name, kind, values, where)
     options = ColumnOptions.model_validate({"kind": kind})
     return infer(name, values, options, where, typed=True, strict=True)
 

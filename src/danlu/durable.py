@@ -7,13 +7,17 @@ import io
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from danlu import keys
+
 LARGEST_MANIFEST = 64 << 20  # bytes
+LARGEST_FILE = 1 << 40
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -98,6 +102,27 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def read_regular(path: Path, largest: int) -> bytes:
+    """The bytes of a regular file that is no link, at most `largest` of them, whatever its size is said to be; of an encrypted file
+    (danlu.keys) what it holds. Raises OSError or ValueError, and ArtifactError where an encrypted file cannot be opened."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or path.is_symlink():
+            raise ValueError(f"{path.name} is no regular file")
+        start = file.read(len(keys.MAGIC))
+        encrypted = keys.begins_encrypted(start)
+        most = keys.encrypted_size(largest) if encrypted else largest
+        if about.st_size > most:
+            raise ValueError(f"{path.name} has {about.st_size:,} bytes, and at most {largest:,} are read")
+        data = start + file.read(most + 1)
+    if encrypted:
+        data = keys.opened(path, data)
+    if len(data) > largest:
+        raise ValueError(f"{path.name} has more than {largest:,} bytes")
+    return data
+
+
 def seal(value: Mapping[str, Any]) -> bytes:
     """JSON on one line, and the checksum of that line on the next: no bit of it can change unnoticed."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -109,25 +134,27 @@ def unseal(data: bytes) -> dict[str, Any]:
     line, newline, rest = data.partition(b"\n")
     if not newline or rest != sha256(line).encode() + b"\n":
         raise ValueError("its checksum does not match")
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it is no mapping")
     return value
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """`unseal` of a file. Raises OSError or ValueError."""
-    if path.stat().st_size > LARGEST_MANIFEST:
-        raise ValueError("it is too large")
-    return unseal(path.read_bytes())
+    """`unseal` of a file. Raises as `read_regular` does."""
+    return unseal(read_regular(path, LARGEST_MANIFEST))
 
 
 def read_checked(path: Path, size: int, checksum: str) -> bytes:
-    """A file's bytes, proven to be those that were written. Raises OSError or ValueError."""
-    found = path.stat().st_size
-    if found != size:
-        raise ValueError(f"{path.name} has {found:,} bytes, not {size:,}")
-    data = path.read_bytes()
+    """A file's bytes, proven to be those that were written. Raises as `read_regular` does."""
+    if type(size) is not int or not 0 <= size <= LARGEST_FILE:
+        raise ValueError(f"{path.name} is said to have {size!r} bytes")
+    data = read_regular(path, size)
+    if len(data) != size:
+        raise ValueError(f"{path.name} has {len(data):,} bytes, not {size:,}")
     if sha256(data) != checksum:
         raise ValueError(f"the checksum of {path.name} does not match")
     return data

@@ -12,6 +12,7 @@
     ├── TrainingStopped        exit code 3: training stopped itself (NaN, divergence)
     ├── CheckpointError        exit code 4: no usable checkpoint
     ├── ArtifactError          exit code 4: no usable artifact
+    ├── ExportError            exit code 4: an export that does not answer as its artifact does
     └── Interrupted            exit code 130 or 143: a signal; the state is saved
 
 A message says the rule, the value and where; the hint says the remedy. What is raised here is shown without a traceback.
@@ -95,6 +96,12 @@ class CheckpointError(DanluError):
 
 class ArtifactError(DanluError):
     """No usable artifact."""
+
+    exit_code = 4
+
+
+class ExportError(DanluError):
+    """An export that does not answer as the artifact it came from does; nothing of it is left."""
 
     exit_code = 4
 

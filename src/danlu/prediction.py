@@ -65,9 +65,20 @@ class Artifact(Contents):
 
     def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
         """float32 on the CPU, what the model returns (see danlu.terms.Output), piece by piece in row order."""
-        views = Views(self.recipe.data.test_time_augmentation, self.described or self.preprocessor.inputs, self.task.output)
+        views = self.views()
         for module, batch in self._batches(table, placement or place(Train())):
             yield views(module, batch.inputs).float().cpu()
+
+    def finished(self, table: Table, placement: Placement | None = None) -> Iterator[dict[str, torch.Tensor]]:
+        """What the task's `finish` makes of the outputs (see danlu.tasks), on the CPU, piece by piece in row order."""
+        views = self.views()
+        for module, batch in self._batches(table, placement or place(Train())):
+            outputs = views(module, batch.inputs).float()
+            yield {name: each.cpu() for name, each in self.task.finish(module, batch.inputs, outputs).items()}
+
+    def views(self) -> Views:
+        """The ways a row's image is seen."""
+        return Views(self.recipe.data.test_time_augmentation, self.described or self.preprocessor.inputs, self.task.output)
 
     def _batches(self, table: Table, placement: Placement) -> Iterator[tuple[torch.nn.Module, Batch]]:
         """(the module, rows to be answered) piece by piece, without gradients."""

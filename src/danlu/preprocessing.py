@@ -114,7 +114,7 @@ class Preprocessor:
         where `rows` is None; tokens and frames danlu.framing.Ragged. DataError naming column and row for a column that is not there or
         of another kind, an infinite or too large number, and a value that stays missing.
         """
-        self._check_columns(table)
+        refuse_other(self.reads, table, list(self.reads))
         count = len(table) if rows is None else len(rows)
         result: dict[str, Any] = {}
         for name, described in self.inputs.items():
@@ -149,6 +149,12 @@ class Preprocessor:
         assert made.offsets is not None
         return Ragged(made.values, made.offsets, lengths=described.kind == "frames")
 
+    def only(self, names: Sequence[str]) -> Preprocessor:
+        """The preprocessing of some of the columns."""
+        chains = tuple(chain for chain in self.chains if chain.name in names)
+        schema = {name: each for name, each in self.schema.items() if name in names}
+        return Preprocessor(_inputs(chains, schema), schema, _pixels(chains), [], chains)
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
         arrays: dict[str, np.ndarray] = {}
@@ -178,29 +184,32 @@ class Preprocessor:
         except Exception as error:  # what a damaged file can raise in numpy or in a part has no end
             raise damaged(f"{type(error).__name__}: {error}") from None
 
-    def _check_columns(self, table: Table) -> None:
-        for name, said in self.reads.items():
-            if name not in table.columns:
-                raise DataError(
-                    f"the column {name}, an input of the model, is not there.",
-                    where=table.origin,
-                    hint=did_you_mean(name, table.columns) or f"the model's inputs are {', '.join(self.schema)}",
-                )
-            column = table.columns[name]
-            if column.kind != said["kind"]:
-                raise DataError(
-                    f"the column holds {column.kind} here and held {said['kind']} in training.",
-                    where=f"{table.origin}, column {name}",
-                    hint=f"set data.columns.{name}.kind to {said['kind']}",
-                )
-            shape = list(column.values.shape[1:]) if column.kind in ("image", "number", "frames") else []
-            wanted = said.get("shape") or ([said["width"]] if "width" in said else [])
-            if shape != wanted:
-                here, then = ("x".join(map(str, each)) or "single numbers" for each in (shape, wanted))
-                raise DataError(
-                    f"the column holds {column.kind} of {here} here and of {then} in training.",
-                    where=f"{table.origin}, column {name}",
-                )
+
+def refuse_other(schemas: Mapping[str, Mapping[str, Any]], table: Table, names: Sequence[str]) -> None:
+    """DataError where one of `names` is not there, or of another kind or shape than in training."""
+    for name in names:
+        said = schemas[name]
+        if name not in table.columns:
+            raise DataError(
+                f"the column {name}, an input of the model, is not there.",
+                where=table.origin,
+                hint=did_you_mean(name, table.columns) or f"the model's inputs are {', '.join(schemas)}",
+            )
+        column = table.columns[name]
+        if column.kind != said["kind"]:
+            raise DataError(
+                f"the column holds {column.kind} here and held {said['kind']} in training.",
+                where=f"{table.origin}, column {name}",
+                hint=f"set data.columns.{name}.kind to {said['kind']}",
+            )
+        shape = list(column.values.shape[1:]) if column.kind in ("image", "number", "frames") else []
+        wanted = said.get("shape") or ([said["width"]] if "width" in said else [])
+        if shape != wanted:
+            here, then = ("x".join(map(str, each)) or "single numbers" for each in (shape, wanted))
+            raise DataError(
+                f"the column holds {column.kind} of {here} here and of {then} in training.",
+                where=f"{table.origin}, column {name}",
+            )
 
 
 # --- which columns -----------------------------------------------------------------------------------------------------

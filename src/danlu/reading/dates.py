@@ -23,14 +23,14 @@ _TIME = (
     r"\s*(?P<half>[AaPp][Mm])?\s*(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?)?$"
 )
 _NAMED = r"(?P<name>[A-Za-z]{3,9})\.?"
-_CERTAIN = (  # forms with one meaning
+FORMS_CERTAIN = (  # forms with one meaning
     r"^(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})" + _TIME,
     r"^(?P<year>\d{4})\s*年\s*(?P<month>\d{1,2})\s*月\s*(?P<day>\d{1,2})\s*日?" + _TIME,
     r"^(?P<day>\d{1,2})(?:st|nd|rd|th)?[\s-]+" + _NAMED + r"[\s,-]+(?P<year>\d{4})" + _TIME,
     r"^" + _NAMED + r"\s+(?P<day>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<year>\d{4})" + _TIME,
 )
-_COMPACT = r"^(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})" + _TIME  # a number, unless the recipe says otherwise
-_NUMERIC = r"^(?P<first>\d{1,2})[-/.](?P<second_part>\d{1,2})[-/.](?P<year>\d{4})" + _TIME
+FORM_COMPACT = r"^(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})" + _TIME  # a number, unless the recipe says otherwise
+FORM_NUMERIC = r"^(?P<first>\d{1,2})[-/.](?P<second_part>\d{1,2})[-/.](?P<year>\d{4})" + _TIME
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _LONGER = ("uary", "ruary", "ch", "il", "", "e", "y", "ust", "tember", "ober", "ember", "ember")
 _NAMES = {name: number for number, name in enumerate(_MONTHS, start=1)}
@@ -58,21 +58,21 @@ def read(trimmed: pa.Array, compact: bool = False) -> Dates:
     count = len(trimmed)
     values = np.full(count, MISSING_DATETIME, dtype=np.int64)
     forms: list[str] = []
-    for number, pattern in enumerate((*_CERTAIN, _COMPACT) if compact else _CERTAIN):
+    for number, pattern in enumerate((*FORMS_CERTAIN, FORM_COMPACT) if compact else FORMS_CERTAIN):
         rows, parts = _parts(trimmed, pattern)
         if len(rows):
-            values[rows] = _moments(parts)
+            values[rows] = moments(parts)
             forms.append("with the month's name" if number in (2, 3) else "year first")
             if len(rows) == count - trimmed.null_count:  # nothing is left for the other forms
                 return Dates(values, values != MISSING_DATETIME, forms[-1], -1)
-    rows, parts = _parts(trimmed, _NUMERIC)
+    rows, parts = _parts(trimmed, FORM_NUMERIC)
     ambiguous = -1
     if len(rows):
         day_first = bool((parts["first"] > 12).any())
         month_first = bool((parts["second_part"] > 12).any())
         if day_first != month_first:
             day, month = ("first", "second_part") if day_first else ("second_part", "first")
-            values[rows] = _moments({**parts, "day": parts[day], "month": parts[month]})
+            values[rows] = moments({**parts, "day": parts[day], "month": parts[month]})
             forms.append("day first" if day_first else "month first")
         else:
             unclear = np.zeros(count, dtype=bool)
@@ -109,22 +109,24 @@ def _words(words: pa.Array, name: str) -> np.ndarray:
     pc = compute()
 
     coded = pc.dictionary_encode(words)
-    meanings = []
-    for word in coded.dictionary.to_pylist():
-        lowered = word.lower()
-        if name == "name":
-            meanings.append(_NAMES.get(lowered, 0))
-        elif name == "half":
-            meanings.append({"am": 1, "pm": 2}.get(lowered, 0))
-        elif len(lowered) < 5:  # "", Z, UTC
-            meanings.append(0)
-        else:
-            minutes = int(word[1:3]) * 60 + int(word[-2:])
-            meanings.append(-minutes if word[0] == "-" else minutes)
+    meanings = [meaning(word, name) for word in coded.dictionary.to_pylist()]
     return np.array(meanings, dtype=np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
 
 
-def _moments(parts: dict[str, np.ndarray]) -> np.ndarray:
+def meaning(word: str, name: str) -> int:
+    """The month of a "name" (0: no month), the minutes east of UTC of a "zone", or of a "half" 0, 1 (am), 2 (pm)."""
+    lowered = word.lower()
+    if name == "name":
+        return _NAMES.get(lowered, 0)
+    if name == "half":
+        return {"am": 1, "pm": 2}.get(lowered, 0)
+    if len(lowered) < 5:  # "", Z, UTC
+        return 0
+    minutes = int(word[1:3]) * 60 + int(word[-2:])
+    return -minutes if word[0] == "-" else minutes
+
+
+def moments(parts: dict[str, np.ndarray]) -> np.ndarray:
     """Microseconds since 1970; MISSING_DATETIME where the parts are no date (30 February, 25:00)."""
     zero = np.zeros(len(parts["year"]), dtype=np.int64)
     year, day = parts["year"], parts["day"]

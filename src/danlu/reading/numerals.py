@@ -32,8 +32,8 @@ def _forms(decimal: str, thousands: str) -> str:
 
 
 _SIMPLE = rf"^[+-]?(?:\d+(?:\.\d*)?|\.\d+){_EXPONENT}$"
-_POINT = _forms(r"\.", ",")
-_COMMA = _forms(",", r"\.")
+FORM_POINT = _forms(r"\.", ",")
+FORM_COMMA = _forms(",", r"\.")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def decimal_mark(strings: pa.Array) -> str | None:
     pc = compute()
 
     trimmed = plain_minus(pc.utf8_trim_whitespace(strings))
-    point, comma = matches(trimmed, _POINT), matches(trimmed, _COMMA)
+    point, comma = matches(trimmed, FORM_POINT), matches(trimmed, FORM_COMMA)
     filled = int(np.count_nonzero(mask(pc.not_equal(trimmed, ""))))
     only_point, only_comma = int((point & ~comma).sum()), int((comma & ~point).sum())
     if max(point.sum(), comma.sum()) < 0.5 * filled or only_point == only_comma or min(only_point, only_comma) > 0:
@@ -98,7 +98,7 @@ def read(trimmed: pa.Array, decimal: str | None = None) -> Numerals:
     if simple is not None:
         return simple
     trimmed = plain_minus(trimmed)
-    point, comma = matches(trimmed, _POINT), matches(trimmed, _COMMA)
+    point, comma = matches(trimmed, FORM_POINT), matches(trimmed, FORM_COMMA)
     commas, points = contains(trimmed, ","), contains(trimmed, ".")
     either = point & comma & (commas | points)
     only_point, only_comma = int((point & ~comma).sum()), int((comma & ~point).sum())
@@ -137,7 +137,7 @@ def _simple(trimmed: pa.Array) -> Numerals | None:
     if points.any():
         dotted = first(points)
         sample = trimmed.slice(dotted, 10_000)
-        if not (contains(sample, ".") & ~matches(sample, _COMMA)).any():
+        if not (contains(sample, ".") & ~matches(sample, FORM_COMMA)).any():
             return None  # 1.234 throughout
     values = _cast(trimmed)
     whole = written & ~points

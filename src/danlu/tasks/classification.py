@@ -124,6 +124,19 @@ class Classification:
             for best, row in zip(likeliest, rows, strict=True)
         ]
 
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"probabilities": float64 (N, classes)}."""
+        return {"probabilities": self.probabilities(outputs)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        rows = arrays["probabilities"].astype(np.float64)
+        likeliest = rows.argmax(axis=1).tolist()
+        return [
+            {"prediction": self.classes[best], "probabilities": dict(zip(self.classes, row, strict=True))}
+            for best, row in zip(likeliest, rows.tolist(), strict=True)
+        ]
+
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Scores of always guessing the commonest class of the training rows (log loss: their class shares)."""
         counts = np.bincount(train_target, minlength=len(self.classes))

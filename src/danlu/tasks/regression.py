@@ -52,18 +52,14 @@ class Regression:
     def __init__(
         self, target_names: list[str], widths: list[int], names: list[str], mean: list[float], deviation: list[float], scaled: bool
     ) -> None:
-        import torch
-
         self.target_names = tuple(target_names)
         self.widths = tuple(widths)  # numbers each target column holds
         self.output = Output(len(names), tuple(names))
         self.scaled = scaled
         self.mean = np.array(mean)  # float64 (size,), of the training rows
         self.deviation = np.array(deviation)
-        self._offset = torch.tensor(mean if scaled else [0.0] * len(mean), dtype=torch.float64)
-        self._unit = torch.tensor(deviation if scaled else [1.0] * len(mean), dtype=torch.float64)
-        self._mean = torch.tensor(mean, dtype=torch.float64)
-        self._deviation = torch.tensor(deviation, dtype=torch.float64)
+        self._offset = mean if scaled else [0.0] * len(mean)
+        self._unit = deviation if scaled else [1.0] * len(mean)
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -95,21 +91,21 @@ class Regression:
 
     def to_units(self, outputs: Tensor) -> Tensor:
         """Outputs or encoded targets (N, size) in the units of the data, float64."""
-        return outputs.double() * self._unit.to(outputs.device) + self._offset.to(outputs.device)
+        return outputs.double() * _like(self._unit, outputs) + _like(self._offset, outputs)
 
     def in_units(self, differences: Tensor) -> Tensor:
         """Differences of outputs and encoded targets (N, size) in the units of the data, float64."""
-        return differences.double() * self._unit.to(differences.device)
+        return differences.double() * _like(self._unit, differences)
 
     def in_deviations(self, differences: Tensor) -> Tensor:
         """Differences of outputs and encoded targets (N, size) in deviations of the training rows, float64."""
-        return differences.double() if self.scaled else differences.double() / self._deviation.to(differences.device)
+        return differences.double() if self.scaled else differences.double() / _like(self.deviation, differences)
 
     def standardised(self, outputs: Tensor) -> Tensor:
         """Outputs or encoded targets (N, size) in deviations from the training rows' mean, float64, scaled target or not."""
         if self.scaled:
             return outputs.double()
-        return (outputs.double() - self._mean.to(outputs.device)) / self._deviation.to(outputs.device)
+        return (outputs.double() - _like(self.mean, outputs)) / _like(self.deviation, outputs)
 
     def predicted(self, outputs: Tensor) -> Tensor:
         """The answers as numbers, float64 (N, size)."""
@@ -117,17 +113,30 @@ class Regression:
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": number} a row; with several numbers {"prediction": {name: number}}."""
-        values = self.to_units(outputs)
+        return self._in_words(self.to_units(outputs).tolist())
+
+    def _in_words(self, rows: list[list[float]]) -> list[dict[str, Any]]:
         if self.output.size == 1:
-            return [{"prediction": value} for value in values[:, 0].tolist()]
-        names = self.output.names
-        return [{"prediction": dict(zip(names, row, strict=True))} for row in values.tolist()]
+            return [{"prediction": value} for (value,) in rows]
+        return [{"prediction": dict(zip(self.output.names, row, strict=True))} for row in rows]
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"numbers": float64 (N, size)}, in the units of the data."""
+        return {"numbers": self.to_units(outputs)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        return self._in_words(arrays["numbers"].astype(np.float64).tolist())
+
+    def scales(self) -> dict[str, Any]:
+        """What a difference of "numbers" is small beside: the deviation of the training rows."""
+        return {"numbers": self.deviation}
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Scores of always guessing the mean of the training rows, in the units of the data; means over several targets."""
         if not len(target) or not len(train_target):
             return {}
-        unit = self._unit.numpy()
+        unit = np.array(self._unit)
         truth = target.astype(np.float64) * unit
         wrong = truth - train_target.astype(np.float64).mean(axis=0) * unit
         squared = np.square(wrong).mean(axis=0)
@@ -144,6 +153,13 @@ class Regression:
         else:
             detail = f"{self.output.size} numbers"
         return f"regression of {listed(self.output.names)}: {detail}"
+
+
+def _like(numbers: Any, tensor: Tensor) -> Tensor:
+    """The numbers as float64 beside a tensor."""
+    import torch
+
+    return torch.tensor(np.asarray(numbers), dtype=torch.float64, device=tensor.device)
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> Regression:

@@ -16,6 +16,10 @@ A chain of transforms ends in one of
 Several columns that lead to tokens (or frames) are inputs of their own, called "tokens.COLUMN"; one alone is "tokens".
 numpy only (and, for tokens, the tokenizers library). Whole columns at a time; no Python loop over rows.
 
+A part may offer further
+  graph(config, state, graph, value) -> Value   `apply` as nodes of an ONNX graph (danlu.graphs.Graph, danlu.graphs.Value), for exports; a part
+                                           without it is run outside of the graph
+
 Three keys of a state are read by others: "notice", a plain sentence the reader wants told; of an image, "pixels":
 {"mean": [...], "std": [...]} by channel, by which batches are scaled; of tokens and frames, "longest": the length of the longest row that
 a model must be ready for. State arrays hold finite numbers. Categories are learnt by their

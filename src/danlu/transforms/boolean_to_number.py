@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from danlu.features import numbers
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("boolean",)
 
@@ -26,3 +29,10 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column, float64: 1, 0 or NaN."""
     values = np.where(column.values < 0, np.nan, column.values.astype(np.float64))
     return numbers(column, values[:, None], [column.name])
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    lost = graph.add("Less", [value.at, graph.constant(np.int8(0))])
+    numbers = graph.add("Where", [lost, graph.constant(np.float64(np.nan)), graph.cast(value.at, "float64")])
+    return graph.numbers(value, graph.reshape(numbers, -1, 1), 1)

@@ -6,7 +6,7 @@ by quantiles: the range from the `lower` to the `upper` quantile. by interquarti
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,6 +14,9 @@ from pydantic import Field, model_validator
 from danlu.features import matrix, names, numbers, present
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("number",)
 
@@ -43,6 +46,15 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The numbers within the edges; a missing one stays missing."""
     values = matrix(column)
     return numbers(column, np.clip(values, state["low"].astype(values.dtype), state["high"].astype(values.dtype)), names(column))
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    at = value.at  # by comparisons, which leave a missing number missing
+    for operator, edge in (("Less", state["low"]), ("Greater", state["high"])):
+        edges = graph.constant(edge)
+        at = graph.add("Where", [graph.add(operator, [at, edges]), edges, at])
+    return graph.numbers(value, at)
 
 
 def _edges(config: Config, values: np.ndarray) -> tuple[float, float]:

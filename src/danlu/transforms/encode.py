@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("category",)
 
@@ -32,3 +35,9 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     while unknown in code:
         unknown = f"({unknown})"
     return replace(column, values=lookup[column.values], categories=(unknown, *known))  # code -1 takes the last entry
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    known = {category: code for code, category in enumerate(state["known"], start=1)}
+    return replace(value, at=graph.lookup(value.at, known, 0), kind="code")

@@ -7,13 +7,16 @@ where it had none, it is missing.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("category",)
 
@@ -56,3 +59,12 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     lookup = np.array([*(code.get(category, other) for category in column.categories), -1], dtype=np.int32)
     categories = (*kept,) if rare is None else (*kept, rare)
     return replace(column, values=lookup[column.values], categories=categories)  # code -1 takes the last entry
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    kept, rare = state["kept"], state["rare"]
+    names = ["", *kept] if rare is None else ["", *kept, rare]
+    table = {name: code for code, name in enumerate(names)}
+    codes = graph.lookup(value.at, {category: table[category] for category in ["", *kept]}, 0 if rare is None else len(names) - 1)
+    return replace(value, at=graph.add("Gather", [graph.constant(np.array(names, dtype=object)), codes]))

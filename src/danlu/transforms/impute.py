@@ -7,7 +7,7 @@ that are always missing together (the parts of a date) share one.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,6 +16,9 @@ from danlu.errors import DataError
 from danlu.features import matrix, mean_and_deviation, names, numbers, present
 from danlu.recipe import Options
 from danlu.terms import MISSING_DATETIME, Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("number", "category", "boolean", "datetime")
 
@@ -84,6 +87,32 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         categories = (*categories, fill)
     code = np.array(categories.index(fill), dtype=column.values.dtype)
     return replace(column, values=np.where(lost, code, column.values), categories=categories)
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    fill = state["fill"]
+    if value.kind == "number":
+        lost = graph.add("IsNaN", [value.at])
+        filled = graph.add("Where", [lost, graph.constant(fill), value.at])
+        if not state["told"]:
+            return graph.numbers(value, filled)
+        places = graph.constant(np.array([place for place, _ in state["told"]]))
+        told = graph.cast(graph.add("Gather", [lost, places], axis=1), "float64")
+        return graph.numbers(value, graph.beside([filled, told]), value.width + len(state["told"]))
+    if fill is None:
+        return value
+    none, filling = {
+        "category": ("", np.array(fill, dtype=object)),
+        "boolean": (np.int8(-1), np.int8(fill) if value.kind == "boolean" else None),
+        "datetime": (np.int64(MISSING_DATETIME), np.int64(fill) if value.kind == "datetime" else None),
+    }[value.kind]
+    if value.kind == "category":
+        there = graph.lookup(value.at, {"": 0}, 1)
+        lost = graph.add("Equal", [there, graph.constant(np.int64(0))])
+    else:
+        lost = graph.add("Equal", [value.at, graph.constant(none)])
+    return replace(value, at=graph.add("Where", [lost, graph.constant(filling), value.at]))
 
 
 def _fill_of_numbers(config: Config, column: Column) -> np.ndarray:

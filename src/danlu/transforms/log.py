@@ -5,7 +5,7 @@ when skewed: only features whose skewness over the training rows, E[(x - mean)^3
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +13,9 @@ from pydantic import Field
 from danlu.features import matrix, mean_and_deviation, names, numbers, present
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("number",)
 
@@ -37,6 +40,14 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         x = np.ascontiguousarray(result[:, feature])  # numpy's vector code for strided numbers may round otherwise
         result[:, feature] = np.copysign(np.log1p(np.abs(x)), x)
     return numbers(column, result, names(column))
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    grown = graph.add("Add", [graph.add("Abs", [value.at]), graph.constant(np.float64(1))])
+    signed = graph.add("Mul", [graph.add("Sign", [value.at]), graph.add("Log", [grown])])
+    chosen = np.isin(np.arange(value.width), state["features"])
+    return graph.numbers(value, graph.add("Where", [graph.constant(chosen), signed, value.at]))
 
 
 def _skewness(values: np.ndarray) -> float:

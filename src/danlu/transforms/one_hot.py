@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -10,6 +10,9 @@ from pydantic import Field
 from danlu.features import numbers
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("category",)
 
@@ -45,3 +48,11 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     values = np.zeros((len(column), len(known)), dtype=np.float32)
     values[hot, places[hot]] = 1
     return numbers(column, values, [f"{column.name}={category}" for category in known])
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    places = graph.lookup(value.at, {category: place for place, category in enumerate(state["known"])}, -1)
+    known = graph.constant(np.arange(len(state["known"])))
+    hot = graph.cast(graph.add("Equal", [graph.reshape(places, -1, 1), known]), "float64")
+    return graph.numbers(value, hot, len(state["known"]))

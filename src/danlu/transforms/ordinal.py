@@ -5,7 +5,7 @@ A missing value, or one not in the order, is missing: let impute follow.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,6 +14,9 @@ from danlu.errors import DataError
 from danlu.features import numbers
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("category",)
 
@@ -50,3 +53,11 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     place = {category: float(index) for index, category in enumerate(state["order"])}
     lookup = np.array([*(place.get(category, np.nan) for category in column.categories), np.nan])
     return numbers(column, lookup[column.values][:, None], [column.name])  # code -1 takes the last entry
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    places = graph.lookup(value.at, {category: place for place, category in enumerate(state["order"])}, -1)
+    lost = graph.add("Less", [places, graph.constant(np.int64(0))])
+    numbers = graph.add("Where", [lost, graph.constant(np.float64(np.nan)), graph.cast(places, "float64")])
+    return graph.numbers(value, graph.reshape(numbers, -1, 1), 1)

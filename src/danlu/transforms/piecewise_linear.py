@@ -11,7 +11,7 @@ Gorishniy et al., 2022, arXiv:2203.05556.
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,9 @@ from pydantic import Field
 from danlu.features import matrix, names, numbers, present
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("number",)
 
@@ -60,6 +63,24 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         for low, high in itertools.pairwise(edges)
     ]
     return numbers(column, np.concatenate(pieces, axis=1), called)
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    pieces, width = [], 0
+    for feature, edges in enumerate(np.split(state["edges"], np.cumsum(state["counts"])[:-1])):
+        if len(edges) < 2:
+            continue
+        x = graph.add("Gather", [value.at, graph.constant(np.array([feature]))], axis=1)
+        share = graph.add("Div", [graph.add("Sub", [x, graph.constant(edges[:-1])]), graph.constant(np.diff(edges))])
+        lowest, highest = np.zeros(len(edges) - 1), np.ones(len(edges) - 1)
+        lowest[0], highest[-1] = -np.inf, np.inf
+        for operator, edge in (("Less", lowest), ("Greater", highest)):
+            bounds = graph.constant(edge)
+            share = graph.add("Where", [graph.add(operator, [share, bounds]), bounds, share])
+        pieces.append(share)
+        width += len(edges) - 1
+    return graph.numbers(value, graph.beside(pieces), width)
 
 
 def _pieces(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ would shout. Missing values stay missing and are not counted.
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,6 +19,9 @@ from pydantic import Field, model_validator
 from danlu.features import matrix, mean_and_deviation, names, numbers, present
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("number",)
 
@@ -52,6 +55,44 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite, and is refused by name further on
         scaled = _apply_quantiles(state, values) if config.by == "quantile" else (values - state["center"]) / state["scale"]
     return numbers(column, scaled, names(column))
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    if config.by == "quantile":
+        return graph.numbers(value, _quantile_graph(state, graph, value))
+    centered = graph.add("Sub", [value.at, graph.constant(state["center"])])
+    return graph.numbers(value, graph.add("Div", [centered, graph.constant(state["scale"])]))
+
+
+def _quantile_graph(state: dict[str, Any], graph: Graph, value: Value) -> str:
+    """Each feature by itself: between its knots upward and downward, and the mean of both."""
+    features = []
+    for feature, knots in enumerate(state["knots"]):
+        x = graph.add("Gather", [value.at, graph.constant(np.array([feature]))], axis=1)
+        if state["flags"][feature]:
+            features.append(x)
+            continue
+        upward = _between_graph(graph, x, knots, state["heights"])
+        downward = _between_graph(graph, graph.add("Neg", [x]), -knots[::-1], -state["heights"][::-1])
+        total = graph.add("Sub", [upward, downward])
+        features.append(graph.add("Div", [total, graph.constant(np.float64(2))]))
+    return graph.beside(features)
+
+
+def _between_graph(graph: Graph, x: str, knots: np.ndarray, heights: np.ndarray) -> str:
+    """numpy.interp of (N, 1) in a graph: the last knot that x reaches, and straight on to the next one."""
+    reached = graph.cast(graph.add("GreaterOrEqual", [x, graph.constant(knots)]), "int64")
+    count = graph.add("ReduceSum", [reached, graph.constant(np.array([1]))], keepdims=1)
+    place = graph.add("Max", [graph.add("Sub", [count, graph.constant(np.int64(1))]), graph.constant(np.int64(0))])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
+    slopes[~np.isfinite(slopes)] = 0.0  # between equal knots nothing lies
+    low, height, slope = (
+        graph.add("Gather", [graph.constant(np.ascontiguousarray(each)), place]) for each in (knots, heights, slopes)
+    )
+    inside = graph.add("Where", [graph.add("Less", [x, low]), low, x])  # below the first knot: at its height
+    return graph.add("Add", [graph.add("Mul", [graph.add("Sub", [inside, low]), slope]), height])
 
 
 def _center_and_scale(config: Config, values: np.ndarray) -> tuple[float, float]:

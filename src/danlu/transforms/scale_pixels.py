@@ -6,12 +6,15 @@ are exact: they come from counts of the 256 pixel values.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from danlu.recipe import Options
 from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.graphs import Graph, Value
 
 TAKES = ("image",)
 _BLOCK = 1 << 23  # pixels counted at a time
@@ -37,6 +40,11 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The very same column."""
     return column
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """The image as it is: batches are scaled on their way into the network."""
+    return value
 
 
 def _counts(images: np.ndarray) -> np.ndarray:

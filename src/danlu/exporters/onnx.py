@@ -1,0 +1,205 @@
+"""ONNX with the preprocessing inside, run by ONNX Runtime without torch.
+
+The network goes through torch.onnx.export (dynamo), with any number of rows and, where rows are sequences, of any length. Before it stand
+the transforms as ONNX operators (each transform writes its own, see danlu/transforms), behind it what makes answers of outputs:
+probabilities, numbers in units of the data. Transforms that ONNX has no operators for (tokens of a text) stay outside and are run by
+danlu.exported with numpy. precision: float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu import shelf
+from danlu.errors import ArtifactError
+from danlu.graphs import OPSET, Graph, Value, joined
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from danlu.prediction import Artifact
+    from danlu.programs import Program
+
+NEEDS = ("onnx, onnxscript and onnxruntime", "onnx")
+TORCH_FREE = True
+FILE = "model.onnx"
+LARGEST = 2_000_000_000  # bytes of one protobuf message
+_DTYPES = {"category": "str", "boolean": "int8", "datetime": "int64"}  # of raw columns in a graph
+_TABLE = ("numbers", "categories", "image")  # inputs whose transforms can stand in a graph
+
+
+class Config(Options):
+    """How the graph is written."""
+
+    preprocessing: bool = Field(True, description="Put the transforms into the graph; false: the graph takes prepared arrays.")
+
+
+def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
+    """Write model.onnx; gives what `start` must know."""
+    network = network_of(program)
+    about: dict[str, Any] = {"opset": OPSET}
+    model = network
+    if config.preprocessing and takes_rows(artifact) and set(program.inputs) & set(_TABLE):
+        before = Graph()
+        columns, feeds = preprocessing(before, artifact.preprocessor)
+        numbers = artifact.preprocessor.inputs.get("numbers")
+        if "numbers" in feeds and numbers is not None:
+            _tell_unusable(before, feeds["numbers"])
+            about["features"] = list(numbers.of)
+        for name, slot in program.inputs.items():
+            if name not in feeds:
+                feeds[name] = before.input(name, slot.dtype, slot.shape)
+        model = joined(before, network, feeds)
+        about["columns"] = columns
+    data = model.SerializeToString()
+    if len(data) > LARGEST:
+        raise ArtifactError(f"the graph has {len(data):,} bytes, and one ONNX file holds 2 GB.", hint="--to safetensors")
+    (folder / FILE).write_bytes(data)
+    return about
+
+
+def takes_rows(artifact: Artifact) -> bool:
+    """Whether an example is a row as the preprocessing gives it."""
+    return not hasattr(artifact.task, "frame") or getattr(artifact.task, "frames_rows", False)
+
+
+def network_of(program: Program) -> Any:
+    """The onnx.ModelProto of a program."""
+    import torch
+
+    rows = torch.export.Dim("rows", min=1)
+    shapes = []
+    for slot in program.inputs.values():
+        axes = [rows if place == 0 else torch.export.Dim.DYNAMIC for place, axis in enumerate(slot.shape) if isinstance(axis, str)]
+        shapes.append({place: axes.pop(0) for place, axis in enumerate(slot.shape) if isinstance(axis, str)})
+    with quiet():
+        made = torch.onnx.export(
+            program.module,
+            tuple(program.examples[name] for name in program.inputs),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(program.inputs),
+            output_names=list(program.outputs),
+            dynamic_shapes=(tuple(shapes),),
+            external_data=False,
+            verbose=False,
+        )
+    assert made is not None
+    return made.model_proto
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's talk of torchvision, of its own deprecations and of its passes."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def preprocessing(before: Graph, preprocessor: Any) -> tuple[dict[str, int], dict[str, str]]:
+    """Write the chains into a graph: ({column: how many of its first transforms stay outside}, {input of the network: value})."""
+    ends: dict[str, list[Value]] = {}
+    columns: dict[str, int] = {}
+    for chain in preprocessor.chains:
+        if chain.to not in _TABLE:
+            continue
+        schema = preprocessor.schema[chain.name]
+        outside = outside_of(chain)
+        columns[chain.name] = outside
+        value = entered(before, chain, schema, outside)
+        for part, state in chain.steps[outside:]:
+            value = shelf.take("transforms", part.name).graph(part.options, state, before, value)
+        ends.setdefault(chain.to, []).append(value)
+    feeds = {}
+    for name, values in ends.items():
+        if name == "numbers":
+            feeds[name] = before.beside([before.cast(each.at, "float32") for each in values])
+        elif name == "categories":
+            feeds[name] = before.beside([before.reshape(each.at, -1, 1) for each in values])
+        else:
+            feeds[name] = values[0].at
+    return columns, feeds
+
+
+def _tell_unusable(before: Graph, numbers: str) -> None:
+    """An output that says which feature of a row is no finite number, -1 where all are."""
+    strange = before.add("Or", [before.add("IsNaN", [numbers]), before.add("IsInf", [numbers])])
+    flags = before.cast(strange, "int64")
+    first = before.add("ArgMax", [flags], axis=1, keepdims=0)
+    some = before.add("ReduceMax", [flags, before.constant(np.array([1]))], keepdims=0)
+    none = before.add("Equal", [some, before.constant(np.int64(0))])
+    before.output(before.add("Where", [none, before.constant(np.int64(-1)), first]), "unusable", "int64", ("rows",))
+
+
+def outside_of(chain: Any) -> int:
+    """How many of a chain's first transforms have no operators in a graph, or stand before one that has none."""
+    last = 0
+    for number, (part, _) in enumerate(chain.steps, 1):
+        if not hasattr(shelf.take("transforms", part.name), "graph"):
+            last = number
+    return last
+
+
+def entered(before: Graph, chain: Any, schema: Mapping[str, Any], outside: int) -> Value:
+    """The value by which a column enters the graph, raw or after the transforms that stay outside."""
+    kind, name = schema["kind"], f"column {chain.name}"
+    if outside:
+        made = chain.tried(outside, schema)
+        if made.kind == "number":
+            width = 1 if made.values.ndim == 1 else made.values.shape[1]
+            return Value(before.input(name, "float64", ("rows", width)), "number", width)
+        kind, dtype = ("code", "int64") if outside == len(chain.steps) else (made.kind, _DTYPES[made.kind])
+        return Value(before.input(name, dtype, ("rows",)), kind)
+    if kind == "number":
+        width = schema.get("width", 1)
+        at = before.input(name, "float64", ("rows", width) if "width" in schema else ("rows",))
+        return Value(at if "width" in schema else before.reshape(at, -1, 1), "number", width)
+    if kind == "image":
+        return Value(before.input(name, "uint8", ("rows", *schema["shape"])), "image")
+    return Value(before.input(name, _DTYPES[kind], ("rows",)), kind)
+
+
+def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """What runs the graph in `folder` with ONNX Runtime, on one thread a core that torch would use."""
+    try:
+        import onnxruntime
+    except ImportError:
+        from danlu.errors import MissingExtra
+
+        raise MissingExtra("onnxruntime", "onnx", "running an ONNX export") from None
+    from danlu.durable import read_regular
+    from danlu.protobuf import refuse_outside
+
+    data = read_regular(folder / FILE, LARGEST)
+    refuse_outside(data)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises errors of its own of every kind
+        raise ArtifactError(f"ONNX Runtime cannot open it: {str(error).splitlines()[0][:300]}.", where=FILE) from None
+    names = [each.name for each in session.get_inputs()]
+    outputs = [each.name for each in session.get_outputs()]
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            found = session.run(outputs, {name: arrays[name] for name in names})
+        except Exception as error:
+            raise ArtifactError(f"ONNX Runtime stopped: {str(error).splitlines()[0][:300]}.", where=FILE) from None
+        return {name: np.asarray(each) for name, each in zip(outputs, found, strict=True)}
+
+    return run

@@ -1,0 +1,153 @@
+"""An artifact as one module of tensors: prepared inputs in an order to finished answers in an order, for exporters to trace.
+
+    prepared inputs     what danlu.preprocessing (and a task's own frame) gives, images still as bytes
+    finished answers    what the task's `finish` makes of the network's outputs: probabilities, numbers in units of the data
+
+The module is in evaluation mode, on the CPU, in float32; test-time augmentation and the scale of images are inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from danlu.artifact import Contents
+from danlu.errors import ArtifactError
+from danlu.layers.views import Views
+from danlu.terms import Input
+
+ROWS = "rows"  # the axis of examples, in every input and output
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "uint8": torch.uint8}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One input or output: its dtype ("float32", ...) and its shape; a named axis is as long as one likes, a number is fixed."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"dtype": self.dtype, "shape": list(self.shape)}
+
+
+@dataclass
+class Program:
+    """A module to export. `module(*tensors in the order of inputs)` gives a tuple of tensors in the order of outputs.
+
+    examples   a few prepared rows to trace it with, by input name
+    scales     by output name what a difference is divided by before it is judged, one for each entry of the last axis (1 where it says none)
+    """
+
+    module: nn.Module
+    inputs: dict[str, Slot]
+    outputs: dict[str, Slot]
+    examples: dict[str, Tensor]
+    scales: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def run(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of prepared rows by name."""
+        with torch.inference_mode():
+            found = self.module(*(arrays[name] for name in self.inputs))
+        return dict(zip(self.outputs, found, strict=True))
+
+
+class _Answering(nn.Module):
+    """The network between prepared inputs and finished answers."""
+
+    def __init__(self, contents: Contents, names: list[str], described: Mapping[str, Input]) -> None:
+        super().__init__()
+        self.network = contents.module
+        self.task = contents.task
+        self.names = names
+        self.views = Views(contents.recipe.data.test_time_augmentation, described, contents.task.output)
+        self.pixels = {}
+        for name, each in described.items():
+            if each.kind == "image":
+                mean, std = torch.tensor(each.mean), torch.tensor(each.std)
+                self.pixels[name] = (1.0 / (255.0 * std), -mean / std)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = dict(zip(self.names, tensors, strict=True))
+        for name, (scale, shift) in self.pixels.items():
+            if name in inputs:
+                inputs[name] = (inputs[name].to(torch.float32) * scale + shift).permute(0, 3, 1, 2)
+        outputs = self.views(self.network, inputs).float()
+        return tuple(self.task.finish(self.network, inputs, outputs).values())
+
+
+def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
+    """The program of an artifact; `examples` are a few prepared rows by input name (those that the task keeps beside are left out).
+
+    Raises ArtifactError where the task cannot finish its answers in a module.
+    """
+    task = contents.task
+    if not hasattr(task, "finish"):
+        raise ArtifactError(
+            f"the task {contents.recipe.task.name} does not say yet how its answers are made outside of danlu.",
+            hint="export its network alone: --to safetensors",
+        )
+    described = contents.described or contents.preprocessor.inputs
+    wanted = getattr(task, "asks_for", None)
+    inputs = {
+        name: slot
+        for name, each in described.items()
+        if wanted is None or name in wanted
+        for name, slot in _slots(name, each).items()
+    }
+    examples = {name: examples[name].cpu() for name in inputs}
+    module = _Answering(contents, list(inputs), described).eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    with torch.inference_mode():
+        names, found = _named(module, task, examples)
+    outputs = {name: _output(each, examples, inputs) for name, each in zip(names, found, strict=True)}
+    scales = {name: np.asarray(each, dtype=np.float64) for name, each in getattr(task, "scales", dict)().items()}
+    return Program(module, inputs, outputs, examples, scales)
+
+
+def _named(module: _Answering, task: Any, examples: Mapping[str, Tensor]) -> tuple[list[str], tuple[Tensor, ...]]:
+    """(the names of the outputs, the outputs) of the examples."""
+    names: list[str] = []
+    whole = task.finish
+
+    def finish(*arguments: Any) -> dict[str, Tensor]:
+        found = whole(*arguments)
+        names.extend(found)
+        return found
+
+    task.finish = finish
+    try:
+        return names, module(*examples.values())
+    finally:
+        del task.finish
+
+
+def _slots(name: str, each: Input) -> dict[str, Slot]:
+    """The tensors that one described input is."""
+    if each.kind == "image":
+        channels, height, width = each.shape
+        return {name: Slot("uint8", (ROWS, height, width, channels))}
+    if each.kind == "tokens":
+        return {name: Slot("int64", (ROWS, f"{name}_places", *each.shape[1:]))}
+    if each.kind == "frames":
+        return {name: Slot("float32", (ROWS, f"{name}_frames", *each.shape[1:])), f"{name}_lengths": Slot("int64", (ROWS,))}
+    return {name: Slot("int64" if each.kind == "categories" else "float32", (ROWS, *each.shape))}
+
+
+def _output(tensor: Tensor, examples: Mapping[str, Tensor], inputs: Mapping[str, Slot]) -> Slot:
+    """The slot of an output: an axis as long as a named axis of the examples is that axis."""
+    named = {
+        int(size): axis
+        for name, slot in inputs.items()
+        for size, axis in zip(examples[name].shape[1:], slot.shape[1:], strict=True)
+        if isinstance(axis, str)
+    }
+    dtype = next(name for name, each in DTYPES.items() if each == tensor.dtype)
+    return Slot(dtype, (ROWS, *(named.get(int(size), int(size)) for size in tensor.shape[1:])))

@@ -1,0 +1,329 @@
+"""Values of a known kind to a typed column with numpy alone: what danlu.reading.inference reads, where pyarrow is not installed.
+
+For rows to answer: a handful of values at a time, whose kind an artifact says. The rules are those of danlu.reading.inference with `typed` and
+`strict`; tests/spine/test_plain_reading.py holds that both read the same values alike.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from danlu.errors import DataError
+from danlu.reading import dates, numerals, words
+from danlu.terms import MISSING_DATETIME, Column, Kind
+
+MISSING_MARKS = frozenset(
+    ("", "?", "NA", "N/A", "NaN", "null", "None", "-", "n/a", "na", "nan", "NAN", "NULL", "none", "#N/A")
+)  # those of inference
+_TRUE, _FALSE = frozenset(("true", "yes", "y", "t", "1", "on")), frozenset(("false", "no", "n", "f", "0", "off"))
+_MOST_DIGITS = 1300  # bits of a whole number
+_MEND = "mend the row"
+
+Where = Callable[[int], str]
+
+
+def read(name: str, kind: Kind, values: Any, where: Where) -> Column:
+    """The column of `kind` that raw values are: Python values or a numpy array. DataError naming row and column otherwise.
+
+    Kinds: number, category, boolean, datetime, text, sequence, frames; images and recordings have readers of their own.
+    """
+    cells = _Cells(name, where)
+    if kind == "frames":
+        return _frames(cells, values)
+    if kind == "sequence":
+        return _sequence(cells, values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iufb" and kind == "number":
+        return _numbers_of(cells, values.astype(np.float64))
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+        values = values.astype("datetime64[us]").tolist()
+    listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else [_single(each) for each in values]
+    if kind == "number" and any(isinstance(each, list | tuple | np.ndarray) for each in listed):
+        return _wide(cells, listed)
+    if kind == "datetime":
+        return _moments(cells, listed)
+    if kind == "number" and _all(listed, (int, float), but=bool):
+        return _numbers_of(cells, _floats(cells, listed))
+    strings = _strings(cells, listed)
+    if kind == "text":
+        return _text(name, strings)
+    if kind == "number" and _all(listed, bool):
+        return _numbers_of(cells, np.array([np.nan if each is None else float(each) for each in listed]))
+    present = [None if each is None or each.strip() in MISSING_MARKS else each.strip() for each in strings]
+    if kind == "number":
+        return Column(name, "number", _numerals(cells, present))
+    return _booleans(cells, present) if kind == "boolean" else _category(name, present)
+
+
+class _Cells:
+    """How messages name a row of the column."""
+
+    def __init__(self, name: str, where: Where) -> None:
+        self.name = name
+        self.where = where
+
+    def error(self, row: int, message: str, hint: str = _MEND) -> DataError:
+        return DataError(message, where=f"{self.where(row)}, column {self.name}", hint=hint)
+
+
+def _single(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
+
+
+def _lost(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _all(values: Sequence[Any], kinds: type | tuple[type, ...], but: type | tuple[type, ...] = ()) -> bool:
+    there = [each for each in values if not _lost(each)]
+    return bool(there) and all(isinstance(each, kinds) and not isinstance(each, but or ()) for each in there)
+
+
+def _floats(cells: _Cells, values: Sequence[Any]) -> np.ndarray:
+    for row, each in enumerate(values):
+        if isinstance(each, int) and each.bit_length() > 1023:
+            raise cells.error(row, "the whole number is too large.")
+    return np.array([np.nan if each is None else float(each) for each in values])
+
+
+def _numbers_of(cells: _Cells, values: np.ndarray) -> Column:
+    infinite = np.isinf(values)
+    if infinite.any():
+        row = int(np.flatnonzero(infinite.reshape(len(values), -1).any(axis=1))[0])
+        raise cells.error(row, "an infinite number." if values.ndim > 1 else f"{values[row]} is not a finite number.")
+    names = tuple(f"{cells.name}_{number}" for number in range(1, values.shape[1] + 1)) if values.ndim > 1 else ()
+    return Column(cells.name, "number", values, names=names)
+
+
+def _wide(cells: _Cells, values: Sequence[Any]) -> Column:
+    rows = [list(each) if isinstance(each, list | tuple | np.ndarray) else None for each in values]
+    width = next((len(each) for each in rows if each is not None), 0)
+    for row, each in enumerate(rows):
+        if each is None or len(each) != width or not width:
+            held = "no list" if each is None else f"a list of {len(each)} numbers"
+            raise cells.error(row, f"{held}; every row of a column of numbers needs equally many ({width}).")
+        if not all(_lost(number) or isinstance(number, int | float | np.number) for number in each):
+            raise cells.error(row, "a list that holds something else than numbers.")
+    return _numbers_of(cells, np.array([[np.nan if number is None else float(number) for number in each] for each in rows if each]))
+
+
+# --- strings ------------------------------------------------------------------------------------------------------------
+
+
+def _strings(cells: _Cells, values: Sequence[Any]) -> list[str | None]:
+    """The values as a person would write them; refuses what is no single value."""
+    found: list[str | None] = []
+    for row, value in enumerate(values):
+        if _lost(value):
+            found.append(None)
+        elif isinstance(value, str):
+            if not value.isascii() and value.encode("utf-8", "replace").decode("utf-8") != value:
+                raise cells.error(row, "the text holds half of a surrogate pair, which is no character.")
+            found.append(value)
+        elif isinstance(value, bool):
+            found.append("true" if value else "false")
+        elif isinstance(value, int):
+            if value.bit_length() > _MOST_DIGITS:
+                raise cells.error(row, "the whole number has more than 390 digits.")
+            found.append(str(value))
+        elif isinstance(value, float):
+            found.append(str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value))
+        elif isinstance(value, datetime.date):
+            found.append(str(value))
+        else:
+            raise cells.error(row, f"a value of type {type(value).__name__} is no single value.", "give one value a row")
+    return found
+
+
+def _short(value: str) -> str:
+    return json.dumps(value if len(value) <= 60 else value[:57] + "...", ensure_ascii=False)
+
+
+def _text(name: str, strings: Sequence[str | None]) -> Column:
+    lost = np.array([each is None or not each.strip() for each in strings], dtype=bool)
+    data = [b"" if gone or each is None else each.encode("utf-8") for each, gone in zip(strings, lost)]
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in data])]).astype(np.int64)
+    values = np.frombuffer(b"".join(data), dtype=np.uint8)
+    return Column(name, "text", values, offsets=offsets, missing=lost if lost.any() else None)
+
+
+def _category(name: str, present: Sequence[str | None]) -> Column:
+    categories = tuple(sorted({each for each in present if each is not None}))
+    code: dict[str | None, int] = {each: number for number, each in enumerate(categories)}
+    return Column(name, "category", np.array([code.get(each, -1) for each in present], dtype=np.int32), categories)
+
+
+def _booleans(cells: _Cells, present: Sequence[str | None]) -> Column:
+    found = np.full(len(present), -1, dtype=np.int8)
+    for row, each in enumerate(present):
+        if each is None:
+            continue
+        if each.lower() not in _TRUE | _FALSE:
+            raise cells.error(row, f"{_short(each)} is not true or false.")
+        found[row] = each.lower() in _TRUE
+    return Column(cells.name, "boolean", found)
+
+
+def _python(pattern: str) -> re.Pattern[str]:
+    """A pattern written for RE2 (ASCII classes, \\x{00A0}) for the re module."""
+    return re.compile(
+        re.sub(r"\\x\{([0-9A-F]+)\}", lambda found: chr(int(found[1], 16)), pattern).removesuffix("$") + r"\Z", re.ASCII
+    )
+
+
+_POINT, _COMMA = _python(numerals.FORM_POINT), _python(numerals.FORM_COMMA)
+_GROUPING = re.compile("[,'’ \u00a0\u2009\u202f]"), re.compile("[.'’ \u00a0\u2009\u202f]")
+_NONZERO = re.compile(r"[^eE]*[1-9]")
+
+
+def _numerals(cells: _Cells, present: Sequence[str | None]) -> np.ndarray:
+    """The numbers that strings without surrounding spaces hold, float64; one convention for the whole column."""
+    written = [None if each is None else each.replace("−", "-") for each in present]
+    point = [each is not None and _POINT.match(each) is not None for each in written]
+    comma = [each is not None and _COMMA.match(each) is not None for each in written]
+    only_point = sum(one and not other for one, other in zip(point, comma))
+    only_comma = sum(other and not one for one, other in zip(point, comma))
+    by_comma = only_comma > only_point
+    if not (only_point or only_comma):
+        for row, each in enumerate(written):
+            if each is not None and point[row] and comma[row] and "," in each:
+                raise cells.error(row, f'"{each}" can be read in two ways.', "write it without a mark between thousands")
+    values = np.full(len(written), np.nan)
+    for row, each in enumerate(written):
+        if each is None:
+            continue
+        value = _number(each, by_comma) if (comma if by_comma else point)[row] else math.nan
+        if math.isnan(value):
+            raise cells.error(row, f"{_short(each)} is not a number.")
+        values[row] = value
+    return values
+
+
+def _number(text: str, by_comma: bool) -> float:
+    """The number, NaN where float64 cannot hold it."""
+    plain = _GROUPING[by_comma].sub("", text)
+    value = float(plain.replace(",", ".") if by_comma else plain)
+    return math.nan if math.isinf(value) or (value == 0 and _NONZERO.match(plain)) else value
+
+
+# --- date-times ---------------------------------------------------------------------------------------------------------
+
+_CERTAIN = [_python(each) for each in (*dates.FORMS_CERTAIN, dates.FORM_COMPACT)]
+_NUMERIC = _python(dates.FORM_NUMERIC)
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def _moments(cells: _Cells, values: Sequence[Any]) -> Column:
+    if any(isinstance(each, bool) for each in values):
+        raise cells.error(
+            next(row for row, each in enumerate(values) if isinstance(each, bool)), "true and false are no date-times."
+        )
+    found = np.full(len(values), MISSING_DATETIME, dtype=np.int64)
+    strings: list[str | None] = [None] * len(values)
+    for row, each in enumerate(values):
+        if isinstance(each, int | float) and not _lost(each):
+            raise cells.error(row, "numbers are no date-times.", "write dates as 2016-07-01")
+        if isinstance(each, np.datetime64):
+            found[row] = each.astype("datetime64[us]").astype(np.int64)
+        elif isinstance(each, datetime.date):
+            found[row] = _microseconds(each)
+        elif isinstance(each, str):
+            strings[row] = None if each.strip() in MISSING_MARKS else each.strip()
+        elif not _lost(each):
+            raise cells.error(row, f"a value of type {type(each).__name__} is no date-time.")
+    return Column(cells.name, "datetime", _written_moments(cells, strings, found))
+
+
+def _microseconds(moment: datetime.date) -> int:
+    if not isinstance(moment, datetime.datetime):
+        moment = datetime.datetime(moment.year, moment.month, moment.day)
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)
+    return (aware - _EPOCH) // datetime.timedelta(microseconds=1)
+
+
+def _written_moments(cells: _Cells, strings: Sequence[str | None], found: np.ndarray) -> np.ndarray:
+    unclear: list[tuple[int, re.Match[str]]] = []
+    for row, each in enumerate(strings):
+        if each is None:
+            continue
+        match = next((match for match in (form.match(each) for form in _CERTAIN) if match), None)
+        if match is not None:
+            found[row] = _moment(match.groupdict())
+        elif match := _NUMERIC.match(each):
+            unclear.append((row, match))
+        if match is None or (match.re is not _NUMERIC and found[row] == MISSING_DATETIME):
+            raise cells.error(row, f"{_short(each)} is not a date.")
+    day_first = any(int(match["first"]) > 12 for _, match in unclear)
+    month_first = any(int(match["second_part"]) > 12 for _, match in unclear)
+    for row, match in unclear:
+        if day_first == month_first:
+            said = f'"{strings[row]}" may be day first or month first, and no value of the column decides it.'
+            raise cells.error(row, said, "write the year first: 2016-07-31")
+        day, month = ("first", "second_part") if day_first else ("second_part", "first")
+        found[row] = _moment({**match.groupdict(), "day": match[day], "month": match[month]})
+        if found[row] == MISSING_DATETIME:
+            raise cells.error(row, f"{_short(str(strings[row]))} is not a date.")
+    return found
+
+
+def _moment(parts: dict[str, str | None]) -> int:
+    """Microseconds since 1970 of the parts of one date; MISSING_DATETIME where they are none."""
+    read: dict[str, np.ndarray] = {}
+    for name, word in parts.items():
+        if name == "fraction":
+            value = int(f"{word or '0':0<6}"[:6])
+        elif name in ("name", "zone", "half"):
+            value = dates.meaning(word or "", name)
+        elif name in ("first", "second_part"):
+            continue
+        else:
+            value = int(word or 0)
+        read[name] = np.array([value], dtype=np.int64)
+    return int(dates.moments(read)[0])
+
+
+# --- sequences and frames -----------------------------------------------------------------------------------------------
+
+
+def _sequence(cells: _Cells, values: Any) -> Column:
+    """Lists of words, or texts that are split into words."""
+    rows = list(values)
+    if all(each is None or isinstance(each, str) for each in rows):
+        return replace(words.words_of(_text(cells.name, rows), "words"), reason="")
+    listed: list[list[str | None]] = []
+    for row, each in enumerate(rows):
+        if each is not None and not isinstance(each, list | tuple | np.ndarray):
+            raise cells.error(row, f"{type(each).__name__} is no list of words.", "give each row a list of words, or a text")
+        listed.append(_strings(cells, [] if each is None else list(each)))
+    lost = np.array([each is None for each in rows], dtype=bool)
+    return words.sequence(cells.name, listed, missing=lost if lost.any() else None)
+
+
+def _frames(cells: _Cells, values: Any) -> Column:
+    hint = "give each row a list of moments, and each moment a list of equally many numbers"
+    matrices: list[np.ndarray] = []
+    for row, each in enumerate(values):
+        try:
+            made = np.zeros((0, 0)) if each is None or not len(each) else np.array(each, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise cells.error(row, "this is no list of lists of numbers.", hint) from None
+        matrices.append(made[:, None] if made.ndim == 1 else made)
+    width = next((each.shape[1] for each in matrices if each.ndim == 2 and len(each)), 1)
+    for row, each in enumerate(matrices):
+        if each.ndim != 2 or (len(each) and each.shape[1] != width):
+            raise cells.error(row, f"moments of {each.shape[-1]} numbers, where the first of the column has {width}.", hint)
+        bad = np.flatnonzero(~np.isfinite(each.astype(np.float32)).all(axis=1))
+        if len(bad):
+            raise cells.error(row, f"moment {int(bad[0]) + 1:,} holds a number that is missing or not finite.")
+    lost = np.array([each is None for each in values], dtype=bool)
+    flat = np.concatenate([each.reshape(-1, width) for each in matrices]) if matrices else np.zeros((0, width))
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in matrices])]).astype(np.int64)
+    names = tuple(f"{cells.name}_{number}" for number in range(width))
+    return Column(cells.name, "frames", flat.astype(np.float32), offsets=offsets, missing=lost if lost.any() else None, names=names)

@@ -50,6 +50,21 @@ def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
     return Plan(steps_per_epoch, total, report, evaluate if has_validation else 0, save)
 
 
+@dataclass(frozen=True)
+class Given:
+    """A module that a training goes on with, in place of one that the recipe builds.
+
+    `digest` stands for the weights it holds, so that a run is known by them; `close` makes of the trained module what is released, as
+    `changes` (those of an artifact) then tell; `learns(loss, module)` gives the loss it is trained by.
+    """
+
+    module: torch.nn.Module
+    digest: str
+    changes: list[dict[str, Any]]
+    close: Callable[[torch.nn.Module], None]
+    learns: Callable[[Any, torch.nn.Module], Any] = lambda loss, module: loss
+
+
 @dataclass
 class Apparatus:
     """Everything of one training but the folder it writes to and those who watch it."""
@@ -132,11 +147,12 @@ def assemble(
     *,
     look: Callable[[Dataset], None] = lambda data: None,
     rates: tuple[float, Callable[[int], float]] | None = None,
+    given: Given | None = None,
 ) -> Apparatus:
     """The Apparatus of a recipe.
 
     `decided` is the placement that a lock file recorded; `look` sees the data before anything is built and may refuse it; `rates`
-    (learning rate, step -> scale) stands in for the recipe's own, without averages. Raises DanluError for what the data, the machine or
+    (learning rate, step -> scale) stands in for the recipe's own, without averages; `given` brings the module. Raises DanluError for what the data, the machine or
     the combination of options does not allow.
     """
     placement = place(recipe.train, decided)
@@ -149,8 +165,8 @@ def assemble(
     lengths = lengths_of(examples.inputs) if recipe.train.group_by_length else None
     batches = Batches(rows, data.splits["train"], size, recipe.train.seed, lengths, examples.phase)
     planned = plan(recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0)
-    module, start, told = fresh_module(recipe, data, placement)
-    data.notices += [*([start.notice] if start is not None else []), *([told] if told else [])]
+    module, start, told = fresh_module(recipe, data, placement) if given is None else (given.module, Start(given.digest, ""), "")
+    data.notices += [*([start.notice] if start is not None and start.notice else []), *([told] if told else [])]
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
         placement.use()
@@ -169,6 +185,7 @@ def assemble(
     described = examples.described, data.task.output
     augmentations = [shelf.build_augmentation(part, *described) for part in recipe.data.augmentations]
     loss = shelf.build_loss(recipe.loss, data.task)
+    loss = loss if given is None else given.learns(loss, module)
     rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
     rate, scale = rates or (rate, schedule)
     hide = getattr(data.task, "corrupt", None)

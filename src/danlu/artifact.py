@@ -11,7 +11,7 @@ Loading runs no code from the folder: models and transforms are danlu's own part
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from danlu.errors import ArtifactError, DanluError, nearest
 from danlu.preprocessing import Preprocessor
 from danlu.recipe import Recipe
 from danlu.state import unique_tensors
+from danlu.storing import restored, stored
 from danlu.terms import Input
 
 FORMAT = 1
@@ -37,7 +38,8 @@ class Contents:
     """What an artifact holds, in memory.
 
     `scores` maps split names to scores; `provenance` says where it comes from; `described` is what the model receives, where the task
-    cuts its own examples (None: what the preprocessing gives).
+    cuts its own examples (None: what the preprocessing gives). `changes` is what compressors made of the model that the recipe builds,
+    in their order: {"name", "options", "state"} each, done again to a model that is built anew before its weights are read.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Contents:
     provenance: dict[str, Any]
     described: dict[str, Input] | None = None
     path: Path | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write(path: Path, contents: Contents, lock: str) -> None:
@@ -57,6 +60,8 @@ def write(path: Path, contents: Contents, lock: str) -> None:
 
     prepared, arrays = contents.preprocessor.state()
     weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in unique_tensors(contents.module).items()}
+    eight_bits = {name for change in contents.changes for name in change["state"].get("stored", ())}
+    weights, how = stored(weights, eight_bits, sparse=bool(contents.changes))
     data = {
         "weights.safetensors": save_tensors(weights),
         "preprocessing.safetensors": save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
@@ -71,6 +76,7 @@ def write(path: Path, contents: Contents, lock: str) -> None:
         "preprocessing": prepared,
         "scores": contents.scores,
         "provenance": contents.provenance,
+        **({"changes": contents.changes, "stored": how} if contents.changes else {}),
         "files": {name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()},
     }
     with whole_folder(path) as folder:
@@ -136,17 +142,27 @@ def read(path: str | Path) -> Contents:
         described = _described(about["inputs"]) if "inputs" in about else preprocessor.inputs
         with torch.random.fork_rng(devices=[]):
             module = shelf.build_model(recipe.model, described, task.output)
-        put_weights(module, weights)
+            changes = about.get("changes", [])
+            for change in changes:
+                replay(change, module)
+        put_weights(module, restored(weights, about.get("stored", {}), unique_tensors(module)))
     except DanluError as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(
             f"this artifact cannot be rebuilt: {error.problem.message}", where=str(folder), hint=error.problem.hint
         ) from None
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ArtifactError(f"this artifact cannot be rebuilt: {error}.", where=str(folder)) from None
     module.eval()
-    return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], described, folder)
+    return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], described, folder, changes)
+
+
+def replay(change: Mapping[str, Any], module: nn.Module) -> None:
+    """Do to a model what a compressor did to another one of the same build. Raises ValueError and its kin where that does not fit it."""
+    part = shelf.take("compressors", change["name"])
+    config = shelf.config("compressors", change["name"]).model_validate(change["options"])
+    part.replay(config, change["state"], module)
 
 
 def _plain(inputs: Mapping[str, Input]) -> dict[str, Any]:

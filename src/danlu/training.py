@@ -18,7 +18,7 @@ import torch
 from danlu import artifact as artifacts
 from danlu import machine, shelf
 from danlu import recipe as recipes
-from danlu.apparatus import assemble
+from danlu.apparatus import Given, assemble
 from danlu.checkpoint import Checkpoints
 from danlu.culprits import find_culprits
 from danlu.durable import rename_folder
@@ -45,12 +45,13 @@ def train(
     output: Output = "quiet",
     fold: tuple[int, int] | None = None,
     beside: Any = None,
+    given: Given | None = None,
 ) -> Artifact:
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe name>); returns the artifact.
 
     The same call continues a run that was cut off, and returns at once the artifact of one that has finished. `beside` is a watcher that
-    is no part of the recipe; what it raises ends the training. Raises DanluError: a wrong recipe or data, a folder of another run,
-    training that stopped itself, an interruption (state saved).
+    is no part of the recipe; what it raises ends the training. `given` brings a module in place of a new one. Raises DanluError: a wrong
+    recipe or data, a folder of another run, training that stopped itself, an interruption (state saved).
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, shelf, overrides)
@@ -62,7 +63,7 @@ def train(
                 folder.refuse_another(recipe)
                 if folder.finished:
                     return load(folder.path)
-                return Training(recipe, folder, interruption, output, fold, beside).run()
+                return Training(recipe, folder, interruption, output, fold, beside, given).run()
         except KeyboardInterrupt:  # outside the loop, where nothing needs saving
             raise Interrupted(
                 f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
@@ -82,7 +83,9 @@ class Training:
         output: Output,
         fold: tuple[int, int] | None,
         beside: Any = None,
+        given: Given | None = None,
     ) -> None:
+        self.given = given
         self.recipe = recipe
         self.folder = folder
         self.interruption = interruption
@@ -93,6 +96,7 @@ class Training:
             fold,
             self.resolved.get("placement"),
             look=lambda data: folder.refuse_other_data(data.digest, data.table.origin),
+            given=given,
         )
         if self.built.start is not None:
             folder.refuse_other_weights(self.built.start.digest, str(weights_of(recipe)))
@@ -312,6 +316,8 @@ class Training:
             )
         state.put(state.best if state.best is not None else state.released)
         merged(state.module)  # what is scored from here on is what is released
+        if self.given is not None:
+            self.given.close(state.module)
         if hasattr(data.task, "calibrate"):
             unseen = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
             data.task.calibrate(self.built.evaluator.pairs(state.module, unseen))
@@ -334,6 +340,8 @@ class Training:
         contents = artifacts.Contents(
             settled(self.recipe), state.module, data.task, data.preprocessor, scores, provenance, described
         )
+        if self.given is not None:
+            contents.changes = self.given.changes
         # it gets its name, by which a run is known to have finished, only after it was read back and compared
         candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
         artifacts.write(candidate, contents, self.lock)

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from danlu.errors import PartError
 from danlu.layers.caching import Cache
+from danlu.layers.dropout import Dropout
 from danlu.layers.rotary import Rotary
 from danlu.layers.transformer import Sizes, Stack
+from danlu.layers.weight_only import tied_product
 
 # What enters the first block is of the size of what a block adds. With GPT-2's 0.02 the first blocks drown it: 1.750 in place of 1.718
 # nats a character of tinyshakespeare after 0.6 M tokens (size nano).
@@ -56,7 +57,7 @@ class LanguageModel(nn.Module):
         self.positions = None if rotary else nn.Embedding(context, sizes.width)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=spread)
-        self.dropout = nn.Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
+        self.dropout = Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
         turning = Rotary(sizes.width // sizes.num_heads, context, theta) if rotary else None
         self.stack = Stack(sizes, causal=True, rotary=turning)
         self.head = None if tied else Head(sizes.width, cardinality)
@@ -104,4 +105,4 @@ class LanguageModel(nn.Module):
             return self.head(x_BTD).float()
         if self.tied_multiplier != 1.0:
             x_BTD = x_BTD * self.tied_multiplier
-        return functional.linear(x_BTD, self.embedding.weight).float()
+        return tied_product(x_BTD, self.embedding).float()

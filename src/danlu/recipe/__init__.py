@@ -13,6 +13,7 @@ from typing import Any
 
 from danlu.recipe.checking import check
 from danlu.recipe.comparing import differences
+from danlu.recipe.compressing import compressors
 from danlu.recipe.describing import describe_options
 from danlu.recipe.options import Catalogue, OnShelf, Options, Part, ScheduleOptions, on_shelf, plain
 from danlu.recipe.overrides import apply_overrides
@@ -59,6 +60,7 @@ __all__ = [
     "Tune",
     "apply_overrides",
     "check",
+    "compressors",
     "contains",
     "describe_options",
     "differences",

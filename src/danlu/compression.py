@@ -1,0 +1,388 @@
+"""A smaller, faster form of an artifact: compressed step by step, scored again, and released only where it holds what was asked.
+
+The order of this file is the order of events: the artifact and its own rows, each compressor in turn, the result written, read back and
+compared, scores and costs of both, the limit, the name. What trains on the way does so by the ordinary loop, in a working folder beside
+the result, from which the same command goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from danlu import artifact as artifacts
+from danlu import costs, shelf
+from danlu import recipe as recipes
+from danlu.apparatus import Given
+from danlu.artifact import Contents
+from danlu.batches import Rows
+from danlu.dataset import Dataset, prepare
+from danlu.durable import remove_leftovers, rename_folder, sha256
+from danlu.errors import ArtifactError, DanluError, DataError, RunError
+from danlu.evaluation import Evaluator, finite, flat, rows_at_once
+from danlu.layers.views import Views
+from danlu.placement import Placement, place
+from danlu.prediction import Artifact, load
+from danlu.recipe import FineTune, Part, Recipe, Train
+from danlu.run_folder import RunFolder
+from danlu.state import unique_tensors
+from danlu.terms import Output
+from danlu.training import train
+
+BATCHES = (1, 64)  # at which latency is told
+_ROWS = 64  # of one batch for calibration
+_SPREAD = 0x5EED  # which training rows calibrate is drawn from this
+
+
+@dataclass
+class Result:
+    """What became of an artifact. Costs by batch size are seconds; sizes are bytes; `metric` is the score that the limit is on."""
+
+    artifact: Artifact
+    before: dict[str, Any]
+    after: dict[str, Any]
+    split: str
+    rows: int
+    metric: str
+    better: str
+    threads: int
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def drop(self) -> float:
+        """By how much the deciding score is worse than before; negative where it is better."""
+        then, now = self.before["scores"][self.metric], self.after["scores"][self.metric]
+        return then - now if self.better == "higher" else now - then
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        names = ("before", "after", "split", "rows", "metric", "better", "threads", "told")
+        return {"artifact": str(self.artifact.path), **{name: getattr(self, name) for name in names}, "drop": self.drop}
+
+    def table(self) -> list[list[str]]:
+        """Rows of words: what, before, after, how they compare."""
+        before, after = self.before, self.after
+        lines = [["", "before", "after", ""]]
+        names = [
+            self.metric,
+            *(name for name, value in before["scores"].items() if isinstance(value, float) and name != self.metric),
+        ]
+        for name in names:
+            then, now = before["scores"].get(name), after["scores"].get(name)
+            if isinstance(then, float | int) and isinstance(now, float | int) and name != "rows":
+                lines.append([name, f"{then:.6g}", f"{now:.6g}", f"{now - then:+.2g}"])
+        for name, title in (("size", "size on disk"), ("memory", "weights in memory")):
+            lines.append(
+                [title, *(f"{each[name] / 1e6:,.3f} MB" for each in (before, after)), _ratio(before[name], after[name], "smaller")]
+            )
+        for batch, then in before["latency"].items():
+            now = after["latency"][batch]
+            lines.append([f"a batch of {batch}", f"{then * 1e3:.3f} ms", f"{now * 1e3:.3f} ms", _ratio(then, now, "as fast")])
+        return lines
+
+
+def _ratio(then: float, now: float, word: str) -> str:
+    return f"{then / now:.2f}x {word}" if now else ""
+
+
+class Subject:
+    """What a compressor works on; see danlu.compressors."""
+
+    def __init__(self, contents: Contents, own: OwnRows, folder: Path, output: Any) -> None:
+        self.contents = contents
+        self.module: nn.Module = contents.module
+        self.own = own
+        self.folder = folder
+        self.how = output
+        self.told: list[str] = []
+
+    @property
+    def family(self) -> str:
+        """The name of the model family."""
+        return self.contents.recipe.model.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the model is of."""
+        return self.contents.recipe
+
+    @property
+    def output(self) -> Output:
+        """What the model returns."""
+        return self.contents.task.output
+
+    def rows(self, count: int) -> list[dict[str, Tensor]]:
+        """Inputs of at most `count` training rows, in batches; the same ones at every call."""
+        return self.own.inputs("train", count)
+
+    def train(
+        self,
+        module: nn.Module,
+        close: Callable[[nn.Module], None],
+        *,
+        epochs: float,
+        learning_rate: float = 1.0,
+        changes: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+        learns: Callable[[Any, nn.Module], Any] = lambda loss, module: loss,
+        said: Sequence[Any] = (),
+        record: Sequence[dict[str, Any]] = (),
+    ) -> Artifact:
+        """The trained module's artifact, by the ordinary loop over the recipe's own data.
+
+        `learning_rate` is a share of the recipe's. `close` makes of the module what is released, as `record` (changes of an artifact)
+        then tells; `said` tells what else the training is a function of.
+        """
+        asked = recipe or self.recipe
+        rate = float(getattr(asked.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+        shorter = {"train.steps": None, "train.epochs": epochs, "train.least_steps": 0} if recipe is None else {}
+        varied = recipes.with_changes(
+            replace(asked, raw=asked.as_dict()),
+            shelf,
+            {**shorter, "optimizer.learning_rate": rate * learning_rate, "train.compile": False, **(changes or {})},
+        )
+        varied = replace(varied, finetune=FineTune())
+        digest = _digest(module, [*said, self.contents.changes])
+        given = Given(module, digest, list(record), close, learns)
+        return self._run(varied, given)
+
+    def _run(self, recipe: Recipe, given: Given) -> Artifact:
+        """The training in a folder of the working folder; one that another call left there is removed."""
+        folder = self.folder / f"training-{len(list(self.folder.glob('training-*.done'))) + 1}"
+        started = self.folder / f"{folder.name}.of"
+        if not started.is_file() or started.read_text() != given.digest:
+            shutil.rmtree(folder, ignore_errors=True)
+            started.write_text(given.digest)
+        try:
+            found = train(recipe, folder, output=self.how, given=given)
+        except RunError:
+            shutil.rmtree(folder, ignore_errors=True)
+            found = train(recipe, folder, output=self.how, given=given)
+        (self.folder / f"{folder.name}.done").touch()
+        return found
+
+
+class OwnRows:
+    """The rows that an artifact was trained and measured on, read anew from their source."""
+
+    def __init__(self, contents: Contents) -> None:
+        self.data: Dataset = prepare(contents.recipe)
+        if self.data.digest != contents.provenance["data"]["digest"]:
+            raise DataError(
+                f"{self.data.table.origin} has changed since training, so nothing measured on it could be compared with what was.",
+                hint="train anew, or put the data back",
+            )
+        self.placement: Placement = place(Train(device="cpu"))
+        self.placement.use()
+        examples = self.data.examples
+        self.rows = Rows(examples.inputs, self.data.preprocessor.pixels, examples.target, self.placement)
+        recipe, task = contents.recipe, contents.task
+        views = Views(recipe.data.test_time_augmentation, examples.described, task.output)
+        self.evaluator = Evaluator(self.rows, task, recipe.loss, recipe.metrics, self.placement, recipe.train.seed, views)
+        self.split = next((each for each in ("test", "validation", "train") if len(self.data.splits[each])), "train")
+
+    def inputs(self, split: str, count: int) -> list[dict[str, Tensor]]:
+        """Inputs of at most `count` examples of a split, in batches, drawn the same at every call."""
+        which = self.data.splits[split]
+        if len(which) > count:
+            which = np.sort(np.random.default_rng(_SPREAD).choice(which, count, replace=False))
+        size = min(_ROWS, rows_at_once(self.rows, self.data.task.output))
+        return [self.rows.gather(piece).inputs for piece in torch.from_numpy(np.ascontiguousarray(which)).split(size)]
+
+    def first(self, count: int) -> dict[str, Tensor]:
+        """Inputs of the first examples of the split that is measured on, as many as asked; repeated where there are fewer."""
+        which = np.resize(self.data.splits[self.split], count)
+        return self.rows.gather(torch.from_numpy(np.ascontiguousarray(which))).inputs
+
+    def scores(self, module: nn.Module) -> dict[str, Any]:
+        """Every score on the split that is measured on."""
+        return finite(flat(self.evaluator.score(module, self.split, self.data.splits[self.split])))
+
+
+def compress(
+    artifact: Contents | str | Path,
+    steps: Sequence[str | Mapping[str, Any] | Part],
+    out: str | Path | None = None,
+    *,
+    max_drop: float | None = None,
+    score: str | None = None,
+    output: Any = "quiet",
+) -> Result:
+    """Compress an artifact by `steps`, in order, into the folder `out` (default: beside it, NAME-compressed).
+
+    A step is NAME, "NAME:KEY=VALUE,...", or a mapping as a recipe holds it. `score` names the one that is told first and that `max_drop`
+    limits, in its own units (default: the recipe's first metric that has a better and a worse, else the loss). Raises DanluError where a
+    compressor finds nothing to do, where the result does not answer as it did before it was written, or loses more than `max_drop`:
+    then nothing is left.
+    """
+    parts = recipes.compressors(steps, shelf)
+    if not parts:
+        raise DanluError("there is nothing to compress with.", hint="danlu list compressors")
+    contents = artifact if isinstance(artifact, Contents) else load(artifact)
+    if contents.path is None and out is None:
+        raise DanluError("the artifact is in no folder, so it must be said where to write.", hint="give out")
+    path = Path(out) if out is not None else contents.path.with_name(f"{contents.path.name}-compressed")  # type: ignore[union-attr]
+    _refuse_in_place(path, contents)
+    with Workshop(path) as folder:
+        found = _compressed(contents, parts, folder, score, output)
+        if max_drop is not None and found.drop > max_drop:
+            raise DanluError(
+                f"{found.metric} on the {found.split} split falls by {found.drop:.4g} (from {found.before['scores'][found.metric]:.4g} to "
+                f"{found.after['scores'][found.metric]:.4g}), and at most {max_drop:g} is allowed; nothing is kept.",
+                hint="take a milder compressor, let it train longer, or allow more with --max-drop",
+            )
+        rename_folder(folder / "candidate", path)
+    found.artifact.path = path
+    return found
+
+
+def _refuse_in_place(path: Path, contents: Contents) -> None:
+    if contents.path is not None and path.resolve() == contents.path.resolve():
+        raise DanluError(
+            "the result would take the place of the artifact it is made of.", where=str(path), hint="choose another --out"
+        )
+    if path.exists() and not (path / "artifact.json").is_file():
+        raise DanluError("there is something here that is no artifact.", where=str(path), hint="choose another --out")
+
+
+class Workshop:
+    """A folder beside the result in which it is made, held by this process alone; it is there after a kill and nowhere else."""
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(f".{target.name}.compressing")
+        self.held = RunFolder(self.path)
+
+    def __enter__(self) -> Path:
+        self.held.__enter__()
+        for done in self.path.glob("training-*.done"):
+            done.unlink()
+        remove_leftovers(self.path)
+        shutil.rmtree(self.path / "candidate", ignore_errors=True)
+        return self.path
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 2) in (130, 143)
+        if kind is None or not stopped:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.held.__exit__(kind, error, trace)
+
+
+def _compressed(contents: Contents, parts: Sequence[Part], folder: Path, score: str | None, output: Any) -> Result:
+    """The result, written as folder/candidate and measured."""
+    own = OwnRows(contents)
+    metric, better = _deciding(contents, own, score)
+    original = copy.deepcopy(contents.module).eval()
+    before_scores = own.scores(original)
+    _require(before_scores, metric)
+    changed = replace(contents, module=copy.deepcopy(contents.module).eval(), changes=list(contents.changes))
+    told: list[str] = []
+    for part in parts:
+        changed, more = _step(changed, part, own, folder, output)
+        told += [f"{part.name}: {each}" for each in more]
+    again = _written(changed, folder / "candidate", own)
+    after_scores = own.scores(again.module)
+    _require(after_scores, metric)
+    times = {size: costs.latencies([original, again.module], own.first(size)) for size in BATCHES}
+    size = costs.size_on_disk(contents.path) if contents.path is not None else 0
+    before = {"scores": before_scores, "size": size, "memory": costs.memory_of(original)}
+    after = {"scores": after_scores, "size": costs.size_on_disk(folder / "candidate"), "memory": costs.memory_of(again.module)}
+    for place_, each in enumerate((before, after)):
+        each["latency"] = {batch: taken[place_] for batch, taken in times.items()}
+    rows = len(own.data.splits[own.split])
+    return Result(again, before, after, own.split, rows, metric, better, costs.THREADS, told)
+
+
+def _step(contents: Contents, part: Part, own: OwnRows, folder: Path, output: Any) -> tuple[Contents, list[str]]:
+    """The contents after one compressor, and what it told."""
+    module = shelf.facts("compressors", part.name)
+    subject = Subject(contents, own, folder, output)
+    subject.module.eval()
+    for each in subject.module.parameters():
+        each.requires_grad_(True) if each.is_floating_point() else None
+    state = module.compress(part.options, subject)
+    record = {"name": part.name, "options": recipes.plain(part.options), "state": state}
+    subject.module.eval()
+    if getattr(module, "NEEDS_STUDENT", False):
+        earlier = [{"name": each["name"], "options": each["options"]} for each in contents.changes]
+        state["after"] = earlier
+        return replace(subject.contents, module=subject.module, changes=[record]), subject.told
+    return replace(contents, module=subject.module, changes=[*contents.changes, record]), subject.told
+
+
+def _written(contents: Contents, path: Path, own: OwnRows) -> Artifact:
+    """The artifact as read back; it must answer as the module in memory does, bit for bit, on real rows. Its scores are those of now."""
+    scores = dict(contents.scores)
+    for split in ("validation", "test"):
+        which = own.data.splits[split]
+        if len(which):
+            scores[split] = {**finite(flat(own.evaluator.score(contents.module, split, which))), "rows": len(which)}
+    made = {"compressed_from": _origin(contents)}
+    lock = recipes.write_yaml(contents.recipe.as_dict())
+    artifacts.write(path, replace(contents, scores=scores, provenance={**contents.provenance, **made}), lock)
+    again = load(path)
+    inputs = own.first(_ROWS)
+    with torch.inference_mode():
+        if not torch.equal(contents.module(dict(inputs)), again.module(dict(inputs))):
+            raise ArtifactError(
+                "the compressed artifact does not answer like the model in memory, so it is not released.",
+                where=str(path),
+                hint="report this: it is a fault of danlu",
+            )
+    return again
+
+
+def _origin(contents: Contents) -> dict[str, Any]:
+    """Which weights the result was made of."""
+    if contents.path is None:
+        return {}
+    return {"weights": sha256((contents.path / "weights.safetensors").read_bytes()), "scores": contents.scores.get("test", {})}
+
+
+def _deciding(contents: Contents, own: OwnRows, score: str | None) -> tuple[str, str]:
+    """(the score that is told first, which is better)."""
+    order = {
+        label: shelf.facts("metrics", part.name).BETTER
+        for part, label in _labels(contents.recipe, own.evaluator)
+        if hasattr(shelf.facts("metrics", part.name), "BETTER")
+    }
+    order["loss"] = "lower"
+    if score is None:
+        return next(iter(order.items()))
+    if score not in order:
+        raise DanluError(f"there is no score {score!r} with a better and a worse here.", hint=f"scores: {', '.join(order)}")
+    return score, order[score]
+
+
+def _labels(recipe: Recipe, evaluator: Evaluator) -> list[tuple[Part, str]]:
+    """(metric, the name its score has)."""
+    names = [name for name, _ in [*evaluator.metrics, *evaluator.readers]]
+    return [(part, name) for part in recipe.metrics for name in names if name == part.name]
+
+
+def _require(scores: Mapping[str, Any], metric: str) -> None:
+    if not isinstance(scores.get(metric), float | int):
+        raise DanluError(
+            f"{metric} is not defined on these rows, so nothing can be compared.",
+            hint=f"choose another --score: {', '.join(name for name, value in scores.items() if isinstance(value, float))}",
+        )
+
+
+def _digest(module: nn.Module, said: Sequence[Any]) -> str:
+    """What a training of this module is known by: its weights, and what else is said of it."""
+    import json
+
+    total = sha256(json.dumps(list(said), sort_keys=True, default=str).encode())
+    for name, tensor in unique_tensors(module).items():
+        total = sha256(f"{total}{name}".encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total
+
+
+__all__ = ["BATCHES", "Result", "Subject", "compress"]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from danlu.prediction import Artifact, load
     from danlu.recipe import Recipe
     from danlu.resumption import verify_resume
+    from danlu.serving.server import serve
     from danlu.study_report import report
     from danlu.training import train
     from danlu.transfer import tune_at_width
@@ -51,6 +52,7 @@ _HOMES = {
     "open_export": "danlu.exported",
     "picture": "danlu.picturing",
     "report": "danlu.study_report",
+    "serve": "danlu.serving.server",
     "train": "danlu.training",
     "tune": "danlu.tuning",
     "tune_at_width": "danlu.transfer",
@@ -76,6 +78,7 @@ __all__ = [
     "read_recipe",
     "recipe_schema",
     "report",
+    "serve",
     "train",
     "tune",
     "tune_at_width",

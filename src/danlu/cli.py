@@ -383,7 +383,8 @@ def compress(
         ),
     ],
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where the result is written; default: beside the artifact, NAME-compressed.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where the result is written; default: beside the artifact, NAME-compressed."),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="The most that the deciding score may lose, in its own units; else nothing is kept.")
@@ -661,6 +662,37 @@ def _converse(talk: Any, interruption: Interruption) -> None:
                     raise
                 interruption.asked = 0  # the next Ctrl-C is a first one again
             print()
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]MODEL ...", help="Artifacts, runs or exports; NAME: what to call it.", show_default=False),
+    ],
+    host: Annotated[str, typer.Option(help="The address; another than this machine's own needs --token-file.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any that is free.")] = 8000,
+    token_file: Annotated[str | None, typer.Option(metavar="FILE", help="A file with the token that requests must bear.")] = None,
+    tls_certificate: Annotated[str | None, typer.Option(metavar="FILE", help="Certificate chain (PEM); then HTTPS.")] = None,
+    tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name the server may be called by; several may be given.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of each model; 0: all cores but one.")] = 0,
+    longest_wait: Annotated[float, typer.Option(min=0.001, help="Seconds a request may be expected to wait, else 503.")] = 0.5,
+    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is answered 504.")] = 30.0,
+    most_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 4096,
+    most_body: Annotated[int, typer.Option(min=1024, help="Bytes of a request's body.")] = 16 << 20,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="Seconds that accepted requests get at SIGTERM.")] = 30.0,
+) -> None:
+    """Serve models over HTTP. SIGTERM drains, SIGHUP reads the models anew."""
+    from danlu import serve as serve_models
+
+    serve_models(
+        models, host=host, port=port, token_file=token_file, tls_certificate=tls_certificate, tls_key=tls_key,
+        allowed_hosts=allowed_host or [], threads=threads, longest_wait=longest_wait, deadline=deadline, most_rows=most_rows,
+        most_body=most_body, drain_seconds=drain_seconds,
+    )  # fmt: skip
 
 
 @app.command("verify-resume")

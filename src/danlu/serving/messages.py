@@ -39,7 +39,7 @@ class Unpacker:
 
     def __init__(self) -> None:
         self._held = bytearray()
-        self._header: dict[str, Any] | None = None
+        self._header: Any = None
         self._size = 0
 
     def feed(self, data: bytes) -> Iterator[Message]:
@@ -55,11 +55,11 @@ class Unpacker:
                         if len(held) - place > MOST_HEADER:
                             raise ValueError("a message has no end")
                         return
-                    header = json.loads(held[place:end])
-                    self._size = int(header.get("bytes", 0))
+                    self._header = json.loads(held[place:end])
+                    self._size = int(self._header.get("bytes", 0))
                     if not 0 <= self._size <= MOST_BODY:
                         raise ValueError("a message declares a size that cannot be")
-                    self._header, place = header, end + 1
+                    place = end + 1
                 if len(held) - place < self._size:
                     return
                 body = bytes(held[place : place + self._size])

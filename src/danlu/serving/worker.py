@@ -161,7 +161,7 @@ def _open(wire: Wire, wish: dict[str, Any]) -> Desk | None:
 
 def _prepare(kind: str) -> None:
     """Import what a kind of model needs."""
-    import danlu.serving.models  # noqa: F401 - with it, what both kinds need
+    import danlu.serving.models
 
     if kind == "torch":
         import danlu.prediction  # noqa: F401 - with it, torch

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from danlu.errors import DanluError
+from danlu.errors import DanluError, ServerBusy
 from danlu.serving.messages import pack
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class WritingDesk:
         try:
             self.texts.submit(header["id"], header["request"])
         except DanluError as error:
-            yield _refused(header["id"], error.problem.message, error.problem.where, error.problem.hint)
+            status = 503 if isinstance(error, ServerBusy) else 400
+            yield _refused(header["id"], error.problem.message, error.problem.where, error.problem.hint, status)
 
     def cancel(self, id: int) -> None:
         """Stop writing a text."""
@@ -50,6 +51,6 @@ class WritingDesk:
             yield pack({"say": "event", **event})
 
 
-def _refused(id: int, message: str, field: str = "", hint: str = "") -> bytes:
+def _refused(id: int, message: str, field: str = "", hint: str = "", status: int = 400) -> bytes:
     told = {"message": message, "field": field or None, "row": None, "hint": hint}
-    return pack({"say": "event", "id": id, "piece": "", "ended": "refused", "tokens": 0, "status": 400, "error": told})
+    return pack({"say": "event", "id": id, "piece": "", "ended": "refused", "tokens": 0, "status": status, "error": told})

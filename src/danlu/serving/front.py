@@ -1,0 +1,69 @@
+"""uvicorn, told to listen on a socket that is bound already, with connections that are bounded and no signals of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+
+from danlu.serving.connection import bounded
+from danlu.serving.settings import Settings
+
+_LOOK = 0.5  # seconds between two looks at slow clients
+_AT_THE_END = 5.0  # seconds that connections get to close
+
+
+class Front(uvicorn.Server):
+    """The HTTP server. `config.app` is to be set before `serve`."""
+
+    def __init__(self, settings: Settings, end: socket.socket) -> None:
+        self.end = end
+        super().__init__(
+            uvicorn.Config(
+                _unset,
+                http=bounded(settings),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                timeout_keep_alive=int(settings.idle_seconds),
+                backlog=2048,
+                timeout_graceful_shutdown=int(_AT_THE_END),
+                proxy_headers=False,
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_key,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """None: danlu.serving.server hears them."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and begin to look at slow clients."""
+        await super().startup(sockets)
+        self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    def stop_listening(self) -> None:
+        """Take no connection more."""
+        for server in self.servers:
+            server.close()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                connection.check(now)  # type: ignore[union-attr, attr-defined]
+
+
+async def _unset(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("the app is not set yet")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,4 +200,11 @@ def _sealed(folder: Path, about: dict[str, Any]) -> None:
 def _proof(exporter: Any, part: Part, artifact: Artifact, opened: Export, held: Held, allowed: float) -> Proof:
     """The proof, against the artifact as it lies on disk where it does."""
     fresh = load(artifact.path) if artifact.path is not None else artifact
-    return prove(fresh, opened, held, allowed)
+    proof = prove(fresh, opened, held, allowed)
+    others = exporter.elsewhere(opened.path, opened.about["runs"]) if hasattr(exporter, "elsewhere") else {}
+    for name, run in others.items():
+        again = prove(fresh, replace(opened, run=run), held, allowed)
+        proof.by_output |= {f"{output} on {name}": each for output, each in again.by_output.items()}
+        if again.difference > proof.difference:
+            proof.difference, proof.where = again.difference, f"{again.where} on {name}"
+    return proof

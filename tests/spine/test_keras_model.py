@@ -45,9 +45,9 @@ def image_network(*, end: str = "softmax") -> Any:
     return shaken(keras.Model(pixels, layers.Dense(3, activation=end)(x)))
 
 
-def number_network(**more: Any) -> Any:
+def number_network() -> Any:
     numbers = keras.Input((5,), name="numbers")
-    x = layers.Dropout(0.2)(layers.BatchNormalization(momentum=0.9)(layers.Dense(7, activation="tanh", **more)(numbers)))
+    x = layers.Dropout(0.2)(layers.BatchNormalization(momentum=0.9)(layers.Dense(7, activation="tanh")(numbers)))
     return shaken(keras.Model(numbers, layers.Dense(3, activation="softmax")(x)))
 
 
@@ -94,6 +94,16 @@ def test_an_image_network_answers_as_keras_does_with_its_softmax_left_out(tmp_pa
         logits = module({"image": (pixels / 255 - 0.3) / 0.2})
         wanted = network(pixels.permute(0, 2, 3, 1), training=False)
     torch.testing.assert_close(logits.softmax(1), wanted, **CLOSE)
+
+
+def test_a_softmax_layer_at_the_end_is_left_out_too(tmp_path) -> None:
+    numbers = keras.Input((5,), name="numbers")
+    network = shaken(keras.Model(numbers, layers.Softmax()(layers.Dense(3)(numbers))))
+    rows = torch.randn(4, 5)
+    with torch.no_grad():
+        logits = taken(saved(network, tmp_path / "n.keras"), NUMBERS).eval()({"numbers": rows})
+        torch.testing.assert_close(logits.softmax(1), network(rows), **CLOSE)
+        assert not torch.allclose(logits, network(rows))
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "SimpleRNN"])

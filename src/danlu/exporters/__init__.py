@@ -11,6 +11,7 @@ A part offers
   TORCH_FREE                                   whether `start` and `run` work without torch
   lets(config) -> dict (optional)              what the proof allows instead of a largest difference of 1e-4: {"drop": 0.01}, a drop of the
                                                score, for reduced precision
+  elsewhere(folder, about) -> dict (optional)   {name: run}: other programs that read the same files, proven too where they are installed
   card(about) -> list[str] (optional)          lines for the model card: how another program runs the files
 `artifact` is danlu.prediction.Artifact, `program` is danlu.programs.Program: the network with its answers, as a module of tensors in an order.
 

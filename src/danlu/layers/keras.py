@@ -268,6 +268,8 @@ def _without_end(architecture: Mapping[str, Any], output: Output) -> dict[str, A
         last.update(inner)
     elif last.get("class_name") == "Softmax":
         last.update(class_name="Activation", config={"name": last["config"].get("name"), "activation": "linear"})
+        for node in last.get("inbound_nodes", []):
+            node["kwargs"] = {}  # a mask, which Activation does not take
     elif last.get("config", {}).get("activation") in _ENDS:
         last["config"]["activation"] = "linear"
     return made
@@ -330,3 +332,20 @@ def _image(x_BCHW: Tensor, shape: tuple[int | None, ...], described: Input) -> T
     if len(shape) == 2:
         return x_BCHW[:, 0]
     return x_BCHW.permute(0, 2, 3, 1) if all(fits) else x_BCHW
+
+
+def opened(file: keras_file.KerasFile, where: str) -> Any:
+    """The network of Keras that a checked file holds, with its weights. PartError or DataError where it makes none."""
+    keras = library()
+    body, _, _ = _built(keras, file.architecture)
+    keras_file.refuse_unsound(file.weights, where)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.weights.h5"
+        path.write_bytes(file.weights)
+        try:
+            with keras.device("cpu"):
+                body.load_weights(path)
+        except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
+            said = str(error).strip().split("\n")[0][:300]
+            raise DataError(f"its weights are not those of its layers: {said}", where=where) from None
+    return body

@@ -52,8 +52,8 @@ LAYERS = _words(
 )
 OPERATIONS = _words(
     """
-    Absolute Add Concatenate Divide Exp Log Maximum Mean Minimum Multiply Negative Power Reshape Sqrt Square Squeeze Subtract
-    Sum Tanh TrueDivide
+    Absolute Add Any Concatenate Cos Divide Exp ExpandDims Log Max Maximum Mean Min Minimum Multiply Negative NotEqual Pad Power
+    Reshape Sin Sqrt Square Squeeze Subtract Sum Take Tanh TrueDivide Where
     """
 )
 INITIALIZERS = _words(
@@ -84,6 +84,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "keras.regularizers": REGULARIZERS,
     "keras.constraints": CONSTRAINTS,
     "keras.src.ops.numpy": OPERATIONS,
+    "keras.src.ops.core": frozenset({"Cast"}),
 }
 _NOT_KEPT = (
     "compile_config",

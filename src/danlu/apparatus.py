@@ -52,16 +52,19 @@ def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
 
 @dataclass(frozen=True)
 class Given:
-    """A module that a training goes on with, in place of one that the recipe builds.
+    """What a compressor brings to a training.
 
-    `digest` stands for the weights it holds, so that a run is known by them; `close` makes of the trained module what is released, as
-    `changes` (those of an artifact) then tell; `learns(loss, module)` gives the loss it is trained by.
+    module    goes on from here, in place of one that the recipe builds (None)
+    digest    stands for all that the training is a function of beside its recipe, so that a run is known by it
+    changes   what an artifact of the result tells; `close` may add to it
+    close     makes of the trained module what is released
+    learns    (loss, module) -> the loss it is trained by; scores are those of the recipe's own
     """
 
-    module: torch.nn.Module
+    module: torch.nn.Module | None
     digest: str
     changes: list[dict[str, Any]]
-    close: Callable[[torch.nn.Module], None]
+    close: Callable[[torch.nn.Module], None] = lambda module: None
     learns: Callable[[Any, torch.nn.Module], Any] = lambda loss, module: loss
 
 
@@ -165,7 +168,12 @@ def assemble(
     lengths = lengths_of(examples.inputs) if recipe.train.group_by_length else None
     batches = Batches(rows, data.splits["train"], size, recipe.train.seed, lengths, examples.phase)
     planned = plan(recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0)
-    module, start, told = fresh_module(recipe, data, placement) if given is None else (given.module, Start(given.digest, ""), "")
+    if given is None or given.module is None:
+        module, start, told = fresh_module(recipe, data, placement)
+    else:
+        module, start, told = given.module, None, ""
+    if given is not None:
+        start = Start(given.digest, start.notice if start is not None else "")
     data.notices += [*([start.notice] if start is not None and start.notice else []), *([told] if told else [])]
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from danlu import artifact as artifacts
-from danlu import costs, shelf
+from danlu import cache, costs, shelf
 from danlu import recipe as recipes
 from danlu.apparatus import Given
 from danlu.artifact import Contents
 from danlu.batches import Rows
-from danlu.dataset import Dataset, prepare
+from danlu.dataset import alive_rows, cut, meant, recast, split_rows
 from danlu.durable import remove_leftovers, rename_folder, sha256
 from danlu.errors import ArtifactError, DanluError, DataError, RunError
 from danlu.evaluation import Evaluator, finite, flat, rows_at_once
@@ -34,7 +34,7 @@ from danlu.prediction import Artifact, load
 from danlu.recipe import FineTune, Part, Recipe, Train
 from danlu.run_folder import RunFolder
 from danlu.state import unique_tensors
-from danlu.terms import Output
+from danlu.terms import Input, Output, Table
 from danlu.training import train
 
 BATCHES = (1, 64)  # at which latency is told
@@ -125,34 +125,38 @@ class Subject:
 
     def train(
         self,
-        module: nn.Module,
-        close: Callable[[nn.Module], None],
+        module: nn.Module | None,
         *,
-        epochs: float,
+        epochs: float | None,
         learning_rate: float = 1.0,
-        changes: Mapping[str, Any] | None = None,
-        recipe: Recipe | None = None,
+        close: Callable[[nn.Module], None] = lambda module: None,
         learns: Callable[[Any, nn.Module], Any] = lambda loss, module: loss,
+        recipe: Recipe | None = None,
+        record: list[dict[str, Any]] | None = None,
         said: Sequence[Any] = (),
-        record: Sequence[dict[str, Any]] = (),
+        changes: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """The trained module's artifact, by the ordinary loop over the recipe's own data.
+        """The artifact of a module that was trained on, by the ordinary loop over the recipe's own data.
 
-        `learning_rate` is a share of the recipe's. `close` makes of the module what is released, as `record` (changes of an artifact)
-        then tells; `said` tells what else the training is a function of.
+        module          where it goes on from; None: a new one of `recipe`
+        epochs          how long; None: as long as `recipe` says
+        learning_rate   share of the recipe's own
+        close, learns, record   see danlu.apparatus.Given
+        said            what else the training is a function of
+        changes         further changes of the recipe, by dotted name
         """
         asked = recipe or self.recipe
         rate = float(getattr(asked.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
-        shorter = {"train.steps": None, "train.epochs": epochs, "train.least_steps": 0} if recipe is None else {}
+        length = {} if epochs is None else {"train.steps": None, "train.epochs": epochs, "train.least_steps": 0}
         varied = recipes.with_changes(
             replace(asked, raw=asked.as_dict()),
             shelf,
-            {**shorter, "optimizer.learning_rate": rate * learning_rate, "train.compile": False, **(changes or {})},
+            {**length, "optimizer.learning_rate": rate * learning_rate, "train.compile": False, **(changes or {})},
         )
-        varied = replace(varied, finetune=FineTune())
-        digest = _digest(module, [*said, self.contents.changes])
-        given = Given(module, digest, list(record), close, learns)
-        return self._run(varied, given)
+        if module is not None:
+            varied = replace(varied, finetune=FineTune())
+        digest = _digest(module or self.module, [*said, self.contents.changes])
+        return self._run(varied, Given(module, digest, [] if record is None else record, close, learns))
 
     def _run(self, recipe: Recipe, given: Given) -> Artifact:
         """The training in a folder of the working folder; one that another call left there is removed."""
@@ -171,40 +175,56 @@ class Subject:
 
 
 class OwnRows:
-    """The rows that an artifact was trained and measured on, read anew from their source."""
+    """The rows that an artifact was trained and measured on, read anew from their source, as its own preprocessing prepares them."""
 
     def __init__(self, contents: Contents) -> None:
-        self.data: Dataset = prepare(contents.recipe)
-        if self.data.digest != contents.provenance["data"]["digest"]:
-            raise DataError(
-                f"{self.data.table.origin} has changed since training, so nothing measured on it could be compared with what was.",
-                hint="train anew, or put the data back",
-            )
+        self.contents = contents
+        self.table, self.splits, self.alive = _same_rows(contents)
         self.placement: Placement = place(Train(device="cpu"))
         self.placement.use()
-        examples = self.data.examples
-        self.rows = Rows(examples.inputs, self.data.preprocessor.pixels, examples.target, self.placement)
+        self.described, self.rows, self.examples = self.prepared(contents)
         recipe, task = contents.recipe, contents.task
-        views = Views(recipe.data.test_time_augmentation, examples.described, task.output)
+        views = Views(recipe.data.test_time_augmentation, self.described, task.output)
         self.evaluator = Evaluator(self.rows, task, recipe.loss, recipe.metrics, self.placement, recipe.train.seed, views)
-        self.split = next((each for each in ("test", "validation", "train") if len(self.data.splits[each])), "train")
+        self.split = next((each for each in ("test", "validation", "train") if len(self.examples[each])), "train")
+
+    def prepared(self, contents: Contents) -> tuple[Mapping[str, Input], Rows, dict[str, np.ndarray]]:
+        """(what the model receives, all rows, examples by split) as an artifact over the same table takes them."""
+        targets = {name: self.table.columns[name] for name in contents.recipe.data.targets}
+        cut_ = cut(contents.task, contents.preprocessor, self.table, targets, self.splits, self.alive)
+        rows = Rows(cut_.inputs, contents.preprocessor.pixels, cut_.target, self.placement)
+        return cut_.described, rows, cut_.splits
 
     def inputs(self, split: str, count: int) -> list[dict[str, Tensor]]:
         """Inputs of at most `count` examples of a split, in batches, drawn the same at every call."""
-        which = self.data.splits[split]
+        which = self.examples[split]
         if len(which) > count:
             which = np.sort(np.random.default_rng(_SPREAD).choice(which, count, replace=False))
-        size = min(_ROWS, rows_at_once(self.rows, self.data.task.output))
+        size = min(_ROWS, rows_at_once(self.rows, self.contents.task.output))
         return [self.rows.gather(piece).inputs for piece in torch.from_numpy(np.ascontiguousarray(which)).split(size)]
 
     def first(self, count: int) -> dict[str, Tensor]:
         """Inputs of the first examples of the split that is measured on, as many as asked; repeated where there are fewer."""
-        which = np.resize(self.data.splits[self.split], count)
+        which = np.resize(self.examples[self.split], count)
         return self.rows.gather(torch.from_numpy(np.ascontiguousarray(which))).inputs
 
     def scores(self, module: nn.Module) -> dict[str, Any]:
         """Every score on the split that is measured on."""
-        return finite(flat(self.evaluator.score(module, self.split, self.data.splits[self.split])))
+        return finite(flat(self.evaluator.score(module, self.split, self.examples[self.split])))
+
+
+def _same_rows(contents: Contents) -> tuple[Table, dict[str, np.ndarray], np.ndarray]:
+    """(the table, rows by split, rows that count) of an artifact. Raises DataError where the data is no longer that of the training."""
+    said = meant(contents.recipe)
+    table, digest = cache.load(said.source, said.columns, contents.recipe.data.cache)
+    if digest != contents.provenance["data"]["digest"]:
+        raise DataError(
+            f"{table.origin} has changed since training, so nothing measured on it could be compared with what was.",
+            hint="train anew, or put the data back",
+        )
+    table = recast(contents.recipe, table)
+    alive = alive_rows(table, contents.recipe)
+    return table, split_rows(table, alive, contents.recipe), alive
 
 
 def compress(
@@ -296,7 +316,7 @@ def _compressed(contents: Contents, parts: Sequence[Part], folder: Path, score: 
     after = {"scores": after_scores, "size": costs.size_on_disk(folder / "candidate"), "memory": costs.memory_of(again.module)}
     for place_, each in enumerate((before, after)):
         each["latency"] = {batch: taken[place_] for batch, taken in times.items()}
-    rows = len(own.data.splits[own.split])
+    rows = len(own.examples[own.split])
     return Result(again, before, after, own.split, rows, metric, better, costs.THREADS, told)
 
 
@@ -321,7 +341,7 @@ def _written(contents: Contents, path: Path, own: OwnRows) -> Artifact:
     """The artifact as read back; it must answer as the module in memory does, bit for bit, on real rows. Its scores are those of now."""
     scores = dict(contents.scores)
     for split in ("validation", "test"):
-        which = own.data.splits[split]
+        which = own.examples[split]
         if len(which):
             scores[split] = {**finite(flat(own.evaluator.score(contents.module, split, which))), "rows": len(which)}
     made = {"compressed_from": _origin(contents)}

@@ -77,3 +77,10 @@ class Rounded(SeenThrough):
     def settled(self) -> nn.Module:
         """The layer with its full weight: what is static int8 rounds it itself."""
         return self._layer[0]
+
+
+def settle(module: nn.Module) -> None:
+    """Put every layer of the kind back as the plain layer it stands for."""
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, SeenThrough):
+            module.set_submodule(name, layer.settled())

@@ -32,6 +32,7 @@ FLOORS = {
     "shares": 3,
     "rungs": 3,
     "asking": 3,
+    "safekeeping": 3,
     "parts": 3,
     "tallies": 3,
     "targets": 3,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from danlu.prediction import Artifact, load
     from danlu.recipe import Recipe
     from danlu.resumption import verify_resume
+    from danlu.safekeeping import decrypt, encrypt, sign, verify_signature
     from danlu.serving.server import serve
     from danlu.study_report import report
     from danlu.training import train
@@ -43,7 +44,9 @@ _HOMES = {
     "compare": "danlu.comparison",
     "compress": "danlu.compression",
     "cross_validate": "danlu.cross_validation",
+    "decrypt": "danlu.safekeeping",
     "draft": "danlu.drafting",
+    "encrypt": "danlu.safekeeping",
     "evaluate": "danlu.evaluation",
     "export": "danlu.exporting",
     "find_learning_rate": "danlu.learning_rate_range",
@@ -53,11 +56,13 @@ _HOMES = {
     "picture": "danlu.picturing",
     "report": "danlu.study_report",
     "serve": "danlu.serving.server",
+    "sign": "danlu.safekeeping",
     "train": "danlu.training",
     "tune": "danlu.tuning",
     "tune_at_width": "danlu.transfer",
     "verify": "danlu.exporting",
     "verify_resume": "danlu.resumption",
+    "verify_signature": "danlu.safekeeping",
 }
 
 __all__ = [
@@ -67,7 +72,9 @@ __all__ = [
     "compare",
     "compress",
     "cross_validate",
+    "decrypt",
     "draft",
+    "encrypt",
     "evaluate",
     "export",
     "find_learning_rate",
@@ -79,11 +86,13 @@ __all__ = [
     "recipe_schema",
     "report",
     "serve",
+    "sign",
     "train",
     "tune",
     "tune_at_width",
     "verify",
     "verify_resume",
+    "verify_signature",
 ]
 
 

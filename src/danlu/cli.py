@@ -28,6 +28,18 @@ app = typer.Typer(
 
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
+
+def _hold(context: typer.Context, option: typer.CallbackParam, value: str | None) -> str | None:
+    """Keeps which key is given in the environment, where every reader finds it, in the processes that a verb starts too."""
+    if value is not None:
+        mine, other = ("KEY", "PASSPHRASE") if option.name == "key_file" else ("PASSPHRASE", "KEY")
+        if context.params.get(f"{other.lower()}_file") is not None:
+            raise DanluError("a key file and a passphrase file are one too many.", hint="name one of them")
+        os.environ.pop(f"DANLU_{other}_FILE", None)
+        os.environ[f"DANLU_{mine}_FILE"] = str(Path(value).absolute())
+    return value
+
+
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML or JSON).", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -37,6 +49,8 @@ ArtifactFolder = Annotated[
     str, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or the folder of its run.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+KeyFile = Annotated[str | None, typer.Option(metavar="FILE", callback=_hold, help="The key of an artifact that is encrypted.")]
+PassphraseFile = Annotated[str | None, typer.Option(metavar="FILE", callback=_hold, help="The same, as a passphrase.")]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Let model: {name: python} import and run code of yours.")]
 
 
@@ -161,6 +175,8 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Train a recipe. The same command goes on after a kill; a finished run says so."""
     _permit(allow_code)
@@ -393,6 +409,8 @@ def compress(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make an artifact smaller or faster, and measure on its test split what that costs."""
     _permit(allow_code)
@@ -429,6 +447,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of its own data: train, validation or test.")] = "test",
     as_json: AsJson = False,
     allow_code: AllowCode = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Score an artifact on its own test split, or on a data file."""
     _permit(allow_code)
@@ -456,6 +476,8 @@ def predict(
     out: Annotated[str | None, typer.Option(metavar="FILE", help="Write the answers to a .csv, .jsonl or .parquet file.")] = None,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Answer every row of a data file."""
     _permit(allow_code)
@@ -492,6 +514,8 @@ def export(
     tolerance: Annotated[float | None, typer.Option(min=0, help="Largest difference allowed; default 1e-4.")] = None,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Write an artifact in another runtime's form, compared with it on held-out rows before it is released."""
     _permit(allow_code)
@@ -517,6 +541,8 @@ def verify(
     ] = None,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Compare an export with the artifact it came from, anew."""
     _permit(allow_code)
@@ -565,6 +591,8 @@ def generate(
     out: Annotated[str | None, typer.Option(metavar="FILE", help="The PNG file that images are written to, side by side.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Write texts with a language model, shown as they are written; or make images with a generator, as one PNG file."""
     from danlu import load
@@ -626,6 +654,8 @@ def chat(
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = 0,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Talk to a model that was tuned on conversations."""
     from danlu.generation import Chat
@@ -684,6 +714,8 @@ def serve(
     most_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 4096,
     most_body: Annotated[int, typer.Option(min=1024, help="Bytes of a request's body.")] = 16 << 20,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Seconds that accepted requests get at SIGTERM.")] = 30.0,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Serve models over HTTP. SIGTERM drains, SIGHUP reads the models anew."""
     from danlu import serve as serve_models
@@ -693,6 +725,87 @@ def serve(
         allowed_hosts=allowed_host or [], threads=threads, longest_wait=longest_wait, deadline=deadline, most_rows=most_rows,
         most_body=most_body, drain_seconds=drain_seconds,
     )  # fmt: skip
+
+
+NewKey = Annotated[str | None, typer.Option("--new-key", metavar="FILE", help="Write a new key to this file, and do nothing else.")]
+NewFolder = Annotated[str | None, typer.Option(metavar="FOLDER", help="Write there, and leave what there is as it is.")]
+Folder = Annotated[str | None, typer.Argument(metavar="FOLDER", help="An artifact, its run, or an export.", show_default=False)]
+
+
+@app.command()
+def encrypt(
+    folder: Folder = None,
+    out: NewFolder = None,
+    new_key: NewKey = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Encrypt an artifact or export: AES-256-GCM, with a key file or a passphrase."""
+    from danlu import encrypt, keys
+
+    if new_key is not None:
+        keys.new_key(new_key)
+        _say("Whoever loses this file loses what it encrypts; whoever has it can read it.")
+        print(new_key)
+        return
+    found = encrypt(_given(folder), out, key_file=key_file, passphrase_file=passphrase_file)
+    if (found.parent / "checkpoints").is_dir():
+        _say(f"note: the checkpoints of this run lie beside it in plain text: {found.parent / 'checkpoints'}")
+    print(found)
+
+
+@app.command()
+def decrypt(folder: Folder, out: NewFolder = None, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
+    """Write an encrypted artifact or export in plain text again."""
+    from danlu import decrypt
+
+    print(decrypt(_given(folder), out, key_file=key_file, passphrase_file=passphrase_file))
+
+
+@app.command()
+def sign(
+    folder: Folder = None,
+    signing_key: Annotated[str | None, typer.Option(metavar="FILE", help="Your private Ed25519 key (PEM).")] = None,
+    new_key: NewKey = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Sign an artifact or export: signature.json, over what every file holds."""
+    from danlu import sign
+    from danlu.safekeeping import new_signing_key
+
+    if new_key is not None:
+        print(new_signing_key(new_key))
+        return
+    if signing_key is None:
+        raise DanluError(
+            "there is no key to sign with.", hint="--signing-key FILE; danlu sign --new-key FILE writes one, and FILE.pub"
+        )
+    print(sign(_given(folder), signing_key))
+
+
+@app.command("verify-signature")
+def verify_signature(
+    folder: Folder,
+    public_key: Annotated[str, typer.Option(metavar="FILE", help="The public Ed25519 key (PEM) of who should have signed.")],
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that an artifact or export is, file by file, what the owner of a key signed."""
+    from danlu import verify_signature
+
+    found = verify_signature(_given(folder), public_key)
+    if as_json:
+        _print_json({"folder": str(found.folder), "signer": found.signer, "files": found.files})
+    else:
+        print(f"{found.folder}: {found.files} files are as key {found.signer} signed them.")
+
+
+def _given(folder: str | None) -> str:
+    if folder is None:
+        raise DanluError("there is no folder.", hint="name an artifact, its run, or an export")
+    return folder
 
 
 @app.command("verify-resume")

@@ -115,7 +115,9 @@ def read_regular(path: Path, largest: int) -> bytes:
         most = keys.encrypted_size(largest) if encrypted else largest
         if about.st_size > most:
             raise ValueError(f"{path.name} has {about.st_size:,} bytes, and at most {largest:,} are read")
-        data = start + file.read(most + 1)
+        data = start + file.read(about.st_size + 1)  # a larger number would be asked of the memory at once
+    if len(data) > most:
+        raise ValueError(f"{path.name} grows while it is read")
     if encrypted:
         data = keys.opened(path, data)
     if len(data) > largest:

@@ -25,7 +25,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import lru_cache
@@ -80,6 +81,16 @@ class using:  # noqa: N801 - called like a function
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _used.reset(self._before)
+
+
+@contextmanager
+def holding(key: Key) -> Iterator[None]:
+    """A key in use until the end of the block."""
+    before = _used.set(key)
+    try:
+        yield
+    finally:
+        _used.reset(before)
 
 
 def in_use() -> Key | None:
@@ -286,14 +297,14 @@ def _nonce(place: int, last: bool) -> bytes:
 
 
 def _cipher(main: bytes, number: bytes, name: str) -> Any:
-    _need()
+    need()
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     return AESGCM(_derived(main, number, b"file " + name.encode(), 32))
 
 
 def _derived(main: bytes, number: bytes, what: bytes, size: int) -> bytes:
-    _need()
+    need()
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -309,13 +320,14 @@ def _main_key(key: Key, scrypt: Mapping[str, Any] | None) -> bytes:
 @lru_cache(maxsize=8)
 def _stretched(secret: bytes, salt: str, n: int, r: int, p: int) -> bytes:
     """The key of a passphrase; remembered, since every file of a folder asks for it."""
-    _need()
+    need()
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
     return Scrypt(bytes.fromhex(salt), KEY_BYTES, n, r, p).derive(secret)
 
 
-def _need() -> None:
+def need() -> None:
+    """Raises MissingExtra where the library that encrypts is not installed."""
     try:
         import cryptography  # noqa: F401
     except ImportError:

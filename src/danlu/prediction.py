@@ -80,9 +80,16 @@ class Artifact(Contents):
         """The ways a row's image is seen."""
         return Views(self.recipe.data.test_time_augmentation, self.described or self.preprocessor.inputs, self.task.output)
 
+    def _placed(self, placement: Placement) -> torch.nn.Module:
+        """The module on the device, ready to answer. Only moved where it is not: to look at every layer takes longer than a row."""
+        first = next(self.module.parameters(), None)
+        if self.module.training or first is None or first.device != placement.device:
+            self.module.to(placement.device).eval()
+        return self.module
+
     def _batches(self, table: Table, placement: Placement) -> Iterator[tuple[torch.nn.Module, Batch]]:
         """(the module, rows to be answered) piece by piece, without gradients."""
-        module = self.module.to(placement.device).eval()
+        module = self._placed(placement)
         examples = cut(self.task, self.preprocessor, table, {}, {"data": np.arange(len(table))}, answering=True)
         whole = Rows(examples.inputs, self.preprocessor.pixels, None, placement)
         with torch.inference_mode():

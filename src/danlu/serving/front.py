@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from danlu.serving.connection import bounded
+from danlu.serving.gate import Gate
 from danlu.serving.settings import Settings
 
 _LOOK = 0.5  # seconds between two looks at slow clients
@@ -19,10 +20,11 @@ _AT_THE_END = 5.0  # seconds that connections get to close
 
 
 class Front(uvicorn.Server):
-    """The HTTP server. `config.app` is to be set before `serve`."""
+    """The HTTP server; `use` tells it what to serve before it begins."""
 
     def __init__(self, settings: Settings, end: socket.socket) -> None:
         self.end = end
+        self.settings = settings
         super().__init__(
             uvicorn.Config(
                 _unset,
@@ -41,6 +43,11 @@ class Front(uvicorn.Server):
                 ssl_keyfile=settings.tls_key,
             )
         )
+
+    def use(self, app: Gate) -> None:
+        """Serve this app."""
+        self.config.app = app
+        self.config.http = bounded(self.settings, app.predicting)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

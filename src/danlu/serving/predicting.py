@@ -46,13 +46,36 @@ class Predicting:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.most_body = pool.settings.most_body
+        self._by_url = {f"/v1/models/{name}/predict".encode(): served for name, served in pool.models.items()}
+        self._by_url[b"/v1/predict"] = next(iter(pool.models.values()))
+        self._refusals: dict[tuple[int, bool], bytes] = {}
+
+    def turns_away(self, method: bytes, url: bytes) -> bytes | None:
+        """The whole answer to a request that may not wait; None for any other. Nothing of it is read but its first line."""
+        served = self._by_url.get(url)
+        if served is None or method != b"POST":
+            return None
+        retry = self._retry(served)
+        if not retry:
+            return None
+        served.counts.answers[503] += 1
+        draining = self.pool.draining
+        if (retry, draining) not in self._refusals:
+            self._refusals[retry, draining] = _whole(_ENDING if draining else _FULL, retry, draining)
+        return self._refusals[retry, draining]
+
+    def _retry(self, served: Served) -> int:
+        """0 where a request may wait, else the seconds after which to ask again."""
+        pool = self.pool
+        if pool.draining:
+            return 1
+        return served.turns_away() or int(pool.held_bytes > pool.settings.queue_bytes)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send, seen: Seen) -> None:
         pool = self.pool
         try:
             served = pool.find(_model(scope["path"]))
-            retry = 1 if pool.draining else served.turns_away() or int(pool.held_bytes > pool.settings.queue_bytes)
-            if retry:
+            if retry := self._retry(served):
                 served.counts.answers[503] += 1
                 await refuse(send, _FULL if not pool.draining else _ENDING, retry, pool.draining)
                 return
@@ -142,6 +165,13 @@ def _seconds(deadline: bytes) -> float | None:
 
 def _too_large(most: int) -> Refusal:
     return Refusal(f"the body is larger than the {most:,} bytes that are read.", status=413, hint="send fewer rows in a request")
+
+
+def _whole(refusal: Refusal, retry: int, close: bool) -> bytes:
+    """An answer as it goes over the wire."""
+    body = refusal.body()
+    head = f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nretry-after: {retry}\r\n"
+    return head.encode() + (b"connection: close\r\n" if close else b"") + b"\r\n" + body
 
 
 _FULL = Refusal("the server is full.", status=503, hint="ask again after the seconds of Retry-After")

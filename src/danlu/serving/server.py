@@ -162,7 +162,7 @@ async def _serving(named: dict[str, Path], settings: Settings, token: str | None
         if signals.asked:
             return
         front = Front(settings, end)
-        front.config.app = build(pool, token, lambda: len(front.server_state.connections))
+        front.use(build(pool, token, lambda: len(front.server_state.connections)))
         scheme = "https" if settings.tls_certificate else "http"
         host, port = end.getsockname()[:2]
         print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)

@@ -94,11 +94,12 @@ def _token(settings: Settings) -> str | None:
         return None
     path = Path(settings.token_file)
     try:
-        mode = path.stat().st_mode
+        told = path.stat()
         token = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DanluError(f"the token cannot be read: {error}.", where=str(path)) from None
-    if stat.S_IMODE(mode) & 0o077 and os.name == "posix":
+    # the file of another owner, such as a mounted secret of Kubernetes, is read through its group
+    if os.name == "posix" and stat.S_IMODE(told.st_mode) & (0o077 if told.st_uid == os.geteuid() else 0o037):
         raise DanluError("others may read the token.", where=str(path), hint=f"chmod 600 {path}")
     if len(token) < 16 or any(letter.isspace() for letter in token) or not token.isascii():
         raise DanluError("a token is one word of at least 16 ASCII characters.", where=str(path), hint="openssl rand -hex 32")
@@ -165,6 +166,7 @@ async def _serving(named: dict[str, Path], settings: Settings, token: str | None
         front.use(build(pool, token, lambda: len(front.server_state.connections)))
         scheme = "https" if settings.tls_certificate else "http"
         host, port = end.getsockname()[:2]
+        end.listen(2048)  # whoever reads the address may ask at once
         print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         log.info("serving %s", ", ".join(named))
         running = asyncio.get_running_loop().create_task(front.serve(sockets=[end]))

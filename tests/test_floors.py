@@ -97,6 +97,7 @@ FLOORS = {
     "tuning": 12,
     "transfer": 13,
     "cross_validation": 10,
+    "teaching": 9,
     "compression": 10,
     "costs": 6,
     "resumption": 10,

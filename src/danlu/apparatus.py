@@ -58,14 +58,14 @@ class Given:
     digest    stands for all that the training is a function of beside its recipe, so that a run is known by it
     changes   what an artifact of the result tells; `close` may add to it
     close     makes of the trained module what is released
-    learns    (loss, module) -> the loss it is trained by; scores are those of the recipe's own
+    learns    (loss, module, what it receives) -> the loss it is trained by; scores are those of the recipe's own
     """
 
     module: torch.nn.Module | None
     digest: str
     changes: list[dict[str, Any]]
     close: Callable[[torch.nn.Module], None] = lambda module: None
-    learns: Callable[[Any, torch.nn.Module], Any] = lambda loss, module: loss
+    learns: Callable[[Any, torch.nn.Module, Mapping[str, Input]], Any] = lambda loss, module, described: loss
 
 
 @dataclass
@@ -155,8 +155,8 @@ def assemble(
     """The Apparatus of a recipe.
 
     `decided` is the placement that a lock file recorded; `look` sees the data before anything is built and may refuse it; `rates`
-    (learning rate, step -> scale) stands in for the recipe's own, without averages; `given` brings the module. Raises DanluError for what the data, the machine or
-    the combination of options does not allow.
+    (learning rate, step -> scale) stands in for the recipe's own, without averages; `given` brings the module. Raises DanluError for
+    what the data, the machine or the combination of options does not allow.
     """
     placement = place(recipe.train, decided)
     placement.use()
@@ -193,7 +193,7 @@ def assemble(
     described = examples.described, data.task.output
     augmentations = [shelf.build_augmentation(part, *described) for part in recipe.data.augmentations]
     loss = shelf.build_loss(recipe.loss, data.task)
-    loss = loss if given is None else given.learns(loss, module)
+    loss = loss if given is None else given.learns(loss, module, examples.described)
     rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
     rate, scale = rates or (rate, schedule)
     hide = getattr(data.task, "corrupt", None)

@@ -34,6 +34,7 @@ from danlu.prediction import Artifact, load
 from danlu.recipe import FineTune, Part, Recipe, Train
 from danlu.run_folder import RunFolder
 from danlu.state import unique_tensors
+from danlu.teaching import Lesson, student_of, teacher_of
 from danlu.terms import Input, Output, Table
 from danlu.training import train
 
@@ -130,7 +131,7 @@ class Subject:
         epochs: float | None,
         learning_rate: float = 1.0,
         close: Callable[[nn.Module], None] = lambda module: None,
-        learns: Callable[[Any, nn.Module], Any] = lambda loss, module: loss,
+        learns: Callable[[Any, nn.Module, Mapping[str, Input]], Any] = lambda loss, module, described: loss,
         recipe: Recipe | None = None,
         record: list[dict[str, Any]] | None = None,
         said: Sequence[Any] = (),
@@ -157,6 +158,21 @@ class Subject:
             varied = replace(varied, finetune=FineTune())
         digest = _digest(module or self.module, [*said, self.contents.changes])
         return self._run(varied, Given(module, digest, [] if record is None else record, close, learns))
+
+    def teach(self, config: Any) -> dict[str, Any]:
+        """Train another recipe's model by a teacher (compressors/distil.py); the contents are then the student's."""
+        student = student_of(config, self.recipe)
+        teacher, where = teacher_of(config, self.contents)
+        found = self.train(
+            None,
+            recipe=student,
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            learns=Lesson(config, teacher, self.own, student, self.told),
+            said=["distil", recipes.plain(config), _digest(teacher.module, [])],
+        )
+        self.contents, self.module = found, found.module
+        return {"teacher": where}
 
     def _run(self, recipe: Recipe, given: Given) -> Artifact:
         """The training in a folder of the working folder; one that another call left there is removed."""
@@ -304,13 +320,16 @@ def _compressed(contents: Contents, parts: Sequence[Part], folder: Path, score: 
     _require(before_scores, metric)
     changed = replace(contents, module=copy.deepcopy(contents.module).eval(), changes=list(contents.changes))
     told: list[str] = []
+    now = own
     for part in parts:
-        changed, more = _step(changed, part, own, folder, output)
+        earlier, (changed, more) = changed, _step(changed, part, now, folder, output)
         told += [f"{part.name}: {each}" for each in more]
-    again = _written(changed, folder / "candidate", own)
-    after_scores = own.scores(again.module)
+        if changed.preprocessor is not earlier.preprocessor:
+            now = OwnRows(changed)
+    again = _written(changed, folder / "candidate", now, own)
+    after_scores = now.scores(again.module)
     _require(after_scores, metric)
-    times = {size: costs.latencies([original, again.module], own.first(size)) for size in BATCHES}
+    times = {size: costs.latencies([(original, own.first(size)), (again.module, now.first(size))]) for size in BATCHES}
     size = costs.size_on_disk(contents.path) if contents.path is not None else 0
     before = {"scores": before_scores, "size": size, "memory": costs.memory_of(original)}
     after = {"scores": after_scores, "size": costs.size_on_disk(folder / "candidate"), "memory": costs.memory_of(again.module)}
@@ -337,14 +356,14 @@ def _step(contents: Contents, part: Part, own: OwnRows, folder: Path, output: An
     return replace(contents, module=subject.module, changes=[*contents.changes, record]), subject.told
 
 
-def _written(contents: Contents, path: Path, own: OwnRows) -> Artifact:
+def _written(contents: Contents, path: Path, own: OwnRows, first: OwnRows) -> Artifact:
     """The artifact as read back; it must answer as the module in memory does, bit for bit, on real rows. Its scores are those of now."""
     scores = dict(contents.scores)
     for split in ("validation", "test"):
         which = own.examples[split]
         if len(which):
             scores[split] = {**finite(flat(own.evaluator.score(contents.module, split, which))), "rows": len(which)}
-    made = {"compressed_from": _origin(contents)}
+    made = {"compressed_from": _origin(first.contents)}
     lock = recipes.write_yaml(contents.recipe.as_dict())
     artifacts.write(path, replace(contents, scores=scores, provenance={**contents.provenance, **made}), lock)
     again = load(path)

@@ -50,17 +50,17 @@ def _packed(layer: nn.Module) -> Sequence[Any]:
     return held if isinstance(held, tuple) else ()
 
 
-def latencies(modules: Sequence[nn.Module], inputs: Mapping[str, Tensor]) -> list[float]:
-    """Seconds that each module takes for a batch on one thread: the median of repeated runs, the modules in turn, so that all meet the
-    same machine."""
-    taken: list[list[float]] = [[] for _ in modules]
+def latencies(asked: Sequence[tuple[nn.Module, Mapping[str, Tensor]]]) -> list[float]:
+    """Seconds that each module takes for a batch of its own on one thread: the median of repeated runs, the modules in turn, so that all
+    meet the same machine."""
+    taken: list[list[float]] = [[] for _ in asked]
     with _threads(THREADS), torch.inference_mode():
-        for module in modules:
+        for module, inputs in asked:
             for _ in range(2):
                 module(dict(inputs))
         began = time.perf_counter()
         while len(taken[0]) < _FEWEST or (time.perf_counter() - began < _SECONDS and len(taken[0]) < _MOST):
-            for module, times in zip(modules, taken):
+            for (module, inputs), times in zip(asked, taken):
                 start = time.perf_counter()
                 module(dict(inputs))
                 times.append(time.perf_counter() - start)

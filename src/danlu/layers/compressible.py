@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
@@ -34,13 +34,13 @@ def tables(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in module.named_modules() if type(layer) is nn.Embedding and layer.max_norm is None}
 
 
-def unshared(module: nn.Module, layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def unshared(module: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Those layers whose weight belongs to them alone."""
     holders = Counter(id(each) for _, each in module.named_parameters(remove_duplicate=False))
     return {name: layer for name, layer in layers.items() if holders[id(layer.weight)] == 1}
 
 
-def among(layers: dict[str, nn.Module], only: Sequence[str] | None, spare: Sequence[str], where: str) -> dict[str, nn.Module]:
+def among(layers: Mapping[str, nn.Module], only: Sequence[str] | None, spare: Sequence[str], where: str) -> dict[str, nn.Module]:
     """The layers that patterns name (`only`; None: all) without those that others name (`spare`). PartError for a pattern nobody fits."""
     chosen = (
         layers if only is None else {name: layers[name] for pattern in only for name in named(layers, pattern, f"{where}.layers")}

@@ -1,0 +1,174 @@
+"""Who learns from whom: the recipe of a student, the teacher, and the loss between them (compressors/distil.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from danlu import recipe as recipes
+from danlu import shelf
+from danlu.apparatus import fresh_module
+from danlu.artifact import Contents
+from danlu.batches import Rows
+from danlu.dataset import prepare
+from danlu.errors import ArtifactError, DanluError, PartError
+from danlu.layers.attention import Attention
+from danlu.layers.compressible import named
+from danlu.layers.distillation import Distillation, Looking, Pair, States
+from danlu.placement import place
+from danlu.prediction import load
+from danlu.recipe import Recipe, Train
+from danlu.terms import Batch, Input
+
+
+class TeachersRows(Protocol):
+    """The rows of a table as an artifact takes them (danlu.compression.OwnRows)."""
+
+    def prepared(self, contents: Contents) -> tuple[Mapping[str, Input], Rows, Any]: ...
+
+
+def student_of(config: Any, recipe: Recipe) -> Recipe:
+    """The recipe that the student is trained by: its own, or this one with another model. It is scored as this one is, on the same rows.
+
+    Raises RecipeError, or DanluError where the task is another.
+    """
+    whole = replace(recipe, raw=recipe.as_dict())
+    if config.student is None:
+        model = config.model
+        changes = (
+            {"model": model} if isinstance(model, str) or "name" in model else {f"model.{key}": each for key, each in model.items()}
+        )
+        return recipes.with_changes(whole, shelf, changes)
+    found = recipes.read(config.student, shelf)
+    if (found.task.name, found.data.targets) != (recipe.task.name, recipe.data.targets):
+        raise DanluError(
+            f"the student's recipe is of {found.task.name} of {', '.join(found.data.targets) or 'nothing'}, and the artifact of "
+            f"{recipe.task.name} of {', '.join(recipe.data.targets) or 'nothing'}.",
+            where=config.student,
+            hint="give both the same task and target",
+        )
+    data = {
+        **found.as_dict()["data"],
+        **{key: whole.raw["data"][key] for key in ("source", "split", "duplicates", "missing_target")},
+    }
+    kept = {"data": data, "metrics": whole.raw["metrics"], "compress": None, "tune": None}
+    return recipes.with_changes(found, shelf, kept)
+
+
+def teacher_of(config: Any, contents: Contents) -> tuple[Contents, str]:
+    """(the teacher, what it is called): the artifact itself, another one, or a checkpoint's folder. Raises DanluError where it cannot teach."""
+    if config.teacher is None:
+        return contents, "the artifact itself"
+    path = Path(config.teacher)
+    if (path / "config.json").is_file() and not (path / "artifact.json").is_file():
+        return _checkpoint(path, contents), config.teacher
+    teacher = load(path)
+    if (
+        tuple(teacher.task.output.names) != tuple(contents.task.output.names)
+        or teacher.task.output.size != contents.task.output.size
+    ):
+        raise DanluError(
+            "this teacher tells other things apart than the artifact does.",
+            where=config.teacher,
+            hint="take one of the same task and classes",
+        )
+    return teacher, config.teacher
+
+
+def _checkpoint(path: Path, contents: Contents) -> Contents:
+    """A Hugging Face checkpoint over the artifact's rows. Its head must be of the task: what is drawn anew teaches nothing."""
+    raw = {**contents.recipe.as_dict(), "model": {"name": "pretrained", "path": str(path)}}
+    recipe = recipes.with_changes(replace(contents.recipe, raw=raw), shelf, {"compress": None})
+    data = prepare(recipe)
+    module, start, _ = fresh_module(recipe, data, place(Train(device="cpu")))
+    if start is None or start.fresh:
+        fresh = ", ".join(start.fresh[:3]) if start is not None else "all of it"
+        raise ArtifactError(
+            f"this checkpoint has no head of this task ({fresh} would be drawn anew), so it has nothing to teach.",
+            where=str(path),
+            hint="train it first (model: {name: pretrained, path: ...}), and name that artifact as teacher",
+        )
+    return Contents(recipe, module.eval(), data.task, data.preprocessor, {}, {}, data.examples.described)
+
+
+class Lesson:
+    """learns(loss, student, what it receives): the student's loss, drawn towards the teacher."""
+
+    def __init__(self, config: Any, teacher: Contents, rows: TeachersRows, student: Recipe, told: list[str]) -> None:
+        self.config, self.teacher, self.rows, self.student, self.told = config, teacher, rows, student, told
+        if getattr(teacher.task, "STEP", "supervised") != "supervised":
+            raise PartError(f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared.")
+
+    def __call__(self, loss: Any, student: nn.Module, described: Mapping[str, Input]) -> Distillation:
+        config = self.config
+        pairs: list[Pair] = [States(*each, config.hidden_weight) for each in self._pairs(student, config.hidden, "hidden", None)]
+        pairs += [
+            Looking(*each, config.attention_weight) for each in self._pairs(student, config.attention, "attention", Attention)
+        ]
+        members = int(getattr(student, "members", 1))
+        return Distillation(
+            loss,
+            self.teacher.module,
+            self._ask(described),
+            self._kinds(),
+            temperature=config.temperature,
+            weight=config.weight,
+            members=members,
+            pairs=pairs,
+        )
+
+    def _kinds(self) -> tuple[tuple[str, int], ...]:
+        """What the columns of the output say, as the soft loss of each wants it."""
+        output = self.teacher.task.output
+        if output.means:
+            return output.means
+        asks = getattr(shelf.facts("tasks", self.teacher.recipe.task.name), "ASKS", "numbers")
+        return (
+            ("classes" if asks in ("classes", "tokens", "spelling") else "labels" if asks == "labels" else "numbers", output.size),
+        )
+
+    def _ask(self, described: Mapping[str, Input]) -> Any:
+        """batch -> what the teacher reads: the student's own inputs where both are prepared alike, else the same rows in its own form."""
+        if self._alike(described):
+            return lambda batch: batch.inputs
+        if hasattr(self.teacher.task, "frame"):
+            raise PartError(
+                "the teacher reads this task's examples in another form than the student, and they are cut by it.",
+                hint="give the student the teacher's data section and tokenizer",
+            )
+        _, rows, _ = self.rows.prepared(self.teacher)
+        self.told.append("the teacher reads rows in its own form, without the augmentations that the student sees.")
+        return lambda batch: _inputs(rows, batch)
+
+    def _alike(self, described: Mapping[str, Input]) -> bool:
+        """Whether inputs mean the same to both: the same data section and the same description of what a model receives."""
+        mine, theirs = (each.as_dict()["data"] | {"augmentations": []} for each in (self.student, self.teacher.recipe))
+        adapts = any(
+            hasattr(shelf.facts("models", each.model.name), name)
+            for each in (self.student, self.teacher.recipe)
+            for name in ("adapt", "settled")
+        )
+        return mine == theirs and not adapts and dict(described) == dict(self.teacher.described or self.teacher.preprocessor.inputs)
+
+    def _pairs(self, student: nn.Module, asked: Mapping[str, str], what: str, kind: Any) -> list[tuple[nn.Module, nn.Module]]:
+        found = []
+        for there, here in asked.items():
+            layers = [
+                self._layer(self.teacher.module, there, f"distil.{what}", kind),
+                self._layer(student, here, f"distil.{what}", kind),
+            ]
+            found.append((layers[0], layers[1]))
+        return found
+
+    @staticmethod
+    def _layer(module: nn.Module, name: str, where: str, kind: Any) -> nn.Module:
+        layers = {each: layer for each, layer in module.named_modules() if each and (kind is None or isinstance(layer, kind))}
+        return layers[named(layers, name, where)[0]]
+
+
+def _inputs(rows: Rows, batch: Batch) -> Mapping[str, Tensor]:
+    return rows.gather(batch.rows.to(rows.placement.device)).inputs

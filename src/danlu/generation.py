@@ -46,14 +46,15 @@ class Writing(Options):
     seed: int = Field(0, ge=0, lt=2**63, description="Another seed, other texts.")
 
 
-def writing(options: Mapping[str, Any], where: str = "generate") -> Writing:
-    """The options as Writing. DataError naming the one that is none or out of range."""
+def writing(options: Mapping[str, Any], where: str | None = "generate") -> Writing:
+    """The options as Writing. DataError naming the one that is none or out of range; `where` None: it stands there."""
     try:
         return Writing.model_validate({name: list(value) if isinstance(value, tuple) else value for name, value in options.items()})
     except ValidationError as error:
         first = error.errors()[0]
         known = ", ".join(Writing.model_fields)
-        raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", where=where, hint=f"options: {known}") from None
+        name = ".".join(map(str, first["loc"]))
+        raise DataError(f"{name}: {first['msg']}.", where=name if where is None else where, hint=f"options: {known}") from None
 
 
 @dataclass(frozen=True)

@@ -458,7 +458,7 @@ class Desk:
     def submit(self, id: Hashable, request: Mapping[str, Any]) -> None:
         """Begin to write. Raises DataError for a request that cannot be met, ServerBusy where too many texts wait."""
         beside = ("prompt", "messages", "number", "written")
-        how = writing({name: value for name, value in request.items() if name not in beside}, "")
+        how = writing({name: value for name, value in request.items() if name not in beside}, None)
         codes = self.engine.read(request, how.max_tokens)
         self.engine.submit(id, codes, how, int(request.get("number", 0)), request.get("written", ()))
         self._asked[id] = len(codes)

@@ -11,8 +11,9 @@ from typing import Any
 
 import uvicorn
 
-from danlu.serving.connection import bounded
+from danlu.serving.connection import Connection
 from danlu.serving.gate import Gate
+from danlu.serving.quick import connections
 from danlu.serving.settings import Settings
 
 _LOOK = 0.5  # seconds between two looks at slow clients
@@ -28,7 +29,7 @@ class Front(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 _unset,
-                http=bounded(settings),
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -47,7 +48,7 @@ class Front(uvicorn.Server):
     def use(self, app: Gate) -> None:
         """Serve this app."""
         self.config.app = app
-        self.config.http = bounded(self.settings, app.predicting)
+        self.config.http = connections(app)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -7,7 +7,7 @@ A server on this machine's own address is asked by pages of other sites too, who
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset(("/healthz", "/readyz", "/"))  # told to everybody: probes, and the page, which holds no data itself
+PAGE = "/page/"  # its files, the same for everybody
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
@@ -62,16 +63,10 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        seen = Seen()
-        for name, value in scope["headers"]:
-            if name == b"host":
-                seen.host = value
-                seen.hosts += 1
-            elif name in _NAMES:
-                setattr(seen, _NAMES[name], value)
+        seen = self.see(scope["headers"])
         path, posts = scope["path"], scope["method"] == "POST"
         try:
-            self._check(seen, path, posts)
+            self.check(seen, path, posts)
             if posts and path.endswith("/predict") and path.startswith("/v1/"):
                 await self.predicting(scope, receive, send, seen)
                 return
@@ -82,7 +77,19 @@ class Gate:
             return
         await self.app(scope, _Bounded(receive, self.settings.most_body), send)
 
-    def _check(self, seen: Seen, path: str, posts: bool) -> None:
+    def see(self, headers: Iterable[tuple[bytes, bytes]]) -> Seen:
+        """The headers that matter."""
+        seen = Seen()
+        for name, value in headers:
+            if name == b"host":
+                seen.host = value
+                seen.hosts += 1
+            elif name in _NAMES:
+                setattr(seen, _NAMES[name], value)
+        return seen
+
+    def check(self, seen: Seen, path: str, posts: bool) -> None:
+        """Raises Refusal where a request may not be asked."""
         if seen.hosts > 1:
             raise Refusal("there are several Host headers.")
         if self.hosts is not None and _name(seen.host) not in self.hosts:
@@ -92,7 +99,7 @@ class Gate:
             )  # fmt: skip
         if posts and seen.origin and seen.origin.partition(b"://")[2] != seen.host:
             raise Refusal("pages of another origin may not post here.", status=403)
-        if self.token is not None and path not in OPEN and not self._knows(seen.authorization):
+        if self.token is not None and path not in OPEN and not path.startswith(PAGE) and not self._knows(seen.authorization):
             raise Refusal("a token is needed.", status=401, hint="send the header Authorization: Bearer TOKEN")
 
     def _knows(self, authorization: bytes) -> bool:

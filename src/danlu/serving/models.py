@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from danlu import machine
 from danlu.durable import read_sealed
 from danlu.errors import ArtifactError, nearest
 
@@ -87,22 +88,20 @@ def desk(wish: Mapping[str, Any]) -> Desk:
     place = locate(wish["path"])
     options = wish.get("options", {})
     limits = {name: options[name] for name in ("most_rows", "batch") if name in options}
+    machine.use_cores(wish.get("threads", 1))
     if place.form == "light":
         return AnsweringDesk(_open_export(place, wish["name"]), **limits)
-    _use_threads(wish.get("threads", 1))
+    _use_threads()
     artifact = _load(place)
     if _writes(artifact):
         return _writing_desk(artifact, wish["name"], options)
     return AnsweringDesk(_served(artifact, wish["name"]), **limits)
 
 
-def _use_threads(count: int) -> None:
+def _use_threads() -> None:
     import torch
 
-    from danlu import machine
-
-    machine.use_cores(count)
-    torch.set_num_threads(count)
+    torch.set_num_threads(machine.cores())
 
 
 def _load(place: Place) -> Any:

@@ -46,22 +46,19 @@ class Predicting:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.most_body = pool.settings.most_body
-        self._by_url = {f"/v1/models/{name}/predict".encode(): served for name, served in pool.models.items()}
-        self._by_url[b"/v1/predict"] = next(iter(pool.models.values()))
+        self.by_url = {f"/v1/models/{name}/predict".encode(): served for name, served in pool.models.items()}
+        self.by_url[b"/v1/predict"] = next(iter(pool.models.values()))
         self._refusals: dict[tuple[int, bool], bytes] = {}
 
-    def turns_away(self, method: bytes, url: bytes) -> bytes | None:
-        """The whole answer to a request that may not wait; None for any other. Nothing of it is read but its first line."""
-        served = self._by_url.get(url)
-        if served is None or method != b"POST":
-            return None
+    def turns_away(self, served: Served) -> bytes | None:
+        """The whole answer to a request that may not wait; None where it may."""
         retry = self._retry(served)
         if not retry:
             return None
         served.counts.answers[503] += 1
         draining = self.pool.draining
         if (retry, draining) not in self._refusals:
-            self._refusals[retry, draining] = _whole(_ENDING if draining else _FULL, retry, draining)
+            self._refusals[retry, draining] = _busy(_ENDING if draining else _FULL, retry, draining)
         return self._refusals[retry, draining]
 
     def _retry(self, served: Served) -> int:
@@ -79,7 +76,7 @@ class Predicting:
                 served.counts.answers[503] += 1
                 await refuse(send, _FULL if not pool.draining else _ENDING, retry, pool.draining)
                 return
-            seconds = _seconds(seen.deadline)
+            seconds = self.seconds(seen)
             body = await self._body(receive, seen)
             if body is None:
                 return
@@ -107,13 +104,21 @@ class Predicting:
         if status:
             await answer(send, status, told, [_CLOSE] if pool.draining else None)
 
+    def check(self, seen: Seen) -> None:
+        """Raises Refusal for a body that its head tells will not be read."""
+        if seen.encoding not in (b"", b"identity"):
+            raise Refusal("a compressed body is not read.", status=415, hint="send it without Content-Encoding")
+        if seen.length and (not seen.length.isdigit() or len(seen.length) > 18 or int(seen.length) > self.most_body):
+            raise _too_large(self.most_body)
+
+    def seconds(self, seen: Seen) -> float | None:
+        """The deadline that a request sets itself."""
+        return _seconds(seen.deadline)
+
     async def _body(self, receive: _Receive, seen: Seen) -> bytes | None:
         """The whole body; None where the client went away. Raises Refusal where it is too large."""
         most = self.most_body
-        if seen.encoding not in (b"", b"identity"):
-            raise Refusal("a compressed body is not read.", status=415, hint="send it without Content-Encoding")
-        if seen.length and (not seen.length.isdigit() or len(seen.length) > 18 or int(seen.length) > most):
-            raise _too_large(most)
+        self.check(seen)
         message = await receive()
         if message["type"] != "http.request":
             return None
@@ -167,11 +172,10 @@ def _too_large(most: int) -> Refusal:
     return Refusal(f"the body is larger than the {most:,} bytes that are read.", status=413, hint="send fewer rows in a request")
 
 
-def _whole(refusal: Refusal, retry: int, close: bool) -> bytes:
-    """An answer as it goes over the wire."""
-    body = refusal.body()
-    head = f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nretry-after: {retry}\r\n"
-    return head.encode() + (b"connection: close\r\n" if close else b"") + b"\r\n" + body
+def _busy(refusal: Refusal, retry: int, close: bool) -> bytes:
+    from danlu.serving.quick import whole
+
+    return whole(503, refusal.body(), b"retry-after: %d\r\n" % retry + (b"connection: close\r\n" if close else b""))
 
 
 _FULL = Refusal("the server is full.", status=503, hint="ask again after the seconds of Retry-After")

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Asked:
     """A request that a worker is to answer. `rows` is what admission thinks it holds; `lost` counts the workers that died with it."""
 
     __slots__ = (
-        "alone",
+        "answered",
         "before",
         "began",
         "body",
@@ -56,6 +56,7 @@ class Asked:
         "lost",
         "rows",
         "served",
+        "then",
         "worker",
     )
 
@@ -68,8 +69,10 @@ class Asked:
         self.rows = rows
         self.began = time.monotonic()
         self.lost = 0
+        self.answered = False
         self.worker: WorkerProcess | None = None
         self.future: asyncio.Future[tuple[int, bytes]] | None = None
+        self.then: Callable[[int, bytes], None] | None = None
         self.events: asyncio.Queue[dict[str, Any]] | None = None
         self.codes: list[int] = []  # of a text: what was told
 
@@ -208,12 +211,16 @@ class Pool:
         finally:
             self.leave(asked)
 
-    def begin(self, served: Served, kind: str, body: bytes, seconds: float | None = None) -> Asked:
-        """Ask, without waiting: `Asked.future` holds (status, body) in the end. To be followed by `leave`."""
+    def begin(
+        self, served: Served, kind: str, body: bytes, seconds: float | None = None, then: Callable[[int, bytes], None] | None = None
+    ) -> Asked:
+        """Ask, without waiting: `then` is called with (status, body), or `Asked.future` holds them in the end. `leave` is to follow."""
         limit = self.settings.deadline
         before = time.monotonic() + (limit if seconds is None else min(seconds, limit))
         asked = self._enter(served, {"do": "answer", "kind": kind}, body, before, served.admission.rows_of(len(body)))
-        asked.future = asyncio.get_running_loop().create_future()
+        if then is None:
+            asked.future = asyncio.get_running_loop().create_future()
+        asked.then = then
         self._give(asked)
         return asked
 
@@ -270,10 +277,8 @@ class Pool:
         served.admission.leave(asked.rows)
         self.held_bytes -= len(asked.body)
         worker = asked.worker
-        if worker is not None and worker.state == "ready":
-            finished = asked.future is not None and asked.future.done() and not asked.future.cancelled()
-            if not finished:
-                worker.send(pack({"do": "cancel", "id": asked.id}))
+        if worker is not None and worker.state == "ready" and not asked.answered:
+            worker.send(pack({"do": "cancel", "id": asked.id}))
         if asked.lost:
             self._give_rest(served)
         if served.leaving:
@@ -316,14 +321,19 @@ class Pool:
         counts.seconds.add(time.monotonic() - asked.began)
 
     def _finish(self, asked: Asked, status: int, body: bytes) -> None:
-        if asked.future is not None and not asked.future.done():
-            self._count(asked, status)
+        if asked.answered:
+            return
+        asked.answered = True
+        self._count(asked, status)
+        if asked.then is not None:
+            asked.then(status, body)
+        elif asked.future is not None and not asked.future.done():
             asked.future.set_result((status, body))
 
     def _fail(self, asked: Asked, refusal: Refusal) -> None:
-        if asked.future is not None:
+        if asked.events is None:
             self._finish(asked, refusal.status, refusal.body())
-        elif asked.events is not None:
+        else:
             asked.events.put_nowait({"piece": "", "ended": "refused", "status": refusal.status, "error": refusal.as_dict()})
 
     # --- hearing

@@ -155,7 +155,8 @@ def _report(result: dict[str, Any]) -> str:
             "",
             machine_line(result["machine"], result["cores_used_by_others"]),
             "",
-            f"gpt {result['size']}, context {result['context']}, one thread, float32, seconds of the processor; texts of up to {result['tokens']} tokens, prompts of 8 to 128;"
+            f"gpt {result['size']}, context {result['context']}, one thread, float32, seconds of the processor;"
+            f" texts of up to {result['tokens']} tokens, prompts of 8 to 128;"
             f" median of {result['repeats']}.",
             "",
             table(heads, lines),

@@ -43,6 +43,7 @@ class Program:
 
     examples   a few prepared rows to trace it with, by input name
     scales     by output name what a difference is divided by before it is judged, one for each entry of the last axis (1 where it says none)
+    longest    by input of unequal lengths, the length that the model must be ready for
     """
 
     module: nn.Module
@@ -50,6 +51,7 @@ class Program:
     outputs: dict[str, Slot]
     examples: dict[str, Tensor]
     scales: dict[str, np.ndarray] = field(default_factory=dict)
+    longest: dict[str, int] = field(default_factory=dict)
 
     def run(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of prepared rows by name."""
@@ -109,7 +111,8 @@ def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
         names, found = _named(module, task, examples)
     outputs = {name: _output(each, examples, inputs) for name, each in zip(names, found, strict=True)}
     scales = {name: np.asarray(each, dtype=np.float64) for name, each in getattr(task, "scales", dict)().items()}
-    return Program(module, inputs, outputs, examples, scales)
+    longest = {name: each.shape[0] for name, each in described.items() if each.kind in ("tokens", "frames") and name in inputs}
+    return Program(module, inputs, outputs, examples, scales, longest)
 
 
 def _named(module: _Answering, task: Any, examples: Mapping[str, Tensor]) -> tuple[list[str], tuple[Tensor, ...]]:

@@ -203,6 +203,10 @@ class RunningText:
             "tokens",
         )
 
+    def finish(self, module: Any, inputs: Mapping[str, Any], outputs: Any) -> dict[str, Any]:
+        """{"logits": float32 (N, T, codes)}: of what follows each place, or of what stands at it."""
+        return {"logits": outputs}
+
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """Scores of knowing only how often each token stands in the training text, whatever stands before it."""
         target = examples.target

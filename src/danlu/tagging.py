@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from danlu.terms import IGNORED
 
 if TYPE_CHECKING:
@@ -95,6 +97,22 @@ class SpanFinder:
         rows, places = starts.nonzero(as_tuple=True)
         return Spans(rows, places, lasts.nonzero(as_tuple=True)[1] + 1, type_BT[rows, places])
 
+    def listed(self, tags_BT: np.ndarray, asked_BT: np.ndarray) -> list[tuple[int, int, int, int]]:
+        """(row, start, stop, type) of each span, as `find` has them, of numpy arrays."""
+        letters, numbers = np.array([*self.letters, OUTSIDE]), np.array([*self.numbers, -1])
+        index_BT = np.where((tags_BT == IGNORED) | ~asked_BT, -1, tags_BT)
+        letter_BT, type_BT = letters[index_BT], numbers[index_BT]
+        before = np.pad(letter_BT[:, :-1], [(0, 0), (min(1, letter_BT.shape[1]), 0)], constant_values=OUTSIDE)
+        type_before = np.pad(type_BT[:, :-1], [(0, 0), (min(1, type_BT.shape[1]), 0)], constant_values=-1)
+        inside = letter_BT != OUTSIDE
+        fresh, closed = np.isin(letter_BT, (BEGIN, SINGLE)), np.isin(before, (OUTSIDE, END, SINGLE))
+        starts = inside & (fresh | closed | (type_BT != type_before))
+        lasts = inside & (_follower(starts, True) | ~_follower(inside, False))
+        rows, places = starts.nonzero()
+        return list(
+            zip(rows.tolist(), places.tolist(), (lasts.nonzero()[1] + 1).tolist(), type_BT[rows, places].tolist(), strict=True)
+        )
+
     def _read(self, tags_BT: Tensor, asked_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         import torch
 
@@ -107,3 +125,8 @@ class SpanFinder:
             absent = absent | ~asked_BT
         index_BT = tags_BT.masked_fill(absent, -1)
         return known[0][index_BT], known[1][index_BT]
+
+
+def _follower(places_BT: np.ndarray, last: bool) -> np.ndarray:
+    """What stands at the next place; `last` after the end."""
+    return np.pad(places_BT[:, 1:], [(0, 0), (0, min(1, places_BT.shape[1]))], constant_values=last)

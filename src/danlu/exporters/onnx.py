@@ -43,8 +43,8 @@ class Config(Options):
 
 def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
     """Write model.onnx; gives what `start` must know."""
-    network = network_of(program)
-    about: dict[str, Any] = {"opset": OPSET}
+    network, fixed = network_of(program)
+    about: dict[str, Any] = {"opset": OPSET, **({"longest": fixed} if fixed else {})}
     model = network
     if config.preprocessing and takes_rows(artifact) and set(program.inputs) & set(_TABLE):
         before = Graph()
@@ -70,44 +70,147 @@ def takes_rows(artifact: Artifact) -> bool:
     return not hasattr(artifact.task, "frame") or getattr(artifact.task, "frames_rows", False)
 
 
-def network_of(program: Program) -> Any:
-    """The onnx.ModelProto of a program."""
+def network_of(program: Program) -> tuple[Any, dict[str, int]]:
+    """(the onnx.ModelProto of a program, the length that an input of places must be padded to, by name: none where any length will do)."""
+    import torch
+
+    module = with_operators(program.module)
+    try:
+        captured = _captured(module, program, program.examples, {})
+        fixed = {}
+    except Exception as error:  # a network whose steps are as many as its places is written out for one length
+        fixed = {name: size for name, size in program.longest.items() if name in program.inputs}
+        if not fixed:
+            raise ArtifactError(
+                f"torch cannot capture this network as a graph ({_first_line(error)}).", hint="--to safetensors"
+            ) from None
+        examples = {name: _widened(each, fixed.get(name)) for name, each in program.examples.items()}
+        try:
+            captured = _captured(module, program, examples, fixed)
+        except Exception as again:
+            raise ArtifactError(
+                f"torch cannot capture this network as a graph ({_first_line(again)}).", hint="--to safetensors"
+            ) from None
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                captured, dynamo=True, opset_version=OPSET, input_names=list(program.inputs), output_names=list(program.outputs), verbose=False,
+            )  # fmt: skip
+    except Exception as error:
+        raise ArtifactError(f"ONNX has no operators for this network ({_first_line(error)}).", hint="--to torch_export") from None
+    assert made is not None
+    return made.model_proto, fixed
+
+
+def _captured(module: Any, program: Program, examples: Mapping[str, Any], fixed: Mapping[str, int]) -> Any:
     import torch
 
     rows = torch.export.Dim("rows", min=1)
     shapes = []
-    for slot in program.inputs.values():
-        axes = [rows if place == 0 else torch.export.Dim.DYNAMIC for place, axis in enumerate(slot.shape) if isinstance(axis, str)]
-        shapes.append({place: axes.pop(0) for place, axis in enumerate(slot.shape) if isinstance(axis, str)})
-    with quiet():
-        made = torch.onnx.export(
-            program.module,
-            tuple(program.examples[name] for name in program.inputs),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(program.inputs),
-            output_names=list(program.outputs),
-            dynamic_shapes=(tuple(shapes),),
-            external_data=False,
-            verbose=False,
+    for name, slot in program.inputs.items():
+        free = [place for place, axis in enumerate(slot.shape) if isinstance(axis, str) and not (place and name in fixed)]
+        shapes.append({place: torch.export.Dim.DYNAMIC if place else rows for place in free})
+    with quiet(), torch.no_grad():
+        return torch.export.export(
+            module, tuple(examples[name] for name in program.inputs), dynamic_shapes=(tuple(shapes),), strict=False
         )
-    assert made is not None
-    return made.model_proto
+
+
+def _widened(example: Any, size: int | None) -> Any:
+    """Rows with padding up to a length."""
+    import torch
+
+    if size is None or example.shape[1] == size:
+        return example
+    return torch.cat([example, example.new_zeros(example.shape[0], size - example.shape[1], *example.shape[2:])], dim=1)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next(
+        (line for line in lines if line.startswith("<class ")), lines[0] if lines else ""
+    )  # the cause, where the exporter names it
+    return f"{type(error).__name__}: {told[:200]}"
+
+
+def with_operators(module: Any) -> Any:
+    """The module with its recurrent layers as single operators of ONNX; torch would write them out place by place."""
+    import copy
+
+    from torch import nn
+
+    found = copy.deepcopy(module)
+    for parent in list(found.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.RNNBase) and child.num_layers == 1 and not child.bidirectional and child.batch_first:
+                setattr(parent, name, _cell(child))
+    return found
+
+
+_OPERATORS = {"LSTM": ("LSTM", (0, 3, 1, 2)), "GRU": ("GRU", (1, 0, 2)), "RNN": ("RNN", (0,))}  # torch's gates in the order of ONNX
+
+
+def _cell(layer: Any) -> Any:
+    """A recurrent layer as one operator. Source: ONNX operators LSTM, GRU (linear_before_reset) and RNN, opset 14."""
+    import torch
+    from torch import Tensor, nn
+
+    operator, order = _OPERATORS[layer.mode.partition("_")[0]]
+
+    def sorted_(weight: Tensor) -> Tensor:
+        gates = weight.detach().chunk(len(order), dim=0)
+        return torch.cat([gates[gate] for gate in order], dim=0)
+
+    class Cell(nn.Module):
+        w: Tensor
+        r: Tensor
+        b: Tensor | None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = layer.hidden_size
+            self.register_buffer("w", sorted_(layer.weight_ih_l0)[None])
+            self.register_buffer("r", sorted_(layer.weight_hh_l0)[None])
+            if layer.bias:
+                self.register_buffer("b", torch.cat([sorted_(layer.bias_ih_l0), sorted_(layer.bias_hh_l0)])[None])
+            else:
+                self.b = None
+            self.attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
+            if operator == "GRU":
+                self.attributes["linear_before_reset"] = 1
+            if operator == "RNN":
+                self.attributes["activations"] = ["Relu" if layer.mode == "RNN_RELU" else "Tanh"]
+
+        def forward(self, x_BTI: Tensor, before: Any = None) -> tuple[Tensor, Any]:
+            rows, places = x_BTI.shape[0], x_BTI.shape[1]
+            given = () if before is None else tuple(before) if isinstance(before, tuple) else (before,)
+            state = (1, rows, self.hidden)
+            shapes = [(places, 1, rows, self.hidden), state, *([state] if operator == "LSTM" else [])]
+            found = torch.onnx.ops.symbolic_multi_out(
+                f"ai.onnx::{operator}", (x_BTI.transpose(0, 1), self.w, self.r, self.b, None, *given), self.attributes,
+                dtypes=[x_BTI.dtype] * len(shapes), shapes=shapes, version=14,
+            )  # fmt: skip
+            y_BTH = found[0].squeeze(1).transpose(0, 1)
+            return y_BTH, (found[1], found[2]) if operator == "LSTM" else found[1]
+
+    return Cell()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporter's talk of torchvision, of its own deprecations and of its passes."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             for category in (DeprecationWarning, FutureWarning, UserWarning):
                 warnings.simplefilter("ignore", category)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def preprocessing(before: Graph, preprocessor: Any) -> tuple[dict[str, int], dict[str, str]]:

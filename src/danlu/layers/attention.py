@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.caching import Cache, Places
+from danlu.layers.captured import captured
 from danlu.layers.normalization import EPSILON
 from danlu.layers.rotary import Angles, normalise_and_turn, turn
 from danlu.layers.weighing import weigh
@@ -29,7 +30,7 @@ def padding_mask(tokens_BS: Tensor) -> Tensor | None:
 
 def visible(present_BS: Tensor) -> Tensor | None:
     """padding_mask, from what is present: bool (B, S)."""
-    if bool(present_BS.all()):
+    if not captured() and bool(present_BS.all()):
         return None
     first_S = torch.arange(present_BS.shape[1], device=present_BS.device) == 0
     present_BS = present_BS | (first_S & ~present_BS.any(1, keepdim=True))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from danlu.layers.captured import captured
 from danlu.layers.recurrent import in_order, turned
 
 
@@ -36,6 +37,8 @@ class TransitionMarginals(nn.Module):
         the right. A product of probabilities within a place, their logarithm between places: nothing overflows, and what vanishes is
         e-87 of the rest."""
         weights_2SS = torch.stack([self.transitions, self.transitions.T]).exp()
+        if captured():
+            return _scanned(u_2BTS, weights_2SS)
         now_2BS = u_2BTS[:, :, 0]
         found = [now_2BS]
         for u_2BS in u_2BTS.unbind(2)[1:]:
@@ -43,3 +46,19 @@ class TransitionMarginals(nn.Module):
             now_2BS = torch.bmm(now_2BS.exp(), weights_2SS).log() + u_2BS
             found.append(now_2BS)
         return torch.stack(found, dim=2)
+
+
+def _scanned(u_2BTS: Tensor, weights_2SS: Tensor) -> Tensor:
+    """The same as one loop of the graph, which goes over any number of places."""
+    from torch._higher_order_ops import scan
+
+    def step(held: tuple[Tensor, Tensor], u_2BS: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        before_2BS, begun = held
+        before_2BS = before_2BS - before_2BS.amax(dim=2, keepdim=True)
+        now_2BS = u_2BS + torch.bmm(before_2BS.exp(), weights_2SS).log() * begun
+        return (now_2BS, torch.ones_like(begun)), now_2BS.clone()
+
+    places_T2BS = u_2BTS.movedim(2, 0)
+    begin = (torch.zeros_like(u_2BTS[:, :, 0]), u_2BTS.new_zeros(1))
+    _, found_T2BS = scan(step, begin, places_T2BS, dim=0)
+    return found_T2BS.movedim(0, 2)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.errors import PartError
+from danlu.layers.captured import captured
 from danlu.layers.dropout import Dropout
 from danlu.layers.language_model import EMBEDDING_SPREAD
 from danlu.layers.normalization import normalization
@@ -51,12 +52,14 @@ class Encoder(nn.Module):
             x_BTD = x_BTD + self._told(places, lengths_B)
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
-        mask = None if bool(present_BT.all()) else present_BT  # attention without a mask has faster kernels
+        mask = present_BT if captured() or not bool(present_BT.all()) else None  # attention without a mask has faster kernels
         return self.stack(self.dropout(x_BTD), mask), present_BT
 
     def _told(self, places: int, lengths_B: Tensor) -> Tensor:
         assert self.positions is not None
         reach = self.positions.num_embeddings
+        if captured():  # a place beyond the last has no position, which stops whoever runs the graph
+            return self.positions.weight[torch.arange(places, device=lengths_B.device)]
         if int(lengths_B.max()) > reach:
             raise PartError(
                 f"the model learned positions for {reach:,} places, and a row has {int(lengths_B.max()):,}.",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from danlu.errors import PartError
 from danlu.layers.caching import Cache
+from danlu.layers.captured import captured
 from danlu.layers.dropout import Dropout
 from danlu.layers.rotary import Rotary
 from danlu.layers.transformer import Sizes, Stack
@@ -92,6 +93,8 @@ class LanguageModel(nn.Module):
         return self.dropout(x_BTD)
 
     def _within_context(self, positions_BT: Tensor) -> Tensor:
+        if captured():  # a place beyond the last has no position, which stops whoever runs the graph
+            return positions_BT
         last = int(positions_BT.max()) if positions_BT.numel() else 0
         if last >= self.context:
             raise PartError(

@@ -65,7 +65,7 @@ class Recurrent(nn.Module):
 
     def last(self, states_BTD: Tensor, lengths_B: Tensor) -> Tensor:
         """The state of each direction after it has read the whole row, (B, width)."""
-        rows_B = torch.arange(len(states_BTD), device=states_BTD.device)
+        rows_B = torch.arange(states_BTD.shape[0], device=states_BTD.device)
         end_B = (lengths_B - 1).clamp(min=0)
         ahead_BH = states_BTD[rows_B, end_B, : self.hidden]
         if self.backwards is None:
@@ -115,7 +115,8 @@ def _zeros(like: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
 
 def turned(lengths_B: Tensor, places: int) -> Tensor:
     """Where each place goes when every row is turned round within its length, int64 (B, T); turning twice changes nothing."""
-    return (lengths_B[:, None] - 1 - torch.arange(places, device=lengths_B.device)).remainder(places)
+    place_BT = lengths_B[:, None] - 1 - torch.arange(places, device=lengths_B.device)
+    return torch.where(place_BT < 0, place_BT + places, place_BT)
 
 
 def in_order(x_BTD: Tensor, order_BT: Tensor) -> Tensor:

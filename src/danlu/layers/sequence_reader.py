@@ -24,7 +24,7 @@ def lengths_of(name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         return told
     x = inputs[name]
     if x.is_floating_point():
-        return torch.full((len(x),), x.shape[1], dtype=torch.int64, device=x.device)
+        return torch.full((x.shape[0],), x.shape[1], dtype=torch.int64, device=x.device)
     return ((x if x.ndim == 2 else x[:, :, 0]) != PADDING).sum(dim=1)
 
 

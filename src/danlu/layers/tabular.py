@@ -88,7 +88,7 @@ class Tokens(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens = [body(inputs) for body in self.bodies]
-        first = self.gathering_D.expand(len(tokens[0]), 1, -1)
+        first = self.gathering_D.expand(tokens[0].shape[0], 1, -1)
         return torch.cat([first, *tokens], dim=1)
 
 

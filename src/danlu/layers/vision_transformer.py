@@ -38,7 +38,7 @@ class VisionTransformer(nn.Module):
         x_BTD = self.positions(self.patches(x_BCHW), self.patches.grid(*x_BCHW.shape[2:]))
         if self.token_D is None:
             return self.stack(x_BTD).mean(1)
-        token_B1D = self.token_D.to(x_BTD.dtype).expand(len(x_BTD), 1, -1)
+        token_B1D = self.token_D.to(x_BTD.dtype).expand(x_BTD.shape[0], 1, -1)
         return self.stack(torch.cat([token_B1D, x_BTD], dim=1))[:, 0]
 
 

@@ -30,10 +30,10 @@ def weigh(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor
     if under_vmap():
         return _of_many(query_BHTE, key_BHSE, value_BHSE, mask, causal)
     by_place = mask is None or (mask.ndim == 4 and mask.shape[1:3] == (1, 1))
-    bytes_of_weights = query_BHTE.shape[:3].numel() * key_BHSE.shape[2] * 2
-    cpu, narrow = query_BHTE.device.type == "cpu", query_BHTE.dtype == torch.bfloat16
-    if cpu and narrow and by_place and 0 < bytes_of_weights <= LARGEST:
-        return _by_products(query_BHTE, key_BHSE, value_BHSE, mask, causal)
+    if query_BHTE.device.type == "cpu" and query_BHTE.dtype == torch.bfloat16 and by_place:
+        bytes_of_weights = query_BHTE.shape[:3].numel() * key_BHSE.shape[2] * 2
+        if 0 < bytes_of_weights <= LARGEST:
+            return _by_products(query_BHTE, key_BHSE, value_BHSE, mask, causal)
     return functional.scaled_dot_product_attention(query_BHTE, key_BHSE, value_BHSE, attn_mask=mask, is_causal=causal)
 
 

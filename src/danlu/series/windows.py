@@ -105,14 +105,11 @@ class SeriesTask:
         mean: Sequence[float],
         deviation: Sequence[float],
     ) -> None:
-        import torch
-
         self.config = config
         self.horizon = horizon
         self.target_names = tuple(targets)
         self.variables = tuple(variables)
         self.mean, self.deviation = np.array(mean), np.array(deviation)
-        self._mean, self._deviation = torch.tensor(self.mean), torch.tensor(self.deviation)
         self.needs = tuple(name for name in (*targets, config.time, config.series, *config.known) if name is not None)
         # learnt with the first frame
         self.context = config.context or 0
@@ -146,11 +143,11 @@ class SeriesTask:
 
     def to_units(self, numbers: Tensor) -> Tensor:
         """Forecasts or encoded targets (..., V) in the units of the data, float64."""
-        return numbers.double() * self._deviation.to(numbers.device) + self._mean.to(numbers.device)
+        return numbers.double() * _like(self.deviation, numbers) + _like(self.mean, numbers)
 
     def in_units(self, differences: Tensor) -> Tensor:
         """Differences (..., V) in the units of the data, float64."""
-        return differences.double() * self._deviation.to(differences.device)
+        return differences.double() * _like(self.deviation, differences)
 
     def in_deviations(self, differences: Tensor) -> Tensor:
         """Differences (..., V) in standard deviations of the training rows, float64."""
@@ -298,6 +295,13 @@ class SeriesTask:
             hint="lower task.context, look less far ahead, or give the split more rows"
             + ("" if self.config.gaps == "ignore" else "; task.gaps: ignore goes on across gaps"),
         )
+
+
+def _like(numbers: np.ndarray, tensor: Tensor) -> Tensor:
+    """The numbers as float64 beside a tensor."""
+    import torch
+
+    return torch.tensor(numbers, dtype=torch.float64, device=tensor.device)
 
 
 def scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[float]]:

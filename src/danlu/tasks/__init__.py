@@ -41,6 +41,14 @@ and, by what it asks
   numbers           to_units(outputs), in_units(differences): in the units of the data, float64; standardised(outputs)
   several           tasks, parts, slices, weights by target name; outputs_of(name, outputs)
 
+For exports, which run without torch (all optional; a task without them is not exported), a task object that can be restored without torch offers
+  finish(module, inputs, outputs) -> dict[str, Tensor]    the outputs as finished answers (probabilities, numbers in units of the data), traced
+                                            into the export: tensor operations alone
+  told(arrays, beside) -> list[dict]        what `answers` (or `respond`) gives, of finished arrays by name as numpy; `beside` holds the other
+                                            arrays of the examples, and NAME_sizes, the lengths of rows of tokens or frames
+  scales() -> dict                          by name of a finished array what a difference is divided by before it is judged (1 where it says none)
+  frames_rows                               True where `frame` leaves rows as they are
+
 A task whose examples are no rows, or whose inputs and targets are the same columns, offers further (all optional)
   INPUTS_TOO (of the part)                  True where target columns are inputs as well (forecasting: their past)
   READS (of the part)                       kinds of prepared input that `frame` reads ("numbers", ...), where they are not the model's

@@ -200,27 +200,40 @@ class AnomalyDetection(SeriesTask):
 
         With "time" and "series" where the table has them; "variable" is the one that is furthest off, "score" passes 1 where flagged.
         """
-        outputs = module(batch.inputs).float().cpu()[:, -1:]
-        actual = batch.inputs["actual"].cpu()[:, None]
-        scores = self.scored(outputs, actual).numpy() / (self.threshold or 1.0)
-        spread = outputs.new_tensor(self.spread or [1.0])
-        worst = ((outputs - actual)[:, 0].abs() / spread).nan_to_num(nan=-1.0).argmax(dim=1).tolist()
-        told = self.answers(outputs)
-        judged = batch.inputs["judged"].cpu().tolist()
+        finished = self.finish(module, batch.inputs, module(batch.inputs).float())
+        beside = {name: each.cpu().numpy() for name, each in batch.inputs.items()}
+        return self.told({name: each.cpu().numpy() for name, each in finished.items()}, beside)
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"expected": float32 (N, V)}: each row as it was to be expected, in deviations of the training rows."""
+        return {"expected": outputs[:, -1]}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`respond` of what `finish` gave; beside it "actual", "judged" and where the rows stand."""
+        expected, actual = arrays["expected"], beside["actual"]
+        spread = np.array(self.spread or [1.0])
+        wrong = np.abs(expected.astype(np.float64) - actual.astype(np.float64)) / spread
+        scores = np.nan_to_num(wrong, nan=0.0).max(axis=1) / (self.threshold or 1.0)
+        worst = np.nan_to_num(np.abs(expected - actual) / spread.astype(np.float32), nan=-1.0).argmax(axis=1).tolist()
+        units = (expected.astype(np.float64) * self.deviation + self.mean).tolist()
+        told: list[dict[str, Any]] = [
+            {"prediction": None, "expected": dict(zip(self.variables, row, strict=True))} for row in units
+        ]
+        judged = beside["judged"].tolist()
         for answer, score, variable, known in zip(told, scores.tolist(), worst, judged, strict=True):
             answer["prediction"] = score > 1 if known else None
             answer["score"] = score if known else None
             answer["variable"] = self.variables[variable] if known else None
             answer["expected"] = answer["expected"] if known else None
-        return self._placed(told, batch)
+        return self._placed(told, beside)
 
-    def _placed(self, told: list[dict[str, Any]], batch: Batch) -> list[dict[str, Any]]:
-        if "moment" in batch.inputs:
-            moments = batch.inputs["moment"].cpu().numpy()
+    def _placed(self, told: list[dict[str, Any]], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if "moment" in beside:
+            moments = beside["moment"]
             for answer, time in zip(told, moments.tolist() if self.step.unit == "number" else iso(moments), strict=True):
                 answer["time"] = time
-        if "series_name" in batch.inputs:
-            for answer, each in zip(told, batch.inputs["series_name"].cpu().numpy(), strict=True):
+        if "series_name" in beside:
+            for answer, each in zip(told, beside["series_name"], strict=True):
                 answer["series"] = bytes(each[each > 0]).decode("utf-8")
         return told
 

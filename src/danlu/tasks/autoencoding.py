@@ -113,12 +113,22 @@ class Autoencoding:
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """{"prediction": reconstruction error, "code": [numbers]} a row, of rows without noise."""
         clean = batch.inputs[self.name]
-        errors = errors_of(module(batch.inputs), clean)
-        encode = getattr(module, "encode", None)
-        if encode is None:
-            return [{"prediction": error} for error in errors.tolist()]
-        codes = encode(batch.inputs).float().cpu().tolist()
-        return [{"prediction": error, "code": code} for error, code in zip(errors.tolist(), codes, strict=True)]
+        found = self.finish(module, {self.name: clean}, module(batch.inputs))
+        return self.told({name: each.cpu().numpy() for name, each in found.items()}, {})
+
+    frames_rows = True
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"error": float64 (N,)} and, of a network that has one, {"code": float32 (N, K)}."""
+        found = {"error": errors_of(outputs, inputs[self.name])}
+        return {**found, "code": module.encode(inputs).float()} if hasattr(module, "encode") else found
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`respond` of what `finish` gave."""
+        told: list[dict[str, Any]] = [{"prediction": error} for error in arrays["error"].tolist()]
+        for answer, code in zip(told, arrays["code"].tolist() if "code" in arrays else [], strict=False):
+            answer["code"] = code
+        return told
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """The error of always giving the mean of the training rows."""

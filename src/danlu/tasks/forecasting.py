@@ -103,10 +103,26 @@ class Forecasting(SeriesTask):
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": {variable: [H numbers]}} a window, a list alone for one variable; with quantiles {"quantiles": {"0.1": ...}}."""
-        told = [{"prediction": self._by_variable(window)} for window in self.to_units(self.point(outputs)).numpy()]
-        for number, quantile in enumerate(self.quantiles):
-            windows = self.to_units(outputs[..., number :: len(self.quantiles)]).numpy()
-            for answer, window in zip(told, windows, strict=True):
+        return self._in_words({name: each.numpy() for name, each in self.finish(None, {}, outputs).items()})
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"forecast": float64 (N, H, V)} in units of the data; with quantiles {"quantile 0.1": (N, H, V)}, ... as well."""
+        count = len(self.quantiles)
+        found = {f"quantile {each:g}": self.to_units(outputs[..., place::count]) for place, each in enumerate(self.quantiles)}
+        return {"forecast": self.to_units(self.point(outputs)), **found}
+
+    def scales(self) -> dict[str, Any]:
+        """What differences are small beside: the deviations of the training rows."""
+        return dict.fromkeys(("forecast", *(f"quantile {each:g}" for each in self.quantiles)), self.deviation)
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`respond` of what `finish` gave."""
+        return self._placed(self._in_words(arrays), beside)
+
+    def _in_words(self, arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = [{"prediction": self._by_variable(window)} for window in arrays["forecast"]]
+        for quantile in self.quantiles:
+            for answer, window in zip(told, arrays[f"quantile {quantile:g}"], strict=True):
                 answer.setdefault("quantiles", {})[f"{quantile:g}"] = self._by_variable(window)
         return told
 
@@ -117,13 +133,16 @@ class Forecasting(SeriesTask):
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """The answers, each with the "times" ahead where they are known and, where there are several, the "series" it goes on with."""
-        told = self.answers(module(batch.inputs).float().cpu())
-        if "moment" in batch.inputs:
-            ahead = self.step.after(batch.inputs["moment"].cpu().numpy(), self.horizon)
+        beside = {name: batch.inputs[name].cpu().numpy() for name in ("moment", "series_name") if name in batch.inputs}
+        return self._placed(self.answers(module(batch.inputs).float().cpu()), beside)
+
+    def _placed(self, told: list[dict[str, Any]], beside: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        if "moment" in beside:
+            ahead = self.step.after(beside["moment"], self.horizon)
             for answer, times in zip(told, ahead, strict=True):
                 answer["times"] = times.tolist() if self.step.unit == "number" else iso(times)
-        if "series_name" in batch.inputs:
-            for answer, each in zip(told, batch.inputs["series_name"].cpu().numpy(), strict=True):
+        if "series_name" in beside:
+            for answer, each in zip(told, beside["series_name"], strict=True):
                 answer["series"] = bytes(each[each > 0]).decode("utf-8")
         return told
 

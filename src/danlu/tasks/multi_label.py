@@ -114,9 +114,19 @@ class MultiLabel:
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": [labels given], "probabilities": {label: p}} a row."""
+        return self._in_words(self.predicted(outputs).tolist(), self.probabilities(outputs).tolist())
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"probabilities": float64 (N, labels)}."""
+        return {"probabilities": self.probabilities(outputs)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        rows = arrays["probabilities"].astype(np.float64)
+        return self._in_words((rows >= self.config.threshold).tolist(), rows.tolist())
+
+    def _in_words(self, given: list[list[bool]], rows: list[list[float]]) -> list[dict[str, Any]]:
         labels = self.classes
-        given = self.predicted(outputs).tolist()
-        rows = self.probabilities(outputs).tolist()
         return [
             {
                 "prediction": [label for label, yes in zip(labels, chosen, strict=True) if yes],

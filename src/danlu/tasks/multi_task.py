@@ -117,7 +117,30 @@ class MultiTask:
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": {target: value}, "probabilities": {target: {class: p}}} a row; probabilities where a task has them."""
-        each = {name: task.answers(self.outputs_of(name, outputs)) for name, task in self.tasks.items()}
+        return self._together({name: task.answers(self.outputs_of(name, outputs)) for name, task in self.tasks.items()})
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """What each task finishes, as "target/name"."""
+        return {
+            f"{name}/{key}": each
+            for name, task in self.tasks.items()
+            for key, each in task.finish(module, inputs, self.outputs_of(name, outputs)).items()
+        }
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        of = {
+            name: {key.removeprefix(f"{name}/"): each for key, each in arrays.items() if key.startswith(f"{name}/")}
+            for name in self.tasks
+        }
+        return self._together({name: task.told(of[name], beside) for name, task in self.tasks.items()})
+
+    def scales(self) -> dict[str, Any]:
+        """What differences are small beside, as "target/name"."""
+        found = {name: task.scales() for name, task in self.tasks.items() if hasattr(task, "scales")}
+        return {f"{name}/{key}": each for name, scales in found.items() for key, each in scales.items()}
+
+    def _together(self, each: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         likely = [name for name, rows in each.items() if rows and "probabilities" in rows[0]]
         names = list(each)
         answers = []

@@ -159,6 +159,10 @@ class SequenceToSequence:
 
     # --- answers
 
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"logits": float32 (N, S, codes)} of what follows each place of the target so far ("decoder")."""
+        return {"logits": outputs}
+
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """{"prediction": the text that beam search finds} a row."""
         return [{"prediction": text} for text in self._written(module, batch.inputs, self.config.num_beams)]

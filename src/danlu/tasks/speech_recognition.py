@@ -115,18 +115,31 @@ class SpeechRecognition:
 
     def texts(self, outputs: Tensor) -> list[str]:
         """The likeliest text of each row."""
-        best_BT = outputs.argmax(dim=2)
+        return self._spelt(outputs.argmax(dim=2).cpu().numpy())
+
+    def _spelt(self, best_BT: np.ndarray) -> list[str]:
         found = []
-        for row in best_BT.cpu().numpy():
+        for row in best_BT:
             kept = row[np.append(True, row[1:] != row[:-1])] if len(row) else row
             found.append("".join(self.characters[code - 1] for code in kept if code != BLANK))
         return found
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": text, "confidence": the least sure character's probability} a row; 1 where nothing is heard."""
-        likeliest_BT, code_BT = outputs.double().softmax(dim=2).max(dim=2)
-        sure_B = likeliest_BT.masked_fill(code_BT == BLANK, 1.0).amin(dim=1).tolist()
-        return [{"prediction": text, "confidence": sure} for text, sure in zip(self.texts(outputs), sure_B, strict=True)]
+        return self.told({"probabilities": outputs.double().softmax(dim=2).cpu().numpy()}, {})
+
+    frames_rows = True
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"probabilities": float64 (N, T', characters and blank)}."""
+        return {"probabilities": outputs.double().softmax(dim=2)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        likely_BTS = arrays["probabilities"].astype(np.float64)
+        code_BT = likely_BTS.argmax(axis=2)
+        sure_B = np.where(code_BT == BLANK, 1.0, likely_BTS.max(axis=2, initial=0.0)).min(axis=1, initial=1.0)
+        return [{"prediction": text, "confidence": sure} for text, sure in zip(self._spelt(code_BT), sure_B.tolist(), strict=True)]
 
     def references(self, batch: Batch) -> list[str]:
         """The right texts."""

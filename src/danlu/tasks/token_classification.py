@@ -147,16 +147,25 @@ class TokenClassification:
 
     def answers(self, outputs: Tensor, lengths: Tensor | None = None) -> list[dict[str, Any]]:
         """{"prediction": tags, "spans": [{"start", "stop", "type"}]} a row; of `lengths` (N,) words where they are given."""
-        import torch
-
         rows, places = outputs.shape[:2]
-        best = outputs.argmax(dim=2) if places else outputs.new_zeros(rows, 0, dtype=torch.int64)
-        sizes = [places] * rows if lengths is None else lengths.tolist()
-        asked = torch.arange(places) < torch.tensor(sizes).reshape(-1, 1)
-        found = self.finder.find(best, asked)
-        spans: list[list[dict[str, Any]]] = [[] for _ in range(rows)]
-        parts = (found.rows.tolist(), found.starts.tolist(), found.stops.tolist(), found.types.tolist())
-        for row, start, stop, kind in zip(*parts, strict=True):
+        best = outputs.argmax(dim=2).cpu().numpy() if places else np.zeros((rows, 0), dtype=np.int64)
+        return self._in_tags(best, [places] * rows if lengths is None else lengths.tolist())
+
+    frames_rows = True
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"probabilities": float64 (N, T, tags)}."""
+        return {"probabilities": outputs.double().softmax(dim=2)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`respond` of what `finish` gave; beside NAME_sizes, the words of each row."""
+        sizes = next(each for name, each in beside.items() if name.endswith("_sizes"))
+        return self._in_tags(arrays["probabilities"].argmax(axis=2), sizes.tolist())
+
+    def _in_tags(self, best: np.ndarray, sizes: list[int]) -> list[dict[str, Any]]:
+        asked = np.arange(best.shape[1]) < np.array(sizes, dtype=np.int64)[:, None]
+        spans: list[list[dict[str, Any]]] = [[] for _ in sizes]
+        for row, start, stop, kind in self.finder.listed(best, asked):
             spans[row].append({"start": start, "stop": stop, "type": self.finder.types[kind]})
         tags = [[self.classes[tag] for tag in row[:size]] for row, size in zip(best.tolist(), sizes, strict=True)]
         if self.scheme == "none":

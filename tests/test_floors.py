@@ -99,6 +99,7 @@ FLOORS = {
     "cross_validation": 10,
     "teaching": 9,
     "compression": 10,
+    "pipeline": 11,
     "costs": 6,
     "resumption": 10,
     "__init__": 14,

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from danlu.generation import generate
     from danlu.learning_rate_range import find_learning_rate
     from danlu.picturing import picture
+    from danlu.pipeline import train
     from danlu.prediction import Artifact, load
     from danlu.recipe import Recipe
     from danlu.resumption import verify_resume
     from danlu.safekeeping import decrypt, encrypt, sign, verify_signature
     from danlu.serving.server import serve
     from danlu.study_report import report
-    from danlu.training import train
     from danlu.transfer import tune_at_width
     from danlu.tuning import tune
 
@@ -57,7 +57,7 @@ _HOMES = {
     "report": "danlu.study_report",
     "serve": "danlu.serving.server",
     "sign": "danlu.safekeeping",
-    "train": "danlu.training",
+    "train": "danlu.pipeline",
     "tune": "danlu.tuning",
     "tune_at_width": "danlu.transfer",
     "verify": "danlu.exporting",

@@ -155,7 +155,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = Fal
     from danlu.recipe import plain, write_yaml
 
     found = read_recipe(recipe, overrides or ())
-    checked = {**found.as_dict(), **({"tune": plain(found.tune)} if found.tune is not None else {})}
+    beside = {"tune": found.tune, "compress": found.compress}
+    checked = {**found.as_dict(), **{key: plain(each) for key, each in beside.items() if each is not None}}
     if as_json:
         _print_json(checked)
     else:
@@ -187,8 +188,8 @@ def train(
         _find_learning_rate(checked, as_json)
         return
     home = Path(run) if run else Path("runs") / checked.name
+    from danlu import train as train_recipe
     from danlu.training import default_output
-    from danlu.training import train as train_recipe
 
     output = "json" if as_json else "quiet" if quiet else default_output()
     count = folds or checked.train.folds
@@ -196,10 +197,17 @@ def train(
         _cross_validate(checked, count, home, output, as_json)
         return
     finished = (home / "artifact" / "artifact.json").is_file()
-    artifact = train_recipe(checked, home, output=output)
+    smaller: list[Any] = []
+    artifact = train_recipe(checked, home, output=output, tell=smaller.append)
     if as_json:
-        _print_json({"run": str(home), "artifact": str(artifact.path), "finished_before": finished, "scores": artifact.scores})
+        more = {"compressed": smaller[0].as_dict()} if smaller else {}
+        _print_json(
+            {"run": str(home), "artifact": str(artifact.path), "finished_before": finished, "scores": artifact.scores, **more}
+        )
         return
+    for found in smaller:
+        _tell_compressed(found, quiet, as_json)
+        print()
     if finished:
         _say(f"This run has finished already; its scores are these. (To train anew: --run ANOTHER, or remove {home}.)")
     split = "test" if "test" in artifact.scores else "validation"

@@ -326,7 +326,7 @@ def _compressed(contents: Contents, parts: Sequence[Part], folder: Path, score: 
         told += [f"{part.name}: {each}" for each in more]
         if changed.preprocessor is not earlier.preprocessor:
             now = OwnRows(changed)
-    again = _written(changed, folder / "candidate", now, own)
+    again = _written(changed, folder / "candidate", now, own, parts)
     after_scores = now.scores(again.module)
     _require(after_scores, metric)
     times = {size: costs.latencies([(original, own.first(size)), (again.module, now.first(size))]) for size in BATCHES}
@@ -356,14 +356,14 @@ def _step(contents: Contents, part: Part, own: OwnRows, folder: Path, output: An
     return replace(contents, module=subject.module, changes=[*contents.changes, record]), subject.told
 
 
-def _written(contents: Contents, path: Path, own: OwnRows, first: OwnRows) -> Artifact:
+def _written(contents: Contents, path: Path, own: OwnRows, first: OwnRows, parts: Sequence[Part]) -> Artifact:
     """The artifact as read back; it must answer as the module in memory does, bit for bit, on real rows. Its scores are those of now."""
     scores = dict(contents.scores)
     for split in ("validation", "test"):
         which = own.examples[split]
         if len(which):
             scores[split] = {**finite(flat(own.evaluator.score(contents.module, split, which))), "rows": len(which)}
-    made = {"compressed_from": _origin(first.contents)}
+    made = {"compressed_from": origin_of(first.contents, parts)}
     lock = recipes.write_yaml(contents.recipe.as_dict())
     artifacts.write(path, replace(contents, scores=scores, provenance={**contents.provenance, **made}), lock)
     again = load(path)
@@ -378,11 +378,11 @@ def _written(contents: Contents, path: Path, own: OwnRows, first: OwnRows) -> Ar
     return again
 
 
-def _origin(contents: Contents) -> dict[str, Any]:
-    """Which weights the result was made of."""
-    if contents.path is None:
-        return {}
-    return {"weights": sha256((contents.path / "weights.safetensors").read_bytes()), "scores": contents.scores.get("test", {})}
+def origin_of(contents: Contents, parts: Sequence[Part]) -> dict[str, Any]:
+    """What a result is told to be made of: which weights, by which steps, and what was measured of them."""
+    size = {} if contents.path is None else {"size": costs.size_on_disk(contents.path)}
+    weights = _digest(contents.module, [contents.changes])
+    return {"weights": weights, "steps": [part.as_dict() for part in parts], "scores": contents.scores, **size}
 
 
 def _deciding(contents: Contents, own: OwnRows, score: str | None) -> tuple[str, str]:
@@ -424,4 +424,13 @@ def _digest(module: nn.Module, said: Sequence[Any]) -> str:
     return total
 
 
-__all__ = ["BATCHES", "Result", "Subject", "compress"]
+def made_before(path: Path, contents: Contents, parts: Sequence[Part]) -> Artifact | None:
+    """The artifact at `path` where it was made of these contents by these steps; else None."""
+    if not (path / "artifact.json").is_file():
+        return None
+    found = load(path)
+    told, asked = found.provenance.get("compressed_from", {}), origin_of(contents, parts)
+    return found if all(told.get(name) == asked.get(name) for name in ("weights", "steps")) else None
+
+
+__all__ = ["BATCHES", "Result", "Subject", "compress", "made_before"]

@@ -13,6 +13,7 @@ from danlu.recipe.options import Catalogue, Part
 from danlu.recipe.resolving import Check
 from danlu.recipe.searching import note_search, tries
 from danlu.recipe.sections import KEYS, LISTS, NAME, PARTS, SECTIONS, Recipe
+from danlu.recipe.short_forms import long_section
 from danlu.recipe.trees import Where
 from danlu.recipe.wording import NEW_RECIPE, is_slip, say
 
@@ -30,9 +31,9 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
         if key not in tree and key not in checking.filled and not any(is_slip(other, key) for other in tree if other not in KEYS):
             checking.add((), f"{key} is missing: a recipe needs task, data and model.", NEW_RECIPE)
     sections = {
-        key: checking.options(config, _with_defaults(tree.get(key, {}), key, checking.filled), (key,), key)
+        key: checking.options(config, _with_defaults(long_section(key, tree.get(key, {})), key, checking.filled), (key,), key)
         for key, config in SECTIONS.items()
-        if key in tree or key not in ("data", "tune")
+        if key in tree or key not in ("data", "tune", "compress")
     }
     note_contradictions(checking, parts, sections)
     if "tune" in sections:

@@ -186,7 +186,7 @@ class Check:
             return self.fixed(mark, value, path)
         if key == "transforms" and config is Data:
             return self.by_kind(mark.shelf, value, path)
-        if key in ("transforms", "augmentations"):
+        if key in ("transforms", "augmentations", "steps"):
             return self.many(mark.shelf, value, path)
         return self.part(mark.shelf, value, path, self.filled.get(".".join(map(str, path))))
 

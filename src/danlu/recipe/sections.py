@@ -280,6 +280,18 @@ class Tune(Options):
         return self.trials if self.trials is not None else None if self.minutes is not None else 64
 
 
+class Compress(Options):
+    """How the artifact is made smaller once it is trained. No part of what a training is."""
+
+    steps: Annotated[list[Part], OnShelf("compressors")] = Field(
+        min_length=1, description="Compressors, in order; `compress: [prune, int8_static]` is short for it."
+    )
+    max_drop: float | None = Field(
+        default=None, ge=0, description="The most that the deciding score may lose, in its own units; else nothing is kept."
+    )
+    score: str | None = Field(default=None, description="The score that decides; null: the recipe's first metric, else the loss.")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A checked recipe with every default filled in."""
@@ -300,9 +312,11 @@ class Recipe:
     path: str = field(default="", compare=False)  # the file it came from; "" for a dict
     tune: Tune | None = field(default=None, compare=False)  # what is searched: no part of what a training is
     space: Space = field(default=(), repr=False, compare=False)  # tune.space, checked
+    compress: Compress | None = field(default=None, compare=False)  # what is made of the artifact: no part of what a training is
 
     def as_dict(self) -> dict[str, Any]:
-        """What is trained, as plain data, every default written out; reading it back gives an equal recipe. The section tune is no part."""
+        """What is trained, as plain data, every default written out; reading it back gives an equal recipe. The sections tune and
+        compress are no part."""
         return {
             "name": self.name,
             "task": self.task.as_dict(),
@@ -335,6 +349,7 @@ SECTIONS: dict[str, type[Options]] = {
     "finetune": FineTune,
     "train": Train,
     "tune": Tune,
+    "compress": Compress,
 }
 KEYS = (
     "name",
@@ -350,6 +365,7 @@ KEYS = (
     "train",
     "watchers",
     "tune",
+    "compress",
 )
 LISTS = ("metrics", "watchers")
 SHELVES_OF_DATA = ("sources", "splits", "transforms", "augmentations")

@@ -16,9 +16,16 @@ def long_form(path: tuple[Any, ...], value: Any, catalogue: Catalogue) -> dict[s
         return opened if isinstance(opened, dict) else None
     if path == ("regularization", "early_stopping"):
         return long_early_stopping(value)
+    if path == ("compress",) and isinstance(value, list | str):
+        return long_section("compress", value)
     if path == ("data", "source") and isinstance(value, str):
         return {"name": value} if value in catalogue.names("sources") else {"path": value}
     return {"name": value} if isinstance(value, str) and path[0] not in ("train", "regularization", "name") else None
+
+
+def long_section(key: str, value: Any) -> Any:
+    """The options of a section that may be written short: `compress: [int8_static]`."""
+    return {"steps": value} if key == "compress" and isinstance(value, list | str) else value
 
 
 def long_column(value: Any) -> Any:

@@ -1,0 +1,284 @@
+"""The image of an export, checked without building it: what deploy/Dockerfile runs is run here, and what it holds is measured.
+
+    python deploy/check.py EXPORT [--linked] [--starts 5] [--json]
+
+EXPORT is the folder of an ONNX export (danlu export ARTIFACT --to onnx). The RUN lines of the Dockerfile's stages fill a virtual
+environment with the pinned libraries of deploy/requirements.txt and danlu; `--linked` links the libraries that are installed here in
+their place, which takes no network and no time. Then the Dockerfile's own entry point serves the export, its health check asks it,
+and everything is held against what is promised: no torch, under 400 MB in all, the first answer within 2 s, under 250 MB of memory.
+Ends with 1 where something is not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import secrets
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+HERE = Path(__file__).resolve().parent
+HOME = HERE.parent
+IN_IMAGE = "/opt/danlu"  # the virtual environment of the image
+BASE_MB = 125  # python:3.11-slim, unpacked
+MOST_MB = 400
+MOST_MEMORY_MB = 250
+MOST_SECONDS = 2.0
+ABSENT = ("torch", "pyarrow", "sklearn", "pandas")
+
+Line = tuple[str, str]
+
+
+def dockerfile() -> dict[str, list[Line]]:
+    """The Dockerfile's lines by stage, each as (instruction, what follows it)."""
+    text = re.sub(r"^\s*#.*\n", "", (HERE / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
+    stages: dict[str, list[Line]] = {}
+    lines: list[Line] = []
+    for whole in text.replace("\\\n", " ").splitlines():
+        word, _, rest = whole.strip().partition(" ")
+        if word == "FROM":
+            base, _, name = rest.partition(" AS ")
+            lines = stages[name.strip()] = list(stages.get(base.strip(), []))
+        elif word:
+            lines.append((word, " ".join(rest.split())))
+    return stages
+
+
+def told(lines: list[Line], word: str) -> str:
+    """What the last such instruction of a stage says."""
+    return [rest for name, rest in lines if name == word][-1]
+
+
+def pins() -> dict[str, str]:
+    """The versions of requirements.txt by name, for this platform."""
+    lines = (line.partition("#")[0].strip() for line in (HERE / "requirements.txt").read_text("utf-8").splitlines())
+    named = (line.partition(";")[0].strip().partition("==") for line in lines if line and not _elsewhere(line))
+    return {name: version for name, _, version in named}
+
+
+def _elsewhere(line: str) -> bool:
+    return "sys_platform" in line and sys.platform == "win32"
+
+
+def install(environment: Path) -> None:
+    """Fill a virtual environment by what the Dockerfile runs. Raises CalledProcessError."""
+    for word, rest in dockerfile()["export-libraries"]:
+        if word == "RUN" and IN_IMAGE in rest:
+            subprocess.run(
+                ["sh", "-ec", rest.replace(IN_IMAGE, shlex.quote(str(environment)))], cwd=HOME, check=True, stdout=sys.stderr
+            )
+
+
+def link(environment: Path) -> None:
+    """Fill a virtual environment with links to the pinned libraries as they are installed here, and to danlu."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (home,) = environment.glob("lib/python*/site-packages")
+    for name in pins():
+        found = metadata.distribution(name)
+        tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}
+        for top in tops:
+            (home / top).symlink_to(Path(str(found.locate_file(top))).resolve())
+    (home / "danlu").symlink_to(HOME / "src" / "danlu")
+    (home / "danlu-0.dist-info").mkdir()
+    (home / "danlu-0.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: danlu\nVersion: {metadata.version('danlu')}\n"
+    )
+    entry = environment / "bin" / "danlu"
+    entry.write_text(f"#!{environment}/bin/python\nfrom danlu.cli import main\nmain()\n")
+    entry.chmod(0o755)
+
+
+def megabytes(folder: Path) -> float:
+    """What the files of a folder take, in MB of 10^6 bytes; links are not followed."""
+    return sum(each.lstat().st_size for each in folder.rglob("*") if each.is_file() and not each.is_symlink()) / 1e6
+
+
+def importable(environment: Path) -> list[str]:
+    """Those of ABSENT that the environment has all the same."""
+    asked = f"import importlib.util as u; print(*[n for n in {ABSENT!r} if u.find_spec(n)])"
+    return subprocess.run([environment / "bin" / "python", "-c", asked], check=True, capture_output=True, text=True).stdout.split()
+
+
+class Served:
+    """An export served as the image serves it, while the `with` lasts, at a port that is free. `seconds`: from start to first answer."""
+
+    def __init__(self, environment: Path, export: Path, folder: Path) -> None:
+        self.environment = environment
+        self.lines = dockerfile()["export"]
+        token = folder / "token"
+        self.token = secrets.token_hex(32)
+        token.touch(0o600)
+        token.write_text(self.token, "utf-8")
+        swap = {"0.0.0.0": "127.0.0.1", "8000": "0", "/run/secrets/danlu-token": str(token), "/models/model": str(export)}
+        given = [*json.loads(told(self.lines, "ENTRYPOINT")), *json.loads(told(self.lines, "CMD"))]
+        self.command = [swap.get(word, word) for word in given]
+        fields = json.loads((export / "export.json").read_bytes().splitlines()[0])["inputs"]
+        self.row = {field["name"]: field["example"] for field in fields}
+
+    def __enter__(self) -> Served:
+        self.began = time.perf_counter()
+        self.process = subprocess.Popen(
+            [self.environment / "bin" / self.command[0], *self.command[1:]],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._variables(),
+        )
+        try:
+            assert self.process.stdout is not None
+            self.address = self.process.stdout.readline().strip()
+            if not self.address:
+                raise SystemExit(f"it did not start: {shlex.join(self.command)}")
+            self.first = self.ask(1)
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        self.seconds = time.perf_counter() - self.began
+        return self
+
+    def _variables(self) -> dict[str, str]:
+        """As in the image: its own variables and nothing of this process's Python."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "DANLU"))}
+        said = [pair.split("=", 1) for word, rest in self.lines if word == "ENV" for pair in shlex.split(rest)]
+        return {**kept, **{name: value for name, value in said if name != "PATH"}, "PATH": f"{self.environment}/bin:{os.defpath}"}
+
+    def ask(self, rows: int) -> list[dict[str, Any]]:
+        """The answers of the model's own example, so many times."""
+        body = json.dumps({"rows": [self.row] * rows}).encode()
+        return json.loads(self.get("/v1/predict", body))["answers"]
+
+    def get(self, path: str, body: bytes | None = None, token: bool = True) -> bytes:
+        """The body of an answer. Raises HTTPError where its status is none of success."""
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self.token}"} if token else {})}
+        with urlopen(Request(self.address + path, body, headers), timeout=30) as answer:
+            return answer.read()
+
+    def healthy(self) -> bool:
+        """What the image's HEALTHCHECK says."""
+        _, _, command = told(self.lines, "HEALTHCHECK").partition("CMD ")
+        words = [word.replace(":8000", f":{self.address.rpartition(':')[2]}") for word in json.loads(command)]
+        return subprocess.run([self.environment / "bin" / words[0], *words[1:]], env=self._variables()).returncode == 0
+
+    def memory(self) -> float:
+        """Resident MB of all its processes; pages that they share count once for each."""
+        seen, found = [self.process.pid], 0.0
+        while seen:
+            number = seen.pop()
+            with contextlib.suppress(OSError):
+                seen += map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
+                found += int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{number}/status").read_text())[0]) * 1024 / 1e6
+        return found
+
+    def stop(self) -> int:
+        """End it as the image ends it; what it ends with."""
+        self.process.send_signal(signal.Signals[told(self.lines, "STOPSIGNAL")])
+        return self.process.wait(60)
+
+    def __exit__(self, *raised: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def measured(environment: Path, export: Path, folder: Path, starts: int) -> dict[str, Any]:
+    """What serving an export takes and answers."""
+    found: dict[str, Any] = {"seconds": []}
+    for _ in range(starts):
+        with Served(environment, export, folder) as server:
+            found["seconds"].append(server.seconds)
+            found["answers"] = len(server.first)
+            found["healthy"] = server.healthy()
+            found["ready"] = b'"ready"' in server.get("/readyz", token=False)
+            found["closed to strangers"] = _status(server, "/v1/models") == 401
+            found["memory at the start"] = server.memory()
+            for _ in range(20):
+                server.ask(64)
+            found["memory"] = server.memory()
+            found["ends with"] = server.stop()
+    return found
+
+
+def _status(server: Served, path: str) -> int:
+    try:
+        server.get(path, token=False)
+    except HTTPError as error:
+        return error.code
+    except URLError:
+        return 0
+    return 200
+
+
+def judged(environment: Path, found: dict[str, Any], linked: bool) -> list[tuple[str, str, str, bool]]:
+    """(what, measured, promised, whether it holds) of each promise."""
+    there = importable(environment)
+    seconds = statistics.median(found["seconds"])
+    spread = f"{min(found['seconds']):.2f} to {max(found['seconds']):.2f}"
+    size = megabytes(environment)
+    rows = [
+        ("not importable", ", ".join(ABSENT) if not there else f"there is {', '.join(there)}", "all absent", not there),
+        ("answers with its token", f"{found['answers']}", "1", found["answers"] == 1),
+        ("without it", "401" if found["closed to strangers"] else "other", "401", found["closed to strangers"]),
+        ("health check, /readyz", f"{found['healthy']}, {found['ready']}", "True, True", found["healthy"] and found["ready"]),
+        ("ends at STOPSIGNAL with", str(found["ends with"]), "0", found["ends with"] == 0),
+        ("start to first answer", f"{seconds:.2f} s ({spread})", f"< {MOST_SECONDS:g} s", seconds < MOST_SECONDS),
+        ("memory, all processes", f"{found['memory']:.0f} MB", f"< {MOST_MEMORY_MB} MB", found["memory"] < MOST_MEMORY_MB),
+    ]  # fmt: skip
+    if not linked:
+        whole = f"{size:.0f} MB + {BASE_MB} MB of the base = {size + BASE_MB:.0f} MB"
+        rows.append(("image, unpacked", whole, f"< {MOST_MB} MB", size + BASE_MB < MOST_MB))
+    return rows
+
+
+@contextlib.contextmanager
+def filled(linked: bool) -> Iterator[tuple[Path, Path]]:
+    """(a virtual environment that is filled, a folder beside it)."""
+    with tempfile.TemporaryDirectory(prefix="danlu-deploy-") as name:
+        folder = Path(name)
+        (link if linked else install)(folder / "danlu")
+        yield folder / "danlu", folder
+
+
+def main() -> None:
+    """Measure, print a table, end with 1 where a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", type=Path, help="the folder of an export")
+    parser.add_argument(
+        "--linked", action="store_true", help="link the libraries installed here instead of installing the pinned ones"
+    )
+    parser.add_argument("--starts", type=int, default=5, help="how often it is started; the median counts")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options = parser.parse_args()
+    with filled(options.linked) as (environment, folder):
+        found = measured(environment, options.export.resolve(), folder, options.starts)
+        rows = judged(environment, found, options.linked)
+    if options.json:
+        print(json.dumps({"measured": found, "holds": {what: holds for what, _, _, holds in rows}}, indent=1))
+    else:
+        print(f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n", file=sys.stderr)
+        print("| what | measured | promised | |\n|---|---|---|---|")
+        print(
+            "\n".join(
+                f"| {what} | {value} | {promise} | {'holds' if holds else '**broken**'} |" for what, value, promise, holds in rows
+            )
+        )
+    sys.exit(0 if all(holds for *_, holds in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()

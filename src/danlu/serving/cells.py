@@ -136,6 +136,8 @@ def _as_it_is(field: dict[str, Any], cells: list[Any]) -> tuple[Any, Hashable | 
 
 
 def _images(field: dict[str, Any], cells: list[Any]) -> tuple[Any, Hashable | None]:
+    from danlu.reading.decoding import decode
+
     shape = tuple(field["shape"])
     pixels = np.empty((len(cells), *shape), dtype=np.uint8)
     left = MOST_PIXELS
@@ -145,12 +147,13 @@ def _images(field: dict[str, Any], cells: list[Any]) -> tuple[Any, Hashable | No
             pixels[number] = np.frombuffer(flat, dtype=np.uint8).reshape(shape)
             continue
         where = _Naming(field["name"], number + 1)
-        made = np.array(cell) if type(cell) is list else _bytes(cell, where, "image")
-        if isinstance(made, bytes):
-            left -= _declared(made)
-            if left < 0:
-                raise where(f"the images of a request may have {MOST_PIXELS:,} pixels together.", status=413)
-        pixels[number] = _decoded(made, shape, where)
+        with where:
+            made = cell if type(cell) is list else _bytes(cell, where, "image")
+            if isinstance(made, bytes):
+                left -= _declared(made)
+                if left < 0:
+                    raise where(f"the images of a request may have {MOST_PIXELS:,} pixels together.", status=413)
+            pixels[number] = decode([made], size=shape[:2], channels=shape[2], name=lambda _: "")[0]
     return pixels, "image"
 
 
@@ -166,13 +169,6 @@ def _flat(cell: list[Any], shape: tuple[int, ...]) -> bytes | None:
         return b"".join(map(bytes, cell))
     except (TypeError, ValueError):
         return None
-
-
-def _decoded(made: Any, shape: tuple[int, ...], where: _Naming) -> np.ndarray:
-    from danlu.reading.decoding import decode
-
-    with where:
-        return decode([made], size=(shape[0], shape[1]), channels=shape[2], name=lambda _: "")[0]
 
 
 def _declared(content: bytes) -> int:

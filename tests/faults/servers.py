@@ -55,7 +55,7 @@ def image_model(folder: Path) -> Path:
 
     recipe = {
         "name": "digits", "task": "classification",
-        "data": {"source": {"name": "sklearn", "dataset": "digits"}, "target": "label"},
+        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label"},
         "model": {"name": "mlp", "hidden": [8]}, "train": {"epochs": 1, "threads": 1},
     }  # fmt: skip
     danlu.train(danlu.read_recipe(recipe), folder / "run", output="quiet")

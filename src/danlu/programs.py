@@ -68,6 +68,7 @@ class _Answering(nn.Module):
         self.network = contents.module
         self.task = contents.task
         self.names = names
+        self.finished: list[str] = []  # the names of the outputs, known once it has run
         self.views = Views(contents.recipe.data.test_time_augmentation, described, contents.task.output)
         self.pixels = {}
         for name, each in described.items():
@@ -81,7 +82,9 @@ class _Answering(nn.Module):
             if name in inputs:
                 inputs[name] = (inputs[name].to(torch.float32) * scale + shift).permute(0, 3, 1, 2)
         outputs = self.views(self.network, inputs).float()
-        return tuple(self.task.finish(self.network, inputs, outputs).values())
+        found = self.task.finish(self.network, inputs, outputs)
+        self.finished = list(found)
+        return tuple(found.values())
 
 
 def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
@@ -108,28 +111,11 @@ def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     with torch.inference_mode():
-        names, found = _named(module, task, examples)
-    outputs = {name: _output(each, examples, inputs) for name, each in zip(names, found, strict=True)}
+        found = module(*examples.values())
+    outputs = {name: _output(each, examples, inputs) for name, each in zip(module.finished, found, strict=True)}
     scales = {name: np.asarray(each, dtype=np.float64) for name, each in getattr(task, "scales", dict)().items()}
     longest = {name: each.shape[0] for name, each in described.items() if each.kind in ("tokens", "frames") and name in inputs}
     return Program(module, inputs, outputs, examples, scales, longest)
-
-
-def _named(module: _Answering, task: Any, examples: Mapping[str, Tensor]) -> tuple[list[str], tuple[Tensor, ...]]:
-    """(the names of the outputs, the outputs) of the examples."""
-    names: list[str] = []
-    whole = task.finish
-
-    def finish(*arguments: Any) -> dict[str, Tensor]:
-        found = whole(*arguments)
-        names.extend(found)
-        return found
-
-    task.finish = finish
-    try:
-        return names, module(*examples.values())
-    finally:
-        del task.finish
 
 
 def _slots(name: str, each: Input) -> dict[str, Slot]:

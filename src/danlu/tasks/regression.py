@@ -121,16 +121,16 @@ class Regression:
         return [{"prediction": dict(zip(self.output.names, row, strict=True))} for row in rows]
 
     def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
-        """{"numbers": float64 (N, size)}, in the units of the data."""
-        return {"numbers": self.to_units(outputs)}
+        """{"predictions": float64 (N, size)}, in the units of the data."""
+        return {"predictions": self.to_units(outputs)}
 
     def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
         """`answers` of what `finish` gave."""
-        return self._in_words(arrays["numbers"].astype(np.float64).tolist())
+        return self._in_words(arrays["predictions"].astype(np.float64).tolist())
 
     def scales(self) -> dict[str, Any]:
-        """What a difference of "numbers" is small beside: the deviation of the training rows."""
-        return {"numbers": self.deviation}
+        """What a difference of "predictions" is small beside: the deviation of the training rows."""
+        return {"predictions": self.deviation}
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Scores of always guessing the mean of the training rows, in the units of the data; means over several targets."""

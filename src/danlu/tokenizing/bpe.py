@@ -17,6 +17,7 @@ import numpy as np
 
 from danlu.errors import MissingExtra
 from danlu.terms import FIRST_TOKEN, SPECIAL_TOKENS, UNKNOWN, Column
+from danlu.tokenizing.numbering import numbered
 from danlu.tokenizing.parts import PARTS, divide, sure
 from danlu.tokenizing.tokenizer import Tokenizer
 
@@ -131,15 +132,11 @@ class BytePairs(Tokenizer):
 
     def _by_parts(self, text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same with parts found by array operations, and each distinct part joined once."""
-        import pyarrow as pa
-
         starts = divide(text, kind, ends)
         begins = np.flatnonzero((text & 0xC0) != 0x80)[starts]
         bounds = np.append(begins, len(text)).astype(np.int64)
-        array = pa.Array.from_buffers(pa.large_string(), len(begins), [None, pa.py_buffer(bounds), pa.py_buffer(text)])
-        coded = array.dictionary_encode()
-        flat, sizes = _codes(self._joining, coded.dictionary.to_pylist(), self.dtype)
-        part = coded.indices.to_numpy()
+        distinct, part = numbered(text, bounds)
+        flat, sizes = _codes(self._joining, distinct, self.dtype)
         first, lengths = (np.cumsum(sizes) - sizes)[part], sizes[part]
         after = np.concatenate([[0], np.cumsum(lengths)])
         where = np.repeat(first - after[:-1], lengths) + np.arange(after[-1])

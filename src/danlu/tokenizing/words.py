@@ -8,17 +8,15 @@ have no code, so text comes back with spaces where they usually stand.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from danlu.terms import FIRST_TOKEN, UNKNOWN, Column
 from danlu.tokenizing import scripts
+from danlu.tokenizing.numbering import numbered
 from danlu.tokenizing.scripts import ALONE, GAP, LETTER
 from danlu.tokenizing.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _APOSTROPHES = (0x27, 0x2019)
 _LEANS_LEFT, _LEANS_RIGHT = frozenset(".,;:!?%)]}…'’”»"), frozenset("([{“«$#@")  # no space before, no space after
@@ -32,15 +30,16 @@ class Words(Tokenizer):
     def __init__(self, vocabulary: Sequence[str], lower: bool = False) -> None:
         super().__init__(FIRST_TOKEN + len(vocabulary), lower)
         self.vocabulary = tuple(vocabulary)
+        self._place = {word: code for code, word in enumerate(self.vocabulary, start=FIRST_TOKEN)}
 
     @classmethod
     def fit(cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1) -> Words:
         """The words seen at least `min_count` times, the commonest first, so many that there are at most `size` codes."""
         counts: dict[str, int] = {}
         for _, text, offsets, _ in cls((), lower).texts(column):
-            coded = _split(text, offsets)[0].dictionary_encode()
-            found = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary))
-            for word, count in zip(coded.dictionary.to_pylist(), found.tolist()):
+            letters, bounds, _ = _split(text, offsets)
+            distinct, codes = numbered(letters, bounds)
+            for word, count in zip(distinct, np.bincount(codes, minlength=len(distinct)).tolist()):
                 counts[word] = counts.get(word, 0) + count
         common = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
         return cls(common if size is None else common[: max(size - FIRST_TOKEN, 0)], lower)
@@ -78,13 +77,10 @@ class Words(Tokenizer):
         return self.decode(codes).encode("utf-8")
 
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        import pyarrow as pa
-        import pyarrow.compute
-
-        words, counts = _split(text, offsets)
-        places = pyarrow.compute.index_in(words, value_set=pa.array(self.vocabulary, pa.large_string()))  # type: ignore[attr-defined]
-        found = places.fill_null(UNKNOWN - FIRST_TOKEN).to_numpy(zero_copy_only=False)
-        return (found + FIRST_TOKEN).astype(self.dtype), counts
+        letters, bounds, counts = _split(text, offsets)
+        distinct, codes = numbered(letters, bounds)
+        known = np.array([*(self._place.get(word, UNKNOWN) for word in distinct), UNKNOWN], dtype=self.dtype)
+        return known[codes], counts
 
     def _cut(self, text: bytes) -> int:
         whole = text.decode("utf-8", "ignore")
@@ -98,10 +94,9 @@ def _is_wide(letter: str) -> bool:
     return 0x3000 <= ord(letter) <= 0x303F or 0xFF00 <= ord(letter) <= 0xFFEF
 
 
-def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
-    """(all words one after the other as large_string, the number of words in each row) of rows of UTF-8 bytes."""
-    import pyarrow as pa
-
+def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(the bytes of all words one after the other, where each begins and the last ends, the number of words in each row) of rows of
+    UTF-8 bytes."""
     codes = scripts.code_points(text)
     width = scripts.widths(codes)
     ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[offsets]  # of rows, counted in characters
@@ -115,9 +110,7 @@ def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]
     starts[1:] |= inside[1:] & (~inside[:-1] | begins[1:-1])
     places = np.concatenate([[0], np.cumsum(np.where(kept, width, 0))])
     bounds = np.append(places[:-1][starts], places[-1])
-    letters = pa.py_buffer(text[np.repeat(kept, width)])
-    words = pa.Array.from_buffers(pa.large_string(), len(bounds) - 1, [None, pa.py_buffer(bounds), letters])
-    return words, np.diff(np.concatenate([[0], np.cumsum(starts)])[ends])
+    return text[np.repeat(kept, width)], bounds, np.diff(np.concatenate([[0], np.cumsum(starts)])[ends])
 
 
 def _with_apostrophes(codes: np.ndarray, kind: np.ndarray, begins: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from danlu import recipe as recipes
 from danlu import shelf
+from danlu.allocating import AllocationLimit
 from danlu.durable import read_checked, read_sealed, seal, sha256, whole_folder, write_file
 from danlu.errors import ArtifactError, DanluError, nearest
 from danlu.preprocessing import Preprocessor
@@ -30,6 +31,8 @@ from danlu.storing import restored, stored
 from danlu.terms import Input
 
 FORMAT = 1
+# bytes that a model may take for each byte of its weights while it is built, and beside: a recipe may ask for more than any machine has
+_UNPACKED, _PACKED, _BESIDE = 4, 40, 1 << 30
 FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
 
 
@@ -72,7 +75,7 @@ def write(path: Path, contents: Contents, lock: str) -> None:
         "name": contents.recipe.name,
         "recipe": contents.recipe.as_dict(),
         "task": contents.task.state(),
-        "inputs": _plain(contents.described or contents.preprocessor.inputs),
+        "inputs": plain_inputs(contents.described or contents.preprocessor.inputs),
         "preprocessing": prepared,
         "scores": contents.scores,
         "provenance": contents.provenance,
@@ -90,7 +93,7 @@ def find(path: str | Path) -> Path:
     given = Path(path)
     for folder in (given, given / "artifact"):
         if (folder / "artifact.json").is_file():
-            return folder
+            return inside(given, folder)
     if given.name == "artifact.json" and given.is_file():
         return given.parent
     if not given.exists():
@@ -112,8 +115,18 @@ def find(path: str | Path) -> Path:
     )
 
 
+def inside(given: Path, folder: Path) -> Path:
+    """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a link that leads out of it."""
+    if folder != given and not folder.resolve().is_relative_to(given.resolve()):
+        raise ArtifactError(
+            "the run's artifact is a link out of it, which is not followed.", where=str(folder), hint="name its own folder"
+        )
+    return folder
+
+
 def read(path: str | Path) -> Contents:
     """The artifact at `path`, every file verified. Raises ArtifactError naming the file that is damaged, missing or of another format."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
     from safetensors.torch import load as load_tensors
 
@@ -127,20 +140,25 @@ def read(path: str | Path) -> Contents:
         for name in FILES:  # only known names: what the manifest lists never chooses a path
             where = folder / name
             data[name] = read_checked(where, about["files"][name]["size"], about["files"][name]["sha256"])
+        where = folder / "weights.safetensors"
         weights = load_tensors(data["weights.safetensors"])
+        where = folder / "preprocessing.safetensors"
         arrays = load_arrays(data["preprocessing.safetensors"])
     except FileNotFoundError:
         raise ArtifactError("the file is missing.", where=str(where)) from None
     except OSError as error:
         raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except MemoryError:
+        raise ArtifactError("the file does not fit into memory.", where=str(where)) from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise ArtifactError(f"this artifact is damaged: {error}.", where=str(where)) from None
+    most = (_PACKED if about.get("stored") else _UNPACKED) * len(data["weights.safetensors"]) + _BESIDE
     try:
         recipe = recipes.read(about["recipe"], shelf)
         task = shelf.restore_task(recipe.task, about["task"])
         preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
-        described = _described(about["inputs"]) if "inputs" in about else preprocessor.inputs
-        with torch.random.fork_rng(devices=[]):
+        described = inputs_of(about["inputs"]) if "inputs" in about else preprocessor.inputs
+        with torch.random.fork_rng(devices=[]), AllocationLimit(most):
             module = shelf.build_model(recipe.model, described, task.output)
             changes = about.get("changes", [])
             for change in changes:
@@ -152,8 +170,12 @@ def read(path: str | Path) -> Contents:
         raise ArtifactError(
             f"this artifact cannot be rebuilt: {error.problem.message}", where=str(folder), hint=error.problem.hint
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ArtifactError(f"this artifact cannot be rebuilt: {error}.", where=str(folder)) from None
+    except MemoryError as error:
+        said = str(error) or "it does not fit into memory"
+        raise ArtifactError(f"this artifact cannot be rebuilt: {said}.", where=str(folder)) from None
+    except Exception as error:  # what a manifest made to do harm raises in parts and libraries has no end
+        said = str(error).strip().split("\n")[0][:300].rstrip(".")
+        raise ArtifactError(f"this artifact cannot be rebuilt: {type(error).__name__}: {said}.", where=str(folder)) from None
     module.eval()
     return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], described, folder, changes)
 
@@ -165,7 +187,8 @@ def replay(change: Mapping[str, Any], module: nn.Module) -> None:
     part.replay(config, change["state"], module)
 
 
-def _plain(inputs: Mapping[str, Input]) -> dict[str, Any]:
+def plain_inputs(inputs: Mapping[str, Input]) -> dict[str, Any]:
+    """Descriptions of inputs as JSON values."""
     return {
         name: {
             "kind": each.kind,
@@ -180,8 +203,8 @@ def _plain(inputs: Mapping[str, Input]) -> dict[str, Any]:
     }
 
 
-def _described(plain: Mapping[str, Any]) -> dict[str, Input]:
-    """The Inputs that `_plain` wrote; their sizes are within reason, whatever the file says."""
+def inputs_of(plain: Mapping[str, Any]) -> dict[str, Input]:
+    """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file says."""
     found = {}
     for name, each in plain.items():
         sizes = [*each["shape"], *each["cardinalities"]]

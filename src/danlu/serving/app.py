@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from danlu.errors import DanluError
-from danlu.serving import metrics, schema
+from danlu.serving import metrics, page, schema
 from danlu.serving.gate import Gate
 from danlu.serving.predicting import Predicting
 from danlu.serving.refusals import Refusal
@@ -34,6 +34,8 @@ def build(pool: Pool, token: str | None = None, connections: Callable[[], int] =
         from danlu.serving.openai_api import router
 
         app.include_router(router(pool))
+    if (page.FOLDER / "index.html").is_file():
+        app.include_router(page.router())
     described: dict[str, Any] = {}
 
     @app.get("/openapi.json", include_in_schema=False)

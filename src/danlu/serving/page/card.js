@@ -1,0 +1,113 @@
+// What a model is: a sentence, its score beside the plainest guess, its data and size; all of it further down.
+import { sheet } from "./answers.js";
+import { figure, fold, make, percent, say, sayName, tell } from "./elements.js";
+
+// Scores that say most, the first that a model has is shown large; those in SHARES are shares of one.
+const CHIEF = ["accuracy", "span_f1", "f1", "rmse", "word_error_rate", "character_error_rate", "bleu", "mase", "mae", "perplexity", "reconstruction_error", "frechet_distance"];
+const SECOND = ["auroc", "r2", "mae", "f1", "character_error_rate", "chrf", "bits_per_byte"];
+const SHARES = new Set(["accuracy", "span_f1", "f1", "precision", "recall", "auroc", "average_precision", "word_error_rate", "character_error_rate", "top_k"]);
+const SPLITS = ["test", "validation", "train"];
+
+/** What a task is called; an export's card holds more than its name. */
+export const taskOf = (model) => (typeof model.card.task === "string" ? model.card.task : (model.card.task?.part?.name ?? model.card.task?.name ?? ""));
+
+const shown = (name, value) => (SHARES.has(name.split("/").at(-1)) ? percent(value) : figure(value));
+const numbersOf = (scores) => Object.entries(scores ?? {}).filter(([name, value]) => typeof value === "number" && name !== "rows");
+
+/** What the model is asked, in one sentence of the language that is shown. */
+function sentence(model) {
+  const task = taskOf(model);
+  const target = model.targets.join(", ") || "–";
+  const from = model.fields.length === 1 ? say(`from.${model.fields[0].kind}`) : say("from.fields", { count: model.fields.length });
+  const classes = model.card.classes ?? [];
+  return say(`sentence.${task}`, { target, from, classes, description: model.card.description || task });
+}
+
+function tile(label, value, beside, meter) {
+  return make("div", { class: "tile" }, make("dt", { say: label }), make("dd", {}, make("strong", {}, value), meter, beside && make("span", { class: "hint", say: beside })));
+}
+
+/** A bar from none to all with a mark where the plainest guess stands. */
+function meter(value, guess) {
+  const fill = make("span", { class: "fill" });
+  fill.style.width = `${100 * Math.min(Math.max(value, 0), 1)}%`;
+  const mark = guess === undefined ? null : make("span", { class: "guess" });
+  if (mark) mark.style.left = `${100 * Math.min(Math.max(guess, 0), 1)}%`;
+  return make("span", { class: "track", "aria-hidden": "true" }, fill, mark);
+}
+
+/** The head of a model: its name, what it does, and a few numbers. */
+export function head(model) {
+  const scores = model.card.scores ?? {};
+  const split = SPLITS.find((each) => numbersOf(scores[each]).length);
+  const baseline = scores.baseline?.split === split ? scores.baseline : {};
+  const tiles = [];
+  const chief = split && CHIEF.find((each) => typeof scores[split][each] === "number");
+  for (const name of [chief, split && SECOND.find((each) => each !== chief && typeof scores[split][each] === "number")].filter(Boolean)) {
+    const guess = baseline[name];
+    const beside = guess === undefined || name !== chief ? ["tile.rows", { split, rows: scores[split].rows }] : ["tile.guess", { value: shown(name, guess), split, rows: scores[split].rows }];
+    tiles.push(tile([() => sayName("score", name), {}], shown(name, scores[split][name]), beside, name === "accuracy" ? meter(scores[split][name], guess) : null));
+  }
+  const provenance = model.card.provenance ?? {};
+  const rows = provenance.data?.rows?.train;
+  if (rows) tiles.push(tile("tile.learnt", rows.toLocaleString("en"), ["tile.of", { origin: provenance.data.origin }]));
+  if (provenance.parameters) tiles.push(tile("tile.size", provenance.parameters.toLocaleString("en"), ["tile.family", { family: model.card.model ?? model.card.exporter?.name ?? "" }]));
+  return make("section", { class: "head" },
+    make("p", { class: "kicker", say: [() => sayName("task", taskOf(model)), {}] }),
+    make("h1", {}, model.name.replaceAll("_", "_\u200b")),
+    make("p", { class: "lead", say: [() => sentence(model), {}] }),
+    tiles.length ? make("dl", { class: "tiles" }, tiles) : null);
+}
+
+function scoreTable(scores) {
+  const splits = SPLITS.filter((each) => numbersOf(scores[each]).length);
+  const columns = [...splits, ...(numbersOf(scores.baseline).length ? ["baseline"] : [])];
+  const names = [...new Set(columns.flatMap((each) => numbersOf(scores[each]).map(([name]) => name)))];
+  const table = sheet(["", ...columns], names.map((name) => [sayName("score", name), ...columns.map((each) => (typeof scores[each][name] === "number" ? shown(name, scores[each][name]) : ""))]), "about.scores");
+  [...table.querySelectorAll("thead th")].slice(1).forEach((each, place) => tell(each, `split.${columns[place]}`));
+  [...table.querySelectorAll("tbody tr")].forEach((each, place) => tell(each.cells[0], [() => sayName("score", names[place]), {}]));
+  return table;
+}
+
+/** How often each class was taken for each other one, darker where more often. */
+function confusion(matrix, classes) {
+  const rows = matrix.map((row, place) => {
+    const all = row.reduce((sum, each) => sum + each, 0) || 1;
+    return make("tr", {}, make("th", { scope: "row" }, String(classes[place])), row.map((each) => {
+      const cell = make("td", {}, each || "");
+      cell.style.setProperty("--share", `${Math.round((100 * each) / all)}%`);
+      return cell;
+    }));
+  });
+  return make("div", { class: "sheet", tabindex: 0, role: "region", "say:aria-label": "about.confusion" }, make("table", { class: "confusion" },
+    make("thead", {}, make("tr", {}, make("th", { scope: "col", say: "about.true" }), classes.map((each) => make("th", { scope: "col" }, String(each))))),
+    make("tbody", {}, rows)));
+}
+
+function list(entries) {
+  const kept = entries.filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return make("dl", { class: "list" }, kept.map(([key, value]) => make("div", {}, make("dt", { say: key }), make("dd", {}, Array.isArray(value) ? make("span", { say: value }) : String(value)))));
+}
+
+/** Everything that is known of a model. */
+export function about(model) {
+  const { scores = {}, provenance = {}, classes = [], changes = [], proof } = model.card;
+  const split = SPLITS.find((each) => Array.isArray(scores[each]?.confusion_matrix));
+  const matrix = split && classes.length <= 12 && classes.length === scores[split].confusion_matrix.length ? confusion(scores[split].confusion_matrix, classes) : null;
+  const data = provenance.data ?? {};
+  const rows = Object.entries(data.rows ?? {}).filter(([, count]) => count);
+  return fold("about.title",
+    list([
+      ["about.description", model.card.description], ["about.form", [`form.${model.card.form ?? "artifact"}`, {}]], ["about.family", model.card.model],
+      ["about.parameters", provenance.parameters?.toLocaleString("en")], ["about.context", model.context?.toLocaleString("en")],
+      ["about.changes", changes.map((each) => each.name).join(", ")], ["about.proof", proof && ["about.proven", { rows: proof.rows, difference: proof.largest_difference }]],
+    ]),
+    Object.values(scores).some((each) => numbersOf(each).length) ? [make("h3", { say: "about.scores" }), scoreTable(scores)] : null,
+    matrix && [make("h3", { say: "about.confusion" }), matrix],
+    make("h3", { say: "about.data" }),
+    list([
+      ["about.origin", data.origin], ["about.rows", rows.length ? [() => rows.map(([name, count]) => `${say(`split.${name}`)} ${count.toLocaleString("en")}`).join(" · "), {}] : null],
+      ["about.digest", data.digest], ["about.steps", provenance.step && ["about.of_steps", { step: provenance.step, best: provenance.best_step }]],
+      ["about.versions", Object.entries(provenance.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(" · ")],
+    ]));
+}

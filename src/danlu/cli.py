@@ -722,6 +722,9 @@ def serve(
     most_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 4096,
     most_body: Annotated[int, typer.Option(min=1024, help="Bytes of a request's body.")] = 16 << 20,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Seconds that accepted requests get at SIGTERM.")] = 30.0,
+    on: Annotated[str | None, typer.Option(metavar="ray", help="Serve on a Ray cluster that runs already.")] = None,
+    address: Annotated[str | None, typer.Option(help="The cluster's address; default: RAY_ADDRESS, else this machine's.")] = None,
+    replicas: Annotated[str, typer.Option(metavar="N|LOW:HIGH", help="Replicas on the cluster: a number, or 1:4.")] = "1",
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -731,7 +734,7 @@ def serve(
     serve_models(
         models, host=host, port=port, token_file=token_file, tls_certificate=tls_certificate, tls_key=tls_key,
         allowed_hosts=allowed_host or [], threads=threads, longest_wait=longest_wait, deadline=deadline, most_rows=most_rows,
-        most_body=most_body, drain_seconds=drain_seconds,
+        most_body=most_body, drain_seconds=drain_seconds, on=on, address=address, replicas=replicas,
     )  # fmt: skip
 
 

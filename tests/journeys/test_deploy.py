@@ -118,7 +118,7 @@ def token_of(path: Path) -> str | None:
     from danlu.serving import server
     from danlu.serving.settings import Settings
 
-    return server._token(Settings.model_validate({"token_file": str(path), "host": "0.0.0.0"}))
+    return server.token_of(Settings.model_validate({"token_file": str(path), "host": "0.0.0.0"}))
 
 
 def test_the_token_that_stands_in_the_manifest_is_refused(tmp_path: Path, manifest: dict[str, dict[str, Any]]) -> None:

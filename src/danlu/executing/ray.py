@@ -41,17 +41,22 @@ def run(study: Study, setting: Setting) -> None:
 
 
 class Cluster:
-    """A connection to the cluster at `address`; None: that of RAY_ADDRESS, else one of this machine alone. A context manager."""
+    """A connection to the cluster at `address`; None: that of RAY_ADDRESS, else one of this machine alone. A context manager.
 
-    def __init__(self, address: str | None) -> None:
+    `asked` and `option` are what asked for it and what names its address, for messages.
+    """
+
+    def __init__(self, address: str | None, asked: str = "tune.on: ray", option: str = "tune.address") -> None:
         self.address = address
+        self.asked = asked
+        self.option = option
 
     def __enter__(self) -> Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
         except ImportError:
-            raise MissingExtra("Ray", "ray", "tune.on: ray") from None
+            raise MissingExtra("Ray", "ray", self.asked) from None
         options: dict[str, Any] = {} if self.address else {"include_dashboard": False}
         self.joined = not ray.is_initialized()
         try:
@@ -60,8 +65,8 @@ class Cluster:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"there is no Ray cluster at {self.address or 'this machine'}: {str(error).splitlines()[0] if str(error) else error!r}",
-                hint="start one by `ray start --head` and give its address as tune.address; one that asks for a token wants RAY_AUTH_MODE and "
-                "RAY_AUTH_TOKEN here as well",
+                hint=f"start one by `ray start --head` and give its address as {self.option}; one that asks for a token wants RAY_AUTH_MODE "
+                "and RAY_AUTH_TOKEN here as well",
             ) from None
         # what the cluster has to say is no result
         self.aside = contextlib.redirect_stdout(sys.stderr)

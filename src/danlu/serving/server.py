@@ -29,17 +29,28 @@ LINGER = 0.3  # seconds in which connections that are open are still told 503, w
 log = logging.getLogger("danlu.serving")
 
 
-def serve(models: str | Path | Sequence[str | Path] | Mapping[str, str | Path], **options: Any) -> None:
+def serve(
+    models: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
+    *,
+    on: str | None = None,
+    address: str | None = None,
+    replicas: str = "1",
+    **options: Any,
+) -> None:
     """Serve artifacts and exports over HTTP until a signal. Blocks.
 
     `models` is a path (of an artifact, its run, or an export), several, or paths by the name they are served by. `options` are those of
-    danlu.serving.settings.Settings: host, port, token_file, ... Raises DanluError where it cannot begin.
+    danlu.serving.settings.Settings: host, port, token_file, ... `on` "ray": on the Ray cluster at `address`, by so many `replicas` ("2", or
+    "1:4" at least and at most); see danlu.serving.on_ray. Raises DanluError where it cannot begin.
     """
     settings = _settings(options)
     named = named_models(models)
-    token = _token(settings)
+    token = token_of(settings)
     _check_libraries()
     _log_to_stderr()
+    if on is not None:
+        _serve_on(on, named, settings, address, replicas)
+        return
     end = _listen(settings)
     try:
         _run(_serving(named, settings, token, end))
@@ -81,7 +92,15 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         raise DanluError(f"{name}: {first['msg']}.", where="serve", hint=did_you_mean(name, Settings.model_fields)) from None
 
 
-def _token(settings: Settings) -> str | None:
+def _serve_on(on: str, named: Mapping[str, Path], settings: Settings, address: str | None, replicas: str) -> None:
+    if on != "ray":
+        raise DanluError(f"{on!r} is nothing to serve on.", where="serve", hint="--on ray, or nothing: on this machine")
+    from danlu.serving import on_ray
+
+    on_ray.serve(named, settings, address, replicas)
+
+
+def token_of(settings: Settings) -> str | None:
     """The token of the token file. DanluError where it is missing for an address that others reach, or others may read it."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise DanluError("TLS needs the certificate and its key.", hint="give --tls-certificate and --tls-key")

@@ -128,9 +128,14 @@ class RunningServer:
         found = psutil.Process(self.process.pid).children()
         return [each.pid for each in sorted(found, key=lambda each: each.create_time())]
 
+    def number(self, name: str) -> float:
+        """A number of /metrics, of the first model."""
+        lines = self.ask("GET", "/metrics").body.decode().splitlines()
+        return float(next((line for line in lines if line.startswith(name)), " 0").rpartition(" ")[2])
+
     def worker(self) -> int:
-        """The process that answers: the only one that has the snapshot's model open is the busiest; here, the one that was first."""
-        return self.workers()[0]
+        """The process that answers for the first model."""
+        return int(self.number("danlu_worker_process"))
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)

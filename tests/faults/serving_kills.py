@@ -59,7 +59,8 @@ def killed(
         for _ in range(kills):
             time.sleep(float(random.uniform(0.2, 1.0)))
             before = load.count(200)
-            victim = answering(server.workers())
+            server.until(lambda: server.worker() > 0)
+            victim = server.worker()
             os.kill(victim, number)
             died = time.perf_counter()
             server.until(lambda: gone(victim))  # noqa: B023 - asked at once
@@ -75,18 +76,6 @@ def killed(
         "turned_away": load.statuses[503], "other": sum(n for status, n in load.statuses.items() if status not in (200, 503, "lost")),
         "slowest": max(back, default=0.0),
     }  # fmt: skip
-
-
-def answering(workers: list[int]) -> int:
-    """The worker that answers: the one that has used most of the processor in the last tenth of a second. A spare only waits."""
-
-    def used(pid: int) -> int:
-        fields = Path(f"/proc/{pid}/schedstat").read_text().split()
-        return int(fields[0])
-
-    before = {pid: used(pid) for pid in workers}
-    time.sleep(0.1)
-    return max(before, key=lambda pid: used(pid) - before[pid])
 
 
 def gone(pid: int) -> bool:
@@ -113,16 +102,15 @@ def main() -> int:
         bad = sum(bool(end["code"] or end["lost"] or end["wrong"] or end["other"]) for end in ends)
         broken += bad
         if ends:
-            told = f"{sum(end['answered'] for end in ends):,.0f} answered, {sum(end['turned_away'] for end in ends):,.0f} told 503"
-            print(
-                f"{len(ends)} SIGTERM: {sum(end['lost'] for end in ends):.0f} lost, {sum(end['wrong'] for end in ends):.0f} wrong; {told}; {bad} broken"
-            )
+            lost, wrong, answered, away = (sum(end[name] for end in ends) for name in ("lost", "wrong", "answered", "turned_away"))
+            told = f"{answered:,.0f} answered, {away:,.0f} told 503"
+            print(f"{len(ends)} SIGTERM: {lost:.0f} lost, {wrong:.0f} wrong; {told}; {bad} broken")
         if options.kills:
             found = killed(artifact, folder, options.kills)
             broken += bool(found["code"] or found["lost"] or found["wrong"] or found["other"] or found["slowest"] > BACK)
             print(
-                f"{options.kills} kill -9: {found['lost']} lost, {found['wrong']} wrong, {found['other']} other errors, {found['answered']:,} answered, "
-                f"{found['turned_away']:,} told 503, answers again after at most {found['slowest']:.2f} s"
+                f"{options.kills} kill -9: {found['lost']} lost, {found['wrong']} wrong, {found['other']} other errors, "
+                f"{found['answered']:,} answered, {found['turned_away']:,} told 503, answers again after at most {found['slowest']:.2f} s"
             )
     return int(bool(broken))
 

@@ -76,6 +76,7 @@ def _of_models(served: list[Served]) -> Iterator[Metric]:
 
     gauges = {
         "danlu_model_ready": ("1 where a worker is ready.", lambda each: float(each.ready)),
+        "danlu_worker_process": ("The process number of the worker; 0: none.", lambda each: each.worker.pid if each.worker else 0),
         "danlu_waiting_requests": ("Requests accepted and not answered.", lambda each: each.admission.waiting),
         "danlu_expected_wait_seconds": ("How long a request that comes now would wait.", lambda each: each.admission.expected()),
     }

@@ -402,7 +402,7 @@ class Pool:
         """The spare where it is of that form, else a new process."""
         if self._spare is not None and self._spare.form == form and self._spare.state in ("importing", "spare"):
             worker, self._spare = self._spare, None
-            self._spare_at = time.monotonic() + 2.0  # not beside the opening
+            self._spare_at = 0.0  # the next at once: the one that took its place may be lost as soon
             return worker
         worker = WorkerProcess(form, self._hear, self._gone, self.threads)
         await worker.listen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import danlu
+from danlu.durable import seal, sha256, unseal
 from danlu.errors import ArtifactError, DanluError, DataError
 
 pytest.importorskip("onnxruntime", reason="pip install 'danlu[onnx]'")
@@ -58,7 +60,10 @@ COLUMNS = {
         "size": {"transforms": [{"name": "ordinal", "order": ["small", "medium", "large"]}, "scale"]},
         "when": {
             "transforms": [
-                {"name": "date_parts", "parts": ["year", "month", "day", "day_of_year", "weekday", "hour", "minute", "second", "days"]},
+                {
+                    "name": "date_parts",
+                    "parts": ["year", "month", "day", "day_of_year", "weekday", "hour", "minute", "second", "days"],
+                },
                 "impute",
                 "scale",
             ]
@@ -81,7 +86,15 @@ COLUMNS = {
 }
 STRANGE = [  # what no training row held
     {"age": None, "income": 0.0, "score": -3, "town": "Atlantis", "size": "large", "member": None, "when": None},
-    {"age": "1,234.5", "income": "1e7", "score": "4", "town": " Roma ", "size": "small", "member": "yes", "when": "1899-12-31 23:59:59"},
+    {
+        "age": "1,234.5",
+        "income": "1e7",
+        "score": "4",
+        "town": " Roma ",
+        "size": "small",
+        "member": "yes",
+        "when": "1899-12-31 23:59:59",
+    },
     {"age": 1e9, "income": 1e-9, "score": 11.5, "town": None, "size": "medium", "member": False, "when": "2096-02-29T12:00:00"},
     {"age": "NA", "income": 5, "score": 5, "town": "北京", "size": "large", "member": True, "when": "1 March 2000"},
 ]
@@ -100,7 +113,13 @@ def trained(home: Path, name: str, model: Any = "mlp") -> Any:
         danlu.train(
             {
                 "task": "classification",
-                "data": {"source": str(home / "people.csv"), "target": "label", "checks": "off", "cache": False, "columns": COLUMNS[name]},
+                "data": {
+                    "source": str(home / "people.csv"),
+                    "target": "label",
+                    "checks": "off",
+                    "cache": False,
+                    "columns": COLUMNS[name],
+                },
                 "model": model,
                 "train": {"steps": 30, "threads": 1, "seed": 2},
             },
@@ -124,5 +143,169 @@ def test_a_table_is_answered_as_by_its_artifact_with_the_transforms_in_the_graph
         np.testing.assert_allclose(list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-5)
 
 
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, *sys.argv[1:]]))
+FREE = """
+    import json, sys
+
+    class Refusing:
+        blocked = ("torch", "pyarrow", "sklearn", "pandas", "scipy", "onnx", "onnxscript", "tensorboard", "typer", "rich")
+
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in self.blocked:
+                raise ImportError(f"{name} is not installed")
+
+    sys.meta_path.insert(0, Refusing())
+    from danlu.exported import open_export
+
+    export = open_export(sys.argv[1])
+    print(json.dumps(export.predict(json.loads(sys.stdin.read()))))
+    strange = {name.partition(".")[0] for name in sys.modules} & {*Refusing.blocked}
+    assert not strange, strange
+"""
+
+
+def answered_elsewhere(export: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The answers of a process in which neither torch nor pyarrow can be imported."""
+    command = [sys.executable, "-c", textwrap.dedent(FREE), str(export)]
+    made = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True, timeout=120, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return json.loads(made.stdout)
+
+
+def test_an_export_of_a_table_answers_where_torch_and_pyarrow_are_not_installed(home: Path) -> None:
+    artifact = trained(home, "usual")
+    export = danlu.export(artifact, "onnx", home / "free.onnx")
+    for one, other in zip(artifact.predict(STRANGE), answered_elsewhere(export.path, STRANGE), strict=True):
+        assert one["prediction"] == other["prediction"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)  # float32 sums
+
+
+def test_an_export_of_words_answers_where_torch_and_pyarrow_are_not_installed(tmp_path: Path) -> None:
+    lines = [
+        {"text": f"{word} day, don\u2019t {word}!" if word else None, "mood": word in ("fine", "good")}
+        for word in ("fine", "sad", "good", "bad", None)
+    ]
+    path = tmp_path / "moods.jsonl"
+    path.write_text("\n".join(json.dumps(each) for each in lines * 12), "utf-8")
+    columns = {"text": {"kind": "text", "transforms": [{"name": "tokenize", "kind": "words", "min_count": 1}]}}
+    artifact = danlu.train(
+        {
+            "task": "classification",
+            "data": {"source": str(path), "target": "mood", "checks": "off", "cache": False, "columns": columns},
+            "model": {"name": "bag_of_embeddings", "embedding": 8, "buckets": 50},
+            "train": {"steps": 10, "threads": 1},
+        },
+        run=tmp_path / "run",
+    )
+    export = danlu.export(artifact, "onnx", tmp_path / "words")
+    rows = [{"text": text} for text in ("a fine day", "", None, "\u5317\u4eac fine! sad?", "unheard of words only", "fine " * 300)]
+    for one, other in zip(artifact.predict(rows), answered_elsewhere(export.path, rows), strict=True):
+        assert one["prediction"] == other["prediction"]
+        assert list(one["probabilities"].values()) == pytest.approx(list(other["probabilities"].values()), abs=1e-5)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_cannot_be_used_is_named_with_its_row_and_column(home: Path) -> None:
+    export = danlu.open_export(danlu.export(trained(home, "usual"), "onnx", home / "named.onnx").path)
+    good = STRANGE[0]
+    with pytest.raises(DataError, match=r"row 2, column age: .*thirty.* is not a number"):
+        export.predict([good, {**good, "age": "thirty"}])
+    with pytest.raises(DataError, match=r"row 2, column income: the value is too large for a float32"):
+        export.predict([good, {**good, "income": 1e300}])
+    with pytest.raises(DataError, match="there is no column income"):
+        export.predict([{name: value for name, value in good.items() if name != "income"}])
+    with pytest.raises(DataError, match=r"row 1, column when: .*30 February.* is not a date"):
+        export.predict([{**good, "when": "30 February 2020"}])
+
+
+def test_a_place_that_holds_something_else_is_never_replaced(home: Path) -> None:
+    taken = home / "taken"
+    taken.mkdir()
+    (taken / "notes.txt").write_text("keep me", "utf-8")
+    with pytest.raises(DanluError, match="something else at this place"):
+        danlu.export(trained(home, "usual"), "onnx", taken)
+    assert (taken / "notes.txt").read_text("utf-8") == "keep me"
+
+
+@pytest.fixture()
+def sound(home: Path, tmp_path: Path) -> Path:
+    if not (home / "sound.onnx").is_dir():
+        danlu.export(trained(home, "usual"), "onnx", home / "sound.onnx")
+    return Path(shutil.copytree(home / "sound.onnx", tmp_path / "copy"))
+
+
+def rewritten(folder: Path, change: Any) -> None:
+    """The export with another manifest, sealed as it should be."""
+    about = unseal((folder / "export.json").read_bytes())
+    change(about)
+    (folder / "export.json").write_bytes(seal(about))
+
+
+def test_a_file_that_is_a_link_is_refused(sound: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.onnx"
+    (sound / "model.onnx").rename(outside)
+    (sound / "model.onnx").symlink_to(outside)
+    with pytest.raises(ArtifactError, match=r"model\.onnx"):
+        danlu.open_export(sound)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", ".hidden", ""])
+def test_a_name_that_leaves_the_folder_is_refused(name: str, sound: Path) -> None:
+    rewritten(sound, lambda about: about["files"].update({name: {"size": 1, "sha256": "0" * 64}}))
+    with pytest.raises(ArtifactError, match="is no file of an export"):
+        danlu.open_export(sound)
+
+
+@pytest.mark.parametrize("change", [
+    lambda about: about["files"]["model.onnx"].update(size=10**18),
+    lambda about: about["exporter"].update(name="os"),
+    lambda about: about["exporter"].update(name="../serving/worker"),
+    lambda about: about["task"]["part"].update(name="../cli"),
+    lambda about: about["entering"][0]["steps"].append({"part": {"name": "../cli"}, "state": {}, "arrays": {}}),
+    lambda about: about["reads"].clear(),
+    lambda about: about.update(format=99),
+    lambda about: about.pop("runs"),
+    lambda about: about.update(task=[]),
+])  # fmt: skip
+def test_a_manifest_that_says_nonsense_is_refused(change: Any, sound: Path) -> None:
+    rewritten(sound, change)
+    with pytest.raises(ArtifactError):
+        danlu.open_export(sound)
+
+
+def test_tensors_in_other_files_are_never_followed(sound: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 4096)
+    model = onnx.load(sound / "model.onnx")
+    tensor = next(each for each in model.graph.initializer if each.data_type == 1 and len(each.raw_data) > 8)
+    tensor.ClearField("raw_data")
+    tensor.data_location = 1
+    tensor.external_data.add(key="location", value="../secret.bin")
+    data = model.SerializeToString()
+    (sound / "model.onnx").write_bytes(data)
+    rewritten(sound, lambda about: about["files"]["model.onnx"].update(size=len(data), sha256=sha256(data)))
+    with pytest.raises(ArtifactError, match="another file"):
+        danlu.open_export(sound)
+
+
+def test_bytes_that_are_no_graph_are_refused(sound: Path) -> None:
+    for data in (b"", b"\x80\x04K\x01.", b"\xff" * 64, bytes([0x3A, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F])):
+        (sound / "model.onnx").write_bytes(data)
+        rewritten(sound, lambda about, data=data: about["files"]["model.onnx"].update(size=len(data), sha256=sha256(data)))
+        with pytest.raises(ArtifactError):
+            danlu.open_export(sound)
+
+
+def test_the_checksums_are_those_that_sha256sum_reads(sound: Path) -> None:
+    lines = (sound / "SHA256SUMS").read_text("utf-8").splitlines()
+    told = dict(reversed(line.split("  ")) for line in lines)
+    assert set(told) == {each.name for each in sound.iterdir()} - {"SHA256SUMS"}
+    assert all(sha256((sound / name).read_bytes()) == digest for name, digest in told.items())
+
+
+def test_a_stranger_in_the_folder_is_told_by_verify(sound: Path, home: Path) -> None:
+    danlu.verify(sound, trained(home, "usual"))
+    (sound / "extra.py").write_text("print('hello')", "utf-8")
+    with pytest.raises(ArtifactError, match=r"extra\.py is no file of this export"):
+        danlu.verify(sound, trained(home, "usual"))

@@ -62,8 +62,20 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _data(provenance: Mapping[str, Any]) -> list[str]:
+    """What it was trained on and with, a line each; what is not known is left out. export.json holds all of it."""
     plain = finite(dict(provenance))
-    return [f"- {_cell(key)}: {_cell(json.dumps(value, ensure_ascii=False))[:400]}" for key, value in plain.items()]
+    data = plain.get("data") or {}
+    rows, versions, place = data.get("rows") or {}, plain.get("versions") or {}, plain.get("placement") or {}
+    told = {
+        "Source": data.get("origin"),
+        "Digest of its content": data.get("digest"),
+        "Rows": ", ".join(f"{count:,} {split}" for split, count in rows.items() if isinstance(count, int)),
+        "Parameters": f"{plain['parameters']:,}" if isinstance(plain.get("parameters"), int) else None,
+        "Updates": f"{plain['step']:,}, weights of update {plain.get('best_step', plain['step']):,}" if plain.get("step") else None,
+        "Trained on": ", ".join(str(place[name]) for name in ("device", "precision") if name in place),
+        "With": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return [f"- {name}: {_cell(value)}" for name, value in told.items() if value] or ["Nothing is recorded."]
 
 
 def _proof(proof: Mapping[str, Any]) -> str:

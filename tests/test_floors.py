@@ -49,6 +49,7 @@ FLOORS = {
     "reporting": 3,
     "cache": 3,
     "protobuf": 3,
+    "decoding": 3,
     "graphs": 3,
     "chains": 4,
     "placement": 5,

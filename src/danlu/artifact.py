@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from danlu import recipe as recipes
 from danlu import shelf
 from danlu.allocating import AllocationLimit
-from danlu.durable import read_checked, read_sealed, seal, sha256, whole_folder, write_file
+from danlu.durable import inside, read_checked, read_sealed, seal, sha256, whole_folder, write_file
 from danlu.errors import ArtifactError, DanluError, nearest
 from danlu.preprocessing import Preprocessor
 from danlu.recipe import Recipe
@@ -113,15 +113,6 @@ def find(path: str | Path) -> Path:
         where=str(given),
         hint="an artifact is the folder RUN/artifact that danlu train writes",
     )
-
-
-def inside(given: Path, folder: Path) -> Path:
-    """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a link that leads out of it."""
-    if folder != given and not folder.resolve().is_relative_to(given.resolve()):
-        raise ArtifactError(
-            "the run's artifact is a link out of it, which is not followed.", where=str(folder), hint="name its own folder"
-        )
-    return folder
 
 
 def read(path: str | Path) -> Contents:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import keys
+from danlu.errors import ArtifactError
 
 LARGEST_MANIFEST = 64 << 20  # bytes
 LARGEST_FILE = 1 << 40
@@ -100,6 +101,15 @@ def remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def inside(given: Path, folder: Path) -> Path:
+    """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a link that leads out of it."""
+    if folder != given and not folder.resolve().is_relative_to(given.resolve()):
+        raise ArtifactError(
+            "the run's artifact is a link out of it, which is not followed.", where=str(folder), hint="name its own folder"
+        )
+    return folder
 
 
 def read_regular(path: Path, largest: int) -> bytes:

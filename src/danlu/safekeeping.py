@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import keys
-from danlu.durable import LARGEST_FILE, read_regular, sha256, whole_folder, write_file
+from danlu.durable import LARGEST_FILE, inside, read_regular, sha256, whole_folder, write_file
 from danlu.errors import ArtifactError, DataError
 
 MANIFESTS = ("artifact.json", "export.json")
@@ -170,7 +170,7 @@ def find(path: str | Path) -> Path:
     given = Path(path)
     for folder in (given, given / "artifact"):
         if any((folder / name).is_file() for name in MANIFESTS):
-            return folder
+            return inside(given, folder)
     raise ArtifactError(
         "there is no artifact or export.", where=str(given), hint="name the folder of an artifact, a run or an export"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from danlu import machine
-from danlu.durable import read_sealed
+from danlu.durable import inside, read_sealed
 from danlu.errors import ArtifactError, nearest
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ def locate(path: str | Path) -> Place:
             file = folder / manifest
             if not file.is_file():
                 continue
+            folder = inside(given, folder)
             try:
                 about = read_sealed(file)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, MemoryError) as error:
                 raise ArtifactError(f"it is damaged: {error}.", where=str(file)) from None
             return Place(folder, form, str(about.get("name") or folder.resolve().name))
     if not given.exists():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from danlu.state import bytes_of
 
 THREADS = 1  # what time is told for
-_SECONDS = 1.0  # of measuring, a batch size, all models together
+SECONDS = 1.0  # of measuring, a batch size, all models together
 _FEWEST, _MOST = 9, 400
 
 
@@ -59,7 +59,7 @@ def latencies(asked: Sequence[tuple[nn.Module, Mapping[str, Tensor]]]) -> list[f
             for _ in range(2):
                 module(dict(inputs))
         began = time.perf_counter()
-        while len(taken[0]) < _FEWEST or (time.perf_counter() - began < _SECONDS and len(taken[0]) < _MOST):
+        while len(taken[0]) < _FEWEST or (time.perf_counter() - began < SECONDS and len(taken[0]) < _MOST):
             for (module, inputs), times in zip(asked, taken):
                 start = time.perf_counter()
                 module(dict(inputs))

@@ -112,7 +112,7 @@ class RowInt8Linear(Int8):
         x_NI = x.reshape(-1, self.in_features).float()
         largest_N1 = x_NI.abs().amax(1, keepdim=True).clamp_(min=1e-30)
         codes_NI = torch.round(x_NI * (LARGEST / largest_N1))
-        if portable(x):
+        if portable(x) or self.in_features == 1:  # torch 2.13 multiplies a single column wrongly
             y_NO = functional.linear(codes_NI, self.codes.float())
         else:
             y_NO = torch._int_mm(codes_NI.to(torch.int8), self.codes.t())

@@ -25,7 +25,8 @@ from danlu.layers.int8 import Int8, matrix_of
 
 Products = Literal["bfloat16", "float32"]
 GROUPS = (32, 64, 128, 256)  # what torch's kernel knows
-_ROWS = 16  # its outputs come in such blocks
+_ROWS = 16  # the outputs of the kernel for 4 bits come in such blocks
+_INPUTS = 32  # the inputs of the kernel for 8 bits
 
 
 class KeptInt8Linear(Int8):
@@ -40,8 +41,8 @@ class KeptInt8Linear(Int8):
         """x times the matrix, and the bias."""
         return kept_product(self, x, self.products, self.bias)
 
-    def _pack(self) -> tuple[Tensor]:
-        return (self.scales.bfloat16(),)
+    def _pack(self) -> tuple[Tensor, Tensor]:
+        return _whole_blocks(self)
 
 
 class KeptInt8Embedding(Int8):
@@ -61,8 +62,8 @@ class KeptInt8Embedding(Int8):
         """x times the transposed table."""
         return kept_product(self, x, self.products, None)
 
-    def _pack(self) -> tuple[Tensor]:
-        return (self.scales.bfloat16(),)
+    def _pack(self) -> tuple[Tensor, Tensor]:
+        return _whole_blocks(self)
 
 
 def kept_product(layer: Int8, x: Tensor, products: Products, bias: Tensor | None) -> Tensor:
@@ -70,9 +71,18 @@ def kept_product(layer: Int8, x: Tensor, products: Products, bias: Tensor | None
     if products == "float32" or x.device.type != "cpu" or _captured():
         y = functional.linear(x.float(), layer.codes.float()) * layer.scales
     else:
+        _, codes, scales = layer._ready()
         x_NI = x.reshape(-1, x.shape[-1]).bfloat16()
-        y = torch._weight_int8pack_mm(x_NI, layer.codes, layer._ready()[1]).float().view(*x.shape[:-1], len(layer.codes))
+        if codes.shape[1] != x_NI.shape[1]:
+            x_NI = functional.pad(x_NI, (0, codes.shape[1] - x_NI.shape[1]))
+        y = torch._weight_int8pack_mm(x_NI, codes, scales).float().view(*x.shape[:-1], len(layer.codes))
     return (y if bias is None else y + bias).to(x.dtype)
+
+
+def _whole_blocks(layer: Int8) -> tuple[Tensor, Tensor]:
+    """(codes, scales) as the kernel reads them: inputs in whole blocks, else it reads, and crashes, beyond the matrix (torch 2.13)."""
+    more = -layer.codes.shape[1] % _INPUTS
+    return functional.pad(layer.codes, (0, more)) if more else layer.codes, layer.scales.bfloat16()
 
 
 class KeptInt4Linear(nn.Module):

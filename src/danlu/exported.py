@@ -54,6 +54,11 @@ class Export:
     run: Callable[[Mapping[str, np.ndarray]], Arrays]
 
     @property
+    def _writes(self) -> bool:
+        """Whether an answer is written token by token: each is another run."""
+        return hasattr(self.task, "write")
+
+    @property
     def name(self) -> str:
         """The recipe's name."""
         return str(self.about["name"])
@@ -69,7 +74,7 @@ class Export:
         """The answers of `predict`, piece by piece."""
         table = self.table(rows)
         for outputs, beside, ids in self.outputs(table):
-            answers = self.task.told(outputs, beside)
+            answers = self.task.write(self.run, outputs) if self._writes else self.task.told(outputs, beside)
             if hasattr(self.task, "in_words"):
                 answers = self.task.in_words(answers, table, ids.tolist())
             yield answers
@@ -90,15 +95,18 @@ class Export:
             given = {key: array for name, each in piece.items() if name in names for key, array in self._fed(name, each).items()}
             beside = {name: each for name, each in piece.items() if name not in names and isinstance(each, np.ndarray)}
             beside |= {f"{name}_sizes": each.sizes for name, each in piece.items() if isinstance(each, Ragged)}
-            yield self._sound(self.run(given), table, ids), {**beside, **_shapes(piece)}, ids
+            outputs = given if self._writes else self._sound(self.run(given), table, ids)
+            yield outputs, {**given, **beside}, ids
 
     def _examples(self, table: Table) -> tuple[dict[str, Any], np.ndarray, set[str]]:
         """(what there is of each example, the examples to answer, the names of what the runtime is given)."""
         named = {*self.about["feeds"], *(f"column {name}" for name in self.entering)}
+        ids = np.arange(len(table))
+        if hasattr(self.task, "given"):
+            return self.task.given(table, int(self.about["feeds"]["noise"]["shape"][1])), ids, named
         arrays: dict[str, Any] = {f"column {name}": self._entered(name, table) for name in self.entering}
         if self.prepared.chains or self.prepared.also:
             arrays |= self.prepared.apply(table)
-        ids = np.arange(len(table))
         if hasattr(self.task, "attach"):
             self.task.attach(self.prepared)
         if not self.entering and hasattr(self.task, "frame"):
@@ -172,10 +180,6 @@ def _step(fields: Mapping[str, Any]) -> int:
         default=1,
     )
     return max(1, min(ROWS_AT_ONCE, PLACES_AT_ONCE // max(longest, 1)))
-
-
-def _shapes(piece: Mapping[str, Any]) -> Arrays:
-    return {"rows": np.array([len(next(iter(piece.values())))])}
 
 
 # --- opening ------------------------------------------------------------------------------------------------------------

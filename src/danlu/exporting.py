@@ -67,7 +67,8 @@ def export(
     place = Path(out) if out is not None else usual_place(original, part.name)
     refuse_taken(place)
     held = held_out(original, rows, least_rows)
-    allowed = tolerance if tolerance is not None else TOLERANCE
+    lets = exporter.lets(part.options) if hasattr(exporter, "lets") else {}
+    allowed = tolerance if tolerance is not None else lets.get("difference", TOLERANCE)
     program = program_of(original, examples_of(original, held))
     try:
         with whole_folder(place) as folder:
@@ -164,7 +165,7 @@ def _written(folder: Path, part: Part, artifact: Artifact, program: Program) -> 
         "kind": "text" if hasattr(artifact.task, "ahead") else "rows",
         "task": {"part": task.as_dict(), "state": artifact.task.state(), "said": artifact.task.describe()},
         "inputs": fields_of(artifact),
-        "reads": whole.reads,
+        "reads": artifact.task.asked() if hasattr(artifact.task, "asked") else whole.reads,
         "feeds": {
             name: slot.as_json()
             for name, slot in program.inputs.items()

@@ -26,9 +26,10 @@ _MOMENT = "2024-01-31 12:00:00"
 
 def fields_of(contents: Contents) -> list[dict[str, Any]]:
     """The fields of a row that `predict` takes, in the order of the columns."""
-    made = {chain.name: chain for chain in contents.preprocessor.chains}
+    generates = hasattr(contents.task, "asked")  # an image is asked for, not read
+    made = {} if generates else {chain.name: chain for chain in contents.preprocessor.chains}
     found = []
-    for name, schema in contents.preprocessor.reads.items():
+    for name, schema in (contents.task.asked() if generates else contents.preprocessor.reads).items():
         required = _needs_a_value(made[name], schema) if name in made else True
         told = {key: schema[key] for key in ("categories", "shape", "rate", "width", "minimum", "maximum") if key in schema}
         found.append({"name": name, "kind": schema["kind"], "required": required, **told, "example": example(schema)})

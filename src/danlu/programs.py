@@ -81,7 +81,8 @@ class _Answering(nn.Module):
         for name, (scale, shift) in self.pixels.items():
             if name in inputs:
                 inputs[name] = (inputs[name].to(torch.float32) * scale + shift).permute(0, 3, 1, 2)
-        outputs = self.views(self.network, inputs).float()
+        outputs = self.task.runs(self.network, inputs) if hasattr(self.task, "runs") else self.views(self.network, inputs)
+        outputs = outputs.float()
         found = self.task.finish(self.network, inputs, outputs)
         self.finished = list(found)
         return tuple(found.values())
@@ -99,13 +100,9 @@ def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
             hint="export its network alone: --to safetensors",
         )
     described = contents.described or contents.preprocessor.inputs
-    wanted = getattr(task, "asks_for", None)
-    inputs = {
-        name: slot
-        for name, each in described.items()
-        if wanted is None or name in wanted
-        for name, slot in _slots(name, each).items()
-    }
+    if hasattr(task, "exported"):
+        described = task.exported(contents.module)
+    inputs = {key: slot for name, each in described.items() for key, slot in _slots(name, each).items()}
     examples = {name: examples[name].cpu() for name in inputs}
     module = _Answering(contents, list(inputs), described).eval()
     for parameter in module.parameters():

@@ -9,8 +9,7 @@ A part offers
   start(folder, about) -> run                  opens those files: run(arrays) -> {output name: array}, see below. Where TORCH_FREE is True
                                                it imports neither torch nor pyarrow; what it reads lies in `folder` under fixed names
   TORCH_FREE                                   whether `start` and `run` work without torch
-  lets(config) -> dict (optional)              what the proof allows instead of a largest difference of 1e-4: {"drop": 0.01}, a drop of the
-                                               score, for reduced precision
+  lets(config) -> dict (optional)              {"difference": the largest that the proof allows}, where a lower precision needs more than 1e-4
   elsewhere(folder, about) -> dict (optional)   {name: run}: other programs that read the same files, proven too where they are installed
   card(about) -> list[str] (optional)          lines for the model card: how another program runs the files
 `artifact` is danlu.prediction.Artifact, `program` is danlu.programs.Program: the network with its answers, as a module of tensors in an order.
@@ -25,6 +24,7 @@ What arrays `run` receives is for the part to say, by two keys of `about`:
   no such key   arrays by input name as `program.inputs` lists them: numbers float32 (N, F), categories int64 (N, C), image uint8
               (N, H, W, C), tokens int64 (N, T) or (N, T, D), frames float32 (N, T, F) beside NAME_lengths int64 (N,), series float32 (N, L, F)
   "longest"   {input: T}, where tokens or frames must be padded to one length; a longer row is then refused
+  "left_out"  {output: entries of its last axis that the files have no place for}: marks of danlu's own, at most five
 The outputs are those of `program.outputs`: finished answers (probabilities, numbers in units of the data), which the task puts into words.
 
 The proof runs every export from its files as a user would, and no file is left where it fails: danlu.exporting.

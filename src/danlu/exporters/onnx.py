@@ -32,6 +32,7 @@ TORCH_FREE = True
 FILE = "model.onnx"
 LARGEST = 2_000_000_000  # bytes of one protobuf message
 _DTYPES = {"category": "str", "boolean": "int8", "datetime": "int64"}  # of raw columns in a graph
+_REACH = 512  # places that rotary positions are written out for, at least
 _TABLE = ("numbers", "categories", "image")  # inputs whose transforms can stand in a graph
 
 
@@ -75,6 +76,10 @@ def network_of(program: Program) -> tuple[Any, dict[str, int]]:
     import torch
 
     module = with_operators(program.module)
+    reach = max(_REACH, 4 * max(program.longest.values(), default=0))
+    for each in module.modules():  # the angles of places are a table in the graph, which cannot grow
+        if hasattr(each, "angles") and hasattr(each, "cosines"):
+            each.angles(reach)
     try:
         captured = _captured(module, program, program.examples, {})
         fixed = {}

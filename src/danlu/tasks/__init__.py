@@ -46,7 +46,10 @@ For exports, which run without torch (all optional; a task without them is not e
                                             into the export: tensor operations alone
   told(arrays, beside) -> list[dict]        what `answers` (or `respond`) gives, of finished arrays by name as numpy; `beside` holds the other
                                             arrays of the examples, and NAME_sizes, the lengths of rows of tokens or frames
+  write(run, given) -> list[dict]           instead of `told`, where answers are written token by token: run(arrays) -> outputs
   scales() -> dict                          by name of a finished array what a difference is divided by before it is judged (1 where it says none)
+  exported(module), runs(module, inputs), tried(module, count), asked(), given(table, size)     of a generator, whose export takes noise: what it
+                                            is given, its outputs, inputs for a proof, the columns of a row that asks, and their inputs
   frames_rows                               True where `frame` leaves rows as they are
 
 A task whose examples are no rows, or whose inputs and targets are the same columns, offers further (all optional)

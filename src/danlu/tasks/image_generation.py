@@ -116,6 +116,57 @@ class ImageGeneration:
             )
         return found
 
+    # --- exports: a generator takes noise and a class
+
+    def exported(self, module: Any) -> dict[str, Input]:
+        """What an exported generator is given: "noise" and, where it knows classes, "class"."""
+        found = {"noise": Input("numbers", (module.latent,))}
+        return {**found, "class": Input("categories", (1,), names=self.target_names)} if self.classes else found
+
+    def runs(self, module: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Images of that noise."""
+        return module.imagine(inputs, inputs["noise"])
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"shades": float32 (N, C, H, W)}, from 0 (black) to 1."""
+        import torch
+
+        mean, std = (torch.tensor(each)[:, None, None] for each in (self.image.mean, self.image.std))
+        return {"shades": (outputs * std + mean).clamp(0, 1)}
+
+    def tried(self, module: Any, count: int) -> dict[str, np.ndarray]:
+        """The inputs of `count` images for a proof: noise that numbers decide, the classes in turn."""
+        import torch
+
+        with torch.inference_mode():
+            noise = module.noise_of(torch.arange(count)).cpu().numpy()
+        classes = np.arange(count, dtype=np.int64)[:, None] % max(len(self.classes), 1)
+        return {"noise": noise.astype(np.float32), **({"class": classes} if self.classes else {})}
+
+    def asked(self) -> dict[str, dict[str, Any]]:
+        """The columns of a row that asks for an image: "seed", and "class"."""
+        found: dict[str, dict[str, Any]] = {"seed": {"kind": "number", "minimum": 0.0, "maximum": 2.0**31}}
+        return {**found, "class": {"kind": "category", "categories": list(self.names)}} if self.classes else found
+
+    def given(self, table: Table, latent: int) -> dict[str, np.ndarray]:
+        """The inputs of the rows of a table that asks: noise is a function of the seed alone. DataError for a class that is none."""
+        seeds = np.nan_to_num(table.columns["seed"].values).astype(np.int64)
+        noise = np.stack([np.random.Generator(np.random.Philox(key=int(seed) % 2**63)).standard_normal(latent) for seed in seeds])
+        found: dict[str, np.ndarray] = {"noise": noise.astype(np.float32)}
+        if self.classes:
+            column = table.columns["class"]
+            found["class"] = np.array([[self.class_number(column.answer(row))] for row in range(len(table))], dtype=np.int64)
+        return found
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """{"prediction": a PNG as a data URL} a row."""
+        import base64
+
+        made = np.rint(arrays["shades"].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        return [
+            {"prediction": f"data:image/png;base64,{base64.b64encode(png(np.ascontiguousarray(image))).decode()}"} for image in made
+        ]
+
     def pixels(self, outputs: Tensor) -> np.ndarray:
         """Outputs (N, C, H, W) as uint8 (N, H, W, C)."""
         return to_pixels(outputs, self.image)

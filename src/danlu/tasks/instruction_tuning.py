@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from danlu import corpus
+from danlu.decoding import greedy, last_of, padded
 from danlu.errors import DataError, did_you_mean
 from danlu.framing import Examples, Ragged, take
 from danlu.recipe import Data, Options
@@ -263,6 +264,18 @@ class InstructionTuning(RunningText):
         prompts = [_question(row, target) for row, target in zip(rows, targets, strict=True)]
         texts = self._answers(module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens)
         return [{"prediction": text} for text in texts]
+
+    def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """`respond`, of a network that `run` runs."""
+        prompts = [_question(row, None) for row in given["tokens"]]
+
+        def following(rows: list[list[int]]) -> np.ndarray:
+            return last_of(run({"tokens": padded(rows)})["logits"], rows)
+
+        return [
+            {"prediction": self.tokenizer.decode(each)}
+            for each in greedy(following, prompts, self.context, self.config.answer_tokens)
+        ]
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
         """Answers to the first questions of the validation split."""

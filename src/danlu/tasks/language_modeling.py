@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field
 
 from danlu import corpus
+from danlu.decoding import greedy, last_of, padded
 from danlu.recipe import Data, Options
 from danlu.streams import RunningText
 from danlu.targets import fitting
@@ -88,6 +90,18 @@ class LanguageModeling(RunningText):
 
         prompts = [[code for code in row if code != PADDING] for row in batch.inputs["tokens"].tolist()]
         return [{"prediction": text} for text in self._written(module, prompts, Sampling(temperature=0), 0)]
+
+    def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """`respond`, of a network that `run` runs."""
+        prompts = [row[row != PADDING].tolist() for row in given["tokens"]]
+
+        def following(rows: list[list[int]]) -> np.ndarray:
+            return last_of(run({"tokens": padded(rows)})["logits"], rows)
+
+        return [
+            {"prediction": self.tokenizer.decode(each)}
+            for each in greedy(following, prompts, self.context, self.config.sample_tokens)
+        ]
 
     def _written(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int) -> list[str]:
         """What is written after each prompt."""

@@ -23,7 +23,7 @@ from danlu.targets import fitting
 from danlu.terms import END, FIRST_TOKEN, IGNORED, MASK, PADDING, Column, Input, Table
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from danlu.terms import Batch
 
@@ -128,20 +128,24 @@ class MaskedLanguageModeling(RunningText):
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """{"prediction": the text with [MASK] filled in, "masked": [the likeliest tokens of each, with their probability]} a row."""
-        tokens = batch.inputs["tokens"]
-        outputs = module(batch.inputs).float()
-        outputs[..., :FIRST_TOKEN] = float("-inf")
-        return [self._filled(row, logits) for row, logits in zip(tokens, outputs, strict=True)]
+        logits = module(batch.inputs).float().cpu().numpy()
+        return self.told({"logits": logits}, {"tokens": batch.inputs["tokens"].cpu().numpy()})
 
-    def _filled(self, row: Tensor, logits: Tensor) -> dict[str, Any]:
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`respond` of what `finish` gave, and of the tokens."""
+        logits = arrays["logits"].astype(np.float32)
+        logits[..., :FIRST_TOKEN] = -np.inf
+        return [self._filled(row, each) for row, each in zip(beside["tokens"], logits, strict=True)]
+
+    def _filled(self, row: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
         codes = row.tolist()
         told = []
         for place, code in enumerate(codes):
             if code == MASK:
-                best = logits[place].softmax(0).topk(min(_TOLD, self.size - FIRST_TOKEN))
-                codes[place] = int(best.indices[0])
-                likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                told.append({self.tokenizer.decode([each]): probability for each, probability in likeliest})
+                shares = np.exp(logits[place] - logits[place].max())
+                best = np.argsort(-shares, kind="stable")[: min(_TOLD, self.size - FIRST_TOKEN)].tolist()
+                codes[place] = best[0]
+                told.append({self.tokenizer.decode([each]): float(shares[each] / shares.sum()) for each in best})
         text = self.tokenizer.decode([code for code in codes if code not in (PADDING, END)])
         return {"prediction": text, "masked": told}
 

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from danlu import tokenizing
+from danlu.decoding import beam_search, last_of, padded
 from danlu.errors import DataError
 from danlu.framing import Examples, Ragged
 from danlu.recipe import Options
@@ -166,6 +167,23 @@ class SequenceToSequence:
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """{"prediction": the text that beam search finds} a row."""
         return [{"prediction": text} for text in self._written(module, batch.inputs, self.config.num_beams)]
+
+    def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """`respond`, of a network that `run` runs."""
+        limit = self.config.max_tokens or self.longest
+        (source,) = (name for name in given if name != DECODER)
+
+        def following(rows: list[int], codes: list[list[int]]) -> np.ndarray:
+            return last_of(run({source: given[source][rows], DECODER: padded(codes)})["logits"], codes)
+
+        found = beam_search(
+            following,
+            [limit] * len(given[DECODER]),
+            beams=self.config.num_beams,
+            length_penalty=self.config.length_penalty,
+            no_repeat=self.config.no_repeat,
+        )
+        return [{"prediction": self.tokenizer.decode(each).strip() if each else ""} for each in found]
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
         """The answers to the first rows of the validation split, always the likeliest token."""

@@ -103,6 +103,26 @@ def test_steps_of_one_size_say_what_a_row_costs() -> None:
     assert pace.seconds(100, 10) == pytest.approx(0.5, rel=1e-9)
 
 
+def test_rows_one_by_one_do_not_say_that_many_cost_as_much_each() -> None:
+    pace = Pace()
+    pace.learn(1, 0.0101)
+    pace.learn(16, 0.0116)
+    for _ in range(200):
+        pace.learn(1, 0.0101)
+    assert pace.seconds(1000, 1000) == pytest.approx(0.11, rel=0.01)
+
+
+def test_one_stall_is_no_new_pace_and_a_new_pace_is_learnt() -> None:
+    pace = Pace()
+    for _ in range(20):
+        pace.learn(1, 0.001)
+    pace.learn(1, 5.0)
+    assert pace.seconds(1, 1) < 0.002
+    for _ in range(60):
+        pace.learn(1, 0.5)
+    assert pace.seconds(1, 1) == pytest.approx(0.5, rel=0.1)  # what came before still counts a little
+
+
 def test_one_more_may_wait_while_it_is_answered_in_time() -> None:
     door = Admission(longest_wait=0.5, most=1000, together=64)
     for _ in range(10):

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 
 _FORGETS = 0.9  # what a step counts after the next one
+_SUDDEN = 3.0  # times what was expected that one step may say: a stall, or an odd request, is no new pace
+_SURE = 3.0  # weight of steps from which on something is expected
 _ROWS_SPREAD = 0.5  # rows of standard deviation below which no line is drawn
 
 
@@ -19,13 +21,15 @@ class Pace:
 
     def __init__(self) -> None:
         self.fixed = 0.0
-        self.each = 1e-3
+        self.each = math.inf  # until a step was seen
         self._weight = self._n = self._t = self._nn = self._nt = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
         """A step of `rows` rows took `seconds`."""
         if rows <= 0:
             return
+        if self._weight >= _SURE:
+            seconds = min(seconds, _SUDDEN * self.seconds(rows, rows))
         keep = _FORGETS
         self._weight = keep * self._weight + 1
         self._n = keep * self._n + rows
@@ -34,22 +38,25 @@ class Pace:
         self._nt = keep * self._nt + rows * seconds
         n, t = self._n / self._weight, self._t / self._weight
         spread = self._nn / self._weight - n * n
-        self.each = t / n
         if spread > _ROWS_SPREAD**2:
             slope = (self._nt / self._weight - n * t) / spread
-            self.each = min(max(slope, 0.05 * t / n), t / n)
+            self.each = max(slope, 0.002 * t / n)
+        self.each = min(self.each, t / n)  # where all steps are of one size, the slope that was seen before holds on
         self.fixed = max(t - self.each * n, 0.0)
 
     def seconds(self, rows: float, together: float) -> float:
         """How long `rows` rows take in steps of at most `together`."""
+        if not self._weight:
+            return 0.0
         return rows * self.each + math.ceil(rows / max(together, 1)) * self.fixed if rows > 0 else 0.0
 
 
 class Admission:
     """The door of one model. `waiting` counts requests, `rows` their rows as far as they are known, `bytes` their bodies."""
 
-    def __init__(self, longest_wait: float, most: int, together: int) -> None:
+    def __init__(self, longest_wait: float, most: int, together: int, most_rows: int = 1 << 30) -> None:
         self.longest_wait = longest_wait
+        self.most_rows = most_rows
         self.most = most
         self.together = together
         self.pace = Pace()
@@ -59,7 +66,7 @@ class Admission:
 
     def rows_of(self, size: int) -> float:
         """Rows that a body of so many bytes is thought to hold: by what bodies have held, and at least one."""
-        return max(1.0, size / self._bytes_of_row) if self._bytes_of_row else 1.0
+        return min(max(1.0, size / self._bytes_of_row), self.most_rows) if self._bytes_of_row else 1.0
 
     def enter(self, rows: float) -> None:
         """A request more waits."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def build(pool: Pool, token: str | None = None, connections: Callable[[], int] = lambda: 0) -> Gate:
     """The whole app over a pool that has started. `connections` counts those that are open."""
-    app = FastAPI(title="danlu", version=version("danlu"), docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="danlu", version=version("danlu"), docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     _errors(app)
     _probes(app, pool, connections)
     _models(app, pool, token)

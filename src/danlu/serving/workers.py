@@ -90,7 +90,7 @@ class Served:
         self.leaving: set[WorkerProcess] = set()  # of the model before a swap: they answer what they were asked
         self.asked: dict[int, Asked] = {}
         self.unsent: deque[Asked] = deque()
-        self.admission = Admission(settings.longest_wait, settings.queue, settings.batch)
+        self.admission = Admission(settings.longest_wait, settings.queue, settings.batch, settings.most_rows)
         self.counts = Counts()
         self.swapping = False
         self.failures = 0

@@ -72,7 +72,7 @@ export async function* stream(path, body, signal) {
     held = events.pop();
     for (const each of events) {
       const data = each.replace(/^data: ?/, "");
-      if (data === "[DONE]") return;
+      if (data === "[DONE]") continue; // the stream is read to its end
       const told = JSON.parse(data);
       if (told.error) throw new Refused(500, told.error);
       yield told;

@@ -5,13 +5,18 @@ import { figure, fold, make, percent, say, sayName, tell } from "./elements.js";
 // Scores that say most, the first that a model has is shown large; those in SHARES are shares of one.
 const CHIEF = ["accuracy", "span_f1", "f1", "rmse", "word_error_rate", "character_error_rate", "bleu", "mase", "mae", "perplexity", "reconstruction_error", "frechet_distance"];
 const SECOND = ["auroc", "r2", "mae", "f1", "character_error_rate", "chrf", "bits_per_byte"];
-const SHARES = new Set(["accuracy", "span_f1", "f1", "precision", "recall", "auroc", "average_precision", "word_error_rate", "character_error_rate", "top_k"]);
+const SHARES = new Set(["accuracy", "span_f1", "f1", "precision", "recall", "word_error_rate", "character_error_rate", "top_k"]);
 const SPLITS = ["test", "validation", "train"];
 
 /** What a task is called; an export's card holds more than its name. */
 export const taskOf = (model) => (typeof model.card.task === "string" ? model.card.task : (model.card.task?.part?.name ?? model.card.task?.name ?? ""));
 
-const shown = (name, value) => (SHARES.has(name.split("/").at(-1)) ? percent(value) : figure(value));
+function shown(name, value) {
+  const last = name.split("/").at(-1);
+  if (last === "auroc") return (Math.floor(value * 1e4) / 1e4).toFixed(4); // 1 is said of nothing that is less
+  return SHARES.has(last) ? percent(value) : figure(value);
+}
+
 const numbersOf = (scores) => Object.entries(scores ?? {}).filter(([name, value]) => typeof value === "number" && name !== "rows");
 
 /** What the model is asked, in one sentence of the language that is shown. */
@@ -23,7 +28,7 @@ function sentence(model) {
   return say(`sentence.${task}`, { target, from, classes, description: model.card.description || task });
 }
 
-function tile(label, value, beside, meter) {
+function tile(label, value, beside, meter = null) {
   return make("div", { class: "tile" }, make("dt", { say: label }), make("dd", {}, make("strong", {}, value), meter, beside && make("span", { class: "hint", say: beside })));
 }
 
@@ -45,8 +50,9 @@ export function head(model) {
   const chief = split && CHIEF.find((each) => typeof scores[split][each] === "number");
   for (const name of [chief, split && SECOND.find((each) => each !== chief && typeof scores[split][each] === "number")].filter(Boolean)) {
     const guess = baseline[name];
-    const beside = guess === undefined || name !== chief ? ["tile.rows", { split, rows: scores[split].rows }] : ["tile.guess", { value: shown(name, guess), split, rows: scores[split].rows }];
-    tiles.push(tile([() => sayName("score", name), {}], shown(name, scores[split][name]), beside, name === "accuracy" ? meter(scores[split][name], guess) : null));
+    const label = name === chief ? ["tile.score", { score: () => sayName("score", name), split, rows: scores[split].rows }] : [() => sayName("score", name), {}];
+    const beside = guess === undefined ? null : ["tile.guess", { value: shown(name, guess) }];
+    tiles.push(tile(label, shown(name, scores[split][name]), beside, name === "accuracy" ? meter(scores[split][name], guess) : null));
   }
   const provenance = model.card.provenance ?? {};
   const rows = provenance.data?.rows?.train;

@@ -8,7 +8,7 @@ export function frame(field, inner, { group = false, hint = null } = {}) {
   const id = unique("field");
   const wrong = make("p", { id: `${id}-wrong`, class: "wrong", hidden: true });
   const told = hint && make("p", { id: `${id}-hint`, class: "hint", say: hint });
-  const needed = field.required && make("span", { class: "needed", say: "field.needed" });
+  const needed = field.marked && make("span", { class: "needed", say: "field.needed" });
   const label = group
     ? make("legend", {}, make("span", { class: "name" }, breakable(field.name)), " ", needed)
     : make("label", { for: id }, make("span", { class: "name" }, breakable(field.name)), " ", needed);

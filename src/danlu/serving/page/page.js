@@ -26,6 +26,7 @@ async function show(name) {
     const chosen = await model(name);
     document.title = `${name} · danlu`;
     main.replaceChildren(head(chosen), ...body(chosen));
+    window.scrollTo(0, 0);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     main.replaceChildren(failure(error));
@@ -48,26 +49,29 @@ function body(chosen) {
 /** The form and, beside it, the answer. `current` is the row that the form holds, its example where it is not filled in. */
 function questions(chosen) {
   const alone = chosen.fields.length === 1 && AT_ONCE.has(chosen.fields[0].kind);
-  const controls = chosen.fields.map((each) => control(each, (whole) => whole && alone && form.requestSubmit()));
+  const mixed = chosen.fields.some((each) => !each.required); // where all are needed it need not be said
+  const controls = chosen.fields.map((each) => control({ ...each, marked: mixed && each.required }, (whole) => whole && alone && form.requestSubmit()));
   const example = () => Object.fromEntries(chosen.fields.map((each) => [each.name, each.example]));
   const out = make("div", { class: "answer", "aria-live": "polite" });
   const rest = () => out.replaceChildren(make("p", { class: "empty", say: alone ? "answer.rests.file" : "answer.rests" }));
   const title = unique("ask");
   const go = button("form.go", null, { type: "submit", class: "primary" });
+  const fill = button("form.example", async () => {
+    for (const each of controls) await each.fill(example()[each.name]);
+    form.requestSubmit();
+  }, { class: "quiet" });
+  const clear = button("form.clear", () => {
+    for (const each of controls) {
+      each.fill(null);
+      each.complain(null);
+    }
+    rest();
+  }, { class: "quiet" });
   const form = make("form", { class: "card ask", novalidate: true, "aria-labelledby": title },
-    make("h2", { id: title, say: "form.title" }),
-    chosen.fields.some((each) => !each.required) ? make("p", { class: "hint", say: "form.missing" }) : null,
+    make("div", { class: "bar" }, make("h2", { id: title, say: "form.title" }), fill, clear),
+    mixed ? make("p", { class: "hint", say: "form.missing" }) : null,
     make("div", { class: `fields${chosen.fields.length > 30 ? " many" : ""}` }, controls.map((each) => each.node)),
-    make("div", { class: "actions" }, go, button("form.example", async () => {
-      for (const each of controls) await each.fill(example()[each.name]);
-      form.requestSubmit();
-    }), button("form.clear", () => {
-      for (const each of controls) {
-        each.fill(null);
-        each.complain(null);
-      }
-      rest();
-    }, { class: "quiet" }), make("span", { class: "hint keys", say: "form.keys" })));
+    make("div", { class: "actions" }, go, make("span", { class: "hint keys", say: "form.keys" })));
   let latest = 0;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -78,12 +82,14 @@ function questions(chosen) {
     out.setAttribute("aria-busy", "true");
     try {
       const { answers } = await send(chosen.path, { row: asked });
-      if (mine === latest) out.replaceChildren(...answers.flatMap((each) => answer(each, chosen)));
+      if (mine !== latest) return;
+      out.replaceChildren(...answers.flatMap((each) => answer(each, chosen)));
+      if (getComputedStyle(beside).position !== "sticky") beside.scrollIntoView({ block: "nearest" }); // it stands below the form
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (mine !== latest) return;
       const at = controls.find((each) => each.name === error.field);
-      at?.complain([() => error.words(), {}]);
+      at?.complain([() => error.message || error.words(), {}]);
       out.replaceChildren(at ? make("p", { class: "empty", say: ["answer.see", { field: at.name }] }) : failure(error));
     } finally {
       if (mine === latest) out.setAttribute("aria-busy", "false");

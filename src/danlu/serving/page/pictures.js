@@ -12,16 +12,16 @@ export function picture(field, changed) {
   let url = null;
   const seen = make("canvas", { width, height, role: "img", "say:aria-label": "image.seen" });
   const whole = make("img", { alt: "", class: "whole" });
-  const figures = make("div", { class: "figures", hidden: true },
-    make("figure", {}, whole, make("figcaption", { say: "image.given" })),
+  const given = make("figure", {}, whole, make("figcaption", { say: "image.given" }));
+  const figures = make("div", { class: "figures", hidden: true }, given,
     make("figure", {}, seen, make("figcaption", { say: [channels === 1 ? "image.grey" : "image.colour", { height, width }] })));
   const zone = dropping({ accept: "image/*", kind: "image", told: "image.choose", hint: "drop.image", take: (file) => asUrl(file).then(show) });
   const drawn = channels === 1 && Math.max(height, width) <= DRAWN && pad(height, width, (made) => show(made));
   const made = frame(field, () => [make("div", { class: "giving" }, zone.node, drawn), figures], { group: true });
 
-  async function show(given, quietly = false) {
+  async function show(chosen, quietly = false) {
     const image = new Image();
-    image.src = given;
+    image.src = chosen;
     try {
       await image.decode();
     } catch {
@@ -29,9 +29,10 @@ export function picture(field, changed) {
       return;
     }
     made.complain(null);
-    url = given;
-    whole.src = given;
+    url = chosen;
+    whole.src = chosen;
     whole.classList.toggle("small", image.naturalWidth < 100);
+    given.hidden = image.naturalWidth === width && image.naturalHeight === height; // it is what the model sees
     reduce(image, seen, channels);
     figures.hidden = false;
     if (!quietly) changed(true);

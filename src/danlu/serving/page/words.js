@@ -19,8 +19,8 @@ const en = {
   "wrong.unreachable": "The server cannot be reached. Is it still running?",
   "wrong.status": ({ status }) => `The server refused this (${status}).`,
 
-  "tile.rows": ({ split, rows }) => `${en[`split.${split}`]}, ${plural(rows, "row", "rows")}`,
-  "tile.guess": ({ value, split, rows }) => `plainest guess ${value} · ${en[`split.${split}`]}, ${plural(rows, "row", "rows")}`,
+  "tile.score": ({ score, split, rows }) => `${score()} on ${some(rows)} ${en[`split.${split}`]} ${Number(rows) === 1 ? "row" : "rows"}`,
+  "tile.guess": ({ value }) => `always the same answer: ${value}`,
   "tile.learnt": "learnt from rows",
   "tile.of": ({ origin }) => `of ${origin}`,
   "tile.size": "parameters",
@@ -123,6 +123,7 @@ const en = {
   "gallery.go": "Make sixteen",
 
   "sampling.title": "How it writes",
+  "sampling.more": "More",
   "sampling.temperature": "Temperature",
   "sampling.temperature.hint": "0: always the likeliest. Higher: bolder.",
   "sampling.top_p": "Top p",
@@ -187,7 +188,7 @@ const en = {
   "split.train": "training",
   "split.validation": "validation",
   "split.test": "test",
-  "split.baseline": "plainest guess",
+  "split.baseline": "always the same answer",
 
   "score.auroc": "AUROC",
   "score.f1": "F1",
@@ -216,8 +217,8 @@ const zh = {
   "wrong.unreachable": "连接不到服务器。它还在运行吗？",
   "wrong.status": ({ status }) => `服务器拒绝了请求（${status}）。`,
 
-  "tile.rows": ({ split, rows }) => `${zh[`split.${split}`]}，${some(rows)} 行`,
-  "tile.guess": ({ value, split, rows }) => `最朴素的猜法 ${value} · ${zh[`split.${split}`]}，${some(rows)} 行`,
+  "tile.score": ({ score, split, rows }) => `${score()}（${zh[`split.${split}`]} ${some(rows)} 行）`,
+  "tile.guess": ({ value }) => `总给同一答案：${value}`,
   "tile.learnt": "训练行数",
   "tile.of": ({ origin }) => `来自 ${origin}`,
   "tile.size": "参数量",
@@ -320,6 +321,7 @@ const zh = {
   "gallery.go": "生成十六张",
 
   "sampling.title": "写法",
+  "sampling.more": "更多",
   "sampling.temperature": "温度",
   "sampling.temperature.hint": "0 总取最可能的；越高越大胆。",
   "sampling.top_p": "Top p",
@@ -384,7 +386,7 @@ const zh = {
   "split.train": "训练集",
   "split.validation": "验证集",
   "split.test": "测试集",
-  "split.baseline": "最朴素的猜法",
+  "split.baseline": "总给同一答案",
 
   "task.classification": "分类",
   "task.multi_label": "多标签分类",

@@ -8,6 +8,7 @@ const USUAL = 256; // tokens
 /** The controls of sampling: {node, options()} as the server calls them; what is left as it is is not sent. */
 function sampling(model) {
   const most = Math.min(model.max_tokens ?? 4096, 4096);
+  const first = ["temperature", "max_tokens"];
   const controls = {
     temperature: slider("temperature", { min: 0, max: 2, step: 0.05, value: 0.8 }),
     top_p: slider("top_p", { min: 0.05, max: 1, step: 0.05, value: 1 }),
@@ -17,7 +18,8 @@ function sampling(model) {
     seed: entry("seed", { min: 0, placeholder: "–" }),
   };
   return {
-    node: make("div", { class: "sampling" }, Object.values(controls).map((each) => each.node)),
+    node: make("div", { class: "sampling" }, first.map((name) => controls[name].node),
+      make("details", { class: "more" }, make("summary", { say: "sampling.more" }), make("div", { class: "sampling" }, Object.keys(controls).filter((name) => !first.includes(name)).map((name) => controls[name].node)))),
     options() {
       const found = {};
       for (const [name, each] of Object.entries(controls)) if (each.value() !== null) found[name] = each.value();
@@ -27,6 +29,7 @@ function sampling(model) {
       for (const each of Object.values(controls)) each.complain(null);
       const at = controls[refused?.field];
       at?.complain(() => refused.words());
+      at?.node.closest("details.more")?.setAttribute("open", "");
       return Boolean(at);
     },
   };
@@ -69,6 +72,7 @@ async function write(path, body, node, state, signal) {
   state.textContent = "";
   try {
     for await (const told of stream(path, { ...body, stream: true, stream_options: { include_usage: true } }, signal)) {
+      if (signal.aborted) break;
       const choice = told.choices?.[0];
       const piece = choice?.delta?.content ?? choice?.text ?? "";
       if (piece) {
@@ -84,6 +88,7 @@ async function write(path, body, node, state, signal) {
     else if (error.name !== "AbortError") throw error;
   }
   node.setAttribute("aria-busy", "false");
+  if (signal.aborted) ended = "stopped";
   const seconds = (performance.now() - began) / 1000;
   if (!refused) tell(state, ["writing.told", { ended, tokens, rate: tokens / Math.max(seconds, 0.001) }]);
   return { text, refused };

@@ -24,6 +24,7 @@ from danlu import shelf
 from danlu.allocating import AllocationLimit
 from danlu.durable import inside, read_checked, read_sealed, seal, sha256, whole_folder, write_file
 from danlu.errors import ArtifactError, DanluError, nearest
+from danlu.permission import on_its_own
 from danlu.preprocessing import Preprocessor
 from danlu.recipe import Recipe
 from danlu.state import unique_tensors
@@ -145,15 +146,16 @@ def read(path: str | Path) -> Contents:
         raise ArtifactError(f"this artifact is damaged: {error}.", where=str(where)) from None
     most = (_PACKED if about.get("stored") else _UNPACKED) * len(data["weights.safetensors"]) + _BESIDE
     try:
-        recipe = recipes.read(about["recipe"], shelf)
-        task = shelf.restore_task(recipe.task, about["task"])
-        preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
-        described = inputs_of(about["inputs"]) if "inputs" in about else preprocessor.inputs
-        with torch.random.fork_rng(devices=[]), AllocationLimit(most):
-            module = shelf.build_model(recipe.model, described, task.output)
-            changes = about.get("changes", [])
-            for change in changes:
-                replay(change, module)
+        with on_its_own():
+            recipe = recipes.read(about["recipe"], shelf)
+            task = shelf.restore_task(recipe.task, about["task"])
+            preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
+            described = inputs_of(about["inputs"]) if "inputs" in about else preprocessor.inputs
+            with torch.random.fork_rng(devices=[]), AllocationLimit(most):
+                module = shelf.build_model(recipe.model, described, task.output)
+                changes = about.get("changes", [])
+                for change in changes:
+                    replay(change, module)
         put_weights(module, restored(weights, about.get("stored", {}), unique_tensors(module)))
     except DanluError as error:
         if isinstance(error, ArtifactError):

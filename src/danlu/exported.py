@@ -25,7 +25,7 @@ from danlu.framing import Ragged, Windows, take
 from danlu.parts import part_of
 from danlu.preprocessing import Preprocessor, refuse_other
 from danlu.recipe import Part
-from danlu.terms import Column, Table
+from danlu.terms import KINDS, Column, Table
 
 FORMAT = 1
 MANIFEST = "export.json"
@@ -203,7 +203,7 @@ def open_export(path: str | Path) -> Export:
         }
         task = shelf.restore_task(part, about["task"]["state"])
         run = shelf.take("exporters", _exporter(about)).start(folder, about["runs"])
-        return Export(folder, about, list(about["inputs"]), str(about["kind"]), part, task, prepared, entering, run)
+        return Export(folder, about, _fields(about["inputs"]), str(about["kind"]), part, task, prepared, entering, run)
     except DanluError as error:
         if isinstance(error, ArtifactError):
             raise
@@ -214,6 +214,15 @@ def open_export(path: str | Path) -> Export:
         raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(folder)) from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ArtifactError(f"this export is damaged: {type(error).__name__}: {error}.", where=str(folder)) from None
+
+
+def _fields(inputs: Any) -> list[dict[str, Any]]:
+    """The fields of a row (danlu.fields). ValueError where they are none."""
+    for field in inputs:
+        sound = isinstance(field["name"], str) and field["kind"] in KINDS and type(field["required"]) is bool
+        if not sound or "example" not in field:
+            raise ValueError("its fields are none")
+    return list(inputs)
 
 
 def is_export(path: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""A look into an ONNX file without a library: whether it asks for a file outside of itself.
+"""A look into an ONNX file without a library: whether it asks for a file outside of itself, or may run without an end.
 
 Only the fields that lead to tensors are followed. Source: onnx.proto (field numbers), Protocol Buffers encoding (wire types).
 """
@@ -19,11 +19,13 @@ _LEADS = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 _EXTERNAL, _LOCATION = 13, 14  # of a tensor
+_OPERATOR = 4  # of a node
+_LOOPS = (b"Loop", b"Scan")
 _DEEPEST = 64
 
 
 def refuse_outside(data: bytes) -> None:
-    """Raises ArtifactError where a tensor of an ONNX model lies in another file, or the bytes are no such model."""
+    """Raises ArtifactError where a tensor of an ONNX model lies in another file, where it holds a loop, or where the bytes are no such model."""
     try:
         _look(memoryview(data), "model", 0)
     except (IndexError, ValueError) as error:
@@ -37,6 +39,8 @@ def _look(data: memoryview, message: str, depth: int) -> None:
     for number, value in fields(data):
         if message == "tensor" and (number == _EXTERNAL or (number == _LOCATION and value == 1)):
             raise ArtifactError("a tensor of this ONNX file lies in another file, which is never followed.")
+        if message == "node" and number == _OPERATOR and value in _LOOPS:
+            raise ArtifactError("this ONNX file holds a loop, which may have no end and which no export of danlu has.")
         if number in leads and isinstance(value, memoryview):
             _look(value, leads[number], depth + 1)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from danlu.errors import PartError
+from danlu.permission import may_look_outside
 from danlu.reading import keras_file
 from danlu.recipe import Options
 
@@ -95,4 +96,6 @@ def _architecture(config: Config) -> dict[str, Any]:
         return keras_file.checked(config.architecture)
     if config.path is None:
         raise PartError("the model keras needs a file.", hint="name it: model.path: FILE.keras")
+    if not may_look_outside():
+        raise PartError("this artifact does not say what its network is built of, and the file that it names is not looked at.")
     return keras_file.read(config.path).architecture

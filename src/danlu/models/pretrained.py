@@ -25,6 +25,7 @@ from pydantic import Field
 from danlu import corpus, shelf
 from danlu.durable import read_sealed
 from danlu.errors import ArtifactError, PartError
+from danlu.permission import may_look_outside
 from danlu.reading import hugging_face
 from danlu.recipe import Data, Options, Part
 from danlu.terms import END
@@ -148,6 +149,8 @@ def settled(config: Config) -> Config:
 def _architecture(config: Config) -> dict[str, Any]:
     if config.architecture is not None:
         return config.architecture
+    if not may_look_outside():
+        raise PartError("this artifact does not say what its network is built of, and what it names is not looked at.")
     if config.weights is not None:
         return _of_artifact(config.weights)
     if config.path is None:
@@ -157,6 +160,8 @@ def _architecture(config: Config) -> dict[str, Any]:
 
 def _folder(config: Config) -> Path:
     assert config.path is not None
+    if not may_look_outside():
+        raise PartError(f"this artifact names a checkpoint ({config.path}), which is not looked at.")
     return hugging_face.locate(config.path, config.download)
 
 

@@ -29,7 +29,7 @@ from danlu.fields import fields_of
 from danlu.parts import part_of
 from danlu.prediction import Artifact, load
 from danlu.programs import Program, program_of
-from danlu.proving import LEAST_ROWS, TOLERANCE, Held, Proof, examples_of, held_out, prove
+from danlu.proving import LEAST_ROWS, TOLERANCE, Held, Proof, examples_of, held_out, prove, prove_score, training_rows
 from danlu.recipe import Part
 from danlu.recipe.yaml12 import read_yaml
 
@@ -70,13 +70,19 @@ def export(
     lets = exporter.lets(part.options) if hasattr(exporter, "lets") else {}
     allowed = tolerance if tolerance is not None else lets.get("difference", TOLERANCE)
     program = program_of(original, examples_of(original, held))
+    program.training = lambda count: training_rows(original, count)
     try:
         with whole_folder(place) as folder:
             about = _written(folder, part, original, program)
             if changed is not None:
                 changed(folder)
             _sealed(folder, about)
-            proof = _proof(exporter, part, original, open_export(folder), held, allowed)
+            opened = open_export(folder)
+            if "drop" in lets:
+                fresh = load(original.path) if original.path is not None else original
+                proof = prove_score(fresh, opened, rows, tolerance if tolerance is not None else lets["drop"])
+            else:
+                proof = _proof(exporter, part, original, opened, held, allowed)
             about["proof"] = proof.as_dict()
             write_file(folder / CARD, model_card(about, exporter).encode())
             _sealed(folder, about)
@@ -92,6 +98,8 @@ def verify(path: str | Path, against: Artifact | str | Path, rows: str | None = 
     original = against if isinstance(against, Artifact) else load(against)
     part = part_of("exporters", opened.about["exporter"])
     allowed = tolerance if tolerance is not None else float(opened.about["proof"]["allowed"])
+    if opened.about["proof"].get("accuracy") is not None:
+        return prove_score(original, opened, rows, allowed)
     held = held_out(original, rows)
     return _proof(shelf.take("exporters", part.name), part, original, opened, held, allowed)
 

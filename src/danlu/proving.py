@@ -21,7 +21,7 @@ from danlu import cache
 from danlu.batches import Rows
 from danlu.dataset import alive_rows, cut, meant, recast, split_rows
 from danlu.errors import ArtifactError, ExportError
-from danlu.evaluation import rows_at_once
+from danlu.evaluation import rows_at_once, source_like_training
 from danlu.exported import Export, pad
 from danlu.framing import Ragged, take
 from danlu.placement import EVALUATION, draw_seed, place
@@ -30,6 +30,7 @@ from danlu.recipe import Train
 from danlu.terms import FIRST_TOKEN, Batch, Table
 
 LEAST_ROWS = 256
+_MOST_SCORED = 10_000
 TOLERANCE = 1e-4  # of float32: sums of thousands of products in another order end 1e-6 to 1e-5 apart
 _PIECE = 64  # examples of one comparison
 
@@ -60,12 +61,13 @@ class Proof:
     where: str = ""
     by_output: dict[str, float] = field(default_factory=dict)
     answers: int = 0  # compared word by word
+    accuracy: tuple[float, float] | None = None  # before and after, where a lower precision may cost some
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
             "rows": self.rows, "of": self.said, "allowed": self.allowed, "largest_difference": self.difference, "where": self.where,
-            "by_output": self.by_output, "answers": self.answers,
+            "by_output": self.by_output, "answers": self.answers, "accuracy": None if self.accuracy is None else list(self.accuracy),
         }  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def held_out(artifact: Artifact, data: str | None = None, least: int = LEAST_ROW
         tried = artifact.task.tried(artifact.module, least)
         return Held(Table({}, "noise"), np.arange(least), "noise of numbers from 0", dict(tried))
     if data is not None:
-        table = artifact.table(data)
+        table = artifact.table(data) if takes_rows(artifact.task) else _with_targets(artifact, data)
         splits, said = {"data": np.arange(len(table))}, data
     else:
         known = meant(recipe)
@@ -103,6 +105,13 @@ def held_out(artifact: Artifact, data: str | None = None, least: int = LEAST_ROW
     examples = cut(artifact.task, artifact.preprocessor, table, targets, splits, np.arange(len(table)))
     ids, names = _chosen(examples.splits, least)
     return Held(table, ids, f"{names} of {said}", dict(examples.inputs))
+
+
+def _with_targets(artifact: Artifact, data: str) -> Table:
+    """A data file with all its columns, the targets among them, in the rows that the task thinks in."""
+    recipe = artifact.recipe
+    table, _ = cache.load(source_like_training(data, artifact), meant(recipe).columns, recipe.data.cache)
+    return recast(recipe, table)
 
 
 def _chosen(splits: Mapping[str, np.ndarray], least: int) -> tuple[np.ndarray, str]:
@@ -138,6 +147,17 @@ def raw_of(table: Table, names: Sequence[str]) -> dict[str, list[Any]]:
 def rows_of(raw: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     """The same as a list of rows."""
     return [dict(zip(raw, values, strict=True)) for values in zip(*raw.values(), strict=True)]
+
+
+def training_rows(artifact: Artifact, count: int) -> dict[str, torch.Tensor]:
+    """`count` prepared training examples by input name, evenly spaced, for calibration."""
+    recipe = artifact.recipe
+    known = meant(recipe)
+    table, _ = cache.load(known.source, known.columns, recipe.data.cache)
+    table = recast(recipe, table)
+    rows = split_rows(table, alive_rows(table, recipe), recipe)["train"]
+    ids = rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(np.int64))]
+    return examples_of(artifact, Held(table.take(ids), np.arange(len(ids)), "training rows"), len(ids))
 
 
 def examples_of(artifact: Artifact, held: Held, count: int = 3) -> dict[str, torch.Tensor]:
@@ -277,6 +297,40 @@ def _without(array: np.ndarray, export: Export, name: str) -> np.ndarray:
     if len(left_out) > FIRST_TOKEN or not all(type(each) is int and 0 <= each < FIRST_TOKEN for each in left_out):
         raise ExportError(f"the export leaves out entries of {name} that are no marks of danlu's own.")
     return np.delete(array, left_out, axis=-1)
+
+
+# --- a lower precision --------------------------------------------------------------------------------------------------
+
+
+def prove_score(artifact: Artifact, export: Export, data: str | None, most_lost: float) -> Proof:
+    """The Proof of an export in lower precision: accuracy on all held-out rows (at most 10,000) may fall by `most_lost` and no more.
+
+    ExportError where it falls further, ArtifactError where rows are not of one class each.
+    """
+    if not hasattr(artifact.task, "class_counts") or hasattr(artifact.task, "frame"):
+        raise ArtifactError("a lower precision is proven by accuracy, and this model does not tell rows of classes apart.")
+    held = held_out(artifact, data, _MOST_SCORED)
+    known = [name for name in artifact.task.target_names if name in held.table.columns]
+    if not known:
+        raise ArtifactError(
+            "the rows of the proof hold no target to score answers by.", where=held.said, hint="name a file that has it"
+        )
+    truth = artifact.task.encode({name: held.table.columns[name] for name in known})
+    proof = Proof(len(held), held.said, most_lost)
+    right = np.zeros(2)
+    for wanted, found, ids in _rows(artifact, export, held):
+        _compare(proof, wanted, found, ids, {}, export, held)
+        for side, arrays in enumerate((wanted, found)):
+            right[side] += (arrays["probabilities"].argmax(axis=1) == truth[ids]).sum()
+    before, after = (float(each) / max(len(held), 1) for each in right)
+    proof.accuracy = (before, after)
+    if not before - after <= most_lost:
+        raise ExportError(
+            f"accuracy falls from {before:.4f} to {after:.4f} on {len(held):,} rows ({held.said}); at most {most_lost:g} may be lost.",
+            where=export.about["exporter"]["name"],
+            hint="nothing was kept; allow more, calibrate on more rows, or keep float32",
+        )
+    return proof
 
 
 # --- words --------------------------------------------------------------------------------------------------------------

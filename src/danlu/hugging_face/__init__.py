@@ -9,6 +9,6 @@
 
 from __future__ import annotations
 
-from danlu.hugging_face.folder import read, write
+from danlu.hugging_face.folder import files_of, read, write
 
-__all__ = ["read", "write"]
+__all__ = ["files_of", "read", "write"]

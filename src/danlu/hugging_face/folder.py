@@ -30,15 +30,8 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
     no such network, with the options that would make it one, and where the answers differ.
     """
     where = str(artifact.path or artifact.recipe.name)
-    name = artifact.recipe.model.name
-    if name not in ("gpt", "encoder"):
-        raise ArtifactError(
-            f"only a gpt or an encoder can be written in the layout of Hugging Face, and this model is {name}.",
-            where=where,
-            hint="danlu predict and danlu generate use it as it is",
-        )
-    gpt = name == "gpt"
-    files, told = _of_gpt(artifact, where) if gpt else _of_encoder(artifact, where)
+    files, told = files_of(artifact)
+    gpt = artifact.recipe.model.name == "gpt"
     if Path(path).exists():
         raise ArtifactError("there is already a file or folder of this name.", where=str(path), hint="choose another name")
     with whole_folder(Path(path)) as folder:
@@ -47,6 +40,19 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
         if importlib.util.find_spec("transformers") is not None:
             _refuse_different(artifact.module, folder, told, where, kind="causal" if gpt else bert.TASKS[artifact.recipe.task.name])
     return [Path(path) / each for each in files]
+
+
+def files_of(artifact: Contents) -> tuple[dict[str, bytes], Written]:
+    """(the files of the folder by name, the tokenizer as it is written). ArtifactError for a model that is no such network."""
+    where = str(artifact.path or artifact.recipe.name)
+    name = artifact.recipe.model.name
+    if name not in ("gpt", "encoder"):
+        raise ArtifactError(
+            f"only a gpt or an encoder can be written in the layout of Hugging Face, and this model is {name}.",
+            where=where,
+            hint="danlu predict and danlu generate use it as it is",
+        )
+    return _of_gpt(artifact, where) if name == "gpt" else _of_encoder(artifact, where)
 
 
 def read(path: str | Path) -> nn.Module:
@@ -88,14 +94,14 @@ def difference(module: nn.Module, folder: Path, told: Written, kind: str = "caus
         places = min(_LOOKED_AT[1], int(other.config.max_position_embeddings))
         picked = torch.randint(len(known), (_LOOKED_AT[0], places), generator=torch.Generator().manual_seed(0))
         codes = known[picked]
-        inputs = dict.fromkeys(_names(module), ours[codes])
+        inputs = dict.fromkeys(names_read(module), ours[codes])
         wanted, found = module.eval().to("cpu")(inputs), other(codes).logits
         if kind in ("causal", "ForMaskedLM"):
             wanted, found = wanted[..., ours[known]], found[..., known]
     return float((wanted - found).abs().max()), float(wanted.abs().max())
 
 
-def _names(module: nn.Module) -> tuple[str, ...]:
+def names_read(module: nn.Module) -> tuple[str, ...]:
     """What the module calls the tokens that it reads."""
     readers = [each.encoder.reader.names for each in module.modules() if isinstance(each, bert.EncodedPlaces | bert.EncodedRow)]
     return readers[0] if readers else ("tokens",)

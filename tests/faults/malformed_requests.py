@@ -386,7 +386,7 @@ def main() -> int:
     )
     if found["failed"]:
         print(found["failed"])
-    if found["traceback"]:
+    if found["traceback"] or not found["same_worker"]:
         print(found["log"][-5000:])
     return int(bool(found["bad"] or found["failed"] or not found["same_worker"] or found["code"] or found["traceback"]))
 

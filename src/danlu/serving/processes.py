@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from danlu.serving.messages import Message, Unpacker, pack
@@ -86,6 +87,14 @@ class WorkerProcess(asyncio.Protocol):
     def pid(self) -> int:
         """Its process number."""
         return self.process.pid
+
+    def wants_to_run(self) -> bool:
+        """Whether a thread of it waits for the processor: then it is starved, not hung. False where the system does not tell."""
+        for path in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):
+                if path.read_text().rpartition(") ")[2][:1] == "R":
+                    return True
+        return False
 
     def _set(self, state: State) -> None:
         self.state, self.since = state, time.monotonic()

@@ -134,6 +134,7 @@ def _check_libraries() -> None:
 
 
 def _log_to_stderr() -> None:
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients send that is no HTTP would fill the log
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -34,6 +34,7 @@ from danlu.serving.snapshot import Snapshots
 
 LIVES = 3  # workers that may be lost with a request before it is given up
 _TICK = 0.1  # seconds between two looks at deadlines and at workers
+_STARVING = 15  # times the silence allowed to a worker that would speak if the machine let it
 _SLOWEST_RETRY = 5.0  # seconds between two attempts to open a model
 _TEXTS_A_SLOT = 4  # texts that may wait or be written, for each slot
 
@@ -532,7 +533,9 @@ class Pool:
         if worker.state != "ready":
             return ""
         settings = self.settings
-        if now - worker.heard > settings.silence:
+        if now - worker.heard > settings.silence and not (
+            worker.wants_to_run() and now - worker.heard < _STARVING * settings.silence
+        ):
             return "silent"
         if worker.step > settings.idle_step and now - worker.standing > settings.idle_step:
             return "hung"

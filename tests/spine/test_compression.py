@@ -231,10 +231,10 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
     )
     total, count = loss(here(batch.inputs), batch)
     assert count == 5
-    assert abs(float(total)) < 1e-5
+    assert abs(total.item()) < 1e-5
     with torch.no_grad():
         student[1].weight.mul_(2)
-    assert float(loss(here(batch.inputs), batch)[0]) > 1e-3
+    assert loss(here(batch.inputs), batch)[0].item() > 1e-3
     # the gradient of the soft loss by logits is T (softmax(s / T) - softmax(t / T)), a row
     logits = torch.randn(5, 3, requires_grad=True)
     alone = Distillation(CrossEntropy(0.0, None), there, lambda each: each.inputs, (("classes", 3),), temperature=2.0, weight=1.0)
@@ -249,10 +249,10 @@ def test_attention_is_compared_by_where_it_looks() -> None:
     pair = Looking(teacher, student, 1.0)
     teacher(x, causal=True)
     student(x[..., :8], causal=True)
-    assert float(pair()) > 0
+    assert pair().item() > 0
     same = Looking(teacher, teacher, 1.0)
     teacher(x, causal=True)
-    assert abs(float(same())) < 1e-6
+    assert abs(same().item()) < 1e-6
 
 
 # --- what is stored

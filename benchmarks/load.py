@@ -65,13 +65,12 @@ class Client(asyncio.Protocol):
         head = held.find(b"\r\n\r\n")
         if head < 0:
             return
-        start = held.lower().find(b"content-length:", 0, head)
-        size = int(held[start + 15 : held.index(b"\r\n", start)])
-        if len(held) < head + 4 + size:
+        body = _body(held, head)
+        if body is None:
             return
         self.held = b""
         number, self.number = self.number, -1
-        self.load.answered(number, self.due, held[9:12].decode(), held[head + 4 :])
+        self.load.answered(number, self.due, held[9:12].decode(), body)
         if b"connection: close" in held[:head].lower():
             self.transport.close()
         else:
@@ -83,6 +82,22 @@ class Client(asyncio.Protocol):
             self.load.pending -= 1
             self.number = -1
         self.load.gone(self)
+
+
+def _body(held: bytes, head: int) -> bytes | None:
+    """The body of an answer whose head ends at `head`; None where it has not come whole."""
+    names = held[: head + 2].lower()
+    start = names.find(b"content-length:")
+    if start >= 0:
+        body = held[head + 4 :]
+        return body if len(body) >= int(names[start + 15 : names.index(b"\r\n", start)]) else None
+    if b"transfer-encoding: chunked" not in names or not held.endswith(b"\r\n0\r\n\r\n"):
+        return None
+    rest, whole = held[head + 4 :], b""
+    while (size := int(rest[: (line := rest.index(b"\r\n"))], 16)) > 0:
+        whole += rest[line + 2 : line + 2 + size]
+        rest = rest[line + 4 + size :]
+    return whole
 
 
 class Load:

@@ -1,18 +1,22 @@
 """Goodput under load, the same model on the same cores: danlu beside other servers of models.
 
-    python benchmarks/serving.py ARTIFACT [--contestants danlu litserve] [--seconds 20] [--open-seconds 60] [--json]
+    python benchmarks/serving.py ARTIFACT [--setup FOLDER] [--contestants danlu litserve] [--rounds 2] [--seconds 20]
+                                 [--open-seconds 60] [--json]
 
-ARTIFACT is one of a Fashion-MNIST image classifier (danlu train recipes/fashion_mnist_cnn.yaml). Two loads, each from a process of its own
-that shares the cores with the server: a closed loop of 64 clients, whose goodput is the server's capacity; and an open loop at three times
-danlu's capacity, in which a server has to turn most away. Every answer is compared with Artifact.predict (1e-4). Goodput: right
-answers a second.
+ARTIFACT is one of a Fashion-MNIST image classifier (danlu train recipes/fashion_mnist_cnn.yaml). The peers run in virtual environments of
+their own below FOLDER, which are made where they are not there; without --setup they are left out. Each peer serves the artifact's weights
+by plain PyTorch, as its own guide shows a classifier with batching, with whatever limit on waiting requests it offers.
+
+Two loads, each from a process of its own that shares the cores with the server: a closed loop of 64 clients, whose goodput is the server's
+capacity; and an open loop at three times that, in which a server has to turn most away. Every answer is compared with Artifact.predict
+(1e-4). Goodput: right answers a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
-import importlib.util
 import json
 import os
 import socket
@@ -31,6 +35,7 @@ IMAGES = 256
 CLIENTS = 64
 OVERLOAD = 3.0
 START = 180.0  # seconds a server may take to begin
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def contestants() -> list[str]:
@@ -41,7 +46,7 @@ def contestants() -> list[str]:
 
 
 def questions(artifact: str, folder: Path) -> tuple[Path, Path]:
-    """Files of request bodies and of what they must be answered."""
+    """Files of images and of what they must be answered."""
     import numpy as np
 
     import danlu
@@ -54,10 +59,47 @@ def questions(artifact: str, folder: Path) -> tuple[Path, Path]:
     except Exception as error:
         print(f"random images ({error})", file=sys.stderr)
     answers = model.predict({"image": pixels})
-    bodies, expected = folder / "bodies.json", folder / "expected.json"
-    bodies.write_text(json.dumps([json.dumps({"row": {"image": each[:, :, 0].tolist()}}) for each in pixels]), "utf-8")
+    images, expected = folder / "images.json", folder / "expected.json"
+    images.write_text(json.dumps(pixels[:, :, :, 0].tolist()), "utf-8")
     expected.write_text(json.dumps([list(each["probabilities"].values()) for each in answers]), "utf-8")
-    return bodies, expected
+    return images, expected
+
+
+def body_of(module: Any, image: list[list[int]]) -> str:
+    """The request body of an image: everybody's, or a contestant's own."""
+    return module.body(image) if hasattr(module, "body") else json.dumps({"row": {"image": image}})
+
+
+def bodies(module: Any, images: Path) -> Path:
+    """A file of request bodies for a contestant."""
+    found = images.with_name(f"bodies-{module.NAME.replace(' ', '-')}.json")
+    found.write_text(json.dumps([body_of(module, image) for image in json.loads(images.read_text("utf-8"))]), "utf-8")
+    return found
+
+
+def python_of(name: str, setup: Path | None) -> str:
+    """The interpreter that runs a contestant: this one, or that of its environment, which is made where it is not there."""
+    module = importlib.import_module(f"servers.{name}")
+    if not hasattr(module, "REQUIRES"):
+        return sys.executable
+    if setup is None:
+        raise LookupError("its environment is made where --setup says")
+    home = setup / name
+    python = home / "bin" / "python"
+    made = home / "made"
+    wanted = "\n".join((*module.REQUIRES, *_pinned("torch", "numpy", "safetensors")))
+    if not made.is_file() or made.read_text("utf-8") != wanted:
+        print(f"installing {module.NAME} ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted.splitlines()], check=True, stdout=sys.stderr)
+        made.write_text(wanted, "utf-8")
+    return str(python)
+
+
+def _pinned(*names: str) -> list[str]:
+    """The lines of constraints.txt for these libraries: everybody computes with the same ones."""
+    lines = (HERE.parent / "constraints.txt").read_text("utf-8").splitlines()
+    return [line for line in lines if line.partition("==")[0] in names]
 
 
 def _test_images() -> Any:
@@ -73,17 +115,19 @@ def _test_images() -> Any:
 class Server:
     """A contestant that runs, while the `with` lasts."""
 
-    def __init__(self, name: str, artifact: str, style: str) -> None:
+    def __init__(self, name: str, artifact: str, style: str, python: str) -> None:
         self.module = importlib.import_module(f"servers.{name}")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.command = [sys.executable, "-m", f"servers.{name}", artifact, str(self.port), style]
+        self.command = [python, "-m", f"servers.{name}", artifact, str(self.port), style]
 
     def __enter__(self) -> Server:
         self.log = tempfile.TemporaryFile()
         began = time.perf_counter()
-        self.process = subprocess.Popen(self.command, cwd=HERE, stdout=self.log, stderr=self.log, start_new_session=True)
+        self.process = subprocess.Popen(
+            self.command, cwd=HERE, stdout=self.log, stderr=self.log, start_new_session=True, env=ONE_THREAD
+        )
         while not self._answers():
             if self.process.poll() is not None or time.perf_counter() - began > START:
                 self.log.seek(0)
@@ -95,7 +139,7 @@ class Server:
     def _answers(self) -> bool:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
-            body = json.dumps({"row": {"image": [[0] * 28] * 28}})
+            body = body_of(self.module, [[0] * 28] * 28)
             connection.request("POST", self.module.PATH, body, {"Content-Type": "application/json"})
             return connection.getresponse().status == 200
         except OSError:
@@ -105,18 +149,29 @@ class Server:
 
     def memory(self) -> int:
         """Resident bytes of the server and its processes, pages that they share counted once for each."""
+        return sum(each.memory_info().rss for each in self._family())
+
+    def cpu(self) -> float:
+        """Processor seconds that it and its processes have used."""
+        return sum(sum(each.cpu_times()[:2]) for each in self._family())
+
+    def _family(self) -> list[Any]:
         import psutil
 
         whole = psutil.Process(self.process.pid)
-        return sum(each.memory_info().rss for each in [whole, *whole.children(recursive=True)])
+        return [each for each in (whole, *whole.children(recursive=True)) if each.is_running()]
 
     def __exit__(self, *_: object) -> None:
+        left = self._family() if self.process.poll() is None else []
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        for each in left:
+            with contextlib.suppress(Exception):  # it has ended
+                each.kill()
         self.log.close()
 
 
@@ -128,7 +183,8 @@ def load(server: Server, name: str, files: tuple[Path, Path], **options: Any) ->
         str(HERE / "load.py"),
         str(server.port),
         server.module.PATH,
-        *map(str, files),
+        str(bodies(server.module, files[0])),
+        str(files[1]),
         "--answer",
         f"servers.{name}",
     ]
@@ -137,70 +193,88 @@ def load(server: Server, name: str, files: tuple[Path, Path], **options: Any) ->
 
 
 def measure(
-    name: str, style: str, artifact: str, files: tuple[Path, Path], options: argparse.Namespace, rate: float
+    name: str, style: str, artifact: str, files: tuple[Path, Path], options: argparse.Namespace, python: str
 ) -> dict[str, Any]:
-    """Both loads on one contestant; `rate` of the open loop, 0: three times what it reaches itself."""
-    with Server(name, artifact, style) as server:
-        load(server, name, files, clients=CLIENTS, seconds=3)  # warm
-        quiet = Neighbours()
+    """Both loads on one contestant."""
+    module = importlib.import_module(f"servers.{name}")
+    served = module.prepare(artifact, files[0].parent, style) if hasattr(module, "prepare") else artifact
+    with Server(name, served, style, python) as server:
+        load(server, name, files, clients=CLIENTS, seconds=min(5.0, options.seconds))  # warm
+        quiet, began, used = Neighbours(), time.perf_counter(), server.cpu()
         closed = load(server, name, files, clients=CLIENTS, seconds=options.seconds)
-        rate = rate or OVERLOAD * closed["goodput"]
+        rate = OVERLOAD * closed["goodput"]
+        memory = server.memory()
         opened = load(server, name, files, rate=rate, seconds=options.open_seconds) if options.open_seconds else None
+        others = (quiet.cores() or 0.0) - (server.cpu() - used) / (time.perf_counter() - began)
         return {
-            "name": server.module.NAME, "style": style, "start_seconds": server.start_seconds, "memory": server.memory(),
-            "closed": closed, "open": opened, "rate": rate, "neighbours": quiet.cores(),
+            "name": server.module.NAME, "style": style, "start_seconds": server.start_seconds,
+            "memory": max(memory, server.memory()), "closed": closed, "open": opened, "rate": rate, "neighbours": max(others, 0.0),
         }  # fmt: skip
 
 
 def line(found: dict[str, Any]) -> str:
     closed, opened = found["closed"], found["open"] or {}
     refused = opened.get("refused", {})
-    other = sum(count for status, count in opened.get("statuses", {}).items() if status not in ("200", "503"))
+    statuses = opened.get("statuses", {})
+    turned_away = sum(statuses.get(status, 0) for status in ("503", "429"))
+    lost = sum(count for status, count in statuses.items() if status not in ("200", "503", "429"))
     cells = [
         f"{found['name']} ({found['style']})",
         f"{closed['goodput']:,.0f}",
-        f"{1000 * closed['accepted']['p50']:.0f} / {1000 * closed['accepted']['p99']:.0f}",
+        f"{1000 * closed['accepted']['p50']:.0f} / {1000 * closed['accepted']['p99']:.0f}" if closed["accepted"] else "",
+        f"{found['rate']:,.0f}",
         f"{opened['goodput']:,.0f} ({opened['goodput'] / closed['goodput']:.0%})" if opened else "",
-        f"{1000 * opened['accepted']['p99']:,.0f}" if opened.get("accepted") else "",
-        f"{1000 * refused['p50']:.0f} / {1000 * refused['p99']:.0f} / {1000 * refused['max']:.0f}" if refused else "none",
-        f"{other:,}",
+        f"{1000 * opened['accepted']['p50']:,.0f} / {1000 * opened['accepted']['p99']:,.0f}" if opened.get("accepted") else "",
+        f"{turned_away:,}",
+        f"{1000 * refused['p50']:,.0f} / {1000 * refused['p99']:,.0f} / {1000 * refused['max']:,.0f}" if refused else "",
+        f"{lost:,}",
         f"{closed['wrong'] + opened.get('wrong', 0)}",
         f"{found['memory'] / 1e6:,.0f}",
         f"{found['start_seconds']:.1f}",
+        f"{found['neighbours']:.1f}",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-HEAD = (
-    "| server | closed loop, 64 clients: answers a second | p50 / p99 ms | open loop: answers a second (of capacity) | accepted p99 ms |"
-    " refused p50 / p99 / max ms | neither 200 nor 503 | wrong | memory MB | start s |\n|" + "---|" * 10
-)
+COLUMNS = (
+    "server", "64 clients: answers a second", "p50 / p99 ms", "open loop: asked a second", "answers a second (of capacity)",
+    "accepted p50 / p99 ms", "turned away (503, 429)", "refused p50 / p99 / max ms", "lost, other errors", "wrong", "memory MB", "start s",
+    "cores others used",
+)  # fmt: skip
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifact")
+    parser.add_argument("--setup", type=Path, help="the folder of the peers' environments")
     parser.add_argument("--contestants", nargs="*", default=contestants(), choices=contestants())
+    parser.add_argument("--rounds", type=int, default=1, help="how often each is measured, in turn")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--open-seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     sys.path.insert(0, str(HERE))
     artifact = str(Path(options.artifact).resolve())
+    pythons = {}
+    for name in options.contestants:
+        try:
+            pythons[name] = python_of(name, options.setup)
+        except LookupError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         files = questions(artifact, Path(folder))
-        for name in options.contestants:
-            module = importlib.import_module(f"servers.{name}")
-            missing = [each for each in module.NEEDS if importlib.util.find_spec(each) is None]
-            if missing:
-                print(f"{module.NAME} is left out: {', '.join(missing)} is not installed", file=sys.stderr)
-                continue
-            for style in module.STYLES:
-                print(f"{module.NAME} ({style}) ...", file=sys.stderr)
-                rate = found[0]["rate"] if found and found[0]["name"] == "danlu" else 0.0
-                found.append(measure(name, style, artifact, files, options, rate))
-                print(line(found[-1]), file=sys.stderr)
+        for number in range(options.rounds):
+            for name, python in pythons.items():
+                for style in importlib.import_module(f"servers.{name}").STYLES:
+                    print(f"round {number + 1}: {name} ({style}) ...", file=sys.stderr)
+                    try:
+                        found.append(measure(name, style, artifact, files, options, python))
+                    except RuntimeError as error:
+                        print(f"{name} is left out: {error}", file=sys.stderr)
+                    else:
+                        print(line(found[-1]), file=sys.stderr)
     if options.json:
         print(json.dumps(found, indent=1))
         return

@@ -1,11 +1,13 @@
-"""Contestants of benchmarks/serving.py: one file each.
+"""Contestants of benchmarks/serving.py: one file each, which imports nothing of what it serves by (the load generator reads it too).
 
 A file offers
   NAME                    what the table calls it
-  NEEDS                   libraries that must be installed
+  REQUIRES                of a peer: what is installed into its own environment, beside torch, numpy and safetensors
   STYLES                  name -> what it means; each is a row of the table
-  PATH                    where requests are posted; the body is {"row": {"image": [[pixels] * 28] * 28}}
+  PATH                    where requests are posted
+  prepare(artifact, folder, style)    where it serves something else than the artifact: the path of that
+  body(image)             where it takes another body than {"row": {"image": [[pixels] * 28] * 28}}
   probabilities(answer)   the ten numbers of an answer (parsed JSON), in the order of the classes
-  main()                  run as `python -m servers.NAME ARTIFACT PORT STYLE`: listens on 127.0.0.1:PORT until SIGTERM. The model is
-                          `danlu.load(ARTIFACT)`, and an answer what its `predict` gives for the row
+  main()                  run as `python -m servers.NAME ARTIFACT PORT STYLE`: listens on 127.0.0.1:PORT until SIGTERM. An answer is what
+                          `danlu.load(ARTIFACT).predict` gives for the row; a peer serves the weights by servers.apps.network
 """

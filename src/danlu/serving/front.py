@@ -60,6 +60,10 @@ class Front(uvicorn.Server):
         await super().startup(sockets)
         self._looking = asyncio.get_running_loop().create_task(self._look())
 
+    def refuse_connections(self) -> None:
+        """Have the system complete no connection more: one that it had completed and nobody accepts would be reset at the end."""
+        self.end.listen(0)
+
     def stop_listening(self) -> None:
         """Take no connection more."""
         for server in self.servers:

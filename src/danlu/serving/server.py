@@ -24,7 +24,8 @@ from danlu.errors import DanluError, MissingExtra, did_you_mean
 from danlu.serving.models import locate
 from danlu.serving.settings import Settings
 
-LINGER = 0.3  # seconds in which connections that are open are still told 503, when everything accepted has been answered
+SHUTTING = 0.2  # seconds in which the system hands over connections that were made before it was told to take no more
+LINGER = 1.0  # seconds at most in which connections that are open are still told 503, when everything accepted has been answered
 
 log = logging.getLogger("danlu.serving")
 
@@ -217,8 +218,13 @@ async def _drain(pool: Any, front: Any, seconds: float) -> None:
         await asyncio.sleep(0.01)
     if pool.waiting:
         log.error("%d accepted requests were not answered within %g s", pool.waiting, seconds)
+    front.refuse_connections()  # those that wait to be accepted are told 503 like all others, ...
+    await asyncio.sleep(SHUTTING)
     front.stop_listening()
-    await asyncio.sleep(LINGER)
+    until = time.monotonic() + LINGER
+    while front.server_state.connections and time.monotonic() < until:  # ... and so is what comes on those that are open
+        await asyncio.sleep(0.02)
+    log.info("ended: %d requests accepted, %d answered", pool.accepted, pool.accepted - pool.waiting)
     front.should_exit = True
 
 

@@ -181,6 +181,11 @@ class Pool:
         """Requests accepted and not answered."""
         return sum(len(served.asked) for served in self.models.values())
 
+    @property
+    def accepted(self) -> int:
+        """Requests accepted since the beginning."""
+        return self._last_id
+
     def find(self, name: str | None) -> Served:
         """The model of a name; None: the only one, or the first. Raises Refusal."""
         if name is None:

@@ -347,7 +347,7 @@ def one(port: int, requests: Requests, number: int) -> tuple[int, Wire, list[int
 def ask(artifacts: Sequence[Path], folder: Path, count: int, seed: int, generated: int) -> dict[str, Any]:
     """Ask a server `count` malformed requests, and as many examples a route from schemathesis as `generated` says."""
     requests, statuses, bad = Requests(seed), Counter[int](), []
-    with serving(artifacts, folder / "log", "--longest-wait", "30") as server:  # 503 is for a server that is full; this one is not
+    with serving(artifacts, folder / "log", "--longest-wait", "60") as server:  # 503 is for a server that is full; this one is not
         before = server.worker()
         with ThreadPoolExecutor(8) as pool:
             for number, wire, found in pool.map(lambda number: one(server.port, requests, number), range(count)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-_FORGETS = 0.9  # what a step counts after the next one
+_FORGETS = 0.97  # what a step counts after the next one
 _SUDDEN = 3.0  # times what was expected that one step may say: a stall, or an odd request, is no new pace
 _SURE = 3.0  # weight of steps from which on something is expected
 _ROWS_SPREAD = 0.5  # rows of standard deviation below which no line is drawn

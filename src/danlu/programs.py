@@ -8,7 +8,7 @@ The module is in evaluation mode, on the CPU, in float32; test-time augmentation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ class Program:
 
     examples   a few prepared rows to trace it with, by input name
     scales     by output name what a difference is divided by before it is judged, one for each entry of the last axis (1 where it says none)
+    training   so many prepared training examples, to calibrate a lower precision on
     longest    by input of unequal lengths, the length that the model must be ready for
     """
 
@@ -52,6 +53,7 @@ class Program:
     examples: dict[str, Tensor]
     scales: dict[str, np.ndarray] = field(default_factory=dict)
     longest: dict[str, int] = field(default_factory=dict)
+    training: Callable[[int], dict[str, Tensor]] | None = None
 
     def run(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of prepared rows by name."""

@@ -30,7 +30,7 @@ from danlu.recipe import Train
 from danlu.terms import FIRST_TOKEN, Batch, Table
 
 LEAST_ROWS = 256
-_MOST_SCORED = 10_000
+_MOST_SCORED = 2_000
 TOLERANCE = 1e-4  # of float32: sums of thousands of products in another order end 1e-6 to 1e-5 apart
 _PIECE = 64  # examples of one comparison
 
@@ -303,7 +303,7 @@ def _without(array: np.ndarray, export: Export, name: str) -> np.ndarray:
 
 
 def prove_score(artifact: Artifact, export: Export, data: str | None, most_lost: float) -> Proof:
-    """The Proof of an export in lower precision: accuracy on all held-out rows (at most 10,000) may fall by `most_lost` and no more.
+    """The Proof of an export in lower precision: accuracy on all held-out rows (at most 2,000) may fall by `most_lost` and no more.
 
     ExportError where it falls further, ArtifactError where rows are not of one class each.
     """

@@ -93,9 +93,11 @@ def masked_language(folder: Path) -> Recipe:
     }
 
 
-def instructions(folder: Path) -> Recipe:
+def instructions(folder: Path, times: int = 1) -> Recipe:
     path = folder / "talks.jsonl"
-    lines = [json.dumps({"prompt": f"What does the {noun} do?", "response": f"It {verb}."}) for noun in NOUNS for verb in VERBS]
+    lines = [
+        json.dumps({"prompt": f"What does the {noun} do?", "response": f"It {verb}."}) for noun in NOUNS for verb in VERBS
+    ] * times
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return {
         "task": {"name": "instruction_tuning", "context": 64, "answer_tokens": 4},
@@ -135,9 +137,9 @@ def of_text(model: dict[str, Any]) -> Callable[[Path], Recipe]:
     return recipe
 
 
-def tagging(folder: Path) -> Recipe:
+def tagging(folder: Path, count: int = 120) -> Recipe:
     blocks = []
-    for text in sentences(120):
+    for text in sentences(count):
         lines = []
         for word in text.split():
             tag = "B-NOUN" if word in NOUNS else "I-NOUN" if word == "and" else "O"
@@ -157,9 +159,9 @@ def tagging(folder: Path) -> Recipe:
     }
 
 
-def translation(folder: Path) -> Recipe:
+def translation(folder: Path, count: int = 120) -> Recipe:
     random, rows = draw(), []
-    for _ in range(120):
+    for _ in range(count):
         words = random.choice(list(ENGLISH), random.integers(2, 5))
         rows.append({"de": " ".join(words), "en": " ".join(ENGLISH[word] for word in words)})
     return {

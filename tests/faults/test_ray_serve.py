@@ -100,6 +100,21 @@ def test_a_model_is_served_on_ray_though_its_worker_is_killed(
         urlopen(address + "/healthz", timeout=5)
 
 
+def test_a_deployment_that_finds_no_room_ends_when_it_is_told_to(
+    cluster: tuple[str, dict[str, str], int], run: Path, found: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, told, _ = cluster
+    monkeypatch.setattr(found, "environment", {**found.environment, **told})
+    life = found.fresh("serve", run, "--on", "ray", "--address", at, "--threads", 64, "--port", 8765)
+    end = time.monotonic() + 120
+    while "Started Serve" not in life.err:  # it asks for a replica now
+        assert life.poll() is None and time.monotonic() < end, life.err
+        time.sleep(0.1)
+    life.send(signal.SIGTERM)
+    assert life.wait() == 0, life.err
+    assert life.out == ""
+
+
 def workers(head: int) -> list[int]:
     """Worker processes of danlu on the cluster that have a model, or wait for one."""
     found = []

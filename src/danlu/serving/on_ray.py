@@ -14,7 +14,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,7 +46,7 @@ def serve(named: Mapping[str, Path], settings: Settings, address: str | None, re
         raise DanluError("on a cluster the port is one that every node has.", where="serve", hint="give another --port than 0")
     _check_library()
     out = sys.stdout
-    with Cluster(address or "auto", "--on ray", "--address"), _ending() as ended:
+    with Cluster(address or "auto", "--on ray", "--address"), _until_ended():
         from ray import serve as ray_serve
 
         fresh = not ray_serve.status().proxies
@@ -57,9 +56,9 @@ def serve(named: Mapping[str, Path], settings: Settings, address: str | None, re
             scheme = "https" if settings.tls_certificate else "http"
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             print(f"{scheme}://{host}:{settings.port}", file=out, flush=True)
-            while not ended.wait(_LOOK):
-                if APP not in ray_serve.status().applications:
-                    raise RunError("somebody removed the deployment.", where=f"Ray Serve, application {APP}")
+            while APP in ray_serve.status().applications:
+                time.sleep(_LOOK)
+            raise RunError("somebody removed the deployment.", where=f"Ray Serve, application {APP}")
         finally:
             _remove(fresh)
 
@@ -84,13 +83,26 @@ def _check_library() -> None:
         raise MissingExtra("Ray", "ray", "--on ray")
 
 
+class _Ended(Exception):
+    """The first SIGTERM or SIGINT, wherever it waits: also for a cluster that has no room for a replica."""
+
+
 @contextlib.contextmanager
-def _ending() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, while the `with` lasts."""
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+def _until_ended() -> Iterator[None]:
+    """Leave the `with` at the first SIGTERM or SIGINT; a second one ends the process."""
+
+    def end(number: int, frame: Any) -> None:
+        for each in before:
+            signal.signal(each, lambda again, _: os._exit(128 + again))
+        raise _Ended
+
+    before: dict[int, Any] = {}
     try:
-        yield ended
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, end)
+        yield
+    except _Ended:
+        pass
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

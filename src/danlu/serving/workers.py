@@ -91,6 +91,7 @@ class Served:
         self.leaving: set[WorkerProcess] = set()  # of the model before a swap: they answer what they were asked
         self.asked: dict[int, Asked] = {}
         self.unsent: deque[Asked] = deque()
+        self.suspect: Asked | None = None  # two workers died of it: it is asked alone
         self.admission = Admission(settings.longest_wait, settings.queue, settings.batch, settings.most_rows)
         self.counts = Counts()
         self.swapping = False
@@ -285,7 +286,9 @@ class Pool:
         worker = asked.worker
         if worker is not None and worker.state == "ready" and not asked.answered:
             worker.send(pack({"do": "cancel", "id": asked.id}))
-        if asked.lost:
+        if served.suspect is asked:
+            served.suspect = None
+        if served.unsent:
             self._give_rest(served)
         if served.leaving:
             self._let_go(served)
@@ -293,7 +296,7 @@ class Pool:
     def _give(self, asked: Asked) -> None:
         """Send a request to its model's worker, or keep it until there is one."""
         served = asked.served
-        if not served.ready or served.unsent:
+        if not served.ready or served.unsent or served.suspect is not None:
             served.unsent.append(asked)
             return
         self._send(asked)
@@ -308,17 +311,19 @@ class Pool:
 
     def _give_rest(self, served: Served) -> None:
         """Send what was kept; what two workers died of goes alone."""
-        if not served.ready:
+        if not served.ready or served.suspect is not None:
             return
-        if any(each.lost >= LIVES - 1 and each.worker is served.worker for each in served.asked.values()):
-            return  # one of those is being asked
-        served.unsent = deque(
-            sorted((each for each in served.unsent if each.id in served.asked), key=lambda each: each.lost < LIVES - 1)
-        )
+        there = [each for each in served.unsent if each.id in served.asked]
+        served.unsent = deque(sorted(there, key=lambda each: each.lost < LIVES - 1))  # a sort keeps the order among equals
         while served.unsent:
             asked = served.unsent.popleft()
+            suspected = asked.lost >= LIVES - 1
+            if suspected and any(each.worker is served.worker for each in served.asked.values()):
+                served.unsent.appendleft(asked)  # it waits until the others have their answers
+                return
             self._send(asked)
-            if asked.lost >= LIVES - 1:
+            if suspected:
+                served.suspect = asked
                 return
 
     def _count(self, asked: Asked, status: int) -> None:
@@ -382,6 +387,8 @@ class Pool:
             return
         served.leaving.discard(worker)
         lost = [each for each in served.asked.values() if each.worker is worker]
+        if served.suspect is not None and served.suspect.worker is worker:
+            served.suspect = None
         for asked in lost:
             asked.worker = None
             asked.lost += 1

@@ -207,3 +207,28 @@ def test_what_cannot_fit_is_refused_and_says_why(poet: Any) -> None:
     with pytest.raises(ServerBusy, match="texts wait"):
         engine.submit("c", engine.read({"prompt": "a"}), {"max_tokens": 2})
     assert {each.id for each in finish(engine)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_checkpoint_of_hugging_face_writes_many_texts_too(family: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'")
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'danlu[text]'")
+    import tiny_checkpoints as tiny
+
+    told: dict[str, Any] = {
+        "task": {"name": "language_modeling", "context": 24, "samples": 0},
+        "data": {"source": str(tiny.write_rows(tmp_path / "reviews.jsonl", tiny.sentences())), "checks": "off"},
+        "model": {"name": "pretrained", "path": str(getattr(tiny, family)(tmp_path / family))},
+        "train": {"steps": 1, "batch_size": 4},
+    }
+    with contextlib.redirect_stderr(io.StringIO()):
+        artifact = danlu.train(told, tmp_path / "run")
+    prompts = [("the film is", 9), ("a", 30), ("", 12), ("dull dull dull film", 25)]
+    options = {"temperature": 1.1, "seed": 5}
+    want = [danlu.generate(artifact, prompt, max_tokens=most, **options)[0].text for prompt, most in prompts]
+    engine, events = Engine(artifact, slots=3, piece=3), []
+    for number, (prompt, most) in enumerate(prompts):
+        engine.submit(number, engine.read({"prompt": prompt}), {**options, "max_tokens": most})
+        events += engine.step()
+    found = joined(events + finish(engine))
+    assert [found[number][0] for number in range(len(prompts))] == want

@@ -157,6 +157,9 @@ def read(path: str | Path) -> Contents:
                 for change in changes:
                     replay(change, module)
         put_weights(module, restored(weights, about.get("stored", {}), unique_tensors(module)))
+        for layer in module.modules():
+            if hasattr(layer, "weights_were_read"):
+                layer.weights_were_read()  # type: ignore[operator]
     except DanluError as error:
         if isinstance(error, ArtifactError):
             raise

@@ -19,7 +19,6 @@ B batch, C channels in, O outputs, I inputs, N rows.
 from __future__ import annotations
 
 import functools
-import importlib
 from typing import Any
 
 import torch
@@ -133,6 +132,7 @@ class StaticInt8(Int8):
         self.register_buffer("input_scale", torch.tensor([scale], dtype=torch.float32))
         self.register_buffer("input_zero", torch.tensor([zero], dtype=torch.uint8))
         self.relu = False
+        self._reads: tuple[float, int] | None = None
         self._following: tuple[StaticInt8, ...] = ()  # in a tuple: it is no part of this one
 
     def hand_on(self, following: StaticInt8) -> None:
@@ -140,8 +140,14 @@ class StaticInt8(Int8):
         self._following = (following,)
 
     def reads(self) -> tuple[float, int]:
-        """(scale, zero) of the codes that this layer reads."""
-        return float(self.input_scale), int(self.input_zero)
+        """(scale, zero) of the codes that this layer reads. While a program is captured, where a tensor has no value, as last seen."""
+        if self._reads is None or not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
+            self._reads = float(self.input_scale), int(self.input_zero)
+        return self._reads
+
+    def weights_were_read(self) -> None:
+        """Look at the numbers that were put in."""
+        self.reads()
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's answer; float32, or codes uint8 where another layer of the kind alone reads them."""
@@ -232,12 +238,7 @@ def coded(x: Tensor, scale: float, zero: int) -> Tensor:
 
 
 def seen(x: Tensor, scale: float, zero: int) -> Tensor:
-    """x as a static layer sees it: rounded to its codes, float32. While a model is exported: by the operators that stand for that there."""
-    if torch.compiler.is_exporting():
-        importlib.import_module("torch.ao.quantization.fx._decomposed")  # it registers the operators
-        operators = torch.ops.quantized_decomposed
-        codes = operators.quantize_per_tensor(x, scale, zero, 0, CODES, torch.uint8)
-        return operators.dequantize_per_tensor(codes, scale, zero, 0, CODES, torch.uint8)
+    """x as a static layer sees it: rounded to its codes, float32."""
     return (torch.clamp(torch.round(x * (1.0 / scale)) + zero, 0, CODES) - zero) * scale
 
 

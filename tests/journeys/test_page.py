@@ -54,6 +54,15 @@ model: {name: gpt, size: tiny, width: 32}
 train: {steps: 120, batch_size: 16, evaluate_every: 60}
 """
 CHECKS = Path(__file__).with_name("page_checks.js").read_text("utf-8").partition("\n")[2].strip()
+TIDES = """
+task: {name: forecasting, time: time, horizon: 4, context: 12}
+data:
+  source: tides.csv
+  target: height
+  split: {name: in_order, validation: 0.2, test: 0.2}
+model: linear_forecaster
+train: {epochs: 1}
+"""
 SECRET = "a-word-that-nobody-guesses"
 
 
@@ -76,11 +85,13 @@ def houses(path: Path) -> None:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     houses(folder / "houses.csv")
+    heights = [f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00,{np.sin(hour / 2):.4f}" for hour in range(240)]
+    (folder / "tides.csv").write_text("\n".join(["time,height", *heights]) + "\n", "utf-8")
     talks = [{"prompt": "hello", "response": "Good day to you!"}, {"prompt": "你好", "response": "你好！"}] * 20
     (folder / "talks.jsonl").write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in talks), "utf-8")
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()):
         patch.setenv("DANLU_CACHE", str(folder / "cache"))
-        for name, recipe in (("digits", DIGITS), ("houses", HOUSES), ("talks", TALKS)):
+        for name, recipe in (("digits", DIGITS), ("houses", HOUSES), ("talks", TALKS), ("tides", TIDES)):
             (folder / f"{name}.yaml").write_text(recipe, "utf-8")
             danlu.train(f"{name}.yaml", run=folder / "runs" / name)
     return folder
@@ -108,7 +119,7 @@ def serving(home: Path, *arguments: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    with serving(home, "runs/digits", "runs/houses", "runs/talks") as address:
+    with serving(home, *(f"runs/{name}" for name in ("digits", "houses", "talks", "tides"))) as address:
         yield address
 
 
@@ -291,6 +302,18 @@ def test_a_file_of_rows_comes_back_with_its_answers(visit: Visit, home: Path, tm
     page.locator(".batch .wrong").wait_for()
     assert re.match(r"Row 2, rooms: .*many", page.locator(".batch .wrong").inner_text())
     visit.close(refusals=1)
+
+
+def test_the_past_of_a_series_is_gone_on_with_as_a_chart(visit: Visit, home: Path) -> None:
+    page = visit.open("tides")
+    page.locator(".batch input[type=file]").set_input_files(home / "tides.csv")
+    page.locator("figure.chart path.ahead").wait_for()
+    page.get_by_text("The numbers").click()
+    (answer,) = danlu.load(home / "runs" / "tides").predict(home / "tides.csv")
+    shown = page.locator(".batch table tbody tr").all_inner_texts()
+    assert [float(each.split("\t")[1]) for each in shown] == pytest.approx(answer["prediction"], rel=1e-4)  # six digits are shown
+    assert [each.split("\t")[0] for each in shown] == [time.replace("T", " ") for time in answer["times"]]
+    visit.close()
 
 
 def test_a_conversation_is_streamed(visit: Visit) -> None:

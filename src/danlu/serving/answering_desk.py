@@ -123,7 +123,12 @@ class AnsweringDesk:
         for count in (1, 1, _WARM):
             began = time.perf_counter()
             rows = cells.read([example] * count, self.model.fields)
-            answers = self.model.answer(rows.values)
+            try:
+                answers = self.model.answer(rows.values)
+            except DanluError:
+                if self.model.independent:
+                    raise
+                break  # a moment alone is not the past that a forecast looks at
             if self.model.independent and len(answers) != count:
                 self.model.independent = False
             found.append((count, time.perf_counter() - began))

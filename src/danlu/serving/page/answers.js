@@ -10,7 +10,7 @@ export function answer(told, model) {
   if (told.quantiles || told.times || isSeries(value)) return forecast(told, model);
   if (told.probabilities) return probable(value, told.probabilities, model);
   if (Array.isArray(told.words) && Array.isArray(value)) return tagged(told);
-  if (typeof value === "number") return [...headline(figure(value, 6), model), ...rest(told)];
+  if (typeof value === "number") return [...headline(figure(value, 6), model), off(model), ...rest(told)].filter(Boolean);
   if (isPicture(value)) return [make("img", { class: "made", src: value, "say:alt": "answer.picture" }), ...rest(told)];
   if (typeof value === "string") return [make("p", { class: "said" }, value), ...rest(told)];
   if (typeof value === "boolean") return [...headline(say(value ? "field.yes" : "field.no")), ...rest(told)];
@@ -30,6 +30,12 @@ function headline(text, model, share) {
     target && make("p", { class: "asked" }, target),
     make("p", { class: "headline" }, make("strong", {}, text), share === undefined ? null : make("span", { class: "share" }, percent(share))),
   ].filter(Boolean);
+}
+
+/** How far off a number is as a rule, where that was measured. */
+function off(model) {
+  const split = ["test", "validation"].find((each) => typeof model.card?.scores?.[each]?.mae === "number");
+  return split && make("p", { class: "hint", say: ["answer.off", { mae: figure(model.card.scores[split].mae), rows: model.card.scores[split].rows, split }] });
 }
 
 /** A distribution over classes, labels that are each true or not, or both of several targets. */

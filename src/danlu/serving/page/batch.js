@@ -23,7 +23,7 @@ export function batch(model, joined) {
     result.replaceChildren();
     tell(status, "batch.reading");
     try {
-      const told = await work(mine.signal, (done, all) => tell(status, ["batch.done", { done, all }]));
+      const told = await work(mine.signal, (done, all) => tell(status, [done === null ? "batch.read" : "batch.done", { done, all }]));
       if (mine === running) result.replaceChildren(...told);
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -37,7 +37,7 @@ export function batch(model, joined) {
     ? { accept: ".csv,.tsv,.txt,text/csv", kind, told: "batch.choose", hint: joined ? "batch.series" : "batch.hint", take: (file) => run((...how) => table(model, joined, file, ...how)) }
     : { accept: `${kind}/*`, kind, told: `batch.${kind}`, hint: `drop.many.${kind}`, take: () => undefined });
   if (kind !== "text") many(zone, kind, (chosen) => run((...how) => pictures(model, files[0], chosen, ...how)));
-  const template = kind === "text" && make("p", {}, button("batch.template", () => save("example.csv", example(model)), { class: "quiet" }));
+  const template = kind === "text" && !joined && make("p", {}, button("batch.template", () => save("example.csv", example(model)), { class: "quiet" }));
   return make("div", { class: "batch" }, zone.node, template, status, result);
 }
 
@@ -70,7 +70,8 @@ async function table(model, joined, file, signal, told) {
     told(start, rows.length);
     answers.push(...(await asked(model, start, written([names, ...piece]), "text/csv", signal)));
   }
-  told(rows.length, rows.length);
+  if (joined) told(null, rows.length);
+  else told(rows.length, rows.length);
   if (joined && answers.length !== rows.length) return series(model, names, rows, answers);
   return finished(file.name, names, rows, answers, joined);
 }
@@ -124,9 +125,12 @@ function finished(name, names, rows, answers, joined) {
   ].filter(Boolean);
 }
 
+/** Numbers up to the last that is known: rows of the moments ahead may follow it. */
+const known = (numbers) => numbers.slice(0, numbers.findLastIndex(Number.isFinite) + 1);
+
 /** Forecasts: a chart each, behind what was given. */
 function series(model, names, rows, answers) {
-  const past = answers.length > 1 ? {} : Object.fromEntries(names.map((name, column) => [name, rows.map((row) => (row[column] === "" ? NaN : Number(row[column])))]));
+  const past = answers.length > 1 ? {} : Object.fromEntries(names.map((name, column) => [name, known(rows.map((row) => (row[column] === "" ? NaN : Number(row[column]))))]));
   const whole = () => {
     const flats = answers.map(flat);
     const keys = [...new Set(flats.flatMap(Object.keys))];

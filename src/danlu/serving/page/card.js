@@ -14,6 +14,7 @@ export const taskOf = (model) => (typeof model.card.task === "string" ? model.ca
 function shown(name, value) {
   const last = name.split("/").at(-1);
   if (last === "auroc") return (Math.floor(value * 1e4) / 1e4).toFixed(4); // 1 is said of nothing that is less
+  if (last === "r2") return String(Math.round(value * 1e4) / 1e4 || 0);
   return SHARES.has(last) ? percent(value) : figure(value);
 }
 

@@ -36,5 +36,5 @@ export function chart({ past, ahead, band, times, name }) {
     make("path", { d: line(before, 0), class: "past" }),
     before.length ? make("line", { x1: x(first - 1), x2: x(first - 1), y1: TOP, y2: HEIGHT - BOTTOM, class: "now" }) : null,
     make("path", { d: line(joined, first - (before.length ? 1 : 0)), class: "ahead" }),
-    times ? [label(first, short(times[0]), before.length ? "middle" : "start"), label(count - 1, short(times.at(-1)), "end")] : null);
+    times ? [label(first, short(times[0]), before.length ? "end" : "start"), label(count - 1, short(times.at(-1)), "end")] : null);
 }

@@ -105,14 +105,17 @@ function questions(chosen) {
   return { node: make("div", { class: `desk${alone ? " even" : ""}` }, form, beside), current };
 }
 
-/** Pictures that a model makes of nothing. */
+/** Pictures that a model makes of nothing: of other seeds each time, and of each class in turn, where it takes them. */
 function gallery(chosen) {
-  const out = make("div", { class: "gallery", "aria-live": "polite" });
+  const out = make("div", { "aria-live": "polite" });
+  let made = 0;
   const go = button("gallery.go", async () => {
-    const line = Object.fromEntries(chosen.fields.map((each) => [each.name, each.example]));
+    const cell = (field, place) => (field.name === "seed" ? place : field.name === "class" && field.categories ? field.categories[place % field.categories.length] : field.example);
+    const rows = Array.from({ length: 16 }, (_, place) => Object.fromEntries(chosen.fields.map((each) => [each.name, cell(each, made + place)])));
+    made += rows.length;
     try {
-      const { answers } = await send(chosen.path, { rows: Array(16).fill(line) });
-      out.replaceChildren(...answers.flatMap((each) => answer(each, chosen)));
+      const { answers } = await send(chosen.path, { rows });
+      out.replaceChildren(make("div", { class: "gallery" }, answers.map((each) => answer(each, chosen))));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       out.replaceChildren(failure(error));

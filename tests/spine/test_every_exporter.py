@@ -1,0 +1,57 @@
+"""One small artifact through every exporter there is: the same answers, or a sentence that says why not; importing a part imports no library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import danlu
+from danlu import shelf
+from danlu.errors import ArtifactError, MissingExtra
+from danlu.exported import open_export
+from danlu.exporting import export
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[danlu.Artifact]:
+    home = tmp_path_factory.mktemp("artifact")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DANLU_CACHE", str(home / "cache"))
+        recipe = {
+            "name": "iris",
+            "task": "classification",
+            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
+            "model": {"name": "mlp", "hidden": [5]},
+            "train": {"steps": 4},
+        }
+        yield danlu.train(recipe, home / "run")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the converters
+@pytest.mark.parametrize("name", shelf.names("exporters"))
+def test_every_exporter_gives_the_artifacts_answers_or_says_why_it_cannot(
+    name: str, artifact: danlu.Artifact, tmp_path: Path
+) -> None:
+    rows = [dict(zip(artifact.inputs, values)) for values in ([5.1, 3.5, 1.4, 0.2], [6.3, 2.8, 5.1, 1.5])]
+    try:
+        export(artifact, name, tmp_path / name, least_rows=20)
+    except (ArtifactError, MissingExtra) as error:
+        assert error.problem.hint
+        assert not (tmp_path / name).exists()
+        return
+    for one, other in zip(artifact.predict(rows), open_export(tmp_path / name).predict(rows), strict=True):
+        assert one["prediction"] == other["prediction"]
+        # 1e-4: what the proof allows
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+def test_importing_the_parts_imports_no_library_of_theirs() -> None:
+    heavy = "torch, onnx, onnxruntime, openvino, keras, gguf, transformers, pyarrow"
+    parts = ", ".join(f"danlu.exporters.{name}" for name in shelf.names("exporters"))
+    code = f"import sys, {parts}; print([each for each in '{heavy}'.split(', ') if each in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr

@@ -48,6 +48,15 @@ def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) ->
         return Start(*part.begin(recipe.model.options, module)) if hasattr(part, "begin") else None
     base = artifacts.read(path)
     assert base.path is not None
+    rebuilt = [
+        each["name"] for each in base.changes if any(each["state"].get(key) for key in ("fold", "layers", "ranks", "widths"))
+    ]
+    if rebuilt:
+        raise ArtifactError(
+            f"it is compressed ({', '.join(rebuilt)}): its layers are no longer those that training begins from.",
+            where=path,
+            hint="start from the artifact that it was made of",
+        )
     digest = read_sealed(base.path / "artifact.json")["files"]["weights.safetensors"]["sha256"]
     theirs, mine = unique_tensors(base.module), unique_tensors(module)
     fitting = paired(mine, theirs)

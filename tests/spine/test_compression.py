@@ -347,6 +347,13 @@ def test_an_artifact_is_never_its_own_result(trained: danlu.Artifact, tmp_path: 
         danlu.compress(trained, ["int8_dynamic"], tmp_path / "mine")
 
 
+def test_a_training_does_not_begin_from_layers_that_are_gone(trained: danlu.Artifact, tmp_path: Path) -> None:
+    small = danlu.compress(trained, ["int8_static:smallest=1"], tmp_path / "out").artifact
+    recipe = {**RECIPE, "model": {**RECIPE["model"], "weights": str(small.path)}}
+    with pytest.raises(DanluError, match=r"it is compressed \(int8_static\)"):
+        danlu.train(recipe, run=tmp_path / "run")
+
+
 def test_a_layer_that_nobody_is_called_is_refused(trained: danlu.Artifact, tmp_path: Path) -> None:
     with pytest.raises(PartError, match=r"int8_static.spare names head\*"):
         danlu.compress(trained, ["int8_static:spare=['head*']"], tmp_path / "out")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from danlu import cache
+from danlu import cache, shelf
 from danlu.batches import Rows
 from danlu.dataset import alive_rows, cut, meant, recast, split_rows
 from danlu.errors import ArtifactError, ExportError
@@ -191,13 +191,34 @@ def prove(artifact: Artifact, export: Export, held: Held, allowed: float = TOLER
         _compare(proof, wanted, found, ids, scales, export, held)
     if proof.difference > allowed or not np.isfinite(proof.difference):
         raise ExportError(
-            f"the export does not answer as the artifact: {proof.where}. Allowed are {allowed:g}.",
+            f"the export does not answer as the artifact: {proof.where}. Allowed are {allowed:g}{_stage(artifact, export, held)}.",
             where=export.about["exporter"]["name"],
             hint="nothing was kept; please report this recipe",
         )
     if held.fields is None:
         proof.answers = _same_answers(artifact, export, held, allowed)
     return proof
+
+
+def _stage(artifact: Artifact, export: Export, held: Held) -> str:
+    """In words where the two part first: an input of the network, or the network itself; "" where nobody can tell."""
+    exporter = shelf.take("exporters", export.about["exporter"]["name"])
+    if held.fields is not None or not export.entering or not hasattr(exporter, "stages"):
+        return ""
+    rows = rows_of(raw_of(held.table, list(artifact.preprocessor.reads)))
+    table = artifact.table(rows)
+    wanted = artifact.preprocessor.apply(table)
+    staged = replace(export, run=exporter.stages(export.path, export.about["runs"]))
+    found = _together(outputs for outputs, _, _ in staged.outputs(staged.table(rows)))
+    for name, other in found.items():
+        one = np.asarray(wanted[name], dtype=np.float64)
+        apart = np.abs(one - other) > TOLERANCE * np.maximum(1.0, np.abs(one))
+        if apart.any():
+            row, place = (int(each) for each in np.argwhere(apart)[0])
+            called = artifact.preprocessor.inputs[name].names[place]
+            said = f"{other[row, place]:.6g} in place of {one[row, place]:.6g}"
+            return f"; they part before the network, in its input {name}, {called}: {said} ({held.table.where(row)})"
+    return "; the inputs of the network agree, so they part in the network" if found else ""
 
 
 def _rows(artifact: Artifact, export: Export, held: Held) -> Iterator[tuple[Arrays, Arrays, np.ndarray]]:

@@ -305,6 +305,14 @@ FAULTS: list[tuple[str, Callable[[Any], None], bool]] = [  # (artifact, fault, w
 ]
 
 
+BEFORE = {  # what the message must name
+    wrong_normalisation: "numbers, pay",
+    wrong_imputation: "numbers, age",
+    lost_category: "categories, town",
+    another_zone: "numbers, when",
+}
+
+
 def test_there_are_twenty_faults() -> None:
     assert len({fault for _, fault, _ in FAULTS}) == 20
 
@@ -327,6 +335,10 @@ def test_a_planted_fault_is_refused(name: str, fault: Callable[[Any], None], of_
     assert isinstance(refusal.value, DanluError)
     assert "does not answer as" in str(refusal.value), str(refusal.value)
     assert "row" in str(refusal.value) and "in place of" in str(refusal.value)
+    if fault in BEFORE:
+        assert f"they part before the network, in its input {BEFORE[fault]}" in str(refusal.value)
+    if fault in (stale_weights, missing_adapter, dropout_of_training):
+        assert "they part in the network" in str(refusal.value)
     assert sorted(home.iterdir()) == before, "something of the export is left"
 
 

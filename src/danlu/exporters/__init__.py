@@ -11,6 +11,7 @@ A part offers
   TORCH_FREE                                   whether `start` and `run` work without torch
   lets(config) -> dict (optional)              {"difference": the largest that the proof allows}, where a lower precision needs more than 1e-4
   elsewhere(folder, about) -> dict (optional)   {name: run}: other programs that read the same files, proven too where they are installed
+  stages(folder, about) -> run (optional)      as `start`, but gives the network's inputs by name: to tell whether answers part before it or in it
   card(about) -> list[str] (optional)          lines for the model card: how another program runs the files
 `artifact` is danlu.prediction.Artifact, `program` is danlu.programs.Program: the network with its answers, as a module of tensors in an order.
 

@@ -325,6 +325,27 @@ def entered(before: Graph, chain: Any, schema: Mapping[str, Any], outside: int) 
     return Value(before.input(name, _DTYPES[kind], ("rows",)), kind)
 
 
+def stages(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """As `start`, but what is run is the preprocessing alone: it gives the network's inputs. For finding where answers part."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(folder / FILE, load_external_data=False)
+    types = {"numbers": onnx.TensorProto.FLOAT, "categories": onnx.TensorProto.INT64}
+    made = {output for node in model.graph.node for output in node.output}
+    names = [name for name in types if f"network/{name}" in made]
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(f"network/{name}", types[name], None) for name in names)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = [each.name for each in session.get_inputs()]
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = session.run([f"network/{name}" for name in names], {name: arrays[name] for name in wanted})
+        return {name: np.asarray(each) for name, each in zip(names, found, strict=True)}
+
+    return run
+
+
 def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """What runs the graph in `folder` with ONNX Runtime, on one thread a core that torch would use."""
     try:

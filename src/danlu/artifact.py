@@ -227,6 +227,8 @@ def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in wanted.items():
         if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
             raise ArtifactError(f"the weight {name} has shape {list(weights[name].shape)}, not {list(tensor.shape)}.")
+        if tensor.is_floating_point() and bool(weights[name].isnan().any()):
+            raise ArtifactError(f"the weight {name} holds numbers that are none (NaN).")
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(weights[name])

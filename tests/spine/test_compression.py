@@ -28,6 +28,7 @@ from danlu.layers.narrowing import groups, narrow
 from danlu.layers.straight_through import Masked, Rounded, settle
 from danlu.layers.weight_only import KeptInt4Linear, KeptInt8Embedding, KeptInt8Linear, tied_product
 from danlu.losses.cross_entropy import CrossEntropy
+from danlu.starting import take_over
 from danlu.storing import restored, stored
 from danlu.terms import Batch
 
@@ -349,9 +350,9 @@ def test_an_artifact_is_never_its_own_result(trained: danlu.Artifact, tmp_path: 
 
 def test_a_training_does_not_begin_from_layers_that_are_gone(trained: danlu.Artifact, tmp_path: Path) -> None:
     small = danlu.compress(trained, ["int8_static:smallest=1"], tmp_path / "out").artifact
-    recipe = {**RECIPE, "model": {**RECIPE["model"], "weights": str(small.path)}}
+    recipe = danlu.read_recipe({**RECIPE, "model": {"name": "cnn", "weights": str(small.path)}})
     with pytest.raises(DanluError, match=r"it is compressed \(int8_static\)"):
-        danlu.train(recipe, run=tmp_path / "run")
+        take_over(nn.Linear(1, 1), recipe)
 
 
 def test_a_layer_that_nobody_is_called_is_refused(trained: danlu.Artifact, tmp_path: Path) -> None:

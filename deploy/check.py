@@ -205,6 +205,7 @@ def measured(environment: Path, export: Path, folder: Path, starts: int) -> dict
             found["answers"] = len(server.first)
             found["healthy"] = server.healthy()
             found["ready"] = b'"ready"' in server.get("/readyz", token=False)
+            found["page"] = _page(server)
             found["closed to strangers"] = _status(server, "/v1/models") == 401
             found["memory at the start"] = server.memory()
             for _ in range(20):
@@ -212,6 +213,12 @@ def measured(environment: Path, export: Path, folder: Path, starts: int) -> dict
             found["memory"] = server.memory()
             found["ends with"] = server.stop()
     return found
+
+
+def _page(server: Served) -> bool:
+    """Whether the page is there, with the program that it names."""
+    (program,) = re.findall(r'src="([^"]+[.]js)"', server.get("/", token=False).decode())
+    return len(server.get(f"/{program}", token=False)) > 0
 
 
 def _status(server: Served, path: str) -> int:
@@ -234,6 +241,7 @@ def judged(environment: Path, found: dict[str, Any], linked: bool) -> list[tuple
         ("not importable", ", ".join(ABSENT) if not there else f"there is {', '.join(there)}", "all absent", not there),
         ("answers with its token", f"{found['answers']}", "1", found["answers"] == 1),
         ("without it", "401" if found["closed to strangers"] else "other", "401", found["closed to strangers"]),
+        ("the page and its program", str(found["page"]), "True", found["page"]),
         ("health check, /readyz", f"{found['healthy']}, {found['ready']}", "True, True", found["healthy"] and found["ready"]),
         ("ends at STOPSIGNAL with", str(found["ends with"]), "0", found["ends with"] == 0),
         ("start to first answer", f"{seconds:.2f} s ({spread})", f"< {MOST_SECONDS:g} s", seconds < MOST_SECONDS),

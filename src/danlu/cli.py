@@ -717,7 +717,7 @@ def serve(
         list[str] | None, typer.Option(help="A name the server may be called by; several may be given.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of each model; 0: all cores but one.")] = 0,
-    longest_wait: Annotated[float, typer.Option(min=0.001, help="Seconds a request may be expected to wait, else 503.")] = 0.5,
+    longest_wait: Annotated[float, typer.Option(min=0.001, help="Seconds a request may be expected to wait, else 503.")] = 0.3,
     deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is answered 504.")] = 30.0,
     most_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 4096,
     most_body: Annotated[int, typer.Option(min=1024, help="Bytes of a request's body.")] = 16 << 20,

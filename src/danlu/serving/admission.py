@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 
-_FORGETS = 0.97  # what a step counts after the next one
+_FORGETS = 0.97  # what a step counts after the next one, for what a row costs more than a step
+_RECENT = 0.1  # what the latest step counts for how quick the machine is now
 _SUDDEN = 3.0  # times what was expected that one step may say: a stall, or an odd request, is no new pace
 _SURE = 3.0  # weight of steps from which on something is expected
 _ROWS_SPREAD = 0.5  # rows of standard deviation below which no line is drawn
@@ -23,6 +24,7 @@ class Pace:
         self.fixed = 0.0
         self.each = math.inf  # until a step was seen
         self._weight = self._n = self._t = self._nn = self._nt = 0.0
+        self._rows_now = self._seconds_now = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
         """A step of `rows` rows took `seconds`."""
@@ -36,11 +38,15 @@ class Pace:
         self._t = keep * self._t + seconds
         self._nn = keep * self._nn + rows * rows
         self._nt = keep * self._nt + rows * seconds
+        recent = 1.0 - max(_RECENT, 1 / self._weight)
+        self._rows_now = recent * self._rows_now + (1 - recent) * rows
+        self._seconds_now = recent * self._seconds_now + (1 - recent) * seconds
         n, t = self._n / self._weight, self._t / self._weight
         spread = self._nn / self._weight - n * n
         if spread > _ROWS_SPREAD**2:
             slope = (self._nt / self._weight - n * t) / spread
             self.each = max(slope, 0.002 * t / n)
+        n, t = self._rows_now, self._seconds_now
         self.each = min(self.each, t / n)  # where all steps are of one size, the slope that was seen before holds on
         self.fixed = max(t - self.each * n, 0.0)
 

@@ -39,6 +39,11 @@ class AnsweringDesk:
         }  # fmt: skip
 
     @property
+    def most(self) -> int:
+        """Rows of a step at most, at present."""
+        return self.batcher.most
+
+    @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
         return bool(self.batcher)

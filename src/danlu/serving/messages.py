@@ -11,7 +11,7 @@ From the worker
   {"say": "refused", "error": {"message", "where", "hint"}}            it cannot be opened; the worker ends
   {"say": "beat", "work": s or null, "cpu": s}                         twice a second: how long its present step lasts, CPU time used
   {"say": "answer", "id", "status", "rows", "bytes": n}                + the body of the answer, JSON
-  {"say": "step", "rows", "seconds"}                                   a step of so many rows took so long
+  {"say": "step", "rows", "seconds", "most"}                           a step of so many rows took so long; at most so many are one
   {"say": "event", "id", "piece", "ended", "tokens", ...}              of a text: more of it; `ended` is null until it is finished
 `before` is a moment of time.monotonic(), which processes of one machine share: what is not begun then is not begun at all.
 """

@@ -18,7 +18,7 @@ class Settings(Options):
     allowed_hosts: list[str] = Field([], description="Names this server may be called by, beside its address.")
     threads: int = Field(0, ge=0, le=1024, description="Threads of each worker; 0: all cores but one.")
     spare: bool = Field(True, description="Keep a process ready that takes the place of a worker of torch that dies.")
-    longest_wait: float = Field(0.5, gt=0, le=60, description="Seconds a request may be expected to wait; beyond it, 503.")
+    longest_wait: float = Field(0.3, gt=0, le=60, description="Seconds a request may be expected to wait; beyond it, 503.")
     queue: int = Field(10_000, ge=1, le=1_000_000, description="Requests that wait for one model, at most.")
     queue_bytes: int = Field(256 << 20, ge=1 << 20, le=1 << 40, description="Bytes of bodies held at a time, at most.")
     deadline: float = Field(30.0, gt=0, le=3600, description="Seconds after which a request is answered 504, at most.")

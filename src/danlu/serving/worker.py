@@ -38,12 +38,15 @@ class Desk(Protocol):
     busy       whether a step would do anything
     step       do a part of the work; what is ready, as packed messages
     rows       how many rows (or tokens) the last step answered
+    most       how many a step answers at most, at present
     about      what the front must know of the model, JSON values: "name", "kind" ("rows" | "text"), "fields", "card", ...
     """
 
     about: dict[str, Any]
     rows: int
 
+    @property
+    def most(self) -> int: ...
     @property
     def busy(self) -> bool: ...
     def take(self, header: dict[str, Any], body: bytes) -> Iterable[bytes]: ...
@@ -130,7 +133,8 @@ def work(wire: Wire, desk: Desk, pulse: Pulse) -> None:
                 _send(wire, desk.take(header, body))
         if desk.busy:
             _send(wire, desk.step())
-            _send(wire, [pack({"say": "step", "rows": desk.rows, "seconds": round(time.monotonic() - began, 6)})])
+            took = round(time.monotonic() - began, 6)
+            _send(wire, [pack({"say": "step", "rows": desk.rows, "seconds": took, "most": desk.most})])
         pulse.began = None
 
 

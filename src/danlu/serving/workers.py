@@ -364,6 +364,7 @@ class Pool:
             served.counts.busy_seconds += header["seconds"]
             if worker is served.worker:
                 served.admission.pace.learn(header["rows"], header["seconds"])
+                served.admission.together = header["most"]
         elif (asked := served.asked.get(header["id"])) is not None and asked.worker is worker:
             if said == "answer":
                 served.counts.rows += header["rows"]

@@ -22,6 +22,11 @@ class WritingDesk:
         self.rows = 0
 
     @property
+    def most(self) -> int:
+        """Texts of a step at most."""
+        return int(self.about.get("slots", 1))
+
+    @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
         return self.texts.busy

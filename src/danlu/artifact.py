@@ -146,6 +146,7 @@ def read(path: str | Path) -> Contents:
         raise ArtifactError(f"this artifact is damaged: {error}.", where=str(where)) from None
     most = (_PACKED if about.get("stored") else _UNPACKED) * len(data["weights.safetensors"]) + _BESIDE
     try:
+        _refuse_strange(about)
         with on_its_own():
             recipe = recipes.read(about["recipe"], shelf)
             task = shelf.restore_task(recipe.task, about["task"])
@@ -174,6 +175,18 @@ def read(path: str | Path) -> Contents:
         raise ArtifactError(f"this artifact cannot be rebuilt: {type(error).__name__}: {said}.", where=str(folder)) from None
     module.eval()
     return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], described, folder, changes)
+
+
+def _refuse_strange(about: Mapping[str, Any]) -> None:
+    """ValueError where scores, provenance or target do not have the form that they are written in."""
+    scores, provenance = about["scores"], about["provenance"]
+    if not isinstance(scores, dict) or not all(isinstance(each, dict) for each in scores.values()):
+        raise ValueError("its scores are none")
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("data", {}), dict):
+        raise ValueError("its provenance is none")
+    target, asked = about["task"].get("target"), about["recipe"]["data"].get("target")
+    if isinstance(target, str) and isinstance(asked, str) and target != asked:
+        raise ValueError(f"its task has the target {target!r}, and its recipe {asked!r}")
 
 
 def replay(change: Mapping[str, Any], module: nn.Module) -> None:

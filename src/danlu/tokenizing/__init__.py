@@ -69,7 +69,10 @@ def _of_file(path: str | None) -> Tokenizer:
     state = state_of(path)
     if state is None:
         raise ArtifactError("this artifact has not exactly one tokenizer.", where=path, hint="name a tokenizer.json")
-    return restore(state)
+    try:
+        return restore(state)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ArtifactError(f"its tokenizer is damaged: {type(error).__name__}: {error}.", where=path) from None
 
 
 def restore(state: Mapping[str, Any]) -> Tokenizer:

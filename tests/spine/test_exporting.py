@@ -309,3 +309,13 @@ def test_a_stranger_in_the_folder_is_told_by_verify(sound: Path, home: Path) -> 
     (sound / "extra.py").write_text("print('hello')", "utf-8")
     with pytest.raises(ArtifactError, match=r"extra\.py is no file of this export"):
         danlu.verify(sound, trained(home, "usual"))
+
+
+def test_int8_is_released_by_its_accuracy_and_refused_where_it_costs_too_much(home: Path) -> None:
+    artifact = trained(home, "usual")
+    options = {"precision": "int8", "calibration_rows": 64, "max_drop": 0.2}
+    export = danlu.export(artifact, "onnx", home / "int8.onnx", options=options)
+    before, after = export.about["proof"]["accuracy"]
+    assert before - after <= 0.2
+    assert 0 < export.about["proof"]["largest_difference"] < 0.5, "it is not the float32 graph"
+    assert danlu.verify(export.path, artifact).accuracy == (before, after)

@@ -347,7 +347,7 @@ def stages(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.
 
 
 def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """What runs the graph in `folder` with ONNX Runtime, on one thread a core that torch would use."""
+    """What runs the graph in `folder` with ONNX Runtime on the CPU."""
     try:
         import onnxruntime
     except ImportError:

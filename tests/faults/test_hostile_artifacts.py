@@ -1,4 +1,4 @@
-"""Artifacts and exports made to do harm do none: an eighth of tests/faults/hostile_artifacts.py, which holds all cases and runs all verbs."""
+"""Artifacts and exports made to do harm do none: a sixteenth of tests/faults/hostile_artifacts.py, which holds all cases and runs all verbs."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ import danlu
 from danlu.errors import DanluError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "faults"))
-import family_recipes as families  # noqa: E402
+import family_recipes as families
 
 ROWS = 256
 MORE: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -41,6 +41,14 @@
     return found;
   },
 
+  /** The text of an answer, drawn in the page. */
+  async drawn(told) {
+    const { answer } = await import(document.querySelector("script").src.replace("page.js", "answers.js"));
+    const place = document.querySelector(".result .answer");
+    place.replaceChildren(...answer(told, { targets: [], card: {} }));
+    return place.textContent;
+  },
+
   /** The keys of the words in each language. */
   async words() {
     const { words } = await import(document.querySelector("script").src.replace("page.js", "words.js"));

@@ -316,6 +316,34 @@ def test_the_past_of_a_series_is_gone_on_with_as_a_chart(visit: Visit, home: Pat
     visit.close()
 
 
+# an answer of each form that a task may give (see the docstrings of `answers` and `respond` in danlu.tasks), and what is to be read of it
+FORMS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"prediction": {"sold": "yes", "price": 41.25}, "probabilities": {"sold": {"yes": 0.7, "no": 0.3}}}, ["sold", "70.0 %", "price", "41.25"]),
+    ({"prediction": ["news", "sport"], "probabilities": {"news": 0.91, "sport": 0.6, "arts": 0.07}}, ["news, sport", "91.0 %", "7.0 %"]),
+    ({"prediction": [], "probabilities": {"news": 0.1}}, ["none", "10.0 %"]),
+    ({"prediction": {"a": 1.5, "b": -2.25}}, ["a", "1.5", "b", "-2.25"]),
+    ({"prediction": "ein Mann geht", "confidence": 0.93}, ["ein Mann geht", "confidence", "0.93"]),
+    ({"prediction": ["B-PER", "I-PER", "O"], "words": ["Ann", "Lee", "left"], "spans": [{"start": 0, "stop": 2, "type": "PER"}]}, ["Ann Lee", "PER"]),
+    ({"prediction": ["a", "b"], "words": ["x", "y"]}, ["x", "a", "y", "b"]),
+    ({"prediction": [1.0, 2.5], "quantiles": {"0.1": [0.5, 1.0], "0.9": [2.0, 3.0]}, "times": ["2024-01-01", "2024-01-02"]}, ["2024-01-02"]),
+    ({"prediction": {"u": [1.0, 2.0], "v": [3.0, None]}}, ["u", "v"]),
+    ({"prediction": 0.0123, "code": [1, 2, 3]}, ["0.0123", '{"code":[1,2,3]}']),
+    ({"prediction": True, "score": 1.4, "variable": "load", "expected": {"load": 3.2}}, ["yes", "1.4", "load", "3.2"]),
+    ({"prediction": None, "score": None}, ["null"]),
+]  # fmt: skip
+
+
+def test_every_form_of_answer_is_shown(visit: Visit) -> None:
+    page = visit.open("houses")
+    for told, wanted in FORMS:
+        text = page.evaluate(f"(told) => ({CHECKS}).drawn(told)", told)
+        assert [each for each in wanted if each not in text] == [], text
+        assert "[object" not in text
+        assert "undefined" not in text
+        assert "NaN" not in text
+    visit.close()
+
+
 def test_a_conversation_is_streamed(visit: Visit) -> None:
     page = visit.open("talks")
     page.get_by_label("Temperature").fill("0")

@@ -4,8 +4,10 @@ import { chart } from "./chart.js";
 
 const FIRST = 5; // probabilities that are shown at once
 
-/** An answer as elements. `model` is what the server told of the model; `row` what was asked (for words that are marked). */
-export function answer(told, model) {
+/** An answer as a list of elements. `model` is what the server told of the model; its `past`, by variable, stands before a forecast. */
+export const answer = (told, model) => drawn(told, model).flat(2).filter(Boolean);
+
+function drawn(told, model) {
   const value = told.prediction;
   if (told.quantiles || told.times || isSeries(value)) return forecast(told, model);
   if (told.probabilities) return probable(value, told.probabilities, model);
@@ -20,7 +22,7 @@ export function answer(told, model) {
 
 const isSeries = (value) => {
   const all = Array.isArray(value) ? [value] : value && typeof value === "object" ? Object.values(value) : [];
-  return all.length > 0 && all.every((each) => Array.isArray(each) && each.length > 1 && each.every((one) => typeof one === "number"));
+  return all.length > 0 && all.every((each) => Array.isArray(each) && each.length > 1 && each.every((one) => one === null || typeof one === "number"));
 };
 const isPicture = (value) => typeof value === "string" && value.startsWith("data:image/");
 
@@ -89,7 +91,10 @@ function rest(told) {
   return [short.length ? numbers(Object.fromEntries(short)) : null, long.length ? raw(Object.fromEntries(long)) : null].filter(Boolean);
 }
 
-const raw = (value) => make("pre", { tabindex: 0, class: "raw" }, JSON.stringify(value, null, 1));
+function raw(value) {
+  const line = JSON.stringify(value);
+  return make("pre", { tabindex: 0, class: "raw", "say:aria-label": "answer.rest" }, line.length < 80 ? line : JSON.stringify(value, null, 1));
+}
 
 /** Words with the tags they were given; spans are marked as a whole. */
 function tagged(told) {

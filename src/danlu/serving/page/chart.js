@@ -28,7 +28,7 @@ export function chart({ past, ahead, band, times, name }) {
   const area = band && `${line(band.high, first)}L${[...band.low].reverse().map((each, place) => `${x(count - 1 - place).toFixed(1)} ${y(each).toFixed(1)}`).join("L")}Z`;
   const label = (place, text, anchor) => make("text", { x: x(place), y: HEIGHT - 7, "text-anchor": anchor, class: "label" }, text);
   const short = (time) => String(time).replace("T", " ").replace(/:00(\.0+)?$/, "");
-  return make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "say:aria-label": ["chart.told", { name, count: ahead.length, low: figure(Math.min(...ahead)), high: figure(Math.max(...ahead)) }] },
+  return make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "say:aria-label": ["chart.told", { name, count: ahead.length, low: figure(Math.min(...ahead.filter(Number.isFinite))), high: figure(Math.max(...ahead.filter(Number.isFinite))) }] },
     ticks(low, high).map((value) => make("g", {},
       make("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
       make("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end", class: "label" }, figure(value)))),

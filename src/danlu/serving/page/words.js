@@ -100,6 +100,7 @@ const en = {
   "answer.nothing": "none",
   "answer.picture": "The picture that the model made",
   "answer.numbers": "The numbers",
+  "answer.rest": "What else the model says",
   "answer.table": "Table",
   "chart.told": ({ name, count, low, high }) => `${name}: ${plural(count, "step", "steps")} ahead, between ${low} and ${high}`,
 
@@ -300,6 +301,7 @@ const zh = {
   "answer.nothing": "无",
   "answer.picture": "模型生成的图片",
   "answer.numbers": "具体数字",
+  "answer.rest": "模型的其他输出",
   "answer.table": "表格",
   "chart.told": ({ name, count, low, high }) => `${name}：往后 ${some(count)} 步，在 ${low} 与 ${high} 之间`,
 

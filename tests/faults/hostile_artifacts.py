@@ -929,7 +929,9 @@ def attack(hostile: Hostile, home: Path, verbs: Sequence[str] | None = None) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", default="", help="cases with this in their name")
-    parser.add_argument("--few", action="store_true", help="every sixteenth case and the sound ones, each with two verbs (the test)")
+    parser.add_argument(
+        "--few", action="store_true", help="every sixteenth case and the sound ones, each with two verbs (the test)"
+    )
     parser.add_argument("--verbs", nargs="*", help="these alone")
     parser.add_argument("--show", action="store_true", help="print what each verb said")
     arguments = parser.parse_args()

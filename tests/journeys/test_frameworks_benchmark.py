@@ -13,8 +13,9 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "elsewhere")]
 
-import frameworks  # noqa: E402
 from given import Given  # noqa: E402
+
+import frameworks  # noqa: E402
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)

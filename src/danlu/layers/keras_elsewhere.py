@@ -28,7 +28,7 @@ def serve(folder: Path) -> None:
         number = int(line)
         with np.load(folder / f"{number}.npz", allow_pickle=False) as given:
             outputs = network([given[name] for name in names], training=False)
-        np.savez(folder / f"{number}.out.npz", outputs=keras.ops.convert_to_numpy(outputs))
+        np.savez(folder / f"{number}.out.npz", outputs=np.asarray(keras.ops.convert_to_numpy(outputs)))
         _say({"done": number})
 
 

@@ -295,7 +295,9 @@ def test_an_export_is_served_without_torch(tmp_path: Path, models: tuple[Path, P
         assert all(map(same, answer.json["answers"], artifact.predict({"image": pixels[..., None]})))
         processes = [server.process.pid, *server.workers()]
         assert not [pid for pid in processes if "libtorch" in Path(f"/proc/{pid}/maps").read_text()]
-        assert server.ask("GET", "/v1/models/digits").json["card"]["form"] == "export"
+        card = server.ask("GET", "/v1/models/digits").json["card"]
+        assert (card["form"], card["task"], card["targets"]) == ("export", "classification", ["label"])
+        assert card["classes"] == list(artifact.task.classes)
 
 
 def test_two_signals_end_at_once(models: tuple[Path, Path], tmp_path: Path) -> None:

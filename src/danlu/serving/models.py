@@ -125,12 +125,19 @@ def card_of(artifact: Any, name: str) -> dict[str, Any]:
         "form": "artifact",
         "task": artifact.recipe.task.name,
         "model": artifact.recipe.model.name,
-        "description": artifact.task.describe() if hasattr(artifact.task, "describe") else "",
-        "classes": [_plain(each) for each in getattr(artifact.task, "classes", ())],
-        "targets": list(getattr(artifact.task, "target_names", ())),
+        **_asked(artifact.task),
         "scores": artifact.scores,
         "provenance": artifact.provenance,
         "changes": list(getattr(artifact, "changes", ())),
+    }
+
+
+def _asked(task: Any) -> dict[str, Any]:
+    """What a task asks: in words, the classes, the targets."""
+    return {
+        "description": task.describe() if hasattr(task, "describe") else "",
+        "classes": [_plain(each) for each in getattr(task, "classes", ())],
+        "targets": list(getattr(task, "target_names", ())),
     }
 
 
@@ -158,7 +165,7 @@ def _open_export(place: Place, name: str) -> ServedModel:
 
     export = open_export(place.folder)
     about = export.about
-    card = {"form": "export", **{key: about[key] for key in ("task", "scores", "provenance", "proof", "exporter") if key in about}}
-    task = card.get("task")
-    named = task.get("name") if isinstance(task, dict) else task
-    return ServedModel(name, export.inputs, {"name": name, **card}, named not in _JOINED, export)
+    task = about["task"]["part"]["name"]
+    told = {key: about[key] for key in ("model", "scores", "provenance", "proof", "exporter") if key in about}
+    card = {"name": name, "form": "export", "task": task, **_asked(export.task), **told}
+    return ServedModel(name, export.inputs, card, task not in _JOINED, export)

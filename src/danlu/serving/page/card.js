@@ -8,8 +8,8 @@ const SECOND = ["auroc", "r2", "mae", "f1", "character_error_rate", "chrf", "bit
 const SHARES = new Set(["accuracy", "span_f1", "f1", "precision", "recall", "word_error_rate", "character_error_rate", "top_k"]);
 const SPLITS = ["test", "validation", "train"];
 
-/** What a task is called; an export's card holds more than its name. */
-export const taskOf = (model) => (typeof model.card.task === "string" ? model.card.task : (model.card.task?.part?.name ?? model.card.task?.name ?? ""));
+/** What a task is called. */
+export const taskOf = (model) => model.card.task ?? "";
 
 function shown(name, value) {
   const last = name.split("/").at(-1);

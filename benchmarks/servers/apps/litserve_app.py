@@ -33,9 +33,9 @@ class Classifier(ls.LitAPI):
         return {"probabilities": output}
 
 
-def run(artifact: str, port: int) -> None:
+def run(artifact: str, port: int, workers: int) -> None:
     """Serve until SIGTERM."""
     api = Classifier(max_batch_size=64, batch_timeout=0.005)
     api.artifact = artifact
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")

@@ -32,7 +32,7 @@ class Classifier:
         return await self.classify((await request.json())["row"]["image"])
 
 
-def run(artifact: str, port: int) -> None:
+def run(artifact: str, port: int, replicas: int) -> None:
     """Serve on a cluster of this machine alone until SIGTERM."""
     ended = threading.Event()
     for number in (SIGTERM, SIGINT):
@@ -40,7 +40,7 @@ def run(artifact: str, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         ray.init(include_dashboard=False, log_to_driver=False, _temp_dir=folder, object_store_memory=100_000_000)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(Classifier.bind(artifact))
+        serve.run(Classifier.options(num_replicas=replicas).bind(artifact))
         ended.wait()
         serve.shutdown()
         ray.shutdown()

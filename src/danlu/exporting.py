@@ -34,6 +34,7 @@ from danlu.recipe import Part
 from danlu.recipe.yaml12 import read_yaml
 
 CARD, SUMS = "MODEL_CARD.md", "SHA256SUMS"
+MOST_LOST = 0.01  # accuracy that an export of a model in few bits may lose, where nobody says
 _LAST = (MANIFEST, SUMS)  # written once everything else is known
 
 
@@ -51,7 +52,8 @@ def export(
     """Export an artifact by the exporter `to` into the folder `out`, prove it, and give it opened.
 
     rows         a data file for the proof (None: the recipe's own test split, read anew)
-    tolerance    largest difference allowed (None: 1e-4, or what the exporter's options allow)
+    tolerance    largest difference allowed (None: 1e-4, or what the exporter's options allow); in lower precision, also where the artifact
+                 was compressed to 8 bits, the largest drop of accuracy (None: 0.01)
     options      options of the exporter
     changed      called with the folder before the proof, on its way out; for tests of the proof
     Raises ExportError where the export does not answer as the artifact does, saying where they part; nothing is left then. ArtifactError
@@ -68,6 +70,8 @@ def export(
     refuse_taken(place)
     held = held_out(original, rows, least_rows)
     lets = exporter.lets(part.options) if hasattr(exporter, "lets") else {}
+    if "drop" not in lets and _rounds(original):
+        lets = {**lets, "drop": MOST_LOST}
     allowed = tolerance if tolerance is not None else lets.get("difference", TOLERANCE)
     program = program_of(original, examples_of(original, held))
     program.training = lambda count: training_rows(original, count)
@@ -117,6 +121,11 @@ def part_of_exporter(name: str, options: Mapping[str, Any] | Sequence[str]) -> P
         return part_of("exporters", {"name": name, **options})
     except ValueError as error:
         raise DanluError(f"exporter {name} {error}.") from None
+
+
+def _rounds(artifact: Artifact) -> bool:
+    """Whether the artifact itself computes in few bits: a difference in the last digit then becomes one of a whole step."""
+    return any(getattr(shelf.facts("compressors", each["name"]), "ROUNDS", False) for each in artifact.changes)
 
 
 def require(exporter: Any) -> None:

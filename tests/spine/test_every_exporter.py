@@ -55,3 +55,19 @@ def test_importing_the_parts_imports_no_library_of_theirs() -> None:
     code = f"import sys, {parts}; print([each for each in '{heavy}'.split(', ') if each in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr
+
+
+@pytest.mark.filterwarnings("ignore")  # of the converters
+@pytest.mark.parametrize("name", shelf.names("compressors"))
+def test_a_compressed_artifact_is_exported_like_any_other(name: str, artifact: danlu.Artifact, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options: dict[str, object] = {"smallest": 1} if name.startswith("int") or name == "quantization_aware" else {}
+    options |= {"distil": {"model": {"hidden": [3]}}, "low_rank": {"rank": 0.5}}.get(name, {})
+    try:
+        smaller = danlu.compress(artifact, [{"name": name, **options}], tmp_path / "smaller", output="quiet").artifact
+    except danlu.DanluError as error:  # of so small a model some have nothing to compress
+        assert error.problem.hint or error.problem.message
+        pytest.skip(error.problem.message)
+    made = export(smaller, "onnx", tmp_path / "onnx", least_rows=20)
+    in_few_bits = bool(getattr(shelf.facts("compressors", name), "ROUNDS", False))
+    assert (made.about["proof"]["accuracy"] is not None) == in_few_bits

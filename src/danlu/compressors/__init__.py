@@ -8,6 +8,8 @@ A part offers
                                             what does not fit the module raises ValueError, KeyError, TypeError or AttributeError, and
                                             nothing in it makes a tensor larger than what the module holds
   TRAINS (optional)                         True where it trains; such a part has an option `epochs`
+  ROUNDS (optional)                         True where numbers are rounded while the model answers: another runtime then rounds some of them to
+                                            the neighbour, and an export is proven by its score
   NEEDS_STUDENT (optional)                  True where the result is another recipe's model: nothing is replayed, what stood before it is
                                             only told
 `subject` (danlu.compression.Subject) holds

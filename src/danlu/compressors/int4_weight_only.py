@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from danlu.compression import Subject
 
+ROUNDS = True
+
 
 class Config(Options):
     """Which layers, how finely, and how they are multiplied by."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from danlu.compression import Subject
 
+ROUNDS = True
+
 
 class Config(Options):
     """Which layers, and how their ranges are found."""

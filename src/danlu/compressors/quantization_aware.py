@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 TRAINS = True
 
+ROUNDS = True
+
 
 class Config(Options):
     """How long, how fast, and which layers."""

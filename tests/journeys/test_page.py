@@ -215,6 +215,24 @@ def test_a_picture_that_is_dropped_is_answered_as_the_artifact_answers_it(visit:
     visit.close()
 
 
+def test_many_pictures_are_answered_in_the_order_they_were_given(visit: Visit, home: Path, tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images[:20] * 255 / 16).round().astype(np.uint8)[..., None]
+    files = [tmp_path / f"{number:02d}.png" for number in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        file.write_bytes(png(image))
+    page = visit.open("digits")
+    page.get_by_text("Many at once").click()
+    page.locator(".batch input[type=file]").set_input_files(files)
+    page.get_by_text("20 of 20 rows answered").wait_for()
+    rows = [each.split("\t") for each in page.locator(".batch tbody tr").all_inner_texts()]
+    answers = danlu.load(home / "runs" / "digits").predict({"image": images})
+    assert [row[1] for row in rows] == [str(each["prediction"]) for each in answers]
+    assert [row[-1] for row in rows] == [file.name for file in files]
+    visit.close()
+
+
 def test_a_digit_drawn_by_hand_is_answered(visit: Visit) -> None:
     page = visit.open("digits")
     box = page.locator(".pad").bounding_box()

@@ -48,6 +48,7 @@ function many(zone, kind, take) {
     event.preventDefault();
     event.stopImmediatePropagation();
     const fitting = [...files].filter((file) => file.type.startsWith(`${kind}/`));
+    zone.input.value = ""; // the same files may be given again
     if (fitting.length) take(fitting);
   };
   zone.input.addEventListener("change", (event) => given(event, zone.input.files), { capture: true });

@@ -76,6 +76,7 @@ FLOORS = {
     "card": 8,
     "programs": 7,
     "exported": 6,
+    "tokenizer_file": 9,
     "step": 7,
     "evaluation": 7,
     "starting": 7,

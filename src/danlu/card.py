@@ -89,6 +89,8 @@ def _usage(about: Mapping[str, Any], exporter: Any) -> list[str]:
     lines: list[str] = []
     if hasattr(exporter, "card"):
         lines += [*exporter.card(about["runs"]), ""]
+    if "tokenizer.json" in about.get("files", ()):
+        lines += ["`tokenizer.json` makes the codes that the graph takes of texts, by the tokenizers library.", ""]
     row = ", ".join(f"{each['name']!r}: ..." for each in about["inputs"][:4]) + (", ..." if len(about["inputs"]) > 4 else "")
     return [*lines, "```python", "from danlu.exported import open_export", "", f'open_export("FOLDER").predict([{{{row}}}])', "```"]
 

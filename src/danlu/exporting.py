@@ -3,6 +3,7 @@
     export.json                 what it is, task, inputs, scores, provenance, the proof; size and SHA-256 of every file; sealed
     model.onnx, ...             the exporter's files
     preprocessing.safetensors   what transforms outside of the runtime learnt, where there are such
+    tokenizer.json              how texts become the codes that the graph takes, for the tokenizers library, where it can say so
     MODEL_CARD.md               the same for people
     SHA256SUMS                  for sha256sum -c
 
@@ -32,6 +33,7 @@ from danlu.programs import Program, program_of
 from danlu.proving import LEAST_ROWS, TOLERANCE, Held, Proof, examples_of, held_out, prove, prove_score, training_rows
 from danlu.recipe import Part
 from danlu.recipe.yaml12 import read_yaml
+from danlu.tokenizer_file import write_tokenizer
 
 CARD, SUMS = "MODEL_CARD.md", "SHA256SUMS"
 MOST_LOST = 0.01  # accuracy that an export of a model in few bits may lose, where nobody says
@@ -78,6 +80,7 @@ def export(
     try:
         with whole_folder(place) as folder:
             about = _written(folder, part, original, program)
+            write_tokenizer(folder, original, held.table)
             if changed is not None:
                 changed(folder)
             _sealed(folder, about)

@@ -15,11 +15,14 @@ from danlu import cache, columns
 from danlu.artifact import Contents
 from danlu.batches import Rows
 from danlu.dataset import cut, recast
+from danlu.errors import DataError
 from danlu.evaluation import rows_at_once, source_like_training
 from danlu.layers.views import Views
 from danlu.placement import Placement, place
 from danlu.recipe import ColumnOptions, Train
 from danlu.terms import Batch, Table
+
+_MADE_AT_ONCE = 64  # images that a generator makes together
 
 
 class Artifact(Contents):
@@ -35,6 +38,9 @@ class Artifact(Contents):
 
     def stream(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
         """The answers of `predict`, piece by piece."""
+        if hasattr(self.task, "asked"):
+            yield from self._made(rows)
+            return
         table = self.table(rows)
         if hasattr(self.task, "respond"):
             for module, batch in self._batches(table, place(Train())):
@@ -47,7 +53,27 @@ class Artifact(Contents):
     @property
     def inputs(self) -> dict[str, str]:
         """The columns that predict needs, and what each holds."""
-        return {name: about["kind"] for name, about in self.preprocessor.reads.items()}
+        asked = self.task.asked() if hasattr(self.task, "asked") else self.preprocessor.reads
+        return {name: about["kind"] for name, about in asked.items()}
+
+    def _made(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
+        """What a generator makes for rows that ask for something (a seed, a class), as an export of it would."""
+        if isinstance(rows, str | Path):
+            asked = ", ".join(self.inputs)
+            raise DataError(
+                f"this model makes images, and reads no file of them; a row that asks for one holds {asked}.",
+                where=str(rows),
+                hint="danlu generate makes images; from Python, predict takes such rows",
+            )
+        table = columns.read_as(self.task.asked(), rows, "the rows given")
+        module = self._placed(place(Train()))
+        device = next(module.parameters()).device
+        for ids in np.array_split(np.arange(len(table)), max(1, -(-len(table) // _MADE_AT_ONCE))):
+            inputs = self.task.given(table.take(ids), module.latent)
+            with torch.inference_mode():
+                held = {name: torch.from_numpy(each).to(device) for name, each in inputs.items()}
+                finished = self.task.finish(module, held, self.task.runs(module, held).float())
+            yield self.task.told({name: each.cpu().numpy() for name, each in finished.items()}, inputs)
 
     def table(self, rows: Any) -> Table:
         """Raw rows as a Table with the columns of training, in the rows that the task thinks in."""

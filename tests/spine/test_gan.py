@@ -246,6 +246,12 @@ def test_a_generator_is_trained_scored_released_and_read_back(tmp_path: Path) ->
     assert all({"loss", "generator_loss"} <= set(each) for each in reports if each["split"] == "train")
     again = load(tmp_path / "run")
     assert evaluate(again).values == {"frechet_distance": artifact.scores["test"]["frechet_distance"]}
+    rows = [{"seed": 3, "class": "4"}, {"seed": 3, "class": "5"}, {"seed": 3, "class": "4"}]
+    made = [answer["prediction"] for answer in again.predict(rows)]
+    assert again.inputs == {"seed": "number", "class": "category"}
+    assert made[0] == made[2] != made[1] and made[0].startswith("data:image/png;base64,")
+    with pytest.raises(DataError, match="a row that asks for one holds seed, class"):
+        again.predict(tmp_path / "run")
     with pytest.raises(ArtifactError, match="no such artifact"):
         train({**recipe(), "metrics": [{"name": "frechet_distance", "classifier": str(tmp_path / "none")}]}, tmp_path / "other")
 

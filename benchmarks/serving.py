@@ -131,7 +131,9 @@ class Server:
         while not self._answers():
             if self.process.poll() is not None or time.perf_counter() - began > START:
                 self.log.seek(0)
-                raise RuntimeError(f"it did not start: {self.log.read()[-2000:].decode(errors='replace')}")
+                said = self.log.read()[-2000:].decode(errors="replace")
+                self.__exit__()
+                raise RuntimeError(f"it did not start: {said}")
             time.sleep(0.02)
         self.start_seconds = time.perf_counter() - began
         return self

@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
@@ -75,12 +76,27 @@ def _elsewhere(line: str) -> bool:
 
 
 def install(environment: Path) -> None:
-    """Fill a virtual environment by what the Dockerfile runs. Raises CalledProcessError."""
-    for word, rest in dockerfile()["export-libraries"]:
-        if word == "RUN" and IN_IMAGE in rest:
-            subprocess.run(
-                ["sh", "-ec", rest.replace(IN_IMAGE, shlex.quote(str(environment)))], cwd=HOME, check=True, stdout=sys.stderr
-            )
+    """Fill a virtual environment by what the Dockerfile runs, from what it copies. Raises CalledProcessError."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # its python and pip
+    with tempfile.TemporaryDirectory(prefix="danlu-source-") as source:
+        for word, rest in dockerfile()["export-libraries"]:
+            if word == "COPY":
+                _copy(rest.split(), Path(source))
+            elif word == "RUN" and IN_IMAGE in rest:
+                command = rest.replace(IN_IMAGE, shlex.quote(str(environment)))
+                subprocess.run(["sh", "-ec", command], cwd=source, check=True, stdout=sys.stderr, env={**os.environ, "PATH": path})
+
+
+def _copy(words: list[str], source: Path) -> None:
+    """What COPY does with files and folders of the repository."""
+    *given, target = words
+    for name in given:
+        to = source / target / Path(name).name if target.endswith("/") else source / target
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if (HOME / name).is_dir():
+            shutil.copytree(HOME / name, to, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copyfile(HOME / name, to)
 
 
 def link(environment: Path) -> None:

@@ -21,7 +21,7 @@ from family_recipes import FAMILIES
 
 # What tests/faults/hard_recipes.py and the contracts of the single shelves hold by themselves.
 OF_ROWS = {"linear", "mlp", "cnn", "python"}
-OF_CHECKPOINTS = {"pretrained"}  # tests/spine/test_pretrained.py makes some
+OF_CHECKPOINTS = {"pretrained", "keras"}  # tests/spine/test_pretrained.py and test_keras_model.py make some
 
 
 def named(part: Any) -> str:

@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from servers import RunningServer, image_model, people, serving, table_model
+from running_servers import RunningServer, image_model, people, serving, table_model
 
 Wire = bytes
 PATHS = {"people": b"/v1/models/people/predict", "digits": b"/v1/models/digits/predict"}

@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-from servers import Load, people, serving, table_model
+from running_servers import Load, people, serving, table_model
 
 BACK = 5.0  # seconds until answers come again
 

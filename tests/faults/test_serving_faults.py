@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running_servers import Load, RunningServer, people, serving, table_model
 from serving_kills import drained, gone, killed, predicted
-
-from servers import Load, RunningServer, people, serving, table_model
 
 for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
     pytest.importorskip(library, reason="pip install 'danlu[serve]'")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from malformed_requests import ask
-
-from servers import image_model, table_model
+from running_servers import image_model, table_model
 
 for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
     pytest.importorskip(library, reason="pip install 'danlu[serve]'")

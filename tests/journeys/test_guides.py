@@ -20,6 +20,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import typer
@@ -81,7 +82,8 @@ def run(command: str) -> tuple[int, str]:
         return done.returncode, done.stdout + done.stderr
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            code = typer.main.get_command(app).main(shlex.split(command)[1:], "danlu", standalone_mode=False)
+            with patch.dict(os.environ):  # a command ends with its process: no key that it was given stays for the next
+                code = typer.main.get_command(app).main(shlex.split(command)[1:], "danlu", standalone_mode=False)
         except DanluError as error:
             code = error.exit_code
             print(error)

@@ -19,8 +19,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 
+from running_servers import RunningServer, image_model, people, same, serving, table_model
+
 import danlu
-from servers import RunningServer, image_model, people, same, serving, table_model
 
 for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
     pytest.importorskip(library, reason="pip install 'danlu[serve]'")

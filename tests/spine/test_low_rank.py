@@ -15,6 +15,7 @@ from danlu import shelf
 from danlu.apparatus import assemble
 from danlu.errors import RunError
 from danlu.finetuning import apart, rates, tune
+from danlu.layers.dropout import Dropout
 from danlu.layers.low_rank import LowRank, adapt, adaptable, merge
 from danlu.recipe import FineTune, read
 
@@ -90,6 +91,8 @@ def test_outputs_and_gradients_are_those_of_peft(dropout) -> None:
             layer, other = ours.get_submodule(number), theirs.base_model.model.get_submodule(number)
             other.lora_A["default"].weight.copy_(layer.low_rank_down)
             other.lora_B["default"].weight.copy_(layer.low_rank_up)
+            if dropout:
+                other.lora_dropout["default"] = Dropout(dropout)  # torch's own would drop others for the same seed
     x = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
     outputs = []
     for module in (ours, theirs):

@@ -15,11 +15,12 @@ import pytest
 pytest.importorskip("fastapi", reason="pip install 'danlu[serve]'")
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 
+from running_servers import people, same, table_model
+
 import danlu
 from danlu.serving.answering_desk import AnsweringDesk
 from danlu.serving.messages import Unpacker
 from danlu.serving.models import locate, open_model
-from servers import people, same, table_model
 
 
 @pytest.fixture(scope="module")

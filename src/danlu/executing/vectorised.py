@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import select
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from danlu.executing.setting import Setting
 from danlu.placement import draw_seed, place
 from danlu.population import Decision, Event, Outcome, Pace, measure_pace, seconds_alone, shape_key, train_population, why_not
 from danlu.recipe import Recipe
+from danlu.reporting.importance import read_libraries
 from danlu.study import Study, Trial
 
 FEWEST = 4  # trials of a stack that is worth measuring
@@ -201,6 +203,7 @@ class Runner:
                 )
             self.exploiter = shelf.build_pruner(pruner, study.directions[0], draw_seed(study.tune.seed, EXPLOITING, 0))
         self.told: set[int] = set()
+        self.reading: threading.Thread | None = None
 
     def run(self) -> None:
         """Until none is left."""
@@ -218,9 +221,10 @@ class Runner:
         """Train the groups of a batch that hold trials which are still open."""
         self.told = {trial.number for trial in batch if trial.number not in open_}
         groups = [each for each in self._groups(batch) if any(trial.number in open_ for trial in each.trials)]
+        last = self.study.budget is not None and max(trial.number for trial in batch) + 1 >= self.study.budget
         while groups:
             wave, groups = groups[: self.at_once], groups[self.at_once :]
-            self._run_wave(wave)
+            self._run_wave(wave, last and not groups)
             for group in wave:
                 groups = [*self._again(group), *groups]
 
@@ -245,12 +249,17 @@ class Runner:
 
     # --- a wave: groups side by side
 
-    def _run_wave(self, wave: list[_Group]) -> None:
-        """Train groups side by side until each is done or lost."""
+    def _run_wave(self, wave: list[_Group], last: bool = False) -> None:
+        """Train groups side by side until each is done or lost; beside the `last` the libraries of the report are read."""
         in_step = self.study.pruner is not None
+        if self.reading is not None:  # a fork would keep what another thread has locked
+            self.reading.join()
         for group in wave:
             if self.forks:
                 group.fork = Fork(self._work_of(group), self.study.folder / "vectorised.log")
+        if last and self.forks:
+            self.reading = threading.Thread(target=read_libraries, daemon=True)
+            self.reading.start()
         try:
             if not self.forks:
                 for group in wave:

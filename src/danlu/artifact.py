@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from danlu import recipe as recipes
 from danlu import shelf
 from danlu.allocating import AllocationLimit
-from danlu.durable import inside, read_checked, read_sealed, seal, sha256, whole_folder, write_file
-from danlu.errors import ArtifactError, DanluError, nearest
+from danlu.durable import inside, missing, read_checked, read_sealed, seal, sha256, whole_folder, write_file
+from danlu.errors import ArtifactError, DanluError
 from danlu.permission import on_its_own
 from danlu.preprocessing import Preprocessor
 from danlu.recipe import Recipe
@@ -98,11 +98,7 @@ def find(path: str | Path) -> Path:
     if given.name == "artifact.json" and given.is_file():
         return given.parent
     if not given.exists():
-        siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
-        near = nearest(given.name, siblings, 1)
-        raise ArtifactError(
-            "there is no such artifact or run.", where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else ""
-        )
+        raise missing(given, "there is no such artifact or run.")
     if (given / "recipe.lock.yaml").is_file():
         raise ArtifactError(
             "this run has not finished: it has no artifact yet.",

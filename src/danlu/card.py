@@ -18,7 +18,7 @@ def model_card(about: Mapping[str, Any], exporter: Any) -> str:
     lines += ["## Inputs", "", *_inputs(about["inputs"]), ""]
     lines += ["## Scores", "", *_scores(about["scores"]), ""]
     lines += ["## Data", "", *_data(about["provenance"]), ""]
-    lines += ["## Proof", "", _proof(about["proof"]), ""]
+    lines += ["## Proof", "", f"{proof_in_words(about['proof'])} `danlu verify FOLDER --against ARTIFACT` compares again.", ""]
     lines += ["## How to run it", "", *_usage(about, exporter), ""]
     lines += ["## Licence and limits", "", *_limits()]
     return "\n".join(lines) + "\n"
@@ -78,11 +78,13 @@ def _data(provenance: Mapping[str, Any]) -> list[str]:
     return [f"- {name}: {_cell(value)}" for name, value in told.items() if value] or ["Nothing is recorded."]
 
 
-def _proof(proof: Mapping[str, Any]) -> str:
-    return (
-        f"Compared with the artifact on {proof['rows']:,} raw rows ({proof['of']}) before release: the largest difference is "
-        f"{proof['largest_difference']:.3g}, allowed are {proof['allowed']:g}. `danlu verify FOLDER --against ARTIFACT` repeats it."
-    )
+def proof_in_words(proof: Mapping[str, Any]) -> str:
+    """What a proof (danlu.proving.Proof.as_dict) compared and found: the largest difference, or, of a lower precision, accuracy."""
+    rows = f"{proof['rows']:,} rows compared ({proof['of']})"
+    if proof.get("accuracy"):
+        before, after = proof["accuracy"]
+        return f"{rows}; accuracy {before:.4f} before, {after:.4f} after (allowed to fall by: {proof['allowed']:g})."
+    return f"{rows}; largest difference {proof['largest_difference']:.3g} (allowed: {proof['allowed']:g})."
 
 
 def _usage(about: Mapping[str, Any], exporter: Any) -> list[str]:

@@ -528,13 +528,14 @@ def export(
     """Write an artifact in another runtime's form, compared with it on held-out rows before it is released."""
     _permit(allow_code)
     from danlu import export as export_artifact
+    from danlu.card import proof_in_words
 
     made = export_artifact(artifact, to, out, rows, tolerance=tolerance, options=options or ())
     if as_json:
         _print_json({"folder": str(made.path), "files": made.about["files"], "proof": made.about["proof"]})
     else:
         print(made.path)
-        _say(_proven(made.about["proof"]))
+        _say(proof_in_words(made.about["proof"]))
 
 
 @app.command()
@@ -555,17 +556,13 @@ def verify(
     """Compare an export with the artifact it came from, anew."""
     _permit(allow_code)
     from danlu import verify as verify_export
+    from danlu.card import proof_in_words
 
     proof = verify_export(folder, against, rows, tolerance=tolerance).as_dict()
     if as_json:
         _print_json(proof)
     else:
-        print(_proven(proof))
-
-
-def _proven(proof: dict[str, Any]) -> str:
-    difference = f"{proof['largest_difference']:.3g} (allowed: {proof['allowed']:g})"
-    return f"{proof['rows']:,} rows compared ({proof['of']}); largest difference {difference}."
+        print(proof_in_words(proof))
 
 
 MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of a text at most.")]

@@ -159,6 +159,27 @@ class Subject:
         digest = _digest(module or self.module, [*said, self.contents.changes])
         return self._run(varied, Given(module, digest, [] if record is None else record, close, learns))
 
+    def settle(
+        self,
+        config: Any,
+        name: str,
+        state: Mapping[str, Any],
+        module: nn.Module,
+        close: Callable[[nn.Module], None] = lambda module: None,
+    ) -> None:
+        """Train the module that compressor `name` changed (so that `state` tells it) for the epochs of its options, at their share of the
+        recipe's learning rate; it is then what is compressed on."""
+        change = {"name": name, "options": recipes.plain(config), "state": dict(state)}
+        found = self.train(
+            module,
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            close=close,
+            record=[*self.contents.changes, change],
+            said=[name, change["options"]],
+        )
+        self.module = found.module
+
     def teach(self, config: Any) -> dict[str, Any]:
         """Train another recipe's model by a teacher (compressors/distil.py); the contents are then the student's."""
         student = student_of(config, self.recipe)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import keys
-from danlu.errors import ArtifactError
+from danlu.errors import ArtifactError, nearest
 
 LARGEST_MANIFEST = 64 << 20  # bytes
 LARGEST_FILE = 1 << 40
@@ -101,6 +101,13 @@ def remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def missing(given: Path, what: str) -> ArtifactError:
+    """The error that there is nothing at `given`, with the name beside it that was probably meant."""
+    siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
+    near = nearest(given.name, siblings, 1)
+    return ArtifactError(what, where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else "")
 
 
 def inside(given: Path, folder: Path) -> Path:

@@ -121,8 +121,10 @@ class Evaluator:
         with torch.no_grad():
             # read in small pieces, and counted in large ones where their outputs have one shape
             for piece in order.split(rows if alike else at_once):
-                read = [self._outputs(forward, self._hidden(self.rows.gather(each)).inputs) for each in piece.split(at_once)]
                 batch = self._hidden(self.rows.gather(piece))
+                parts = piece.split(at_once)
+                shown = [batch] if len(parts) == 1 else [self._hidden(self.rows.gather(each)) for each in parts]
+                read = [self._outputs(forward, each.inputs) for each in shown]
                 for tally, outputs in zip(tallies, (read[0] if len(read) == 1 else torch.cat(read, dim=1)).unbind(0)):
                     tally.add(outputs, batch)
         return [Scores(split, len(which), *tally.scores({})) for tally in tallies]

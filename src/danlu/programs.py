@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from danlu.artifact import Contents
 from danlu.errors import ArtifactError
@@ -60,6 +61,34 @@ class Program:
         with torch.inference_mode():
             found = self.module(*(arrays[name] for name in self.inputs))
         return dict(zip(self.outputs, found, strict=True))
+
+    def captured(self) -> tuple[torch.export.ExportedProgram, dict[str, int]]:
+        """(the program as torch.export has it for any number of rows, by input the one length that it must be padded to).
+
+        Nothing is padded where any length will do; a network whose steps are as many as its places is written out for one. Whatever
+        torch.export raises of a network that it cannot follow is raised on.
+        """
+        try:
+            return self._captured(self.examples, {}), {}
+        except Exception:
+            fixed = {name: size for name, size in self.longest.items() if name in self.inputs}
+            if not fixed:
+                raise
+        examples = {
+            name: functional.pad(each, [0, 0] * (each.ndim - 2) + [0, fixed[name] - each.shape[1]]) if name in fixed else each
+            for name, each in self.examples.items()
+        }
+        return self._captured(examples, fixed), fixed
+
+    def _captured(self, examples: Mapping[str, Tensor], fixed: Mapping[str, int]) -> torch.export.ExportedProgram:
+        rows = torch.export.Dim("rows", min=1)
+        shapes = []
+        for name, slot in self.inputs.items():
+            free = [place for place, axis in enumerate(slot.shape) if isinstance(axis, str) and not (place and name in fixed)]
+            shapes.append({place: torch.export.Dim.DYNAMIC if place else rows for place in free})
+        given = tuple(examples[name] for name in self.inputs)
+        with torch.no_grad():
+            return torch.export.export(self.module, given, dynamic_shapes=(tuple(shapes),), strict=False)
 
 
 class _Answering(nn.Module):

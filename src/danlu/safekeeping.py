@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import keys
-from danlu.durable import LARGEST_FILE, inside, read_regular, sha256, whole_folder, write_file
+from danlu.durable import LARGEST_FILE, inside, missing, read_regular, sha256, whole_folder, write_file
 from danlu.errors import ArtifactError, DataError
 
 MANIFESTS = ("artifact.json", "export.json")
@@ -171,6 +171,8 @@ def find(path: str | Path) -> Path:
     for folder in (given, given / "artifact"):
         if any((folder / name).is_file() for name in MANIFESTS):
             return inside(given, folder)
+    if not given.exists():
+        raise missing(given, "there is no such artifact, run or export.")
     raise ArtifactError(
         "there is no artifact or export.", where=str(given), hint="name the folder of an artifact, a run or an export"
     )

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import danlu
-from danlu.comparison.contestants import contestants, split_values, split_words
+from danlu.comparison.contestants import contestants, split_words
 from danlu.comparison.rates import best_rate, first_rates, second_rates
 from danlu.comparison.trainings import Facts, Result, Training, Trainings
 from danlu.comparison.verdict import first_reach, margin, mean_curve, weigh
 from danlu.errors import DanluError, RecipeError, RunError
+from danlu.recipe import split_values
 
 
 @pytest.fixture

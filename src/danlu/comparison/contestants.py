@@ -11,7 +11,7 @@ from typing import Any
 from danlu import recipe as recipes
 from danlu import shelf
 from danlu.errors import DanluError
-from danlu.recipe import Recipe
+from danlu.recipe import Recipe, split_values
 from danlu.reporting.told import short, text_of
 
 MOST = 64
@@ -84,21 +84,3 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], 
         else:
             among[name] = values
     return sources, among, overrides
-
-
-def split_values(text: str) -> list[str]:
-    """The values of A,B,C; what stands in brackets or quotes is one."""
-    values, start, depth, quote = [], 0, 0, ""
-    for place, letter in enumerate(text):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "[{(":
-            depth += 1
-        elif letter in "]})":
-            depth -= 1
-        elif letter == "," and depth == 0:
-            values.append(text[start:place].strip())
-            start = place + 1
-    return [*values, text[start:].strip()]

@@ -32,21 +32,10 @@ class Config(Options):
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Replace linear layers. PartError where there is none of the size."""
-    from danlu.errors import PartError
-    from danlu.layers.compressible import among, linear_layers, size_of, unshared
+    from danlu.layers.compressible import large_matrices
 
-    layers = among(linear_layers(subject.module), config.layers, config.spare, "int8_dynamic")
-    large = {name: layer for name, layer in layers.items() if size_of(layer) >= config.smallest}
-    alone = unshared(subject.module, large)
-    if not alone:
-        raise PartError(
-            f"int8_dynamic finds no linear layer of {config.smallest:,} weights or more in this {subject.family}.",
-            hint="set smallest lower, or take int8_weight_only, which keeps other layers too"
-            if layers
-            else "take int8_weight_only",
-        )
-    if len(alone) < len(layers):
-        subject.told.append(f"{len(layers) - len(alone)} linear layers stay float32: small, or their matrix is shared.")
+    instead = "int8_weight_only, which keeps other layers too"
+    alone = large_matrices(config, "int8_dynamic", subject.module, subject.family, subject.told, instead)
     state = {"layers": list(alone)}
     replay(config, state, subject.module)
     return state

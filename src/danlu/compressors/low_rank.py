@@ -50,7 +50,6 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     from danlu.layers.compressible import among, linear_layers, size_of, unshared
     from danlu.layers.factored import Factored, rank_of
     from danlu.layers.int8 import matrix_of
-    from danlu.recipe import plain
 
     module = subject.module
     layers = unshared(module, among(linear_layers(module), config.layers, config.spare, "low_rank"))
@@ -71,14 +70,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
         module.set_submodule(name, Factored(layers[name], rank))
     state = {"ranks": ranks}
     if config.epochs:
-        found = subject.train(
-            module,
-            epochs=config.epochs,
-            learning_rate=config.learning_rate,
-            record=[*subject.contents.changes, {"name": "low_rank", "options": plain(config), "state": state}],
-            said=["low_rank", plain(config)],
-        )
-        subject.module = found.module
+        subject.settle(config, "low_rank", state, module)
     return state
 
 

@@ -61,7 +61,6 @@ def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
     from danlu.layers.compressible import among, unshared
     from danlu.layers.static_int8 import both
     from danlu.layers.straight_through import Masked, settle
-    from danlu.recipe import plain
 
     module = subject.module
     layers = unshared(module, among(both(module), config.layers, config.spare, "prune"))
@@ -73,15 +72,7 @@ def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
     for name, mask in _masks({name: layer.weight for name, layer in layers.items()}, config).items():  # type: ignore[misc]
         module.set_submodule(name, Masked(layers[name], mask))
     if config.epochs:
-        found = subject.train(
-            module,
-            epochs=config.epochs,
-            learning_rate=config.learning_rate,
-            close=settle,
-            record=[*subject.contents.changes, {"name": "prune", "options": plain(config), "state": {}}],
-            said=["prune", plain(config)],
-        )
-        subject.module = found.module
+        subject.settle(config, "prune", {}, module, close=settle)
     else:
         settle(module)
     return {}
@@ -106,7 +97,6 @@ def _masks(weights: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
 def _structured(config: Config, subject: Subject) -> dict[str, Any]:
     from danlu.errors import PartError
     from danlu.layers.narrowing import best, groups, narrow
-    from danlu.recipe import plain
 
     module = subject.module
     found = groups(module, config.layers, config.spare)
@@ -120,14 +110,7 @@ def _structured(config: Config, subject: Subject) -> dict[str, Any]:
     narrow(module, found, kept)
     state = {"widths": {name: len(units) for name, units in kept.items()}}
     if config.epochs:
-        trained = subject.train(
-            module,
-            epochs=config.epochs,
-            learning_rate=config.learning_rate,
-            record=[*subject.contents.changes, {"name": "prune", "options": plain(config), "state": state}],
-            said=["prune", plain(config)],
-        )
-        subject.module = trained.module
+        subject.settle(config, "prune", state, module)
     return state
 
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,21 +126,12 @@ def network_of(program: Program) -> tuple[Any, dict[str, int]]:
         if hasattr(each, "angles") and hasattr(each, "cosines"):
             each.angles(reach)
     try:
-        captured = _captured(module, program, program.examples, {})
-        fixed = {}
-    except Exception as error:  # a network whose steps are as many as its places is written out for one length
-        fixed = {name: size for name, size in program.longest.items() if name in program.inputs}
-        if not fixed:
-            raise ArtifactError(
-                f"torch cannot capture this network as a graph ({_first_line(error)}).", hint="--to safetensors"
-            ) from None
-        examples = {name: _widened(each, fixed.get(name)) for name, each in program.examples.items()}
-        try:
-            captured = _captured(module, program, examples, fixed)
-        except Exception as again:
-            raise ArtifactError(
-                f"torch cannot capture this network as a graph ({_first_line(again)}).", hint="--to safetensors"
-            ) from None
+        with quiet():
+            captured, fixed = replace(program, module=module).captured()
+    except Exception as error:
+        raise ArtifactError(
+            f"torch cannot capture this network as a graph ({_first_line(error)}).", hint="--to safetensors"
+        ) from None
     try:
         with quiet():
             made = torch.onnx.export(
@@ -149,29 +141,6 @@ def network_of(program: Program) -> tuple[Any, dict[str, int]]:
         raise ArtifactError(f"ONNX has no operators for this network ({_first_line(error)}).", hint="--to torch_export") from None
     assert made is not None
     return made.model_proto, fixed
-
-
-def _captured(module: Any, program: Program, examples: Mapping[str, Any], fixed: Mapping[str, int]) -> Any:
-    import torch
-
-    rows = torch.export.Dim("rows", min=1)
-    shapes = []
-    for name, slot in program.inputs.items():
-        free = [place for place, axis in enumerate(slot.shape) if isinstance(axis, str) and not (place and name in fixed)]
-        shapes.append({place: torch.export.Dim.DYNAMIC if place else rows for place in free})
-    with quiet(), torch.no_grad():
-        return torch.export.export(
-            module, tuple(examples[name] for name in program.inputs), dynamic_shapes=(tuple(shapes),), strict=False
-        )
-
-
-def _widened(example: Any, size: int | None) -> Any:
-    """Rows with padding up to a length."""
-    import torch
-
-    if size is None or example.shape[1] == size:
-        return example
-    return torch.cat([example, example.new_zeros(example.shape[0], size - example.shape[1], *example.shape[2:])], dim=1)
 
 
 def _first_line(error: Exception) -> str:

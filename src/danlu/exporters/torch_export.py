@@ -36,7 +36,10 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     """Write model.pt2; gives what `start` must know."""
     import torch
 
-    made, fixed = _captured(program)
+    try:
+        made, fixed = program.captured()
+    except Exception as error:  # torch names no kinds
+        raise ArtifactError(f"torch cannot capture this network ({_first(error)}).", hint="--to safetensors") from None
     held = io.BytesIO()
     torch.export.save(made, held)
     try:
@@ -45,39 +48,6 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
         raise ArtifactError(f"no plain program: {error}.", hint="--to onnx") from None
     about = {"inputs": list(program.inputs), "outputs": list(program.outputs), "torch": torch.__version__}
     return {**about, **({"longest": fixed} if fixed else {})}
-
-
-def _captured(program: Program) -> tuple[Any, dict[str, int]]:
-    """(the program of torch.export, the length that an input of places must be padded to, by name: none where any length will do)."""
-    from torch.nn import functional
-
-    try:
-        return _capture(program, dict(program.examples), {}), {}
-    except Exception as error:  # a network whose steps are as many as its places is written out for one length
-        fixed = {name: size for name, size in program.longest.items() if name in program.inputs}
-        if not fixed:
-            raise ArtifactError(f"torch cannot capture this network ({_first(error)}).", hint="--to safetensors") from None
-    examples = {
-        name: functional.pad(each, [0, 0] * (each.ndim - 2) + [0, fixed[name] - each.shape[1]]) if name in fixed else each
-        for name, each in program.examples.items()
-    }
-    try:
-        return _capture(program, examples, fixed), fixed
-    except Exception as error:
-        raise ArtifactError(f"torch cannot capture this network ({_first(error)}).", hint="--to safetensors") from None
-
-
-def _capture(program: Program, examples: Mapping[str, Any], fixed: Mapping[str, int]) -> Any:
-    import torch
-
-    rows = torch.export.Dim("rows", min=1)
-    shapes = []
-    for name, slot in program.inputs.items():
-        free = [place for place, axis in enumerate(slot.shape) if isinstance(axis, str) and not (place and name in fixed)]
-        shapes.append({place: torch.export.Dim.DYNAMIC if place else rows for place in free})
-    with torch.no_grad():
-        given = tuple(examples[name] for name in program.inputs)
-        return torch.export.export(program.module, given, dynamic_shapes=(tuple(shapes),), strict=False)
 
 
 def _first(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -47,6 +48,21 @@ def among(layers: Mapping[str, nn.Module], only: Sequence[str] | None, spare: Se
     )
     spared = {name for pattern in spare for name in named(layers, pattern, f"{where}.spare")}
     return {name: layer for name, layer in chosen.items() if name not in spared}
+
+
+def large_matrices(config: Any, name: str, module: nn.Module, family: str, told: list[str], instead: str) -> dict[str, nn.Module]:
+    """The linear layers that `config` (layers, spare, smallest) of compressor `name` names, large and with a matrix of their own; how many
+    others there are is told. PartError, with `instead` as remedy, where there is none."""
+    layers = among(linear_layers(module), config.layers, config.spare, name)
+    alone = unshared(module, {each: layer for each, layer in layers.items() if size_of(layer) >= config.smallest})
+    if not alone:
+        raise PartError(
+            f"{name} finds no linear layer of {config.smallest:,} weights or more in this {family}.",
+            hint=f"set smallest lower, or take {instead}" if layers else f"take {instead}",
+        )
+    if len(alone) < len(layers):
+        told.append(f"{len(layers) - len(alone)} linear layers stay float32: small, or their matrix is shared.")
+    return alone
 
 
 def named(names: Iterable[str], pattern: str, where: str) -> list[str]:

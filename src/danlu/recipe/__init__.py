@@ -34,7 +34,7 @@ from danlu.recipe.sections import (
     Tune,
 )
 from danlu.recipe.spaces import Dimension, Space, contains, same
-from danlu.recipe.trees import plain_data
+from danlu.recipe.trees import plain_data, split_values
 from danlu.recipe.yaml12 import read_yaml, write_yaml
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "read_yaml",
     "same",
     "schema",
+    "split_values",
     "trial_recipe",
     "with_changes",
     "write_yaml",

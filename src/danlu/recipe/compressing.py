@@ -9,7 +9,7 @@ from typing import Any
 from danlu.errors import Problem, RecipeError
 from danlu.recipe.options import Catalogue, Part
 from danlu.recipe.resolving import Check
-from danlu.recipe.trees import plain_data
+from danlu.recipe.trees import plain_data, split_values
 from danlu.recipe.yaml12 import read_yaml
 
 _EXAMPLE = "example: --with prune:share=0.8,epochs=2"
@@ -44,7 +44,7 @@ def _trees(each: str | Mapping[str, Any] | Part) -> list[tuple[Any, str]]:
         return _of_file(Path(each))
     name, colon, rest = each.partition(":")
     tree: dict[str, Any] = {"name": name.strip()}
-    for pair in _pieces(rest) if colon else []:
+    for pair in split_values(rest) if colon else []:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise RecipeError([Problem(f"--with {each}", f"{pair!r} is no KEY=VALUE.", _EXAMPLE)])
@@ -64,24 +64,6 @@ def _of_file(path: Path) -> list[tuple[Any, str]]:
     if not isinstance(tree, list):
         raise RecipeError([Problem(str(path), "it must hold a list of compressors.", "example: [int8_static]")])
     return [({"name": each} if isinstance(each, str) else each, str(path)) for each in tree]
-
-
-def _pieces(text: str) -> list[str]:
-    """The text cut at commas outside of brackets and quotes."""
-    pieces, depth, quote, start = [], 0, "", 0
-    for place, sign in enumerate(text):
-        if quote:
-            quote = "" if sign == quote else quote
-        elif sign in "'\"":
-            quote = sign
-        elif sign in "[{":
-            depth += 1
-        elif sign in "]}":
-            depth -= 1
-        elif sign == "," and depth == 0:
-            pieces.append(text[start:place])
-            start = place + 1
-    return [*pieces, text[start:]]
 
 
 def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:

@@ -55,3 +55,21 @@ def plain_data(value: Any, name: str) -> Any:
 def mapping_or_empty(value: Any) -> dict[str, Any]:
     """The value where it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def split_values(text: str) -> list[str]:
+    """The values of A,B,C; what stands in brackets or quotes is one."""
+    values, start, depth, quote = [], 0, 0, ""
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in "]})":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            values.append(text[start:place].strip())
+            start = place + 1
+    return [*values, text[start:].strip()]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from danlu import machine
-from danlu.durable import inside, read_sealed
-from danlu.errors import ArtifactError, nearest
+from danlu.durable import inside, missing, read_sealed
+from danlu.errors import ArtifactError
 
 if TYPE_CHECKING:
     from danlu.serving.worker import Desk
@@ -65,10 +65,7 @@ def locate(path: str | Path) -> Place:
                 raise ArtifactError(f"it is damaged: {error}.", where=str(file)) from None
             return Place(folder, form, str(about.get("name") or folder.resolve().name))
     if not given.exists():
-        siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
-        near = nearest(given.name, siblings, 1)
-        hint = f"did you mean {given.parent / near[0]}?" if near else ""
-        raise ArtifactError("there is no such artifact, run or export.", where=str(given), hint=hint)
+        raise missing(given, "there is no such artifact, run or export.")
     raise ArtifactError(
         "this is neither an artifact nor an export: it holds no artifact.json and no export.json.",
         where=str(given),

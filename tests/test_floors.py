@@ -82,6 +82,7 @@ FLOORS = {
     "starting": 7,
     "hugging_face": 7,
     "prediction": 8,
+    "rewriting": 8,
     "apparatus": 8,
     "culprits": 8,
     "training": 9,

@@ -59,6 +59,7 @@ class Given:
     changes   what an artifact of the result tells; `close` may add to it
     close     makes of the trained module what is released
     learns    (loss, module, what it receives) -> the loss it is trained by; scores are those of the recipe's own
+    reads     (the recipe's data) -> the data that is trained on; validation and test stay as they are
     """
 
     module: torch.nn.Module | None
@@ -66,6 +67,7 @@ class Given:
     changes: list[dict[str, Any]]
     close: Callable[[torch.nn.Module], None] = lambda module: None
     learns: Callable[[Any, torch.nn.Module, Mapping[str, Input]], Any] = lambda loss, module, described: loss
+    reads: Callable[[Dataset], Dataset] = lambda data: data
 
 
 @dataclass
@@ -162,6 +164,7 @@ def assemble(
     placement.use()
     data = prepare(recipe, fold)
     look(data)
+    data = data if given is None else given.reads(data)
     examples = data.examples
     rows = Rows(examples.inputs, data.preprocessor.pixels, examples.target, placement)
     size = None if recipe.train.batch_size == "all" else int(recipe.train.batch_size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from danlu import recipe as recipes
 from danlu.apparatus import Given
 from danlu.artifact import Contents
 from danlu.batches import Rows
-from danlu.dataset import alive_rows, cut, meant, recast, split_rows
+from danlu.dataset import Dataset, alive_rows, cut, meant, recast, split_rows
 from danlu.durable import remove_leftovers, rename_folder, sha256
 from danlu.errors import ArtifactError, DanluError, DataError, RunError
 from danlu.evaluation import Evaluator, finite, flat, rows_at_once
@@ -32,6 +33,7 @@ from danlu.layers.views import Views
 from danlu.placement import Placement, place
 from danlu.prediction import Artifact, load
 from danlu.recipe import FineTune, Part, Recipe, Train
+from danlu.rewriting import Rewriting
 from danlu.run_folder import RunFolder
 from danlu.state import unique_tensors
 from danlu.teaching import Lesson, student_of, teacher_of
@@ -132,6 +134,7 @@ class Subject:
         learning_rate: float = 1.0,
         close: Callable[[nn.Module], None] = lambda module: None,
         learns: Callable[[Any, nn.Module, Mapping[str, Input]], Any] = lambda loss, module, described: loss,
+        reads: Callable[[Dataset], Dataset] = lambda data: data,
         recipe: Recipe | None = None,
         record: list[dict[str, Any]] | None = None,
         said: Sequence[Any] = (),
@@ -142,7 +145,7 @@ class Subject:
         module          where it goes on from; None: a new one of `recipe`
         epochs          how long; None: as long as `recipe` says
         learning_rate   share of the recipe's own
-        close, learns, record   see danlu.apparatus.Given
+        close, learns, reads, record   see danlu.apparatus.Given
         said            what else the training is a function of
         changes         further changes of the recipe, by dotted name
         """
@@ -157,7 +160,7 @@ class Subject:
         if module is not None:
             varied = replace(varied, finetune=FineTune())
         digest = _digest(module or self.module, [*said, self.contents.changes])
-        return self._run(varied, Given(module, digest, [] if record is None else record, close, learns))
+        return self._run(varied, Given(module, digest, [] if record is None else record, close, learns, reads))
 
     def settle(
         self,
@@ -184,16 +187,26 @@ class Subject:
         """Train another recipe's model by a teacher (compressors/distil.py); the contents are then the student's."""
         student = student_of(config, self.recipe)
         teacher, where = teacher_of(config, self.contents)
+        known = _digest(teacher.module, [teacher.recipe.task.as_dict(), teacher.task.state(), teacher.preprocessor.state()[0]])
+        reads = {}
+        if config.sequences:
+            reads["reads"] = Rewriting(teacher, self.own, self.folder, known, student.train, self.say, self.told)
         found = self.train(
             None,
             recipe=student,
             epochs=config.epochs,
             learning_rate=config.learning_rate,
             learns=Lesson(config, teacher, self.own, student, self.told),
-            said=["distil", recipes.plain(config), _digest(teacher.module, [])],
+            said=["distil", recipes.plain(config), known],
+            **reads,
         )
         self.contents, self.module = found, found.module
         return {"teacher": where}
+
+    def say(self, text: str) -> None:
+        """A line for who watches."""
+        if self.how in ("display", "lines"):
+            print(text, file=sys.stderr, flush=True)
 
     def _run(self, recipe: Recipe, given: Given) -> Artifact:
         """The training in a folder of the working folder; one that another call left there is removed."""

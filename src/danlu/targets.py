@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,23 @@ def refuse_empty(column: Column) -> None:
     """Raises DataError where a target has no rows to learn from."""
     if not len(column):
         raise DataError(f"the target {column.name} has no rows.", hint="look at the split: its training part is empty")
+
+
+def as_text(column: Column) -> Column:
+    """A target as text: names are texts of one word. DataError for anything else."""
+    if column.kind == "text":
+        return column
+    if column.kind != "category":
+        raise DataError(
+            f"the target {column.name} holds {column.kind}, and what is to be written is text.",
+            hint=f"set data.columns.{column.name}.kind to text",
+        )
+    pieces = [each.encode() for each in column.categories]
+    codes = np.asarray(column.values)
+    bounds = np.concatenate([[0], np.cumsum([len(each) for each in pieces])]).astype(np.int64)
+    words = Column("", "text", np.frombuffer(b"".join(pieces), dtype=np.uint8), offsets=bounds)
+    found = words.take(np.maximum(codes, 0)) if pieces else replace(words, offsets=np.zeros(len(codes) + 1, dtype=np.int64))
+    return replace(found, name=column.name, missing=codes < 0)
 
 
 def distinct(column: Column) -> tuple[list[ClassValue], np.ndarray]:

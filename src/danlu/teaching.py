@@ -53,9 +53,10 @@ def student_of(config: Any, recipe: Recipe) -> Recipe:
         )
     data = {
         **found.as_dict()["data"],
-        **{key: whole.raw["data"][key] for key in ("source", "split", "duplicates", "missing_target")},
+        **{key: whole.raw["data"][key] for key in ("source", "split", "duplicates", "missing_target", "missing_rows")},
     }
     kept = {"data": data, "metrics": whole.raw["metrics"], "compress": None, "tune": None}
+    kept["train.seed"] = recipe.train.seed  # it says which rows are held out
     return recipes.with_changes(found, shelf, kept)
 
 
@@ -67,16 +68,33 @@ def teacher_of(config: Any, contents: Contents) -> tuple[Contents, str]:
     if (path / "config.json").is_file() and not (path / "artifact.json").is_file():
         return _checkpoint(path, contents), config.teacher
     teacher = load(path)
-    if (
-        tuple(teacher.task.output.names) != tuple(contents.task.output.names)
-        or teacher.task.output.size != contents.task.output.size
-    ):
+    if _asked(teacher) != _asked(contents):
+        raise DanluError(
+            f"this teacher is of another task or column: {teacher.task.describe()}.",
+            where=config.teacher,
+            hint=f"take one of {contents.recipe.task.name} of the same columns",
+        )
+    if not by_text_alone(config) and _apart(teacher) != _apart(contents):
         raise DanluError(
             "this teacher tells other things apart than the artifact does.",
             where=config.teacher,
             hint="take one of the same task and classes",
         )
     return teacher, config.teacher
+
+
+def by_text_alone(config: Any) -> bool:
+    """Whether nothing of the teacher is compared but what it writes: its vocabulary may then be another."""
+    return config.sequences and not (config.weight or config.hidden or config.attention)
+
+
+def _asked(contents: Contents) -> tuple[Any, ...]:
+    task = contents.task
+    return contents.recipe.task.name, contents.recipe.data.targets, getattr(task, "answer_column", None)
+
+
+def _apart(contents: Contents) -> tuple[Any, ...]:
+    return tuple(contents.task.output.names), contents.task.output.size
 
 
 def _checkpoint(path: Path, contents: Contents) -> Contents:
@@ -103,8 +121,10 @@ class Lesson:
         if getattr(teacher.task, "STEP", "supervised") != "supervised":
             raise PartError(f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared.")
 
-    def __call__(self, loss: Any, student: nn.Module, described: Mapping[str, Input]) -> Distillation:
+    def __call__(self, loss: Any, student: nn.Module, described: Mapping[str, Input]) -> Any:
         config = self.config
+        if by_text_alone(config):
+            return loss
         pairs: list[Pair] = [States(*each, config.hidden_weight) for each in self._pairs(student, config.hidden, "hidden", None)]
         pairs += [
             Looking(*each, config.attention_weight) for each in self._pairs(student, config.attention, "attention", Attention)
@@ -171,4 +191,5 @@ class Lesson:
 
 
 def _inputs(rows: Rows, batch: Batch) -> Mapping[str, Tensor]:
-    return rows.gather(batch.rows.to(rows.placement.device)).inputs
+    found = rows.gather(batch.rows.to(rows.placement.device)).inputs
+    return {name: each.to(batch.rows.device) for name, each in found.items()}

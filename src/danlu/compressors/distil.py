@@ -4,7 +4,11 @@ The student is a recipe of its own (`student`), or this recipe with another mode
 trained from the start, on the same rows, by the ordinary loop; its loss is drawn towards what the teacher answers (and, where layers are
 named, towards its inner states and attention). The teacher is the artifact that is compressed, another artifact, or a folder of a Hugging
 Face checkpoint whose head is of this task; it may read its inputs in another form (another tokenizer) as long as the rows are the same.
-See danlu/layers/distillation.py for the loss.
+
+A student that writes texts (sequence_to_sequence, instruction_tuning) may learn from those that the teacher writes (`sequences`), beside its
+logits or, with weight 0, alone: then their vocabularies may differ. A running text (language_modeling) asks nothing that could be answered,
+and a recording's text (speech_recognition) is told frame by frame: there logits say it all.
+See danlu/layers/distillation.py for the loss, danlu/rewriting.py for the texts.
 """
 
 from __future__ import annotations
@@ -40,6 +44,11 @@ class Config(Options):
     learning_rate: float = Field(1.0, gt=0, le=1000, description="Share of the learning rate of the student's recipe.")
     temperature: float = Field(4.0, gt=0, le=1000, description="What logits are divided by before they are compared.")
     weight: float = Field(0.7, ge=0, le=1, description="Share of the teacher in the loss; the data's own targets have the rest.")
+    sequences: bool = Field(
+        False,
+        description="Train on what the teacher writes in answer to each training row (beam search, by its own options) in place of the "
+        "data's text; validation and test keep theirs. With weight 0 nothing else of the teacher is learnt.",
+    )
     hidden: dict[str, str] = Field(
         default={}, description="Layers whose outputs are to be alike: name in the teacher, name in the student (text, in quotes)."
     )

@@ -75,6 +75,9 @@ A task whose examples are no rows, or whose inputs and targets are the same colu
   in_words(answers, table, ids) -> list[dict]   the answers of examples `ids` completed by what the raw rows hold (the words of a span)
   calibrate(pairs) -> None                  when training ends, before anything is scored: what the task learns from (outputs, batch) of
                                             the validation examples (of training where there are none); kept by `state()`
+  answer_column, rewrite(module, batch, column) -> list[str | None]     the name of the text column that holds what is to be written, and the
+                                            texts of the batch's rows of it as the model would write them; None where it wrote nothing
+                                            that ended. A student may then learn from those (distil.sequences)
   references(batch) -> list[str]            the right answers as text, beside metrics that read text (BLEU)
   samples(module, seed) -> tuple[Sample]    a few things made by a generative model, at each evaluation; pure function of weights, seed
   STEP                                      "supervised" (default) or "adversarial": which danlu.step performs an update

@@ -287,14 +287,43 @@ class InstructionTuning(RunningText):
             Sample(f"answer {number}", f"{question}\n-> {text}") for number, (question, text) in enumerate(zip(asked, texts), 1)
         )
 
+    @property
+    def answer_column(self) -> str:
+        """The column that `recast` makes: an answer is part of its conversation."""
+        return self.column
+
+    def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
+        """The conversations of the column with the model's likeliest answer in each turn of the assistant, given what then stands before
+        it; None where one of them is empty or was cut off at answer_tokens."""
+        talks: list[list[Message] | None] = [list(_turns(column.text(row) or "")) for row in batch.rows.tolist()]
+        for turn in range(max((len(talk) for talk in talks if talk), default=0)):
+            asked = [each for each, talk in enumerate(talks) if talk and turn < len(talk) and talk[turn][0] == "assistant"]
+            before = self._encoded([(talks[each] or [])[:turn] for each in asked])
+            for each, answer in zip(asked, self._ended(module, [self._cut(self.opened(turns)) for turns in before]), strict=True):
+                talk = talks[each] or []
+                talks[each] = None if answer is None else [*talk[:turn], ("assistant", answer), *talk[turn + 1 :]]
+        return [None if talk is None else _written(talk) for talk in talks]
+
+    def _ended(self, module: nn.Module, prompts: list[list[int]]) -> list[str | None]:
+        """The likeliest answer to each prompt, None where it is empty or did not end."""
+        from danlu.layers.sampling import Sampling
+
+        found = self._continued(module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens)
+        texts = [self.tokenizer.decode(codes) for codes in found]
+        return [text if codes[-1:] == [END] and text.strip() else None for codes, text in zip(found, texts, strict=True)]
+
     def _answers(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int) -> list[str]:
+        return [self.tokenizer.decode(codes) for codes in self._continued(module, prompts, sampling, seed, most)]
+
+    def _continued(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int) -> list[list[int]]:
+        """What is written after each prompt, its END included."""
         from danlu.layers.continuing import Continuation
 
         going = Continuation(module, prompts, self.context, sampling, seed)
         for _ in range(most):
             if not going.step():
                 break
-        return [self.tokenizer.decode(codes[len(prompt) :]) for codes, prompt in zip(going.codes, prompts, strict=True)]
+        return [codes[len(prompt) :] for codes, prompt in zip(going.codes, prompts, strict=True)]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """Scores of knowing only how often each token stands in the answers of the training rows."""

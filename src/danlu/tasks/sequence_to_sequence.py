@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from danlu.decoding import beam_search, last_of, padded
 from danlu.errors import DataError
 from danlu.framing import Examples, Ragged
 from danlu.recipe import Options
-from danlu.targets import fitting, refuse_empty
+from danlu.targets import as_text, fitting, refuse_empty
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, IGNORED, MASK, PADDING, UNKNOWN, Column, Input, Output, Sample, Table
 from danlu.tokenizing import Tokenizer
 from danlu.tokenizing.borrowed import is_artifact, written_in
@@ -166,7 +165,17 @@ class SequenceToSequence:
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """{"prediction": the text that beam search finds} a row."""
-        return [{"prediction": text} for text in self._written(module, batch.inputs, self.config.num_beams)]
+        return [{"prediction": text} for text, _ in self._written(module, batch.inputs, self.config.num_beams)]
+
+    @property
+    def answer_column(self) -> str:
+        """The column of what is to be written."""
+        return self.target_names[0]
+
+    def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
+        """`respond` as texts of the column; None where the answer is empty or was cut off at the most tokens."""
+        found = self._written(module, batch.inputs, self.config.num_beams)
+        return [text if ended and text else None for text, ended in found]
 
     def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """`respond`, of a network that `run` runs."""
@@ -193,10 +202,11 @@ class SequenceToSequence:
         found = []
         for name, inputs in self._shown:
             tensors = {key: torch.from_numpy(each.astype(np.int64))[None].to(device) for key, each in inputs.items()}
-            found.append(Sample(name, self._written(module, tensors, 1)[0]))
+            found.append(Sample(name, self._written(module, tensors, 1)[0][0]))
         return tuple(found)
 
-    def _written(self, module: nn.Module, inputs: Mapping[str, Tensor], beams: int) -> list[str]:
+    def _written(self, module: nn.Module, inputs: Mapping[str, Tensor], beams: int) -> list[tuple[str, bool]]:
+        """(the text that is found, whether it ended by itself) of each row."""
         import torch
 
         from danlu.layers.beam_search import beam_search
@@ -214,7 +224,7 @@ class SequenceToSequence:
                 forbidden=_NEVER,
                 device=inputs[DECODER].device,
             )
-        return [self.tokenizer.decode(each[0].tokens).strip() if each else "" for each in found]
+        return [(self.tokenizer.decode(each[0].tokens).strip(), each[0].ended) if each else ("", False) for each in found]
 
     def describe(self) -> str:
         """'sequence to sequence: en, 8,192 tokens (bpe), up to 44 a row; 5 beams'."""
@@ -253,23 +263,6 @@ def build(config: Config, targets: Mapping[str, Column]) -> SequenceToSequence:
 def restore(config: Config, state: Mapping[str, Any]) -> SequenceToSequence:
     """The task as `state()` wrote it."""
     return SequenceToSequence(config, str(state["target"]), tokenizing.restore(state["tokenizer"]), int(state["longest"]))
-
-
-def as_text(column: Column) -> Column:
-    """A target as text: names are texts of one word. DataError for anything else."""
-    if column.kind == "text":
-        return column
-    if column.kind != "category":
-        raise DataError(
-            f"the target {column.name} holds {column.kind}, and what is to be written is text.",
-            hint=f"set data.columns.{column.name}.kind to text",
-        )
-    pieces = [each.encode() for each in column.categories]
-    codes = np.asarray(column.values)
-    bounds = np.concatenate([[0], np.cumsum([len(each) for each in pieces])]).astype(np.int64)
-    words = Column("", "text", np.frombuffer(b"".join(pieces), dtype=np.uint8), offsets=bounds)
-    found = words.take(np.maximum(codes, 0)) if pieces else replace(words, offsets=np.zeros(len(codes) + 1, dtype=np.int64))
-    return replace(found, name=column.name, missing=codes < 0)
 
 
 def _source(described: Mapping[str, Input], table: Table) -> str:

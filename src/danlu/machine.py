@@ -29,6 +29,12 @@ def cores() -> int:
     return max(1, min(limits))
 
 
+def threads() -> int:
+    """Threads that arithmetic takes where nobody says how many: `cores`, or fewer where OMP_NUM_THREADS, as all of OpenMP, asks for fewer."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores(), int(asked)) if asked.isdecimal() and int(asked) else cores()
+
+
 def _container_quota() -> int | None:
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]

@@ -99,7 +99,7 @@ def place(train: Train, decided: Mapping[str, Any] | None = None) -> Placement:
     """
     decided = decided or {}
     device = _device(str(decided.get("device", train.device)))
-    threads = train.threads or int(decided.get("threads", 0)) or machine.cores()
+    threads = train.threads or int(decided.get("threads", 0)) or machine.threads()
     precision = str(decided.get("precision", train.precision))
     compile_ = decided.get("compile", train.compile)
     return Placement(device, "float32" if precision == "auto" else precision, threads, compile_ is True)

@@ -189,7 +189,7 @@ class Train(Options):
         default=None,
         gt=0,
         le=4096,
-        description="CPU threads; null: by rule, one or one a core. Recorded, since it changes the last bits.",
+        description="CPU threads; null: by rule, one or one a core (at most OMP_NUM_THREADS). Recorded, since it changes the last bits.",
     )
     report_every: int | None = Field(
         default=None, gt=0, description="Steps between reports of the training loss; null: about 100 a run."

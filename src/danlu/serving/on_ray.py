@@ -83,8 +83,8 @@ def _check_library() -> None:
         raise MissingExtra("Ray", "ray", "--on ray")
 
 
-class _Ended(Exception):
-    """The first SIGTERM or SIGINT, wherever it waits: also for a cluster that has no room for a replica."""
+class _Ended(BaseException):
+    """The first SIGTERM or SIGINT, wherever it waits: also for a cluster that has no room for a replica. No Exception: Ray catches those."""
 
 
 @contextlib.contextmanager

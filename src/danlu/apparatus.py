@@ -58,7 +58,7 @@ class Given:
     digest    stands for all that the training is a function of beside its recipe, so that a run is known by it
     changes   what an artifact of the result tells; `close` may add to it
     close     makes of the trained module what is released
-    learns    (loss, module, what it receives) -> the loss it is trained by; scores are those of the recipe's own
+    learns    (loss, module, data) -> the loss it is trained by; scores are those of the recipe's own
     reads     (the recipe's data) -> the data that is trained on; validation and test stay as they are
     """
 
@@ -66,7 +66,7 @@ class Given:
     digest: str
     changes: list[dict[str, Any]]
     close: Callable[[torch.nn.Module], None] = lambda module: None
-    learns: Callable[[Any, torch.nn.Module, Mapping[str, Input]], Any] = lambda loss, module, described: loss
+    learns: Callable[[Any, torch.nn.Module, Dataset], Any] = lambda loss, module, data: loss
     reads: Callable[[Dataset], Dataset] = lambda data: data
 
 
@@ -196,7 +196,7 @@ def assemble(
     described = examples.described, data.task.output
     augmentations = [shelf.build_augmentation(part, *described) for part in recipe.data.augmentations]
     loss = shelf.build_loss(recipe.loss, data.task)
-    loss = loss if given is None else given.learns(loss, module, examples.described)
+    loss = loss if given is None else given.learns(loss, module, data)
     rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
     rate, scale = rates or (rate, schedule)
     hide = getattr(data.task, "corrupt", None)

@@ -133,7 +133,7 @@ class Subject:
         epochs: float | None,
         learning_rate: float = 1.0,
         close: Callable[[nn.Module], None] = lambda module: None,
-        learns: Callable[[Any, nn.Module, Mapping[str, Input]], Any] = lambda loss, module, described: loss,
+        learns: Callable[[Any, nn.Module, Dataset], Any] = lambda loss, module, data: loss,
         reads: Callable[[Dataset], Dataset] = lambda data: data,
         recipe: Recipe | None = None,
         record: list[dict[str, Any]] | None = None,

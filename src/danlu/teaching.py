@@ -14,7 +14,7 @@ from danlu import shelf
 from danlu.apparatus import fresh_module
 from danlu.artifact import Contents
 from danlu.batches import Rows
-from danlu.dataset import prepare
+from danlu.dataset import Dataset, prepare
 from danlu.errors import ArtifactError, DanluError, PartError
 from danlu.layers.attention import Attention
 from danlu.layers.compressible import named
@@ -114,14 +114,14 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
 
 
 class Lesson:
-    """learns(loss, student, what it receives): the student's loss, drawn towards the teacher."""
+    """learns(loss, student, data): the student's loss, drawn towards the teacher."""
 
     def __init__(self, config: Any, teacher: Contents, rows: TeachersRows, student: Recipe, told: list[str]) -> None:
         self.config, self.teacher, self.rows, self.student, self.told = config, teacher, rows, student, told
         if getattr(teacher.task, "STEP", "supervised") != "supervised":
             raise PartError(f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared.")
 
-    def __call__(self, loss: Any, student: nn.Module, described: Mapping[str, Input]) -> Any:
+    def __call__(self, loss: Any, student: nn.Module, data: Dataset) -> Any:
         config = self.config
         if by_text_alone(config):
             return loss
@@ -133,7 +133,7 @@ class Lesson:
         return Distillation(
             loss,
             self.teacher.module,
-            self._ask(described),
+            self._ask(data),
             self._kinds(),
             temperature=config.temperature,
             weight=config.weight,
@@ -151,9 +151,9 @@ class Lesson:
             ("classes" if asks in ("classes", "tokens", "spelling") else "labels" if asks == "labels" else "numbers", output.size),
         )
 
-    def _ask(self, described: Mapping[str, Input]) -> Any:
+    def _ask(self, data: Dataset) -> Any:
         """batch -> what the teacher reads: the student's own inputs where both are prepared alike, else the same rows in its own form."""
-        if self._alike(described):
+        if self._alike(data):
             return lambda batch: batch.inputs
         if hasattr(self.teacher.task, "frame"):
             raise PartError(
@@ -164,15 +164,18 @@ class Lesson:
         self.told.append("the teacher reads rows in its own form, without the augmentations that the student sees.")
         return lambda batch: _inputs(rows, batch)
 
-    def _alike(self, described: Mapping[str, Input]) -> bool:
-        """Whether inputs mean the same to both: the same data section and the same description of what a model receives."""
+    def _alike(self, data: Dataset) -> bool:
+        """Whether inputs mean the same to both: the same data section, and the same learnt from its training rows."""
         mine, theirs = (each.as_dict()["data"] | {"augmentations": []} for each in (self.student, self.teacher.recipe))
         adapts = any(
             hasattr(shelf.facts("models", each.model.name), name)
             for each in (self.student, self.teacher.recipe)
             for name in ("adapt", "settled")
         )
-        return mine == theirs and not adapts and dict(described) == dict(self.teacher.described or self.teacher.preprocessor.inputs)
+        received = dict(self.teacher.described or self.teacher.preprocessor.inputs)
+        return (
+            mine == theirs and not adapts and dict(data.examples.described) == received and _learnt(data) == _learnt(self.teacher)
+        )
 
     def _pairs(self, student: nn.Module, asked: Mapping[str, str], what: str, kind: Any) -> list[tuple[nn.Module, nn.Module]]:
         found = []
@@ -188,6 +191,11 @@ class Lesson:
     def _layer(module: nn.Module, name: str, where: str, kind: Any) -> nn.Module:
         layers = {each: layer for each, layer in module.named_modules() if each and (kind is None or isinstance(layer, kind))}
         return layers[named(layers, name, where)[0]]
+
+
+def _learnt(of: Dataset | Contents) -> tuple[Any, ...]:
+    """What inputs are made with: the fitted chains, and the vocabulary that a task has of its own."""
+    return [chain.fingerprint for chain in of.preprocessor.chains], of.task.state().get("tokenizer")
 
 
 def _inputs(rows: Rows, batch: Batch) -> Mapping[str, Tensor]:

@@ -272,6 +272,19 @@ def test_a_teacher_of_another_vocabulary_teaches_by_its_texts_alone(translator: 
         danlu.compress(translator, [step], tmp_path / "both")
 
 
+def test_logits_of_a_teacher_whose_vocabulary_was_learnt_from_other_rows_teach_nothing(
+    translator: danlu.Artifact, tmp_path: Path
+) -> None:
+    raw = translator.recipe.as_dict()
+    raw = {**raw, "task": {**raw["task"], "kind": "bpe", "vocabulary": 275}, "train": {**raw["train"], "steps": 3}}
+    mine, other = (danlu.train({**raw, "train": {**raw["train"], "seed": seed}}, run=tmp_path / f"{seed}") for seed in (0, 1))
+    assert mine.task.output.size == other.task.output.size  # nothing but the words that the codes stand for
+    assert mine.task.state() != other.task.state()
+    step = {"name": "distil", "model": {"width": 16}, "epochs": 0.5, "teacher": str(other.path)}
+    with pytest.raises(PartError, match="in another form than the student"):
+        danlu.compress(mine, [step], tmp_path / "out")
+
+
 def test_by_texts_alone_the_teacher_is_not_asked_during_training(translator: danlu.Artifact) -> None:
     loss: list[Any] = []
     for weight, same in ((0.0, True), (0.5, False)):
@@ -282,7 +295,7 @@ def test_by_texts_alone_the_teacher_is_not_asked_during_training(translator: dan
             translator.recipe,
             [],
         )
-        assert (lesson(loss, translator.module, translator.described or {}) is loss) == same
+        assert (lesson(loss, translator.module, prepare(translator.recipe)) is loss) == same
 
 
 def test_a_student_with_a_seed_of_its_own_is_measured_on_the_rows_that_were_held_out(

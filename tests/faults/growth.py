@@ -30,15 +30,17 @@ def memory(steps: int, home: Path, found: Lives) -> list[int]:
     recipe["model"]["hidden"] = [128, 128]  # a state of a third of a megabyte, so that a kept one would show
     life = found.fork("train", write_recipe(home / "growth.json", recipe), "--run", home / "run")
     process, seen = psutil.Process(life.pid), []
+    folder = home / "run" / "checkpoints"
     while life.poll() is None:
-        if any((home / "run" / "checkpoints").glob("step-*")):
+        # what comes after the last step (scores, the artifact) reads libraries
+        if any(folder.glob("step-*")) and not (folder / f"step-{steps:010}").exists():
             try:
                 seen.append(process.memory_info().rss)
             except psutil.Error:
                 break
         time.sleep(0.02)
     assert life.wait() == 0, life.err
-    return seen[:-2]  # a process that ends gives its memory back
+    return seen
 
 
 def growth(seen: list[int]) -> float:

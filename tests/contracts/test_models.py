@@ -356,7 +356,7 @@ def test_the_batch_is_not_changed(name, options, inputs, output):
 
 
 def _first_of_each(cases: list) -> list:
-    """A case of every model, set of options and kind of output: learning costs 25 updates, and other inputs meet the same layers."""
+    """A case of every model, set of options and kind of output: learning costs up to 25 updates, and other inputs meet the same layers."""
     first: dict = {}
     for case in cases:
         name, options, _, output = getattr(case, "values", case)
@@ -389,6 +389,8 @@ def test_a_few_updates_make_the_loss_smaller(name, options, inputs, output):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        if losses[-1] < 0.9 * losses[0]:
+            return
     assert losses[-1] < 0.95 * losses[0]
 
 

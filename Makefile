@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/danlu evaluate runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 check: setup
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -199,9 +200,20 @@ def test_a_trial_that_ran_out_of_memory_runs_alone(nursery: LocalWorkers, tmp_pa
     assert list(memory.told).index(0) < 4, "it waits for those at work, not for the whole study"
 
 
-def test_an_interruption_reaches_the_workers_and_leaves_their_trials(nursery: LocalWorkers, tmp_path: Path) -> None:
-    memory = Memory(tmp_path, [{}, {"waits": True}, {"waits": True}, {}])
-    there = [tmp_path / f"{number:04}" / "life-0" for number in (1, 2)]
+def test_an_interruption_reaches_the_workers_and_leaves_their_trials(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys, test_crew; test_crew.interrupted(sys.argv[1])", str(tmp_path)]
+    paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    found = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert (found.returncode, found.stdout.split()) == (0, ["143", "[0]", "3", "0"]), found.stdout + found.stderr
+
+
+def interrupted(folder: str) -> None:
+    """A study that is ended by SIGTERM while two trials are at work; prints the exit code it asks for, which trials were told, how many
+    were given out, and how many workers live on. Runs in a process of its own, which the signal may end."""
+    memory = Memory(Path(folder), [{}, {"waits": True}, {"waits": True}, {}])
+    there = [Path(folder) / f"{number:04}" / "life-0" for number in (1, 2)]
 
     def strike() -> None:
         end = time.monotonic() + 60
@@ -210,8 +222,8 @@ def test_an_interruption_reaches_the_workers_and_leaves_their_trials(nursery: Lo
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=strike, daemon=True).start()
-    with pytest.raises(Interrupted) as raised:
-        work_off(memory, nursery)
-    assert raised.value.exit_code == 143
-    assert set(memory.told) == {0} and memory.given == 3
-    assert not nursery.living, "a worker goes on after the study has ended"
+    workers = LocalWorkers(f"{HERE.stem}:run", 2, 1)
+    try:
+        work_off(memory, workers)
+    except Interrupted as ended:
+        print(ended.exit_code, sorted(memory.told), memory.given, len(workers.living))

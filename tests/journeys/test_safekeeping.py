@@ -315,6 +315,23 @@ def test_the_verbs_read_what_is_encrypted_with_the_key(plain: Path, tmp_path: Pa
     assert told("predict runs/iris rows.jsonl")[0] == before[0]
 
 
+def test_an_encrypted_export_is_verified_and_answers_with_the_key(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx", reason="pip install 'danlu[onnx]'")
+    with_key = f"--key-file {plain / 'key'}"
+    assert command(f"export {plain / 'runs' / 'iris'} --to onnx --out graph", tmp_path, capsys)[0] == 0
+    before = danlu.open_export(tmp_path / "graph").predict(ROWS)
+    assert command(f"encrypt graph {with_key}", tmp_path, capsys)[0] == 0
+    assert b"sepal" not in (tmp_path / "graph" / "model.onnx").read_bytes()
+    code, _, said = command(f"verify graph --against {plain / 'runs' / 'iris'}", tmp_path, capsys)
+    assert code == 4 and "no key was given" in said
+    code, out, said = command(f"verify graph --against {plain / 'runs' / 'iris'} {with_key}", tmp_path, capsys)
+    assert code == 0 and "30 rows compared" in out, said
+    with keys.using(key_file=plain / "key"):
+        assert danlu.open_export(tmp_path / "graph").predict(ROWS) == before
+
+
 WRITER = """
 task: {name: language_modeling, context: 8, samples: 0}
 data: {source: {name: text, path: text.txt}, transforms: {text: [{name: tokenize, kind: bytes}]}}

@@ -371,7 +371,10 @@ def _server_lock(engine: Any, name: str) -> Iterator[None]:
             yield
             connection.commit()
             return
-        connection.execute(sqlalchemy.text("SELECT GET_LOCK(:key, -1)"), {"key": f"danlu{key}"})
+        taken = sqlalchemy.text("SELECT GET_LOCK(:key, 3600)")  # without end is -1 to MySQL, and not at all to MariaDB
+        while (got := connection.execute(taken, {"key": f"danlu{key}"}).scalar()) != 1:
+            if got is None:
+                raise sqlalchemy.exc.OperationalError("GET_LOCK", {}, OSError("the server gives no lock"))
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""A study in a PostgreSQL server, shared by processes that know nothing of each other but the server."""
+"""A study in a PostgreSQL or MySQL server, shared by processes that know nothing of each other but the server."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ import pytest
 
 pytest.importorskip("optuna")
 pytest.importorskip("psycopg")
+pytest.importorskip("pymysql")
 
-from postgresql import PACKAGE, programs, server
+import mariadb
+import postgresql
 
 import danlu
 from danlu import ledger
 from danlu.dataset import remembered
 from danlu.study import Study
 
-pytestmark = pytest.mark.skipif(programs() is None, reason=f"needs the Debian package {PACKAGE}")
+SERVERS = [
+    pytest.param(
+        each.server,
+        id=each.__name__,
+        marks=pytest.mark.skipif(not each.programs(), reason=f"needs the Debian package {each.PACKAGE}"),
+    )
+    for each in (postgresql, mariadb)
+]
+every_server = pytest.mark.parametrize("server", SERVERS)
 
 
 def recipe(url: str, **tune: Any) -> danlu.Recipe:
@@ -33,7 +43,8 @@ def recipe(url: str, **tune: Any) -> danlu.Recipe:
     )
 
 
-def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(tmp_path: Path) -> None:
+@every_server
+def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(server: Any, tmp_path: Path) -> None:
     with server() as url, remembered():
         about = recipe(url, trials=30, pruner="median")
         studies = [Study(about, tmp_path / f"machine-{number}" / "study") for number in range(4)]
@@ -58,8 +69,9 @@ def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(tmp
             study.close()
 
 
+@every_server
 def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "GRACE", 3)
     monkeypatch.setattr(ledger, "HEARTBEAT", 0.3)

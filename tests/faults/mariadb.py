@@ -72,7 +72,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _create(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _create(port: int, process: subprocess.Popen[Any], log: Path) -> None:
     import pymysql
 
     end = time.monotonic() + 60

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from danlu import corpus, shelf, streams, tokenizing
+from danlu import corpus, read_recipe, shelf, streams, tokenizing
 from danlu.batches import Batches, Rows
+from danlu.dataset import prepare
 from danlu.errors import DataError
 from danlu.framing import Examples, Ragged, Windows
 from danlu.losses.cross_entropy import Config as LossConfig
@@ -428,6 +429,28 @@ def test_messages_are_read_and_wrong_ones_named() -> None:
     assert "row 2" in found.value.problem.where
     with pytest.raises(DataError, match="no conversation"):
         instruction_tuning.recast(config, talks(messages=["hello"]))
+    with pytest.raises(DataError, match="a turn of user has no text"):
+        instruction_tuning.recast(config, talks(messages=['[{"role": "user", "content": null}]']))
+
+
+def test_conversations_are_read_from_json_lines_as_lists_of_turns(tmp_path: Path) -> None:
+    lines = []
+    for number in range(20):
+        turns = [{"role": "user", "content": f"what follows {number}"}, {"role": "assistant", "content": f"它是 {number + 1}"}]
+        lines.append(json.dumps({"messages": turns}))
+    (tmp_path / "talks.jsonl").write_text("\n".join(lines) + "\n")
+    recipe = read_recipe(
+        {
+            "task": {"name": "instruction_tuning", "context": 32},
+            "data": {"source": {"name": "jsonl", "path": str(tmp_path / "talks.jsonl")}},
+            "model": {"name": "gpt", "size": "tiny", "width": 16},
+        }
+    )
+    data = prepare(recipe)
+    target = data.examples.target
+    assert isinstance(target, Ragged)
+    row = target.row(int(data.splits["train"][0]))
+    assert data.task.tokenizer.decode(row[row != IGNORED]).startswith("它是 ")
 
 
 def test_a_missing_answer_is_named_by_its_row() -> None:

@@ -222,6 +222,8 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
         inner = kind.value_type
         if subject.options.kind == "sequence" or types.is_string(inner) or types.is_large_string(inner):
             return array.cast(pa.large_list(pa.string()))
+        if types.is_struct(inner) and {"role", "content"} <= {field.name for field in inner}:
+            return _conversations(array)
         return _rectangle(array, subject)
     if types.is_decimal(kind):
         return array.cast(pa.float64())
@@ -238,6 +240,14 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
     if known or types.is_string(kind) or types.is_large_string(kind):
         return array
     raise DataError(f"the column holds {kind}, which is no single value.", where=subject.whole(), hint=_leave_out(subject))
+
+
+def _conversations(array: pa.Array) -> pa.Array:
+    """Lists of {"role", "content"} as their JSON text, which instruction tuning reads."""
+    import pyarrow as pa
+
+    turns = array.to_pylist()
+    return pa.array([None if each is None else json.dumps(each, ensure_ascii=False) for each in turns], pa.large_string())
 
 
 def _rectangle(array: pa.Array, subject: _Subject) -> np.ndarray:

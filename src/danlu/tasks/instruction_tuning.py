@@ -61,9 +61,7 @@ class Config(Options):
 
     prompt: str = Field("prompt", description="The column of what is asked.")
     response: str = Field("response", description="The column of what shall be answered.")
-    messages: str = Field(
-        "messages", description="The column of whole conversations as JSON, read instead where it is there (its kind must be text)."
-    )
+    messages: str = Field("messages", description="The column of whole conversations as JSON, read instead where it is there.")
     system: str | None = Field(None, description="What every conversation begins with, as the turn of the system; null: nothing.")
     context: int = Field(
         512, ge=8, le=1_048_576, description="Tokens of a conversation; of a longer one the oldest turns are cut off."
@@ -119,12 +117,13 @@ def _strings(table: Table, name: str) -> list[str]:
 def _messages(said: Any, where: str) -> list[Message]:
     """The turns of a conversation as JSON."""
     try:
-        found = [(str(each["role"]), str(each["content"])) for each in json.loads(str(said))]
+        found = [(str(each["role"]), each["content"]) for each in json.loads(str(said))]
     except (ValueError, TypeError, KeyError, RecursionError):
         found = []
     odd = [role for role, _ in found if role not in ROLES]
-    if not found or odd:
-        what = f"{odd[0]!r} is no role" if odd else "this is no conversation"
+    unsaid = [role for role, content in found if not isinstance(content, str)]
+    if not found or odd or unsaid:
+        what = f"{odd[0]!r} is no role" if odd else f"a turn of {unsaid[0]} has no text" if unsaid else "this is no conversation"
         raise DataError(
             f'{what}; a conversation is [{{"role": ..., "content": ...}}, ...] with the roles {", ".join(ROLES)}.', where=where
         )

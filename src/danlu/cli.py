@@ -757,6 +757,8 @@ def encrypt(
         print(new_key)
         return
     found = encrypt(_given(folder), out, key_file=key_file, passphrase_file=passphrase_file)
+    if out is None:
+        _say("note: the plain files were replaced, not wiped: a disk may keep their bytes until it needs the room.")
     if (found.parent / "checkpoints").is_dir():
         _say(f"note: the checkpoints of this run lie beside it in plain text: {found.parent / 'checkpoints'}")
     print(found)

@@ -186,20 +186,22 @@ class RunningText:
         if answering:
             asked, first = prompts(tokens, table.continues, self.context)
             return Examples({"tokens": asked}, about, None, {"data": np.arange(len(first))}, lambda ids: first[ids])
-        whole = stream(tokens, splits, table.continues, self.size, self.context)
+        longest = max((int(tokens.sizes[rows].sum()) + len(rows) + 1 for rows in splits.values()), default=1)
+        context = min(self.context, longest)  # a window is no longer than the text: attention over padding costs its square
+        whole = stream(tokens, splits, table.continues, self.size, context)
         if "train" in splits:
             self.counts = {split: stop - start - 1 for split, (start, stop) in whole.regions.items()}
             if not self.counts.get("train"):
                 raise DataError("the training split holds no token.", where=table.origin, hint="look at the text and at data.split")
-        ids, phase = windows(whole, splits, self.context)
+        ids, phase = windows(whole, splits, context)
         return Examples(
-            {"tokens": Windows(whole.values, self.context, fill=PADDING)},
+            {"tokens": Windows(whole.values, context, fill=PADDING)},
             about,
-            Windows(whole.values, self.context, shift=self.ahead, fill=PADDING, ignore=PADDING),
+            Windows(whole.values, context, shift=self.ahead, fill=PADDING, ignore=PADDING),
             ids,
             whole.row_of,
             phase,
-            self.context,
+            context,
             "tokens",
         )
 

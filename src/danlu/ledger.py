@@ -374,7 +374,7 @@ def _server_lock(engine: Any, name: str) -> Iterator[None]:
         taken = sqlalchemy.text("SELECT GET_LOCK(:key, 3600)")  # without end is -1 to MySQL, and not at all to MariaDB
         while (got := connection.execute(taken, {"key": f"danlu{key}"}).scalar()) != 1:
             if got is None:
-                raise sqlalchemy.exc.OperationalError("GET_LOCK", {}, OSError("the server gives no lock"))
+                raise RunError("the server gives no lock (GET_LOCK).", where=_without_password(str(engine.url)))
         try:
             yield
         finally:

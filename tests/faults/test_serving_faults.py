@@ -137,7 +137,14 @@ def test_a_full_server_turns_away_at_once_and_answers_again(copy: Path, tmp_path
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as early:
             early.sendall(head)  # told before its body is there
-            assert early.recv(65536).startswith(b"HTTP/1.1 503")
+            told = early.recv(65536)
+            assert told.startswith(b"HTTP/1.1 503")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as again:
+            for _ in range(3):  # whole, and told without being parsed; the connection stays
+                again.sendall(head + body)
+                assert again.recv(65536) == told
+            again.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert again.recv(65536).startswith(b"HTTP/1.1 200")
         os.kill(worker, signal.SIGCONT)
         statuses = {end.recv(65536)[9:12] for end in ends}
         assert statuses == {b"200", b"503"}

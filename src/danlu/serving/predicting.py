@@ -52,7 +52,7 @@ class Predicting:
 
     def turns_away(self, served: Served) -> bytes | None:
         """The whole answer to a request that may not wait; None where it may."""
-        retry = self._retry(served)
+        retry = self.full(served)
         if not retry:
             return None
         served.counts.answers[503] += 1
@@ -61,7 +61,7 @@ class Predicting:
             self._refusals[retry, draining] = _busy(_ENDING if draining else _FULL, retry, draining)
         return self._refusals[retry, draining]
 
-    def _retry(self, served: Served) -> int:
+    def full(self, served: Served) -> int:
         """0 where a request may wait, else the seconds after which to ask again."""
         pool = self.pool
         if pool.draining:
@@ -72,7 +72,7 @@ class Predicting:
         pool = self.pool
         try:
             served = pool.find(_model(scope["path"]))
-            if retry := self._retry(served):
+            if retry := self.full(served):
                 served.counts.answers[503] += 1
                 await refuse(send, _FULL if not pool.draining else _ENDING, retry, pool.draining)
                 return

@@ -35,6 +35,21 @@ def whole(status: int, body: bytes, more: bytes = b"") -> bytes:
     return first.encode() + more + b"\r\n" + body
 
 
+def whole_request(data: bytes, most_header: int) -> int:
+    """How many bytes the one request at the start of `data` has, as its head tells plainly; -1 where it takes a parser to know."""
+    end = data.find(b"\r\n\r\n", 0, most_header)
+    head = data[: end + 2].lower()
+    at = head.find(b"\r\ncontent-length:")
+    if end < 0 or at < 0 or head.count(b"\r\ncontent-length") > 1:
+        return -1
+    if b"\r\ntransfer-encoding" in head or b"\r\nexpect" in head or b"\r\nupgrade" in head:
+        return -1
+    if b"\r\nconnection" in head and b"\r\nconnection: keep-alive\r\n" not in head:
+        return -1
+    size = head[at + 17 : head.find(b"\r\n", at + 2)].strip()
+    return end + 4 + int(size) if size.isdigit() and len(size) < 12 else -1
+
+
 class _Event:
     def set(self) -> None: ...
 
@@ -65,6 +80,26 @@ class QuickConnection(Connection):
         self.body: list[bytes] = []
         self.size = 0
         self.seconds: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        told = self._turned_away(data)
+        if told is None:
+            super().data_received(data)
+            return
+        self.reading_since = None
+        self.transport.write(told)
+        self.on_response_complete()
+
+    def _turned_away(self, data: bytes) -> bytes | None:
+        """The answer to a whole request to a model that is full, which needs no parsing then; None for anything else."""
+        between = self.in_head and not self.head and self.asked is None and (self.cycle is None or self.cycle.response_complete)
+        predicting = self.gate.predicting
+        if not between or not data.startswith(b"POST ") or predicting.pool.draining or self.transport.is_closing():
+            return None
+        served = predicting.by_url.get(data[5 : data.find(b" HTTP/1.1\r\n", 5, 500)])
+        if served is None or not predicting.full(served) or whole_request(data, self.bounds.most_header) != len(data):
+            return None
+        return predicting.turns_away(served)
 
     def begin(self) -> None:
         """Turn a request away, or begin it."""

@@ -28,6 +28,7 @@ from danlu.serving.messages import Message, Unpacker, pack
 
 BEAT = 0.5  # seconds between signs of life
 _PIECE = 1 << 20
+_BEHIND = 4  # steps that a worker stands behind the front: where cores are few, telling a client no must not wait for a product
 
 
 class Desk(Protocol):
@@ -176,6 +177,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front decides when to end: it still owes answers
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(int(sys.argv[2]))
+    if hasattr(os, "nice"):
+        os.nice(_BEHIND)
     wire = Wire(socket.socket(fileno=int(sys.argv[1])))
     pulse = Pulse(wire)
     try:

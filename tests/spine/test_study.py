@@ -16,6 +16,7 @@ pytest.importorskip("optuna")
 import danlu
 from danlu.dataset import remembered
 from danlu.errors import RunError
+from danlu.executing.one_trial import run_trial
 from danlu.owning import Owner
 from danlu.recipe import contains
 from danlu.study import Study, Trial
@@ -301,3 +302,20 @@ def test_an_owner_is_alive_as_long_as_its_process_holds_its_file(tmp_path: Path)
         assert one.is_alive("elsewhere") is None
     with Owner(tmp_path) as one:
         assert one.is_alive(other.name) is None
+
+
+def test_a_trial_that_finished_unheard_tells_its_scores_again(tmp_path: Path) -> None:
+    recipe = danlu.read_recipe(
+        {
+            "task": "classification",
+            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
+            "model": {"name": "mlp", "hidden": [4]},
+            "train": {"epochs": 3, "batch_size": 16, "threads": 1},
+        }
+    )
+    lives: list[list[tuple[int, float]]] = []
+    for _ in range(2):  # the second finds the artifact of the first
+        lives.append([])
+        outcome = run_trial(recipe, tmp_path / "trial", ["accuracy"], None, lambda n, value: lives[-1].append((n, value)) or False)
+        assert outcome.state == "complete", outcome.cause
+    assert lives[0] == lives[1] and len(lives[0]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,8 @@ def run_trial(
             return _over_folds(watched, folder, metrics, folds, report, beat, began)
         beside = Reporter(metrics[0], report, beat)
         artifact = train(watched, folder, beside=beside)
+        if not beside.curve:  # it had finished, and the study was killed before it heard so
+            beside.say_again(folder)
         scores, told = artifact.scores["validation"], artifact.provenance
         facts = {
             "scores": {name: value for name, value in scores.items() if isinstance(value, int | float) and name != "rows"},
@@ -144,6 +147,15 @@ class Reporter:
             self.curve.append(float(value))
             if self.report(len(self.curve), float(value)):
                 raise Pruned(f"behind the others after {len(self.curve)} evaluations", report.step, self.seconds)
+
+    def say_again(self, folder: Path) -> None:
+        """Tell the scores of a training that finished in an earlier life, by its log; others are pruned beside them."""
+        for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            value = entry.get(self.metric) if entry["split"] == "validation" else None
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self.curve.append(float(value))
+                self.report(len(self.curve), float(value))
 
     def state(self) -> dict[str, Any]:
         return {"curve": list(self.curve), "seconds": self.seconds + time.monotonic() - self.began}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,13 +22,8 @@ from danlu.layers.distillation import Distillation, Looking, Pair, States
 from danlu.placement import place
 from danlu.prediction import load
 from danlu.recipe import Recipe, Train
-from danlu.terms import Batch, Input
-
-
-class TeachersRows(Protocol):
-    """The rows of a table as an artifact takes them (danlu.compression.OwnRows)."""
-
-    def prepared(self, contents: Contents) -> tuple[Mapping[str, Input], Rows, Any]: ...
+from danlu.rewriting import TeachersTable
+from danlu.terms import Batch
 
 
 def student_of(config: Any, recipe: Recipe) -> Recipe:
@@ -116,7 +111,7 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
 class Lesson:
     """learns(loss, student, data): the student's loss, drawn towards the teacher."""
 
-    def __init__(self, config: Any, teacher: Contents, rows: TeachersRows, student: Recipe, told: list[str]) -> None:
+    def __init__(self, config: Any, teacher: Contents, rows: TeachersTable, student: Recipe, told: list[str]) -> None:
         self.config, self.teacher, self.rows, self.student, self.told = config, teacher, rows, student, told
         if getattr(teacher.task, "STEP", "supervised") != "supervised":
             raise PartError(f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared.")

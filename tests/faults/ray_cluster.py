@@ -7,7 +7,6 @@ import importlib.util
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from own_server import free_port
 
 
 @contextlib.contextmanager
@@ -24,9 +24,7 @@ def local_cluster() -> Iterator[tuple[str, dict[str, str], int]]:
     """(address, environment, process number) of a cluster with two cores that nobody else may use."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed; pip install 'danlu[ray]'")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     home = Path(tempfile.mkdtemp(prefix="danlu-ray-"))  # its sockets' paths must be short
     told = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with (home / "out").open("wb") as out:

@@ -22,7 +22,7 @@ train: {epochs: 4}
 
 
 def danlu(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DANLU_CACHE": str(cwd / "cache")}
+    environment = {**os.environ, "DANLU_CACHE": str(cwd / "cache")}
     return subprocess.run(
         [sys.executable, "-m", "danlu", *arguments],
         cwd=cwd,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -257,7 +256,6 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_ctrl_c_ends_an_answer_and_then_the_conversation_kindly(talker: Path) -> None:
     command = [sys.executable, "-u", "-m", "danlu", "chat", "runs/talks", "--max-tokens", "1000000", "--temperature", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command,
         cwd=talker,
@@ -265,7 +263,6 @@ def test_ctrl_c_ends_an_answer_and_then_the_conversation_kindly(talker: Path) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        env=environment,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

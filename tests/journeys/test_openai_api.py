@@ -61,10 +61,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """(base address, process) of a server of both models."""
     command = [sys.executable, "-m", "danlu", "serve", "runs/poet", "runs/talker", "--port", "0", "--threads", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (
         (home / "server.log").open("w") as log,
-        subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+        subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         assert process.stdout is not None
         address = process.stdout.readline().strip()

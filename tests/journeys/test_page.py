@@ -7,7 +7,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -102,9 +101,7 @@ def serving(home: Path, *arguments: str) -> Iterator[str]:
     """The address of a server, for as long as it is needed."""
     command = [sys.executable, "-m", "danlu", "serve", *arguments, "--port", "0", "--threads", "1", "--longest-wait", "30"]
     with (home / "serve.log").open("ab") as log:
-        server = subprocess.Popen(
-            command, cwd=home, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        server = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert server.stdout is not None
         address = server.stdout.readline().strip()

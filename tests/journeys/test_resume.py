@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def circumstances(folder: Path) -> dict[str, Any]:
-    return {"cwd": folder, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1", "DANLU_CACHE": str(folder / "cache")}}
+    return {"cwd": folder, "text": True, "env": {**os.environ, "DANLU_CACHE": str(folder / "cache")}}
 
 
 def typed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -35,7 +35,7 @@ def recipe(space: dict[str, Any] = SPACE, **changes: Any) -> dict[str, Any]:
 
 
 def typed(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "DANLU_CACHE": str(cwd / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "DANLU_CACHE": str(cwd / "cache")}
     return subprocess.run(
         [sys.executable, "-m", "danlu", *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200
     )
@@ -112,7 +112,7 @@ def test_the_score_of_a_trial_is_the_mean_over_folds_where_the_recipe_says_so(tm
 
 def test_ctrl_c_leaves_a_usable_study_and_the_same_command_goes_on(tmp_path: Path) -> None:
     (tmp_path / "iris.yaml").write_text(write_yaml(recipe(tune={"trials": 40})))
-    environment = {**os.environ, "DANLU_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "DANLU_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(
         [sys.executable, "-m", "danlu", "tune", "iris.yaml", "--study", "found"],
         cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

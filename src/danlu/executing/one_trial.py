@@ -142,20 +142,23 @@ class Reporter:
 
     def hear(self, report: Report) -> None:
         self.beat()
-        value = report.values.get(self.metric) if report.kind == "validation" else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            self.curve.append(float(value))
-            if self.report(len(self.curve), float(value)):
-                raise Pruned(f"behind the others after {len(self.curve)} evaluations", report.step, self.seconds)
+        if report.kind == "validation" and self._tell(report.values):
+            raise Pruned(f"behind the others after {len(self.curve)} evaluations", report.step, self.seconds)
 
     def say_again(self, folder: Path) -> None:
         """Tell the scores of a training that finished in an earlier life, by its log; others are pruned beside them."""
         for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
             entry = json.loads(line)
-            value = entry.get(self.metric) if entry["split"] == "validation" else None
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                self.curve.append(float(value))
-                self.report(len(self.curve), float(value))
+            if entry["split"] == "validation":
+                self._tell(entry)  # it had been let go on
+
+    def _tell(self, values: Mapping[str, Any]) -> bool:
+        """Tell the score among the values of an evaluation, where there is one; whether the trial is to end there."""
+        value = values.get(self.metric)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        self.curve.append(float(value))
+        return self.report(len(self.curve), float(value))
 
     def state(self) -> dict[str, Any]:
         return {"curve": list(self.curve), "seconds": self.seconds + time.monotonic() - self.began}

@@ -69,7 +69,7 @@ class Front(uvicorn.Server):
         """Have the system begin no connection more; those that it has begun are completed and taken, so that none is reset at the end."""
         try:
             _begin_no_more(self.end)
-        except (OSError, AttributeError):  # no Linux: the few that are under way may be reset
+        except OSError:  # no Linux: the few that are under way may be reset
             self.end.listen(0)
 
     def stop_listening(self) -> None:
@@ -89,10 +89,10 @@ def _begin_no_more(end: socket.socket) -> None:
     """Have Linux drop the segments that begin a connection (SYN) and let all others through, by a classic BPF program on the socket.
 
     A closed backlog would not do: it drops the ends of handshakes too, and their clients, who think themselves connected, are reset.
-    Source: Linux, Documentation/networking/filter.rst. Raises OSError or AttributeError where there is no such thing.
+    Source: Linux, Documentation/networking/filter.rst. Raises OSError where there is no such thing.
     """
     if not sys.platform.startswith("linux"):
-        raise AttributeError("socket filters are Linux's")
+        raise OSError("socket filters are Linux's")
     load, test, answer = 0x30, 0x45, 0x06  # BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K
     steps = ((load, 0, 0, 13), (test, 0, 1, _BEGINNING), (answer, 0, 0, 0), (answer, 0, 0, 0xFFFF))
     program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in steps))

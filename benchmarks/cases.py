@@ -46,10 +46,10 @@ class Work:
         import torch
 
         import danlu
-        from danlu import shelf
-        from danlu.batches import Rows
-        from danlu.dataset import prepare
-        from danlu.placement import WEIGHTS, draw_seed, place
+        from danlu import registry
+        from danlu.data.batches import Rows
+        from danlu.data.dataset import prepare
+        from danlu.system.placement import WEIGHTS, draw_seed, place
 
         self.case = case
         self.folder = folder
@@ -69,7 +69,7 @@ class Work:
         self.labels: torch.Tensor = whole.target
         # danlu draws its weights from (seed, WEIGHTS, 0); everyone begins with the same
         place_.seed(draw_seed(SEED, WEIGHTS, 0))
-        module = shelf.build_model(checked.model, data.preprocessor.inputs, data.task.output)
+        module = registry.build_model(checked.model, data.preprocessor.inputs, data.task.output)
         self.weights = [parameter.detach().clone() for parameter in module.parameters()]
 
     @cached_property
@@ -101,7 +101,7 @@ class Work:
         """int64 (rows,): the order of an epoch, the one danlu draws."""
         import torch
 
-        from danlu.placement import ORDER, draw_seed
+        from danlu.system.placement import ORDER, draw_seed
 
         return torch.randperm(self.case.rows, generator=torch.Generator().manual_seed(draw_seed(SEED, ORDER, epoch)))
 
@@ -113,7 +113,7 @@ class Work:
         import torch
         from torch import nn
 
-        from danlu.layers.images import ChannelsLast
+        from danlu.layers.vision.pooling import ChannelsLast
 
         layers: list[nn.Module] = []
         if self.case.hidden is None:

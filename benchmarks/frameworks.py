@@ -139,12 +139,12 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
     from torch import nn
 
     from danlu import recipe as recipes
-    from danlu import shelf
-    from danlu.apparatus import assemble
-    from danlu.layers.keras_twin import twin
-    from danlu.machine import versions
+    from danlu import registry
+    from danlu.exporting.exporters._to_keras import twin
+    from danlu.system.machine import versions
+    from danlu.training.setup import assemble
 
-    built = assemble(recipes.read(recipe_of(network), shelf))
+    built = assemble(recipes.read(recipe_of(network), registry))
     module, data = built.state.module, built.data
     steps = built.plan.steps_per_epoch if most is None else min(built.plan.steps_per_epoch, max(1, most // BATCH))
     described = data.examples.described

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from danlu import artifact as artifacts
-from danlu import cache, load, shelf
-from danlu.batches import Rows
-from danlu.dataset import alive_rows, cut, split_rows
-from danlu.evaluation import rows_at_once
-from danlu.placement import place
-from danlu.prediction import Artifact
+from danlu import load, registry
+from danlu.artifact import artifact as artifacts
+from danlu.artifact.prediction import Artifact
+from danlu.data import cache
+from danlu.data.batches import Rows, rows_at_once
+from danlu.data.dataset import alive_rows, cut, split_rows
 from danlu.recipe import Part, Train
+from danlu.system.placement import place
 from measuring import table
 
 METRICS = ("class_agreement", "frechet_distance", "sample_precision_recall")
@@ -45,8 +45,8 @@ def metrics_of(model: Artifact, classifier: str) -> dict[str, Any]:
     found = artifacts.read(classifier)
     built = {}
     for name in METRICS if model.task.classes else METRICS[1:]:
-        options = shelf.config("metrics", name).model_validate({"classifier": classifier})
-        metric = shelf.build_metric(Part(name, options), model.task)
+        options = registry.config("metrics", name).model_validate({"classifier": classifier})
+        metric = registry.build_metric(Part(name, options), model.task)
         metric.observer.wear(found.module, found.described or found.preprocessor.inputs, found.task.output.names)
         built[name] = metric
     return built

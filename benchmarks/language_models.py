@@ -181,17 +181,17 @@ def _danlu(shape: Shape, *, evaluate: bool) -> Trained:
 
 
 def _danlu_small(steps: int) -> Trained:
-    from danlu import shelf
+    from danlu import registry
     from danlu.recipe import read
 
     overrides = {"data.source.path": str(TEXT), "train.steps": steps, "train.evaluate_every": max(steps // 10, 1)}
-    return _trained(read(HOME / "recipes" / "tinyshakespeare_small.yaml", shelf, overrides))
+    return _trained(read(HOME / "recipes" / "tinyshakespeare_small.yaml", registry, overrides))
 
 
 def _trained(recipe: Any) -> Trained:
     """Train; the clock stands still while danlu evaluates."""
     import danlu
-    from danlu import training
+    from danlu.training import loop as training
 
     clock, points = Watch(), []
 

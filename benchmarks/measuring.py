@@ -81,7 +81,7 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
 
-    from danlu.machine import cores, instruction_sets, processor
+    from danlu.system.machine import cores, instruction_sets, processor
 
     wide = "AVX-512" if "avx512f" in instruction_sets() else "AVX2" if "avx2" in instruction_sets() else "no AVX2"
     return {

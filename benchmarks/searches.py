@@ -99,9 +99,9 @@ class Work:
         import torch
 
         import danlu
-        from danlu.batches import Rows
-        from danlu.dataset import prepare
-        from danlu.placement import place
+        from danlu.data.batches import Rows
+        from danlu.data.dataset import prepare
+        from danlu.system.placement import place
 
         recipe = self.search.recipe(self.folder, self.device, "auto", 1)
         del recipe["tune"]

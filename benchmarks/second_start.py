@@ -28,17 +28,17 @@ ROWS = 60_000
 # What a stage of the start is made of: functions timed from the outside, those inside another one counted in it too.
 STAGES = (
     ("check the recipe", "danlu", "read_recipe"),
-    ("load the table (cache)", "danlu.cache", "load"),
-    ("look for leaks and duplicates", "danlu.checks", "check_table"),
-    ("compare the splits", "danlu.checks", "check_splits"),
-    ("fit the transforms", "danlu.preprocessing", "Preprocessor.fit"),
-    ("apply the transforms", "danlu.preprocessing", "Preprocessor.apply"),
-    ("encode the target", "danlu.dataset", "encode_target"),
-    ("all of the data", "danlu.apparatus", "prepare"),
-    ("rows to tensors", "danlu.batches", "Rows.__init__"),
-    ("data, rows, model, optimizer", "danlu.training", "assemble"),
-    ("watchers", "danlu.training", "Training._watchers"),
-    ("look for a checkpoint, write the lock", "danlu.training", "Training._resume"),
+    ("load the table (cache)", "danlu.data.cache", "load"),
+    ("look for leaks and duplicates", "danlu.data.checks", "check_table"),
+    ("compare the splits", "danlu.data.checks", "check_splits"),
+    ("fit the transforms", "danlu.data.preprocessing", "Preprocessor.fit"),
+    ("apply the transforms", "danlu.data.preprocessing", "Preprocessor.apply"),
+    ("encode the target", "danlu.data.dataset", "encode_target"),
+    ("all of the data", "danlu.training.setup", "prepare"),
+    ("rows to tensors", "danlu.data.batches", "Rows.__init__"),
+    ("data, rows, model, optimizer", "danlu.training.loop", "assemble"),
+    ("watchers", "danlu.training.loop", "Training._watchers"),
+    ("look for a checkpoint, write the lock", "danlu.training.loop", "Training._resume"),
 )
 
 
@@ -112,8 +112,8 @@ def _start(started: float, folder: Path) -> None:
     stages: dict[str, float] = {}
     from importlib import import_module
 
-    from danlu import cli
-    from danlu.step import SupervisedStep
+    from danlu.cli import main as cli
+    from danlu.training.step import SupervisedStep
 
     update = SupervisedStep.__call__
 

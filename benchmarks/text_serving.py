@@ -100,7 +100,7 @@ def _measured(artifact: Any, count: int, arguments: argparse.Namespace) -> dict[
 
 def _by_engine(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> tuple[float, float]:
     """(tokens a second of all, median of each request's own)."""
-    from danlu.serving.texts import Engine
+    from danlu.serving.text.engine import Engine
 
     engine = Engine(artifact)
     began, tokens, shares = time.process_time(), 0, []

@@ -104,8 +104,8 @@ class Search:
     def _loss(self, rate: float, seed: int) -> float:
         """The validation loss after the last update; its updates' time is added to `seconds`."""
         import danlu
-        from danlu.apparatus import assemble
-        from danlu.step import NotFinite
+        from danlu.training.setup import assemble
+        from danlu.training.step import NotFinite
 
         recipe = danlu.read_recipe(CASES[self.case][0](self.width, self.parametrization, seed), {"optimizer.learning_rate": rate})
         built = assemble(recipe)

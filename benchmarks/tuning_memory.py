@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from danlu import machine, read_recipe
-from danlu.dataset import remembered
-from danlu.executing.setting import Setting
-from danlu.interruption import Interruption
-from danlu.study import Study
+from danlu import read_recipe
+from danlu.data.dataset import remembered
+from danlu.search.executors.setting import Setting
+from danlu.search.study import Study
+from danlu.system import machine
+from danlu.system.signals import Interruption
 
 LIMIT = 50e6  # bytes of growth
 
@@ -73,7 +74,7 @@ def main() -> int:
     checked = read_recipe(recipe(wish.trials, wish.on, wish.sampler))
     with Interruption() as interruption, remembered(), Study(checked, home / "study") as study:
         setting = Setting(study.tune, interruption, study.plan, tell=tell)
-        import_module(f"danlu.executing.{wish.on}").run(study, setting)
+        import_module(f"danlu.search.executors.{wish.on}").run(study, setting)
         seconds = sum(record.seconds for record in study.trials())
     shutil.rmtree(home)
     tenth = max(len(memory) // 10, 1)

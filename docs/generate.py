@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from danlu import shelf
+from danlu import registry
 
 PAGE = Path(__file__).parent / "reference" / "parts.md"
 
@@ -18,11 +18,11 @@ def page() -> str:
         "Made by `python docs/generate.py` from the parts themselves; `danlu show PART` prints the same.",
         "",
     ]
-    for name in shelf.shelves():
-        promise = ast.get_docstring(ast.parse((Path(shelf.__file__).parent / name / "__init__.py").read_text("utf-8"))) or ""
+    for name in registry.shelves():
+        promise = ast.get_docstring(ast.parse((registry.folder(name) / "__init__.py").read_text("utf-8"))) or ""
         lines += [f"## {name}", "", promise.split("\n", 1)[0], ""]
-        for part in shelf.names(name):
-            lines += [f"### {name}/{part}", "", "```", shelf.describe(name, part).split("\n", 2)[2], "```", ""]
+        for part in registry.names(name):
+            lines += [f"### {name}/{part}", "", "```", registry.describe(name, part).split("\n", 2)[2], "```", ""]
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import danlu
-from danlu import shelf
+from danlu import registry
 from danlu.errors import PartError
 
 HOME = Path(danlu.__file__).parent
@@ -184,9 +184,9 @@ def test_a_shelf_holds_only_its_promise_in_its_init() -> None:
 
 @pytest.mark.parametrize("name", sorted({*STATIONS, "layers"}))
 def test_a_folder_that_is_no_shelf_lists_no_parts(name: str) -> None:
-    assert name not in shelf.shelves()
+    assert name not in registry.shelves()
     with pytest.raises(PartError, match="there is no shelf"):
-        shelf.names(name)
+        registry.names(name)
 
 
 def test_every_public_name_can_be_had_from_the_door() -> None:

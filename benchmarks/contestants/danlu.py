@@ -20,7 +20,7 @@ STYLES = {"usual": "danlu.train with its defaults: reports, metrics.jsonl, Tenso
 def run(work: Work, style: str) -> tuple[Timing, list[Any]]:
     """Train; see contestants. What is timed is the loop, until its last checkpoint is on the disk."""
     import danlu
-    from danlu import training
+    from danlu.training import loop as training
 
     timings: list[Timing] = []
 

@@ -25,7 +25,7 @@ STYLES = {
 def values_of(work: Work) -> list[dict[str, float]]:
     """What everyone tries: the suggestions of danlu's random sampler for the search, by dotted name."""
     import danlu
-    from danlu.study import Study
+    from danlu.search.study import Study
 
     recipe = danlu.read_recipe(work.search.recipe(work.folder, work.device, "one_by_one", work.search.trials))
     with tempfile.TemporaryDirectory(dir=work.folder) as folder, Study(recipe, Path(folder)) as study:

@@ -110,7 +110,7 @@ def fastest_threads(work: Work, values: Mapping[str, float]) -> int:
     """How many threads train the network fastest: one, or one a core."""
     import torch
 
-    from danlu.machine import cores
+    from danlu.system.machine import cores
 
     took = {}
     for threads in {1, cores()}:
@@ -130,7 +130,7 @@ def _in_processes(work: Work, values: list[dict[str, float]]) -> Tuned:
 
     import optuna
 
-    from danlu.machine import cores
+    from danlu.system.machine import cores
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     workers = min(cores(), len(values))

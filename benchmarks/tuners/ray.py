@@ -26,7 +26,7 @@ def run(work: Work, style: str, values: list[dict[str, float]]) -> Tuned:
     from ray import tune
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    from danlu.machine import cores
+    from danlu.system.machine import cores
 
     tensors = tuple(each.cpu().numpy() for each in work.tensors)
     graphics = work.device.startswith("cuda")

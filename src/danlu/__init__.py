@@ -18,51 +18,51 @@ from danlu.errors import DanluError
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from danlu.artifact.generate_images import picture
+    from danlu.artifact.generation import generate
+    from danlu.artifact.prediction import Artifact, load
     from danlu.comparison import compare
-    from danlu.compression import compress
-    from danlu.cross_validation import cross_validate
-    from danlu.drafting import draft
-    from danlu.evaluation import evaluate
-    from danlu.exported import open_export
-    from danlu.exporting import export, verify
-    from danlu.generation import generate
-    from danlu.learning_rate_range import find_learning_rate
-    from danlu.picturing import picture
-    from danlu.pipeline import train
-    from danlu.prediction import Artifact, load
+    from danlu.compression.compress import compress
+    from danlu.compression.pipeline import train
+    from danlu.data.new_recipe import draft
+    from danlu.exporting.export import export, verify
+    from danlu.exporting.loader import open_export
     from danlu.recipe import Recipe
-    from danlu.resumption import verify_resume
-    from danlu.safekeeping import decrypt, encrypt, sign, verify_signature
+    from danlu.search.report import report
+    from danlu.search.tune import tune
+    from danlu.search.width_transfer import tune_at_width
     from danlu.serving.server import serve
-    from danlu.study_report import report
-    from danlu.transfer import tune_at_width
-    from danlu.tuning import tune
+    from danlu.system.signing import decrypt, encrypt, sign, verify_signature
+    from danlu.training.cross_validation import cross_validate
+    from danlu.training.evaluation import evaluate
+    from danlu.training.learning_rate_range import find_learning_rate
+    from danlu.training.verify_resume import verify_resume
 
 _HOMES = {
-    "Artifact": "danlu.prediction",
+    "Artifact": "danlu.artifact.prediction",
     "Recipe": "danlu.recipe",
     "compare": "danlu.comparison",
-    "compress": "danlu.compression",
-    "cross_validate": "danlu.cross_validation",
-    "decrypt": "danlu.safekeeping",
-    "draft": "danlu.drafting",
-    "encrypt": "danlu.safekeeping",
-    "evaluate": "danlu.evaluation",
-    "export": "danlu.exporting",
-    "find_learning_rate": "danlu.learning_rate_range",
-    "generate": "danlu.generation",
-    "load": "danlu.prediction",
-    "open_export": "danlu.exported",
-    "picture": "danlu.picturing",
-    "report": "danlu.study_report",
+    "compress": "danlu.compression.compress",
+    "cross_validate": "danlu.training.cross_validation",
+    "decrypt": "danlu.system.signing",
+    "draft": "danlu.data.new_recipe",
+    "encrypt": "danlu.system.signing",
+    "evaluate": "danlu.training.evaluation",
+    "export": "danlu.exporting.export",
+    "find_learning_rate": "danlu.training.learning_rate_range",
+    "generate": "danlu.artifact.generation",
+    "load": "danlu.artifact.prediction",
+    "open_export": "danlu.exporting.loader",
+    "picture": "danlu.artifact.generate_images",
+    "report": "danlu.search.report",
     "serve": "danlu.serving.server",
-    "sign": "danlu.safekeeping",
-    "train": "danlu.pipeline",
-    "tune": "danlu.tuning",
-    "tune_at_width": "danlu.transfer",
-    "verify": "danlu.exporting",
-    "verify_resume": "danlu.resumption",
-    "verify_signature": "danlu.safekeeping",
+    "sign": "danlu.system.signing",
+    "train": "danlu.compression.pipeline",
+    "tune": "danlu.search.tune",
+    "tune_at_width": "danlu.search.width_transfer",
+    "verify": "danlu.exporting.export",
+    "verify_resume": "danlu.training.verify_resume",
+    "verify_signature": "danlu.system.signing",
 }
 
 __all__ = [
@@ -101,16 +101,16 @@ def read_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     `overrides` are "optimizer.learning_rate=0.1" or a dict of dotted names. Raises RecipeError with every problem at once.
     """
-    from danlu import recipe, shelf
+    from danlu import recipe, registry
 
-    return recipe.read(source, shelf, overrides)
+    return recipe.read(source, registry, overrides)
 
 
 def recipe_schema() -> dict[str, Any]:
     """A JSON Schema of recipes, made from the parts on the shelves, for completion in editors."""
-    from danlu import recipe, shelf
+    from danlu import recipe, registry
 
-    return recipe.schema(shelf)
+    return recipe.schema(registry)
 
 
 def __getattr__(name: str) -> Any:

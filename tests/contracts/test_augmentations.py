@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import PartError
 from danlu.recipe import Options, Part
 from danlu.terms import Batch, Input, Output
 
-NAMES = shelf.names("augmentations")
+NAMES = registry.names("augmentations")
 OUTPUT = Output(5)
 BLENDING = ("mixup", "cutmix")  # a row blended with itself is itself
 NUMBERS = Input("numbers", (6,))
@@ -34,8 +34,8 @@ Augment = Callable[[Batch, torch.Generator], Batch]
 
 
 def built(name: str, inputs: dict[str, Input], options: dict[str, Any] | None = None, output: Output = OUTPUT) -> Augment:
-    config = shelf.config("augmentations", name).model_validate(options or {})
-    return shelf.build_augmentation(Part(name, config), inputs, output)
+    config = registry.config("augmentations", name).model_validate(options or {})
+    return registry.build_augmentation(Part(name, config), inputs, output)
 
 
 def sorted_out() -> tuple[list[Any], list[Any]]:
@@ -150,7 +150,7 @@ def test_a_target_stays_a_target(name, inputs):
 def test_probability_zero_changes_nothing(name, inputs):
     if name == "spec_augment":  # every row gets its masks: none where their number is 0
         return
-    assert "probability" in shelf.config("augmentations", name).model_fields
+    assert "probability" in registry.config("augmentations", name).model_fields
     batch = batch_of(inputs, 33)
     result = built(name, inputs, {"probability": 0.0})(batch, seeded(5))
     for key, each in batch.inputs.items():
@@ -192,10 +192,10 @@ def test_rows_are_changed_by_draws_of_their_own(name, inputs):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_part_offers_its_facts(name):
-    config = shelf.config("augmentations", name)
+    config = registry.config("augmentations", name)
     assert issubclass(config, Options)
     assert all(info.description for info in config.model_fields.values())
-    assert shelf.summary("augmentations", name).endswith((".", ":"))
+    assert registry.summary("augmentations", name).endswith((".", ":"))
 
 
 def test_no_augmentation_needs_torch_to_check_its_options():
@@ -298,7 +298,7 @@ def test_mixup_blends_inputs_and_target_by_the_same_share():
 def test_mixup_draws_its_shares_from_beta():
     from scipy.stats import beta, kstest
 
-    from danlu.layers.chance import from_quantiles, symmetric_beta
+    from danlu.system.random_draws import from_quantiles, symmetric_beta
 
     for alpha in (0.1, 0.4, 1.0, 3.0):
         drawn = from_quantiles(symmetric_beta(alpha), torch.rand(4000, generator=seeded(3)))

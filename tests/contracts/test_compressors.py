@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import danlu
-from danlu import costs, shelf
-from danlu.durable import read_sealed, seal
+from danlu import registry
+from danlu.compression import costs
 from danlu.errors import ArtifactError, PartError
+from danlu.system.atomic_files import read_sealed, seal
 
 # For models so small that nobody would compress them: every layer counts, and training is a few updates.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -69,7 +70,7 @@ def compressed(artifacts: dict[str, danlu.Artifact], tmp_path_factory: pytest.Te
     return make
 
 
-EVERY = [(family, name) for family in RECIPES for name in shelf.names("compressors")]
+EVERY = [(family, name) for family in RECIPES for name in registry.names("compressors")]
 
 
 def pixels(count: int) -> dict[str, torch.Tensor]:
@@ -102,7 +103,7 @@ def test_a_row_is_answered_alike_in_any_batch(family: str, name: str, compressed
         assert (answers(artifact, count) - whole[:count]).abs().max() < 0.02 * whole.abs().max()
 
 
-@pytest.mark.parametrize("name", shelf.names("compressors"))
+@pytest.mark.parametrize("name", registry.names("compressors"))
 def test_the_same_command_writes_the_same_bytes(
     name: str, compressed: Any, artifacts: dict[str, danlu.Artifact], tmp_path: Path
 ) -> None:
@@ -112,7 +113,7 @@ def test_the_same_command_writes_the_same_bytes(
     assert (first / "artifact.json").read_bytes() == (again / "artifact.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", shelf.names("compressors"))
+@pytest.mark.parametrize("name", registry.names("compressors"))
 def test_the_recorded_scores_are_what_an_evaluation_finds(name: str, compressed: Any) -> None:
     result = compressed("cnn", name)
     found = danlu.evaluate(danlu.load(result.artifact.path))
@@ -132,7 +133,7 @@ def test_a_model_without_a_layer_worth_it_is_refused_by_name(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", shelf.names("compressors"))
+@pytest.mark.parametrize("name", registry.names("compressors"))
 def test_a_state_that_does_not_fit_the_model_is_refused(name: str, compressed: Any, tmp_path: Path) -> None:
     path = compressed("mlp", name).artifact.path
     for folder, change in enumerate(_spoiled(read_sealed(path / "artifact.json")["changes"])):

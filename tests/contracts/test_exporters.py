@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.recipe import Options
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
@@ -17,15 +17,15 @@ from family_recipes import FAMILIES
 RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("name", shelf.names("exporters"))
+@pytest.mark.parametrize("name", registry.names("exporters"))
 def test_an_exporter_offers_what_the_shelf_promises(name: str) -> None:
-    part = shelf.take("exporters", name)
+    part = registry.take("exporters", name)
     assert issubclass(part.Config, Options)
     library, extra = part.NEEDS
     assert isinstance(library, str) and isinstance(extra, str) and bool(library) == bool(extra)
     assert isinstance(part.TORCH_FREE, bool)
     assert callable(part.export) and callable(part.start)
-    assert shelf.summary("exporters", name).endswith((".", ":"))
+    assert registry.summary("exporters", name).endswith((".", ":"))
 
 
 def test_every_family_stands_in_the_measured_table_within_what_is_allowed() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import danlu
-from danlu import shelf
+from danlu import registry
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 from family_recipes import FAMILIES
@@ -41,9 +41,13 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 def test_every_task_and_every_model_stands_in_some_family(recipes: dict[str, dict[str, Any]]) -> None:
     tasks = {named(recipe["task"]) for recipe in recipes.values()}
     models = {named(recipe["model"]) for recipe in recipes.values() if "model" in recipe}
-    rows = {name for name in shelf.names("tasks") if shelf.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")}
-    assert not set(shelf.names("tasks")) - tasks - rows
-    assert not set(shelf.names("models")) - models - OF_ROWS - OF_CHECKPOINTS
+    rows = {
+        name
+        for name in registry.names("tasks")
+        if registry.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")
+    }
+    assert not set(registry.names("tasks")) - tasks - rows
+    assert not set(registry.names("models")) - models - OF_ROWS - OF_CHECKPOINTS
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from danlu import shelf
-from danlu.layers.lean import lean
+from danlu import registry
+from danlu.compat.torch_optim import lean
 
 SHAPES = [(7,), (5, 3), (3, 2, 5, 1)]
 KINDS = {
@@ -85,4 +85,4 @@ for name in shelf.names("optimizers"):
 
 def test_no_optimizer_of_the_shelf_imports_the_compiler() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:-1] == shelf.names("optimizers")
+    assert done.stdout.split("\n")[:-1] == registry.names("optimizers")

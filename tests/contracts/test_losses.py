@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DanluError, DataError
 from danlu.terms import Batch, Column
 
@@ -35,8 +35,8 @@ def _targets(asks: str) -> dict[str, Column]:
 
 def _tasks() -> dict[str, list[tuple[str, Any]]]:
     found: dict[str, list[tuple[str, Any]]] = {}
-    for name in shelf.names("tasks"):
-        asks = shelf.facts("tasks", name).ASKS
+    for name in registry.names("tasks"):
+        asks = registry.facts("tasks", name).ASKS
         if asks not in (
             "classes",
             "labels",
@@ -45,7 +45,7 @@ def _tasks() -> dict[str, list[tuple[str, Any]]]:
         ):  # families.py: what cuts its own examples is held over real recipes
             continue
         try:
-            task = shelf.take("tasks", name).build(shelf.config("tasks", name)(), _targets(asks))
+            task = registry.take("tasks", name).build(registry.config("tasks", name)(), _targets(asks))
         except DataError:  # it asks the same of a target of another kind
             continue
         found.setdefault(asks, []).append((name, task))
@@ -68,8 +68,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 def _cases() -> list[Any]:
     cases = []
-    for loss in shelf.names("losses"):
-        for asks in shelf.facts("losses", loss).FITS:
+    for loss in registry.names("losses"):
+        for asks in registry.facts("losses", loss).FITS:
             for task, _ in TASKS.get(asks, []):
                 for options in [{}, *VARIANTS.get(loss, [])]:
                     cases.append(pytest.param(loss, options, task, id=f"{loss}-{task}-{options}"))
@@ -84,7 +84,7 @@ def task_of(name: str) -> Any:
 
 
 def built(name: str, options: dict[str, Any], task: Any) -> Any:
-    return shelf.take("losses", name).build(shelf.config("losses", name)(**options), task)
+    return registry.take("losses", name).build(registry.config("losses", name)(**options), task)
 
 
 def tensors(target: Any) -> Any:
@@ -101,7 +101,7 @@ def batch_of(task: Any, asks: str, rows: slice = slice(None)) -> Batch:
 
 
 def asks_of(task_name: str) -> str:
-    return shelf.facts("tasks", task_name).ASKS
+    return registry.facts("tasks", task_name).ASKS
 
 
 def outputs_for(task: Any, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -208,9 +208,9 @@ def test_the_better_answer_has_the_smaller_loss(name: str, options: dict[str, An
         assert float(loss(good, batch)[0].sum()) < float(loss(worse, batch)[0].sum())
 
 
-@pytest.mark.parametrize("name", shelf.names("losses"))
+@pytest.mark.parametrize("name", registry.names("losses"))
 def test_a_loss_can_be_traced(name: str) -> None:
-    for asks in shelf.facts("losses", name).FITS:
+    for asks in registry.facts("losses", name).FITS:
         for _, task in TASKS.get(asks, []):
             loss, batch, outputs = built(name, {}, task), batch_of(task, asks), outputs_for(task).detach()
             traced = torch.compile(lambda x, loss=loss, batch=batch: loss(x, batch), backend="eager", fullgraph=True)
@@ -331,7 +331,7 @@ def test_focal_is_its_formula_in_float64(gamma: float) -> None:
 
 def test_focal_takes_one_alpha_for_two_classes_only() -> None:
     column = Column("y", "boolean", np.array([0, 1, 1, 0, 1], dtype=np.int8))
-    task = shelf.take("tasks", "classification").build(shelf.config("tasks", "classification")(), {"y": column})
+    task = registry.take("tasks", "classification").build(registry.config("tasks", "classification")(), {"y": column})
     assert built("focal", {"alpha": 0.2}, task).alpha.values.tolist() == pytest.approx([0.8, 0.2])
     with pytest.raises(DanluError, match="there are 5 classes"):
         built("focal", {"alpha": 0.2}, task_of("classification"))
@@ -347,11 +347,11 @@ def test_a_weight_for_a_class_that_is_none_is_refused() -> None:
 
 
 def test_weighted_is_the_sum_of_the_targets_own_losses() -> None:
-    config = shelf.config("tasks", "multi_task").model_validate({"targets": {"kind": {"weight": 0.5}, "low": {"weight": 3.0}}})
-    task = shelf.take("tasks", "multi_task").build(config, _targets("several"))
+    config = registry.config("tasks", "multi_task").model_validate({"targets": {"kind": {"weight": 0.5}, "low": {"weight": 3.0}}})
+    task = registry.take("tasks", "multi_task").build(config, _targets("several"))
     outputs, batch = outputs_for(task), batch_of(task, "several")
-    config = shelf.config("losses", "weighted").model_validate({"losses": {"low": {"name": "huber", "delta": 0.2}}})
-    total, count = shelf.take("losses", "weighted").build(config, task)(outputs, batch)
+    config = registry.config("losses", "weighted").model_validate({"losses": {"low": {"name": "huber", "delta": 0.2}}})
+    total, count = registry.take("losses", "weighted").build(config, task)(outputs, batch)
     first = functional.cross_entropy(outputs[:, :5], batch.target["kind"])
     second = functional.huber_loss(outputs[:, 5:], batch.target["low"], delta=0.2)
     assert torch.allclose((total / count).sum(), 0.5 * first + 3 * second, rtol=1e-6)
@@ -361,9 +361,9 @@ def test_weighted_is_the_sum_of_the_targets_own_losses() -> None:
     ("losses", "said"), [({"low": "cross_entropy"}, "does not fit the task regression"), ({"lov": "mse"}, "no such target")]
 )
 def test_weighted_refuses_a_loss_that_does_not_fit(losses: dict[str, Any], said: str) -> None:
-    config = shelf.config("losses", "weighted").model_validate({"losses": losses})
+    config = registry.config("losses", "weighted").model_validate({"losses": losses})
     with pytest.raises(DanluError, match=said):
-        shelf.take("losses", "weighted").build(config, task_of("multi_task"))
+        registry.take("losses", "weighted").build(config, task_of("multi_task"))
 
 
 def test_the_count_of_rows_is_made_once_for_each_size() -> None:

@@ -14,7 +14,7 @@ import torch
 from sklearn import metrics as sklearn
 from torch import Tensor
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DanluError, DataError
 from danlu.terms import Batch, Column
 
@@ -52,15 +52,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 
 def task_for(name: str, label: str, **options: Any) -> Any:
-    return shelf.take("tasks", name).build(shelf.config("tasks", name)(**options), TARGETS[label])
+    return registry.take("tasks", name).build(registry.config("tasks", name)(**options), TARGETS[label])
 
 
 def _cases() -> list[Any]:
     cases = []
-    for metric in shelf.names("metrics"):
-        for task in shelf.names("tasks"):
-            asks = shelf.facts("tasks", task).ASKS
-            if asks not in shelf.facts("metrics", metric).FITS:
+    for metric in registry.names("metrics"):
+        for task in registry.names("tasks"):
+            asks = registry.facts("tasks", task).ASKS
+            if asks not in registry.facts("metrics", metric).FITS:
                 continue
             for label in MATCH.get(asks, ()):
                 try:
@@ -77,7 +77,7 @@ every_case = pytest.mark.parametrize(("name", "options", "task_name", "label"), 
 
 
 def built(name: str, options: dict[str, Any], task: Any) -> Any:
-    return shelf.take("metrics", name).build(shelf.config("metrics", name)(**options), task)
+    return registry.take("metrics", name).build(registry.config("metrics", name)(**options), task)
 
 
 def tensors(target: Any) -> Any:
@@ -120,9 +120,9 @@ def numbers(value: Any) -> list[Any]:
     return [value]
 
 
-@pytest.mark.parametrize("name", shelf.names("metrics"))
+@pytest.mark.parametrize("name", registry.names("metrics"))
 def test_every_metric_says_which_way_is_better(name: str) -> None:
-    assert shelf.facts("metrics", name).BETTER in ("higher", "lower")
+    assert registry.facts("metrics", name).BETTER in ("higher", "lower")
 
 
 @every_case
@@ -183,7 +183,7 @@ def test_a_perfect_answer_is_not_worse_than_any_other(name: str, options: dict[s
         perfect = target if hasattr(task, "to_units") else target * 80 - 40
     metric = built(name, options, task)
     best = numbers(scored(metric, perfect, target, [ROWS]))
-    sign = 1 if shelf.facts("metrics", name).BETTER == "higher" else -1
+    sign = 1 if registry.facts("metrics", name).BETTER == "higher" else -1
     for seed in range(3):
         assert all(
             sign * (mine - other) >= 0
@@ -404,8 +404,8 @@ def test_several_numbers_have_a_mean_and_one_score_each(name: str) -> None:
 @pytest.mark.parametrize("scaled", [True, False])
 def test_r2_of_a_constant_split_has_no_meaning_and_a_large_mean_costs_no_digits(scaled: bool) -> None:
     values = 1e7 + np.arange(9.0)
-    task = shelf.take("tasks", "regression").build(
-        shelf.config("tasks", "regression").model_validate({"scale_target": scaled}), {"y": Column("y", "number", values)}
+    task = registry.take("tasks", "regression").build(
+        registry.config("tasks", "regression").model_validate({"scale_target": scaled}), {"y": Column("y", "number", values)}
     )
     target = torch.from_numpy(task.encode({"y": Column("y", "number", values)}))
     for rows in range(1, 40):  # the squares of some leave a rounding error that looks like variance
@@ -446,10 +446,10 @@ def test_per_target_gives_each_target_its_own_metrics() -> None:
     assert scores["kind/accuracy"] == score("accuracy", kind, outputs[:, :7], target["kind"])
     assert scores["price/rmse"] == pytest.approx(score("rmse", price, outputs[:, 7:8], target["price"]), rel=1e-12)
     assert len(scores["won/confusion_matrix"]) == 2
-    config = shelf.config("metrics", "per_target").model_validate(
+    config = registry.config("metrics", "per_target").model_validate(
         {"metrics": {"kind": [{"name": "top_k", "k": 2}, {"name": "top_k", "k": 3}], "price": ["r2"], "won": []}}
     )
-    few = scored(shelf.take("metrics", "per_target").build(config, task), outputs, target, [ROWS])
+    few = scored(registry.take("metrics", "per_target").build(config, task), outputs, target, [ROWS])
     assert set(few) == {"kind/top_2", "kind/top_3", "price/r2"}
 
 
@@ -458,6 +458,6 @@ def test_per_target_gives_each_target_its_own_metrics() -> None:
     [({"price": ["accuracy"]}, "does not fit the task regression"), ({"prize": ["r2"]}, "names the target prize")],
 )
 def test_per_target_refuses_what_does_not_fit(metrics: dict[str, Any], said: str) -> None:
-    config = shelf.config("metrics", "per_target").model_validate({"metrics": metrics})
+    config = registry.config("metrics", "per_target").model_validate({"metrics": metrics})
     with pytest.raises(DanluError, match=said):
-        shelf.take("metrics", "per_target").build(config, task_for("multi_task", "mixed"))
+        registry.take("metrics", "per_target").build(config, task_for("multi_task", "mixed"))

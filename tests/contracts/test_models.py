@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DanluError, PartError
-from danlu.models.cnn import Config as CnnConfig
-from danlu.models.mlp import Config as MlpConfig
-from danlu.permission import allow_code
+from danlu.parts.models.cnn import Config as CnnConfig
+from danlu.parts.models.mlp import Config as MlpConfig
 from danlu.recipe import Options, Part
+from danlu.system.trust import allow_code
 from danlu.terms import Input, Output
 
 OUTPUT = Output(5, ("a", "b", "c", "d", "e"))
@@ -135,8 +135,8 @@ def own_code(tmp_path, monkeypatch):
 def _accepted() -> list[Any]:
     """Every model with every set of inputs and form of output that it takes; it refuses the others by name, when it is built."""
     found = []
-    for name in shelf.names("models"):
-        part = shelf.facts("models", name)
+    for name in registry.names("models"):
+        part = registry.facts("models", name)
         for number, options in enumerate(OPTIONS.get(name, [{}])):
             for kind, inputs in SETS.items():
                 if not all(each.kind in part.TAKES for each in inputs.values()):
@@ -162,8 +162,8 @@ def _builds(name: str, options: dict[str, Any], inputs: dict[str, Input], output
 
 def built(name: str, options: dict[str, Any], inputs: dict[str, Input], seed: int = 3, output: Output = OUTPUT) -> nn.Module:
     torch.manual_seed(seed)
-    config = shelf.config("models", name).model_validate(options)
-    return shelf.build_model(Part(name, config), inputs, output)
+    config = registry.config("models", name).model_validate(options)
+    return registry.build_model(Part(name, config), inputs, output)
 
 
 CASES = _accepted()
@@ -235,14 +235,14 @@ def shaken(module: nn.Module) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("name", shelf.names("models"))
+@pytest.mark.parametrize("name", registry.names("models"))
 def test_every_model_takes_something_and_gives_all_it_says(name):
     if name in ("pretrained", "keras"):  # they begin with a file: tests/spine/test_pretrained.py, test_keras_model.py
         return
     if name == "gan":  # two modules at odds, whose inputs only its task cuts: tests/spine/test_gan.py
         return
     given = {case.values[3].each for case in CASES if case.values[0] == name}
-    assert given == set(getattr(shelf.facts("models", name), "GIVES", ("row",)))
+    assert given == set(getattr(registry.facts("models", name), "GIVES", ("row",)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -265,7 +265,7 @@ def test_any_number_of_rows_gives_one_finite_output_row_each(name, options, inpu
 
 @every_case
 def test_the_gradient_reaches_every_parameter(name, options, inputs, output):
-    still = {"dropout": 0.0} if "dropout" in shelf.config("models", name).model_fields else {}
+    still = {"dropout": 0.0} if "dropout" in registry.config("models", name).model_fields else {}
     module = shaken(built(name, {**options, **still}, inputs, output=output))
     outputs = module(rows(inputs, 64))
     (outputs * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
@@ -394,14 +394,14 @@ def test_a_few_updates_make_the_loss_smaller(name, options, inputs, output):
     assert losses[-1] < 0.95 * losses[0]
 
 
-@pytest.mark.parametrize("name", shelf.names("models"))
+@pytest.mark.parametrize("name", registry.names("models"))
 def test_a_part_offers_its_facts(name):
-    module = shelf.take("models", name)
+    module = registry.take("models", name)
     assert issubclass(module.Config, Options)
     assert set(module.TAKES) <= {"numbers", "categories", "image", "tokens", "frames", "series"}
     assert module.TAKES
     assert isinstance(module.DEFAULTS, dict)
-    assert shelf.summary("models", name).endswith(".")
+    assert registry.summary("models", name).endswith(".")
     for field, info in module.Config.model_fields.items():
         assert info.description, field
 
@@ -487,7 +487,7 @@ def test_an_unknown_category_says_nothing_at_the_start():
 
 
 def test_periodic_embeddings_repeat():
-    from danlu.layers.periodic import PeriodicEmbedding
+    from danlu.layers.tabular.periodic import PeriodicEmbedding
 
     torch.manual_seed(0)
     layer = PeriodicEmbedding(2, 1, 1.0)
@@ -555,19 +555,19 @@ def test_a_module_that_is_not_there_is_named():
 
 
 def test_own_code_is_refused_without_permission_and_never_imported(monkeypatch):
-    config = shelf.config("models", "python")
+    config = registry.config("models", "python")
     allowed = config.model_validate({"object": "a_module_for_tests:OneTensor"})
     assert "a_module_for_tests" not in sys.modules
     with allow_code(False):
         with pytest.raises(ValueError, match="permitted with --allow-code"):
             config.model_validate({"object": "a_module_for_tests:OneTensor"})
         with pytest.raises(DanluError, match="--allow-code"):
-            shelf.build_model(Part("python", allowed), {"numbers": NUMBERS}, OUTPUT)
+            registry.build_model(Part("python", allowed), {"numbers": NUMBERS}, OUTPUT)
     assert "a_module_for_tests" not in sys.modules
 
 
 def test_the_size_of_an_embedding_grows_with_its_column():
-    from danlu.layers.categories import embedding_size
+    from danlu.layers.tabular.categories import embedding_size
 
     sizes = [embedding_size(count) for count in (2, 3, 10, 50, 1000, 10**6)]
     assert sizes == sorted(sizes)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu import shelf
+from danlu import registry
 from danlu.recipe import Part
 
-NAMES = shelf.names("optimizers")
+NAMES = registry.names("optimizers")
 SHAPES = [(), (7,), (5, 3), (3, 11), (1, 9), (5, 3, 3, 2), (3, 2, 5)]  # a number, a vector, tall, wide, one row, kernels
 
 
 def part(name: str, **options: Any) -> Part:
-    return Part(name, shelf.config("optimizers", name)(**options))
+    return Part(name, registry.config("optimizers", name)(**options))
 
 
 def parameters(dtype: torch.dtype = torch.float64, seed: int = 0) -> list[Tensor]:
@@ -50,14 +50,14 @@ def run_torch(optimizer: torch.optim.Optimizer, weights: list[Tensor], first: in
 def build(name: str, weights: list[Tensor], **options: Any) -> torch.optim.Optimizer:
     """The optimizer over two groups: one as the options say, one without weight decay."""
     groups = [{"params": weights[::2]}, {"params": weights[1::2], "weight_decay": 0.0, "learning_rate_scale": 0.5}]
-    optimizer = shelf.build_optimizer(part(name, **options), groups)
+    optimizer = registry.build_optimizer(part(name, **options), groups)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
 
 
 def run_rule(name: str, weights: list[Tensor], options: dict[str, Any], steps: int, decays: list[float]) -> list[Tensor]:
-    module = shelf.take("optimizers", name)
+    module = registry.take("optimizers", name)
     result = []
     for number, weight in enumerate(weights):
         state = module.initial(weight)
@@ -102,7 +102,7 @@ def test_in_float32_rule_and_torch_stay_close(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_over_trials_gives_each_trial_its_own_learning_rate(name: str) -> None:
-    module = shelf.take("optimizers", name)
+    module = registry.take("optimizers", name)
     options = part(name).options.model_dump()
     rates = torch.tensor([0.001, 0.02, 0.3], dtype=torch.float64)
     axes = {key: 0 if key == "learning_rate" else None for key in options}
@@ -191,7 +191,7 @@ def test_a_gradient_in_another_layout_moves_the_right_entries(name: str) -> None
     drawn = torch.randn(5, 3, 3, 2, generator=torch.Generator().manual_seed(3))
     plain, turned = drawn.clone().requires_grad_(), drawn.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
     for weight in (plain, turned):
-        optimizer = shelf.build_optimizer(part(name), [{"params": [weight]}])
+        optimizer = registry.build_optimizer(part(name), [{"params": [weight]}])
         for step in range(3):
             weight.grad = gradient(drawn, 0, step).contiguous()
             optimizer.step()
@@ -230,11 +230,13 @@ def least_squares() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_the_textbook_line_reaches_the_least_squares_solution(name: str) -> None:
     x, y, solution = least_squares()
     assert np.abs(solution - [2, 1]).max() < 0.1  # the points are what they should be
-    full = getattr(shelf.take("optimizers", name), "FULL_BATCH", False)
+    full = getattr(registry.take("optimizers", name), "FULL_BATCH", False)
     rate = {"gd": 0.5, "sgd": 0.2, "momentum": 0.02, "nesterov": 0.02, "adagrad": 0.5}.get(name, 0.05)
     weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = shelf.build_optimizer(part(name, learning_rate=rate, weight_decay=0.0), [{"params": [weights]}])
-    schedule = shelf.build_schedule(Part("linear", shelf.config("schedules", "linear")()), 1000) if not full else lambda step: 1.0
+    optimizer = registry.build_optimizer(part(name, learning_rate=rate, weight_decay=0.0), [{"params": [weights]}])
+    schedule = (
+        registry.build_schedule(Part("linear", registry.config("schedules", "linear")()), 1000) if not full else lambda step: 1.0
+    )
     inputs, targets = torch.tensor(np.stack([x, np.ones(100)], axis=1)), torch.tensor(y)
     order = np.random.default_rng(1)
     for step in range(1000):
@@ -248,7 +250,7 @@ def test_the_textbook_line_reaches_the_least_squares_solution(name: str) -> None
 
 
 def test_only_gradient_descent_takes_all_rows() -> None:
-    assert [name for name in NAMES if getattr(shelf.take("optimizers", name), "FULL_BATCH", False)] == ["gd"]
+    assert [name for name in NAMES if getattr(registry.take("optimizers", name), "FULL_BATCH", False)] == ["gd"]
 
 
 @pytest.mark.parametrize("name", ["gd", "sgd", "momentum", "nesterov", "adagrad", "adam", "adamw"])
@@ -261,7 +263,7 @@ def test_the_fused_kernel_is_used_where_torch_has_one(name: str) -> None:
 
 def test_muon_is_torchs_muon_on_matrices() -> None:
     mine, theirs = ([torch.randn(24, 40, generator=torch.Generator().manual_seed(5)).requires_grad_()] for _ in range(2))
-    optimizer = shelf.build_optimizer(part("muon", precision="bfloat16", learning_rate=0.01), [{"params": mine}])
+    optimizer = registry.build_optimizer(part("muon", precision="bfloat16", learning_rate=0.01), [{"params": mine}])
     peer = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     for step in range(20):
         for weights, each in ((mine, optimizer), (theirs, peer)):
@@ -272,7 +274,7 @@ def test_muon_is_torchs_muon_on_matrices() -> None:
 
 
 def test_muon_makes_every_direction_of_a_matrix_alike() -> None:
-    module = shelf.take("optimizers", "muon")
+    module = registry.take("optimizers", "muon")
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(31, 17, generator=generator, dtype=torch.float64) * torch.logspace(0, -1.5, 17, dtype=torch.float64)
     before = torch.linalg.svdvals(matrix)
@@ -283,7 +285,9 @@ def test_muon_makes_every_direction_of_a_matrix_alike() -> None:
 
 def test_muon_leaves_embeddings_to_adamw_where_a_group_says_so() -> None:
     table, matrix = (torch.randn(9, 5, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
-    optimizer = shelf.build_optimizer(part("muon", learning_rate=0.001), [{"params": [matrix]}, {"params": [table], "muon": False}])
+    optimizer = registry.build_optimizer(
+        part("muon", learning_rate=0.001), [{"params": [matrix]}, {"params": [table], "muon": False}]
+    )
     peer = table.detach().clone().requires_grad_()
     adamw = torch.optim.AdamW([peer], lr=0.001, weight_decay=0.01, fused=True)
     for step in range(5):

@@ -7,13 +7,13 @@ import random
 import numpy as np
 import pytest
 
-from danlu import shelf
+from danlu import registry
 
-PRUNERS = shelf.names("pruners")
+PRUNERS = registry.names("pruners")
 
 
 def built(name: str, direction: str = "higher", seed: int = 5):  # type: ignore[no-untyped-def]
-    return shelf.take("pruners", name).build(shelf.config("pruners", name)(), direction, seed)
+    return registry.take("pruners", name).build(registry.config("pruners", name)(), direction, seed)
 
 
 def curves(count: int, length: int, seed: int = 0) -> dict[int, list[float]]:

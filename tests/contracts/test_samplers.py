@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.recipe import Dimension, Part, Space, contains
-from danlu.suggesting import Past, Suggesting
+from danlu.search.suggest import Past, Suggesting
 
 pytest.importorskip("optuna")
 
-SAMPLERS = shelf.names("samplers")
+SAMPLERS = registry.names("samplers")
 MIXED: Space = (
     Dimension("optimizer.learning_rate", "float", low=1e-4, high=0.1, log=True),
     Dimension("optimizer", "choice", choices=("sgd", "momentum")),
@@ -28,7 +28,7 @@ DIRECTIONS = ["higher"]
 
 def part(name: str) -> Part:
     """A sampler whose random start is short, so that its own rule is met within few trials."""
-    config = shelf.config("samplers", name)
+    config = registry.config("samplers", name)
     short = {"random_trials": 4} if "random_trials" in config.model_fields else {}
     small = {"population": 4} if "population" in config.model_fields else {}
     points = {"points": 3} if "points" in config.model_fields else {}
@@ -125,7 +125,7 @@ def test_a_batch_holds_no_suggestion_twice_in_a_space_of_numbers(name: str) -> N
     assert len({each.values["optimizer.learning_rate"] for each in batch}) == 3
 
 
-@pytest.mark.parametrize("name", [each for each in SAMPLERS if getattr(shelf.facts("samplers", each), "SEVERAL", True)])
+@pytest.mark.parametrize("name", [each for each in SAMPLERS if getattr(registry.facts("samplers", each), "SEVERAL", True)])
 def test_a_sampler_for_several_objectives_takes_two(name: str) -> None:
     search = Search(name, directions=["higher", "lower"])
     search.run(5, 2)
@@ -134,7 +134,7 @@ def test_a_sampler_for_several_objectives_takes_two(name: str) -> None:
 
 def test_a_grid_holds_every_combination_once() -> None:
     search = Search("grid", MIXED[1:4])
-    grid = shelf.facts("samplers", "grid")
+    grid = registry.facts("samplers", "grid")
     size = grid.size(part("grid").options, MIXED[1:4])
     assert size == 3 * (1 + 3)  # sgd; momentum with three points
     search.told = lambda values, number: Past(values, {}, "complete", (0.0,))  # type: ignore[method-assign]

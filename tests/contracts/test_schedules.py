@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.recipe import Part, ScheduleOptions
 
-NAMES = shelf.names("schedules")
+NAMES = registry.names("schedules")
 TOTALS = [1, 2, 7, 1000]
 EXTREMES: dict[str, list[dict[str, Any]]] = {
     "step": [{"every": 3, "factor": 1.0}, {"every": 0.001}, {"every": 5000}],
@@ -28,17 +28,17 @@ CASES = [(name, options) for name in NAMES for options in [{}, *EXTREMES.get(nam
 
 
 def part(name: str, **options: Any) -> Part:
-    return Part(name, shelf.config("schedules", name)(**options))
+    return Part(name, registry.config("schedules", name)(**options))
 
 
 def bare(name: str, total: int, **options: Any) -> Any:
-    return shelf.take("schedules", name).build(part(name, **options).options, total)
+    return registry.take("schedules", name).build(part(name, **options).options, total)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 @pytest.mark.parametrize("total", TOTALS)
 def test_every_scale_lies_in_0_to_1(name: str, options: dict[str, Any], total: int) -> None:
-    for schedule in (bare(name, total, **options), shelf.build_schedule(part(name, **options), total)):
+    for schedule in (bare(name, total, **options), registry.build_schedule(part(name, **options), total)):
         scales = [schedule(step) for step in [*range(total), total, 10 * total]]
         assert all(isinstance(scale, float) and 0 <= scale <= 1 for scale in scales)
 
@@ -46,19 +46,19 @@ def test_every_scale_lies_in_0_to_1(name: str, options: dict[str, Any], total: i
 @pytest.mark.parametrize(("name", "options"), CASES)
 @pytest.mark.parametrize("total", TOTALS)
 def test_the_scale_is_a_pure_function_of_the_step(name: str, options: dict[str, Any], total: int) -> None:
-    schedule = shelf.build_schedule(part(name, **options), total)
+    schedule = registry.build_schedule(part(name, **options), total)
     forward = [schedule(step) for step in range(total)]
     order = list(range(total))
     random.Random(0).shuffle(order)
     again = {step: schedule(step) for step in order}
-    other = shelf.build_schedule(part(name, **options), total)
+    other = registry.build_schedule(part(name, **options), total)
     assert forward == [again[step] for step in range(total)] == [other(step) for step in range(total)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("total", TOTALS)
 def test_some_update_is_made_at_a_learning_rate_that_is_not_0(name: str, total: int) -> None:
-    schedule = shelf.build_schedule(part(name), total)
+    schedule = registry.build_schedule(part(name), total)
     assert schedule(total - 1) > 0 or total > 1
     assert max(schedule(step) for step in range(total)) > 0.5
 
@@ -66,7 +66,7 @@ def test_some_update_is_made_at_a_learning_rate_that_is_not_0(name: str, total: 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("warmup", "steps"), [(5, 5), (0.013, 13), (250.0, 250)])
 def test_warm_up_rises_in_equal_steps_to_where_the_schedule_begins(name: str, warmup: float, steps: int) -> None:
-    schedule = shelf.build_schedule(part(name, warmup=warmup), 1000)
+    schedule = registry.build_schedule(part(name, warmup=warmup), 1000)
     inner = bare(name, 1000 - steps, warmup=warmup)
     rise = [schedule(step) for step in range(steps + 1)]
     assert all(later > earlier > 0 for earlier, later in itertools.pairwise(rise))
@@ -79,20 +79,20 @@ def test_warm_up_rises_in_equal_steps_to_where_the_schedule_begins(name: str, wa
 @pytest.mark.parametrize("warmup", [0.5, 3, 1e9])
 @pytest.mark.parametrize("total", [1, 2, 7])
 def test_a_warm_up_longer_than_training_leaves_one_step(name: str, warmup: float, total: int) -> None:
-    schedule = shelf.build_schedule(part(name, warmup=warmup), total)
+    schedule = registry.build_schedule(part(name, warmup=warmup), total)
     scales = [schedule(step) for step in range(total)]
     assert all(0 < scale <= 1 for scale in scales)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_are_those_of_a_schedule(name: str) -> None:
-    assert issubclass(shelf.config("schedules", name), ScheduleOptions)
+    assert issubclass(registry.config("schedules", name), ScheduleOptions)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_schedule_that_hears_scores_goes_on_from_its_state(name: str) -> None:
     scores = [5.0, 4.0, 4.0, 4.1, math.nan, 3.9999, 4.5, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, *[2.5] * 20]
-    whole, first = (shelf.build_schedule(part(name), 1000) for _ in range(2))
+    whole, first = (registry.build_schedule(part(name), 1000) for _ in range(2))
     assert hasattr(whole, "observe") == hasattr(whole, "state") == hasattr(whole, "load")
     if not hasattr(whole, "observe"):
         pytest.skip("this schedule is a function of the step alone")
@@ -105,7 +105,7 @@ def test_a_schedule_that_hears_scores_goes_on_from_its_state(name: str) -> None:
     for cut in range(len(scores)):
         if cut:
             first.observe(scores[cut - 1], "lower")
-        second = shelf.build_schedule(part(name), 1000)
+        second = registry.build_schedule(part(name), 1000)
         second.load(json.loads(json.dumps(first.state(), allow_nan=False)))
         went_on = []
         for score in scores[cut:]:
@@ -147,13 +147,13 @@ def test_known_values_stand_where_the_formulas_put_them() -> None:
     stable = [bare("warmup_stable_decay", 100, decay=0.2, shape="linear")(step) for step in range(100)]
     assert stable[:81] == [1.0] * 81
     assert stable[90] == pytest.approx(0.5)
-    paper = shelf.build_schedule(part("inverse_square_root", warmup=40, timescale=40.0), 1000)
+    paper = registry.build_schedule(part("inverse_square_root", warmup=40, timescale=40.0), 1000)
     for step in (40, 100, 999):  # the paper's: rises to its warm-up, then sqrt(warmup / step)
         assert paper(step) == pytest.approx(math.sqrt(40 / step))
 
 
 def test_one_cycle_takes_the_steps_that_a_warm_up_leaves() -> None:
-    schedule = shelf.build_schedule(part("one_cycle", warmup=100, start=0.2), 1100)
+    schedule = registry.build_schedule(part("one_cycle", warmup=100, start=0.2), 1100)
     scales = [schedule(step) for step in range(1100)]
     assert scales[100] == pytest.approx(0.2)
     assert scales.index(max(scales)) == 100 + 300

@@ -15,22 +15,23 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from danlu import cache, shelf
+from danlu import registry
+from danlu.data import cache
 from danlu.errors import DataError
 from danlu.recipe import ColumnOptions, Options, Part
 from danlu.terms import MISSING_DATETIME, Table
 
 DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-SOURCES = shelf.names("sources")
+SOURCES = registry.names("sources")
 ROWS = 7  # odd, and no other size below
 
 
 def config(source: str, **options: Any) -> Options:
-    return shelf.config("sources", source).model_validate(options)
+    return registry.config("sources", source).model_validate(options)
 
 
 def build(source: str, columns: dict[str, ColumnOptions] | None = None, **options: Any) -> Table:
-    return shelf.build_source(Part(source, config(source, **options)), columns or {})
+    return registry.build_source(Part(source, config(source, **options)), columns or {})
 
 
 def values(table: Table, name: str) -> list[Any]:
@@ -88,7 +89,7 @@ def example(source: str, folder: Path) -> Part:
         return Part(source, config(source))
     except ValidationError:
         pass
-    suffixes = getattr(shelf.take("sources", source), "SUFFIXES", ())
+    suffixes = getattr(registry.take("sources", source), "SUFFIXES", ())
     suffix = next((each for each in suffixes if each in WRITERS), None)
     if suffix is None:
         pytest.skip(f"{source} needs options, and WRITERS has no file for its endings {suffixes}")
@@ -102,8 +103,8 @@ def example(source: str, folder: Path) -> Part:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_says_what_it_is_and_describes_every_option(source: str) -> None:
-    assert shelf.summary("sources", source).endswith(".")
-    for name, info in shelf.config("sources", source).model_fields.items():
+    assert registry.summary("sources", source).endswith(".")
+    for name, info in registry.config("sources", source).model_fields.items():
         assert info.description, f"{source}.{name} has no description"
 
 
@@ -119,7 +120,7 @@ def test_checking_a_recipe_imports_nothing_heavy() -> None:
 def test_no_two_sources_claim_one_ending() -> None:
     claimed: dict[str, str] = {}
     for source in SOURCES:
-        for suffix in getattr(shelf.take("sources", source), "SUFFIXES", ()):
+        for suffix in getattr(registry.take("sources", source), "SUFFIXES", ()):
             assert suffix == suffix.lower()
             assert claimed.setdefault(suffix, source) == source
 
@@ -127,7 +128,7 @@ def test_no_two_sources_claim_one_ending() -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_gives_a_table_of_typed_columns_of_one_length(source: str, tmp_path: Path) -> None:
     part = example(source, tmp_path)
-    table = shelf.build_source(part, {})
+    table = registry.build_source(part, {})
     dtypes = {"number": "f", "category": "i", "boolean": "i", "datetime": "i", "text": "u", "image": "u"}
     assert len(table) > 0
     for name, column in table.columns.items():
@@ -152,7 +153,7 @@ def test_a_source_gives_a_table_of_typed_columns_of_one_length(source: str, tmp_
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_same_files_give_the_same_table(source: str, tmp_path: Path) -> None:
     part = example(source, tmp_path)
-    one, other = shelf.build_source(part, {}), shelf.build_source(part, {})
+    one, other = registry.build_source(part, {}), registry.build_source(part, {})
     assert list(one.columns) == list(other.columns)
     for name in one.columns:
         np.testing.assert_array_equal(one.columns[name].values, other.columns[name].values)
@@ -162,7 +163,7 @@ def test_the_same_files_give_the_same_table(source: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_names_its_files_or_its_version(source: str, tmp_path: Path) -> None:
     part = example(source, tmp_path)
-    module = shelf.take("sources", source)
+    module = registry.take("sources", source)
     paths = module.files(part.options)
     if paths:
         assert all(isinstance(path, Path) and path.is_file() for path in paths)
@@ -173,13 +174,13 @@ def test_a_source_names_its_files_or_its_version(source: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_path_that_is_not_there_is_refused_by_name(source: str, tmp_path: Path) -> None:
-    if "path" not in shelf.config("sources", source).model_fields:
+    if "path" not in registry.config("sources", source).model_fields:
         return
     part = Part(source, config(source, path=str(tmp_path / "nowhere.xyz")))
     with pytest.raises(DataError, match=r"nowhere\.xyz.*no such file"):
         cache.load(part, {}, use_cache=False)
     with pytest.raises(DataError, match=r"nowhere\.xyz.*no such file"):
-        shelf.build_source(part, {})
+        registry.build_source(part, {})
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -192,7 +193,7 @@ def test_an_option_that_is_not_there_is_refused(source: str) -> None:
 def test_a_bare_path_finds_its_source(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"example{suffix}"
     WRITERS[suffix][0](path)
-    source = shelf.source_for(str(path))
+    source = registry.source_for(str(path))
     assert source is not None
     assert len(build(source, path=str(path))) == WRITERS[suffix][1]
 
@@ -201,7 +202,7 @@ def test_a_bare_path_finds_its_source(suffix: str, tmp_path: Path) -> None:
 def test_a_folder_a_pattern_and_a_list_read_several_files_in_order(suffix: str, tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         WRITERS[suffix][0](tmp_path / f"{name}{suffix}")
-    source = shelf.source_for(f"x{suffix}")
+    source = registry.source_for(f"x{suffix}")
     assert source is not None
     names = [str(tmp_path / f"{name}{suffix}") for name in ("c", "a")]
     for path, files in ((str(tmp_path), "abc"), (str(tmp_path / f"[ab]{suffix}"), "ab"), (names, "ca")):
@@ -324,7 +325,7 @@ def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> No
 
 
 def test_a_regular_text_and_the_same_text_read_field_by_field_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from danlu.reading import records
+    from danlu.parts.sources import _csv_records as records
 
     rng = np.random.default_rng(5)
     cells = ["", "x", 'say "x"', "a,b", "two\nlines", " space ", "é", "1.5", "\u3000全角", "'"]
@@ -462,7 +463,7 @@ def write_mnist(folder: Path, zipped: bool) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("zipped", [False, True])
 def test_idx_reads_a_folder_with_the_usual_names(zipped: bool, tmp_path: Path) -> None:
     images, labels = write_mnist(tmp_path, zipped)
-    assert shelf.source_for(str(tmp_path)) == "idx"
+    assert registry.source_for(str(tmp_path)) == "idx"
     table = build("idx", path=str(tmp_path))
     np.testing.assert_array_equal(table.columns["image"].values[..., 0], images)
     assert values(table, "label") == [str(label) for label in labels]
@@ -505,7 +506,7 @@ def write_images(folder: Path, tops: tuple[str, ...] = ("",)) -> None:
 
 def test_a_folder_of_classes_is_labelled_by_its_folders(tmp_path: Path) -> None:
     write_images(tmp_path)
-    assert shelf.source_for(str(tmp_path)) == "images"
+    assert registry.source_for(str(tmp_path)) == "images"
     table = build("images", path=str(tmp_path))
     assert table.columns["image"].values.shape == (4, 4, 5, 3)
     assert table.columns["image"].values[:, 0, 0, 0].tolist() == [0, 1, 10, 11]
@@ -539,7 +540,7 @@ def test_images_that_exceed_memory_are_decoded_into_a_file(tmp_path: Path, monke
     write_images(tmp_path / "images")
     expected = build("images", path=str(tmp_path / "images")).columns["image"].values
     monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shelf.take("sources", "images"), "IN_MEMORY", 10)
+    monkeypatch.setattr(registry.take("sources", "images"), "IN_MEMORY", 10)
     np.testing.assert_array_equal(build("images", path=str(tmp_path / "images")).columns["image"].values, expected)
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from danlu import folding, shelf
+from danlu import registry
+from danlu.data import folding
+from danlu.data.splitting import shuffled, strata
 from danlu.errors import DataError
-from danlu.shares import shuffled, strata
 from danlu.terms import MISSING_DATETIME, Column, Table
 
 SPLITS = ("train", "validation", "test")
@@ -34,7 +35,7 @@ def table_of(rows: int, seed: int = 0) -> Table:
 
 
 def options_of(name: str, **options: Any) -> Any:
-    config = shelf.config("splits", name)
+    config = registry.config("splits", name)
     if "column" in config.model_fields:
         options.setdefault("column", COLUMN.get(name, "person"))
     return config(**options)
@@ -42,11 +43,11 @@ def options_of(name: str, **options: Any) -> Any:
 
 def build(name: str, table: Table, seed: int = 7, target: str | None = "class", **options: Any) -> dict[str, np.ndarray]:
     column = None if target is None else table.columns[target]
-    return shelf.take("splits", name).build(options_of(name, **options), table, column, seed)
+    return registry.take("splits", name).build(options_of(name, **options), table, column, seed)
 
 
 @pytest.mark.parametrize("rows", [31, 97, 1203])
-@pytest.mark.parametrize("name", shelf.names("splits"))
+@pytest.mark.parametrize("name", registry.names("splits"))
 def test_splits_are_sorted_disjoint_and_whole(name: str, rows: int) -> None:
     splits = build(name, table_of(rows))
     assert list(splits) == list(SPLITS)
@@ -55,13 +56,15 @@ def test_splits_are_sorted_disjoint_and_whole(name: str, rows: int) -> None:
     np.testing.assert_array_equal(np.sort(np.concatenate(list(splits.values()))), np.arange(rows))
 
 
-@pytest.mark.parametrize("name", shelf.names("splits"))
+@pytest.mark.parametrize("name", registry.names("splits"))
 def test_a_split_is_a_function_of_rows_and_seed(name: str) -> None:
     one, other = build(name, table_of(501)), build(name, table_of(501))
     assert all((one[split] == other[split]).all() for split in SPLITS)
 
 
-@pytest.mark.parametrize("name", [name for name in shelf.names("splits") if "test" in shelf.config("splits", name).model_fields])
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names("splits") if "test" in registry.config("splits", name).model_fields]
+)
 def test_shares_are_met_and_zero_means_none(name: str) -> None:
     table = table_of(2003)
     splits = build(name, table, validation=0.15, test=0.25)
@@ -73,7 +76,9 @@ def test_shares_are_met_and_zero_means_none(name: str) -> None:
         options_of(name, validation=0.5, test=0.5)
 
 
-@pytest.mark.parametrize("name", [name for name in shelf.names("splits") if "test" in shelf.config("splits", name).model_fields])
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names("splits") if "test" in registry.config("splits", name).model_fields]
+)
 def test_a_share_asked_for_is_never_silently_empty(name: str) -> None:
     for rows in range(1, 12):
         try:
@@ -84,9 +89,9 @@ def test_a_share_asked_for_is_never_silently_empty(name: str) -> None:
         assert all(len(splits[split]) for split in SPLITS), rows
 
 
-@pytest.mark.parametrize("name", shelf.names("splits"))
+@pytest.mark.parametrize("name", registry.names("splits"))
 def test_a_column_that_is_not_there_is_named_with_its_nearest(name: str) -> None:
-    if "column" not in shelf.config("splits", name).model_fields:
+    if "column" not in registry.config("splits", name).model_fields:
         pytest.skip("goes by no column")
     with pytest.raises(DataError, match=r"persn.*\n.*did you mean person"):
         build(name, table_of(50), column="persn")

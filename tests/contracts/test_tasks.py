@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DanluError, DataError
 from danlu.terms import Column
 
@@ -61,19 +61,19 @@ TARGETS: dict[str, dict[str, Column]] = {
 
 
 def made(name: str, targets: dict[str, Column], **options: Any) -> Any:
-    return shelf.take("tasks", name).build(shelf.config("tasks", name)(**options), targets)
+    return registry.take("tasks", name).build(registry.config("tasks", name)(**options), targets)
 
 
 # Tasks whose examples are the rows of a table; those that cut their own are held over whole recipes by test_families.py.
 ROW_TASKS = [
-    name for name in shelf.names("tasks") if shelf.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")
+    name for name in registry.names("tasks") if registry.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")
 ]
 
 
 def _accepted() -> list[tuple[str, str]]:
     pairs = []
     for name in ROW_TASKS:
-        least, most = shelf.facts("tasks", name).TARGETS
+        least, most = registry.facts("tasks", name).TARGETS
         for label, targets in TARGETS.items():
             if least <= len(targets) <= (most or 10**9):
                 try:
@@ -86,7 +86,7 @@ def _accepted() -> list[tuple[str, str]]:
 
 ACCEPTED = _accepted()
 every_accepted = pytest.mark.parametrize(("name", "label"), ACCEPTED)
-every_task = pytest.mark.parametrize("name", shelf.names("tasks"))
+every_task = pytest.mark.parametrize("name", registry.names("tasks"))
 every_row_task = pytest.mark.parametrize("name", ROW_TASKS)
 
 
@@ -101,34 +101,34 @@ def test_every_task_accepts_some_target(name: str) -> None:
 
 @every_task
 def test_the_defaults_of_a_task_fit_it(name: str) -> None:
-    facts = shelf.facts("tasks", name)
+    facts = registry.facts("tasks", name)
     assert facts.DEFAULTS["loss"] in facts.LOSSES
     assert facts.DEFAULTS["metrics"]
     assert {each if isinstance(each, str) else each["name"] for each in facts.DEFAULTS["metrics"]} <= set(facts.METRICS)
     split = facts.DEFAULTS.get("data.split", "random")
-    assert (split if isinstance(split, str) else split["name"]) in shelf.names("splits")
+    assert (split if isinstance(split, str) else split["name"]) in registry.names("splits")
     assert not hasattr(facts, "NO_SUCH_NAME")
 
 
 @every_task
 def test_every_loss_and_metric_a_task_names_stands_on_its_shelf(name: str) -> None:
-    facts = shelf.facts("tasks", name)
-    assert set(facts.LOSSES) <= set(shelf.names("losses"))
-    assert set(facts.METRICS) <= set(shelf.names("metrics"))
+    facts = registry.facts("tasks", name)
+    assert set(facts.LOSSES) <= set(registry.names("losses"))
+    assert set(facts.METRICS) <= set(registry.names("metrics"))
 
 
 @pytest.mark.parametrize("kind", ["losses", "metrics"])
 def test_every_loss_and_metric_fits_some_task(kind: str) -> None:
-    asked = {shelf.facts("tasks", name).ASKS for name in shelf.names("tasks")}
-    for part in shelf.names(kind):
-        assert set(shelf.facts(kind, part).FITS) & asked, part
+    asked = {registry.facts("tasks", name).ASKS for name in registry.names("tasks")}
+    for part in registry.names(kind):
+        assert set(registry.facts(kind, part).FITS) & asked, part
 
 
 @every_accepted
 def test_a_restored_task_encodes_and_answers_alike(name: str, label: str) -> None:
     task = made(name, TARGETS[label])
     state = json.loads(json.dumps(task.state(), allow_nan=False))
-    again = shelf.take("tasks", name).restore(shelf.config("tasks", name)(), state)
+    again = registry.take("tasks", name).restore(registry.config("tasks", name)(), state)
     outputs = torch.from_numpy(DRAW.normal(0, 2, (13, task.output.size))).float()
     assert again.output == task.output
     assert again.target_names == task.target_names
@@ -142,7 +142,7 @@ def test_a_restored_task_encodes_and_answers_alike(name: str, label: str) -> Non
 def test_encoded_targets_have_the_promised_shape_and_dtype(name: str, label: str) -> None:
     task = made(name, TARGETS[label])
     encoded = task.encode(TARGETS[label])
-    asks = shelf.facts("tasks", name).ASKS
+    asks = registry.facts("tasks", name).ASKS
     assert isinstance(encoded, dict) == (asks == "several")
     for leaf in leaves(encoded):
         assert len(leaf) == ROWS
@@ -214,8 +214,8 @@ def test_the_deciding_score_is_the_loss_or_a_default_metric(name: str, label: st
     metric, better = made(name, TARGETS[label]).score_order
     assert better in ("higher", "lower")
     if metric != "loss":
-        assert metric in shelf.defaults("tasks", name)["metrics"]
-        assert better == shelf.facts("metrics", metric).BETTER
+        assert metric in registry.defaults("tasks", name)["metrics"]
+        assert better == registry.facts("metrics", metric).BETTER
 
 
 @every_accepted
@@ -235,7 +235,7 @@ def test_no_rows_are_refused(name: str) -> None:
 
 def test_taking_every_task_loss_and_metric_imports_no_torch() -> None:
     program = (
-        "import sys, danlu.shelf as s\n"
+        "import sys, danlu.registry as s\n"
         "[s.take(f, n) for f in ('tasks', 'losses', 'metrics') for n in s.names(f)]\n"
         "[s.facts('tasks', n).LOSSES + s.facts('tasks', n).METRICS for n in s.names('tasks')]\n"
         "print(sorted(set(sys.modules) & {'torch', 'pyarrow', 'sklearn', 'scipy', 'PIL'}))"
@@ -486,7 +486,7 @@ def test_a_number_of_0_and_1_alone_is_classified() -> None:
 
 def test_a_target_takes_its_task_weight_and_columns_from_the_recipe() -> None:
     targets = {**TARGETS["flags"], **TARGETS["a price"], **TARGETS["digits"]}
-    config = shelf.config("tasks", "multi_task").model_validate(
+    config = registry.config("tasks", "multi_task").model_validate(
         {
             "targets": {
                 "look": {"task": {"name": "multi_label", "threshold": 0.3}, "columns": ["red", "round", "sweet"], "weight": 0.5},
@@ -495,12 +495,12 @@ def test_a_target_takes_its_task_weight_and_columns_from_the_recipe() -> None:
             }
         }
     )
-    task = shelf.take("tasks", "multi_task").build(config, targets)
+    task = registry.take("tasks", "multi_task").build(config, targets)
     assert task.slices == {"look": slice(0, 3), "price": slice(3, 4), "digit": slice(4, 14)}
     assert task.weights == {"look": 0.5, "price": 1.0, "digit": 1.0}
     assert task.tasks["look"].config.threshold == 0.3
     assert not task.tasks["price"].scaled
-    again = shelf.take("tasks", "multi_task").restore(config, json.loads(json.dumps(task.state())))
+    again = registry.take("tasks", "multi_task").restore(config, json.loads(json.dumps(task.state())))
     assert again.state() == task.state()
     assert again.tasks["look"].config.threshold == 0.3
 
@@ -519,11 +519,11 @@ def test_a_wrong_inner_task_is_told_as_the_recipe_is_read(target: dict[str, Any]
     from pydantic import ValidationError
 
     with pytest.raises(ValidationError, match=said):
-        shelf.config("tasks", "multi_task").model_validate({"targets": {"price": target}})
+        registry.config("tasks", "multi_task").model_validate({"targets": {"price": target}})
 
 
 def test_a_target_without_its_column_is_refused() -> None:
-    config = shelf.config("tasks", "multi_task").model_validate({"targets": {"prize": {"task": "regression"}}})
+    config = registry.config("tasks", "multi_task").model_validate({"targets": {"prize": {"task": "regression"}}})
     with pytest.raises(DanluError, match=r"task.targets.prize asks for the column prize") as caught:
-        shelf.take("tasks", "multi_task").build(config, TARGETS["a price"])
+        registry.take("tasks", "multi_task").build(config, TARGETS["a price"])
     assert "price" in caught.value.problem.hint

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DataError
 from danlu.recipe import Options
 from danlu.terms import MISSING_DATETIME, PADDING, Column, Kind
@@ -101,8 +101,8 @@ def choices(config: type[Options]) -> list[dict[str, Any]]:
 
 def cases() -> list[Any]:
     made = []
-    for name in shelf.names("transforms"):
-        module = shelf.take("transforms", name)
+    for name in registry.names("transforms"):
+        module = registry.take("transforms", name)
         for options in choices(module.Config):
             said = ",".join(f"{key}={value}" for key, value in options.items())
             made += [pytest.param(module, module.Config(**options), kind, id=f"{name}-{kind}-{said}") for kind in module.TAKES]
@@ -256,8 +256,8 @@ def test_each_feature_of_a_wide_column_is_treated_as_a_column_of_its_own(
 
 def test_the_shelf_holds_what_a_chain_can_end_with() -> None:
     ends = set()
-    for name in shelf.names("transforms"):
-        module = shelf.take("transforms", name)
+    for name in registry.names("transforms"):
+        module = registry.take("transforms", name)
         for kind in module.TAKES:
             column = column_of(kind, gaps=0)
             ends.add((kind, module.apply(module.Config(), module.fit(module.Config(), column), column).kind))
@@ -272,7 +272,7 @@ def test_the_shelf_holds_what_a_chain_can_end_with() -> None:
 
 def run(name: str, column: Column, other: Column | None = None, **options: Any) -> Column:
     """`other` (or the column itself) after the transform was fitted to `column`."""
-    module = shelf.take("transforms", name)
+    module = registry.take("transforms", name)
     config = module.Config(**options)
     return module.apply(config, module.fit(config, column), column if other is None else other)
 
@@ -488,7 +488,7 @@ def test_hash_words_by_characters_sees_through_misspellings() -> None:
 
 
 def test_hash_words_is_the_same_however_the_text_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = shelf.take("transforms", "hash_words")
+    module = registry.take("transforms", "hash_words")
     column = text(*[f"row {place} 中文 {'x' * (place % 50)}" for place in range(200)])
     whole = module.apply(module.Config(), {}, column).values
     monkeypatch.setattr(module, "_BLOCK", 97)
@@ -496,7 +496,7 @@ def test_hash_words_is_the_same_however_the_text_is_cut_into_blocks(monkeypatch:
 
 
 def test_scale_pixels_learns_exact_means_and_deviations_of_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = shelf.take("transforms", "scale_pixels")
+    module = registry.take("transforms", "scale_pixels")
     column = column_of("image", rows=57)
     column.values[..., 2] = 255
     monkeypatch.setattr(module, "_BLOCK", 131)  # several blocks, an odd number of pixels each

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import RunError
+from danlu.parts.watchers._base import Setting, Watchers
 from danlu.recipe import Part
 from danlu.terms import Report
-from danlu.watching import Setting, Watchers
 
 
 def setting(folder: Path, **changes: Any) -> Setting:
@@ -25,8 +25,8 @@ def setting(folder: Path, **changes: Any) -> Setting:
 
 
 def build(name: str, folder: Path, options: dict[str, Any] | None = None, **changes: Any) -> Any:
-    part = Part(name, shelf.config("watchers", name)(**(options or {})))
-    return shelf.build_watcher(part, setting(folder, **changes))
+    part = Part(name, registry.config("watchers", name)(**(options or {})))
+    return registry.build_watcher(part, setting(folder, **changes))
 
 
 def reports() -> Iterator[Report]:
@@ -51,7 +51,7 @@ def reports() -> Iterator[Report]:
     yield Report("end", 19)
 
 
-@pytest.mark.parametrize("name", shelf.names("watchers"))
+@pytest.mark.parametrize("name", registry.names("watchers"))
 def test_a_watcher_hears_every_kind_of_report_and_answers_with_a_sentence_or_nothing(name: str, tmp_path: Path) -> None:
     for output in ("lines", "quiet", "json", "display"):
         watcher = build(name, tmp_path / output, output=output)
@@ -63,7 +63,7 @@ def test_a_watcher_hears_every_kind_of_report_and_answers_with_a_sentence_or_not
             watcher.close()
 
 
-@pytest.mark.parametrize("name", shelf.names("watchers"))
+@pytest.mark.parametrize("name", registry.names("watchers"))
 def test_a_watcher_goes_on_from_its_state_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
     whole = build(name, tmp_path / "whole")
     if not hasattr(whole, "state"):
@@ -91,7 +91,7 @@ def test_a_watcher_goes_on_from_its_state_as_if_it_had_never_stopped(name: str, 
 
 
 def test_a_state_of_a_watcher_that_was_left_out_for_a_while_is_kept(tmp_path: Path) -> None:
-    part = Part("early_stopping", shelf.config("watchers", "early_stopping")())
+    part = Part("early_stopping", registry.config("watchers", "early_stopping")())
     state = {"early_stopping": {"best": 0.9, "waited": 2}}
     without = Watchers([], [])
     without.load(state)

@@ -21,8 +21,8 @@ import torch
 from hard_recipes import RECIPES
 from lives import Lives, last_checkpoint, lives, write_recipe
 
-from danlu.checkpoint import Checkpoints
 from danlu.errors import ArtifactError, CheckpointError
+from danlu.training.checkpoint import Checkpoints
 
 
 def run_folder(home: Path, found: Lives) -> Path:

@@ -64,7 +64,7 @@ train: {steps: 2, batch_size: 4}
 def prepare(home: Path) -> None:
     """Train and export what is spoiled later, and write the rows, keys and decoys that verbs are given."""
     import danlu
-    from danlu import keys, safekeeping
+    from danlu.system import encryption, signing
 
     draw = random.Random(0)
     rows = [(draw.gauss(n % 3, 1), draw.gauss(-(n % 3), 1), draw.choice(["red", "green"]), "xyz"[n % 3]) for n in range(300)]
@@ -84,9 +84,9 @@ def prepare(home: Path) -> None:
             danlu.export("runs/iris", to="onnx", out="export", rows="rows.csv")
     for name, run in (("table", "iris"), ("text", "poetbyt"), ("bpe", "poetbpe")):
         shutil.copytree(home / "runs" / run / "artifact", home / name)
-    keys.new_key(home / "key")
-    keys.write_secret(home / "words", b"correct horse battery\n")
-    safekeeping.new_signing_key(home / "signer")
+    encryption.new_key(home / "key")
+    encryption.write_secret(home / "words", b"correct horse battery\n")
+    signing.new_signing_key(home / "signer")
     outside = home / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_text("nobody may read this")
@@ -670,12 +670,12 @@ def words(verb: str, folder: Path, kind: str, home: Path) -> list[str]:
 def act(verb: str, folder: Path, kind: str, home: Path) -> None:
     """Run a verb in this process."""
     if verb != "serve":
-        from danlu.cli import main
+        from danlu.cli.main import main
 
         sys.argv = ["danlu", *words(verb, folder, kind, home)]
         return main()
     from danlu.errors import DanluError
-    from danlu.serving import models
+    from danlu.serving.worker import models
 
     try:
         desk: Any = models.desk({"path": str(folder), "name": "hostile"})

@@ -2,7 +2,7 @@
 already imported everything.
 
 A forked life costs a few milliseconds where a fresh one costs the import of torch. That is sound because the process it is forked from
-never trains and has one thread (asserted before each fork); what runs after the fork is danlu.cli.main with the arguments of the command
+never trains and has one thread (asserted before each fork); what runs after the fork is danlu.cli.main.main with the arguments of the command
 line. Everything that counts on a process being a process (kill -9, exit codes, limits, locks of the system) is the same for both.
 """
 
@@ -158,9 +158,9 @@ def _nursery() -> None:
 
     import sklearn.datasets  # noqa: F401
 
-    import danlu.cli
-    import danlu.training  # noqa: F401 - with it, everything
-    from danlu import tuning  # noqa: F401
+    import danlu.cli.main
+    import danlu.training.loop  # noqa: F401 - with it, everything
+    from danlu.search import tune  # noqa: F401
 
     with contextlib.suppress(ImportError):
         import optuna.storages._rdb.storage  # noqa: F401
@@ -210,7 +210,7 @@ def _live(wish: dict[str, Any]) -> None:
         for name, value in wish["limits"].items():
             resource.setrlimit(getattr(resource, name), (value, value))
         sys.argv = ["danlu", *wish["arguments"]]
-        from danlu.cli import main
+        from danlu.cli.main import main
 
         try:
             main()

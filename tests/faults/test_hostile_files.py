@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import cache, shelf
+from danlu import registry
+from danlu.data import cache
 from danlu.errors import DataError
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Table
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.timeout(60)  # a pipe that is waited for would hang
 
 
 def read(source: str, columns: dict[str, ColumnOptions] | None = None, **options: Any) -> Table:
-    part = Part(source, shelf.config("sources", source).model_validate(options))
+    part = Part(source, registry.config("sources", source).model_validate(options))
     return cache.load(part, columns or {}, use_cache=False)[0]
 
 

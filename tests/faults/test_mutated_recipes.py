@@ -21,7 +21,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import Problem, RecipeError
 from danlu.recipe import KEYS, LISTS, PARTS, SECTIONS, ColumnOptions, Data, on_shelf, read, read_yaml
 
@@ -248,11 +248,11 @@ def owner(tree: dict[str, Any], path: tuple[Any, ...]) -> tuple[type[BaseModel] 
             mark = on_shelf(config, step) if config is not None and step in config.model_fields else None
             shelf_here, config = (mark.shelf, None) if mark else ("", None)
             if mark is not None and mark.fixed:
-                config = shelf.config(mark.shelf, mark.fixed)
+                config = registry.config(mark.shelf, mark.fixed)
         if path[: depth + 1] == ("data", "transforms"):
             shelf_here, config = "transforms", None
         if shelf_here and isinstance(value, dict) and "name" in value:
-            config = shelf.config(shelf_here, value["name"])
+            config = registry.config(shelf_here, value["name"])
     if config is None:
         return None, ("number", "category", "boolean", "text", "datetime", "image") if path == ("data", "transforms") else ()
     return config, (*(("name",) if isinstance(value, dict) and "name" in value else ()), *config.model_fields)
@@ -283,16 +283,16 @@ def choices(base: Base, place: Place) -> list[str]:
     if not isinstance(place.value, yaml.ScalarNode):
         return []
     if step == "name" and len(place.path) > 1:
-        return next((shelf.names(each) for each in shelf.shelves() if place.value.value in shelf.names(each)), [])
+        return next((registry.names(each) for each in registry.shelves() if place.value.value in registry.names(each)), [])
     if len(place.path) == 1 and step in PARTS:
-        return shelf.names(PARTS[step])
+        return registry.names(PARTS[step])
     if place.path[:2] == ("data", "columns") and len(place.path) == 3:
         return ["number", "category", "boolean", "text", "datetime", "image", "drop", "ignore"]
     if place.config is None or step not in place.config.model_fields:
         return []
     mark = on_shelf(place.config, step)
     if mark is not None:
-        return shelf.names(mark.shelf) if place.value.value in shelf.names(mark.shelf) else []
+        return registry.names(mark.shelf) if place.value.value in registry.names(mark.shelf) else []
     words = [word for each in [place.config.model_fields[step].annotation] for word in literals(each)]
     return words if place.value.value in words else []
 
@@ -333,7 +333,7 @@ def list_typo(base: Base, draw: random.Random) -> Mutation | None:
             for value in node.value:
                 if isinstance(value, yaml.ScalarNode) and path[-1] != "target" and path[0] in (*LISTS, "data"):
                     name = "metrics" if path[0] == "metrics" else path[0] if path[0] == "watchers" else path[1]
-                    if value.value in shelf.names(name if name in shelf.shelves() else "transforms"):
+                    if value.value in registry.names(name if name in registry.shelves() else "transforms"):
                         found.append((value, name))
                 else:
                     visit(value, (*path, 0))
@@ -346,7 +346,7 @@ def list_typo(base: Base, draw: random.Random) -> Mutation | None:
     if written == node.value or not written:
         return None
     line = node.start_mark.line + 1
-    if written in shelf.names(where):
+    if written in registry.names(where):
         return Mutation("valid", base.name, "", line)
     return Mutation("typo", base.name, base.replaced(node, written), line, node.value, written)
 
@@ -495,7 +495,7 @@ MADE, LEFT_OUT = mutations(0)
 
 def problems_of(path: Path) -> list[Problem]:
     try:
-        read(path, shelf)
+        read(path, registry)
     except RecipeError as error:
         return list(error.problems)
     return []

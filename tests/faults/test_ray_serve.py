@@ -120,7 +120,7 @@ def workers(head: int) -> list[int]:
     found = []
     for each in psutil.Process(head).children(recursive=True):
         try:
-            if "danlu.serving.worker" in each.cmdline() and each.status() != psutil.STATUS_ZOMBIE:
+            if "danlu.serving.worker.main" in each.cmdline() and each.status() != psutil.STATUS_ZOMBIE:
                 found.append(each.pid)
         except psutil.Error:
             continue

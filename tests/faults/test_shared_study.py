@@ -17,9 +17,9 @@ import mariadb
 import postgresql
 
 import danlu
-from danlu import ledger
-from danlu.dataset import remembered
-from danlu.study import Study
+from danlu.data.dataset import remembered
+from danlu.search import storage
+from danlu.search.study import Study
 
 SERVERS = [
     pytest.param(
@@ -73,8 +73,8 @@ def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(ser
 def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "GRACE", 3)
-    monkeypatch.setattr(ledger, "HEARTBEAT", 0.3)
+    monkeypatch.setattr(storage, "GRACE", 3)
+    monkeypatch.setattr(storage, "HEARTBEAT", 0.3)
     with server() as url, remembered():
         about = recipe(url, trials=3)
         gone = Study(about, tmp_path / "gone" / "study")

@@ -29,7 +29,7 @@ from typing import Any
 from hard_recipes import RECIPES
 from lives import Life, Lives, lives, write_recipe
 
-from danlu.executing.crew import LIVES, newest_checkpoint
+from danlu.search.executors.scheduler import LIVES, newest_checkpoint
 
 WORKERS = 2
 MOST = 12  # kills of one study

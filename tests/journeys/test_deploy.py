@@ -19,7 +19,7 @@ import yaml
 
 import danlu
 from danlu.errors import DanluError
-from danlu.exported import open_export
+from danlu.exporting.loader import open_export
 
 HOME = Path(__file__).parents[2]
 sys.path.insert(0, str(HOME / "deploy"))

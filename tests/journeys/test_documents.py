@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from danlu import read_recipe, shelf
+from danlu import read_recipe, registry
 
 HOME = Path(__file__).parents[2]
 LANGUAGES = ("README.md", "README.zh-CN.md")
@@ -47,7 +47,7 @@ def test_every_recipe_in_a_readme_is_sound(name: str) -> None:
 
     for recipe in (whole, whole + more, whole + more + search):
         tree, where = read_yaml(recipe, name)
-        assert check(tree, where, shelf).data.target == "churned"
+        assert check(tree, where, registry).data.target == "churned"
 
 
 def test_both_readmes_have_the_same_commands() -> None:

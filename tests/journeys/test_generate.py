@@ -43,7 +43,7 @@ class Ended:
 
 def danlu(*arguments: str, cwd: Path, stdin: str = "") -> Ended:
     """A command in this process: a start of Python takes longer than most of them."""
-    from danlu.cli import main
+    from danlu.cli.main import main
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):
@@ -131,7 +131,7 @@ def test_predict_and_evaluate_work_on_running_text(home: Path) -> None:
 
 def test_the_python_door_streams(home: Path) -> None:
     import danlu as door
-    from danlu.generation import stream
+    from danlu.artifact.generation import stream
 
     artifact = door.load(home / "runs" / "poet")
     (text,) = door.generate(artifact, "欲穷", temperature=0, max_tokens=9)

@@ -238,7 +238,7 @@ def test_a_client_that_goes_away_frees_its_place(client: Any, server: tuple[str,
 
 def workers(process: subprocess.Popen[str]) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(each) for each in children if b"danlu.serving.worker" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [int(each) for each in children if b"danlu.serving.worker.main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux's /proc tells which processes are workers")

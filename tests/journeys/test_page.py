@@ -174,7 +174,7 @@ def visit(browser: Any, server: str) -> Iterator[Visit]:
 
 
 def png(image: np.ndarray) -> bytes:
-    from danlu.pictures import png as packed
+    from danlu.system.png import png as packed
 
     return packed(image)
 

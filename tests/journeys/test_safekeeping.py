@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import danlu
-from danlu import keys, safekeeping
 from danlu.errors import ArtifactError, DataError
+from danlu.system import encryption, signing
 
 pytest.importorskip("cryptography", reason="pip install 'danlu[crypto]'")
 
@@ -36,12 +36,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(home)
         danlu.train("iris.yaml")
     shutil.copytree(home / "runs" / "iris" / "artifact", home / "artifact")
-    keys.new_key(home / "key")
-    keys.new_key(home / "other")
+    encryption.new_key(home / "key")
+    encryption.new_key(home / "other")
     for name, said in (("words", b"correct horse battery\n"), ("wrong", b"correct horse cattery\n")):
-        keys.write_secret(home / name, said)
-    safekeeping.new_signing_key(home / "signer")
-    safekeeping.new_signing_key(home / "stranger")
+        encryption.write_secret(home / name, said)
+    signing.new_signing_key(home / "signer")
+    signing.new_signing_key(home / "stranger")
     return home
 
 
@@ -74,7 +74,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_an_encrypted_artifact_answers_as_the_plain_one_to_the_last_bit(plain: Path, folder: Path) -> None:
     want = danlu.load(plain / "artifact").predict(ROWS)
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         assert danlu.load(folder).predict(ROWS) == want
     danlu.decrypt(folder, key_file=plain / "key")
     assert contents(folder) == contents(plain / "artifact")
@@ -97,20 +97,20 @@ def test_two_encryptions_of_one_artifact_have_nothing_in_common(plain: Path, fol
 
 def test_a_passphrase_is_as_good_as_a_key(plain: Path, tmp_path: Path) -> None:
     found = danlu.encrypt(plain / "artifact", tmp_path / "artifact", passphrase_file=plain / "words")
-    with keys.using(passphrase_file=plain / "words"):
+    with encryption.using(passphrase_file=plain / "words"):
         assert danlu.load(found).predict(ROWS) == danlu.load(plain / "artifact").predict(ROWS)
-    with keys.using(passphrase_file=plain / "wrong"):
+    with encryption.using(passphrase_file=plain / "wrong"):
         assert "the passphrase does not fit" in message(found)
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         assert "was encrypted with a passphrase" in message(found)
 
 
 def test_without_a_key_or_with_another_the_message_says_what_to_give(plain: Path, folder: Path) -> None:
     assert "is encrypted, and no key was given" in message(folder)
     assert "--key-file" in message(folder)
-    with keys.using(key_file=plain / "other"):
+    with encryption.using(key_file=plain / "other"):
         assert "the key does not fit" in message(folder)
-    with keys.using(passphrase_file=plain / "words"):
+    with encryption.using(passphrase_file=plain / "words"):
         assert "was encrypted with a key file" in message(folder)
 
 
@@ -123,7 +123,7 @@ def test_the_environment_names_the_key_too(plain: Path, folder: Path, monkeypatc
 
 
 def test_a_bit_flipped_anywhere_is_noticed(plain: Path, folder: Path) -> None:
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         for path in sorted(folder.iterdir()):
             data = path.read_bytes()
             for place in {*range(0, 320, 7), *range(0, len(data), max(1, len(data) // 60)), len(data) - 1}:
@@ -140,14 +140,14 @@ def test_a_bit_flipped_anywhere_is_noticed(plain: Path, folder: Path) -> None:
 def test_a_file_cut_off_or_lengthened_is_noticed(plain: Path, folder: Path) -> None:
     path = folder / "weights.safetensors"
     data = path.read_bytes()
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         for changed in (data[:-1], data[:-16], data[: len(data) // 2], data[:20], data[:9], data + b"\0", data + data[-40:]):
             path.write_bytes(changed)
             assert "damaged" in message(folder)
 
 
 def test_files_that_change_places_and_files_of_another_folder_are_noticed(plain: Path, folder: Path, tmp_path: Path) -> None:
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         one, other = folder / "weights.safetensors", folder / "preprocessing.safetensors"
         held = one.read_bytes()
         one.write_bytes(other.read_bytes())
@@ -163,24 +163,24 @@ def test_files_that_change_places_and_files_of_another_folder_are_noticed(plain:
 
 
 def test_pieces_that_change_places_or_are_missing_are_noticed(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "PIECE", 64)
-    key = keys.read_key(plain / "key", None)
+    monkeypatch.setattr(encryption, "PIECE", 64)
+    key = encryption.read_key(plain / "key", None)
     assert key is not None
     data = os.urandom(64 * 3 + 10)
-    closed = keys.Folder.new(key).close("a/b.bin", data, key)
-    header = keys.read_header("", closed)
+    closed = encryption.Folder.new(key).close("a/b.bin", data, key)
+    header = encryption.read_header("", closed)
     path, step = Path("somewhere/a/b.bin"), 64 + 16
-    with keys.holding(key):
-        assert keys.opened(path, closed) == data
+    with encryption.holding(key):
+        assert encryption.opened(path, closed) == data
         pieces = [closed[at : at + step] for at in range(header.end, len(closed), step)]
         swapped = closed[: header.end] + b"".join([pieces[1], pieces[0], *pieces[2:]])
         with pytest.raises(ArtifactError, match="piece 1 of 4"):
-            keys.opened(path, swapped)
+            encryption.opened(path, swapped)
         with pytest.raises(ArtifactError, match="cut off"):
-            keys.opened(path, closed[: header.end] + b"".join(pieces[:3]))
+            encryption.opened(path, closed[: header.end] + b"".join(pieces[:3]))
         shorter = closed.replace(b'"size":202', b'"size":192')  # of three pieces, none of which says that it is the last
         with pytest.raises(ArtifactError, match="was changed"):
-            keys.opened(path, shorter[: header.end] + b"".join(pieces[:3]))
+            encryption.opened(path, shorter[: header.end] + b"".join(pieces[:3]))
 
 
 @pytest.mark.parametrize("cost", ['"n":1073741824', '"n":131071', '"n":true', '"n":-1', '"n":1e9', '"n":2'])
@@ -191,7 +191,7 @@ def test_a_cost_that_is_declared_is_believed_within_bounds_only(plain: Path, tmp
     size = int.from_bytes(data[8:12], "big")
     header = data[12 : 12 + size].replace(b'"n":131072', cost.encode())
     path.write_bytes(data[:8] + len(header).to_bytes(4, "big") + header + data[12 + size :])
-    with keys.using(passphrase_file=plain / "words"):
+    with encryption.using(passphrase_file=plain / "words"):
         assert "cost of scrypt" in message(found)
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_encrypted_is_refused_and_left_as_it_was(plain: Path, fol
     with pytest.raises(DataError, match="of this name"):
         danlu.decrypt(folder, plain / "artifact", key_file=plain / "key")
     with pytest.raises(DataError, match="not written over"):
-        keys.new_key(plain / "key")
+        encryption.new_key(plain / "key")
     (folder / "link").symlink_to(plain / "key")
     with pytest.raises(ArtifactError, match="a link or a device"):
         danlu.decrypt(folder, key_file=plain / "key")
@@ -222,14 +222,14 @@ def test_a_secret_that_everybody_may_read_is_refused(plain: Path, tmp_path: Path
     shutil.copy(plain / "key", tmp_path / "key")
     (tmp_path / "key").chmod(0o644)
     with pytest.raises(DataError, match="everybody on this machine"):
-        keys.using(key_file=tmp_path / "key")
+        encryption.using(key_file=tmp_path / "key")
 
 
 def test_a_signature_holds_for_the_plain_and_for_the_encrypted_folder(plain: Path, folder: Path) -> None:
     danlu.decrypt(folder, key_file=plain / "key")
     danlu.sign(folder, plain / "signer")
     assert danlu.verify_signature(folder, plain / "signer.pub").files == 4
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         danlu.encrypt(folder)
         assert danlu.verify_signature(folder, plain / "signer.pub").files == 4
         assert danlu.load(folder).predict(ROWS)
@@ -272,7 +272,7 @@ def test_what_was_changed_after_it_was_signed_is_named(plain: Path, tmp_path: Pa
 
 
 def command(words: str, home: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    from danlu.cli import main
+    from danlu.cli.main import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
@@ -328,7 +328,7 @@ def test_an_encrypted_export_is_verified_and_answers_with_the_key(
     assert code == 4 and "no key was given" in said
     code, out, said = command(f"verify graph --against {plain / 'runs' / 'iris'} {with_key}", tmp_path, capsys)
     assert code == 0 and "30 rows compared" in out, said
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         assert danlu.open_export(tmp_path / "graph").predict(ROWS) == before
 
 
@@ -351,6 +351,6 @@ def test_a_model_goes_on_from_encrypted_weights(plain: Path, tmp_path: Path, mon
     on = danlu.read_recipe("writer.yaml", ["model.weights=closed", "name=on"])
     with pytest.raises(ArtifactError, match="no key was given"):
         danlu.train(on)
-    with keys.using(key_file=plain / "key"):
+    with encryption.using(key_file=plain / "key"):
         assert danlu.generate("closed", "And", max_tokens=9) == text
         assert danlu.train(on).provenance

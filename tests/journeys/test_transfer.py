@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import danlu
-from danlu import transfer
 from danlu.errors import ArtifactError, RecipeError, TrainingStopped
 from danlu.layers.parametrization import Readout
+from danlu.search import width_transfer
 
 pytest.importorskip("optuna")
 
@@ -98,7 +98,7 @@ def test_a_search_that_chooses_the_width_is_refused(recipe: Path, name: str) -> 
 
 def test_a_base_of_its_own_is_kept(recipe: Path) -> None:
     checked = danlu.read_recipe(recipe, {"model.parametrization": "mup", "model.base_width": 64})
-    assert transfer._under_mup(checked, 32) is checked
+    assert width_transfer._under_mup(checked, 32) is checked
 
 
 def test_weights_learnt_behind_other_multipliers_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_what_cannot_be_searched_is_told_before_any_trial(tmp_path: Path) -> Non
 def test_a_library_that_is_not_there_names_its_extra(library: str, extra: str, tmp_path: Path) -> None:
     changes = {"storage": "postgresql://danlu@127.0.0.1:1/danlu"} if extra == "databases" else {}
     (tmp_path / "iris.yaml").write_text(write_yaml(recipe(tune=changes)))
-    code = f"import sys; sys.modules[{library!r}] = None; sys.argv = ['danlu', 'tune', 'iris.yaml']; from danlu.cli import main; main()"
+    code = f"import sys; sys.modules[{library!r}] = None; sys.argv = ['danlu', 'tune', 'iris.yaml']; from danlu.cli.main import main; main()"
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert said.returncode == 2, said.stderr
     assert "Traceback" not in said.stderr

@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch import nn
 
-from danlu import shelf
-from danlu.batches import Batches, Rows
+from danlu import registry
+from danlu.data.batches import Batches, Rows
 from danlu.errors import PartError
-from danlu.placement import place
 from danlu.recipe import Part, Regularization, Train
-from danlu.state import TrainingState
-from danlu.step import AdversarialStep, NotFinite
+from danlu.system.placement import place
 from danlu.terms import Column, Input, Table
+from danlu.training.state import TrainingState
+from danlu.training.step import AdversarialStep, NotFinite
 
 ROWS, SIDE, CLASSES = 23, 17, 3
 
 
 def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, shelf.config(kind, name)(**options))
+    return Part(name, registry.config(kind, name)(**options))
 
 
 def setup(
@@ -43,19 +43,21 @@ def setup(
     target = Column("kind", "category", codes, ("a", "b", "c"))
     table = Table({"kind": target}, "made")
     described = {"image": Input("image", (1, SIDE, SIDE), mean=(0.4,), std=(0.3,))}
-    task = shelf.build_task(part("tasks", "image_generation"), {"kind": target})
+    task = registry.build_task(part("tasks", "image_generation"), {"kind": target})
     examples = task.frame({"image": images}, described, {"kind": target}, {"train": np.arange(ROWS)}, table)
     pixels = {"image": {"mean": [0.4], "std": [0.3]}} if images.dtype == np.uint8 else {}
     batches = Batches(Rows(examples.inputs, pixels, None, placement), np.arange(ROWS), int(settings.batch_size), settings.seed)
     torch.manual_seed(1)
-    module = shelf.build_model(
+    module = registry.build_model(
         part("models", "gan", **{"latent": 5, "width": 4, "class_size": 3, **(model or {})}), examples.described, task.output
     )
     parameters = list(module.parameters())
-    built = shelf.build_optimizer(optimizer or part("optimizers", "adam", learning_rate=0.01, beta1=0.5), [{"params": parameters}])
+    built = registry.build_optimizer(
+        optimizer or part("optimizers", "adam", learning_rate=0.01, beta1=0.5), [{"params": parameters}]
+    )
     regularization = Regularization.model_validate(regular)
     state = TrainingState(module, built, ema=regularization.ema_decay is not None, keep_best=False)
-    loss_object = shelf.build_loss(part("losses", "adversarial", **(loss or {})), task)
+    loss_object = registry.build_loss(part("losses", "adversarial", **(loss or {})), task)
     return AdversarialStep(state, batches, loss_object, lambda n: 1.0, 0.01, [], placement, settings, regularization)
 
 
@@ -106,7 +108,7 @@ def test_a_run_resumed_at_any_update_ends_in_the_same_bits(options: dict[str, An
         assert_same(run(again, cut, 6), whole)
 
 
-@pytest.mark.parametrize("name", shelf.names("optimizers"))
+@pytest.mark.parametrize("name", registry.names("optimizers"))
 def test_every_optimizer_serves_both_sides_and_resumes(name: str) -> None:
     chosen = part("optimizers", name)
     whole = run(setup(optimizer=chosen), 0, 4)
@@ -193,20 +195,20 @@ class Slope(nn.Module):
 
 def test_penalties_have_their_formula_and_its_gradient() -> None:
     judge, real, fake = Slope(), torch.randn(6, 2), torch.randn(6, 2)
-    penalty = shelf.build_loss(part("losses", "adversarial", form="wasserstein", gradient_penalty=10.0), None).penalty(
+    penalty = registry.build_loss(part("losses", "adversarial", form="wasserstein", gradient_penalty=10.0), None).penalty(
         judge, real, fake
     )
     assert penalty.item() == pytest.approx(6 * 10 * (5 - 1) ** 2, rel=1e-5)  # |w| = 5
     (slope,) = torch.autograd.grad(penalty, judge.weight)
     assert torch.allclose(slope, 6 * 10 * 2 * (5 - 1) * judge.weight.detach() / 5, rtol=1e-4)
-    r1 = shelf.build_loss(part("losses", "adversarial", r1=2.0, penalty_every=4), None).penalty(judge, real, fake)
+    r1 = registry.build_loss(part("losses", "adversarial", r1=2.0, penalty_every=4), None).penalty(judge, real, fake)
     assert r1.item() == pytest.approx(4 * 6 * 2 / 2 * 25, rel=1e-5)
 
 
 @pytest.mark.parametrize("form", ["non_saturating", "hinge", "least_squares", "wasserstein"])
 def test_each_form_has_its_formula(form: str) -> None:
     options = {"gradient_penalty": 1.0} if form == "wasserstein" else {}
-    loss = shelf.build_loss(part("losses", "adversarial", form=form, **options), None)
+    loss = registry.build_loss(part("losses", "adversarial", form=form, **options), None)
     real, fake = torch.tensor([2.0, -0.5]), torch.tensor([0.3, -3.0])
     by_hand = {
         "non_saturating": (sum(np.log1p(np.exp([-2.0, 0.5, 0.3, -3.0]))), sum(np.log1p(np.exp([-0.3, 3.0])))),

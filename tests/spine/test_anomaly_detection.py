@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import danlu
-from danlu import shelf
-from danlu.dataset import prepare
+from danlu import registry
+from danlu.data.dataset import prepare
 from danlu.errors import DataError, RecipeError
+from danlu.parts.tasks import anomaly_detection
 from danlu.recipe import Part, Recipe
-from danlu.tasks import anomaly_detection
 from danlu.terms import Batch, Column
 
 COUNT, BAD = 600, [70, 150, 200, 290, 333, 500, 521, 540, 577]
@@ -129,7 +129,7 @@ def test_the_threshold_is_passed_by_as_many_ordinary_rows_as_expected() -> None:
     assert task.spread == pytest.approx([np.sqrt(30 / 8), 10 * np.sqrt(30 / 8)], rel=1e-6)
     scores = task.scored(outputs, target)
     assert int((scores[:8] > task.threshold).sum()) == 2 and scores[8] > task.threshold
-    metric = shelf.build_metric(Part("anomalies", shelf.config("metrics", "anomalies")()), task)
+    metric = registry.build_metric(Part("anomalies", registry.config("metrics", "anomalies")()), task)
     found = metric.score(metric.count(outputs, batch_of(target, marks)))
     assert found["anomalies/flagged"] == pytest.approx(3 / 9)
     assert found["anomalies/precision"] == pytest.approx(1 / 3) and found["anomalies/recall"] == 1.0
@@ -138,7 +138,7 @@ def test_the_threshold_is_passed_by_as_many_ordinary_rows_as_expected() -> None:
 
 def test_without_labels_or_threshold_nothing_is_claimed() -> None:
     task = task_of_two()
-    metric = shelf.build_metric(Part("anomalies", shelf.config("metrics", "anomalies")()), task)
+    metric = registry.build_metric(Part("anomalies", registry.config("metrics", "anomalies")()), task)
     found = metric.score(metric.count(torch.randn(6, 1, 2), batch_of(torch.randn(6, 1, 2), [-1] * 6)))
     assert found == {"anomalies/average_precision": None}
 
@@ -162,11 +162,11 @@ def test_labels_that_say_neither_are_refused(tmp_path: Path, labels: list[Any], 
 
 
 def test_the_metric_of_anomalies_fits_no_forecast() -> None:
-    from danlu.tasks import forecasting
+    from danlu.parts.tasks import forecasting
 
     task = forecasting.build(forecasting.Config(), {"a": Column("a", "number", np.arange(5.0))})
     with pytest.raises(RecipeError, match="belongs to task: anomaly_detection"):
-        shelf.build_metric(Part("anomalies", shelf.config("metrics", "anomalies")()), task)
+        registry.build_metric(Part("anomalies", registry.config("metrics", "anomalies")()), task)
 
 
 # --- by reconstruction ------------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from danlu.layers import weighing
-from danlu.layers.attention import Attention, padding_mask
-from danlu.layers.caching import Cache
-from danlu.layers.feed_forward import FeedForward, inner_width, squared_relu
+from danlu.layers.attention import kernel
+from danlu.layers.attention.multi_head import Attention, padding_mask
+from danlu.layers.attention.rotary import Rotary, normalise_and_turn, turn
+from danlu.layers.generation.kv_cache import Cache
 from danlu.layers.normalization import RMSNorm
-from danlu.layers.rotary import Rotary, normalise_and_turn, turn
-from danlu.layers.transformer import Sizes, Stack
+from danlu.layers.transformer.blocks import Sizes, Stack
+from danlu.layers.transformer.feed_forward import FeedForward, inner_width, squared_relu
 
 # float32 keeps 7 digits; kernels of other shapes sum in another order, and a stack passes the difference on
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -195,7 +195,7 @@ def test_the_gradient_of_rms_norm_is_that_of_torch():
 
 def test_the_other_gradients_are_those_of_differences(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(weighing, "PIECE", 3)
+    monkeypatch.setattr(kernel, "PIECE", 3)
     x = torch.randn(2, 5, 3, 6, dtype=torch.float64, requires_grad=True)
     angles = tuple(each.double() for each in Rotary(6, 5).angles(5))
     assert torch.autograd.gradcheck(lambda x: normalise_and_turn(x, angles, 1e-12), (x,))
@@ -203,7 +203,7 @@ def test_the_other_gradients_are_those_of_differences(monkeypatch):
     three = [torch.randn(1, 2, 7, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     mask = torch.rand(1, 1, 1, 7) > 0.4
     for given, causal in ((None, True), (None, False), (mask, False)):
-        assert torch.autograd.gradcheck(lambda *each, m=given, c=causal: weighing._by_products(*each, m, c), three)
+        assert torch.autograd.gradcheck(lambda *each, m=given, c=causal: kernel._by_products(*each, m, c), three)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -215,8 +215,8 @@ def test_batched_products_are_torchs_attention(length, causal):
     if mask is not None:
         mask[..., 0] = True
     expected = functional.scaled_dot_product_attention(*three, attn_mask=mask, is_causal=causal)
-    torch.testing.assert_close(weighing._by_products(*three, mask, causal), expected, **CLOSE)
-    narrow = weighing.weigh(*(each.bfloat16() for each in three), mask, causal)
+    torch.testing.assert_close(kernel._by_products(*three, mask, causal), expected, **CLOSE)
+    narrow = kernel.weigh(*(each.bfloat16() for each in three), mask, causal)
     assert narrow.dtype == torch.bfloat16
     # scores of size 3 and their weights are rounded to 8 bits: 2 ** -8 of each
     torch.testing.assert_close(narrow.float(), expected, rtol=0.05, atol=0.05)

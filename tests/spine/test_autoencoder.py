@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from danlu import load, shelf, train
+from danlu import load, registry, train
 from danlu.errors import DataError, PartError, RecipeError
 from danlu.recipe import Part
 from danlu.terms import Batch, Input, Output, Table
 
 
 def model(described: dict[str, Input], output: Output, **options: Any) -> Any:
-    return shelf.build_model(part("models", "autoencoder", **options), described, output).eval()
+    return registry.build_model(part("models", "autoencoder", **options), described, output).eval()
 
 
 def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, shelf.config(kind, name)(**options))
+    return Part(name, registry.config(kind, name)(**options))
 
 
 def task_over(described: Input, rows: np.ndarray, **options: Any) -> tuple[Any, Any]:
-    task = shelf.build_task(part("tasks", "autoencoding", **options), {})
+    task = registry.build_task(part("tasks", "autoencoding", **options), {})
     name = described.kind
     splits = {"train": np.arange(len(rows) - 4), "test": np.arange(len(rows) - 4, len(rows))}
     return task, task.frame({name: rows}, {name: described}, {}, splits, Table({}, "made"))
@@ -58,7 +58,7 @@ def test_what_is_no_autoencoding_is_refused() -> None:
     ]:
         with pytest.raises(PartError, match=match):
             model(inputs, output)
-    task = shelf.build_task(part("tasks", "autoencoding"), {})
+    task = registry.build_task(part("tasks", "autoencoding"), {})
     both = {"numbers": np.zeros((5, 7), np.float32), "image": np.zeros((5, 9, 9, 1), np.uint8)}
     with pytest.raises(DataError, match="takes numbers or one image"):
         task.frame(both, {"numbers": numbers, "image": image}, {}, {}, Table({}, "made"))
@@ -99,7 +99,7 @@ def test_the_baseline_is_the_error_of_the_mean_row(kind: str) -> None:
 
 def test_a_task_comes_back_from_its_state() -> None:
     task, _ = task_over(Input("image", (3, 9, 8), mean=(0.5,), std=(0.2,)), np.zeros((9, 9, 8, 3), np.uint8), noise=0.1)
-    again = shelf.restore_task(part("tasks", "autoencoding", noise=0.1), json.loads(json.dumps(task.state())))
+    again = registry.restore_task(part("tasks", "autoencoding", noise=0.1), json.loads(json.dumps(task.state())))
     assert (again.output, again.describe(), again.described) == (task.output, task.describe(), task.described)
 
 
@@ -108,7 +108,7 @@ def test_the_losses_of_numbers_serve_pixels() -> None:
     outputs = (target + 0.5).requires_grad_()
     batch = Batch({}, target, torch.arange(3))
     for name, each in (("mse", 0.25), ("mae", 0.5)):
-        loss = shelf.build_loss(part("losses", name), task_over(Input("image", (2, 5, 4)), np.zeros((9, 5, 4, 2), np.uint8))[0])
+        loss = registry.build_loss(part("losses", name), task_over(Input("image", (2, 5, 4)), np.zeros((9, 5, 4, 2), np.uint8))[0])
         total, count = loss(outputs, batch)
         assert count.item() == target.numel() and (total / count).item() == pytest.approx(each, rel=1e-5)
 

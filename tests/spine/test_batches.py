@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from danlu.batches import Batches, Rows
-from danlu.placement import draw_seed, place
+from danlu.data.batches import Batches, Rows
 from danlu.recipe import Train
+from danlu.system.placement import draw_seed, place
 
 PLACE = place(Train(threads=1))
 
@@ -59,7 +59,7 @@ def test_pixels_are_the_same_whether_normalised_once_or_batch_by_batch(channels:
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 7, channels), dtype=np.uint8)
     constants = {"image": {"mean": [0.4, 0.5, 0.6][:channels], "std": [0.2, 0.25, 0.3][:channels]}}
     once = Rows({"image": images}, constants, None, PLACE).gather(torch.tensor([8, 1, 4])).inputs["image"]
-    monkeypatch.setattr("danlu.gathering.LARGEST_RESIDENT", 0)
+    monkeypatch.setattr("danlu.data.gather.LARGEST_RESIDENT", 0)
     each = Rows({"image": images}, constants, None, PLACE).gather(torch.tensor([8, 1, 4])).inputs["image"]
     assert torch.equal(once, each)
     assert once.shape == (3, channels, 5, 7)

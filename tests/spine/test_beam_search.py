@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu.layers.beam_search import Hypothesis, beam_search, best_first
+from danlu.parts.tasks._beam_search import Hypothesis, beam_search, best_first
 
 BEGIN, END, V = 0, 1, 5
 Table = Callable[[int, Sequence[int]], Tensor]

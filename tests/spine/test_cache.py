@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import cache, shelf
+from danlu import registry
+from danlu.data import cache
 from danlu.errors import DataError
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Column, Table
@@ -35,13 +36,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The sources that were really read, in order."""
     seen: list[str] = []
-    build = shelf.build_source
-    monkeypatch.setattr(shelf, "build_source", lambda part, columns: (seen.append(part.name), build(part, columns))[1])
+    build = registry.build_source
+    monkeypatch.setattr(registry, "build_source", lambda part, columns: (seen.append(part.name), build(part, columns))[1])
     return seen
 
 
 def part(path: Path, source: str = "csv", **options: Any) -> Part:
-    return Part(source, shelf.config("sources", source).model_validate({"path": str(path), **options}))
+    return Part(source, registry.config("sources", source).model_validate({"path": str(path), **options}))
 
 
 def rested(path: Path, text: str = CSV) -> Path:
@@ -119,10 +120,10 @@ def test_every_kind_comes_back_with_its_type_and_what_belongs_to_it(
         Column("state", "number", np.ones((3, 2), dtype=np.float32)),
     ]
     made = Table({each.name: each for each in columns}, "made", continues=np.array([True, False, False]), joined_by="\n")
-    monkeypatch.setattr(shelf, "build_source", lambda part, columns: made)
+    monkeypatch.setattr(registry, "build_source", lambda part, columns: made)
     source = part(rested(tmp_path / "a.csv"))
     assert_equal(made, cache.load(source, {}, True)[0])
-    monkeypatch.delattr(shelf, "build_source")  # the second time from disk alone
+    monkeypatch.delattr(registry, "build_source")  # the second time from disk alone
     assert_equal(made, cache.load(source, {}, True)[0])
 
 
@@ -200,7 +201,7 @@ def test_a_file_changed_within_two_seconds_is_hashed_again(home: Path, tmp_path:
 def test_a_file_that_changes_while_it_is_read_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.csv"
     path.write_text(CSV)
-    build = shelf.build_source
+    build = registry.build_source
     counter = itertools.count(100)
 
     def growing(source: Part, columns: Any) -> Table:
@@ -208,7 +209,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(home: Path, tmp_path: P
         path.write_text(CSV + f"{next(counter)},Rome,2016-07-01,more,true\n" * next(counter))
         return table
 
-    monkeypatch.setattr(shelf, "build_source", growing)
+    monkeypatch.setattr(registry, "build_source", growing)
     with pytest.raises(DataError, match="change while they are read"):
         cache.load(part(path), {}, True)
 
@@ -373,8 +374,8 @@ def test_the_tables_used_least_recently_go_first(home: Path, tmp_path: Path, mon
     monkeypatch.setattr(cache, "LIMIT", int(2.5 * one))
     cache.load(part(paths[2]), {}, True)
     seen: list[str] = []
-    build = shelf.build_source
-    monkeypatch.setattr(shelf, "build_source", lambda part, columns: (seen.append(part.options.path), build(part, columns))[1])
+    build = registry.build_source
+    monkeypatch.setattr(registry, "build_source", lambda part, columns: (seen.append(part.options.path), build(part, columns))[1])
     for path in (paths[2], paths[0]):
         cache.load(part(path), {}, True)
     assert seen == []
@@ -390,15 +391,15 @@ def test_sixty_thousand_images_are_mapped_and_not_read_again(
     (tmp_path / "train-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
     source = part(tmp_path, "idx")
     cache.load(source, {}, True)
-    monkeypatch.setattr(shelf, "build_source", lambda part, columns: pytest.fail("the source was read again"))
+    monkeypatch.setattr(registry, "build_source", lambda part, columns: pytest.fail("the source was read again"))
     table, _ = cache.load(source, {}, True)
     np.testing.assert_array_equal(table.columns["image"].values[::1000, ..., 0], pixels[::1000])
 
 
 def test_what_a_library_brings_is_named_by_its_version(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Part("sklearn", shelf.config("sources", "sklearn").model_validate({"set": "iris"}))
+    source = Part("sklearn", registry.config("sources", "sklearn").model_validate({"set": "iris"}))
     digest = cache.load(source, {}, True)[1]
-    module = shelf.take("sources", "sklearn")
+    module = registry.take("sources", "sklearn")
     monkeypatch.setattr(module, "version", lambda config: "scikit-learn 99")
     assert cache.load(source, {}, True)[1] != digest
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from danlu.checkpoint import Checkpoints
 from danlu.errors import CheckpointError, RunError
+from danlu.training.checkpoint import Checkpoints
 
 
 def tensors(step: int) -> dict[str, torch.Tensor]:

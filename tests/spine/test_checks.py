@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import shelf
-from danlu.checks import check_splits, check_table, repeated_rows
+from danlu import registry
+from danlu.data.checks import check_splits, check_table, repeated_rows
 from danlu.recipe import ColumnOptions, Data, Options, Part
 from danlu.terms import MISSING_DATETIME, Column, Table
 
@@ -233,8 +233,8 @@ def test_a_group_in_two_splits_is_named() -> None:
     table = table_of(number("person_id", person))
     found = check_splits(table, splits, data_of(), ["label"])
     assert len(found) == 2 and "stand both in train and in test" in found[1] and "grouped, column: person_id" in found[1]
-    grouped = Part("grouped", shelf.config("splits", "grouped").model_validate({"column": "person_id"}))
-    whole = shelf.take("splits", "grouped").build(grouped.options, table, None, 0)
+    grouped = Part("grouped", registry.config("splits", "grouped").model_validate({"column": "person_id"}))
+    whole = registry.take("splits", "grouped").build(grouped.options, table, None, 0)
     assert check_splits(table, whole, data_of(split=grouped), ["label"]) == []
     assert len(check_splits(table, splits, data_of(split=grouped), ["label"])) == 2
     unnamed = table_of(number("person", person))
@@ -263,7 +263,7 @@ def test_repeated_rows_are_those_after_the_first() -> None:
 
 
 def test_unequal_rows_with_equal_fingerprints_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    from danlu import fingerprints
+    from danlu.data import fingerprints
 
     monkeypatch.setattr(fingerprints, "of_rows", lambda table, names: np.zeros(len(table), dtype=np.uint64))
     table = Table({"x": number("x", [1, 2, 3, 1]), "label": number("label", [0] * 4)}, "made.csv")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from danlu.columns import MISSING_MARKS, asked, infer, read_as
 from danlu.errors import DataError
+from danlu.reading.columns import MISSING_MARKS, asked, infer, read_as
 from danlu.recipe import ColumnOptions
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Table
 

@@ -14,23 +14,24 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import danlu
-from danlu import costs, shelf
 from danlu import recipe as recipes
-from danlu.cli import app
+from danlu import registry
+from danlu.artifact.packing import restored, stored
+from danlu.cli.main import app
+from danlu.compression import costs
+from danlu.compression.compressors._structured import groups, narrow
+from danlu.compression.compressors._svd import Factored
+from danlu.compression.distillation_loss import Distillation, Looking, States
 from danlu.errors import DanluError, PartError, RecipeError
-from danlu.layers import int8
-from danlu.layers.attention import Attention
-from danlu.layers.batch_norm_folding import fold, foldable
-from danlu.layers.distillation import Distillation, Looking, States
-from danlu.layers.factored import Factored
-from danlu.layers.int8 import RowInt8Linear, StaticInt8Conv, StaticInt8Linear, opened, rounded
-from danlu.layers.narrowing import groups, narrow
-from danlu.layers.straight_through import Masked, Rounded, settle
-from danlu.layers.weight_only import KeptInt4Linear, KeptInt8Embedding, KeptInt8Linear, tied_product
-from danlu.losses.cross_entropy import CrossEntropy
-from danlu.starting import take_over
-from danlu.storing import restored, stored
+from danlu.layers.attention.multi_head import Attention
+from danlu.layers.quantization import int8
+from danlu.layers.quantization.batch_norm_folding import fold, foldable
+from danlu.layers.quantization.fake_quant import Masked, Rounded, settle
+from danlu.layers.quantization.int8 import RowInt8Linear, StaticInt8Conv, StaticInt8Linear, opened, rounded
+from danlu.layers.quantization.weight_only import KeptInt4Linear, KeptInt8Embedding, KeptInt8Linear, tied_product
+from danlu.parts.losses.cross_entropy import CrossEntropy
 from danlu.terms import Batch
+from danlu.training.pretrained_weights import take_over
 
 RECIPE: dict[str, Any] = {
     "name": "digits",
@@ -289,17 +290,17 @@ def test_steps_are_read_as_a_command_line_writes_them(tmp_path: Path) -> None:
             {"name": "low_rank", "rank": 0.5},
             str(tmp_path / "steps.yaml"),
         ],
-        shelf,
+        registry,
     )
     assert [part.name for part in found] == ["prune", "distil", "low_rank", "prune", "int8_static"]
     assert found[0].options.share == 0.8 and found[0].options.layers == ["0*", "last"]  # type: ignore[attr-defined]
     assert found[1].options.model == {"width": 8}  # type: ignore[attr-defined]
     with pytest.raises(RecipeError, match="prune:share=2"):
-        recipes.compressors(["prune:share=2"], shelf)
+        recipes.compressors(["prune:share=2"], registry)
     with pytest.raises(RecipeError, match="int8_static"):
-        recipes.compressors(["int8_statc"], shelf)
+        recipes.compressors(["int8_statc"], registry)
     with pytest.raises(RecipeError, match="no KEY=VALUE"):
-        recipes.compressors(["prune:share"], shelf)
+        recipes.compressors(["prune:share"], registry)
 
 
 # --- whole artifacts

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from danlu import shelf
-from danlu.columns import read_as
+from danlu import registry
 from danlu.errors import DataError
+from danlu.parts.sources import conll
+from danlu.reading.columns import read_as
 from danlu.reading.inference import infer
 from danlu.recipe import ColumnOptions, Part
-from danlu.sources import conll
 from danlu.terms import Table
 
 DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -100,12 +100,12 @@ def test_a_file_to_answer_may_lack_the_last_columns(tmp_path: Path) -> None:
 
 
 def test_endings_mean_this_source_and_columns_keep_their_kind(tmp_path: Path) -> None:
-    assert shelf.source_for("corpus/ner.bio") == "conll"
+    assert registry.source_for("corpus/ner.bio") == "conll"
     path = tmp_path / "a.conll"
     path.write_text(PLAIN)
     part = Part("conll", conll.Config(path=str(path)))
     with pytest.raises(DataError, match="so it is a sequence, not category"):
-        shelf.build_source(part, {"tag": ColumnOptions(kind="category")})
+        registry.build_source(part, {"tag": ColumnOptions(kind="category")})
 
 
 def test_lists_of_words_are_sequences_wherever_they_come_from() -> None:

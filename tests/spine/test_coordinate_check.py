@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from torch import nn
 
-from danlu import shelf
-from danlu.coordinate_check import BOUND, LEAST, CoordinateCheck, check_coordinates, draw, widths_between
+from danlu import registry
 from danlu.errors import RunError
 from danlu.layers import parametrization
 from danlu.layers.parametrization import Growth, Readout
 from danlu.recipe import Recipe, read
-from danlu.widths import at_width, width_of
+from danlu.search.coordinate_check import BOUND, LEAST, CoordinateCheck, check_coordinates, draw, widths_between
+from danlu.search.widths import at_width, width_of
 
 WIDTHS = [32, 64, 128, 256]
 RATES = {"momentum": 0.05, "adamw": 0.003, "muon": 0.005, "adagrad": 0.01}
@@ -31,7 +31,7 @@ def digits(optimizer: str = "adamw", **model: Any) -> Recipe:
         "optimizer": {"name": optimizer, "learning_rate": RATES[optimizer]},
         "train": {"steps": 20, "batch_size": 64, "threads": 1},
     }
-    return read(tree, shelf)
+    return read(tree, registry)
 
 
 def shakespearean(folder: Path, **model: Any) -> Recipe:
@@ -49,7 +49,7 @@ def shakespearean(folder: Path, **model: Any) -> Recipe:
         "optimizer": {"name": "adamw", "learning_rate": 0.003},
         "train": {"steps": 20, "batch_size": 8, "threads": 1},
     }
-    return read(tree, shelf)
+    return read(tree, registry)
 
 
 @pytest.mark.parametrize("optimizer", RATES)
@@ -121,7 +121,7 @@ def test_a_loss_that_breaks_is_told_with_its_width() -> None:
     recipe = digits("momentum", hidden=[32, 32])
     from danlu.recipe import with_changes
 
-    broken = with_changes(recipe, shelf, {"optimizer.learning_rate": 1e30})
+    broken = with_changes(recipe, registry, {"optimizer.learning_rate": 1e30})
     with pytest.raises(RunError, match=r"NaN or infinity after \d updates at width 32"):
         check_coordinates(broken, [32, 64])
 
@@ -147,6 +147,6 @@ def test_a_recipe_at_another_width_differs_by_the_width_alone() -> None:
 def test_a_model_without_a_width_is_told_so(tmp_path: Path) -> None:
     tree = {"task": "classification", "data": {"source": "sklearn", "target": "label"}, "model": "linear"}
     with pytest.raises(RunError, match="model linear as it stands has no width"):
-        width_of(read(tree, shelf))
+        width_of(read(tree, registry))
     with pytest.raises(RunError, match="the model cannot be 15 wide: width 15 is no multiple of num_heads 2"):
         at_width(shakespearean(tmp_path), 15)

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from danlu.errors import Interrupted
-from danlu.executing.crew import LIVES, Crew
-from danlu.executing.processes import LocalWorkers
-from danlu.executing.setting import Setting
-from danlu.interruption import Interruption
 from danlu.recipe import Tune
+from danlu.search.executors.processes import LocalWorkers
+from danlu.search.executors.scheduler import LIVES, Crew
+from danlu.search.executors.setting import Setting
+from danlu.system.signals import Interruption
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 HERE = Path(__file__)

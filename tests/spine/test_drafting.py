@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from danlu import shelf
-from danlu.dataset import prepare
-from danlu.drafting import draft
+from danlu import registry
+from danlu.data.dataset import prepare
+from danlu.data.new_recipe import draft
 from danlu.errors import DataError, RecipeError
 from danlu.recipe import Recipe, check, read_yaml
 
@@ -27,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recipe_of(text: str) -> Recipe:
     tree, where = read_yaml(text, "draft.yaml")
-    return check(tree, where, shelf, "draft.yaml")
+    return check(tree, where, registry, "draft.yaml")
 
 
 def table(tmp_path: Path, columns: dict[str, list[object]], name: str = "rows.csv") -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import danlu
-from danlu import shelf
+from danlu import registry
 from danlu.errors import ArtifactError, MissingExtra
-from danlu.exported import open_export
-from danlu.exporting import export
+from danlu.exporting.export import export
+from danlu.exporting.loader import open_export
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[danlu.Artifac
 
 
 @pytest.mark.filterwarnings("ignore")  # of the converters
-@pytest.mark.parametrize("name", shelf.names("exporters"))
+@pytest.mark.parametrize("name", registry.names("exporters"))
 def test_every_exporter_gives_the_artifacts_answers_or_says_why_it_cannot(
     name: str, artifact: danlu.Artifact, tmp_path: Path
 ) -> None:
@@ -51,14 +51,14 @@ def test_every_exporter_gives_the_artifacts_answers_or_says_why_it_cannot(
 
 def test_importing_the_parts_imports_no_library_of_theirs() -> None:
     heavy = "torch, onnx, onnxruntime, openvino, keras, gguf, transformers, pyarrow"
-    parts = ", ".join(f"danlu.exporters.{name}" for name in shelf.names("exporters"))
+    parts = ", ".join(f"danlu.exporters.{name}" for name in registry.names("exporters"))
     code = f"import sys, {parts}; print([each for each in '{heavy}'.split(', ') if each in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.strip() == "[]", ended.stdout + ended.stderr
 
 
 @pytest.mark.filterwarnings("ignore")  # of the converters
-@pytest.mark.parametrize("name", shelf.names("compressors"))
+@pytest.mark.parametrize("name", registry.names("compressors"))
 def test_a_compressed_artifact_is_exported_like_any_other(name: str, artifact: danlu.Artifact, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     options: dict[str, object] = {"smallest": 1} if name.startswith("int") or name == "quantization_aware" else {}
@@ -69,5 +69,5 @@ def test_a_compressed_artifact_is_exported_like_any_other(name: str, artifact: d
         assert error.problem.hint or error.problem.message
         pytest.skip(error.problem.message)
     made = export(smaller, "onnx", tmp_path / "onnx", least_rows=20)
-    in_few_bits = bool(getattr(shelf.facts("compressors", name), "ROUNDS", False))
+    in_few_bits = bool(getattr(registry.facts("compressors", name), "ROUNDS", False))
     assert (made.about["proof"]["accuracy"] is not None) == in_few_bits

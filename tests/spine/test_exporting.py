@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import danlu
-from danlu.durable import seal, sha256, unseal
 from danlu.errors import ArtifactError, DanluError, DataError
+from danlu.system.atomic_files import seal, sha256, unseal
 
 pytest.importorskip("onnxruntime", reason="pip install 'danlu[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'danlu[onnx]'")

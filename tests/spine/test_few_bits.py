@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 import danlu
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
 from danlu.errors import RunError
-from danlu.finetuning import merged, tune
-from danlu.layers.few_bits import NF4, FewBits, numbers, room
-from danlu.layers.low_rank import LowRank, close
-from danlu.placement import work_of
+from danlu.layers.peft.lora import LowRank, close
+from danlu.layers.quantization.nf4 import NF4, FewBits, numbers, room
+from danlu.layers.tensors import unique_tensors
 from danlu.recipe import FineTune, read
-from danlu.state import unique_tensors
+from danlu.system.placement import work_of
+from danlu.training.finetuning import merged, tune
+from danlu.training.setup import assemble
 
 KINDS = ["nf4", "int8"]
 # half the widest gap between two values of a code, as a share of the block's largest number
@@ -199,7 +199,7 @@ def test_a_run_from_an_artifact_learns_and_its_artifact_is_a_plain_model(kind, h
 
 
 def test_a_run_that_was_cut_off_ends_in_the_weights_of_the_unbroken_one(home, tmp_path, monkeypatch) -> None:
-    from danlu.step import SupervisedStep
+    from danlu.training.step import SupervisedStep
 
     recipe = told(home, {"lora": {"rank": 4, "base": "nf4"}}, weights=str(home / "base"))
     recipe["regularization"] = {"ema_decay": 0.9}
@@ -229,7 +229,7 @@ def test_a_pretrained_checkpoint_learns_beside_four_bits(family, home, tmp_path)
         "model": {"name": "pretrained", "path": str(folder)}, "train": {"steps": 4, "batch_size": 16},
         "finetune": {"lora": {"rank": 4, "base": "nf4"}},
     }  # fmt: skip
-    built = assemble(read(recipe, shelf))
+    built = assemble(read(recipe, registry))
     closed = [each for each in built.state.module.modules() if isinstance(each, FewBits)]
     assert len(closed) == (12 if family == "bert" else 8)
     assert any("kept in nf4" in notice for notice in built.data.notices)
@@ -245,4 +245,4 @@ def test_a_pretrained_checkpoint_learns_beside_four_bits(family, home, tmp_path)
 
 def test_few_bits_need_learnt_weights(home) -> None:
     with pytest.raises(RunError, match="starts from none"):
-        assemble(read(told(home, {"lora": {"base": "nf4"}}), shelf))
+        assemble(read(told(home, {"lora": {"base": "nf4"}}), registry))

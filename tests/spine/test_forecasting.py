@@ -13,16 +13,17 @@ from torch import nn
 from torch.nn import functional
 
 import danlu
-from danlu import folding, shelf
-from danlu.dataset import Dataset, prepare
+from danlu import registry
+from danlu.data import folding
+from danlu.data.dataset import Dataset, prepare
+from danlu.data.examples import Windows
 from danlu.errors import DataError, PartError, RecipeError
-from danlu.framing import Windows
-from danlu.layers.temporal import TemporalStack, layers_to_see
+from danlu.parts.models._temporal_convolution import TemporalStack, layers_to_see
+from danlu.parts.tasks import forecasting
 from danlu.recipe import Part, Recipe
 from danlu.series import naive
 from danlu.series.runs import carried, origins
 from danlu.series.steps import Step
-from danlu.tasks import forecasting
 from danlu.terms import Batch, Column, Input, Output, Table
 
 HOUR = np.timedelta64(1, "h")
@@ -221,9 +222,11 @@ def test_a_loss_without_quantiles_is_refused_for_a_task_of_quantiles_and_the_oth
     targets = {"load": Column("load", "number", np.arange(9.0))}
     with_them = forecasting.build(forecasting.Config(quantiles=[0.1, 0.5]), targets)
     with pytest.raises(RecipeError, match=r"trains one number a step.*\n.*loss: quantile"):
-        shelf.build_loss(Part("mse", shelf.config("losses", "mse")()), with_them)
+        registry.build_loss(Part("mse", registry.config("losses", "mse")()), with_them)
     with pytest.raises(RecipeError, match=r"task\.quantiles names none"):
-        shelf.build_loss(Part("quantile", shelf.config("losses", "quantile")()), forecasting.build(forecasting.Config(), targets))
+        registry.build_loss(
+            Part("quantile", registry.config("losses", "quantile")()), forecasting.build(forecasting.Config(), targets)
+        )
     for wrong in ([0.9, 0.5], [0.1, 0.9], [0.0, 0.5]):
         with pytest.raises(ValueError, match=r"0\.5 among them"):
             forecasting.Config(quantiles=wrong)
@@ -338,7 +341,7 @@ def scored(name: str, outputs: np.ndarray, target: np.ndarray, **options: Any) -
         forecasting.Config(horizon=2, **({"quantiles": options.pop("quantiles")} if "quantiles" in options else {})), columns
     )
     task.naive_errors = [0.5, 2.0]
-    metric = shelf.build_metric(Part(name, shelf.config("metrics", name)(**options)), task)
+    metric = registry.build_metric(Part(name, registry.config("metrics", name)(**options)), task)
     half = len(outputs) // 2
     totals: dict[str, Any] = {}
     for rows in (slice(0, half), slice(half, None)):  # in two batches: what is added must not depend on the cut
@@ -384,7 +387,7 @@ def test_quantiles_are_scored_by_what_they_promise() -> None:
 def test_a_loss_of_steps_neither_sums_nor_moves_what_is_not_asked(name: str) -> None:
     quantiles = [0.1, 0.5] if name == "quantile" else []
     task = forecasting.build(forecasting.Config(horizon=3, quantiles=quantiles), {"a": Column("a", "number", np.arange(9.0))})
-    loss = shelf.build_loss(Part(name, shelf.config("losses", name)()), task)
+    loss = registry.build_loss(Part(name, registry.config("losses", name)()), task)
     target = torch.randn(4, 3, 1)
     target[0, 1] = target[2] = float("nan")
     outputs = torch.randn(4, 3, task.output.size, requires_grad=True)
@@ -478,7 +481,9 @@ MODELS = [
 
 def model(name: str, output: Output = AHEAD, inputs: dict[str, Input] | None = None, **options: Any) -> nn.Module:
     torch.manual_seed(0)
-    built = shelf.build_model(Part(name, shelf.config("models", name)(**options)), inputs or {"series": SERIES, **BESIDE}, output)
+    built = registry.build_model(
+        Part(name, registry.config("models", name)(**options)), inputs or {"series": SERIES, **BESIDE}, output
+    )
     for each in built.parameters():  # what starts at 0 hides what it would do
         each.data.add_(0.02 * torch.randn_like(each))
     return built.eval()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import shelf
-from danlu.columns import read_as
+from danlu import registry
 from danlu.errors import DataError
+from danlu.reading.columns import read_as
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Column
 
@@ -26,8 +26,8 @@ def rows(column: Column) -> list[Any]:
 
 def source(path: Path, columns: dict[str, ColumnOptions] | None = None) -> Column:
     name = {".jsonl": "jsonl", ".parquet": "parquet"}[path.suffix]
-    config = shelf.config("sources", name).model_validate({"path": str(path)})
-    return shelf.build_source(Part(name, config), columns or {}).columns["x"]
+    config = registry.config("sources", name).model_validate({"path": str(path)})
+    return registry.build_source(Part(name, config), columns or {}).columns["x"]
 
 
 def test_json_lines_and_parquet_hold_frames(tmp_path: Path) -> None:

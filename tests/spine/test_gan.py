@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from danlu import evaluate, load, read_recipe, shelf, train
+from danlu import evaluate, load, read_recipe, registry, train
 from danlu.errors import ArtifactError, DataError, PartError, RecipeError
-from danlu.layers.chance import counted_normal
-from danlu.layers.observing import Observer
-from danlu.metrics.frechet_distance import frechet
-from danlu.pictures import grid, png
+from danlu.parts.metrics._image_features import Observer
+from danlu.parts.metrics.frechet_distance import frechet
+from danlu.parts.watchers._base import Setting
 from danlu.recipe import Part
+from danlu.system.png import grid, png
+from danlu.system.random_draws import counted_normal
 from danlu.terms import Batch, Column, Input, Output, Report, Sample, Table
-from danlu.watching import Setting
 
 
 def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, shelf.config(kind, name)(**options))
+    return Part(name, registry.config(kind, name)(**options))
 
 
 def build(shape: tuple[int, int, int], classes: int = 0, **options: Any) -> nn.Module:
@@ -32,7 +32,7 @@ def build(shape: tuple[int, int, int], classes: int = 0, **options: Any) -> nn.M
         inputs["class"] = Input("categories", (1,), cardinalities=(classes,))
     torch.manual_seed(0)
     output = Output(int(np.prod(shape)), each="image", shape=shape)
-    return shelf.build_model(part("models", "gan", **{"latent": 4, "width": 4, "class_size": 3, **options}), inputs, output)
+    return registry.build_model(part("models", "gan", **{"latent": 4, "width": 4, "class_size": 3, **options}), inputs, output)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 15, 31), (3, 33, 17), (1, 8, 50), (1, 28, 28)])
@@ -78,7 +78,7 @@ def task_of(classes: int, shape: tuple[int, int, int] = (1, 12, 12), rows: int =
     names = tuple("abcdefgh"[:classes])
     column = Column("kind", "category", (np.arange(rows) % max(classes, 1)).astype(np.int32), names)
     targets = {"kind": column} if classes else {}
-    task = shelf.build_task(part("tasks", "image_generation"), targets)
+    task = registry.build_task(part("tasks", "image_generation"), targets)
     images = draw.integers(0, 256, (rows, *shape[1:], shape[0])).astype(np.uint8)
     table = Table({"kind": column}, "made")
     described = {"image": Input("image", shape, mean=(0.3,), std=(0.25,))}
@@ -88,7 +88,7 @@ def task_of(classes: int, shape: tuple[int, int, int] = (1, 12, 12), rows: int =
 
 def test_a_sample_shows_a_row_of_each_class_and_is_a_function_of_weights_and_seed() -> None:
     task, examples = task_of(3)
-    module = shelf.build_model(part("models", "gan", width=4, latent=4), examples.described, task.output)
+    module = registry.build_model(part("models", "gan", width=4, latent=4), examples.described, task.output)
     module.train()
     (one,), (again,), (other,) = task.samples(module, 5), task.samples(module, 5), task.samples(module, 60)
     assert module.training
@@ -98,7 +98,7 @@ def test_a_sample_shows_a_row_of_each_class_and_is_a_function_of_weights_and_see
 
 def test_a_task_comes_back_from_its_state_and_turns_outputs_into_pixels() -> None:
     task, _ = task_of(3)
-    again = shelf.restore_task(part("tasks", "image_generation"), json.loads(json.dumps(task.state())))
+    again = registry.restore_task(part("tasks", "image_generation"), json.loads(json.dumps(task.state())))
     assert again.output == task.output and again.classes == task.classes and again.describe() == task.describe()
     shades = np.arange(256, dtype=np.uint8)[:144].reshape(1, 12, 12, 1)
     outputs = (torch.from_numpy(shades).permute(0, 3, 1, 2) / 255 - 0.3) / 0.25
@@ -119,7 +119,7 @@ def test_tensorboard_shows_what_was_made(tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pixels = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7, 1)
     setting = Setting(tmp_path, read_recipe(recipe()), 10, 5, "frechet_distance", "lower")
-    watcher = shelf.build_watcher(part("watchers", "tensorboard"), setting)
+    watcher = registry.build_watcher(part("watchers", "tensorboard"), setting)
     watcher.hear(Report("validation", 4, values={"x": 1.0}, samples=(Sample("samples", pixels), Sample("text", "丹炉"))))
     watcher.close()
     read = accumulators.EventAccumulator(str(tmp_path))
@@ -154,7 +154,7 @@ def test_the_frechet_distance_of_two_known_clouds() -> None:
 
 def scored(name: str, real: Tensor, made: Tensor, cuts: list[int], **options: Any) -> Any:
     task, _ = task_of(2)
-    metric = shelf.build_metric(part("metrics", name, **options), task)
+    metric = registry.build_metric(part("metrics", name, **options), task)
     held: dict[str, list[Tensor]] = {}
     for rows in torch.arange(len(real)).split(cuts):
         batch = Batch({"image": real[rows], "class": rows[:, None] % 2}, None, rows)
@@ -197,7 +197,7 @@ class Bright(nn.Module):
 
 def test_class_agreement_counts_what_the_classifier_sees_by_the_names_of_classes() -> None:
     task, _ = task_of(2)
-    metric = shelf.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task)
+    metric = registry.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task)
     own = Input("image", (1, 12, 12), mean=(0.5,), std=(0.5,))  # another scale than that of the generator's images
     metric.observer.wear(Bright(), {"image": own}, ("b", "a"))  # and the classes in another order
     white, black = torch.full((1, 1, 12, 12), 0.7 / 0.25), torch.full((1, 1, 12, 12), -0.3 / 0.25)
@@ -216,13 +216,13 @@ def test_a_classifier_of_other_images_or_classes_is_refused() -> None:
     with pytest.raises(ArtifactError, match="takes no image alone"):
         observer.wear(Bright(), {"numbers": Input("numbers", (3,))}, ("a", "b"))
     task, _ = task_of(2)
-    metric = shelf.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task)
+    metric = registry.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task)
     metric.observer.wear(Bright(), {"image": Input("image", (1, 12, 12))}, ("a", "c"))
     batch = Batch({"image": torch.zeros(1, 1, 12, 12), "class": torch.zeros(1, 1, dtype=torch.int64)}, None, torch.arange(1))
     with pytest.raises(DataError, match="knows no class 'b'"):
         metric.count(torch.zeros(1, 1, 12, 12), batch)
     with pytest.raises(RecipeError, match="needs a class to ask for"):
-        shelf.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task_of(0)[0])
+        registry.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task_of(0)[0])
 
 
 # --- the whole way

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from danlu import shelf, tokenizing
-from danlu.generation import Pen
-from danlu.layers.continuing import Continuation
-from danlu.layers.sampling import Sampling
+from danlu import registry, tokenizing
+from danlu.artifact.generation import Pen
+from danlu.layers.generation.autoregressive import Continuation
+from danlu.layers.generation.sampling import Sampling
 from danlu.terms import END, FIRST_TOKEN, Column, Input, Output
 
 CODES = 41
@@ -23,8 +23,8 @@ PROMPTS = [[END], [END, 7, 8, 9, 10, 11], [END, *range(6, 25)], [END, 30, 31]]
 def model(**options: Any) -> nn.Module:
     torch.manual_seed(2)
     inputs = {"tokens": Input("tokens", (16,), cardinalities=(CODES,))}
-    config = shelf.config("models", "gpt")(size="tiny", width=32, **options)
-    module = shelf.take("models", "gpt").build(config, inputs, Output(CODES, each="token")).eval()
+    config = registry.config("models", "gpt")(size="tiny", width=32, **options)
+    module = registry.take("models", "gpt").build(config, inputs, Output(CODES, each="token")).eval()
     with torch.no_grad():
         for each in module.parameters():  # sharper than a fresh model: what is drawn then depends on what was read
             each.mul_(3 if each.ndim > 1 else 1)

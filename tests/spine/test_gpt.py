@@ -9,13 +9,13 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
-from danlu import shelf
-from danlu.apparatus import parameter_groups
+from danlu import registry
 from danlu.errors import PartError
-from danlu.layers.language_model import LanguageModel
-from danlu.models.gpt import SIZES, Config
+from danlu.layers.transformer.language_model import LanguageModel
+from danlu.parts.models.gpt import SIZES, Config
 from danlu.recipe import Part
 from danlu.terms import Input, Output
+from danlu.training.setup import parameter_groups
 
 CODES = 23
 TEXT = {"text": Input("tokens", (12,), cardinalities=(CODES,))}
@@ -32,7 +32,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 def built(**options: object) -> LanguageModel:
     torch.manual_seed(5)
     config = Config.model_validate({"size": "tiny", "num_layers": 2, "width": 32, **options})
-    module = shelf.build_model(Part("gpt", config), TEXT, Output(CODES, each="token", causal=True))
+    module = registry.build_model(Part("gpt", config), TEXT, Output(CODES, each="token", causal=True))
     assert isinstance(module, LanguageModel)
     return module
 
@@ -97,7 +97,9 @@ def test_sizes_by_name_and_numbers_over_them():
 
 
 def test_nano_has_at_most_the_parameters_of_nanogpts():
-    module = shelf.build_model(Part("gpt", Config(size="nano")), {"text": Input("tokens", (64,), cardinalities=(70,))}, Output(70))
+    module = registry.build_model(
+        Part("gpt", Config(size="nano")), {"text": Input("tokens", (64,), cardinalities=(70,))}, Output(70)
+    )
     assert sum(each.numel() for each in module.parameters()) <= 850_000
 
 
@@ -114,9 +116,9 @@ def test_numbers_that_do_not_divide_are_refused_in_words():
 def test_what_is_no_text_is_refused():
     part = Part("gpt", Config(size="tiny"))
     with pytest.raises(PartError, match="reads one text"):
-        shelf.build_model(part, {"words": Input("tokens", (12, 2), cardinalities=(9, 5))}, Output(9, each="token"))
+        registry.build_model(part, {"words": Input("tokens", (12, 2), cardinalities=(9, 5))}, Output(9, each="token"))
     with pytest.raises(PartError, match="the next of the 23 codes"):
-        shelf.build_model(part, TEXT, Output(7, each="token"))
+        registry.build_model(part, TEXT, Output(7, each="token"))
 
 
 def test_a_text_beyond_learned_positions_is_refused_and_rotary_ones_go_on():
@@ -127,13 +129,13 @@ def test_a_text_beyond_learned_positions_is_refused_and_rotary_ones_go_on():
 
 def test_muon_gets_no_embedding_and_no_head():
     module = built(positions="learned")
-    config = shelf.config("optimizers", "muon").model_validate({})
+    config = registry.config("optimizers", "muon").model_validate({})
     groups = parameter_groups(module, Part("muon", config))
     apart = {id(each) for group in groups if group.get("muon") is False for each in group["params"]}
     assert module.head is not None and module.positions is not None
     assert apart == {id(each) for each in (module.embedding.weight, module.positions.weight, module.head.weight)}
     assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
-    adamw = parameter_groups(module, Part("adamw", shelf.config("optimizers", "adamw").model_validate({})))
+    adamw = parameter_groups(module, Part("adamw", registry.config("optimizers", "adamw").model_validate({})))
     assert all("muon" not in group for group in adamw)
 
 

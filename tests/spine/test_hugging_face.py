@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import danlu
-from danlu import hugging_face, tokenizing
+from danlu import tokenizing
+from danlu.artifact import hugging_face
+from danlu.artifact.hugging_face import folder as folders
+from danlu.artifact.hugging_face.tokenizer import written
 from danlu.errors import ArtifactError, DataError
-from danlu.hugging_face import folder as folders
-from danlu.hugging_face.tokenizer import written
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'danlu[text]'")
@@ -165,7 +166,7 @@ def test_a_folder_that_is_there_is_not_replaced(writer, exported) -> None:
 
 
 def test_a_folder_that_answers_otherwise_is_not_released(writer, tmp_path, monkeypatch) -> None:
-    from danlu.hugging_face import llama
+    from danlu.artifact.hugging_face import llama
 
     right = llama.tensors
     monkeypatch.setattr(llama, "tensors", lambda *given: {name: each * 1.01 for name, each in right(*given).items()})

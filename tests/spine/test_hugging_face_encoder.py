@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import danlu
-from danlu import hugging_face
+from danlu.artifact import hugging_face
 from danlu.errors import ArtifactError, DataError
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'")
@@ -154,11 +154,11 @@ def test_weights_learnt_on_hidden_words_start_a_classifier_of_the_same_parts(tmp
         "model": {"name": "encoder", **BERT, "weights": str(reader.path)},
         "data": {"source": str(tmp_path / "rows.jsonl"), "target": "label", "columns": {"text": {"kind": "text"}}},
     }  # fmt: skip
-    from danlu import shelf
-    from danlu.apparatus import assemble
+    from danlu import registry
     from danlu.recipe import read
+    from danlu.training.setup import assemble
 
-    built = assemble(read(recipe, shelf))
+    built = assemble(read(recipe, registry))
     assert built.start is not None
     assert {name.split(".")[-2] for name in built.start.fresh} == {"dense", "2"}  # the pooler, and what tells the classes
 

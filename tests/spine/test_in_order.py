@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from danlu.errors import DataError
-from danlu.splits import in_order
+from danlu.parts.splits import in_order
 from danlu.terms import Column, Table
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import danlu
 from danlu.errors import ArtifactError, ExportError
-from danlu.exporting import export, verify
+from danlu.exporting.export import export, verify
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)

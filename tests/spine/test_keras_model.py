@@ -16,14 +16,14 @@ import torch
 
 import danlu
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, PartError
-from danlu.models.keras import Config, begin, build
+from danlu.parts.models.keras import Config, begin, build
 from danlu.reading import keras_file
 from danlu.terms import Input, Output
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)
 
-from danlu.layers.keras import library
+from danlu.layers.keras.network import library
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, where it writes a file
 
@@ -359,7 +359,7 @@ def test_a_network_for_other_inputs_or_classes_is_refused_by_name(tmp_path) -> N
 
 
 def test_an_artifact_whose_architecture_was_changed_is_refused(tmp_path, monkeypatch) -> None:
-    from danlu.durable import read_sealed, seal
+    from danlu.system.atomic_files import read_sealed, seal
 
     monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "cache"))
     danlu.train(recipe(iris_network(tmp_path / "n.keras"), steps=4), tmp_path / "run")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import PartError
 from danlu.recipe import Part
 from danlu.terms import Input, Output
@@ -17,7 +17,7 @@ from danlu.terms import Input, Output
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)
 
-from danlu.layers.keras_twin import twin
+from danlu.exporting.exporters._to_keras import twin
 
 OUTPUT = Output(3, ("a", "b", "c"))
 PLACES = Output(4, ("a", "b", "c", "d"), each="token")
@@ -54,8 +54,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Input], Output]] = {
 
 def network(name: str, options: dict[str, Any], inputs: dict[str, Input], output: Output) -> nn.Module:
     torch.manual_seed(3)
-    config = shelf.config("models", name).model_validate(options)
-    module = shelf.build_model(Part(name, config), inputs, output)
+    config = registry.config("models", name).model_validate(options)
+    module = registry.build_model(Part(name, config), inputs, output)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))

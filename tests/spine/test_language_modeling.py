@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from danlu import corpus, read_recipe, shelf, streams, tokenizing
-from danlu.batches import Batches, Rows
-from danlu.dataset import prepare
+from danlu import read_recipe, registry, tokenizing
+from danlu.data import documents
+from danlu.data.batches import Batches, Rows
+from danlu.data.dataset import prepare
+from danlu.data.examples import Examples, Ragged, Windows
 from danlu.errors import DataError
-from danlu.framing import Examples, Ragged, Windows
-from danlu.losses.cross_entropy import Config as LossConfig
-from danlu.losses.cross_entropy import build as build_loss
-from danlu.placement import place
+from danlu.parts.losses.cross_entropy import Config as LossConfig
+from danlu.parts.losses.cross_entropy import build as build_loss
+from danlu.parts.tasks import _token_stream as streams
+from danlu.parts.tasks import instruction_tuning, language_modeling, masked_language_modeling
 from danlu.recipe import Train
-from danlu.tasks import instruction_tuning, language_modeling, masked_language_modeling
+from danlu.system.placement import place
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, IGNORED, MASK, PADDING, Batch, Column, Input, Table
 
 CHINESE = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。\n"
@@ -45,24 +47,24 @@ def lines(text: str, **more: Any) -> Table:
     "text", [CHINESE * 300, ENGLISH * 200, "字" * 5000, "x" * 9001, "\n" * 5000, "\n\n" + ENGLISH * 90 + "\n\n", "a"]
 )
 def test_the_pieces_of_a_file_are_the_file(text: str) -> None:
-    table = corpus.pieces(lines(text), "text")
+    table = documents.pieces(lines(text), "text")
     column = table.columns["text"]
     found = [column.text(row) or "" for row in range(len(table))]  # each of them valid UTF-8
     assert "".join(found) == text.removesuffix("\n")
-    assert max(len(piece.encode()) for piece in found) <= 2 * corpus.PIECE
+    assert max(len(piece.encode()) for piece in found) <= 2 * documents.PIECE
     assert table.continues is not None
     assert table.continues.tolist() == [True] * (len(table) - 1) + [False]
 
 
 def test_pieces_are_cut_at_the_ends_of_lines() -> None:
-    table = corpus.pieces(lines(CHINESE * 300), "text")
+    table = documents.pieces(lines(CHINESE * 300), "text")
     column = table.columns["text"]
     assert len(table) > 10
     assert all((column.text(row) or "").endswith("\n") for row in range(len(table) - 1))
 
 
 def test_a_piece_is_named_by_the_line_it_begins_with() -> None:
-    table = corpus.pieces(lines("".join(f"line {number} {ENGLISH}" for number in range(1, 200))), "text")
+    table = documents.pieces(lines("".join(f"line {number} {ENGLISH}" for number in range(1, 200))), "text")
     column = table.columns["text"]
     for row in range(len(table)):
         number = int((column.text(row) or "").split()[1])
@@ -75,7 +77,7 @@ def test_files_stay_documents_of_their_own() -> None:
     given = Table(
         {"text": texts("text", rows)}, "two", files=("x", "y", "z"), file_numbers=files, split=files.astype(np.int8), joined_by="\n"
     )
-    table = corpus.pieces(given, "text")
+    table = documents.pieces(given, "text")
     assert [table.columns["text"].text(row) for row in range(3)] == ["a\nb\n", "c", "d\ne"]
     assert table.split is not None
     assert table.split.tolist() == [0, 1, 2]
@@ -85,7 +87,7 @@ def test_files_stay_documents_of_their_own() -> None:
 
 def test_documents_are_cut_without_a_copy_and_empty_ones_keep_their_place() -> None:
     given = Table({"text": texts("text", ["short", "", ENGLISH * 100, None, "end"])}, "rows")
-    table = corpus.pieces(given, "text")
+    table = documents.pieces(given, "text")
     assert np.shares_memory(table.columns["text"].values, given.columns["text"].values)
     assert table.continues is not None
     ends = np.flatnonzero(~table.continues)
@@ -96,14 +98,14 @@ def test_documents_are_cut_without_a_copy_and_empty_ones_keep_their_place() -> N
 def test_the_column_of_the_text_is_found_or_asked_for() -> None:
     two = Table({"title": texts("title", ["a"]), "body": texts("body", ["b"])}, "rows")
     with pytest.raises(DataError, match="title, body") as found:
-        corpus.text_column(two, None)
+        documents.text_column(two, None)
     assert "task.column" in found.value.problem.hint
-    assert corpus.text_column(two, "body") == "body"
-    assert corpus.text_column(Table({**two.columns, "text": texts("text", ["c"])}, "rows"), None) == "text"
+    assert documents.text_column(two, "body") == "body"
+    assert documents.text_column(Table({**two.columns, "text": texts("text", ["c"])}, "rows"), None) == "text"
     with pytest.raises(DataError, match="no such column"):
-        corpus.text_column(two, "boddy")
+        documents.text_column(two, "boddy")
     with pytest.raises(DataError, match="no column holds text"):
-        corpus.text_column(Table({"n": Column("n", "number", np.zeros(1))}, "rows"), None)
+        documents.text_column(Table({"n": Column("n", "number", np.zeros(1))}, "rows"), None)
 
 
 # --- one stream
@@ -160,11 +162,11 @@ def test_training_windows_leave_room_to_be_moved() -> None:
 
 
 def test_a_large_text_lies_on_the_disk_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    small, pieces = whole(7), corpus.pieces(lines(CHINESE * 300), "text")
+    small, pieces = whole(7), documents.pieces(lines(CHINESE * 300), "text")
     monkeypatch.setattr("danlu.reading.spool.LIMIT", 10)
     monkeypatch.setattr(streams, "_TOGETHER", 13)
-    monkeypatch.setattr(corpus, "_TOGETHER", 1000)
-    large, mapped = whole(7), corpus.pieces(lines(CHINESE * 300), "text")
+    monkeypatch.setattr(documents, "_TOGETHER", 1000)
+    large, mapped = whole(7), documents.pieces(lines(CHINESE * 300), "text")
     assert np.array_equal(small.values, large.values)
     assert small.regions == large.regions
     assert np.array_equal(pieces.columns["text"].values, mapped.columns["text"].values)
@@ -301,7 +303,7 @@ class Known:
 
 
 def test_bits_per_byte_count_the_bytes_that_tokens_write() -> None:
-    metric = shelf.take("metrics", "bits_per_byte").build(shelf.config("metrics", "bits_per_byte")(), Known())
+    metric = registry.take("metrics", "bits_per_byte").build(registry.config("metrics", "bits_per_byte")(), Known())
     target = torch.tensor([[1, 2, 0, IGNORED]])
     total = metric.count(torch.zeros(1, 4, 3), Batch({}, target, torch.arange(1)))
     assert int(total["bytes"]) == 4
@@ -309,7 +311,7 @@ def test_bits_per_byte_count_the_bytes_that_tokens_write() -> None:
 
 
 def test_perplexity_of_no_knowledge_is_the_size_of_the_vocabulary() -> None:
-    metric = shelf.take("metrics", "perplexity").build(shelf.config("metrics", "perplexity")(), None)
+    metric = registry.take("metrics", "perplexity").build(registry.config("metrics", "perplexity")(), None)
     _, batch = asked_batch(0.5, torch.Generator().manual_seed(1))
     assert metric.score(metric.count(torch.zeros(3, 11, 29), batch)) == pytest.approx(29)
 
@@ -473,5 +475,5 @@ def test_the_defaults_of_the_three_tasks_make_a_whole_recipe(tmp_path: Path) -> 
         recipe = read_recipe({"task": name, "data": {"source": {"name": "text", "path": str(tmp_path / "a.txt")}}, "model": "gpt"})
         assert recipe.loss.name == "cross_entropy"
         assert recipe.data.transforms["text"][0].name == "tokenize"
-        adapted = shelf.facts("tasks", name).adapt(recipe.task.options, recipe.data)
+        adapted = registry.facts("tasks", name).adapt(recipe.task.options, recipe.data)
         assert getattr(adapted.transforms["text"][0].options, "max_length") is None  # noqa: B009

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 import danlu
-from danlu import cache, shelf
+from danlu import registry
+from danlu.data import cache
 from danlu.errors import DataError
-from danlu.layers.token_summary import TokenSummary
+from danlu.layers.text.summary import TokenSummary
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Input, Output
 
@@ -116,13 +117,13 @@ def test_a_size_is_for_images_alone():
 
 
 def source(path: Path) -> Part:
-    return Part("csv", shelf.config("sources", "csv")(path=str(path)))
+    return Part("csv", registry.config("sources", "csv")(path=str(path)))
 
 
 @pytest.mark.parametrize("model", ["cnn", "wide_resnet", "resnet", "vit", "mlp_mixer", "mlp"])
 def test_every_branch_moves_the_output(model):
     torch.manual_seed(0)
-    module = shelf.build_model(Part(model, shelf.config("models", model)()), INPUTS, Output(2)).eval()
+    module = registry.build_model(Part(model, registry.config("models", model)()), INPUTS, Output(2)).eval()
     generator = torch.Generator().manual_seed(1)
     batch = {
         "numbers": torch.randn(3, 4, generator=generator),

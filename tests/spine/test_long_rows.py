@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DataError
+from danlu.parts.sources import jsonl
 from danlu.reading import files, spool
 from danlu.recipe import ColumnOptions, Part
-from danlu.sources import jsonl
 from danlu.terms import Table
 
 WORDS = ["furnace", "丹炉", "é", "a longer word", "x" * 40]
@@ -41,7 +41,7 @@ def written(path: Path, said: list[dict[str, Any]], between: str = "\n") -> Path
 def build(path: Path | list[str], columns: dict[str, dict[str, Any]] | None = None, **options: Any) -> Table:
     config = jsonl.Config.model_validate({"path": path if isinstance(path, list) else str(path), **options})
     asked = {name: ColumnOptions.model_validate(each) for name, each in (columns or {}).items()}
-    return shelf.build_source(Part("jsonl", config), asked)
+    return registry.build_source(Part("jsonl", config), asked)
 
 
 def long(monkeypatch: pytest.MonkeyPatch, block: int = 64, limit: int = 50) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DataError
+from danlu.parts.sources import text
 from danlu.reading import files, spool
 from danlu.recipe import Part
-from danlu.sources import text
 from danlu.terms import Table
 
 CHINESE = "第一回 靈根育孕源流出\n\n心性修持大道生。\n　　詩曰：混沌未分天地亂，茫茫渺渺無人見。\n"
@@ -24,7 +24,7 @@ TEXTS = [
 
 
 def build(**options: object) -> Table:
-    return shelf.build_source(Part("text", text.Config.model_validate(options)), {})
+    return registry.build_source(Part("text", text.Config.model_validate(options)), {})
 
 
 def long(monkeypatch: pytest.MonkeyPatch, block: int = 7, limit: int = 50) -> None:
@@ -131,7 +131,7 @@ def test_a_full_disk_is_told_with_the_folder(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_of_much_text_some_rows_tell_whether_there_is_something_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    from danlu import preprocessing
+    from danlu.data import preprocessing
     from danlu.recipe import Data
     from danlu.tokenizing.tokenizer import as_column
 

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 import danlu
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
 from danlu.errors import RunError
-from danlu.finetuning import apart, rates, tune
 from danlu.layers.dropout import Dropout
-from danlu.layers.low_rank import LowRank, adapt, adaptable, merge
+from danlu.layers.peft.lora import LowRank, adapt, adaptable, merge
 from danlu.recipe import FineTune, read
+from danlu.training.finetuning import apart, rates, tune
+from danlu.training.setup import assemble
 
 # 1e-5: x W' + x A' B' and x (W + B A)' are the same sum of float32 products in another order
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
@@ -240,7 +240,7 @@ def told(home: Any, **finetune: Any) -> dict[str, Any]:
 
 
 def test_a_run_leaves_the_weights_beside_its_paths_as_they_were(written) -> None:
-    built = assemble(read(told(written, lora={"rank": 2}), shelf))
+    built = assemble(read(told(written, lora={"rank": 2}), registry))
     before = {name: each.clone() for name, each in built.state.live.items()}
     built.update(0)
     built.update(1)
@@ -264,11 +264,11 @@ def test_paths_without_learnt_weights_are_refused(written) -> None:
     recipe = told(written, lora={})
     recipe["model"] = SMALL
     with pytest.raises(RunError, match=r"model\.weights"):
-        assemble(read(recipe, shelf))
+        assemble(read(recipe, registry))
 
 
 def test_rates_reach_the_optimizer(written) -> None:
-    built = assemble(read(told(written, layer_decay=0.5, freeze=["tables.*"]), shelf))
+    built = assemble(read(told(written, layer_decay=0.5, freeze=["tables.*"]), registry))
     shares = {group.get("learning_rate_scale", 1.0) for group in built.state.optimizer.param_groups}
     assert shares == {0.25, 0.5, 1.0}  # what stands before the blocks is frozen
     built.update(0)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import danlu
-from danlu.durable import seal, sha256
 from danlu.errors import ArtifactError, ExportError
-from danlu.exported import open_export, read_manifest
-from danlu.exporting import export, verify
-from danlu.reading.torch_program import cleaned
+from danlu.exporting.export import export, verify
+from danlu.exporting.exporters._torch_program import cleaned
+from danlu.exporting.loader import open_export, read_manifest
+from danlu.system.atomic_files import seal, sha256
 
 DIGITS = {"source": {"name": "sklearn", "set": "digits"}, "target": "label"}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -189,7 +189,7 @@ def test_guards_are_code_and_are_left_out(program) -> None:
 
 @pytest.mark.parametrize("how", ["entities", "operators of a library", "numbers beyond"])
 def test_a_strange_graph_of_openvino_is_refused(how) -> None:
-    from danlu.exporters.openvino import refuse_strange
+    from danlu.exporting.exporters.openvino import refuse_strange
 
     sound = b'<net><layer id="0" type="Const" version="opset1"><data offset="0" size="40"/></layer></net>'
     refuse_strange(sound, 40)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from danlu import cache, shelf
+from danlu import registry
+from danlu.data import cache
 from danlu.errors import DataError
+from danlu.parts.sources import parallel_text
 from danlu.recipe import Part
-from danlu.sources import parallel_text
 from danlu.terms import Table
 
 
@@ -32,7 +33,7 @@ def write(folder: Path, name: str, lines: list[str]) -> None:
 def test_line_n_of_each_file_is_row_n(tmp_path: Path) -> None:
     write(tmp_path, "train.de", ["Hallo Welt", "  Grüß Gott \t", "drei"])
     write(tmp_path, "train.zh", ["你好世界", "您好", "三"])
-    table = shelf.build_source(part(tmp_path / "train.{de,zh}"), {})
+    table = registry.build_source(part(tmp_path / "train.{de,zh}"), {})
     assert list(table.columns) == ["de", "zh"]
     assert texts(table, "de") == ["Hallo Welt", "Grüß Gott", "drei"]
     assert texts(table, "zh") == ["你好世界", "您好", "三"]
@@ -45,7 +46,7 @@ def test_splits_compressed_files_and_folders_as_columns(tmp_path: Path) -> None:
         write(tmp_path / side, "train.txt.gz", [f"{side} a", f"{side} b"])
         write(tmp_path / side, "dev.txt", [f"{side} c"])
     path = str(tmp_path / "{long,short}")
-    table = shelf.build_source(part(path + "/train.txt.gz", validation=path + "/dev.txt", test=path + "/dev.txt"), {})
+    table = registry.build_source(part(path + "/train.txt.gz", validation=path + "/dev.txt", test=path + "/dev.txt"), {})
     assert texts(table, "short") == ["short a", "short b", "short c", "short c"]
     assert table.split is not None
     assert table.split.tolist() == [0, 0, 1, 2]
@@ -55,7 +56,7 @@ def test_splits_compressed_files_and_folders_as_columns(tmp_path: Path) -> None:
 def test_an_empty_line_is_a_missing_value_and_keeps_the_lines_in_step(tmp_path: Path) -> None:
     write(tmp_path, "a.x", ["one", "   ", "", "four"])
     write(tmp_path, "a.y", ["eins", "zwei", "drei", ""])
-    table = shelf.build_source(part(tmp_path / "a.{x,y}"), {})
+    table = registry.build_source(part(tmp_path / "a.{x,y}"), {})
     assert texts(table, "x") == ["one", None, None, "four"]
     assert texts(table, "y") == ["eins", "zwei", "drei", None]
 
@@ -65,7 +66,7 @@ def test_any_spaces_are_stripped_as_python_strips_them(tmp_path: Path) -> None:
     lines = ["".join(draw.choice(list(" \tab"), int(size))) for size in draw.integers(0, 6, 200)]
     write(tmp_path, "a.x", lines)
     write(tmp_path, "a.y", ["."] * 200)
-    table = shelf.build_source(part(tmp_path / "a.{x,y}"), {})
+    table = registry.build_source(part(tmp_path / "a.{x,y}"), {})
     assert [text or "" for text in texts(table, "x")] == [line.strip() for line in lines]
 
 
@@ -73,7 +74,7 @@ def test_files_of_unequal_length_are_refused_where_the_shorter_one_ends(tmp_path
     write(tmp_path, "a.de", ["eins", "zwei", "drei"])
     write(tmp_path, "a.en", ["one", "two"])
     with pytest.raises(DataError, match=r"a\.en row 2.*ends after 2 lines, and a\.de has 3"):
-        shelf.build_source(part(tmp_path / "a.{de,en}"), {})
+        registry.build_source(part(tmp_path / "a.{de,en}"), {})
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_one_file_without_braces_is_refused_with_the_remedy(tmp_path: Path) -> None:
     write(tmp_path, "a.de", ["eins"])
     with pytest.raises(DataError, match=r"train\.\{de,en\}"):
-        shelf.build_source(part(tmp_path / "a.de"), {})
+        registry.build_source(part(tmp_path / "a.de"), {})
 
 
 @pytest.mark.parametrize("path", ["a.{de,de}", "a.{de}.{en}", "a.{}", "a.{de,}", "a.{de/x,en}", "a.{de", "a.de}"])
@@ -109,6 +110,6 @@ def test_other_columns_over_the_same_files_are_another_table(tmp_path: Path, mon
 
 
 def test_a_bare_path_with_braces_means_this_source() -> None:
-    assert [shelf.source_for(path) for path in ("a.{de,en}", "a.{de,en}.gz", "{de,en}.txt", "a.txt")] == [
+    assert [registry.source_for(path) for path in ("a.{de,en}", "a.{de,en}.gz", "{de,en}.txt", "a.txt")] == [
         "parallel_text", "parallel_text", "parallel_text", "text",
     ]  # fmt: skip

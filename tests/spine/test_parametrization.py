@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from danlu import shelf
-from danlu.apparatus import groups_over
+from danlu import registry
+from danlu.artifact.hugging_face import llama
 from danlu.errors import PartError, RecipeError
-from danlu.hugging_face import llama
-from danlu.layers.attention import Attention
+from danlu.layers.attention.multi_head import Attention
 from danlu.layers.parametrization import Readout, multipliers, scaled
-from danlu.layers.transformer import Block
+from danlu.layers.transformer.blocks import Block
 from danlu.recipe import Part, read
 from danlu.terms import Input, Output
+from danlu.training.setup import groups_over
 
-WITH_A_WIDTH = [name for name in shelf.names("models") if hasattr(shelf.facts("models", name), "at_width")]
+WITH_A_WIDTH = [name for name in registry.names("models") if hasattr(registry.facts("models", name), "at_width")]
 INPUTS = {
     "mlp": {"numbers": Input("numbers", (7,)), "categories": Input("categories", (2,), cardinalities=(3, 40))},
     "cnn": {"image": Input("image", (3, 13, 17))},
@@ -41,8 +41,8 @@ CASES = [
 
 def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
     torch.manual_seed(seed)
-    part = Part(name, shelf.config("models", name)(**options))
-    return shelf.build_model(part, INPUTS[name], OUTPUTS.get(name, Output(5)))
+    part = Part(name, registry.config("models", name)(**options))
+    return registry.build_model(part, INPUTS[name], OUTPUTS.get(name, Output(5)))
 
 
 def batch(name: str) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ def batch(name: str) -> dict[str, Tensor]:
 
 
 def width(name: str, options: dict[str, Any]) -> int:
-    return shelf.facts("models", name).width_of(shelf.config("models", name)(**options))
+    return registry.facts("models", name).width_of(registry.config("models", name)(**options))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -74,7 +74,7 @@ def test_at_the_base_width_mup_is_the_standard_bit_for_bit(name: str, options: d
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_a_model_at_another_width_has_that_width(name: str, options: dict[str, Any]) -> None:
-    part = shelf.facts("models", name)
+    part = registry.facts("models", name)
     config = part.Config(**options)
     assert part.width_of(part.at_width(config, 2 * part.width_of(config))) == 2 * part.width_of(config)
     assert part.at_width(config, part.width_of(config)).model_dump() | options == config.model_dump()
@@ -82,7 +82,7 @@ def test_a_model_at_another_width_has_that_width(name: str, options: dict[str, A
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_a_wide_model_starts_as_its_base_but_for_hidden_matrices_that_start_smaller(name: str, options: dict[str, Any]) -> None:
-    part = shelf.facts("models", name)
+    part = registry.facts("models", name)
     base_width, wide_width = width(name, options), 4 * width(name, options)
     wide_options = part.at_width(part.Config(**options), wide_width).model_dump() | {
         "parametrization": "mup",
@@ -155,9 +155,9 @@ def test_depth_scales_what_blocks_add_and_normalised_updates_inside_them() -> No
     assert not [name for name in cnn.growths if ".around." in name]
 
 
-@pytest.mark.parametrize("name", shelf.names("optimizers"))
+@pytest.mark.parametrize("name", registry.names("optimizers"))
 def test_an_optimizer_says_truly_how_long_its_update_is(name: str) -> None:
-    module = shelf.facts("optimizers", name)
+    module = registry.facts("optimizers", name)
     options = {**module.Config().model_dump(), "learning_rate": 0.01, "weight_decay": 0.0}
     weight = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gradient = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -174,9 +174,9 @@ def test_an_optimizer_says_truly_how_long_its_update_is(name: str) -> None:
     assert longer / moved(1.0) == pytest.approx(wanted, rel=0.05)  # Newton-Schulz gives singular values only about 1
 
 
-@pytest.mark.parametrize("name", shelf.names("optimizers"))
+@pytest.mark.parametrize("name", registry.names("optimizers"))
 def test_an_optimizer_says_truly_where_its_weight_decay_acts(name: str) -> None:
-    module = shelf.facts("optimizers", name)
+    module = registry.facts("optimizers", name)
     options = {**module.Config().model_dump(), "learning_rate": 0.01, "weight_decay": 0.5}
     weight = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     after, _ = module.update(weight, torch.zeros_like(weight), module.initial(weight), 1, options)
@@ -192,19 +192,19 @@ def recipe(optimizer: dict[str, Any], **model: Any) -> Any:
         "model": {"name": "mlp", **model},
         "optimizer": optimizer,
     }
-    return read(tree, shelf)
+    return read(tree, registry)
 
 
-@pytest.mark.parametrize("name", shelf.names("optimizers"))
+@pytest.mark.parametrize("name", registry.names("optimizers"))
 def test_every_optimizer_takes_the_groups_and_keeps_their_factors(name: str) -> None:
     made = recipe({"name": name, "weight_decay": 0.1}, hidden=[64, 64], parametrization="mup", base_width=16)
     module = build("mlp", hidden=[64, 64], parametrization="mup", base_width=16)
     groups = groups_over(module, made)
     assert {id(each) for group in groups for each in group["params"]} == {id(each) for each in module.parameters()}
-    optimizer = shelf.build_optimizer(made.optimizer, groups)
+    optimizer = registry.build_optimizer(made.optimizer, groups)
     hidden = module.get_submodule("4").weight
     (own,) = [group for group in optimizer.param_groups if any(each is hidden for each in group["params"])]
-    kind, decay = shelf.facts("optimizers", name).UPDATE, getattr(shelf.facts("optimizers", name), "DECAY", "gradient")
+    kind, decay = registry.facts("optimizers", name).UPDATE, getattr(registry.facts("optimizers", name), "DECAY", "gradient")
     rate, shrinking = own.get("learning_rate_scale", 1.0), own.get("weight_decay_scale", 1.0)
     assert rate == {"gradient": 1.0, "entry": 0.25, "matrix": 0.5}[kind]
     assert own["weight_decay"] == pytest.approx(0.1 * shrinking)
@@ -227,7 +227,7 @@ def test_a_base_that_cannot_be_is_refused_when_the_recipe_is_read() -> None:
     with pytest.raises(RecipeError, match="hidden is \\[\\]"):
         recipe({"name": "adam"}, hidden=[], parametrization="mup")
     with pytest.raises(ValueError, match="base_width 100 is no multiple of num_heads 3"):
-        shelf.config("models", "gpt")(width=96, num_heads=3, parametrization="mup", base_width=100)
+        registry.config("models", "gpt")(width=96, num_heads=3, parametrization="mup", base_width=100)
 
 
 def test_a_llama_written_of_a_mup_model_gives_the_same_logits() -> None:

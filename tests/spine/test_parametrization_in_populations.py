@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from danlu import shelf
-from danlu.apparatus import assemble
-from danlu.population import train_population
+from danlu import registry
 from danlu.recipe import Recipe, read
+from danlu.training.population import train_population
+from danlu.training.setup import assemble
 
 
 def digits(optimizer: dict[str, Any], hidden: list[int], seed: int) -> Recipe:
@@ -21,7 +21,7 @@ def digits(optimizer: dict[str, Any], hidden: list[int], seed: int) -> Recipe:
         "regularization": {"restore_best": False},
         "train": {"steps": 40, "batch_size": 64, "threads": 1, "seed": 0, "precision": "float32", "compile": False},
     }
-    return read(tree, shelf)
+    return read(tree, registry)
 
 
 @pytest.mark.parametrize("name", ["adamw", "momentum", "muon", "adam"])

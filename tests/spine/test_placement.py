@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from danlu.placement import choose, place, work_of
 from danlu.recipe import Train
+from danlu.system.placement import choose, place, work_of
 
 
 class Net(nn.Module):
@@ -60,7 +60,7 @@ def test_a_step_too_small_to_share_runs_on_one_thread(work: float, threads: int)
     ],
 )
 def test_a_cpu_takes_bfloat16_where_it_multiplies_it_faster(monkeypatch, flags, work, precision) -> None:
-    monkeypatch.setattr("danlu.machine.instruction_sets", lambda: frozenset(flags))
+    monkeypatch.setattr("danlu.system.machine.instruction_sets", lambda: frozenset(flags))
     train = Train(device="cpu")
     assert choose(place(train), train, lambda: work).precision == precision
     asked = Train(device="cpu", precision="float32")

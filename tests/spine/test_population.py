@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import danlu
-from danlu import read_recipe, shelf
+from danlu import read_recipe, registry
 from danlu.errors import RunError
-from danlu.population import Decision, Event, measure_pace, shape_key, train_population, why_not
-from danlu.population.training import Population
 from danlu.recipe import Recipe
+from danlu.training.population import Decision, Event, measure_pace, shape_key, train_population, why_not
+from danlu.training.population.loop import Population
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw", "muon")
 DIGITS: dict[str, Any] = {
@@ -205,10 +205,10 @@ def test_the_pace_is_measured_over_growing_stacks() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in shelf.names("optimizers") if getattr(shelf.take("optimizers", name), "ELEMENTWISE", False)]
+    "name", [name for name in registry.names("optimizers") if getattr(registry.take("optimizers", name), "ELEMENTWISE", False)]
 )
 def test_a_rule_that_moves_each_entry_by_itself_may_move_them_end_to_end(name: str) -> None:
-    part = shelf.take("optimizers", name)
+    part = registry.take("optimizers", name)
     options = part.Config().model_dump()
     draw = torch.Generator().manual_seed(0)
     pieces = [torch.randn(shape, generator=draw) for shape in ((3, 4), (5,), (2, 2, 2))]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import shelf
+from danlu import registry
+from danlu.data.preprocessing import Preprocessor
 from danlu.errors import ArtifactError, DataError
-from danlu.preprocessing import Preprocessor
 from danlu.recipe import ColumnOptions, Data, Options, Part
 from danlu.terms import MISSING_DATETIME, Column, Table
 
@@ -29,7 +29,7 @@ class Nowhere(Options):
 
 
 def part(shelf_name: str, name: str, **options: Any) -> Part:
-    return Part(name, shelf.config(shelf_name, name)(**options))
+    return Part(name, registry.config(shelf_name, name)(**options))
 
 
 def data_of(**options: Any) -> Data:
@@ -168,7 +168,7 @@ def test_rows_are_the_same_however_they_are_cut_into_blocks(monkeypatch: pytest.
     table = table_of(rows=1203)
     made = fit(table)
     whole = made.apply(table)
-    monkeypatch.setattr("danlu.preprocessing._BLOCK", 1)  # blocks of 256 rows
+    monkeypatch.setattr("danlu.data.preprocessing._BLOCK", 1)  # blocks of 256 rows
     again, some = made.apply(table), made.apply(table, np.arange(1202, -1, -1))
     for name in whole:
         assert whole[name].tobytes() == again[name].tobytes()
@@ -355,8 +355,8 @@ def test_every_transform_can_be_stored() -> None:
     columns, label = columns_of(), columns_of()["label"]
     columns |= ragged(len(label))
     ends = {"boolean": "boolean_to_number", "datetime": "date_parts"}
-    for name in shelf.names("transforms"):
-        module = shelf.take("transforms", name)
+    for name in registry.names("transforms"):
+        module = registry.take("transforms", name)
         for kind in module.TAKES:
             column = next(replace(each, name="x") for each in columns.values() if each.kind == kind)
             becomes = module.apply(module.Config(), module.fit(module.Config(), column), column).kind

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import danlu
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, PartError, RunError
-from danlu.pictures import png
 from danlu.recipe import read
+from danlu.system.png import png
+from danlu.training.setup import assemble
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'danlu[text]'")
@@ -67,7 +67,7 @@ def recipe(source: Path, checkpoint: Path, task: Any = "classification", **more:
 
 def begun(told: dict[str, Any]) -> Any:
     """The apparatus of a recipe, its weights those of the checkpoint."""
-    return assemble(read(told, shelf))
+    return assemble(read(told, registry))
 
 
 def asked(built: Any, count: int) -> dict[str, torch.Tensor]:
@@ -301,7 +301,7 @@ def test_a_run_that_was_cut_off_ends_in_the_weights_of_the_unbroken_one(
     told = recipe(texts, checkpoints["bert"], finetune=finetune)
     told["train"] = {"steps": 4, "batch_size": 8, "save_every": 2, "evaluate_every": 2}
     whole = danlu.train(told, tmp_path / "whole")
-    from danlu.training import Training
+    from danlu.training.loop import Training
 
     saves = Training._save
 
@@ -323,7 +323,7 @@ def test_a_run_that_was_cut_off_ends_in_the_weights_of_the_unbroken_one(
 def test_another_checkpoint_in_the_folder_is_refused_by_a_run_that_began(checkpoints, texts, tmp_path, monkeypatch) -> None:
     folder = shutil.copytree(checkpoints["bert"], tmp_path / "folder")
     told = recipe(texts, folder)
-    from danlu.training import Training
+    from danlu.training.loop import Training
 
     monkeypatch.setattr(Training, "_release", lambda self: None)
     danlu.train(told, tmp_path / "run")
@@ -389,7 +389,7 @@ def test_what_a_checkpoint_cannot_do_is_said(checkpoints, texts, images) -> None
 
 def test_a_damaged_artifact_names_no_code(checkpoints, texts, tmp_path) -> None:
     danlu.train(recipe(texts, checkpoints["bert"]), tmp_path / "run")
-    from danlu.durable import read_sealed, seal
+    from danlu.system.atomic_files import read_sealed, seal
 
     manifest = tmp_path / "run" / "artifact" / "artifact.json"
     about = read_sealed(manifest)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import danlu
-from danlu import shelf
-from danlu.apparatus import assemble
-from danlu.pictures import png
+from danlu import registry
 from danlu.recipe import read
+from danlu.system.png import png
+from danlu.training.setup import assemble
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'danlu[text]'")
@@ -68,7 +68,7 @@ def encoded(home: Path, family: str, text: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", TEXTS)
 def test_classes_of_texts_have_the_logits_of_transformers(family: str, home: Path) -> None:
-    built = assemble(read(recipe(home, f"{family}_labelled"), shelf))
+    built = assemble(read(recipe(home, f"{family}_labelled"), registry))
     assert built.start is not None and not built.start.fresh
     module = transformers.AutoModelForSequenceClassification.from_pretrained(home / f"{family}_labelled").eval()
     rows = [row["text"] for row in tiny.sentences()[:9]]
@@ -81,7 +81,7 @@ def test_classes_of_texts_have_the_logits_of_transformers(family: str, home: Pat
 @pytest.mark.parametrize("family", TEXTS)
 def test_masked_words_have_the_logits_of_transformers(family: str, home: Path) -> None:
     told = recipe(home, family, {"name": "masked_language_modeling", "context": 20, "column": "text"})
-    built = assemble(read(told, shelf))
+    built = assemble(read(told, registry))
     codes = built.data.preprocessor.tokenizer.codes
     ids = encoded(home, family, "the film is a play")
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_texts_of_any_length_are_answered_without_the_folder(family: str, home: 
 
 @pytest.mark.parametrize("family", IMAGES)
 def test_images_have_the_logits_of_transformers_and_need_no_folder(family: str, home: Path, tmp_path: Path) -> None:
-    built = assemble(read(recipe(home, family), shelf))
+    built = assemble(read(recipe(home, family), registry))
     pixels = torch.from_numpy(np.asarray(built.data.table.columns["image"].values[:7])).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(each)[:, None, None] for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     module = transformers.AutoModelForImageClassification.from_pretrained(home / family).eval()
@@ -139,5 +139,5 @@ def test_images_have_the_logits_of_transformers_and_need_no_folder(family: str, 
 
 @pytest.mark.parametrize("family", [*TEXTS, "deit"])
 def test_low_rank_paths_find_the_blocks_of_every_transformer(family: str, home: Path) -> None:
-    built = assemble(read(recipe(home, family, finetune={"lora": {"rank": 2, "base": "nf4"}}), shelf))
+    built = assemble(read(recipe(home, family, finetune={"lora": {"rank": 2, "base": "nf4"}}), registry))
     assert any("beside 12 layers" in notice and "nf4" in notice for notice in built.data.notices)

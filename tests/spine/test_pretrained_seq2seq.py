@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import danlu
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
 from danlu.errors import PartError
+from danlu.layers.tensors import unique_tensors
 from danlu.recipe import read
-from danlu.state import unique_tensors
 from danlu.terms import BEGINNING, END, PADDING
+from danlu.training.setup import assemble
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'danlu[text]'")
@@ -60,7 +60,7 @@ def of_transformers(home: Path, family: str) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_the_logits_are_those_of_transformers(family, home) -> None:
-    built = assemble(read(recipe(home, family), shelf))
+    built = assemble(read(recipe(home, family), registry))
     module = built.state.module.eval()
     batch = built.rows.gather(torch.arange(5))
     source, target = batch.inputs["tokens"], batch.inputs["decoder"]
@@ -87,7 +87,7 @@ def test_the_logits_are_those_of_transformers(family, home) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_tokens_that_come_one_by_one_have_the_logits_of_the_whole(family, home) -> None:
-    built = assemble(read(recipe(home, family), shelf))
+    built = assemble(read(recipe(home, family), registry))
     module = built.state.module.eval()
     batch = built.rows.gather(torch.tensor([3, 9, 4]))
     wanted = module(batch.inputs)
@@ -137,7 +137,7 @@ def test_it_is_trained_released_and_answers_without_the_folder(family, home, tmp
         assert again.predict([{"said": "the film"}]) == artifact.predict([{"said": "the film"}])
         assert danlu.evaluate(again).values["loss"] == pytest.approx(artifact.scores["test"]["loss"], abs=0)
         goes_on = recipe(home, family, model={"name": "pretrained", "weights": str(tmp_path / "run")})
-        built = assemble(read(goes_on, shelf))
+        built = assemble(read(goes_on, registry))
         assert built.start is not None and not built.start.fresh
         ours, theirs = unique_tensors(built.state.module), unique_tensors(again.module)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -148,7 +148,7 @@ def test_it_is_trained_released_and_answers_without_the_folder(family, home, tmp
 def test_low_rank_paths_over_four_bits_stand_in_both_networks(home, tmp_path) -> None:
     artifact = danlu.train(recipe(home, "t5", finetune={"lora": {"rank": 2, "base": "nf4"}}), tmp_path / "run")
     assert not [name for name in artifact.module.state_dict() if "low_rank" in name or name.endswith(".codes")]
-    built = assemble(read(recipe(home, "t5", finetune={"lora": {"rank": 2, "base": "nf4"}}), shelf))
+    built = assemble(read(recipe(home, "t5", finetune={"lora": {"rank": 2, "base": "nf4"}}), registry))
     moving = {name.split(".")[1] for name, each in built.state.module.named_parameters() if each.requires_grad}
     assert moving == {"encoder", "decoder"}
 
@@ -159,7 +159,7 @@ def test_what_an_encoder_decoder_cannot_do_is_said(home) -> None:
     rows = [{"said": "one" if n % 2 else "two three", "length": ["short", "long"][n % 2]} for n in range(60)]
     wrong["data"] |= {"source": str(tiny.write_rows(home / "lengths.jsonl", rows)), "columns": {"said": {"kind": "text"}}}
     with pytest.raises(PartError, match="reads one text and writes another"):
-        assemble(read(wrong, shelf))
+        assemble(read(wrong, registry))
     tiny.bert(home / "bert")
     with pytest.raises(PartError, match=r"writes no text of another(?s:.*)t5, bart, marian"):
-        assemble(read(recipe(home, "bert"), shelf))
+        assemble(read(recipe(home, "bert"), registry))

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="pip install 'danlu[serve]'")
 
-from danlu.serving.quick import whole_request
+from danlu.serving.http.fast_path import whole_request
 
 BODY = b'{"rows": []}'
 PLAIN = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n"

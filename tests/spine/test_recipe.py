@@ -13,27 +13,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import Problem, RecipeError
-from danlu.recipe import (
-    DEFAULTS,
-    KEYS,
-    PARTS,
-    SECTIONS,
-    Recipe,
-    check,
-    differences,
-    read,
-    read_yaml,
-    with_changes,
-    write_yaml,
-)
+from danlu.recipe import DEFAULTS, KEYS, PARTS, SECTIONS, Recipe, check, differences, read, read_yaml, with_changes, write_yaml
 
 SMALL: dict[str, Any] = {"task": "classification", "data": {"source": "table.csv", "target": "label"}, "model": "mlp"}
 
 
 def recipe_of(**changes: Any) -> Recipe:
-    return read({**SMALL, **changes}, shelf)
+    return read({**SMALL, **changes}, registry)
 
 
 def written(tmp_path: Path, text: str, name: str = "a.yaml") -> Path:
@@ -44,7 +32,7 @@ def written(tmp_path: Path, text: str, name: str = "a.yaml") -> Path:
 
 def problems_of(source: Any, *overrides: str) -> list[Problem]:
     with pytest.raises(RecipeError) as caught:
-        read(source, shelf, overrides)
+        read(source, registry, overrides)
     return list(caught.value.problems)
 
 
@@ -184,10 +172,10 @@ def test_a_file_as_large_as_allowed_is_read_and_a_larger_one_refused(tmp_path: P
 
 def test_json_is_read_with_tabs_and_escapes(tmp_path: Path) -> None:
     text = json.dumps({**SMALL, "name": "丹炉😀"[:2], "train": {"epochs": 3}}, indent="\t", ensure_ascii=True)
-    recipe = read(written(tmp_path, text, "a.json"), shelf)
+    recipe = read(written(tmp_path, text, "a.json"), registry)
     assert recipe.train.epochs == 3
     assert recipe.name == "丹炉"
-    assert read(written(tmp_path, json.dumps(SMALL, separators=(",", ":")), "b.json"), shelf).name == "b"
+    assert read(written(tmp_path, json.dumps(SMALL, separators=(",", ":")), "b.json"), registry).name == "b"
 
 
 def test_windows_files_are_read(tmp_path: Path) -> None:
@@ -275,12 +263,12 @@ def test_a_dict_may_hold_numpy_numbers_tuples_and_paths() -> None:
             "model": {"name": "mlp", "dropout": np.float32(0.25)},
             "train": {"seed": np.int64(7), "epochs": np.float64(2.5)},
         },
-        shelf,
+        registry,
     )
     assert recipe.train.seed == 7
     assert recipe.train.epochs == 2.5
     assert recipe.data.target == ["y"]
-    assert read(recipe.as_dict(), shelf) == recipe
+    assert read(recipe.as_dict(), registry) == recipe
 
 
 def test_a_dict_with_objects_or_loops_is_refused() -> None:
@@ -294,17 +282,17 @@ def test_a_dict_with_objects_or_loops_is_refused() -> None:
 def test_the_argument_is_not_changed() -> None:
     given = {**SMALL, "train": {"epochs": 2}}
     before = json.dumps(given)
-    read(given, shelf, ["train.epochs=5", "data.columns.a=drop"])
+    read(given, registry, ["train.epochs=5", "data.columns.a=drop"])
     assert json.dumps(given) == before
 
 
 def test_the_name_is_the_files_unless_given(tmp_path: Path) -> None:
     text = write_yaml(SMALL)
-    assert read(written(tmp_path, text, "adult.yaml"), shelf).name == "adult"
-    assert read(written(tmp_path, text, "recipe.lock.yaml"), shelf).name == "recipe"
-    odd = read(written(tmp_path, text, "my data (1)!.yml"), shelf)
+    assert read(written(tmp_path, text, "adult.yaml"), registry).name == "adult"
+    assert read(written(tmp_path, text, "recipe.lock.yaml"), registry).name == "recipe"
+    odd = read(written(tmp_path, text, "my data (1)!.yml"), registry)
     assert odd.name == "my data _1__"
-    assert read(odd.as_dict(), shelf) == odd
+    assert read(odd.as_dict(), registry) == odd
     assert recipe_of().name == "recipe"
     assert recipe_of(name="丹-1.2").name == "丹-1.2"
     for bad in ("..", "a/b", "", "x" * 101, 3, "a\nb"):
@@ -318,7 +306,7 @@ def test_overrides_set_what_the_recipe_says_or_leaves_out(tmp_path: Path) -> Non
     path = written(tmp_path, "task: classification\ndata:\n  source: a.csv\n  target: y\n  columns: {age: number}\nmodel: mlp\n")
     recipe = read(
         path,
-        shelf,
+        registry,
         [
             "optimizer=adam",
             "optimizer.learning_rate=1e-2",
@@ -345,11 +333,11 @@ def test_overrides_set_what_the_recipe_says_or_leaves_out(tmp_path: Path) -> Non
     assert [metric.name for metric in recipe.metrics] == ["accuracy"]
     assert recipe.data.split is not None
     assert recipe.data.split.as_dict()["test"] == 0.3
-    assert read(recipe.raw, shelf) == Recipe(**{**recipe.__dict__, "name": "recipe"})
+    assert read(recipe.raw, registry) == Recipe(**{**recipe.__dict__, "name": "recipe"})
 
 
 def test_overrides_reach_into_lists() -> None:
-    recipe = read({**SMALL, "metrics": ["accuracy", "f1"]}, shelf, ["metrics.1=log_loss", "metrics.0.name=auroc"])
+    recipe = read({**SMALL, "metrics": ["accuracy", "f1"]}, registry, ["metrics.1=log_loss", "metrics.0.name=auroc"])
     assert [metric.name for metric in recipe.metrics] == ["auroc", "log_loss"]
     assert "cannot be set" in the_problem({**SMALL, "metrics": ["f1"]}, "metrics.1=accuracy").message
 
@@ -358,7 +346,7 @@ def test_overrides_reach_into_lists() -> None:
     ("text", "target"), [("#5", "#5"), ("*x", "*x"), ("@me", "@me"), ("'7'", "7"), ("价格", "价格"), ("a=b", "a=b")]
 )
 def test_an_override_that_is_not_yaml_is_text(text: str, target: str) -> None:
-    assert read(SMALL, shelf, [f"data.target={text}"]).data.target == target
+    assert read(SMALL, registry, [f"data.target={text}"]).data.target == target
 
 
 def test_a_bad_override_is_named_as_it_was_typed() -> None:
@@ -374,12 +362,12 @@ def test_a_bad_override_is_named_as_it_was_typed() -> None:
 
 def test_with_changes_edits_a_checked_recipe() -> None:
     recipe = recipe_of(optimizer={"name": "adam"})
-    changed = with_changes(recipe, shelf, {"optimizer.learning_rate": np.float64(0.5), "train.seed": 3})
+    changed = with_changes(recipe, registry, {"optimizer.learning_rate": np.float64(0.5), "train.seed": 3})
     assert (changed.optimizer.as_dict()["learning_rate"], changed.train.seed) == (0.5, 3)
     assert recipe.train.seed == 0
     assert differences(recipe.as_dict(), changed.as_dict()) == ["optimizer.learning_rate: 0.001 -> 0.5", "train.seed: 0 -> 3"]
     with pytest.raises(RecipeError):
-        with_changes(recipe, shelf, {"optimizer.learning_rate": -1.0})
+        with_changes(recipe, registry, {"optimizer.learning_rate": -1.0})
 
 
 # --- defaults ---------------------------------------------------------------------------------------------------------
@@ -387,7 +375,7 @@ def test_with_changes_edits_a_checked_recipe() -> None:
 
 def test_every_default_is_filled_in_from_the_task_then_the_model_then_the_optimizer() -> None:
     recipe = recipe_of()
-    task, model = shelf.defaults("tasks", "classification"), shelf.defaults("models", "mlp")
+    task, model = registry.defaults("tasks", "classification"), registry.defaults("models", "mlp")
     assert recipe.loss.name == task["loss"]
     assert [metric.name for metric in recipe.metrics] == task["metrics"]
     assert recipe.train.epochs == model["train.epochs"]
@@ -397,7 +385,7 @@ def test_every_default_is_filled_in_from_the_task_then_the_model_then_the_optimi
     assert [watcher.name for watcher in recipe.watchers] == DEFAULTS["watchers"]
     # options of the default part without its name change it; another part takes its own defaults
     assert recipe_of(optimizer={"weight_decay": 0.3}).optimizer.as_dict() == {**recipe.optimizer.as_dict(), "weight_decay": 0.3}
-    assert recipe_of(optimizer="adam").optimizer.options == shelf.config("optimizers", "adam")()
+    assert recipe_of(optimizer="adam").optimizer.options == registry.config("optimizers", "adam")()
     assert recipe_of(optimizer="gd").train.batch_size == "all"
     for key in ("optimizer", "schedule", "loss", "metrics", "watchers", "train", "regularization", "name"):
         assert recipe_of(**{key: None}) == recipe
@@ -407,11 +395,11 @@ def test_epochs_and_steps_replace_each_other() -> None:
     by_steps = recipe_of(train={"steps": 10})
     assert (by_steps.train.steps, by_steps.train.epochs) == (10, None)
     assert recipe_of(train={"epochs": None, "steps": None}).train.epochs == recipe_of().train.epochs
-    assert read(by_steps.as_dict(), shelf) == by_steps
+    assert read(by_steps.as_dict(), registry) == by_steps
 
 
 def test_null_switches_a_recommendation_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf.take("models", "mlp"), "DEFAULTS", {"train.clip_norm": 1.0, "train.steps": 50})
+    monkeypatch.setattr(registry.take("models", "mlp"), "DEFAULTS", {"train.clip_norm": 1.0, "train.steps": 50})
     assert (recipe_of().train.clip_norm, recipe_of().train.steps, recipe_of().train.epochs) == (1.0, 50, None)
     assert recipe_of(train={"clip_norm": None}).train.clip_norm is None
     assert (recipe_of(train={"epochs": 3}).train.steps, recipe_of(train={"epochs": 3}).train.epochs) == (None, 3)
@@ -423,8 +411,8 @@ def places() -> set[str]:
 
 @pytest.mark.parametrize("shelf_name", ["tasks", "models", "optimizers"])
 def test_parts_recommend_only_what_a_recipe_has(shelf_name: str) -> None:
-    for name in shelf.names(shelf_name):
-        assert set(shelf.defaults(shelf_name, name)) <= places(), name
+    for name in registry.names(shelf_name):
+        assert set(registry.defaults(shelf_name, name)) <= places(), name
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -449,10 +437,10 @@ def test_a_recipe_written_out_in_full_is_read_back_equal(variant: dict[str, Any]
     if variant.get("data", {}).get("split") == "by_time":
         variant = {**variant, "data": {**variant["data"], "split": {"name": "by_time", "column": "b"}}}
     recipe = recipe_of(**variant)
-    assert read(recipe.as_dict(), shelf) == recipe
+    assert read(recipe.as_dict(), registry) == recipe
     lock = {**recipe.as_dict(), "resolved": {"torch": "2.13", "threads": 2}}
-    assert read(written(tmp_path, write_yaml(lock), "recipe.lock.yaml"), shelf) == recipe
-    assert differences(recipe.as_dict(), read(recipe.as_dict(), shelf).as_dict()) == []
+    assert read(written(tmp_path, write_yaml(lock), "recipe.lock.yaml"), registry) == recipe
+    assert differences(recipe.as_dict(), read(recipe.as_dict(), registry).as_dict()) == []
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------
@@ -575,8 +563,8 @@ def test_missing_keys_are_told_unless_a_typo_explains_them() -> None:
 def test_check_takes_a_tree_with_its_lines() -> None:
     tree, where = read_yaml(FIVE, "x.yaml")
     with pytest.raises(RecipeError):
-        check(tree, where, shelf)
-    recipe = check({**SMALL, "resolved": {"anything": 1}}, {}, shelf, "some/where/b.yaml")
+        check(tree, where, registry)
+    recipe = check({**SMALL, "resolved": {"anything": 1}}, {}, registry, "some/where/b.yaml")
     assert recipe.name == "b"
     assert "resolved" not in recipe.raw
 

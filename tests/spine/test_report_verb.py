@@ -14,8 +14,8 @@ import pytest
 
 import danlu
 from danlu.errors import RunError
-from danlu.study import Study
-from danlu.study_report import _without_password, note_study
+from danlu.search.report import _without_password, note_study
+from danlu.search.study import Study
 
 optuna = pytest.importorskip("optuna")
 
@@ -70,10 +70,10 @@ def test_the_report_is_written_anew_without_recipe_and_data(study: Path) -> None
 
 
 def test_a_study_without_trials_has_a_report(recipe: dict[str, Any], tmp_path: Path) -> None:
-    from danlu import shelf
+    from danlu import registry
     from danlu.recipe import read
 
-    with Study(read(recipe, shelf), tmp_path / "s") as begun:
+    with Study(read(recipe, registry), tmp_path / "s") as begun:
         note_study(begun, "one_by_one")
         (trial,) = begun.take()
         danlu.report(tmp_path / "s", plots=False)  # while another holds it

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import danlu
-from danlu import shelf
+from danlu import registry
 from danlu.errors import PartError
-from danlu.layers.crf import TransitionMarginals
 from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling, inside
-from danlu.layers.recurrent import LockedDropout, Recurrent
-from danlu.layers.words import WordEmbedding
-from danlu.placement import work_of
+from danlu.layers.recurrent.recurrent import LockedDropout, Recurrent
+from danlu.layers.text.embeddings import WordEmbedding
+from danlu.parts.models._crf import TransitionMarginals
 from danlu.recipe import Part
+from danlu.system.placement import work_of
 from danlu.terms import UNKNOWN, Input, Output
 
 DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -32,7 +32,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 def built(inputs: dict[str, Input], output: Output, **options: Any) -> nn.Module:
     torch.manual_seed(1)
-    return shelf.build_model(Part("rnn", shelf.config("models", "rnn").model_validate(options)), inputs, output)
+    return registry.build_model(Part("rnn", registry.config("models", "rnn").model_validate(options)), inputs, output)
 
 
 def words(rows: Tensor = SIZES, vocabulary: int = 23) -> Tensor:

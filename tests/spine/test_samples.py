@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import shelf
+from danlu import registry
+from danlu.parts.watchers._base import Setting
 from danlu.recipe import Part
 from danlu.terms import Report, Sample
-from danlu.watching import Setting
 
 RED = np.full((5, 4, 3), (255, 0, 0), dtype=np.uint8)
 
 
 def watcher(folder: Path, **options: Any) -> Any:
-    part = Part("samples", shelf.config("watchers", "samples")(**options))
-    return shelf.build_watcher(part, Setting(folder, None, 40, 7, "loss", "lower"))  # type: ignore[arg-type]
+    part = Part("samples", registry.config("watchers", "samples")(**options))
+    return registry.build_watcher(part, Setting(folder, None, 40, 7, "loss", "lower"))  # type: ignore[arg-type]
 
 
 def test_texts_are_kept_whole_and_told_briefly(tmp_path: Path) -> None:

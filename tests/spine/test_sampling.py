@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from danlu.layers import sampling
-from danlu.layers.chance import counted, counted_uniform
-from danlu.layers.sampling import Sampling
+from danlu.layers.generation import sampling
+from danlu.layers.generation.sampling import Sampling
+from danlu.system.random_draws import counted, counted_uniform
 
 LOGITS = torch.from_numpy(np.random.default_rng(3).normal(0, 3, (5, 37))).float()
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import RecipeError
 from danlu.recipe import KEYS, read, read_yaml, schema
 
-SCHEMA = schema(shelf)
+SCHEMA = schema(registry)
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 KNOWN = {
     "$schema", "$defs", "$ref", "title", "description", "default", "type", "enum", "const", "properties", "required",
@@ -102,14 +102,14 @@ def test_it_is_valid_json_with_every_reference_in_place() -> None:
 
 
 # exporters are asked for by a verb, and stand in no recipe
-@pytest.mark.parametrize("where", [each for each in shelf.shelves() if shelf.names(each) and each != "exporters"])
+@pytest.mark.parametrize("where", [each for each in registry.shelves() if registry.names(each) and each != "exporters"])
 def test_it_lists_every_part_with_every_option(where: str) -> None:
     forms = SCHEMA["$defs"][where]["anyOf"]
-    assert forms[0] == {"enum": shelf.names(where)}
+    assert forms[0] == {"enum": registry.names(where)}
     by_name = {form["properties"]["name"]["const"]: form for form in forms if "name" in form.get("properties", {})}
-    assert sorted(by_name) == shelf.names(where)
+    assert sorted(by_name) == registry.names(where)
     for name, form in by_name.items():
-        assert set(form["properties"]) == {"name", *shelf.config(where, name).model_fields}
+        assert set(form["properties"]) == {"name", *registry.config(where, name).model_fields}
         for option, rule in form["properties"].items():
             assert option == "name" or rule.get("description"), f"{where}/{name}.{option}"
 
@@ -142,7 +142,7 @@ WRONG: list[dict[str, Any]] = [
 @pytest.mark.parametrize("tree", SOUND)
 def test_what_the_reader_takes_fits(tree: dict[str, Any]) -> None:
     before = copy.deepcopy(tree)
-    recipe = read(tree, shelf)
+    recipe = read(tree, registry)
     assert list(errors(before, SCHEMA)) == []
     assert list(errors(recipe.as_dict(), SCHEMA)) == []
 
@@ -150,7 +150,7 @@ def test_what_the_reader_takes_fits(tree: dict[str, Any]) -> None:
 @pytest.mark.parametrize("tree", WRONG)
 def test_what_the_reader_refuses_does_not_fit(tree: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
-        read(tree, shelf)
+        read(tree, registry)
     assert list(errors(tree, SCHEMA))
 
 
@@ -161,4 +161,4 @@ def test_the_ready_recipes_fit_as_written_and_in_full(path: Path) -> None:
     source = tree["data"]["source"]
     if isinstance(source, str) and not Path(source).suffix and not Path(source).exists():
         pytest.skip(f"the folder {source} is not here, so that its source is not known")
-    assert list(errors(read(path, shelf).as_dict(), SCHEMA)) == []
+    assert list(errors(read(path, registry).as_dict(), SCHEMA)) == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import danlu
-from danlu import shelf
+from danlu import registry
 from danlu.errors import RecipeError
 from danlu.recipe import Dimension, contains, trial_recipe
 
@@ -139,7 +139,7 @@ def test_what_does_not_go_together_is_refused(rest: str, expected: str, tmp_path
 
 def test_the_values_of_a_trial_make_its_recipe_parts_before_their_options() -> None:
     found = recipe({"optimizer.learning_rate": [0.1, 0.2], "optimizer": ["sgd", "adam"]})
-    trial = trial_recipe(found, {"optimizer.learning_rate": 0.2, "optimizer": "sgd"}, shelf)
+    trial = trial_recipe(found, {"optimizer.learning_rate": 0.2, "optimizer": "sgd"}, registry)
     assert (trial.optimizer.name, trial.optimizer.options.learning_rate) == ("sgd", 0.2)  # type: ignore[attr-defined]
     assert trial.tune is None and "tune" not in trial.raw
 

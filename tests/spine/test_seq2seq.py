@@ -14,14 +14,14 @@ import torch
 from pydantic import ValidationError
 
 import danlu
-from danlu import shelf
-from danlu.batches import Rows
+from danlu import registry
+from danlu.data.batches import Rows
+from danlu.data.examples import Examples, Ragged
 from danlu.errors import DataError, PartError
-from danlu.framing import Examples, Ragged
-from danlu.layers.encoder_decoder import EncoderDecoder
-from danlu.placement import place
+from danlu.parts.models._encoder_decoder import EncoderDecoder
+from danlu.parts.tasks import sequence_to_sequence as task_part
 from danlu.recipe import Part, Train
-from danlu.tasks import sequence_to_sequence as task_part
+from danlu.system.placement import place
 from danlu.terms import BEGINNING, END, IGNORED, PADDING, Batch, Column, Input, Output, Table
 
 ENGLISH = ["two dogs run", "a cat", "one red house by the sea", "a man", "the end"]
@@ -60,8 +60,8 @@ def batch_of(examples: Examples, rows: list[int]) -> Batch:
 
 def model(task: task_part.SequenceToSequence, **options: Any) -> EncoderDecoder:
     torch.manual_seed(5)
-    config = shelf.config("models", "seq2seq")(**{"size": "tiny", "width": 16, "dropout": 0.0, **options})
-    module = shelf.build_model(Part("seq2seq", config), framed(task).described, task.output)
+    config = registry.config("models", "seq2seq")(**{"size": "tiny", "width": 16, "dropout": 0.0, **options})
+    module = registry.build_model(Part("seq2seq", config), framed(task).described, task.output)
     with torch.no_grad():  # else untrained weights tell nearly every token alike
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))
@@ -174,14 +174,14 @@ def test_every_place_sees_the_whole_source() -> None:
 
 
 def test_what_is_no_source_and_target_is_refused() -> None:
-    config = shelf.config("models", "seq2seq")()
+    config = registry.config("models", "seq2seq")()
     source = Input("tokens", (6,), cardinalities=(12,))
     with pytest.raises(PartError, match="task: sequence_to_sequence"):
-        shelf.build_model(Part("seq2seq", config), {"tokens": source}, Output(12, each="token", causal=True))
-    shared = shelf.config("models", "seq2seq")(shared=True)
+        registry.build_model(Part("seq2seq", config), {"tokens": source}, Output(12, each="token", causal=True))
+    shared = registry.config("models", "seq2seq")(shared=True)
     with pytest.raises(PartError, match="no vocabulary of both"):
         target = Input("tokens", (6,), cardinalities=(9,))
-        shelf.build_model(Part("seq2seq", shared), {"tokens": source, "decoder": target}, Output(9, each="token", causal=True))
+        registry.build_model(Part("seq2seq", shared), {"tokens": source, "decoder": target}, Output(9, each="token", causal=True))
 
 
 # --- answers

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 import danlu
-from danlu import costs, rewriting
-from danlu.artifact import Contents
-from danlu.compression import OwnRows
-from danlu.compressors.distil import Config
-from danlu.dataset import Dataset, prepare
+from danlu.artifact.artifact import Contents
+from danlu.compression import costs, teacher_texts
+from danlu.compression.compress import OwnRows
+from danlu.compression.compressors.distil import Config
+from danlu.compression.distillation import Lesson
+from danlu.compression.teacher_texts import Rewriting, rewritten
+from danlu.data.dataset import Dataset, prepare
+from danlu.data.examples import Ragged
 from danlu.errors import DanluError, PartError
-from danlu.framing import Ragged
 from danlu.recipe import Train
-from danlu.rewriting import Rewriting, rewritten
-from danlu.teaching import Lesson
 from danlu.terms import IGNORED, Column
 
 STUDENT = {"model": {"width": 16}, "epochs": 2, "sequences": True}
@@ -70,7 +70,7 @@ def talks(folder: Path) -> dict[str, Any]:
 def nothing_is_written_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "SECONDS", 0.0)
-        patch.setattr(rewriting, "KEPT", 40)
+        patch.setattr(teacher_texts, "KEPT", 40)
         patch.setenv("DANLU_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

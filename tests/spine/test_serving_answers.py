@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 from running_servers import people, same, table_model
 
 import danlu
-from danlu.serving.answering_desk import AnsweringDesk
 from danlu.serving.messages import Unpacker
-from danlu.serving.models import locate, open_model
+from danlu.serving.worker.models import locate, open_model
+from danlu.serving.worker.prediction_handler import AnsweringDesk
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_a_run_an_artifact_and_its_manifest_are_found_and_others_are_named(artif
 
 def test_the_front_and_the_worker_of_an_export_import_no_torch() -> None:
     code = (
-        "import sys, danlu.serving.worker, danlu.serving.answering_desk, danlu.serving.server, danlu.serving.app, danlu.serving.front, "
-        "danlu.serving.workers, danlu.exported\n"
+        "import sys, danlu.serving.worker.main, danlu.serving.worker.prediction_handler, danlu.serving.server, danlu.serving.http.app, danlu.serving.http.http_server, "
+        "danlu.serving.pool.pool, danlu.exporting.loader\n"
         "print([name for name in ('torch', 'pyarrow', 'sklearn', 'pandas', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from danlu.serving.admission import Admission, Pace
-from danlu.serving.batching import STEP, Batcher, Job
-from danlu.serving.cells import Columns, together
+from danlu.serving.pool.admission import Admission, Pace
+from danlu.serving.worker.batching import STEP, Batcher, Job
+from danlu.serving.worker.decode_values import Columns, together
 
 
 def job(id: int, rows: int, key: object = "plain", before: float = 100.0) -> Job:

@@ -15,8 +15,8 @@ from PIL import Image
 
 pytest.importorskip("python_multipart", reason="pip install 'danlu[serve]'")
 
-from danlu.serving import bodies, cells
 from danlu.serving.refusals import Refusal, clients_fault
+from danlu.serving.worker import decode_values, parse_body
 
 FIELDS: list[dict[str, Any]] = [
     {"name": "age", "kind": "number", "required": False, "example": 30.0},
@@ -28,10 +28,10 @@ AUDIO: list[dict[str, Any]] = [{"name": "sound", "kind": "audio", "required": Tr
 JSON = "application/json"
 
 
-def read(body: Any, kind: str = JSON, fields: list[dict[str, Any]] = FIELDS, most: int = 10) -> cells.Columns:
+def read(body: Any, kind: str = JSON, fields: list[dict[str, Any]] = FIELDS, most: int = 10) -> decode_values.Columns:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     with clients_fault():
-        return cells.read(bodies.read(kind, data, fields, most), fields)
+        return decode_values.read(parse_body.read(kind, data, fields, most), fields)
 
 
 def refused(body: Any, kind: str = JSON, fields: list[dict[str, Any]] = FIELDS, most: int = 10) -> Refusal:

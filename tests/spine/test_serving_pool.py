@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("prometheus_client", reason="pip install 'danlu[serve]'")
 
 from danlu.serving.messages import Unpacker
-from danlu.serving.workers import LIVES, Pool
+from danlu.serving.pool.pool import LIVES, Pool
 
 
 class Wire:
-    """A worker that hears, and dies when it is told to: the pool's side of danlu.serving.processes.WorkerProcess, without a process."""
+    """A worker that hears, and dies when it is told to: the pool's side of danlu.serving.pool.process.WorkerProcess, without a process."""
 
     state = "ready"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import PartError
 from danlu.recipe import Options, read
 
@@ -29,8 +29,8 @@ SHELVES = [
 
 
 def test_every_folder_with_a_promise_is_a_shelf() -> None:
-    assert set(SHELVES) <= set(shelf.shelves())
-    assert "layers" not in shelf.shelves()
+    assert set(SHELVES) <= set(registry.shelves())
+    assert "layers" not in registry.shelves()
 
 
 def test_listing_imports_no_part_and_no_heavy_library() -> None:
@@ -63,20 +63,20 @@ print({"torch", "pyarrow", "sklearn", "scipy", "PIL", "pandas"} & set(sys.module
     assert done.stdout.strip() == "set()"
 
 
-PARTS = [(each, name) for each in shelf.shelves() for name in shelf.names(each)]
+PARTS = [(each, name) for each in registry.shelves() for name in registry.names(each)]
 
 
 @pytest.mark.parametrize(("where", "name"), PARTS)
 def test_every_part_has_a_summary_options_with_meaning_and_a_page(where: str, name: str) -> None:
-    summary = shelf.summary(where, name)
+    summary = registry.summary(where, name)
     assert summary.endswith(".")
     assert len(summary) > 15
-    config = shelf.config(where, name)
+    config = registry.config(where, name)
     assert issubclass(config, Options)
     for option, info in config.model_fields.items():
         assert info.description, f"{where}/{name}: {option} has no description"
         assert info.description.endswith((".", ":")), f"{where}/{name}: {option}"
-    page = shelf.describe(where, name)
+    page = registry.describe(where, name)
     assert page.startswith(f"{where}/{name}\n")
     assert summary in page
     assert all(f"  {option} (" in page for option in config.model_fields)
@@ -84,40 +84,40 @@ def test_every_part_has_a_summary_options_with_meaning_and_a_page(where: str, na
 
 @pytest.mark.parametrize(("where", "name"), PARTS)
 def test_no_option_is_called_name(where: str, name: str) -> None:
-    assert "name" not in shelf.config(where, name).model_fields  # it would be taken for the part's own
+    assert "name" not in registry.config(where, name).model_fields  # it would be taken for the part's own
 
 
 def test_an_unknown_part_or_shelf_is_told_with_the_nearest() -> None:
     with pytest.raises(PartError) as caught:
-        shelf.take("optimizers", "adm")
+        registry.take("optimizers", "adm")
     assert caught.value.problem.hint == "did you mean adam?"
     assert "adagrad, adam, adamw" in caught.value.problem.message
     with pytest.raises(PartError) as caught:
-        shelf.names("optimisers")
+        registry.names("optimisers")
     assert caught.value.problem.hint == "did you mean optimizers?"
     with pytest.raises(PartError):
-        shelf.names("layers")
+        registry.names("layers")
 
 
 def test_a_part_is_found_by_its_name_alone() -> None:
-    assert shelf.find("adam") == [("optimizers", "adam")]
-    assert shelf.find("optimizers/adam") == [("optimizers", "adam")]
-    assert shelf.find("optimizers/linear") == []
-    assert set(shelf.find("linear")) == {("models", "linear"), ("schedules", "linear")}
-    assert shelf.find("nothing") == []
+    assert registry.find("adam") == [("optimizers", "adam")]
+    assert registry.find("optimizers/adam") == [("optimizers", "adam")]
+    assert registry.find("optimizers/linear") == []
+    assert set(registry.find("linear")) == {("models", "linear"), ("schedules", "linear")}
+    assert registry.find("nothing") == []
 
 
 def test_a_bare_path_means_a_source_by_its_ending_or_by_what_stands_in_the_folder(tmp_path: Path) -> None:
-    assert shelf.source_for("some/where/Adult.CSV.gz") == "csv"
-    assert shelf.source_for("nothing") is None
-    assert shelf.source_for("a\0b") is None
+    assert registry.source_for("some/where/Adult.CSV.gz") == "csv"
+    assert registry.source_for("nothing") is None
+    assert registry.source_for("a\0b") is None
     tables, pictures, empty = (tmp_path / name for name in ("tables.png", "pictures", "empty"))
     for folder in (tables, pictures / "cat", empty):
         folder.mkdir(parents=True)
     (tables / "a.csv").write_text("x,y\n1,2\n")
     (tables / "README").write_text("two tables")
     (pictures / "cat" / "1.png").write_bytes(b"")
-    assert [shelf.source_for(str(each)) for each in (tables, pictures, empty)] == ["csv", "images", None]
+    assert [registry.source_for(str(each)) for each in (tables, pictures, empty)] == ["csv", "images", None]
 
 
 PART = '''"""An optimizer from another package."""
@@ -158,20 +158,20 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "[danlu.optimizers]\n" + "".join(f"{name} = {module}\n" for name, module in names.items())
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    shelf._outside.cache_clear()
+    registry._outside.cache_clear()
     yield
     monkeypatch.undo()
-    shelf._outside.cache_clear()
-    shelf.take.cache_clear()
+    registry._outside.cache_clear()
+    registry.take.cache_clear()
     for module in names.values():
         sys.modules.pop(module, None)
 
 
 @pytest.mark.usefixtures("outside")
 def test_a_part_from_another_package_is_used_like_any_other() -> None:
-    assert {"outside_sgd", "adam", "broken"} <= set(shelf.names("optimizers"))
+    assert {"outside_sgd", "adam", "broken"} <= set(registry.names("optimizers"))
     assert "furnace_extra" not in sys.modules
-    assert shelf.summary("optimizers", "outside_sgd") == "An optimizer from another package."
+    assert registry.summary("optimizers", "outside_sgd") == "An optimizer from another package."
     assert "furnace_extra" not in sys.modules
     recipe = read(
         {
@@ -180,13 +180,13 @@ def test_a_part_from_another_package_is_used_like_any_other() -> None:
             "model": "mlp",
             "optimizer": {"name": "outside_sgd"},
         },
-        shelf,
+        registry,
     )
     import torch
 
     weight = torch.ones(2, requires_grad=True)
-    assert shelf.build_optimizer(recipe.optimizer, [{"params": [weight]}]).param_groups[0]["lr"] == 0.5
-    assert shelf.take("optimizers", "adam").__name__ == "danlu.optimizers.adam"  # danlu's own part comes first
+    assert registry.build_optimizer(recipe.optimizer, [{"params": [weight]}]).param_groups[0]["lr"] == 0.5
+    assert registry.take("optimizers", "adam").__name__ == "danlu.parts.optimizers.adam"  # danlu's own part comes first
 
 
 @pytest.mark.usefixtures("outside")
@@ -195,7 +195,7 @@ def test_a_part_from_another_package_is_used_like_any_other() -> None:
 )
 def test_a_broken_part_from_outside_is_an_error_of_its_package(name: str, said: str) -> None:
     with pytest.raises(PartError) as caught:
-        shelf.config("optimizers", name)
+        registry.config("optimizers", name)
     assert said in caught.value.problem.message
     assert "the package that offers it" in caught.value.problem.hint
-    assert shelf.summary("optimizers", name) in ("Broken.", "Empty.", "")
+    assert registry.summary("optimizers", name) in ("Broken.", "Empty.", "")

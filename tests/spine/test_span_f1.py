@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import RecipeError
-from danlu.metrics.span_f1 import Config, SpanF1, build
-from danlu.tagging import SpanFinder, completed, scheme_of
+from danlu.parts.metrics.span_f1 import Config, SpanF1, build
+from danlu.parts.tasks._spans import SpanFinder, completed, scheme_of
 from danlu.terms import IGNORED, Batch
 
 TAGS = ("B-X", "B-Y", "I-X", "I-Y", "O")
@@ -120,4 +120,4 @@ def test_a_task_without_tags_is_refused() -> None:
 
     with pytest.raises(RecipeError, match="this task tags none"):
         build(Config(), Speaking())
-    assert "span_f1" in shelf.facts("tasks", "token_classification").METRICS
+    assert "span_f1" in registry.facts("tasks", "token_classification").METRICS

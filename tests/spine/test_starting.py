@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import danlu
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
+from danlu.layers.tensors import unique_tensors
 from danlu.recipe import read
-from danlu.starting import paired
-from danlu.state import unique_tensors
+from danlu.training.pretrained_weights import paired
+from danlu.training.setup import assemble
 
 BODY = {
     "reader.weight": (7, 4),
@@ -96,7 +96,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def test_a_model_of_images_starts_from_another_of_its_kind(name: str, tmp_path: Path) -> None:
     model = {"name": name, **SMALL[name]}
     first = danlu.train(of_images(model), tmp_path / "first")
-    built = assemble(read(of_images({**model, "weights": str(tmp_path / "first")}), shelf))
+    built = assemble(read(of_images({**model, "weights": str(tmp_path / "first")}), registry))
     assert built.start is not None and built.start.fresh == ()
     ours, theirs = unique_tensors(built.state.module), unique_tensors(first.module)
     assert all(torch.equal(ours[each], theirs[each]) for each in theirs)
@@ -106,8 +106,8 @@ def test_a_head_for_other_classes_is_drawn_anew_though_it_has_as_many(tmp_path: 
     model = {"name": "rnn", "width": 8, "embedding": 8}
     danlu.train(of_texts(tmp_path, model), tmp_path / "first")
     goes_on = {**model, "weights": str(tmp_path / "first")}
-    same = assemble(read(of_texts(tmp_path, goes_on), shelf)).start
-    other = assemble(read(of_texts(tmp_path, goes_on, ("left", "right")), shelf)).start
+    same = assemble(read(of_texts(tmp_path, goes_on), registry)).start
+    other = assemble(read(of_texts(tmp_path, goes_on, ("left", "right")), registry)).start
     assert same is not None and same.fresh == ()
     assert other is not None and len(other.fresh) == 2 and all(name.endswith(("weight", "bias")) for name in other.fresh)
 
@@ -129,7 +129,7 @@ def test_a_translator_goes_on_in_the_vocabularies_of_another(tmp_path: Path) -> 
         }  # fmt: skip
 
     first = danlu.train(recipe(["one", "two", "three"]), tmp_path / "first")
-    built = assemble(read(recipe(["noon", "tree", "hut"], weights=str(tmp_path / "first")), shelf))
+    built = assemble(read(recipe(["noon", "tree", "hut"], weights=str(tmp_path / "first")), registry))
     assert built.start is not None and built.start.fresh == ()
     assert built.data.task.tokenizer.state() == first.task.tokenizer.state()  # what is written, in capitals
     assert built.data.preprocessor.tokenizer.state() == first.preprocessor.tokenizer.state()  # what is read

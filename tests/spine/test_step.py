@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from danlu import shelf
-from danlu.batches import Batches, Rows
-from danlu.placement import place
+from danlu import registry
+from danlu.data.batches import Batches, Rows
 from danlu.recipe import Part, Regularization, Train
-from danlu.state import TrainingState
-from danlu.step import NotFinite, SupervisedStep
+from danlu.system.placement import place
 from danlu.terms import Column
+from danlu.training.state import TrainingState
+from danlu.training.step import NotFinite, SupervisedStep
 
 ROWS, FEATURES, CLASSES = 53, 7, 3
 
 
 def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, shelf.config(kind, name)(**options))
+    return Part(name, registry.config(kind, name)(**options))
 
 
 class Net(nn.Module):
@@ -49,14 +49,14 @@ def setup(
     settings = Train.model_validate({"threads": 1, "batch_size": 19, **(train or {})})
     placement = place(settings)
     column = Column("label", "category", labels.astype(np.int32), ("a", "b", "c"))
-    task = shelf.build_task(part("tasks", "classification"), {"label": column})
+    task = registry.build_task(part("tasks", "classification"), {"label": column})
     batches = Batches(Rows({"numbers": numbers}, {}, labels, placement), np.arange(ROWS), int(settings.batch_size), settings.seed)
     torch.manual_seed(1)
     module = Net(dropout)
-    optimizer = shelf.build_optimizer(part("optimizers", "sgd", learning_rate=0.1), [{"params": list(module.parameters())}])
+    optimizer = registry.build_optimizer(part("optimizers", "sgd", learning_rate=0.1), [{"params": list(module.parameters())}])
     regularization = Regularization.model_validate(regular)
     state = TrainingState(module, optimizer, ema=regularization.ema_decay is not None, keep_best=False)
-    loss_object = shelf.build_loss(loss or part("losses", "cross_entropy"), task)
+    loss_object = registry.build_loss(loss or part("losses", "cross_entropy"), task)
     return SupervisedStep(state, batches, loss_object, lambda n: 1.0, 0.1, [], placement, settings, regularization)
 
 

@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("optuna")
 
 import danlu
-from danlu.dataset import remembered
+from danlu.data.dataset import remembered
 from danlu.errors import RunError
-from danlu.executing.one_trial import run_trial
-from danlu.owning import Owner
 from danlu.recipe import contains
-from danlu.study import Study, Trial
+from danlu.search.executors.one_trial import run_trial
+from danlu.search.study import Study, Trial
+from danlu.system.locks import Owner
 
 SPACE = {
     "optimizer.learning_rate": {"low": 1e-4, "high": 0.1, "log": True},

@@ -25,7 +25,7 @@ from danlu.reporting.importance import importances
 from danlu.reporting.studies import drawn
 from danlu.reporting.tables import as_csv, as_parquet, columns
 from danlu.reporting.told import Words, clean
-from danlu.study import Record
+from danlu.search.study import Record
 
 EVIL = "</script><script>alert(1)</script>\"'&<img src=x onerror=alert(2)>{{7*7}}\u2028\u202e"
 SPACE = (

@@ -9,14 +9,14 @@ from torch.nn import functional
 
 import danlu
 from danlu import recipe as recipes
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
 from danlu.layers.averaging import average
-from danlu.layers.tabular import NumberTokens, widths
+from danlu.layers.tabular.tokens import NumberTokens, widths
+from danlu.parts.transforms import piecewise_linear
 from danlu.recipe import Part
-from danlu.step.supervised import repeated
 from danlu.terms import Batch, Column, Input, Output
-from danlu.transforms import piecewise_linear
+from danlu.training.setup import assemble
+from danlu.training.step.supervised import repeated
 
 CLASSES = Output(3, ("a", "b", "c"), means=(("classes", 3),))
 INPUTS = {"numbers": Input("numbers", (4,)), "categories": Input("categories", (2,), cardinalities=(3, 5))}
@@ -24,7 +24,7 @@ INPUTS = {"numbers": Input("numbers", (4,)), "categories": Input("categories", (
 
 def built(name: str, output: Output = CLASSES, inputs: dict[str, Input] = INPUTS, **options: object) -> torch.nn.Module:
     torch.manual_seed(2)
-    return shelf.build_model(Part(name, shelf.config("models", name).model_validate(options)), inputs, output)
+    return registry.build_model(Part(name, registry.config("models", name).model_validate(options)), inputs, output)
 
 
 def rows(count: int) -> dict[str, torch.Tensor]:
@@ -94,7 +94,7 @@ def test_the_gradient_is_that_of_the_mean_loss_of_the_members(micro_batch, tmp_p
         "train": {"steps": 1, "batch_size": "all" if micro_batch is None else 40, "micro_batch": micro_batch, "threads": 1},
         "watchers": [],
     }
-    built = assemble(recipes.read(recipe, shelf))
+    built = assemble(recipes.read(recipe, registry))
     module, batch = built.state.module, built.batches.take(0)
     names = [name for name, _ in module.named_parameters()]
     outputs = module(batch.inputs).reshape(40, 3, 2)
@@ -193,7 +193,7 @@ def test_a_transformer_hears_every_column():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="no multiple of num_heads"):
-        shelf.config("models", "ft_transformer")(width=10, num_heads=4)
+        registry.config("models", "ft_transformer")(width=10, num_heads=4)
 
 
 # --- pieces of a number -----------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import pytest
 
 import danlu
 from danlu.errors import ArtifactError
-from danlu.exporting import export, verify
-from danlu.reading import gguf_file
+from danlu.exporting.export import export, verify
+from danlu.exporting.exporters import _gguf_file as gguf_file
 
 TEXT = "".join(
     f"The {number}. furnace (of {number * 7}) melts gold, and it's hot.\n\nWho's there?  Nobody:\n" for number in range(60)
@@ -90,7 +90,7 @@ def test_fewer_bits_are_proven_within_what_they_allow(kind, least, most, artifac
 
 
 def test_pieces_are_those_that_the_tokenizer_writes(artifacts) -> None:
-    from danlu.exporters.gguf import pieces_of
+    from danlu.exporting.exporters.gguf import pieces_of
     from danlu.tokenizing.bpe import byte_letters
 
     value_of = {letter: value for value, letter in enumerate(byte_letters())}
@@ -105,7 +105,7 @@ def test_pieces_are_those_that_the_tokenizer_writes(artifacts) -> None:
 
 def test_a_text_that_llama_cpp_would_read_otherwise_is_counted() -> None:
     pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'danlu[text]'")
-    from danlu.exporters.gguf import read_alike
+    from danlu.exporting.exporters.gguf import read_alike
     from danlu.tokenizing.bpe import BytePairs
 
     plain = BytePairs(["t h", "th e", "Ġ the"])

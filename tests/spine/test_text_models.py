@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import PartError
-from danlu.layers.text_rows import BagOfWords, ConvolvedText
+from danlu.layers.text.pooled import BagOfWords, ConvolvedText
 from danlu.recipe import Part
 from danlu.terms import Input, Output
 
@@ -18,8 +18,8 @@ TOKENS = Input("tokens", (9,), cardinalities=(50,))
 
 def built(name: str, inputs: dict[str, Input] | None = None, **options: Any) -> torch.nn.Module:
     torch.manual_seed(0)
-    config = shelf.config("models", name).model_validate(options)
-    return shelf.build_model(Part(name, config), inputs or {"tokens": TOKENS}, Output(2, ("a", "b"))).eval()
+    config = registry.config("models", name).model_validate(options)
+    return registry.build_model(Part(name, config), inputs or {"tokens": TOKENS}, Output(2, ("a", "b"))).eval()
 
 
 def outputs(module: torch.nn.Module, *rows: list[int]) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 
 import danlu
 from danlu.errors import ArtifactError, DataError, ServerBusy
-from danlu.serving.texts import Engine, Event
+from danlu.serving.text.engine import Engine, Event
 
 POEM = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。\nAnd the moon was bright.\n\n"
 RECIPE = """

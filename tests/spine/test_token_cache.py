@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import cache, dataset, preprocessing, recipe, shelf
+from danlu import recipe, registry
+from danlu.data import cache, dataset, preprocessing
+from danlu.parts.sources import text
+from danlu.parts.transforms import tokenize
 from danlu.reading import spool
-from danlu.sources import text
 from danlu.terms import Column
-from danlu.transforms import tokenize
 
 LINES = [f'{"good" if n % 2 else "bad"},"line {n} of {"a fine" if n % 2 else "an awful"} text, 味道 {n % 7}"' for n in range(60)]
 
@@ -53,7 +54,7 @@ def prepared(path: Path, lines: list[str] = LINES, use_cache: bool = True, **opt
         },
         "model": "text_cnn",
     }
-    return dataset.prepare(recipe.read(said, shelf))
+    return dataset.prepare(recipe.read(said, registry))
 
 
 def tokens(found: dataset.Dataset) -> tuple[bytes, tuple[int, ...]]:
@@ -132,9 +133,9 @@ def test_a_corpus_is_read_and_tokenized_in_memory_that_does_not_grow_with_it(
     path.write_bytes((("wordy words " * 20 + "\n") + "第一回，靈根育孕源流出" * 20 + "\n").encode() * 20_000)
     size = path.stat().st_size
     config = tokenize.Config(kind=kind, max_length=None)  # type: ignore[arg-type]
-    tokenize.fit(config, shelf.build_source(recipe.Part("text", text.Config(path=__file__)), {}).columns["text"])  # tables made
+    tokenize.fit(config, registry.build_source(recipe.Part("text", text.Config(path=__file__)), {}).columns["text"])  # tables made
     tracemalloc.start()
-    table = shelf.build_source(recipe.Part("text", text.Config(path=str(path), unit=unit)), {})  # type: ignore[arg-type]
+    table = registry.build_source(recipe.Part("text", text.Config(path=str(path), unit=unit)), {})  # type: ignore[arg-type]
     state = tokenize.fit(config, table.columns["text"])
     found = cache.column({"kind": kind}, lambda: tokenize.apply(config, state, table.columns["text"]))
     _, peak = tracemalloc.get_traced_memory()

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import danlu
-from danlu import shelf
+from danlu import registry
+from danlu.data.examples import Examples, Ragged
 from danlu.errors import DataError
-from danlu.framing import Examples, Ragged
+from danlu.parts.tasks import token_classification
+from danlu.parts.tasks.token_classification import Config
 from danlu.reading.words import sequence
-from danlu.tasks import token_classification
-from danlu.tasks.token_classification import Config
 from danlu.terms import IGNORED, UNKNOWN, Column, Input, Table
 
 TAGS = [["B-NP", "I-NP", "O"], ["B-VP"], ["O", "B-NP"]]
@@ -223,6 +223,6 @@ def test_a_recipe_is_drafted_for_a_column_file(tmp_path: Path) -> None:
 
 
 def test_losses_and_metrics_that_fit_are_listed() -> None:
-    part = shelf.facts("tasks", "token_classification")
+    part = registry.facts("tasks", "token_classification")
     assert {"span_f1", "accuracy"} <= set(part.METRICS)
     assert "cross_entropy" in part.LOSSES

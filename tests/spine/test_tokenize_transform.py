@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from danlu import chains, shelf, tokenizing
+from danlu import registry, tokenizing
+from danlu.data import column_pipeline
 from danlu.errors import ArtifactError, DataError
+from danlu.parts.transforms import tokenize
 from danlu.recipe import Part
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, UNKNOWN, Column
 from danlu.tokenizing.characters import Characters
 from danlu.tokenizing.tokenizer import as_column
-from danlu.transforms import tokenize
 
 TEXTS = ["the cat sat on the mat", "", "好吃，很好！", "the the the", "a", "gone"]
 
@@ -129,15 +130,15 @@ def test_a_tokenizer_given_as_a_file_travels_in_the_state(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["words", "characters", "bytes", "bpe"])
 def test_a_chain_of_tokens_is_stored_and_restored(kind: str) -> None:
     texts = column(*TEXTS * 3)
-    chain = chains.fit(texts, [Part("tokenize", tokenize.Config(kind=kind))], ("tokens",))  # type: ignore[arg-type]
+    chain = column_pipeline.fit(texts, [Part("tokenize", tokenize.Config(kind=kind))], ("tokens",))  # type: ignore[arg-type]
     assert chain.to == "tokens" and chain.cardinalities and chain.longest > 1
     said = chain.state("", arrays := {})
-    schema = chains.schema_of(texts)
-    again = chains.restore(said, schema, "", arrays)
+    schema = column_pipeline.schema_of(texts)
+    again = column_pipeline.restore(said, schema, "", arrays)
     assert rows(again.run(texts)) == rows(chain.run(texts)) and again.fingerprint == chain.fingerprint
     smaller = {**said, "cardinalities": [chain.cardinalities[0] - 1]}
     with pytest.raises(ArtifactError, match="other tokens"):
-        chains.restore(smaller, schema, "", arrays)
+        column_pipeline.restore(smaller, schema, "", arrays)
 
 
 def test_two_columns_of_text_have_a_vocabulary_each() -> None:
@@ -158,4 +159,4 @@ def test_the_tokenizer_of_a_state_is_made_once(monkeypatch: pytest.MonkeyPatch) 
     for state in states:
         tokenize.apply(config, state, column("a"))
     assert len(tokenize._restored) <= 8
-    assert shelf.take("transforms", "tokenize") is tokenize
+    assert registry.take("transforms", "tokenize") is tokenize

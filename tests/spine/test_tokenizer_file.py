@@ -8,7 +8,7 @@ import pytest
 
 import danlu
 from danlu import tokenizing
-from danlu.exporting import export
+from danlu.exporting.export import export
 from danlu.tokenizing.bpe import BytePairs
 
 pytest.importorskip("onnxruntime")
@@ -76,7 +76,7 @@ def test_a_file_that_reads_otherwise_is_refused(tmp_path: Path, monkeypatch: pyt
         assert isinstance(found, BytePairs)
         return BytePairs(found.merges[:3], found.lower)
 
-    monkeypatch.setattr("danlu.tokenizer_file.tokenizing.restore", without_a_merge)
+    monkeypatch.setattr("danlu.exporting.tokenizer_json.tokenizing.restore", without_a_merge)
     with pytest.raises(danlu.DanluError, match="otherwise than the artifact"):
         export(artifact, "onnx", tmp_path / "onnx", least_rows=10)
     assert not (tmp_path / "onnx").exists()

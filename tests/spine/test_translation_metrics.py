@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danlu import shelf
+from danlu import registry
 from danlu.errors import MissingExtra, RecipeError
-from danlu.metrics.rouge import words
+from danlu.parts.metrics.rouge import words
 from danlu.recipe import Part
 
 TASK = SimpleNamespace(references=lambda batch: [])
@@ -27,8 +27,8 @@ PREDICTIONS, REFERENCES = sentences(31), sentences(31)
 
 
 def compare(name: str, predictions: list[str], references: list[str], **options: Any) -> dict[str, Any]:
-    part = Part(name, shelf.config("metrics", name)(**options))
-    return shelf.build_metric(part, TASK).compare(predictions, references)
+    part = Part(name, registry.config("metrics", name)(**options))
+    return registry.build_metric(part, TASK).compare(predictions, references)
 
 
 def test_rouge_is_that_of_the_library_rouge_score() -> None:
@@ -87,7 +87,7 @@ def test_chrf_and_chrf_with_words() -> None:
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rouge"])
 def test_a_task_without_text_is_refused(name: str) -> None:
     with pytest.raises(RecipeError, match="the task gives no text"):
-        shelf.build_metric(Part(name, shelf.config("metrics", name)()), SimpleNamespace())
+        registry.build_metric(Part(name, registry.config("metrics", name)()), SimpleNamespace())
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])

@@ -12,8 +12,8 @@ import pytest
 
 import danlu
 from danlu.errors import RunError
-from danlu.executing import vectorised
-from danlu.executing.forks import Fork, can_fork
+from danlu.search.executors import vectorised
+from danlu.search.executors.forks import Fork, can_fork
 
 RECIPE: dict[str, Any] = {
     "name": "many",

@@ -9,24 +9,24 @@ from torch import nn
 
 import danlu
 from danlu import recipe as recipes
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
 from danlu.errors import PartError
 from danlu.layers.normalization import BatchNorm2d
-from danlu.layers.patches import Patches, PatchPositions, patch_side
-from danlu.layers.residual import BottleneckBlock, PreActivationBlock, ResidualBlock
-from danlu.layers.resizing import ProgressiveResizing
-from danlu.layers.views import Views, moved
+from danlu.layers.vision.patches import Patches, PatchPositions, patch_side
+from danlu.layers.vision.residual import BottleneckBlock, PreActivationBlock, ResidualBlock
+from danlu.layers.vision.test_time_augmentation import Views, moved
 from danlu.recipe import Part
 from danlu.terms import Batch, Input, Output
+from danlu.training.progressive_resizing import ProgressiveResizing
+from danlu.training.setup import assemble
 
 TEN = Output(10, means=(("classes", 10),))
 
 
 def built(name: str, shape: tuple[int, int, int] = (1, 28, 28), output: Output = TEN, **options: object) -> nn.Module:
     torch.manual_seed(1)
-    config = shelf.config("models", name).model_validate(options)
-    return shelf.build_model(Part(name, config), {"image": Input("image", shape)}, output)
+    config = registry.config("models", name).model_validate(options)
+    return registry.build_model(Part(name, config), {"image": Input("image", shape)}, output)
 
 
 def weights(module: nn.Module) -> int:
@@ -59,7 +59,7 @@ def test_a_wide_resnet_has_the_weights_of_the_paper():
 @pytest.mark.parametrize(("depth", "said"), [(15, "such as 10 or 16"), (20, "such as 16 or 22")])
 def test_a_depth_that_makes_no_three_stages_is_refused(depth, said):
     with pytest.raises(ValueError, match=said):
-        shelf.config("models", "wide_resnet")(depth=depth)
+        registry.config("models", "wide_resnet")(depth=depth)
 
 
 def test_a_vit_has_the_weights_of_the_paper():
@@ -94,7 +94,7 @@ def test_any_image_from_four_pixels_on_is_taken(name, shape):
 @pytest.mark.parametrize("name", ["wide_resnet", "resnet", "vit", "mlp_mixer"])
 def test_what_holds_no_image_is_refused(name):
     with pytest.raises(PartError, match=f"{name} needs an image"):
-        shelf.build_model(Part(name, shelf.config("models", name)()), {"numbers": Input("numbers", (3,))}, TEN)
+        registry.build_model(Part(name, registry.config("models", name)()), {"numbers": Input("numbers", (3,))}, TEN)
 
 
 def test_a_patch_larger_than_the_image_is_refused():
@@ -199,7 +199,7 @@ def digits(model: object, **train: object) -> dict[str, object]:
 
 def test_an_update_sees_the_size_of_its_step():
     growing = {"start": 0.5, "until": 0.5, "multiple": 2}
-    apparatus = assemble(recipes.read(digits({"name": "cnn", "width": 4}, progressive_resizing=growing), shelf))
+    apparatus = assemble(recipes.read(digits({"name": "cnn", "width": 4}, progressive_resizing=growing), registry))
     seen: list[tuple[int, ...]] = []
     apparatus.state.module.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0]["image"].shape[2:])))
     for n in (0, 8, 15, 29):
@@ -213,7 +213,7 @@ def test_an_update_sees_the_size_of_its_step():
 @pytest.mark.parametrize("model", ["mlp", "mlp_mixer", {"name": "cnn", "design": "textbook"}])
 def test_a_model_of_one_size_refuses_images_that_grow_before_training(model):
     with pytest.raises(PartError, match="begins with images of 4x4, and this model takes only the size it was built for"):
-        assemble(recipes.read(digits(model, progressive_resizing={"multiple": 2}), shelf))
+        assemble(recipes.read(digits(model, progressive_resizing={"multiple": 2}), registry))
 
 
 def test_growing_images_and_views_need_an_image():

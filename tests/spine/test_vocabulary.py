@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from danlu.parts.transforms import vocabulary
+from danlu.parts.transforms.vocabulary import Config
 from danlu.reading.words import sequence, words_of
 from danlu.terms import FIRST_TOKEN, PADDING, UNKNOWN, Column
-from danlu.transforms import vocabulary
-from danlu.transforms.vocabulary import Config
 
 
 def text(rows: list[str | None]) -> Column:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from danlu.executing.causes import cause_of
-from danlu.executing.crew import ending, newest_checkpoint
-from danlu.executing.processes import LocalWorkers
-from danlu.executing.worker import Line
+from danlu.search.executors.failure import cause_of
+from danlu.search.executors.processes import LocalWorkers
+from danlu.search.executors.scheduler import ending, newest_checkpoint
+from danlu.search.executors.worker import Line
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HERE = Path(__file__)
@@ -27,7 +27,7 @@ HERE = Path(__file__)
 
 def double(task: Any, line: Line) -> Any:
     """Twice the task, and where it was computed."""
-    from danlu import machine
+    from danlu.system import machine
 
     return {"twice": 2 * task, "process": os.getpid(), "cores": machine.cores()}
 

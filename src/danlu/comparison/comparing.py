@@ -13,12 +13,12 @@ from danlu.comparison.pictures import write_files
 from danlu.comparison.rates import best_rate, first_rates, second_rates
 from danlu.comparison.trainings import Facts, On, Result, Training, Trainings, look
 from danlu.comparison.verdict import Comparison, weigh
-from danlu.dataset import prepare, remembered
-from danlu.durable import read_sealed, replace_file, seal
+from danlu.data.dataset import prepare, remembered
 from danlu.errors import Interrupted, RunError
-from danlu.interruption import Interruption
 from danlu.recipe import Recipe, differences
-from danlu.run_folder import RunFolder, writing
+from danlu.system.atomic_files import read_sealed, replace_file, seal
+from danlu.system.signals import Interruption
+from danlu.training.run_folder import RunFolder, writing
 
 _QUESTION = "question.json"
 

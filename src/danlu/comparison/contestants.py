@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu import recipe as recipes
-from danlu import shelf
+from danlu import registry
 from danlu.errors import DanluError
 from danlu.recipe import Recipe, split_values
 from danlu.reporting.told import short, text_of
@@ -41,7 +41,7 @@ def contestants(sources: Sequence[Any], among: Among, overrides: Any = ()) -> li
             raise DanluError(f"there are two contestants {name!r}.", hint="name each value, and each recipe, once")
         changed = recipe
         for key, value in zip(among, values):
-            changed = recipes.with_changes(changed, shelf, [f"{key}={value}"] if isinstance(value, str) else {key: value})
+            changed = recipes.with_changes(changed, registry, [f"{key}={value}"] if isinstance(value, str) else {key: value})
         found[name] = Contestant(name, changed, RATE not in among)
     if len(found) < 2:
         raise DanluError("there is nothing to compare.", hint="give several values (optimizer=sgd,adam) or several recipes")
@@ -57,9 +57,9 @@ def _name(recipe: Recipe, values: Sequence[Any], several: bool) -> str:
 
 def _without_search(source: Any, overrides: Any) -> Recipe:
     """The recipe of a source. Its section tune is left out: it may name options that a contestant has not."""
-    recipe = source if isinstance(source, Recipe) else recipes.read(source, shelf, overrides)
+    recipe = source if isinstance(source, Recipe) else recipes.read(source, registry, overrides)
     if isinstance(source, Recipe) and overrides:
-        recipe = recipes.with_changes(recipe, shelf, overrides)
+        recipe = recipes.with_changes(recipe, registry, overrides)
     return replace(recipe, raw={key: value for key, value in recipe.raw.items() if key != "tune"}, tune=None, space=())
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from danlu.comparison.trainings import Result
 from danlu.comparison.verdict import Comparison
-from danlu.durable import replace_file
 from danlu.reporting import png, svg
 from danlu.reporting.drawing import SERIES, Axis, Band, Figure, Line, Mark, Panel, Points, axis
 from danlu.reporting.scores import score_axis
 from danlu.reporting.tables import inert
 from danlu.reporting.told import Objective, Words, short
+from danlu.system.atomic_files import replace_file
 
 _MOST_BANDS = 4  # more of them cover one another
 _FALLS = 3.0  # times

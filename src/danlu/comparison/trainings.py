@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from danlu import recipe as recipes
-from danlu import shelf
-from danlu.apparatus import assemble
+from danlu import registry
 from danlu.comparison.contestants import RATE, Contestant
-from danlu.durable import read_sealed, replace_file, seal
 from danlu.errors import RunError, nearest
-from danlu.evaluation import Evaluator, best_of, finite
-from danlu.executing.causes import cause_of
-from danlu.population import Decision, Event, measure_pace, shape_key, train_population, why_not
 from danlu.recipe import Part, Recipe
-from danlu.step import NotFinite
-from danlu.training import train
+from danlu.search.executors.failure import cause_of
+from danlu.system.atomic_files import read_sealed, replace_file, seal
+from danlu.training.evaluation import Evaluator, best_of, finite
+from danlu.training.loop import train
+from danlu.training.population import Decision, Event, measure_pace, shape_key, train_population, why_not
+from danlu.training.setup import assemble
+from danlu.training.step import NotFinite
 
 EVALUATIONS = 20  # of a training at least, where the recipe does not say how often: they are the curve
 _PROBES, _PROBE_SECONDS = 5, 0.5
@@ -90,7 +90,7 @@ def look(contestant: Contestant, metric: str | None = None) -> Facts:
 
     Raises DanluError where it cannot be trained, or does not measure that.
     """
-    built = assemble(recipes.with_changes(contestant.recipe, shelf, {RATE: 0.0}))  # nothing moves while it is timed
+    built = assemble(recipes.with_changes(contestant.recipe, registry, {RATE: 0.0}))  # nothing moves while it is timed
     if not built.plan.evaluate_every:
         raise RunError("a comparison needs a validation split, and it has no row.", hint="give data.split a share for validation")
     asked = contestant.recipe.train.evaluate_every
@@ -125,7 +125,7 @@ def _compared(contestant: Contestant, evaluator: Evaluator, metric: str) -> tupl
             f"{contestant.name} does not measure {metric}; what is measured is {', '.join([*labels, 'loss'])}.",
             hint=f"did you mean {near[0]}?" if near else "add it to metrics",
         )
-    return metric, "lower" if metric == "loss" else shelf.facts("metrics", labels[metric]).BETTER
+    return metric, "lower" if metric == "loss" else registry.facts("metrics", labels[metric]).BETTER
 
 
 class Trainings:
@@ -152,8 +152,8 @@ class Trainings:
         changes = {"train.seed": training.seed, "train.evaluate_every": facts.evaluate_every, "train.precision": facts.precision}
         if self.contestants[training.contestant].searched:
             changes[RATE] = training.rate
-        watchers = [Part(name, shelf.config("watchers", name)()) for name in ("jsonl", "divergence")]
-        return replace(recipes.with_changes(recipe, shelf, changes), watchers=tuple(watchers))
+        watchers = [Part(name, registry.config("watchers", name)()) for name in ("jsonl", "divergence")]
+        return replace(recipes.with_changes(recipe, registry, changes), watchers=tuple(watchers))
 
     # --- one program of many
 

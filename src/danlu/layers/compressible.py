@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from danlu.errors import PartError
-from danlu.layers.low_rank import adaptable
+from danlu.layers.peft.lora import adaptable
 
 _LISTED = 6
 ELEMENTWISE = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Identity, nn.Dropout)

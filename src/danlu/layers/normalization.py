@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from danlu.layers.under_vmap import under_vmap
+from danlu.compat.torch_vmap import under_vmap
 
 Normalization = Literal["rms", "layer"]
 EPSILON = 1e-5  # added to the mean square; that of Llama and of torch's LayerNorm

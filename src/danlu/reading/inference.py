@@ -100,7 +100,7 @@ def infer(
 
 def _images(values: Any, subject: _Subject) -> Column:
     """Cells that are paths of images, or the bytes of their files."""
-    from danlu.reading.decoding import decode  # one kind of column needs it, and it imports the decoders' library
+    from danlu.reading.image_files import decode  # one kind of column needs it, and it imports the decoders' library
 
     cells = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
     wrong = next((row for row, cell in enumerate(cells) if not isinstance(cell, str | bytes) or not cell), None)

@@ -1,7 +1,7 @@
 """What to do, as frozen data: read (YAML 1.2 with line numbers, JSON, or a dict), check, override, write. No torch.
 
 A recipe is checked whole before any data is read, and every problem is reported at once. The options of a part are declared in the
-part's own file; this package reaches them through a `Catalogue` (danlu.shelf is one), so that it knows no part by name.
+part's own file; this package reaches them through a `Catalogue` (danlu.registry is one), so that it knows no part by name.
 
 The way of a recipe: `yaml12` makes a tree of a text, `overrides` change the tree, `resolving` finds the parts and options that it
 means, `contradictions` looks at them together, `checking` makes a Recipe of them. Begin with `reading`.

@@ -49,7 +49,7 @@ def on_shelf(config: type[BaseModel], name: str) -> OnShelf | None:
 
 
 class Catalogue(Protocol):
-    """What recipe needs to know of the shelves; danlu.shelf offers it."""
+    """What recipe needs to know of the shelves; danlu.registry offers it."""
 
     def names(self, shelf: str) -> list[str]: ...
     def config(self, shelf: str, name: str) -> type[Options]: ...

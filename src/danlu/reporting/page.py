@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from danlu import machine
 from danlu.reporting import svg
 from danlu.reporting.drawing import Figure
 from danlu.reporting.importance import Importance
 from danlu.reporting.told import StudyTold, Trial, Words, clean, number, short, text_of
+from danlu.system import machine
 
 MOST_ROWS = 1000  # of the table of trials; all of them are in the CSV
 

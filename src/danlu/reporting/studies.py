@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from danlu.durable import replace_file
 from danlu.reporting import png
 from danlu.reporting.drawing import Figure
 from danlu.reporting.history import curves, history
@@ -15,6 +14,7 @@ from danlu.reporting.pareto import pareto
 from danlu.reporting.slices import slices
 from danlu.reporting.tables import write_tables
 from danlu.reporting.told import StudyTold
+from danlu.system.atomic_files import replace_file
 
 
 def write_study_report(folder: Path, told: StudyTold, *, plots: bool | None = None) -> list[Path]:

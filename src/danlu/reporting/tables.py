@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from danlu.durable import replace_file
 from danlu.reporting.told import StudyTold, Trial, clean
+from danlu.system.atomic_files import replace_file
 
 
 def columns(told: StudyTold) -> dict[str, list[Any]]:

@@ -34,7 +34,7 @@ class Objective:
 
 
 class Trial(Protocol):
-    """One trial as it was recorded (danlu.study.Record).
+    """One trial as it was recorded (danlu.search.study.Record).
 
     `values` are the options tried, `scores` one number an objective (of a pruned trial: none, or the last reported), `state` complete,
     pruned, failed or running, `curve` the first objective by evaluation (1, 2, ...).

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from danlu.data.fingerprints import codes
 from danlu.errors import DataError, did_you_mean
-from danlu.fingerprints import codes
 from danlu.series.steps import Step, distances, step_of
 from danlu.terms import Column, Table
 

@@ -3,7 +3,7 @@
 From the front
   {"do": "open", "path", "name", "threads", "options": {...}}          the first message, once; a worker serves one model
   {"do": "answer", "id", "kind": content type, "before": t, "bytes": n}     + the body of the request, as it came
-  {"do": "write", "id", "request": {...}, "before": t}                 of a model of texts; see danlu.serving.worker.Texts
+  {"do": "write", "id", "request": {...}, "before": t}                 of a model of texts; see danlu.serving.worker.main.Texts
   {"do": "cancel", "id"}                                               nobody waits for it any more
 From the worker
   {"say": "imported"}                                                  it can open a model at once (a spare waits here)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import DanluError, MissingExtra, RunError
-from danlu.executing.ray import Cluster
+from danlu.search.executors.ray import Cluster
+from danlu.serving.pool.pool import Pool
 from danlu.serving.refusals import Refusal
 from danlu.serving.settings import Settings
-from danlu.serving.workers import Pool
 
 if TYPE_CHECKING:
-    from danlu.serving.gate import App, Receive, Scope, Send
+    from danlu.serving.http.security import App, Receive, Scope, Send
 
 APP = "danlu"
 PATIENCE = 30.0  # seconds a model may be without a worker before its replica is called ill, and replaced
@@ -199,7 +199,7 @@ class Replica:
 
     async def __serve_build_asgi_app__(self) -> App:
         """The app, once its models are open."""
-        from danlu.serving.app import build
+        from danlu.serving.http.app import build
         from danlu.serving.server import token_of
 
         token = token_of(self.pool.settings)
@@ -225,7 +225,7 @@ class Whole:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].endswith("/reload"):
-            from danlu.serving.predicting import refuse
+            from danlu.serving.http.prediction_routes import refuse
 
             await refuse(send, Refusal("on a cluster a model is read anew by deploying again.", status=409))
             return

@@ -21,8 +21,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from danlu.errors import DanluError, MissingExtra, did_you_mean
-from danlu.serving.models import locate
 from danlu.serving.settings import Settings
+from danlu.serving.worker.models import locate
 
 SHUTTING = 0.2  # seconds in which the system hands over connections that were made before it was told to take no more
 LINGER = 1.0  # seconds at most in which connections that are open are still told 503, when everything accepted has been answered
@@ -170,14 +170,14 @@ def _run(main: Any) -> None:
 
 
 async def _serving(named: dict[str, Path], settings: Settings, token: str | None, end: socket.socket) -> None:
-    from danlu.serving.workers import Pool
+    from danlu.serving.pool.pool import Pool
 
     pool = Pool(named, settings)
     signals = _Signals()
     starting = asyncio.get_running_loop().create_task(pool.start())
     await asyncio.sleep(0.01)  # the workers begin; while they import, so do we
-    from danlu.serving.app import build
-    from danlu.serving.front import Front
+    from danlu.serving.http.app import build
+    from danlu.serving.http.http_server import Front
 
     try:
         await signals.unless_ended(starting)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from danlu.durable import read_sealed
 from danlu.errors import ArtifactError
+from danlu.system.atomic_files import read_sealed
 
 
 def state_of(path: str) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""What a training leaves behind, and its use: the folder on disk, prediction, generation, the schema of a row, Hugging Face layouts."""

@@ -1,0 +1,243 @@
+"""Everything needed to use a model, on disk: one folder that is whole or not there.
+
+    artifact.json               what it is, task, inputs, preprocessing, scores, provenance; size and SHA-256 of every file; sealed
+    weights.safetensors         the released weights
+    preprocessing.safetensors   arrays that the transforms learnt
+    recipe.lock.yaml            the recipe with every default, for the reader
+
+Loading runs no code from the folder: models and transforms are danlu's own parts, chosen by name, checked like a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from danlu import recipe as recipes
+from danlu import registry
+from danlu.artifact.memory_limit import AllocationLimit
+from danlu.artifact.packing import restored, stored
+from danlu.data.preprocessing import Preprocessor
+from danlu.errors import ArtifactError, DanluError
+from danlu.layers.tensors import unique_tensors
+from danlu.recipe import Recipe
+from danlu.system.atomic_files import inside, missing, read_checked, read_sealed, seal, sha256, whole_folder, write_file
+from danlu.system.trust import on_its_own
+from danlu.terms import Input
+
+FORMAT = 1
+# bytes that a model may take for each byte of its weights while it is built, and beside: a recipe may ask for more than any machine has
+_UNPACKED, _PACKED, _BESIDE = 4, 40, 1 << 30
+FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
+
+
+@dataclass
+class Contents:
+    """What an artifact holds, in memory.
+
+    `scores` maps split names to scores; `provenance` says where it comes from; `described` is what the model receives, where the task
+    cuts its own examples (None: what the preprocessing gives). `changes` is what compressors made of the model that the recipe builds,
+    in their order: {"name", "options", "state"} each, done again to a model that is built anew before its weights are read.
+    """
+
+    recipe: Recipe
+    module: nn.Module
+    task: Any
+    preprocessor: Preprocessor
+    scores: dict[str, Any]
+    provenance: dict[str, Any]
+    described: dict[str, Input] | None = None
+    path: Path | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write(path: Path, contents: Contents, lock: str) -> None:
+    """Write the artifact folder, all or nothing."""
+    from safetensors.numpy import save as save_arrays
+    from safetensors.torch import save as save_tensors
+
+    prepared, arrays = contents.preprocessor.state()
+    weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in unique_tensors(contents.module).items()}
+    eight_bits = {name for change in contents.changes for name in change["state"].get("stored", ())}
+    weights, how = stored(weights, eight_bits, sparse=bool(contents.changes))
+    data = {
+        "weights.safetensors": save_tensors(weights),
+        "preprocessing.safetensors": save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+        "recipe.lock.yaml": lock.encode(),
+    }
+    about = {
+        "format": FORMAT,
+        "name": contents.recipe.name,
+        "recipe": contents.recipe.as_dict(),
+        "task": contents.task.state(),
+        "inputs": plain_inputs(contents.described or contents.preprocessor.inputs),
+        "preprocessing": prepared,
+        "scores": contents.scores,
+        "provenance": contents.provenance,
+        **({"changes": contents.changes, "stored": how} if contents.changes else {}),
+        "files": {name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()},
+    }
+    with whole_folder(path) as folder:
+        for name, each in data.items():
+            write_file(folder / name, each)
+        write_file(folder / "artifact.json", seal(about))
+
+
+def find(path: str | Path) -> Path:
+    """The artifact folder that a path means: itself, or that of a run folder. Raises ArtifactError saying what is there instead."""
+    given = Path(path)
+    for folder in (given, given / "artifact"):
+        if (folder / "artifact.json").is_file():
+            return inside(given, folder)
+    if given.name == "artifact.json" and given.is_file():
+        return given.parent
+    if not given.exists():
+        raise missing(given, "there is no such artifact or run.")
+    if (given / "recipe.lock.yaml").is_file():
+        raise ArtifactError(
+            "this run has not finished: it has no artifact yet.",
+            where=str(given),
+            hint="run the same danlu train command again: it goes on",
+        )
+    raise ArtifactError(
+        "this is no artifact: it has no artifact.json.",
+        where=str(given),
+        hint="an artifact is the folder RUN/artifact that danlu train writes",
+    )
+
+
+def read(path: str | Path) -> Contents:
+    """The artifact at `path`, every file verified. Raises ArtifactError naming the file that is damaged, missing or of another format."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_arrays
+    from safetensors.torch import load as load_tensors
+
+    folder = find(path)
+    where = folder / "artifact.json"
+    try:
+        about = read_sealed(where)
+        if about.get("format") != FORMAT:
+            raise ValueError(f"it is of format {about.get('format')}, and this danlu reads format {FORMAT}")
+        data = {}
+        for name in FILES:  # only known names: what the manifest lists never chooses a path
+            where = folder / name
+            data[name] = read_checked(where, about["files"][name]["size"], about["files"][name]["sha256"])
+        where = folder / "weights.safetensors"
+        weights = load_tensors(data["weights.safetensors"])
+        where = folder / "preprocessing.safetensors"
+        arrays = load_arrays(data["preprocessing.safetensors"])
+    except FileNotFoundError:
+        raise ArtifactError("the file is missing.", where=str(where)) from None
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
+    except MemoryError:
+        raise ArtifactError("the file does not fit into memory.", where=str(where)) from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+        raise ArtifactError(f"this artifact is damaged: {error}.", where=str(where)) from None
+    most = (_PACKED if about.get("stored") else _UNPACKED) * len(data["weights.safetensors"]) + _BESIDE
+    try:
+        _refuse_strange(about)
+        with on_its_own():
+            recipe = recipes.read(about["recipe"], registry)
+            task = registry.restore_task(recipe.task, about["task"])
+            preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
+            described = inputs_of(about["inputs"]) if "inputs" in about else preprocessor.inputs
+            with torch.random.fork_rng(devices=[]), AllocationLimit(most):
+                module = registry.build_model(recipe.model, described, task.output)
+                changes = about.get("changes", [])
+                for change in changes:
+                    replay(change, module)
+        put_weights(module, restored(weights, about.get("stored", {}), unique_tensors(module)))
+        for layer in module.modules():
+            if hasattr(layer, "weights_were_read"):
+                layer.weights_were_read()  # type: ignore[operator]
+    except DanluError as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(
+            f"this artifact cannot be rebuilt: {error.problem.message}", where=str(folder), hint=error.problem.hint
+        ) from None
+    except MemoryError as error:
+        said = str(error) or "it does not fit into memory"
+        raise ArtifactError(f"this artifact cannot be rebuilt: {said}.", where=str(folder)) from None
+    except Exception as error:  # what a manifest made to do harm raises in parts and libraries has no end
+        said = str(error).strip().split("\n")[0][:300].rstrip(".")
+        raise ArtifactError(f"this artifact cannot be rebuilt: {type(error).__name__}: {said}.", where=str(folder)) from None
+    module.eval()
+    return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], described, folder, changes)
+
+
+def _refuse_strange(about: Mapping[str, Any]) -> None:
+    """ValueError where scores, provenance or target do not have the form that they are written in."""
+    scores, provenance = about["scores"], about["provenance"]
+    if not isinstance(scores, dict) or not all(isinstance(each, dict) for each in scores.values()):
+        raise ValueError("its scores are none")
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("data", {}), dict):
+        raise ValueError("its provenance is none")
+    target, asked = about["task"].get("target"), about["recipe"]["data"].get("target")
+    if isinstance(target, str) and isinstance(asked, str) and target != asked:
+        raise ValueError(f"its task has the target {target!r}, and its recipe {asked!r}")
+
+
+def replay(change: Mapping[str, Any], module: nn.Module) -> None:
+    """Do to a model what a compressor did to another one of the same build. Raises ValueError and its kin where that does not fit it."""
+    part = registry.take("compressors", change["name"])
+    config = registry.config("compressors", change["name"]).model_validate(change["options"])
+    part.replay(config, change["state"], module)
+
+
+def plain_inputs(inputs: Mapping[str, Input]) -> dict[str, Any]:
+    """Descriptions of inputs as JSON values."""
+    return {
+        name: {
+            "kind": each.kind,
+            "shape": list(each.shape),
+            "names": list(each.names),
+            "cardinalities": list(each.cardinalities),
+            "mean": list(each.mean),
+            "std": list(each.std),
+            "of": list(each.of),
+        }
+        for name, each in inputs.items()
+    }
+
+
+def inputs_of(plain: Mapping[str, Any]) -> dict[str, Input]:
+    """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file says."""
+    found = {}
+    for name, each in plain.items():
+        sizes = [*each["shape"], *each["cardinalities"]]
+        if not sizes or any(type(size) is not int or not 0 < size < 2**31 for size in sizes):
+            raise ValueError(f"the input {name} has no size that can be")
+        found[str(name)] = Input(
+            each["kind"],
+            tuple(each["shape"]),
+            names=tuple(map(str, each["names"])),
+            cardinalities=tuple(each["cardinalities"]),
+            mean=tuple(map(float, each.get("mean", [0.0]))),
+            std=tuple(map(float, each.get("std", [1.0]))),
+            of=tuple(map(str, each.get("of", ()))),
+        )
+    return found
+
+
+def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy named weights into a module. Raises ArtifactError where a name or shape does not fit."""
+    wanted = unique_tensors(module)
+    if set(wanted) != set(weights):
+        odd = sorted(set(wanted) ^ set(weights))
+        raise ArtifactError(f"the weights are not of this model: {', '.join(odd[:3])} stand on one side only.")
+    for name, tensor in wanted.items():
+        if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
+            raise ArtifactError(f"the weight {name} has shape {list(weights[name].shape)}, not {list(tensor.shape)}.")
+        if tensor.is_floating_point() and bool(weights[name].isnan().any()):
+            raise ArtifactError(f"the weight {name} holds numbers that are none (NaN).")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(weights[name])

@@ -1,0 +1,158 @@
+"""danlu's gpt and the Llama of transformers: the same network, its tensors under other names.
+
+V codes of the vocabulary, D width.
+Source: modeling_llama.py of transformers 5; Touvron et al., 2023, arXiv:2302.13971.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from danlu.errors import ArtifactError, DataError
+from danlu.layers.normalization import EPSILON
+from danlu.layers.transformer.blocks import Block, Sizes
+from danlu.layers.transformer.language_model import LanguageModel
+from danlu.terms import END, PADDING
+
+NEEDED = {"positions": "rotary", "normalization": "rms", "feed_forward": "swiglu", "qk_norm": False, "bias": False}
+_LAYER = {
+    "attention_norm": "input_layernorm",
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.output": "self_attn.o_proj",
+    "feed_forward_norm": "post_attention_layernorm",
+    "feed_forward.gate": "mlp.gate_proj",
+    "feed_forward.up": "mlp.up_proj",
+    "feed_forward.down": "mlp.down_proj",
+}
+
+
+def refuse_others(options: Any, where: str) -> None:
+    """ArtifactError naming the options of a gpt that Llama does not know."""
+    odd = [f"{name}: {value}" for name, value in NEEDED.items() if getattr(options, name) != value]
+    if odd:
+        own = ", ".join(f"{name}: {getattr(options, name)}" for name in NEEDED if getattr(options, name) != NEEDED[name])
+        raise ArtifactError(
+            f"this gpt is not built as a Llama is ({own}), and Hugging Face knows no other network that it fits.",
+            where=where,
+            hint=f"train one with {', '.join(odd).replace('False', 'false')}",
+        )
+
+
+def config(module: LanguageModel, context: int, size: int, codes: Mapping[int, int]) -> dict[str, Any]:
+    """The config.json; `codes` gives the code of danlu's END and PADDING in the file."""
+    block = cast("Block", module.stack.blocks[0])
+    attention, feed_forward, rotary = block.attention, block.feed_forward, module.stack.rotary
+    assert rotary is not None
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": size,
+        "hidden_size": module.embedding.embedding_dim,
+        "intermediate_size": feed_forward.up.out_features,
+        "num_hidden_layers": len(module.stack.blocks),
+        "num_attention_heads": attention.num_heads,
+        "num_key_value_heads": attention.num_key_value_heads,
+        "head_dim": attention.head_size,
+        "hidden_act": "silu",
+        "max_position_embeddings": context,
+        "rms_norm_eps": EPSILON,
+        "rope_parameters": {"rope_type": "default", "rope_theta": rotary.theta},
+        "rope_theta": rotary.theta,  # as versions before 5 read it
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": module.head is None,
+        "bos_token_id": codes[END],  # a text begins where another ends, in training too
+        "eos_token_id": codes[END],
+        "pad_token_id": codes.get(PADDING),
+        "dtype": "float32",
+    }
+
+
+def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
+    """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of the file's, -1 for none."""
+    norm = module.stack.norm.weight * module.tied_multiplier  # type: ignore[operator]
+    found = {"model.embed_tokens.weight": _chosen(module.embedding.weight, rows), "model.norm.weight": norm}
+    for number, block in enumerate(cast("list[Block]", list(module.stack.blocks))):
+        # multipliers of a muP model, which Llama has not, go into the weights
+        factors = {
+            "attention.query": block.attention.sharpness,
+            "attention.output": block.branch,
+            "feed_forward.down": block.branch,
+        }
+        for ours, theirs in _LAYER.items():
+            weight = block.get_submodule(ours).weight
+            found[f"model.layers.{number}.{theirs}.weight"] = weight * factors.get(ours, 1.0)  # type: ignore[operator]
+    if module.head is not None:
+        found["lm_head.weight"] = _chosen(module.head.weight * getattr(module.head, "multiplier", 1.0), rows)
+    return {name: each.detach().to("cpu", torch.float32).contiguous() for name, each in found.items()}  # type: ignore[union-attr]
+
+
+def _chosen(weight_VD: Tensor, rows: np.ndarray) -> Tensor:
+    chosen = weight_VD.detach().cpu()[torch.from_numpy(np.maximum(rows, 0))]
+    return chosen.masked_fill(torch.from_numpy(rows < 0)[:, None], 0.0)
+
+
+def module_of(about: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> LanguageModel:
+    """A checkpoint as danlu's gpt, whose codes are those of the file. DataError for what gpt is not built of, or a tensor that is missing."""
+    sizes, theta = _sizes(about, where)
+    tied = bool(about.get("tie_word_embeddings", False))
+    context = int(about.get("max_position_embeddings", 2048))
+    with torch.random.fork_rng(devices=[]):
+        made = LanguageModel("tokens", int(about["vocab_size"]), sizes, rotary=True, context=context, tied=tied, theta=theta)
+    wanted = {"model.embed_tokens": made.embedding, "model.norm": made.stack.norm}
+    for number, block in enumerate(made.stack.blocks):
+        wanted |= {f"model.layers.{number}.{theirs}": block.get_submodule(ours) for ours, theirs in _LAYER.items()}
+    if made.head is not None:
+        wanted["lm_head"] = made.head
+    with torch.no_grad():
+        for name, layer in wanted.items():
+            _put(layer, f"{name}.weight", weights, where)
+    return made.eval()
+
+
+def _put(layer: nn.Module, name: str, weights: Mapping[str, Tensor], where: str) -> None:
+    found, weight = weights.get(name), layer.weight
+    assert isinstance(weight, Tensor)
+    if found is None or found.shape != weight.shape:
+        said = "is missing" if found is None else f"has shape {list(found.shape)}, not {list(weight.shape)}"
+        raise DataError(f"the tensor {name} {said}.", where=where, hint="give the whole checkpoint of a Llama")
+    weight.copy_(found)
+
+
+def _sizes(about: Mapping[str, Any], where: str) -> tuple[Sizes, float]:
+    rope = about.get("rope_parameters") or {}
+    scaled = rope.get("rope_type", "default") != "default" or bool(about.get("rope_scaling"))
+    heads, width = int(about["num_attention_heads"]), int(about["hidden_size"])
+    odd = {
+        "model_type is llama": about.get("model_type") != "llama",
+        "rotary positions are not stretched": scaled,
+        "layers have no bias": bool(about.get("attention_bias")) or bool(about.get("mlp_bias")),
+        "hidden_act is silu": about.get("hidden_act", "silu") != "silu",
+        f"rms_norm_eps is {EPSILON}": about.get("rms_norm_eps", 1e-6) != EPSILON,
+        "heads together are as wide as the model": int(about.get("head_dim") or width // heads) * heads != width,
+    }
+    broken = [rule for rule, wrong in odd.items() if wrong]
+    if broken:
+        raise DataError(
+            f"danlu's gpt is this network only where {' and '.join(broken)}.",
+            where=where,
+            hint="use it as it is: model: pretrained",
+        )
+    sizes = Sizes(
+        num_layers=int(about["num_hidden_layers"]),
+        width=width,
+        num_heads=heads,
+        num_key_value_heads=int(about.get("num_key_value_heads") or heads),
+        feed_forward="swiglu",
+        feed_forward_width=int(about["intermediate_size"]),
+        normalization="rms",
+    )
+    return sizes, float(rope.get("rope_theta", about.get("rope_theta", 10_000.0)))

@@ -1,0 +1,130 @@
+"""Raw rows to answers with an artifact. What is served runs the very transforms that were fitted in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from danlu.artifact import artifact as artifacts
+from danlu.artifact.artifact import Contents
+from danlu.artifact.own_data import source_like_training
+from danlu.data import cache
+from danlu.data.batches import Rows, rows_at_once
+from danlu.data.dataset import cut, recast
+from danlu.errors import DataError
+from danlu.layers.vision.test_time_augmentation import Views
+from danlu.reading import columns
+from danlu.recipe import ColumnOptions, Train
+from danlu.system.placement import Placement, place
+from danlu.terms import Batch, Table
+
+_MADE_AT_ONCE = 64  # images that a generator makes together
+
+
+class Artifact(Contents):
+    """A trained model with everything that belongs to it: `predict` takes raw rows, `scores` holds what it was measured at."""
+
+    def predict(self, rows: Any) -> list[dict[str, Any]]:
+        """One answer a row: {"prediction": value} and, for classes, {"probabilities": {class: p}}.
+
+        `rows` is a data file, a list of dicts, a dict of columns, a pandas DataFrame or a numpy array with the columns in the order of
+        `inputs`. Columns the model does not use are ignored. Raises DataError naming the row and column that cannot be used.
+        """
+        return [answer for piece in self.stream(rows) for answer in piece]
+
+    def stream(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
+        """The answers of `predict`, piece by piece."""
+        if hasattr(self.task, "asked"):
+            yield from self._made(rows)
+            return
+        table = self.table(rows)
+        if hasattr(self.task, "respond"):
+            for module, batch in self._batches(table, place(Train())):
+                answers = self.task.respond(module, batch)
+                yield self.task.in_words(answers, table, batch.rows.tolist()) if hasattr(self.task, "in_words") else answers
+            return
+        for outputs in self.outputs(table):
+            yield self.task.answers(outputs)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The columns that predict needs, and what each holds."""
+        asked = self.task.asked() if hasattr(self.task, "asked") else self.preprocessor.reads
+        return {name: about["kind"] for name, about in asked.items()}
+
+    def _made(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
+        """What a generator makes for rows that ask for something (a seed, a class), as an export of it would."""
+        if isinstance(rows, str | Path):
+            asked = ", ".join(self.inputs)
+            raise DataError(
+                f"this model makes images, and reads no file of them; a row that asks for one holds {asked}.",
+                where=str(rows),
+                hint="danlu generate makes images; from Python, predict takes such rows",
+            )
+        table = columns.read_as(self.task.asked(), rows, "the rows given")
+        module = self._placed(place(Train()))
+        device = next(module.parameters()).device
+        for ids in np.array_split(np.arange(len(table)), max(1, -(-len(table) // _MADE_AT_ONCE))):
+            inputs = self.task.given(table.take(ids), module.latent)
+            with torch.inference_mode():
+                held = {name: torch.from_numpy(each).to(device) for name, each in inputs.items()}
+                finished = self.task.finish(module, held, self.task.runs(module, held).float())
+            yield self.task.told({name: each.cpu().numpy() for name, each in finished.items()}, inputs)
+
+    def table(self, rows: Any) -> Table:
+        """Raw rows as a Table with the columns of training, in the rows that the task thinks in."""
+        schema = self.preprocessor.reads
+        if isinstance(rows, str | Path):
+            wanted = {
+                name: ColumnOptions(kind=about["kind"], size=about["shape"][:2] if about["kind"] == "image" else None)
+                for name, about in schema.items()
+            }
+            named = {name: each for name, each in self.recipe.data.columns.items() if name in wanted and each.on_error == "missing"}
+            wanted |= {name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named}
+            table, _ = cache.load(source_like_training(str(rows), self), wanted, self.recipe.data.cache)
+            return recast(self.recipe, columns.read_as(schema, table, table.origin))
+        return recast(self.recipe, columns.read_as(schema, rows, "the rows given"))
+
+    def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
+        """float32 on the CPU, what the model returns (see danlu.terms.Output), piece by piece in row order."""
+        views = self.views()
+        for module, batch in self._batches(table, placement or place(Train())):
+            yield views(module, batch.inputs).float().cpu()
+
+    def finished(self, table: Table, placement: Placement | None = None) -> Iterator[dict[str, torch.Tensor]]:
+        """What the task's `finish` makes of the outputs (see danlu.tasks), on the CPU, piece by piece in row order."""
+        views = self.views()
+        for module, batch in self._batches(table, placement or place(Train())):
+            outputs = views(module, batch.inputs).float()
+            yield {name: each.cpu() for name, each in self.task.finish(module, batch.inputs, outputs).items()}
+
+    def views(self) -> Views:
+        """The ways a row's image is seen."""
+        return Views(self.recipe.data.test_time_augmentation, self.described or self.preprocessor.inputs, self.task.output)
+
+    def _placed(self, placement: Placement) -> torch.nn.Module:
+        """The module on the device, ready to answer. Only moved where it is not: to look at every layer takes longer than a row."""
+        first = next(self.module.parameters(), None)
+        if self.module.training or first is None or first.device != placement.device:
+            self.module.to(placement.device).eval()
+        return self.module
+
+    def _batches(self, table: Table, placement: Placement) -> Iterator[tuple[torch.nn.Module, Batch]]:
+        """(the module, rows to be answered) piece by piece, without gradients."""
+        module = self._placed(placement)
+        examples = cut(self.task, self.preprocessor, table, {}, {"data": np.arange(len(table))}, answering=True)
+        whole = Rows(examples.inputs, self.preprocessor.pixels, None, placement)
+        with torch.inference_mode():
+            for piece in torch.from_numpy(examples.splits["data"]).split(rows_at_once(whole, self.task.output)):
+                yield module, whole.gather(placement.put(piece))
+
+
+def load(path: str | Path) -> Artifact:
+    """The artifact at `path`: its folder, or its run's folder. Raises ArtifactError naming what is damaged or missing."""
+    found = artifacts.read(path)
+    return Artifact(**{each.name: getattr(found, each.name) for each in fields(found)})

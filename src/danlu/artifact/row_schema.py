@@ -1,0 +1,85 @@
+"""What one raw row to answer holds, as JSON values: for forms, schemas and cards; read back without torch.
+
+{"name", "kind" (danlu.terms.Kind), "required": whether a value must be given (a column must always be there),
+ "categories": [those of the training rows], "shape": [height, width, channels], "rate": samples a second, "width": numbers a value,
+ "minimum", "maximum": of the training rows, "example": a value}      keys that do not apply are left out
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from danlu.data import column_pipeline
+from danlu.system.png import png
+
+if TYPE_CHECKING:
+    from danlu.artifact.artifact import Contents
+
+_MOMENT = "2024-01-31 12:00:00"
+
+
+def fields_of(contents: Contents) -> list[dict[str, Any]]:
+    """The fields of a row that `predict` takes, in the order of the columns."""
+    generates = hasattr(contents.task, "asked")  # an image is asked for, not read
+    made = {} if generates else {chain.name: chain for chain in contents.preprocessor.chains}
+    found = []
+    for name, schema in (contents.task.asked() if generates else contents.preprocessor.reads).items():
+        required = _needs_a_value(made[name], schema) if name in made else True
+        told = {key: schema[key] for key in ("categories", "shape", "rate", "width", "minimum", "maximum") if key in schema}
+        found.append({"name": name, "kind": schema["kind"], "required": required, **told, "example": example(schema)})
+    return found
+
+
+def _needs_a_value(chain: column_pipeline.Chain, schema: Mapping[str, Any]) -> bool:
+    """Whether the transforms leave a missing value missing."""
+    if chain.to in ("image", "frames"):
+        return True
+    rows = chain.run(column_pipeline.a_few(chain.name, schema))  # the first of them is missing
+    return chain.to == "numbers" and bool(np.isnan(np.asarray(rows.values[:1], dtype=np.float64)).any())
+
+
+def example(schema: Mapping[str, Any]) -> Any:
+    """A value that a column of this schema could hold, as JSON."""
+    kind = schema["kind"]
+    if kind == "number":
+        low, high = schema.get("minimum", 0.0), schema.get("maximum", 1.0)
+        middle = float(f"{low / 2 + high / 2:.3g}")
+        value = middle if low <= middle <= high else low
+        return [0.0] * schema["width"] if "width" in schema else value
+    if kind == "category":
+        return next(iter(schema.get("categories", ())), "name")
+    if kind == "boolean":
+        return True
+    if kind == "datetime":
+        return _MOMENT
+    if kind == "sequence":
+        return ["some", "words"]
+    if kind == "frames":
+        return [[0.0] * schema["width"]] * 2
+    if kind == "image":
+        return _data_url("image/png", png(np.full(schema["shape"], 128, dtype=np.uint8)))
+    if kind == "audio":
+        return _data_url("audio/wav", _silence(schema["rate"]))
+    return "some text"
+
+
+def _silence(rate: int) -> bytes:
+    """A tenth of a second as a WAV file."""
+    held = io.BytesIO()
+    with wave.open(held, "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(bytes(2 * max(rate // 10, 1)))
+    return held.getvalue()
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+__all__ = ["example", "fields_of"]

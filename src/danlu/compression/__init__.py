@@ -1,0 +1,1 @@
+"""A smaller form of an artifact, measured: compress.py applies compressors, distillation.py teaches a student."""

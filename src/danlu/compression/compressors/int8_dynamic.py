@@ -1,0 +1,51 @@
+"""Linear layers in 8 bits; what they read is rounded row by row when it is there. Needs no data.
+
+Weights are multiples of 1/127 of each output's largest, inputs of each row's largest; the products are sums of whole numbers. A row's
+answer does not depend on the rows beside it, which one scale for a whole batch (as torch's own dynamic quantisation has it) would break.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.compression.compress import Subject
+
+ROUNDS = True
+
+
+class Config(Options):
+    """Which layers."""
+
+    layers: list[str] | None = Field(None, description="Layers, by name (* for anything); null: every linear layer.")
+    spare: list[str] = Field([], description="Layers that stay float32, by name (* for anything).")
+    smallest: int = Field(
+        4096, ge=1, description="Layers of fewer weights stay float32: rounding what they read costs more than they do."
+    )
+
+
+def compress(config: Config, subject: Subject) -> dict[str, Any]:
+    """Replace linear layers. PartError where there is none of the size."""
+    from danlu.layers.compressible import large_matrices
+
+    instead = "int8_weight_only, which keeps other layers too"
+    alone = large_matrices(config, "int8_dynamic", subject.module, subject.family, subject.told, instead)
+    state = {"layers": list(alone)}
+    replay(config, state, subject.module)
+    return state
+
+
+def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+    """Replace the layers named."""
+    from danlu.layers.compressible import linear_layers, matrix_at
+    from danlu.layers.quantization.int8 import RowInt8Linear, matrix_of
+
+    for name in state["layers"]:
+        layer = matrix_at(module, name, linear_layers)
+        module.set_submodule(name, RowInt8Linear(matrix_of(layer), layer.bias))  # type: ignore[arg-type]

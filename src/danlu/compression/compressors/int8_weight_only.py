@@ -1,0 +1,94 @@
+"""Weights in 8 bits, what is computed stays floating point: a quarter of the size on disk, and less to read from memory a product.
+
+Linear layers and embeddings are kept in 8 bits in memory too. Layers for which there is no such product (recurrent ones, convolutions, a
+matrix that is shared) are rounded and stored in 8 bits, and opened when the artifact is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.compression.compress import Subject
+
+ROUNDS = True
+
+
+class Config(Options):
+    """Which layers, and how they are multiplied by."""
+
+    layers: list[str] | None = Field(
+        None, description="Linear layers and embeddings, by name (* for anything); null: all, and weights of other layers."
+    )
+    spare: list[str] = Field([], description="Linear layers and embeddings that stay float32, by name (* for anything).")
+    smallest: int = Field(1024, ge=1, description="Layers of fewer weights stay float32.")
+    products: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        description="Format of products: bfloat16 is fast where few rows are answered at a time, float32 keeps every digit of inputs.",
+    )
+
+
+def compress(config: Config, subject: Subject) -> dict[str, Any]:
+    """Replace linear layers and embeddings, round all else. PartError where nothing is of the size."""
+    from danlu.errors import PartError
+    from danlu.layers.compressible import among, linear_layers, size_of, tables
+
+    module = subject.module
+    layers = among(linear_layers(module) | tables(module), config.layers, config.spare, "int8_weight_only")
+    large = {name: layer for name, layer in layers.items() if size_of(layer) >= config.smallest}
+    kept = [name for name, layer in large.items() if _alone_or_tied(module, layer)]
+    state: dict[str, Any] = {"layers": kept}
+    replay(config, state, module)
+    spared = [name for name in {**linear_layers(module), **tables(module)} if name not in kept] if config.spare else []
+    stored = _round_rest(module, config.smallest, spared) if config.layers is None else []
+    if not kept and not stored:
+        raise PartError(
+            f"int8_weight_only finds no matrix of {config.smallest:,} weights or more in this {subject.family}.",
+            hint="set smallest lower",
+        )
+    return {**state, **({"stored": dict.fromkeys(stored, "int8")} if stored else {})}
+
+
+def _alone_or_tied(module: nn.Module, layer: nn.Module) -> bool:
+    """A weight that one layer alone holds; where an output layer reads a table as its own matrix it does so by that table's product."""
+    from danlu.layers.compressible import unshared
+
+    return bool(unshared(module, {"": layer}))
+
+
+def _round_rest(module: nn.Module, smallest: int, spared: list[str]) -> list[str]:
+    """Round every matrix of float32 that is left; returns their names."""
+    import torch
+
+    from danlu.layers.quantization.int8 import opened, rounded
+
+    names = []
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim >= 2 and parameter.numel() >= smallest and parameter.dtype == torch.float32:
+                if any(name.startswith(f"{each}.") for each in spared):
+                    continue
+                parameter.copy_(opened(*rounded(parameter)))
+                names.append(name)
+    return names
+
+
+def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+    """Replace the layers named."""
+    from torch import nn
+
+    from danlu.layers.compressible import linear_layers, matrix_at, tables
+    from danlu.layers.quantization.weight_only import KeptInt8Embedding, KeptInt8Linear
+
+    for name in state["layers"]:
+        layer = matrix_at(module, name, lambda each: {**linear_layers(each), **tables(each)})
+        kept = (
+            KeptInt8Embedding(layer, config.products) if isinstance(layer, nn.Embedding) else KeptInt8Linear(layer, config.products)
+        )
+        module.set_submodule(name, kept)

@@ -1,0 +1,128 @@
+"""Weights that matter least taken out, then some epochs of training in which they stay out.
+
+method: magnitude    the smallest weights become 0, over the whole model or in each layer alike. The artifact is smaller (zeros are written
+                     as a bitmap); the model is as fast as before, and kinder to a compressor after it
+method: structured   whole hidden units and channels are removed, where one layer alone reads what another gives: inside of feed-forward
+                     halves, and between neighbours in an nn.Sequential (a perceptron, the inside of a residual block). The model is
+                     smaller and faster. A unit counts as the product of the lengths of its weights in and out
+Sources: Han et al., 2015, arXiv:1506.02626 (magnitude, and training on); Li et al., 2017, arXiv:1608.08710 (channels).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from danlu.compression.compress import Subject
+
+TRAINS = True
+
+
+class Config(Options):
+    """What is taken out, how much, and how it is made up for."""
+
+    share: float = Field(
+        0.5, gt=0, lt=1, description="Share of weights (magnitude) or of hidden units and channels (structured) taken out."
+    )
+    method: Literal["magnitude", "structured"] = Field(
+        "magnitude", description="Single weights, or whole hidden units and channels."
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="Which weights are compared: those of all layers, or of each layer alone (magnitude)."
+    )
+    epochs: float = Field(2.0, ge=0, le=1e6, description="Passes over the training rows after it; 0: none.")
+    learning_rate: float = Field(0.3, gt=0, le=100, description="Share of the recipe's learning rate.")
+    layers: list[str] | None = Field(
+        None, description="Layers, by name (* for anything); null: every convolution and linear layer."
+    )
+    spare: list[str] = Field([], description="Layers that stay whole, by name (* for anything).")
+    multiple: int = Field(8, ge=1, le=1024, description="Hidden units and channels that stay are a multiple of it (structured).")
+
+    @model_validator(mode="after")
+    def _options_of_the_method(self) -> Config:
+        if self.method == "structured" and self.scope != "global":
+            raise ValueError("scope belongs to method: magnitude")
+        return self
+
+
+def compress(config: Config, subject: Subject) -> dict[str, Any]:
+    """Take out, train on. PartError where there is nothing that can be taken out."""
+    return _structured(config, subject) if config.method == "structured" else _magnitude(config, subject)
+
+
+def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
+    from danlu.errors import PartError
+    from danlu.layers.compressible import among, unshared
+    from danlu.layers.quantization.fake_quant import Masked, settle
+    from danlu.layers.quantization.static import both
+
+    module = subject.module
+    layers = unshared(module, among(both(module), config.layers, config.spare, "prune"))
+    if not layers:
+        raise PartError(
+            f"prune finds no convolution or linear layer in this {subject.family}.",
+            hint="int8_weight_only keeps other layers smaller",
+        )
+    for name, mask in _masks({name: layer.weight for name, layer in layers.items()}, config).items():  # type: ignore[misc]
+        module.set_submodule(name, Masked(layers[name], mask))
+    if config.epochs:
+        subject.settle(config, "prune", {}, module, close=settle)
+    else:
+        settle(module)
+    return {}
+
+
+def _masks(weights: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """1 where a weight stays."""
+    import torch
+
+    sizes = {name: weight.detach().abs() for name, weight in weights.items()}
+    groups = [list(sizes)] if config.scope == "global" else [[name] for name in sizes]
+    masks = {}
+    for group in groups:
+        flat = torch.cat([sizes[name].flatten() for name in group])
+        out = torch.zeros(len(flat), dtype=torch.bool)
+        out[torch.argsort(flat, stable=True)[: round(config.share * len(flat))]] = True
+        for name, piece in zip(group, out.split([sizes[name].numel() for name in group])):
+            masks[name] = ~piece.view(sizes[name].shape)
+    return masks
+
+
+def _structured(config: Config, subject: Subject) -> dict[str, Any]:
+    from danlu.compression.compressors._structured import best, groups, narrow
+    from danlu.errors import PartError
+
+    module = subject.module
+    found = groups(module, config.layers, config.spare)
+    kept = {each.name: best(module, each, config.share, config.multiple) for each in found}
+    kept = {name: units for name, units in kept.items() if units is not None}
+    if not kept:
+        raise PartError(
+            f"prune: structured finds no layer in this {subject.family} whose units one layer alone reads, and that is wide enough.",
+            hint="take method: magnitude, or low_rank",
+        )
+    narrow(module, found, kept)
+    state = {"widths": {name: len(units) for name, units in kept.items()}}
+    if config.epochs:
+        subject.settle(config, "prune", state, module)
+    return state
+
+
+def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+    """Make the same layers as narrow; single weights that are 0 need nothing."""
+    import torch
+
+    from danlu.compression.compressors._structured import groups, narrow, width_of
+
+    widths = state.get("widths", {})
+    found = {each.name: each for each in groups(module, None, [])} if widths else {}
+    for name, width in widths.items():
+        if type(width) is not int or not 0 < width <= width_of(module, found[name]):
+            raise ValueError(f"{name} cannot be made {width} wide")
+    narrow(module, list(found.values()), {name: torch.arange(width) for name, width in widths.items()})

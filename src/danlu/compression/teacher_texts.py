@@ -1,0 +1,150 @@
+"""What a teacher writes in place of the texts of training rows: sequence-level distillation.
+
+The data's text is one of many ways to say a thing, and a small model spreads itself over all of them; what the teacher writes is nearly the
+likeliest by what it learnt, and easier to learn. Validation and test keep the data's texts, and so do the vocabularies.
+
+The teacher writes as it answers (beam search by its own options, or greedily), rows of like length together. Its texts are kept in a folder
+until the training is done, so that a compression that was killed goes on where it was. A text that is empty or was cut off at the most
+tokens teaches nothing of how a text ends: that row keeps the data's own.
+Source: Kim and Rush, 2016, arXiv:1606.07947.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from danlu.artifact.artifact import Contents
+from danlu.data.batches import Rows, rows_at_once
+from danlu.data.dataset import Dataset, cut
+from danlu.data.gather import RaggedRows
+from danlu.errors import PartError
+from danlu.parts.tasks._targets import as_text
+from danlu.recipe import Train
+from danlu.system.atomic_files import read_sealed, replace_file, seal, sha256
+from danlu.system.placement import place
+from danlu.terms import Column, Input, Table
+
+KEPT = 512  # texts of one file
+_TOGETHER = 64  # rows that are written together
+
+Text = str | None
+
+
+class TeachersTable(Protocol):
+    """The table that an artifact was trained on, and its rows as another takes them (danlu.compression.compress.OwnRows)."""
+
+    table: Table
+
+    def prepared(self, contents: Contents) -> tuple[Mapping[str, Input], Rows, Any]: ...
+
+
+class Rewriting:
+    """reads(data) -> the data with the teacher's texts in its training rows (danlu.training.setup.Given).
+
+    folder   where texts are kept, under a name of `digest` (which the teacher is known by) and of the rows
+    train    says on which device the teacher writes
+    say      is told how far it is, `told` what became of it
+    """
+
+    def __init__(
+        self,
+        teacher: Contents,
+        rows: TeachersTable,
+        folder: Path,
+        digest: str,
+        train: Train,
+        say: Callable[[str], None],
+        told: list[str],
+    ) -> None:
+        self.teacher, self.rows, self.folder, self.digest = teacher, rows, folder, digest
+        self.train, self.say, self.told = train, say, told
+        if not hasattr(teacher.task, "rewrite"):
+            raise PartError(
+                f"distil.sequences learns from what a teacher writes in answer to a row, and {teacher.recipe.task.name} has no row "
+                "that is answered with a text.",
+                hint="it is for sequence_to_sequence and instruction_tuning; leave it out, and the student learns from logits (weight)",
+            )
+
+    def __call__(self, data: Dataset) -> Dataset:
+        """The Dataset with other examples; raises DataError where the column holds no text."""
+        task, train = data.task, data.splits["train"]
+        texts = self._texts(train, data.digest)
+        which = np.array([text is not None for text in texts], dtype=bool)
+        column = rewritten(
+            as_text(data.table.columns[task.answer_column]), train[which], [text for text in texts if text is not None]
+        )
+        table = replace(data.table, columns={**data.table.columns, task.answer_column: column})
+        targets = {name: table.columns[name] for name in task.target_names}
+        examples = cut(task, data.preprocessor, table, targets, data.splits)
+        said = f"{which.sum():,} of {len(train):,} training rows hold what the teacher writes"
+        rest = f"; {(~which).sum():,} keep their own text, since the teacher's is empty or has no end" if not which.all() else ""
+        self.told.append(f"{said}{rest}.")
+        return replace(data, examples=examples)
+
+    def _texts(self, train: np.ndarray, digest: str) -> list[Text]:
+        """What the teacher writes for each of the rows `train` of a table: those kept in the folder, and the rest now."""
+        _, rows, _ = self.rows.prepared(self.teacher)
+        order = np.argsort(_lengths(rows)[train], kind="stable")
+        pieces = np.split(order, range(KEPT, len(order), KEPT))
+        folder = self.folder / f"texts-{sha256(f'{self.digest}{digest}'.encode() + train.tobytes())[:16]}"
+        folder.mkdir(exist_ok=True)
+        found: list[Text] = [None] * len(train)
+        for number, piece in enumerate(pieces):
+            path = folder / f"{number:06}.json"
+            texts = _kept(path, len(piece))
+            if texts is None:
+                texts = self._written(rows, train[piece])
+                replace_file(path, seal({"texts": texts}))
+                self.say(f"the teacher has written {min((number + 1) * KEPT, len(train)):,} of {len(train):,} texts")
+            for place_, text in zip(piece.tolist(), texts, strict=True):
+                found[place_] = text
+        return found
+
+    def _written(self, rows: Rows, which: np.ndarray) -> list[Text]:
+        """What the teacher writes for the rows `which`."""
+        teacher, device = self.teacher, place(self.train).device
+        module = teacher.module.to(device).eval()
+        column = self.rows.table.columns[teacher.task.answer_column]
+        found: list[Text] = []
+        with torch.inference_mode():
+            for piece in torch.from_numpy(which).split(min(rows_at_once(rows, teacher.task.output), _TOGETHER)):
+                batch = rows.gather(piece.to(rows.placement.device))
+                batch.inputs = {name: each.to(device) for name, each in batch.inputs.items()}
+                found += teacher.task.rewrite(module, batch, column)
+        return found
+
+
+def rewritten(column: Column, rows: np.ndarray, texts: list[str]) -> Column:
+    """A text column with other texts in `rows`, int64 (M,)."""
+    assert column.offsets is not None
+    pieces = [text.encode() for text in texts]
+    new = len(column.values) + np.cumsum([0, *map(len, pieces)]).astype(np.int64)
+    # the old rows, one that reaches from the last of them to the end of the letters, the new rows
+    offsets = np.concatenate([np.asarray(column.offsets, dtype=np.int64), new])
+    values = np.concatenate([column.values, np.frombuffer(b"".join(pieces), dtype=np.uint8)])
+    missing = None if column.missing is None else np.append(column.missing, np.zeros(len(texts) + 1, dtype=bool))
+    order = np.arange(len(column))
+    order[rows] = len(column) + 1 + np.arange(len(texts))
+    return replace(column, values=values, offsets=offsets, missing=missing).take(order)
+
+
+def _lengths(rows: Rows) -> np.ndarray:
+    """How long each row is, int64 (N,): of all its inputs together."""
+    return sum(
+        (each.sizes.cpu().numpy() for each in rows.inputs.values() if isinstance(each, RaggedRows)), np.zeros(len(rows), np.int64)
+    )
+
+
+def _kept(path: Path, count: int) -> list[Text] | None:
+    """The texts of a file, None where there is none that is whole."""
+    try:
+        found = read_sealed(path)["texts"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return found if len(found) == count else None

@@ -1,0 +1,349 @@
+"""Tables, and columns that are costly to make, laid out on disk once and memory-mapped at every later start, found by their content.
+
+    $DANLU_CACHE (or ~/.cache/danlu)
+      tables/DIGEST/     one table: manifest.json (sealed by a checksum) and one raw file an array
+      columns/DIGEST/    one column that transforms made of a table's (tokens), in the same form
+      memo/SIGNATURE     the content's hash of files whose names, sizes, times and inodes are these, so that they need not be read again
+
+DIGEST is the SHA-256 of the files' names and bytes, the source, its options, the column options and the layout's version: a changed byte
+is another table. The memo is trusted only where every file was last changed more than two seconds before it was hashed, since
+within a clock tick a file can change and keep its time and size. A table is written beside and renamed; sizes and checksums (all of
+small arrays; head, tail and samples of large ones) are proven at every start, and a damaged table is laid out again. Above 20 GiB
+(of tables, and of columns) those used least recently are removed. A cache that cannot be written is told and done without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from danlu import registry
+from danlu.errors import DataError
+from danlu.reading.files import check, unreadable
+from danlu.recipe import ColumnOptions, Part
+from danlu.system import atomic_files
+from danlu.terms import KINDS, Column, Table
+
+PLACES = ("path", "test", "validation", "images", "labels", "test_images", "test_labels")  # options that say where files lie
+LAYOUT = 3  # raised when a table written before must not be read any more
+LIMIT = 20 * 2**30  # bytes of tables kept
+_SETTLED = 2_000_000_000  # nanoseconds a file must have rested before its times prove anything
+_WHOLE = 2**20  # bytes of an array that are all proven; of a larger one, samples are
+_EDGE, _SAMPLE, _SAMPLES = 2**16, 2**12, 16
+_MOST_MEMOS = 1000
+_TYPES = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u4", "<u2", "|u1", "|b1")
+
+
+def folder() -> Path:
+    """Where tables are kept: $DANLU_CACHE, else ~/.cache/danlu."""
+    given = os.environ.get("DANLU_CACHE")
+    return Path(given) if given else Path("~/.cache/danlu").expanduser()
+
+
+def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) -> tuple[Table, str]:
+    """(the table of a source, "sha256:..." of its content and of how it is read).
+
+    With `use_cache` the table is memory-mapped (copy on write: changing it changes no file). A table whose cells name files of images is
+    read anew each time: only the pixels tell whether it is still the same. Raises what the source raises.
+    """
+    part = registry.take("sources", source.name)
+    settings = _settings(source, columns, part)
+    pictures = getattr(part, "NAMES_IMAGES", False) and any(each.kind == "image" for each in columns.values())
+    home = folder() if use_cache and not pictures else None
+    for _ in range(2):
+        paths = part.files(source.options)
+        before = _signature(paths)
+        digest = _digest(settings, _content(paths, before, home))
+        # the table names its files, so where they lie is part of its place in the cache, and no part of what it is
+        entry = _digest(settings, [digest, *map(str, paths)])
+        table = _opened(home / "tables" / entry) if home else None
+        if table is not None:
+            return table, f"sha256:{digest}"
+        table = registry.build_source(source, columns)
+        if _signature(part.files(source.options)) == before:
+            if pictures:
+                return table, f"sha256:{_digest(settings, [digest, *_pixels(table)])}"
+            return (_kept(table, home, entry) if home else table), f"sha256:{digest}"
+    raise DataError("the files change while they are read.", where=source.name, hint="wait until they are complete")
+
+
+def column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
+    """The column that `make` gives, memory-mapped; from the second time on without making it.
+
+    `key` (JSON values) says all that the column depends on, and under which version of what makes it.
+    """
+    home = folder()
+    entry = atomic_files.sha256(json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode())
+    table = _opened(home / "columns" / entry)
+    if table is None:
+        made = make()
+        table = _kept(Table({made.name: made}, "columns"), home, entry, "columns")
+    return next(iter(table.columns.values()))
+
+
+def _pixels(table: Table) -> list[str]:
+    """The SHA-256 of every column of images."""
+    return [hashlib.sha256(each.values.tobytes()).hexdigest() for each in table.columns.values() if each.kind == "image"]
+
+
+# --- what the data is -----------------------------------------------------------------------------------------------------
+
+
+def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Any) -> dict[str, Any]:
+    version = getattr(part, "version", None)
+    said = {name: {"kind": each.kind, "on_error": each.on_error, "use": each.use} for name, each in sorted(columns.items())}
+    for name, each in columns.items():
+        if each.pixels is not None:
+            said[name]["size"] = each.pixels
+    how = source.as_dict()
+    for name in set(how) & set(PLACES):  # which file is for what counts, the folder it lies in does not
+        named = [how[name]] if isinstance(how[name], str) else how[name] or []
+        how[name] = [] if name == "path" else [os.path.basename(each) for each in named]  # noqa: PTH119
+    return {"layout": LAYOUT, "source": how, "columns": said, "version": version(source.options) if version else ""}
+
+
+def _digest(settings: Mapping[str, Any], content: str | list[str]) -> str:
+    return atomic_files.sha256(json.dumps({**settings, "content": content}, sort_keys=True, ensure_ascii=False).encode())
+
+
+def _signature(paths: Sequence[Path]) -> tuple[str, int]:
+    """(a hash of what the file system says of the files, the newest time among them in nanoseconds)."""
+    newest, facts = 0, []
+    for path in paths:
+        found = check(path)
+        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
+        facts.append([os.path.abspath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev])  # noqa: PTH100
+    return atomic_files.sha256(json.dumps(facts).encode()), newest
+
+
+def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | None) -> str:
+    """The SHA-256 of the files' bytes and of their names below the folder they share, from the memo where it can be trusted."""
+    if not paths:
+        return ""
+    memo = home / "memo" / signature[0] if home else None
+    if memo is not None:
+        try:
+            return str(atomic_files.read_sealed(memo)["content"])
+        except (OSError, ValueError, KeyError):
+            pass
+    begun = time.time_ns()
+    total = hashlib.sha256()
+    shared = os.path.commonpath([path.parent for path in paths])
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                one = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(path, error) from None
+        total.update(json.dumps([os.path.relpath(path, shared), one]).encode())
+    content = total.hexdigest()
+    if memo is not None and begun - signature[1] > _SETTLED:
+        _remember(memo, content)
+    return content
+
+
+def _remember(memo: Path, content: str) -> None:
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        memos = list(memo.parent.iterdir())
+        if len(memos) > _MOST_MEMOS:
+            for old in sorted(memos, key=_used)[: _MOST_MEMOS // 2]:
+                old.unlink(missing_ok=True)
+        atomic_files.replace_file(memo, atomic_files.seal({"content": content}))
+    except OSError:
+        return  # _kept tells of a cache that cannot be written
+
+
+# --- a table on disk ------------------------------------------------------------------------------------------------------
+
+
+def _kept(table: Table, home: Path, digest: str, among: str = "tables") -> Table:
+    """The table as it lies on disk now; as it is, with a notice, where it cannot be written."""
+    target = home / among / digest
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(table, target)
+        _make_room(target)
+        found = _opened(target)
+    except OSError as error:
+        found = _opened(target)  # another process may have been first
+        if found is None:
+            said = error.strerror or str(error)
+            notice = (
+                f"The cache {home} cannot be written ({said}), so the data is read again at every start; DANLU_CACHE names another."
+            )
+            return replace(table, notices=(*table.notices, notice))
+    return found if found is not None else table
+
+
+def _arrays(table: Table) -> dict[str, np.ndarray]:
+    """Every array of a table under the name of its file."""
+    found: dict[str, np.ndarray | None] = {
+        "row_numbers": table.row_numbers, "file_numbers": table.file_numbers, "split": table.split, "continues": table.continues,
+    }  # fmt: skip
+    if table.row_names is not None:
+        names = [name.encode("utf-8", "surrogateescape") for name in table.row_names]
+        found["row_names.values"] = np.frombuffer(b"".join(names), dtype=np.uint8)
+        found["row_names.offsets"] = np.cumsum([0, *map(len, names)], dtype=np.int64)
+    for number, column in enumerate(table.columns.values()):
+        found |= {f"{number}.values": column.values, f"{number}.offsets": column.offsets, f"{number}.missing": column.missing}
+    return {name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}
+
+
+def _write(table: Table, target: Path) -> None:
+    with atomic_files.whole_folder(target) as beside:
+        arrays = {}
+        for name, array in _arrays(table).items():
+            data = array.reshape(-1).view(np.uint8)
+            atomic_files.write_file(beside / f"{name}.bin", data.data)
+            arrays[name] = {"type": array.dtype.str, "shape": list(array.shape), "probe": _probe(data)}
+        columns = [
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "categories": list(each.categories),
+                "reason": each.reason,
+                "names": list(each.names),
+                "cardinalities": list(each.cardinalities),
+                "rate": each.rate,
+            }
+            for each in table.columns.values()
+        ]
+        manifest = {
+            "columns": columns,
+            "origin": table.origin,
+            "files": list(table.files),
+            "notices": list(table.notices),
+            "joined_by": table.joined_by,
+            "arrays": arrays,
+        }
+        atomic_files.write_file(beside / "manifest.json", atomic_files.seal(manifest))
+
+
+def _probe(data: np.ndarray) -> str:
+    """The SHA-256 of all bytes of a small array; of head, tail and samples of a large one."""
+    if len(data) <= _WHOLE:
+        return atomic_files.sha256(data.data)
+    starts = np.linspace(_EDGE, len(data) - _EDGE - _SAMPLE, _SAMPLES).astype(np.int64)
+    pieces = [data[:_EDGE], *(data[start : start + _SAMPLE] for start in starts), data[-_EDGE:]]
+    return atomic_files.sha256(np.concatenate(pieces).data)
+
+
+def _opened(target: Path) -> Table | None:
+    """The table in a folder, memory-mapped; None where there is none or it is damaged."""
+    try:
+        manifest = atomic_files.read_sealed(target / "manifest.json")
+        arrays = {name: _array(target / f"{name}.bin", each) for name, each in manifest["arrays"].items()}
+        table = _table(manifest, arrays)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(target / "manifest.json")  # the time of use, for _make_room
+    return table
+
+
+def _array(path: Path, about: Mapping[str, Any]) -> np.ndarray:
+    shape = tuple(int(size) for size in about["shape"])
+    if about["type"] not in _TYPES or min(shape, default=0) < 0:
+        raise ValueError(f"{path.name} is described wrongly")
+    dtype = np.dtype(about["type"])
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if path.stat().st_size != size:
+        raise ValueError(f"{path.name} has not the size written down")
+    if size == 0:
+        return np.zeros(shape, dtype=dtype)
+    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
+    if _probe(data) != about["probe"]:
+        raise ValueError(f"{path.name} has changed")
+    return data.view(dtype).reshape(shape)
+
+
+def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Table:
+    columns = {}
+    for number, about in enumerate(manifest["columns"]):
+        if about["kind"] not in KINDS:
+            raise ValueError("there is no such kind of column")
+        columns[about["name"]] = Column(
+            name=about["name"],
+            kind=about["kind"],
+            values=arrays[f"{number}.values"],
+            categories=tuple(about["categories"]),
+            offsets=arrays.get(f"{number}.offsets"),
+            missing=arrays.get(f"{number}.missing"),
+            reason=about["reason"],
+            names=tuple(about["names"]),
+            cardinalities=tuple(about["cardinalities"]),
+            rate=about["rate"],
+        )
+    names = Names(arrays["row_names.values"], arrays["row_names.offsets"]) if "row_names.values" in arrays else None
+    return Table(
+        columns=columns,
+        origin=manifest["origin"],
+        row_names=names,
+        row_numbers=arrays.get("row_numbers"),
+        files=tuple(manifest["files"]),
+        file_numbers=arrays.get("file_numbers"),
+        notices=tuple(manifest["notices"]),
+        split=arrays.get("split"),
+        continues=arrays.get("continues"),
+        joined_by=manifest["joined_by"],
+    )
+
+
+class Names(Sequence[str]):
+    """The names of rows, read from memory-mapped bytes when they are asked for."""
+
+    def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
+        self.values = values
+        self.offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        row = int(row)
+        row += len(self) if row < 0 else 0
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return bytes(self.values[self.offsets[row] : self.offsets[row + 1]]).decode("utf-8", "surrogateescape")
+
+
+# --- room -----------------------------------------------------------------------------------------------------------------
+
+
+def _make_room(newest: Path) -> None:
+    """Remove the tables used least recently while all together exceed LIMIT, and what killed processes left a day ago."""
+    tables = newest.parent
+    sizes: dict[Path, int] = {}
+    for entry in tables.iterdir():
+        if entry.name.startswith("."):
+            if time.time() - _used(entry) > 86_400:
+                shutil.rmtree(entry, ignore_errors=True)
+            continue
+        sizes[entry] = sum(each.stat().st_size for each in entry.iterdir()) if entry.is_dir() else 0
+    total = sum(sizes.values())
+    for entry in sorted(sizes, key=lambda each: _used(each / "manifest.json")):
+        if total <= LIMIT:
+            break
+        if entry != newest:
+            shutil.rmtree(entry, ignore_errors=True)
+            total -= sizes[entry]
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,374 @@
+"""A recipe's data, ready: the table, the splits, the fitted preprocessing and task, and every row as a model takes it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from danlu import registry
+from danlu.data import cache, checks, documents, folding
+from danlu.data.examples import Examples, Ragged, take
+from danlu.data.fingerprints import codes
+from danlu.data.preprocessing import Preprocessor
+from danlu.errors import DataError, PartError, nearest
+from danlu.recipe import Data, Part, Recipe, plain
+from danlu.system.placement import SPLIT, draw_seed
+from danlu.terms import Column, Table
+from danlu.tokenizing.borrowed import state_of
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Dataset:
+    """A table as a model trains on it.
+
+    `examples` holds inputs, target and splits by example: a row of the table, but where the task cuts its examples itself.
+    """
+
+    table: Table
+    digest: str
+    preprocessor: Preprocessor
+    task: Any
+    examples: Examples
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def splits(self) -> dict[str, np.ndarray]:
+        """train, validation and test to ids of examples, int64, ascending."""
+        return self.examples.splits
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Input name to a Field over all examples."""
+        return self.examples.inputs
+
+    @property
+    def target(self) -> Any:
+        """The target of all examples: a Field, a dict of them, or None."""
+        return self.examples.target
+
+    def where(self, example: int) -> str:
+        """What a message calls an example: the row it is best named by."""
+        return self.table.where(int(self.examples.row_of(np.array([example]))[0]))
+
+    def baseline(self, split: str) -> dict[str, float]:
+        """The scores, on a split, of always giving the answer that suits the training rows best."""
+        if hasattr(self.task, "frame"):
+            return self.task.baseline(self.examples, split) if hasattr(self.task, "baseline") else {}
+        train, asked = self.splits["train"], self.splits[split]
+        target = self.target
+        if isinstance(target, dict):
+            told, wanted = ({name: take(each, which) for name, each in target.items()} for which in (train, asked))
+        else:
+            told, wanted = take(target, train), take(target, asked)
+        return self.task.baseline(told, wanted)
+
+
+_memo: dict[str, Dataset] | None = None  # what was prepared, the latest last; None outside `remembered`
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Inside, what is prepared is kept in memory for the next training on the same rows in the same form: a search has many of them.
+
+    Files that change meanwhile are not looked at again.
+    """
+    global _memo
+    before, _memo = _memo, {} if _memo is None else _memo
+    try:
+        yield
+    finally:
+        _memo = before
+
+
+def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
+    """The Dataset of a recipe; `fold` (i, k) takes fold i of k as validation, over the rows outside the test split.
+
+    Raises DataError for what the data does not allow, naming file, row and column.
+    """
+    if _memo is None:
+        return _prepared(recipe, fold)
+    part = registry.facts("models", recipe.model.name)
+    adapts = hasattr(part, "adapt") or hasattr(part, "adapt_task")
+    model = recipe.model.as_dict() if adapts else [list(part.TAKES), list(_gives(recipe.model.name))]
+    weights = getattr(recipe.model.options, "weights", None)
+    key = json.dumps([plain(recipe.data), recipe.task.as_dict(), model, weights, recipe.train.seed, fold], sort_keys=True)
+    if key not in _memo:
+        _memo[key] = _prepared(recipe, fold)
+        while len(_memo) > max(2, fold[1] if fold else 0):
+            del _memo[next(iter(_memo))]
+    found = _memo[key]
+    # a training adds notices, and sets what its task says of answers, so each gets its own
+    return replace(found, task=copy.deepcopy(found.task), notices=list(found.notices))
+
+
+def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
+    data = meant(recipe)
+    table, digest = cache.load(data.source, data.columns, data.cache)
+    _check_names(table, data, needs_inputs=not inputs_too(recipe))
+    table = recast(recipe, table)
+    alive, notices = _alive(table, data, inputs_too(recipe))
+    notices = [*table.notices, *notices]
+    splits = split_rows(table, alive, recipe)
+    if fold is not None:
+        splits = _fold(table, splits, data, fold, recipe.train.seed)
+    if data.checks != "off":
+        spelt = registry.facts("tasks", recipe.task.name).ASKS in ("spelling", "tokens")  # targets are texts, not classes
+        found = [
+            *checks.check_table(table, data, spelt=spelt),
+            *checks.check_splits(table, splits, data, data.targets, spelt=spelt),
+        ]
+        if found and data.checks == "error":
+            raise DataError(" ".join(found), where=table.origin, hint="mend the data, or set data.checks to warn")
+        notices += found
+    train = splits["train"]
+    task = registry.build_task(_task_meant(recipe), {name: table.columns[name].take(train) for name in data.targets})
+    takes = getattr(registry.facts("tasks", recipe.task.name), "READS", None) or registry.facts("models", recipe.model.name).TAKES
+    apart = () if inputs_too(recipe) else data.targets
+    preprocessor = Preprocessor.fit(table, train, data, apart, takes, getattr(task, "needs", ()))
+    notices += preprocessor.notices
+    key = json.dumps([digest, recipe.task.as_dict()]) if data.cache else None  # the task may have recast the table
+    examples = cut(task, preprocessor, table, {name: table.columns[name] for name in data.targets}, splits, alive, key=key)
+    notices += examples.facts
+    _check_fit(recipe, task, examples)
+    return Dataset(table, digest, preprocessor, task, examples, notices)
+
+
+def inputs_too(recipe: Recipe) -> bool:
+    """Whether the task's target columns are inputs as well (the past of a series)."""
+    return bool(getattr(registry.facts("tasks", recipe.task.name), "INPUTS_TOO", False))
+
+
+def meant(recipe: Recipe) -> Data:
+    """The recipe's data section as its task means it."""
+    part = registry.facts("tasks", recipe.task.name)
+    data = _with_tokenizer(recipe)
+    model = registry.facts("models", recipe.model.name)
+    data = model.adapt(recipe.model.options, data) if hasattr(model, "adapt") else data
+    return part.adapt(recipe.task.options, data) if hasattr(part, "adapt") else data
+
+
+def _task_meant(recipe: Recipe) -> Part:
+    """The recipe's task as its model means it."""
+    model = registry.facts("models", recipe.model.name)
+    return model.adapt_task(recipe.model.options, recipe.task) if hasattr(model, "adapt_task") else recipe.task
+
+
+def _with_tokenizer(recipe: Recipe) -> Data:
+    """The data section reading text with the tokenizer of the artifact that the model's weights come from."""
+    data, path = recipe.data, getattr(recipe.model.options, "weights", None)
+    if path is None or "tokens" not in registry.facts("models", recipe.model.name).TAKES or state_of(path) is None:
+        return data
+    config = registry.config("transforms", "tokenize")
+    borrowed = {"kind": "file", "tokenizer": path}
+
+    def change(part: Part) -> Part:
+        kept = {name: getattr(part.options, name) for name in ("max_length", "beginning", "end")}
+        return Part(part.name, config.model_validate({**borrowed, **kept}))
+
+    data = documents.retokenized(data, change)
+    usual = {"text": [Part("tokenize", config.model_validate(borrowed))]}
+    return data.model_copy(update={"transforms": {**usual, **data.transforms}})
+
+
+def recast(recipe: Recipe, table: Table) -> Table:
+    """The table in the rows that the task thinks in."""
+    part = registry.facts("tasks", recipe.task.name)
+    return part.recast(recipe.task.options, table) if hasattr(part, "recast") else table
+
+
+def cut(
+    task: Any,
+    preprocessor: Preprocessor,
+    table: Table,
+    targets: Mapping[str, Column],
+    splits: dict[str, np.ndarray],
+    alive: np.ndarray | None = None,
+    *,
+    answering: bool = False,
+    key: str | None = None,
+) -> Examples:
+    """The Examples of a table; `splits` are rows of it, and `alive` those that take part at all (None: all).
+
+    With `answering` there is no target, and the examples are those to be answered. `key` names the content of the table, so that what
+    is costly to make of it is kept.
+    """
+    arrays = preprocessor.apply(table, key=key)
+    if hasattr(task, "attach"):
+        task.attach(preprocessor)
+    if hasattr(task, "frame"):
+        return task.frame(arrays, preprocessor.inputs, {} if answering else targets, splits, table, answering)
+    target = None
+    if targets and not answering:
+        target = encode_target(task, targets, np.arange(len(table)) if alive is None else alive)
+    return Examples(dict(arrays), preprocessor.inputs, target, splits)
+
+
+def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
+    """A model must take what the task cuts, and give what it asks."""
+    part = registry.facts("models", recipe.model.name)
+    gives = getattr(part, "GIVES", ("row",))
+    if task.output.each not in gives:
+        fitting = [name for name in registry.names("models") if task.output.each in _gives(name) and _takes(name, examples)]
+        raise PartError(
+            f"the task {recipe.task.name} asks for one output a {task.output.each}, and the model {recipe.model.name} gives one a "
+            f"{' or '.join(gives)}.",
+            hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model",
+        )
+    odd = sorted({each.kind for each in examples.described.values()} - set(part.TAKES))
+    if odd:
+        fitting = [name for name in registry.names("models") if _takes(name, examples) and task.output.each in _gives(name)]
+        raise PartError(
+            f"the model {recipe.model.name} takes {', '.join(part.TAKES)}, and the data gives {', '.join(odd)}.",
+            hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model, or leave these columns out",
+        )
+
+
+def _gives(name: str) -> tuple[str, ...]:
+    return getattr(registry.facts("models", name), "GIVES", ("row",))
+
+
+def _takes(name: str, examples: Examples) -> bool:
+    return {each.kind for each in examples.described.values()} <= set(registry.facts("models", name).TAKES)
+
+
+def _check_names(table: Table, data: Data, needs_inputs: bool = True) -> None:
+    for role, names in (("data.target", data.targets), ("data.columns", tuple(data.columns))):
+        for name in names:
+            if name not in table.columns:
+                near = nearest(name, table.columns)
+                raise DataError(
+                    f"{role} names the column {name!r}, and {table.origin} has {', '.join(map(repr, table.columns))}.",
+                    hint=f"did you mean {near[0]}?" if near else "name one of its columns",
+                )
+    if len(table) == 0:
+        raise DataError("there is no row.", where=table.origin)
+    inputs = [name for name in table.columns if name not in data.targets]
+    if not inputs and needs_inputs:
+        raise DataError("every column is a target: nothing is left to learn from.", where=table.origin)
+
+
+def alive_rows(table: Table, recipe: Recipe) -> np.ndarray:
+    """Rows (int64, ascending) that take part at all."""
+    return _alive(table, recipe.data, inputs_too(recipe))[0]
+
+
+def _alive(table: Table, data: Data, series: bool) -> tuple[np.ndarray, list[str]]:
+    """Rows that take part (int64), and what was left out; of a `series` a missing value is a moment nobody asks for."""
+    keep = np.ones(len(table), dtype=bool)
+    notices = []
+    for name in () if series else data.targets:
+        lost = table.columns[name].is_missing()
+        if lost.any():
+            if data.missing_target == "error":
+                rows = np.flatnonzero(lost)
+                raise DataError(
+                    f"the target {name} is missing in {len(rows):,} of {len(table):,} rows (first: {table.where(int(rows[0]))}).",
+                    where=table.origin,
+                    hint="set data.missing_target to drop, or mend the rows",
+                )
+            keep &= ~lost
+            notices.append(f"{int(lost.sum()):,} rows without a value of the target {name} are left out.")
+    if data.missing_rows == "drop":
+        lost = np.zeros(len(table), dtype=bool)
+        for name, column in table.columns.items():
+            options = data.columns.get(name)
+            if name not in data.targets and (options is None or options.use):
+                lost |= column.is_missing()
+        notices.append(f"{int((lost & keep).sum()):,} rows with a missing input value are left out.")
+        keep &= ~lost
+    if data.duplicates == "drop":
+        repeated = checks.repeated_rows(table, data)
+        notices.append(f"{int((repeated & keep).sum()):,} rows that repeat an earlier row exactly are left out.")
+        keep &= ~repeated
+    rows = np.flatnonzero(keep)
+    if len(rows) == 0:
+        raise DataError(
+            "no row is left after leaving out what data.missing_rows, missing_target and duplicates say.", where=table.origin
+        )
+    return rows, notices
+
+
+def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.ndarray]:
+    """Rows of each split: where the source assigns rows they stay, the rest is drawn by the recipe's split."""
+    data = recipe.data
+    assert data.split is not None
+    part: Part = data.split
+    given = table.split
+    fixed = {name: alive[given[alive] == code] for code, name in enumerate(SPLITS)} if given is not None else {}
+    drawn = alive if given is None else alive[given[alive] <= 0]
+    for name in ("validation", "test"):
+        if len(fixed.get(name, ())) and name in type(part.options).model_fields:
+            part = Part(part.name, part.options.model_copy(update={name: 0.0}))
+    small = {name: column for name, column in table.columns.items() if column.kind != "image" or name in data.targets}
+    if not small:  # nothing to look at but how many rows there are
+        small = {"": Column("", "number", np.zeros(len(table)))}
+    view = Table(small, table.origin, table.row_names, table.row_numbers, table.files, table.file_numbers)
+    if len(drawn) < len(table):
+        view = view.take(drawn)
+    target = view.columns[data.targets[0]] if data.targets else None
+    seed = draw_seed(recipe.train.seed, SPLIT, 0)
+    found = registry.take("splits", part.name).build(part.options, view, target, seed)
+    splits = {name: drawn[found.get(name, np.zeros(0, dtype=np.int64))] for name in SPLITS}
+    for name in ("validation", "test"):
+        if len(fixed.get(name, ())):
+            splits[name] = np.sort(np.concatenate([splits[name], fixed[name]]))
+    if len(splits["train"]) == 0:
+        raise DataError("the training split has no row.", where=table.origin, hint="lower the shares of validation and test")
+    return splits
+
+
+def _fold(table: Table, splits: dict[str, np.ndarray], data: Data, fold: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
+    index, count = fold
+    rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
+    split = data.split
+    if split is not None and split.name in ("in_order", "by_time"):
+        train, validation = folding.rolling(rows, _moments(table, rows, split), count)[index]
+        return {"train": train, "validation": validation, "test": splits["test"]}
+    target = table.columns[data.targets[0]].take(rows) if data.targets else None
+    groups = None
+    if split is not None and split.name == "grouped":  # a group stays whole across folds as well
+        groups = table.columns[split.options.column].take(rows)  # type: ignore[attr-defined]
+    train, validation = folding.folds(rows, target, count, draw_seed(seed, SPLIT, 1), groups=groups)[index]
+    return {"train": train, "validation": validation, "test": splits["test"]}
+
+
+def _moments(table: Table, rows: np.ndarray, split: Part) -> np.ndarray:
+    """When each of `rows` was, by what the split goes by: a column of times, or the place in the table (in its series)."""
+    if split.name == "by_time":
+        return table.columns[split.options.column].values[rows]  # type: ignore[attr-defined]
+    within = split.options.within  # type: ignore[attr-defined]
+    if within is None:
+        return rows
+    series = np.unique(codes(table.columns[within].take(rows)), return_inverse=True)[1]
+    order = np.argsort(series, kind="stable")
+    counts = np.bincount(series)
+    place = np.empty(len(rows))
+    place[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return (place + 0.5) / counts[series]  # the same share of each series
+
+
+def encode_target(task: Any, targets: Mapping[str, Column], alive: np.ndarray) -> Any:
+    """The encoded target of every row of the table; rows that take no part hold zeros."""
+    total = len(next(iter(targets.values())))
+    if len(alive) == total:
+        return task.encode(targets)
+    encoded = task.encode({name: column.take(alive) for name, column in targets.items()})
+
+    def spread(values: Any) -> Any:
+        if isinstance(values, Ragged):  # rows that take no part hold nothing
+            sizes = np.zeros(total, dtype=np.int64)
+            sizes[alive] = values.sizes
+            return replace(values, offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+        whole = np.zeros((total, *values.shape[1:]), dtype=values.dtype)
+        whole[alive] = values
+        return whole
+
+    return {name: spread(each) for name, each in encoded.items()} if isinstance(encoded, dict) else spread(encoded)

@@ -1,0 +1,435 @@
+"""Rows of a table to arrays a model takes: one chain of transforms a column, fitted on training rows, carried in the artifact.
+
+The order of things: which columns are inputs (`_unused` and `_refusal` say why one is not), the chain of each (danlu.data.column_pipeline), and the
+arrays: all number features side by side as "numbers", all codes as "categories", one image as "image"; each column of tokens or
+frames an input of its own.
+
+What apply gives for a row depends on that row alone, to the last bit: a row served alone gets the answer it got among others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from danlu import tokenizing
+from danlu.data import cache
+from danlu.data import column_pipeline as chaining
+from danlu.data.column_pipeline import Chain, damaged, require
+from danlu.data.examples import Ragged
+from danlu.data.fingerprints import codes
+from danlu.data.matrix import between
+from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
+from danlu.recipe import ColumnOptions, Data, Part
+from danlu.terms import Column, Input, Kind, Table
+
+IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
+LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
+_COSTLY = 1 << 20  # bytes of a column from which on its tokens or frames are kept in the cache
+_LOOKED_AT = 64 << 20  # bytes of text that tell whether there is something to learn
+_BLOCK = 1 << 22  # entries of a result worked on at a time
+_FIT_IMAGES = 1 << 28  # bytes of images that statistics are taken from
+
+
+@dataclass
+class Preprocessor:
+    """Everything between a table's columns and a model's inputs.
+
+    inputs    what the model receives, by name: "numbers", "categories", "image" (those that there are)
+    schema    raw input column -> {"kind"} and, where they apply, "shape" [H, W, C], "width" and "names" of a wide number column,
+              "categories" of the training rows: what a row to predict must hold
+    pixels    by image input, {"mean": [...], "std": [...]} by channel: a batch is (uint8 / 255 - mean) / std
+    notices   sentences for the reader: which columns are left out and why, what was decided
+    chains    the fitted transforms, in the order of the columns
+    also      the schema of columns that are no input and that the task needs to answer (the time of a series)
+    """
+
+    inputs: dict[str, Input]
+    schema: dict[str, dict[str, Any]]
+    pixels: dict[str, dict[str, list[float]]]
+    notices: list[str]
+    chains: tuple[Chain, ...]
+    also: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def fit(
+        cls,
+        table: Table,
+        rows: np.ndarray,
+        data: Data,
+        targets: Sequence[str],
+        takes: Sequence[str],
+        also: Sequence[str] = (),
+    ) -> Preprocessor:
+        """The preprocessing of `table` for a model that takes `takes` (kinds of Input), learnt from its training `rows` (int64).
+
+        `also` names columns that the task reads itself. An image is an input of every model. DataError naming the column where a chain
+        cannot work or nothing is left to learn from.
+        """
+        _check_names(table, data)
+        notices: list[str] = []
+        chains: list[Chain] = []
+        schema: dict[str, dict[str, Any]] = {}
+        for name, column in table.columns.items():
+            if name in targets:
+                continue
+            refusal = _unused(column, data, takes)
+            learnt = column if refusal else _some(column, rows)
+            refusal = refusal or _refusal(learnt, data)
+            if refusal:
+                notices.append(f"column {name} is left out: {refusal}.")
+                continue
+            _refuse_infinite(table, column, rows)
+            chain = chaining.fit(learnt, _parts_of(column, data, takes), takes)
+            notices += [f"column {name} ({part.name}): {state['notice']}" for part, state in chain.steps if "notice" in state]
+            if not chain.names and chain.to == "numbers":
+                notices.append(f"column {name} is left out: its transforms leave no feature.")
+                continue
+            chains.append(chain)
+            schema[name] = chaining.schema_of(learnt)
+        _check_inputs(table, chains, notices)
+        inputs = _inputs(chains, schema)
+        needed = {name: chaining.schema_of(table.columns[name]) for name in also if name not in schema}
+        return cls(inputs, schema, _pixels(chains), notices, tuple(chains), needed)
+
+    @property
+    def reads(self) -> dict[str, dict[str, Any]]:
+        """The schema of every column that a row to answer must hold."""
+        return {**self.schema, **self.also}
+
+    @property
+    def tokenizer(self) -> tokenizing.Tokenizer | None:
+        """What the one chain that reads text does it with; None where there is none, or several."""
+        found = [state["tokenizer"] for chain in self.chains for _, state in chain.steps if "tokenizer" in state]
+        return tokenizing.restore(found[0]) if len(found) == 1 else None
+
+    def apply(self, table: Table, rows: np.ndarray | None = None, key: str | None = None) -> dict[str, Any]:
+        """The arrays of the model's inputs for `rows` of a table (None: all of them, in order).
+
+        `key` names the content of the table: tokens and frames of much data are then kept in the cache, and made once for all starts.
+
+        numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H, W, C), the table's own array
+        where `rows` is None; tokens and frames danlu.data.examples.Ragged. DataError naming column and row for a column that is not there or
+        of another kind, an infinite or too large number, and a value that stays missing.
+        """
+        refuse_other(self.reads, table, list(self.reads))
+        count = len(table) if rows is None else len(rows)
+        result: dict[str, Any] = {}
+        for name, described in self.inputs.items():
+            chains = [chain for chain in self.chains if chain.to == name]
+            if described.kind in ("tokens", "frames"):
+                result[name] = self._ragged(name, described, table, rows, key)
+                continue
+            if name == "image":
+                column = chains[0].run(table.columns[chains[0].name])
+                result[name] = column.values if rows is None else column.values[rows]
+                continue
+            matrix = np.empty((count, described.shape[0]), dtype=np.float32 if name == "numbers" else np.int64)
+            place = 0
+            for chain in chains:
+                width = len(chain.names) if name == "numbers" else 1
+                _fill(matrix[:, place : place + width], chain, table, rows)
+                place += width
+            if name == "numbers":
+                _check_finite(matrix, chains, table, rows)
+            result[name] = matrix
+        return result
+
+    def _ragged(self, name: str, described: Input, table: Table, rows: np.ndarray | None, key: str | None) -> Ragged:
+        """The rows of the one chain that leads to an input of tokens or frames."""
+        chains = [chain for chain in self.chains if chain.to == described.kind]
+        (chain,) = chains if len(chains) == 1 else [chain for chain in chains if name == f"{described.kind}.{chain.name}"]
+        column = table.columns[chain.name]
+        if key is None or rows is not None or column.values.nbytes < _COSTLY:
+            made = chain.run(column if rows is None else column.take(rows))
+        else:
+            made = cache.column({"table": key, "column": chain.name, "made": chain.fingerprint}, lambda: chain.run(column))
+        assert made.offsets is not None
+        return Ragged(made.values, made.offsets, lengths=described.kind == "frames")
+
+    def only(self, names: Sequence[str]) -> Preprocessor:
+        """The preprocessing of some of the columns."""
+        chains = tuple(chain for chain in self.chains if chain.name in names)
+        schema = {name: each for name, each in self.schema.items() if name in names}
+        return Preprocessor(_inputs(chains, schema), schema, _pixels(chains), [], chains)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
+        arrays: dict[str, np.ndarray] = {}
+        columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.chains)]
+        return {"columns": columns, "schema": self.schema, "also": self.also, "notices": list(self.notices)}, arrays
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Preprocessor:
+        """The preprocessor whose `state` this is. ArtifactError for anything that is not what `state` writes.
+
+        Every chain is tried on a few rows, and must give the features it is said to give.
+        """
+        try:
+            schema = {str(name): chaining.checked_schema(each) for name, each in state["schema"].items()}
+            require([each["name"] for each in state["columns"]] == list(schema), "its columns and its schema differ")
+            chains = tuple(
+                chaining.restore(each, schema[each["name"]], f"{number}.", arrays) for number, each in enumerate(state["columns"])
+            )
+            require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
+            notices = [str(notice) for notice in state["notices"]]
+            also = {str(name): chaining.checked_schema(each) for name, each in state.get("also", {}).items()}
+            return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains, also)
+        except ArtifactError:
+            raise
+        except DanluError as error:
+            raise damaged(error.problem.message) from None
+        except Exception as error:  # what a damaged file can raise in numpy or in a part has no end
+            raise damaged(f"{type(error).__name__}: {error}") from None
+
+
+def refuse_other(schemas: Mapping[str, Mapping[str, Any]], table: Table, names: Sequence[str]) -> None:
+    """DataError where one of `names` is not there, or of another kind or shape than in training."""
+    for name in names:
+        said = schemas[name]
+        if name not in table.columns:
+            raise DataError(
+                f"the column {name}, an input of the model, is not there.",
+                where=table.origin,
+                hint=did_you_mean(name, table.columns) or f"the model's inputs are {', '.join(schemas)}",
+            )
+        column = table.columns[name]
+        if column.kind != said["kind"]:
+            raise DataError(
+                f"the column holds {column.kind} here and held {said['kind']} in training.",
+                where=f"{table.origin}, column {name}",
+                hint=f"set data.columns.{name}.kind to {said['kind']}",
+            )
+        shape = list(column.values.shape[1:]) if column.kind in ("image", "number", "frames") else []
+        wanted = said.get("shape") or ([said["width"]] if "width" in said else [])
+        if shape != wanted:
+            here, then = ("x".join(map(str, each)) or "single numbers" for each in (shape, wanted))
+            raise DataError(
+                f"the column holds {column.kind} of {here} here and of {then} in training.",
+                where=f"{table.origin}, column {name}",
+            )
+
+
+# --- which columns -----------------------------------------------------------------------------------------------------
+
+
+def _check_names(table: Table, data: Data) -> None:
+    for name in data.columns:
+        if name not in table.columns:
+            raise DataError(
+                f"data.columns names {name}, and there is no such column.",
+                where=table.origin,
+                hint=did_you_mean(name, table.columns) or f"the columns are {', '.join(list(table.columns)[:20])}",
+            )
+
+
+def _options_of(name: str, data: Data) -> ColumnOptions:
+    return data.columns.get(name) or ColumnOptions()
+
+
+def _parts_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
+    """The transforms of a column: its own, else those of its kind, else the usual ones."""
+    own = _options_of(column.name, data).transforms
+    if own is not None:
+        return own
+    return data.transforms[column.kind] if column.kind in data.transforms else chaining.usual(column.kind, takes)
+
+
+def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
+    """Why a column is no input whatever its values are; "" where it may be one."""
+    if not _options_of(column.name, data).use:
+        return "data.columns says use: false"
+    by = None if data.split is None else getattr(data.split.options, "column", None)
+    if data.split is not None and data.split.name in ("by_column", "grouped") and by == column.name:
+        return f"the split {data.split.name} goes by it"
+    transformed = _options_of(column.name, data).transforms is not None or column.kind in data.transforms
+    return (
+        "" if transformed or _taken(column.kind, takes) else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
+    )
+
+
+def _taken(kind: Kind, takes: Sequence[str]) -> bool:
+    """Whether the usual transforms of a kind of column lead to something that the model takes."""
+    if kind in ("sequence", "frames", "audio"):
+        return ("tokens" if kind == "sequence" else "frames") in takes
+    if kind == "text" and "tokens" in takes:
+        return True
+    return kind == "image" or "numbers" in takes or (kind == "category" and "categories" in takes)
+
+
+def _refusal(column: Column, data: Data) -> str:
+    """Why the training rows of a column have nothing to teach; "" where they have."""
+    if column.kind == "image":
+        return ""
+    if column.kind in ("sequence", "frames", "audio"):
+        empty = column.offsets is None or not len(column.values)
+        return f"none of the {len(column):,} training rows holds a value" if empty else ""
+    if column.kind == "text" and _teaches(column, data):
+        return ""
+    lost = np.asarray(column.is_missing() if column.values.ndim == 1 else np.isnan(column.values).all(axis=1)).reshape(-1)
+    known = np.flatnonzero(~lost)
+    count = len(lost)
+    if not len(known):
+        return f"none of the {count:,} training rows holds a value"
+    if column.values.ndim > 1:
+        rest = column.values[1:]
+        same = column.values[:1] == rest
+        constant = bool((same | (np.isnan(column.values[:1]) & np.isnan(rest))).all())
+        return f"all {count:,} training rows hold the same numbers" if constant else ""
+    distinct = _distinct(column, known)
+    if distinct == 1 and len(known) == count:
+        return f"all {count:,} training rows hold the same value ({column.answer(int(known[0]))!r})"
+    asked_for = _options_of(column.name, data).transforms is not None or (column.kind == "text" and "text" in data.transforms)
+    if not asked_for and _is_identifier(column, distinct, known):
+        return (
+            f"{distinct:,} of its {len(known):,} values are distinct, so it looks like an identifier "
+            f"(data.columns.{column.name}.transforms would use it)"
+        )
+    return ""
+
+
+def _teaches(column: Column, data: Data) -> bool:
+    """Of much text, whether evenly spaced rows of it have something to teach: all rows then have, and need not be held in memory."""
+    rows = len(column) * _LOOKED_AT // max(len(column.values), 1)
+    if len(column.values) <= _LOOKED_AT or rows < LEAST_ROWS:
+        return False
+    some = column.take(np.linspace(0, len(column) - 1, rows).astype(np.int64))
+    return not _refusal(some, data)
+
+
+def _distinct(column: Column, known: np.ndarray) -> int:
+    """How many distinct values the `known` rows of a column hold; of numbers and date-times only whether 1 or (at least) 2."""
+    if column.kind in ("number", "datetime"):
+        return 1 + int(column.values[known].min() != column.values[known].max())
+    return len(np.unique(codes(column)[known]))
+
+
+def _is_identifier(column: Column, distinct: int, known: np.ndarray) -> bool:
+    """Whether categories, or texts of a single word, are distinct in nearly every row."""
+    if len(known) < LEAST_ROWS or distinct <= IDENTIFIER * len(known) or column.kind not in ("category", "text"):
+        return False
+    if column.kind == "category":
+        return True
+    assert column.offsets is not None
+    spaced = np.zeros(len(column.values) + 1, dtype=np.int64)
+    np.cumsum((column.values <= 32) | (column.values >= 0x80), out=spaced[1:])
+    offsets = np.asarray(column.offsets)
+    return float((spaced[offsets[1:]] > spaced[offsets[:-1]])[known].mean()) < 1 - IDENTIFIER
+
+
+def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
+    if column.kind != "number":
+        return
+    infinite = np.isinf(_some(column, rows).values)
+    if infinite.any():
+        row = int(np.flatnonzero(infinite.reshape(len(rows), -1).any(axis=1))[0])
+        raise _not_a_number(table, int(rows[row]), column.name, "infinite")
+
+
+# --- what the model sees ------------------------------------------------------------------------------------------------
+
+
+def _check_inputs(table: Table, chains: Sequence[Chain], notices: Sequence[str]) -> None:
+    images = [chain.name for chain in chains if chain.to == "image"]
+    if len(images) > 1:
+        raise DataError(
+            f"the table holds {len(images)} image columns ({', '.join(images)}), and a model takes one.",
+            where=table.origin,
+            hint=f"set data.columns.{images[1]}.use to false",
+        )
+    if not chains:
+        raise DataError(
+            "no column is left to learn from.", where=table.origin, hint=" ".join(notices) or "the table holds only the target"
+        )
+
+
+def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Input]:
+    result: dict[str, Input] = {}
+    names = tuple(name for chain in chains if chain.to == "numbers" for name in chain.names)
+    if names:
+        of = tuple(chain.name for chain in chains if chain.to == "numbers" for _ in chain.names)
+        result["numbers"] = Input("numbers", (len(names),), names=names, of=of)
+    coded = [chain for chain in chains if chain.to == "categories"]
+    if coded:
+        result["categories"] = Input(
+            "categories",
+            (len(coded),),
+            names=tuple(chain.name for chain in coded),
+            cardinalities=tuple(chain.cardinality for chain in coded),
+        )
+    for chain in chains:
+        if chain.to == "image":
+            height, width, channels = schema[chain.name]["shape"]
+            mean, std = (tuple(chain.pixels[name]) for name in ("mean", "std"))
+            result["image"] = Input("image", (channels, height, width), mean=mean, std=std)
+        elif chain.to in ("tokens", "frames"):
+            alone = sum(other.to == chain.to for other in chains) == 1
+            result[chain.to if alone else f"{chain.to}.{chain.name}"] = _ragged_input(chain)
+    return result
+
+
+def _ragged_input(chain: Chain) -> Input:
+    if chain.to == "frames":
+        return Input("frames", (chain.longest, len(chain.names)), names=chain.names)
+    several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
+    return Input("tokens", (chain.longest, *several), names=chain.names, cardinalities=chain.cardinalities)
+
+
+def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:
+    images = [chain for chain in chains if chain.to == "image"]
+    return {"image": images[0].pixels} if images else {}
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------
+
+
+def _some(column: Column, rows: np.ndarray) -> Column:
+    """The column with only `rows`, without a copy where they follow each other; at most 256 MB of images, evenly spaced."""
+    if column.kind == "image":
+        most = max(1, _FIT_IMAGES // max(1, int(np.prod(column.values.shape[1:], dtype=np.int64))))
+        if len(rows) > most:
+            rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return between(column, int(rows[0]), int(rows[-1]) + 1)
+    return column.take(rows)
+
+
+def _fill(result: np.ndarray, chain: Chain, table: Table, rows: np.ndarray | None) -> None:
+    """What a chain makes of `rows` of its column, written into `result` (N, width) a block of rows at a time."""
+    column = table.columns[chain.name]
+    step = max(256, _BLOCK // max(1, result.shape[1]))
+    for start in range(0, len(result), step):
+        stop = min(start + step, len(result))
+        part = between(column, start, stop) if rows is None else column.take(rows[start:stop])
+        if column.kind == "number" and np.isinf(part.values).any():
+            row = start + int(np.flatnonzero(np.isinf(part.values).reshape(stop - start, -1).any(axis=1))[0])
+            raise _not_a_number(table, row if rows is None else int(rows[row]), column.name, "infinite")
+        values = chain.run(part).values
+        with np.errstate(over="ignore"):  # beyond float32: found and named by _check_finite
+            result[start:stop] = values if values.ndim == 2 else values[:, None]
+
+
+def _check_finite(matrix: np.ndarray, chains: Sequence[Chain], table: Table, rows: np.ndarray | None) -> None:
+    finite = np.isfinite(matrix)
+    if finite.all():
+        return
+    row, place = (int(each) for each in np.argwhere(~finite)[0])
+    missing = bool(np.isnan(matrix[row, place]))
+    for chain in chains:
+        if place < len(chain.names):
+            what = "missing and its transforms leave it so" if missing else "too large for a float32"
+            raise _not_a_number(table, row if rows is None else int(rows[row]), chain.name, what)
+        place -= len(chain.names)
+
+
+def _not_a_number(table: Table, row: int, name: str, what: str) -> DataError:
+    remedy = (
+        f"add impute to data.columns.{name}.transforms" if "missing" in what else "mend the row, or write it as a missing value"
+    )
+    return DataError(f"the value is {what}; a model takes finite numbers.", where=f"{table.where(row)}, column {name}", hint=remedy)
+
+
+__all__ = ["Preprocessor"]

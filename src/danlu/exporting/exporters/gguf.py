@@ -1,0 +1,266 @@
+"""A GGUF file of a gpt, for llama.cpp, Ollama and what is built on them: metadata, tokenizer and weights in one file.
+
+The gpt must be built as a Llama is (positions: rotary, normalization: rms, feed_forward: swiglu, no bias, no qk_norm).
+
+type    f32; f16; q8_0 (8 bits, a scale for every 32 numbers; a matrix whose rows are no multiple of 32 stays in f32). The proof reads the
+        file back, and allows logits to differ by 1e-4 in f32, by 0.02 in f16 and by 0.25 in q8_0
+tokenizer  bpe and bytes are held as byte-level BPE; characters where all of them are ASCII (others than those of training are then dropped,
+        in danlu they are unknown). llama.cpp divides a text into words by rules of its own, none of which is danlu's: the file names the
+        nearest (poro-chat), and the export is refused where held-out text is then read otherwise in more than one token of a hundred.
+        A tokenizer of words, one in small letters and one that came as a file cannot be held: --to huggingface, then llama.cpp's converter
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu.errors import ArtifactError, DanluError
+from danlu.recipe import Options
+from danlu.terms import END, FIRST_TOKEN, PADDING, SPECIAL_TOKENS, UNKNOWN
+
+if TYPE_CHECKING:
+    from danlu.artifact.prediction import Artifact
+    from danlu.exporting.traceable import Program
+    from danlu.layers.transformer.language_model import LanguageModel
+
+NEEDS = ("gguf", "gguf")
+TORCH_FREE = False
+FILE = "model.gguf"
+LARGEST = 64 << 30  # bytes
+ALLOWED = {"f32": 1e-4, "f16": 0.02, "q8_0": 0.25}  # of logits
+ALIKE = 0.99  # least share of held-out tokens that llama.cpp reads as danlu does
+RULES = "poro-chat"  # llama.cpp's rule of words that lets all of danlu's pieces form
+_WORDS = re.compile(r" ?[^(\s|.,!?…。，、।۔،)]+")  # that rule; what stands between words is a part of its own
+_NO_MERGE = "Ā Ā"  # of two bytes 0, whose sum is no token: llama.cpp wants a list that is not empty
+_FACTS = {"context_length": "max_position_embeddings", "embedding_length": "hidden_size", "block_count": "num_hidden_layers",
+          "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
+          "attention.head_count_kv": "num_key_value_heads", "rope.freq_base": "rope_theta",
+          "attention.layer_norm_rms_epsilon": "rms_norm_eps", "vocab_size": "vocab_size"}  # fmt: skip
+_LAYER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+          "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+          "mlp.down_proj": "ffn_down"}  # fmt: skip
+_OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+class Config(Options):
+    """How fine the weights are kept."""
+
+    type: Literal["f32", "f16", "q8_0"] = Field("f32", description="How matrices are kept; norms always in f32.")
+
+
+def fits(config: Config, artifact: Artifact) -> str:
+    """Why an artifact cannot be such a file; "" where it can."""
+    model, task = artifact.recipe.model.name, artifact.recipe.task.name
+    if model != "gpt" or task not in ("language_modeling", "instruction_tuning"):
+        return f"it is a {model} for {task}, and a GGUF holds a gpt for language_modeling."
+    tokenizer = artifact.preprocessor.tokenizer
+    kind = getattr(tokenizer, "kind", "none")
+    if tokenizer is None or kind not in ("bpe", "bytes", "characters"):
+        return f"its tokenizer is {kind}, and llama.cpp holds bpe, bytes and characters (a borrowed one: --to huggingface)."
+    if tokenizer.lower:
+        return "its tokenizer reads small letters, and llama.cpp has no rule for that."
+    if kind == "characters" and not tokenizer.alphabet.isascii():  # type: ignore[attr-defined]
+        return "its tokenizer reads characters beyond ASCII, and llama.cpp builds them of bytes; train with bpe or bytes."
+    return ""
+
+
+def lets(config: Config) -> dict[str, float]:
+    """What the proof allows."""
+    return {"difference": ALLOWED[config.type]}
+
+
+def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
+    """Write model.gguf; gives what `start` must know."""
+    import gguf
+
+    from danlu.artifact.hugging_face import llama
+
+    where = str(artifact.path or artifact.recipe.name)
+    llama.refuse_others(artifact.recipe.model.options, where)
+    tokenizer: Any = artifact.preprocessor.tokenizer
+    alike = read_alike(tokenizer, program.examples[next(iter(program.inputs))].numpy())
+    if alike < ALIKE:
+        raise ArtifactError(
+            f"llama.cpp would read {1 - alike:.1%} of the tokens of held-out text otherwise than danlu does.",
+            where=where,
+            hint="train with a tokenizer of bytes, or serve it with --to huggingface or danlu serve",
+        )
+    module: Any = artifact.module
+    context = int(getattr(artifact.task, "context", 0) or module.context)
+    about = llama.config(module, context, tokenizer.size, {code: code for code in range(FIRST_TOKEN)})
+    writer = gguf.GGUFWriter(folder / FILE, "llama")
+    writer.add_name(artifact.recipe.name)
+    writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[config.type])
+    for name, theirs in _FACTS.items():
+        value = about[theirs]
+        if isinstance(value, float):
+            writer.add_float32(f"llama.{name}", value)
+        else:
+            writer.add_uint32(f"llama.{name}", int(value))
+    writer.add_rope_dimension_count(about["head_dim"])
+    _tokens(writer, tokenizer)
+    for name, tensor in llama.tensors(module, np.arange(tokenizer.size)).items():
+        _put(gguf, writer, _their_name(name), _turned(name, tensor.numpy(), about), config.type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return {"input": next(iter(program.inputs)), "output": next(iter(program.outputs)), "type": config.type, "read_alike": alike}
+
+
+def _tokens(writer: Any, tokenizer: Any) -> None:
+    """The tokenizer as byte-level BPE: its pieces, and what is joined in which order."""
+    import gguf
+
+    pieces, merges = pieces_of(tokenizer)
+    kinds = [gguf.TokenType.UNKNOWN if code == UNKNOWN else gguf.TokenType.CONTROL for code in range(FIRST_TOKEN)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(RULES)
+    writer.add_token_list([*SPECIAL_TOKENS, *pieces])
+    writer.add_token_types([*kinds, *[gguf.TokenType.NORMAL] * len(pieces)])
+    writer.add_token_merges(merges or [_NO_MERGE])
+    writer.add_bos_token_id(END)  # a text begins where another ends, in training too
+    writer.add_eos_token_id(END)
+    writer.add_unk_token_id(UNKNOWN)
+    writer.add_pad_token_id(PADDING)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+
+
+def pieces_of(tokenizer: Any) -> tuple[list[str], list[str]]:
+    """(the pieces behind the special tokens, every byte written as a printable letter; the merges)."""
+    from danlu.tokenizing.bpe import byte_letters
+
+    letters = byte_letters()
+    if tokenizer.kind == "bpe":
+        return list(tokenizer.pieces), list(tokenizer.merges)
+    return (letters if tokenizer.kind == "bytes" else [letters[ord(each)] for each in tokenizer.alphabet]), []
+
+
+def read_alike(tokenizer: Any, codes: np.ndarray) -> float:
+    """The share of tokens of some text that llama.cpp's rule of words leads to as well: 1 for tokenizers without merges."""
+    if tokenizer.kind != "bpe":
+        return 1.0
+    from danlu.tokenizing.bpe import library
+
+    joins = library(tokenizer.pieces, tokenizer.merges, divides=False)
+    whole = library(tokenizer.pieces, tokenizer.merges)
+    same = total = 0
+    for row in codes:
+        text = tokenizer.decode(row[row >= FIRST_TOKEN])
+        ours = whole.encode(text, add_special_tokens=False).ids
+        theirs = [code for part in _parts(text) for code in joins.encode(part, add_special_tokens=False).ids]
+        total += len(ours)
+        same += len(ours) - _edits(ours, theirs)
+    return max(0.0, same / max(total, 1))
+
+
+def _parts(text: str) -> list[str]:
+    """A text divided by llama.cpp's rule."""
+    found, at = [], 0
+    for word in _WORDS.finditer(text):
+        found += [text[at : word.start()], word.group()]
+        at = word.end()
+    return [each for each in [*found, text[at:]] if each]
+
+
+def _edits(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """Tokens of ours that stand in no run that both have."""
+    from difflib import SequenceMatcher
+
+    matcher = SequenceMatcher(a=ours, b=theirs, autojunk=False)
+    return len(ours) - sum(block.size for block in matcher.get_matching_blocks())
+
+
+def _their_name(name: str) -> str:
+    plain = name.removesuffix(".weight")
+    if plain in _OUTER:
+        return f"{_OUTER[plain]}.weight"
+    number, _, inner = plain.removeprefix("model.layers.").partition(".")
+    return f"blk.{number}.{_LAYER[inner]}.weight"
+
+
+def _turned(name: str, weight: np.ndarray, about: Mapping[str, Any], back: bool = False) -> np.ndarray:
+    """Queries and keys in llama.cpp's order: it turns neighbouring numbers of a head together, Llama's own code halves of it."""
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
+    if heads is None:
+        return weight
+    count = int(about[heads])
+    shape = (count, weight.shape[0] // count // 2, 2) if back else (count, 2, weight.shape[0] // count // 2)
+    return weight.reshape(*shape, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _put(gguf: Any, writer: Any, name: str, weight: np.ndarray, kind: str) -> None:
+    kinds = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+    chosen = kinds[kind] if weight.ndim > 1 and not (kind == "q8_0" and weight.shape[-1] % 32) else kinds["f32"]
+    weight = np.ascontiguousarray(weight, dtype=np.float32)
+    if chosen == kinds["f32"]:
+        writer.add_tensor(name, weight)
+    elif chosen == kinds["f16"]:
+        writer.add_tensor(name, weight.astype(np.float16))
+    else:
+        writer.add_tensor(name, gguf.quants.quantize(weight, chosen), raw_dtype=chosen)
+
+
+def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """What runs the network of the file, its weights brought back to float32."""
+    import torch
+
+    from danlu.system.atomic_files import read_regular
+
+    try:
+        module = network(read_regular(folder / FILE, LARGEST))
+    except DanluError as error:
+        raise ArtifactError(error.problem.message, where=FILE, hint=error.problem.hint) from None
+    except (ValueError, KeyError, TypeError, IndexError, RuntimeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"it is no GGUF of a gpt: {type(error).__name__}: {error}.", where=FILE) from None
+    name, output = str(about["input"]), str(about["output"])
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            return {output: module({"tokens": torch.from_numpy(np.ascontiguousarray(arrays[name]))}).float().numpy()}
+
+    return run
+
+
+def network(data: bytes) -> LanguageModel:
+    """The gpt that a file holds. ValueError or KeyError where it holds none."""
+    import gguf
+    import torch
+
+    from danlu.artifact.hugging_face import llama
+    from danlu.exporting.exporters import _gguf_file as gguf_file
+
+    facts, tensors = gguf_file.read(data)
+    if facts.get("general.architecture") != "llama":
+        raise ValueError(f"its architecture is {facts.get('general.architecture')!r}")
+    about: dict[str, Any] = {theirs: facts[f"llama.{name}"] for name, theirs in _FACTS.items()}
+    about |= {"model_type": "llama", "rms_norm_eps": round(about["rms_norm_eps"], 9), "tie_word_embeddings": True}
+    inner = {theirs: ours for ours, theirs in _LAYER.items()}
+    outer = {theirs: ours for ours, theirs in _OUTER.items()}
+    weights = {}
+    for each in tensors:
+        _, block, size = gguf_file.BLOCKS[each.kind]
+        rows = np.frombuffer(each.data, dtype=np.uint8).reshape(*each.shape[:-1], each.shape[-1] // block * size)
+        numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(each.kind)).reshape(each.shape)
+        plain = each.name.removesuffix(".weight")
+        head, _, rest = plain.partition(".")
+        number, _, layer = rest.partition(".")
+        name = f"model.layers.{number}.{inner[layer]}" if head == "blk" else outer[plain]
+        about["tie_word_embeddings"] = about["tie_word_embeddings"] and name != "lm_head"
+        weights[f"{name}.weight"] = torch.from_numpy(
+            np.array(_turned(f"{name}.weight", numbers, about, back=True), dtype=np.float32)
+        )
+    return llama.module_of(about, weights, FILE)
+
+
+def card(about: Mapping[str, Any]) -> list[str]:
+    """How another program runs the file."""
+    said = f"`model.gguf` holds weights as {about['type']} and the tokenizer; llama.cpp reads {about['read_alike']:.2%} of held-out tokens as danlu."
+    return [said, "", "```sh", "llama-cli -m model.gguf -p 'Once upon a time'", "```"]

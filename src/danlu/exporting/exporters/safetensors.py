@@ -1,0 +1,130 @@
+"""The plain weights (safetensors) beside a description in JSON: for whoever builds the network anew, in any language.
+
+model.safetensors holds every tensor of the network under danlu's names (named after its modules; linear layers outputs first, as torch lays
+them out), config.json what the network is built of: the family and its options, its inputs and outputs, what the task makes of them, and how
+columns are prepared. Arrays that transforms learnt stand in preprocessing.safetensors, where there are any. Reading it needs no danlu; danlu
+proves it by building the network anew from these files alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from danlu import registry
+from danlu.errors import ArtifactError, DanluError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from danlu.artifact.prediction import Artifact
+    from danlu.exporting.traceable import Program
+
+NEEDS = ("", "")
+TORCH_FREE = False
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LARGEST, LARGEST_CONFIG = 64 << 30, 64 << 20  # bytes
+
+
+class Config(Options):
+    """It has no options."""
+
+
+def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
+    """Write model.safetensors and config.json; `start` needs no more."""
+    from safetensors.torch import save
+
+    from danlu.artifact.artifact import plain_inputs
+    from danlu.layers.tensors import unique_tensors
+
+    weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in unique_tensors(artifact.module).items()}
+    (folder / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt", "producer": "danlu"}))
+    output = artifact.task.output
+    about = {
+        "recipe": artifact.recipe.as_dict(),
+        "model": artifact.recipe.model.as_dict(),
+        "changes": artifact.changes,
+        "inputs": plain_inputs(artifact.described or artifact.preprocessor.inputs),
+        "output": {"size": output.size, "names": list(output.names), "each": output.each, "steps": output.steps},
+        "task": {"part": artifact.recipe.task.as_dict(), "state": artifact.task.state()},
+        "answers": {name: slot.as_json() for name, slot in program.outputs.items()},
+        "preprocessing": artifact.preprocessor.state()[0],
+    }
+    (folder / CONFIG).write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    return {}
+
+
+def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """What runs the network that the files describe, built anew."""
+    import torch
+
+    from danlu.exporting.traceable import program_of
+
+    try:
+        contents = _contents(folder)
+        program = program_of(contents, _examples(contents))
+    except DanluError as error:
+        raise ArtifactError(f"no network can be built: {error.problem.message}", where=CONFIG, hint=error.problem.hint) from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, RecursionError) as error:
+        raise ArtifactError(f"this export is damaged: {type(error).__name__}: {error}.", where=CONFIG) from None
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = program.run({name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in program.inputs})
+        return {name: each.numpy() for name, each in found.items()}
+
+    return run
+
+
+def _contents(folder: Path) -> Any:
+    """What an artifact would hold, from the files of this export alone."""
+    import torch
+    from safetensors.torch import load
+
+    from danlu import recipe as recipes
+    from danlu.artifact import artifact as artifacts
+    from danlu.system.atomic_files import read_regular
+
+    about = json.loads(read_regular(folder / CONFIG, LARGEST_CONFIG))
+    recipe = recipes.read(about["recipe"], registry)
+    task = registry.restore_task(recipe.task, about["task"]["state"])
+    described = artifacts.inputs_of(about["inputs"])
+    with torch.random.fork_rng(devices=[]):
+        module = registry.build_model(recipe.model, described, task.output)
+        for change in about["changes"]:
+            artifacts.replay(change, module)
+    artifacts.put_weights(module, load(read_regular(folder / WEIGHTS, LARGEST)))
+    return artifacts.Contents(recipe, module.eval(), task, None, {}, {}, described, changes=about["changes"])  # type: ignore[arg-type]
+
+
+def _examples(contents: Any) -> dict[str, Any]:
+    """Two rows of nothing for each input: they tell the shapes of the outputs."""
+    import torch
+
+    found = {}
+    for name, each in contents.described.items():
+        if each.kind == "image":
+            channels, height, width = each.shape
+            found[name] = torch.zeros(2, height, width, channels, dtype=torch.uint8)
+        elif each.kind == "tokens":
+            found[name] = torch.ones(2, *each.shape, dtype=torch.int64)
+        elif each.kind == "frames":
+            found[name] = torch.zeros(2, *each.shape)
+            found[f"{name}_lengths"] = torch.full((2,), each.shape[0], dtype=torch.int64)
+        else:
+            found[name] = torch.zeros(2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32)
+    return found
+
+
+def card(about: Mapping[str, Any]) -> list[str]:
+    """How another program reads the files."""
+    return [
+        "`model.safetensors` holds the weights, `config.json` says what network they are of and how its inputs are prepared.",
+        "",
+        "```python",
+        "from safetensors.numpy import load_file",
+        'weights = load_file("model.safetensors")',
+        "```",
+    ]

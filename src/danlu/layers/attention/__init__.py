@@ -1,0 +1,1 @@
+"""Attention: the kernel, rotary positions, the multi-head module."""

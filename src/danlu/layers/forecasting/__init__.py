@@ -1,0 +1,1 @@
+"""Layers that forecasting models share."""

@@ -1,0 +1,1 @@
+"""Generating text: key-value caches, sampling, the autoregressive loop."""

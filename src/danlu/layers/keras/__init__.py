@@ -1,0 +1,1 @@
+"""Keras 3 networks as torch modules."""

@@ -1,0 +1,1 @@
+"""Layers with weights or activations of few bits."""

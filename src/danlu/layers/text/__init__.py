@@ -1,0 +1,1 @@
+"""Layers that turn tokens of a text into vectors."""

@@ -1,0 +1,1 @@
+"""Transformer blocks, encoders and language models."""

@@ -1,0 +1,70 @@
+"""Random crop: the image is shifted by a few pixels.
+
+The same as padding by `padding` pixels on each side and cutting the old size out at a random place. What comes in at the edge: edge
+(the outermost pixels again), reflect (the image mirrored) or zero (the mean of the training images, since pixels are normalised).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from danlu.terms import Batch, Input, Output
+
+
+class Config(Options):
+    """How far, and what fills the edge."""
+
+    padding: int = Field(4, ge=1, le=4096, description="Largest shift, in pixels, up, down, left and right.")
+    fill: Literal["edge", "reflect", "zero"] = Field("edge", description="What comes in at the edge.")
+    probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are cropped.")
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+    """augment(batch, generator). Raises PartError where there is no image, or one smaller than a reflected edge."""
+    import torch
+
+    from danlu.system.random_draws import chosen, images_of, uniform, with_inputs
+
+    names = images_of("crop", inputs)
+    smallest = min(min(inputs[name].shape[1:]) for name in names)
+    if config.fill == "reflect" and config.padding >= smallest:
+        raise PartError(
+            f"crop cannot reflect {config.padding} pixels of an image of {smallest}.",
+            hint=f"set padding below {smallest}, or fill: edge",
+        )
+
+    def source(size: int, shift_B: torch.Tensor) -> torch.Tensor:
+        """Where each pixel comes from along one side, int64 (B, size), beyond the edge in part."""
+        return torch.arange(size, device=shift_B.device) + shift_B[:, None]
+
+    def inner(place: torch.Tensor, size: int) -> torch.Tensor:
+        if config.fill == "reflect":
+            place = (size - 1) - ((size - 1) - place.abs()).abs()
+        return place.clamp(0, size - 1)
+
+    def shift(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        _, channels, height, width = x_BCHW.shape
+        drawn = (uniform(generator, 2, len(x_BCHW), like=x_BCHW) * (2 * config.padding + 1)).long() - config.padding
+        if config.probability < 1:
+            drawn = torch.where(chosen(generator, config.probability, x_BCHW), drawn, 0)
+        y_BH, x_BW = source(height, drawn[0]), source(width, drawn[1])
+        flat_BP = (inner(y_BH, height)[:, :, None] * width + inner(x_BW, width)[:, None, :]).flatten(1)
+        moved = x_BCHW.flatten(2).gather(2, flat_BP[:, None].expand(-1, channels, -1)).view_as(x_BCHW)
+        if config.fill == "zero":
+            y_inside, x_inside = (y_BH >= 0) & (y_BH < height), (x_BW >= 0) & (x_BW < width)
+            moved = torch.where((y_inside[:, :, None] & x_inside[:, None, :])[:, None], moved, 0.0)
+        return moved
+
+    def augment(batch: Batch, generator: torch.Generator) -> Batch:
+        return with_inputs(batch, {name: shift(batch.inputs[name], generator) for name in names})
+
+    return augment

@@ -1,0 +1,50 @@
+"""Random flip: some images are mirrored, left to right, upside down, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from danlu.terms import Batch, Input, Output
+
+
+class Config(Options):
+    """Which ways."""
+
+    horizontal: bool = Field(True, description="Mirror left to right.")
+    vertical: bool = Field(False, description="Turn upside down.")
+    probability: float = Field(0.5, ge=0, le=1, description="Share of rows mirrored, for each way by itself.")
+
+    @model_validator(mode="after")
+    def _one_way_at_least(self) -> Config:
+        if not (self.horizontal or self.vertical):
+            raise ValueError("horizontal and vertical are both false: flip would do nothing")
+        return self
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+    """augment(batch, generator). Raises PartError where there is no image."""
+    import torch
+
+    from danlu.system.random_draws import chosen, images_of, with_inputs
+
+    names = images_of("flip", inputs)
+    sides = [side for side, asked in ((3, config.horizontal), (2, config.vertical)) if asked]
+
+    def mirror(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        for side in sides:
+            picked_B = chosen(generator, config.probability, x_BCHW)
+            x_BCHW = torch.where(picked_B[:, None, None, None], x_BCHW.flip(side), x_BCHW)
+        return x_BCHW
+
+    def augment(batch: Batch, generator: torch.Generator) -> Batch:
+        return with_inputs(batch, {name: mirror(batch.inputs[name], generator) for name in names})
+
+    return augment

@@ -1,0 +1,61 @@
+"""Mixup: each row is blended with another row of the batch, and so is its target.
+
+x = s x_i + (1 - s) x_j, target likewise, s drawn for each row from Beta(alpha, alpha), taken as max(s, 1 - s) so that a row stays mostly
+itself. Classes become probabilities; numbers of a regression are blended as they are.
+Zhang et al., 2017, arXiv:1710.09412.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from danlu.terms import Batch, Input, Output
+
+
+class Config(Options):
+    """How strongly."""
+
+    alpha: float = Field(0.2, gt=0, le=100, description="Both parameters of the Beta distribution; larger blends more evenly.")
+    probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are blended.")
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+    """augment(batch, generator). Raises PartError for categories, which have nothing half way."""
+    import torch
+
+    from danlu.system.random_draws import chosen, from_quantiles, mixed_target, partners, symmetric_beta, uniform, with_inputs
+
+    other = [(name, each.kind) for name, each in inputs.items() if each.kind not in ("numbers", "image", "series")]
+    if other:
+        name, kind = other[0]
+        raise PartError(
+            f"mixup blends numbers and images, and {name} holds {kind}.",
+            hint="encode them with one_hot, or leave mixup out" if kind == "categories" else "leave mixup out",
+        )
+    quantiles = symmetric_beta(config.alpha)
+
+    def augment(batch: Batch, generator: torch.Generator) -> Batch:
+        rows = batch.rows
+        share_B = from_quantiles(quantiles, uniform(generator, len(rows), like=rows))
+        share_B = torch.maximum(share_B, 1 - share_B)
+        if config.probability < 1:
+            share_B = torch.where(chosen(generator, config.probability, rows), share_B, 1.0)
+        partner_B = partners(generator, rows)
+        mixed = {
+            name: torch.lerp(x[partner_B], x, share_B.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)))
+            for name, x in batch.inputs.items()
+        }
+        result = with_inputs(batch, mixed)
+        result.target = mixed_target("mixup", batch.target, output, partner_B, share_B)
+        return result
+
+    return augment

@@ -1,0 +1,51 @@
+"""Gaussian noise added to numbers or to pixels.
+
+Numbers and pixels are scaled to unit spread by default, so `scale` is a share of what is usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from danlu.terms import Batch, Input, Output
+
+
+class Config(Options):
+    """How strong, and on what."""
+
+    scale: float = Field(0.1, gt=0, le=100, description="Standard deviation of the noise, in the units of the scaled inputs.")
+    kind: Literal["numbers", "image", "all"] = Field("all", description="Which inputs get it; all: both.")
+    probability: float = Field(1.0, ge=0, le=1, description="Share of rows that get it.")
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+    """augment(batch, generator). Raises PartError where the inputs hold nothing of the kind."""
+    import torch
+
+    from danlu.system.random_draws import chosen, normal_like, with_inputs
+
+    kinds = ("numbers", "image", "series") if config.kind == "all" else (config.kind,)
+    names = [name for name, each in inputs.items() if each.kind in kinds]
+    if not names:
+        what = "numbers or images" if config.kind == "all" else config.kind
+        raise PartError(f"the augmentation noise changes {what}, and the inputs hold none.", hint="leave noise out")
+
+    def disturb(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        disturbed = x + normal_like(generator, x) * config.scale
+        if config.probability == 1:
+            return disturbed
+        return torch.where(chosen(generator, config.probability, x).view(-1, *(1,) * (x.ndim - 1)), disturbed, x)
+
+    def augment(batch: Batch, generator: torch.Generator) -> Batch:
+        return with_inputs(batch, {name: disturb(batch.inputs[name], generator) for name in names})
+
+    return augment

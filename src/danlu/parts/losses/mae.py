@@ -1,0 +1,47 @@
+"""Mean absolute error: the size of output minus target, averaged over all numbers; its best constant guess is the median.
+
+With scale_target the difference is in standard deviations of the training target.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import RowCount, asked, filled, refuse_quantiles
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("numbers", "steps", "pixels")
+
+
+class Config(Options):
+    """mae has no options."""
+
+
+class MeanAbsoluteError:
+    """Absolute error over outputs and targets (B, size), or (B, steps, size) where NaN asks nothing."""
+
+    def __init__(self) -> None:
+        from torch.nn.functional import l1_loss
+
+        self._l1_loss = l1_loss
+        self._numbers = RowCount()
+
+    def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        target = batch.target if batch.target.ndim == 2 else filled(outputs, batch.target)
+        return self._l1_loss(outputs.float(), target, reduction="sum"), self.count(batch)
+
+    def count(self, batch: Batch) -> Tensor:
+        """How many numbers are averaged: rows times targets (times steps, those asked for)."""
+        target = batch.target
+        return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
+
+
+def build(config: Config, task: Any) -> MeanAbsoluteError:
+    """The loss. Raises RecipeError for a task of quantiles."""
+    refuse_quantiles("mae", task)
+    return MeanAbsoluteError()

@@ -1,0 +1,54 @@
+"""Quantile (pinball) loss of forecasts: each of the task's quantiles is trained to be exceeded as often as it says.
+
+    max(q d, (q - 1) d)   d: target minus output for the quantile q, averaged over quantiles and all numbers asked for
+
+Targets are in standard deviations of the training rows. Source: Koenker and Bassett, 1978, doi:10.2307/1913643.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.errors import Problem, RecipeError
+from danlu.parts.losses._reduce import OnDevice, asked, filled
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("steps",)
+
+
+class Config(Options):
+    """quantile has no options; which quantiles is said by the task (task.quantiles)."""
+
+
+class Pinball:
+    """Pinball loss over outputs (B, steps, variables * quantiles) and targets (B, steps, variables), NaN where nothing is asked."""
+
+    def __init__(self, quantiles: list[float]) -> None:
+        self._quantiles = OnDevice(quantiles)
+        self.many = len(quantiles)
+
+    def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        given = outputs.float().unflatten(-1, (-1, self.many))
+        target = batch.target.unsqueeze(-1).expand_as(given)
+        wrong = filled(given, target) - given
+        quantiles = self._quantiles(outputs.device)
+        loss = (quantiles * wrong).maximum((quantiles - 1) * wrong)
+        # at 0 the two branches share the gradient, which is none only for the median
+        return loss.masked_fill(target.isnan(), 0.0).sum() / self.many, self.count(batch)
+
+    def count(self, batch: Batch) -> Tensor:
+        """How many numbers are asked for."""
+        return asked(batch.target)
+
+
+def build(config: Config, task: Any) -> Pinball:
+    """The loss. Raises RecipeError for a task that asks for no quantiles."""
+    if not getattr(task, "quantiles", ()):
+        message = "the loss quantile needs quantiles to train, and task.quantiles names none."
+        raise RecipeError([Problem("recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or another loss")])
+    return Pinball(list(task.quantiles))

@@ -1,0 +1,77 @@
+"""How images are looked at to be compared: through a classifier that danlu trained, or as they are, small.
+
+What metrics of generated images share. Features are float32 (N, D). The classifier is another run's artifact; whoever owns artifacts
+hands it over (`Observer.wear`), since a metric stands below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from danlu.errors import ArtifactError
+from danlu.terms import Input
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SIDE = 8  # of the small image that stands for an image where there is no classifier
+
+
+class Observer:
+    """Looks at images (N, C, H, W) on the scale of the normalised input `image` of a task.
+
+    `classifier` is the path of an artifact; null: the features are the image's own shades, averaged to at most 8x8.
+    """
+
+    def __init__(self, classifier: str | None, image: Input) -> None:
+        self.classifier = classifier
+        self.image = image
+        self.names: tuple[str, ...] = ()
+        self._seen: Any = None
+        self._own: Input | None = None
+
+    def wear(self, module: nn.Module, inputs: Mapping[str, Input], names: Sequence[str]) -> None:
+        """Look through a classifier: its module, its inputs, the names of its classes. ArtifactError where it looks at something else."""
+        from danlu.parts.metrics._before_last import BeforeLast
+
+        own = inputs.get("image")
+        if own is None or set(inputs) != {"image"} or own.shape != self.image.shape:
+            there = "no image alone" if own is None or len(inputs) > 1 else "x".join(map(str, own.shape))
+            raise ArtifactError(
+                f"this classifier takes {there}, and the images are {'x'.join(map(str, self.image.shape))} (channels, height, width).",
+                where=str(self.classifier),
+                hint="train one on the same images",
+            )
+        self._own, self._seen, self.names = own, BeforeLast(module), tuple(names)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(features (N, D), the classifier's outputs (N, K) or None) of images (N, C, H, W)."""
+        if self._own is None:
+            return _small(_shades(images, self.image)), None
+        self._seen.module.to(images.device)
+        try:
+            return self._seen({"image": _on_scale(_shades(images, self.image), self._own)})
+        except ValueError as error:
+            raise ArtifactError(f"this classifier cannot be looked through: {error}.", where=str(self.classifier)) from None
+
+
+def _shades(images: Tensor, image: Input) -> Tensor:
+    """Images from 0 to 1, rounded to the 256 shades that a picture can hold."""
+    mean, std = _channels(image.mean, images), _channels(image.std, images)
+    return ((images.float() * std + mean).clamp(0, 1) * 255).round() / 255
+
+
+def _on_scale(shades: Tensor, image: Input) -> Tensor:
+    return (shades - _channels(image.mean, shades)) / _channels(image.std, shades)
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return like.new_tensor(values).reshape(-1, 1, 1)
+
+
+def _small(shades: Tensor) -> Tensor:
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    height, width = shades.shape[2:]
+    return adaptive_avg_pool2d(shades, (min(SIDE, height), min(SIDE, width))).flatten(1)

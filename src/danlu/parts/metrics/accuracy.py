@@ -1,0 +1,48 @@
+"""Accuracy: the share of rows answered right (with several labels: rows whose every label is right; of tokens: places)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import share
+from danlu.recipe import Options
+from danlu.terms import IGNORED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("classes", "labels", "tokens")
+BETTER = "higher"
+
+
+class Config(Options):
+    """accuracy has no options."""
+
+
+class Accuracy:
+    """Right rows and all rows; of tokens the places where something is asked."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """right and rows, int64 scalars."""
+        if outputs.ndim == 3:
+            asked = batch.target != IGNORED
+            return {"right": ((outputs.argmax(dim=2) == batch.target) & asked).sum(), "rows": asked.sum()}
+        right = self.task.predicted(outputs) == batch.target
+        if right.ndim == 2:
+            right = right.all(dim=1)
+        right = right.sum()
+        return {"right": right, "rows": right.new_full((), len(batch.target))}
+
+    def score(self, total: dict[str, Tensor]) -> float | None:
+        """The share, 0 to 1."""
+        return share(total["right"], total["rows"])
+
+
+def build(config: Config, task: Any) -> Accuracy:
+    """The metric."""
+    return Accuracy(task)

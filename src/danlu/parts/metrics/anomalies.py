@@ -1,0 +1,74 @@
+"""How well anomalies were found: the share of rows flagged and, where labels are known, precision, recall, F1 and average precision.
+
+Average precision needs no threshold: it is high where true anomalies have the highest scores. It is the score proper; the others stand
+beside it as "anomalies/f1" and so on, None before the threshold is learnt (when training ends).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.errors import Problem, RecipeError
+from danlu.parts.losses._reduce import number, share
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("steps",)
+BETTER = "higher"
+
+
+class Config(Options):
+    """anomalies has no options; the threshold is learnt by the task (task.expected)."""
+
+
+class FoundAnomalies:
+    """Scores and labels of the rows; -1 is a row that no label speaks of."""
+
+    JOINED = True
+    label = "anomalies/average_precision"
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """score float64 (B,), label int64 (B,)."""
+        return {"score": self.task.scored(outputs, batch.target), "label": batch.inputs["anomaly"]}
+
+    def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
+        """All of them by full name."""
+        scores, known = total["score"], total["label"] >= 0
+        threshold = self.task.threshold
+        found: dict[str, float | None] = {self.label: None}
+        if threshold is not None:
+            found["anomalies/flagged"] = share((scores > threshold).sum(), len(scores))
+        if known.any():
+            found |= self._against(scores[known], total["label"][known] == 1, threshold)
+        return found
+
+    def _against(self, scores: Tensor, true: Tensor, threshold: float | None) -> dict[str, float | None]:
+        from sklearn.metrics import average_precision_score
+
+        found: dict[str, float | None] = {}
+        if true.any():
+            found[self.label] = number(average_precision_score(true.cpu().numpy(), scores.cpu().numpy()))
+        if threshold is None:
+            return found
+        flagged = scores > threshold
+        right = (flagged & true).sum()
+        return found | {
+            "anomalies/precision": share(right, flagged.sum()),
+            "anomalies/recall": share(right, true.sum()),
+            "anomalies/f1": share(2 * right, flagged.sum() + true.sum()),
+        }
+
+
+def build(config: Config, task: Any) -> FoundAnomalies:
+    """The metric. Raises RecipeError for a task that looks for no anomalies."""
+    if not hasattr(task, "scored"):
+        message = "the metric anomalies belongs to task: anomaly_detection."
+        raise RecipeError([Problem("recipe", message, "leave anomalies out of metrics")])
+    return FoundAnomalies(task)

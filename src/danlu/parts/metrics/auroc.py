@@ -1,0 +1,57 @@
+"""AUROC: how often a row that has the class is ranked above one that has not; 0.5 is guessing, 1 is perfect.
+
+Exact, equal scores count half. Two classes: the positive one; more classes: each against the rest, mean over classes; labels: mean
+over labels. Classes that all rows or no row has are left out of the mean.
+Source: Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating characteristic (ROC) curve".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("classes", "labels")
+BETTER = "higher"
+
+
+class Config(Options):
+    """auroc has no options."""
+
+
+class AreaUnderCurve:
+    """Outputs and targets of all rows."""
+
+    JOINED = True
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """outputs (B, size) and target as they are."""
+        return {"outputs": outputs, "target": batch.target}
+
+    def score(self, total: dict[str, Tensor]) -> float | None:
+        """The area, 0 to 1."""
+        if not bool(total["outputs"].isfinite().all()):
+            return None
+        return mean_of_known([area(*pair) for pair in one_against_rest(total["outputs"], total["target"], self.task)])
+
+
+def area(scores: Tensor, truth: Tensor) -> float | None:
+    """The area under the curve of one ranking; None where all rows or none are true. Counted in whole numbers."""
+    positives, negatives = ranked(scores, truth)
+    below = negatives.cumsum(dim=0) - negatives
+    half_wins = (positives * (2 * below + negatives)).sum()
+    return share(half_wins, 2 * int(positives.sum()) * int(negatives.sum()))
+
+
+def build(config: Config, task: Any) -> AreaUnderCurve:
+    """The metric."""
+    return AreaUnderCurve(task)

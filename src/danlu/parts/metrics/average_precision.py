@@ -1,0 +1,57 @@
+"""Average precision: the area under the precision-recall curve, as a sum of steps; says more than AUROC where the class is rare.
+
+    sum over thresholds, falling, of (recall_n - recall_(n-1)) precision_n
+
+Exact, equal scores are one threshold. Two classes: the positive one; more classes: each against the rest, mean over classes;
+labels: mean over labels. Classes that no row has are left out of the mean.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("classes", "labels")
+BETTER = "higher"
+
+
+class Config(Options):
+    """average_precision has no options."""
+
+
+class AveragePrecision:
+    """Outputs and targets of all rows."""
+
+    JOINED = True
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """outputs (B, size) and target as they are."""
+        return {"outputs": outputs, "target": batch.target}
+
+    def score(self, total: dict[str, Tensor]) -> float | None:
+        """The area, 0 to 1."""
+        if not bool(total["outputs"].isfinite().all()):
+            return None
+        return mean_of_known([steps(*pair) for pair in one_against_rest(total["outputs"], total["target"], self.task)])
+
+
+def steps(scores: Tensor, truth: Tensor) -> float | None:
+    """The average precision of one ranking; None where no row is true."""
+    positives, negatives = (each.flip(0) for each in ranked(scores, truth))
+    precision = positives.cumsum(dim=0).double() / (positives + negatives).cumsum(dim=0)
+    return share((precision * positives).sum(), positives.sum())
+
+
+def build(config: Config, task: Any) -> AveragePrecision:
+    """The metric."""
+    return AveragePrecision(task)

@@ -1,0 +1,59 @@
+"""Bits per byte: the cross-entropy of all tokens in bits, divided by the bytes of UTF-8 that they write.
+
+What a compressor built on the model would need for each byte of the text; unlike loss and perplexity it does not depend on the
+tokenizer, so that any two language models can be compared by it. Tokens that write nothing (the end of a document) cost bits and have
+no bytes. A Chinese character has three bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from danlu.errors import Problem, RecipeError
+from danlu.parts.losses._reduce import OnDevice, share, token_nats
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("tokens",)
+BETTER = "lower"
+
+
+class Config(Options):
+    """bits_per_byte has no options."""
+
+
+class BitsPerByte:
+    """The cross-entropy of all places asked, and how many bytes their tokens write."""
+
+    def __init__(self, token_bytes: list[float] | None) -> None:
+        self.token_bytes = None if token_bytes is None else OnDevice(token_bytes)
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """nats float64, bytes int64."""
+        nats, asked = token_nats(outputs, batch.target)
+        if self.token_bytes is None:
+            return {"nats": nats, "bytes": asked.sum() * 0}
+        lengths = self.token_bytes(outputs.device)
+        return {"nats": nats, "bytes": lengths[batch.target[asked]].long().sum()}
+
+    def score(self, total: dict[str, Tensor]) -> float | None:
+        """0 or more; None where no byte is written."""
+        nats = share(total["nats"], total["bytes"])
+        return None if nats is None else nats / math.log(2)
+
+
+def build(config: Config, task: Any) -> BitsPerByte:
+    """The metric; a tokenizer whose tokens have no text of their own (words) gives no score.
+
+    Raises RecipeError for a task whose tokens are no text at all.
+    """
+    if not hasattr(task, "token_bytes"):
+        message = "metrics: bits_per_byte needs tokens that write text, and those of this task do not."
+        raise RecipeError([Problem("recipe", message, "choose perplexity or accuracy")])
+    lengths = task.token_bytes
+    return BitsPerByte(None if lengths is None else [float(length) for length in lengths])

@@ -1,0 +1,54 @@
+"""BLEU of generated text: how many of its runs of one to four words stand in the reference, times a penalty for brevity; 0 to 100.
+
+Computed by sacrebleu over the text as it is read (detokenised), so that scores of different systems can be compared; its signature, which
+belongs beside a published score, stands as "bleu_signature" among the scores.
+Sources: Papineni et al., 2002, doi:10.3115/1073083.1073135; Post, 2018, arXiv:1804.08771 (sacrebleu).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from danlu.errors import MissingExtra
+from danlu.parts.losses._reduce import refuse_no_text
+from danlu.recipe import Options
+
+FITS = ("tokens",)
+BETTER = "higher"
+READS_TEXT = True
+
+
+class Config(Options):
+    """How sacrebleu counts."""
+
+    tokenize: Literal["13a", "intl", "zh", "char", "none"] = Field(
+        "13a", description="What words are: 13a for languages with spaces (WMT's), zh for Chinese, char for each character."
+    )
+    lowercase: bool = Field(False, description="Whether capital and small letters are the same.")
+
+
+class Bleu:
+    """BLEU of a whole split (not a mean over rows)."""
+
+    label = "bleu"
+
+    def __init__(self, config: Config) -> None:
+        try:
+            from sacrebleu.metrics.bleu import BLEU
+        except ImportError:
+            raise MissingExtra("sacrebleu", "translation", "the metric bleu") from None
+        self._bleu = BLEU(tokenize=config.tokenize, lowercase=config.lowercase)
+
+    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+        """{"bleu": 0 to 100, "bleu_signature": sacrebleu's}."""
+        score = self._bleu.corpus_score(list(predictions), [list(references)])
+        return {"bleu": float(score.score), "bleu_signature": str(self._bleu.get_signature())}
+
+
+def build(config: Config, task: Any) -> Bleu:
+    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no text."""
+    refuse_no_text("bleu", task)
+    return Bleu(config)

@@ -1,0 +1,50 @@
+"""The error of a forecast at each step ahead, as a table of mse and mae, in standard deviations of the training rows.
+
+How far ahead a forecast can be trusted is read off here. The score itself is the error of the last step divided by that of the first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import differences, number, share
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("steps",)
+BETTER = "lower"
+
+
+class Config(Options):
+    """by_step has no options."""
+
+
+class ErrorByStep:
+    """Sums of squared and absolute errors a step, and how many there are."""
+
+    label = "growth_of_error"
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """squared and absolute float64, asked int64, all (steps,)."""
+        wrong, _ = differences(self.task, outputs, batch.target, "scaled")
+        asked = (~batch.target.isnan()).sum(dim=(0, 2))
+        return {"squared": wrong.square().sum(dim=(0, 2)), "absolute": wrong.abs().sum(dim=(0, 2)), "asked": asked}
+
+    def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
+        """{"growth_of_error": last mae / first mae, "by_step": {"1": {"mse", "mae"}, ...}}."""
+        squared, absolute = total["squared"] / total["asked"], total["absolute"] / total["asked"]
+        pairs = enumerate(zip(squared.tolist(), absolute.tolist(), strict=True), 1)
+        table = {str(step): {"mse": number(mse), "mae": number(mae)} for step, (mse, mae) in pairs}
+        return {self.label: share(absolute[-1], absolute[0]), "by_step": table}
+
+
+def build(config: Config, task: Any) -> ErrorByStep:
+    """The metric."""
+    return ErrorByStep(task)

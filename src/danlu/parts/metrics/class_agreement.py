@@ -1,0 +1,76 @@
+"""Share of generated images in which a classifier sees the class that was asked for.
+
+Beside it stands the share of the real images in which the same classifier sees their own class: what a generator can hope for.
+The classifier is one that danlu trained on the same classes; a class is known by its name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu.errors import DataError, Problem, RecipeError
+from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._image_features import Observer
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("samples",)
+BETTER = "higher"
+
+
+class Config(Options):
+    """Who is asked."""
+
+    classifier: str = Field(description="A run or artifact that tells the classes apart.")
+
+
+class ClassAgreement:
+    """Rows, and those where the likeliest class is the one asked for."""
+
+    def __init__(self, observer: Observer, names: tuple[str, ...]) -> None:
+        self.observer = observer
+        self.names = names  # of the classes that the generator knows
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """agreed, agreed_real, rows int64."""
+        asked = self._numbers(batch.inputs["class"].reshape(-1))
+        counts = {"rows": batch.rows.new_full((), len(batch))}
+        for name, images in (("agreed", outputs), ("agreed_real", batch.inputs["image"])):
+            logits = self.observer(images)[1]
+            assert logits is not None
+            counts[name] = (logits.argmax(dim=1) == asked).sum()
+        return counts
+
+    def _numbers(self, classes: Tensor) -> Tensor:
+        """Our class numbers as the classifier's."""
+        known = {name: number for number, name in enumerate(self.observer.names)}
+        strange = [name for name in self.names if name not in known]
+        if strange:
+            raise DataError(
+                f"the classifier knows no class {strange[0]!r}; its classes are {', '.join(self.observer.names[:20])}.",
+                where=str(self.observer.classifier),
+                hint="train one on the same target column",
+            )
+        return classes.new_tensor([known[name] for name in self.names])[classes]
+
+    def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
+        """Two shares."""
+        return {
+            "class_agreement": share(total["agreed"], total["rows"]),
+            "class_agreement/real": share(total["agreed_real"], total["rows"]),
+        }
+
+
+def build(config: Config, task: Any) -> ClassAgreement:
+    """The metric. RecipeError where nothing is asked for."""
+    if not task.classes:
+        raise RecipeError(
+            [Problem("recipe", "metrics: class_agreement needs a class to ask for.", "name a column of classes as data.target")]
+        )
+    return ClassAgreement(Observer(config.classifier, task.image), task.names)

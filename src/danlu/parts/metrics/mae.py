@@ -1,0 +1,51 @@
+"""Mean absolute error, in the units of the target.
+
+With several targets it is the mean of their errors, and each stands beside it as "target/mae". Of forecasts it is told in standard
+deviations of the training rows, unless `units` says otherwise (mae_in_units).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu.parts.losses._reduce import UNITS, UNITS_MEANING, by_target, differences, label, names_of
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("numbers", "steps")
+BETTER = "lower"
+
+
+class Config(Options):
+    """Options of mae."""
+
+    units: UNITS = Field("auto", description=UNITS_MEANING)
+
+
+class MeanAbsoluteError:
+    """Sum of absolute errors a target, and how many there are."""
+
+    def __init__(self, task: Any, units: str) -> None:
+        self.task = task
+        self.units = units
+        self.label = label("mae", units)
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """absolute float64 and asked int64, both (size,)."""
+        wrong, asked = differences(self.task, outputs, batch.target, self.units)
+        return {"absolute": wrong.abs().flatten(0, -2).sum(dim=0), "asked": asked}
+
+    def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
+        """The error, 0 or more."""
+        return by_target(self.label, total["absolute"] / total["asked"], names_of(self.task))
+
+
+def build(config: Config, task: Any) -> MeanAbsoluteError:
+    """The metric."""
+    return MeanAbsoluteError(task, config.units)

@@ -1,0 +1,49 @@
+"""Mean absolute scaled error of forecasts: below 1 is better than the seasonal naive guess was on the training rows.
+
+The absolute error is divided by the mean absolute difference between a training row and the one a season before it (the row before,
+where there is no season). Without a unit, so that series can be averaged. With several targets it is their mean, and each stands
+beside it as "target/mase". None for a target that repeats itself exactly. Source: Hyndman and Koehler, 2006,
+doi:10.1016/j.ijforecast.2006.03.001.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import by_target, differences, names_of
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("steps",)
+BETTER = "lower"
+
+
+class Config(Options):
+    """mase has no options; the season is said by the task (task.season)."""
+
+
+class ScaledError:
+    """Sum of absolute errors a target, and how many there are."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """absolute float64 and asked int64, both (size,)."""
+        wrong, asked = differences(self.task, outputs, batch.target, "scaled")
+        return {"absolute": wrong.abs().sum(dim=(0, 1)), "asked": asked}
+
+    def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
+        """The error in errors of the naive guess, 0 or more."""
+        naive = total["absolute"].new_tensor(self.task.naive_errors)
+        naive = naive.where(naive > 0, float("nan"))
+        return by_target("mase", total["absolute"] / total["asked"] / naive, names_of(self.task))
+
+
+def build(config: Config, task: Any) -> ScaledError:
+    """The metric."""
+    return ScaledError(task)

@@ -1,0 +1,88 @@
+"""The metrics of every target of several, as "target/metric".
+
+Each target takes its task's own default metrics unless `metrics` names others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu import registry
+from danlu.errors import Problem, RecipeError, did_you_mean
+from danlu.recipe import Options
+from danlu.registry_options import MetricPart, part_of
+from danlu.terms import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.recipe import Part
+
+FITS = ("several",)
+BETTER = "higher"  # its scores have each their own; none stands for all
+
+
+class Config(Options):
+    """Options of per_target."""
+
+    metrics: dict[str, list[MetricPart]] = Field(
+        {}, description="By name of the target: its metrics; those not named take their task's own."
+    )
+
+
+class PerTarget:
+    """Each target's metrics, counted over its own outputs."""
+
+    JOINED = True  # some of its metrics need every row; the sums of the others are kept as one entry a batch
+
+    def __init__(self, task: Any, metrics: list[tuple[str, Part, Any]]) -> None:
+        self.task = task
+        self.metrics = metrics  # (target, part, metric object)
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """ "number of the metric/count": per-row values, or the batch's sum with a leading 1."""
+        counts = {}
+        for number, (target, _, metric) in enumerate(self.metrics):
+            own = Batch(batch.inputs, batch.target[target], batch.rows)
+            for name, value in metric.count(self.task.outputs_of(target, outputs), own).items():
+                counts[f"{number}/{name}"] = value if _joined(metric) else value[None]
+        return counts
+
+    def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
+        """{"target/metric": score}."""
+        scores: dict[str, Any] = {}
+        for number, (target, part, metric) in enumerate(self.metrics):
+            prefix = f"{number}/"
+            mine = {name.removeprefix(prefix): value for name, value in total.items() if name.startswith(prefix)}
+            score = metric.score(mine if _joined(metric) else {name: value.sum(dim=0) for name, value in mine.items()})
+            named = score if isinstance(score, dict) else {getattr(metric, "label", part.name): score}
+            scores |= {f"{target}/{name}": value for name, value in named.items()}
+        return scores
+
+
+def _joined(metric: Any) -> bool:
+    return getattr(metric, "JOINED", False)
+
+
+def build(config: Config, task: Any) -> PerTarget:
+    """The metrics in the order of the task's targets. RecipeError for a target that is none and a metric that does not fit."""
+    for name in config.metrics:
+        if name not in task.tasks:
+            known = list(task.tasks)
+            message = f"metrics: per_target names the target {name}, and there are only {', '.join(known)}."
+            raise RecipeError([Problem("recipe", message, did_you_mean(name, known))])
+    metrics = []
+    for target, inner in task.tasks.items():
+        kind = task.parts[target].name
+        chosen = config.metrics.get(target)
+        if chosen is None:
+            chosen = [part_of("metrics", each) for each in registry.defaults("tasks", kind)["metrics"]]
+        fitting = registry.facts("tasks", kind).METRICS
+        for part in chosen:
+            if part.name not in fitting:
+                message = f"metrics: {part.name} of the target {target} does not fit the task {kind}."
+                raise RecipeError([Problem("recipe", message, f"it takes {', '.join(fitting)}")])
+            metrics.append((target, part, registry.build_metric(part, inner)))
+    return PerTarget(task, metrics)

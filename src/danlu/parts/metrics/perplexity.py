@@ -1,0 +1,43 @@
+"""Perplexity: e to the mean cross-entropy of a token. Of how many equally likely tokens the model chooses, as it were.
+
+It depends on the tokenizer: only models of one vocabulary can be compared by it. Class weights and smoothing of the loss are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import number, share, token_nats
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("tokens",)
+BETTER = "lower"
+
+
+class Config(Options):
+    """perplexity has no options."""
+
+
+class Perplexity:
+    """The cross-entropy of all places asked, and how many."""
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """nats float64, tokens int64."""
+        nats, asked = token_nats(outputs, batch.target)
+        return {"nats": nats, "tokens": asked.sum()}
+
+    def score(self, total: dict[str, Tensor]) -> float | None:
+        """1 or more; None where it is beyond any number."""
+        mean = share(total["nats"], total["tokens"])
+        return None if mean is None or mean > 700 else number(math.exp(mean))
+
+
+def build(config: Config, task: Any) -> Perplexity:
+    """The metric."""
+    return Perplexity()

@@ -1,0 +1,55 @@
+"""R2: the share of the target's variance that the answers explain; 0 is guessing the mean of the split, 1 is perfect.
+
+None where the split's target is constant. With several targets it is their mean, and each stands beside it as "target/r2".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.parts.losses._reduce import by_target
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("numbers",)
+BETTER = "higher"
+
+
+class Config(Options):
+    """r2 has no options."""
+
+
+class ExplainedShare:
+    """Sums of squared errors, targets and squared targets, and rows.
+
+    All in deviations from the training rows' mean, where a sum of squares does not lose the variance beside a large mean.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """squared, target, target_squared float64 (size,), rows int64."""
+        target = self.task.standardised(batch.target)
+        return {
+            "squared": (self.task.standardised(outputs) - target).square().sum(dim=0),
+            "target": target.sum(dim=0),
+            "target_squared": target.square().sum(dim=0),
+            "rows": batch.rows.new_full((), len(batch.target)),
+        }
+
+    def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
+        """The share, at most 1."""
+        spread = total["target_squared"] - total["target"].square() / total["rows"]
+        # what rounding leaves of the variance of a constant target is no variance
+        spread = spread.where(spread > 1e-12 * total["target_squared"], float("nan"))
+        return by_target("r2", 1 - total["squared"] / spread, self.task.output.names)
+
+
+def build(config: Config, task: Any) -> ExplainedShare:
+    """The metric."""
+    return ExplainedShare(task)

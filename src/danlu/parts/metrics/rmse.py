@@ -1,0 +1,51 @@
+"""Root mean squared error, in the units of the target.
+
+With several targets it is the mean of their errors, and each stands beside it as "target/rmse". Of forecasts it is told in standard
+deviations of the training rows, unless `units` says otherwise (rmse_in_units).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu.parts.losses._reduce import UNITS, UNITS_MEANING, by_target, differences, label, names_of
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("numbers", "steps")
+BETTER = "lower"
+
+
+class Config(Options):
+    """Options of rmse."""
+
+    units: UNITS = Field("auto", description=UNITS_MEANING)
+
+
+class RootMeanSquaredError:
+    """Sum of squared errors a target, and how many there are."""
+
+    def __init__(self, task: Any, units: str) -> None:
+        self.task = task
+        self.units = units
+        self.label = label("rmse", units)
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """squared float64 and asked int64, both (size,)."""
+        wrong, asked = differences(self.task, outputs, batch.target, self.units)
+        return {"squared": wrong.square().flatten(0, -2).sum(dim=0), "asked": asked}
+
+    def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
+        """The error, 0 or more."""
+        return by_target(self.label, (total["squared"] / total["asked"]).sqrt(), names_of(self.task))
+
+
+def build(config: Config, task: Any) -> RootMeanSquaredError:
+    """The metric."""
+    return RootMeanSquaredError(task, config.units)

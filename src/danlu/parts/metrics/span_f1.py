@@ -1,0 +1,80 @@
+"""F1 of spans of words: a span counts as found where its first word, its last word and its type are all right.
+
+precision = found and right / found, recall = found and right / true, F1 = 2 right / (found + true), over all spans of all rows (micro).
+Told beside it: precision and recall, and all three by type. What is a span is told in danlu/parts/tasks/_spans.py; the numbers are those of
+the program conlleval. Tjong Kim Sang and Buchholz, 2000, "Introduction to the CoNLL-2000 shared task: chunking".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from danlu.errors import Problem, RecipeError
+from danlu.parts.losses._reduce import share
+from danlu.parts.tasks._spans import SpanFinder, Spans
+from danlu.recipe import Options
+from danlu.terms import IGNORED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+FITS = ("tokens",)
+BETTER = "higher"
+
+
+class Config(Options):
+    """span_f1 has no options."""
+
+
+class SpanF1:
+    """Right, found and true spans by type."""
+
+    def __init__(self, tags: tuple[str, ...]) -> None:
+        self.finder = SpanFinder(tags)
+
+    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """right, found, actual: int64 (types,)."""
+        import torch
+
+        target_BT = batch.target
+        found = self.finder.find(outputs.argmax(dim=2), target_BT != IGNORED)
+        actual = self.finder.find(target_BT)
+        right = torch.isin(self._keys(found, target_BT), self._keys(actual, target_BT))
+        size = len(self.finder.types)
+        return {
+            "right": found.types[right].bincount(minlength=size),
+            "found": found.types.bincount(minlength=size),
+            "actual": actual.types.bincount(minlength=size),
+        }
+
+    def _keys(self, spans: Spans, target_BT: Tensor) -> Tensor:
+        """One whole number for each different span of a batch, int64."""
+        places = target_BT.shape[1] + 1
+        key = (spans.rows * places + spans.starts) * places + spans.stops
+        return key * max(len(self.finder.types), 1) + spans.types
+
+    def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
+        """span_f1, span_precision, span_recall, 0 to 1, and span_types: the same of each type, with its number of true spans."""
+        right, found, actual = (total[name] for name in ("right", "found", "actual"))
+        rows = {
+            name: {"precision": share(r, f), "recall": share(r, a), "f1": share(2 * r, f + a), "spans": a}
+            for name, r, f, a in zip(self.finder.types, right.tolist(), found.tolist(), actual.tolist())
+            if f + a
+        }
+        return {
+            "span_f1": share(2 * right.sum(), (found + actual).sum()),
+            "span_precision": share(right.sum(), found.sum()),
+            "span_recall": share(right.sum(), actual.sum()),
+            "span_types": rows,
+        }
+
+
+def build(config: Config, task: Any) -> SpanF1:
+    """The metric. RecipeError for a task whose tokens bear no tags."""
+    classes = tuple(getattr(task, "classes", ()))
+    if not classes:
+        message = "metrics: span_f1 counts spans of tagged words, and this task tags none."
+        raise RecipeError([Problem("recipe", message, "leave span_f1 out, or choose task: token_classification")])
+    return SpanF1(classes)

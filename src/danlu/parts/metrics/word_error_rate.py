@@ -1,0 +1,33 @@
+"""Word error rate: insertions, deletions and replacements of words between answer and truth, a word of the truth.
+
+0 is perfect; an answer that is longer than the truth can lie above 1. Over the words of all rows together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from danlu.parts.metrics._edit_distance import error_rate
+from danlu.recipe import Options
+
+FITS = ("spelling",)
+BETTER = "lower"
+READS_TEXT = True
+
+
+class Config(Options):
+    """word_error_rate has no options."""
+
+
+class WordErrorRate:
+    """Compares whole splits of texts."""
+
+    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> float | None:
+        """The rate; None where the references hold no word."""
+        return error_rate([text.split() for text in predictions], [text.split() for text in references])
+
+
+def build(config: Config, task: Any) -> WordErrorRate:
+    """The metric."""
+    return WordErrorRate()

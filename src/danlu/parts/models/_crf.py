@@ -1,0 +1,64 @@
+"""Labels that go together: a linear chain over the places of a row, read out as the probability of each label at each place.
+
+The chain gives a row of labels y the weight exp(sum_t u_t[y_t] + A[y_t-1, y_t]), with u the network's outputs and A learnt. Its exact
+marginals take one pass from either end. Training makes the probability of the right label large at every place, instead of that of the
+right row as a whole: so the outputs stay one number a label and place, and every loss and metric of labels works on them.
+Sources: Lafferty, McCallum and Pereira, 2001 (the chain); Kakade, Teh and Roweis, 2002 (training marginals).
+
+B batch, T places, S labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from danlu.compat.torch_export import captured
+from danlu.layers.recurrent.recurrent import in_order, turned
+
+
+class TransitionMarginals(nn.Module):
+    """u_BTS, lengths_B -> log p(label at place t | row), float32 (B, T, S). Transitions start at 0: the softmax of u."""
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.transitions = nn.Parameter(torch.zeros(labels, labels))
+
+    def forward(self, u_BTS: Tensor, lengths_B: Tensor) -> Tensor:
+        with torch.autocast(u_BTS.device.type, enabled=False):
+            u_BTS = u_BTS.float()
+            turned_BT = turned(lengths_B, u_BTS.shape[1])
+            both_2BTS = torch.stack([u_BTS, in_order(u_BTS, turned_BT)])
+            ahead_BTS, back_BTS = self._reached(both_2BTS).unbind(0)
+            return (ahead_BTS + in_order(back_BTS, turned_BT) - u_BTS).log_softmax(dim=2)
+
+    def _reached(self, u_2BTS: Tensor) -> Tensor:
+        """The logarithm of the weight of all that leads to each label of each place, up to a number a place; 0 from the left, 1 from
+        the right. A product of probabilities within a place, their logarithm between places: nothing overflows, and what vanishes is
+        e-87 of the rest."""
+        weights_2SS = torch.stack([self.transitions, self.transitions.T]).exp()
+        if captured():
+            return _scanned(u_2BTS, weights_2SS)
+        now_2BS = u_2BTS[:, :, 0]
+        found = [now_2BS]
+        for u_2BS in u_2BTS.unbind(2)[1:]:
+            now_2BS = now_2BS - now_2BS.amax(dim=2, keepdim=True).detach()
+            now_2BS = torch.bmm(now_2BS.exp(), weights_2SS).log() + u_2BS
+            found.append(now_2BS)
+        return torch.stack(found, dim=2)
+
+
+def _scanned(u_2BTS: Tensor, weights_2SS: Tensor) -> Tensor:
+    """The same as one loop of the graph, which goes over any number of places."""
+    from torch._higher_order_ops import scan
+
+    def step(held: tuple[Tensor, Tensor], u_2BS: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        before_2BS, begun = held
+        before_2BS = before_2BS - before_2BS.amax(dim=2, keepdim=True)
+        now_2BS = u_2BS + torch.bmm(before_2BS.exp(), weights_2SS).log() * begun
+        return (now_2BS, torch.ones_like(begun)), now_2BS.clone()
+
+    places_T2BS = u_2BTS.movedim(2, 0)
+    begin = (torch.zeros_like(u_2BTS[:, :, 0]), u_2BTS.new_zeros(1))
+    _, found_T2BS = scan(step, begin, places_T2BS, dim=0)
+    return found_T2BS.movedim(0, 2)

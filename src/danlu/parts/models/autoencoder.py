@@ -1,0 +1,77 @@
+"""Autoencoder: learns to squeeze a row into a few numbers, the code, and to make the row of them again.
+
+Of numbers, or of a window of a series: layers of the sizes `hidden` to the code and back. Of an image (from 8x8 on): convolutions that
+halve it until its shorter side has 4 to 7 pixels, a linear layer to the code, and the same way back.
+Source: Hinton and Salakhutdinov, 2006, doi.org/10.1126/science.1127647.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "image", "series")
+GIVES = ("row", "image", "moment")
+DEFAULTS = {
+    "optimizer": {"name": "adam", "learning_rate": 0.003},
+    "schedule": {"name": "cosine", "warmup": 0.05},
+    "train.epochs": 20,
+    "train.batch_size": 128,
+}
+
+
+class Config(Options):
+    """The sizes of encoder and decoder."""
+
+    code: int = Field(16, ge=1, le=65_536, description="Numbers that a row is squeezed into.")
+    hidden: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+        [128, 64], max_length=20, description="Sizes of the layers before the code, mirrored after it (numbers, series)."
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
+        "gelu", description="The function between layers (numbers, series)."
+    )
+    width: int = Field(
+        32, ge=1, le=2048, description="Channels at half the image's size, twice as many each time it is halved (images)."
+    )
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError unless there is one input, and the output is that input again."""
+    from danlu.layers.vision.dcgan import SMALLEST
+    from danlu.parts.models._autoencoder import Autoencoder, WindowAutoencoder, of_images, of_numbers
+
+    if len(inputs) != 1:
+        raise PartError(
+            f"autoencoder takes numbers or one image, and the inputs are {' and '.join(inputs)}.",
+            hint="set use: false for the columns of one of them under data.columns",
+        )
+    ((name, each),) = inputs.items()
+    if each.kind == "series" and output.each == "moment":
+        moments, variables = each.shape
+        encoder, _ = of_numbers(moments * variables, config.hidden, config.code, config.activation)
+        _, decoder = of_numbers(moments * output.size, config.hidden, config.code, config.activation)
+        return WindowAutoencoder(name, encoder, decoder, moments)
+    size = 1
+    for length in each.shape:
+        size *= length
+    if output.size != size or output.each != ("image" if each.kind == "image" else "row") or each.kind == "series":
+        raise PartError(
+            "autoencoder gives its input again, and the task asks for something else.",
+            hint="choose task: autoencoding, or anomaly_detection by reconstruction",
+        )
+    if each.kind != "image":
+        return Autoencoder(name, *of_numbers(size, config.hidden, config.code, config.activation))
+    channels, height, width = each.shape
+    if min(height, width) < SMALLEST:
+        raise PartError(f"autoencoder takes images from {SMALLEST}x{SMALLEST} pixels on, and these have {height}x{width}.")
+    return Autoencoder(name, *of_images((channels, height, width), config.width, config.code))

@@ -1,0 +1,67 @@
+"""The mean of the embeddings of a text's words and phrases: the fast baseline of text, often hard to beat.
+
+Each word, and each run of up to `longest` words (hashed into a table), has an embedding; their mean (or largest values, or both) goes
+through dropout and one linear layer. Several texts of a row have tables of their own; numbers, categories and an image join them in a
+dense layer.
+Source: Joulin, Grave, Bojanowski and Mikolov, 2016, arXiv:1607.01759 (fastText).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("tokens", "numbers", "categories", "image")
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 0.003},
+    "schedule": {"name": "cosine", "warmup": 0.05},
+    "train.epochs": 8,
+    "train.batch_size": 64,
+}
+
+
+class Config(Options):
+    """What has an embedding, and how embeddings become one vector."""
+
+    embedding: int = Field(64, ge=1, le=65536, description="Numbers that stand for a word, or for a run of words.")
+    longest: int = Field(2, ge=1, le=8, description="Words of the longest run that has an embedding; 1: words alone.")
+    buckets: int = Field(32_768, ge=16, le=1 << 24, description="Embeddings that runs of words are hashed to.")
+    pooling: Literal["mean", "max", "mean_and_max"] = Field("mean", description="How embeddings become one vector.")
+    letter_embedding: int = Field(
+        32, ge=1, le=4096, description="Numbers that stand for a letter of a word (vocabulary: characters)."
+    )
+    letter_filters: int = Field(64, ge=1, le=65536, description="Filters over the letters of a word.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Share of the numbers dropped in training: of embeddings and of features.")
+    unknown: float = Field(0.02, ge=0, lt=1, description="Share of the words that training reads as unknown.")
+    dense: int = Field(128, ge=1, le=65536, description="Width of the layer in which several inputs meet.")
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no text."""
+    from danlu.layers.tabular.late_fusion import branches_of, fused
+    from danlu.layers.text.embeddings import WordEmbedding
+    from danlu.layers.text.pooled import BagOfWords, small_image
+
+    if not any(each.kind == "tokens" for each in inputs.values()):
+        raise PartError("bag_of_embeddings reads tokens, and the inputs hold none.", hint="choose model: mlp")
+
+    def text_branch(each: Input) -> tuple[nn.Module, int]:
+        words = WordEmbedding(
+            each.cardinalities, each.names, config.embedding, letter_size=config.letter_embedding,
+            filters=config.letter_filters, unknown=config.unknown,
+        )  # fmt: skip
+        bag = BagOfWords(words, config.longest, config.buckets, config.pooling, config.dropout)
+        return bag, bag.width
+
+    branches = branches_of(inputs, lambda each: small_image(each.shape, config.dense), text_branch)
+    return fused(branches, output.size, dense=config.dense, dropout=config.dropout)

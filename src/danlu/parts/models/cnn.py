@@ -1,0 +1,169 @@
+"""Convolutional network for images: a residual network by default, or the textbook's two convolutions.
+
+design: residual   convolution, then stages of residual blocks, each stage after the first half as high and wide and twice as many
+                   channels; the mean over the image; linear. `width` and `blocks` set its size.
+                   He et al., 2015, arXiv:1512.03385.
+design: textbook   convolution 32 (3x3), pooling, convolution 64 (3x3), pooling, dense 128, dropout, linear.
+                   LeCun et al., 1998, in the sizes of today's textbooks.
+
+Images from 4x4 on, of any shape. Numbers, categories and texts join after the pooling, before a dense layer (late fusion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "categories", "image", "tokens")
+DEFAULTS = {
+    "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup": 0.1},
+    "train.epochs": 16,
+    "train.batch_size": 128,
+}
+
+SMALLEST = 4  # pixels of the shorter side
+TEXTBOOK_CONVOLUTIONS = (32, 64)
+TEXTBOOK_DENSE = 128
+RESIDUAL_ONLY = ("width", "blocks", "batch_norm", "parametrization", "base_width", "base_layers")
+
+
+class Config(Options):
+    """Which design, and its size."""
+
+    weights: str | None = Field(None, description="An artifact (or run) of a cnn whose weights this model starts from.")
+    design: Literal["residual", "textbook"] = Field("residual", description="The network's plan.")
+    width: int = Field(32, ge=1, le=8192, description="Channels of the first stage (residual).")
+    blocks: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
+        [1, 1, 1], min_length=1, max_length=8, description="Residual blocks of each stage (residual)."
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="The function between convolutions.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the features dropped before the last layer in training.")
+    batch_norm: bool = Field(True, description="Normalise after every convolution, over the batch (residual).")
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
+    )
+    base_width: int = Field(32, ge=1, description="Width at which mup is the same as standard.")
+    base_layers: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Number of residual blocks at which depth changes nothing (mup); null: depth is not scaled.",
+    )
+
+    @model_validator(mode="after")
+    def _options_of_the_design(self) -> Config:
+        if self.design == "textbook":
+            changed = [name for name in RESIDUAL_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+            if changed:
+                raise ValueError(f"{' and '.join(changed)} belong to design: residual; design: textbook has its sizes fixed")
+        return self
+
+
+def width_of(config: Config) -> int:
+    """Channels of the first stage; 0 where the sizes are fixed."""
+    return config.width if config.design == "residual" else 0
+
+
+def at_width(config: Config, width: int) -> Config:
+    """The same network with every stage in proportion."""
+    return Config.model_validate({**config.model_dump(), "width": width})
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no image, or one too small."""
+    if config.parametrization == "standard":
+        return _network(config, inputs, output)
+    from danlu.layers.parametrization import parametrized
+
+    base = at_width(config, config.base_width)
+    branch = 1.0 if config.base_layers is None else (config.base_layers / sum(config.blocks)) ** 0.5
+    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+
+
+def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
+
+    require_image("cnn", inputs, SMALLEST)
+    body = _textbook if config.design == "textbook" else _residual
+    return fused(
+        branches_of(inputs, lambda each: body(config, *each.shape)),
+        output.size,
+        dense=TEXTBOOK_DENSE if config.design == "textbook" else config.width * 2 ** (len(config.blocks) - 1),
+        activation_name=config.activation,
+        dropout=config.dropout,
+        always_dense=config.design == "textbook",
+    )
+
+
+def _textbook(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
+    from torch import nn
+
+    from danlu.layers.activations import activation
+    from danlu.layers.vision.pooling import ChannelsLast
+    from danlu.layers.vision.residual import convolution
+
+    layers: list[nn.Module] = [ChannelsLast()]
+    for wide in TEXTBOOK_CONVOLUTIONS:
+        layers += [
+            convolution(channels, wide, 3, stride=1, bias=True, activation_name=config.activation),
+            activation(config.activation),
+            nn.MaxPool2d(2),
+        ]
+        channels, height, width = wide, height // 2, width // 2
+    return nn.Sequential(*layers, nn.Flatten()), channels * height * width
+
+
+def _residual(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
+    from torch import nn
+
+    from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels
+    from danlu.layers.vision.residual import ResidualBlock
+
+    layers: list[nn.Module] = [ChannelsLast(), *_stem(config, channels, min(height, width))]
+    channels = config.width
+    for stage, count in enumerate(config.blocks):
+        wide = config.width * 2**stage
+        for number in range(count):
+            stride = 2 if stage > 0 and number == 0 else 1
+            layers.append(
+                ResidualBlock(
+                    channels,
+                    wide,
+                    stride=stride,
+                    batch_norm=config.batch_norm,
+                    activation_name=config.activation,
+                    scale=sum(config.blocks) ** -0.5,
+                )
+            )
+            channels = wide
+    return nn.Sequential(*layers, MeanOfPixels()), channels
+
+
+def _stem(config: Config, channels: int, side: int) -> list[nn.Module]:
+    """The first convolution. It halves images from 16 pixels on and quarters those from 64 on: most of a network's time goes into
+    the pixels of its first stage, and the first features need few of them."""
+    from torch import nn
+
+    from danlu.layers.activations import activation
+    from danlu.layers.normalization import BatchNorm2d
+    from danlu.layers.vision.residual import convolution
+
+    size, stride = (3, 1) if side < 16 else (5, 2) if side < 64 else (7, 2)
+    layers: list[nn.Module] = [
+        convolution(channels, config.width, size, stride=stride, bias=not config.batch_norm, activation_name=config.activation)
+    ]
+    if config.batch_norm:
+        layers.append(BatchNorm2d(config.width))
+    layers.append(activation(config.activation))
+    return [*layers, nn.MaxPool2d(3, 2, padding=1)] if side >= 64 else layers

@@ -1,0 +1,250 @@
+"""Transformer encoder, as BERT: every place of a text sees all others; for one answer a text, or one a token.
+
+size    layers  heads  width
+tiny         2      2    128      as the smallest published BERT
+mini         4      4    256
+small        4      8    512
+base        12     12    768
+
+A number given beside the size overrides the size's own. One answer a text comes from the places pooled; several texts are read each
+by an encoder of its own, and meet with numbers, categories and images before the last layer. Inputs that have the same places
+(words and their parts of speech) are joined place by place where there is one answer a place.
+Trained with task: masked_language_modeling first, it starts other tasks with `weights`. Built of BERT's very parts (positions: learned,
+norm_position: after, head: dense, and pooling: first for one answer a text) it can be written in the layout of Hugging Face.
+Sources: Devlin et al., 2019, arXiv:1810.04805; sizes: Turc et al., 2019, arXiv:1908.08962.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.layers.transformer.encoder import Encoder
+    from danlu.terms import Input, Output
+
+TAKES = ("tokens", "frames", "numbers", "categories")
+GIVES = ("row", "token")
+SEQUENCES = ("tokens", "frames")
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 0.0005, "weight_decay": 0.05},
+    "schedule": {"name": "linear", "warmup": 0.1},
+    "train.epochs": 10,
+    "train.batch_size": 32,
+    "train.clip_norm": 1.0,
+}
+SIZES: dict[str, tuple[int, int, int]] = {  # layers, heads, width
+    "tiny": (2, 2, 128),
+    "mini": (4, 4, 256),
+    "small": (4, 8, 512),
+    "base": (12, 12, 768),
+}
+
+
+class Config(Options):
+    """Its size, and which of the usual parts it is built of."""
+
+    size: Literal["tiny", "mini", "small", "base"] = Field(
+        "tiny", description="A size by name; the numbers below override its own."
+    )
+    weights: str | None = Field(
+        None, description="An artifact (or run) of an encoder whose weights and tokenizer this model starts from."
+    )
+    num_layers: int | None = Field(None, ge=1, le=1000, description="Blocks; null: as the size has it.")
+    num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; null: as the size has it.")
+    width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a place; null: as the size has it.")
+    positions: Literal["rotary", "learned"] = Field("rotary", description="How the order of places is told.")
+    context: int | None = Field(
+        None, ge=1, le=1_048_576, description="Places that learned positions reach; null: the longest row of training."
+    )
+    normalization: Literal["rms", "layer"] = Field("layer", description="Normalization before each half of a block.")
+    norm_position: Literal["before", "after"] = Field(
+        "before", description="Normalise what each half of a block reads, or what is left after it (BERT; the embedding then too)."
+    )
+    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("gelu", description="Kind of the feed-forward half.")
+    feed_forward_width: int | None = Field(
+        None, ge=1, le=1_048_576, description="Its inner width; null: 4 times the width, 8/3 times for swiglu."
+    )
+    letter_embedding: int = Field(24, ge=1, le=1024, description="Numbers that stand for a letter, where words are spelt.")
+    letter_filters: int = Field(48, ge=1, le=4096, description="Filters over the letters of a word, where words are spelt.")
+    pooling: Literal["mean", "max", "attention", "first"] = Field("mean", description="How the places of a text become one vector.")
+    head: Literal["linear", "dense"] = Field(
+        "linear",
+        description="What answers: a linear layer, or a dense one before it, as BERT's (of one answer a text, and of hidden tokens).",
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share dropped of the embedding, of what each half of a block adds, of features."
+    )
+    unknown: float = Field(0.0, ge=0, lt=1, description="Share of the tokens that training reads as unknown.")
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
+    )
+    base_width: int = Field(128, ge=2, description="Width at which mup is the same as standard.")
+    base_layers: int | None = Field(
+        None, ge=1, le=1000, description="Blocks at which depth changes nothing (mup); null: depth is not scaled."
+    )
+
+    @model_validator(mode="after")
+    def _reaches(self) -> Config:
+        if self.context is not None and self.positions == "rotary":
+            raise ValueError("context is of learned positions; rotary ones have no end")
+        return self
+
+    @model_validator(mode="after")
+    def _pools_once(self) -> Config:
+        if self.head == "dense" and self.pooling != "first":
+            raise ValueError("head: dense reads the first place of a text: set pooling to first")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_that_divide(self) -> Config:
+        _, heads, width = self.resolved()
+        self._refuse_indivisible("width", width, heads)
+        if self.parametrization == "mup":
+            self._refuse_indivisible("base_width", self.base_width, heads)
+        return self
+
+    def _refuse_indivisible(self, name: str, width: int, heads: int) -> None:
+        if width % heads:
+            raise ValueError(f"{name} {width} is no multiple of num_heads {heads}")
+        if self.positions == "rotary" and (width // heads) % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another {name} or num_heads"
+            )
+
+    def resolved(self) -> tuple[int, int, int]:
+        """(layers, heads, width) as they are built."""
+        layers, heads, width = SIZES[self.size]
+        return self.num_layers or layers, self.num_heads or heads, self.width or width
+
+
+def width_of(config: Config) -> int:
+    """Numbers that stand for a place."""
+    return config.resolved()[2]
+
+
+def at_width(config: Config, width: int) -> Config:
+    """The same network at another width: as many heads, each as much wider or narrower."""
+    changed: dict[str, int] = {"width": width}
+    if config.feed_forward_width is not None:
+        changed["feed_forward_width"] = max(1, round(config.feed_forward_width * width / width_of(config)))
+    return Config.model_validate({**config.model_dump(), **changed})
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no text, or the task must not look ahead."""
+    if config.parametrization == "standard":
+        return _network(config, inputs, output)
+    from danlu.layers.parametrization import parametrized
+
+    base = at_width(config, config.base_width)
+    branch = 1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
+    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+
+
+def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    from danlu.layers.tabular.late_fusion import fused
+
+    if not any(each.kind in SEQUENCES for each in inputs.values()):
+        raise PartError("encoder reads tokens or frames, and the inputs hold none.", hint="choose model: mlp")
+    if output.causal:
+        raise PartError("encoder sees what follows a place, and this task must not look ahead.", hint="choose model: gpt")
+    if output.each == "token":
+        return _places(config, inputs, output)
+    branches = [_branch(config, name, each) for name, each in inputs.items()]
+    return fused(branches, output.size, dense=config.resolved()[2], dropout=config.dropout)
+
+
+def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+    """What takes one input to (B, width), and width."""
+    from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
+    from danlu.layers.tabular.categories import CategoryEmbedding
+    from danlu.layers.tabular.joining import Take
+    from danlu.layers.transformer.encoder import EncodedRow, Pooler
+
+    if each.kind == "categories":
+        embedding = CategoryEmbedding(each.cardinalities)
+        return Take(name, embedding), embedding.width
+    if each.kind == "numbers":
+        return Take(name), each.shape[0]
+    encoder = _encoder(config, {name: each})
+    pooling: nn.Module | None = None
+    if config.pooling == "attention":
+        pooling = AttentionPooling(encoder.width)
+    elif config.pooling == "first" and config.head == "dense":
+        pooling = Pooler(encoder.width)
+    elif config.pooling != "first":
+        pooling = {"max": MaxPooling, "mean": MeanPooling}[config.pooling]()
+    return EncodedRow(encoder, pooling), encoder.width
+
+
+def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    from torch import nn
+
+    from danlu.layers.dropout import Dropout
+    from danlu.layers.tabular.joining import side_by_side
+    from danlu.layers.transformer.encoder import EncodedPlaces, VocabularyHead
+
+    read = {name: each for name, each in inputs.items() if each.kind in SEQUENCES}
+    asides = [_branch(config, name, each) for name, each in inputs.items() if name not in read]
+    encoder = _encoder(config, read)
+    width = encoder.width + sum(width for _, width in asides)
+    told = nn.Linear(width, output.size)  # of a vocabulary, which has no names, the head may be BERT's
+    head = nn.Sequential(
+        Dropout(config.dropout), told if output.names or config.head == "linear" else VocabularyHead(width, output.size)
+    )
+    return EncodedPlaces(encoder, side_by_side([aside for aside, _ in asides]) if asides else None, head)
+
+
+def _encoder(config: Config, inputs: Mapping[str, Input]) -> Encoder:
+    """What reads inputs of the same places."""
+    from danlu.layers.recurrent.sequence_reader import Reader
+    from danlu.layers.text.embeddings import WordEmbedding
+    from danlu.layers.transformer.blocks import Sizes
+    from danlu.layers.transformer.encoder import Encoder
+
+    layers, heads, width = config.resolved()
+    bodies: list[nn.Module | None] = []
+    size = 0
+    for each in inputs.values():
+        if each.kind == "tokens":
+            body = WordEmbedding(
+                each.cardinalities,
+                each.names,
+                width,
+                letter_size=config.letter_embedding,
+                filters=config.letter_filters,
+                unknown=config.unknown,
+            )
+            bodies.append(body)
+            size += body.width
+        else:
+            bodies.append(None)
+            size += each.shape[-1]
+    sizes = Sizes(
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        feed_forward=config.feed_forward,
+        feed_forward_width=config.feed_forward_width,
+        normalization=config.normalization,
+        bias=True,
+        dropout=config.dropout,
+        norm_first=config.norm_position == "before",
+    )
+    longest = max(each.shape[0] for each in inputs.values())
+    if config.context is not None and config.context < longest:
+        raise PartError(
+            f"model.context is {config.context:,}, and rows have up to {longest:,} places.",
+            hint="raise it, or shorten the rows (max_length of their transform, or the task's context)",
+        )
+    context = (config.context or longest) if config.positions == "learned" else None
+    return Encoder(Reader(list(inputs), bodies, 0.0), size, sizes, context=context)

@@ -1,0 +1,60 @@
+"""Linear forecaster for series (DLinear, N-Linear): a weighted sum of the past for each step ahead; small, fast, hard to beat.
+
+y = W_trend m + W_rest (x - m) + others   x: the past of a variable on its own level; m: its moving average
+
+decompose: moving_average, level: none        DLinear
+decompose: none,           level: last        N-Linear
+decompose: none,           level: standard    with reversible instance normalization (RLinear)
+Other columns of the past, columns known ahead and columns that stand still in a series add linear terms.
+Sources: Zeng et al., 2022, arXiv:2205.13504; Kim et al., 2022 (openreview cGDAkQo1C0p); Li et al., 2023, arXiv:2305.10721.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "series")
+NEEDS = ("series",)
+GIVES = ("step",)
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.01},
+    "schedule": {"name": "cosine", "warmup": 0.05},
+    "train.epochs": 20,
+    "train.batch_size": 64,
+}
+
+
+class Config(Options):
+    """Which of the linear forecasters."""
+
+    decompose: Literal["moving_average", "none"] = Field(
+        "moving_average", description="Weigh the moving average and what it leaves by themselves, or the past as it is."
+    )
+    moving_average: int = Field(25, ge=2, le=10_000, description="Moments of the moving average.")
+    level: Literal["standard", "last", "none"] = Field(
+        "standard", description="Bring each window to its own mean and deviation, to its last value, or leave it where it is."
+    )
+    shared: bool = Field(True, description="One set of weights for all variables; false: one for each.")
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no series."""
+    from danlu.parts.models._linear_forecaster import LinearForecast
+
+    if "series" not in inputs:
+        raise PartError(
+            "linear_forecaster goes on with a series, and the inputs hold none.", hint="choose task: forecasting, or model: mlp"
+        )
+    smooth = config.moving_average if config.decompose == "moving_average" else None
+    return LinearForecast(inputs, output, smooth=smooth, level=config.level, shared=config.shared)

@@ -1,0 +1,132 @@
+"""Multilayer perceptron: dense layers with an activation between them.
+
+Each hidden layer is linear -> normalization (if asked for) -> activation -> dropout. Numbers go in as they are, or as periodic
+embeddings (`periodic`); categories as embeddings; images flattened; texts as the mean of their tokens and their strongest phrases. The
+textbook network 784-128-10 is {name: mlp, hidden: [128], activation: relu, dropout: 0}.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "categories", "image", "tokens")
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 0.002},
+    "schedule": {"name": "cosine", "warmup": 0.05},
+    "train.epochs": 30,
+    "train.batch_size": 128,
+}
+
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Config(Options):
+    """How wide, how deep, and what keeps it from learning by heart."""
+
+    hidden: list[Width] = Field([256, 256], max_length=100, description="Width of each hidden layer; [] leaves a linear model.")
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="The function between dense layers.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of each hidden layer's activations dropped in training.")
+    batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
+    layer_norm: bool = Field(False, description="Normalise each hidden layer over its features.")
+    embedding: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
+        "auto", description="Numbers that stand for a category; auto: by how many values the column has, 2 to 64."
+    )
+    periodic: int = Field(
+        0, ge=0, le=4096, description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is."
+    )
+    periodic_scale: float = Field(
+        0.05, gt=0, le=100, description="Standard deviation the frequencies start with; larger ones see finer steps, and noise."
+    )
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
+    )
+    base_width: int = Field(128, ge=1, description="Width of the widest hidden layer at which mup is the same as standard.")
+
+    @model_validator(mode="after")
+    def _one_normalization(self) -> Config:
+        if self.batch_norm and self.layer_norm:
+            raise ValueError("batch_norm and layer_norm exclude each other")
+        if self.parametrization == "mup" and not self.hidden:
+            raise ValueError("parametrization: mup is of hidden layers, and hidden is []")
+        return self
+
+
+def width_of(config: Config) -> int:
+    """The width of the widest hidden layer; 0 where there is none."""
+    return max(config.hidden, default=0)
+
+
+def at_width(config: Config, width: int) -> Config:
+    """The same network with all hidden layers in proportion, the widest `width` wide."""
+    hidden = [max(1, round(each * width / width_of(config))) for each in config.hidden]
+    return Config.model_validate({**config.model_dump(), "hidden": hidden})
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module; dense weights by He et al., 2015, but for the last, which keeps torch's smaller start."""
+    if config.parametrization == "standard":
+        return _network(config, inputs, output)
+    from danlu.layers.parametrization import parametrized
+
+    base = at_width(config, config.base_width)
+    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output))
+
+
+def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    from torch import nn
+
+    from danlu.layers.activations import activation, start_linear
+    from danlu.layers.dropout import Dropout
+    from danlu.layers.normalization import BatchNorm1d
+    from danlu.layers.tabular.joining import side_by_side
+
+    branches = [_branch(config, name, each) for name, each in inputs.items()]
+    layers: list[nn.Module] = [side_by_side([branch for branch, _ in branches])]
+    width = sum(width for _, width in branches)
+    for next_width in config.hidden:
+        normalized = config.batch_norm or config.layer_norm
+        linear = nn.Linear(width, next_width, bias=not normalized)
+        start_linear(linear, config.activation)
+        layers.append(linear)
+        if normalized:
+            layers.append(BatchNorm1d(next_width) if config.batch_norm else nn.LayerNorm(next_width))
+        layers.append(activation(config.activation))
+        if config.dropout:
+            layers.append(Dropout(config.dropout))
+        width = next_width
+    return nn.Sequential(*layers, nn.Linear(width, output.size))
+
+
+def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+    """What takes one input to (B, width), and width."""
+    from torch import nn
+
+    from danlu.layers.tabular.categories import CategoryEmbedding
+    from danlu.layers.tabular.joining import Take
+    from danlu.layers.tabular.periodic import PeriodicEmbedding
+    from danlu.layers.text.summary import TokenSummary
+
+    if each.kind == "categories":
+        embedding = CategoryEmbedding(each.cardinalities, None if config.embedding == "auto" else config.embedding)
+        return Take(name, embedding), embedding.width
+    if each.kind == "image":
+        return Take(name, nn.Flatten()), math.prod(each.shape)
+    if each.kind == "tokens":
+        summary = TokenSummary(each)
+        return Take(name, summary), summary.width
+    if config.periodic:
+        periodic = PeriodicEmbedding(each.shape[0], config.periodic, config.periodic_scale)
+        return Take(name, periodic), periodic.width
+    return Take(name), each.shape[0]

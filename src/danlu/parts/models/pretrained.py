@@ -1,0 +1,329 @@
+"""A pretrained checkpoint of Hugging Face, fine-tuned: the BERT, GPT-2, Llama, T5, BART, Marian, ViT and ResNet families.
+
+family                              task
+bert, roberta, distilbert           classification, regression of one text; token_classification; masked_language_modeling
+gpt2, llama                         language_modeling, then danlu generate; classification of one text
+t5, bart, marian                    sequence_to_sequence, its answers found by beam search
+vit, deit, resnet, convnext         classification of images
+
+`path` is a folder as save_pretrained writes it, or owner/name on the Hub where it was downloaded before (download: true fetches it).
+Weights are read from safetensors alone, and no code of the checkpoint is run. Text is read (and written) with the checkpoint's tokenizer.json, images
+are scaled as its preprocessor says. A head for other classes than the checkpoint's is drawn anew. The artifact is whole: it needs the
+folder no more. Section finetune freezes layers, lets them learn at different rates, or learns low-rank paths (LoRA).
+`weights` goes on from a danlu artifact of such a model: masked words first, then classes.
+Needs the library transformers: pip install 'danlu[huggingface]'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu import registry
+from danlu.data import documents
+from danlu.errors import ArtifactError, PartError
+from danlu.reading import hugging_face
+from danlu.recipe import Data, Options, Part
+from danlu.system.atomic_files import read_sealed
+from danlu.system.trust import may_look_outside
+from danlu.terms import END
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.layers.pretrained.network import PretrainedText
+    from danlu.terms import Input, Output
+
+TAKES = ("tokens", "image")
+GIVES = ("row", "token")
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 5e-5, "weight_decay": 0.01},
+    "schedule": {"name": "linear", "warmup": 0.1},
+    "train.epochs": 3,
+    "train.least_steps": 0,
+    "train.batch_size": 16,
+    "train.clip_norm": 1.0,
+}
+BOTH_WAYS = ("bert", "roberta", "distilbert")  # every place sees all others
+CAUSAL = ("gpt2", "llama")
+ANSWERING = ("t5", "bart", "marian")  # one network reads, another writes
+IMAGE = ("vit", "deit", "resnet", "convnext")
+DECODER = "decoder"  # the input that holds a target as far as it is written
+_USUAL_LENGTH = 256  # tokens of a text that are read where nobody says
+
+
+class Config(Options):
+    """Which checkpoint."""
+
+    path: str | None = Field(None, description="The folder of the checkpoint, or owner/name on the Hugging Face Hub.")
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a pretrained model that this one goes on from, instead of path."
+    )
+    download: bool = Field(False, description="Fetch a checkpoint of the Hub that is not in the local cache.")
+    architecture: dict[str, Any] | None = Field(
+        None, description="What the network is built of, as an artifact keeps it; null: as the checkpoint says."
+    )
+
+
+def adapt(config: Config, data: Data) -> Data:
+    """The data section with texts read by the checkpoint's tokenizer and images in its size."""
+    about = _architecture(config)
+    family = _family(about)
+    if family in IMAGE:
+        return _sized(about, data)
+    if config.path is None and config.weights is None:
+        return data
+    path = config.weights or str(hugging_face.tokenizer(_folder(config)))
+    framed = {"beginning": family not in ("gpt2", "t5", "marian"), "end": family in (*BOTH_WAYS, *ANSWERING)}
+    borrowed = {"kind": "file", "tokenizer": path, **framed}
+
+    def change(part: Part) -> Part:
+        longest = min(_limit(about), part.options.max_length or _limit(about))  # type: ignore[attr-defined]
+        return Part(part.name, type(part.options).model_validate({**borrowed, "max_length": longest}))
+
+    texts = data.transforms.get("text")
+    usual: dict[Any, list[Part]] = {} if texts is not None else {"text": [_tokenize(borrowed, min(_limit(about), _USUAL_LENGTH))]}
+    if "sequence" not in data.transforms:
+        usual["sequence"] = [Part("word_pieces", registry.config("transforms", "word_pieces").model_validate({"tokenizer": path}))]
+    data = documents.retokenized(data, change)
+    return data.model_copy(update={"transforms": {**usual, **data.transforms}})
+
+
+def adapt_task(config: Config, task: Part) -> Part:
+    """The task with the checkpoint's tokenizer for what is written."""
+    if task.name != "sequence_to_sequence" or (config.path is None and config.weights is None):
+        return task
+    path = config.weights or str(hugging_face.tokenizer(_folder(config)))
+    borrowed = {"kind": "file", "tokenizer": path, "vocabulary": None, "lower": False}
+    return Part(task.name, task.options.model_copy(update=borrowed))
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The network, its weights drawn; `begin` puts the checkpoint's in. PartError where it cannot do what the task asks."""
+    about = _architecture(config)
+    family = _family(about)
+    if family in IMAGE:
+        return _image(about, inputs, output)
+    return _answering(about, inputs, output) if family in ANSWERING else _text(about, family, inputs, output)
+
+
+def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]:
+    """The checkpoint's weights and codes put into the module: (SHA-256, a sentence, what was drawn anew)."""
+    import torch
+
+    from danlu.layers.pretrained.network import Pretrained, PretrainedText
+    from danlu.tokenizing.given import Given
+
+    if config.path is None:
+        raise PartError("a pretrained model to train needs its weights.", hint="name the folder of the checkpoint: model.path")
+    assert isinstance(module, Pretrained)
+    folder = _folder(config)
+    digest = hugging_face.digest(folder)
+    if isinstance(module, PretrainedText):
+        codes = Given.read(str(hugging_face.tokenizer(folder))).file_codes
+        if len(codes) != len(module.file_codes):
+            raise PartError(
+                f"the checkpoint's tokenizer has {len(codes):,} codes, and the texts come in {len(module.file_codes):,}.",
+                hint="let a text column be read by tokenize alone; its tokenizer is then the checkpoint's",
+            )
+        if int(codes.max()) >= module.body.config.vocab_size:  # type: ignore[union-attr, operator]
+            raise PartError(
+                "the checkpoint's tokenizer has more codes than its network.", hint="give the tokenizer it was trained with"
+            )
+        if module.tells_codes and codes[END] < 0:
+            raise PartError("the checkpoint's tokenizer has no token that ends a text (</s>, <|endoftext|>, [SEP]).")
+        module.read_with(torch.from_numpy(codes))
+    fresh = module.load(folder, _architecture(config)["labels"])
+    own = len(module.body.state_dict())
+    said = f"{own - len(fresh)} of {own} tensors of the model are those of {config.path}"
+    return digest, f"{said}; drawn anew are {', '.join(fresh)}." if fresh else f"{said}.", tuple(fresh)
+
+
+def settled(config: Config) -> Config:
+    """The options with what the folder says written in, and without the folder."""
+    return Config(architecture=_architecture(config))  # type: ignore[call-arg]
+
+
+def _architecture(config: Config) -> dict[str, Any]:
+    if config.architecture is not None:
+        return config.architecture
+    if not may_look_outside():
+        raise PartError("this artifact does not say what its network is built of, and what it names is not looked at.")
+    if config.weights is not None:
+        return _of_artifact(config.weights)
+    if config.path is None:
+        raise PartError("the model pretrained needs a checkpoint.", hint="name its folder, or owner/name on the Hub: model.path")
+    return hugging_face.architecture(_folder(config))
+
+
+def _folder(config: Config) -> Path:
+    assert config.path is not None
+    if not may_look_outside():
+        raise PartError(f"this artifact names a checkpoint ({config.path}), which is not looked at.")
+    return hugging_face.locate(config.path, config.download)
+
+
+def _of_artifact(path: str) -> dict[str, Any]:
+    """The architecture that an artifact keeps. ArtifactError where there is none."""
+    manifest = next(
+        (each for each in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json") if each.is_file()), None
+    )
+    try:
+        if manifest is None:
+            raise ValueError("there is no artifact or finished run")
+        found = read_sealed(manifest)["recipe"]["model"].get("architecture")
+        if not isinstance(found, dict):
+            raise ValueError("its model is no pretrained one")
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"this is no artifact to go on from: {error}.", where=path, hint="name the run of a pretrained model"
+        ) from None
+
+
+def _family(about: Mapping[str, Any]) -> str:
+    family = str(about["config"].get("model_type"))
+    if family not in (*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE):
+        known = ", ".join((*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE))
+        raise PartError(f"the checkpoint is of the family {family}, which danlu does not know.", hint=f"it knows {known}")
+    return family
+
+
+def _limit(about: Mapping[str, Any]) -> int:
+    """How many places the network reaches."""
+    config = about["config"]
+    places = int(
+        config.get("max_position_embeddings")
+        or config.get("n_positions")
+        or {"llama": 2048, "gpt2": 1024, "t5": 1 << 20, "bart": 1024}.get(config["model_type"], 512)
+    )
+    return places - int(config.get("pad_token_id", 1)) - 1 if config["model_type"] == "roberta" else places
+
+
+def _tokenize(borrowed: Mapping[str, Any], longest: int) -> Part:
+    return Part("tokenize", registry.config("transforms", "tokenize").model_validate({**borrowed, "max_length": longest}))
+
+
+def _sized(about: Mapping[str, Any], data: Data) -> Data:
+    """The data section with images of a folder brought to the checkpoint's size."""
+    size = _size(about)
+    options = data.source.options
+    if size is None or data.source.name != "images" or getattr(options, "size", None) is not None:
+        return data
+    source = Part("images", options.model_copy(update={"size": list(size)}))
+    return data.model_copy(update={"source": source})
+
+
+def _size(about: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The (height, width) of images that the network needs, or was trained with."""
+    fixed = about["config"].get("image_size")
+    if isinstance(fixed, int):
+        return fixed, fixed
+    said = (about.get("pixels") or {}).get("size") if fixed is None else fixed
+    return (int(said[0]), int(said[1])) if said else None
+
+
+def _body(about: Mapping[str, Any], kind: str, output: Output) -> nn.Module:
+    """The network of transformers, of this size of output."""
+    from danlu.layers.pretrained.network import library, quietly
+
+    transformers = library()
+    with quietly():
+        try:
+            made = transformers.AutoConfig.for_model(**about["config"])
+            if kind in ("SequenceClassification", "TokenClassification", "ImageClassification"):
+                made.num_labels = output.size
+            made.use_cache = False
+            made.architectures = []  # where a family has several networks of a kind (DeiT), the first
+            return getattr(transformers, f"AutoModelFor{kind}").from_config(made).float()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            said = str(error).strip().split("\n")[0][:300]
+            raise PartError(f"the checkpoint's config makes no network for {kind}: {said}.") from None
+
+
+def _image(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    from danlu.layers.pretrained.network import PretrainedImage
+
+    if set(inputs) != {"image"} or output.each != "row":
+        raise PartError(
+            f"this checkpoint ({_family(about)}) answers one image, and the inputs are {', '.join(inputs)}.",
+            hint="leave other columns out (data.columns.NAME.use: false), or take a checkpoint of texts",
+        )
+    ours = inputs["image"]
+    channels = int(about["config"].get("num_channels", 3))
+    if ours.shape[0] not in (1, channels):
+        raise PartError(f"the checkpoint sees {channels} channels, and the images have {ours.shape[0]}.")
+    pixels = about.get("pixels") or {"mean": [0.5], "std": [0.5]}
+    theirs = pixels["mean"], pixels["std"]
+    size = _size(about)
+    return PretrainedImage(_body(about, "ImageClassification", output), output.names, (ours.mean, ours.std), theirs, channels, size)
+
+
+def _answering(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output) -> PretrainedText:
+    """A network that reads one text and writes another."""
+    from danlu.parts.models._pretrained_seq2seq import PretrainedSeq2Seq, opening_of
+
+    family = _family(about)
+    sources = {name: each for name, each in inputs.items() if name != DECODER}
+    if DECODER not in inputs or not output.causal:
+        raise PartError(
+            f"a checkpoint of {family} reads one text and writes another, and this task asks for something else.",
+            hint="choose task: sequence_to_sequence, or another checkpoint",
+        )
+    name, tokens = _only(family, sources)
+    size = inputs[DECODER].cardinalities[0]
+    if len(tokens.cardinalities) != 1 or tokens.cardinalities[0] != size:
+        raise PartError(
+            f"a checkpoint of {family} reads and writes one vocabulary; here the source has {tokens.cardinalities[0]:,} codes and the "
+            f"target {size:,}.",
+            hint="let the text column be read by tokenize alone; its tokenizer is then the checkpoint's",
+        )
+    body = _body(about, "Seq2SeqLM", output)
+    return PretrainedSeq2Seq(body, name, DECODER, size, opening=opening_of(about["config"]), limit=_limit(about))
+
+
+def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    from danlu.layers.pretrained.network import PretrainedTagger, PretrainedText, PretrainedWriter
+
+    if DECODER in inputs:
+        raise PartError(f"a checkpoint of {family} writes no text of another.", hint=f"take one of {', '.join(ANSWERING)}")
+    name, tokens = _only(family, inputs)
+    size = tokens.cardinalities[0]
+    tells_codes = output.each == "token" and not output.names and output.size == size
+    tags = output.each == "token" and not tells_codes
+    if tags != (len(tokens.cardinalities) > 1) or (tags and family in CAUSAL):
+        raise PartError(
+            f"a checkpoint of {family} cannot do what this task asks with texts in this form.",
+            hint="an answer a word takes one of bert, roberta or distilbert, and a column of words; else a text is read by tokenize",
+        )
+    if tells_codes and output.causal != (family in CAUSAL):
+        other = "one of gpt2 or llama" if output.causal else "one of bert, roberta or distilbert"
+        raise PartError(f"a checkpoint of {family} cannot do what this task asks.", hint=f"take {other}")
+    limit = _limit(about)
+    if tells_codes and tokens.shape[0] > limit:
+        raise PartError(
+            f"the checkpoint reaches {limit:,} places, and task.context is {tokens.shape[0]:,}.",
+            hint=f"set task.context to {limit}",
+        )
+    kind = "TokenClassification" if tags else "SequenceClassification"
+    kind = kind if not tells_codes else "CausalLM" if output.causal else "MaskedLM"
+    wrapper = PretrainedTagger if tags else PretrainedWriter if tells_codes and output.causal else PretrainedText
+    body = _body(about, kind, output)
+    labels = () if tells_codes else output.names
+    return wrapper(body, name, size, labels, each=output.each, causal=family in CAUSAL, tells_codes=tells_codes, limit=limit)
+
+
+def _only(family: str, inputs: Mapping[str, Input]) -> tuple[str, Input]:
+    """The one input, which is a text."""
+    if len(inputs) == 1:
+        name, only = next(iter(inputs.items()))
+        if only.kind == "tokens" and (len(only.cardinalities) == 1 or set(only.names) == {"piece"}):
+            return name, only
+    said = ", ".join(f"{name} ({each.kind})" for name, each in inputs.items())
+    raise PartError(
+        f"this checkpoint ({family}) reads one text, and the inputs are {said}.",
+        hint="leave other columns out: data.columns.NAME.use: false",
+    )

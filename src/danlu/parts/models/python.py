@@ -1,0 +1,161 @@
+"""A torch.nn.Module of your own, named as package.module:Class; only with --allow-code.
+
+The class is called with `options` as keyword arguments; where its constructor has parameters called inputs or output and options does
+not set them, they get danlu's description of the inputs (a dict of danlu.terms.Input) and of the outputs wanted (danlu.terms.Output).
+
+forward gets the tensor itself where there is one input (forward(x)), the dict of all inputs where its first parameter is called inputs
+or annotated as a dict, or each input by its name (forward(numbers, categories)). It returns float32 (B, output size): one number for
+each class or target. This is tried on two rows of zeros when the model is built.
+
+Importing the module runs its file. So it is refused, in a recipe as in an artifact, unless the caller allows code:
+danlu train --allow-code, or danlu.system.trust.allow_code() in Python.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+from danlu.system.trust import code_is_allowed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "categories", "image")
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 0.001},
+    "schedule": {"name": "cosine", "warmup": 0.05},
+}
+
+
+class Config(Options):
+    """Which class, and what its constructor gets."""
+
+    object: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+        description="The class as package.module:Class; its module must lie on the Python path or in the working folder.",
+    )
+    options: dict[str, Any] = Field({}, description="Keyword arguments of the constructor.")
+
+    @field_validator("object")
+    @classmethod
+    def _code_is_allowed(cls, value: str) -> str:
+        if not code_is_allowed():
+            raise ValueError(
+                "must be permitted with --allow-code (in Python: danlu.system.trust.allow_code()), since importing it runs its code"
+            )
+        return value
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The user's module, tried on two rows. Raises PartError for a module that cannot be imported, made or called."""
+    from danlu.parts.models._user_module import Outside
+
+    if not code_is_allowed():  # the options may have been checked under a permission that is gone
+        raise PartError(f"the model {config.object} is code of your own, and code is not allowed.", hint="add --allow-code")
+    made = _construct(config, inputs, output)
+    module = Outside(made, list(inputs))
+    _try(config.object, module, inputs, output)
+    return module
+
+
+def _construct(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    import inspect
+
+    from torch import nn
+
+    kind = _import(config.object)
+    if not callable(kind):
+        raise PartError(f"{config.object} is no class derived from torch.nn.Module but an object of type {type(kind).__name__}.")
+    options = dict(config.options)
+    try:
+        parameters = inspect.signature(kind).parameters
+    except (TypeError, ValueError):
+        parameters = {}
+    described = {"inputs": dict(inputs), "output": output}
+    options |= {name: each for name, each in described.items() if name in parameters and name not in options}
+    try:
+        made = kind(**options)
+    except Exception as error:
+        raise PartError(
+            f"{config.object} could not be made with the options {', '.join(options) or '(none)'}: {_say(error)}.",
+            hint="model.options holds the arguments of its constructor",
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise PartError(f"{config.object} gave an object of type {type(made).__name__}, not a torch.nn.Module.")
+    return made
+
+
+def _import(path: str) -> Any:
+    module, _, names = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise PartError(
+            f"there is no Python module {error.name} (for model.object {path}).",
+            hint="start danlu in the folder that holds it, or put that folder on PYTHONPATH",
+        ) from error
+    except Exception as error:
+        raise PartError(f"the module {module} failed while it was imported: {_say(error)}.") from error
+    for name in names.split("."):
+        if not hasattr(found, name):
+            from danlu.errors import did_you_mean
+
+            raise PartError(f"{module} has no {name} (for model.object {path}).", hint=did_you_mean(name, vars(found)))
+        found = getattr(found, name)
+    return found
+
+
+def _try(path: str, module: nn.Module, inputs: Mapping[str, Input], output: Output) -> None:
+    """One forward pass of two rows in evaluation; it also gives lazy layers their shapes."""
+    import torch
+
+    rows = {
+        name: torch.zeros(2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32)
+        for name, each in inputs.items()
+    }
+    shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in rows.items())
+    module.eval()
+    try:
+        with torch.no_grad():
+            outputs = module(rows)
+    except Exception as error:
+        raise PartError(
+            f"{path} failed on two rows ({shapes}): {_say(error)}.", hint="B is the first dimension of every input"
+        ) from error
+    finally:
+        module.train()
+    if not isinstance(outputs, torch.Tensor):
+        raise PartError(
+            f"{path} returned an object of type {type(outputs).__name__}; its forward must return a tensor of shape (B, {output.size})."
+        )
+    if tuple(outputs.shape) != (2, output.size):
+        raise PartError(
+            f"{path} made {tuple(outputs.shape)} of two rows ({shapes}); it must make (B, {output.size}), here (2, {output.size}).",
+            hint=f"one number a row for each of {', '.join(output.names[:5])}" if output.names else "",
+        )
+    if not outputs.is_floating_point():
+        raise PartError(f"{path} returned {outputs.dtype}; its forward must return float32.")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise PartError(f"{path} has no parameter to train.")
+
+
+def _say(error: Exception) -> str:
+    """'TypeError: the message (net.py:12)', the place being the last line of code the user wrote."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if "/torch/" not in frame.filename and "/danlu/" not in frame.filename and "importlib" not in frame.filename
+    ]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{place}"

@@ -1,0 +1,107 @@
+"""Residual network for images: ResNet-18, 34 (two 3x3 convolutions a block) or 50 (bottleneck blocks).
+
+A first convolution, four stages of residual blocks, each after the first half as high and wide and with twice as many channels; the mean
+over the image; linear. Images from 64 pixels on are quartered at the start (7x7 convolution of stride 2 and pooling, as for ImageNet);
+smaller ones keep their pixels (3x3 convolution).
+He et al., 2015, arXiv:1512.03385; the stride of a bottleneck lies in its 3x3 convolution; ways around are pooled (He et al., 2018,
+arXiv:1812.01187); blocks start near the identity (Goyal et al., 2017, arXiv:1706.02677).
+
+Numbers, categories and texts join after the mean, before a dense layer (late fusion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "categories", "image", "tokens")
+DEFAULTS = {
+    "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup": 0.1},
+    "train.epochs": 20,
+    "train.batch_size": 128,
+}
+
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # blocks of each stage by number of layers
+BOTTLENECK_FROM = 50
+EXPANSION = 4  # channels a bottleneck gives for each it works in
+SMALLEST = 4  # pixels of the shorter side
+LARGE = 64  # pixels of the shorter side from which the ImageNet stem is taken
+
+
+class Config(Options):
+    """Its size."""
+
+    weights: str | None = Field(None, description="An artifact (or run) of a resnet whose weights this model starts from.")
+    num_layers: Literal[18, 34, 50] = Field(18, description="Layers with weights, in the paper's count.")
+    width: int = Field(64, ge=1, le=8192, description="Channels of the first stage (a bottleneck gives 4 times as many).")
+    stem: Literal["auto", "small", "imagenet"] = Field(
+        "auto", description="The start: small keeps all pixels, imagenet a sixteenth; auto: imagenet from 64 pixels on."
+    )
+    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="The function between convolutions.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the features dropped before the last layer in training.")
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no image, or one too small."""
+    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
+    from danlu.layers.vision.residual import start_near_identity
+
+    require_image("resnet", inputs, SMALLEST)
+    module = fused(
+        branches_of(inputs, lambda each: _body(config, *each.shape)),
+        output.size,
+        dense=8 * config.width,
+        activation_name=config.activation,
+        dropout=config.dropout,
+    )
+    start_near_identity(module)
+    return module
+
+
+def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
+    """What takes an image to (B, features), and features."""
+    from torch import nn
+
+    from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels
+    from danlu.layers.vision.residual import BottleneckBlock, ResidualBlock
+
+    large = min(height, width) >= LARGE if config.stem == "auto" else config.stem == "imagenet"
+    layers: list[nn.Module] = [ChannelsLast(), *_stem(config, channels, large)]
+    channels = config.width
+    for stage, count in enumerate(STAGES[config.num_layers]):
+        wide = config.width * 2**stage
+        for number in range(count):
+            stride = 2 if stage > 0 and number == 0 else 1
+            if config.num_layers < BOTTLENECK_FROM:
+                layers.append(ResidualBlock(channels, wide, stride=stride, batch_norm=True, activation_name=config.activation))
+                channels = wide
+            else:
+                layers.append(BottleneckBlock(channels, EXPANSION * wide, stride=stride, activation_name=config.activation))
+                channels = EXPANSION * wide
+    return nn.Sequential(*layers, MeanOfPixels()), channels
+
+
+def _stem(config: Config, channels: int, large: bool) -> list[nn.Module]:
+    from torch import nn
+
+    from danlu.layers.activations import activation
+    from danlu.layers.normalization import BatchNorm2d
+    from danlu.layers.vision.residual import convolution
+
+    size, stride = (7, 2) if large else (3, 1)
+    layers: list[nn.Module] = [
+        convolution(channels, config.width, size, stride=stride, bias=False, activation_name=config.activation),
+        BatchNorm2d(config.width),
+        activation(config.activation),
+    ]
+    return [*layers, nn.MaxPool2d(3, 2, padding=1)] if large else layers

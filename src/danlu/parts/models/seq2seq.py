@@ -1,0 +1,152 @@
+"""Encoder-decoder Transformer: reads one text and writes another (translation, summarisation).
+
+size     layers  heads  width
+tiny        2+2      2     64
+small       3+3      4    256     some ten thousand pairs of sentences
+medium      6+6      8    512     Vaswani's base model: some million pairs
+large       6+6     16   1024
+
+A number given beside the size overrides the size's own. Normalization stands before each half of a block, positions are rotary in both
+stacks, and the head multiplies by the embedding of the target unless `tied` is false.
+Sources: Vaswani et al., 2017, arXiv:1706.03762; Press and Wolf, 2017, arXiv:1608.05859 (tied embeddings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from danlu.errors import PartError
+from danlu.recipe import Options, Part
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("tokens",)
+GIVES = ("token",)
+DEFAULTS = {
+    "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
+    "optimizer": {"name": "muon", "learning_rate": 0.003, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup": 0.1},
+    "train.epochs": 15,
+    "train.batch_size": 128,
+    "train.clip_norm": 1.0,
+}
+TARGET = "decoder"  # the input that holds the target as far as it is written
+
+SIZES: dict[str, tuple[int, int, int]] = {  # layers of each stack, heads, width
+    "tiny": (2, 2, 64),
+    "small": (3, 4, 256),
+    "medium": (6, 8, 512),
+    "large": (6, 16, 1024),
+}
+
+
+class Config(Options):
+    """Its size, and which of the usual parts it is built of."""
+
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a seq2seq whose weights and tokenizers this model starts from."
+    )
+    size: Literal["tiny", "small", "medium", "large"] = Field(
+        "small", description="A size by name; the numbers below override its own."
+    )
+    encoder_layers: int | None = Field(None, ge=1, le=1000, description="Blocks that read the source; none: as the size has it.")
+    decoder_layers: int | None = Field(None, ge=1, le=1000, description="Blocks that write the target; none: as the size has it.")
+    num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; none: as the size has it.")
+    width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a token; none: as the size has it.")
+    normalization: Literal["rms", "layer"] = Field("rms", description="Normalization before each half of a block.")
+    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("relu_squared", description="Kind of the feed-forward half.")
+    feed_forward_width: int | None = Field(
+        None, ge=1, le=1_048_576, description="Its inner width; none: 4 times the width, 8/3 times for swiglu."
+    )
+    qk_norm: bool = Field(False, description="Normalise queries and keys: attention cannot grow sharper than training can bear.")
+    tied: bool = Field(True, description="The head multiplies by the target's embedding instead of weights of its own.")
+    shared: bool = Field(
+        False, description="One embedding for source and target; only where both are written in one and the same vocabulary."
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="Share dropped of the embeddings and of what each half of a block adds.")
+    bias: bool = Field(False, description="Add biases to the layers inside the blocks, and shifts to layer normalization.")
+
+    @model_validator(mode="after")
+    def _numbers_that_divide(self) -> Config:
+        _, heads, width = self.resolved()
+        if width % heads:
+            raise ValueError(f"width {width} is no multiple of num_heads {heads}")
+        if (width // heads) % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another width or num_heads"
+            )
+        return self
+
+    def resolved(self) -> tuple[tuple[int, int], int, int]:
+        """((layers of the encoder, of the decoder), heads, width) as they are built."""
+        layers, heads, width = SIZES[self.size]
+        return (self.encoder_layers or layers, self.decoder_layers or layers), self.num_heads or heads, self.width or width
+
+
+def adapt_task(config: Config, task: Part) -> Part:
+    """The task writing in the vocabulary of the artifact that the weights come from."""
+    if config.weights is None or task.name != "sequence_to_sequence":
+        return task
+    borrowed = {"kind": "file", "tokenizer": config.weights, "vocabulary": None, "lower": False}
+    return Part(task.name, task.options.model_copy(update=borrowed))
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where the inputs are not a source and a target, one code a place."""
+    from danlu.layers.transformer.blocks import Sizes
+    from danlu.parts.models._encoder_decoder import EncoderDecoder
+
+    source = _source(inputs)
+    cardinalities = inputs[source].cardinalities[0], inputs[TARGET].cardinalities[0]
+    if output.size != cardinalities[1]:
+        raise PartError(
+            f"seq2seq tells the next of the {cardinalities[1]:,} codes of its target, and the task asks for {output.size:,} numbers.",
+            hint="choose task: sequence_to_sequence",
+        )
+    if config.shared and cardinalities[0] != cardinalities[1]:
+        raise PartError(
+            f"model.shared: the source has {cardinalities[0]:,} codes and the target {cardinalities[1]:,}, so they are no vocabulary of both.",
+            hint="give both one tokenizer.json (kind: file), or set model.shared to false",
+        )
+    (encoder, decoder), heads, width = config.resolved()
+    sizes = Sizes(
+        num_layers=encoder,
+        width=width,
+        num_heads=heads,
+        feed_forward=config.feed_forward,
+        feed_forward_width=config.feed_forward_width,
+        normalization=config.normalization,
+        qk_norm=config.qk_norm,
+        bias=config.bias,
+        dropout=config.dropout,
+    )
+    return EncoderDecoder(
+        source,
+        TARGET,
+        cardinalities,
+        sizes,
+        replace(sizes, num_layers=decoder),
+        longest=max(inputs[name].shape[0] for name in (source, TARGET)),
+        tied=config.tied,
+        shared=config.shared,
+    )
+
+
+def _source(inputs: Mapping[str, Input]) -> str:
+    """The name of the input that is read."""
+    sources = [name for name in inputs if name != TARGET]
+    plain = all(each.kind == "tokens" and len(each.cardinalities) == 1 for each in inputs.values())
+    if TARGET in inputs and len(sources) == 1 and plain:
+        return sources[0]
+    said = ", ".join(f"{name} ({each.kind})" for name, each in inputs.items())
+    raise PartError(
+        f"seq2seq reads one text and writes another, one code a place; the inputs are {said}.",
+        hint="use task: sequence_to_sequence",
+    )

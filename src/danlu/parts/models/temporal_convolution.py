@@ -1,0 +1,72 @@
+"""Temporal convolutional network (TCN) for series: causal convolutions whose taps lie 1, 2, 4, ... moments apart.
+
+As many blocks as it takes for the last moment to see the whole window. A linear forecast stands beside the network, which learns what
+that leaves. Sources: Bai et al., 2018, arXiv:1803.01271; Das et al., 2023, arXiv:2304.08424 (the linear forecast beside it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from danlu.errors import PartError
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "series")
+NEEDS = ("series",)
+GIVES = ("row", "step")
+DEFAULTS = {
+    "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
+    "schedule": {"name": "cosine", "warmup": 0.05},
+    "train.epochs": 10,
+    "train.batch_size": 64,
+}
+
+
+class Config(Options):
+    """The size of the network, and whether variables see each other."""
+
+    width: int = Field(32, ge=1, le=8192, description="Channels of every block.")
+    kernel: int = Field(3, ge=2, le=999, description="Moments a convolution weighs.")
+    num_layers: int | None = Field(None, ge=1, le=30, description="Blocks; null: as many as see the whole window.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the activations dropped in training.")
+    level: Literal["standard", "last", "none"] = Field(
+        "standard", description="Bring each window to its own mean and deviation, to its last value, or leave it where it is."
+    )
+    mix: bool = Field(
+        True, description="Variables see each other; false: each goes through the network by itself, with the same weights."
+    )
+    linear: bool = Field(True, description="A linear forecast beside the network.")
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no series."""
+    from danlu.layers.forecasting.reversible_norm import Forecaster
+    from danlu.parts.models._temporal_convolution import TemporalForecast, TemporalSummary, layers_to_see
+
+    if "series" not in inputs:
+        raise PartError("temporal_convolution reads a series, and the inputs hold none.", hint="choose task: forecasting")
+    if output.each == "row":
+        moments, channels = inputs["series"].shape
+        static = inputs["numbers"].shape[0] if "numbers" in inputs else 0
+        layers = config.num_layers or layers_to_see(moments, config.kernel)
+        return TemporalSummary(
+            channels, static, output.size, width=config.width, kernel=config.kernel, layers=layers, dropout=config.dropout
+        )
+    return Forecaster(
+        inputs,
+        output,
+        lambda sizes: TemporalForecast(
+            sizes, width=config.width, kernel=config.kernel, layers=config.num_layers, dropout=config.dropout
+        ),
+        level=config.level,
+        mix=config.mix,
+        linear=config.linear,
+    )

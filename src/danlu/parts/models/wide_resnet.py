@@ -1,0 +1,102 @@
+"""Wide residual network for images of about 28 to 64 pixels: few layers, many channels, norm and activation before each convolution.
+
+A 3x3 convolution to 16 channels, three stages of (depth - 4) / 6 blocks each with 16, 32 and 64 times `width` channels, the second and
+third half as high and wide; norm, activation, the mean over the image, linear.
+Zagoruyko and Komodakis, 2016, arXiv:1605.07146 (WRN-depth-width).
+
+Where the first convolution takes every second pixel (`stride` 2) a network costs a quarter. Numbers, categories and texts join after the
+mean, before a dense layer (late fusion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Input, Output
+
+TAKES = ("numbers", "categories", "image", "tokens")
+DEFAULTS = {
+    "optimizer": {"name": "muon", "learning_rate": 0.004, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup": 0.1},
+    "train.epochs": 20,
+    "train.batch_size": 128,
+}
+
+STEM = 16  # channels before the first stage
+SMALLEST = 4  # pixels of the shorter side
+LARGE = 48  # pixels of the shorter side from which the first convolution halves the image
+
+
+class Config(Options):
+    """Its size."""
+
+    weights: str | None = Field(None, description="An artifact (or run) of a wide_resnet whose weights this model starts from.")
+    depth: int = Field(16, ge=10, le=1000, description="Layers of convolution, 4 more than a multiple of 6: 10, 16, 22, 28, 40.")
+    width: int = Field(2, ge=1, le=512, description="Channels of the first stage, in sixteens.")
+    stride: Literal[1, 2, "auto"] = Field(
+        "auto", description="Pixels from one place of the first convolution to the next; auto: 2 from 48 pixels on."
+    )
+    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="The function before convolutions.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share dropped between the two convolutions of a block in training.")
+
+    @field_validator("depth")
+    @classmethod
+    def _depth_of_three_stages(cls, depth: int) -> int:
+        if depth % 6 != 4:
+            below = depth - (depth - 4) % 6
+            raise ValueError(f"depth must be 4 more than a multiple of 6, such as {max(below, 10)} or {below + 6}")
+        return depth
+
+
+def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+    """The module. Raises PartError where there is no image, or one too small."""
+    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
+
+    require_image("wide_resnet", inputs, SMALLEST)
+    return fused(
+        branches_of(inputs, lambda each: _body(config, *each.shape)),
+        output.size,
+        dense=64 * config.width,
+        activation_name=config.activation,
+    )
+
+
+def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
+    """What takes an image to (B, features), and features."""
+    from torch import nn
+
+    from danlu.layers.activations import activation
+    from danlu.layers.normalization import BatchNorm2d
+    from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels
+    from danlu.layers.vision.residual import PreActivationBlock, convolution
+
+    stride = (2 if min(height, width) >= LARGE else 1) if config.stride == "auto" else config.stride
+    size = 3 if stride == 1 else 5  # so that pixels are seen by several places still
+    layers: list[nn.Module] = [
+        ChannelsLast(),
+        convolution(channels, STEM, size, stride=stride, bias=False, activation_name=config.activation),
+    ]
+    channels = STEM
+    for stage in range(3):
+        wide = STEM * config.width * 2**stage
+        for number in range((config.depth - 4) // 6):
+            layers.append(
+                PreActivationBlock(
+                    channels,
+                    wide,
+                    stride=2 if stage > 0 and number == 0 else 1,
+                    activation_name=config.activation,
+                    dropout=config.dropout,
+                )
+            )
+            channels = wide
+    layers += [BatchNorm2d(channels), activation(config.activation), MeanOfPixels()]
+    return nn.Sequential(*layers), channels

@@ -1,0 +1,55 @@
+"""Gradient descent: one update from the gradient over all training rows.
+
+    g_t = gradient of the mean loss over every training row, at p_{t-1}
+    p_t = p_{t-1} - learning_rate * (g_t + weight_decay * p_{t-1})
+
+One epoch is one update (`train.batch_size` is "all"); `train.micro_batch` limits memory, and the sum over micro batches is exact.
+Source: Cauchy, 1847, Comptes rendus 25, 536-538.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu.compat.torch_optim import lean
+from danlu.parts.optimizers._fused import fusable, keep_layouts
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+UPDATE = "gradient"
+FULL_BATCH = True
+ELEMENTWISE = True  # each entry is moved by itself
+
+
+class Config(Options):
+    """Options of gradient descent."""
+
+    learning_rate: float = Field(0.1, ge=0, description="Length of the update, in gradients.")
+    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+
+
+def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
+    """torch.optim.SGD without momentum over the groups, fused where torch can."""
+    import torch
+
+    return keep_layouts(
+        lean(torch.optim.SGD)(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fusable(groups))
+    )
+
+
+def initial(parameter: Tensor) -> dict[str, Tensor]:
+    """No state."""
+    return {}
+
+
+def update(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(parameter, state) after one update."""
+    gradient = gradient + options["weight_decay"] * parameter
+    return parameter - options["learning_rate"] * gradient, state

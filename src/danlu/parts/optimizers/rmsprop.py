@@ -1,0 +1,68 @@
+"""RMSprop: the gradient divided by the root of a decaying mean of its square.
+
+    d_t = g_t + weight_decay * p_{t-1}
+    v_t = alpha * v_{t-1} + (1 - alpha) * d_t^2                      v_0 = 0
+    b_t = momentum * b_{t-1} + d_t / (sqrt(v_t) + epsilon)           b_0 = 0
+    p_t = p_{t-1} - learning_rate * b_t
+
+The centred variant is left out: on a steady gradient the variance it divides by rounds below 0, and its root is NaN.
+Source: Tieleman and Hinton, 2012, Neural Networks for Machine Learning, lecture 6.5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from danlu.compat.torch_optim import lean
+from danlu.recipe import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+UPDATE = "entry"
+
+ELEMENTWISE = True  # each entry is moved by itself
+
+
+class Config(Options):
+    """Options of RMSprop."""
+
+    learning_rate: float = Field(0.001, ge=0, description="Length of the update of each weight, about.")
+    alpha: float = Field(0.99, ge=0, lt=1, description="Share of the mean of squared gradients that is kept each step.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the root in the denominator.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Share of the sum of scaled gradients that is kept each step.")
+    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+
+
+def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
+    """torch.optim.RMSprop over the groups; torch has no fused form, so several tensors are updated at a time where it can."""
+    import torch
+
+    return lean(torch.optim.RMSprop)(
+        groups,
+        lr=config.learning_rate,
+        alpha=config.alpha,
+        eps=config.epsilon,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
+def initial(parameter: Tensor) -> dict[str, Tensor]:
+    """The mean of squared gradients and the sum of scaled ones, both 0."""
+    import torch
+
+    return {"squares": torch.zeros_like(parameter), "sum": torch.zeros_like(parameter)}
+
+
+def update(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(parameter, state) after one update."""
+    gradient = gradient + options["weight_decay"] * parameter
+    squares = options["alpha"] * state["squares"] + (1 - options["alpha"]) * gradient * gradient
+    total = options["momentum"] * state["sum"] + gradient / (squares.sqrt() + options["epsilon"])
+    return parameter - options["learning_rate"] * total, {"squares": squares, "sum": total}

@@ -1,0 +1,82 @@
+"""The data sets that come inside scikit-learn: digits, iris, wine, breast_cancer, diabetes, linnerud. Nothing is downloaded.
+
+digits          1,797 handwritten digits: "image" (8x8, grey; scikit-learn's 0 to 16 as pixels of 0 to 255, rounded) and "label"
+                (category "0" to "9")
+iris            150 flowers: 4 measures in cm, and "target" (category setosa, versicolor, virginica)
+wine            178 wines: 13 measures, and "target" (category class_0 to class_2)
+breast_cancer   569 tumours: 30 measures, and "target" (category malignant, benign)
+diabetes        442 patients: 10 measures as they were taken (age in years, ...; sex as category "1", "2"), and "target" (number)
+linnerud        20 men: Chins, Situps, Jumps, and the targets Weight, Waist, Pulse (numbers)
+
+Measures keep scikit-learn's names ("sepal length (cm)"). Source: https://scikit-learn.org/stable/datasets/toy_dataset.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu.reading.columns import infer
+from danlu.recipe import ColumnOptions, Options
+from danlu.terms import Column, Table
+
+
+class Config(Options):
+    """Which of the bundled sets."""
+
+    set: Literal["digits", "iris", "wine", "breast_cancer", "diabetes", "linnerud"] = Field(
+        default="digits", description="The bundled set, by scikit-learn's name."
+    )
+
+
+def files(config: Config) -> list[Path]:
+    """None: the sets are part of the installed library; see version."""
+    return []
+
+
+def version(config: Config) -> str:
+    """The library and its version."""
+    return f"scikit-learn {metadata.version('scikit-learn')}"
+
+
+def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
+    """The table of a bundled set; see danlu.sources."""
+    from sklearn import datasets
+
+    name = config.set
+    # unscaled: scaling is a transform's matter, fitted on the training split
+    bunch: Any = datasets.load_diabetes(scaled=False) if name == "diabetes" else getattr(datasets, f"load_{name}")()
+    made = _digits(bunch) if name == "digits" else _measures(bunch, columns, name)
+    return Table(columns=made, origin=name)
+
+
+def _digits(bunch: Any) -> dict[str, Column]:
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = tuple(str(each) for each in bunch.target_names.tolist())
+    return {
+        "image": Column("image", "image", pixels, reason="image: 8x8 pixels, 0 to 16 scaled to 0 to 255"),
+        "label": Column("label", "category", bunch.target.astype(np.int32), labels, reason="category: 10 digits"),
+    }
+
+
+def _measures(bunch: Any, options: Mapping[str, ColumnOptions], origin: str) -> dict[str, Column]:
+    names = [str(name) for name in bunch.feature_names]
+    made = {name: infer(name, bunch.data[:, number], options.get(name), origin) for number, name in enumerate(names)}
+    if origin == "diabetes" and options.get("sex", ColumnOptions()).kind is None:
+        made["sex"] = infer("sex", bunch.data[:, names.index("sex")], ColumnOptions(kind="category"), origin)
+    if bunch.target.ndim == 2:
+        return made | {
+            str(name): infer(str(name), bunch.target[:, number], options.get(str(name)), origin)
+            for number, name in enumerate(bunch.target_names)
+        }
+    if "target_names" in bunch and options.get("target", ColumnOptions()).kind in (None, "category"):
+        classes = tuple(str(name) for name in bunch.target_names)
+        return made | {
+            "target": Column("target", "category", bunch.target.astype(np.int32), classes, reason="category: named classes")
+        }
+    return made | {"target": infer("target", bunch.target, options.get("target"), origin)}

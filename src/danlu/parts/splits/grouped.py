@@ -1,0 +1,58 @@
+"""Whole groups of rows (a patient, a customer, a document) drawn at random, so that no group stands in two splits.
+
+A model that met a patient in training knows the patient, not the disease: its score on the same patient's other rows flatters. Rows
+without a group count as one group. Shares are met as closely as whole groups allow. The column is not an input of the model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from danlu.data.fingerprints import codes
+from danlu.data.splitting import Shares, column_of, shuffled, sizes
+from danlu.errors import DataError
+from danlu.terms import Column, Table
+
+
+class Config(Shares):
+    """The column of groups; shares of validation and test, in rows."""
+
+    column: str = Field(description="The column whose equal values make a group.")
+
+
+def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
+    """Rows of each split, sorted. DataError where the groups are fewer than the splits asked for."""
+    column = column_of(table, config.column, "grouped")
+    if column.kind == "image" or column.values.ndim > 1:
+        raise DataError(f"column {column.name} holds {column.kind} and cannot name groups.", where=table.origin)
+    groups = np.unique(codes(column), return_inverse=True)[1]
+    counts = np.bincount(groups)
+    asked = 1 + (config.validation > 0) + (config.test > 0)
+    if len(counts) < asked:
+        raise DataError(
+            f"column {column.name} holds {len(counts):,} group(s), and {asked} splits were asked for.",
+            where=table.origin,
+            hint="set data.split.validation or data.split.test to 0, or group by another column",
+        )
+    validation, test = sizes(len(table), config, table.origin)
+    split_of_group = _assign(counts, shuffled(len(counts), seed), validation, test)
+    splits = split_of_group[groups]
+    return {name: np.flatnonzero(splits == number) for number, name in enumerate(("train", "validation", "test"))}
+
+
+def _assign(counts: np.ndarray, order: np.ndarray, validation: int, test: int) -> np.ndarray:
+    """The split of each group (0 train, 1 validation, 2 test): along `order`, by where the middle of the group falls."""
+    rows = counts[order]
+    middle = np.cumsum(rows) - rows / 2
+    result = np.zeros(len(counts), dtype=np.int64)
+    result[order[middle < test + validation]] = 1
+    result[order[middle < test]] = 2
+    wanted = [0] + [1] * (validation > 0) + [2] * (test > 0)
+    if all((result == split).any() for split in wanted):
+        return result
+    result[:] = 0  # groups as large as a split: the smallest ones are held out
+    smallest = iter(order[np.argsort(rows, kind="stable")])
+    for split in wanted[1:]:
+        result[next(smallest)] = split
+    return result

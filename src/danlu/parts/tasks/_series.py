@@ -1,0 +1,366 @@
+"""The base of a task on series: scaled targets, which columns tell the past and the future, and the windows cut from it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu import registry
+from danlu.data.examples import Examples
+from danlu.data.matrix import matrix, mean_and_deviation, names
+from danlu.errors import DataError, did_you_mean
+from danlu.recipe import Options
+from danlu.series import naive
+from danlu.series.order import in_time, series_codes, time_of
+from danlu.series.runs import carried, origins, runs
+from danlu.series.steps import Step, step_of
+from danlu.terms import Column, Input, Table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SeriesOptions(Options):
+    """What every task on series is told."""
+
+    context: int | None = Field(
+        None, ge=1, le=1_000_000, description="How many moments of the past are looked at; null: three horizons or two seasons."
+    )
+    time: str | None = Field(
+        None, description="The column of the times; null: the one date-time column, else the order of the rows is the time."
+    )
+    series: str | None = Field(None, description="A column that names several series in one table; null: the table is one series.")
+    gaps: Literal["end", "ignore"] = Field(
+        "end",
+        description="A missing moment ends a window (end), or rows follow each other whatever has passed (ignore: business days).",
+    )
+    season: int | None = Field(
+        None, ge=1, description="Moments of a season, for the naive forecast beside the model; null: from the step (24 for hours)."
+    )
+    known: list[str] = Field([], description="Columns whose future is known when a forecast is made (prices, holidays).")
+    calendar: list[Literal["month", "day", "day_of_year", "weekday", "hour", "minute"]] = Field(
+        [], description="Parts of the times, given to the model for the past and for the moments ahead."
+    )
+
+
+def recast(config: SeriesOptions, table: Table) -> Table:
+    """The rows by series and time; DataError for times that are missing, stand twice or have no step, and for a column not there."""
+    for name in config.known:
+        if name not in table.columns:
+            near = did_you_mean(name, table.columns)
+            raise DataError(f"task.known names the column {name}, which is not there.", where=table.origin, hint=near)
+    return in_time(table, config.time, config.series, config.gaps)
+
+
+@dataclass
+class Cut(Examples):
+    """Windows, and the first row of each row's run: how far back a season may be looked up."""
+
+    first: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+class Prepared:
+    """The features that the preprocessing made, float32 (N, F), by name."""
+
+    def __init__(self, values: np.ndarray, names: tuple[str, ...]) -> None:
+        self.values = values
+        self.names = names
+        self._place = {name: place for place, name in enumerate(self.names)}
+
+    def take(self, names: Sequence[str]) -> np.ndarray:
+        """The features called `names`, side by side."""
+        return self.values[:, [self._place[name] for name in names]]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A table laid out for windows, a row a moment: all float32, NaN only in `values`.
+
+    values   (N, V) the targets on the model's scale       past    (N, F) what the model sees of the past, targets first
+    future   (N, K) what is known ahead                    static  (N, S) what stands still
+    first, last   int64 (N,) of the run of each row
+    """
+
+    values: np.ndarray
+    past: np.ndarray
+    future: np.ndarray
+    static: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+
+class SeriesTask:
+    """The variables asked for, their scale, and what else the training rows say; see SeriesOptions."""
+
+    def __init__(
+        self,
+        config: SeriesOptions,
+        horizon: int,
+        targets: Sequence[str],
+        variables: Sequence[str],
+        mean: Sequence[float],
+        deviation: Sequence[float],
+    ) -> None:
+        self.config = config
+        self.horizon = horizon
+        self.target_names = tuple(targets)
+        self.variables = tuple(variables)
+        self.mean, self.deviation = np.array(mean), np.array(deviation)
+        self.needs = tuple(name for name in (*targets, config.time, config.series, *config.known) if name is not None)
+        # learnt with the first frame
+        self.context = config.context or 0
+        self.season = config.season or 1
+        self.step = Step()
+        self.features: dict[str, list[str]] = {}
+        self.naive_errors: list[float] = []
+
+    def state(self) -> dict[str, Any]:
+        """What an artifact keeps."""
+        return {
+            "targets": list(self.target_names),
+            "variables": list(self.variables),
+            "mean": self.mean.tolist(),
+            "deviation": self.deviation.tolist(),
+            "context": self.context,
+            "season": self.season,
+            "step": self.step.state(),
+            "features": self.features,
+            "naive_errors": self.naive_errors,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state()` gave of another such task."""
+        self.context, self.season = int(state["context"]), int(state["season"])
+        self.step = Step(**state["step"])
+        self.features = {role: list(map(str, state["features"][role])) for role in ("past", "known", "static")}
+        self.naive_errors = list(state["naive_errors"])
+
+    # --- scales
+
+    def to_units(self, numbers: Tensor) -> Tensor:
+        """Forecasts or encoded targets (..., V) in the units of the data, float64."""
+        return numbers.double() * _like(self.deviation, numbers) + _like(self.mean, numbers)
+
+    def in_units(self, differences: Tensor) -> Tensor:
+        """Differences (..., V) in the units of the data, float64."""
+        return differences.double() * _like(self.deviation, differences)
+
+    def in_deviations(self, differences: Tensor) -> Tensor:
+        """Differences (..., V) in standard deviations of the training rows, float64."""
+        return differences.double()
+
+    # --- rows to moments
+
+    def lay(
+        self, arrays: Mapping[str, Any], described: Mapping[str, Input], table: Table, splits: Mapping[str, np.ndarray]
+    ) -> tuple[Laid, list[str]]:
+        """The table laid out, and sentences for the reader; the first time what the training rows say is learnt."""
+        first, last = runs(table)
+        values = self._scaled(table)
+        numbers = arrays.get("numbers")
+        empty = np.zeros((len(table), 0), dtype=np.float32)
+        prepared = Prepared(empty, ()) if numbers is None else Prepared(numbers, described["numbers"].names)
+        facts = [] if self.features else self._learn(table, values, first, prepared, splits["train"])
+        known, calendar = prepared.take(self.features["known"]), self._calendar(table)
+        past = np.concatenate([carried(values, first), prepared.take(self.features["past"]), known, calendar], axis=1)
+        future = np.concatenate([known, calendar], axis=1)
+        return Laid(values, past, future, prepared.take(self.features["static"]), first, last), facts
+
+    def described(self) -> dict[str, Input]:
+        """What the model receives: "series", and where there are such columns "future" and "numbers" (those that stand still)."""
+        features, clock = self.features, self._calendar_names()
+        past = (*self.variables, *features["past"], *features["known"], *clock)
+        ahead = (*features["known"], *clock)
+        result = {"series": Input("series", (self.context, len(past)), names=past)}
+        if ahead:
+            result["future"] = Input("series", (self.horizon, len(ahead)), names=ahead)
+        if features["static"]:
+            result["numbers"] = Input("numbers", (len(features["static"]),), names=tuple(features["static"]))
+        return result
+
+    def _scaled(self, table: Table) -> np.ndarray:
+        """The targets on the model's scale, float32 (N, V), NaN where missing."""
+        found = []
+        for name in self.target_names:
+            if name not in table.columns:
+                raise DataError(
+                    f"the column {name} is not there, and a model of series reads the past of what it tells of.",
+                    where=table.origin,
+                    hint=did_you_mean(name, table.columns),
+                )
+            found.append(_numbers(table.columns[name]))
+        values = np.concatenate(found, axis=1)
+        if values.shape[1] != len(self.variables):
+            raise DataError(
+                f"the targets hold {values.shape[1]} numbers a row; training had {len(self.variables)}.", where=table.origin
+            )
+        with np.errstate(over="ignore"):
+            scaled = ((values - self.mean) / self.deviation).astype(np.float32)
+        bad = np.argwhere(np.isinf(scaled))
+        if len(bad):
+            row, column = bad[0]
+            raise DataError(
+                f"{self.variables[column]} is {values[row, column]:g}, too large for float32.",
+                where=table.where(int(row)),
+                hint="mend the row, or write it as a missing value",
+            )
+        return scaled
+
+    def _learn(self, table: Table, values: np.ndarray, first: np.ndarray, prepared: Prepared, train: np.ndarray) -> list[str]:
+        """Context, season, step, features and the error of the naive guess, from the training rows; sentences for the reader."""
+        config = self.config
+        time = time_of(table, config.time)
+        group = series_codes(table, config.series)
+        if config.gaps == "end":
+            self.step = step_of(time, np.append(group[1:] == group[:-1], False)) or Step()
+        self.season = config.season or self.step.season
+        twice = [name for name in config.known if name in self.target_names]
+        if twice:
+            raise DataError(f"task.known names {twice[0]}, which is a target: its future is what is asked.", where=table.origin)
+        self.features, facts = self._roles(table, values, prepared, group, time)
+        self.naive_errors = naive.seasonal_differences(values, first, train, self.season).tolist()
+        if config.context is None:
+            longest = int(np.bincount(first[train]).max())
+            self.context = max(1, min(max(3 * self.horizon, 2 * self.season), (longest - self.horizon) // 2))
+            facts.append(f"the model looks at the last {self.context:,} moments (task.context).")
+        if config.calendar and self.step.unit not in ("microseconds", "months"):
+            raise DataError(
+                "task.calendar needs a date-time column.", where=table.origin, hint="name it in task.time, or leave calendar out"
+            )
+        return facts
+
+    def _roles(
+        self, table: Table, values: np.ndarray, prepared: Prepared, group: np.ndarray, time: Column | None
+    ) -> tuple[dict[str, list[str]], list[str]]:
+        """Which prepared features are past, known or static; those of the time and of the targets as they are here are none."""
+        config = self.config
+        same = group[1:] == group[:-1]
+        places = {name: place for place, name in enumerate(self.variables)}
+        roles: dict[str, list[str]] = {"past": [], "known": [], "static": []}
+        for feature in prepared.names:
+            column = _column_of(feature, table)
+            numbers = prepared.take([feature])[:, 0]
+            if time is not None and column == time.name:
+                continue
+            if feature in places:
+                here = values[:, places[feature]]
+                known = ~np.isnan(here)
+                if np.allclose(numbers[known], here[known], rtol=1e-3, atol=1e-3):
+                    continue
+            constant = config.series is not None and bool((numbers[1:] == numbers[:-1])[same].all())
+            roles["static" if constant or column == config.series else "known" if column in config.known else "past"].append(
+                feature
+            )
+        lost = [name for name in config.known if name not in {_column_of(each, table) for each in prepared.names}]
+        facts = [f"column {name} is left out though task.known names it: it has nothing to teach." for name in lost]
+        return roles, facts
+
+    def _calendar_names(self) -> tuple[str, ...]:
+        if not self.config.calendar:
+            return ()
+        return names(self.parts(Column(self.step.column, "datetime", np.zeros(1, dtype=np.int64))))
+
+    def _calendar(self, table: Table) -> np.ndarray:
+        """The parts of each row's time, float32 (N, parts)."""
+        if not self.config.calendar:
+            return np.zeros((len(table), 0), dtype=np.float32)
+        return matrix(self.parts(table.columns[self.step.column])).astype(np.float32)
+
+    def parts(self, times: Column) -> Column:
+        """The parts of the calendar of a column of times, float64 (N, parts)."""
+        part = registry.take("transforms", "date_parts")
+        return part.apply(
+            part.Config(parts=list(self.config.calendar)), {"parts": list(dict.fromkeys(self.config.calendar))}, times
+        )
+
+    def windows(self, split: str, laid: Laid, owned: np.ndarray, rows: int, table: Table, context: int | None = None) -> np.ndarray:
+        """The last known rows of a split's windows, int64, ascending; none without a single number to compare with.
+
+        `context` moments of the past (None: the task's). DataError where a split of `rows` rows has no window.
+        """
+        horizon, context = self.horizon, self.context if context is None else context
+        found = origins((laid.first, laid.last), owned, context, horizon, inside=split == "train")
+        told = np.concatenate([[0], np.cumsum(~np.isnan(laid.values).all(axis=1))])
+        found = found[told[found + 1 + horizon] > told[found + 1]]
+        if len(found) or not rows:
+            return found
+        lies = "all in it" if split == "train" else f"{horizon:,} of them in it"
+        raise DataError(
+            f"the {split} split ({rows:,} rows) has no window of {context:,} + {horizon:,} moments in a row, {lies}.",
+            where=table.origin,
+            hint="lower task.context, look less far ahead, or give the split more rows"
+            + ("" if self.config.gaps == "ignore" else "; task.gaps: ignore goes on across gaps"),
+        )
+
+
+def _like(numbers: np.ndarray, tensor: Tensor) -> Tensor:
+    """The numbers as float64 beside a tensor."""
+    import torch
+
+    return torch.tensor(numbers, dtype=torch.float64, device=tensor.device)
+
+
+def scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[float]]:
+    """(names, means, deviations) of the numbers that target columns of training rows hold; DataError where there is nothing to learn."""
+    variables: list[str] = []
+    means: list[float] = []
+    deviations: list[float] = []
+    for name, column in targets.items():
+        for variable, values in zip(_names(column), _numbers(column).T, strict=True):
+            known = np.ascontiguousarray(values[~np.isnan(values)])
+            mean, deviation = mean_and_deviation(known)
+            if not deviation:
+                raise DataError(
+                    f"the target {name} is {f'{mean:g}' if len(known) else 'missing'} in all {len(values):,} training rows: "
+                    "there is nothing to learn.",
+                    hint="look at data.target and at the split",
+                )
+            variables.append(variable)
+            means.append(mean)
+            deviations.append(deviation)
+    return variables, means, deviations
+
+
+def _names(column: Column) -> tuple[str, ...]:
+    return (column.name,) if column.values.ndim == 1 else names(column)
+
+
+def _numbers(column: Column) -> np.ndarray:
+    """A number column as float64 (N, D), NaN where missing; DataError for another kind and for infinities."""
+    if column.kind != "number":
+        raise DataError(
+            f"the target {column.name} holds {column.kind}; what is forecast are numbers.",
+            hint=f"set data.columns.{column.name}.kind: number, or choose another target",
+        )
+    values = matrix(column).astype(np.float64)
+    infinite = int(np.isinf(values).any(axis=1).sum())
+    if infinite:
+        raise DataError(f"the target {column.name} is infinite in {infinite:,} of {len(values):,} rows.", hint="mend those rows")
+    return values
+
+
+def _column_of(feature: str, table: Table) -> str:
+    """The column that a feature was made of: the longest name of a column that the feature's name begins with."""
+    fitting = [
+        name for name in table.columns if feature == name or feature.startswith((f"{name} ", f"{name}_", f"{name}.", f"{name}="))
+    ]
+    return max(fitting, key=len, default="")
+
+
+def letters(said: Sequence[str]) -> np.ndarray:
+    """Texts as UTF-8 bytes with zeros after their ends, uint8 (M, longest)."""
+    coded = [text.encode("utf-8") for text in said]
+    result = np.zeros((len(coded), max(map(len, coded), default=0) or 1), dtype=np.uint8)
+    for row, text in zip(result, coded, strict=True):
+        row[: len(text)] = np.frombuffer(text, dtype=np.uint8)
+    return result
+
+
+def iso(times: np.ndarray) -> list[str]:
+    """Times (microseconds since 1970) in ISO form, no finer than they are."""
+    unit: Any = "s" if (times % 1_000_000 == 0).all() else "us"
+    return np.datetime_as_string(times.astype("M8[us]").astype(f"M8[{unit}]")).tolist()

@@ -1,0 +1,168 @@
+"""Rows made again from a few numbers: what is hard to make again is unlike the training rows.
+
+No column is answered. The answer of a row is its reconstruction error (the mean squared difference, on the scale the model sees, where
+every feature or channel has deviation 1 over the training rows), an anomaly score, and its code. With `noise` a row is shown with noise
+on it and is asked for without (denoising), which keeps a large code from copying.
+Sources: Hinton and Salakhutdinov, 2006; Vincent et al., 2008, doi.org/10.1145/1390156.1390294 (denoising).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu.data.examples import Examples
+from danlu.errors import DataError
+from danlu.parts.tasks._targets import fitting
+from danlu.recipe import Options
+from danlu.terms import Batch, Column, Input, Output, Table
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ASKS = "pixels"
+TARGETS = (0, 0)
+DEFAULTS = {"model": "autoencoder", "loss": "mse", "metrics": ["reconstruction_error"]}
+_BLOCK = 1024  # rows whose difference from the mean is taken at a time
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LOSSES", "METRICS"):
+        return fitting(name.lower(), ASKS)
+    raise AttributeError(name)
+
+
+class Config(Options):
+    """What is shown of a row."""
+
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Standard deviation of the noise that the model sees on a row, in deviations of the rows themselves.",
+    )
+
+
+class Autoencoding:
+    """Which input is made again, and how well."""
+
+    score_order = ("loss", "lower")
+    target_names: tuple[str, ...] = ()
+
+    def __init__(self, noise: float, name: str = "", described: Input | None = None) -> None:
+        self.noise = noise
+        self.name = name  # of the input; known when the rows are
+        self.described = described
+
+    @property
+    def output(self) -> Output:
+        """The input again."""
+        if self.described is None:
+            return Output(0)
+        shape, image = self.described.shape, self.described.kind == "image"
+        return Output(int(np.prod(shape)), self.described.names, "image" if image else "row", shape=shape if image else ())
+
+    def state(self) -> dict[str, Any]:
+        """What an artifact keeps."""
+        assert self.described is not None
+        each = self.described
+        return {
+            "name": self.name,
+            "kind": each.kind,
+            "shape": list(each.shape),
+            "names": list(each.names),
+            "mean": list(each.mean),
+            "std": list(each.std),
+        }
+
+    def frame(
+        self,
+        arrays: Mapping[str, Any],
+        described: Mapping[str, Input],
+        targets: Mapping[str, Column],
+        splits: dict[str, np.ndarray],
+        table: Table,
+        answering: bool = False,
+    ) -> Examples:
+        """Rows as they are; what is asked for is the input itself, which `corrupt` puts beside it."""
+        if set(arrays) not in ({"numbers"}, {"image"}):
+            raise DataError(
+                f"autoencoding takes numbers or one image, and the columns give {' and '.join(arrays)}.",
+                where=table.origin,
+                hint="set use: false for the columns of one of them under data.columns",
+            )
+        ((self.name, self.described),) = described.items()
+        return Examples(dict(arrays), dict(described), None, splits)
+
+    def corrupt(self, batch: Batch, seed: int) -> Batch:
+        """The batch that asks for its own input, shown with noise where the task says so: a function of seed and row."""
+        clean = batch.inputs[self.name]
+        if not self.noise:
+            return Batch(batch.inputs, clean, batch.rows)
+        import torch
+
+        from danlu.system.random_draws import counted_normal
+
+        place = torch.arange(clean[0].numel(), device=clean.device)
+        noise = counted_normal(seed, batch.rows[:, None], place).reshape(clean.shape)
+        return Batch({**batch.inputs, self.name: clean + self.noise * noise}, clean, batch.rows)
+
+    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+        """{"prediction": reconstruction error, "code": [numbers]} a row, of rows without noise."""
+        clean = batch.inputs[self.name]
+        found = self.finish(module, {self.name: clean}, module(batch.inputs))
+        return self.told({name: each.cpu().numpy() for name, each in found.items()}, {})
+
+    frames_rows = True
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"error": float64 (N,)} and, of a network that has one, {"code": float32 (N, K)}."""
+        found = {"error": errors_of(outputs, inputs[self.name])}
+        return {**found, "code": module.encode(inputs).float()} if hasattr(module, "encode") else found
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`respond` of what `finish` gave."""
+        told: list[dict[str, Any]] = [{"prediction": error} for error in arrays["error"].tolist()]
+        for answer, code in zip(told, arrays["code"].tolist() if "code" in arrays else [], strict=False):
+            answer["code"] = code
+        return told
+
+    def baseline(self, examples: Examples, split: str) -> dict[str, float]:
+        """The error of always giving the mean of the training rows."""
+        rows = examples.inputs[self.name]
+        assert isinstance(rows, np.ndarray) and self.described is not None
+        train, asked = examples.splits["train"], examples.splits[split]
+        scale = 255 * np.asarray(self.described.std) if self.described.kind == "image" else np.ones(1)
+        mean = sum(rows[block].sum(axis=0, dtype=np.float64) for block in _blocks(train)) / max(len(train), 1)
+        squares = sum(float(np.square((rows[block] - mean) / scale).sum()) for block in _blocks(asked))
+        return {"reconstruction_error": squares / max(rows[:1].size * len(asked), 1)}
+
+    def describe(self) -> str:
+        """'autoencoding of 28x28 images' or 'autoencoding of 8 numbers'."""
+        shape = self.described.shape if self.described is not None else (0,)
+        what = f"{shape[1]}x{shape[2]} images" if len(shape) == 3 else f"{shape[0]} numbers"
+        return f"autoencoding of {what}{f', seen with noise of {self.noise:g}' if self.noise else ''}"
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(rows, range(_BLOCK, len(rows), _BLOCK))
+
+
+def errors_of(outputs: Tensor, target: Tensor) -> Tensor:
+    """The mean squared difference of each row, float64 (N,)."""
+    return (outputs.double() - target.double()).square().flatten(1).mean(dim=1)
+
+
+def build(config: Config, targets: Mapping[str, Column]) -> Autoencoding:
+    """The task."""
+    return Autoencoding(config.noise)
+
+
+def restore(config: Config, state: Mapping[str, Any]) -> Autoencoding:
+    """The task as `state()` wrote it."""
+    names, scale = tuple(state["names"]), (tuple(state["mean"]), tuple(state["std"]))
+    described = Input(state["kind"], tuple(state["shape"]), names, (), *scale)
+    return Autoencoding(config.noise, state["name"], described)

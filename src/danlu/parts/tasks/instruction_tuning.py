@@ -1,0 +1,372 @@
+"""Answers to instructions: fine-tuning a language model on conversations, with the loss on the answers alone.
+
+A row is a prompt and its response (two columns), or a whole conversation (a column of messages: JSON [{"role": ..., "content": ...}]). It is
+written as turns, each of them
+
+    <s>ROLE\\n CONTENT </s>          ROLE is system, user or assistant; <s> and </s> are tokens that no text can spell
+
+and the model is asked for the tokens of the assistant's turns, their end included, and for nothing else. The template is kept in the
+artifact: `danlu chat` writes the same. Start from a pretrained model: model: {name: gpt, weights: PATH-OF-ITS-ARTIFACT}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu.data import documents
+from danlu.data.examples import Examples, Ragged, take
+from danlu.errors import DataError, did_you_mean
+from danlu.parts.tasks._numpy_generation import greedy, last_of, padded
+from danlu.parts.tasks._targets import fitting
+from danlu.parts.tasks._token_stream import RunningText, one_text, unigram
+from danlu.recipe import Data, Options
+from danlu.terms import BEGINNING, END, IGNORED, PADDING, Column, Input, Sample, Table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from danlu.terms import Batch
+
+ASKS = "tokens"
+TARGETS = (0, 0)
+DEFAULTS = {
+    "model": "gpt",
+    "loss": "cross_entropy",
+    "metrics": ["perplexity", "accuracy"],
+    "data.split": {"name": "random", "validation": 0.1, "test": 0.1},
+    "data.transforms": {"text": [{"name": "tokenize", "kind": "bpe"}]},
+}
+ROLES = ("system", "user", "assistant")
+_TURN = "\x1e"  # U+001E, the record separator: what stands before each turn in the one column that `recast` makes
+_SHOWN = 2  # prompts answered at each evaluation, to look at
+
+Message = tuple[str, str]  # role, content
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LOSSES", "METRICS"):
+        return fitting(name.lower(), ASKS)
+    raise AttributeError(name)
+
+
+class Config(Options):
+    """Which columns, and how long a conversation may be."""
+
+    prompt: str = Field("prompt", description="The column of what is asked.")
+    response: str = Field("response", description="The column of what shall be answered.")
+    messages: str = Field("messages", description="The column of whole conversations as JSON, read instead where it is there.")
+    system: str | None = Field(None, description="What every conversation begins with, as the turn of the system; null: nothing.")
+    context: int = Field(
+        512, ge=8, le=1_048_576, description="Tokens of a conversation; of a longer one the oldest turns are cut off."
+    )
+    answer_tokens: int = Field(200, ge=1, le=100_000, description="Tokens of an answer to a row of predict, at most.")
+
+
+# --- rows to conversations -------------------------------------------------------------------------------------------------
+
+
+def adapt(config: Config, data: Data) -> Data:
+    """The data section with texts tokenized whole."""
+    return documents.whole(data)
+
+
+def recast(config: Config, table: Table) -> Table:
+    """One text column, called like the prompt's: each row a whole conversation. Without responses, the prompts to be answered.
+
+    DataError naming the row where something is missing or is no conversation.
+    """
+    if config.messages in table.columns:
+        column = table.columns[config.messages]
+        talks = [_messages(column.answer(row), table.where(row)) for row in range(len(table))]
+    else:
+        prompts = _strings(table, config.prompt)
+        asked = [[("user", each)] if _TURN not in each else list(_turns(each)) for each in prompts]
+        answers = _strings(table, config.response) if config.response in table.columns else None
+        talks = asked if answers is None else [[*turns, ("assistant", each)] for turns, each in zip(asked, answers, strict=True)]
+    if config.system:
+        talks = [talk if talk[:1] and talk[0][0] == "system" else [("system", config.system), *talk] for talk in talks]
+    data = [_written(talk).encode() for talk in talks]
+    offsets = np.cumsum([0, *map(len, data)]).astype(np.int64)
+    values = np.frombuffer(bytearray().join(data), dtype=np.uint8)
+    column = Column(config.prompt, "text", values, offsets=offsets, reason="text: one conversation a row")
+    return replace(table, columns={config.prompt: column}, joined_by="", continues=None)
+
+
+def _strings(table: Table, name: str) -> list[str]:
+    if name not in table.columns:
+        hint = did_you_mean(name, table.columns) or "say which with task.prompt and task.response"
+        raise DataError(f"there is no column {name}; it has {', '.join(table.columns)}.", where=table.origin, hint=hint)
+    column = table.columns[name]
+    if column.kind not in ("text", "category"):
+        hint = f"set data.columns.{name}.kind to text"
+        raise DataError(f"the column {name} holds {column.kind}, no text.", where=table.origin, hint=hint)
+    lost = np.flatnonzero(column.is_missing())
+    if len(lost):
+        where = f"{table.where(int(lost[0]))}, column {name}"
+        raise DataError(f"the text is missing ({len(lost):,} rows in all).", where=where, hint="mend or leave out these rows")
+    return [str(column.answer(row)) for row in range(len(column))]
+
+
+def _messages(said: Any, where: str) -> list[Message]:
+    """The turns of a conversation as JSON."""
+    try:
+        found = [(str(each["role"]), each["content"]) for each in json.loads(str(said))]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        found = []
+    odd = [role for role, _ in found if role not in ROLES]
+    unsaid = [role for role, content in found if not isinstance(content, str)]
+    if not found or odd or unsaid:
+        what = f"{odd[0]!r} is no role" if odd else f"a turn of {unsaid[0]} has no text" if unsaid else "this is no conversation"
+        raise DataError(
+            f'{what}; a conversation is [{{"role": ..., "content": ...}}, ...] with the roles {", ".join(ROLES)}.', where=where
+        )
+    return found
+
+
+def _written(talk: Sequence[Message]) -> str:
+    """Turns as one text, which `_turns` reads."""
+    plain = [(role, content.replace(_TURN, " ")) for role, content in talk]
+    return "".join(f"{_TURN}{role}\n{content}" for role, content in plain)
+
+
+def _turns(text: str) -> Iterator[Message]:
+    first, *others = text.split(_TURN)
+    if first or not others:
+        yield "user", first
+    for each in others:
+        role, _, content = each.partition("\n")
+        yield role, content
+
+
+# --- the task --------------------------------------------------------------------------------------------------------------
+
+
+class InstructionTuning(RunningText):
+    """The template of a conversation, and how it is answered."""
+
+    ahead = 1
+    classes = ()
+
+    def __init__(self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None) -> None:
+        super().__init__(config.context, size, counts)
+        self.config = config
+        self.column = config.prompt
+        self._shown: list[list[int]] = []  # prompts of the validation split
+
+    def state(self) -> dict[str, Any]:
+        """What an artifact keeps; the template for whoever reads it."""
+        template = {"turn": "<s>{role}\n{content}</s>", "roles": list(ROLES), "system": self.config.system}
+        return {**super().state(), "template": template}
+
+    def frame(
+        self,
+        arrays: Mapping[str, Any],
+        described: Mapping[str, Input],
+        targets: Mapping[str, Column],
+        splits: Mapping[str, np.ndarray],
+        table: Table,
+        answering: bool = False,
+    ) -> Examples:
+        """Conversations of unequal length; asked are the assistant's tokens."""
+        name, _ = one_text(arrays, described, table)
+        self.size = described[name].cardinalities[0]
+        about = {"tokens": replace(described[name], shape=(self.context,))}
+        column = table.columns[self.column]
+        talks = [list(_turns(column.text(row) or "")) for row in range(len(table))]
+        if answering:
+            prompts = [self._cut(self.opened(turns)) for turns in self._encoded(talks)]
+            return Examples({"tokens": _ragged(prompts, PADDING)}, about, None, {"data": np.arange(len(prompts))})
+        rows = [self._asked(turns) for turns in self._encoded(talks)]
+        self._refuse_unanswered(rows, table, splits)
+        long = sum(len(codes) > self.context + 1 for codes, _ in rows)
+        rows = [self._fitted(codes, asked) for codes, asked in rows]
+        inputs = _ragged([codes[:-1] for codes, _ in rows], PADDING)
+        target = _ragged([[code if ask else IGNORED for code, ask in zip(codes[1:], asked[1:])] for codes, asked in rows], IGNORED)
+        if "train" in splits:
+            self.counts = {split: int(inputs.sizes[which].sum()) for split, which in splits.items()}
+        shown = splits.get("validation", np.zeros(0, dtype=np.int64))[:_SHOWN]
+        self._shown = [_question(inputs.row(row), target.row(row)) for row in shown.tolist()]
+        facts = [f"{long:,} conversations are longer than task.context ({self.context:,} tokens) and are cut."] if long else []
+        mean = max(1, round(float(inputs.sizes.mean()))) if len(rows) else 0
+        return Examples(
+            {"tokens": inputs}, about, target, {split: np.asarray(which) for split, which in splits.items()},
+            units=mean, unit="tokens", facts=facts,
+        )  # fmt: skip
+
+    def opened(self, turns: Sequence[tuple[str, list[int]]]) -> list[int]:
+        """The tokens of a conversation up to where the assistant is to speak."""
+        codes = [code for role, content in turns for code in [*self._head(role), *content, END]]
+        return [*codes, *self._head("assistant")]
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens that ask for the next turn of the assistant after messages (role, content)."""
+        (turns,) = self._encoded([list(messages)])
+        return self.opened(turns)
+
+    def _head(self, role: str) -> list[int]:
+        codes, _ = self.tokenizer.encode([f"{role}\n"])
+        return [BEGINNING, *codes.tolist()]
+
+    def _encoded(self, talks: Sequence[Sequence[Message]]) -> list[list[tuple[str, list[int]]]]:
+        """Conversations with tokens in place of texts; all texts are encoded at once."""
+        codes, offsets = self.tokenizer.encode([content for talk in talks for _, content in talk])
+        encoded = iter([codes[low:high].tolist() for low, high in pairwise(offsets.tolist())])
+        return [[(role, next(encoded)) for role, _ in talk] for talk in talks]
+
+    def _asked(self, turns: Sequence[tuple[str, list[int]]]) -> tuple[list[int], list[bool]]:
+        """(the tokens of a conversation, which of them are asked)."""
+        heads = {role: self._head(role) for role in {role for role, _ in turns}}
+        codes: list[int] = []
+        asked: list[bool] = []
+        for role, content in turns:
+            codes += [*heads[role], *content, END]
+            asked += [False] * len(heads[role]) + [role == "assistant"] * (len(content) + 1)
+        return codes, asked
+
+    def _refuse_unanswered(
+        self, rows: Sequence[tuple[list[int], list[bool]]], table: Table, splits: Mapping[str, np.ndarray]
+    ) -> None:
+        for row in np.concatenate([np.zeros(0, dtype=np.int64), *splits.values()]).tolist():
+            if not any(rows[row][1]):
+                hint = f"name the column of answers as task.response (it is {self.config.response})"
+                raise DataError("the conversation has no turn of the assistant to learn from.", where=table.where(row), hint=hint)
+
+    def _fitted(self, codes: list[int], asked: list[bool]) -> tuple[list[int], list[bool]]:
+        """At most context + 1 tokens: the oldest are cut off, but not the beginning of the last answer."""
+        over = len(codes) - (self.context + 1)
+        if over <= 0:
+            return codes, asked
+        last = max(place for place in range(1, len(codes)) if asked[place] and not asked[place - 1])
+        start = min(over, max(last - 1, 0))
+        return codes[start : start + self.context + 1], asked[start : start + self.context + 1]
+
+    def _cut(self, codes: list[int]) -> list[int]:
+        return codes[-self.context :]
+
+    def references(self, batch: Batch) -> list[str]:
+        """The first answer of each conversation."""
+        return [self.tokenizer.decode(_first_answer(row)) for row in batch.target.tolist()]
+
+    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+        """{"prediction": the likeliest answer} a row: to its first question where answers are there, else to its last."""
+        from danlu.layers.generation.sampling import Sampling
+
+        rows = batch.inputs["tokens"].cpu().numpy()
+        targets = [None] * len(rows) if batch.target is None else batch.target.cpu().numpy()
+        prompts = [_question(row, target) for row, target in zip(rows, targets, strict=True)]
+        texts = self._answers(module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens)
+        return [{"prediction": text} for text in texts]
+
+    def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """`respond`, of a network that `run` runs."""
+        prompts = [_question(row, None) for row in given["tokens"]]
+
+        def following(rows: list[list[int]]) -> np.ndarray:
+            return last_of(run({"tokens": padded(rows)})["logits"], rows)
+
+        return [
+            {"prediction": self.tokenizer.decode(each)}
+            for each in greedy(following, prompts, self.context, self.config.answer_tokens)
+        ]
+
+    def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
+        """Answers to the first questions of the validation split."""
+        from danlu.layers.generation.sampling import Sampling
+
+        texts = self._answers(module, self._shown, Sampling(temperature=0), seed, min(self.config.answer_tokens, 60))
+        asked = [self.tokenizer.decode(prompt) for prompt in self._shown]
+        return tuple(
+            Sample(f"answer {number}", f"{question}\n-> {text}") for number, (question, text) in enumerate(zip(asked, texts), 1)
+        )
+
+    @property
+    def answer_column(self) -> str:
+        """The column that `recast` makes: an answer is part of its conversation."""
+        return self.column
+
+    def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
+        """The conversations of the column with the model's likeliest answer in each turn of the assistant, given what then stands before
+        it; None where one of them is empty or was cut off at answer_tokens."""
+        talks: list[list[Message] | None] = [list(_turns(column.text(row) or "")) for row in batch.rows.tolist()]
+        for turn in range(max((len(talk) for talk in talks if talk), default=0)):
+            asked = [each for each, talk in enumerate(talks) if talk and turn < len(talk) and talk[turn][0] == "assistant"]
+            before = self._encoded([(talks[each] or [])[:turn] for each in asked])
+            for each, answer in zip(asked, self._ended(module, [self._cut(self.opened(turns)) for turns in before]), strict=True):
+                talk = talks[each] or []
+                talks[each] = None if answer is None else [*talk[:turn], ("assistant", answer), *talk[turn + 1 :]]
+        return [None if talk is None else _written(talk) for talk in talks]
+
+    def _ended(self, module: nn.Module, prompts: list[list[int]]) -> list[str | None]:
+        """The likeliest answer to each prompt, None where it is empty or did not end."""
+        from danlu.layers.generation.sampling import Sampling
+
+        found = self._continued(module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens)
+        texts = [self.tokenizer.decode(codes) for codes in found]
+        return [text if codes[-1:] == [END] and text.strip() else None for codes, text in zip(found, texts, strict=True)]
+
+    def _answers(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int) -> list[str]:
+        return [self.tokenizer.decode(codes) for codes in self._continued(module, prompts, sampling, seed, most)]
+
+    def _continued(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int) -> list[list[int]]:
+        """What is written after each prompt, its END included."""
+        from danlu.layers.generation.autoregressive import Continuation
+
+        going = Continuation(module, prompts, self.context, sampling, seed)
+        for _ in range(most):
+            if not going.step():
+                break
+        return [codes[len(prompt) :] for codes, prompt in zip(going.codes, prompts, strict=True)]
+
+    def baseline(self, examples: Examples, split: str) -> dict[str, float]:
+        """Scores of knowing only how often each token stands in the answers of the training rows."""
+        assert isinstance(examples.target, Ragged)
+        told, asked = (take(examples.target, examples.splits[each]).values for each in ("train", split))
+        told, asked = told[told != IGNORED], asked[asked != IGNORED]
+        if not len(asked):
+            return {}
+        nats = unigram(told, asked, self.size)
+        return {"loss": nats, "perplexity": float(np.exp(nats))}
+
+    def describe(self) -> str:
+        """'instruction tuning: conversations of 12,345 tokens in all to train, up to 512 each'."""
+        count = self.counts.get("train", 0)
+        return f"instruction tuning: conversations of {count:,} tokens in all to train, up to {self.context:,} each"
+
+
+def _ragged(rows: Sequence[Sequence[int]], fill: int) -> Ragged:
+    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+    return Ragged(np.array([code for row in rows for code in row], dtype=np.int32), offsets, fill)
+
+
+def _question(row: np.ndarray, target: np.ndarray | None) -> list[int]:
+    """The tokens of a conversation up to where the assistant first speaks; the whole where nothing is asked."""
+    if target is not None and (target != IGNORED).any():
+        return row[: int((target != IGNORED).argmax()) + 1].tolist()
+    return row[row != PADDING].tolist()
+
+
+def _first_answer(target: Sequence[int]) -> list[int]:
+    found: list[int] = []
+    for code in target:
+        if code == IGNORED and found:
+            break
+        if code not in (IGNORED, END):
+            found.append(code)
+    return found
+
+
+def build(config: Config, targets: Mapping[str, Column]) -> InstructionTuning:
+    """The task; its vocabulary is known once it has seen the text."""
+    return InstructionTuning(config)
+
+
+def restore(config: Config, state: Mapping[str, Any]) -> InstructionTuning:
+    """The task as `state()` wrote it."""
+    return InstructionTuning(config, int(state["size"]), {str(split): int(count) for split, count in state["counts"].items()})

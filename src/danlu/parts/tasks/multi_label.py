@@ -1,0 +1,199 @@
+"""Any number of labels for each row, each its own yes or no.
+
+The target is several columns that hold 0 or 1 (one a label), or one column of text with labels joined by a separator ("red|round").
+The model gives one logit a label; its sigmoid is the label's probability. Labels are in the order of the columns, or sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu.errors import DataError, did_you_mean
+from danlu.parts.tasks._targets import fitting, label_sets, listed, refuse_empty, refuse_missing, share_text
+from danlu.recipe import Options
+from danlu.terms import Column, Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ASKS = "labels"
+TARGETS = (1, None)
+DEFAULTS = {
+    "loss": "binary_cross_entropy",
+    "metrics": ["f1", "auroc", "accuracy"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LOSSES", "METRICS"):
+        return fitting(name.lower(), ASKS)
+    raise AttributeError(name)
+
+
+class Config(Options):
+    """Options of multi_label."""
+
+    threshold: float = Field(0.5, gt=0, lt=1, description="A label is given where its probability is at least this.")
+    separator: str = Field("|", min_length=1, description="What stands between the labels where one column of text holds them.")
+    empty: Literal["error", "no_labels"] = Field(
+        "error", description="What a missing cell in a column of labels means: an error, or a row without labels."
+    )
+
+
+class MultiLabel:
+    """The labels, and how outputs (N, labels) become answers."""
+
+    # The loss moves with every row and label; a score at one threshold stands still until a probability crosses it.
+    score_order = ("loss", "lower")
+
+    def __init__(
+        self, config: Config, targets: list[str], labels: list[str], label_counts: list[int], rows: int, joined: bool
+    ) -> None:
+        self.config = config
+        self.target_names = tuple(targets)
+        self.classes = tuple(labels)
+        self.label_counts = tuple(label_counts)  # training rows that hold each label, of `rows`
+        self.rows = rows
+        self.joined = joined  # one column of text holds all labels
+        self.output = Output(len(labels), self.classes, means=(("labels", len(labels)),))
+
+    def positive_weights(self, chosen: str | float | Mapping[str, float] | None) -> list[float] | None:
+        """A weight of "yes" a label: "balanced" (rows without it / rows with it), one for all, by name (1 for others), or None."""
+        if chosen is None:
+            return None
+        if chosen == "balanced":
+            return [(self.rows - count) / count if 0 < count < self.rows else 1.0 for count in self.label_counts]
+        if not isinstance(chosen, Mapping):
+            return [float(chosen)] * len(self.classes)
+        for name in chosen:
+            if name not in self.classes:
+                raise DataError(
+                    f"{name!r} is no label; the labels are {listed(self.classes)}.", hint=did_you_mean(name, self.classes)
+                )
+        return [chosen.get(label, 1.0) for label in self.classes]
+
+    def state(self) -> dict[str, Any]:
+        """What an artifact keeps."""
+        return {
+            "targets": list(self.target_names),
+            "labels": list(self.classes),
+            "label_counts": list(self.label_counts),
+            "rows": self.rows,
+            "joined": self.joined,
+        }
+
+    def encode(self, targets: Mapping[str, Column]) -> np.ndarray:
+        """1 where a row holds a label, else 0: float32 (N, labels)."""
+        if not self.joined:
+            return np.stack([_yes_or_no(targets[name]) for name in self.target_names], axis=1)
+        column = targets[self.target_names[0]]
+        labels, rows, codes = _joined_labels(column, self.config)
+        strange = [label for label in labels if label not in self.classes]
+        if strange:
+            raise DataError(
+                f"the target {column.name} holds the label(s) {listed(strange)}, which the training rows never show; "
+                f"the labels are {listed(self.classes)}.",
+                hint="mend or leave out those rows, or train with rows of every label",
+            )
+        place = {label: number for number, label in enumerate(self.classes)}
+        encoded = np.zeros((len(column), len(self.classes)), dtype=np.float32)
+        encoded[rows, np.array([place[label] for label in labels], dtype=np.int64)[codes]] = 1
+        return encoded
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """The probability of each label, float64 (N, labels)."""
+        return outputs.double().sigmoid()
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Which labels are given, bool (N, labels)."""
+        return self.probabilities(outputs) >= self.config.threshold
+
+    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+        """{"prediction": [labels given], "probabilities": {label: p}} a row."""
+        return self._in_words(self.predicted(outputs).tolist(), self.probabilities(outputs).tolist())
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"probabilities": float64 (N, labels)}."""
+        return {"probabilities": self.probabilities(outputs)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        rows = arrays["probabilities"].astype(np.float64)
+        return self._in_words((rows >= self.config.threshold).tolist(), rows.tolist())
+
+    def _in_words(self, given: list[list[bool]], rows: list[list[float]]) -> list[dict[str, Any]]:
+        labels = self.classes
+        return [
+            {
+                "prediction": [label for label, yes in zip(labels, chosen, strict=True) if yes],
+                "probabilities": dict(zip(labels, row, strict=True)),
+            }
+            for chosen, row in zip(given, rows, strict=True)
+        ]
+
+    def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        """Scores of always giving the labels that more than half of the training rows hold (log loss: the labels' shares)."""
+        if not len(target) or not len(train_target):
+            return {}
+        shares = train_target.astype(np.float64).mean(axis=0)
+        scores = {"accuracy": float((target == (shares > 0.5)).all(axis=1).mean())}
+        true = np.where(target > 0.5, shares, 1 - shares)
+        if true.all():
+            scores["log_loss"] = float(-np.log(true).mean())
+        return scores
+
+    def describe(self) -> str:
+        """'multi_label of tags: 3 labels (red 20 %, round 31 %, sweet 12 % of the rows)'."""
+        shares = [share_text(count / max(self.rows, 1)) for count in self.label_counts]
+        pairs = [f"{label} {part}" for label, part in zip(self.classes, shares, strict=True)]
+        return f"multi_label of {listed(self.target_names)}: {len(pairs):,} labels ({listed(pairs)} of the rows)"
+
+
+def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
+    """The task over the labels that the training rows show."""
+    for column in targets.values():
+        refuse_empty(column)
+    names = list(targets)
+    first = targets[names[0]]
+    joined = len(names) == 1 and first.kind in ("category", "text")
+    if joined:
+        labels, _, codes = _joined_labels(first, config)
+        counts = np.bincount(codes, minlength=len(labels)).tolist()
+    else:
+        labels = names
+        counts = [int(_yes_or_no(column).sum()) for column in targets.values()]
+    if not sum(counts):
+        raise DataError(f"the target {listed(names)} shows no label in {len(first):,} training rows: there is nothing to learn.")
+    return MultiLabel(config, names, labels, counts, len(first), joined)
+
+
+def restore(config: Config, state: Mapping[str, Any]) -> MultiLabel:
+    """The task as `state()` wrote it."""
+    return MultiLabel(config, state["targets"], state["labels"], state["label_counts"], state["rows"], state["joined"])
+
+
+def _yes_or_no(column: Column) -> np.ndarray:
+    """A column of one label as float32 (N,) of 0 and 1."""
+    refuse_missing(column)
+    if column.kind == "boolean" or (column.kind == "number" and column.values.ndim == 1):
+        values = column.values.astype(np.float32)
+        wrong = values[(values != 0) & (values != 1)]
+        if not len(wrong):
+            return values
+        said = f"holds {wrong[0]:g} in {len(wrong):,} of {len(values):,} rows"
+    else:
+        said = f"is {column.kind}"
+    raise DataError(
+        f"the target {column.name} {said}; a label is 0 or 1.",
+        hint=f"set data.columns.{column.name}.kind: boolean, or name one column of joined labels as data.target",
+    )
+
+
+def _joined_labels(column: Column, config: Config) -> tuple[list[str], np.ndarray, np.ndarray]:
+    if config.empty == "error":
+        refuse_missing(column)
+    return label_sets(column, config.separator)

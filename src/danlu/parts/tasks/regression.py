@@ -1,0 +1,194 @@
+"""One or several numbers for each row.
+
+Targets are standardised with the mean and standard deviation of the training rows (scale_target), so that one learning rate suits
+dollars and millimetres alike; answers and metrics are in the units of the data. Several targets are several outputs of one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu.errors import DataError
+from danlu.parts.tasks._targets import fitting, listed, numbers, refuse_empty
+from danlu.recipe import Options
+from danlu.terms import Column, Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ASKS = "numbers"
+TARGETS = (1, None)
+DEFAULTS = {
+    "loss": "mse",
+    "metrics": ["rmse", "mae", "r2"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LOSSES", "METRICS"):
+        return fitting(name.lower(), ASKS)
+    raise AttributeError(name)
+
+
+class Config(Options):
+    """Options of regression."""
+
+    scale_target: bool = Field(
+        True,
+        description="Standardise the target with the training rows' mean and deviation; answers and metrics stay in its units.",
+    )
+
+
+class Regression:
+    """The numbers asked for, and how outputs (N, size) become answers."""
+
+    # The loss is what was trained, is in one unit over several targets, and orders models as rmse does when it is mse.
+    score_order = ("loss", "lower")
+
+    def __init__(
+        self, target_names: list[str], widths: list[int], names: list[str], mean: list[float], deviation: list[float], scaled: bool
+    ) -> None:
+        self.target_names = tuple(target_names)
+        self.widths = tuple(widths)  # numbers each target column holds
+        self.output = Output(len(names), tuple(names))
+        self.scaled = scaled
+        self.mean = np.array(mean)  # float64 (size,), of the training rows
+        self.deviation = np.array(deviation)
+        self._offset = mean if scaled else [0.0] * len(mean)
+        self._unit = deviation if scaled else [1.0] * len(mean)
+
+    def state(self) -> dict[str, Any]:
+        """What an artifact keeps."""
+        return {
+            "targets": list(self.target_names),
+            "widths": list(self.widths),
+            "names": list(self.output.names),
+            "mean": self.mean.tolist(),
+            "deviation": self.deviation.tolist(),
+            "scaled": self.scaled,
+        }
+
+    def encode(self, targets: Mapping[str, Column]) -> np.ndarray:
+        """The targets in the model's units, float32 (N, size)."""
+        values = _side_by_side(targets, self.target_names)
+        if values.shape[1] != self.output.size:
+            raise DataError(
+                f"the target {', '.join(self.target_names)} holds {values.shape[1]} numbers a row; training had {self.output.size}."
+            )
+        with np.errstate(over="ignore"):
+            encoded = ((values - self.mean) / self.deviation if self.scaled else values).astype(np.float32)
+        if not np.isfinite(encoded).all():
+            column = int((~np.isfinite(encoded)).any(axis=0).argmax())
+            raise DataError(
+                f"the target {self.output.names[column]} reaches {np.abs(values[:, column]).max():g}, too large for float32.",
+                hint="set task.scale_target: true" if not self.scaled else "mend those rows",
+            )
+        return encoded
+
+    def to_units(self, outputs: Tensor) -> Tensor:
+        """Outputs or encoded targets (N, size) in the units of the data, float64."""
+        return outputs.double() * _like(self._unit, outputs) + _like(self._offset, outputs)
+
+    def in_units(self, differences: Tensor) -> Tensor:
+        """Differences of outputs and encoded targets (N, size) in the units of the data, float64."""
+        return differences.double() * _like(self._unit, differences)
+
+    def in_deviations(self, differences: Tensor) -> Tensor:
+        """Differences of outputs and encoded targets (N, size) in deviations of the training rows, float64."""
+        return differences.double() if self.scaled else differences.double() / _like(self.deviation, differences)
+
+    def standardised(self, outputs: Tensor) -> Tensor:
+        """Outputs or encoded targets (N, size) in deviations from the training rows' mean, float64, scaled target or not."""
+        if self.scaled:
+            return outputs.double()
+        return (outputs.double() - _like(self.mean, outputs)) / _like(self.deviation, outputs)
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """The answers as numbers, float64 (N, size)."""
+        return self.to_units(outputs)
+
+    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+        """{"prediction": number} a row; with several numbers {"prediction": {name: number}}."""
+        return self._in_words(self.to_units(outputs).tolist())
+
+    def _in_words(self, rows: list[list[float]]) -> list[dict[str, Any]]:
+        if self.output.size == 1:
+            return [{"prediction": value} for (value,) in rows]
+        return [{"prediction": dict(zip(self.output.names, row, strict=True))} for row in rows]
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"predictions": float64 (N, size)}, in the units of the data."""
+        return {"predictions": self.to_units(outputs)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        return self._in_words(arrays["predictions"].astype(np.float64).tolist())
+
+    def scales(self) -> dict[str, Any]:
+        """What a difference of "predictions" is small beside: the deviation of the training rows."""
+        return {"predictions": self.deviation}
+
+    def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        """Scores of always guessing the mean of the training rows, in the units of the data; means over several targets."""
+        if not len(target) or not len(train_target):
+            return {}
+        unit = np.array(self._unit)
+        truth = target.astype(np.float64) * unit
+        wrong = truth - train_target.astype(np.float64).mean(axis=0) * unit
+        squared = np.square(wrong).mean(axis=0)
+        spread = truth.var(axis=0)
+        scores = {"mse": float(squared.mean()), "rmse": float(np.sqrt(squared).mean()), "mae": float(np.abs(wrong).mean())}
+        if spread.all():
+            scores["r2"] = float((1 - squared / spread).mean())
+        return scores
+
+    def describe(self) -> str:
+        """'regression of price: mean 206,856, standard deviation 115,396'."""
+        if self.output.size == 1:
+            detail = f"mean {self.mean[0]:,.6g}, standard deviation {self.deviation[0]:,.6g}"
+        else:
+            detail = f"{self.output.size} numbers"
+        return f"regression of {listed(self.output.names)}: {detail}"
+
+
+def _like(numbers: Any, tensor: Tensor) -> Tensor:
+    """The numbers as float64 beside a tensor."""
+    import torch
+
+    return torch.tensor(np.asarray(numbers), dtype=torch.float64, device=tensor.device)
+
+
+def build(config: Config, targets: Mapping[str, Column]) -> Regression:
+    """The task, mean and deviation taken from the training rows."""
+    for column in targets.values():
+        refuse_empty(column)
+    values = _side_by_side(targets, tuple(targets))
+    names, widths = [], []
+    for name, column in targets.items():
+        width = 1 if column.values.ndim == 1 else column.values.shape[1]
+        widths.append(width)
+        inner = column.names if len(column.names) == width else [str(number) for number in range(width)]
+        names += [name] if column.values.ndim == 1 else [f"{name}.{each}" for each in inner]
+    center = values.mean(axis=0)
+    deviation = values.std(axis=0)
+    constant = np.flatnonzero(values.min(axis=0) == values.max(axis=0))
+    if len(constant):
+        raise DataError(
+            f"the target {names[constant[0]]} is {values[0, constant[0]]:g} in all {len(values):,} training rows: "
+            "there is nothing to learn.",
+            hint="look at data.target and at the split",
+        )
+    return Regression(list(targets), widths, names, center.tolist(), deviation.tolist(), config.scale_target)
+
+
+def restore(config: Config, state: Mapping[str, Any]) -> Regression:
+    """The task as `state()` wrote it."""
+    return Regression(state["targets"], state["widths"], state["names"], state["mean"], state["deviation"], state["scaled"])
+
+
+def _side_by_side(targets: Mapping[str, Column], names: tuple[str, ...]) -> np.ndarray:
+    return np.concatenate([numbers(targets[name]) for name in names], axis=1)

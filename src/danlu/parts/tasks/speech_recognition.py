@@ -1,0 +1,188 @@
+"""What is said in a recording, as text: characters over frames, told apart from silence (CTC).
+
+The target is a text column; its characters in the training rows are what can be written. The model gives, for each frame, a logit for the
+blank (nothing new is said) and one for every character; an answer takes the likeliest of each frame, drops repeats, then blanks.
+Source: Graves et al., 2006, "Connectionist temporal classification".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu.data.examples import Examples, Ragged
+from danlu.errors import DataError
+from danlu.parts.tasks._targets import fitting, refuse_empty, refuse_missing
+from danlu.recipe import Options
+from danlu.terms import Column, Input, Output, Table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.terms import Batch
+
+ASKS = "spelling"
+TARGETS = (1, 1)
+DEFAULTS = {
+    "model": "conformer",
+    "loss": "ctc",
+    "metrics": ["character_error_rate", "word_error_rate"],
+    "data.split": "random",
+}
+BLANK = 0
+_MOST_CHARACTERS = 20_000
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LOSSES", "METRICS"):
+        return fitting(name.lower(), ASKS)
+    raise AttributeError(name)
+
+
+class Config(Options):
+    """How the target is written."""
+
+    lower: bool = Field(True, description="Write in small letters; the target is read so as well.")
+
+
+class SpeechRecognition:
+    """The characters of one target column, and how outputs (N, T', 1 + characters) become text."""
+
+    score_order = ("loss", "lower")
+
+    def __init__(self, target: str, characters: Sequence[str], lower: bool, counts: Sequence[int]) -> None:
+        self.target_names = (target,)
+        self.characters = tuple(characters)
+        self.counts = tuple(counts)  # of the training rows
+        self.lower = lower
+        self.output = Output(1 + len(self.characters), ("", *self.characters), each="frame")
+        self._code = {character: code for code, character in enumerate(self.characters, start=1)}
+
+    def state(self) -> dict[str, Any]:
+        """What an artifact keeps."""
+        return {"target": self.target_names[0], "characters": list(self.characters), "counts": list(self.counts)}
+
+    def encode(self, targets: Mapping[str, Column]) -> Ragged:
+        """The characters' codes, int64, 0 after a row's end. DataError naming column and character for one never seen in training."""
+        (name,) = self.target_names
+        texts = _texts(targets[name], self.lower)
+        strange = sorted({character for text in texts for character in text} - self._code.keys())
+        if strange:
+            raise DataError(
+                f"the target {name} holds {', '.join(map(repr, strange[:5]))}, which no training row shows.",
+                hint="mend those rows, or train with rows that hold every character",
+            )
+        codes = np.array([self._code[character] for text in texts for character in text], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
+        return Ragged(codes, offsets, fill=BLANK)
+
+    def frame(
+        self,
+        arrays: Mapping[str, Any],
+        described: Mapping[str, Input],
+        targets: Mapping[str, Column],
+        splits: dict[str, np.ndarray],
+        table: Table,
+        answering: bool = False,
+    ) -> Examples:
+        """Rows as they are. DataError naming the row whose text has more characters than its recording has frames."""
+        target = None
+        if targets and not answering:
+            name = self.target_names[0]
+            rows = np.sort(np.concatenate(list(splits.values())))
+            some = self.encode({name: targets[name].take(rows)})
+            sizes = np.zeros(len(table), dtype=np.int64)
+            sizes[rows] = some.sizes
+            target = Ragged(some.values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), fill=BLANK)
+            self._refuse_short(arrays, sizes, table)
+        return Examples(dict(arrays), dict(described), target, splits)
+
+    def _refuse_short(self, arrays: Mapping[str, Any], sizes: np.ndarray, table: Table) -> None:
+        for field in arrays.values():
+            if isinstance(field, Ragged) and field.lengths:
+                short = np.flatnonzero(field.sizes < sizes)
+                if len(short):
+                    row = int(short[0])
+                    raise DataError(
+                        f"the text has {sizes[row]} characters, and the recording only {field.sizes[row]} frames "
+                        f"({len(short):,} such rows).",
+                        where=table.where(row),
+                        hint="leave out such rows, or make the hop of log_mel shorter",
+                    )
+
+    def texts(self, outputs: Tensor) -> list[str]:
+        """The likeliest text of each row."""
+        return self._spelt(outputs.argmax(dim=2).cpu().numpy())
+
+    def _spelt(self, best_BT: np.ndarray) -> list[str]:
+        found = []
+        for row in best_BT:
+            kept = row[np.append(True, row[1:] != row[:-1])] if len(row) else row
+            found.append("".join(self.characters[code - 1] for code in kept if code != BLANK))
+        return found
+
+    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+        """{"prediction": text, "confidence": the least sure character's probability} a row; 1 where nothing is heard."""
+        return self.told({"probabilities": outputs.double().softmax(dim=2).cpu().numpy()}, {})
+
+    frames_rows = True
+
+    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+        """{"probabilities": float64 (N, T', characters and blank)}."""
+        return {"probabilities": outputs.double().softmax(dim=2)}
+
+    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`answers` of what `finish` gave."""
+        likely_BTS = arrays["probabilities"].astype(np.float64)
+        code_BT = likely_BTS.argmax(axis=2)
+        sure_B = np.where(code_BT == BLANK, 1.0, likely_BTS.max(axis=2, initial=0.0)).min(axis=1, initial=1.0)
+        return [{"prediction": text, "confidence": sure} for text, sure in zip(self._spelt(code_BT), sure_B.tolist(), strict=True)]
+
+    def references(self, batch: Batch) -> list[str]:
+        """The right texts."""
+        rows = batch.target.cpu().tolist()
+        return ["".join(self.characters[code - 1] for code in row if code != BLANK) for row in rows]
+
+    def baseline(self, examples: Examples, split: str) -> dict[str, float]:
+        """Writing nothing at all misses every character."""
+        return {"character_error_rate": 1.0, "word_error_rate": 1.0} if len(examples.splits[split]) else {}
+
+    def describe(self) -> str:
+        """'speech recognition of said: 27 characters'."""
+        shown = "".join(self.characters[:40])
+        return f"speech recognition of {self.target_names[0]}: {len(self.characters):,} characters ({shown!r})"
+
+
+def _texts(column: Column, lower: bool) -> list[str]:
+    refuse_missing(column)
+    if column.kind not in ("text", "category"):
+        raise DataError(
+            f"the target {column.name} holds {column.kind}, and speech becomes text.",
+            hint=f"set data.columns.{column.name}.kind to text",
+        )
+    texts = [str(column.answer(row)) for row in range(len(column))]
+    return [text.lower() for text in texts] if lower else texts
+
+
+def build(config: Config, targets: Mapping[str, Column]) -> SpeechRecognition:
+    """The task over the characters that the training rows show."""
+    ((name, column),) = targets.items()
+    refuse_empty(column)
+    counts: dict[str, int] = {}
+    for text in _texts(column, config.lower):
+        for character in text:
+            counts[character] = counts.get(character, 0) + 1
+    if not counts:
+        raise DataError(f"the target {name} is empty in all training rows.", hint="look at data.target and at the split")
+    if len(counts) > _MOST_CHARACTERS:
+        raise DataError(f"the target {name} holds {len(counts):,} different characters; at most {_MOST_CHARACTERS:,} are written.")
+    characters = sorted(counts)
+    return SpeechRecognition(name, characters, config.lower, [counts[each] for each in characters])
+
+
+def restore(config: Config, state: Mapping[str, Any]) -> SpeechRecognition:
+    """The task as `state()` wrote it."""
+    return SpeechRecognition(state["target"], state["characters"], config.lower, state["counts"])

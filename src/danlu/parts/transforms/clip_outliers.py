@@ -1,0 +1,69 @@
+"""Numbers beyond the usual range of the training rows drawn in to its edge.
+
+by quantiles: the range from the `lower` to the `upper` quantile. by interquartile_range: from Q1 - factor * IQR to Q3 + factor * IQR
+(Tukey, 1977, Exploratory Data Analysis); a feature whose middle half is one value has no such range and is left alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from danlu.data.matrix import matrix, names, numbers, present
+from danlu.recipe import Options
+from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.parts.transforms._onnx_graph import Graph, Value
+
+TAKES = ("number",)
+
+
+class Config(Options):
+    """How the usual range is found."""
+
+    by: Literal["quantiles", "interquartile_range"] = Field(default="quantiles", description="How the range is found.")
+    lower: float = Field(default=0.01, ge=0, le=1, description="Quantile of the lower edge.")
+    upper: float = Field(default=0.99, ge=0, le=1, description="Quantile of the upper edge.")
+    factor: float = Field(default=1.5, gt=0, description="How many interquartile ranges beyond the quartiles the edges lie.")
+
+    @model_validator(mode="after")
+    def _lower_is_below_upper(self) -> Config:
+        if self.lower >= self.upper:
+            raise ValueError("lower must be below upper")
+        return self
+
+
+def fit(config: Config, column: Column) -> dict[str, Any]:
+    """{"low": (D,), "high": (D,)}: the edges of each feature."""
+    edges = [_edges(config, values) for values in present(column)]
+    return {"low": np.array([low for low, _ in edges]), "high": np.array([high for _, high in edges])}
+
+
+def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
+    """The numbers within the edges; a missing one stays missing."""
+    values = matrix(column)
+    return numbers(column, np.clip(values, state["low"].astype(values.dtype), state["high"].astype(values.dtype)), names(column))
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    at = value.at  # by comparisons, which leave a missing number missing
+    for operator, edge in (("Less", state["low"]), ("Greater", state["high"])):
+        edges = graph.constant(edge)
+        at = graph.add("Where", [graph.add(operator, [at, edges]), edges, at])
+    return graph.numbers(value, at)
+
+
+def _edges(config: Config, values: np.ndarray) -> tuple[float, float]:
+    most = float(np.finfo(np.float32).max)  # what a model can hold at all
+    if not len(values):
+        return -most, most
+    if config.by == "quantiles":
+        low, high = np.quantile(values, [config.lower, config.upper])
+        return float(low), float(high)
+    first, third = np.quantile(values, [0.25, 0.75])
+    reach = config.factor * (third - first)
+    return (float(first - reach), float(third + reach)) if reach > 0 else (-most, most)

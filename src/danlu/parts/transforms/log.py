@@ -1,0 +1,55 @@
+"""Long-tailed numbers drawn together: sign(x) * log(1 + |x|).
+
+when skewed: only features whose skewness over the training rows, E[(x - mean)^3] / deviation^3, is beyond the threshold in size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu.data.matrix import matrix, mean_and_deviation, names, numbers, present
+from danlu.recipe import Options
+from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.parts.transforms._onnx_graph import Graph, Value
+
+TAKES = ("number",)
+
+
+class Config(Options):
+    """Which features are drawn together."""
+
+    when: Literal["skewed", "always"] = Field(default="skewed", description="Which features: those that are skewed, or all.")
+    threshold: float = Field(default=1.0, ge=0, description="Skewness from which a feature counts as skewed.")
+
+
+def fit(config: Config, column: Column) -> dict[str, Any]:
+    """{"features": the places of the features that are changed}."""
+    chosen = [config.when == "always" or abs(_skewness(values)) > config.threshold for values in present(column)]
+    return {"features": [place for place, each in enumerate(chosen) if each]}
+
+
+def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
+    """The numbers, the chosen features as signed logarithms; float64 of the same width."""
+    result = matrix(column).astype(np.float64)
+    for feature in state["features"]:
+        x = np.ascontiguousarray(result[:, feature])  # numpy's vector code for strided numbers may round otherwise
+        result[:, feature] = np.copysign(np.log1p(np.abs(x)), x)
+    return numbers(column, result, names(column))
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    grown = graph.add("Add", [graph.add("Abs", [value.at]), graph.constant(np.float64(1))])
+    signed = graph.add("Mul", [graph.add("Sign", [value.at]), graph.add("Log", [grown])])
+    chosen = np.isin(np.arange(value.width), state["features"])
+    return graph.numbers(value, graph.add("Where", [graph.constant(chosen), signed, value.at]))
+
+
+def _skewness(values: np.ndarray) -> float:
+    mean, deviation = mean_and_deviation(values)
+    return float(np.power((values - mean) / deviation, 3).mean()) if deviation else 0.0

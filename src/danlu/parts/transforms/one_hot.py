@@ -1,0 +1,58 @@
+"""Categories as one 0/1 feature each; a category unknown in training, or a missing one, is 0 in all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu.data.matrix import numbers
+from danlu.recipe import Options
+from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.parts.transforms._onnx_graph import Graph, Value
+
+TAKES = ("category",)
+
+
+class Config(Options):
+    """How many features at most."""
+
+    maximum: int = Field(
+        default=256, ge=1, le=100_000, description="Categories with a feature of their own: the most frequent of the training rows."
+    )
+
+
+def fit(config: Config, column: Column) -> dict[str, Any]:
+    """{"known": the categories that have a feature, sorted}."""
+    counts = np.bincount(column.values[column.values >= 0], minlength=len(column.categories))
+    seen = [(-int(counts[code]), column.categories[code]) for code in np.flatnonzero(counts)]
+    known = sorted(category for _, category in sorted(seen)[: config.maximum])
+    if len(known) == len(seen):
+        return {"known": known}
+    return {
+        "known": known,
+        "notice": f"of {len(seen):,} categories the {len(known):,} most frequent have a feature; the others count as unknown.",
+    }
+
+
+def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
+    """A number column of one float32 feature a known category, named column=category."""
+    known = state["known"]
+    place = {category: index for index, category in enumerate(known)}
+    lookup = np.array([*(place.get(category, -1) for category in column.categories), -1], dtype=np.int64)
+    places = lookup[column.values]  # code -1 takes the last entry
+    hot = np.flatnonzero(places >= 0)
+    values = np.zeros((len(column), len(known)), dtype=np.float32)
+    values[hot, places[hot]] = 1
+    return numbers(column, values, [f"{column.name}={category}" for category in known])
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    places = graph.lookup(value.at, {category: place for place, category in enumerate(state["known"])}, -1)
+    known = graph.constant(np.arange(len(state["known"])))
+    hot = graph.cast(graph.add("Equal", [graph.reshape(places, -1, 1), known]), "float64")
+    return graph.numbers(value, hot, len(state["known"]))

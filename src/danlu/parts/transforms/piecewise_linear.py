@@ -1,0 +1,95 @@
+"""Numbers in pieces: one feature for each bin, which rises from 0 to 1 as the number goes through the bin.
+
+    feature_t = clamp((x - edge_t) / (edge_{t+1} - edge_t), 0, 1)       the first goes on below 0, the last above 1
+
+A linear map of these features is any continuous function that is straight within each bin, so that a network meets the steps and
+corners of a column at once, as trees do. Edges are quantiles of the training rows (`by: rows`), or of their distinct values (`by: values`),
+which cuts up the rare large values of a column that mostly holds one value. Missing values stay missing.
+Gorishniy et al., 2022, arXiv:2203.05556.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from danlu.data.matrix import matrix, names, numbers, present
+from danlu.recipe import Options
+from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.parts.transforms._onnx_graph import Graph, Value
+
+TAKES = ("number",)
+
+
+class Config(Options):
+    """How many pieces, and where they are cut."""
+
+    bins: int = Field(default=48, ge=1, le=10_000, description="Bins of each feature; fewer where edges would be equal.")
+    by: Literal["rows", "values"] = Field(
+        default="rows", description="rows: as many training rows a bin; values: as many distinct values a bin."
+    )
+
+
+def fit(config: Config, column: Column) -> dict[str, Any]:
+    """{"edges": float64 (E,), the edges of all features one after the other, "counts": how many each has}."""
+    edges = [_edges(config, values) for values in present(column)]
+    return {"edges": np.concatenate(edges), "counts": np.array([len(each) for each in edges], dtype=np.int64)}
+
+
+def _edges(config: Config, values: np.ndarray) -> np.ndarray:
+    """The edges of one feature, ascending; none where it has a single value."""
+    if not len(values):
+        return np.zeros(0)
+    counted = np.unique(values) if config.by == "values" else values
+    edges = np.unique(np.quantile(counted, np.linspace(0, 1, config.bins + 1)))
+    with np.errstate(over="ignore"):
+        return edges if len(edges) > 1 and np.isfinite(edges[-1] - edges[0]) else np.zeros(0)
+
+
+def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
+    """A number column of one feature a bin, float64, named column[low..high]."""
+    values = matrix(column)
+    counts = [int(count) for count in state["counts"]]
+    edges_of = np.split(state["edges"], np.cumsum(counts)[:-1])
+    pieces = [_pieces(values[:, feature], edges) for feature, edges in enumerate(edges_of)]
+    called = [
+        f"{name}[{low:g}..{high:g}]"
+        for name, edges in zip(names(column), edges_of, strict=True)
+        for low, high in itertools.pairwise(edges)
+    ]
+    return numbers(column, np.concatenate(pieces, axis=1), called)
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    pieces, width = [], 0
+    for feature, edges in enumerate(np.split(state["edges"], np.cumsum(state["counts"])[:-1])):
+        if len(edges) < 2:
+            continue
+        x = graph.add("Gather", [value.at, graph.constant(np.array([feature]))], axis=1)
+        share = graph.add("Div", [graph.add("Sub", [x, graph.constant(edges[:-1])]), graph.constant(np.diff(edges))])
+        lowest, highest = np.zeros(len(edges) - 1), np.ones(len(edges) - 1)
+        lowest[0], highest[-1] = -np.inf, np.inf
+        for operator, edge in (("Less", lowest), ("Greater", highest)):
+            bounds = graph.constant(edge)
+            share = graph.add("Where", [graph.add(operator, [share, bounds]), bounds, share])
+        pieces.append(share)
+        width += len(edges) - 1
+    return graph.numbers(value, graph.beside(pieces), width)
+
+
+def _pieces(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """float64 (N, bins) of one feature."""
+    if len(edges) < 2:
+        return np.zeros((len(values), 0))
+    with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite, and is refused by name further on
+        share = (values[:, None].astype(np.float64) - edges[:-1]) / np.diff(edges)
+    lowest = np.zeros(share.shape[1])
+    highest = np.ones(share.shape[1])
+    lowest[0], highest[-1] = -np.inf, np.inf
+    return np.clip(share, lowest, highest)

@@ -1,0 +1,147 @@
+"""Numbers brought to one scale: standard, min_max, robust or quantile.
+
+standard  (x - mean) / standard deviation            robust    (x - median) / interquartile range
+min_max   (x - least) / (most - least)               quantile  the rank of x among the training rows, as uniform in [0, 1] or as a
+                                                               standard normal (rank-based inverse normal transform; Blom, 1958)
+The quantile scale keeps `quantiles` knots and goes straight between them; beyond the training rows it stays at its ends. A feature
+with a single value becomes 0. A feature of nothing but 0 and 1 is a flag and stays as it is: a rare flag divided by its tiny deviation
+would shout. Missing values stay missing and are not counted.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from danlu.data.matrix import matrix, mean_and_deviation, names, numbers, present
+from danlu.recipe import Options
+from danlu.terms import Column
+
+if TYPE_CHECKING:
+    from danlu.parts.transforms._onnx_graph import Graph, Value
+
+TAKES = ("number",)
+
+
+class Config(Options):
+    """Which scale."""
+
+    by: Literal["standard", "min_max", "robust", "quantile"] = Field(default="standard", description="Which scale.")
+    distribution: Literal["normal", "uniform"] = Field(default="normal", description="What the quantile scale maps to.")
+    quantiles: int = Field(default=1000, ge=2, le=100_000, description="Knots of the quantile scale, at most one a training row.")
+    keep_flags: bool = Field(default=True, description="Leave a feature alone whose training values are only 0 and 1.")
+
+    @model_validator(mode="after")
+    def _distribution_is_for_quantiles(self) -> Config:
+        if self.distribution == "uniform" and self.by != "quantile":
+            raise ValueError("distribution uniform needs by quantile (min_max gives numbers from 0 to 1 as well)")
+        return self
+
+
+def fit(config: Config, column: Column) -> dict[str, Any]:
+    """{"center": (D,), "scale": (D,)}; for quantile {"knots": (D, K), "heights": (K,), "flags": (D,) of 0 and 1}."""
+    if config.by == "quantile":
+        return _fit_quantiles(config, column)
+    pairs = [_center_and_scale(config, values) for values in present(column)]
+    return {"center": np.array([center for center, _ in pairs]), "scale": np.array([scale for _, scale in pairs])}
+
+
+def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
+    """The scaled numbers, float64 of the same width."""
+    values = matrix(column)
+    with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite, and is refused by name further on
+        scaled = _apply_quantiles(state, values) if config.by == "quantile" else (values - state["center"]) / state["scale"]
+    return numbers(column, scaled, names(column))
+
+
+def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
+    """`apply` in an ONNX graph."""
+    if config.by == "quantile":
+        return graph.numbers(value, _quantile_graph(state, graph, value))
+    centered = graph.add("Sub", [value.at, graph.constant(state["center"])])
+    return graph.numbers(value, graph.add("Div", [centered, graph.constant(state["scale"])]))
+
+
+def _quantile_graph(state: dict[str, Any], graph: Graph, value: Value) -> str:
+    """Each feature by itself: between its knots upward and downward, and the mean of both."""
+    features = []
+    for feature, knots in enumerate(state["knots"]):
+        x = graph.add("Gather", [value.at, graph.constant(np.array([feature]))], axis=1)
+        if state["flags"][feature]:
+            features.append(x)
+            continue
+        upward = _between_graph(graph, x, knots, state["heights"])
+        downward = _between_graph(graph, graph.add("Neg", [x]), -knots[::-1], -state["heights"][::-1])
+        total = graph.add("Sub", [upward, downward])
+        features.append(graph.add("Div", [total, graph.constant(np.float64(2))]))
+    return graph.beside(features)
+
+
+def _between_graph(graph: Graph, x: str, knots: np.ndarray, heights: np.ndarray) -> str:
+    """numpy.interp of (N, 1) in a graph: the last knot that x reaches, and straight on to the next one."""
+    reached = graph.cast(graph.add("GreaterOrEqual", [x, graph.constant(knots)]), "int64")
+    count = graph.add("ReduceSum", [reached, graph.constant(np.array([1]))], keepdims=1)
+    place = graph.add("Max", [graph.add("Sub", [count, graph.constant(np.int64(1))]), graph.constant(np.int64(0))])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
+    slopes[~np.isfinite(slopes)] = 0.0  # between equal knots nothing lies
+    low, height, slope = (
+        graph.add("Gather", [graph.constant(np.ascontiguousarray(each)), place]) for each in (knots, heights, slopes)
+    )
+    inside = graph.add("Where", [graph.add("Less", [x, low]), low, x])  # below the first knot: at its height
+    return graph.add("Add", [graph.add("Mul", [graph.add("Sub", [inside, low]), slope]), height])
+
+
+def _center_and_scale(config: Config, values: np.ndarray) -> tuple[float, float]:
+    if config.keep_flags and _is_flag(values):
+        return 0.0, 1.0
+    if not len(values):
+        return 0.0, 1.0
+    if config.by == "standard":
+        center, scale = mean_and_deviation(values)
+    elif config.by == "min_max":
+        center, scale = float(values.min()), _distance(values.min(), values.max())
+    else:
+        first, center, third = (float(each) for each in np.quantile(values, [0.25, 0.5, 0.75]))
+        scale = _distance(first, third)
+    return center, scale or 1.0
+
+
+def _distance(low: float, high: float) -> float:
+    return float(min(float(high) / 2 - float(low) / 2, np.finfo(np.float64).max / 2) * 2)
+
+
+def _is_flag(values: np.ndarray) -> bool:
+    return bool(len(values)) and values.min() == 0 and values.max() == 1 and bool(((values == 0) | (values == 1)).all())
+
+
+def _fit_quantiles(config: Config, column: Column) -> dict[str, Any]:
+    features = list(present(column))
+    count = max(2, min(config.quantiles, len(column)))
+    shares = np.linspace(0, 1, count)
+    knots = np.zeros((len(features), count))
+    for knot, values in zip(knots, features):
+        if len(values):
+            knot[:] = np.maximum.accumulate(np.quantile(values, shares))  # rounding must not turn two knots around
+    heights = shares
+    if config.distribution == "normal":
+        normal = NormalDist()
+        heights = np.array([normal.inv_cdf((index + 0.5) / count) for index in range(count)])
+    flags = [int(config.keep_flags and _is_flag(values)) for values in features]
+    return {"knots": knots, "heights": heights, "flags": np.array(flags, dtype=np.int64)}
+
+
+def _apply_quantiles(state: dict[str, Any], values: np.ndarray) -> np.ndarray:
+    result = values.astype(np.float64)
+    heights = state["heights"]
+    for feature, knots in enumerate(state["knots"]):
+        if state["flags"][feature]:
+            continue
+        x = np.ascontiguousarray(result[:, feature])
+        upward = np.interp(x, knots, heights)
+        downward = -np.interp(-x, -knots[::-1], -heights[::-1])
+        result[:, feature] = (upward + downward) / 2  # the middle of the ranks of a value that many rows share
+    return result

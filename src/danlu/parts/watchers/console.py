@@ -1,0 +1,130 @@
+"""Progress on stderr: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import Any
+
+from danlu.parts.watchers._base import Setting
+from danlu.recipe import Options
+from danlu.terms import Report
+
+
+class Config(Options):
+    """No options."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words a person reads at a glance: '42 s', '3 min 05 s', '2 h 10 min'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 6000:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def number(value: Any) -> str:
+    """A score as it is shown: four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class Console:
+    """Speaks to stderr; says nothing when quiet."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.live = setting.output == "display"
+        self.silent = setting.output in ("quiet", "json")
+        self.train: Report | None = None
+        self.last_line = 0.0
+        self.progress: Any = None
+        self.task: Any = None
+
+    def hear(self, report: Report) -> None:
+        if self.silent:
+            return
+        if report.kind == "start":
+            self._start(report)
+        elif report.kind == "notice":
+            self._print(f"note: {report.message}")
+        elif report.kind == "train":
+            self.train = report
+            self._train(report)
+        elif report.kind == "validation":
+            scores = ", ".join(f"{name} {number(value)}" for name, value in report.values.items() if isinstance(value, int | float))
+            self._print(f"step {report.step:,} (epoch {report.epoch:.4g})  validation: {scores}")
+        elif report.kind == "end":
+            self._end(report)
+
+    def _start(self, report: Report) -> None:
+        for name, value in self.setting.facts:
+            self._print(f"{name}: {value}")
+        if report.message:
+            self._print(report.message)
+        if self.live:
+            from rich.console import Console as Screen
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
+            self.progress = Progress(
+                *columns, console=Screen(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self.progress.start()
+            self.task = self.progress.add_task("training", total=self.setting.total_steps, completed=report.step, said="")
+
+    def _said(self, report: Report) -> str:
+        timing = report.timing
+        parts = [f"loss {number(report.values.get('loss'))}"]
+        rates = [name for name in timing if name.endswith("_per_second")]
+        if rates:  # the last is the finest: tokens, where there are any
+            parts.append(f"{timing[rates[-1]]:,.0f} {rates[-1].removesuffix('_per_second')}/s")
+        if "flop_utilisation" in timing:
+            parts.append(f"{100 * timing['flop_utilisation']:.0f} % of peak")
+        if "memory_bytes" in timing:
+            parts.append(f"{timing['memory_bytes'] / 1e6:,.0f} MB")
+        return "  ".join(parts)
+
+    def _train(self, report: Report) -> None:
+        if self.progress is not None:
+            with contextlib.suppress(OSError):
+                self.progress.update(self.task, completed=report.step, said=self._said(report))
+            return
+        now = time.monotonic()
+        if now - self.last_line < 5 and report.step < self.setting.total_steps:
+            return
+        self.last_line = now
+        eta = report.timing.get("eta_seconds")
+        left = f"  {duration(eta)} left" if eta else ""
+        self._print(f"step {report.step:,}/{self.setting.total_steps:,} (epoch {report.epoch:.4g})  {self._said(report)}{left}")
+
+    def _end(self, report: Report) -> None:
+        self.close()
+        if report.message:
+            self._print(report.message)
+
+    def _print(self, text: str) -> None:
+        # a terminal that went away, or a full disk behind 2> FILE, is no reason to stop training
+        with contextlib.suppress(OSError):
+            if self.progress is not None:
+                self.progress.console.print(text, markup=False, highlight=False)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.progress is not None:
+            progress, self.progress = self.progress, None
+            with contextlib.suppress(OSError):
+                progress.stop()
+
+
+def build(config: Config, setting: Setting) -> Console:
+    """A watcher that prints."""
+    return Console(setting)

@@ -1,0 +1,52 @@
+"""Stop when the training loss has run away: far above where it began and still growing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import Field
+
+from danlu.parts.watchers._base import Setting
+from danlu.recipe import Options
+from danlu.terms import Report
+
+
+class Config(Options):
+    """How far is too far."""
+
+    factor: float = Field(100.0, gt=1, description="Times the first reported training loss at which training counts as diverged.")
+    reports: int = Field(3, ge=1, description="Reports in a row that must be beyond it.")
+
+
+class Divergence:
+    """Compares every reported training loss with the first one."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.first: float | None = None
+        self.beyond = 0
+
+    def hear(self, report: Report) -> str | None:
+        loss = report.values.get("loss") if report.kind == "train" else None
+        if not isinstance(loss, int | float):
+            return None
+        if self.first is None:
+            self.first = abs(float(loss))
+        limit = self.config.factor * max(self.first, 1e-3)
+        self.beyond = self.beyond + 1 if not math.isfinite(loss) or loss > limit else 0
+        if self.beyond < self.config.reports:
+            return None
+        return f"diverged: the training loss is {loss:.4g}, and it began at {self.first:.4g}; lower optimizer.learning_rate"
+
+    def state(self) -> dict[str, Any]:
+        return {"first": self.first, "beyond": self.beyond}
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        if state:
+            self.first, self.beyond = state["first"], state["beyond"]
+
+
+def build(config: Config, setting: Setting) -> Divergence:
+    """A watcher that asks to stop."""
+    return Divergence(config)

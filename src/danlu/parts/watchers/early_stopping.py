@@ -1,0 +1,59 @@
+"""Stop when the validation score has not improved for a number of evaluations.
+
+A score that is not finite is no improvement. One that was never defined (no score at all so far) is not counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from danlu.parts.watchers._base import Setting
+from danlu.recipe import Options
+from danlu.terms import Report
+
+
+class Config(Options):
+    """When to give up."""
+
+    patience: int = Field(5, ge=1, description="Evaluations without improvement after which training stops.")
+    minimum_change: float = Field(0.0, ge=0, description="Least change of the score that counts as an improvement.")
+
+
+class EarlyStopping:
+    """Counts evaluations since the last improvement."""
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        self.config = config
+        self.metric = setting.metric
+        self.sign = 1.0 if setting.better == "higher" else -1.0
+        self.best: float | None = None
+        self.waited = 0
+
+    def hear(self, report: Report) -> str | None:
+        if report.kind != "validation":
+            return None
+        score = report.values.get(self.metric)
+        if isinstance(score, int | float):
+            if self.best is None or self.sign * (score - self.best) > self.config.minimum_change:
+                self.best, self.waited = float(score), 0
+                return None
+        elif self.best is None:
+            return None
+        self.waited += 1
+        if self.waited < self.config.patience:
+            return None
+        return f"validation {self.metric} has not improved for {self.waited} evaluations (best {self.best:.6g})"
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited}
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        if state:
+            self.best, self.waited = state["best"], state["waited"]
+
+
+def build(config: Config, setting: Setting) -> EarlyStopping:
+    """A watcher that asks to stop."""
+    return EarlyStopping(config, setting)

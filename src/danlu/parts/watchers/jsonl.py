@@ -1,0 +1,74 @@
+"""One JSON object a report in metrics.jsonl; a resumed run leaves the same bytes as an unbroken one.
+
+Only what a same-seed run repeats goes in; timings stand in timings.jsonl beside it. The checkpoint remembers how long the file was and its
+SHA-256; a resumed run proves that the file still begins so, and cuts it back to there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+from danlu.errors import RunError
+from danlu.parts.watchers._base import Setting
+from danlu.recipe import Options
+from danlu.system.atomic_files import append
+from danlu.terms import Report
+
+
+class Config(Options):
+    """No options."""
+
+
+class Jsonl:
+    """Writes metrics.jsonl and timings.jsonl in the run folder."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.path = setting.folder / "metrics.jsonl"
+        self.file = self.path.open("a+b", buffering=0)
+        self.digest = hashlib.sha256()
+        self.timings = (setting.folder / "timings.jsonl").open("ab", buffering=0)
+
+    def hear(self, report: Report) -> None:
+        if report.kind not in ("train", "validation", "test"):
+            return
+        entry = {"step": report.step, "epoch": round(report.epoch, 6), "split": report.kind, **report.values}
+        line = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        append(self.file, line)
+        self.digest.update(line)
+        if report.timing:
+            append(self.timings, (json.dumps({"step": report.step, "split": report.kind, **report.timing}) + "\n").encode())
+        # The artifact follows, and no checkpoint: after a power cut it must not be there without this line.
+        if report.kind == "test":
+            self.sync()
+
+    def state(self) -> dict[str, Any]:
+        return {"bytes": self.file.seek(0, os.SEEK_END), "sha256": self.digest.hexdigest()}
+
+    def sync(self) -> None:
+        os.fsync(self.file.fileno())
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        size = state["bytes"] if state else 0
+        self.file.seek(0)
+        self.digest = hashlib.sha256(self.file.read(size) or b"")
+        if state and self.digest.hexdigest() != state["sha256"]:
+            found = self.file.seek(0, os.SEEK_END)
+            how = f"it has {found:,} bytes and had {size:,}" if found < size else f"its first {size:,} bytes are others"
+            raise RunError(
+                f"metrics.jsonl was cut or edited since the checkpoint was saved: {how}.",
+                where=str(self.path),
+                hint="restore the file, or start in another --run folder",
+            )
+        self.file.truncate(size)
+
+    def close(self) -> None:
+        self.file.close()
+        self.timings.close()
+
+
+def build(config: Config, setting: Setting) -> Jsonl:
+    """A writer of metrics.jsonl."""
+    return Jsonl(setting)

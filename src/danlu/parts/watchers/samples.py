@@ -1,0 +1,83 @@
+"""What a generative model makes at each evaluation, in RUN/samples: texts as STEP.txt, images as one picture STEP.png.
+
+A resumed run writes the same files again, with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from danlu.recipe import Options
+from danlu.system.atomic_files import replace_file
+from danlu.terms import Report, Sample
+
+if TYPE_CHECKING:
+    from danlu.parts.watchers._base import Setting
+
+
+class Config(Options):
+    """How much of it is told at once."""
+
+    shown: int = Field(120, ge=0, le=10_000, description="Letters of the first text that are told with the other news; 0: none.")
+
+
+class Samples:
+    """Writes files; one that cannot be written is told once, and no more are."""
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        self.folder: Path = setting.folder / "samples"
+        self.shown = config.shown
+        self.notices: list[str] = []
+        self.broken = False
+
+    def hear(self, report: Report) -> None:
+        if not report.samples:
+            return
+        texts = [sample for sample in report.samples if isinstance(sample.value, str)]
+        images = [sample for sample in report.samples if not isinstance(sample.value, str)]
+        if texts:
+            self._write(f"{report.step:08d}.txt", _page(texts))
+            if self.shown:
+                self.notices.append(f"{texts[0].name}: {_brief(texts[0].value, self.shown)}")
+        if images:
+            self._write(f"{report.step:08d}.png", _picture(images))
+
+    def _write(self, name: str, data: bytes) -> None:
+        if self.broken:
+            return
+        try:
+            self.folder.mkdir(exist_ok=True)
+            replace_file(self.folder / name, data)
+        except OSError as error:
+            self.broken = True
+            self.notices.append(f"samples are no longer written: {error.strerror or error}.")
+
+
+def _page(texts: Sequence[Sample]) -> bytes:
+    return "\n".join(f"--- {sample.name}\n{sample.value}\n" for sample in texts).encode("utf-8", "replace")
+
+
+def _brief(text: str, most: int) -> str:
+    """A text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _picture(images: Sequence[Sample]) -> bytes:
+    """One PNG; several images of one size side by side, else the first alone."""
+    import numpy as np
+
+    from danlu.system.png import grid, png
+
+    pixels = [np.asarray(sample.value) for sample in images]
+    same = len({each.shape for each in pixels}) == 1 and len(pixels) > 1 and pixels[0].ndim == 3
+    return png(grid(np.stack(pixels)) if same else pixels[0])
+
+
+def build(config: Config, setting: Setting) -> Samples:
+    """A writer of samples."""
+    return Samples(config, setting)

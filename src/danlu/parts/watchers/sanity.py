@@ -1,0 +1,96 @@
+"""Say once, plainly, what a healthy training never shows: nothing trainable, no gradient, a loss that does not move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from danlu.parts.watchers._base import Setting
+from danlu.recipe import Options
+from danlu.terms import Report
+
+
+class Config(Options):
+    """When to speak."""
+
+    reports: int = Field(5, ge=2, description="Reports in a row without any change of the loss before it is called constant.")
+
+
+class Sanity:
+    """Each finding is told once a run, also across a resume."""
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        self.config = config
+        self.setting = setting
+        self.notices: list[str] = []
+        self.said: list[str] = []
+        self.losses: list[float] = []
+        self.train_loss: float | None = None
+        self.best_validation: float | None = None
+
+    def _say(self, key: str, message: str) -> None:
+        if key not in self.said:
+            self.said.append(key)
+            self.notices.append(message)
+
+    def hear(self, report: Report) -> None:
+        values = report.values
+        if report.kind == "start" and self.setting.trainable == 0:
+            self._say("frozen", "nothing is trainable: the model has no parameter that takes a gradient, so no step changes it.")
+        if report.kind == "train":
+            self._train(values)
+        if report.kind == "validation":
+            self._validation(values)
+
+    def _train(self, values: Any) -> None:
+        if values.get("learning_rate") == 0:
+            self._say("rate", "the learning rate is 0: these steps change nothing; look at optimizer.learning_rate and schedule.")
+        if values.get("grad_norm") == 0:
+            self._say(
+                "gradient",
+                "every gradient is exactly 0: the loss does not depend on the weights (dead activations, a saturated output, or "
+                "inputs that are all 0); lower the learning rate or look at the inputs.",
+            )
+        loss = values.get("loss")
+        if isinstance(loss, float):
+            self.train_loss = loss
+            self.losses = [*self.losses, loss][-self.config.reports :]
+            # the order of a full batch's rows moves the last bits of a loss that stands still
+            still = max(self.losses) - min(self.losses) <= 1e-6 * abs(loss)
+            if len(self.losses) == self.config.reports and still and loss != 0:
+                self._say(
+                    "constant",
+                    f"the training loss has been {loss:.6g} for {self.config.reports} reports: the model does not learn.",
+                )
+
+    def _validation(self, values: Any) -> None:
+        loss = values.get("loss")
+        if "loss" in values and loss is None:
+            self._say(
+                "overflow",
+                "the validation loss is NaN or infinite: the model's answers on these rows overflow; scores are left out where so.",
+            )
+        if not isinstance(loss, float) or self.train_loss is None:
+            return
+        if self.best_validation is None or loss < self.best_validation:
+            self.best_validation = loss
+        if loss > 1.5 * self.best_validation and self.train_loss < self.best_validation / 3 and loss > 0.1:
+            self._say(
+                "gap",
+                f"the training loss ({self.train_loss:.4g}) is far below validation ({loss:.4g}), which was {self.best_validation:.4g} "
+                "at its best: the model learns its rows by heart; add regularization (dropout, weight_decay, early_stopping) or data.",
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {"said": self.said, "losses": self.losses, "train_loss": self.train_loss, "best_validation": self.best_validation}
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        if state:
+            self.said, self.losses = list(state["said"]), list(state["losses"])
+            self.train_loss, self.best_validation = state["train_loss"], state["best_validation"]
+
+
+def build(config: Config, setting: Setting) -> Sanity:
+    """A watcher that speaks, and never stops training."""
+    return Sanity(config, setting)

@@ -1,0 +1,57 @@
+"""Parts inside the options of another part: a name, or a mapping with a name and options, read into a Part.
+
+The recipe reads the parts of its own sections; a part that holds further parts by target (weighted, per_target, multi_task)
+declares them with these types. `losses: dict[str, LossPart]` then takes what a recipe would write after `loss:`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError, WithJsonSchema
+
+from danlu import registry
+from danlu.errors import PartError, did_you_mean
+from danlu.recipe import Part
+
+
+def part_of(kind: str, value: Any) -> Part:
+    """The Part on the shelf `kind` that `value` means. Raises ValueError with the broken rule as a plain sentence."""
+    if isinstance(value, Part):
+        return value
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise ValueError(f"must be the name of one of {kind}, or a mapping with a name")
+    name = given["name"]
+    try:
+        config = registry.config(kind, name)
+    except PartError as error:
+        raise ValueError(_sentence(error.problem.message, error.problem.hint)) from None
+    try:
+        return Part(name, config.model_validate({key: each for key, each in given.items() if key != "name"}))
+    except ValidationError as error:
+        raise ValueError(_broken_rule(name, list(config.model_fields), error)) from None
+
+
+def _sentence(message: str, hint: str) -> str:
+    return f"is wrong: {message.rstrip('.')}{f' ({hint})' if hint else ''}"
+
+
+def _broken_rule(name: str, known: list[str], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    option = ".".join(str(step) for step in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _sentence(f"{option} is no option of {name}, which has {', '.join(known) or 'none'}", did_you_mean(option, known))
+    said = str(first["msg"]).removeprefix("Value error, ")
+    return _sentence(f"{option} of {name}: {said[0].lower()}{said[1:]}", "")
+
+
+def _reader(kind: str) -> Callable[[Any], Part]:
+    return lambda value: part_of(kind, value)
+
+
+_JSON_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]})
+TaskPart = Annotated[Part, BeforeValidator(_reader("tasks")), _JSON_SCHEMA]
+LossPart = Annotated[Part, BeforeValidator(_reader("losses")), _JSON_SCHEMA]
+MetricPart = Annotated[Part, BeforeValidator(_reader("metrics")), _JSON_SCHEMA]

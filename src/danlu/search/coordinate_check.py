@@ -1,0 +1,244 @@
+"""The coordinate check: after a few updates, what layers give must have moved by as much in a wide network as in a narrow one.
+
+Under a sound parametrization the mean absolute change of every layer's activations since the start is of one size at all widths; under
+a wrong one it grows, or dies out, as a power of the width. The power is the slope of log(change) over log(width), the largest of those
+after each update (a change that is yet ruled by the random start, or that has reached its end, goes by less); it may not leave [LEAST,
+BOUND], and that of the activations themselves may not exceed BOUND. Scores of attention may shrink: under muP those of the random start
+do so as 1 / sqrt(width), until queries and keys have learnt to agree. For that reason the check cannot see whether their multiplier is
+there.
+Source: Yang et al., 2022, arXiv:2203.03466, appendix D.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from danlu import registry
+from danlu.data.dataset import remembered
+from danlu.errors import MissingExtra, RunError
+from danlu.layers.attention.multi_head import Attention
+from danlu.recipe import Recipe, with_changes
+from danlu.search.widths import at_width, width_of
+from danlu.system.placement import EVALUATION, draw_seed
+from danlu.training.setup import Apparatus, assemble
+from danlu.training.step import NotFinite
+
+BOUND = 0.3  # of the powers; a wrong parametrization has one of 0.5 or 1
+LEAST = -0.4  # of a change; narrow networks are further from the law under plain descent, and go by as much as -0.33
+STEPS = 5
+SEEDS = 2
+PLACES = 512  # rows, or tokens, of a batch at most: the check is to cost little
+SCORES = ".scores"  # what the softmax of an attention takes
+
+
+@dataclass(frozen=True)
+class CoordinateCheck:
+    """What was found: by layer, a list for each step (0 the start) of one number for each of `widths`.
+
+    sizes    mean absolute activation on the probe batch
+    changes  mean absolute difference of the activation from its start
+    """
+
+    widths: list[int]
+    sizes: dict[str, list[list[float]]]
+    changes: dict[str, list[list[float]]]
+
+    def powers(self) -> dict[str, float]:
+        """By layer, the largest power of the width that its change goes by, over the updates."""
+        return {name: max(_slope(self.widths, step) for step in steps) for name, steps in self.changes.items()}
+
+    def growth(self) -> dict[str, float]:
+        """By layer, the largest power of the width that its size goes by, at the start and after each update."""
+        return {name: max(_slope(self.widths, step) for step in steps) for name, steps in self.sizes.items()}
+
+    def wrong(self) -> dict[str, float]:
+        """The layers that fail, with the power that they fail by, the worst first."""
+        found = {name: power for name, power in self.growth().items() if not power <= BOUND}
+        for name, power in self.powers().items():
+            shrinks = not power >= LEAST and not name.endswith(SCORES)
+            if shrinks or not power <= max(BOUND, found.get(name, BOUND)):
+                found[name] = power
+        return dict(sorted(found.items(), key=lambda pair: -abs(pair[1])))
+
+    @property
+    def passed(self) -> bool:
+        """Whether every layer keeps within the bound."""
+        return not self.wrong()
+
+    def sentence(self) -> str:
+        """The result in words."""
+        among = f"widths {', '.join(f'{width:,}' for width in self.widths)}"
+        if self.passed:
+            powers = {name: power for name, power in self.powers().items() if not name.endswith(SCORES)}
+            worst = max(powers.values(), key=abs)
+            return f"coordinate check passed: {len(self.changes)} layers move alike at {among} (worst power {worst:+.2f})."
+        name, slope = next(iter(self.wrong().items()))
+        count = len(self.wrong())
+        others = f"; {count - 1} other layers fail as well" if count > 1 else ""
+        return (
+            f"coordinate check failed at {among}: the activations of {name} go by the power {slope:+.2f} of the width{others} "
+            f"(allowed: {LEAST:g} to {BOUND:g})."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "widths": self.widths,
+            "bounds": [LEAST, BOUND],
+            "passed": self.passed,
+            "wrong": self.wrong(),
+            "powers": self.powers(),
+            "growth": self.growth(),
+            "sizes": self.sizes,
+            "changes": self.changes,
+        }
+
+
+def check_coordinates(recipe: Recipe, widths: Sequence[int], *, steps: int = STEPS, seeds: int = SEEDS) -> CoordinateCheck:
+    """The CoordinateCheck of a recipe at `widths`: `steps` updates at its learning rate on small batches, the mean over `seeds`.
+
+    Nothing is written. Raises RunError where a loss is not finite, or the model has no width.
+    """
+    found: list[list[dict[str, tuple[float, float]]]] = []  # by width, by step: layer -> (size, change)
+    with remembered():
+        for width in widths:
+            runs = [_trained(at_width(recipe, width), recipe.train.seed + number, steps) for number in range(seeds)]
+            found.append([_mean([run[step] for run in runs]) for step in range(steps + 1)])
+    names = [name for name in found[0][0] if all(name in by_step[0] for by_step in found)]
+    sizes, changes = (
+        {name: [[by_step[step][name][which] for by_step in found] for step in range(which, steps + 1)] for name in names}
+        for which in (0, 1)
+    )
+    return CoordinateCheck(list(widths), sizes, changes)
+
+
+def widths_between(recipe: Recipe, narrow: int) -> list[int]:
+    """Widths to check from `narrow` on towards the recipe's own: doubled, three at least, four at most."""
+    most = max(width_of(recipe), 4 * narrow)
+    return [narrow * times for times in (1, 2, 4, 8) if narrow * times <= most]
+
+
+def _trained(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[float, float]]]:
+    """By step, the (size, change) of each layer."""
+    built = assemble(_small(recipe, seed), rates=(_rate(recipe), lambda n: 1.0))
+    start = _activations(built)
+    found = [{name: (_size(each), 0.0) for name, each in start.items()}]
+    for n in range(steps):
+        try:
+            built.update(n)
+        except NotFinite:
+            raise RunError(
+                f"the coordinate check found a NaN or infinity after {n} updates at width {width_of(recipe):,}.",
+                hint="lower optimizer.learning_rate",
+            ) from None
+        now = _activations(built)
+        found.append({name: (_size(each), _size(each - start[name])) for name, each in now.items()})
+    return found
+
+
+def _small(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe as it is checked: exact numbers, a small batch."""
+    changes: dict[str, Any] = {"train.seed": seed, "train.precision": "float32", "train.compile": False, "train.micro_batch": None}
+    if recipe.train.batch_size != "all":
+        units = int(getattr(recipe.task.options, "context", 0) or 1)
+        changes["train.batch_size"] = max(1, min(int(recipe.train.batch_size), PLACES // units))
+    return with_changes(recipe, registry, changes)
+
+
+def _rate(recipe: Recipe) -> float:
+    return float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+
+
+def _activations(built: Apparatus) -> dict[str, Tensor]:
+    """What every layer with weights gives for the rows of the first batch, in training mode, with the same dropout every time."""
+    module, found = built.state.module, {}
+    batch = built.rows.gather(built.batches.indices(0))
+    built.placement.seed(draw_seed(built.recipe.train.seed, EVALUATION, 0))
+    with torch.no_grad(), _listening(module, found):
+        found["outputs"] = module(batch.inputs).detach().clone()
+    return found
+
+
+@contextmanager
+def _listening(module: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
+    """Keep in `found` what layers give, and the scores of attention, while the context lasts."""
+
+    def keep(name: str) -> Any:
+        def hear(layer: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any], output: Any) -> None:
+            if isinstance(layer, Attention):
+                found[name + SCORES] = layer.scores(arguments[0], options.get("angles")).detach()
+            elif isinstance(output, Tensor):
+                found[name] = output.detach().clone()  # an activation may write over it
+
+        return hear
+
+    heard = [
+        layer.register_forward_hook(keep(name), with_kwargs=True)
+        for name, layer in module.named_modules()
+        if name and (isinstance(layer, Attention) or next(layer.parameters(recurse=False), None) is not None)
+    ]
+    try:
+        yield
+    finally:
+        for each in heard:
+            each.remove()
+
+
+def _size(activation: Tensor) -> float:
+    return float(activation.double().abs().mean())
+
+
+def _mean(runs: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    """The geometric mean over runs, of each layer: one odd draw moves it little."""
+    return {name: (_geometric([run[name][0] for run in runs]), _geometric([run[name][1] for run in runs])) for name in runs[0]}
+
+
+def _geometric(values: list[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values)) if min(values) > 0 else 0.0
+
+
+def _slope(widths: Sequence[int], values: Sequence[float]) -> float:
+    """The power of the width that values go by; 0 where all are 0, NaN where some are or one is not finite."""
+    if not any(values):
+        return 0.0
+    if not all(0 < value < math.inf for value in values):
+        return math.nan
+    return float(np.polyfit(np.log(widths), np.log(values), 1)[0])
+
+
+def draw(check: CoordinateCheck, path: Path) -> None:
+    """Write a PNG: change over width after each step, a line a layer. Raises MissingExtra without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("matplotlib", "plots", "a plot of the coordinate check") from None
+    steps = len(next(iter(check.changes.values())))
+    figure = Figure(figsize=(3.2 * steps, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    wrong = check.wrong()
+    for step in range(steps):
+        axes = figure.add_subplot(1, steps, step + 1, sharey=figure.axes[0] if figure.axes else None)
+        for name, by_step in check.changes.items():
+            bad = name in wrong
+            label = f"{name} ({wrong[name]:+.2f})" if bad and step == 0 else None
+            axes.plot(check.widths, by_step[step], color="#c0392b" if bad else "#2c7fb8", alpha=0.9 if bad else 0.5, label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_title(f"after {step + 1} update{'s' if step else ''}")
+        axes.set_xlabel("width")
+        if step == 0:
+            axes.set_ylabel("mean absolute change of activations")
+            if wrong:
+                axes.legend(fontsize=6)
+    figure.suptitle("coordinate check: " + ("passed" if check.passed else "failed (red)"))
+    figure.savefig(path, dpi=120)

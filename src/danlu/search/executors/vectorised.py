@@ -1,0 +1,552 @@
+"""Trials as one program: a batch is cut into groups of one shape, and each group is trained in one stack (danlu.training.population).
+
+How many trials stand in a stack, how many stacks run side by side, and in which number format, is measured once, when the study begins,
+and kept with it. A group is a function of its batch: after a kill, a group of which some trials were not told yet is trained again whole,
+so that every sum is taken in the same order, and those trials end as they would have.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from danlu import recipe as recipes
+from danlu import registry
+from danlu.data.dataset import prepare
+from danlu.errors import Interrupted, RunError
+from danlu.recipe import Recipe
+from danlu.reporting.importance import read_libraries
+from danlu.search.executors.failure import AGAIN, cause_of
+from danlu.search.executors.forks import Fork, Say, can_fork
+from danlu.search.executors.one_trial import run_trial
+from danlu.search.executors.scheduler import ending
+from danlu.search.executors.setting import Setting
+from danlu.search.study import Study, Trial
+from danlu.system import machine
+from danlu.system.placement import draw_seed, place
+from danlu.training.population import (
+    Decision,
+    Event,
+    Outcome,
+    Pace,
+    measure_pace,
+    seconds_alone,
+    shape_key,
+    train_population,
+    why_not,
+)
+
+FEWEST = 4  # trials of a stack that is worth measuring
+GAIN = 1.05  # a stack is chosen where trials come at least this much faster than one after another
+EXPLOITING = 31  # purpose of a random draw (danlu.system.placement): whose copy a trial becomes
+_BEAT = 5.0  # seconds between two signs of life
+_LONGEST = 180.0  # seconds that a measurement may take
+_SHARE = 8  # a sampler that learns gets its budget in at least so many batches
+
+
+def choose(study: Study) -> str:
+    """The executor that is faster for this study: "vectorised" or "one_by_one"."""
+    return "vectorised" if _plan(study)["faster"] else "one_by_one"
+
+
+def _plan(study: Study) -> dict[str, Any]:
+    return study.decide("vectorised", lambda: _measured(study))  # type: ignore[no-any-return]
+
+
+def _measured(study: Study) -> dict[str, Any]:
+    """What is decided once: stack size, stacks at once, number format, and whether that is faster than one trial after another."""
+    recipe = _typical(study)
+    budget = study.budget or math.inf
+    lanes = study.folds or 1
+    forks = can_fork() and place(recipe.train).device.type == "cpu"
+    at_once = max(1, min(machine.cores(), math.ceil(budget * lanes / FEWEST))) if forks else 1
+    plan: dict[str, Any] = {"size": 1, "at_once": 1, "precision": None, "faster": False, "curve": []}
+    if reason := why_not(recipe):
+        return {**plan, "reason": reason}
+    if any(metric not in ("seconds", "parameters", "loss") and _reads_text(metric) for metric, _ in study.objectives):
+        return {**plan, "reason": "an objective compares texts, which are made at the end of a training"}
+    if budget * lanes < FEWEST:
+        return {**plan, "reason": "there are too few trials"}
+    if study.folds:
+        for fold in range(study.folds):
+            prepare(recipe, (fold, study.folds))
+    else:
+        prepare(recipe)  # once, for all that is forked from here
+    most = int(min(budget * lanes, _batch(study, 1 << 20) * lanes) / at_once) or 1
+    paces = _paces(recipe, study, most, at_once) if forks else [measure_pace([recipe], most)]
+    if paces is None:
+        return {**plan, "reason": "the measurement of stacks was ended by the system"}
+    pace = max(paces, key=lambda each: each.stacked)
+    alone = pace.alone or seconds_alone(recipe)
+    rate = at_once / pace.stacked if pace.stacked < math.inf else 0.0
+    faster = pace.size > 1 and rate > GAIN / alone
+    said = f"{rate * alone:.1f} times as fast in {at_once} stack(s) of {pace.size}, {pace.precision}" if rate else pace.reason
+    return {
+        "size": pace.size, "at_once": at_once, "precision": pace.precision, "faster": faster, "reason": said,
+        "curve": [list(each) for each in pace.curve], "alone": alone,
+    }  # fmt: skip
+
+
+def _paces(recipe: Recipe, study: Study, most: int, at_once: int) -> list[Pace] | None:
+    """The Pace as measured by as many processes at the same time as will train; None where one was lost."""
+    found: list[Pace] = []
+
+    def work(say: Say) -> None:
+        pace = measure_pace([_one_thread(recipe)], most, at_once=at_once, alone=0.0)
+        say({"say": "pace", **pace.as_dict()})
+
+    forks = [Fork(work, study.folder / "vectorised.log") for _ in range(at_once)]
+    try:
+        for fork in forks:
+            message = fork.receive(_LONGEST)
+            if message["say"] != "pace":
+                return None
+            fork.answer({})
+            named = {name: message[name] for name in ("size", "precision", "alone", "stacked", "reason")}
+            found.append(Pace(curve=tuple((size, precision, seconds) for size, precision, seconds in message["curve"]), **named))
+    finally:
+        for fork in forks:
+            fork.kill()
+    return found
+
+
+def _one_thread(recipe: Recipe) -> Recipe:
+    """The recipe as a fork trains it."""
+    return replace(recipe, train=recipe.train.model_copy(update={"threads": 1}))
+
+
+def _typical(study: Study) -> Recipe:
+    """The recipe in the middle of the space."""
+    values: dict[str, Any] = {}
+    for each in study.space:
+        if any(values.get(name) not in allowed for name, allowed in each.when.items()):
+            continue
+        if each.kind == "choice":
+            values[each.name] = each.choices[0]
+        else:
+            low, high = float(each.low), float(each.high)  # type: ignore[arg-type]
+            middle = math.sqrt(low * high) if each.log else (low + high) / 2
+            if each.step:
+                middle = low + round((middle - low) / each.step) * each.step
+            values[each.name] = round(middle) if each.kind == "integer" else middle
+    return recipes.trial_recipe(study.recipe, values, registry)
+
+
+def _reads_text(metric: str) -> bool:
+    name = metric.partition("/")[0]
+    return name in registry.names("metrics") and bool(getattr(registry.facts("metrics", name), "READS_TEXT", False))
+
+
+def _batch(study: Study, room: int) -> int:
+    """Trials that are asked for together: as many as find room, but a sampler that learns must see results on its way."""
+    assert study.tune.sampler is not None
+    learns = study.tune.sampler.name not in ("random", "grid", "quasi_random")
+    pruner = study.tune.pruner
+    exploits = pruner is not None and getattr(registry.facts("pruners", pruner.name), "EXPLOITS", False)
+    if exploits:
+        return study.budget or room
+    if not learns or study.budget is None:
+        return min(room, study.budget or room)
+    return max(1, min(room, math.ceil(study.budget / _SHARE)))
+
+
+# --- running
+
+
+@dataclass
+class _Lane:
+    """A training of a group: a trial, and the fold of it (None: it has none)."""
+
+    trial: Trial
+    fold: tuple[int, int] | None
+
+
+@dataclass
+class _Group:
+    """Lanes of one shape, the state of their stack, and what is known of them so far."""
+
+    lanes: list[_Lane]
+    fork: Fork | None = None
+    curves: dict[tuple[int, int], list[float | None]] = field(default_factory=dict)  # by (trial, fold)
+    done: list[dict[str, Any]] | None = None
+    lost: str = ""
+    kind: str = ""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials of the group, by number."""
+        return list({lane.trial.number: lane.trial for lane in self.lanes}.values())
+
+
+def run(study: Study, setting: Setting) -> None:
+    """Train batch after batch until no trial is left. Raises Interrupted where somebody asks to stop: running groups begin anew then."""
+    plan = _plan(study)
+    setting.tell(message=f"trials as one program: {plan['reason']}")
+    Runner(study, setting, plan).run()
+
+
+class Runner:
+    """Takes batches, cuts them into groups, trains these some at a time, and tells the study."""
+
+    def __init__(self, study: Study, setting: Setting, plan: dict[str, Any]) -> None:
+        self.study, self.setting = study, setting
+        self.size, self.at_once = max(int(plan["size"]), 1), int(plan["at_once"])
+        if not plan["faster"] and self.size == 1:  # asked for by name where it does not pay, or was not measured
+            self.size = 16
+        self.precision: str | None = plan["precision"]
+        self.metrics = [metric for metric, _ in study.objectives]
+        self.forks = can_fork() and place(study.recipe.train).device.type == "cpu"
+        pruner = study.tune.pruner
+        self.exploiter = None
+        if pruner is not None and getattr(registry.facts("pruners", pruner.name), "EXPLOITS", False):
+            if study.folds:
+                raise RunError(
+                    f"tune.pruner {pruner.name} copies trainings, and those of different folds have seen different rows.",
+                    hint="leave out tune.folds, or choose another pruner",
+                )
+            self.exploiter = registry.build_pruner(pruner, study.directions[0], draw_seed(study.tune.seed, EXPLOITING, 0))
+        self.told: set[int] = set()
+        self.reading: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Until none is left."""
+        # folds of a trial stand in one stack with those of others
+        room = max(1, self.size * self.at_once // (self.study.folds or 1))
+        while trials := self.study.take(_batch(self.study, room)):
+            for batch in self._batches(trials):
+                self._run_batch(batch, {trial.number for trial in trials})
+
+    def _batches(self, trials: Sequence[Trial]) -> list[list[Trial]]:
+        """The whole batches that trials belong to, those of them that ended before too."""
+        return self.study.batches(trials)
+
+    def _run_batch(self, batch: list[Trial], open_: set[int]) -> None:
+        """Train the groups of a batch that hold trials which are still open."""
+        self.told = {trial.number for trial in batch if trial.number not in open_}
+        groups = [each for each in self._groups(batch) if any(trial.number in open_ for trial in each.trials)]
+        last = self.study.budget is not None and max(trial.number for trial in batch) + 1 >= self.study.budget
+        while groups:
+            wave, groups = groups[: self.at_once], groups[self.at_once :]
+            self._run_wave(wave, last and not groups)
+            for group in wave:
+                groups = [*self._again(group), *groups]
+
+    def _groups(self, batch: list[Trial]) -> list[_Group]:
+        """Lanes by shape, in stacks of at most the measured size; a trial's folds stay together."""
+        folds: Sequence[tuple[int, int] | None] = (
+            [(k, self.study.folds) for k in range(self.study.folds)] if self.study.folds else [None]
+        )
+        by_shape: dict[str, list[Trial]] = {}
+        for trial in batch:
+            by_shape.setdefault(shape_key(trial.recipe), []).append(trial)
+        groups = []
+        for alike in by_shape.values():
+            most = len(alike) if self.exploiter is not None else max(1, self.size // len(folds))
+            pieces = math.ceil(len(alike) / most)
+            if self.exploiter is None:  # stacks side by side of equal size: the batch is as long as its longest
+                pieces = max(pieces, min(self.at_once, len(alike)))
+            each = math.ceil(len(alike) / pieces)
+            for first in range(0, len(alike), each):
+                groups.append(_Group([_Lane(trial, fold) for trial in alike[first : first + each] for fold in folds]))
+        return groups
+
+    # --- a wave: groups side by side
+
+    def _run_wave(self, wave: list[_Group], last: bool = False) -> None:
+        """Train groups side by side until each is done or lost; beside the `last` the libraries of the report are read."""
+        in_step = self.study.pruner is not None
+        if self.reading is not None:  # a fork would keep what another thread has locked
+            self.reading.join()
+        for group in wave:
+            if self.forks:
+                group.fork = Fork(self._work_of(group), self.study.folder / "vectorised.log")
+        if last and self.forks:
+            self.reading = threading.Thread(target=read_libraries, daemon=True)
+            self.reading.start()
+        try:
+            if not self.forks:
+                for group in wave:
+                    self._run_here(group)
+                return
+            waiting: dict[int, dict[str, Any]] = {}
+            while running := [place for place, group in enumerate(wave) if group.done is None and not group.lost]:
+                self._listen(wave, running, waiting)
+                # with a pruner every decision waits for all groups, so that what it sees does not depend on who is faster
+                if in_step and any(place not in waiting for place in running):
+                    continue
+                for place in sorted(waiting):
+                    self._report(wave[place], waiting[place]["events"])
+                for place in sorted(waiting):
+                    wave[place].fork.answer(self._decide(wave[place], waiting[place]["events"]))  # type: ignore[union-attr]
+                waiting.clear()
+        finally:
+            for group in wave:
+                if group.fork is not None:
+                    group.fork.kill()
+                    group.fork = None
+
+    def _listen(self, wave: list[_Group], running: list[int], waiting: dict[int, dict[str, Any]]) -> None:
+        """Take the messages that are there: events wait in `waiting`; ends are told at once."""
+        expected = {wave[place].fork.fileno(): place for place in running if place not in waiting}  # type: ignore[union-attr]
+        ready, _, _ = select.select(list(expected), [], [], 0.2)
+        if self.setting.interruption.asked:
+            raise Interrupted(
+                f"{self.setting.interruption.name}: the study is saved.",
+                exit_code=self.setting.interruption.asked,
+                hint="run the same command again: it goes on from there",
+            )
+        for number in ready:
+            place = expected[number]
+            group = wave[place]
+            message = group.fork.receive()  # type: ignore[union-attr]
+            match message["say"]:
+                case "events":
+                    waiting[place] = message
+                case "beat":
+                    group.fork.answer({})  # type: ignore[union-attr]
+                case "done":
+                    group.done = message["outcomes"]
+                    self._tell(group)
+                case "failed":
+                    group.lost, group.kind = message["cause"], message["kind"]
+                case "ended":
+                    group.lost, group.kind = ending(message["code"]), "memory"
+        for place in running:
+            fork = wave[place].fork
+            if fork is not None and place not in waiting and time.monotonic() - fork.heard > 60 * self.setting.tune.hang_minutes:
+                wave[place].lost = f"no report for {self.setting.tune.hang_minutes:g} minutes"
+
+    def _work_of(self, group: _Group) -> Callable[[Say], None]:
+        """What a fork does for a group."""
+
+        def work(say: Say) -> None:
+            beaten = time.monotonic()
+
+            def beat(step: int) -> None:
+                nonlocal beaten
+                if time.monotonic() - beaten > _BEAT:
+                    beaten = time.monotonic()
+                    say({"say": "beat"})
+
+            def decide(events: list[Event]) -> Decision:
+                return self._understood(say({"say": "events", "events": [_as_plain(event) for event in events]}))
+
+            outcomes = self._train(group, decide, beat)
+            say({"say": "done", "outcomes": [_plain_outcome(each) for each in outcomes]})
+
+        return work
+
+    def _run_here(self, group: _Group) -> None:
+        """Train a group in this process."""
+
+        def decide(events: list[Event]) -> Decision:
+            plain = [_as_plain(event) for event in events]
+            self._report(group, plain)
+            return self._understood(self._decide(group, plain))
+
+        try:
+            group.done = [_plain_outcome(each) for each in self._train(group, decide, lambda step: None)]
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            cause = cause_of(error)
+            group.lost, group.kind = cause.sentence, cause.kind
+        else:
+            self._tell(group)
+
+    def _train(self, group: _Group, decide: Callable[[list[Event]], Decision], beat: Callable[[int], None]) -> list[Outcome]:
+        interruption = None if self.forks else self.setting.interruption
+        prepared = _one_thread if self.forks else lambda recipe: recipe
+        return train_population(
+            [prepared(lane.trial.recipe) for lane in group.lanes], decide, folds=[lane.fold for lane in group.lanes],
+            interruption=interruption, tell=beat, precision=self.precision,
+        )  # fmt: skip
+
+    # --- what is heard of a group
+
+    def _report(self, group: _Group, events: list[dict[str, Any]]) -> None:
+        """Keep the scores of an evaluation, and tell the study those of trials all of whose folds have come so far."""
+        for event in events:
+            lane = group.lanes[event["number"]]
+            held = group.curves.setdefault((lane.trial.number, lane.fold[0] if lane.fold else 0), [])
+            held.append(event["scores"].get(self.metrics[0], event["score"]))
+        for trial in group.trials:
+            curve = self._curve(group, trial)
+            if curve and trial.number not in self.told and curve[-1] is not None:
+                self.study.report(trial, len(curve), curve[-1])
+
+    def _curve(self, group: _Group, trial: Trial) -> list[float | None]:
+        """The mean over folds at each evaluation that all of them had."""
+        held = [group.curves.get((trial.number, fold), []) for fold in range(self.study.folds or 1)]
+        means: list[float | None] = []
+        for values in zip(*held):
+            known = [value for value in values if value is not None]
+            means.append(statistics.fmean(known) if len(known) == len(values) else None)
+        return means
+
+    def _decide(self, group: _Group, events: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the group's stack is told after an evaluation, as plain data."""
+        heard = {group.lanes[event["number"]].trial.number for event in events}
+        if self.exploiter is not None:
+            return {"copies": self._exploit(group, events)}
+        pruned: list[int] = []
+        for trial in group.trials:
+            if trial.number not in heard:
+                continue
+            if trial.number in self.told:  # it ended in an earlier life of the study, and ends here as it did there
+                record = self.study.record(trial.number)
+                ends = record.state == "pruned" and len(self._curve(group, trial)) >= len(record.curve)
+            else:
+                ends = self.study.should_prune(trial)
+            if ends:
+                pruned += [number for number, lane in enumerate(group.lanes) if lane.trial.number == trial.number]
+        return {"prune": pruned}
+
+    def _exploit(self, group: _Group, events: list[dict[str, Any]]) -> dict[str, Any]:
+        """Whose copy each trial becomes, and with which values, as {lane: [lane, values]}."""
+        turn = len(self._curve(group, group.trials[0]))
+        if self.exploiter is None or len(events) < len(group.lanes) or turn % self.exploiter.every:
+            return {}
+        numeric = [each for each in self.study.space if each.kind != "choice"]
+        now = [self.become.setdefault(lane.trial.number, dict(lane.trial.values)) for lane in group.lanes]
+        scores = [event["score"] for event in sorted(events, key=lambda event: event["number"])]
+        options = {each.name: [float(values[each.name]) for values in now] for each in numeric if all(each.name in v for v in now)}
+        generator = np.random.default_rng(draw_seed(self.study.tune.seed, EXPLOITING, turn))
+        source, after = self.exploiter.exploit(scores, options, generator)
+        copies: dict[str, Any] = {}
+        for target, origin in enumerate(source):
+            if int(origin) == target:
+                continue
+            values = dict(now[int(origin)])
+            for each in numeric:
+                if each.name in after:
+                    values[each.name] = _inside(each, float(after[each.name][target]))
+            self.become[group.lanes[target].trial.number] = values
+            copies[str(target)] = [int(origin), values]
+        return copies
+
+    @property
+    def become(self) -> dict[int, dict[str, Any]]:
+        """The values that trials have taken on, by number."""
+        if not hasattr(self, "_become"):
+            self._become: dict[int, dict[str, Any]] = {}
+        return self._become
+
+    def _understood(self, said: dict[str, Any]) -> Decision:
+        copies = {
+            int(target): (int(origin), recipes.trial_recipe(self.study.recipe, values, registry))
+            for target, (origin, values) in said.get("copies", {}).items()
+        }
+        return Decision(frozenset(said.get("prune", ())), copies)
+
+    # --- ends
+
+    def _tell(self, group: _Group) -> None:
+        """Tell the study how the trials of a group ended."""
+        assert group.done is not None
+        for trial in group.trials:
+            if trial.number in self.told:
+                continue
+            found = [outcome for lane, outcome in zip(group.lanes, group.done) if lane.trial.number == trial.number]
+            self._tell_one(trial, found)
+            self.told.add(trial.number)
+            self.setting.tell(self.study.record(trial.number))
+
+    def _tell_one(self, trial: Trial, found: list[dict[str, Any]]) -> None:
+        facts: dict[str, Any] = {
+            "seconds": sum(each["seconds"] for each in found), "steps": sum(each["step"] for each in found),
+            "parameters": found[0]["parameters"], "stacked": True,
+        }  # fmt: skip
+        if trial.number in self.become:
+            facts["became"] = self.become[trial.number]
+        failed = next((each for each in found if each["state"] == "failed"), None)
+        if failed is not None:
+            self.study.tell(trial, None, "failed", failed["cause"], facts)
+            return
+        if any(each["state"] == "pruned" for each in found):
+            self.study.tell(trial, None, "pruned", found[0]["cause"], facts)
+            return
+        each_scores = [_numbers(each["scores"]) for each in found]
+        names = [name for name in each_scores[0] if all(name in each for each in each_scores)]
+        scores = {name: statistics.fmean(each[name] for each in each_scores) for name in names}
+        facts |= {"scores": scores, "best_step": found[0]["best_step"]}
+        if len(found) > 1:
+            facts |= {"std": {name: statistics.stdev(each[name] for each in each_scores) for name in names}, "folds": each_scores}
+        measured = {**scores, "seconds": facts["seconds"], "parameters": facts["parameters"]}
+        lost = [metric for metric in self.metrics if metric not in measured]
+        if lost:
+            self.study.tell(
+                trial, None, "failed", f"there is no score {lost[0]} on these rows; there are {', '.join(measured)}.", facts
+            )
+            return
+        self.study.tell(trial, [float(measured[metric]) for metric in self.metrics], "complete", "", facts)
+
+    def _again(self, group: _Group) -> list[_Group]:
+        """Groups to be tried in place of one that was lost; trials that cannot be stacked are trained by themselves."""
+        if not group.lost:
+            return []
+        open_ = [trial for trial in group.trials if trial.number not in self.told]
+        folds = len(group.lanes) // len(group.trials)
+        if group.kind in AGAIN and len(group.trials) > 1:
+            self.setting.tell(message=f"a stack of {len(group.lanes)} was lost ({group.lost}); it is trained in halves")
+            middle = math.ceil(len(group.trials) / 2) * folds
+            return [_Group(group.lanes[:middle]), _Group(group.lanes[middle:])]
+        if group.kind == "error":
+            self.setting.tell(message=f"{len(open_)} trial(s) are trained one after another: {group.lost}")
+            for trial in open_:
+                self._alone(trial)
+            return []
+        for trial in open_:
+            self.study.tell(trial, None, "failed", group.lost)
+            self.told.add(trial.number)
+            self.setting.tell(self.study.record(trial.number))
+        return []
+
+    def _alone(self, trial: Trial) -> None:
+        """Train a trial as one by one would."""
+
+        def report(evaluations: int, value: float) -> bool:
+            self.study.report(trial, evaluations, value)
+            return self.study.should_prune(trial)
+
+        outcome = run_trial(trial.recipe, trial.folder, self.metrics, self.study.folds, report)
+        self.study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
+        self.told.add(trial.number)
+        self.setting.tell(self.study.record(trial.number))
+
+
+def _as_plain(event: Event) -> dict[str, Any]:
+    return {"number": event.number, "step": event.step, "score": event.score, "scores": _numbers(event.scores)}
+
+
+def _plain_outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "state": outcome.state, "cause": outcome.cause, "scores": _numbers(outcome.scores), "step": outcome.step,
+        "best_step": outcome.best_step, "seconds": outcome.seconds, "parameters": outcome.parameters,
+    }  # fmt: skip
+
+
+def _numbers(scores: Any) -> dict[str, float]:
+    """Scores that are finite numbers."""
+    return {
+        name: value
+        for name, value in scores.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and name != "rows"
+    }
+
+
+def _inside(dimension: Any, value: float) -> float | int:
+    """The value brought back into a dimension's range."""
+    value = min(max(value, float(dimension.low)), float(dimension.high))
+    if dimension.step:
+        value = float(dimension.low) + round((value - float(dimension.low)) / dimension.step) * dimension.step
+        value = min(value, float(dimension.high))
+    return round(value) if dimension.kind == "integer" else value

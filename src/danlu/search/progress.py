@@ -1,0 +1,130 @@
+"""What a search shows while it runs: the best so far, trials a minute, the time left."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from danlu.registry import take as _take
+
+if TYPE_CHECKING:
+    from danlu.search.study import Record, Study
+
+_EVERY = 5.0  # seconds between two lines where there is no screen
+
+
+class Progress:
+    """Speaks to stderr: a live line on a terminal ("display"), lines now and then ("lines"), or nothing. A context manager."""
+
+    def __init__(self, study: Study, executor: str, output: str) -> None:
+        self.study = study
+        self.executor = executor
+        self.output = output
+        self.console = _take("watchers", "console")
+        self.began = time.monotonic()
+        self.done_before = self._done()
+        self.ended = self.done_before
+        self.shown = 0.0  # when the last line was written
+        self.told = 0  # of how many trials it spoke
+        self.best: int | None = None
+        self.live: Any = None
+        self.task: Any = None
+
+    def __enter__(self) -> Progress:
+        names = ", ".join(f"{metric} ({direction} is better)" for metric, direction in self.study.objectives)
+        budget = self.study.budget
+        limits = [f"{budget:,} trials"] if budget is not None else []
+        limits += [f"{self.study.tune.minutes:g} minutes"] if self.study.tune.minutes is not None else []
+        sampler = self.study.tune.sampler
+        self._say(
+            f"search: {len(self.study.space)} options, by {sampler.name if sampler else ''}, for {names}; {', '.join(limits)}"
+        )
+        self._say(f"trials run: {self.executor}")
+        if self.done_before:
+            self._say(f"going on after {self.done_before:,} trials")
+        best = self.study.best()
+        self.best = None if best is None else best.number
+        if self.output == "display":
+            self._start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live is not None:
+            with contextlib.suppress(OSError):
+                self.live.stop()
+            self.live = None
+        if self.ended > max(self.done_before, self.told):
+            self._say(self._sentence())
+
+    def tell(self, record: Record | None = None, message: str = "") -> None:
+        """A trial that ended, or a sentence."""
+        if message:
+            self._say(message)
+        if record is None:
+            return
+        self.ended += 1
+        if record.state == "failed":
+            self._say(f"trial {record.number} failed: {record.cause}")
+        best = self.study.best()
+        if best is not None and best.number != self.best:
+            self.best = best.number
+            self.study.write_best()
+            self._say(f"trial {best.number}: {self._scores(best)}  {_values(best)}")
+        if self.live is not None:
+            with contextlib.suppress(OSError):
+                self.live.update(self.task, completed=self.ended, said=self._sentence())
+        elif time.monotonic() - self.shown > _EVERY:
+            self.shown, self.told = time.monotonic(), self.ended
+            self._say(self._sentence())
+
+    def _done(self) -> int:
+        return sum(record.state != "running" for record in self.study.trials())
+
+    def _scores(self, record: Record) -> str:
+        return ", ".join(
+            f"{metric} {self.console.number(score)}" for (metric, _), score in zip(self.study.objectives, record.scores or ())
+        )
+
+    def _sentence(self) -> str:
+        """How far the search is."""
+        budget, seconds = self.study.budget, time.monotonic() - self.began
+        new = self.ended - self.done_before
+        parts = [f"{self.ended:,}/{budget:,} trials" if budget is not None else f"{self.ended:,} trials"]
+        best = self.study.best()
+        if best is not None:
+            parts.append(f"best {self._scores(best)} (trial {best.number})")
+        if new and seconds > 0:
+            parts.append(f"{60 * new / seconds:.3g} trials/min")
+            left = [(budget - self.ended) * seconds / new] if budget is not None else []
+            left += [60 * self.study.tune.minutes - self.study.seconds] if self.study.tune.minutes is not None else []
+            if min(left, default=0) > 0:
+                parts.append(f"{self.console.duration(min(left))} left")
+        return "  ".join(parts)
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (BarColumn(), TextColumn("{task.fields[said]}"))
+        self.live = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+        self.live.start()
+        self.task = self.live.add_task("trials", total=self.study.budget, completed=self.ended, said=self._sentence())
+
+    def _say(self, text: str) -> None:
+        if self.output not in ("display", "lines"):
+            return
+        with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
+            if self.live is not None:
+                self.live.console.print(text, markup=False, highlight=False)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+
+def _values(record: Record) -> str:
+    """The values of a trial as overrides."""
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in record.values.items()
+    )

@@ -1,0 +1,75 @@
+"""Evolution by CMA-ES: generations drawn from a Gaussian whose centre, width and shape follow the best of the generation before.
+
+For numbers, with a budget of some hundred trials or more; choices, and what takes part only at times, are drawn at random. A generation is
+`population` complete trials in the order of their numbers; the state is worked out anew from all trials told, so nothing is
+stored. Source: Hansen and Ostermeier, 2001; Hansen, 2016, arXiv:1604.00772; the library cmaes (Nomura and Shibata, 2024, arXiv:2402.01373).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu.recipe import Options, Space
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+SEVERAL = False  # one objective
+
+
+class Config(Options):
+    """The population."""
+
+    population: int | None = Field(None, ge=4, le=10_000, description="Trials of a generation; null: 4 + 3 ln(dimensions).")
+    width: float = Field(0.25, gt=0, le=1, description="Standard deviation of the first generation, as a share of each range.")
+
+
+def refuses(config: Config, space: Space) -> str:
+    """Why it cannot search this space, or ''."""
+    if any(each.kind != "choice" and not each.when for each in space):
+        return ""
+    return "evolution needs a range of numbers that always takes part, and the space has choices and conditional ranges only."
+
+
+def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+    """A sampler that works out the generations from the trials told."""
+    from optuna.samplers import RandomSampler
+
+    from danlu.search.samplers._optuna import ByNumber, at_share, share_of, told, value_of
+
+    numbers = [each for each in space if each.kind != "choice" and not each.when]
+    idle = [0.5] if len(numbers) == 1 else []  # the algorithm is defined from two dimensions on
+    sign = -1.0 if directions[0] == "higher" else 1.0
+
+    def evolved(study: Any) -> Any:
+        """The search after the generations told."""
+        from cmaes import CMA
+
+        bounds = np.array([[0.0, 1.0]] * (len(numbers) + len(idle)))
+        search = CMA(
+            mean=np.full(len(bounds), 0.5),
+            sigma=config.width,
+            bounds=bounds,
+            seed=study_seed % 2**32,
+            population_size=config.population,
+        )
+        trials = told(study)
+        for first in range(0, len(trials) - search.population_size + 1, search.population_size):
+            if search.should_stop():  # it has come to rest
+                break
+            generation = trials[first : first + search.population_size]
+            points = [[share_of(each, value_of(each, trial.params[each.name])) for each in numbers] + idle for trial in generation]
+            search.tell([(np.array(point), sign * trial.values[0]) for point, trial in zip(points, generation)])
+        return search
+
+    def choose(study: Any, number: int) -> Mapping[str, Any]:
+        search = evolved(study)
+        search.reseed_rng(seed % 2**32)
+        shares = np.clip(search.ask(), 0.0, np.nextafter(1.0, 0.0))
+        return {each.name: at_share(each, float(share)) for each, share in zip(numbers, shares)}
+
+    return ByNumber(space, choose, RandomSampler(seed=(seed >> 20) % 2**32))

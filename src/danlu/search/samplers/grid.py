@@ -1,0 +1,106 @@
+"""Grid search: every combination of choices, steps and points, in an order drawn once.
+
+A float range without a step is cut into `points` (at equal distances of its logarithm where the space says so). A dimension that takes no
+part multiplies nothing. The study ends when the grid does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from danlu.recipe import Dimension, Options, Space
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+_MOST = 1_000_000  # combinations
+
+
+class Config(Options):
+    """How fine the grid is."""
+
+    points: int = Field(5, ge=2, le=1000, description="Points of a range of numbers without a step, both ends among them.")
+    shuffle: bool = Field(
+        True, description="In an order drawn by the study's seed, so that a part of the grid is spread over all of it."
+    )
+
+
+def _points(config: Config, dimension: Dimension) -> Sequence[Any]:
+    """The values of one dimension on the grid."""
+    grid = dimension.grid
+    if grid:
+        return grid
+    low, high = dimension.low, dimension.high
+    if dimension.kind == "integer" and high - low < config.points:
+        return range(int(low), int(high) + 1)
+    shares = [number / (config.points - 1) for number in range(config.points)]
+    if dimension.log:
+        values = [math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares]
+    else:
+        values = [low + share * (high - low) for share in shares]
+    values = [min(max(value, low), high) for value in values]
+    values[0], values[-1] = low, high
+    return sorted({round(value) for value in values}) if dimension.kind == "integer" else values
+
+
+def _combinations(config: Config, space: Space, values: dict[str, Any] | None = None, place: int = 0) -> Iterator[dict[str, Any]]:
+    """Every point of the grid, the last dimension running fastest."""
+    values = values or {}
+    if place == len(space):
+        yield values
+        return
+    dimension = space[place]
+    if not dimension.active(values):
+        yield from _combinations(config, space, values, place + 1)
+        return
+    for value in _points(config, dimension):
+        yield from _combinations(config, space, {**values, dimension.name: value}, place + 1)
+
+
+def size(config: Config, space: Space) -> int:
+    """How many points the grid has."""
+    needed = {name for dimension in space for name in dimension.when}
+
+    def count(place: int, values: dict[str, Any]) -> int:
+        if place == len(space):
+            return 1
+        dimension = space[place]
+        if not dimension.active(values):
+            return count(place + 1, values)
+        points = _points(config, dimension)
+        if dimension.name not in needed:
+            return len(points) * count(place + 1, values)
+        return sum(count(place + 1, {**values, dimension.name: value}) for value in points)
+
+    return count(0, {})
+
+
+def refuses(config: Config, space: Space) -> str:
+    """Why this space has no grid, or ''."""
+    found = size(config, space)
+    return (
+        f"the grid has {found:,} points; at most {_MOST:,} are possible, so give fewer points or longer steps."
+        if found > _MOST
+        else ""
+    )
+
+
+def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+    """A sampler that gives trial n the n-th point."""
+    from optuna.samplers import RandomSampler
+
+    from danlu.search.samplers._optuna import ByNumber
+
+    def choose(study: Any, number: int) -> Mapping[str, Any]:
+        count = size(config, space)
+        place = number % count
+        if config.shuffle:
+            place = int(np.random.default_rng(study_seed).permutation(count)[place])
+        return next(each for at, each in enumerate(_combinations(config, space)) if at == place)
+
+    return ByNumber(space, choose, RandomSampler(seed=seed % 2**32))

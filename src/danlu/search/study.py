@@ -1,0 +1,470 @@
+"""A study: the trials of one recipe's search, on disk, resumable. The only place that touches Optuna's storage.
+
+FOLDER/study.sqlite    every trial: values, state, objectives, curve, cause (or the database that tune.storage names)
+FOLDER/trials/0007/    what its training wrote; checkpoints go when it ends, and only the best trial so far keeps its artifact
+FOLDER/best.yaml       the best trial's recipe
+
+Whatever is decided (which trial comes next, with which values, how trials are run) is written before it is acted on. A suggestion depends
+on the seed, the trial's number and the trials told before its batch was asked for, and a batch is written whole: so a study that was killed
+goes on exactly as it would have. Trials that a dead process left running are taken up again, with their values, before new ones are asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from danlu import recipe as recipes
+from danlu import registry
+from danlu.errors import RecipeError, RunError, nearest
+from danlu.recipe import Recipe, Space, Tune, differences, plain, write_yaml
+from danlu.search.storage import Entry, Ledger
+from danlu.search.suggest import PRUNING, Past, Suggesting, imported
+from danlu.system.atomic_files import replace_file
+from danlu.system.locks import Owner
+from danlu.system.placement import draw_seed
+from danlu.training.run_folder import comparable
+from danlu.training.setup import assemble
+
+State = Literal["running", "complete", "pruned", "failed"]
+MEASURED = {"loss": "lower", "seconds": "lower", "parameters": "lower"}  # objectives of every recipe, and which is better
+_FLUSH = 1.0  # seconds between two writings of curves
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial to be run: `values` by dotted name, the recipe with them, and the folder that is its own (it may not exist yet)."""
+
+    number: int
+    values: Mapping[str, Any]
+    recipe: Recipe
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a study knows of a trial.
+
+    `scores` holds the objectives in their order (None where it did not come so far), `curve` the first objective by evaluation (1, 2,
+    ...), `facts` what else was measured (validation scores by name, seconds, steps, parameters, best_step).
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    state: State
+    scores: tuple[float, ...] | None = None
+    cause: str = ""
+    seconds: float = 0.0
+    steps: int = 0
+    curve: tuple[tuple[int, float], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**vars(self), "values": dict(self.values), "curve": [list(each) for each in self.curve], "facts": dict(self.facts)}
+
+
+class Study:
+    """The study of a recipe (with a section tune) in a folder: opened where there is one, else begun. A context manager.
+
+    `objectives` are [(metric, "higher" | "lower")], `folds`, `budget` (trials in all, None where only minutes count) and `space` as
+    the recipe says, `plan` what was decided once. Raises RunError for the folder of another study, and for changed data; MissingExtra.
+    """
+
+    def __init__(self, recipe: Recipe, folder: str | Path) -> None:
+        if recipe.tune is None:
+            raise RunError("this recipe has no section tune, so there is nothing to search.", where=recipe.path, hint=_EXAMPLE)
+        imported()
+        self.recipe = recipe
+        self.tune: Tune = recipe.tune
+        self.space: Space = recipe.space
+        self.folds = self.tune.folds
+        self.folder = Path(folder)
+        self.began = time.monotonic()
+        self.objectives, digest = _objectives(recipe)
+        self.directions = [direction for _, direction in self.objectives]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            said = error.strerror or error
+            raise RunError(
+                f"the study's folder cannot be written: {said}.", where=str(folder), hint="choose another --study"
+            ) from None
+        self.url = self.tune.storage or f"sqlite:///{self.folder / 'study.sqlite'}"
+        self.ledger = Ledger(self.url, self.folder.resolve().name, self.directions, self.space)
+        home = self.folder if self.ledger.file is None else self.ledger.file.parent
+        self.owner = Owner(home / ".owners")
+        self.owner.__enter__()
+        self.entries: dict[int, Entry] = {}
+        self.mine: dict[int, Entry] = {}  # those that this process runs
+        self.unsaved: dict[int, dict[int, float]] = {}  # of the curves, by number
+        self.flushed = time.monotonic()
+        self.suggesting: Suggesting | None = None
+        self.pruner = self._pruner()
+        try:
+            with self.ledger.alone():
+                self.plan = self._recognise(digest)
+                self._refresh()
+                self._tidy_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the storage; trials still running here are free for the next process."""
+        with contextlib.suppress(RunError):
+            self.flush()
+            self.ledger.release(list(self.mine.values()))
+        self.mine = {}
+        self.ledger.close()
+        self.owner.__exit__(None, None, None)
+
+    @property
+    def budget(self) -> int | None:
+        """Trials in all; None where only minutes limit them."""
+        assert self.tune.sampler is not None
+        size = getattr(registry.facts("samplers", self.tune.sampler.name), "size", None)
+        limits = [self.tune.budget, size(self.tune.sampler.options, self.space) if size is not None else None]
+        return min((each for each in limits if each is not None), default=None)
+
+    @property
+    def seconds(self) -> float:
+        """How long the study has run, over all its starts."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    # --- trials
+
+    def take(self, count: int = 1) -> list[Trial]:
+        """Up to `count` trials to be run at the same time; [] when the budget is used up.
+
+        First those that a dead process left running, in order of their numbers (all of one batch together, even where these are fewer or
+        more than `count`); then new ones, all suggested before any of them is run.
+        """
+        while True:
+            self.flush()
+            with self.ledger.alone():
+                self._refresh()
+                entries = self._orphans(count) or self._new(count)
+                for entry in entries:
+                    self.mine[entry.number] = entry
+                self.ledger.beat(list(self.mine.values()))
+            if not entries:
+                return []
+            trials = [trial for entry in entries if (trial := self._trial(entry)) is not None]
+            if trials:
+                return trials
+
+    def batches(self, trials: Sequence[Trial]) -> list[list[Trial]]:
+        """The batches that these trials were suggested in, whole, in order: trials of them that have ended are there too."""
+        found = []
+        for first, count in sorted({tuple(self.entries[trial.number].about["batch"]) for trial in trials}):
+            whole = [self.entries[number] for number in range(first, first + count)]
+            found.append([trial for entry in whole if (trial := self._ready(entry)) is not None])
+        return found
+
+    def report(self, trial: Trial, evaluations: int, value: float) -> None:
+        """The first objective of a trial after its evaluation number `evaluations` (1, 2, ...). Saying it again changes nothing."""
+        entry = self.mine[trial.number]
+        if entry.curve.get(evaluations) != value:
+            entry.curve[evaluations] = float(value)
+            self.unsaved.setdefault(trial.number, {})[evaluations] = float(value)
+        if time.monotonic() - self.flushed > _FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have every report on the disk. Whoever saves a checkpoint by which reports are not said again calls it before."""
+        if self.unsaved:
+            self.ledger.keep({self.mine[number].key: curve for number, curve in self.unsaved.items() if number in self.mine})
+            self.unsaved = {}
+        self.flushed = time.monotonic()
+
+    def should_prune(self, trial: Trial) -> bool:
+        """Whether a trial ends at its last reported evaluation. Report those that stand beside it first."""
+        if self.pruner is None:
+            return False
+        own = self.mine[trial.number].curve
+        curve = [own[each] for each in sorted(own)]
+        if any(entry.state == "running" and number not in self.mine for number, entry in self.entries.items()):
+            self._refresh()
+        others = {
+            number: [entry.curve[each] for each in sorted(entry.curve)][: len(curve)]
+            for number, entry in self.entries.items()
+            if number != trial.number and entry.curve
+        }
+        return bool(curve) and bool(self.pruner.prune(trial.number, curve, others))
+
+    def tell(
+        self,
+        trial: Trial,
+        values: list[float] | None,
+        state: Literal["complete", "pruned", "failed"],
+        cause: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """How a trial ended: its objectives where it is complete, the cause where it failed."""
+        if state == "complete" and (values is None or len(values) != len(self.objectives) or not all(map(_finite, values))):
+            state, cause = "failed", f"the score it ended with is no finite number: {values}"
+        scores = [float(each) for each in values] if state == "complete" and values is not None else None
+        self._end(self.mine[trial.number], state, scores, {"cause": cause, "facts": dict(facts or {})})
+
+    def decide(self, name: str, choose: Callable[[], Any]) -> Any:
+        """What was decided under `name` when the study began; the first time `choose()` decides (plain data), and it is stored."""
+        if name not in self.plan:
+            chosen = choose()  # may take its time, and may decide other things on the way
+            with self.ledger.alone():
+                self.plan = dict(self.ledger.notes().get("plan") or {})
+                if name not in self.plan:  # else another process was first
+                    self.plan[name] = chosen
+                    self.ledger.note("plan", self.plan)
+        return self.plan[name]
+
+    def trials(self) -> list[Record]:
+        """Every trial so far, by number."""
+        if any(entry.state == "running" and number not in self.mine for number, entry in self.entries.items()):
+            self._refresh()
+        return [record_of(entry) for _, entry in sorted(self.entries.items())]
+
+    def record(self, number: int) -> Record:
+        """What is known of one trial."""
+        return record_of(self.entries[number])
+
+    def best(self) -> Record | None:
+        """The best complete trial by the first objective; the earlier where two are equal."""
+        entry = self._best()
+        return None if entry is None else record_of(entry)
+
+    def write_best(self) -> Path | None:
+        """FOLDER/best.yaml: the best trial's recipe, ready to be trained, its score in comments; None while no trial is complete."""
+        entry = self._best()
+        if entry is None:
+            return None
+        recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
+        told = ", ".join(f"{metric} {score:.6g}" for (metric, _), score in zip(self.objectives, entry.scores or ()))
+        over = f"the mean over {self.folds} folds" if self.folds else "on the validation split"
+        ended = sum(each.state != "running" for each in self.entries.values())
+        text = (
+            f"# Trial {entry.number}, the best of {ended:,}: {told} ({over}).\n# Found in the study {self.folder}.\n"
+            f"#\n#     danlu train {self.folder / 'best.yaml'}\n\n"
+        )
+        path = self.folder / "best.yaml"
+        replace_file(path, (text + write_yaml({"name": f"{self.recipe.name}_best"[:100], **_without_name(recipe.raw)})).encode())
+        return path
+
+    # --- beginning
+
+    def _recognise(self, digest: str) -> dict[str, Any]:
+        """The plan of the study that is here, or of a new one. Raises RunError where it is another one."""
+        notes = self.ledger.notes()
+        identity = {
+            "recipe": comparable(self.recipe.as_dict()),
+            "tune": {name: plain(getattr(self.tune, name)) for name in ("space", "sampler", "pruner", "folds", "seed")},
+            "objectives": [list(each) for each in self.objectives],
+        }
+        if "danlu" not in notes:
+            self.ledger.note("danlu", {"identity": identity, "data": digest})
+            self.seconds_before = 0.0
+            return {}
+        changed = differences(notes["danlu"]["identity"], identity)
+        if changed:
+            shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if len(changed) > 20 else "")
+            raise RunError(
+                f"this is the study of another search. What differs (study -> now):\n  {shown}",
+                where=str(self.folder),
+                hint="choose another --study folder; trials, minutes, on, workers and address may change",
+            )
+        if notes["danlu"]["data"] != digest:
+            raise RunError(
+                "the data has changed since this study began, so its trials could not be compared.",
+                where=str(self.folder),
+                hint="choose another --study folder, or put the data back",
+            )
+        self.seconds_before = float(notes.get("seconds") or 0.0)
+        return dict(notes.get("plan") or {})
+
+    def _pruner(self) -> Any:
+        part = self.tune.pruner
+        if part is None or part.name == "none" or len(self.objectives) > 1:
+            return None
+        return registry.build_pruner(part, self.directions[0], draw_seed(self.tune.seed, PRUNING, 0))
+
+    # --- who runs what
+
+    def _refresh(self) -> None:
+        """Take over what other processes have written."""
+        those = [number for number, entry in self.entries.items() if entry.state == "running" and number not in self.mine]
+        for entry in self.ledger.read(max(self.entries, default=-1), those):
+            self.entries[entry.number] = entry
+
+    def _orphans(self, count: int) -> list[Entry]:
+        """Running trials whose process is dead, now ours: the first batch of them, and further ones while they fit into `count`."""
+        others = [entry for number, entry in sorted(self.entries.items()) if entry.state == "running" and number not in self.mine]
+        if not others:
+            return []
+        alive = {name: self._is_alive(name) for name in {entry.about["owner"] for entry in others}}
+        silent = self.ledger.silent([entry for entry in others if alive[entry.about["owner"]] is None])
+        dead = [entry for entry in others if alive[entry.about["owner"]] is False or entry.number in silent]
+        taken: list[Entry] = []
+        for first in sorted({entry.about["batch"][0] for entry in dead}):
+            batch = [entry for entry in dead if entry.about["batch"][0] == first]
+            if taken and len(taken) + len(batch) > count:
+                break
+            taken += batch
+        for entry in taken:
+            before = entry.about["owner"]
+            self.ledger.own(entry, self.owner.name)
+            self.owner.bury(before)
+        return taken
+
+    def _is_alive(self, owner: str) -> bool | None:
+        """Whether a process lives; None where only its signs of life can tell."""
+        if not owner:
+            return False
+        known = self.owner.is_alive(owner)
+        return False if known is None and not self.ledger.on_server else known
+
+    def _new(self, count: int) -> list[Entry]:
+        """New trials, suggested and written."""
+        first = len(self.entries)
+        if self.budget is not None:
+            count = min(count, self.budget - first)
+        if count <= 0 or (self.tune.minutes is not None and self.seconds >= 60 * self.tune.minutes):
+            return []
+        if self.suggesting is None:
+            assert self.tune.sampler is not None
+            self.suggesting = Suggesting(self.tune.sampler, self.space, self.directions, self.tune.seed)
+        suggesting, self.suggesting = self.suggesting, None  # what fails half-way is made anew
+        suggesting.see(first, lambda number: _past(self.entries[number]))
+        abouts = []
+        for _ in range(count):
+            made = suggesting.suggest()
+            abouts.append({"values": dict(made.values), "kept": dict(made.kept), "batch": [first, count], "owner": self.owner.name})
+        entries = self.ledger.begin(first, abouts)
+        self.suggesting = suggesting
+        self.entries |= {entry.number: entry for entry in entries}
+        return entries
+
+    def _trial(self, entry: Entry) -> Trial | None:
+        """The trial of an entry; None, and it is told as failed, where its values do not fit together."""
+        values = entry.about["values"]
+        try:
+            recipe = recipes.trial_recipe(self.recipe, values, registry)
+        except RecipeError as error:
+            said = "; ".join(f"{each.message}" for each in error.problems)
+            self._end(entry, "failed", None, {"cause": said, "facts": {}})
+            return None
+        return Trial(entry.number, values, recipe, self.folder / "trials" / f"{entry.number:04d}")
+
+    def _ready(self, entry: Entry) -> Trial | None:
+        """The trial of an entry, ended or not; None where its values do not fit together."""
+        try:
+            recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
+        except RecipeError:
+            return None
+        return Trial(entry.number, entry.about["values"], recipe, self.folder / "trials" / f"{entry.number:04d}")
+
+    def _end(self, entry: Entry, state: State, scores: list[float] | None, told: dict[str, Any]) -> None:
+        before = self._best()
+        curve = self.unsaved.pop(entry.number, {})
+        self.mine.pop(entry.number, None)
+        if not self.ledger.end(entry, state, scores, told, curve):
+            self._refresh()  # another process took it for dead, ran it, and told it first: that stays
+            return
+        if self.tune.minutes is not None:
+            self.ledger.note("seconds", self.seconds)
+        best = self._best()
+        self._tidy(entry, keep=entry is best)
+        if before is not None and before is not best:
+            self._tidy(before, keep=False)
+
+    def _best(self) -> Entry | None:
+        sign = 1.0 if self.directions[0] == "higher" else -1.0
+        complete = [each for _, each in sorted(self.entries.items()) if each.state == "complete" and each.scores]
+        return max(complete, key=lambda each: sign * each.scores[0], default=None)  # type: ignore[index]
+
+    # --- the disk
+
+    def _tidy(self, entry: Entry, keep: bool) -> None:
+        """Remove the checkpoints of a trial that ended, and its artifact unless it is to be kept."""
+        home = self.folder / "trials" / f"{entry.number:04d}"
+        for folder in [home, *home.glob("fold-*")]:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if not keep:
+                shutil.rmtree(folder / "artifact", ignore_errors=True)
+
+    def _tidy_all(self) -> None:
+        """Do what a process that died between telling and tidying left."""
+        best = self._best()
+        for home in self.folder.glob("trials/*"):
+            number = int(home.name) if home.name.isdigit() else -1
+            entry = self.entries.get(number)
+            if entry is not None and entry.state != "running":
+                self._tidy(entry, keep=entry is best)
+
+
+_EXAMPLE = "tune: {space: {optimizer.learning_rate: {low: 1.0e-4, high: 0.1, log: true}}, trials: 32}"
+
+
+def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
+    """([(metric, direction)] of a recipe's search, the digest of its data). Raises RunError for what the recipe does not measure."""
+    tune = recipe.tune
+    assert tune is not None
+    built = assemble(recipe, (0, tune.folds) if tune.folds else None)
+    if not len(built.data.splits["validation"]):
+        raise RunError(
+            "a search compares validation scores, and the validation split has no row.",
+            hint="give data.split a share for validation, or set tune.folds",
+        )
+    evaluator = built.evaluator
+    if tune.objectives is None:
+        return [(evaluator.metric, evaluator.better)], built.data.digest
+    better = {**MEASURED, **{name: registry.facts("metrics", name).BETTER for name in registry.names("metrics")}}
+    labels = [label for label, _ in [*evaluator.metrics, *evaluator.readers]]
+    found = []
+    for objective in tune.objectives:
+        metric = objective.metric
+        stem = next((part.name for part, label in zip(recipe.metrics, labels) if metric == label), metric.partition("/")[0])
+        if metric not in (*MEASURED, *labels) and "/" not in metric:
+            near = nearest(metric, [*labels, *MEASURED])
+            known = ", ".join([*labels, *MEASURED])
+            raise RunError(
+                f"tune.objectives names {metric}, and what is measured is {known}.",
+                hint=f"did you mean {near[0]}?" if near else "add it to metrics",
+            )
+        direction = objective.direction or better.get(stem) or better.get(metric.rpartition("/")[2]) or evaluator.better
+        found.append((metric, direction))
+    return found, built.data.digest
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _past(entry: Entry) -> Past:
+    return Past(entry.about["values"], entry.about.get("kept") or {}, entry.state, entry.scores, entry.curve)
+
+
+def record_of(entry: Entry) -> Record:
+    """What is known of a stored trial."""
+    told = entry.about.get("told") or {}
+    facts = dict(told.get("facts") or {})
+    return Record(
+        entry.number, entry.about["values"], entry.state, entry.scores, str(told.get("cause") or ""),  # type: ignore[arg-type]
+        float(facts.get("seconds") or 0.0), int(facts.get("steps") or 0), tuple(sorted(entry.curve.items())), facts,
+    )  # fmt: skip
+
+
+def _without_name(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if name != "name"}

@@ -1,0 +1,189 @@
+"""Tune small, train large: search on a narrow copy of a recipe, and write the wide recipe with what was found.
+
+Under muP (danlu/layers/parametrization.py) what is best for a narrow network is best for a wide one, so trials cost the narrow one's time.
+Whether that holds for a model and its optimizers is looked at before any trial, by the coordinate check.
+Source: Yang et al., 2022, arXiv:2203.03466 (muTransfer).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from danlu import recipe as recipes
+from danlu import registry
+from danlu.errors import MissingExtra, Problem, RecipeError, RunError, TrainingStopped
+from danlu.recipe import Recipe, write_yaml
+from danlu.search.coordinate_check import CoordinateCheck, check_coordinates, draw, widths_between
+from danlu.search.tune import StudyResult, tune
+from danlu.search.widths import at_width, changed, width_of
+from danlu.system.atomic_files import replace_file
+
+# What the paper does not promise to carry over: how strongly a network is held back depends on its size and its data.
+_HOLDING_BACK = ("dropout", "weight_decay", "l1", "l2", "label_smoothing", "ema_decay")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The study at the narrow width, the coordinate checks before it, and the wide recipe (None where none was asked for, or no trial was
+    completed)."""
+
+    width: int
+    narrow: int
+    checks: dict[str, CoordinateCheck]
+    study: StudyResult
+    recipe: Path | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            **self.study.as_dict(),
+            "width": self.width,
+            "at_width": self.narrow,
+            "coordinate_checks": {name: check.as_dict() for name, check in self.checks.items()},
+            "wide_recipe": None if self.recipe is None else str(self.recipe),
+        }
+
+
+def tune_at_width(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    width: int,
+    study: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    transfer: bool = False,
+    output: Any = "quiet",
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Transfer:
+    """Search a recipe's options on a copy whose model is `width` wide, in the folder `study` (default studies/<name>_at_<width>).
+
+    A recipe without parametrization: mup gets it, with `width` as its base. First the coordinate check, with its data and plot in the folder;
+    `transfer` writes FOLDER/wide.yaml at the end. The same call continues a study that was cut off. Raises DanluError: as danlu.tune, a
+    search of what fixes the width, TrainingStopped where the coordinate check fails.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = recipes.read(recipe, registry, overrides)
+    elif overrides:
+        recipe = recipes.with_changes(recipe, registry, overrides)
+    if recipe.tune is None:
+        raise RunError("this recipe has no section tune, so there is nothing to search.", where=recipe.path, hint="danlu show tune")
+    _refuse_widths(recipe)
+    wide = _under_mup(recipe, width)
+    narrow = replace(at_width(wide, width), name=f"{recipe.name}_at_{width}"[:100])
+    folder = Path(study) if study is not None else Path("studies") / narrow.name
+    if recipe.regularization.l1 or recipe.regularization.l2:
+        say("regularization.l1 and l2 are not scaled by the width; optimizer.weight_decay is.")
+    checks = _checked(wide, width, folder, say)
+    found = tune(narrow, folder, output=output)
+    written = _write_wide(wide, width, folder, found) if transfer else None
+    return Transfer(width_of(wide), width, checks, found, written)
+
+
+def _under_mup(recipe: Recipe, width: int) -> Recipe:
+    """The recipe with parametrization: mup, based at `width` where it says no base of its own."""
+    if getattr(recipe.model.options, "parametrization", "mup") == "mup":
+        return recipe
+    return recipes.with_changes(recipe, registry, {"model.parametrization": "mup", "model.base_width": width})
+
+
+def _refuse_widths(recipe: Recipe) -> None:
+    """RecipeError where the search would choose the width itself, or what it is counted from."""
+    options = recipe.model.options
+    other = registry.facts("models", recipe.model.name).at_width(options, 2 * width_of(recipe))
+    fixed = {"model", "model.size", "model.design", "model.parametrization", "model.base_width", *changed(options, other)}
+    named = [each.name for each in recipe.space if each.name in fixed]
+    if named:
+        raise RecipeError(
+            [
+                Problem(
+                    recipe.path or "recipe",
+                    f"tune.space: {name} chooses the width, and this search is at one width for another.",
+                    f"leave {name} out, or tune without --at-width",
+                )
+                for name in named
+            ]
+        )
+
+
+def _checked(wide: Recipe, width: int, folder: Path, say: Callable[[str], None]) -> dict[str, CoordinateCheck]:
+    """The coordinate checks of the recipe, one for each optimizer that is searched; kept in the folder. Raises TrainingStopped."""
+    widths = widths_between(wide, width)
+    choices = next((each.choices for each in wide.space if each.name == "optimizer" and each.kind == "choice"), ())
+    tried = [recipes.trial_recipe(wide, {"optimizer": choice}, registry) for choice in choices] or [
+        recipes.trial_recipe(wide, {}, registry)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "coordinate_check.json"
+    before = _read(kept)
+    found: dict[str, CoordinateCheck] = {}
+    digests: dict[str, str] = {}
+    for each in tried:
+        name = each.optimizer.name
+        digests[name] = hashlib.sha256(json.dumps([each.as_dict(), widths], sort_keys=True).encode()).hexdigest()
+        again = before.get(name, {})
+        if again.get("of") == digests[name]:
+            found[name] = CoordinateCheck(again["widths"], again["sizes"], again["changes"])
+            continue
+        found[name] = check_coordinates(each, widths)
+        say(f"{name}: {found[name].sentence()}")
+        _draw(found[name], folder / f"coordinate_check_{name}.png", say)
+    told = {name: {"of": digests[name], **check.as_dict()} for name, check in found.items()}
+    replace_file(kept, json.dumps(told, indent=1).encode())
+    for name, check in found.items():
+        if not check.passed:
+            raise TrainingStopped(
+                f"{name}: {check.sentence()} What is found at width {width:,} would not hold at {width_of(wide):,}.",
+                where=str(kept),
+                hint=f"look at coordinate_check_{name}.png; tune at the full width (without --at-width), or try another optimizer",
+            )
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The checks that an earlier start kept; {} where there are none that can be read."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _draw(check: CoordinateCheck, path: Path, say: Callable[[str], None]) -> None:
+    try:
+        draw(check, path)
+    except MissingExtra as error:
+        say(f"no plot: {error.problem.message} {error.problem.hint}")
+
+
+def _write_wide(wide: Recipe, narrow: int, folder: Path, found: StudyResult) -> Path | None:
+    """FOLDER/wide.yaml: the wide recipe with the best trial's values."""
+    best = found.best
+    if best is None or best.scores is None:
+        return None
+    made = recipes.trial_recipe(wide, best.values, registry)
+    scores = ", ".join(f"{metric} {score:.6g}" for (metric, _), score in zip(found.objectives, best.scores))
+    doubted = [name for name in best.values if name.rpartition(".")[2] in _HOLDING_BACK]
+    lines = [
+        f"Width {width_of(wide):,}, with the values of trial {best.number} of {len(found.trials):,} at width {narrow:,} ({scores}).",
+        f"Found in the study {folder}:",
+        *(f"    {name}: {_shown(value)}" for name, value in best.values.items()),
+        "They hold at other widths by model.parametrization: mup; do not change model.base_width.",
+    ]
+    if doubted:
+        lines.append(
+            f"What holds a network back ({', '.join(doubted)}) is the least sure to carry over: a wider one may want more."
+        )
+    lines += ["", f"    danlu train {folder / 'wide.yaml'}"]
+    head = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    rest = {name: value for name, value in made.raw.items() if name not in ("name", "tune")}
+    path = folder / "wide.yaml"
+    replace_file(path, (head + "\n" + write_yaml({"name": f"{wide.name}_wide"[:100], **rest})).encode())
+    return path
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,44 @@
+"""A recipe at another width: the same network with one number changed, and what is needed for its findings to hold there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from danlu import registry
+from danlu.errors import RecipeError, RunError
+from danlu.recipe import Recipe, with_changes
+
+
+def width_of(recipe: Recipe) -> int:
+    """The width of the recipe's model. Raises RunError where it has none."""
+    part = registry.facts("models", recipe.model.name)
+    width = part.width_of(recipe.model.options) if hasattr(part, "width_of") else 0
+    if not width:
+        able = [name for name in registry.names("models") if hasattr(registry.facts("models", name), "width_of")]
+        raise RunError(
+            f"model {recipe.model.name} as it stands has no width that one number gives.",
+            where=recipe.path,
+            hint=f"models with a width: {', '.join(able)}",
+        )
+    return int(width)
+
+
+def at_width(recipe: Recipe, width: int) -> Recipe:
+    """The recipe with its model at another width, all else as it is. Raises RunError for a width that the model cannot have."""
+    if width == width_of(recipe):
+        return recipe
+    part, options = registry.facts("models", recipe.model.name), recipe.model.options
+    try:
+        narrow = part.at_width(options, width)
+        return with_changes(recipe, registry, changed(options, narrow))
+    except (ValidationError, RecipeError) as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
+        raise RunError(f"the model cannot be {width:,} wide: {said}.", where=recipe.path, hint="choose another width") from None
+
+
+def changed(options: Any, others: Any) -> dict[str, Any]:
+    """The options of a model that differ, as changes to a recipe."""
+    now, then = options.model_dump(), others.model_dump()
+    return {f"model.{name}": value for name, value in then.items() if value != now[name]}

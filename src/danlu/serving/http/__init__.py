@@ -1,0 +1,1 @@
+"""HTTP: the server process, its connections, security checks, routes and their OpenAPI description."""

@@ -1,0 +1,1 @@
+"""Text generation for many requests at once: continuous batching over one key-value cache."""

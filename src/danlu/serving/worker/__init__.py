@@ -1,0 +1,1 @@
+"""A worker process: decodes request bodies, batches rows, answers with one model."""

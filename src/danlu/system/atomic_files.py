@@ -1,0 +1,179 @@
+"""Files that are whole or not there: written beside, synced, renamed; checked when read. Used by checkpoint, artifact and cache."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from danlu.errors import ArtifactError, nearest
+from danlu.system import encryption
+
+LARGEST_MANIFEST = 64 << 20  # bytes
+LARGEST_FILE = 1 << 40
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows has no such thing
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Write and sync one file in place (inside a folder that is renamed later)."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append(file: io.FileIO, data: bytes) -> None:
+    """Add bytes to the end of an unbuffered file, all of them: on a disk that is getting full, one write may take only some.
+
+    Raises OSError where there is no more room.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace one file atomically: a reader, and a run after a crash, sees the old bytes or the new ones."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.writing")
+    try:
+        write_file(beside, data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `target` at the end, all or nothing; an older `target` is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.writing")
+    beside.mkdir()
+    try:
+        yield beside
+        sync_folder(beside)
+        rename_folder(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def rename_folder(folder: Path, target: Path) -> None:
+    """Give a folder another name, in place of what has that name now; the names are synced."""
+    if target.exists():
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(target)
+    sync_folder(target.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer left in `folder`; call it only while holding the folder's lock."""
+    for pattern in (".*.writing", ".*.old"):
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def missing(given: Path, what: str) -> ArtifactError:
+    """The error that there is nothing at `given`, with the name beside it that was probably meant."""
+    siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
+    near = nearest(given.name, siblings, 1)
+    return ArtifactError(what, where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else "")
+
+
+def inside(given: Path, folder: Path) -> Path:
+    """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a link that leads out of it."""
+    if folder != given and not folder.resolve().is_relative_to(given.resolve()):
+        raise ArtifactError(
+            "the run's artifact is a link out of it, which is not followed.", where=str(folder), hint="name its own folder"
+        )
+    return folder
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """The bytes of a regular file that is no link, at most `largest` of them, whatever its size is said to be; of an encrypted file
+    (danlu.system.encryption) what it holds. Raises OSError or ValueError, and ArtifactError where an encrypted file cannot be opened."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or path.is_symlink():
+            raise ValueError(f"{path.name} is no regular file")
+        start = file.read(len(encryption.MAGIC))
+        encrypted = encryption.begins_encrypted(start)
+        most = encryption.encrypted_size(largest) if encrypted else largest
+        if about.st_size > most:
+            raise ValueError(f"{path.name} has {about.st_size:,} bytes, and at most {largest:,} are read")
+        data = start + file.read(about.st_size + 1)  # a larger number would be asked of the memory at once
+    if len(data) > most:
+        raise ValueError(f"{path.name} grows while it is read")
+    if encrypted:
+        data = encryption.opened(path, data)
+    if len(data) > largest:
+        raise ValueError(f"{path.name} has more than {largest:,} bytes")
+    return data
+
+
+def seal(value: Mapping[str, Any]) -> bytes:
+    """JSON on one line, and the checksum of that line on the next: no bit of it can change unnoticed."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return line + b"\n" + sha256(line).encode() + b"\n"
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The value of `seal`. Raises ValueError where a bit has changed or the end is missing."""
+    line, newline, rest = data.partition(b"\n")
+    if not newline or rest != sha256(line).encode() + b"\n":
+        raise ValueError("its checksum does not match")
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is no mapping")
+    return value
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """`unseal` of a file. Raises as `read_regular` does."""
+    return unseal(read_regular(path, LARGEST_MANIFEST))
+
+
+def read_checked(path: Path, size: int, checksum: str) -> bytes:
+    """A file's bytes, proven to be those that were written. Raises as `read_regular` does."""
+    if type(size) is not int or not 0 <= size <= LARGEST_FILE:
+        raise ValueError(f"{path.name} is said to have {size!r} bytes")
+    data = read_regular(path, size)
+    if len(data) != size:
+        raise ValueError(f"{path.name} has {len(data):,} bytes, not {size:,}")
+    if sha256(data) != checksum:
+        raise ValueError(f"the checksum of {path.name} does not match")
+    return data

@@ -1,0 +1,299 @@
+"""Artifacts and exports at rest: encrypted with a key, signed by whoever made them.
+
+    danlu.encrypt("runs/digits", key_file="model.key")      every file of the artifact, in its place
+    danlu.sign("runs/digits", "signing.key")                signature.json beside them
+    danlu.verify_signature("runs/digits", "signing.key.pub")
+
+A signature is over what the files hold, so that it stays good when the folder is encrypted or decrypted. Ed25519 (RFC 8032); the form of an
+encrypted file stands in danlu.system.encryption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from danlu.errors import ArtifactError, DataError
+from danlu.system import encryption
+from danlu.system.atomic_files import LARGEST_FILE, inside, missing, read_regular, sha256, whole_folder, write_file
+
+MANIFESTS = ("artifact.json", "export.json")
+SIGNATURE = "signature.json"
+_FORMAT = 1
+_MOST_FILES = 10_000
+_LARGEST_SIGNATURE = 4 << 20
+
+
+def encrypt(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    key_file: str | Path | None = None,
+    passphrase_file: str | Path | None = None,
+) -> Path:
+    """Encrypt every file of an artifact or export, in its place or into a new folder `out`; the folder.
+
+    All or nothing: what was written is opened again before it takes the other's place. Without a file the key in use is taken
+    (danlu.system.encryption). Raises DataError without a key, ArtifactError for what is no artifact or is encrypted already.
+    """
+    folder = find(path)
+    key = _wanted(key_file, passphrase_file)
+    files = {name: _bytes(folder / name) for name in names(folder)}
+    if any(encryption.begins_encrypted(data) for data in files.values()):
+        raise ArtifactError("it is encrypted already.", where=str(folder))
+    shared = encryption.Folder.new(key)
+    with encryption.holding(key):
+        return _written(folder, out, {name: shared.close(name, data, key) for name, data in files.items()}, files)
+
+
+def decrypt(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    key_file: str | Path | None = None,
+    passphrase_file: str | Path | None = None,
+) -> Path:
+    """Write an encrypted artifact or export in plain text, in its place or into a new folder `out`; the folder.
+
+    Raises ArtifactError where the key does not fit, a bit was changed, or the files are not of one encryption.
+    """
+    folder = find(path)
+    key = _wanted(key_file, passphrase_file)
+    files = {name: _bytes(folder / name) for name in names(folder)}
+    bare = [name for name, data in files.items() if not encryption.begins_encrypted(data)]
+    if len(bare) == len(files):
+        raise ArtifactError("it is not encrypted.", where=str(folder))
+    if bare:
+        raise ArtifactError("this file is not encrypted, and others beside it are.", where=str(folder / bare[0]))
+    shared = {encryption.read_header(str(folder / name), data).folder.number for name, data in files.items()}
+    if len(shared) > 1:
+        raise ArtifactError("its files are not of one encryption: some come from another folder.", where=str(folder))
+    with encryption.holding(key):
+        plain = {name: encryption.opened(folder / name, data) for name, data in files.items()}
+        return _written(folder, out, plain, plain)
+
+
+def sign(path: str | Path, signing_key: str | Path) -> Path:
+    """Write signature.json into an artifact or export; its path. `signing_key` is a file of `new_signing_key`, or any Ed25519 key as PEM."""
+    folder = find(path)
+    private = _private(signing_key)
+    said = _told(folder)
+    public = _raw(private.public_key())
+    about = {
+        "format": _FORMAT,
+        "algorithm": "ed25519",
+        "public_key": b64encode(public).decode(),
+        "files": said,
+        "signature": b64encode(private.sign(_message(said))).decode(),
+    }
+    target = folder / SIGNATURE
+    beside = target.with_name(f".{SIGNATURE}.writing")
+    data = json.dumps(about, indent=1).encode()
+    first = _bytes(folder / names(folder)[0])
+    if encryption.begins_encrypted(first):
+        key = encryption.in_use()
+        assert key is not None, "the files were opened with it"
+        data = encryption.read_header(str(folder), first).folder.close(SIGNATURE, data, key)
+    write_file(beside, data)
+    beside.replace(target)
+    return target
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signature that is good: of which folder, by which key (its fingerprint), over how many files."""
+
+    folder: Path
+    signer: str
+    files: int
+
+
+def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
+    """Whether an artifact or export is, file by file, what the owner of a public key signed.
+
+    The key in signature.json is not believed: `public_key` names the file of the one that is expected. Raises ArtifactError naming what is
+    missing, added or changed, or that somebody else signed it.
+    """
+    encryption.need()
+    from cryptography.exceptions import InvalidSignature
+
+    folder = find(path)
+    where = folder / SIGNATURE
+    public = _public(public_key)
+    try:
+        about = json.loads(read_regular(where, _LARGEST_SIGNATURE))
+        files, signature = about["files"], b64decode(about["signature"], validate=True)
+        signer = b64decode(about["public_key"], validate=True)
+        if about["format"] != _FORMAT or about["algorithm"] != "ed25519" or not isinstance(files, dict):
+            raise ValueError("its form is not known")
+        message = _message(files)
+    except FileNotFoundError:
+        raise ArtifactError("it is not signed.", where=str(folder), hint="danlu sign signs it") from None
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"this signature is damaged: {error}.", where=str(where)) from None
+    if signer != _raw(public):
+        raise ArtifactError(
+            f"somebody else signed it: key {sha256(signer)[:16]}, not {sha256(_raw(public))[:16]}.", where=str(where)
+        )
+    try:
+        public.verify(signature, message)
+    except InvalidSignature:
+        raise ArtifactError("the signature is not of this list of files.", where=str(where)) from None
+    _compare(folder, files, _told(folder))
+    return Signed(folder, sha256(signer)[:16], len(files))
+
+
+def new_signing_key(path: str | Path) -> Path:
+    """Write a new Ed25519 key: the private one to `path` (PEM, mode 0600), the public one to `path`.pub, which is returned."""
+    encryption.need()
+    from cryptography.hazmat.primitives import serialization as forms
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.generate()
+    encryption.write_secret(path, private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
+    public = Path(f"{path}.pub")
+    public.write_bytes(private.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo))
+    return public
+
+
+# --- folders
+
+
+def find(path: str | Path) -> Path:
+    """The folder of the artifact, run or export that a path means. Raises ArtifactError."""
+    given = Path(path)
+    for folder in (given, given / "artifact"):
+        if any((folder / name).is_file() for name in MANIFESTS):
+            return inside(given, folder)
+    if not given.exists():
+        raise missing(given, "there is no such artifact, run or export.")
+    raise ArtifactError(
+        "there is no artifact or export.", where=str(given), hint="name the folder of an artifact, a run or an export"
+    )
+
+
+def names(folder: Path) -> list[str]:
+    """The files of a folder and those below it, with slashes, in order. Raises ArtifactError where there is something else than regular files."""
+    found: list[str] = []
+    for here, below, files in os.walk(folder):
+        for name in [*files, *below]:
+            path = Path(here) / name
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise ArtifactError("this is a link or a device, not a file.", where=str(path))
+        found += [(Path(here) / name).relative_to(folder).as_posix() for name in files]
+        if len(found) > _MOST_FILES:
+            raise ArtifactError(f"there are more than {_MOST_FILES:,} files.", where=str(folder))
+    return sorted(found)
+
+
+def _wanted(key_file: str | Path | None, passphrase_file: str | Path | None) -> encryption.Key:
+    key = encryption.read_key(key_file, passphrase_file) or encryption.in_use()
+    if key is None:
+        raise DataError(
+            "there is no key.", hint="give --key-file or --passphrase-file; danlu encrypt --new-key FILE writes a key file"
+        )
+    return key
+
+
+def _bytes(path: Path) -> bytes:
+    """A file as it lies there."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None
+
+
+def _written(folder: Path, out: str | Path | None, files: dict[str, bytes], hold: dict[str, bytes]) -> Path:
+    """Write files to `out`, or in the place of those there, once they are found to hold what they shall."""
+    target = Path(out) if out is not None else folder
+    if out is not None and target.exists():
+        raise DataError("there is something of this name already.", where=str(target), hint="choose another --out")
+    try:
+        with whole_folder(target) as beside:
+            for name, data in files.items():
+                path = beside / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_file(path, data)
+                if read_regular(path, LARGEST_FILE) != hold[name]:
+                    raise ArtifactError("what was written cannot be read again; nothing was changed.", where=str(folder / name))
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}.", where=str(target)) from None
+    return target
+
+
+# --- signatures
+
+
+def _told(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of what each file holds."""
+    found = {}
+    for name in names(folder):
+        if name == SIGNATURE:
+            continue
+        try:
+            data = read_regular(folder / name, LARGEST_FILE)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"cannot be read: {error}.", where=str(folder / name)) from None
+        found[name] = {"size": len(data), "sha256": sha256(data)}
+    return found
+
+
+def _message(files: Any) -> bytes:
+    return b"danlu artifact signature 1\n" + json.dumps(files, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _compare(folder: Path, signed: dict[str, Any], found: dict[str, Any]) -> None:
+    for name in sorted(signed.keys() | found.keys()):
+        if name not in found:
+            raise ArtifactError("a file that was signed is missing.", where=str(folder / name))
+        if name not in signed:
+            raise ArtifactError("this file was added after the folder was signed.", where=str(folder / name))
+        if signed[name] != found[name]:
+            raise ArtifactError("this file is not the one that was signed.", where=str(folder / name))
+
+
+def _private(path: str | Path) -> Any:
+    encryption.need()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    data = encryption.read_secret(path, 1 << 16)
+    try:
+        found = load_pem_private_key(data, None)
+    except Exception:  # of every kind, by what the file holds
+        found = None
+    if not isinstance(found, Ed25519PrivateKey):
+        hint = "danlu sign --new-key FILE writes one"
+        raise DataError("this is no private Ed25519 key (PEM, without a passphrase).", where=str(path), hint=hint)
+    return found
+
+
+def _public(path: str | Path) -> Any:
+    encryption.need()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(1 << 16)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None
+    try:
+        found = load_pem_public_key(data)
+    except Exception:
+        found = None
+    if not isinstance(found, Ed25519PublicKey):
+        raise DataError("this is no public Ed25519 key (PEM).", where=str(path), hint="danlu sign --new-key FILE writes FILE.pub")
+    return found
+
+
+def _raw(public: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return public.public_bytes(Encoding.Raw, PublicFormat.Raw)

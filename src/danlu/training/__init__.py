@@ -1,0 +1,1 @@
+"""Training: loop.py is the loop (read it first), setup.py builds what it runs, step/ makes one update, checkpoint.py keeps its state."""

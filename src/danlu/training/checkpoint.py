@@ -1,0 +1,223 @@
+"""The state on disk: atomic, checksummed, without pickle; written behind the loop's back; falls back to the last good one.
+
+    checkpoints/step-0000001200/checkpoint.json      step, facts, size and SHA-256 of each file; sealed with its own checksum
+    checkpoints/step-0000001200/state.safetensors    every tensor
+
+A checkpoint is written to a hidden folder, every file and the folder synced, then renamed and the parent synced: at every instant the
+newest named folder is whole. What is read is verified bit for bit before any of it is used.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from danlu.errors import CheckpointError, RunError
+from danlu.layers.tensors import bytes_of
+from danlu.system.atomic_files import (
+    read_checked,
+    read_sealed,
+    remove_leftovers,
+    seal,
+    sha256,
+    sync_folder,
+    whole_folder,
+    write_file,
+)
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{10})")
+
+
+class Checkpoints:
+    """The checkpoints of one run. `notices` are plain sentences about what was found damaged."""
+
+    def __init__(self, folder: Path, run_id: str, keep: int) -> None:
+        self.folder = folder
+        self.run_id = run_id
+        self.keep = keep
+        self.notices: list[str] = []
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self.held = -1  # the step of the newest checkpoint that this process wrote or read
+
+    # --- before step 1
+
+    def prepare(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse a folder that cannot be written or has no room for what will be kept, before any work is done."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            probe = self.folder / ".probe"
+            write_file(probe, b"danlu")
+            probe.unlink()
+        except OSError as error:
+            raise RunError(
+                f"checkpoints cannot be written: {error.strerror or error}.",
+                where=str(self.folder),
+                hint="choose another --run folder",
+            ) from None
+        held = sum(path.stat().st_size for path in self.folder.glob("step-*/*") if path.is_file())
+        # the newest kept, the best one, and the one being written; momentum buffers that do not exist yet: at most twice the weights
+        weights = bytes_of({name: tensor for name, tensor in tensors.items() if name.startswith("weights.")})
+        needed = (bytes_of(tensors) + 3 * weights) * (self.keep + 2) - held
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise RunError(
+                f"checkpoints need about {needed / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB free.",
+                where=str(self.folder),
+                hint="make room, choose another --run folder, or lower train.keep",
+            )
+
+    # --- writing
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        *spared: int,
+        first: Callable[[], None] | None = None,
+    ) -> None:
+        """Copy the state and write it in the background; waits only while the previous one is still being written.
+
+        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is called in the writing thread: what must be on
+        the disk before the checkpoint is. What is a function of the recipe is the same each time a step is reached, so a step whose
+        checkpoint this run has just written or read is not written again. Raises CheckpointError where the previous write failed.
+        """
+        if step == self.held:
+            return
+        self.wait()
+        # The copy is the only thing the loop waits for.
+        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        self._writing = self._writer.submit(self._write, step, copies, copy.deepcopy(dict(facts)), spared, first)
+        self.held = step
+
+    def wait(self) -> None:
+        """Wait until what was saved is on the disk. Raises CheckpointError where it could not be written."""
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        try:
+            writing.result()
+        except OSError as error:
+            good = self.steps()
+            raise CheckpointError(
+                f"a checkpoint could not be written: {error.strerror or error}.",
+                where=str(self.folder),
+                hint=f"make room and run the same command again: it goes on from step {good[-1]:,}"
+                if good
+                else "make room and start again",
+            ) from None
+
+    def close(self) -> None:
+        """Let the last write end, whatever becomes of it."""
+        self._writer.shutdown(wait=True)
+
+    def _write(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        facts: dict[str, Any],
+        spared: tuple[int, ...],
+        first: Callable[[], None] | None,
+    ) -> None:
+        from safetensors.torch import save
+
+        if first is not None:
+            first()
+        data = save(tensors)
+        manifest = {
+            "format": FORMAT,
+            "run": self.run_id,
+            "step": step,
+            "files": {"state.safetensors": {"size": len(data), "sha256": sha256(data)}},
+            "facts": facts,
+        }
+        with whole_folder(self.folder / f"step-{step:010d}") as folder:
+            write_file(folder / "state.safetensors", data)
+            write_file(folder / "checkpoint.json", seal(manifest))
+        for old in self.steps()[: -self.keep]:
+            if old not in spared:
+                self._remove(old)
+
+    def _remove(self, step: int) -> None:
+        # Renamed first: a kill inside the removal leaves a hidden folder, never a named half.
+        path = self.folder / f"step-{step:010d}"
+        hidden = self.folder / f".{path.name}.old"
+        shutil.rmtree(hidden, ignore_errors=True)
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    # --- reading
+
+    def steps(self) -> list[int]:
+        """The steps there are checkpoints of, ascending; whether they are good is not looked at."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(match[1]) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+
+    def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, facts) of one checkpoint, verified bit for bit. Raises CheckpointError naming the file."""
+        from safetensors.torch import load
+
+        folder = self.folder / f"step-{step:010d}"
+        where = folder / "checkpoint.json"
+        try:
+            manifest = read_sealed(where)
+            if manifest.get("format") != FORMAT:
+                raise ValueError(f"it is of format {manifest.get('format')}, and this danlu reads {FORMAT}")
+            if manifest["run"] != self.run_id:
+                raise ValueError("it belongs to another run")
+            if manifest["step"] != step:
+                raise ValueError(f"it is the checkpoint of step {manifest['step']:,}")
+            about = manifest["files"]["state.safetensors"]
+            where = folder / "state.safetensors"
+            return load(read_checked(where, about["size"], about["sha256"])), manifest["facts"]
+        except FileNotFoundError:
+            raise CheckpointError("the file is missing.", where=str(where)) from None
+        except OSError as error:
+            raise CheckpointError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"this checkpoint is damaged: {error}.", where=str(where)) from None
+
+    def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """(tensors, facts) of the newest good checkpoint, None where there is none at all.
+
+        A damaged one is named in `notices`, set aside as step-N.damaged, and the one before it taken. Raises CheckpointError where
+        there are checkpoints and none is good.
+        """
+        steps = self.steps()
+        failures: list[str] = []
+        for step in reversed(steps):
+            try:
+                found = self.read(step)
+            except CheckpointError as error:
+                failures.append(f"{error.problem.where}: {error.problem.message}")
+                continue
+            for damaged in [each for each in steps if each > step]:
+                self._set_aside(damaged)
+            self.notices += failures
+            self.held = step
+            return found
+        if failures:
+            raise CheckpointError(
+                "no checkpoint of this run is usable: " + " ".join(failures),
+                where=str(self.folder),
+                hint="remove the checkpoints folder to start this run from the beginning",
+            )
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        path = self.folder / f"step-{step:010d}"
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        sync_folder(self.folder)

@@ -1,0 +1,40 @@
+"""k-fold cross-validation: k trainings, each validated on rows the others trained on; for data too small for one split."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from danlu.recipe import Recipe
+from danlu.training.loop import train
+
+
+def cross_validate(
+    recipe: Recipe,
+    folds: int,
+    run: str | Path | None = None,
+    *,
+    output: Any = "quiet",
+    beside: Callable[[], Any] = lambda: None,
+    after: Callable[[list[dict[str, Any]]], None] = lambda scores: None,
+) -> dict[str, Any]:
+    """Train `folds` models in RUN/fold-1, RUN/fold-2, ...; {"folds": [scores], "mean": {...}, "std": {...}} of their validation scores.
+
+    The test split, where there is one, stays out of all folds. `std` is the sample standard deviation over folds. Each fold continues
+    by itself after a kill, and finished folds are not trained again. `beside()` gives each fold a watcher of its own; `after` hears the
+    scores of the folds so far at the end of each, and what it raises ends the whole.
+    """
+    home = Path(run) if run is not None else Path("runs") / recipe.name
+    scores = []
+    for index in range(folds):
+        artifact = train(recipe, home / f"fold-{index + 1}-of-{folds}", output=output, fold=(index, folds), beside=beside())
+        scores.append({name: value for name, value in artifact.scores["validation"].items() if isinstance(value, int | float)})
+        after(scores)
+    names = [name for name in scores[0] if name != "rows" and all(name in each for each in scores)]
+    return {
+        "folds": scores,
+        "mean": {name: statistics.fmean(each[name] for each in scores) for name in names},
+        "std": {name: statistics.stdev(each[name] for each in scores) for name in names},
+    }

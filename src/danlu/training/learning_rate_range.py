@@ -1,0 +1,135 @@
+"""Which learning rate to begin with: short trainings at many rates as one program, or one training while the rate is raised.
+
+Where a recipe can be stacked (danlu.training.population), every rate has a training of its own, so that a rate is judged by what it does and not by
+what the rates before it left behind. Elsewhere the range test: the rate is raised step by step, and the steepest fall of the loss is looked
+for. Source: Smith, 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from danlu import registry
+from danlu.errors import RunError, TrainingStopped
+from danlu.recipe import Part, Recipe
+from danlu.training.population import why_not
+from danlu.training.population.loop import Population
+from danlu.training.setup import assemble
+from danlu.training.step import NotFinite
+
+RATES = 24  # four a power of ten over the default range
+_LAST = 0.2  # share of the updates whose loss is the loss of a rate
+_PATIENCE = 45.0  # seconds of CPU time that the trainings of all rates may take
+_SMOOTHING = 0.9  # of the running mean of the loss; its start is corrected
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """`rates` and the training `losses` at them; `suggestion` is a rate to train with.
+
+    `trainings`: whether each rate had a training of its own; else one training met them one after the other, and losses are smoothed.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    suggestion: float
+    trainings: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"suggestion": self.suggestion, "rates": self.rates, "losses": self.losses, "trainings": self.trainings}
+
+
+def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, steps: int = 150) -> RangeTest:
+    """The RangeTest of a recipe on its own data, for rates from `least` to `most`. Nothing is written.
+
+    As one program, where that takes less than a minute: RATES trainings of half as many updates at a constant rate each; the loss of a
+    rate is that of its last updates, and the suggestion the rate where it is lowest, its neighbours counted in. Else `steps` updates of
+    one model while the rate grows: it ends where the smoothed loss is four times its lowest, and the suggestion is the rate of the
+    steepest fall over the logarithm of the rate.
+    Raises TrainingStopped where the loss is never finite, RunError for a loss of two sides at odds.
+    """
+    if getattr(registry.facts("losses", recipe.loss.name), "SCORED", True) is False:
+        raise RunError(
+            f"the loss {recipe.loss.name} does not fall as a model gets better, so no learning rate can be read from it.",
+            hint="try a few rates, and look at what is generated",
+        )
+    if not why_not(recipe):
+        try:
+            found = _by_trainings(recipe, least, most, max(steps // 2, 20))
+        except RuntimeError:  # torch's word for an operator that cannot be stacked
+            found = None
+        if found is not None:
+            return found
+    return _by_raising(recipe, least, most, steps)
+
+
+def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> RangeTest | None:
+    """Each rate has its own training, all of them one program; None where that takes too long."""
+    growth = (most / least) ** (1 / (RATES - 1))
+    rates = [least * growth**place for place in range(RATES)]
+    train = recipe.train.model_copy(update={"steps": steps, "epochs": None})
+    schedule = Part("constant", registry.config("schedules", "constant")())
+    part, options = recipe.optimizer.name, recipe.optimizer.options
+    optimizers = [Part(part, options.model_copy(update={"learning_rate": rate})) for rate in rates]
+    given = [replace(recipe, train=train, schedule=schedule, optimizer=each) for each in optimizers]
+    population = Population(given)
+    last = max(1, round(steps * _LAST))
+    for n in range(steps):
+        if n == steps - last:
+            for lane in population.lanes:
+                lane.loss_sum = lane.loss_count = 0.0
+        began = time.process_time()
+        population.step(n)
+        if n == 1 and steps * (time.process_time() - began) > _PATIENCE:
+            return None
+    losses = [lane.loss_sum / lane.loss_count if not lane.state and lane.loss_count else math.inf for lane in population.everyone]
+    known = [(rate, loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
+    if len(known) < 5:
+        raise TrainingStopped(
+            f"the loss is not finite from a learning rate of {least:g} on.", hint="look at the inputs and the loss"
+        )
+    # noise of one short training must not choose: a rate is as good as the mean of it and its neighbours, and a broken one is bad
+    worst = max(loss for _, loss in known)
+    held = [min(loss, worst) for loss in losses]
+    around = [sum(held[max(place - 1, 0) : place + 2]) / len(held[max(place - 1, 0) : place + 2]) for place in range(RATES)]
+    return RangeTest([rate for rate, _ in known], [loss for _, loss in known], rates[around.index(min(around))], trainings=True)
+
+
+def _by_raising(recipe: Recipe, least: float, most: float, steps: int) -> RangeTest:
+    """One training meets all rates, one after the other."""
+    growth = (most / least) ** (1 / max(steps - 1, 1))
+    built = assemble(recipe, rates=(least, lambda n: growth**n))
+    state, update = built.state, built.update
+    rates: list[float] = []
+    losses: list[float] = []
+    running, lowest = 0.0, math.inf
+    for n in range(steps):
+        state.loss_sum, state.loss_count = 0.0, 0.0
+        try:
+            update(n)
+        except NotFinite:
+            break
+        running = _SMOOTHING * running + (1 - _SMOOTHING) * float(state.loss_sum) / float(state.loss_count)
+        smooth = running / (1 - _SMOOTHING ** (n + 1))
+        rates.append(least * growth**n)
+        losses.append(smooth)
+        lowest = min(lowest, smooth)
+        if smooth > 4 * lowest + 1e-12 and n > 10:
+            break
+    if len(rates) < 5:
+        raise TrainingStopped(
+            f"the loss is not finite from a learning rate of {least:g} on.", hint="look at the inputs and the loss"
+        )
+    return RangeTest(rates, losses, _steepest(rates, losses))
+
+
+def _steepest(rates: list[float], losses: list[float]) -> float:
+    """The rate at which the loss falls fastest over log(rate), before its lowest point."""
+    end = max(losses.index(min(losses)), 4)
+    window = range(2, max(end - 1, 3))
+    slope = {i: (losses[i + 2] - losses[i - 2]) for i in window if i + 2 < len(losses)}
+    return rates[min(slope, key=lambda i: slope[i])] if slope else rates[0]

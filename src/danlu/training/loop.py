@@ -1,0 +1,387 @@
+"""THE LOOP: recipe in, artifact out.
+
+The order of this file is the order of events: the folder, the data, the model, the state (fresh or from the newest good checkpoint), then
+update after update, with reports, evaluations and checkpoints at steps that are a function of the recipe; then the test split, and the
+artifact. Everything a killed run needs to end in the same bytes is in the state; nothing is remembered elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from danlu import recipe as recipes
+from danlu import registry
+from danlu.artifact import artifact as artifacts
+from danlu.artifact.prediction import Artifact, load
+from danlu.data.batches import rows_at_once
+from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
+from danlu.parts.watchers._base import Setting, Watchers
+from danlu.recipe import Recipe
+from danlu.system import machine
+from danlu.system.atomic_files import rename_folder
+from danlu.system.signals import Interruption
+from danlu.terms import Report, Sample
+from danlu.training.checkpoint import Checkpoints
+from danlu.training.evaluation import best_of, finite, flat
+from danlu.training.finetuning import merged
+from danlu.training.nan_rows import find_culprits
+from danlu.training.pretrained_weights import settled, weights_of
+from danlu.training.run_folder import RunFolder, run_id, writing
+from danlu.training.setup import Given, assemble
+from danlu.training.step import NotFinite, grad_norm
+
+Output = Any  # "display" | "lines" | "quiet" | "json"
+
+
+def train(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    run: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    output: Output = "quiet",
+    fold: tuple[int, int] | None = None,
+    beside: Any = None,
+    given: Given | None = None,
+) -> Artifact:
+    """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe name>); returns the artifact.
+
+    The same call continues a run that was cut off, and returns at once the artifact of one that has finished. `beside` is a watcher that
+    is no part of the recipe; what it raises ends the training. `given` brings a module in place of a new one. Raises DanluError: a wrong
+    recipe or data, a folder of another run, training that stopped itself, an interruption (state saved).
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = recipes.read(recipe, registry, overrides)
+    elif overrides:
+        recipe = recipes.with_changes(recipe, registry, overrides)
+    with Interruption() as interruption:
+        try:
+            with RunFolder(Path(run) if run is not None else Path("runs") / recipe.name) as folder:
+                folder.refuse_another(recipe)
+                if folder.finished:
+                    return load(folder.path)
+                return Training(recipe, folder, interruption, output, fold, beside, given).run()
+        except KeyboardInterrupt:  # outside the loop, where nothing needs saving
+            raise Interrupted(
+                f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
+                exit_code=interruption.asked or 130,
+                hint="run the same command again: it goes on from the last checkpoint",
+            ) from None
+
+
+class Training:
+    """One run, from data to artifact."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        interruption: Interruption,
+        output: Output,
+        fold: tuple[int, int] | None,
+        beside: Any = None,
+        given: Given | None = None,
+    ) -> None:
+        self.given = given
+        self.recipe = recipe
+        self.folder = folder
+        self.interruption = interruption
+        self.output = output
+        self.resolved = folder.resolved()
+        self.built = assemble(
+            recipe,
+            fold,
+            self.resolved.get("placement"),
+            look=lambda data: folder.refuse_other_data(data.digest, data.table.origin),
+            given=given,
+        )
+        if self.built.start is not None:
+            folder.refuse_other_weights(self.built.start.digest, str(weights_of(recipe)))
+        self.resolved = self.resolved or {**self.built.record(), "fold": list(fold) if fold else None}
+        self.state, self.plan, self.data = self.built.state, self.built.plan, self.built.data
+        self.checkpoints = Checkpoints(folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep)
+        self.watchers = self._watchers(beside)
+
+    def run(self) -> Artifact:
+        """From the first step, or where a killed run left off, to the artifact."""
+        try:
+            step = self._resume()
+            with writing(self.folder.path, CheckpointError):
+                self.loop(step)
+            with writing(self.folder.path, ArtifactError):
+                return self._release()
+        finally:
+            self.checkpoints.close()
+            self.watchers.close()
+
+    # --- before the first step
+
+    def _watchers(self, beside: Any) -> Watchers:
+        recipe, built = self.recipe, self.built
+        stopping = recipe.regularization.early_stopping
+        parts = [*recipe.watchers, *([stopping] if stopping is not None else [])]
+        steps = self.checkpoints.steps()
+        setting = Setting(
+            self.folder.path, recipe, self.plan.total_steps, self.plan.steps_per_epoch, built.evaluator.metric, built.evaluator.better,
+            steps[-1] if steps else 0, self.output, built.trainable, built.sentences(),
+        )  # fmt: skip
+        watchers = Watchers(parts, [registry.build_watcher(part, setting) for part in parts])
+        if beside is not None:
+            watchers.named.append(("beside", beside))
+        return watchers
+
+    def _resume(self) -> int:
+        """The step to go on from: that of the newest good checkpoint, else 0."""
+        self.checkpoints.prepare(self.state.tensors())
+        found = self.checkpoints.newest()
+        self.lock = self.folder.write_lock(self.recipe, self.resolved)
+        if found is not None:
+            self._restore(*found)
+        else:
+            self.watchers.load({})
+        now = machine.versions()
+        moved = [f"{name} {then} -> {now.get(name)}" for name, then in self.resolved["versions"].items() if now.get(name) != then]
+        self._tell("start", message=f"going on from step {self.state.step:,}" if found is not None else "")
+        for message in [*self.data.notices, *self.checkpoints.notices]:
+            self._tell("notice", message=message)
+        if moved:
+            self._tell(
+                "notice",
+                message=f"versions changed since this run began ({', '.join(moved)}): the last bits may differ from an unbroken run.",
+            )
+        return self.state.step
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Everything as it was when a checkpoint was saved."""
+        self.state.restore(tensors, facts)
+        if hasattr(self.built.schedule, "load"):
+            self.built.schedule.load(self.state.schedule)
+        self.watchers.load(self.state.watchers)
+        self.built.update.skip = frozenset(self.state.skipped)
+
+    # --- the loop
+
+    def loop(self, n: int) -> None:
+        """Updates n, n + 1, ... to the end of the plan, or until a watcher or a signal asks to stop."""
+        total, step, state = self.plan.total_steps, self.built.update, self.state
+        self.clock, self.clock_step = time.perf_counter(), n
+        self.interruption.patient = True
+        if n == 0 and self.recipe.train.on_nan == "roll_back":
+            self._save()
+        while n < total and not state.stopped:
+            due = self._next_event(n)
+            while n < due and not self.interruption.asked:
+                try:
+                    step(n)
+                except NotFinite as found:
+                    n = self._not_finite(found)
+                    break
+                n += 1
+            if n == due:
+                self._events(n)
+            if self.interruption.asked:
+                self._interrupted(n)
+        self.interruption.patient = False
+        if self.interruption.asked:  # between the last look and here
+            self._interrupted(n)
+
+    def _next_event(self, n: int) -> int:
+        """The first step after n at which something is due."""
+        plan = self.plan
+        every = [plan.report_every, plan.save_every, *([plan.evaluate_every] if plan.evaluate_every else [])]
+        return min(plan.total_steps, *((n // each + 1) * each for each in every))
+
+    def _events(self, n: int) -> None:
+        """What is due after n updates: report, evaluation, checkpoint, in this order."""
+        plan, last = self.plan, n == self.plan.total_steps
+        if n % plan.report_every == 0 or last:
+            self._report(n)
+        if plan.evaluate_every and (n % plan.evaluate_every == 0 or last):
+            self._evaluate(n)
+        if n % plan.save_every == 0 or last or self.state.stopped:
+            self._save()
+
+    def _report(self, n: int) -> None:
+        state = self.state
+        seconds, steps = time.perf_counter() - self.clock, n - self.clock_step
+        count = float(state.loss_count)
+        values = {  # null where every update since the last report was left out
+            "loss": float(state.loss_sum) / count if count else None,
+            **{name: float(total) / float(parts) for name, (total, parts) in state.told.items()},
+            "learning_rate": self.built.update.learning_rate * self.built.schedule(n - 1),
+            "grad_norm": grad_norm(self.built.update.parameters) if n - 1 not in state.skipped else None,
+        }
+        rate = steps / seconds if steps and seconds > 0 else 0.0
+        examples, rows_per_second = self.data.examples, rate * self.built.batches.batch_size
+        timing = {"seconds": seconds, "rows_per_second": rows_per_second, "memory_bytes": float(machine.resident_memory())}
+        if examples.units:
+            timing[f"{examples.unit}_per_second"] = rows_per_second * examples.units
+        if self.built.pace:
+            timing["flop_utilisation"] = rate / self.built.pace
+        if rate:
+            timing["eta_seconds"] = (self.plan.total_steps - n) / rate
+        state.loss_sum, state.loss_count, state.told = 0.0, 0.0, {}
+        self.clock, self.clock_step = time.perf_counter(), n
+        state.stopped = self._tell("train", finite(values), timing) or state.stopped
+
+    def _evaluate(self, n: int) -> None:
+        state, began = self.state, time.perf_counter()
+        with state.wearing(state.released):
+            scores = self.built.evaluator.score(state.module, "validation", self.data.splits["validation"], final=False)
+        values = finite(flat(scores))
+        score = best_of(values, self.built.evaluator.metric)
+        sign = 1.0 if self.built.evaluator.better == "higher" else -1.0
+        if score is not None and (state.best_score is None or sign * (score - state.best_score) > 0):
+            state.remember_best(score, finite(dict(scores.values)))
+        if hasattr(self.built.schedule, "observe"):
+            self.built.schedule.observe(score, self.built.evaluator.better)
+            state.schedule = self.built.schedule.state()
+        seconds = time.perf_counter() - began
+        state.stopped = self._tell("validation", values, {"seconds": seconds}, samples=scores.samples) or state.stopped
+        self.clock += seconds
+
+    def _save(self) -> None:
+        state = self.state
+        state.watchers = self.watchers.state()
+        spared = [state.best_step]
+        # what a roll-back needs, also after an interruption saved between two planned checkpoints
+        if self.recipe.train.on_nan == "roll_back":
+            spared.append(self._planned_before(state.step))
+        self.checkpoints.save(state.step, state.tensors(), state.facts(), *spared, first=self.watchers.sync)
+
+    def _planned_before(self, n: int) -> int:
+        """The newest step up to n at which the recipe, not a signal, had a checkpoint saved."""
+        return n // self.plan.save_every * self.plan.save_every
+
+    def _interrupted(self, n: int) -> None:
+        self._save()
+        self.checkpoints.wait()
+        raise Interrupted(
+            f"{self.interruption.name} at step {n:,} of {self.plan.total_steps:,}: the state is saved.",
+            exit_code=self.interruption.asked,
+            hint="run the same command again: it goes on from there",
+        )
+
+    def _not_finite(self, found: NotFinite) -> int:
+        """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for `stop`, and where it keeps happening."""
+        state, policy = self.state, self.recipe.train.on_nan
+        suspects = find_culprits(state.module, self.built.rows, found.rows)
+        names = [self.data.where(row) for row in suspects[:5]]
+        which = f"every one of the {len(suspects):,} rows of the batch, among them" if len(suspects) == len(found.rows) else "rows"
+        where = f"{which} {', '.join(names)}{f' and {len(suspects) - 5:,} more' if len(suspects) > 5 else ''}"
+        message = f"step {found.step + 1:,}: {found.tensor} is NaN or infinite ({where}); no weight was changed by it."
+        hint = "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; train.on_nan can skip such updates"
+        if policy == "stop" or state.failures >= max(10, self.plan.total_steps // 100):
+            if state.failures:
+                message += f" It happened {state.failures:,} times before, so training is stopped."
+            self._save()
+            self.checkpoints.wait()
+            raise TrainingStopped(message, hint=hint)
+        if policy == "roll_back":
+            return self._roll_back(found.step, message)
+        state.failures += 1
+        state.skipped.append(found.step)
+        self._tell("notice", message=f"{message} The update is skipped.")
+        state.step = found.step + 1
+        return state.step
+
+    def _roll_back(self, last: int, message: str) -> int:
+        """Back to the last planned checkpoint; the updates from there to `last` are left out. Returns the step to go on with.
+
+        To repeat them would lead, bit for bit, to where they led before.
+        """
+        state, first = self.state, self._planned_before(last)
+        skipped, failures = [*state.skipped, *range(first, last + 1)], state.failures + 1
+        self.checkpoints.wait()
+        self._restore(*self.checkpoints.read(first))
+        self.clock, self.clock_step = time.perf_counter(), first
+        state.skipped, state.failures = sorted(set(skipped)), failures
+        self.built.update.skip = frozenset(state.skipped)
+        left_out = f"updates {first + 1:,} to {last + 1:,} are" if first < last else f"update {first + 1:,} is"
+        self._tell("notice", message=f"{message} Back to step {first:,}; {left_out} left out.")
+        return first
+
+    # --- after the last step
+
+    def _release(self) -> Artifact:
+        """Best weights in, the test split scored, the artifact written, read back and compared."""
+        state, data = self.state, self.data
+        self.checkpoints.wait()
+        if state.stopped.startswith("diverged"):
+            raise TrainingStopped(
+                state.stopped, hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run"
+            )
+        state.put(state.best if state.best is not None else state.released)
+        merged(state.module)  # what is scored from here on is what is released
+        if self.given is not None:
+            self.given.close(state.module)
+        if hasattr(data.task, "calibrate"):
+            unseen = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
+            data.task.calibrate(self.built.evaluator.pairs(state.module, unseen))
+        scores: dict[str, Any] = {}
+        for split in ("validation", "test"):
+            if len(data.splits[split]):
+                found = self.built.evaluator.score(state.module, split, data.splits[split])
+                values = finite(flat(found))
+                scores[split] = {**values, "rows": found.rows}
+                if split == "test":
+                    self._tell("test", values)
+        measured = [split for split in ("test", "validation") if split in scores]
+        if measured:  # what a score is worth is seen beside the score of knowing nothing
+            scores["baseline"] = {"split": measured[0], **finite(data.baseline(measured[0]))}
+        if state.stopped:
+            self._tell("notice", message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: {state.stopped}.")
+        best = state.best_step if state.best is not None else state.step
+        provenance = {**self.resolved, "step": state.step, "best_step": best, "skipped": state.skipped}
+        described = data.examples.described
+        contents = artifacts.Contents(
+            settled(self.recipe), state.module, data.task, data.preprocessor, scores, provenance, described
+        )
+        if self.given is not None:
+            contents.changes = self.given.changes
+        # it gets its name, by which a run is known to have finished, only after it was read back and compared
+        candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
+        artifacts.write(candidate, contents, self.lock)
+        released = load(candidate)
+        self._compare(released)
+        rename_folder(candidate, path)
+        released.path = path
+        self._tell("end")
+        return released
+
+    def _compare(self, released: Artifact) -> None:
+        """The artifact as read back must answer like the model that was measured, bit for bit, on real rows."""
+        few = min(64, rows_at_once(self.built.rows, self.data.task.output))
+        rows = torch.from_numpy(self.data.splits["train"][:few].copy())
+        batch = self.built.rows.gather(self.built.placement.put(rows))
+        module, again = self.state.module.eval(), released.module.to(self.built.placement.device)
+        with torch.inference_mode():
+            if not torch.equal(module(batch.inputs), again(batch.inputs)):
+                raise ArtifactError(
+                    "the artifact does not answer like the model that was trained, so it is not released.",
+                    where=str(self.folder.path),
+                    hint="report this: it is a fault of danlu",
+                )
+
+    def _tell(
+        self,
+        kind: Any,
+        values: Mapping[str, Any] | None = None,
+        timing: Mapping[str, float] | None = None,
+        message: str = "",
+        samples: tuple[Sample, ...] = (),
+    ) -> str:
+        step = self.state.step
+        return self.watchers.hear(
+            Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message, samples)
+        )
+
+
+def default_output() -> str:
+    """How progress is shown when nobody says: a live display on a terminal, plain lines elsewhere."""
+    return "display" if sys.stderr.isatty() else "lines"

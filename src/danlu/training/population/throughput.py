@@ -1,0 +1,122 @@
+"""How many trials of a shape to train at a time, by measuring a few steps of stacks of growing size against a training of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from danlu.layers.tensors import bytes_of
+from danlu.recipe import Recipe
+from danlu.system import machine
+from danlu.system.placement import Placement
+from danlu.training.population.loop import Population
+from danlu.training.setup import assemble
+
+SIZES = (4, 16, 64, 256)
+_SECONDS = 0.1  # spent on one measurement, at least three steps
+_WORSE = 1.25  # a larger stack this much slower a trial than the best so far ends the search
+_MEMORY = 0.4  # share of what is free that a stack with its state may take
+
+
+@dataclass(frozen=True)
+class Pace:
+    """`size` trials in one stack, in number format `precision`; 1 where a stack does not pay.
+
+    `alone` seconds of an update of one training by itself, `stacked` of one trial's share of the stack's; `curve` all that was measured;
+    `reason` in words.
+    """
+
+    size: int
+    precision: str
+    alone: float
+    stacked: float
+    curve: tuple[tuple[int, str, float], ...]
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alone: float | None = None) -> Pace:
+    """The Pace of trials of one shape, measured with `recipes` (taken round as often as needed) in stacks of up to `most`.
+
+    `at_once` stacks will be trained side by side, so each may take that share of the free memory. `alone`
+    is given where it is measured elsewhere.
+    """
+    built = assemble(recipes[0])
+    clock = clock_of(built.placement)
+    alone = _fastest(built.update, clock) if alone is None else alone
+    precisions = [built.placement.precision]
+    if recipes[0].train.precision == "auto" and precisions == ["float32"] and _has_narrow(built.placement.device.type):
+        precisions.insert(0, "bfloat16")
+    learnt = sum(each.numel() * 4 for each in built.state.module.parameters())
+    one = 6.0 * learnt + 4.0 * bytes_of(built.batches.take(0).inputs)  # weights, gradients, state, and what passes through
+    room = max(1, int(_MEMORY * (machine.memory()[1]) / at_once / max(one, 1.0)))
+    curve: list[tuple[int, str, float]] = []
+    sizes = sorted({*(each for each in SIZES if each < most), max(min(most, SIZES[-1]), SIZES[0])})
+    for precision in precisions:
+        best = math.inf
+        for size in sizes:
+            if size > max(room, 1) or size > most > 1:
+                break
+            try:
+                seconds = _of_stack([recipes[place % len(recipes)] for place in range(size)], precision, clock)
+            except Exception as error:  # what vmap has no rule for is told by many kinds of error
+                return Pace(1, precisions[0], alone, math.inf, tuple(curve), f"the model cannot be stacked ({_short(error)})")
+            curve.append((size, precision, seconds))
+            if seconds > _WORSE * best:
+                break
+            best = min(best, seconds)
+        if curve:  # the best size hardly depends on the format
+            sizes = [min(curve, key=lambda each: each[2])[0]]
+    if not curve:
+        return Pace(1, precisions[0], alone, math.inf, (), "there is no memory for a stack")
+    size, precision, stacked = min(curve, key=lambda each: each[2])
+    said = f"{1e6 * stacked:,.0f} microseconds of an update a trial in stacks of {size} ({precision})"
+    return Pace(size, precision, alone, stacked, tuple(curve), said)
+
+
+def seconds_alone(recipe: Recipe) -> float:
+    """Seconds of an update of one training by itself."""
+    built = assemble(recipe)
+    return _fastest(built.update, clock_of(built.placement))
+
+
+def clock_of(placement: Placement) -> Callable[[], float]:
+    """The clock that a step is measured by: this process's own time where one CPU thread does all the work, which neighbours do not
+    disturb; else the time that passes."""
+    return time.process_time if placement.device.type == "cpu" and placement.threads == 1 else time.perf_counter
+
+
+def _of_stack(recipes: Sequence[Recipe], precision: str, clock: Callable[[], float]) -> float:
+    """Seconds of one trial's share of an update."""
+    population = Population(recipes, precision=precision)
+    return _fastest(population.step, clock) / len(recipes)
+
+
+def _fastest(step: Callable[[int], Any], clock: Callable[[], float]) -> float:
+    """Seconds of the fastest of a few steps: what the machine does between them is not the step's own."""
+    fastest, spent, n = math.inf, 0.0, 0
+    while n < 5 or (spent < _SECONDS and n < 50):
+        began = clock()
+        step(n)
+        took = clock() - began
+        if n:  # the first sets things up
+            fastest, spent = min(fastest, took), spent + took
+        n += 1
+        if spent > 4 * _SECONDS:
+            break
+    return fastest
+
+
+def _has_narrow(device: str) -> bool:
+    flags = machine.instruction_sets()
+    return device == "cpu" and ("amx_bf16" in flags or "avx512_bf16" in flags)
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -1,0 +1,87 @@
+"""What each trial of a population keeps to itself: its module, rate, schedule, plan, scores, and why it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from danlu import registry
+from danlu.parts.watchers._base import Setting, Watchers
+from danlu.recipe import Part, Recipe
+from danlu.terms import Report, Scores
+from danlu.training.evaluation import best_of, finite, flat
+from danlu.training.population.grouping import HEARD
+from danlu.training.run_folder import RunFolder
+from danlu.training.setup import Plan
+
+
+@dataclass
+class Lane:
+    """One trial. `number` is its place among the recipes given; `ended` says why it left early ("" while it goes on or at its end)."""
+
+    number: int
+    recipe: Recipe
+    module: nn.Module
+    plan: Plan
+    schedule: Any
+    rate: float
+    watchers: Watchers
+    metric: str
+    better: str
+    keeps_best: bool
+    parameters: int
+    loss_sum: Any = 0.0
+    loss_count: Any = 0.0
+    best_score: float | None = None
+    best_step: int = -1
+    scores: dict[str, Any] = field(default_factory=dict)
+    curve: list[tuple[int, float | None]] = field(default_factory=list)
+    losses: list[tuple[int, float | None]] = field(default_factory=list)
+    step: int = 0
+    state: str = ""  # "", complete, pruned, failed
+    cause: str = ""
+    seconds: float = 0.0
+
+    def hear_loss(self, n: int, epoch: float) -> None:
+        """Take the training loss since the last report, and fail where a watcher sees it run away."""
+        count = float(self.loss_count)
+        loss = finite(float(self.loss_sum) / count) if count else None
+        self.losses.append((n, loss))
+        self.loss_sum, self.loss_count = 0.0, 0.0
+        said = self.watchers.hear(Report("train", n, epoch, {"loss": loss}))
+        if said:
+            self.end("failed" if said.startswith("diverged") else "complete", said)
+
+    def hear_scores(self, n: int, epoch: float, found: Scores) -> float | None:
+        """Take the scores of an evaluation; the deciding one, None where it has no meaning."""
+        values = finite(flat(found))
+        score = best_of(values, self.metric)
+        sign = 1.0 if self.better == "higher" else -1.0
+        if score is not None and (self.best_score is None or sign * (score - self.best_score) > 0):
+            self.best_score, self.best_step = score, n
+            self.scores = dict(values)
+        if not self.keeps_best:
+            self.scores = dict(values)
+        self.curve.append((n, score))
+        if hasattr(self.schedule, "observe"):
+            self.schedule.observe(score, self.better)
+        said = self.watchers.hear(Report("validation", n, epoch, values))
+        if said:
+            self.end("complete", said)
+        return score
+
+    def end(self, state: str, cause: str = "") -> None:
+        """Say how the trial ended; the first word stands."""
+        if not self.state:
+            self.state, self.cause = state, cause
+
+
+def watchers_of(recipe: Recipe, folder: RunFolder | None, plan: Plan, metric: str, better: Any) -> Watchers:
+    """The watchers of a trial that may ask to stop."""
+    stopping = recipe.regularization.early_stopping
+    parts: list[Part] = [each for each in recipe.watchers if each.name in HEARD]
+    parts += [stopping] if stopping is not None else []
+    setting = Setting(folder.path if folder else None, recipe, plan.total_steps, plan.steps_per_epoch, metric, better, 0, "quiet")  # type: ignore[arg-type]
+    return Watchers(parts, [registry.build_watcher(part, setting) for part in parts])

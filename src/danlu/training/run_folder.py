@@ -1,0 +1,189 @@
+"""The folder of one run: whose it is, who holds it, whether it is finished.
+
+RUN/recipe.lock.yaml    the recipe with every default, and what was resolved: device, precision, threads, versions, data hash
+RUN/environment.json    system and installed packages
+RUN/metrics.jsonl       RUN/timings.jsonl   RUN/events*   RUN/checkpoints/   RUN/artifact/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from danlu.data.cache import PLACES
+from danlu.errors import DanluError, RecipeError, RunError, RunHeld
+from danlu.recipe import FineTune, Recipe, differences, plain, read_yaml, write_yaml
+from danlu.system import machine
+from danlu.system.atomic_files import remove_leftovers, replace_file, sha256
+
+LOCK = "recipe.lock.yaml"
+_SEAL = "# SHA-256 of all above: "
+
+
+class RunFolder:
+    """A run folder held by this process alone. A context manager: a second process that wants it is refused."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._held: int | None = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = os.open(self.path / ".held", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        except OSError as error:
+            raise RunError(
+                f"the run folder cannot be written: {error.strerror or error}.",
+                where=str(self.path),
+                hint="choose another --run folder",
+            ) from None
+        try:
+            import fcntl
+
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
+        except ImportError:  # Windows
+            pass
+        except OSError:
+            os.close(held)
+            raise RunHeld(
+                "another process is training in this run folder.",
+                where=str(self.path),
+                hint="wait for it, or choose another --run folder",
+            ) from None
+        self._held = held
+        remove_leftovers(self.path)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the artifact is there."""
+        return (self.path / "artifact" / "artifact.json").is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether a lock file says whose folder this is."""
+        return (self.path / LOCK).is_file()
+
+    def resolved(self) -> dict[str, Any]:
+        """What the lock file recorded as resolved; {} for a fresh folder. Raises RunError where it cannot be read."""
+        return self._read().get("resolved") or {} if self.started else {}
+
+    def _read(self) -> dict[str, Any]:
+        path = self.path / LOCK
+        try:
+            text, _, checksum = path.read_text("utf-8").rpartition(_SEAL)
+            if checksum != sha256(text.encode()) + "\n":
+                raise ValueError("it was cut or edited: its checksum does not match")
+            return read_yaml(text, LOCK)[0]
+        except (OSError, ValueError, RecipeError) as error:
+            said = error.strerror if isinstance(error, OSError) else "it is not UTF-8" if isinstance(error, UnicodeError) else error
+            raise RunError(
+                f"the lock file cannot be used: {said}.", where=str(path), hint="restore it, or start in another --run folder"
+            ) from None
+
+    def refuse_another(self, recipe: Recipe) -> None:
+        """Raise RunError, with the difference, where this folder belongs to another recipe."""
+        if not self.started:
+            # an empty checkpoints folder is what a run leaves that ended before its first step
+            if (self.path / "artifact").exists() or any(self.path.glob("checkpoints/step-*")):
+                raise RunError(
+                    "this folder holds checkpoints or an artifact without a lock file.",
+                    where=str(self.path),
+                    hint="choose another --run folder",
+                )
+            return
+        found, now = self._read(), recipe.as_dict()
+        found.pop("resolved")
+        if found["train"]["on_nan"] == "stop":  # nothing was left out so far, so any policy may take over from here
+            found["train"]["on_nan"] = now["train"]["on_nan"]
+        changed = differences(comparable(found), comparable(now))
+        if changed:
+            shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if len(changed) > 20 else "")
+            raise RunError(
+                f"this run folder belongs to another recipe. What differs (folder -> now):\n  {shown}",
+                where=str(self.path),
+                hint="choose another --run folder, or remove this one to start over",
+            )
+
+    def refuse_other_data(self, digest: str, origin: str) -> None:
+        """Raise RunError where the data changed since this run began."""
+        known = self.resolved().get("data", {}).get("digest")
+        if known is not None and known != digest:
+            raise RunError(
+                f"{origin} has changed since this run began, so going on would mix two data sets.",
+                where=str(self.path),
+                hint="choose another --run folder, or put the data back",
+            )
+
+    def refuse_other_weights(self, digest: str, path: str) -> None:
+        """Raise RunError where the artifact that the model starts from is another one than when this run began."""
+        if self.started and self.resolved().get("weights") != digest:
+            raise RunError(
+                f"model.weights ({path}) holds other weights than when this run began.",
+                where=str(self.path),
+                hint="choose another --run folder, or put that artifact back",
+            )
+
+    def write_lock(self, recipe: Recipe, resolved: dict[str, Any]) -> str:
+        """Write the environment once, and the lock file where it does not say the same yet; returns the lock's text."""
+        path = self.path / LOCK
+        text = write_yaml({**recipe.as_dict(), "resolved": resolved})
+        text += f"{_SEAL}{sha256(text.encode())}\n"
+        if not self.started:
+            replace_file(self.path / "environment.json", json.dumps(machine.environment(), indent=1).encode())
+        if not self.started or path.read_text("utf-8") != text:
+            replace_file(path, text.encode())
+        return text
+
+
+def comparable(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without what may change between two starts of the same run: where the data lies (its content is hashed) and the watchers."""
+    copy = json.loads(json.dumps(tree))
+    source = copy.get("data", {}).get("source", {})
+    for key in PLACES:
+        source.pop(key, None)
+    copy.get("data", {}).pop("cache", None)
+    copy.get("model", {}).pop("weights", None)  # what it holds is hashed
+    copy.get("model", {}).pop("path", None)
+    if copy.get("finetune") == plain(FineTune()):
+        copy.pop("finetune")  # runs begun before the section was there say nothing
+    copy.pop("watchers", None)
+    copy.pop("name", None)
+    copy.get("train", {}).pop("keep", None)
+    return copy
+
+
+def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
+    """What ties a checkpoint to its run: the hash of recipe, data, placement."""
+    told = comparable(recipe.as_dict())
+    whole = {
+        "recipe": {**told, "train": {name: value for name, value in told["train"].items() if name != "on_nan"}},
+        "data": resolved["data"]["digest"],
+        "placement": resolved["placement"],
+        "fold": resolved.get("fold"),
+        **({"weights": resolved["weights"]} if "weights" in resolved else {}),
+    }
+    return sha256(json.dumps(whole, sort_keys=True).encode())
+
+
+@contextmanager
+def writing(folder: Path, error: type[DanluError]) -> Iterator[None]:
+    """What the system says while a run's files are written, in words: no room, a folder that was removed, ..."""
+    try:
+        yield
+    except OSError as said:
+        raise error(
+            f"a file could not be written: {said.strerror or said}.",
+            where=str(said.filename or folder),
+            hint="make room and run the same command again: it goes on from the last checkpoint",
+        ) from None

@@ -4,12 +4,12 @@
     python benchmarks/accuracy.py --rows digits line
     python benchmarks/accuracy.py --json
 
-Each recipe of recipes/ is trained by the real command, `danlu train RECIPE --json`, in a process of its own, and scored by it on its test
-split: rows that no training, no choice and no transform has seen. The data lies under the folder DANLU_DATA (default ../shared/data
-beside the checkout); a row without its data is skipped, saying so. The rows "line" fit y = 2x + 1 + noise on 100 points with five
-optimizers at one learning rate, the rest as by default, and compare slope and intercept with the least-squares solution: the larger of
-the two relative distances.
-"""
+Each recipe of recipes/ is trained by the real command, `danlu train RECIPE --json`, in a process of
+its own, and scored by it on its test split: rows that no training, no choice and no transform has
+seen. The data lies under the folder DANLU_DATA (default ../shared/data beside the checkout); a row
+without its data is skipped, saying so. The rows "line" fit y = 2x + 1 + noise on 100 points with
+five optimizers at one learning rate, the rest as by default, and compare slope and intercept with
+the least-squares solution: the larger of the two relative distances."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ DATA = Path(os.environ.get("DANLU_DATA", HOME.parent / "shared" / "data"))
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe and what its test score must be: at least, or (`at_most`) at most `required`, within `minutes` of CPU time."""
+    """A recipe and what its test score must be: at least, or (`at_most`) at most `required`, within
+    `minutes` of CPU time."""
 
     name: str
     recipe: str
@@ -93,8 +94,16 @@ def main() -> None:
                 found.append(_line(optimizer, Path(folder)))
                 _say(found[-1])
     about, others = machine(), neighbours.cores()
-    told = {"machine": about, "cores_used_by_others": others, "rows": [asdict(each) for each in found]}
-    print(json.dumps(told, indent=1) if arguments.json else _report(found, machine_line(about, others)))
+    told = {
+        "machine": about,
+        "cores_used_by_others": others,
+        "rows": [asdict(each) for each in found],
+    }
+    print(
+        json.dumps(told, indent=1)
+        if arguments.json
+        else _report(found, machine_line(about, others))
+    )
     sys.exit(0 if all(each.met is not False for each in found) else 1)
 
 
@@ -110,7 +119,9 @@ def _train(recipe: Path, run: str, folder: Path) -> tuple[dict[str, Any], float,
     after = os.times()
     if ended.returncode:
         sys.exit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stderr[-4000:]}")
-    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    cpu = (
+        after.children_user - before.children_user + after.children_system - before.children_system
+    )
     return json.loads(ended.stdout), time.perf_counter() - began, cpu
 
 
@@ -137,10 +148,16 @@ def _line(optimizer: str, folder: Path) -> Found:
     x = draw.uniform(-1, 1, 100)
     y = 2 * x + 1 + draw.normal(0, 0.3, 100)
     data = folder / "line.csv"
-    data.write_text("x,y\n" + "".join(f"{one!r},{other!r}\n" for one, other in zip(x.tolist(), y.tolist())))
+    data.write_text(
+        "x,y\n" + "".join(f"{one!r},{other!r}\n" for one, other in zip(x.tolist(), y.tolist()))
+    )
     recipe = {
         "task": "regression",
-        "data": {"source": str(data), "target": "y", "split": {"name": "random", "validation": 0.0, "test": 0.0}},
+        "data": {
+            "source": str(data),
+            "target": "y",
+            "split": {"name": "random", "validation": 0.0, "test": 0.0},
+        },
         "model": "linear",
         "optimizer": {"name": optimizer, "learning_rate": LINE_RATE},
     }
@@ -158,7 +175,9 @@ def _fitted(run: Path) -> tuple[float, float]:
     """Slope and intercept of what was trained, from its answers."""
     import danlu
 
-    low, high = (answer["prediction"] for answer in danlu.load(run).predict([{"x": 0.0}, {"x": 1.0}]))
+    low, high = (
+        answer["prediction"] for answer in danlu.load(run).predict([{"x": 0.0}, {"x": 1.0}])
+    )
     return high - low, low
 
 
@@ -167,7 +186,10 @@ def _report(found: list[Found], machine_said: str) -> str:
     cells: Callable[[Found], list[str]] = lambda each: [  # noqa: E731
         each.row, each.score, each.required, said[each.met], f"{each.seconds:.1f}", f"{each.cpu_minutes:.2f}",
     ]  # fmt: skip
-    rows = table(["recipe", "score", "required", "met", "seconds", "CPU minutes"], [cells(each) for each in found])
+    rows = table(
+        ["recipe", "score", "required", "met", "seconds", "CPU minutes"],
+        [cells(each) for each in found],
+    )
     return f"# What the ready recipes reach\n\n{machine_said}\n\n{rows}"
 
 

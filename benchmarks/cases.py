@@ -18,7 +18,8 @@ PIXELS, CLASSES, BATCH_SIZE, SEED = 28, 10, 64, 0
 
 @dataclass(frozen=True)
 class Case:
-    """One network on 28x28 grey images in 10 classes. `hidden` are the widths of an MLP; None is the textbook CNN."""
+    """One network on 28x28 grey images in 10 classes. `hidden` are the widths of an MLP; None is
+    the textbook CNN."""
 
     name: str
     said: str
@@ -34,13 +35,22 @@ CASES = {
     for case in (
         Case("mlp_small", "MLP 784-128-10, SGD with momentum", (128,), "momentum", 0.01, 60_000, 5),
         Case("mlp_large", "MLP 784-1024-512-10, Adam", (1024, 512), "adam", 0.001, 60_000, 2),
-        Case("cnn", "textbook CNN (convolutions 32, 64; dense 128), Adam", None, "adam", 0.001, 30_000, 1),
+        Case(
+            "cnn",
+            "textbook CNN (convolutions 32, 64; dense 128), Adam",
+            None,
+            "adam",
+            0.001,
+            30_000,
+            1,
+        ),
     )
 }
 
 
 class Work:
-    """One case made ready in this process: resident data, the starting weights, the order of rows of each epoch."""
+    """One case made ready in this process: resident data, the starting weights, the order of rows
+    of each epoch."""
 
     def __init__(self, case: Case, folder: Path) -> None:
         import torch
@@ -77,7 +87,9 @@ class Work:
         """The recipe danlu trains: no row is held out, so that nothing but training is timed."""
         case = self.case
         model: dict[str, Any] = (
-            {"name": "cnn", "design": "textbook"} if case.hidden is None else {"name": "mlp", "hidden": [*case.hidden]}
+            {"name": "cnn", "design": "textbook"}
+            if case.hidden is None
+            else {"name": "mlp", "hidden": [*case.hidden]}
         )
         return {
             "name": case.name,
@@ -94,7 +106,13 @@ class Work:
             "model": {**model, "dropout": 0.0},
             "optimizer": {"name": case.optimizer, "learning_rate": case.learning_rate},
             "schedule": "constant",
-            "train": {"steps": self.steps, "batch_size": BATCH_SIZE, "seed": SEED, "precision": "float32", "compile": False},
+            "train": {
+                "steps": self.steps,
+                "batch_size": BATCH_SIZE,
+                "seed": SEED,
+                "precision": "float32",
+                "compile": False,
+            },
         }
 
     def order(self, epoch: int) -> Any:
@@ -103,13 +121,15 @@ class Work:
 
         from danlu.system.placement import ORDER, draw_seed
 
-        return torch.randperm(self.case.rows, generator=torch.Generator().manual_seed(draw_seed(SEED, ORDER, epoch)))
+        return torch.randperm(
+            self.case.rows, generator=torch.Generator().manual_seed(draw_seed(SEED, ORDER, epoch))
+        )
 
     def network(self, *, channels_last: bool = True) -> Any:
         """The network as anyone writes it in plain torch, with the starting weights.
 
-        With `channels_last` a CNN runs in the memory layout that danlu's own cnn takes, which is much faster here.
-        """
+        With `channels_last` a CNN runs in the memory layout that danlu's own cnn takes, which is
+        much faster here."""
         import torch
         from torch import nn
 
@@ -119,8 +139,17 @@ class Work:
         if self.case.hidden is None:
             layers += [ChannelsLast()] if channels_last else []
             for channels, width in ((1, 32), (32, 64)):
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-            layers += [nn.Flatten(), nn.Linear(64 * 7 * 7, 128), nn.ReLU(inplace=True), nn.Linear(128, CLASSES)]
+                layers += [
+                    nn.Conv2d(channels, width, 3, padding=1),
+                    nn.ReLU(inplace=True),
+                    nn.MaxPool2d(2),
+                ]
+            layers += [
+                nn.Flatten(),
+                nn.Linear(64 * 7 * 7, 128),
+                nn.ReLU(inplace=True),
+                nn.Linear(128, CLASSES),
+            ]
         else:
             width = PIXELS * PIXELS
             for wide in self.case.hidden:
@@ -143,9 +172,13 @@ class Work:
 
 
 def write_images(folder: Path, rows: int) -> str:
-    """Two IDX files of `rows` images and labels in `folder`, once: Fashion-MNIST where DANLU_DATA has it, else random pixels."""
+    """Two IDX files of `rows` images and labels in `folder`, once: Fashion-MNIST where DANLU_DATA
+    has it, else random pixels."""
     images, labels = folder / "images-idx3-ubyte", folder / "labels-idx1-ubyte"
-    found = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2] / "shared" / "data")) / "fashion_mnist"
+    found = (
+        Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2] / "shared" / "data"))
+        / "fashion_mnist"
+    )
     real = (found / "train-images-idx3-ubyte.gz").is_file()
     if not labels.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,9 @@
     python benchmarks/compression.py --only int8_static    one form, or several
     python benchmarks/compression.py --json
 
-Every form is made from the same artifact by danlu compress, scored on the 10,000 official test images, and timed on one thread in turn with
-the artifact it was made of, so that both meet the same machine.
-"""
+Every form is made from the same artifact by danlu compress, scored on the 10,000 official test
+images, and timed on one thread in turn with the artifact it was made of, so that both meet the same
+machine."""
 
 from __future__ import annotations
 
@@ -27,21 +27,29 @@ FORMS = {
     "pruned_int8": ["prune:share=0.8,epochs=4", "int8_static"],
     "narrowed": ["prune:method=structured,share=0.5,epochs=4"],
     "distilled": ["distil:model.width=10,epochs=40,weight=0.7,temperature=2"],
-    "distilled_int8": ["distil:model.width=16,epochs=24,weight=0.7,temperature=2", "int8_static:smallest=4096"],
+    "distilled_int8": [
+        "distil:model.width=16,epochs=24,weight=0.7,temperature=2",
+        "int8_static:smallest=4096",
+    ],
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--run", default=None, help="a run of the recipe; else it is trained")
-    parser.add_argument("--only", default=",".join(FORMS), help="forms, by name, with commas between")
+    parser.add_argument(
+        "--only", default=",".join(FORMS), help="forms, by name, with commas between"
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     neighbours = Neighbours()
     with tempfile.TemporaryDirectory() as home:
         artifact = trained(arguments.run, Path(home))
-        found = {name: measured(artifact, FORMS[name], Path(home) / name) for name in arguments.only.split(",")}
+        found = {
+            name: measured(artifact, FORMS[name], Path(home) / name)
+            for name in arguments.only.split(",")
+        }
     said = machine_line(machine(), neighbours.cores())
     if arguments.json:
         print(json.dumps({"machine": said, "forms": found}, indent=1))
@@ -55,7 +63,10 @@ def trained(run: str | None, home: Path) -> Any:
 
     if run is not None:
         return danlu.load(run)
-    data = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2] / "shared" / "data")) / "fashion_mnist"
+    data = (
+        Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2] / "shared" / "data"))
+        / "fashion_mnist"
+    )
     recipe = Path(__file__).parents[1] / "recipes" / "fashion_mnist_cnn.yaml"
     return danlu.train(recipe, home / "run", {"data.source.path": str(data), "train.threads": 1})
 
@@ -76,7 +87,17 @@ def page(said: str, found: dict[str, Any]) -> str:
     """The table."""
     sound = {name: each for name, each in found.items() if "error" not in each}
     lines = ["# Compressed forms of the Fashion-MNIST cnn", "", said, ""]
-    heads = ["form", "accuracy", "change", "MB on disk", "smaller", "ms at batch 1", "as fast", "ms at batch 64", "as fast"]
+    heads = [
+        "form",
+        "accuracy",
+        "change",
+        "MB on disk",
+        "smaller",
+        "ms at batch 1",
+        "as fast",
+        "ms at batch 64",
+        "as fast",
+    ]
     rows = []
     for name, each in sound.items():
         before, after = each["before"], each["after"]
@@ -107,8 +128,13 @@ def page(said: str, found: dict[str, Any]) -> str:
         )
     lines += [table(heads, rows), ""]
     lines += [f"- {name}: `{' then '.join(each['steps'])}`" for name, each in sound.items()]
-    lines += [f"- {name}: refused: {each['error']}" for name, each in found.items() if "error" in each]
-    lines += ["", "Each form is timed in turn with the artifact it was made of, one thread; ratios are of those pairs."]
+    lines += [
+        f"- {name}: refused: {each['error']}" for name, each in found.items() if "error" in each
+    ]
+    lines += [
+        "",
+        "Each form is timed in turn with the artifact it was made of, one thread; ratios are of those pairs.",
+    ]
     return "\n".join(lines)
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/exports.py [FAMILY ...] [--out benchmarks/results/exports-MACHINE.md]
 
-The families are the small recipes of tests/faults/family_recipes.py (which tests/contracts/test_families.py holds to be all of them), and
-linear, mlp and cnn. Each trains for some updates; the rows of the proof are made anew with another seed, or are the test and validation
-splits of the digits. Nothing is left out: a family that cannot be exported stands in the table with the reason.
-"""
+The families are the small recipes of tests/faults/family_recipes.py (which
+tests/contracts/test_families.py holds to be all of them), and linear, mlp and cnn. Each trains for
+some updates; the rows of the proof are made anew with another seed, or are the test and validation
+splits of the digits. Nothing is left out: a family that cannot be exported stands in the table with
+the reason."""
 
 from __future__ import annotations
 
@@ -35,9 +36,15 @@ ALL = {**families.FAMILIES, **MORE}
 
 
 def unseen(name: str, folder: Path) -> str | None:
-    """A file or folder of more than 256 examples such as the family was trained on, from another seed; None for the digits."""
+    """A file or folder of more than 256 examples such as the family was trained on, from another
+    seed; None for the digits."""
     folder.mkdir()
-    text_table, write_text, recordings, draw = families.text_table, families.write_text, families.write_recordings, families.draw
+    text_table, write_text, recordings, draw = (
+        families.text_table,
+        families.write_text,
+        families.write_recordings,
+        families.draw,
+    )
     families.draw = lambda: np.random.default_rng(12)
     families.text_table = lambda where: text_table(where, 300)
     families.write_text = lambda where: write_text(where, 3000)
@@ -69,20 +76,31 @@ def measured(name: str, home: Path) -> str:
         return f"| {name} | | | | | {str(error).splitlines()[0][:120]} |"
     seconds = time.perf_counter() - begin
     proof, size = export.about["proof"], (export.path / "model.onnx").stat().st_size
-    inside = "preprocessing in the graph" if export.entering else "tokens, frames or windows made outside"
-    length = "" if not export.about["runs"].get("longest") else f"; padded to {export.about['runs']['longest']}"
-    return (
-        f"| {name} | {proof['rows']:,} | {proof['largest_difference']:.1e} | {size / 1e3:,.0f} | {seconds:.1f} | {inside}{length} |"
+    inside = (
+        "preprocessing in the graph"
+        if export.entering
+        else "tokens, frames or windows made outside"
     )
+    length = (
+        ""
+        if not export.about["runs"].get("longest")
+        else f"; padded to {export.about['runs']['longest']}"
+    )
+    return f"| {name} | {proof['rows']:,} | {proof['largest_difference']:.1e} | {size / 1e3:,.0f} | {seconds:.1f} | {inside}{length} |"
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("families", nargs="*", choices=[*ALL, []], help="Only these.")
     parser.add_argument("--out", help="A Markdown file that takes the table as well.")
     asked = parser.parse_args()
-    lines = ["| family | rows | largest difference | graph, kB | export and proof, s | |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| family | rows | largest difference | graph, kB | export and proof, s | |",
+        "|---|---|---|---|---|---|",
+    ]
     with tempfile.TemporaryDirectory() as home:
         for name in asked.families or ALL:
             lines.append(measured(name, Path(home)))

@@ -4,11 +4,12 @@
     python benchmarks/frameworks.py --folder FOLDER     measure with environments that are there
     python benchmarks/frameworks.py --folder FOLDER --rows 12000 --networks mlp --frameworks danlu jax
 
-danlu's weights are carried over to every framework (TensorFlow and JAX get danlu's Keras export, MXNet and Theano arrays), its outputs on 256
-test images are compared with danlu's, and every framework trains one epoch from those weights with the same optimizer (gradient descent with
-momentum) on the same batches in the same order, in float32 on one thread. What is compiled before the first update is told apart.
-Fashion-MNIST where DANLU_DATA has it, else the digits of scikit-learn.
-"""
+danlu's weights are carried over to every framework (TensorFlow and JAX get danlu's Keras export,
+MXNet and Theano arrays), its outputs on 256 test images are compared with danlu's, and every
+framework trains one epoch from those weights with the same optimizer (gradient descent with
+momentum) on the same batches in the same order, in float32 on one thread. What is compiled before
+the first update is told apart. Fashion-MNIST where DANLU_DATA has it, else the digits of
+scikit-learn."""
 
 from __future__ import annotations
 
@@ -30,14 +31,18 @@ from measuring import Neighbours, machine, machine_line
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("DANLU_DATA", HERE.parents[1] / "shared" / "data"))
-NETWORKS = {"mlp": {"name": "mlp", "hidden": [128], "dropout": 0.0}, "cnn": {"name": "cnn", "design": "textbook", "dropout": 0.0}}
+NETWORKS = {
+    "mlp": {"name": "mlp", "hidden": [128], "dropout": 0.0},
+    "cnn": {"name": "cnn", "design": "textbook", "dropout": 0.0},
+}
 BATCH, RATE, MOMENTUM, CHECKED = 128, 0.05, 0.9, 256
 ALLOWED = 1e-4  # of outputs: float32 sums in other orders
 
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework with an environment of its own: the Pythons that its wheels are for, what is installed, its script and surroundings."""
+    """A framework with an environment of its own: the Pythons that its wheels are for, what is
+    installed, its script and surroundings."""
 
     said: str
     pythons: tuple[str, ...]
@@ -67,10 +72,14 @@ FRAMEWORKS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--setup", type=Path, metavar="FOLDER", help="make the environments in this folder first")
+    parser.add_argument(
+        "--setup", type=Path, metavar="FOLDER", help="make the environments in this folder first"
+    )
     parser.add_argument("--folder", type=Path, help="where the environments are")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--frameworks", nargs="+", choices=["danlu", *FRAMEWORKS], default=["danlu", *FRAMEWORKS])
+    parser.add_argument(
+        "--frameworks", nargs="+", choices=["danlu", *FRAMEWORKS], default=["danlu", *FRAMEWORKS]
+    )
     parser.add_argument("--rows", type=int, help="fewer training images than there are")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
@@ -87,7 +96,12 @@ def main() -> None:
                 _say(f"{network}: {name}")
                 told = ours if name == "danlu" else elsewhere(name, home, folder)
                 found.append({"network": network, "framework": name, **told})
-    result = {"data": said, "machine": machine(), "cores_used_by_others": neighbours.cores(), "runs": found}
+    result = {
+        "data": said,
+        "machine": machine(),
+        "cores_used_by_others": neighbours.cores(),
+        "runs": found,
+    }
     print(json.dumps(result, indent=1) if arguments.json else report(result))
 
 
@@ -99,20 +113,40 @@ def set_up(home: Path, names: list[str]) -> None:
     home.mkdir(parents=True, exist_ok=True)
     for name in names:
         framework = FRAMEWORKS[name]
-        python = next((path for version in framework.pythons if (path := find_python(version))), None)
+        python = next(
+            (path for version in framework.pythons if (path := find_python(version))), None
+        )
         if python is None:
-            _say(f"{name} is skipped: it needs Python {' or '.join(framework.pythons)}, and none is here")
+            _say(
+                f"{name} is skipped: it needs Python {' or '.join(framework.pythons)}, and none is here"
+            )
             continue
         _say(f"{name}: an environment of {python}")
         subprocess.run([python, "-m", "venv", "--clear", str(home / name)], check=True)
-        subprocess.run([str(home / name / "bin" / "python"), "-m", "pip", "install", "-q", *framework.packages], check=True)
+        subprocess.run(
+            [
+                str(home / name / "bin" / "python"),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                *framework.packages,
+            ],
+            check=True,
+        )
 
 
 def find_python(version: str) -> str | None:
     """An interpreter of a version: on the path, or among those of pyenv."""
-    candidates = [shutil.which(f"python{version}"), *sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
+    candidates = [
+        shutil.which(f"python{version}"),
+        *sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))),
+    ]
     for each in candidates:
-        if each and subprocess.run([each, "-c", ""], capture_output=True, check=False).returncode == 0:
+        if (
+            each
+            and subprocess.run([each, "-c", ""], capture_output=True, check=False).returncode == 0
+        ):
             return each
     return None
 
@@ -125,7 +159,11 @@ def recipe_of(network: str) -> dict[str, Any]:
     fashion = DATA / "fashion_mnist"
     data: dict[str, Any] = {"source": {"name": "sklearn", "set": "digits"}, "target": "label"}
     if fashion.is_dir():
-        data = {"source": {"name": "idx", "path": str(fashion)}, "target": "label", "split": {"name": "random", "validation": 0.0}}
+        data = {
+            "source": {"name": "idx", "path": str(fashion)},
+            "target": "label",
+            "split": {"name": "random", "validation": 0.0},
+        }
     return {
         "name": f"frameworks-{network}", "task": "classification", "data": data, "model": NETWORKS[network],
         "optimizer": {"name": "momentum", "learning_rate": RATE, "momentum": MOMENTUM}, "schedule": "constant",
@@ -134,7 +172,8 @@ def recipe_of(network: str) -> dict[str, Any]:
 
 
 def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, Any], str]:
-    """Write what the others start from, train danlu's epoch; (what was measured, what the data is)."""
+    """Write what the others start from, train danlu's epoch; (what was measured, what the data
+    is)."""
     import torch
     from torch import nn
 
@@ -146,7 +185,11 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
 
     built = assemble(recipes.read(recipe_of(network), registry))
     module, data = built.state.module, built.data
-    steps = built.plan.steps_per_epoch if most is None else min(built.plan.steps_per_epoch, max(1, most // BATCH))
+    steps = (
+        built.plan.steps_per_epoch
+        if most is None
+        else min(built.plan.steps_per_epoch, max(1, most // BATCH))
+    )
     described = data.examples.described
     (image,) = described
     order = torch.cat([built.batches.indices(step) for step in range(steps)]).numpy()
@@ -156,7 +199,9 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
     layers = [each for each in module.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
     weights = [tensor.detach().numpy() for layer in layers for tensor in (layer.weight, layer.bias)]
     with torch.inference_mode():
-        wanted = module.eval()(built.rows.gather(torch.from_numpy(tests[:CHECKED].copy())).inputs).numpy()
+        wanted = module.eval()(
+            built.rows.gather(torch.from_numpy(tests[:CHECKED].copy())).inputs
+        ).numpy()
     twin(module, described, lambda keras, outputs: outputs).save(folder / "model.keras")
     np.savez(
         folder / "given.npz", rows=pixels[rows], labels=labels[rows], order=place, test_rows=pixels[tests], test_labels=labels[tests],
@@ -177,7 +222,10 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
         "difference": 0.0, "accuracy": scores.values["accuracy"], "seconds": seconds, "processor": processor, "warm": 0.0,
         "versions": f"danlu, torch {versions()['torch']}, numpy {np.__version__}, Python {sys.version_info[0]}.{sys.version_info[1]}",
     }  # fmt: skip
-    return found, f"{data.table.origin}: {len(order):,} images to train on in batches of {BATCH}, {len(tests):,} to test"
+    return (
+        found,
+        f"{data.table.origin}: {len(order):,} images to train on in batches of {BATCH}, {len(tests):,} to test",
+    )
 
 
 # --- the others ---------------------------------------------------------------------------------------------------------
@@ -196,7 +244,11 @@ def elsewhere(name: str, home: Path, folder: Path) -> dict[str, Any]:
         surroundings["THEANO_FLAGS"] += f",base_compiledir={folder.parent / 'theano'}"
     script = HERE / "elsewhere" / FRAMEWORKS[name].script
     ended = subprocess.run(
-        [str(python), "-W", "ignore", str(script), str(folder)], capture_output=True, text=True, env=surroundings, check=False
+        [str(python), "-W", "ignore", str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        env=surroundings,
+        check=False,
     )
     lines = [line for line in ended.stdout.splitlines() if line.startswith("danlu ")]
     if ended.returncode or not lines:
@@ -207,14 +259,26 @@ def elsewhere(name: str, home: Path, folder: Path) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     """The Markdown table."""
-    lines = ["# Which framework", "", machine_line(result["machine"], result["cores_used_by_others"]), ""]
-    lines += [f"{result['data']}. One epoch, momentum {MOMENTUM}, learning rate {RATE}, float32, one thread.", ""]
+    lines = [
+        "# Which framework",
+        "",
+        machine_line(result["machine"], result["cores_used_by_others"]),
+        "",
+    ]
+    lines += [
+        f"{result['data']}. One epoch, momentum {MOMENTUM}, learning rate {RATE}, float32, one thread.",
+        "",
+    ]
     lines += [
         "| network | framework | outputs differ by | test accuracy | epoch, processor seconds | on the wall | before it (compiling) | versions |"
     ]
     lines += ["|---|---|---:|---:|---:|---:|---:|---|"]
     for each in result["runs"]:
-        said = "PyTorch (danlu)" if each["framework"] == "danlu" else FRAMEWORKS[each["framework"]].said
+        said = (
+            "PyTorch (danlu)"
+            if each["framework"] == "danlu"
+            else FRAMEWORKS[each["framework"]].said
+        )
         if "skipped" in each:
             lines.append(f"| {each['network']} | {said} | | | | | | skipped: {each['skipped']} |")
             continue

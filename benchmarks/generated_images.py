@@ -3,9 +3,9 @@
     python benchmarks/generated_images.py RUN CLASSIFIER            both run folders or artifacts of danlu, over the same images
     python benchmarks/generated_images.py RUN CLASSIFIER --json
 
-Two rows: as many generated images as the test split has, of its classes, against the test split; and as many real training images
-against the test split (the first; nothing was asked of them, so no agreement is told): what a generator can hope for.
-"""
+Two rows: as many generated images as the test split has, of its classes, against the test split;
+and as many real training images against the test split (the first; nothing was asked of them, so no
+agreement is told): what a generator can hope for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def rows_of(model: Artifact) -> tuple[Rows, dict[str, np.ndarray]]:
     whole, _ = cache.load(recipe.data.source, recipe.data.columns, recipe.data.cache)
     alive = alive_rows(whole, recipe)
     targets = {name: whole.columns[name] for name in recipe.data.targets}
-    examples = cut(model.task, model.preprocessor, whole, targets, split_rows(whole, alive, recipe), alive)
+    examples = cut(
+        model.task, model.preprocessor, whole, targets, split_rows(whole, alive, recipe), alive
+    )
     return Rows(examples.inputs, model.preprocessor.pixels, None, place(Train())), examples.splits
 
 
@@ -47,25 +49,36 @@ def metrics_of(model: Artifact, classifier: str) -> dict[str, Any]:
     for name in METRICS if model.task.classes else METRICS[1:]:
         options = registry.config("metrics", name).model_validate({"classifier": classifier})
         metric = registry.build_metric(Part(name, options), model.task)
-        metric.observer.wear(found.module, found.described or found.preprocessor.inputs, found.task.output.names)
+        metric.observer.wear(
+            found.module, found.described or found.preprocessor.inputs, found.task.output.names
+        )
         built[name] = metric
     return built
 
 
-def score(model: Artifact, rows: Rows, test: np.ndarray, metrics: dict[str, Any], real: np.ndarray | None) -> dict[str, Any]:
+def score(
+    model: Artifact, rows: Rows, test: np.ndarray, metrics: dict[str, Any], real: np.ndarray | None
+) -> dict[str, Any]:
     """The scores of generated images, or of the `real` ones, against the images of `test`."""
     held: dict[str, dict[str, list[torch.Tensor]]] = {name: {} for name in metrics}
     with torch.inference_mode():
         for places in torch.arange(len(test)).split(rows_at_once(rows)):
             batch = rows.gather(torch.from_numpy(test)[places])
-            made = model.module(batch.inputs) if real is None else rows.gather(torch.from_numpy(real)[places]).inputs["image"]
+            made = (
+                model.module(batch.inputs)
+                if real is None
+                else rows.gather(torch.from_numpy(real)[places]).inputs["image"]
+            )
             for name, metric in metrics.items():
                 for key, value in metric.count(made, batch).items():
                     held[name].setdefault(key, []).append(value)
     found: dict[str, Any] = {}
     for name, metric in metrics.items():
         joined = getattr(metric, "JOINED", False)
-        total = {key: torch.cat(each) if joined else torch.stack(each).sum(0) for key, each in held[name].items()}
+        total = {
+            key: torch.cat(each) if joined else torch.stack(each).sum(0)
+            for key, each in held[name].items()
+        }
         each = metric.score(total)
         found |= each if isinstance(each, dict) else {name: each}
     return found
@@ -73,7 +86,9 @@ def score(model: Artifact, rows: Rows, test: np.ndarray, metrics: dict[str, Any]
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run")
     parser.add_argument("classifier")
     parser.add_argument("--json", action="store_true")
@@ -91,7 +106,12 @@ def main() -> None:
         return
     names = list(scores["generated"])
     print(f"{len(test):,} images a row\n")
-    print(table(["images", *names], [[label, *(_told(each.get(name)) for name in names)] for label, each in scores.items()]))
+    print(
+        table(
+            ["images", *names],
+            [[label, *(_told(each.get(name)) for name in names)] for label, each in scores.items()],
+        )
+    )
 
 
 def _told(value: Any) -> str:

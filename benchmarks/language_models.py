@@ -4,7 +4,8 @@
     python benchmarks/language_models.py --tables speed --against nanogpt --rounds 3 --steps 20
     python benchmarks/language_models.py --json
 
-Characters of tinyshakespeare, first 90 % to train, last 10 % to validate; one CPU thread for everyone.
+Characters of tinyshakespeare, first 90 % to train, last 10 % to validate; one CPU thread for
+everyone.
 
 speed   6 layers, 6 heads, width 384 (10.7 M parameters), context 256, batches of 8. Everyone trains the same architecture (learned
         positions, LayerNorm, GELU, tied head, no bias, no dropout) by AdamW at one rate for the same number of tokens. Pairs: danlu and
@@ -37,12 +38,19 @@ import numpy as np
 from measuring import Clock, Neighbours, machine, machine_line, spread, table
 
 HOME = Path(__file__).resolve().parents[1]
-TEXT = Path(os.environ.get("DANLU_DATA", HOME.parent / "shared" / "data")) / "tinyshakespeare" / "input.txt"
+TEXT = (
+    Path(os.environ.get("DANLU_DATA", HOME.parent / "shared" / "data"))
+    / "tinyshakespeare"
+    / "input.txt"
+)
 LEARNING_RATE = 1e-3
 OPPONENTS = {
     "nanogpt": ("nanoGPT-style loop, float32", "torch"),
     "nanogpt_bfloat16": ("the same loop under torch.autocast(bfloat16)", "torch"),
-    "transformers": ("HF Trainer, its GPT2LMHeadModel, float32 (its default on a CPU)", "transformers"),
+    "transformers": (
+        "HF Trainer, its GPT2LMHeadModel, float32 (its default on a CPU)",
+        "transformers",
+    ),
     "transformers_bfloat16": ("HF Trainer, its GPT2LMHeadModel, bf16=True", "transformers"),
     "lightning": ("Lightning, the loop's network, float32 (its default)", "lightning"),
     "lightning_bfloat16": ("Lightning, the loop's network, precision='bf16-mixed'", "lightning"),
@@ -64,7 +72,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Trained:
-    """Seconds of training on the wall and of the processor; (step, wall seconds, validation loss) of every evaluation."""
+    """Seconds of training on the wall and of the processor; (step, wall seconds, validation loss)
+    of every evaluation."""
 
     wall: float
     cpu: float
@@ -75,17 +84,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tables", nargs="+", choices=("speed", "time"), default=["speed", "time"])
     parser.add_argument("--against", nargs="+", choices=list(OPPONENTS), default=list(OPPONENTS))
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of the table speed, after the one that warms up")
-    parser.add_argument("--steps", type=int, default=60, help="steps of each training of the table speed")
-    parser.add_argument("--target", type=float, default=1.88, help="validation loss of the table time, nats a character")
-    parser.add_argument("--danlu-steps", type=int, default=400, help="steps of danlu in the table time")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="pairs of the table speed, after the one that warms up",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=60, help="steps of each training of the table speed"
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        default=1.88,
+        help="validation loss of the table time, nats a character",
+    )
+    parser.add_argument(
+        "--danlu-steps", type=int, default=400, help="steps of danlu in the table time"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the tables")
     parser.add_argument("--pair", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not TEXT.is_file():
-        sys.exit(f"tinyshakespeare is not at {TEXT}: set DANLU_DATA to the folder that holds tinyshakespeare/input.txt")
+        sys.exit(
+            f"tinyshakespeare is not at {TEXT}: set DANLU_DATA to the folder that holds tinyshakespeare/input.txt"
+        )
     if arguments.pair:
-        print(json.dumps(_time(arguments) if arguments.pair == "time" else _speed(arguments.pair, arguments)))
+        print(
+            json.dumps(
+                _time(arguments) if arguments.pair == "time" else _speed(arguments.pair, arguments)
+            )
+        )
         return
     neighbours, found, skipped = Neighbours(), [], []
     if "speed" in arguments.tables:
@@ -93,9 +122,17 @@ def main() -> None:
             if _installed(OPPONENTS[name][1]):
                 found.append(_in_a_process(name, arguments))
             else:
-                skipped.append(f"{OPPONENTS[name][0]} is skipped: {OPPONENTS[name][1]} is not installed (the extra peers)")
+                skipped.append(
+                    f"{OPPONENTS[name][0]} is skipped: {OPPONENTS[name][1]} is not installed (the extra peers)"
+                )
     time = _in_a_process("time", arguments) if "time" in arguments.tables else None
-    result = {"machine": machine(), "cores_used_by_others": neighbours.cores(), "pairs": found, "time": time, "skipped": skipped}
+    result = {
+        "machine": machine(),
+        "cores_used_by_others": neighbours.cores(),
+        "pairs": found,
+        "time": time,
+        "skipped": skipped,
+    }
     print(json.dumps(result, indent=1) if arguments.json else _report(result, arguments))
 
 
@@ -129,11 +166,20 @@ def _speed(opponent: str, arguments: argparse.Namespace) -> dict[str, Any]:
     for number in range(arguments.rounds + 1):
         measured: dict[str, Any] = {}
         for name in ("other", "danlu") if number % 2 else ("danlu", "other"):
-            trained = _danlu(shape, evaluate=not number) if name == "danlu" else _other(opponent, shape, evaluate=not number)
+            trained = (
+                _danlu(shape, evaluate=not number)
+                if name == "danlu"
+                else _other(opponent, shape, evaluate=not number)
+            )
             measured[name] = asdict(trained)
         rounds.append(measured)
     losses = {name: rounds[0][name]["points"][-1][2] for name in ("danlu", "other")}
-    return {"opponent": OPPONENTS[opponent][0], "shape": asdict(shape), "losses": losses, "rounds": rounds[1:]}
+    return {
+        "opponent": OPPONENTS[opponent][0],
+        "shape": asdict(shape),
+        "losses": losses,
+        "rounds": rounds[1:],
+    }
 
 
 def _time(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -184,7 +230,11 @@ def _danlu_small(steps: int) -> Trained:
     from danlu import registry
     from danlu.recipe import read
 
-    overrides = {"data.source.path": str(TEXT), "train.steps": steps, "train.evaluate_every": max(steps // 10, 1)}
+    overrides = {
+        "data.source.path": str(TEXT),
+        "train.steps": steps,
+        "train.evaluate_every": max(steps // 10, 1),
+    }
     return _trained(read(HOME / "recipes" / "tinyshakespeare_small.yaml", registry, overrides))
 
 
@@ -258,7 +308,8 @@ def _characters() -> tuple[Any, Any, int]:
 
 
 def _validated(network: Any, codes: Any, context: int) -> float:
-    """Mean loss of every character of the validation text but its first, in windows that do not overlap; in float32."""
+    """Mean loss of every character of the validation text but its first, in windows that do not
+    overlap; in float32."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -271,9 +322,14 @@ def _validated(network: Any, codes: Any, context: int) -> float:
             windows = [piece[: whole * context].view(whole, context)] if whole else []
             answers = [piece[1 : whole * context + 1].view(whole, context)] if whole else []
             if (len(piece) - 1) % context:
-                windows, answers = [*windows, piece[whole * context : -1][None]], [*answers, piece[whole * context + 1 :][None]]
+                windows, answers = (
+                    [*windows, piece[whole * context : -1][None]],
+                    [*answers, piece[whole * context + 1 :][None]],
+                )
             for asked, answer in zip(windows, answers):
-                total += cross_entropy(_logits(network, asked).flatten(0, 1), answer.flatten(), reduction="sum").item()
+                total += cross_entropy(
+                    _logits(network, asked).flatten(0, 1), answer.flatten(), reduction="sum"
+                ).item()
     network.train()
     return total / (len(codes) - 1)
 
@@ -347,7 +403,9 @@ def _transformers(shape: Shape, *, narrow: bool, evaluate_every: int) -> Trained
     )  # fmt: skip
     network, clock = transformers.GPT2LMHeadModel(config), Watch()
     adamw = optimizer(network, LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: rate(step, shape.steps, shape.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        adamw, lambda step: rate(step, shape.steps, shape.warmup)
+    )
 
     class Stop(transformers.TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -362,9 +420,13 @@ def _transformers(shape: Shape, *, narrow: bool, evaluate_every: int) -> Trained
             report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, max_grad_norm=1.0,
         )  # fmt: skip
         data = Windows(train, shape.context, named=True)
-        trainer = transformers.Trainer(network, arguments, train_dataset=data, optimizers=(adamw, schedule), callbacks=[Stop()])
+        trainer = transformers.Trainer(
+            network, arguments, train_dataset=data, optimizers=(adamw, schedule), callbacks=[Stop()]
+        )
         trainer.train()
-    return Trained(clock.wall, clock.cpu, _last(network, validation, shape, clock) if evaluate_every else [])
+    return Trained(
+        clock.wall, clock.cpu, _last(network, validation, shape, clock) if evaluate_every else []
+    )
 
 
 def _lightning(shape: Shape, *, narrow: bool, evaluate_every: int) -> Trained:
@@ -384,7 +446,9 @@ def _lightning(shape: Shape, *, narrow: bool, evaluate_every: int) -> Trained:
     class Net(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network = NanoGPT(vocabulary, shape.layers, shape.heads, shape.width, shape.context)
+            self.network = NanoGPT(
+                vocabulary, shape.layers, shape.heads, shape.width, shape.context
+            )
 
         def training_step(self, batch: Any, index: int) -> Any:
             return self.network(*batch)
@@ -393,7 +457,9 @@ def _lightning(shape: Shape, *, narrow: bool, evaluate_every: int) -> Trained:
             adamw = optimizer(
                 self.network, LEARNING_RATE, fused=not narrow
             )  # under bf16-mixed Lightning clips no gradient of a fused one
-            schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: rate(step, shape.steps, shape.warmup))
+            schedule = torch.optim.lr_scheduler.LambdaLR(
+                adamw, lambda step: rate(step, shape.steps, shape.warmup)
+            )
             return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
         def on_train_start(self) -> None:
@@ -403,20 +469,31 @@ def _lightning(shape: Shape, *, narrow: bool, evaluate_every: int) -> Trained:
             clock.stop()
 
     net = Net()
-    loader = DataLoader(Windows(train, shape.context, named=False), batch_size=shape.batch_size, shuffle=True)  # type: ignore[arg-type]
+    loader = DataLoader(
+        Windows(train, shape.context, named=False), batch_size=shape.batch_size, shuffle=True
+    )  # type: ignore[arg-type]
     trainer = lightning.Trainer(
         accelerator="cpu", devices=1, max_steps=shape.steps, precision="bf16-mixed" if narrow else "32-true", gradient_clip_val=1.0,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(net, loader)
-    return Trained(clock.wall, clock.cpu, _last(net.network, validation, shape, clock) if evaluate_every else [])
+    return Trained(
+        clock.wall,
+        clock.cpu,
+        _last(net.network, validation, shape, clock) if evaluate_every else [],
+    )
 
 
 # --- the tables
 
 
 def _report(result: dict[str, Any], arguments: argparse.Namespace) -> str:
-    lines = ["# gpt on characters of tinyshakespeare", "", machine_line(result["machine"], result["cores_used_by_others"]), ""]
+    lines = [
+        "# gpt on characters of tinyshakespeare",
+        "",
+        machine_line(result["machine"], result["cores_used_by_others"]),
+        "",
+    ]
     if result["pairs"]:
         shape = result["pairs"][0]["shape"]
         lines += [
@@ -437,7 +514,11 @@ def _report(result: dict[str, Any], arguments: argparse.Namespace) -> str:
             "",
         ]
     return "\n".join(
-        [*lines, "Medians over the rounds, in brackets the lowest and highest round. Above 1: danlu is faster.", *result["skipped"]]
+        [
+            *lines,
+            "Medians over the rounds, in brackets the lowest and highest round. Above 1: danlu is faster.",
+            *result["skipped"],
+        ]
     )
 
 
@@ -450,7 +531,10 @@ def _row(pair: dict[str, Any]) -> list[str]:
         middle, low, high = spread([other[kind] / own[kind] for own, other in zip(ours, theirs)])
         return f"{middle:.2f} ({low:.2f}..{high:.2f})"
 
-    speeds = [f"{spread([tokens / each['wall'] for each in timings])[0]:,.0f}" for timings in (theirs, ours)]
+    speeds = [
+        f"{spread([tokens / each['wall'] for each in timings])[0]:,.0f}"
+        for timings in (theirs, ours)
+    ]
     losses = [f"{pair['losses'][name]:.3f}" for name in ("other", "danlu")]
     return [pair["opponent"], *speeds, ratio("cpu"), ratio("wall"), *losses]
 

@@ -4,10 +4,10 @@
     python benchmarks/load.py PORT PATH BODIES EXPECTED --rate 9000 --seconds 60               open loop: requests come whether or not
                                                                                                the ones before were answered
 
-BODIES is a JSON file of request bodies (strings), EXPECTED one of what each must be answered (lists of numbers, in the order that --answer
-names). An answer is wrong where a number is off by more than 1e-4. Times of the open loop count from when a request was due, so a generator or
-server that falls behind cannot hide it. Prints one JSON object.
-"""
+BODIES is a JSON file of request bodies (strings), EXPECTED one of what each must be answered (lists
+of numbers, in the order that --answer names). An answer is wrong where a number is off by more than
+1e-4. Times of the open loop count from when a request was due, so a generator or server that falls
+behind cannot hide it. Prints one JSON object."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def _body(held: bytes, head: int) -> bytes | None:
 class Load:
     """Clients of one server."""
 
-    def __init__(self, port: int, path: str, bodies: list[str], expected: list[list[float]], answer: Any) -> None:
+    def __init__(
+        self, port: int, path: str, bodies: list[str], expected: list[list[float]], answer: Any
+    ) -> None:
         self.port = port
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: "
         encoded = [body.encode() for body in bodies]
@@ -147,7 +149,13 @@ class Load:
         tally.accepted.append(now - due)
         try:
             found = self.answer(json.loads(body))
-            right = max(abs(one - other) for one, other in zip(found, self.expected[number], strict=True)) <= TOLERANCE
+            right = (
+                max(
+                    abs(one - other)
+                    for one, other in zip(found, self.expected[number], strict=True)
+                )
+                <= TOLERANCE
+            )
         except (ValueError, KeyError, TypeError, IndexError):
             right = False
         tally.wrong += not right
@@ -161,7 +169,9 @@ class Load:
 
     async def _connect(self) -> None:
         try:
-            await asyncio.get_running_loop().create_connection(lambda: Client(self), "127.0.0.1", self.port)
+            await asyncio.get_running_loop().create_connection(
+                lambda: Client(self), "127.0.0.1", self.port
+            )
         except OSError:
             self.open -= 1
             self.tally.statuses["refused connection"] += 1
@@ -227,13 +237,25 @@ def percentiles(values: list[float]) -> dict[str, float]:
         return {}
     values = sorted(values)
     places = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
-    return {**{name: values[min(int(share * len(values)), len(values) - 1)] for name, share in places.items()}, "max": values[-1]}
+    return {
+        **{
+            name: values[min(int(share * len(values)), len(values) - 1)]
+            for name, share in places.items()
+        },
+        "max": values[-1],
+    }
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     bodies = json.loads(Path(options.bodies).read_text("utf-8"))
     expected = json.loads(Path(options.expected).read_text("utf-8"))
-    load = Load(options.port, options.path, bodies, expected, importlib.import_module(options.answer).probabilities)
+    load = Load(
+        options.port,
+        options.path,
+        bodies,
+        expected,
+        importlib.import_module(options.answer).probabilities,
+    )
     if options.rate:
         began = await load.flood(options.rate, options.seconds)
     else:
@@ -247,9 +269,18 @@ def main() -> None:
     parser.add_argument("path")
     parser.add_argument("bodies")
     parser.add_argument("expected")
-    parser.add_argument("--answer", default="servers.danlu", help="The module whose `probabilities` reads an answer.")
+    parser.add_argument(
+        "--answer",
+        default="servers.danlu",
+        help="The module whose `probabilities` reads an answer.",
+    )
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=0.0, help="Requests a second of the open loop; 0: closed loop.")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.0,
+        help="Requests a second of the open loop; 0: closed loop.",
+    )
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     made = run(options)

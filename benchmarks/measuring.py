@@ -14,7 +14,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contestant took from before its first update until after its last: seconds on the wall, and of the processor."""
+    """What one contestant took from before its first update until after its last: seconds on the
+    wall, and of the processor."""
 
     steps: int
     wall: float
@@ -22,7 +23,8 @@ class Timing:
 
 
 class Clock:
-    """Measures what runs inside its `with`: `wall` seconds, and `cpu` seconds of all threads of this process."""
+    """Measures what runs inside its `with`: `wall` seconds, and `cpu` seconds of all threads of
+    this process."""
 
     wall = 0.0
     cpu = 0.0
@@ -45,7 +47,8 @@ class Clock:
 
 
 class Neighbours:
-    """How many cores other programs used between `start` and `told`, on average: 0.0 on a quiet machine; None where unknown."""
+    """How many cores other programs used between `start` and `told`, on average: 0.0 on a quiet
+    machine; None where unknown."""
 
     def __init__(self) -> None:
         self._busy, self._own, self._time = _busy_seconds(), _own_seconds(), time.perf_counter()
@@ -60,7 +63,9 @@ class Neighbours:
 def _busy_seconds() -> float | None:
     """Processor seconds spent on anything since the machine started."""
     try:
-        user, nice, system, _, _, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+        user, nice, system, _, _, irq, soft, *_ = map(
+            int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        )
     except (OSError, ValueError):
         return None
     return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
@@ -83,7 +88,13 @@ def machine() -> dict[str, Any]:
 
     from danlu.system.machine import cores, instruction_sets, processor
 
-    wide = "AVX-512" if "avx512f" in instruction_sets() else "AVX2" if "avx2" in instruction_sets() else "no AVX2"
+    wide = (
+        "AVX-512"
+        if "avx512f" in instruction_sets()
+        else "AVX2"
+        if "avx2" in instruction_sets()
+        else "no AVX2"
+    )
     return {
         "cores": cores(),
         "architecture": platform.machine(),
@@ -98,7 +109,11 @@ def machine() -> dict[str, Any]:
 def machine_line(about: dict[str, Any], neighbours: float | None) -> str:
     """One line on the machine, and whether it was quiet."""
     said = "unknown" if neighbours is None else f"{neighbours:.2f} cores"
-    quiet = " (NOT a quiet machine: trust ratios of pairs, not seconds)" if neighbours is not None and neighbours >= 0.5 else ""
+    quiet = (
+        " (NOT a quiet machine: trust ratios of pairs, not seconds)"
+        if neighbours is not None and neighbours >= 0.5
+        else ""
+    )
     return (
         f"{about['cores']}-core {about['architecture']} CPU with {about['vectors']}, {about['system']}, Python {about['python']}, "
         f"torch {about['torch']}; used by other programs meanwhile: {said}{quiet}"
@@ -106,12 +121,20 @@ def machine_line(about: dict[str, Any], neighbours: float | None) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, columns padded so that it reads well as plain text too; all but the first column to the right."""
+    """A Markdown table, columns padded so that it reads well as plain text too; all but the first
+    column to the right."""
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
 
     def line(cells: list[str]) -> str:
-        padded = [cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(cells, widths))]
+        padded = [
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(cells, widths))
+        ]
         return f"| {' | '.join(padded)} |"
 
-    rule = "|" + "|".join(("-" * (width + 1) + (":" if at else "-")) for at, width in enumerate(widths)) + "|"
+    rule = (
+        "|"
+        + "|".join(("-" * (width + 1) + (":" if at else "-")) for at, width in enumerate(widths))
+        + "|"
+    )
     return "\n".join([line(head), rule, *map(line, rows)])

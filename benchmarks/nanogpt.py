@@ -1,9 +1,10 @@
 """GPT as nanoGPT has it, written plainly in torch: what `language_models.py` compares danlu with.
 
-Karpathy's choices: LayerNorm before each half, fused query, key and value, GELU, learned positions, tied head, no bias, normal weights of
-spread 0.02, AdamW (0.9, 0.99) that decays matrices by 0.1, cosine to a tenth, clipping at 1.
-Source: Karpathy, github.com/karpathy/nanoGPT, model.py, train.py and config/train_shakespeare_char.py (2022-2023).
-"""
+Karpathy's choices: LayerNorm before each half, fused query, key and value, GELU, learned positions,
+tied head, no bias, normal weights of spread 0.02, AdamW (0.9, 0.99) that decays matrices by 0.1,
+cosine to a tenth, clipping at 1.
+Source: Karpathy, github.com/karpathy/nanoGPT, model.py, train.py and
+config/train_shakespeare_char.py (2022-2023)."""
 
 from __future__ import annotations
 
@@ -21,24 +22,45 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
-        self.attention, self.attention_out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        self.attention_norm, self.feed_forward_norm = (
+            nn.LayerNorm(width, bias=False),
+            nn.LayerNorm(width, bias=False),
+        )
+        self.attention, self.attention_out = (
+            nn.Linear(width, 3 * width, bias=False),
+            nn.Linear(width, width, bias=False),
+        )
+        self.up, self.down = (
+            nn.Linear(width, 4 * width, bias=False),
+            nn.Linear(4 * width, width, bias=False),
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         three = self.attention(self.attention_norm(x)).split(width, dim=2)
-        query, key, value = (each.view(batch, length, self.heads, -1).transpose(1, 2) for each in three)
+        query, key, value = (
+            each.view(batch, length, self.heads, -1).transpose(1, 2) for each in three
+        )
         y = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.dropout(self.attention_out(y.transpose(1, 2).contiguous().view(batch, length, width)))
+        x = x + self.dropout(
+            self.attention_out(y.transpose(1, 2).contiguous().view(batch, length, width))
+        )
         return x + self.dropout(self.down(functional.gelu(self.up(self.feed_forward_norm(x)))))
 
 
 class NanoGPT(nn.Module):
     """tokens (B, T) -> logits (B, T, vocabulary); with `targets`, the mean loss."""
 
-    def __init__(self, vocabulary: int, layers: int, heads: int, width: int, context: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        layers: int,
+        heads: int,
+        width: int,
+        context: int,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
         self.dropout = nn.Dropout(dropout)
@@ -56,10 +78,16 @@ class NanoGPT(nn.Module):
         for block in self.blocks:
             x = block(x)
         logits = self.head(self.norm(x))
-        return logits if targets is None else functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return (
+            logits
+            if targets is None
+            else functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        )
 
 
-def optimizer(network: nn.Module, learning_rate: float, *, fused: bool = True) -> torch.optim.Optimizer:
+def optimizer(
+    network: nn.Module, learning_rate: float, *, fused: bool = True
+) -> torch.optim.Optimizer:
     """AdamW; nanoGPT takes the fused one on CUDA only, here everyone has it who can."""
     parameters = list(network.parameters())
     groups: list[dict[str, Any]] = [

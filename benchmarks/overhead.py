@@ -4,11 +4,11 @@
     python benchmarks/overhead.py --cases mlp_small --against hand --rounds 9
     python benchmarks/overhead.py --json
 
-Every contestant trains the same network from the same weights on the same batches. Each opponent gets a process of its own, in
-which danlu and it train in turn (danlu first in even rounds, second in odd ones; one round more, the first, warms up and is
-thrown away). A ratio is taken within a round, so that a machine that slows down slows both; medians and the whole range over the
-rounds are printed.
-"""
+Every contestant trains the same network from the same weights on the same batches. Each opponent
+gets a process of its own, in which danlu and it train in turn (danlu first in even rounds, second
+in odd ones; one round more, the first, warms up and is thrown away). A ratio is taken within a
+round, so that a machine that slows down slows both; medians and the whole range over the rounds are
+printed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,21 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--against", nargs="+", choices=OPPONENTS, default=list(OPPONENTS))
     parser.add_argument("--styles", nargs="+", choices=("bare", "usual"), default=["bare", "usual"])
-    parser.add_argument("--rounds", type=int, default=5, help="pairs measured after the one that warms up")
-    parser.add_argument("--threads", type=int, help="CPU threads of everyone; default: what danlu chooses for the case")
-    parser.add_argument("--rows", type=int, help="fewer training rows than the case has: a trial, not a measurement")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="pairs measured after the one that warms up"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads of everyone; default: what danlu chooses for the case",
+    )
+    parser.add_argument(
+        "--rows", type=int, help="fewer training rows than the case has: a trial, not a measurement"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--pair", nargs=3, metavar=("CASE", "OPPONENT", "STYLE"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--pair", nargs=3, metavar=("CASE", "OPPONENT", "STYLE"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.pair:
@@ -70,14 +80,16 @@ def _opponents(arguments: argparse.Namespace, missing: list[str]) -> list[tuple[
         contestant = import_module(f"contestants.{name}")
         absent = [each for each in contestant.NEEDS if not _installed(each)]
         if absent:
-            said = (
-                f"{contestant.NAME} is skipped: {' and '.join(absent)} not installed (pip install -c constraints.txt -e '.[peers]')"
-            )
+            said = f"{contestant.NAME} is skipped: {' and '.join(absent)} not installed (pip install -c constraints.txt -e '.[peers]')"
             if said not in missing:
                 missing.append(said)
                 _say(said)
             continue
-        chosen += [(name, style) for style in contestant.STYLES if style in arguments.styles or len(contestant.STYLES) == 1]
+        chosen += [
+            (name, style)
+            for style in contestant.STYLES
+            if style in arguments.styles or len(contestant.STYLES) == 1
+        ]
     return chosen
 
 
@@ -89,7 +101,9 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _in_a_process(case: str, opponent: str, style: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _in_a_process(
+    case: str, opponent: str, style: str, folder: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
     command = [
         sys.executable,
         __file__,
@@ -107,9 +121,17 @@ def _in_a_process(case: str, opponent: str, style: str, folder: Path, arguments:
             command += [f"--{option}", str(getattr(arguments, option))]
     result = folder / "pair.json"
     result.unlink(missing_ok=True)
-    # danlu's command line lets waiting threads sleep, which helps everyone on a busy machine: so everyone has it
+    # danlu's command line lets waiting threads sleep, which helps everyone on a busy machine: so
+    # everyone has it
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "DANLU_CACHE": str(folder / "cache")}
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, check=False)
+    ended = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        check=False,
+    )
     if ended.returncode or not result.is_file():
         sys.exit(f"{' '.join(command)} failed:\n{ended.stdout[-4000:]}")
     return json.loads(result.read_text())
@@ -133,13 +155,18 @@ def _measure(case: str, opponent: str, style: str, arguments: argparse.Namespace
         measured: dict[str, Any] = {}
         for name in ("other", "danlu") if number % 2 else ("danlu", "other"):
             if name == "danlu":
-                ours, our_weights = danlu.run(work, "usual")  # leaves torch with the number of threads that danlu chose
+                ours, our_weights = danlu.run(
+                    work, "usual"
+                )  # leaves torch with the number of threads that danlu chose
                 measured["danlu"] = asdict(ours)
             else:
                 theirs, their_weights = other.run(work, style)
                 measured["other"] = asdict(theirs)
         rounds.append(measured)
-    differ = max(float((one - another).abs().max()) for one, another in zip(our_weights, their_weights, strict=True))
+    differ = max(
+        float((one - another).abs().max())
+        for one, another in zip(our_weights, their_weights, strict=True)
+    )
     told = {
         "case": case, "said": chosen.said, "opponent": other.NAME, "style": style, "style_said": other.STYLES[style], "data": data,
         "version": metadata.version(other.NEEDS[0]), "threads": torch.get_num_threads(), "steps": work.steps, "epochs": work.epochs,
@@ -153,7 +180,12 @@ def _measure(case: str, opponent: str, style: str, arguments: argparse.Namespace
 
 def _report(result: dict[str, Any]) -> str:
     pairs = result["pairs"]
-    lines = ["# Overhead of the training loop", "", machine_line(result["machine"], result["cores_used_by_others"]), ""]
+    lines = [
+        "# Overhead of the training loop",
+        "",
+        machine_line(result["machine"], result["cores_used_by_others"]),
+        "",
+    ]
     for case in dict.fromkeys(pair["case"] for pair in pairs):
         chosen = [pair for pair in pairs if pair["case"] == case]
         first = chosen[0]
@@ -168,7 +200,10 @@ def _report(result: dict[str, Any]) -> str:
             ),
             "",
         ]  # fmt: skip
-    styles = [f"* {pair['opponent']} {pair['version']}, {pair['style']}: {pair['style_said']}" for pair in pairs]
+    styles = [
+        f"* {pair['opponent']} {pair['version']}, {pair['style']}: {pair['style_said']}"
+        for pair in pairs
+    ]
     lines += [*dict.fromkeys(styles), ""]
     lines += [
         "Wall time unless it says CPU; medians over the pairs, in brackets the lowest and highest pair. A ratio above 1 means that danlu is faster.",
@@ -188,7 +223,9 @@ def _row(pair: dict[str, Any]) -> list[str]:
         middle, low, high = spread([other[kind] / own[kind] for own, other in zip(ours, theirs)])
         return f"{middle:.3f} ({low:.3f}..{high:.3f})"
 
-    extra = spread([(own["wall"] - other["wall"]) / steps * 1e6 for own, other in zip(ours, theirs)])
+    extra = spread(
+        [(own["wall"] - other["wall"]) / steps * 1e6 for own, other in zip(ours, theirs)]
+    )
     share = spread([own["wall"] / other["wall"] - 1 for own, other in zip(ours, theirs)])
     return [
         f"{pair['opponent']} ({pair['style']})", per_step(theirs), per_step(ours), ratio("wall"), ratio("cpu"),

@@ -4,10 +4,10 @@
     python benchmarks/pruning.py --seeds 3 --minutes 0.5
     python benchmarks/pruning.py --json
 
-Both search learning rate, weight decay, dropout and momentum of an MLP 784-128-10 at random (the same suggestions in the same order) on 12,000
-images of Fashion-MNIST for nine epochs a trial, one trial after another; ASHA ends two thirds of them after one epoch, and two thirds of the rest
-after three.
-"""
+Both search learning rate, weight decay, dropout and momentum of an MLP 784-128-10 at random (the
+same suggestions in the same order) on 12,000 images of Fashion-MNIST for nine epochs a trial, one
+trial after another; ASHA ends two thirds of them after one epoch, and two thirds of the rest after
+three."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ ROWS, EPOCHS = 12_000, 9
 
 def recipe(folder: Path, pruner: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """The recipe of one search."""
-    source = {"name": "idx", "images": str(folder / "images-idx3-ubyte"), "labels": str(folder / "labels-idx1-ubyte")}
+    source = {
+        "name": "idx",
+        "images": str(folder / "images-idx3-ubyte"),
+        "labels": str(folder / "labels-idx1-ubyte"),
+    }
     return {
         "name": "pruning",
         "task": "classification",
@@ -67,7 +71,9 @@ def main() -> None:
         os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
         data = write_images(Path(folder), arguments.rows)
         for seed in range(arguments.seeds):
-            for pruner in PRUNERS if seed % 2 == 0 else reversed(PRUNERS):  # who goes first finds a colder machine
+            for pruner in (
+                PRUNERS if seed % 2 == 0 else reversed(PRUNERS)
+            ):  # who goes first finds a colder machine
                 found.append(_searched(Path(folder), pruner, seed, arguments))
                 _say(found[-1])
     result = {
@@ -79,14 +85,22 @@ def main() -> None:
 
 def _say(one: dict[str, Any]) -> None:
     tried = f"{one['trials']} trials ({one['whole']} whole) in {one['seconds']:.0f} s"
-    print(f"seed {one['seed']}, {PRUNERS[one['pruner']]}: best {one['best']:.4f} of {tried}", file=sys.stderr, flush=True)
+    print(
+        f"seed {one['seed']}, {PRUNERS[one['pruner']]}: best {one['best']:.4f} of {tried}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
-def _searched(folder: Path, pruner: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def _searched(
+    folder: Path, pruner: str, seed: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
     import danlu
 
     began = time.perf_counter()
-    result = danlu.tune(recipe(folder, pruner, seed, arguments), folder / f"{pruner}-{seed}", output="quiet")
+    result = danlu.tune(
+        recipe(folder, pruner, seed, arguments), folder / f"{pruner}-{seed}", output="quiet"
+    )
     whole = [each for each in result.trials if each.state == "complete"]
     return {
         "pruner": pruner, "seed": seed, "seconds": time.perf_counter() - began, "trials": len(result.trials), "whole": len(whole),
@@ -106,7 +120,9 @@ def _report(result: dict[str, Any]) -> str:
             str(seed), f"{plain['best']:.4f}", f"{halving['best']:.4f}", f"{halving['best'] - plain['best']:+.4f}", str(plain["trials"]),
             f"{halving['trials']} ({halving['whole']})", f"{plain['seconds']:.0f}", f"{halving['seconds']:.0f}",
         ])  # fmt: skip
-    middle = {pruner: statistics.median(by[seed, pruner]["best"] for seed in seeds) for pruner in PRUNERS}
+    middle = {
+        pruner: statistics.median(by[seed, pruner]["best"] for seed in seeds) for pruner in PRUNERS
+    }
     head = [
         "seed",
         "best without pruning",

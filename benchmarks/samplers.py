@@ -4,10 +4,11 @@
     python benchmarks/samplers.py --sets wine --seeds 3 --samplers gaussian_process
     python benchmarks/samplers.py --json
 
-For each set and seed, `danlu tune` searches five options of a small network at random; what it ends with is the mark. Then each Bayesian
-sampler searches with as many trials and a seed of its own, and the trial is counted at which it first reached the mark. The control is
-another random search, with the next seed: it reaches the mark within its trials half the time, by the nature of it. A search that never
-reached the mark counts as one trial more than it had. All data comes with scikit-learn.
+For each set and seed, `danlu tune` searches five options of a small network at random; what it ends
+with is the mark. Then each Bayesian sampler searches with as many trials and a seed of its own, and
+the trial is counted at which it first reached the mark. The control is another random search, with
+the next seed: it reaches the mark within its trials half the time, by the nature of it. A search
+that never reached the mark counts as one trial more than it had. All data comes with scikit-learn.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ SPACE = {
     "model.dropout": {"low": 0.0, "high": 0.7},
     "schedule.warmup": {"low": 0.0, "high": 0.5},
 }
-SAMPLERS = {"random": "random, another seed", "bayesian": "TPE", "gaussian_process": "Gaussian process"}
+SAMPLERS = {
+    "random": "random, another seed",
+    "bayesian": "TPE",
+    "gaussian_process": "Gaussian process",
+}
 _OWN = 1000  # seeds of the Bayesian searches begin here
 
 
@@ -56,7 +61,8 @@ SETS = {
 
 
 def recipe(which: Set, sampler: str, trials: int, seed: int) -> dict[str, Any]:
-    """The recipe of one search: every trial begins with the same weights and sees the rows in the same order."""
+    """The recipe of one search: every trial begins with the same weights and sees the rows in the
+    same order."""
     return {
         "name": which.name,
         "task": which.task,
@@ -74,7 +80,9 @@ def recipe(which: Set, sampler: str, trials: int, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
-    parser.add_argument("--samplers", nargs="+", choices=list(SAMPLERS)[1:], default=list(SAMPLERS)[1:])
+    parser.add_argument(
+        "--samplers", nargs="+", choices=list(SAMPLERS)[1:], default=list(SAMPLERS)[1:]
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=40, help="of each search")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -84,13 +92,24 @@ def main() -> None:
         os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
         for name in arguments.sets:
             found += _compared(SETS[name], arguments, Path(folder))
-    result = {"machine": machine(), "cores_used_by_others": neighbours.cores(), "trials": arguments.trials, "found": found}
+    result = {
+        "machine": machine(),
+        "cores_used_by_others": neighbours.cores(),
+        "trials": arguments.trials,
+        "found": found,
+    }
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
 
 
 def _say(one: dict[str, Any]) -> None:
-    counted = ", ".join(f"{SAMPLERS[name]} {each['needed']}" for name, each in one["searches"].items())
-    print(f"{one['set']}, seed {one['seed']}: mark {one['mark']:.5g}; trials needed: {counted}", file=sys.stderr, flush=True)
+    counted = ", ".join(
+        f"{SAMPLERS[name]} {each['needed']}" for name, each in one["searches"].items()
+    )
+    print(
+        f"{one['set']}, seed {one['seed']}: mark {one['mark']:.5g}; trials needed: {counted}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _compared(which: Set, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -98,7 +117,10 @@ def _compared(which: Set, arguments: argparse.Namespace, folder: Path) -> list[d
 
     def searched(sampler: str, seed: int) -> tuple[list[float], float]:
         began = time.perf_counter()
-        scores = _scores(recipe(which, sampler, arguments.trials, seed), folder / f"{which.name}-{sampler}-{seed}")
+        scores = _scores(
+            recipe(which, sampler, arguments.trials, seed),
+            folder / f"{which.name}-{sampler}-{seed}",
+        )
         return scores, time.perf_counter() - began
 
     # one more than there are marks, so that each mark has a search with another seed beside it
@@ -108,10 +130,15 @@ def _compared(which: Set, arguments: argparse.Namespace, folder: Path) -> list[d
         mark = min(drawn[seed][0])
         one: dict[str, Any] = {"set": which.name, "seed": seed, "mark": mark, "searches": {}}
         found = {"random": drawn[seed + 1]}
-        # seeds of their own: the first trials of a Bayesian search are random, and would be those that set the mark
+        # seeds of their own: the first trials of a Bayesian search are random, and would be those
+        # that set the mark
         found |= {sampler: searched(sampler, _OWN + seed) for sampler in arguments.samplers}
         for sampler, (scores, seconds) in found.items():
-            one["searches"][sampler] = {"best": min(scores), "seconds": seconds, "needed": needed(scores, mark)}
+            one["searches"][sampler] = {
+                "best": min(scores),
+                "seconds": seconds,
+                "needed": needed(scores, mark),
+            }
         told.append(one)
         _say(one)
     return told
@@ -126,8 +153,11 @@ def _scores(chosen: dict[str, Any], home: Path) -> list[float]:
 
 
 def needed(scores: list[float], mark: float) -> int:
-    """The first trial (from 1 on) that is at least as good as `mark`; one more than there are where none is."""
-    return next((number for number, score in enumerate(scores, 1) if score <= mark), len(scores) + 1)
+    """The first trial (from 1 on) that is at least as good as `mark`; one more than there are where
+    none is."""
+    return next(
+        (number for number, score in enumerate(scores, 1) if score <= mark), len(scores) + 1
+    )
 
 
 # --- the table

@@ -23,7 +23,8 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Search:
-    """A tuning: a network, where its rows come from, and how many values of (learning rate, weight decay, dropout) are tried."""
+    """A tuning: a network, where its rows come from, and how many values of (learning rate, weight
+    decay, dropout) are tried."""
 
     name: str
     said: str
@@ -36,7 +37,10 @@ class Search:
 
     def space(self) -> dict[str, Any]:
         """tune.space of the recipe."""
-        rates = {name: {"low": low, "high": high, "log": True} for name, (low, high) in RANGES[self.optimizer].items()}
+        rates = {
+            name: {"low": low, "high": high, "log": True}
+            for name, (low, high) in RANGES[self.optimizer].items()
+        }
         return {**rates, DROPOUT: {"low": 0.0, "high": 0.5}}
 
     def recipe(self, folder: Path, device: str, on: str, trials: int) -> dict[str, Any]:
@@ -48,7 +52,12 @@ class Search:
             "model": {"name": "mlp", "hidden": [*self.hidden], "dropout": 0.0},
             "optimizer": self.optimizer,
             "schedule": "constant",
-            "train": {"epochs": self.epochs, "batch_size": self.batch_size, "seed": SEED, "device": device},
+            "train": {
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "seed": SEED,
+                "device": device,
+            },
             "tune": {
                 "space": self.space(),
                 "objectives": [{"metric": "accuracy"}],
@@ -61,14 +70,25 @@ class Search:
 
     def _images(self, folder: Path) -> dict[str, Any]:
         write_images(folder, self.rows or 0)
-        source = {"name": "idx", "images": str(folder / "images-idx3-ubyte"), "labels": str(folder / "labels-idx1-ubyte")}
-        return {"source": source, "target": "label", "split": {"name": "random", "validation": VALIDATION, "test": 0.0}}
+        source = {
+            "name": "idx",
+            "images": str(folder / "images-idx3-ubyte"),
+            "labels": str(folder / "labels-idx1-ubyte"),
+        }
+        return {
+            "source": source,
+            "target": "label",
+            "split": {"name": "random", "validation": VALIDATION, "test": 0.0},
+        }
 
     def _adult(self) -> dict[str, Any]:
         """The data section of recipes/adult.yaml, from the files under DATA."""
         import danlu
 
-        files = {"data.source.path": str(DATA / "adult" / "adult.data"), "data.source.test": str(DATA / "adult" / "adult.test")}
+        files = {
+            "data.source.path": str(DATA / "adult" / "adult.data"),
+            "data.source.test": str(DATA / "adult" / "adult.test"),
+        }
         return dict(danlu.read_recipe(HOME / "recipes" / "adult.yaml", files).raw["data"])
 
 
@@ -83,7 +103,8 @@ SEARCHES = {
 
 
 class Work:
-    """A search of images made ready for the peers in this process: resident tensors in danlu's split, and plain torch."""
+    """A search of images made ready for the peers in this process: resident tensors in danlu's
+    split, and plain torch."""
 
     def __init__(self, search: Search, folder: Path, device: str = "cpu") -> None:
         self.search = search
@@ -95,7 +116,8 @@ class Work:
 
     @cached_property
     def tensors(self) -> tuple[Any, Any, Any, Any]:
-        """float32 (N, 784) images and int64 (N,) labels to train on, then those that score: the rows and numbers danlu takes."""
+        """float32 (N, 784) images and int64 (N,) labels to train on, then those that score: the
+        rows and numbers danlu takes."""
         import torch
 
         import danlu
@@ -116,7 +138,8 @@ class Work:
         return tuple(found)
 
     def network(self, dropout: float) -> Any:
-        """The network as anyone writes it in plain torch, with the start that danlu's mlp takes (He et al., 2015)."""
+        """The network as anyone writes it in plain torch, with the start that danlu's mlp takes (He
+        et al., 2015)."""
         from torch import nn
 
         layers: list[nn.Module] = []
@@ -134,8 +157,12 @@ class Work:
         import torch
 
         if self.search.optimizer == "momentum":
-            return torch.optim.SGD(parameters, lr=values[RATE], momentum=0.9, weight_decay=values[DECAY], fused=True)
-        return torch.optim.AdamW(parameters, lr=values[RATE], weight_decay=values[DECAY], fused=True)
+            return torch.optim.SGD(
+                parameters, lr=values[RATE], momentum=0.9, weight_decay=values[DECAY], fused=True
+            )
+        return torch.optim.AdamW(
+            parameters, lr=values[RATE], weight_decay=values[DECAY], fused=True
+        )
 
     def accuracy(self, network: Any) -> float:
         """Share of the validation rows that a torch network names rightly."""
@@ -145,7 +172,8 @@ class Work:
         network.eval()
         with torch.no_grad():
             right = sum(
-                (network(rows).argmax(1) == said).sum() for rows, said in zip(images.split(1024), labels.split(1024), strict=True)
+                (network(rows).argmax(1) == said).sum()
+                for rows, said in zip(images.split(1024), labels.split(1024), strict=True)
             )
         network.train()
         return int(right) / len(labels)

@@ -2,11 +2,11 @@
 
     python benchmarks/second_start.py [--rounds 5] [--json]
 
-The real command, `danlu train RECIPE`, in a process of its own that ends itself (no clean-up) right after the first update. The first
-start of a round finds an empty cache folder, the second one finds what the first has laid out; both begin at step 0 in an empty run
-folder. Measured from before the process is made; the time that `import torch` takes is taken off, since every program on torch pays
-it. The stages say where the rest goes.
-"""
+The real command, `danlu train RECIPE`, in a process of its own that ends itself (no clean-up) right
+after the first update. The first start of a round finds an empty cache folder, the second one finds
+what the first has laid out; both begin at step 0 in an empty run folder. Measured from before the
+process is made; the time that `import torch` takes is taken off, since every program on torch pays
+it. The stages say where the rest goes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from cases import CASES, write_images
 from measuring import Neighbours, machine, machine_line, spread, table
 
 ROWS = 60_000
-# What a stage of the start is made of: functions timed from the outside, those inside another one counted in it too.
+# What a stage of the start is made of: functions timed from the outside, those inside another one
+# counted in it too.
 STAGES = (
     ("check the recipe", "danlu", "read_recipe"),
     ("load the table (cache)", "danlu.data.cache", "load"),
@@ -57,7 +58,9 @@ def main() -> None:
     neighbours = Neighbours()
     with tempfile.TemporaryDirectory(prefix="danlu-second-start-") as folder:
         data = _write(Path(folder), arguments.model)
-        time.sleep(3)  # a file changed within two seconds is not trusted to be the one that was hashed
+        time.sleep(
+            3
+        )  # a file changed within two seconds is not trusted to be the one that was hashed
         for number in range(arguments.rounds):
             for which in ("first", "second"):
                 found[which].append(_in_a_process(Path(folder), number))
@@ -76,9 +79,17 @@ def _write(folder: Path, model: str) -> str:
     from danlu.recipe import write_yaml
 
     data = write_images(folder, ROWS)
-    source = {"name": "idx", "images": str(folder / "images-idx3-ubyte"), "labels": str(folder / "labels-idx1-ubyte")}
+    source = {
+        "name": "idx",
+        "images": str(folder / "images-idx3-ubyte"),
+        "labels": str(folder / "labels-idx1-ubyte"),
+    }
     hidden = {"hidden": list(CASES["mlp_small"].hidden or ())} if model == "mlp" else {}
-    recipe = {"task": "classification", "data": {"source": source, "target": "label"}, "model": {"name": model, **hidden}}
+    recipe = {
+        "task": "classification",
+        "data": {"source": source, "target": "label"},
+        "model": {"name": model, **hidden},
+    }
     (folder / "recipe.yaml").write_text(write_yaml(recipe), "utf-8")
     return data
 
@@ -120,7 +131,11 @@ def _start(started: float, folder: Path) -> None:
     def first(self: SupervisedStep, n: int) -> None:
         update(self, n)
         now = time.monotonic()
-        told = {"seconds": now - started - (imported - began), "import torch": imported - began, "stages": stages}
+        told = {
+            "seconds": now - started - (imported - began),
+            "import torch": imported - began,
+            "stages": stages,
+        }
         (folder / "start.json").write_text(json.dumps(told))
         os._exit(0)
 
@@ -130,8 +145,16 @@ def _start(started: float, folder: Path) -> None:
         *parents, last = path.split(".")
         for parent in parents:
             holder = getattr(holder, parent)
-        setattr(holder, last, _timed(getattr(holder, last), holder.__dict__.get(last), name, stages))
-    sys.argv = ["danlu", "train", str(folder / "recipe.yaml"), "--run", tempfile.mkdtemp(dir=folder)]
+        setattr(
+            holder, last, _timed(getattr(holder, last), holder.__dict__.get(last), name, stages)
+        )
+    sys.argv = [
+        "danlu",
+        "train",
+        str(folder / "recipe.yaml"),
+        "--run",
+        tempfile.mkdtemp(dir=folder),
+    ]
     cli.main()
 
 
@@ -161,7 +184,10 @@ def _report(result: dict[str, Any]) -> str:
 
     stages = [name for name, *_ in STAGES if name in first[0]["stages"]]
     rows = [row("until the first update, without import torch", lambda each: each["seconds"])]
-    rows += [row(f"  of that: {name}", lambda each, name=name: each["stages"].get(name, 0.0)) for name in stages]
+    rows += [
+        row(f"  of that: {name}", lambda each, name=name: each["stages"].get(name, 0.0))
+        for name in stages
+    ]
     rows.append(row("import torch (not counted)", lambda each: each["import torch"]))
     return "\n".join(
         [

@@ -3,14 +3,16 @@
     python benchmarks/serving.py ARTIFACT [--setup FOLDER] [--contestants danlu litserve] [--rounds 2] [--seconds 20]
                                  [--open-seconds 60] [--json]
 
-ARTIFACT is one of a Fashion-MNIST image classifier (danlu train recipes/fashion_mnist_cnn.yaml). The peers run in virtual environments of
-their own below FOLDER, which are made where they are not there; without --setup they are left out. Each peer serves the artifact's weights
-by plain PyTorch, as its own guide shows a classifier with batching, with whatever limit on waiting requests it offers.
+ARTIFACT is one of a Fashion-MNIST image classifier (danlu train recipes/fashion_mnist_cnn.yaml).
+The peers run in virtual environments of their own below FOLDER, which are made where they are not
+there; without --setup they are left out. Each peer serves the artifact's weights by plain PyTorch,
+as its own guide shows a classifier with batching, with whatever limit on waiting requests it
+offers.
 
-Two loads, each from a process of its own that shares the cores with the server: a closed loop of 64 clients, whose goodput is the server's
-capacity; and an open loop at three times that, in which a server has to turn most away. Every answer is compared with Artifact.predict
-(1e-4). Goodput: right answers a second.
-"""
+Two loads, each from a process of its own that shares the cores with the server: a closed loop of 64
+clients, whose goodput is the server's capacity; and an open loop at three times that, in which a
+server has to turn most away. Every answer is compared with Artifact.predict (1e-4). Goodput: right
+answers a second."""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 def contestants() -> list[str]:
     """The files of servers/."""
     return sorted(
-        (path.stem for path in (HERE / "servers").glob("*.py") if path.stem != "__init__"), key=lambda name: (name != "danlu", name)
+        (path.stem for path in (HERE / "servers").glob("*.py") if path.stem != "__init__"),
+        key=lambda name: (name != "danlu", name),
     )
 
 
@@ -61,7 +64,9 @@ def questions(artifact: str, folder: Path) -> tuple[Path, Path]:
     answers = model.predict({"image": pixels})
     images, expected = folder / "images.json", folder / "expected.json"
     images.write_text(json.dumps(pixels[:, :, :, 0].tolist()), "utf-8")
-    expected.write_text(json.dumps([list(each["probabilities"].values()) for each in answers]), "utf-8")
+    expected.write_text(
+        json.dumps([list(each["probabilities"].values()) for each in answers]), "utf-8"
+    )
     return images, expected
 
 
@@ -73,12 +78,16 @@ def body_of(module: Any, image: list[list[int]]) -> str:
 def bodies(module: Any, images: Path) -> Path:
     """A file of request bodies for a contestant."""
     found = images.with_name(f"bodies-{module.NAME.replace(' ', '-')}.json")
-    found.write_text(json.dumps([body_of(module, image) for image in json.loads(images.read_text("utf-8"))]), "utf-8")
+    found.write_text(
+        json.dumps([body_of(module, image) for image in json.loads(images.read_text("utf-8"))]),
+        "utf-8",
+    )
     return found
 
 
 def python_of(name: str, setup: Path | None) -> str:
-    """The interpreter that runs a contestant: this one, or that of its environment, which is made where it is not there."""
+    """The interpreter that runs a contestant: this one, or that of its environment, which is made
+    where it is not there."""
     module = importlib.import_module(f"servers.{name}")
     if not hasattr(module, "REQUIRES"):
         return sys.executable
@@ -91,7 +100,11 @@ def python_of(name: str, setup: Path | None) -> str:
     if not made.is_file() or made.read_text("utf-8") != wanted:
         print(f"installing {module.NAME} ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted.splitlines()], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *wanted.splitlines()],
+            check=True,
+            stdout=sys.stderr,
+        )
         made.write_text(wanted, "utf-8")
     return str(python)
 
@@ -126,7 +139,12 @@ class Server:
         self.log = tempfile.TemporaryFile()
         began = time.perf_counter()
         self.process = subprocess.Popen(
-            self.command, cwd=HERE, stdout=self.log, stderr=self.log, start_new_session=True, env=ONE_THREAD
+            self.command,
+            cwd=HERE,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+            env=ONE_THREAD,
         )
         while not self._answers():
             if self.process.poll() is not None or time.perf_counter() - began > START:
@@ -150,7 +168,8 @@ class Server:
             connection.close()
 
     def memory(self) -> int:
-        """Resident bytes of the server and its processes, pages that they share counted once for each."""
+        """Resident bytes of the server and its processes, pages that they share counted once for
+        each."""
         return sum(each.memory_info().rss for each in self._family())
 
     def cpu(self) -> float:
@@ -195,18 +214,29 @@ def load(server: Server, name: str, files: tuple[Path, Path], **options: Any) ->
 
 
 def measure(
-    name: str, style: str, artifact: str, files: tuple[Path, Path], options: argparse.Namespace, python: str
+    name: str,
+    style: str,
+    artifact: str,
+    files: tuple[Path, Path],
+    options: argparse.Namespace,
+    python: str,
 ) -> dict[str, Any]:
     """Both loads on one contestant."""
     module = importlib.import_module(f"servers.{name}")
-    served = module.prepare(artifact, files[0].parent, style) if hasattr(module, "prepare") else artifact
+    served = (
+        module.prepare(artifact, files[0].parent, style) if hasattr(module, "prepare") else artifact
+    )
     with Server(name, served, style, python) as server:
         load(server, name, files, clients=CLIENTS, seconds=min(5.0, options.seconds))  # warm
         quiet, began, used = Neighbours(), time.perf_counter(), server.cpu()
         closed = load(server, name, files, clients=CLIENTS, seconds=options.seconds)
         rate = OVERLOAD * closed["goodput"]
         memory = server.memory()
-        opened = load(server, name, files, rate=rate, seconds=options.open_seconds) if options.open_seconds else None
+        opened = (
+            load(server, name, files, rate=rate, seconds=options.open_seconds)
+            if options.open_seconds
+            else None
+        )
         others = (quiet.cores() or 0.0) - (server.cpu() - used) / (time.perf_counter() - began)
         return {
             "name": server.module.NAME, "style": style, "start_seconds": server.start_seconds,
@@ -223,12 +253,18 @@ def line(found: dict[str, Any]) -> str:
     cells = [
         f"{found['name']} ({found['style']})",
         f"{closed['goodput']:,.0f}",
-        f"{1000 * closed['accepted']['p50']:.0f} / {1000 * closed['accepted']['p99']:.0f}" if closed["accepted"] else "",
+        f"{1000 * closed['accepted']['p50']:.0f} / {1000 * closed['accepted']['p99']:.0f}"
+        if closed["accepted"]
+        else "",
         f"{found['rate']:,.0f}",
         f"{opened['goodput']:,.0f} ({opened['goodput'] / closed['goodput']:.0%})" if opened else "",
-        f"{1000 * opened['accepted']['p50']:,.0f} / {1000 * opened['accepted']['p99']:,.0f}" if opened.get("accepted") else "",
+        f"{1000 * opened['accepted']['p50']:,.0f} / {1000 * opened['accepted']['p99']:,.0f}"
+        if opened.get("accepted")
+        else "",
         f"{turned_away:,}",
-        f"{1000 * refused['p50']:,.0f} / {1000 * refused['p99']:,.0f} / {1000 * refused['max']:,.0f}" if refused else "",
+        f"{1000 * refused['p50']:,.0f} / {1000 * refused['p99']:,.0f} / {1000 * refused['max']:,.0f}"
+        if refused
+        else "",
         f"{lost:,}",
         f"{closed['wrong'] + opened.get('wrong', 0)}",
         f"{found['memory'] / 1e6:,.0f}",
@@ -247,7 +283,9 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("artifact")
     parser.add_argument("--setup", type=Path, help="the folder of the peers' environments")
     parser.add_argument("--contestants", nargs="*", default=contestants(), choices=contestants())

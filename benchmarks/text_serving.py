@@ -4,12 +4,13 @@
     python benchmarks/text_serving.py --size nano --tokens 100
     python benchmarks/text_serving.py --json
 
-The model knows nothing (its weights are as drawn): what it costs to write does not depend on what is written. Prompts have 8 to 128 tokens, texts
-a quarter to the whole of --tokens. Beside the engine stands what a server without it would do: the same texts one after another by `danlu.generate`,
-and all of them together as one fixed batch, where the shortest wait for the longest and none may join. What one request gets is its tokens by
-the time from when it was sent to its end. Seconds are those of the processor in this process, on one thread: what else the machine does
-changes them little.
-"""
+The model knows nothing (its weights are as drawn): what it costs to write does not depend on what
+is written. Prompts have 8 to 128 tokens, texts a quarter to the whole of --tokens. Beside the
+engine stands what a server without it would do: the same texts one after another by
+`danlu.generate`, and all of them together as one fixed batch, where the shortest wait for the
+longest and none may join. What one request gets is its tokens by the time from when it was sent to
+its end. Seconds are those of the processor in this process, on one thread: what else the machine
+does changes them little."""
 
 from __future__ import annotations
 
@@ -52,7 +53,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="danlu-texts-") as folder, contextlib.chdir(folder):
         os.environ["DANLU_CACHE"] = str(Path(folder) / "cache")
         artifact = _model(arguments)
-        found = [_measured(artifact, count, arguments) for _ in range(arguments.repeats) for count in AT_ONCE]
+        found = [
+            _measured(artifact, count, arguments)
+            for _ in range(arguments.repeats)
+            for count in AT_ONCE
+        ]
     rows = [_row(count, [each for each in found if each["at_once"] == count]) for count in AT_ONCE]
     result = {
         "machine": machine(), "cores_used_by_others": neighbours.cores(), "size": arguments.size, "context": arguments.context,
@@ -68,7 +73,9 @@ def _model(arguments: argparse.Namespace) -> Any:
 
     torch.set_num_threads(1)
     Path("text.txt").write_text("And the moon was bright. " * 2000, "utf-8")
-    Path("texts.yaml").write_text(RECIPE.format(size=arguments.size, context=arguments.context), "utf-8")
+    Path("texts.yaml").write_text(
+        RECIPE.format(size=arguments.size, context=arguments.context), "utf-8"
+    )
     with contextlib.redirect_stderr(io.StringIO()):
         return danlu.train("texts.yaml")
 
@@ -77,7 +84,9 @@ def _requests(count: int, arguments: argparse.Namespace) -> list[tuple[str, dict
     chance = random.Random(count)
     return [
         (
-            "".join(chance.choices("abcdefgh ", k=chance.randint(8, min(128, arguments.context // 2)))),
+            "".join(
+                chance.choices("abcdefgh ", k=chance.randint(8, min(128, arguments.context // 2)))
+            ),
             {"max_tokens": chance.randint(arguments.tokens // 4, arguments.tokens), "seed": number},
         )
         for number in range(count)
@@ -131,11 +140,20 @@ def _as_batch(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> float:
     began = time.process_time()
     texts = danlu.generate(artifact, [prompt for prompt, _ in asked], max_tokens=most)
     seconds = time.process_time() - began
-    return sum(min(text.tokens, options["max_tokens"]) for text, (_, options) in zip(texts, asked, strict=True)) / seconds
+    return (
+        sum(
+            min(text.tokens, options["max_tokens"])
+            for text, (_, options) in zip(texts, asked, strict=True)
+        )
+        / seconds
+    )
 
 
 def _row(count: int, found: list[dict[str, Any]]) -> dict[str, Any]:
-    medians = {name: statistics.median(each[name] for each in found) for name in ("engine", "share", "one_by_one", "batch")}
+    medians = {
+        name: statistics.median(each[name] for each in found)
+        for name in ("engine", "share", "one_by_one", "batch")
+    }
     return {"at_once": count, **medians, "times": medians["engine"] / medians["one_by_one"]}
 
 
@@ -148,7 +166,14 @@ def _report(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    heads = ["texts at once", "engine, tokens/s", "one request gets", "one fixed batch", "one by one", "engine / one by one"]
+    heads = [
+        "texts at once",
+        "engine, tokens/s",
+        "one request gets",
+        "one fixed batch",
+        "one by one",
+        "engine / one by one",
+    ]
     return "\n".join(
         [
             "# Texts at once",

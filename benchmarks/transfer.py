@@ -4,10 +4,10 @@
     python benchmarks/transfer.py --cases mlp --seeds 3
     python benchmarks/transfer.py --json
 
-At each width the learning rate is searched by itself, on a grid of steps of a factor sqrt(2): five rates first, then further ones on the side
-of the best until at least two lie on both sides of it. A rate's loss is that of the validation rows after the last update, the mean over seeds,
-the same seeds at every rate. Nothing is known of the other width.
-"""
+At each width the learning rate is searched by itself, on a grid of steps of a factor sqrt(2): five
+rates first, then further ones on the side of the best until at least two lie on both sides of it. A
+rate's loss is that of the validation rows after the last update, the mean over seeds, the same
+seeds at every rate. Nothing is known of the other width."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ def gpt(width: int, parametrization: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-CASES = {"mlp": (mlp, "MLP 784-w-w-10, Fashion-MNIST, 400 updates"), "gpt": (gpt, "GPT of 2 blocks, tinyshakespeare, 60 updates")}
+CASES = {
+    "mlp": (mlp, "MLP 784-w-w-10, Fashion-MNIST, 400 updates"),
+    "gpt": (gpt, "GPT of 2 blocks, tinyshakespeare, 60 updates"),
+}
 ROWS = {"mlp": 6000, "gpt": 128}  # validation rows that score
 
 
@@ -77,7 +80,12 @@ class Search:
     """The search of a learning rate for one network, width and parametrization."""
 
     def __init__(self, case: str, width: int, parametrization: str, seeds: int) -> None:
-        self.case, self.width, self.parametrization, self.seeds = case, width, parametrization, seeds
+        self.case, self.width, self.parametrization, self.seeds = (
+            case,
+            width,
+            parametrization,
+            seeds,
+        )
         self.losses: dict[int, float] = {}  # by the number of steps of the grid from START
         self.seconds = 0.0  # of processor time in updates
 
@@ -86,7 +94,9 @@ class Search:
         for place in range(-2, 3):
             self.try_out(place)
         while True:
-            missing = [self.best + side for side in (-2, -1, 1, 2) if self.best + side not in self.losses]
+            missing = [
+                self.best + side for side in (-2, -1, 1, 2) if self.best + side not in self.losses
+            ]
             if not missing:
                 return self
             self.try_out(missing[0])
@@ -98,8 +108,12 @@ class Search:
 
     def try_out(self, place: int) -> None:
         """Find the loss of one rate of the grid."""
-        self.losses[place] = statistics.fmean(self._loss(START * STEP**place, seed) for seed in range(self.seeds))
-        _say(f"{self.case} {self.parametrization} {self.width}: rate {START * STEP**place:.5f} loss {self.losses[place]:.4f}")
+        self.losses[place] = statistics.fmean(
+            self._loss(START * STEP**place, seed) for seed in range(self.seeds)
+        )
+        _say(
+            f"{self.case} {self.parametrization} {self.width}: rate {START * STEP**place:.5f} loss {self.losses[place]:.4f}"
+        )
 
     def _loss(self, rate: float, seed: int) -> float:
         """The validation loss after the last update; its updates' time is added to `seconds`."""
@@ -107,7 +121,10 @@ class Search:
         from danlu.training.setup import assemble
         from danlu.training.step import NotFinite
 
-        recipe = danlu.read_recipe(CASES[self.case][0](self.width, self.parametrization, seed), {"optimizer.learning_rate": rate})
+        recipe = danlu.read_recipe(
+            CASES[self.case][0](self.width, self.parametrization, seed),
+            {"optimizer.learning_rate": rate},
+        )
         built = assemble(recipe)
         began = time.process_time()
         try:
@@ -118,12 +135,21 @@ class Search:
         finally:
             self.seconds += time.process_time() - began
         rows = built.data.splits["validation"][: ROWS[self.case]]
-        return float(built.evaluator.score(built.state.module, "validation", rows, final=False).values["loss"])
+        return float(
+            built.evaluator.score(built.state.module, "validation", rows, final=False).values[
+                "loss"
+            ]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
         grid = {f"{START * STEP**place:.6g}": loss for place, loss in sorted(self.losses.items())}
-        return {"width": self.width, "parametrization": self.parametrization, "losses": grid, "seconds": self.seconds}
+        return {
+            "width": self.width,
+            "parametrization": self.parametrization,
+            "losses": grid,
+            "seconds": self.seconds,
+        }
 
 
 def compared(narrow: Search, wide: Search) -> dict[str, Any]:
@@ -151,18 +177,30 @@ def compared(narrow: Search, wide: Search) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--parametrizations", nargs="+", choices=("mup", "standard"), default=["mup", "standard"])
+    parser.add_argument(
+        "--parametrizations", nargs="+", choices=("mup", "standard"), default=["mup", "standard"]
+    )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
     if not (DATA / "fashion_mnist").is_dir() or not (DATA / "tinyshakespeare").is_dir():
-        sys.exit(f"Fashion-MNIST and tinyshakespeare are not at {DATA}: set DANLU_DATA to the folder that holds them")
+        sys.exit(
+            f"Fashion-MNIST and tinyshakespeare are not at {DATA}: set DANLU_DATA to the folder that holds them"
+        )
     neighbours, found = Neighbours(), []
     for case in arguments.cases:
         for parametrization in arguments.parametrizations:
-            narrow, wide = (Search(case, width, parametrization, arguments.seeds).run() for width in (NARROW, WIDE))
+            narrow, wide = (
+                Search(case, width, parametrization, arguments.seeds).run()
+                for width in (NARROW, WIDE)
+            )
             found.append(compared(narrow, wide))
-    result = {"machine": machine(), "cores_used_by_others": neighbours.cores(), "seeds": arguments.seeds, "rows": found}
+    result = {
+        "machine": machine(),
+        "cores_used_by_others": neighbours.cores(),
+        "seeds": arguments.seeds,
+        "rows": found,
+    }
     print(json.dumps(result, indent=1) if arguments.json else _report(result))
 
 
@@ -179,7 +217,15 @@ def _report(result: dict[str, Any]) -> str:
         for each in result["rows"]
     ]  # fmt: skip
     title = f"The best learning rate at width {NARROW} and at {WIDE} (validation loss, mean of {result['seeds']} seeds)"
-    return "\n".join([title, "", machine_line(result["machine"], result["cores_used_by_others"]), "", table(heads, rows)])
+    return "\n".join(
+        [
+            title,
+            "",
+            machine_line(result["machine"], result["cores_used_by_others"]),
+            "",
+            table(heads, rows),
+        ]
+    )
 
 
 def _say(text: str) -> None:

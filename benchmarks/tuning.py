@@ -6,11 +6,11 @@
     python benchmarks/tuning.py --device cuda                    the same on a GPU
     python benchmarks/tuning.py --json
 
-Everyone tries the same values of (learning rate, weight decay, dropout), drawn at random by danlu's sampler with a fixed seed, on the
-same rows, with the same network, optimizer, batch size and number of epochs, and scores each trial after every epoch on the same rows.
-Each contestant runs in a process of its own. Slow peers try fewer values (--peer-trials) and their time for all is reckoned from
-these, which the table says.
-"""
+Everyone tries the same values of (learning rate, weight decay, dropout), drawn at random by danlu's
+sampler with a fixed seed, on the same rows, with the same network, optimizer, batch size and number
+of epochs, and scores each trial after every epoch on the same rows. Each contestant runs in a
+process of its own. Slow peers try fewer values (--peer-trials) and their time for all is reckoned
+from these, which the table says."""
 
 from __future__ import annotations
 
@@ -32,24 +32,50 @@ from searches import DATA, SEARCHES, Search, Work
 
 PEERS = ("hand", "lightning", "keras", "ray")
 FEW = ("lightning", "keras", "ray")  # too slow to be measured on all trials
-OURS = {"fashion": ("vectorised", "one_by_one"), "adult": ("vectorised", "one_by_one"), "width": ("auto", "one_by_one")}
+OURS = {
+    "fashion": ("vectorised", "one_by_one"),
+    "adult": ("vectorised", "one_by_one"),
+    "width": ("auto", "one_by_one"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tables", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
-    parser.add_argument("--against", nargs="*", choices=PEERS, default=list(PEERS), help="peers of the table fashion")
     parser.add_argument(
-        "--on", nargs="*", choices=("vectorised", "auto", "one_by_one", "processes"), help="danlu's own ways; default: two a table"
+        "--against",
+        nargs="*",
+        choices=PEERS,
+        default=list(PEERS),
+        help="peers of the table fashion",
+    )
+    parser.add_argument(
+        "--on",
+        nargs="*",
+        choices=("vectorised", "auto", "one_by_one", "processes"),
+        help="danlu's own ways; default: two a table",
     )
     parser.add_argument("--optimizer", choices=("momentum", "adamw"), default="momentum")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--trials", type=int, help="fewer trials than a table has: a try, not a measurement")
-    parser.add_argument("--rows", type=int, help="fewer rows than the images have: a try, not a measurement")
-    parser.add_argument("--peer-trials", type=int, default=4, help="trials of Lightning, KerasTuner and Ray Tune")
-    parser.add_argument("--rounds", type=int, default=1, help="times everyone is measured, in turn; the table gives medians")
+    parser.add_argument(
+        "--trials", type=int, help="fewer trials than a table has: a try, not a measurement"
+    )
+    parser.add_argument(
+        "--rows", type=int, help="fewer rows than the images have: a try, not a measurement"
+    )
+    parser.add_argument(
+        "--peer-trials", type=int, default=4, help="trials of Lightning, KerasTuner and Ray Tune"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=1,
+        help="times everyone is measured, in turn; the table gives medians",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--one", nargs=3, metavar=("TABLE", "TUNER", "STYLE"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one", nargs=3, metavar=("TABLE", "TUNER", "STYLE"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -83,10 +109,16 @@ def _say(text: str) -> None:
 def _search(name: str, arguments: argparse.Namespace) -> Search:
     search = replace(SEARCHES[name], optimizer=arguments.optimizer)
     search = replace(search, trials=arguments.trials or search.trials)
-    return replace(search, rows=min(arguments.rows or search.rows, search.rows)) if search.rows else search
+    return (
+        replace(search, rows=min(arguments.rows or search.rows, search.rows))
+        if search.rows
+        else search
+    )
 
 
-def _contestants(name: str, arguments: argparse.Namespace, missing: list[str]) -> list[tuple[str, str]]:
+def _contestants(
+    name: str, arguments: argparse.Namespace, missing: list[str]
+) -> list[tuple[str, str]]:
     if name == "adult" and not (DATA / "adult").is_dir():
         missing.append(f"The table adult is skipped: no {DATA / 'adult'}")
         return []
@@ -112,18 +144,32 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _in_a_process(name: str, tuner: str, style: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _in_a_process(
+    name: str, tuner: str, style: str, folder: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", name, tuner, style, "--folder", str(folder)]
     for option in ("optimizer", "device", "trials", "rows", "peer_trials"):
         if getattr(arguments, option):
             command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
     result = folder / "one.json"
     result.unlink(missing_ok=True)
-    # waiting threads sleep, for everyone: on a machine that others use as well, spinning costs them all
-    # Ray's workers import `searches` and `tuners` from here
+    # waiting threads sleep, for everyone: on a machine that others use as well, spinning costs them
+    # all Ray's workers import `searches` and `tuners` from here
     here = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "DANLU_CACHE": str(folder / "cache"), "PYTHONPATH": here}
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, check=False)
+    environment = {
+        "OMP_WAIT_POLICY": "passive",
+        **os.environ,
+        "DANLU_CACHE": str(folder / "cache"),
+        "PYTHONPATH": here,
+    }
+    ended = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        check=False,
+    )
     if ended.returncode or not result.is_file():
         sys.exit(f"{' '.join(command)} failed:\n{ended.stdout[-4000:]}")
     return json.loads(result.read_text())
@@ -170,7 +216,10 @@ def _report(result: dict[str, Any]) -> str:
         lines[-1:] = [f"Trained on {_graphics()}.", ""]
     for name in dict.fromkeys(each["table"] for each in result["measured"]):
         lines += _table([each for each in result["measured"] if each["table"] == name])
-    styles = [f"* {each['name']} {each['version']}, {each['style']}: {each['style_said']}" for each in result["measured"]]
+    styles = [
+        f"* {each['name']} {each['version']}, {each['style']}: {each['style_said']}"
+        for each in result["measured"]
+    ]
     lines += [*dict.fromkeys(styles), ""]
     lines += [
         "~: reckoned from the trials measured (a start, and so many seconds a trial). A ratio above 1 means that the first row is faster; medians",
@@ -189,10 +238,19 @@ def _graphics() -> str:
 
 def _table(measured: list[dict[str, Any]]) -> list[str]:
     first = measured[0]
-    ours = [each for each in measured if (each["tuner"], each["style"]) == (first["tuner"], first["style"])]
+    ours = [
+        each
+        for each in measured
+        if (each["tuner"], each["style"]) == (first["tuner"], first["style"])
+    ]
     rows = []
     for tuner, style in dict.fromkeys((each["tuner"], each["style"]) for each in measured):
-        rows.append(_row([each for each in measured if (each["tuner"], each["style"]) == (tuner, style)], ours))
+        rows.append(
+            _row(
+                [each for each in measured if (each["tuner"], each["style"]) == (tuner, style)],
+                ours,
+            )
+        )
     head = [
         "who", "trials measured", "seconds a trial", "seconds for all", "trials a minute", "its time / first row's", "its CPU time / first row's",
         "best validation accuracy", "first row's best of these",

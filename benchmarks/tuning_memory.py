@@ -1,9 +1,9 @@
 """Memory of a long search in one process: python benchmarks/tuning_memory.py --trials 500
 
-A study of a small MLP on handwritten digits (scikit-learn's), trial after trial in this process, or as one program (--on vectorised).
-Resident memory is read after every trial; growth is the mean over the last tenth less the mean over the tenth that follows the first.
-Exit code 1 where it is 50 MB or more.
-"""
+A study of a small MLP on handwritten digits (scikit-learn's), trial after trial in this process, or
+as one program (--on vectorised). Resident memory is read after every trial; growth is the mean over
+the last tenth less the mean over the tenth that follows the first. Exit code 1 where it is 50 MB or
+more."""
 
 from __future__ import annotations
 

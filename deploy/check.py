@@ -2,12 +2,12 @@
 
     python deploy/check.py EXPORT [--linked] [--starts 5] [--json]
 
-EXPORT is the folder of an ONNX export (danlu export ARTIFACT --to onnx). The RUN lines of the Dockerfile's stages fill a virtual
-environment with the pinned libraries of deploy/requirements.txt and danlu; `--linked` links the libraries that are installed here in
-their place, which takes no network and no time. Then the Dockerfile's own entry point serves the export, its health check asks it,
-and everything is held against what is promised: no torch, under 400 MB in all, the first answer within 2 s, under 250 MB of memory.
-Ends with 1 where something is not so.
-"""
+EXPORT is the folder of an ONNX export (danlu export ARTIFACT --to onnx). The RUN lines of the
+Dockerfile's stages fill a virtual environment with the pinned libraries of deploy/requirements.txt
+and danlu; `--linked` links the libraries that are installed here in their place, which takes no
+network and no time. Then the Dockerfile's own entry point serves the export, its health check asks
+it, and everything is held against what is promised: no torch, under 400 MB in all, the first answer
+within 2 s, under 250 MB of memory. Ends with 1 where something is not so."""
 
 from __future__ import annotations
 
@@ -66,8 +66,15 @@ def told(lines: list[Line], word: str) -> str:
 
 def pins() -> dict[str, str]:
     """The versions of requirements.txt by name, for this platform."""
-    lines = (line.partition("#")[0].strip() for line in (HERE / "requirements.txt").read_text("utf-8").splitlines())
-    named = (line.partition(";")[0].strip().partition("==") for line in lines if line and not _elsewhere(line))
+    lines = (
+        line.partition("#")[0].strip()
+        for line in (HERE / "requirements.txt").read_text("utf-8").splitlines()
+    )
+    named = (
+        line.partition(";")[0].strip().partition("==")
+        for line in lines
+        if line and not _elsewhere(line)
+    )
     return {name: version for name, _, version in named}
 
 
@@ -76,7 +83,8 @@ def _elsewhere(line: str) -> bool:
 
 
 def install(environment: Path) -> None:
-    """Fill a virtual environment by what the Dockerfile runs, from what it copies. Raises CalledProcessError."""
+    """Fill a virtual environment by what the Dockerfile runs, from what it copies. Raises
+    CalledProcessError."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # its python and pip
     with tempfile.TemporaryDirectory(prefix="danlu-source-") as source:
         for word, rest in dockerfile()["export-libraries"]:
@@ -84,7 +92,13 @@ def install(environment: Path) -> None:
                 _copy(rest.split(), Path(source))
             elif word == "RUN" and IN_IMAGE in rest:
                 command = rest.replace(IN_IMAGE, shlex.quote(str(environment)))
-                subprocess.run(["sh", "-ec", command], cwd=source, check=True, stdout=sys.stderr, env={**os.environ, "PATH": path})
+                subprocess.run(
+                    ["sh", "-ec", command],
+                    cwd=source,
+                    check=True,
+                    stdout=sys.stderr,
+                    env={**os.environ, "PATH": path},
+                )
 
 
 def _copy(words: list[str], source: Path) -> None:
@@ -94,18 +108,25 @@ def _copy(words: list[str], source: Path) -> None:
         to = source / target / Path(name).name if target.endswith("/") else source / target
         to.parent.mkdir(parents=True, exist_ok=True)
         if (HOME / name).is_dir():
-            shutil.copytree(HOME / name, to, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(
+                HOME / name, to, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         else:
             shutil.copyfile(HOME / name, to)
 
 
 def link(environment: Path) -> None:
-    """Fill a virtual environment with links to the pinned libraries as they are installed here, and to danlu."""
+    """Fill a virtual environment with links to the pinned libraries as they are installed here, and
+    to danlu."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (home,) = environment.glob("lib/python*/site-packages")
     for name in pins():
         found = metadata.distribution(name)
-        tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}
+        tops = {
+            file.parts[0]
+            for file in found.files or ()
+            if file.parts[0] not in ("..", "__pycache__")
+        }
         for top in tops:
             (home / top).symlink_to(Path(str(found.locate_file(top))).resolve())
     (home / "danlu").symlink_to(HOME / "src" / "danlu")
@@ -120,17 +141,27 @@ def link(environment: Path) -> None:
 
 def megabytes(folder: Path) -> float:
     """What the files of a folder take, in MB of 10^6 bytes; links are not followed."""
-    return sum(each.lstat().st_size for each in folder.rglob("*") if each.is_file() and not each.is_symlink()) / 1e6
+    return (
+        sum(
+            each.lstat().st_size
+            for each in folder.rglob("*")
+            if each.is_file() and not each.is_symlink()
+        )
+        / 1e6
+    )
 
 
 def importable(environment: Path) -> list[str]:
     """Those of ABSENT that the environment has all the same."""
     asked = f"import importlib.util as u; print(*[n for n in {ABSENT!r} if u.find_spec(n)])"
-    return subprocess.run([environment / "bin" / "python", "-c", asked], check=True, capture_output=True, text=True).stdout.split()
+    return subprocess.run(
+        [environment / "bin" / "python", "-c", asked], check=True, capture_output=True, text=True
+    ).stdout.split()
 
 
 class Served:
-    """An export served as the image serves it, while the `with` lasts, at a port that is free. `seconds`: from start to first answer."""
+    """An export served as the image serves it, while the `with` lasts, at a port that is free.
+    `seconds`: from start to first answer."""
 
     def __init__(self, environment: Path, export: Path, folder: Path) -> None:
         self.environment = environment
@@ -139,7 +170,12 @@ class Served:
         self.token = secrets.token_hex(32)
         token.touch(0o600)
         token.write_text(self.token, "utf-8")
-        swap = {"0.0.0.0": "127.0.0.1", "8000": "0", "/run/secrets/danlu-token": str(token), "/models/model": str(export)}
+        swap = {
+            "0.0.0.0": "127.0.0.1",
+            "8000": "0",
+            "/run/secrets/danlu-token": str(token),
+            "/models/model": str(export),
+        }
         given = [*json.loads(told(self.lines, "ENTRYPOINT")), *json.loads(told(self.lines, "CMD"))]
         self.command = [swap.get(word, word) for word in given]
         fields = json.loads((export / "export.json").read_bytes().splitlines()[0])["inputs"]
@@ -168,9 +204,22 @@ class Served:
 
     def _variables(self) -> dict[str, str]:
         """As in the image: its own variables and nothing of this process's Python."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "DANLU"))}
-        said = [pair.split("=", 1) for word, rest in self.lines if word == "ENV" for pair in shlex.split(rest)]
-        return {**kept, **{name: value for name, value in said if name != "PATH"}, "PATH": f"{self.environment}/bin:{os.defpath}"}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "VIRTUAL_ENV", "DANLU"))
+        }
+        said = [
+            pair.split("=", 1)
+            for word, rest in self.lines
+            if word == "ENV"
+            for pair in shlex.split(rest)
+        ]
+        return {
+            **kept,
+            **{name: value for name, value in said if name != "PATH"},
+            "PATH": f"{self.environment}/bin:{os.defpath}",
+        }
 
     def ask(self, rows: int) -> list[dict[str, Any]]:
         """The answers of the model's own example, so many times."""
@@ -179,15 +228,26 @@ class Served:
 
     def get(self, path: str, body: bytes | None = None, token: bool = True) -> bytes:
         """The body of an answer. Raises HTTPError where its status is none of success."""
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self.token}"} if token else {})}
+        headers = {
+            "Content-Type": "application/json",
+            **({"Authorization": f"Bearer {self.token}"} if token else {}),
+        }
         with urlopen(Request(self.address + path, body, headers), timeout=30) as answer:
             return answer.read()
 
     def healthy(self) -> bool:
         """What the image's HEALTHCHECK says."""
         _, _, command = told(self.lines, "HEALTHCHECK").partition("CMD ")
-        words = [word.replace(":8000", f":{self.address.rpartition(':')[2]}") for word in json.loads(command)]
-        return subprocess.run([self.environment / "bin" / words[0], *words[1:]], env=self._variables()).returncode == 0
+        words = [
+            word.replace(":8000", f":{self.address.rpartition(':')[2]}")
+            for word in json.loads(command)
+        ]
+        return (
+            subprocess.run(
+                [self.environment / "bin" / words[0], *words[1:]], env=self._variables()
+            ).returncode
+            == 0
+        )
 
     def memory(self) -> float:
         """Resident MB of all its processes; pages that they share count once for each."""
@@ -196,7 +256,13 @@ class Served:
             number = seen.pop()
             with contextlib.suppress(OSError):
                 seen += map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
-                found += int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{number}/status").read_text())[0]) * 1024 / 1e6
+                found += (
+                    int(
+                        re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{number}/status").read_text())[0]
+                    )
+                    * 1024
+                    / 1e6
+                )
         return found
 
     def stop(self) -> int:
@@ -247,7 +313,9 @@ def _status(server: Served, path: str) -> int:
     return 200
 
 
-def judged(environment: Path, found: dict[str, Any], linked: bool) -> list[tuple[str, str, str, bool]]:
+def judged(
+    environment: Path, found: dict[str, Any], linked: bool
+) -> list[tuple[str, str, str, bool]]:
     """(what, measured, promised, whether it holds) of each promise."""
     there = importable(environment)
     seconds = statistics.median(found["seconds"])
@@ -280,25 +348,39 @@ def filled(linked: bool) -> Iterator[tuple[Path, Path]]:
 
 def main() -> None:
     """Measure, print a table, end with 1 where a promise is broken."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("export", type=Path, help="the folder of an export")
     parser.add_argument(
-        "--linked", action="store_true", help="link the libraries installed here instead of installing the pinned ones"
+        "--linked",
+        action="store_true",
+        help="link the libraries installed here instead of installing the pinned ones",
     )
-    parser.add_argument("--starts", type=int, default=5, help="how often it is started; the median counts")
+    parser.add_argument(
+        "--starts", type=int, default=5, help="how often it is started; the median counts"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     with filled(options.linked) as (environment, folder):
         found = measured(environment, options.export.resolve(), folder, options.starts)
         rows = judged(environment, found, options.linked)
     if options.json:
-        print(json.dumps({"measured": found, "holds": {what: holds for what, _, _, holds in rows}}, indent=1))
+        print(
+            json.dumps(
+                {"measured": found, "holds": {what: holds for what, _, _, holds in rows}}, indent=1
+            )
+        )
     else:
-        print(f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n", file=sys.stderr)
+        print(
+            f"load of this machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n",
+            file=sys.stderr,
+        )
         print("| what | measured | promised | |\n|---|---|---|---|")
         print(
             "\n".join(
-                f"| {what} | {value} | {promise} | {'holds' if holds else '**broken**'} |" for what, value, promise, holds in rows
+                f"| {what} | {value} | {promise} | {'holds' if holds else '**broken**'} |"
+                for what, value, promise, holds in rows
             )
         )
     sys.exit(0 if all(holds for *_, holds in rows) else 1)

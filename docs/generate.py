@@ -19,10 +19,20 @@ def page() -> str:
         "",
     ]
     for name in registry.shelves():
-        promise = ast.get_docstring(ast.parse((registry.folder(name) / "__init__.py").read_text("utf-8"))) or ""
+        promise = (
+            ast.get_docstring(ast.parse((registry.folder(name) / "__init__.py").read_text("utf-8")))
+            or ""
+        )
         lines += [f"## {name}", "", promise.split("\n", 1)[0], ""]
         for part in registry.names(name):
-            lines += [f"### {name}/{part}", "", "```", registry.describe(name, part).split("\n", 2)[2], "```", ""]
+            lines += [
+                f"### {name}/{part}",
+                "",
+                "```",
+                registry.describe(name, part).split("\n", 2)[2],
+                "```",
+                "",
+            ]
     return "\n".join(lines)
 
 

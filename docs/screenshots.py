@@ -32,14 +32,31 @@ data:
 model: {name: gpt, size: tiny}
 train: {steps: 600}
 """
-PERSON = {"age": "44", "hours_per_week": "45", "education_num": "13", "capital_gain": "0", "capital_loss": "0", "fnlwgt": "160323"}
-TRAITS = {"workclass": "Private", "marital_status": "Married-civ-spouse", "relationship": "Husband", "race": "White", "sex": "Male"}
+PERSON = {
+    "age": "44",
+    "hours_per_week": "45",
+    "education_num": "13",
+    "capital_gain": "0",
+    "capital_loss": "0",
+    "fnlwgt": "160323",
+}
+TRAITS = {
+    "workclass": "Private",
+    "marital_status": "Married-civ-spouse",
+    "relationship": "Husband",
+    "race": "White",
+    "sex": "Male",
+}
 TYPED = {"education": "Bachelors", "occupation": "Sales", "native_country": "United-States"}
 
 
 def train(folder: Path, recipe: Path, name: str, *changes: str) -> None:
     """A run of a recipe in folder/name."""
-    subprocess.run([sys.executable, "-m", "danlu", "train", str(recipe), "--run", name, *changes], cwd=folder, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "danlu", "train", str(recipe), "--run", name, *changes],
+        cwd=folder,
+        check=True,
+    )
 
 
 def adult(folder: Path) -> None:
@@ -57,7 +74,11 @@ def talks(folder: Path) -> None:
     """What comes after a day or a number, as docs/guides/first_language_model.md has it."""
     days = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Monday"]
     pairs = [*itertools.pairwise(days), *((str(n), str(n + 1)) for n in range(100))]
-    rows = [{"prompt": f"{asked} after {a}", "response": f"{b}."} for asked in ("What comes", "And") for a, b in pairs]
+    rows = [
+        {"prompt": f"{asked} after {a}", "response": f"{b}."}
+        for asked in ("What comes", "And")
+        for a, b in pairs
+    ]
     (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     (folder / "talks.yaml").write_text(TALKS, "utf-8")
     train(folder, folder / "talks.yaml", "talks")
@@ -78,9 +99,9 @@ def ask_image(page: Any, folder: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    Image.fromarray((load_digits().images[3] * 255 / 16).astype("uint8")).resize((160, 160), Image.Resampling.BICUBIC).save(
-        folder / "three.png"
-    )
+    Image.fromarray((load_digits().images[3] * 255 / 16).astype("uint8")).resize(
+        (160, 160), Image.Resampling.BICUBIC
+    ).save(folder / "three.png")
     page.locator("form input[type=file]").set_input_files(folder / "three.png")
     page.locator(".headline").wait_for()
 
@@ -105,7 +126,10 @@ PICTURES: dict[str, tuple[str, Callable[[Path], None], Callable[[Any, Path], Non
 def serving(folder: Path, name: str) -> Iterator[str]:
     """The address of a server."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "danlu", "serve", name, "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "danlu", "serve", name, "--port", "0"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert server.stdout is not None
@@ -122,13 +146,19 @@ def picture(kind: str, folder: Path) -> None:
     name, made, ask = PICTURES[kind]
     made(folder)
     with serving(folder, name) as address, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1120, "height": 800}, locale="en-GB", reduced_motion="reduce")
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(
+            viewport={"width": 1120, "height": 800}, locale="en-GB", reduced_motion="reduce"
+        )
         page.goto(address)
         ask(page, folder)
         page.mouse.move(0, 0)
         page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
-        end = page.evaluate("Math.ceil(document.querySelector('main > .desk').getBoundingClientRect().bottom)")
+        end = page.evaluate(
+            "Math.ceil(document.querySelector('main > .desk').getBoundingClientRect().bottom)"
+        )
         page.set_viewport_size({"width": 1120, "height": end + 40})
         file = IMAGES / f"serve-{kind}.png"
         page.screenshot(path=file)

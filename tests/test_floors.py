@@ -13,9 +13,12 @@ from danlu.errors import PartError
 
 HOME = Path(danlu.__file__).parent
 SHELF_FLOOR = 4
-HIGHER_SHELVES = {"exporters": 8}  # they hand over whole artifacts, and what hugging_face makes of them
-# Lower numbers are further down. Modules of one floor do not import each other; parts of a shelf import no other part. A folder with
-# a floor of its own is a station (its __init__ is its door) or the library layers/: its files stand on that floor together.
+HIGHER_SHELVES = {
+    "exporters": 8
+}  # they hand over whole artifacts, and what hugging_face makes of them
+# Lower numbers are further down. Modules of one floor do not import each other; parts of a shelf
+# import no other part. A folder with a floor of its own is a station (its __init__ is its door) or
+# the library layers/: its files stand on that floor together.
 FLOORS = {
     "errors": 0,
     "terms": 0,
@@ -113,7 +116,11 @@ FLOORS = {
 }
 
 
-STATIONS = {path.parent.name for path in HOME.glob("*/__init__.py")} & set(FLOORS) - {"layers", "reading", "series"}
+STATIONS = {path.parent.name for path in HOME.glob("*/__init__.py")} & set(FLOORS) - {
+    "layers",
+    "reading",
+    "series",
+}
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -121,7 +128,9 @@ def modules() -> list[tuple[str, Path]]:
     found = []
     for path in sorted(HOME.rglob("*.py")):
         parts = path.relative_to(HOME).with_suffix("").parts
-        found.append((".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts), path))
+        found.append(
+            (".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts), path)
+        )
     return found
 
 
@@ -135,11 +144,16 @@ def floor_of(name: str) -> int:
 
 
 def imported(path: Path) -> set[str]:
-    """The danlu modules that a file imports when it runs, inside functions too; imports for type checkers do not count."""
+    """The danlu modules that a file imports when it runs, inside functions too; imports for type
+    checkers do not count."""
     tree = ast.parse(path.read_text("utf-8"))
     typing_only: set[ast.AST] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        if (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
             typing_only.update(child for statement in node.body for child in ast.walk(statement))
     result = set()
     for node in ast.walk(tree):
@@ -147,7 +161,11 @@ def imported(path: Path) -> set[str]:
             continue
         if isinstance(node, ast.Import):
             result |= {alias.name for alias in node.names if alias.name.split(".")[0] == "danlu"}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "danlu":
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "danlu"
+        ):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 is_module = (HOME / Path(*inner.split(".")[1:])).with_suffix(".py").is_file() or (
@@ -159,14 +177,18 @@ def imported(path: Path) -> set[str]:
     return {name.removeprefix("danlu").removeprefix(".") or "__init__" for name in result}
 
 
-@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "path"), modules(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_a_module_imports_only_from_lower_floors(name: str, path: Path) -> None:
     floor = floor_of(name)
     for other in sorted(imported(path)):
         head = name.partition(".")[0]
         if head in FLOORS and other.startswith(f"{head}."):
             continue  # files of one station, or of the library: they may build on each other, not on their own door
-        assert floor_of(other) < floor, f"{name} (floor {floor}) imports {other} (floor {floor_of(other)})"
+        assert floor_of(other) < floor, (
+            f"{name} (floor {floor}) imports {other} (floor {floor_of(other)})"
+        )
 
 
 def test_every_floor_has_a_module() -> None:

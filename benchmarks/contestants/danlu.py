@@ -14,11 +14,14 @@ from measuring import Clock, Timing
 
 NAME = "danlu"
 NEEDS = ("danlu",)
-STYLES = {"usual": "danlu.train with its defaults: reports, metrics.jsonl, TensorBoard, checkpoints, NaN checks"}
+STYLES = {
+    "usual": "danlu.train with its defaults: reports, metrics.jsonl, TensorBoard, checkpoints, NaN checks"
+}
 
 
 def run(work: Work, style: str) -> tuple[Timing, list[Any]]:
-    """Train; see contestants. What is timed is the loop, until its last checkpoint is on the disk."""
+    """Train; see contestants. What is timed is the loop, until its last checkpoint is on the
+    disk."""
     import danlu
     from danlu.training import loop as training
 

@@ -1,8 +1,7 @@
 """A training loop as short as it can be written, with all that is known to be fast.
 
-Data lies in memory as tensors, a batch is an `index_select`, the optimizer is torch's fused one. It does nothing else: no log, no
-checkpoint, no look at NaN, no seed a step.
-"""
+Data lies in memory as tensors, a batch is an `index_select`, the optimizer is torch's fused one. It
+does nothing else: no log, no checkpoint, no look at NaN, no seed a step."""
 
 from __future__ import annotations
 
@@ -29,6 +28,8 @@ def run(work: Work, style: str) -> tuple[Timing, list[Any]]:
             for begin in range(0, len(order), size):
                 rows = order[begin : begin + size]
                 optimizer.zero_grad(set_to_none=True)
-                cross_entropy(network(images.index_select(0, rows)), labels.index_select(0, rows)).backward()
+                cross_entropy(
+                    network(images.index_select(0, rows)), labels.index_select(0, rows)
+                ).backward()
                 optimizer.step()
     return clock.timing(work.steps), [parameter.detach() for parameter in network.parameters()]

@@ -42,12 +42,16 @@ def run(work: Work, style: str) -> tuple[Timing, list[Any]]:
     network = _network(work)
     rate = work.case.learning_rate
     momentum = keras.optimizers.SGD(rate, momentum=0.9)
-    optimizer = momentum if work.case.optimizer == "momentum" else keras.optimizers.Adam(rate, epsilon=1e-8)
+    optimizer = (
+        momentum if work.case.optimizer == "momentum" else keras.optimizers.Adam(rate, epsilon=1e-8)
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if usual:
         network.compile(optimizer, loss, metrics=["accuracy"])
         images, labels = work.images.numpy(), work.labels.numpy()
-        network.fit(images, labels, batch_size=work.batch_size, epochs=work.epochs, callbacks=[Watch()])
+        network.fit(
+            images, labels, batch_size=work.batch_size, epochs=work.epochs, callbacks=[Watch()]
+        )
     else:
         network.compile(optimizer, loss)
         loader = bare_loader(work)
@@ -64,7 +68,10 @@ def _network(work: Work) -> Any:
         keras.config.set_image_data_format("channels_first")  # torch's own layout: no transposition
         body = [keras.Input((1, PIXELS, PIXELS))]
         for width in (32, 64):
-            body += [layers.Conv2D(width, 3, padding="same", activation="relu"), layers.MaxPooling2D(2)]
+            body += [
+                layers.Conv2D(width, 3, padding="same", activation="relu"),
+                layers.MaxPooling2D(2),
+            ]
         body += [layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(CLASSES)]
     else:
         body = [keras.Input((PIXELS * PIXELS,))]
@@ -76,10 +83,17 @@ def _network(work: Work) -> Any:
 
 
 def _turned(weight: Any) -> Any:
-    """Keras keeps a dense matrix as (in, out), a kernel as (height, width, in, out); it flattens (height, width, channels)."""
+    """Keras keeps a dense matrix as (in, out), a kernel as (height, width, in, out); it flattens
+    (height, width, channels)."""
     if weight.ndim == 2 and weight.shape[1] == FLAT[0] * FLAT[1] * FLAT[2]:
         weight = weight.reshape(len(weight), *FLAT).transpose(0, 2, 3, 1).reshape(len(weight), -1)
-    return weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight
+    return (
+        weight.T
+        if weight.ndim == 2
+        else weight.transpose(2, 3, 1, 0)
+        if weight.ndim == 4
+        else weight
+    )
 
 
 def _as_torch(network: Any) -> list[Any]:
@@ -94,5 +108,9 @@ def _back(weight: Any) -> Any:
         return weight.transpose(3, 2, 0, 1)
     weight = weight.T
     if weight.ndim == 2 and weight.shape[1] == FLAT[0] * FLAT[1] * FLAT[2]:
-        return weight.reshape(len(weight), *FLAT[1:], FLAT[0]).transpose(0, 3, 1, 2).reshape(len(weight), -1)
+        return (
+            weight.reshape(len(weight), *FLAT[1:], FLAT[0])
+            .transpose(0, 3, 1, 2)
+            .reshape(len(weight), -1)
+        )
     return weight

@@ -52,7 +52,14 @@ def run(work: Work, style: str) -> tuple[Timing, list[Any]]:
     net = Net()
     with tempfile.TemporaryDirectory(dir=work.folder) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        common: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": work.epochs, "default_root_dir": folder}
-        trainer = lightning.Trainer(**common) if usual else lightning.Trainer(barebones=True, **common)
+        common: dict[str, Any] = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": work.epochs,
+            "default_root_dir": folder,
+        }
+        trainer = (
+            lightning.Trainer(**common) if usual else lightning.Trainer(barebones=True, **common)
+        )
         trainer.fit(net, usual_loader(work) if usual else bare_loader(work))
     return clock.timing(work.steps), [parameter.detach() for parameter in net.parameters()]

@@ -66,4 +66,6 @@ def bare_loader(work: Work, shape: Callable[[Any, Any], Any] = pair) -> DataLoad
 
 def usual_loader(work: Work, shape: Callable[[Any, Any], Any] = pair) -> DataLoader[Any]:
     """Row by row, put together by torch's default collate."""
-    return DataLoader(Single(work, shape), batch_size=work.batch_size, sampler=Order(work, batches=False))
+    return DataLoader(
+        Single(work, shape), batch_size=work.batch_size, sampler=Order(work, batches=False)
+    )

@@ -61,7 +61,13 @@ def run(work: Work, style: str) -> tuple[Timing, list[Any]]:
             report_to="none", **({} if usual else quiet),
         )  # fmt: skip
         kind = transformers.Trainer if usual else Bare
-        trainer = kind(net, arguments, train_dataset=Single(work, _named), optimizers=(optimizer, constant), callbacks=[Watch()])
+        trainer = kind(
+            net,
+            arguments,
+            train_dataset=Single(work, _named),
+            optimizers=(optimizer, constant),
+            callbacks=[Watch()],
+        )
         trainer.train()
     return clock.timing(work.steps), [parameter.detach() for parameter in net.parameters()]
 

@@ -11,7 +11,8 @@ import numpy as np
 
 
 class Given:
-    """`rows` uint8 (N, H, W, C), normalised by `mean` and `std`; `weights` in the order of the layers, outputs first (torch's layout)."""
+    """`rows` uint8 (N, H, W, C), normalised by `mean` and `std`; `weights` in the order of the
+    layers, outputs first (torch's layout)."""
 
     def __init__(self, folder: Path) -> None:
         with np.load(str(folder / "given.npz"), allow_pickle=False) as held:
@@ -21,7 +22,10 @@ class Given:
         self.learning_rate, self.momentum = about["learning_rate"], about["momentum"]
         self.mean, self.std = np.float32(about["mean"]), np.float32(about["std"])
         self.test_rows, self.test_labels = self.arrays["test_rows"], self.arrays["test_labels"]
-        self.check, self.wanted = self.test_rows[: len(self.arrays["wanted"])], self.arrays["wanted"]
+        self.check, self.wanted = (
+            self.test_rows[: len(self.arrays["wanted"])],
+            self.arrays["wanted"],
+        )
         self.weights = [self.arrays[f"weight_{number}"] for number in range(about["weights"])]
 
     def train(self) -> Any:
@@ -30,7 +34,8 @@ class Given:
         return self.arrays["rows"][order], self.arrays["labels"][order]
 
     def first(self) -> Any:
-        """(rows, labels) of the first update, and of as many more as the last one has: what has to be compiled for."""
+        """(rows, labels) of the first update, and of as many more as the last one has: what has to
+        be compiled for."""
         rows, labels = self.train()
         last = len(rows) % self.batch_size or self.batch_size
         keep = np.r_[np.arange(self.batch_size), np.arange(last)]
@@ -41,7 +46,9 @@ class Given:
         return ((rows.astype(np.float32) / 255 - self.mean) / self.std).transpose(0, 3, 1, 2).copy()
 
 
-def told(given: Given, outputs: Any, answers: Any, seconds: Any, warm: float, versions: str) -> None:
+def told(
+    given: Given, outputs: Any, answers: Any, seconds: Any, warm: float, versions: str
+) -> None:
     """Print what was measured as one line of JSON; `seconds` on the wall and of the processor."""
     found = {
         "difference": float(np.abs(np.asarray(outputs, dtype=np.float64) - given.wanted).max()),

@@ -16,7 +16,9 @@ def main(folder: Path) -> None:
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     outputs = asarray(keras.ops.convert_to_numpy(model(given.check, training=False)))
     optimizer = keras.optimizers.SGD(given.learning_rate, momentum=given.momentum)
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile="auto")
+    model.compile(
+        optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile="auto"
+    )
     first = given.first()
     began = time.perf_counter()
     weights = [keras.ops.convert_to_numpy(each.value).copy() for each in model.variables]
@@ -37,7 +39,14 @@ def main(folder: Path) -> None:
     import importlib.metadata as metadata
 
     name = {"tensorflow": "tensorflow-cpu", "jax": "jax"}[keras.config.backend()]
-    told(given, outputs, answers, seconds, warm, f"{keras.config.backend()} {metadata.version(name)}, keras {keras.__version__}")
+    told(
+        given,
+        outputs,
+        answers,
+        seconds,
+        warm,
+        f"{keras.config.backend()} {metadata.version(name)}, keras {keras.__version__}",
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def main(folder: Path) -> None:
     nd.waitall()
     seconds = time.perf_counter() - began, time.process_time() - worked
     tests = given.prepared(given.test_rows)
-    answers = [net(nd.array(tests[start : start + 1000])).asnumpy() for start in range(0, len(tests), 1000)]
+    answers = [
+        net(nd.array(tests[start : start + 1000])).asnumpy() for start in range(0, len(tests), 1000)
+    ]
     told(
         given,
         outputs,
@@ -58,11 +60,20 @@ def main(folder: Path) -> None:
     )
 
 
-def epoch(net: gluon.nn.HybridSequential, loss: gluon.loss.Loss, given: Given, rows: object, labels: object) -> None:
+def epoch(
+    net: gluon.nn.HybridSequential,
+    loss: gluon.loss.Loss,
+    given: Given,
+    rows: object,
+    labels: object,
+) -> None:
     options = {"learning_rate": given.learning_rate, "momentum": given.momentum}
     trainer = gluon.Trainer(net.collect_params(), "sgd", options)
     for start in range(0, len(rows), given.batch_size):
-        x, y = nd.array(rows[start : start + given.batch_size]), nd.array(labels[start : start + given.batch_size])
+        x, y = (
+            nd.array(rows[start : start + given.batch_size]),
+            nd.array(labels[start : start + given.batch_size]),
+        )
         with autograd.record():
             found = loss(net(x), y)
         found.backward()

@@ -20,7 +20,9 @@ def main(folder: Path) -> None:
     x, y = tensor.ftensor4("x"), tensor.lvector("y")
     outputs = forward(given, shared, x)
     shifted = outputs - outputs.max(axis=1, keepdims=True)
-    loss = (tensor.log(tensor.exp(shifted).sum(axis=1)) - shifted[tensor.arange(y.shape[0]), y]).mean()
+    loss = (
+        tensor.log(tensor.exp(shifted).sum(axis=1)) - shifted[tensor.arange(y.shape[0]), y]
+    ).mean()
     velocities = [theano.shared(np.zeros_like(each.get_value())) for each in shared]
     rate, momentum = np.float32(given.learning_rate), np.float32(given.momentum)
     updates = []
@@ -32,7 +34,9 @@ def main(folder: Path) -> None:
     found = answer(given.prepared(given.check))
     first, labels = given.first()
     epoch(update, given, given.prepared(first), labels)
-    for each, weight in zip(shared + velocities, given.weights + [np.zeros_like(each) for each in given.weights]):
+    for each, weight in zip(
+        shared + velocities, given.weights + [np.zeros_like(each) for each in given.weights]
+    ):
         each.set_value(weight.astype("float32"))
     warm = time.perf_counter() - began
     rows, labels = given.train()
@@ -40,7 +44,9 @@ def main(folder: Path) -> None:
     epoch(update, given, given.prepared(rows), labels)
     seconds = time.perf_counter() - began, time.process_time() - worked
     tests = given.prepared(given.test_rows)
-    answers = np.concatenate([answer(tests[start : start + 1000]) for start in range(0, len(tests), 1000)])
+    answers = np.concatenate(
+        [answer(tests[start : start + 1000]) for start in range(0, len(tests), 1000)]
+    )
     told(given, found, answers, seconds, warm, f"theano {theano.__version__}")
 
 
@@ -49,7 +55,9 @@ def forward(given: Given, shared: list, x: object) -> object:
     if given.network == "cnn":
         for _ in range(2):
             kernel, bias = weights.pop(0), weights.pop(0)
-            flat = conv2d(flat, kernel, border_mode="half", filter_flip=False) + bias.dimshuffle("x", 0, "x", "x")
+            flat = conv2d(flat, kernel, border_mode="half", filter_flip=False) + bias.dimshuffle(
+                "x", 0, "x", "x"
+            )
             flat = pool_2d(relu(flat), (2, 2), ignore_border=True)
     first, first_bias, second, second_bias = weights
     hidden = relu(tensor.dot(flat.flatten(2), first.transpose()) + first_bias)
@@ -58,7 +66,10 @@ def forward(given: Given, shared: list, x: object) -> object:
 
 def epoch(update: object, given: Given, rows: object, labels: object) -> None:
     for start in range(0, len(rows), given.batch_size):
-        update(rows[start : start + given.batch_size], labels[start : start + given.batch_size].astype("int64"))
+        update(
+            rows[start : start + given.batch_size],
+            labels[start : start + given.batch_size].astype("int64"),
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from typing import Any
 
 NAME = "BentoML"
 REQUIRES = ("bentoml==1.4.39",)
-STYLES = {"2 workers": "bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=500), max_concurrency 256, workers=2"}
+STYLES = {
+    "2 workers": "bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=500), max_concurrency 256, workers=2"
+}
 PATH = "/classify"
 
 
@@ -37,7 +39,17 @@ def main() -> None:
         "BENTOML_DO_NOT_TRACK": "True",
     }
     service = "servers.apps.bentoml_app:Classifier"
-    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", port]
+    command = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        service,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        port,
+    ]
     os.execve(sys.executable, command, {**os.environ, **told})
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 NAME = "Ray Serve"
 REQUIRES = ("ray[serve]==2.60.0",)
-STYLES = {"1 replica": "serve.batch(max_batch_size=64, batch_wait_timeout_s=0.005), max_queued_requests 256"}
+STYLES = {
+    "1 replica": "serve.batch(max_batch_size=64, batch_wait_timeout_s=0.005), max_queued_requests 256"
+}
 PATH = "/"
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 class Tuned:
     """What a tuner took for its trials.
 
-    `seconds` on the wall in all; of them `start` went by before the first trial began and do not grow with their number. `cpu` seconds
-    of all its processes, None where they cannot be counted. `scores`: best validation accuracy of each trial, in the order of values, None
-    where it failed.
+    `seconds` on the wall in all; of them `start` went by before the first trial began and do not
+    grow with their number. `cpu` seconds of all its processes, None where they cannot be counted.
+    `scores`: best validation accuracy of each trial, in the order of values, None where it failed.
     """
 
     seconds: float

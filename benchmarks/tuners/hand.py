@@ -1,8 +1,7 @@
 """Optuna around a training loop as short and as fast as it can be written in plain torch.
 
-Data lies in memory as tensors, a batch is an `index_select`, the optimizer is torch's fused one; nothing is logged or saved but
-Optuna's own study.
-"""
+Data lies in memory as tensors, a batch is an `index_select`, the optimizer is torch's fused one;
+nothing is logged or saved but Optuna's own study."""
 
 from __future__ import annotations
 
@@ -24,8 +23,13 @@ STYLES = {
 _TRIED_STEPS = 150
 
 
-def train(work: Work, values: Mapping[str, float], report: Callable[[int, float], None] = lambda epoch, score: None) -> float:
-    """The best validation accuracy of a network trained with `values`; `report` hears that of every epoch."""
+def train(
+    work: Work,
+    values: Mapping[str, float],
+    report: Callable[[int, float], None] = lambda epoch, score: None,
+) -> float:
+    """The best validation accuracy of a network trained with `values`; `report` hears that of every
+    epoch."""
     network = work.network(values[DROPOUT])
     optimizer = work.torch_optimizer(network.parameters(), values)
     best = 0.0
@@ -46,7 +50,9 @@ def run_epoch(work: Work, network: Any, optimizer: Any, steps: int | None = None
     batches = torch.randperm(len(labels), device=work.device).split(work.batch_size)
     for rows in batches[:steps]:
         optimizer.zero_grad(set_to_none=True)
-        cross_entropy(network(images.index_select(0, rows)), labels.index_select(0, rows)).backward()
+        cross_entropy(
+            network(images.index_select(0, rows)), labels.index_select(0, rows)
+        ).backward()
         optimizer.step()
 
 
@@ -56,7 +62,8 @@ def run(work: Work, style: str, values: list[dict[str, float]]) -> Tuned:
 
 
 def optimize(objective: Callable[[Any], float], values: list[dict[str, float]]) -> list[float]:
-    """Scores of an Optuna study in memory that is told what to try; `objective` takes an Optuna trial."""
+    """Scores of an Optuna study in memory that is told what to try; `objective` takes an Optuna
+    trial."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -68,8 +75,8 @@ def optimize(objective: Callable[[Any], float], values: list[dict[str, float]]) 
 def given(values: list[dict[str, float]]) -> Any:
     """An Optuna sampler that suggests `values` by the number of the trial.
 
-    study.enqueue_trial would do in one process; two that share a study in SQLite were seen to take the same waiting trial.
-    """
+    study.enqueue_trial would do in one process; two that share a study in SQLite were seen to take
+    the same waiting trial."""
     import optuna
 
     class Given(optuna.samplers.BaseSampler):
@@ -79,7 +86,9 @@ def given(values: list[dict[str, float]]) -> Any:
         def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
             return {}
 
-        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> float:
+        def sample_independent(
+            self, study: Any, trial: Any, param_name: str, param_distribution: Any
+        ) -> float:
             return values[trial.number][param_name]
 
     return Given()
@@ -89,12 +98,16 @@ def suggested(trial: Any, work: Work) -> dict[str, float]:
     """The values of an Optuna trial, asked for as an objective does."""
     found = {}
     for name, each in work.search.space().items():
-        found[name] = trial.suggest_float(name, each["low"], each["high"], log=each.get("log", False))
+        found[name] = trial.suggest_float(
+            name, each["low"], each["high"], log=each.get("log", False)
+        )
     return found
 
 
 def _objective(work: Work) -> Callable[[Any], float]:
-    return lambda trial: train(work, suggested(trial, work), lambda epoch, score: trial.report(score, epoch))
+    return lambda trial: train(
+        work, suggested(trial, work), lambda epoch, score: trial.report(score, epoch)
+    )
 
 
 def _in_one_process(work: Work, values: list[dict[str, float]]) -> Tuned:
@@ -135,12 +148,24 @@ def _in_processes(work: Work, values: list[dict[str, float]]) -> Tuned:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     workers = min(cores(), len(values))
     storage = f"sqlite:///{work.folder / 'study.sqlite'}"
-    study = optuna.create_study(direction="maximize", storage=storage, study_name=f"{os.getpid()}-{time.time_ns()}")
-    shares = [len(values) // workers + (number < len(values) % workers) for number in range(workers)]
+    study = optuna.create_study(
+        direction="maximize", storage=storage, study_name=f"{os.getpid()}-{time.time_ns()}"
+    )
+    shares = [
+        len(values) // workers + (number < len(values) % workers) for number in range(workers)
+    ]
     context = multiprocessing.get_context("spawn")
     here = (work.search, work.folder, work.device, context.Barrier(workers))
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=here) as pool:
-        list(pool.map(_make_ready, range(workers), [storage] * workers, [study.study_name] * workers, [values] * workers))
+        list(
+            pool.map(
+                _make_ready,
+                range(workers),
+                [storage] * workers,
+                [study.study_name] * workers,
+                [values] * workers,
+            )
+        )
         with Clock() as clock:
             cpu = sum(pool.map(_optimize, shares))
     return Tuned(clock.wall, 0.0, cpu + clock.cpu, [trial.value for trial in study.trials])
@@ -156,7 +181,8 @@ def _begin(search: Any, folder: Any, device: str, ready: Any) -> None:
 
 
 def _make_ready(number: int, storage: str, study: str, values: list[dict[str, float]]) -> None:
-    """Import, load, open the study and train a few steps, one worker beside the other; what follows is timed."""
+    """Import, load, open the study and train a few steps, one worker beside the other; what follows
+    is timed."""
     import optuna
     import torch
 

@@ -63,7 +63,12 @@ def _train(work: Work, style: str, values: Mapping[str, float]) -> float:
             return work.torch_optimizer(self.parameters(), values)
 
     where = "gpu" if work.device.startswith("cuda") else "cpu"
-    common: dict[str, Any] = {"accelerator": where, "devices": 1, "max_epochs": work.epochs, "default_root_dir": work.folder}
+    common: dict[str, Any] = {
+        "accelerator": where,
+        "devices": 1,
+        "max_epochs": work.epochs,
+        "default_root_dir": work.folder,
+    }
     if usual:
         trainer = lightning.Trainer(logger=True, enable_checkpointing=False, **common)
     else:
@@ -74,7 +79,13 @@ def _train(work: Work, style: str, values: Mapping[str, float]) -> float:
 
 
 def _loaders(work: Work, usual: bool) -> tuple[Any, Any]:
-    from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+    from torch.utils.data import (
+        BatchSampler,
+        DataLoader,
+        RandomSampler,
+        SequentialSampler,
+        TensorDataset,
+    )
 
     images, labels, held_images, held_labels = work.tensors
     train, held = TensorDataset(images, labels), TensorDataset(held_images, held_labels)
@@ -84,5 +95,9 @@ def _loaders(work: Work, usual: bool) -> tuple[Any, Any]:
     batches = BatchSampler(RandomSampler(train), work.batch_size, drop_last=False)
     return (
         DataLoader(train, batch_size=None, sampler=batches),
-        DataLoader(held, batch_size=None, sampler=BatchSampler(SequentialSampler(held), 1024, drop_last=False)),
+        DataLoader(
+            held,
+            batch_size=None,
+            sampler=BatchSampler(SequentialSampler(held), 1024, drop_last=False),
+        ),
     )

@@ -21,7 +21,9 @@ STYLES = {
 def run(work: Work, style: str, values: list[dict[str, float]]) -> Tuned:
     """Tune; see tuners. The start is that of the cluster, until the first trial has its rows."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # no CSV, JSON and TensorBoard files: they only cost
+    os.environ.setdefault(
+        "RAY_TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
+    )  # no CSV, JSON and TensorBoard files: they only cost
     import ray
     from ray import tune
     from ray.tune.search.basic_variant import BasicVariantGenerator
@@ -35,30 +37,47 @@ def run(work: Work, style: str, values: list[dict[str, float]]) -> Tuned:
     ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
         trainable = tune.with_parameters(
-            _trial, tensors=tensors, search=work.search, folder=str(work.folder), device=work.device, style=style
+            _trial,
+            tensors=tensors,
+            search=work.search,
+            folder=str(work.folder),
+            device=work.device,
+            style=style,
         )
-        trainable = tune.with_resources(trainable, {"cpu": 1, "gpu": 1 / cores()} if graphics else {"cpu": 1})
+        trainable = tune.with_resources(
+            trainable, {"cpu": 1, "gpu": 1 / cores()} if graphics else {"cpu": 1}
+        )
         searcher = BasicVariantGenerator(points_to_evaluate=values)
         space = {
-            name: tune.loguniform(each["low"], each["high"]) if each.get("log") else tune.uniform(each["low"], each["high"])
+            name: tune.loguniform(each["low"], each["high"])
+            if each.get("log")
+            else tune.uniform(each["low"], each["high"])
             for name, each in work.search.space().items()
         }
         tuner = tune.Tuner(
             trainable,
             param_space=space,
-            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=len(values), reuse_actors=style == "bare"),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher, num_samples=len(values), reuse_actors=style == "bare"
+            ),
             run_config=tune.RunConfig(storage_path=str(work.folder / "ray"), verbose=0),
         )
         results = list(tuner.fit())
         seconds = time.perf_counter() - began
     finally:
         ray.shutdown()
-    scores = {tuple(result.config[name] for name in space): result.metrics["best"] for result in results}
+    scores = {
+        tuple(result.config[name] for name in space): result.metrics["best"] for result in results
+    }
     start = min(result.metrics["began"] for result in results) - epoch_of - began
-    return Tuned(seconds, start, None, [scores[tuple(each[name] for name in space)] for each in values])
+    return Tuned(
+        seconds, start, None, [scores[tuple(each[name] for name in space)] for each in values]
+    )
 
 
-def _trial(config: dict[str, float], tensors: Any, search: Any, folder: str, device: str, style: str) -> None:
+def _trial(
+    config: dict[str, float], tensors: Any, search: Any, folder: str, device: str, style: str
+) -> None:
     """One trial, inside a process of Ray's."""
     import torch
     from ray import tune

@@ -4,8 +4,8 @@
     artifact = danlu.train("recipes/digits.yaml")
     artifact.predict([{"image": pixels}])
 
-The names below are the whole public interface. They are imported when first used, so that `import danlu` costs nothing.
-"""
+The names below are the whole public interface. They are imported when first used, so that `import
+danlu` costs nothing."""
 
 from __future__ import annotations
 
@@ -96,11 +96,13 @@ __all__ = [
 ]
 
 
-def read_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+def read_recipe(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
     """The checked recipe of a YAML or JSON file or a dict, every default filled in.
 
-    `overrides` are "optimizer.learning_rate=0.1" or a dict of dotted names. Raises RecipeError with every problem at once.
-    """
+    `overrides` are "optimizer.learning_rate=0.1" or a dict of dotted names. Raises RecipeError with
+    every problem at once."""
     from danlu import recipe, registry
 
     return recipe.read(source, registry, overrides)

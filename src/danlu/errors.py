@@ -15,8 +15,8 @@
     ├── ExportError            exit code 4: an export that does not answer as its artifact does
     └── Interrupted            exit code 130 or 143: a signal; the state is saved
 
-A message says the rule, the value and where; the hint says the remedy. What is raised here is shown without a traceback.
-"""
+A message says the rule, the value and where; the hint says the remedy. What is raised here is shown
+without a traceback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where (file:line, or file row column), what rule it breaks with which value, and the remedy."""
+    """One thing that is wrong: where (file:line, or file row column), what rule it breaks with
+    which value, and the remedy."""
 
     where: str
     message: str
@@ -39,7 +40,8 @@ class Problem:
 
 
 class DanluError(Exception):
-    """The root: something a user can cause and mend. `exit_code` is what the command line returns."""
+    """The root: something a user can cause and mend. `exit_code` is what the command line
+    returns."""
 
     exit_code = 2
 
@@ -71,7 +73,8 @@ class PlacementError(DanluError):
 
 
 class RunError(DanluError):
-    """A run folder that cannot be used: another recipe's, in use by another process, not writable, or without room."""
+    """A run folder that cannot be used: another recipe's, in use by another process, not writable,
+    or without room."""
 
 
 class RunHeld(RunError):
@@ -107,7 +110,8 @@ class ExportError(DanluError):
 
 
 class Interrupted(DanluError):
-    """A signal asked training to stop; the state was saved. `exit_code` is 130 (SIGINT) or 143 (SIGTERM, SIGUSR1)."""
+    """A signal asked training to stop; the state was saved. `exit_code` is 130 (SIGINT) or 143
+    (SIGTERM, SIGUSR1)."""
 
     def __init__(self, message: str, *, exit_code: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -118,15 +122,18 @@ class MissingExtra(DanluError):
     """A library that is not installed."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {library}, which is not installed.", hint=f"pip install 'danlu[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {library}, which is not installed.",
+            hint=f"pip install 'danlu[{extra}]'",
+        )
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names most like `name`, best first; at most `count`, none when nothing is near.
 
-    Case, spaces and hyphens do not count. Near is: a slip or two of the keyboard, a name begun ("classif"), its initials ("lr" for
-    learning_rate), a name with a word more ("max_epochs"), or many letters in common.
-    """
+    Case, spaces and hyphens do not count. Near is: a slip or two of the keyboard, a name begun
+    ("classif"), its initials ("lr" for learning_rate), a name with a word more ("max_epochs"), or
+    many letters in common."""
     plain = _plain(name)
     lowered: dict[str, str] = {}
     for candidate in names:
@@ -161,10 +168,11 @@ def _strangeness(written: str, meant: str) -> float:
 
 
 def edit_distance(one: str, other: str) -> int:
-    """How many letters must be added, left out, changed or swapped with their neighbour to make `other` of `one`.
+    """How many letters must be added, left out, changed or swapped with their neighbour to make
+    `other` of `one`.
 
-    Source: the optimal string alignment form of Damerau, 1964, Communications of the ACM 7(3), 171-176.
-    """
+    Source: the optimal string alignment form of Damerau, 1964, Communications of the ACM 7(3),
+    171-176."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, start=1):

@@ -1,8 +1,8 @@
 """A folder is a registry: the files on it are its parts.
 
-`names` lists a shelf without importing anything; `take` imports one part; `build_*` are the typed doors the floors above use. A
-package outside danlu adds a part with an entry point in the group "danlu.SHELF", name = the part's name, value = its module.
-"""
+`names` lists a shelf without importing anything; `take` imports one part; `build_*` are the typed
+doors the floors above use. A package outside danlu adds a part with an entry point in the group
+"danlu.SHELF", name = the part's name, value = its module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from danlu.errors import PartError, did_you_mean, nearest
 
-# Nothing here imports danlu.recipe (and so pydantic) before a part's options are asked for: a listing answers at once.
+# Nothing here imports danlu.recipe (and so pydantic) before a part's options are asked for: a
+# listing answers at once.
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
@@ -35,7 +36,11 @@ _PACKAGES = ("parts", "search", "compression", "exporting")  # the packages that
 def _folders() -> dict[str, Path]:
     """The folder of every shelf: one that says what its parts offer."""
     inner = (folder for package in _PACKAGES for folder in (_HOME / package).iterdir())
-    return {folder.name: folder for folder in sorted(inner) if (folder / "__init__.py").is_file() and _offers_parts(folder)}
+    return {
+        folder.name: folder
+        for folder in sorted(inner)
+        if (folder / "__init__.py").is_file() and _offers_parts(folder)
+    }
 
 
 def shelves() -> list[str]:
@@ -46,18 +51,29 @@ def shelves() -> list[str]:
 def folder(shelf: str) -> Path:
     """The folder of a shelf. PartError with the nearest names where there is none."""
     if shelf not in _folders():
-        raise PartError(f"there is no shelf {shelf!r}.", hint=did_you_mean(shelf, shelves()) or f"shelves: {', '.join(shelves())}")
+        raise PartError(
+            f"there is no shelf {shelf!r}.",
+            hint=did_you_mean(shelf, shelves()) or f"shelves: {', '.join(shelves())}",
+        )
     return _folders()[shelf]
 
 
 def _offers_parts(folder: Path) -> bool:
-    return "A part offers" in (ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or "")
+    return "A part offers" in (
+        ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+    )
 
 
 @functools.cache
 def _built_in(shelf: str) -> dict[str, Path]:
-    parts = {path.stem: path for path in folder(shelf).glob("*.py") if not path.stem.startswith("_")}
-    parts |= {path.parent.name: path for path in folder(shelf).glob("*/__init__.py") if not path.parent.name.startswith("_")}
+    parts = {
+        path.stem: path for path in folder(shelf).glob("*.py") if not path.stem.startswith("_")
+    }
+    parts |= {
+        path.parent.name: path
+        for path in folder(shelf).glob("*/__init__.py")
+        if not path.parent.name.startswith("_")
+    }
     return dict(sorted(parts.items()))
 
 
@@ -65,7 +81,11 @@ def _built_in(shelf: str) -> dict[str, Path]:
 def _outside(shelf: str) -> dict[str, str]:
     from importlib.metadata import entry_points
 
-    return {entry.name: entry.module for entry in entry_points(group=f"danlu.{shelf}") if entry.name not in _built_in(shelf)}
+    return {
+        entry.name: entry.module
+        for entry in entry_points(group=f"danlu.{shelf}")
+        if entry.name not in _built_in(shelf)
+    }
 
 
 def names(shelf: str) -> list[str]:
@@ -84,7 +104,10 @@ def take(shelf: str, name: str) -> ModuleType:
             return importlib.import_module(module)
         except Exception as error:  # whatever stands in somebody else's file
             said = f"{type(error).__name__}: {error}"
-            raise PartError(f"the part {name} of {shelf} is {module}, which cannot be imported ({said}).", hint=_MEND) from error
+            raise PartError(
+                f"the part {name} of {shelf} is {module}, which cannot be imported ({said}).",
+                hint=_MEND,
+            ) from error
     known = names(shelf)
     guess = did_you_mean(name, known)
     message = f"there is no {name!r} among {shelf}. It has {', '.join(known)}."
@@ -101,7 +124,10 @@ def config(shelf: str, name: str) -> type[Options]:
     found = getattr(take(shelf, name), "Config", None)
     if not (isinstance(found, type) and issubclass(found, Options)):
         hint = _MEND if name in _outside(shelf) else ""
-        raise PartError(f"{shelf}/{name} offers no Config (a class derived from danlu.recipe.Options).", hint=hint)
+        raise PartError(
+            f"{shelf}/{name} offers no Config (a class derived from danlu.recipe.Options).",
+            hint=hint,
+        )
     return found
 
 
@@ -111,7 +137,8 @@ def defaults(shelf: str, name: str) -> Mapping[str, Any]:
 
 
 def facts(shelf: str, name: str) -> ModuleType:
-    """The part's module, for its constants (LOSSES, METRICS, FULL_BATCH, BETTER, SUFFIXES, TAKES)."""
+    """The part's module, for its constants (LOSSES, METRICS, FULL_BATCH, BETTER, SUFFIXES,
+    TAKES)."""
     return take(shelf, name)
 
 
@@ -134,7 +161,8 @@ def summary(shelf: str, name: str) -> str:
 
 
 def _outside_file(shelf: str, name: str) -> Path | None:
-    """The file of a part from another package; finding it imports the packages around it, not the part."""
+    """The file of a part from another package; finding it imports the packages around it, not the
+    part."""
     try:
         spec = importlib.util.find_spec(_outside(shelf)[name])
     except Exception:  # whatever stands in somebody else's __init__.py, and a name that is none
@@ -143,7 +171,8 @@ def _outside_file(shelf: str, name: str) -> Path | None:
 
 
 def describe(shelf: str, name: str) -> str:
-    """The whole page of a part: its docstring, its options with type, default, range and meaning."""
+    """The whole page of a part: its docstring, its options with type, default, range and
+    meaning."""
     from danlu.recipe import describe_options
 
     module = take(shelf, name)
@@ -152,12 +181,17 @@ def describe(shelf: str, name: str) -> str:
     lines += ["Options", *options] if options else ["It has no options."]
     recommended = defaults(shelf, name)
     if recommended:
-        lines += ["", "Defaults it brings to the rest of the recipe", *(f"  {key}: {value}" for key, value in recommended.items())]
+        lines += [
+            "",
+            "Defaults it brings to the rest of the recipe",
+            *(f"  {key}: {value}" for key, value in recommended.items()),
+        ]
     return "\n".join(lines)
 
 
 def source_for(path: str) -> str | None:
-    """The source that a bare path means: by its ending, or by what stands in a folder; None where no source claims it."""
+    """The source that a bare path means: by its ending, or by what stands in a folder; None where
+    no source claims it."""
     if _is_folder(path):
         return _source_of_folder(Path(path))
     lowered = path.lower()
@@ -177,13 +211,18 @@ def _is_folder(path: str) -> bool:
 
 
 def _source_of_folder(folder: Path) -> str | None:
-    """The source that claims a folder, else the one most of its first thousand files have the ending of."""
+    """The source that claims a folder, else the one most of its first thousand files have the
+    ending of."""
     try:
         for name in names("sources"):
             claims = getattr(take("sources", name), "claims", None)
             if claims is not None and claims(folder):
                 return name
-        found = [source_for(entry.name) for entry in itertools.islice(sorted(folder.iterdir()), 1000) if entry.is_file()]
+        found = [
+            source_for(entry.name)
+            for entry in itertools.islice(sorted(folder.iterdir()), 1000)
+            if entry.is_file()
+        ]
     except OSError:
         return None
     counts = collections.Counter(name for name in found if name)
@@ -235,7 +274,9 @@ def build_watcher(part: Part, setting: Any) -> Any:
     return take("watchers", part.name).build(part.options, setting)
 
 
-def build_sampler(part: Part, space: Any, directions: Sequence[str], seed: int, study_seed: int) -> Any:
+def build_sampler(
+    part: Part, space: Any, directions: Sequence[str], seed: int, study_seed: int
+) -> Any:
     """An optuna.samplers.BaseSampler for one suggestion."""
     return take("samplers", part.name).build(part.options, space, directions, seed, study_seed)
 
@@ -246,7 +287,8 @@ def build_pruner(part: Part, direction: str, seed: int) -> Any:
 
 
 class WarmUp:
-    """A schedule with a linear warm-up before it; the wrapped schedule sees the steps that remain."""
+    """A schedule with a linear warm-up before it; the wrapped schedule sees the steps that
+    remain."""
 
     def __init__(self, warmup_steps: int, inner: Any) -> None:
         self.warmup_steps = warmup_steps

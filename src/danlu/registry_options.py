@@ -1,8 +1,8 @@
 """Parts inside the options of another part: a name, or a mapping with a name and options, read into a Part.
 
-The recipe reads the parts of its own sections; a part that holds further parts by target (weighted, per_target, multi_task)
-declares them with these types. `losses: dict[str, LossPart]` then takes what a recipe would write after `loss:`.
-"""
+The recipe reads the parts of its own sections; a part that holds further parts by target (weighted,
+per_target, multi_task) declares them with these types. `losses: dict[str, LossPart]` then takes
+what a recipe would write after `loss:`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from danlu.recipe import Part
 
 
 def part_of(kind: str, value: Any) -> Part:
-    """The Part on the shelf `kind` that `value` means. Raises ValueError with the broken rule as a plain sentence."""
+    """The Part on the shelf `kind` that `value` means. Raises ValueError with the broken rule as a
+    plain sentence."""
     if isinstance(value, Part):
         return value
     given = {"name": value} if isinstance(value, str) else value
@@ -29,7 +30,9 @@ def part_of(kind: str, value: Any) -> Part:
     except PartError as error:
         raise ValueError(_sentence(error.problem.message, error.problem.hint)) from None
     try:
-        return Part(name, config.model_validate({key: each for key, each in given.items() if key != "name"}))
+        return Part(
+            name, config.model_validate({key: each for key, each in given.items() if key != "name"})
+        )
     except ValidationError as error:
         raise ValueError(_broken_rule(name, list(config.model_fields), error)) from None
 
@@ -42,7 +45,10 @@ def _broken_rule(name: str, known: list[str], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     option = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
-        return _sentence(f"{option} is no option of {name}, which has {', '.join(known) or 'none'}", did_you_mean(option, known))
+        return _sentence(
+            f"{option} is no option of {name}, which has {', '.join(known) or 'none'}",
+            did_you_mean(option, known),
+        )
     said = str(first["msg"]).removeprefix("Value error, ")
     return _sentence(f"{option} of {name}: {said[0].lower()}{said[1:]}", "")
 
@@ -51,7 +57,9 @@ def _reader(kind: str) -> Callable[[Any], Part]:
     return lambda value: part_of(kind, value)
 
 
-_JSON_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]})
+_JSON_SCHEMA = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]}
+)
 TaskPart = Annotated[Part, BeforeValidator(_reader("tasks")), _JSON_SCHEMA]
 LossPart = Annotated[Part, BeforeValidator(_reader("losses")), _JSON_SCHEMA]
 MetricPart = Annotated[Part, BeforeValidator(_reader("metrics")), _JSON_SCHEMA]

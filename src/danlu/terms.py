@@ -13,13 +13,31 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-Kind = Literal["number", "category", "boolean", "text", "datetime", "image", "sequence", "frames", "audio"]
-KINDS: tuple[Kind, ...] = ("number", "category", "boolean", "text", "datetime", "image", "sequence", "frames", "audio")
-RAGGED: tuple[Kind, ...] = ("text", "sequence", "frames", "audio")  # kinds whose rows differ in length: values and offsets
+Kind = Literal[
+    "number", "category", "boolean", "text", "datetime", "image", "sequence", "frames", "audio"
+]
+KINDS: tuple[Kind, ...] = (
+    "number",
+    "category",
+    "boolean",
+    "text",
+    "datetime",
+    "image",
+    "sequence",
+    "frames",
+    "audio",
+)
+RAGGED: tuple[Kind, ...] = (
+    "text",
+    "sequence",
+    "frames",
+    "audio",
+)  # kinds whose rows differ in length: values and offsets
 MISSING_DATETIME = -(2**63)  # numpy's NaT as int64
 IGNORED = -100  # a place of an int64 target where nothing is asked (torch's own ignore_index)
 
-# Codes that every sequence of tokens keeps for itself; a vocabulary's own entries begin at FIRST_TOKEN.
+# Codes that every sequence of tokens keeps for itself; a vocabulary's own entries begin at
+# FIRST_TOKEN.
 PADDING, UNKNOWN, BEGINNING, END, MASK = 0, 1, 2, 3, 4
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 FIRST_TOKEN = 5
@@ -43,8 +61,8 @@ class Column:
       frames    float32 (frames, F): F numbers at each moment; row i is values[offsets[i]:offsets[i+1]]
       audio     int16 (samples,), mono; row i is values[offsets[i]:offsets[i+1]], `rate` samples a second
 
-    `reason` says why the kind was chosen, for the report of type inference. `names` names the D numbers of a wide number column.
-    """
+    `reason` says why the kind was chosen, for the report of type inference. `names` names the D
+    numbers of a wide number column."""
 
     name: str
     kind: Kind
@@ -94,7 +112,12 @@ class Column:
         np.cumsum(lengths, out=offsets[1:])
         parts = [self.values[self.offsets[row] : self.offsets[row + 1]] for row in rows]
         values = np.concatenate(parts) if parts else self.values[:0]
-        return replace(self, values=values, offsets=offsets, missing=None if self.missing is None else self.missing[rows])
+        return replace(
+            self,
+            values=values,
+            offsets=offsets,
+            missing=None if self.missing is None else self.missing[rows],
+        )
 
     def answer(self, row: int) -> Any:
         """Row `row` as a plain Python value (str, float, bool, None; date-times in ISO form)."""
@@ -112,7 +135,10 @@ class Column:
                 return f"audio of {len(piece) / max(self.rate, 1):.2f} s"
             if self.kind == "frames":
                 return f"{len(piece)} frames of {piece.shape[1]} numbers"
-            return [self.categories[code] if 0 <= code < len(self.categories) else None for code in piece.reshape(-1).tolist()]
+            return [
+                self.categories[code] if 0 <= code < len(self.categories) else None
+                for code in piece.reshape(-1).tolist()
+            ]
         value = self.values[row]
         if self.kind == "number":
             if np.ndim(value):
@@ -129,10 +155,10 @@ class Column:
 class Table:
     """Typed columns of equal length, and where each row came from.
 
-    `origin` is what a message calls the whole ("adult.csv"). `row_names` (N,) holds a name a row where the source has one (the
-    file of an image); else `row_numbers` int64 (N,) holds the 1-based row in the file (None: 1, 2, 3, ...). `file_numbers` int32
-    (N,) tells which of `files` a row came from when there are several. `notices` are plain sentences the reader wants told.
-    """
+    `origin` is what a message calls the whole ("adult.csv"). `row_names` (N,) holds a name a row
+    where the source has one (the file of an image); else `row_numbers` int64 (N,) holds the 1-based
+    row in the file (None: 1, 2, 3, ...). `file_numbers` int32 (N,) tells which of `files` a row
+    came from when there are several. `notices` are plain sentences the reader wants told."""
 
     columns: Mapping[str, Column]
     origin: str
@@ -141,7 +167,9 @@ class Table:
     files: tuple[str, ...] = ()
     file_numbers: np.ndarray | None = None
     notices: tuple[str, ...] = ()
-    split: np.ndarray | None = None  # int8 (N,): 0 train, 1 validation, 2 test, -1 not given; where the source itself has splits
+    split: np.ndarray | None = (
+        None  # int8 (N,): 0 train, 1 validation, 2 test, -1 not given; where the source itself has splits
+    )
     # bool (N,): the next row goes on where this one ends (pieces of a text, moments of a series)
     continues: np.ndarray | None = None
     joined_by: str = ""  # what stood between two rows of one file where rows are pieces of a running text ("\n" for lines)
@@ -153,7 +181,11 @@ class Table:
         """What a message calls row `row`: 'adult.csv row 1,204' or 'cat/7.png'."""
         if self.row_names is not None:
             return self.row_names[row]
-        name = self.files[self.file_numbers[row]] if self.file_numbers is not None and self.files else self.origin
+        name = (
+            self.files[self.file_numbers[row]]
+            if self.file_numbers is not None and self.files
+            else self.origin
+        )
         number = int(self.row_numbers[row]) if self.row_numbers is not None else row + 1
         return f"{name} row {number:,}"
 
@@ -211,7 +243,8 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """What a model must return, float32. `names` names the `size` columns where they have names (classes, targets).
+    """What a model must return, float32. `names` names the `size` columns where they have names
+    (classes, targets).
 
     each        shape
     row         (B, size)
@@ -222,12 +255,13 @@ class Output:
                 -1e4, so that nobody needs the lengths
     image       (B, channels, height, width), `shape` without B; on the scale of the input image
 
-    `of` names, for each of the size columns of steps or moments, the variable of the series that the column continues (several columns may be
-    of one variable: its quantiles, which then stand side by side; every variable has as many). () where there is none.
-    `causal`: the output of a place must depend on that place and those before it alone (language models).
-    `means` tells what the columns say, group by group from the left: ("classes", n) logits of one distribution, ("labels", n) logits
-    each of a yes or no, ("numbers", n). Several opinions on a row are averaged by it (danlu.layers.averaging). () where all are numbers.
-    """
+    `of` names, for each of the size columns of steps or moments, the variable of the series that
+    the column continues (several columns may be of one variable: its quantiles, which then stand
+    side by side; every variable has as many). () where there is none. `causal`: the output of a
+    place must depend on that place and those before it alone (language models). `means` tells what
+    the columns say, group by group from the left: ("classes", n) logits of one distribution,
+    ("labels", n) logits each of a yes or no, ("numbers", n). Several opinions on a row are averaged
+    by it (danlu.layers.averaging). () where all are numbers."""
 
     size: int
     names: tuple[str, ...] = ()
@@ -260,7 +294,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sample:
-    """Something that a generative model made: `value` is text, or pixels uint8 (H, W, C) of an image."""
+    """Something that a generative model made: `value` is text, or pixels uint8 (H, W, C) of an
+    image."""
 
     name: str
     value: Any
@@ -268,7 +303,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one split: `values` by metric name (the loss too, as "loss"), over exactly `rows` rows.
+    """The scores of one split: `values` by metric name (the loss too, as "loss"), over exactly
+    `rows` rows.
 
     `tables` holds what is no single number (a confusion matrix, as nested lists).
     """

@@ -1,8 +1,8 @@
 """Resume from every step, and compare the bytes: python tests/faults/every_step.py --steps 60
 
-A run saves after each of its steps and keeps all checkpoints. For each of them, a copy of the run folder loses everything that came later
-except the metric log (a killed run has written on), and is continued by the same command in a process of its own.
-"""
+A run saves after each of its steps and keeps all checkpoints. For each of them, a copy of the run
+folder loses everything that came later except the metric log (a killed run has written on), and is
+continued by the same command in a process of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def whole_run(name: str, steps: int, home: Path, found: Lives) -> tuple[Path, Pa
 
 def steps_of(run: Path) -> list[int]:
     """The steps a run folder holds checkpoints of."""
-    return sorted(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*[0-9]"))
+    return sorted(
+        int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*[0-9]")
+    )
 
 
 def cut_back(run: Path, step: int, copy: Path) -> None:
@@ -38,13 +40,18 @@ def cut_back(run: Path, step: int, copy: Path) -> None:
 
     def later(folder: str, names: list[str]) -> list[str]:
         return [
-            each for each in names if each == "artifact" or (each.startswith("step-") and int(each.removeprefix("step-")) > step)
+            each
+            for each in names
+            if each == "artifact"
+            or (each.startswith("step-") and int(each.removeprefix("step-")) > step)
         ]
 
     shutil.copytree(run, copy, ignore=later)
 
 
-def resume_from(steps: Iterable[int], recipe: Path, run: Path, home: Path, found: Lives) -> dict[int, list[str]]:
+def resume_from(
+    steps: Iterable[int], recipe: Path, run: Path, home: Path, found: Lives
+) -> dict[int, list[str]]:
     """What differs after resuming from each of the steps: nothing, if all is well."""
     wanted, result = fingerprint(run), {}
     for step in steps:
@@ -70,7 +77,10 @@ def main() -> int:
             recipe, run = whole_run(name, wish.steps, home, found)
             result = resume_from(steps_of(run), recipe, run, home, found)
             bad = {step: differs for step, differs in result.items() if differs}
-            print(f"{time.monotonic() - began:7.0f} s  {name}: {len(result) - len(bad)} of {len(result)} steps equal", flush=True)
+            print(
+                f"{time.monotonic() - began:7.0f} s  {name}: {len(result) - len(bad)} of {len(result)} steps equal",
+                flush=True,
+            )
             wrong |= {f"{name} {step}": differs for step, differs in bad.items()}
     print(json.dumps({"differing": wrong, "seconds": round(time.monotonic() - began)}))
     shutil.rmtree(home)

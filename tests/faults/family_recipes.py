@@ -1,8 +1,8 @@
 """One small recipe for every family of models and kind of data, with what could break exact resume turned on. Each trains in seconds.
 
-The data is made here, with a fixed seed, so that the proof needs nothing but danlu. A family is a name and a function from a folder
-(for the files) to a recipe; tests/contracts/test_families.py holds that every task and every model stands in some of them.
-"""
+The data is made here, with a fixed seed, so that the proof needs nothing but danlu. A family is a
+name and a function from a folder (for the files) to a recipe; tests/contracts/test_families.py
+holds that every task and every model stands in some of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ Recipe = dict[str, Any]
 
 NOUNS = ["cat", "dog", "fox", "owl", "hen", "bee"]
 VERBS = ["sees", "hears", "finds", "likes"]
-ENGLISH = dict(zip(["Katze", "Hund", "Fuchs", "Eule", "Henne", "Biene", "sieht", "hört", "findet", "mag"], [*NOUNS, *VERBS]))
+ENGLISH = dict(
+    zip(
+        ["Katze", "Hund", "Fuchs", "Eule", "Henne", "Biene", "sieht", "hört", "findet", "mag"],
+        [*NOUNS, *VERBS],
+    )
+)
 
 
 def draw() -> np.random.Generator:
@@ -64,7 +69,10 @@ def write_text(folder: Path, count: int = 400) -> str:
 def language(folder: Path) -> Recipe:
     return {
         "task": {"name": "language_modeling", "context": 16, "sample_tokens": 8},
-        "data": {"source": write_text(folder), "transforms": {"text": [{"name": "tokenize", "kind": "characters"}]}},
+        "data": {
+            "source": write_text(folder),
+            "transforms": {"text": [{"name": "tokenize", "kind": "characters"}]},
+        },
         "model": {"name": "gpt", "num_layers": 2, "num_heads": 2, "width": 32, "dropout": 0.1},
         "optimizer": {"name": "muon", "learning_rate": 0.01},
         "regularization": {"ema_decay": 0.9},
@@ -87,7 +95,10 @@ def byte_pairs(folder: Path) -> Recipe:
 def masked_language(folder: Path) -> Recipe:
     return {
         "task": {"name": "masked_language_modeling", "context": 16},
-        "data": {"source": write_text(folder), "transforms": {"text": [{"name": "tokenize", "kind": "words"}]}},
+        "data": {
+            "source": write_text(folder),
+            "transforms": {"text": [{"name": "tokenize", "kind": "words"}]},
+        },
         "model": {"name": "encoder", "num_layers": 2, "num_heads": 2, "width": 32, "dropout": 0.1},
         "train": training(micro_batch=3),
     }
@@ -96,12 +107,18 @@ def masked_language(folder: Path) -> Recipe:
 def instructions(folder: Path, times: int = 1) -> Recipe:
     path = folder / "talks.jsonl"
     lines = [
-        json.dumps({"prompt": f"What does the {noun} do?", "response": f"It {verb}."}) for noun in NOUNS for verb in VERBS
+        json.dumps({"prompt": f"What does the {noun} do?", "response": f"It {verb}."})
+        for noun in NOUNS
+        for verb in VERBS
     ] * times
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return {
         "task": {"name": "instruction_tuning", "context": 64, "answer_tokens": 4},
-        "data": {"source": str(path), "checks": "off", "transforms": {"text": [{"name": "tokenize", "kind": "characters"}]}},
+        "data": {
+            "source": str(path),
+            "checks": "off",
+            "transforms": {"text": [{"name": "tokenize", "kind": "characters"}]},
+        },
         "model": {"name": "gpt", "num_layers": 1, "num_heads": 2, "width": 32},
         "train": training(12),
     }
@@ -114,7 +131,12 @@ def text_table(folder: Path, rows: int = 160) -> str:
         good = "likes" in text or "finds" in text
         price = random.normal(5 if good else 3, 1)
         table.append(
-            {"text": text, "price": f"{price:.2f}", "shop": random.choice(["a", "b", "c"]), "mood": "good" if good else "bad"}
+            {
+                "text": text,
+                "price": f"{price:.2f}",
+                "shop": random.choice(["a", "b", "c"]),
+                "mood": "good" if good else "bad",
+            }
         )
     return write_rows(folder / "moods.csv", table)
 
@@ -127,7 +149,12 @@ def of_text(model: dict[str, Any]) -> Callable[[Path], Recipe]:
                 "source": text_table(folder),
                 "target": "mood",
                 "checks": "off",
-                "columns": {"text": {"kind": "text", "transforms": [{"name": "tokenize", "kind": "words", "min_count": 1}]}},
+                "columns": {
+                    "text": {
+                        "kind": "text",
+                        "transforms": [{"name": "tokenize", "kind": "words", "min_count": 1}],
+                    }
+                },
             },
             "model": model,
             "regularization": {"ema_decay": 0.9},
@@ -171,11 +198,21 @@ def translation(folder: Path, count: int = 120) -> Recipe:
             "target": "en",
             "checks": "off",
             "columns": {
-                "de": {"kind": "text", "transforms": [{"name": "tokenize", "kind": "words", "min_count": 1}]},
+                "de": {
+                    "kind": "text",
+                    "transforms": [{"name": "tokenize", "kind": "words", "min_count": 1}],
+                },
                 "en": "text",
             },
         },
-        "model": {"name": "seq2seq", "encoder_layers": 1, "decoder_layers": 1, "num_heads": 2, "width": 32, "dropout": 0.1},
+        "model": {
+            "name": "seq2seq",
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "num_heads": 2,
+            "width": 32,
+            "dropout": 0.1,
+        },
         "metrics": ["accuracy", "rouge"],
         "train": training(micro_batch=3),
     }
@@ -202,7 +239,14 @@ def series_table(folder: Path) -> str:
 def of_series(model: dict[str, Any], loss: Any = "mse", **task: Any) -> Callable[[Path], Recipe]:
     def recipe(folder: Path) -> Recipe:
         return {
-            "task": {"name": "forecasting", "horizon": 6, "context": 24, "time": "time", "known": ["holiday"], **task},
+            "task": {
+                "name": "forecasting",
+                "horizon": 6,
+                "context": 24,
+                "time": "time",
+                "known": ["holiday"],
+                **task,
+            },
             "data": {"source": series_table(folder), "target": ["load", "heat"], "checks": "off"},
             "model": model,
             "loss": loss,
@@ -229,7 +273,12 @@ def of_images(model: dict[str, Any], **more: Any) -> Callable[[Path], Recipe]:
     def recipe(folder: Path) -> Recipe:
         return {
             "task": "classification",
-            "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label", "checks": "off", "augmentations": ["flip"]},
+            "data": {
+                "source": {"name": "sklearn", "set": "digits"},
+                "target": "label",
+                "checks": "off",
+                "augmentations": ["flip"],
+            },
             "model": model,
             "regularization": {"ema_decay": 0.9},
             "train": training(10, evaluate_every=5, **more),
@@ -241,7 +290,11 @@ def of_images(model: dict[str, Any], **more: Any) -> Callable[[Path], Recipe]:
 def gan(folder: Path) -> Recipe:
     return {
         "task": "image_generation",
-        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label", "checks": "off"},
+        "data": {
+            "source": {"name": "sklearn", "set": "digits"},
+            "target": "label",
+            "checks": "off",
+        },
         "model": {"name": "gan", "width": 8, "latent": 8},
         "metrics": [],
         "train": training(16, evaluate_every=8),
@@ -251,7 +304,11 @@ def gan(folder: Path) -> Recipe:
 def autoencoder(folder: Path) -> Recipe:
     return {
         "task": "autoencoding",
-        "data": {"source": {"name": "sklearn", "set": "digits"}, "checks": "off", "columns": {"label": {"use": False}}},
+        "data": {
+            "source": {"name": "sklearn", "set": "digits"},
+            "checks": "off",
+            "columns": {"label": {"use": False}},
+        },
         "model": {"name": "autoencoder"},
         "train": training(12, evaluate_every=6),
     }
@@ -272,13 +329,16 @@ def of_tables(model: dict[str, Any]) -> Callable[[Path], Recipe]:
 
 
 def write_recordings(folder: Path, count: int = 48) -> str:
-    """Tones of three heights and several lengths, in folders by class; a CSV of files with what is said in them."""
+    """Tones of three heights and several lengths, in folders by class; a CSV of files with what is
+    said in them."""
     random, home, rows = draw(), folder / "tones", []
     for number in range(count):
         name = ("low", "middle", "high")[number % 3]
         seconds = random.uniform(0.2, 0.5)
         moments = np.arange(int(8000 * seconds)) / 8000
-        tone = 8000 * np.sin(2 * np.pi * (300, 700, 1500)[number % 3] * moments) + random.normal(0, 200, len(moments))
+        tone = 8000 * np.sin(2 * np.pi * (300, 700, 1500)[number % 3] * moments) + random.normal(
+            0, 200, len(moments)
+        )
         path = home / name / f"{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         with wave.open(str(path), "wb") as file:
@@ -293,7 +353,12 @@ def of_recordings(model: dict[str, Any]) -> Callable[[Path], Recipe]:
     def recipe(folder: Path) -> Recipe:
         return {
             "task": "classification",
-            "data": {"source": write_recordings(folder), "target": "label", "checks": "off", "transforms": {"audio": [SMALL_MEL]}},
+            "data": {
+                "source": write_recordings(folder),
+                "target": "label",
+                "checks": "off",
+                "transforms": {"audio": [SMALL_MEL]},
+            },
             "model": model,
             "train": training(12),
         }
@@ -305,8 +370,20 @@ def speech(folder: Path) -> Recipe:
     source = {"name": "audio", "path": write_recordings(folder), "table": "said.csv"}
     return {
         "task": "speech_recognition",
-        "data": {"source": source, "target": "said", "checks": "off", "transforms": {"audio": [SMALL_MEL]}},
-        "model": {"name": "conformer", "width": 16, "num_heads": 2, "num_layers": 1, "kernel": 5, "halvings": 1},
+        "data": {
+            "source": source,
+            "target": "said",
+            "checks": "off",
+            "transforms": {"audio": [SMALL_MEL]},
+        },
+        "model": {
+            "name": "conformer",
+            "width": 16,
+            "num_heads": 2,
+            "num_layers": 1,
+            "kernel": 5,
+            "halvings": 1,
+        },
         "train": training(12, micro_batch=3),
     }
 
@@ -320,12 +397,19 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "bag_of_embeddings": of_text({"name": "bag_of_embeddings"}),
     "text_cnn": of_text({"name": "text_cnn", "filters": 8}),
     "text_rnn": of_text({"name": "rnn", "cell": "lstm", "width": 12}),
-    "text_encoder": of_text({"name": "encoder", "num_layers": 1, "num_heads": 2, "width": 16, "dropout": 0.1}),
+    "text_encoder": of_text(
+        {"name": "encoder", "num_layers": 1, "num_heads": 2, "width": 16, "dropout": 0.1}
+    ),
     "tagging": tagging,
     "translation": translation,
     "linear_forecaster": of_series({"name": "linear_forecaster"}),
-    "patch_transformer": of_series({"name": "patch_transformer", "width": 16, "num_heads": 2, "num_layers": 1}, calendar=["hour"]),
-    "temporal_convolution": of_series({"name": "temporal_convolution", "width": 8}, loss="quantile", quantiles=[0.1, 0.5, 0.9]),
+    "patch_transformer": of_series(
+        {"name": "patch_transformer", "width": 16, "num_heads": 2, "num_layers": 1},
+        calendar=["hour"],
+    ),
+    "temporal_convolution": of_series(
+        {"name": "temporal_convolution", "width": 8}, loss="quantile", quantiles=[0.1, 0.5, 0.9]
+    ),
     "anomalies": anomalies,
     "wide_resnet": of_images({"name": "wide_resnet", "depth": 10, "width": 1}),
     "resnet": of_images({"name": "resnet", "width": 8}),
@@ -333,10 +417,14 @@ FAMILIES: dict[str, Callable[[Path], Recipe]] = {
     "mlp_mixer": of_images({"name": "mlp_mixer", "width": 16, "num_layers": 1}),
     "audio_cnn": of_recordings({"name": "audio_cnn", "widths": [4, 8]}),
     "audio_rnn": of_recordings({"name": "rnn", "width": 8}),
-    "conformer": of_recordings({"name": "conformer", "width": 16, "num_heads": 2, "num_layers": 1, "kernel": 5}),
+    "conformer": of_recordings(
+        {"name": "conformer", "width": 16, "num_heads": 2, "num_layers": 1, "kernel": 5}
+    ),
     "speech": speech,
     "gan": gan,
     "autoencoder": autoencoder,
     "tabm": of_tables({"name": "tabm", "hidden": [16], "members": 4}),
-    "ft_transformer": of_tables({"name": "ft_transformer", "width": 16, "num_heads": 2, "num_layers": 1}),
+    "ft_transformer": of_tables(
+        {"name": "ft_transformer", "width": 16, "num_heads": 2, "num_layers": 1}
+    ),
 }

@@ -1,8 +1,8 @@
 """Flip bits in, and cut off, every file of a checkpoint and of an artifact: python tests/faults/flips.py --flips 2000 --cuts 500
 
-None may load in silence. Of two checkpoints the newer is damaged: what is loaded must be the older one, bit for bit, and the damaged file must
-be named. Of a single checkpoint, and of an artifact, what comes must be an error of exit code 4 that names the file.
-"""
+None may load in silence. Of two checkpoints the newer is damaged: what is loaded must be the older
+one, bit for bit, and the damaged file must be named. Of a single checkpoint, and of an artifact,
+what comes must be an error of exit code 4 that names the file."""
 
 from __future__ import annotations
 
@@ -41,8 +41,11 @@ def damaged(data: bytes, draw: random.Random, cut: bool) -> bytes:
     return data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :]
 
 
-def over_every_file(folder: Path, trials: int, draw: random.Random, cut: bool, verdict: Callable[[Path], str]) -> Counter[str]:
-    """Damage the files of a folder in turn, ask for the verdict, mend; how often each verdict was heard."""
+def over_every_file(
+    folder: Path, trials: int, draw: random.Random, cut: bool, verdict: Callable[[Path], str]
+) -> Counter[str]:
+    """Damage the files of a folder in turn, ask for the verdict, mend; how often each verdict was
+    heard."""
     heard: Counter[str] = Counter()
     files = sorted(folder.iterdir())
     for trial in range(trials):
@@ -58,7 +61,8 @@ def over_every_file(folder: Path, trials: int, draw: random.Random, cut: bool, v
 
 
 def verdict_on_checkpoints(checkpoints: Path, run_id: str, previous: Any) -> Callable[[Path], str]:
-    """What becomes of a run whose newest checkpoint has a damaged file; a verdict that begins with SILENT is a fault of danlu."""
+    """What becomes of a run whose newest checkpoint has a damaged file; a verdict that begins with
+    SILENT is a fault of danlu."""
 
     def judge(path: Path) -> str:
         found = Checkpoints(checkpoints, run_id, 2)
@@ -66,14 +70,20 @@ def verdict_on_checkpoints(checkpoints: Path, run_id: str, previous: Any) -> Cal
             loaded = found.newest()
         except CheckpointError as error:
             return (
-                "exit code 4, file named" if error.exit_code == 4 and path.name in str(error) else f"SILENT about the file: {error}"
+                "exit code 4, file named"
+                if error.exit_code == 4 and path.name in str(error)
+                else f"SILENT about the file: {error}"
             )
         aside = path.parent.with_name(f"{path.parent.name}.damaged")
         if aside.is_dir():
             aside.rename(path.parent)  # mended by the caller
         if previous is None or loaded is None or not same(loaded, previous):
             return "SILENT load"
-        return "the one before it, file named" if any(path.name in each for each in found.notices) else "SILENT about the file"
+        return (
+            "the one before it, file named"
+            if any(path.name in each for each in found.notices)
+            else "SILENT about the file"
+        )
 
     return judge
 
@@ -81,7 +91,9 @@ def verdict_on_checkpoints(checkpoints: Path, run_id: str, previous: Any) -> Cal
 def same(one: Any, other: Any) -> bool:
     """Whether two checkpoints hold the same bits."""
     names = set(one[0])
-    equal = names == set(other[0]) and all(torch.equal(one[0][name], other[0][name]) for name in names)
+    equal = names == set(other[0]) and all(
+        torch.equal(one[0][name], other[0][name]) for name in names
+    )
     return equal and one[1] == other[1]
 
 
@@ -92,11 +104,17 @@ def verdict_on_artifact(path: Path) -> str:
     try:
         load(path.parent)
     except ArtifactError as error:
-        return "exit code 4, file named" if error.exit_code == 4 and path.name in str(error) else f"SILENT about the file: {error}"
+        return (
+            "exit code 4, file named"
+            if error.exit_code == 4 and path.name in str(error)
+            else f"SILENT about the file: {error}"
+        )
     return "SILENT load"
 
 
-def proof(run: Path, flips: int, cuts: int, artifact_flips: int, seed: int = 0) -> dict[str, Counter[str]]:
+def proof(
+    run: Path, flips: int, cuts: int, artifact_flips: int, seed: int = 0
+) -> dict[str, Counter[str]]:
     """The verdicts on a run folder, by kind of damage."""
     draw = random.Random(seed)
     newest = last_checkpoint(run)
@@ -112,12 +130,20 @@ def proof(run: Path, flips: int, cuts: int, artifact_flips: int, seed: int = 0) 
         shutil.rmtree(run / "checkpoints" / f"step-{step:010d}")
     alone = verdict_on_checkpoints(run / "checkpoints", run_id, None)
     result |= {
-        "flips, the only checkpoint": over_every_file(newest, flips - flips // 2, draw, False, alone),
+        "flips, the only checkpoint": over_every_file(
+            newest, flips - flips // 2, draw, False, alone
+        ),
         "cuts, the only checkpoint": over_every_file(newest, cuts - cuts // 2, draw, True, alone),
-        "flips, artifact": over_every_file(run / "artifact", artifact_flips, draw, False, verdict_on_artifact),
-        "cuts, artifact": over_every_file(run / "artifact", artifact_flips // 4, draw, True, verdict_on_artifact),
+        "flips, artifact": over_every_file(
+            run / "artifact", artifact_flips, draw, False, verdict_on_artifact
+        ),
+        "cuts, artifact": over_every_file(
+            run / "artifact", artifact_flips // 4, draw, True, verdict_on_artifact
+        ),
     }
-    assert same(checkpoints.read(last), Checkpoints(run / "checkpoints", run_id, 2).newest()), "the mended one loads again"
+    assert same(checkpoints.read(last), Checkpoints(run / "checkpoints", run_id, 2).newest()), (
+        "the mended one loads again"
+    )
     return result
 
 
@@ -135,9 +161,20 @@ def main() -> int:
     result = proof(run, wish.flips, wish.cuts, wish.artifact_flips, wish.seed)
     shutil.rmtree(home)
     for kind, heard in result.items():
-        print(f"{kind}: {', '.join(f'{number:,} x {verdict}' for verdict, number in heard.items())}")
-    silent = sum(number for heard in result.values() for verdict, number in heard.items() if "SILENT" in verdict)
-    print(json.dumps({"damaged": sum(sum(heard.values()) for heard in result.values()), "silent": silent}))
+        print(
+            f"{kind}: {', '.join(f'{number:,} x {verdict}' for verdict, number in heard.items())}"
+        )
+    silent = sum(
+        number
+        for heard in result.values()
+        for verdict, number in heard.items()
+        if "SILENT" in verdict
+    )
+    print(
+        json.dumps(
+            {"damaged": sum(sum(heard.values()) for heard in result.values()), "silent": silent}
+        )
+    )
     return 1 if silent else 0
 
 

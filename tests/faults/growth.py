@@ -1,9 +1,9 @@
 """Memory over thousands of steps with reports, evaluations and saves: python tests/faults/growth.py --steps 2000
 
-A process trains the hard tabular recipe, saving every 10 steps. Its resident memory (psutil, read from outside) in the last third of the
-training must not be above that of the second third by more than the noise: 2 MB (arenas of malloc), where a leak of one state a save, or of one
-report's objects a step, would be tens.
-"""
+A process trains the hard tabular recipe, saving every 10 steps. Its resident memory (psutil, read
+from outside) in the last third of the training must not be above that of the second third by more
+than the noise: 2 MB (arenas of malloc), where a leak of one state a save, or of one report's
+objects a step, would be tens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def memory(steps: int, home: Path, found: Lives) -> list[int]:
     """Resident bytes at even times during the training."""
     recipe = RECIPES["tabular"](home)
     recipe["train"] |= {"steps": steps, "save_every": 10, "report_every": 1, "evaluate_every": 50}
-    recipe["model"]["hidden"] = [128, 128]  # a state of a third of a megabyte, so that a kept one would show
+    recipe["model"]["hidden"] = [
+        128,
+        128,
+    ]  # a state of a third of a megabyte, so that a kept one would show
     life = found.fork("train", write_recipe(home / "growth.json", recipe), "--run", home / "run")
     process, seen = psutil.Process(life.pid), []
     folder = home / "run" / "checkpoints"
@@ -59,7 +62,13 @@ def main() -> int:
         seen = memory(wish.steps, home, found)
     shutil.rmtree(home)
     grown = growth(seen)
-    told = {"steps": wish.steps, "samples": len(seen), "first": seen[0], "last": seen[-1], "grown": grown}
+    told = {
+        "steps": wish.steps,
+        "samples": len(seen),
+        "first": seen[0],
+        "last": seen[-1],
+        "grown": grown,
+    }
     print(json.dumps(told))
     return 1 if grown > NOISE else 0
 

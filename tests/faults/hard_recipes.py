@@ -18,8 +18,8 @@ Recipe = dict[str, Any]
 
 
 def write_table(path: Path, rows: int = 420, spoilt: tuple[int, ...] = ()) -> Path:
-    """A CSV of numbers (some missing), categories, a class (grade) and one more number (price), so large in the rows `spoilt` that its square
-    overflows float32."""
+    """A CSV of numbers (some missing), categories, a class (grade) and one more number (price), so
+    large in the rows `spoilt` that its square overflows float32."""
     draw = np.random.default_rng(7)
     age, height = draw.normal(40, 12, rows), draw.normal(170, 9, rows)
     town = draw.choice(["Aachen", "Bern", "Como", "Delft"], rows, p=[0.5, 0.3, 0.15, 0.05])
@@ -29,7 +29,9 @@ def write_table(path: Path, rows: int = 420, spoilt: tuple[int, ...] = ()) -> Pa
         grade = "low" if logit[row] < -0.5 else "high" if logit[row] > 0.8 else "middle"
         holes = "" if row % 13 == 4 else f"{height[row]:.2f}"
         price = "3e37" if row in spoilt else f"{100 + 10 * logit[row]:.3f}"
-        lines.append(f"{age[row]:.1f},{holes},{town[row]},{'yes' if row % 3 else 'no'},{grade},{price}")
+        lines.append(
+            f"{age[row]:.1f},{holes},{town[row]},{'yes' if row % 3 else 'no'},{grade},{price}"
+        )
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -72,12 +74,24 @@ def images(folder: Path) -> Recipe:
 def plateau(folder: Path) -> Recipe:
     return {
         "task": "regression",
-        "data": {"source": {"name": "sklearn", "set": "diabetes"}, "target": "target", "checks": "off"},
+        "data": {
+            "source": {"name": "sklearn", "set": "diabetes"},
+            "target": "target",
+            "checks": "off",
+        },
         "model": {"name": "mlp", "hidden": [24], "dropout": 0.1},
         "optimizer": {"name": "muon", "learning_rate": 0.05},
         "schedule": {"name": "reduce_on_plateau", "patience": 1},
         "regularization": {"early_stopping": {"patience": 6}},
-        "train": {"threads": 1, "steps": 90, "batch_size": 50, "seed": 3, "report_every": 5, "evaluate_every": 2, "save_every": 1},
+        "train": {
+            "threads": 1,
+            "steps": 90,
+            "batch_size": 50,
+            "seed": 3,
+            "report_every": 5,
+            "evaluate_every": 2,
+            "save_every": 1,
+        },
     }
 
 
@@ -99,4 +113,9 @@ def nan(folder: Path) -> Recipe:
     }  # fmt: skip
 
 
-RECIPES: dict[str, Callable[[Path], Recipe]] = {"tabular": tabular, "images": images, "plateau": plateau, "nan": nan}
+RECIPES: dict[str, Callable[[Path], Recipe]] = {
+    "tabular": tabular,
+    "images": images,
+    "plateau": plateau,
+    "nan": nan,
+}

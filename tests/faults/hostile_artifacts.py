@@ -1,10 +1,11 @@
 """Artifacts and exports made to do harm, through every verb that reads one: python tests/faults/hostile_artifacts.py [--only WORD] [--jobs 2]
 
-Each is a sound one with a single thing made hostile, its checksums made good again: whoever writes the folder can write them too. Every verb
-runs in a process of its own, under an audit hook and a bound on memory; the folder `outside` is watched by the kernel (inotify), so that what a
-C library opens is seen too. Nothing may be executed, read or written outside, no socket opened, no traceback shown, no verb may hang; each ends
-with 0 (the hostile part was never used) or with a message and exit code 2 or 4.
-"""
+Each is a sound one with a single thing made hostile, its checksums made good again: whoever writes
+the folder can write them too. Every verb runs in a process of its own, under an audit hook and a
+bound on memory; the folder `outside` is watched by the kernel (inotify), so that what a C library
+opens is seen too. Nothing may be executed, read or written outside, no socket opened, no traceback
+shown, no verb may hang; each ends with 0 (the hostile part was never used) or with a message and
+exit code 2 or 4."""
 
 from __future__ import annotations
 
@@ -62,20 +63,30 @@ train: {steps: 2, batch_size: 4}
 
 
 def prepare(home: Path) -> None:
-    """Train and export what is spoiled later, and write the rows, keys and decoys that verbs are given."""
+    """Train and export what is spoiled later, and write the rows, keys and decoys that verbs are
+    given."""
     import danlu
     from danlu.system import encryption, signing
 
     draw = random.Random(0)
-    rows = [(draw.gauss(n % 3, 1), draw.gauss(-(n % 3), 1), draw.choice(["red", "green"]), "xyz"[n % 3]) for n in range(300)]
-    (home / "rows.csv").write_text("a,b,colour,kind\n" + "".join(f"{a:.3f},{b:.3f},{c},{k}\n" for a, b, c, k in rows))
+    rows = [
+        (draw.gauss(n % 3, 1), draw.gauss(-(n % 3), 1), draw.choice(["red", "green"]), "xyz"[n % 3])
+        for n in range(300)
+    ]
+    (home / "rows.csv").write_text(
+        "a,b,colour,kind\n" + "".join(f"{a:.3f},{b:.3f},{c},{k}\n" for a, b, c, k in rows)
+    )
     (home / "rows.jsonl").write_text('{"a": 1.5, "b": 0, "colour": "red"}\n')
     (home / "texts.jsonl").write_text('{"text": "And the"}\n')
     (home / "poem.txt").write_text("And the moon was bright.\nThe river ran on.\n" * 60)
     (home / "iris.yaml").write_text(IRIS)
     for kind in ("bytes", "bpe, vocabulary: 300"):
         (home / f"poet{kind[:3]}.yaml").write_text(POET.replace("KIND", kind))
-    with contextlib.chdir(home), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        contextlib.chdir(home),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         os.environ["DANLU_CACHE"] = str(home / "cache")
         danlu.train("iris.yaml")
         danlu.train("poetbyt.yaml")
@@ -96,7 +107,8 @@ def prepare(home: Path) -> None:
 
 
 def prepare_apart(home: Path) -> None:
-    """`prepare` in another process: one that has trained has threads, and cannot be forked soundly."""
+    """`prepare` in another process: one that has trained has threads, and cannot be forked
+    soundly."""
     process = os.fork()
     if process == 0:
         try:
@@ -118,7 +130,8 @@ def payload(outside: Path) -> str:
 
 @dataclass(frozen=True)
 class Hostile:
-    """A case: which sound folder it begins with, and what is done to a copy of it (folder, outside)."""
+    """A case: which sound folder it begins with, and what is done to a copy of it (folder,
+    outside)."""
 
     name: str
     base: str
@@ -133,7 +146,9 @@ class Hostile:
 CASES: list[Hostile] = []
 
 
-def case(name: str, *bases: str) -> Callable[[Callable[[Path, Path], None]], Callable[[Path, Path], None]]:
+def case(
+    name: str, *bases: str
+) -> Callable[[Callable[[Path, Path], None]], Callable[[Path, Path], None]]:
     """Adds a case, of every base named."""
 
     def add(spoil: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
@@ -164,7 +179,12 @@ def put(folder: Path, name: str, data: bytes) -> None:
     """Another file, and its checksum in the manifest."""
     (folder / name).unlink(missing_ok=True)
     (folder / name).write_bytes(data)
-    change(folder, lambda about: about["files"].update({name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}))
+    change(
+        folder,
+        lambda about: about["files"].update(
+            {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+        ),
+    )
 
 
 def at(about: Any, path: str, value: Any) -> None:
@@ -179,7 +199,9 @@ def setting(base: str, path: str, value: Any) -> None:
     """A case: one value of the manifest is another."""
     said = repr(value)
     said = said if len(said) < 40 else f"{said[:30]}... ({len(said):,})"
-    case(f"{path} = {said}", base)(lambda folder, outside: change(folder, lambda about: at(about, path, value)))
+    case(f"{path} = {said}", base)(
+        lambda folder, outside: change(folder, lambda about: at(about, path, value))
+    )
 
 
 def tensors(header: dict[str, Any] | bytes, data: bytes = b"", length: int | None = None) -> bytes:
@@ -229,13 +251,25 @@ def _(folder: Path, outside: Path) -> None:
 
 @case("modules of Python beside the files", "table", "export")
 def _(folder: Path, outside: Path) -> None:
-    for name in ("__init__", "sitecustomize", "danlu", "torch", "conftest", "evil", "modeling_evil"):
+    for name in (
+        "__init__",
+        "sitecustomize",
+        "danlu",
+        "torch",
+        "conftest",
+        "evil",
+        "modeling_evil",
+    ):
         (folder / f"{name}.py").write_text(payload(outside))
 
 
 @case("tags of Python in the recipe's YAML")
 def _(folder: Path, outside: Path) -> None:
-    put(folder, "recipe.lock.yaml", f"!!python/object/apply:os.system ['touch {outside / 'EXECUTED'}']\n".encode())
+    put(
+        folder,
+        "recipe.lock.yaml",
+        f"!!python/object/apply:os.system ['touch {outside / 'EXECUTED'}']\n".encode(),
+    )
 
 
 def _replaced(name: str, how: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
@@ -265,17 +299,29 @@ for _base, _name in (
     ("export", "model.onnx"),
     ("export", "manifest"),
 ):
-    case(f"{_name} is a link to a secret", _base)(_replaced(_name, lambda path, outside: path.symlink_to(outside / "secret.txt")))
+    case(f"{_name} is a link to a secret", _base)(
+        _replaced(_name, lambda path, outside: path.symlink_to(outside / "secret.txt"))
+    )
     case(f"{_name} is a pipe", _base)(_replaced(_name, lambda path, outside: os.mkfifo(path)))
 for _name in ("weights.safetensors", "manifest"):
-    case(f"{_name} is a link to /dev/zero")(_replaced(_name, lambda path, outside: path.symlink_to("/dev/zero")))
+    case(f"{_name} is a link to /dev/zero")(
+        _replaced(_name, lambda path, outside: path.symlink_to("/dev/zero"))
+    )
     case(f"{_name} is a folder")(_replaced(_name, lambda path, outside: path.mkdir()))
     case(f"{_name} is a socket")(_replaced(_name, lambda path, outside: _bind(path)))
-    case(f"{_name} is a hard link to a secret")(_replaced(_name, lambda path, outside: path.hardlink_to(outside / "secret.txt")))
-    case(f"{_name} is a terabyte of nothing")(_replaced(_name, lambda path, outside: _sparse(path, 1 << 40)))
-    case(f"{_name} is a link in a circle")(_replaced(_name, lambda path, outside: path.symlink_to(path.name)))
+    case(f"{_name} is a hard link to a secret")(
+        _replaced(_name, lambda path, outside: path.hardlink_to(outside / "secret.txt"))
+    )
+    case(f"{_name} is a terabyte of nothing")(
+        _replaced(_name, lambda path, outside: _sparse(path, 1 << 40))
+    )
+    case(f"{_name} is a link in a circle")(
+        _replaced(_name, lambda path, outside: path.symlink_to(path.name))
+    )
 case("the manifest is a link to a sound one outside")(
-    _replaced("manifest", lambda path, outside: path.symlink_to(outside / "artifact" / "artifact.json"))
+    _replaced(
+        "manifest", lambda path, outside: path.symlink_to(outside / "artifact" / "artifact.json")
+    )
 )
 
 
@@ -295,7 +341,17 @@ def _(folder: Path, outside: Path) -> None:
 for _size in (-1, 2**63, 1e300, "748", None, True, float("nan"), [748]):
     setting("table", "files/weights.safetensors", {"size": _size, "sha256": "0" * 64})
     setting("export", "files/model.onnx", {"size": _size, "sha256": "0" * 64})
-for _name in ("../outside/secret.txt", "/etc/passwd", "a/../../x", "x\0y", "con", "", ".", "model.onnx/../x", "\\\\host\\x"):
+for _name in (
+    "../outside/secret.txt",
+    "/etc/passwd",
+    "a/../../x",
+    "x\0y",
+    "con",
+    "",
+    ".",
+    "model.onnx/../x",
+    "\\\\host\\x",
+):
     case(f"the manifest lists {_name!r}", "table", "export")(
         lambda folder, outside, name=_name: change(
             folder, lambda about: about["files"].update({name: {"size": 20, "sha256": "0" * 64}})
@@ -317,15 +373,23 @@ for _said, _data in {
     "nothing": b"",
     "seven bytes": b"1234567",
 }.items():  # fmt: skip
-    case(f"weights with {_said}")(lambda folder, outside, data=_data: put(folder, "weights.safetensors", data))
-    case(f"arrays with {_said}")(lambda folder, outside, data=_data: put(folder, "preprocessing.safetensors", data))
+    case(f"weights with {_said}")(
+        lambda folder, outside, data=_data: put(folder, "weights.safetensors", data)
+    )
+    case(f"arrays with {_said}")(
+        lambda folder, outside, data=_data: put(folder, "preprocessing.safetensors", data)
+    )
 
 
 @case("weights that are no numbers", "table", "text")
 def _(folder: Path, outside: Path) -> None:
     data = (folder / "weights.safetensors").read_bytes()
     size = 8 + struct.unpack("<Q", data[:8])[0]
-    put(folder, "weights.safetensors", data[:size] + struct.pack("<f", float("nan")) * ((len(data) - size) // 4))
+    put(
+        folder,
+        "weights.safetensors",
+        data[:size] + struct.pack("<f", float("nan")) * ((len(data) - size) // 4),
+    )
 
 
 # what is no JSON one would expect
@@ -347,7 +411,10 @@ for _said, _text in {
         lambda folder, outside, text=_text: manifest(folder).write_bytes(sealed(text)) and None
     )
 case("the manifest has 70 MB", "table", "export")(
-    lambda folder, outside: manifest(folder).write_bytes(sealed(b'{"format":1,"x":"' + b"a" * (70 << 20) + b'"}')) and None
+    lambda folder, outside: (
+        manifest(folder).write_bytes(sealed(b'{"format":1,"x":"' + b"a" * (70 << 20) + b'"}'))
+        and None
+    )
 )
 
 # the recipe
@@ -382,7 +449,16 @@ for _path, _value in (
     ("name", 5),
     ("changes", [{"name": "../../outside/evil", "options": {}, "state": {}}]),
     ("changes", [{"name": "prune", "options": {}, "state": {}}]),
-    ("changes", [{"name": "int8_weight_only", "options": {"smallest": -1}, "state": {"layers": ["__class__"]}}]),
+    (
+        "changes",
+        [
+            {
+                "name": "int8_weight_only",
+                "options": {"smallest": -1},
+                "state": {"layers": ["__class__"]},
+            }
+        ],
+    ),
     ("changes", [{"name": "low_rank", "options": {}, "state": {"ranks": {"0": 2**40}}}]),
     ("changes", 5),
     ("stored", {"../x": "int8"}),
@@ -460,11 +536,32 @@ for _path, _value in (
     ("reads", {}),
     ("feeds", {"numbers": {"dtype": "object"}}),
     ("feeds", {"../x": {"dtype": "float32"}}),
-    ("entering", [{"name": "a", "to": "numbers", "names": ["a"], "cardinality": 2**40, "steps": [{"part": {"name": "os"}}]}]),
+    (
+        "entering",
+        [
+            {
+                "name": "a",
+                "to": "numbers",
+                "names": ["a"],
+                "cardinality": 2**40,
+                "steps": [{"part": {"name": "os"}}],
+            }
+        ],
+    ),
     ("entering.0.name", "../x"),
     ("runs.features", 5),
     ("runs.longest", {"a": 2**50}),
-    ("inputs", [{"name": "<script>", "kind": "number", "required": False, "example": {"$ref": "/etc/passwd"}}]),
+    (
+        "inputs",
+        [
+            {
+                "name": "<script>",
+                "kind": "number",
+                "required": False,
+                "example": {"$ref": "/etc/passwd"},
+            }
+        ],
+    ),
     ("inputs", "x"),
     ("kind", "text"),
     ("preprocessing.columns", [{"name": "a"}]),
@@ -504,7 +601,10 @@ def _with(*nodes: tuple[Any, ...], domain: str = "") -> Callable[[Any, Any], Any
     """Nodes before the others, and what the last gives added to nothing."""
 
     def spoil(helper: Any, model: Any) -> None:
-        made = [helper.make_node(kind, ins, outs, domain=domain, **options) for kind, ins, outs, options in nodes]
+        made = [
+            helper.make_node(kind, ins, outs, domain=domain, **options)
+            for kind, ins, outs, options in nodes
+        ]
         for place, node in enumerate(made):
             model.graph.node.insert(place, node)
         model.graph.output.append(helper.make_tensor_value_info(made[-1].output[0], 1, None))
@@ -521,11 +621,17 @@ def _endless(helper: Any, model: Any) -> None:
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["x", "x"], ["y"])],
         "body",
-        [helper.make_tensor_value_info(*each) for each in (("i", 7, []), ("go", 9, []), ("x", 1, [1]))],
+        [
+            helper.make_tensor_value_info(*each)
+            for each in (("i", 7, []), ("go", 9, []), ("x", 1, [1]))
+        ],
         [helper.make_tensor_value_info(*each) for each in (("on", 9, []), ("y", 1, [1]))],
     )
     model.graph.initializer.extend(
-        [numpy_helper.from_array(np.array(True), "yes"), numpy_helper.from_array(np.ones(1, np.float32), "one")]
+        [
+            numpy_helper.from_array(np.array(True), "yes"),
+            numpy_helper.from_array(np.ones(1, np.float32), "one"),
+        ]
     )
     model.graph.node.insert(0, helper.make_node("Loop", ["", "yes", "one"], ["endless"], body=body))
     model.graph.output.append(helper.make_tensor_value_info("endless", 1, [1]))
@@ -542,32 +648,44 @@ def _huge(helper: Any, model: Any) -> None:
 
 def _calls_itself(helper: Any, model: Any) -> None:
     node = helper.make_node("Round", ["x"], ["y"], domain="own")
-    model.functions.append(helper.make_function("own", "Round", ["x"], ["y"], [node], [helper.make_opsetid("own", 1)]))
+    model.functions.append(
+        helper.make_function("own", "Round", ["x"], ["y"], [node], [helper.make_opsetid("own", 1)])
+    )
     model.opset_import.append(helper.make_opsetid("own", 1))
-    model.graph.node.insert(0, helper.make_node("Round", [model.graph.input[0].name], ["round"], domain="own"))
+    model.graph.node.insert(
+        0, helper.make_node("Round", [model.graph.input[0].name], ["round"], domain="own")
+    )
     model.graph.output.append(helper.make_tensor_value_info("round", 1, None))
 
 
 def _many(helper: Any, model: Any) -> None:
-    model.graph.output.extend(helper.make_tensor_value_info(f"o{n}", 1, None) for n in range(50_000))
+    model.graph.output.extend(
+        helper.make_tensor_value_info(f"o{n}", 1, None) for n in range(50_000)
+    )
 
 
 for _said, _make in {
     "a tensor in ../outside": _lies_in("../outside/tensor.bin"),
     "a tensor in /etc/passwd": _lies_in("/etc/passwd"),
     "a tensor in a file of the folder": _lies_in("export.json"),
-    "an operator of somebody's own": _with(("Evil", [], ["evil"], {"library": "evil.so"}), domain="evil"),
+    "an operator of somebody's own": _with(
+        ("Evil", [], ["evil"], {"library": "evil.so"}), domain="evil"
+    ),
     "an operator that runs Python": _with(
         ("PyOp", [], ["evil"], {"module": "evil", "class_name": "Evil"}), domain="ai.onnx.contrib"
     ),
-    "an operator of ATen": _with(("ATen", [], ["evil"], {"operator": "system"}), domain="org.pytorch.aten"),
+    "an operator of ATen": _with(
+        ("ATen", [], ["evil"], {"operator": "system"}), domain="org.pytorch.aten"
+    ),
     "a loop without an end": _endless,
     "a tensor of four terabytes": _huge,
     "a function that calls itself": _calls_itself,
     "50,000 outputs that are none": _many,
     "no node": lambda helper, model: model.graph.ClearField("node"),
     "no output": lambda helper, model: model.graph.ClearField("output"),
-    "an opset of the future": lambda helper, model: setattr(model.opset_import[0], "version", 2**40),
+    "an opset of the future": lambda helper, model: setattr(
+        model.opset_import[0], "version", 2**40
+    ),
     "a format of the future": lambda helper, model: setattr(model, "ir_version", 2**40),
 }.items():
     case(f"a graph with {_said}", "export")(_graph(_make))
@@ -579,7 +697,9 @@ for _said, _data in {
     "a varint without an end": b"\xff" * 100,
     "a field of 2**60 bytes": b"\x3a" + b"\xff" * 8 + b"\x0f" + bytes(20),
 }.items():
-    case(f"a graph that is {_said}", "export")(lambda folder, outside, data=_data: put(folder, "model.onnx", data))
+    case(f"a graph that is {_said}", "export")(
+        lambda folder, outside, data=_data: put(folder, "model.onnx", data)
+    )
 
 
 # encrypted
@@ -589,7 +709,9 @@ def _closed(spoil: Callable[[bytes], bytes], by: str) -> Callable[[Path, Path], 
     def close(folder: Path, outside: Path) -> None:
         import danlu
 
-        danlu.encrypt(folder, **{f"{by}_file": outside.parent / {"key": "key", "passphrase": "words"}[by]})
+        danlu.encrypt(
+            folder, **{f"{by}_file": outside.parent / {"key": "key", "passphrase": "words"}[by]}
+        )
         path = manifest(folder)
         path.write_bytes(spoil(path.read_bytes()))
 
@@ -608,8 +730,17 @@ def _header(**changed: Any) -> Callable[[bytes], bytes]:
     return spoil
 
 
-for _name, _value in (("n", 2**40), ("n", 2**24), ("r", 2**20), ("p", 2**30), ("salt", "00" * 1_000), ("n", "x")):
-    case(f"encrypted, scrypt {_name} = {_value!r:.20}")(_closed(_header(**{f"scrypt__{_name}": _value}), "passphrase"))
+for _name, _value in (
+    ("n", 2**40),
+    ("n", 2**24),
+    ("r", 2**20),
+    ("p", 2**30),
+    ("salt", "00" * 1_000),
+    ("n", "x"),
+):
+    case(f"encrypted, scrypt {_name} = {_value!r:.20}")(
+        _closed(_header(**{f"scrypt__{_name}": _value}), "passphrase")
+    )
 for _name, _value in (
     ("name", "../../outside/secret.txt"), ("size", 2**60), ("size", -1), ("folder", "zz"), ("check", ""), ("format", 9), ("scrypt", []),
 ):  # fmt: skip
@@ -630,8 +761,12 @@ for _said, _text in {
         }
     ),
 }.items():  # fmt: skip
-    case(f"a signature that is {_said}")(lambda folder, outside, text=_text: (folder / "signature.json").write_text(text) and None)
-case("a signature that is a link")(lambda folder, outside: (folder / "signature.json").symlink_to(outside / "secret.txt"))
+    case(f"a signature that is {_said}")(
+        lambda folder, outside, text=_text: (folder / "signature.json").write_text(text) and None
+    )
+case("a signature that is a link")(
+    lambda folder, outside: (folder / "signature.json").symlink_to(outside / "secret.txt")
+)
 
 
 # --- a verb in a process of its own
@@ -681,10 +816,22 @@ def act(verb: str, folder: Path, kind: str, home: Path) -> None:
         desk: Any = models.desk({"path": str(folder), "name": "hostile"})
         if desk.about["kind"] == "text":
             request = {"prompt": "And", "max_tokens": 3}
-            desk.take({"do": "write", "id": 1, "request": request, "before": time.monotonic() + 9}, b"")
+            desk.take(
+                {"do": "write", "id": 1, "request": request, "before": time.monotonic() + 9}, b""
+            )
         else:
             body = b'{"row":{"a":1.5,"b":0,"colour":"red"}}'
-            list(desk.take({"do": "answer", "id": 1, "kind": "application/json", "before": time.monotonic() + 9}, body))
+            list(
+                desk.take(
+                    {
+                        "do": "answer",
+                        "id": 1,
+                        "kind": "application/json",
+                        "before": time.monotonic() + 9,
+                    },
+                    body,
+                )
+            )
         while desk.busy:
             list(desk.step())
     except DanluError as error:
@@ -705,7 +852,17 @@ def watch_this_process(wrong: list[str], may_read: list[str], may_write: list[st
         "pickle.find_class",
         "code.__new__",
     }
-    moves = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "shutil.rmtree"}
+    moves = {
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.mkdir",
+        "os.link",
+        "os.symlink",
+        "os.chmod",
+        "os.truncate",
+        "shutil.rmtree",
+    }
     inside = tuple(may_read), tuple(may_write)
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
@@ -719,13 +876,19 @@ def watch_this_process(wrong: list[str], may_read: list[str], may_write: list[st
             wrong.append(f"compiled the payload {arguments[1]}")
         elif event == "open" and isinstance(arguments[0], str | bytes):
             path = os.path.realpath(os.fsdecode(arguments[0]))
-            writes = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) if isinstance(arguments[2], int) else False
+            writes = (
+                bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+                if isinstance(arguments[2], int)
+                else False
+            )
             link = (
                 isinstance(arguments[2], int)
                 and bool(arguments[2] & os.O_NOFOLLOW)
                 and Path(os.fsdecode(arguments[0])).is_symlink()
             )
-            if not link and not path.startswith(inside[writes]):  # a link that is not followed is refused by the kernel
+            if not link and not path.startswith(
+                inside[writes]
+            ):  # a link that is not followed is refused by the kernel
                 wrong.append(f"{'wrote' if writes else 'read'} {path}")
         elif event in moves:
             path = os.path.realpath(os.fsdecode(arguments[0]))
@@ -736,11 +899,23 @@ def watch_this_process(wrong: list[str], may_read: list[str], may_write: list[st
 
 
 def allowed(home: Path) -> list[str]:
-    """Where a verb may read: Python and its libraries, the machine's own facts, the rows and keys it was given."""
+    """Where a verb may read: Python and its libraries, the machine's own facts, the rows and keys
+    it was given."""
     import danlu
 
-    places = {sys.prefix, sys.base_prefix, str(Path(danlu.__file__).parents[2]), "/usr/lib", "/usr/share", "/lib", "/proc", "/sys"}
-    places |= {str(Path(__import__(name).__file__ or "").parent) for name in ("numpy", "torch", "pyarrow")}
+    places = {
+        sys.prefix,
+        sys.base_prefix,
+        str(Path(danlu.__file__).parents[2]),
+        "/usr/lib",
+        "/usr/share",
+        "/lib",
+        "/proc",
+        "/sys",
+    }
+    places |= {
+        str(Path(__import__(name).__file__ or "").parent) for name in ("numpy", "torch", "pyarrow")
+    }
     given = [
         "rows.csv",
         "rows.jsonl",
@@ -754,8 +929,19 @@ def allowed(home: Path) -> list[str]:
         "table",
         "cache",
     ]
-    devices = ["/dev/null", "/dev/urandom", "/etc/localtime", "/etc/mime.types", "/etc/ssl", "/etc/os-release"]
-    return [*(os.path.realpath(each) for each in places), *(str(home / each) for each in given), *devices]
+    devices = [
+        "/dev/null",
+        "/dev/urandom",
+        "/etc/localtime",
+        "/etc/mime.types",
+        "/etc/ssl",
+        "/etc/os-release",
+    ]
+    return [
+        *(os.path.realpath(each) for each in places),
+        *(str(home / each) for each in given),
+        *devices,
+    ]
 
 
 def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Found:
@@ -769,7 +955,13 @@ def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Found:
     if process == 0:
         _child(hostile, verb, folder, home, sandbox, said, heard)
     code, use = _waited(process, began + SECONDS)
-    wrong = json.loads(heard.read_text()) if heard.exists() else ["the process died and told nothing"] if code >= 0 else []
+    wrong = (
+        json.loads(heard.read_text())
+        if heard.exists()
+        else ["the process died and told nothing"]
+        if code >= 0
+        else []
+    )
     text = said.read_text("utf-8", "replace")
     peak = use // 1024
     wrong += ["a traceback"] if "Traceback" in text else []
@@ -779,10 +971,14 @@ def run(hostile: Hostile, verb: str, folder: Path, home: Path) -> Found:
     wrong += [f"{peak} MiB"] if peak > RESIDENT else []
     wrong += ["no message"] if code in (2, 4) and not text.strip() else []
     shutil.rmtree(sandbox, ignore_errors=True)
-    return Found(hostile.name, verb, code, text.strip()[-400:], wrong, time.monotonic() - began, peak)
+    return Found(
+        hostile.name, verb, code, text.strip()[-400:], wrong, time.monotonic() - began, peak
+    )
 
 
-def _child(hostile: Hostile, verb: str, folder: Path, home: Path, sandbox: Path, said: Path, heard: Path) -> None:
+def _child(
+    hostile: Hostile, verb: str, folder: Path, home: Path, sandbox: Path, said: Path, heard: Path
+) -> None:
     code, wrong = 70, []
     try:
         os.setsid()
@@ -800,14 +996,16 @@ def _child(hostile: Hostile, verb: str, folder: Path, home: Path, sandbox: Path,
         )
         os.environ.pop("DANLU_KEY_FILE", None)
         if "encrypted" in hostile.name and verb != "encrypt":
-            os.environ["DANLU_PASSPHRASE_FILE" if "scrypt " in hostile.name else "DANLU_KEY_FILE"] = str(
-                home / ("words" if "scrypt " in hostile.name else "key")
-            )
+            os.environ[
+                "DANLU_PASSPHRASE_FILE" if "scrypt " in hostile.name else "DANLU_KEY_FILE"
+            ] = str(home / ("words" if "scrypt " in hostile.name else "key"))
         tempfile.tempdir = str(sandbox)
         limit = _virtual() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        watch_this_process(wrong, [*allowed(home), str(folder), str(sandbox)], [str(sandbox), "/dev/null"])
+        watch_this_process(
+            wrong, [*allowed(home), str(folder), str(sandbox)], [str(sandbox), "/dev/null"]
+        )
         try:
             act(verb, folder, hostile.kind, home)
             code = 0
@@ -848,12 +1046,15 @@ _OPEN, _ACCESS, _MODIFY, _CREATE, _DELETE = 0x20, 0x1, 0x2, 0x100, 0x200
 
 @contextlib.contextmanager
 def watched(folder: Path) -> Iterator[Callable[[], list[str]]]:
-    """A function that tells what was opened, changed or made in a folder since it was last asked, by whomever."""
+    """A function that tells what was opened, changed or made in a folder since it was last asked,
+    by whomever."""
     libc = ctypes.CDLL(ctypes.util.find_library("c") or "libc.so.6", use_errno=True)
     handle = libc.inotify_init1(os.O_NONBLOCK)
     places = {}
     for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        number = libc.inotify_add_watch(handle, str(each).encode(), _OPEN | _ACCESS | _MODIFY | _CREATE | _DELETE)
+        number = libc.inotify_add_watch(
+            handle, str(each).encode(), _OPEN | _ACCESS | _MODIFY | _CREATE | _DELETE
+        )
         places[number] = each
 
     def asked() -> list[str]:
@@ -864,7 +1065,9 @@ def watched(folder: Path) -> Iterator[Callable[[], list[str]]]:
                 number, mask, _, size = struct.unpack_from("iIII", data)
                 name = data[16 : 16 + size].rstrip(b"\0").decode()
                 if name:  # that the folder itself was listed says nothing
-                    found.add(f"{places[number] / name}: {'opened' if mask & (_OPEN | _ACCESS) else 'changed or made'}")
+                    found.add(
+                        f"{places[number] / name}: {'opened' if mask & (_OPEN | _ACCESS) else 'changed or made'}"
+                    )
                 data = data[16 + size :]
         return sorted(found)
 
@@ -878,29 +1081,43 @@ def watched(folder: Path) -> Iterator[Callable[[], list[str]]]:
 
 
 def warm(home: Path) -> None:
-    """Import what the verbs need, and use it without training, so that each process begins with it."""
+    """Import what the verbs need, and use it without training, so that each process begins with
+    it."""
     import importlib
 
     import torch
 
     torch.set_num_threads(1)
     for name in (
-        "cli",
-        "training",
-        "exporting",
-        "compression",
-        "serving.models",
-        "serving.texts",
-        "serving.writing_desk",
-        "safekeeping",
+        "cli.main",
+        "training.loop",
+        "exporting.export",
+        "compression.compress",
+        "serving.worker.models",
+        "serving.text.engine",
+        "serving.worker.text_handler",
+        "system.signing",
     ):
         importlib.import_module(f"danlu.{name}")
-    for name in ("onnxruntime", "onnx", "cryptography.hazmat.primitives.kdf.scrypt", "tokenizers", "safetensors.numpy"):
+    for name in (
+        "onnxruntime",
+        "onnx",
+        "cryptography.hazmat.primitives.kdf.scrypt",
+        "tokenizers",
+        "safetensors.numpy",
+    ):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for base, verbs in (("table", ("predict", "evaluate", "serve", "compress")), ("text", ("predict", "generate", "serve"))):
+    for base, verbs in (
+        ("table", ("predict", "evaluate", "serve", "compress")),
+        ("text", ("predict", "generate", "serve")),
+    ):
         for verb in verbs:
-            with contextlib.chdir(home), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                contextlib.chdir(home),
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 os.environ["DANLU_CACHE"] = str(home / "cache")
                 with contextlib.suppress(SystemExit):
                     act(verb, home / base, base, home)
@@ -930,7 +1147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", default="", help="cases with this in their name")
     parser.add_argument(
-        "--few", action="store_true", help="every sixteenth case and the sound ones, each with two verbs (the test)"
+        "--few",
+        action="store_true",
+        help="every sixteenth case and the sound ones, each with two verbs (the test)",
     )
     parser.add_argument("--verbs", nargs="*", help="these alone")
     parser.add_argument("--show", action="store_true", help="print what each verb said")
@@ -941,7 +1160,9 @@ def main() -> None:
         warm(home)
         chosen = [each for each in CASES if arguments.only in each.name]
         if arguments.few:
-            chosen = [each for place, each in enumerate(chosen) if place % 16 == 0 or CONTROL in each.name]
+            chosen = [
+                each for place, each in enumerate(chosen) if place % 16 == 0 or CONTROL in each.name
+            ]
             arguments.verbs = ["serve", "encrypt"]
         found = []
         for each in chosen:

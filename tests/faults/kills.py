@@ -1,13 +1,14 @@
 """Kill -9 at random moments, many times, and compare the bytes: python tests/faults/kills.py --kills 100
 
-Each of the hard recipes (hard_recipes.py), or with --families one of every family (family_recipes.py), is trained once unbroken, in a
-fresh process. Then runs of it are started, killed one to three times each, and started again with the same command until they end. A run
-counts as equal when the SHA-256 of every file of the artifact, of metrics.jsonl, of the lock file and of the final checkpoint is that of
-the unbroken run. Nobody lends a hand between two lives.
+Each of the hard recipes (hard_recipes.py), or with --families one of every family
+(family_recipes.py), is trained once unbroken, in a fresh process. Then runs of it are started,
+killed one to three times each, and started again with the same command until they end. A run counts
+as equal when the SHA-256 of every file of the artifact, of metrics.jsonl, of the lock file and of
+the final checkpoint is that of the unbroken run. Nobody lends a hand between two lives.
 
-Moments of death, drawn with a seed: anywhere between the first instruction and the end of the process; or aimed at the writing of a
-checkpoint (a hidden folder is seen to appear, and up to 3 ms pass) or of the artifact. Whether it hit is read off the folder afterwards.
-"""
+Moments of death, drawn with a seed: anywhere between the first instruction and the end of the
+process; or aimed at the writing of a checkpoint (a hidden folder is seen to appear, and up to 3 ms
+pass) or of the artifact. Whether it hit is read off the folder afterwards."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Subject:
 
 @dataclass
 class Count:
-    """What happened so far. `differing` holds (run, files) of each run that is not equal; it must stay empty."""
+    """What happened so far. `differing` holds (run, files) of each run that is not equal; it must
+    stay empty."""
 
     runs: int = 0
     equal: int = 0
@@ -64,7 +66,8 @@ class Count:
 
 
 def unbroken(name: str, home: Path, found: Lives, fresh: bool = True) -> Subject:
-    """Train a hard recipe in a process never killed; once more, forked, to learn how long a life lasts."""
+    """Train a hard recipe in a process never killed; once more, forked, to learn how long a life
+    lasts."""
     home.mkdir(parents=True, exist_ok=True)
     recipe = write_recipe(home / f"{name}.json", ALL[name](home))
     life = found.fresh("train", recipe, "--run", home / f"{name}-unbroken") if fresh else None
@@ -76,12 +79,15 @@ def unbroken(name: str, home: Path, found: Lives, fresh: bool = True) -> Subject
     seconds = time.monotonic() - began
     again = fingerprint(home / f"{name}-again")
     if fresh and (differs := differing(hashes, again)):
-        raise SystemExit(f"{name}: two unbroken runs differ in {', '.join(differs)}: there is nothing to prove")
+        raise SystemExit(
+            f"{name}: two unbroken runs differ in {', '.join(differs)}: there is nothing to prove"
+        )
     return Subject(name, recipe, again, seconds)
 
 
 def strike(life: Life, run: Path, draw: random.Random, aim: str, seconds: float) -> set[str] | None:
-    """Kill a life; the names of what it left half-written. None where it ended before its moment came."""
+    """Kill a life; the names of what it left half-written. None where it ended before its moment
+    came."""
     already = writing(run)
     moment = time.monotonic() + seconds * draw.random()
     sightings, delay, seen = draw.randrange(1, 16), 0.003 * draw.random() ** 2, set[str]()
@@ -105,7 +111,9 @@ def strike(life: Life, run: Path, draw: random.Random, aim: str, seconds: float)
     return writing(run) - already
 
 
-def killed_run(subject: Subject, run: Path, draw: random.Random, found: Lives, count: Count, fresh: float) -> None:
+def killed_run(
+    subject: Subject, run: Path, draw: random.Random, found: Lives, count: Count, fresh: float
+) -> None:
     """One run: killed at least once, brought to its end by the same command, compared."""
     deaths, wished = 0, draw.choice((1, 1, 2, 3))
     while True:
@@ -113,7 +121,13 @@ def killed_run(subject: Subject, run: Path, draw: random.Random, found: Lives, c
         life = (found.fresh if is_fresh else found.fork)("train", subject.recipe, "--run", run)
         if deaths == wished:
             break
-        left = strike(life, run, draw, draw.choice(("anywhere", "save", "save", "artifact")), subject.seconds + 4 * is_fresh)
+        left = strike(
+            life,
+            run,
+            draw,
+            draw.choice(("anywhere", "save", "save", "artifact")),
+            subject.seconds + 4 * is_fresh,
+        )
         if left is None:
             if life.wait() != 0:
                 break
@@ -124,13 +138,19 @@ def killed_run(subject: Subject, run: Path, draw: random.Random, found: Lives, c
         deaths += 1
         count.kills += 1
         count.fresh += is_fresh
-        count.inside_saves += any(name.startswith(".step") and name.endswith(".writing") for name in left)
+        count.inside_saves += any(
+            name.startswith(".step") and name.endswith(".writing") for name in left
+        )
         count.inside_removals += any(name.endswith(".old") for name in left)
         count.inside_artifact += any(name.startswith(".artifact") for name in left)
         count.before_first_checkpoint += not any((run / "checkpoints").glob("step-*[0-9]"))
     code = life.wait(300)
     count.runs += 1
-    differs = differing(subject.hashes, fingerprint(run)) if code == 0 else [f"exit code {code}: {life.err}"]
+    differs = (
+        differing(subject.hashes, fingerprint(run))
+        if code == 0
+        else [f"exit code {code}: {life.err}"]
+    )
     if "Traceback" in life.err:
         differs.append(f"a traceback: {life.err}")
     if differs:
@@ -143,12 +163,25 @@ def killed_run(subject: Subject, run: Path, draw: random.Random, found: Lives, c
 def main() -> int:
     """The full proof; exit code 0 where every run is equal."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--kills", type=int, default=100, help="how many runs are killed (each one to three times)")
-    parser.add_argument("--recipes", nargs="+", choices=ALL, help="which; all hard ones where nothing is said")
-    parser.add_argument("--families", action="store_true", help="the recipes of all families instead")
-    parser.add_argument("--fresh", type=float, default=0.2, help="share of lives in fresh interpreters; the others are forked")
+    parser.add_argument(
+        "--kills", type=int, default=100, help="how many runs are killed (each one to three times)"
+    )
+    parser.add_argument(
+        "--recipes", nargs="+", choices=ALL, help="which; all hard ones where nothing is said"
+    )
+    parser.add_argument(
+        "--families", action="store_true", help="the recipes of all families instead"
+    )
+    parser.add_argument(
+        "--fresh",
+        type=float,
+        default=0.2,
+        help="share of lives in fresh interpreters; the others are forked",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the runs lie; runs that differ are kept there")
+    parser.add_argument(
+        "--folder", type=Path, help="where the runs lie; runs that differ are kept there"
+    )
     wish = parser.parse_args()
     home = wish.folder or Path(tempfile.mkdtemp(prefix="danlu-kills-"))
     draw, count, began = random.Random(wish.seed), Count(), time.monotonic()
@@ -157,12 +190,23 @@ def main() -> int:
         subjects = [unbroken(name, home, found) for name in names]
         while count.runs < wish.kills:
             subject = subjects[count.runs % len(subjects)]
-            killed_run(subject, home / f"{subject.name}-{count.runs}", draw, found, count, wish.fresh)
+            killed_run(
+                subject, home / f"{subject.name}-{count.runs}", draw, found, count, wish.fresh
+            )
             if count.runs % 10 == 0 or count.runs == wish.kills:
                 print(f"{time.monotonic() - began:7.0f} s  {count.sentence()}", flush=True)
     for run, differs in count.differing:
         print(f"DIFFERENT {run}: {'; '.join(differs)}")
-    print(json.dumps({**vars(count), "seconds": round(time.monotonic() - began), "recipes": names, "seed": wish.seed}))
+    print(
+        json.dumps(
+            {
+                **vars(count),
+                "seconds": round(time.monotonic() - began),
+                "recipes": names,
+                "seed": wish.seed,
+            }
+        )
+    )
     if not count.differing and wish.folder is None:
         shutil.rmtree(home)
     return 1 if count.differing else 0

@@ -1,10 +1,11 @@
 """Lives of `danlu train`: real processes that can be killed, starved and signalled, started fresh or forked from a process that has
 already imported everything.
 
-A forked life costs a few milliseconds where a fresh one costs the import of torch. That is sound because the process it is forked from
-never trains and has one thread (asserted before each fork); what runs after the fork is danlu.cli.main.main with the arguments of the command
-line. Everything that counts on a process being a process (kill -9, exit codes, limits, locks of the system) is the same for both.
-"""
+A forked life costs a few milliseconds where a fresh one costs the import of torch. That is sound
+because the process it is forked from never trains and has one thread (asserted before each fork);
+what runs after the fork is danlu.cli.main.main with the arguments of the command line. Everything
+that counts on a process being a process (kill -9, exit codes, limits, locks of the system) is the
+same for both."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class Life:
 
 
 class Lives:
-    """Starts lives: `fork` from a process with everything imported, `fresh` as a new interpreter. A context manager."""
+    """Starts lives: `fork` from a process with everything imported, `fresh` as a new interpreter. A
+    context manager."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -90,7 +92,9 @@ class Lives:
         folder.mkdir(parents=True)
         return folder
 
-    def fresh(self, *arguments: str | Path, cwd: Path | None = None, before: Sequence[str] = ()) -> Life:
+    def fresh(
+        self, *arguments: str | Path, cwd: Path | None = None, before: Sequence[str] = ()
+    ) -> Life:
         """A new interpreter: `before python -m danlu arguments`."""
         folder = self._folder()
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
@@ -110,8 +114,8 @@ class Lives:
     ) -> Life:
         """A forked process that runs the same command.
 
-        `limits` by name (RLIMIT_FSIZE, ...); `cores` it may use (none: all); `stderr`: a file that takes the place of the one read by `err`.
-        """
+        `limits` by name (RLIMIT_FSIZE, ...); `cores` it may use (none: all); `stderr`: a file that
+        takes the place of the one read by `err`."""
         if self.nursery is None:
             self.nursery = subprocess.Popen(
                 [sys.executable, __file__],
@@ -133,7 +137,9 @@ class Lives:
             raise RuntimeError("the process that lives are forked from has ended")
         return Life(int(answer), folder, lambda: _status(folder / "status"))
 
-    def run(self, *arguments: str | Path, code: int | None = 0, seconds: float = 120.0, **options: Any) -> Life:
+    def run(
+        self, *arguments: str | Path, code: int | None = 0, seconds: float = 120.0, **options: Any
+    ) -> Life:
         """A forked life that has ended, with exit code `code` (None: any) and no traceback."""
         life = self.fork(*arguments, **options)
         found = life.wait(seconds)
@@ -185,7 +191,9 @@ def _nursery() -> None:
         *lines, rest = rest.split(b"\n")
         for line in lines:
             wish = json.loads(line)
-            assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads must not be forked"
+            assert len(list(Path("/proc/self/task").iterdir())) == 1, (
+                "a process with threads must not be forked"
+            )
             pid = os.fork()
             if pid == 0:
                 _live(wish)
@@ -237,14 +245,17 @@ def last_checkpoint(run: Path) -> Path:
 
 
 def fingerprint(run: Path) -> dict[str, str]:
-    """SHA-256 of every file that a run must repeat: artifact, metric log, lock file, final checkpoint; by name."""
+    """SHA-256 of every file that a run must repeat: artifact, metric log, lock file, final
+    checkpoint; by name."""
     files = [
         *sorted((run / "artifact").iterdir()),
         run / "metrics.jsonl",
         run / "recipe.lock.yaml",
         *sorted(last_checkpoint(run).iterdir()),
     ]
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
@@ -253,11 +264,16 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 
 
 def writing(run: Path) -> set[str]:
-    """Names of the half-written things in a run folder: of a save (.step-N...), of a removal (...old), of the artifact."""
+    """Names of the half-written things in a run folder: of a save (.step-N...), of a removal
+    (...old), of the artifact."""
     found: set[str] = set()
     for folder in (run / "checkpoints", run):
         with contextlib.suppress(FileNotFoundError):
-            found |= {path.name for path in folder.iterdir() if path.name.startswith(".") and path.suffix in (".writing", ".old")}
+            found |= {
+                path.name
+                for path in folder.iterdir()
+                if path.name.startswith(".") and path.suffix in (".writing", ".old")
+            }
     return found
 
 

@@ -2,11 +2,12 @@
 
     python tests/faults/malformed_requests.py [--count 20000] [--seed 0]
 
-Bodies: JSON cut, flipped, nested, with NaN, numbers of thousands of digits, bad UTF-8, other types; CSV, forms and pictures damaged.
-Framing: bytes that are no HTTP, lengths that lie, chunks that do not end, heads too large, hosts and paths of all kinds. Where schemathesis
-is installed (pip install schemathesis) a part comes from it, made from the server's own OpenAPI description. Every request is a function
-of the seed. Exit code 1 where an answer was 5xx, a process ended or a traceback was logged.
-"""
+Bodies: JSON cut, flipped, nested, with NaN, numbers of thousands of digits, bad UTF-8, other types;
+CSV, forms and pictures damaged. Framing: bytes that are no HTTP, lengths that lie, chunks that do
+not end, heads too large, hosts and paths of all kinds. Where schemathesis is installed (pip install
+schemathesis) a part comes from it, made from the server's own OpenAPI description. Every request is
+a function of the seed. Exit code 1 where an answer was 5xx, a process ended or a traceback was
+logged."""
 
 from __future__ import annotations
 
@@ -74,7 +75,11 @@ class Requests:
             row[str(random.choice(list(row)))] = self._pick(random, STRANGE)
         if random.random() < 0.3:
             row.pop(str(random.choice(list(row))))
-        body: Any = {"rows": [self._pick(random, self.rows), row]} if random.random() < 0.5 else {"row": row}
+        body: Any = (
+            {"rows": [self._pick(random, self.rows), row]}
+            if random.random() < 0.5
+            else {"row": row}
+        )
         if random.random() < 0.15:
             body = self._pick(
                 random,
@@ -102,7 +107,9 @@ class Requests:
         elif way == 3:
             picture = base64.b64encode(self._damaged(random, png(random))).decode()
         else:
-            picture = base64.b64encode(random.bytes(int(random.integers(0, 200)))).decode()[: random.integers(0, 260)]
+            picture = base64.b64encode(random.bytes(int(random.integers(0, 200)))).decode()[
+                : random.integers(0, 260)
+            ]
         return post("digits", json.dumps({"row": {"image": picture}}).encode())
 
     def cut(self, random: np.random.Generator) -> Wire:
@@ -121,21 +128,33 @@ class Requests:
         return post(*self._either(random, insert))
 
     def csv(self, random: np.random.Generator) -> Wire:
-        lines = [",".join(self.rows[0]), *(",".join(map(str, row.values())) for row in self.rows[:3])]
+        lines = [
+            ",".join(self.rows[0]),
+            *(",".join(map(str, row.values())) for row in self.rows[:3]),
+        ]
         return post("people", self._damaged(random, "\n".join(lines).encode()), b"text/csv")
 
     def form(self, random: np.random.Generator) -> Wire:
         parts = b"".join(
-            b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), str(value).encode())
+            b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+            % (name.encode(), str(value).encode())
             for name, value in self.rows[0].items()
         )
-        return post("people", self._damaged(random, parts + b"--b--\r\n"), b"multipart/form-data; boundary=b")
+        return post(
+            "people",
+            self._damaged(random, parts + b"--b--\r\n"),
+            b"multipart/form-data; boundary=b",
+        )
 
     def file(self, random: np.random.Generator) -> Wire:
         data = self._damaged(random, png(random))
         if random.random() < 0.5:
             return post("digits", data, b"image/png")
-        part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + data + b"\r\n--b--\r\n"
+        part = (
+            b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+            + data
+            + b"\r\n--b--\r\n"
+        )
         return post("digits", part, b"multipart/form-data; boundary=b")
 
     def kind(self, random: np.random.Generator) -> Wire:
@@ -162,7 +181,11 @@ class Requests:
         ]
         told = self._pick(random, lengths)
         twice = b"Content-Length: 5\r\n" if random.random() < 0.2 else b""
-        return b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %s\r\n%s\r\n%s" % (told, twice, body)
+        return b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %s\r\n%s\r\n%s" % (
+            told,
+            twice,
+            body,
+        )
 
     def chunked(self, random: np.random.Generator) -> Wire:
         """Chunks whose sizes lie or that do not end."""
@@ -171,13 +194,19 @@ class Requests:
             size = int(random.integers(1, 40))
             told = self._pick(
                 random,
-                [b"%x" % min(size, len(body))] * 12 + [b"%x" % (size + 1), b"zz", b"-1", b"f" * 17, b"", b"5;ext=" + b"a" * 50],
+                [b"%x" % min(size, len(body))] * 12
+                + [b"%x" % (size + 1), b"zz", b"-1", b"f" * 17, b"", b"5;ext=" + b"a" * 50],
             )
             made += told + b"\r\n" + body[:size] + b"\r\n"
             body = body[size:]
-        end = self._pick(random, [b"0\r\n\r\n", b"0\r\n\r\n", b"0\r\nTrailer: x\r\n\r\n", b"", b"0"])
+        end = self._pick(
+            random, [b"0\r\n\r\n", b"0\r\n\r\n", b"0\r\nTrailer: x\r\n\r\n", b"", b"0"]
+        )
         both = b"Content-Length: 10\r\n" if random.random() < 0.2 else b""
-        return b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n%sTransfer-Encoding: chunked\r\n\r\n%s%s" % (both, made, end)
+        return (
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n%sTransfer-Encoding: chunked\r\n\r\n%s%s"
+            % (both, made, end)
+        )
 
     def headed(self, random: np.random.Generator) -> Wire:
         """Headers of all kinds."""
@@ -190,9 +219,12 @@ class Requests:
             b"No colon", b": nothing", b"X\x00Y: 1", b"Range: bytes=0-", b"\r\n".join(b"H%d: 1" % number for number in range(500)),
         ]  # fmt: skip
         body = self._sound(random)
-        head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n%s\r\nContent-Length: %d\r\n\r\n" % (
-            self._pick(random, headers),
-            len(body),
+        head = (
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n%s\r\nContent-Length: %d\r\n\r\n"
+            % (
+                self._pick(random, headers),
+                len(body),
+            )
         )
         return head + body
 
@@ -245,10 +277,14 @@ class Requests:
     def _sound(self, random: np.random.Generator) -> bytes:
         return json.dumps({"rows": [self._pick(random, self.rows)]}).encode()
 
-    def _either(self, random: np.random.Generator, change: Callable[[bytes], bytes]) -> tuple[str, bytes]:
+    def _either(
+        self, random: np.random.Generator, change: Callable[[bytes], bytes]
+    ) -> tuple[str, bytes]:
         if random.random() < 0.7:
             return "people", change(self._sound(random))
-        return "digits", change(json.dumps({"row": {"image": self._pick(random, self.pictures)}}).encode())
+        return "digits", change(
+            json.dumps({"row": {"image": self._pick(random, self.pictures)}}).encode()
+        )
 
     def _damaged(self, random: np.random.Generator, data: bytes) -> bytes:
         """Some bytes changed, taken out, put in or doubled."""
@@ -290,8 +326,8 @@ def post(model: str, body: bytes, kind: bytes = b"application/json") -> Wire:
 def exchange(port: int, wire: Wire, patience: float = 0.4, seconds: float = 60.0) -> list[int]:
     """The statuses that come back for some bytes; [] where the server only closes.
 
-    Where nothing comes for `patience` seconds (it waits for more of the request) the client says that there is no more.
-    """
+    Where nothing comes for `patience` seconds (it waits for more of the request) the client says
+    that there is no more."""
     held = b""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as end:
         try:
@@ -327,14 +363,32 @@ def schemathesis(server: RunningServer, count: int) -> tuple[int, str]:
         return 0, ""
     described = server.ask("GET", "/openapi.json").json
     for path in described["paths"].values():
-        path.get("post", {}).pop("parameters", None)  # who wants an answer within a millisecond is rightly told 504
+        path.get("post", {}).pop(
+            "parameters", None
+        )  # who wants an answer within a millisecond is rightly told 504
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "openapi.json").write_text(json.dumps(described), "utf-8")
-        options = ["--checks", "not_a_server_error", "--max-examples", str(count), "--generation-deterministic", "--no-color"]
-        command = [program, "run", "openapi.json", "--url", f"http://127.0.0.1:{server.port}", *options]
+        options = [
+            "--checks",
+            "not_a_server_error",
+            "--max-examples",
+            str(count),
+            "--generation-deterministic",
+            "--no-color",
+        ]
+        command = [
+            program,
+            "run",
+            "openapi.json",
+            "--url",
+            f"http://127.0.0.1:{server.port}",
+            *options,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     cases = re.search(r"([\d,]+) generated", done.stdout)
-    return int(cases[1].replace(",", "")) if cases else 0, "" if done.returncode == 0 else done.stdout[-6000:] + done.stderr[-1000:]
+    return int(
+        cases[1].replace(",", "")
+    ) if cases else 0, "" if done.returncode == 0 else done.stdout[-6000:] + done.stderr[-1000:]
 
 
 def one(port: int, requests: Requests, number: int) -> tuple[int, Wire, list[int]]:
@@ -343,13 +397,20 @@ def one(port: int, requests: Requests, number: int) -> tuple[int, Wire, list[int
     return number, wire, exchange(port, wire)
 
 
-def ask(artifacts: Sequence[Path], folder: Path, count: int, seed: int, generated: int) -> dict[str, Any]:
-    """Ask a server `count` malformed requests, and as many examples a route from schemathesis as `generated` says."""
+def ask(
+    artifacts: Sequence[Path], folder: Path, count: int, seed: int, generated: int
+) -> dict[str, Any]:
+    """Ask a server `count` malformed requests, and as many examples a route from schemathesis as
+    `generated` says."""
     requests, statuses, bad = Requests(seed), Counter[int](), []
-    with serving(artifacts, folder / "log", "--longest-wait", "60") as server:  # 503 is for a server that is full; this one is not
+    with serving(
+        artifacts, folder / "log", "--longest-wait", "60"
+    ) as server:  # 503 is for a server that is full; this one is not
         before = server.worker()
         with ThreadPoolExecutor(8) as pool:
-            for number, wire, found in pool.map(lambda number: one(server.port, requests, number), range(count)):
+            for number, wire, found in pool.map(
+                lambda number: one(server.port, requests, number), range(count)
+            ):
                 statuses.update(found or [0])
                 if any(status >= 500 for status in found):
                     bad.append((number, found, wire[:300]))
@@ -368,15 +429,25 @@ def ask(artifacts: Sequence[Path], folder: Path, count: int, seed: int, generate
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--generated", type=int, default=100, help="Examples of schemathesis for each route.")
+    parser.add_argument(
+        "--generated", type=int, default=100, help="Examples of schemathesis for each route."
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "digits").mkdir()
-        found = ask([table_model(folder), image_model(folder / "digits")], folder, options.count, options.seed, options.generated)
+        found = ask(
+            [table_model(folder), image_model(folder / "digits")],
+            folder,
+            options.count,
+            options.seed,
+            options.generated,
+        )
     print(
         f"{options.count:,} malformed requests, {found['cases']:,} of schemathesis; answers by status (0: closed): {found['statuses']}"
     )
@@ -387,7 +458,15 @@ def main() -> int:
         print(found["failed"])
     if found["traceback"] or not found["same_worker"]:
         print(found["log"][-5000:])
-    return int(bool(found["bad"] or found["failed"] or not found["same_worker"] or found["code"] or found["traceback"]))
+    return int(
+        bool(
+            found["bad"]
+            or found["failed"]
+            or not found["same_worker"]
+            or found["code"]
+            or found["traceback"]
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -27,9 +27,24 @@ def server() -> Iterator[str]:
     """The URL of an empty database."""
     with home("danlu-my-", ["mysql"], _PATH) as here:  # the package makes the user
         data, port = f"--datadir={here.folder / 'data'}", free_port()
-        here.run(["mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+        here.run(
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                data,
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ]
+        )
         here.start(
-            [str(_server()), "--no-defaults", data, f"--port={port}", "--bind-address=127.0.0.1", f"--socket={here.folder / 's'}"],
+            [
+                str(_server()),
+                "--no-defaults",
+                data,
+                f"--port={port}",
+                "--bind-address=127.0.0.1",
+                f"--socket={here.folder / 's'}",
+            ],
             lambda: _created(port),
         )
         yield f"mysql://root@127.0.0.1:{port}/danlu"

@@ -27,11 +27,18 @@ def free_port() -> int:
 
 
 class Home:
-    """The folder that a server lives in, and how its programs are run; what they say stands in `folder / "log"`."""
+    """The folder that a server lives in, and how its programs are run; what they say stands in
+    `folder / "log"`."""
 
     def __init__(self, folder: Path, log: Any, options: dict[str, Any]) -> None:
         self.folder = folder
-        self.options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": folder, **options}
+        self.options = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": log,
+            "stderr": log,
+            "cwd": folder,
+            **options,
+        }
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,9 +60,14 @@ class Home:
 
 
 @contextmanager
-def home(prefix: str, people: Sequence[str], path: str = os.defpath, farewell: int = signal.SIGTERM) -> Iterator[Home]:
-    """A Home of the first of `people` that there is, where the test runs as root; its server is ended by the signal `farewell`."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix))  # not below pytest's folder, which only its own user may enter
+def home(
+    prefix: str, people: Sequence[str], path: str = os.defpath, farewell: int = signal.SIGTERM
+) -> Iterator[Home]:
+    """A Home of the first of `people` that there is, where the test runs as root; its server is
+    ended by the signal `farewell`."""
+    folder = Path(
+        tempfile.mkdtemp(prefix=prefix)
+    )  # not below pytest's folder, which only its own user may enter
     options: dict[str, Any] = {"env": {"PATH": path, "LC_ALL": "C.UTF-8"}}
     if os.getuid() == 0:
         person = _unprivileged(people)

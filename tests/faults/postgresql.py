@@ -19,7 +19,9 @@ def programs() -> Path | None:
     on_path = shutil.which("initdb")
     if on_path is not None:
         return Path(on_path).resolve().parent
-    there = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    there = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3])
+    )
     return there[-1].parent if there else None
 
 
@@ -31,10 +33,23 @@ def server() -> Iterator[str]:
     # SIGINT ends all connections, then the server
     with home("danlu-pg-", ["postgres", "nobody"], farewell=signal.SIGINT) as here:
         data, port = here.folder / "data", str(free_port())
-        here.run([where / "initdb", "-D", data, "-U", "danlu", "--auth=trust", "--no-sync", "-E", "UTF8"])
+        here.run(
+            [where / "initdb", "-D", data, "-U", "danlu", "--auth=trust", "--no-sync", "-E", "UTF8"]
+        )
         asking = [where / "pg_isready", "-q", "-h", "127.0.0.1", "-p", port]
         here.start(
-            [where / "postgres", "-D", data, "-h", "127.0.0.1", "-p", port, "-k", here.folder, "-F"],
+            [
+                where / "postgres",
+                "-D",
+                data,
+                "-h",
+                "127.0.0.1",
+                "-p",
+                port,
+                "-k",
+                here.folder,
+                "-F",
+            ],
             lambda: subprocess.run(asking, check=False).returncode == 0,
         )
         yield f"postgresql://danlu@127.0.0.1:{port}/postgres"

@@ -21,7 +21,8 @@ from own_server import free_port
 
 @contextlib.contextmanager
 def local_cluster() -> Iterator[tuple[str, dict[str, str], int]]:
-    """(address, environment, process number) of a cluster with two cores that nobody else may use."""
+    """(address, environment, process number) of a cluster with two cores that nobody else may
+    use."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed; pip install 'danlu[ray]'")
     port = free_port()

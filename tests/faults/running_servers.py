@@ -103,7 +103,12 @@ class RunningServer:
         self.log = log
 
     def ask(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, seconds: float = 60
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 60,
     ) -> Answer:
         """One request on a connection of its own; a dict or list is sent as JSON."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=seconds)
@@ -114,11 +119,17 @@ class RunningServer:
         try:
             connection.request(method, path, body, sent)
             answer = connection.getresponse()
-            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+            return Answer(
+                answer.status,
+                {name.lower(): value for name, value in answer.getheaders()},
+                answer.read(),
+            )
         finally:
             connection.close()
 
-    def predict(self, rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str] | None = None) -> Answer:
+    def predict(
+        self, rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str] | None = None
+    ) -> Answer:
         return self.ask("POST", "/v1/predict", {"rows": list(rows)}, headers)
 
     def workers(self) -> list[int]:
@@ -131,7 +142,9 @@ class RunningServer:
     def number(self, name: str) -> float:
         """A number of /metrics, of the first model."""
         lines = self.ask("GET", "/metrics").body.decode().splitlines()
-        return float(next((line for line in lines if line.startswith(name)), " 0").rpartition(" ")[2])
+        return float(
+            next((line for line in lines if line.startswith(name)), " 0").rpartition(" ")[2]
+        )
 
     def worker(self) -> int:
         """The process that answers for the first model."""
@@ -150,7 +163,9 @@ class RunningServer:
         """Wait until `what()`; the seconds it took. Fails where it never is."""
         began = time.perf_counter()
         while not what():
-            assert time.perf_counter() - began < seconds, f"waited {seconds} s in vain; the log:\n{self.log.read_text('utf-8')}"
+            assert time.perf_counter() - began < seconds, (
+                f"waited {seconds} s in vain; the log:\n{self.log.read_text('utf-8')}"
+            )
             assert self.process.poll() is None, self.log.read_text("utf-8")
             time.sleep(0.02)
         return time.perf_counter() - began
@@ -163,13 +178,20 @@ class RunningServer:
 
 
 @contextmanager
-def serving(models: Path | str | Sequence[Path | str], log: Path, *options: str) -> Iterator[RunningServer]:
+def serving(
+    models: Path | str | Sequence[Path | str], log: Path, *options: str
+) -> Iterator[RunningServer]:
     """`danlu serve` on a free port, ready; ended with the `with`."""
     given = [models] if isinstance(models, Path | str) else models
     command = [sys.executable, "-m", "danlu", "serve", *map(str, given), "--port", "0", *options]
     with log.open("w") as said:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, **ONE_THREAD}, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, **ONE_THREAD},
+            start_new_session=True,
         )
     try:
         assert process.stdout is not None
@@ -188,14 +210,19 @@ def serving(models: Path | str | Sequence[Path | str], log: Path, *options: str)
 
 
 class Load:
-    """Clients that ask without pause, each on a connection that it keeps, and compare every answer with what it must be.
+    """Clients that ask without pause, each on a connection that it keeps, and compare every answer
+    with what it must be.
 
     statuses   how often each came; "lost": a connection ended while a request that was sent whole had no answer
     wrong      answers that are not the expected one
     """
 
     def __init__(
-        self, port: int, rows: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]], clients: int = 8
+        self,
+        port: int,
+        rows: Sequence[Mapping[str, Any]],
+        expected: Sequence[Mapping[str, Any]],
+        clients: int = 8,
     ) -> None:
         self.port = port
         self.bodies = [json.dumps({"row": row}).encode() for row in rows]
@@ -205,7 +232,9 @@ class Load:
         self.times: list[tuple[float, int]] = []  # when each answer came, and its status
         self._turn = threading.Lock()
         self._stop = threading.Event()
-        self.threads = [threading.Thread(target=self._run, args=(number,)) for number in range(clients)]
+        self.threads = [
+            threading.Thread(target=self._run, args=(number,)) for number in range(clients)
+        ]
 
     def __enter__(self) -> Load:
         for thread in self.threads:
@@ -245,7 +274,9 @@ class Load:
 
     def _one(self, connection: HTTPConnection, which: int) -> HTTPConnection | None:
         try:
-            connection.request("POST", "/v1/predict", self.bodies[which], {"Content-Type": "application/json"})
+            connection.request(
+                "POST", "/v1/predict", self.bodies[which], {"Content-Type": "application/json"}
+            )
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, HTTPException) as error:
@@ -258,7 +289,9 @@ class Load:
         with self._turn:
             self.statuses[answer.status] += 1
             self.times.append((time.perf_counter(), answer.status))
-            if answer.status == 200 and not same(json.loads(body)["answers"][0], self.expected[which]):
+            if answer.status == 200 and not same(
+                json.loads(body)["answers"][0], self.expected[which]
+            ):
                 self.wrong.append((which, json.loads(body)))
         if answer.status == 503:
             self._stop.wait(0.05)
@@ -269,7 +302,11 @@ class Load:
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two answers are one: sums of float32 over other batches round differently in the last digits."""
+    """Whether two answers are one: sums of float32 over other batches round differently in the last
+    digits."""
     if one["prediction"] != other["prediction"]:
         return False
-    return all(abs(one["probabilities"][name] - value) < 1e-5 for name, value in other["probabilities"].items())
+    return all(
+        abs(one["probabilities"][name] - value) < 1e-5
+        for name, value in other["probabilities"].items()
+    )

@@ -2,11 +2,11 @@
 
     python tests/faults/serving_kills.py [--signals 30] [--kills 30]
 
-Clients ask without pause on kept connections and compare every answer. Accepted is what was sent whole and is not told 503: after a SIGTERM
-(sent at a moment drawn at random) each must get its answer before the server ends, and it ends with 0. After a kill -9 of the worker no
-request may be lost or wrong, and answers come again within 5 seconds. Prints a line each and what the worst was; exit code 1 where a
-promise was broken.
-"""
+Clients ask without pause on kept connections and compare every answer. Accepted is what was sent
+whole and is not told 503: after a SIGTERM (sent at a moment drawn at random) each must get its
+answer before the server ends, and it ends with 0. After a kill -9 of the worker no request may be
+lost or wrong, and answers come again within 5 seconds. Prints a line each and what the worst was;
+exit code 1 where a promise was broken."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def predicted(artifact: Path, rows: list[dict[str, object]]) -> list[dict[str, o
 def drained(artifact: Path, folder: Path, wait: float, clients: int = 8) -> dict[str, float]:
     """One server ended by SIGTERM under load: what its clients saw."""
     rows = people(40)
-    with serving(artifact, folder / "log") as server, Load(server.port, rows, predicted(artifact, rows), clients) as load:
+    with (
+        serving(artifact, folder / "log") as server,
+        Load(server.port, rows, predicted(artifact, rows), clients) as load,
+    ):
         server.until(lambda: load.count(200) > 20)
         time.sleep(wait)
         began = time.perf_counter()
@@ -48,12 +51,20 @@ def drained(artifact: Path, folder: Path, wait: float, clients: int = 8) -> dict
 
 
 def killed(
-    artifact: Path, folder: Path, kills: int, seed: int = 0, number: int = signal.SIGKILL, clients: int = 8
+    artifact: Path,
+    folder: Path,
+    kills: int,
+    seed: int = 0,
+    number: int = signal.SIGKILL,
+    clients: int = 8,
 ) -> dict[str, float]:
     """One server whose worker is killed `kills` times under load."""
     random, rows = np.random.default_rng(seed), people(40)
     back: list[float] = []
-    with serving(artifact, folder / "log") as server, Load(server.port, rows, predicted(artifact, rows), clients) as load:
+    with (
+        serving(artifact, folder / "log") as server,
+        Load(server.port, rows, predicted(artifact, rows), clients) as load,
+    ):
         server.until(lambda: load.count(200) > 20)
         for _ in range(kills):
             time.sleep(float(random.uniform(0.2, 1.0)))
@@ -66,7 +77,10 @@ def killed(
             between = load.count(200)
             server.until(lambda: load.count(200) > between)  # noqa: B023
             back.append(time.perf_counter() - died)
-            print(f"  {len(back)}: answers again after {back[-1]:.2f} s ({before} answered before)", file=sys.stderr)
+            print(
+                f"  {len(back)}: answers again after {back[-1]:.2f} s ({before} answered before)",
+                file=sys.stderr,
+            )
         load.stop()
         server.until(server.ready)
         code = server.end()
@@ -86,7 +100,9 @@ def gone(pid: int) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--signals", type=int, default=30)
     parser.add_argument("--kills", type=int, default=30)
     options = parser.parse_args()
@@ -101,12 +117,21 @@ def main() -> int:
         bad = sum(bool(end["code"] or end["lost"] or end["wrong"] or end["other"]) for end in ends)
         broken += bad
         if ends:
-            lost, wrong, answered, away = (sum(end[name] for end in ends) for name in ("lost", "wrong", "answered", "turned_away"))
+            lost, wrong, answered, away = (
+                sum(end[name] for end in ends)
+                for name in ("lost", "wrong", "answered", "turned_away")
+            )
             told = f"{answered:,.0f} answered, {away:,.0f} told 503"
             print(f"{len(ends)} SIGTERM: {lost:.0f} lost, {wrong:.0f} wrong; {told}; {bad} broken")
         if options.kills:
             found = killed(artifact, folder, options.kills)
-            broken += bool(found["code"] or found["lost"] or found["wrong"] or found["other"] or found["slowest"] > BACK)
+            broken += bool(
+                found["code"]
+                or found["lost"]
+                or found["wrong"]
+                or found["other"]
+                or found["slowest"] > BACK
+            )
             print(
                 f"{options.kills} kill -9: {found['lost']} lost, {found['wrong']} wrong, {found['other']} other errors, "
                 f"{found['answered']:,} answered, {found['turned_away']:,} told 503, answers again after at most {found['slowest']:.2f} s"

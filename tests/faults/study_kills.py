@@ -1,10 +1,10 @@
 """Kill a whole study at random moments and start it again: python tests/faults/study_kills.py --kills 50
 
-A study (studies below) is run once unbroken for each executor. Then studies of it are started, killed by SIGKILL one to three times each, and
-started again with the same command until they end. One counts as equal when every trial has the same values, state, curve, scores and
-cause, the best is the same, best.yaml holds the same recipe and the best trial's artifact the same bytes; exactly N trials ended, and none is
-left running. Nobody lends a hand between two lives.
-"""
+A study (studies below) is run once unbroken for each executor. Then studies of it are started,
+killed by SIGKILL one to three times each, and started again with the same command until they end.
+One counts as equal when every trial has the same values, state, curve, scores and cause, the best
+is the same, best.yaml holds the same recipe and the best trial's artifact the same bytes; exactly N
+trials ended, and none is left running. Nobody lends a hand between two lives."""
 
 from __future__ import annotations
 
@@ -29,12 +29,23 @@ _CLOCKS = ("seconds",)  # what no two runs share
 
 
 def study(executor: str, sampler: str = "bayesian", trials: int = 10) -> dict[str, Any]:
-    """A search with conditions, pruned trials and some that fail (a learning rate that overflows)."""
+    """A search with conditions, pruned trials and some that fail (a learning rate that
+    overflows)."""
     return {
         "task": "classification",
-        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label", "split": {"name": "stratified", "test": 0.6}},
+        "data": {
+            "source": {"name": "sklearn", "set": "digits"},
+            "target": "label",
+            "split": {"name": "stratified", "test": 0.6},
+        },
         "model": {"name": "mlp", "hidden": [12]},
-        "train": {"epochs": 4, "batch_size": 48, "precision": "float32", "threads": 1, "save_every": 5},
+        "train": {
+            "epochs": 4,
+            "batch_size": 48,
+            "precision": "float32",
+            "threads": 1,
+            "save_every": 5,
+        },
         "optimizer": "momentum",
         "tune": {
             "space": {
@@ -79,29 +90,51 @@ class Count:
 
 
 def findings(folder: Path, out: str) -> dict[str, Any]:
-    """What two runs of a study must share, from what `danlu tune --json` printed and from the folder."""
+    """What two runs of a study must share, from what `danlu tune --json` printed and from the
+    folder."""
     told = json.loads(out)
 
     def without_clocks(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: without_clocks(each) for name, each in value.items() if name not in _CLOCKS}
+            return {
+                name: without_clocks(each) for name, each in value.items() if name not in _CLOCKS
+            }
         if isinstance(value, list):
             return [without_clocks(each) for each in value]
         return value.replace(str(folder), "STUDY") if isinstance(value, str) else value
 
-    recipe = [line for line in (folder / "best.yaml").read_text("utf-8").splitlines() if not line.startswith("#")]
+    recipe = [
+        line
+        for line in (folder / "best.yaml").read_text("utf-8").splitlines()
+        if not line.startswith("#")
+    ]
     artifact = folder / "trials" / f"{told['best']['number']:04d}" / "artifact"
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(artifact.glob("*"))}
-    kept = sorted(str(path.relative_to(folder)) for path in folder.glob("trials/*/*/") if path.name in ("artifact", "checkpoints"))
+    hashes = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(artifact.glob("*"))
+    }
+    kept = sorted(
+        str(path.relative_to(folder))
+        for path in folder.glob("trials/*/*/")
+        if path.name in ("artifact", "checkpoints")
+    )
     return without_clocks({"told": told, "recipe": recipe, "artifact": hashes, "kept": kept})
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:
     """Where two findings differ."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return [line for name in {*one, *other} for line in differing(one.get(name), other.get(name), f"{path}.{name}")]
+        return [
+            line
+            for name in {*one, *other}
+            for line in differing(one.get(name), other.get(name), f"{path}.{name}")
+        ]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return [line for place, pair in enumerate(zip(one, other)) for line in differing(*pair, f"{path}.{place}")]
+        return [
+            line
+            for place, pair in enumerate(zip(one, other))
+            for line in differing(*pair, f"{path}.{place}")
+        ]
     return [] if one == other else [f"{path}: {str(one)[:200]} -> {str(other)[:200]}"]
 
 
@@ -115,7 +148,9 @@ def unbroken(name: str, home: Path, found: Lives, about: dict[str, Any]) -> Subj
     seconds = time.monotonic() - began
     finds = findings(home / f"{name}-unbroken", first.out)
     if differs := differing(finds, findings(home / f"{name}-again", again.out)):
-        raise SystemExit(f"{name}: two unbroken studies differ in {'; '.join(differs)}: there is nothing to prove")
+        raise SystemExit(
+            f"{name}: two unbroken studies differ in {'; '.join(differs)}: there is nothing to prove"
+        )
     return Subject(name, recipe, finds, seconds)
 
 
@@ -130,7 +165,12 @@ def strike(life: Life, moment: float) -> bool:
 
 
 def killed_study(
-    subject: Subject, folder: Path, draw: random.Random, start: Callable[..., Life], count: Count, limit: float = 300.0
+    subject: Subject,
+    folder: Path,
+    draw: random.Random,
+    start: Callable[..., Life],
+    count: Count,
+    limit: float = 300.0,
 ) -> None:
     """One study: killed at least once, brought to its end by the same command, compared."""
     deaths, wished = 0, draw.choice((1, 1, 2, 3))
@@ -148,7 +188,11 @@ def killed_study(
         count.inside_trials += any(folder.glob("trials/*")) or (folder / "study.sqlite").exists()
     code = life.wait(limit)
     count.studies += 1
-    differs = [f"exit code {code}: {life.err}"] if code else differing(subject.found, findings(folder, life.out))
+    differs = (
+        [f"exit code {code}: {life.err}"]
+        if code
+        else differing(subject.found, findings(folder, life.out))
+    )
     if "Traceback" in life.err:
         differs.append(f"a traceback: {life.err}")
     if not code:
@@ -165,12 +209,19 @@ def killed_study(
 def main() -> int:
     """The full proof; exit code 0 where every study is equal."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--kills", type=int, default=50, help="how many studies are killed for each executor (one to three times)")
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=50,
+        help="how many studies are killed for each executor (one to three times)",
+    )
     parser.add_argument("--executors", nargs="+", choices=EXECUTORS, default=list(EXECUTORS))
     parser.add_argument("--sampler", default="bayesian")
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the studies lie; those that differ are kept there")
+    parser.add_argument(
+        "--folder", type=Path, help="where the studies lie; those that differ are kept there"
+    )
     wish = parser.parse_args()
     home = wish.folder or Path(tempfile.mkdtemp(prefix="danlu-study-kills-"))
     draw, began, failed = random.Random(wish.seed), time.monotonic(), False
@@ -179,11 +230,17 @@ def main() -> int:
             count = Count()
             subject = unbroken(executor, home, found, study(executor, wish.sampler, wish.trials))
             states = [each["state"] for each in subject.found["told"]["trials"]]
-            print(f"{executor}: {', '.join(f'{states.count(each)} {each}' for each in sorted(set(states)))}", flush=True)
+            print(
+                f"{executor}: {', '.join(f'{states.count(each)} {each}' for each in sorted(set(states)))}",
+                flush=True,
+            )
             while count.studies < wish.kills:
                 killed_study(subject, home / f"{executor}-{count.studies}", draw, found.fork, count)
                 if count.studies % 10 == 0 or count.studies == wish.kills:
-                    print(f"{time.monotonic() - began:7.0f} s  {executor}: {count.sentence()}", flush=True)
+                    print(
+                        f"{time.monotonic() - began:7.0f} s  {executor}: {count.sentence()}",
+                        flush=True,
+                    )
             for folder, differs in count.differing:
                 print(f"DIFFERENT {folder}: {'; '.join(differs)}")
             failed |= bool(count.differing) or set(count.ended) != {wish.trials}

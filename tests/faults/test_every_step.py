@@ -10,7 +10,14 @@ from lives import Lives
 
 
 @pytest.mark.parametrize("name", ["tabular", "images"])
-def test_resuming_from_any_step_ends_in_the_same_bytes(name: str, tmp_path: Path, found: Lives) -> None:
+def test_resuming_from_any_step_ends_in_the_same_bytes(
+    name: str, tmp_path: Path, found: Lives
+) -> None:
     recipe, run = whole_run(name, 20, tmp_path, found)
     assert steps_of(run) == list(range(1, 21))
-    assert resume_from((1, 9, 13, 20), recipe, run, tmp_path, found) == {1: [], 9: [], 13: [], 20: []}
+    assert resume_from((1, 9, 13, 20), recipe, run, tmp_path, found) == {
+        1: [],
+        9: [],
+        13: [],
+        20: [],
+    }

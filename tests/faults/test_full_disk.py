@@ -38,7 +38,9 @@ def recipe_of(folder: Path, **train: Any) -> Path:
     return write_recipe(folder / "recipe.json", recipe)
 
 
-def test_a_disk_that_fills_up_in_mid_run_costs_nothing_but_the_message(tmp_path: Path, found: Lives) -> None:
+def test_a_disk_that_fills_up_in_mid_run_costs_nothing_but_the_message(
+    tmp_path: Path, found: Lives
+) -> None:
     recipe = recipe_of(tmp_path, steps=400, save_every=2)
     found.run("train", recipe, "--run", tmp_path / "whole")
     with mounted(tmp_path / "small", "4m") as disk:
@@ -58,17 +60,23 @@ def test_a_disk_that_fills_up_in_mid_run_costs_nothing_but_the_message(tmp_path:
         assert differing(fingerprint(tmp_path / "whole"), fingerprint(run)) == []
 
 
-def test_a_checkpoint_larger_than_the_system_allows_is_told_and_the_run_goes_on_later(tmp_path: Path, found: Lives) -> None:
+def test_a_checkpoint_larger_than_the_system_allows_is_told_and_the_run_goes_on_later(
+    tmp_path: Path, found: Lives
+) -> None:
     recipe = recipe_of(tmp_path, steps=30, save_every=5)
     found.run("train", recipe, "--run", tmp_path / "whole")
     size = (last_checkpoint(tmp_path / "whole") / "state.safetensors").stat().st_size
-    stopped = found.run("train", recipe, "--run", tmp_path / "run", code=4, limits={"RLIMIT_FSIZE": size - 1000})
+    stopped = found.run(
+        "train", recipe, "--run", tmp_path / "run", code=4, limits={"RLIMIT_FSIZE": size - 1000}
+    )
     assert "File too large" in stopped.err
     found.run("train", recipe, "--run", tmp_path / "run")
     assert differing(fingerprint(tmp_path / "whole"), fingerprint(tmp_path / "run")) == []
 
 
-def test_a_metric_log_that_takes_no_more_is_told_and_no_half_line_survives(tmp_path: Path, found: Lives) -> None:
+def test_a_metric_log_that_takes_no_more_is_told_and_no_half_line_survives(
+    tmp_path: Path, found: Lives
+) -> None:
     small = RECIPES["tabular"](tmp_path)
     small |= {"model": "linear", "optimizer": "sgd", "regularization": {}}
     small["train"] |= {"steps": 120, "save_every": 4, "report_every": 1, "evaluate_every": 40}
@@ -78,11 +86,15 @@ def test_a_metric_log_that_takes_no_more_is_told_and_no_half_line_survives(tmp_p
     state = sum(path.stat().st_size for path in last_checkpoint(tmp_path / "whole").iterdir())
     assert log > state + 4000, "else the limit would hit a checkpoint first"
     limit = (log + state) // 2 + 7  # in the middle of a line
-    stopped = found.run("train", recipe, "--run", tmp_path / "run", code=4, limits={"RLIMIT_FSIZE": limit})
+    stopped = found.run(
+        "train", recipe, "--run", tmp_path / "run", code=4, limits={"RLIMIT_FSIZE": limit}
+    )
     assert "could not be written: File too large" in stopped.err
     found.run("train", recipe, "--run", tmp_path / "run")
     assert differing(fingerprint(tmp_path / "whole"), fingerprint(tmp_path / "run")) == []
-    assert all(json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert all(
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    )
 
 
 def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path: Path, found: Lives) -> None:
@@ -96,7 +108,9 @@ def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path: Path, fo
         found.run("train", recipe, "--run", disk / "run")
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path: Path, found: Lives) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(
+    tmp_path: Path, found: Lives
+) -> None:
     recipe = recipe_of(tmp_path)
     (tmp_path / "file").write_text("in the way")
     for run in (tmp_path / "file", tmp_path / "file" / "run"):
@@ -105,17 +119,24 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_pa
         assert len(refused.err.splitlines()) == 2, refused.err
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").write_text("in the way")
-    assert "checkpoints cannot be written" in found.run("train", recipe, "--run", tmp_path / "run", code=2).err
+    assert (
+        "checkpoints cannot be written"
+        in found.run("train", recipe, "--run", tmp_path / "run", code=2).err
+    )
 
 
-def test_a_disk_that_is_read_only_is_refused_before_the_first_step(tmp_path: Path, found: Lives) -> None:
+def test_a_disk_that_is_read_only_is_refused_before_the_first_step(
+    tmp_path: Path, found: Lives
+) -> None:
     recipe = recipe_of(tmp_path)
     with mounted(tmp_path / "small", "8m") as disk:
         (disk / "run").mkdir()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         for run in (disk / "run", disk / "new"):
             refused = found.run("train", recipe, "--run", run, code=2)
-            assert "Read-only file system" in refused.err and len(refused.err.splitlines()) == 2, refused.err
+            assert "Read-only file system" in refused.err and len(refused.err.splitlines()) == 2, (
+                refused.err
+            )
 
 
 def test_a_terminal_that_goes_away_does_not_stop_training(tmp_path: Path, found: Lives) -> None:

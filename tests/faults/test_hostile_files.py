@@ -26,7 +26,10 @@ from danlu.errors import DataError
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Table
 
-MESSY = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "messy_csv"
+MESSY = (
+    Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+    / "messy_csv"
+)
 pytestmark = pytest.mark.timeout(60)  # a pipe that is waited for would hang
 
 
@@ -37,7 +40,8 @@ def read(source: str, columns: dict[str, ColumnOptions] | None = None, **options
 
 @dataclass(frozen=True)
 class Hostile:
-    """A file `name` that `make` writes; either `says` stands in the refusal, or the columns hold `reads`."""
+    """A file `name` that `make` writes; either `says` stands in the refusal, or the columns hold
+    `reads`."""
 
     name: str
     make: bytes | str | Callable[[Path], None]
@@ -51,16 +55,29 @@ class Hostile:
 
 def png(width: int, height: int, rows: bytes | None = None, extra: bytes = b"") -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     rows = b"\0" * (height * (width + 1)) if rows is None else rows
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(rows, 9))
+        + chunk(b"IEND", b"")
+    )
 
 
 def text_bomb() -> bytes:
     data = b"Comment\0\0" + zlib.compress(b"a" * 2**28, 9)
-    return struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    return (
+        struct.pack(">I", len(data))
+        + b"zTXt"
+        + data
+        + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    )
 
 
 def idx(shape: tuple[int, ...], held: int, kind: int = 8) -> bytes:
@@ -84,18 +101,24 @@ def npz(path: Path, **arrays: np.ndarray) -> None:
 
 def lying_npz(path: Path) -> None:
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": (2**40,)})
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f8", "fortran_order": False, "shape": (2**40,)}
+    )
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", buffer.getvalue() + b"\0" * 80)
 
 
 def lying_npy(path: Path) -> None:
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (2**40,)})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (2**40,)}
+        )
         file.write(b"\0" * 80)
 
 
-def picture(mode: str, size: tuple[int, int] = (3, 2), colour: Any = None, **save: Any) -> Callable[[Path], None]:
+def picture(
+    mode: str, size: tuple[int, int] = (3, 2), colour: Any = None, **save: Any
+) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         from PIL import Image
 
@@ -105,7 +128,8 @@ def picture(mode: str, size: tuple[int, int] = (3, 2), colour: Any = None, **sav
 
 
 def turned(path: Path) -> None:
-    """A photograph with the orientation 6 (turn by 90 degrees), left half black, right half white before turning."""
+    """A photograph with the orientation 6 (turn by 90 degrees), left half black, right half white
+    before turning."""
     from PIL import Image
 
     image = Image.new("L", (4, 2))
@@ -168,7 +192,10 @@ MISSING = ColumnOptions(on_error="missing")
 NUMBER = ColumnOptions(kind="number")
 ACCENTS = "name,town\nJosé,Málaga\nZoë,Köln\nIñaki,Besançon\nRené,Zürich\n"
 CHINESE = "姓名,城市\n王小明,北京市朝阳区\n李雷,上海市浦东新区\n韩梅梅,广州市天河区\n"
-HAN = {"姓名": ["王小明", "李雷", "韩梅梅"], "城市": ["北京市朝阳区", "上海市浦东新区", "广州市天河区"]}
+HAN = {
+    "姓名": ["王小明", "李雷", "韩梅梅"],
+    "城市": ["北京市朝阳区", "上海市浦东新区", "广州市天河区"],
+}
 
 # fmt: off
 CASES = [
@@ -351,12 +378,17 @@ CASES = [
 
 
 def path_options(case: Hostile, path: Path) -> dict[str, Any]:
-    given = {key: str(path.with_name(value)) if key == "test" else value for key, value in case.options.items()}
+    given = {
+        key: str(path.with_name(value)) if key == "test" else value
+        for key, value in case.options.items()
+    }
     return {"path": str(path), **given}
 
 
 @pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case.source}-{case.name[:20]}-{case.label}".strip("-").replace("\0", "0")
+    "case",
+    CASES,
+    ids=lambda case: f"{case.source}-{case.name[:20]}-{case.label}".strip("-").replace("\0", "0"),
 )
 def test_a_hostile_file_is_read_rightly_or_refused_by_name(case: Hostile, tmp_path: Path) -> None:
     path = tmp_path / case.name
@@ -410,19 +442,25 @@ def test_a_decompression_bomb_takes_little_memory(ending: str, tmp_path: Path) -
     make(path)
     script = (
         "import resource, sys\n"
-        "from danlu import cache, shelf\nfrom danlu.errors import DataError\nfrom danlu.recipe import Part\n"
+        "from danlu.data import cache; from danlu import registry\nfrom danlu.errors import DataError\nfrom danlu.recipe import Part\n"
         "source, path = sys.argv[1:]\n"
         "if source == 'images': import PIL.Image\n"
-        "part = Part(source, shelf.config('sources', source)(path=path))\n"
+        "part = Part(source, registry.config('sources', source)(path=path))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: cache.load(part, {}, False)\n"
         "except DataError as error: print(error, file=sys.stderr)\n"
         "else: sys.exit('it was read')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, source, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, source, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    # 128 MiB of a gzip file come out before its ratio is judged; the others are refused by what they declare
+    # 128 MiB of a gzip file come out before its ratio is judged; the others are refused by what
+    # they declare
     most = 200_000 if ending == "gz" else 50_000
     assert int(done.stdout) < most, f"{int(done.stdout):,} KiB"
 
@@ -433,7 +471,9 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
 ) -> None:
     import psutil
 
-    parquet({"a": list(range(1000))})(tmp_path / name) if source == "parquet" else (tmp_path / name).write_text(ROWS)
+    parquet({"a": list(range(1000))})(tmp_path / name) if source == "parquet" else (
+        tmp_path / name
+    ).write_text(ROWS)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 30})())
     with pytest.raises(DataError, match=rf"{name}.*GiB of memory free"):
         read(source, path=str(tmp_path / name))
@@ -485,7 +525,8 @@ def test_the_first_bad_image_by_name_is_the_one_named(tmp_path: Path) -> None:
 
 # --- real messy files -------------------------------------------------------------------------------------------------------
 
-# What an independent reading needs to be told: encoding, delimiter, lines above the rows (header included; None: there is no header), rows.
+# What an independent reading needs to be told: encoding, delimiter, lines above the rows (header
+# included; None: there is no header), rows.
 INDEPENDENT: dict[str, tuple[str, str, int, int | None]] = {
     "gbk/test.csv": ("gbk", ",", 0, 9),
     "gbk/train.csv": ("gbk", ",", 0, 168),
@@ -514,17 +555,42 @@ REFUSED = {
     "horror/weird_head_padding.csv": "weird_head_padding.csv row 74",
 }
 MESSY_FILES = sorted([*INDEPENDENT, *REFUSED])
-LOST = {"", "?", "NA", "N/A", "NaN", "null", "None", "-", "n/a", "na", "nan", "NAN", "NULL", "none", "#N/A"}
+LOST = {
+    "",
+    "?",
+    "NA",
+    "N/A",
+    "NaN",
+    "null",
+    "None",
+    "-",
+    "n/a",
+    "na",
+    "nan",
+    "NAN",
+    "NULL",
+    "none",
+    "#N/A",
+}
 
 
 def independently(name: str) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) by the standard library, with blank and empty rows, repeated headers and notes below the table taken out by hand."""
+    """(header, rows) by the standard library, with blank and empty rows, repeated headers and notes
+    below the table taken out by hand."""
     encoding, delimiter, above, count = INDEPENDENT[name]
     text = (MESSY / name).read_bytes().decode(encoding)
     rows = list(
-        stdlib_csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=name.endswith("complex.csv"))
+        stdlib_csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            skipinitialspace=name.endswith("complex.csv"),
+        )
     )
-    header = [cell.strip() for cell in rows[above - 1]] if above else [f"column_{n}" for n in range(1, len(rows[0]) + 1)]
+    header = (
+        [cell.strip() for cell in rows[above - 1]]
+        if above
+        else [f"column_{n}" for n in range(1, len(rows[0]) + 1)]
+    )
     body = [row for row in rows[above:] if any(row) and row != rows[above - 1]] if above else rows
     return header, body[:count]
 
@@ -561,7 +627,9 @@ def test_every_value_of_a_messy_file_is_what_an_independent_reading_finds(name: 
         return
     table = read("csv", path=str(MESSY / name))
     header, rows = independently(name)
-    assert [each if each else f"column_{n}" for n, each in enumerate(header, start=1)] == list(table.columns)
+    assert [each if each else f"column_{n}" for n, each in enumerate(header, start=1)] == list(
+        table.columns
+    )
     assert len(table) == len(rows)
     for number, column in enumerate(table.columns.values()):
         expected = [as_written(row[number], column.kind) for row in rows]

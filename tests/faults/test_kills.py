@@ -13,7 +13,9 @@ from lives import Lives
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_run_killed_at_random_moments_is_bit_for_bit_the_unbroken_one(name: str, tmp_path: Path, found: Lives) -> None:
+def test_a_run_killed_at_random_moments_is_bit_for_bit_the_unbroken_one(
+    name: str, tmp_path: Path, found: Lives
+) -> None:
     subject = unbroken(name, tmp_path, found, fresh=False)
     draw, count = random.Random(name), Count()
     for number in range(2):
@@ -23,7 +25,9 @@ def test_a_run_killed_at_random_moments_is_bit_for_bit_the_unbroken_one(name: st
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_killed_run_of_any_family_is_bit_for_bit_the_unbroken_one(name: str, tmp_path: Path, found: Lives) -> None:
+def test_a_killed_run_of_any_family_is_bit_for_bit_the_unbroken_one(
+    name: str, tmp_path: Path, found: Lives
+) -> None:
     subject = unbroken(name, tmp_path, found, fresh=False)
     count = Count()
     killed_run(subject, tmp_path / "run", random.Random(name), found, count, fresh=0.0)

@@ -1,8 +1,7 @@
 """300 recipes, each with one mistake made in it: all refused with file and line, and typos answered with the right word.
 
-A mutation that happens to give another valid recipe (adam for adamw, l2 for l1) is no mistake that a check could see: it is left out,
-and counted.
-"""
+A mutation that happens to give another valid recipe (adam for adamw, l2 for l1) is no mistake that
+a check could see: it is left out, and counted."""
 
 from __future__ import annotations
 
@@ -23,7 +22,17 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from danlu import registry
 from danlu.errors import Problem, RecipeError
-from danlu.recipe import KEYS, LISTS, PARTS, SECTIONS, ColumnOptions, Data, on_shelf, read, read_yaml
+from danlu.recipe import (
+    KEYS,
+    LISTS,
+    PARTS,
+    SECTIONS,
+    ColumnOptions,
+    Data,
+    on_shelf,
+    read,
+    read_yaml,
+)
 
 BASES = {
     "tabular": """\
@@ -172,7 +181,8 @@ EACH = 60  # mutations of each kind
 
 @dataclass(frozen=True)
 class Mutation:
-    """One changed recipe: its text, the line of the mistake, and for typos the word that was meant."""
+    """One changed recipe: its text, the line of the mistake, and for typos the word that was
+    meant."""
 
     kind: str
     base: str
@@ -184,13 +194,16 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Place:
-    """One key of a base recipe with its value: where it stands in the text, and the option that it is."""
+    """One key of a base recipe with its value: where it stands in the text, and the option that it
+    is."""
 
     path: tuple[Any, ...]
     key: yaml.ScalarNode
     value: yaml.Node
     config: type[BaseModel] | None  # the options class that `path[-1]` belongs to
-    siblings: tuple[str, ...]  # the keys that may stand here; () where they are the user's own words
+    siblings: tuple[
+        str, ...
+    ]  # the keys that may stand here; () where they are the user's own words
 
 
 class Base:
@@ -202,9 +215,13 @@ class Base:
         root = yaml.compose(text, yaml.SafeLoader)
         assert isinstance(root, yaml.MappingNode)
         self.places = list(self.walk(root, ()))
-        self.mappings = [(path, node) for path, node in self.all_mappings(root, ()) if not node.flow_style]
+        self.mappings = [
+            (path, node) for path, node in self.all_mappings(root, ()) if not node.flow_style
+        ]
 
-    def all_mappings(self, node: yaml.Node, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], yaml.MappingNode]]:
+    def all_mappings(
+        self, node: yaml.Node, path: tuple[Any, ...]
+    ) -> Iterator[tuple[tuple[Any, ...], yaml.MappingNode]]:
         if isinstance(node, yaml.MappingNode):
             yield path, node
             for key, value in node.value:
@@ -229,7 +246,9 @@ class Base:
         return self.text[: node.start_mark.index] + text + self.text[node.end_mark.index :]
 
 
-def owner(tree: dict[str, Any], path: tuple[Any, ...]) -> tuple[type[BaseModel] | None, tuple[str, ...]]:
+def owner(
+    tree: dict[str, Any], path: tuple[Any, ...]
+) -> tuple[type[BaseModel] | None, tuple[str, ...]]:
     """(the options class of the mapping at `path`, the keys that may stand in it)."""
     if not path:
         return None, KEYS
@@ -243,9 +262,17 @@ def owner(tree: dict[str, Any], path: tuple[Any, ...]) -> tuple[type[BaseModel] 
         elif isinstance(step, int) or path[: depth + 1][:2] == ("data", "transforms"):
             pass  # an entry of a list of parts, or a kind of column
         elif config is Data and step == "columns":
-            return (None, ()) if depth == len(path) - 1 else (ColumnOptions, tuple(ColumnOptions.model_fields))
+            return (
+                (None, ())
+                if depth == len(path) - 1
+                else (ColumnOptions, tuple(ColumnOptions.model_fields))
+            )
         else:
-            mark = on_shelf(config, step) if config is not None and step in config.model_fields else None
+            mark = (
+                on_shelf(config, step)
+                if config is not None and step in config.model_fields
+                else None
+            )
             shelf_here, config = (mark.shelf, None) if mark else ("", None)
             if mark is not None and mark.fixed:
                 config = registry.config(mark.shelf, mark.fixed)
@@ -254,12 +281,19 @@ def owner(tree: dict[str, Any], path: tuple[Any, ...]) -> tuple[type[BaseModel] 
         if shelf_here and isinstance(value, dict) and "name" in value:
             config = registry.config(shelf_here, value["name"])
     if config is None:
-        return None, ("number", "category", "boolean", "text", "datetime", "image") if path == ("data", "transforms") else ()
-    return config, (*(("name",) if isinstance(value, dict) and "name" in value else ()), *config.model_fields)
+        return None, ("number", "category", "boolean", "text", "datetime", "image") if path == (
+            "data",
+            "transforms",
+        ) else ()
+    return config, (
+        *(("name",) if isinstance(value, dict) and "name" in value else ()),
+        *config.model_fields,
+    )
 
 
 def slips(word: str, draw: random.Random) -> str:
-    """The word with one slip of the keyboard, in another case, or with a hyphen for an underscore."""
+    """The word with one slip of the keyboard, in another case, or with a hyphen for an
+    underscore."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     at = draw.randrange(len(word))
     kind = draw.choice(["delete", "swap", "insert", "replace", "case", "hyphen"])
@@ -278,12 +312,20 @@ def slips(word: str, draw: random.Random) -> str:
 
 
 def choices(base: Base, place: Place) -> list[str]:
-    """The words that may stand as the value of a place: the names of a shelf, or the choices of an option."""
+    """The words that may stand as the value of a place: the names of a shelf, or the choices of an
+    option."""
     step = place.path[-1]
     if not isinstance(place.value, yaml.ScalarNode):
         return []
     if step == "name" and len(place.path) > 1:
-        return next((registry.names(each) for each in registry.shelves() if place.value.value in registry.names(each)), [])
+        return next(
+            (
+                registry.names(each)
+                for each in registry.shelves()
+                if place.value.value in registry.names(each)
+            ),
+            [],
+        )
     if len(place.path) == 1 and step in PARTS:
         return registry.names(PARTS[step])
     if place.path[:2] == ("data", "columns") and len(place.path) == 3:
@@ -293,7 +335,9 @@ def choices(base: Base, place: Place) -> list[str]:
     mark = on_shelf(place.config, step)
     if mark is not None:
         return registry.names(mark.shelf) if place.value.value in registry.names(mark.shelf) else []
-    words = [word for each in [place.config.model_fields[step].annotation] for word in literals(each)]
+    words = [
+        word for each in [place.config.model_fields[step].annotation] for word in literals(each)
+    ]
     return words if place.value.value in words else []
 
 
@@ -331,9 +375,21 @@ def list_typo(base: Base, draw: random.Random) -> Mutation | None:
                 visit(value, (*path, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for value in node.value:
-                if isinstance(value, yaml.ScalarNode) and path[-1] != "target" and path[0] in (*LISTS, "data"):
-                    name = "metrics" if path[0] == "metrics" else path[0] if path[0] == "watchers" else path[1]
-                    if value.value in registry.names(name if name in registry.shelves() else "transforms"):
+                if (
+                    isinstance(value, yaml.ScalarNode)
+                    and path[-1] != "target"
+                    and path[0] in (*LISTS, "data")
+                ):
+                    name = (
+                        "metrics"
+                        if path[0] == "metrics"
+                        else path[0]
+                        if path[0] == "watchers"
+                        else path[1]
+                    )
+                    if value.value in registry.names(
+                        name if name in registry.shelves() else "transforms"
+                    ):
                         found.append((value, name))
                 else:
                     visit(value, (*path, 0))
@@ -357,9 +413,10 @@ def takes(place: Place, value: Any) -> bool:
     info = place.config.model_fields[place.path[-1]]
     annotation = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
     try:
-        TypeAdapter(annotation, config={"strict": True, "allow_inf_nan": False, "arbitrary_types_allowed": True}).validate_python(
-            value
-        )
+        TypeAdapter(
+            annotation,
+            config={"strict": True, "allow_inf_nan": False, "arbitrary_types_allowed": True},
+        ).validate_python(value)
     except ValidationError:
         return False
     return True
@@ -418,7 +475,9 @@ def wrong_section(base: Base, draw: random.Random) -> Mutation | None:
         return Mutation("valid", base.name, "", number)
     first = node.value[0][0].start_mark
     moved = " " * first.column + lines[number].strip()
-    if lines[first.line][: first.column].strip():  # the mapping begins behind a dash: put the line after its first
+    if lines[first.line][
+        : first.column
+    ].strip():  # the mapping begins behind a dash: put the line after its first
         at = first.line + 1
     else:
         at = first.line
@@ -442,23 +501,33 @@ def duplicate(base: Base, draw: random.Random) -> Mutation | None:
     """A key given twice in one mapping."""
     place = draw.choice(base.places)
     mapping = next(
-        node for path, node in base.all_mappings(yaml.compose(base.text, yaml.SafeLoader), ()) if path == place.path[:-1]
+        node
+        for path, node in base.all_mappings(yaml.compose(base.text, yaml.SafeLoader), ())
+        if path == place.path[:-1]
     )
     value = base.text[place.value.start_mark.index : place.value.end_mark.index]
     if "\n" in value:
         value = draw.choice(["1", "x"])
     last_key, last = mapping.value[-1]
     if mapping.flow_style:
-        text = base.text[: last.end_mark.index] + f", {place.path[-1]}: {value}" + base.text[last.end_mark.index :]
+        text = (
+            base.text[: last.end_mark.index]
+            + f", {place.path[-1]}: {value}"
+            + base.text[last.end_mark.index :]
+        )
         return Mutation("duplicate", base.name, text, last.end_mark.line + 1)
     lines = base.text.splitlines()
     end = (
-        last.end_mark.line if last.end_mark.column == 0 or last.end_mark.line > last_key.start_mark.line else last.end_mark.line + 1
+        last.end_mark.line
+        if last.end_mark.column == 0 or last.end_mark.line > last_key.start_mark.line
+        else last.end_mark.line + 1
     )
     while end > 0 and end <= len(lines) and not lines[end - 1].strip():
         end -= 1
     line = " " * mapping.value[0][0].start_mark.column + f"{place.path[-1]}: {value}"
-    return Mutation("duplicate", base.name, "\n".join([*lines[:end], line, *lines[end:]]) + "\n", end + 1)
+    return Mutation(
+        "duplicate", base.name, "\n".join([*lines[:end], line, *lines[end:]]) + "\n", end + 1
+    )
 
 
 MAKERS = {
@@ -471,7 +540,8 @@ MAKERS = {
 
 
 def mutations(seed: int) -> tuple[list[Mutation], Counter[str]]:
-    """(300 mutations, how many drawn ones were left out because the recipe stayed valid, by kind); the same for the same seed."""
+    """(300 mutations, how many drawn ones were left out because the recipe stayed valid, by kind);
+    the same for the same seed."""
     bases = [Base(name, text) for name, text in BASES.items()]
     made: list[Mutation] = []
     left_out: Counter[str] = Counter()
@@ -508,7 +578,9 @@ def test_the_base_recipes_are_sound(name: str, tmp_path: Path) -> None:
     assert problems_of(path) == []
 
 
-def test_mutated_recipes_are_refused_with_file_and_line_and_typos_with_the_right_word(tmp_path: Path) -> None:
+def test_mutated_recipes_are_refused_with_file_and_line_and_typos_with_the_right_word(
+    tmp_path: Path,
+) -> None:
     missed: list[str] = []
     slow = 0.0
     guessed = 0
@@ -520,7 +592,9 @@ def test_mutated_recipes_are_refused_with_file_and_line_and_typos_with_the_right
         start = time.perf_counter()
         problems = problems_of(path)
         slow = max(slow, time.perf_counter() - start)
-        here = [problem for problem in problems if problem.where == f"m{number}.yaml:{mutation.line}"]
+        here = [
+            problem for problem in problems if problem.where == f"m{number}.yaml:{mutation.line}"
+        ]
         if not here:
             missed.append(
                 f"{mutation.kind} in {mutation.base}, line {mutation.line}: {[str(problem) for problem in problems]}\n{mutation.text}"
@@ -530,7 +604,9 @@ def test_mutated_recipes_are_refused_with_file_and_line_and_typos_with_the_right
                 guessed += 1
             else:
                 wrong_guesses.append(f"{mutation.written} for {mutation.meant}: {here[0].hint}")
-    print(f"\n{len(MADE)} mutations {dict(Counter(each.kind for each in MADE))}; left out as valid {dict(LEFT_OUT)}")
+    print(
+        f"\n{len(MADE)} mutations {dict(Counter(each.kind for each in MADE))}; left out as valid {dict(LEFT_OUT)}"
+    )
     print(
         f"refused with file:line {len(MADE) - len(missed)}/{len(MADE)}; right word first {guessed}/{len(typos)}; slowest {slow:.3f} s"
     )
@@ -545,9 +621,13 @@ def test_the_command_refuses_in_under_a_second_of_work(tmp_path: Path) -> None:
         path = tmp_path / f"m{number}.yaml"
         path.write_text(mutation.text)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-m", "danlu", "check", str(path)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "danlu", "check", str(path)], capture_output=True, text=True
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # a busy machine does not count
+        work = (
+            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        )  # a busy machine does not count
         assert done.returncode == 2
         assert f"m{number}.yaml:{mutation.line}: " in done.stderr
         assert "Traceback" not in done.stderr

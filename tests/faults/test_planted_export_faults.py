@@ -1,8 +1,7 @@
 """Twenty faults that exports have had, planted between making and proving: the proof refuses every one and leaves nothing behind.
 
-Each fault changes what is exported (the artifact in memory, or the files in the folder before they are sealed); what it is compared with is
-the artifact as it lies on disk.
-"""
+Each fault changes what is exported (the artifact in memory, or the files in the folder before they
+are sealed); what it is compared with is the artifact as it lies on disk."""
 
 from __future__ import annotations
 
@@ -40,9 +39,12 @@ def write_people(path: Path) -> str:
                 "pay": f"{pay:.2f}",
                 "town": town,
                 "when": f"2024-0{number % 9 + 1}-11 {hour:02d}:30:00",
-                "text": random.choice(["a fine day", "a sad day", "rain", "sun and wind"]) + (" good" if age > 40 else " bad"),
+                "text": random.choice(["a fine day", "a sad day", "rain", "sun and wind"])
+                + (" good" if age > 40 else " bad"),
                 "height": f"{170 + 0.3 * (age - 40) + random.normal(0, 4):.2f}",
-                "label": "yes" if age + 8 * (town == "Roma") + hour / 4 + random.normal(0, 2) > 46 else "no",
+                "label": "yes"
+                if age + 8 * (town == "Roma") + hour / 4 + random.normal(0, 2) > 46
+                else "no",
             }
         )
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -114,7 +116,10 @@ def first_linear(artifact: Any) -> nn.Linear:
 def swapped_columns(artifact: Any) -> None:
     """Two numbers change places on the way into the network."""
     chains = list(artifact.preprocessor.chains)
-    one, other = (next(place for place, each in enumerate(chains) if each.name == name) for name in ("age", "when"))
+    one, other = (
+        next(place for place, each in enumerate(chains) if each.name == name)
+        for name in ("age", "when")
+    )
     chains[one], chains[other] = chains[other], chains[one]
     artifact.preprocessor.chains = tuple(chains)
 
@@ -150,7 +155,9 @@ def stale_weights(artifact: Any) -> None:
     """The weights of some updates before."""
     with torch.no_grad():
         for parameter in artifact.module.parameters():
-            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+            parameter.add_(
+                0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+            )
 
 
 def missing_adapter(artifact: Any) -> None:
@@ -158,7 +165,9 @@ def missing_adapter(artifact: Any) -> None:
     weight = first_linear(artifact).weight
     left, sizes, right = torch.linalg.svd(weight.detach())
     with torch.no_grad():
-        weight.sub_(sizes[-1] * left[:, len(sizes) - 1 : len(sizes)] @ right[len(sizes) - 1 : len(sizes)])
+        weight.sub_(
+            sizes[-1] * left[:, len(sizes) - 1 : len(sizes)] @ right[len(sizes) - 1 : len(sizes)]
+        )
 
 
 class _Baked(nn.Module):
@@ -261,14 +270,26 @@ def behind(graph: Any, name: str, node: Any, made: str) -> None:
 
 def another_zone(graph: Any) -> None:
     """Times are taken for local ones, eight hours off."""
-    hours = onnx.numpy_helper.from_array(np.array(8 * 3600 * 1_000_000, dtype=np.int64), "eight_hours")
+    hours = onnx.numpy_helper.from_array(
+        np.array(8 * 3600 * 1_000_000, dtype=np.int64), "eight_hours"
+    )
     graph.initializer.append(hours)
-    behind(graph, "column when", onnx.helper.make_node("Add", ["column when", "eight_hours"], ["local"]), "local")
+    behind(
+        graph,
+        "column when",
+        onnx.helper.make_node("Add", ["column when", "eight_hours"], ["local"]),
+        "local",
+    )
 
 
 def transposed_layout(graph: Any) -> None:
     """Height and width change places."""
-    behind(graph, "column image", onnx.helper.make_node("Transpose", ["column image"], ["turned"], perm=[0, 2, 1, 3]), "turned")
+    behind(
+        graph,
+        "column image",
+        onnx.helper.make_node("Transpose", ["column image"], ["turned"], perm=[0, 2, 1, 3]),
+        "turned",
+    )
 
 
 def one_bias_lost(graph: Any) -> None:
@@ -276,12 +297,19 @@ def one_bias_lost(graph: Any) -> None:
     bias = next(
         each
         for each in graph.initializer
-        if len(each.dims) == 1 and each.name.startswith("network/") and each.dims[0] > 1 and each.data_type == 1
+        if len(each.dims) == 1
+        and each.name.startswith("network/")
+        and each.dims[0] > 1
+        and each.data_type == 1
     )
-    bias.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(bias)), bias.name))
+    bias.CopyFrom(
+        onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(bias)), bias.name)
+    )
 
 
-FAULTS: list[tuple[str, Callable[[Any], None], bool]] = [  # (artifact, fault, whether it changes the graph's file)
+FAULTS: list[
+    tuple[str, Callable[[Any], None], bool]
+] = [  # (artifact, fault, whether it changes the graph's file)
     ("table", swapped_columns, False),
     ("table", wrong_normalisation, False),
     ("table", variance_for_deviation, False),
@@ -323,8 +351,12 @@ def test_without_a_fault_it_is_released(name: str, home: Path) -> None:
     assert export.about["proof"]["largest_difference"] < 1e-5  # float32 sums of small networks
 
 
-@pytest.mark.parametrize(("name", "fault", "of_files"), FAULTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_planted_fault_is_refused(name: str, fault: Callable[[Any], None], of_files: bool, home: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "fault", "of_files"), FAULTS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_a_planted_fault_is_refused(
+    name: str, fault: Callable[[Any], None], of_files: bool, home: Path
+) -> None:
     artifact = danlu.load(home / name)
     if not of_files:
         fault(artifact)

@@ -24,20 +24,38 @@ def cluster() -> Iterator[tuple[str, dict[str, str], int]]:
 
 
 def test_a_study_on_ray_is_the_study_one_by_one_though_a_task_is_killed(
-    cluster: tuple[str, dict[str, str], int], tmp_path: Path, found: Lives, monkeypatch: pytest.MonkeyPatch
+    cluster: tuple[str, dict[str, str], int],
+    tmp_path: Path,
+    found: Lives,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     address, told, head = cluster
     recipe = recipe_of(tmp_path, trials=2)
-    expected = found.run("tune", recipe, "tune.on=one_by_one", "--study", tmp_path / "one_by_one", "--json").out
+    expected = found.run(
+        "tune", recipe, "tune.on=one_by_one", "--study", tmp_path / "one_by_one", "--json"
+    ).out
     monkeypatch.setattr(found, "environment", {**found.environment, **told})
-    life = found.fresh("tune", recipe, "tune.on=ray", f"tune.address={address}", "--study", tmp_path / "ray", "--json")
+    life = found.fresh(
+        "tune",
+        recipe,
+        "tune.on=ray",
+        f"tune.address={address}",
+        "--study",
+        tmp_path / "ray",
+        "--json",
+    )
     end = time.monotonic() + 120
-    while not (killed := [task for task in tasks(head) if saved(tmp_path / "ray")]) and time.monotonic() < end:
+    while (
+        not (killed := [task for task in tasks(head) if saved(tmp_path / "ray")])
+        and time.monotonic() < end
+    ):
         assert life.poll() is None, life.err
         time.sleep(0.02)
     os.kill(killed[0], signal.SIGKILL)
     assert life.wait() == 0, life.err
-    assert outcome(life.out) == outcome(expected), "stdout holds the result, and nothing that Ray has to say"
+    assert outcome(life.out) == outcome(expected), (
+        "stdout holds the result, and nothing that Ray has to say"
+    )
     assert "A worker died" in life.err
 
 
@@ -61,6 +79,12 @@ def test_where_there_is_no_cluster_one_message_says_so(tmp_path: Path, found: Li
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed; pip install 'danlu[ray]'")
     life = found.run(
-        "tune", recipe_of(tmp_path, trials=2), "tune.on=ray", "tune.address=nowhere", "--study", tmp_path / "s", code=2
+        "tune",
+        recipe_of(tmp_path, trials=2),
+        "tune.on=ray",
+        "tune.address=nowhere",
+        "--study",
+        tmp_path / "s",
+        code=2,
     )
     assert "there is no Ray cluster at nowhere" in life.err

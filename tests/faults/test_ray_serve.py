@@ -25,7 +25,13 @@ TOKEN = "0123456789abcdef-a-token"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, dict[str, str], int]]:
-    for library in ("ray", "ray.serve", "fastapi", "opencensus", "aiohttp"):  # the last two: ray[serve] has them, ray alone has not
+    for library in (
+        "ray",
+        "ray.serve",
+        "fastapi",
+        "opencensus",
+        "aiohttp",
+    ):  # the last two: ray[serve] has them, ray alone has not
         if importlib.util.find_spec(library.partition(".")[0]) is None:
             pytest.skip("pip install 'danlu[ray]'")
     with local_cluster() as found:
@@ -38,12 +44,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f"{number % 7},{number % 3},{'ab'[number % 7 > 3]}" for number in range(200)]
     (home / "rows.csv").write_text("\n".join(["x,y,label", *lines]), "utf-8")
     data = {"source": str(home / "rows.csv"), "target": "label", "checks": "off", "cache": False}
-    danlu.train({"task": "classification", "data": data, "model": "linear", "train": {"steps": 20, "threads": 1}}, run=home / "run")
+    danlu.train(
+        {
+            "task": "classification",
+            "data": data,
+            "model": "linear",
+            "train": {"steps": 20, "threads": 1},
+        },
+        run=home / "run",
+    )
     return home / "run"
 
 
-def ask(address: str, path: str, body: dict[str, object] | None = None, token: str | None = TOKEN) -> tuple[int, dict[str, object]]:
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+def ask(
+    address: str, path: str, body: dict[str, object] | None = None, token: str | None = TOKEN
+) -> tuple[int, dict[str, object]]:
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+    }
     data = None if body is None else json.dumps(body).encode()
     try:
         with urlopen(Request(address + path, data, headers), timeout=30) as answer:
@@ -53,7 +72,11 @@ def ask(address: str, path: str, body: dict[str, object] | None = None, token: s
 
 
 def test_a_model_is_served_on_ray_though_its_worker_is_killed(
-    cluster: tuple[str, dict[str, str], int], run: Path, tmp_path: Path, found: Lives, monkeypatch: pytest.MonkeyPatch
+    cluster: tuple[str, dict[str, str], int],
+    run: Path,
+    tmp_path: Path,
+    found: Lives,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at, told, head = cluster
     monkeypatch.setattr(found, "environment", {**found.environment, **told})
@@ -101,11 +124,16 @@ def test_a_model_is_served_on_ray_though_its_worker_is_killed(
 
 
 def test_a_deployment_that_finds_no_room_ends_when_it_is_told_to(
-    cluster: tuple[str, dict[str, str], int], run: Path, found: Lives, monkeypatch: pytest.MonkeyPatch
+    cluster: tuple[str, dict[str, str], int],
+    run: Path,
+    found: Lives,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at, told, _ = cluster
     monkeypatch.setattr(found, "environment", {**found.environment, **told})
-    life = found.fresh("serve", run, "--on", "ray", "--address", at, "--threads", 64, "--port", 8765)
+    life = found.fresh(
+        "serve", run, "--on", "ray", "--address", at, "--threads", 64, "--port", 8765
+    )
     end = time.monotonic() + 120
     while "Started Serve" not in life.err:  # it asks for a replica now
         assert life.poll() is None and time.monotonic() < end, life.err
@@ -120,7 +148,10 @@ def workers(head: int) -> list[int]:
     found = []
     for each in psutil.Process(head).children(recursive=True):
         try:
-            if "danlu.serving.worker.main" in each.cmdline() and each.status() != psutil.STATUS_ZOMBIE:
+            if (
+                "danlu.serving.worker.main" in each.cmdline()
+                and each.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(each.pid)
         except psutil.Error:
             continue

@@ -44,21 +44,38 @@ def server(copy: Path, tmp_path: Path) -> Iterator[RunningServer]:
 
 def test_a_worker_that_is_killed_takes_no_request_with_it(artifact: Path, tmp_path: Path) -> None:
     found = killed(artifact, tmp_path, kills=2)
-    assert {name: found[name] for name in ("code", "lost", "wrong", "other")} == {"code": 0, "lost": 0, "wrong": 0, "other": 0}
+    assert {name: found[name] for name in ("code", "lost", "wrong", "other")} == {
+        "code": 0,
+        "lost": 0,
+        "wrong": 0,
+        "other": 0,
+    }
 
 
 def test_sigterm_lets_what_was_accepted_be_answered(artifact: Path, tmp_path: Path) -> None:
     found = drained(artifact, tmp_path, wait=0.1)
-    assert {name: found[name] for name in ("code", "lost", "wrong", "other")} == {"code": 0, "lost": 0, "wrong": 0, "other": 0}
+    assert {name: found[name] for name in ("code", "lost", "wrong", "other")} == {
+        "code": 0,
+        "lost": 0,
+        "wrong": 0,
+        "other": 0,
+    }
     assert found["answered"] > 0
 
 
-def test_a_worker_that_hangs_is_replaced_and_one_that_is_slow_is_not(copy: Path, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_replaced_and_one_that_is_slow_is_not(
+    copy: Path, tmp_path: Path
+) -> None:
     rows = people(10)
-    with serving(copy, tmp_path / "log") as server, Load(server.port, rows, predicted(copy, rows), clients=2) as load:
+    with (
+        serving(copy, tmp_path / "log") as server,
+        Load(server.port, rows, predicted(copy, rows), clients=2) as load,
+    ):
         server.until(lambda: load.count(200) > 5)
         slow = server.worker()
-        for _ in range(2):  # half a second at a time it stands still: it is asked less often for a sign of life
+        for _ in range(
+            2
+        ):  # half a second at a time it stands still: it is asked less often for a sign of life
             os.kill(slow, signal.SIGSTOP)
             time.sleep(0.7)
             os.kill(slow, signal.SIGCONT)
@@ -70,10 +87,16 @@ def test_a_worker_that_hangs_is_replaced_and_one_that_is_slow_is_not(copy: Path,
         server.until(lambda: load.count(200) > before)
         load.stop()
         assert "silent" in server.log.read_text("utf-8")
-    assert (load.statuses["lost"], load.wrong, set(load.statuses) - {200, 503, "lost"}) == (0, [], set())
+    assert (load.statuses["lost"], load.wrong, set(load.statuses) - {200, 503, "lost"}) == (
+        0,
+        [],
+        set(),
+    )
 
 
-def test_a_model_is_swapped_under_load_without_a_lost_request(copy: Path, other: Path, tmp_path: Path) -> None:
+def test_a_model_is_swapped_under_load_without_a_lost_request(
+    copy: Path, other: Path, tmp_path: Path
+) -> None:
     rows = people(10)
     one, two = predicted(copy, rows), predicted(other, rows)
     assert one != two
@@ -93,7 +116,9 @@ def test_a_model_is_swapped_under_load_without_a_lost_request(copy: Path, other:
     assert len(load.wrong) <= 4  # what was on its way at that moment
 
 
-def test_a_damaged_model_is_refused_and_the_one_before_stays_even_when_its_worker_dies(server: RunningServer, copy: Path) -> None:
+def test_a_damaged_model_is_refused_and_the_one_before_stays_even_when_its_worker_dies(
+    server: RunningServer, copy: Path
+) -> None:
     rows = people(3)
     before = server.predict(rows).json
     weights = copy / "weights.safetensors"
@@ -117,7 +142,10 @@ def test_a_client_that_goes_away_is_not_waited_for(server: RunningServer) -> Non
     os.kill(worker, signal.SIGSTOP)
     body = json.dumps({"row": people(1)[0]}).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as end:
-        end.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        end.sendall(
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+            % (len(body), body)
+        )
         server.until(lambda: server.number("danlu_waiting_requests") == 1)
     server.until(lambda: server.number("danlu_waiting_requests") == 0)
     os.kill(worker, signal.SIGCONT)
@@ -128,7 +156,9 @@ def test_a_full_server_turns_away_at_once_and_answers_again(copy: Path, tmp_path
         worker = server.worker()
         os.kill(worker, signal.SIGSTOP)
         body = json.dumps({"row": people(1)[0]}).encode()
-        head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(
+            body
+        )
         ends = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(30)]
         for end in ends:
             end.sendall(head + body)
@@ -163,9 +193,13 @@ def test_slow_clients_are_let_go(copy: Path, tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline().rsplit(":", 1)[1])
-        silent, head, body = (socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(3))
+        silent, head, body = (
+            socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(3)
+        )
         head.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: loc")
-        body.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        body.sendall(
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+        )
         assert silent.recv(65536) == b""
         assert head.recv(65536).startswith(b"HTTP/1.1 408")
         assert body.recv(65536).startswith(b"HTTP/1.1 408")

@@ -14,7 +14,13 @@ for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_
 
 def test_no_malformed_request_is_answered_5xx_or_ends_a_process(tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
-    found = ask([table_model(tmp_path), image_model(tmp_path / "digits")], tmp_path, count=340, seed=7, generated=0)
+    found = ask(
+        [table_model(tmp_path), image_model(tmp_path / "digits")],
+        tmp_path,
+        count=340,
+        seed=7,
+        generated=0,
+    )
     assert found["bad"] == []
     assert found["code"] == 0
     assert found["same_worker"]

@@ -25,7 +25,9 @@ SERVERS = [
     pytest.param(
         each.server,
         id=each.__name__,
-        marks=pytest.mark.skipif(not each.programs(), reason=f"needs the Debian package {each.PACKAGE}"),
+        marks=pytest.mark.skipif(
+            not each.programs(), reason=f"needs the Debian package {each.PACKAGE}"
+        ),
     )
     for each in (postgresql, mariadb)
 ]
@@ -38,13 +40,19 @@ def recipe(url: str, **tune: Any) -> danlu.Recipe:
             "task": "classification",
             "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
             "model": "mlp",
-            "tune": {"space": {"optimizer.learning_rate": {"low": 1e-4, "high": 0.1}}, "storage": url, **tune},
+            "tune": {
+                "space": {"optimizer.learning_rate": {"low": 1e-4, "high": 0.1}},
+                "storage": url,
+                **tune,
+            },
         }
     )
 
 
 @every_server
-def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(server: Any, tmp_path: Path) -> None:
+def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(
+    server: Any, tmp_path: Path
+) -> None:
     with server() as url, remembered():
         about = recipe(url, trials=30, pruner="median")
         studies = [Study(about, tmp_path / f"machine-{number}" / "study") for number in range(4)]
@@ -58,7 +66,10 @@ def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(ser
                     study.tell(trial, [trial.values["optimizer.learning_rate"]], "complete")
                     told.append(trial.number)
 
-        threads = [threading.Thread(target=work, args=(study, 1 + number % 3)) for number, study in enumerate(studies)]
+        threads = [
+            threading.Thread(target=work, args=(study, 1 + number % 3))
+            for number, study in enumerate(studies)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -89,7 +100,9 @@ def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
             end = time.monotonic() + 60
             while not (taken := here.take(2)) and time.monotonic() < end:
                 time.sleep(0.2)
-            assert [(trial.number, trial.values) for trial in taken] == [(trial.number, trial.values) for trial in begun]
+            assert [(trial.number, trial.values) for trial in taken] == [
+                (trial.number, trial.values) for trial in begun
+            ]
             for trial in taken:
                 here.tell(trial, [0.5], "complete")
             gone.tell(begun[0], [0.75], "complete")  # it was only asleep: what was told first stays

@@ -24,17 +24,23 @@ def until(condition: Callable[[], object], life: Life) -> None:
 
 
 def lines(run: Path) -> int:
-    """Lines of timings.jsonl, which grows as long as a process lives (metrics.jsonl is cut back by the next one)."""
+    """Lines of timings.jsonl, which grows as long as a process lives (metrics.jsonl is cut back by
+    the next one)."""
     path = run / "timings.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 @pytest.fixture(scope="module")
 def long_run(shelf_of_runs: Path, found: Lives) -> tuple[Path, dict[str, str]]:
-    """A recipe that trains for some seconds and saves only at its end; the hashes of its unbroken run."""
+    """A recipe that trains for some seconds and saves only at its end; the hashes of its unbroken
+    run."""
     recipe = RECIPES["tabular"](shelf_of_runs)
     recipe["train"] |= {"steps": 500, "report_every": 1, "evaluate_every": 5, "save_every": 500}
-    recipe["data"]["split"] = {"name": "random", "validation": 0.5, "test": 0.2}  # much time goes into evaluation
+    recipe["data"]["split"] = {
+        "name": "random",
+        "validation": 0.5,
+        "test": 0.2,
+    }  # much time goes into evaluation
     path = write_recipe(shelf_of_runs / "long.json", recipe)
     found.run("train", path, "--run", shelf_of_runs / "long")
     return path, fingerprint(shelf_of_runs / "long")
@@ -51,7 +57,11 @@ def test_a_signal_saves_the_running_step_and_the_same_command_ends_in_the_same_b
         until(lambda before=before: lines(run) > before + 20, life)
         life.send(number)
         assert life.wait() == code
-        assert life.err.count(number.name) == 1 and "the state is saved" in life.err and "Traceback" not in life.err
+        assert (
+            life.err.count(number.name) == 1
+            and "the state is saved" in life.err
+            and "Traceback" not in life.err
+        )
         step = steps_of(run)[-1]
         assert f"{number.name} at step {step} of 500" in life.err
         assert reached < step < 500
@@ -101,7 +111,9 @@ def test_a_signal_while_the_artifact_is_written_leaves_none_or_a_whole_one(
     for _ in range(4):
         already = writing(run)
         life = found.fork("train", recipe, "--run", run)
-        while life.poll() is None and not any(name.startswith(".artifact") for name in writing(run) - already):
+        while life.poll() is None and not any(
+            name.startswith(".artifact") for name in writing(run) - already
+        ):
             time.sleep(0.0002)
         life.send(signal.SIGTERM)
         codes.add(life.wait())
@@ -112,10 +124,14 @@ def test_a_signal_while_the_artifact_is_written_leaves_none_or_a_whole_one(
     assert differing(fingerprint(tmp_path / "whole"), fingerprint(run)) == []
 
 
-def test_a_signal_while_the_program_still_loads_is_told_in_one_line(found: Lives, tmp_path: Path) -> None:
+def test_a_signal_while_the_program_still_loads_is_told_in_one_line(
+    found: Lives, tmp_path: Path
+) -> None:
     recipe = write_recipe(tmp_path / "tabular.json", RECIPES["tabular"](tmp_path))
     life = found.fresh("train", recipe, "--run", tmp_path / "run")
-    until(lambda: b"libtorch_cpu" in Path(f"/proc/{life.pid}/maps").read_bytes(), life)  # torch is being imported
+    until(
+        lambda: b"libtorch_cpu" in Path(f"/proc/{life.pid}/maps").read_bytes(), life
+    )  # torch is being imported
     life.send(signal.SIGTERM)
     assert life.wait() in (143, -signal.SIGTERM)
     assert "Traceback" not in life.err

@@ -1,13 +1,14 @@
 """Kill -9 the workers of a study at random moments: python tests/faults/worker_kills.py --kills 50
 
-A study (random search, in two worker processes) runs once unbroken. Then it runs again and again while its workers are killed; now and then the
-process that workers are forked from, or the process of the study itself, which is started again with the same command once everything
-that it had started has ended by itself. Each study must end with exactly its trials, none running, none failed, none twice, and every trial's
-values, score, curve and steps, and so the best, must be those of the unbroken one.
+A study (random search, in two worker processes) runs once unbroken. Then it runs again and again
+while its workers are killed; now and then the process that workers are forked from, or the process
+of the study itself, which is started again with the same command once everything that it had
+started has ended by itself. Each study must end with exactly its trials, none running, none failed,
+none twice, and every trial's values, score, curve and steps, and so the best, must be those of the
+unbroken one.
 
-What a trial is allowed to lose is bounded: it is failed when its worker is lost three times in a row without a new checkpoint. So no trial is
-struck a third time before it has saved again.
-"""
+What a trial is allowed to lose is bounded: it is failed when its worker is lost three times in a
+row without a new checkpoint. So no trial is struck a third time before it has saved again."""
 
 from __future__ import annotations
 
@@ -74,10 +75,20 @@ def outcome(told: str) -> dict[str, Any]:
     """What `danlu tune --json` says of a study, without what a clock has a part in."""
     found = json.loads(told)
     trials = [
-        {**{name: trial[name] for name in ("number", "values", "state", "scores", "curve", "cause")}, "steps": trial["steps"]}
+        {
+            **{
+                name: trial[name]
+                for name in ("number", "values", "state", "scores", "curve", "cause")
+            },
+            "steps": trial["steps"],
+        }
         for trial in found["trials"]
     ]
-    return {"states": found["states"], "best": found["best"] and found["best"]["number"], "trials": trials}
+    return {
+        "states": found["states"],
+        "best": found["best"] and found["best"]["number"],
+        "trials": trials,
+    }
 
 
 def unbroken(recipe: Path, study: Path, found: Lives) -> dict[str, Any]:
@@ -136,14 +147,21 @@ class Strikes:
 
 
 def strike(life: Life, what: str, draw: random.Random, strikes: Strikes, count: Count) -> bool:
-    """Kill a "worker" of a running study, what they are forked from ("nursery"), or the "study" itself; False where it is no time for it."""
+    """Kill a "worker" of a running study, what they are forked from ("nursery"), or the "study"
+    itself; False where it is no time for it."""
     nursery = next(iter(children(life.pid)), None)
     if nursery is None:
         return False
     with stopped(nursery):  # so that nobody is born meanwhile
         workers = {each: trial_of(each) for each in children(nursery)}
-        hit = {each: trial for each, trial in workers.items() if trial is not None and strikes.permits(trial)}
-        if not hit or (what == "nursery" and len(hit) < WORKERS):  # else one that is just beginning would be struck unseen
+        hit = {
+            each: trial
+            for each, trial in workers.items()
+            if trial is not None and strikes.permits(trial)
+        }
+        if not hit or (
+            what == "nursery" and len(hit) < WORKERS
+        ):  # else one that is just beginning would be struck unseen
             return False
         if what == "study":
             os.kill(life.pid, signal.SIGKILL)
@@ -152,7 +170,9 @@ def strike(life: Life, what: str, draw: random.Random, strikes: Strikes, count: 
         else:
             struck = hit if what == "nursery" else dict([draw.choice(sorted(hit.items()))])
             for worker, trial in struck.items():
-                os.kill(worker, signal.SIGSTOP)  # so that the checkpoints are looked at as they are when it dies
+                os.kill(
+                    worker, signal.SIGSTOP
+                )  # so that the checkpoints are looked at as they are when it dies
                 strikes.note(trial)
             os.kill(nursery if what == "nursery" else next(iter(struck)), signal.SIGKILL)
     count.killed[what] += 1
@@ -172,7 +192,8 @@ def stopped(process: int) -> Iterator[None]:
 
 
 def _left(family: list[int], count: Count) -> None:
-    """Wait for what a killed study started; those that have not ended after some seconds are orphans."""
+    """Wait for what a killed study started; those that have not ended after some seconds are
+    orphans."""
     end = time.monotonic() + 10
     while any(map(alive, family)) and time.monotonic() < end:
         time.sleep(0.01)
@@ -180,7 +201,13 @@ def _left(family: list[int], count: Count) -> None:
 
 
 def killed_study(
-    recipe: Path, study: Path, expected: dict[str, Any], whats: Sequence[str], draw: random.Random, found: Lives, count: Count
+    recipe: Path,
+    study: Path,
+    expected: dict[str, Any],
+    whats: Sequence[str],
+    draw: random.Random,
+    found: Lives,
+    count: Count,
 ) -> None:
     """One study, killed as `whats` says (see `strike`) while it runs; compared."""
     strikes, end, left = Strikes(), time.monotonic() + 600, list(whats)
@@ -199,7 +226,11 @@ def killed_study(
     if life.code != 0 or "Traceback" in life.err:
         differs.append(f"exit code {life.code}: {life.err}")
     elif (told := outcome(life.out)) != expected:
-        differs += [f"{one} instead of {other}" for one, other in zip(told["trials"], expected["trials"]) if one != other]
+        differs += [
+            f"{one} instead of {other}"
+            for one, other in zip(told["trials"], expected["trials"])
+            if one != other
+        ]
         differs.append(f"{told['states']}, best {told['best']} instead of {expected['best']}")
     if count.orphans:
         differs.append(f"{count.orphans} orphans")
@@ -215,7 +246,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the studies lie; those that differ are kept there")
+    parser.add_argument(
+        "--folder", type=Path, help="where the studies lie; those that differ are kept there"
+    )
     wish = parser.parse_args()
     home = wish.folder or Path(tempfile.mkdtemp(prefix="danlu-worker-kills-"))
     draw, count, began = random.Random(wish.seed), Count(), time.monotonic()
@@ -223,12 +256,25 @@ def main() -> int:
         recipe = recipe_of(home)
         expected = unbroken(recipe, home / "unbroken", found)
         while count.kills < wish.kills and not count.differing:
-            whats = draw.choices(("worker", "nursery", "study"), (8, 1, 1), k=min(MOST, wish.kills - count.kills))
-            killed_study(recipe, home / f"study-{count.studies}", expected, whats, draw, found, count)
+            whats = draw.choices(
+                ("worker", "nursery", "study"), (8, 1, 1), k=min(MOST, wish.kills - count.kills)
+            )
+            killed_study(
+                recipe, home / f"study-{count.studies}", expected, whats, draw, found, count
+            )
             print(f"{time.monotonic() - began:7.0f} s  {count.sentence()}", flush=True)
     for study, differs in count.differing:
         print(f"DIFFERENT {study}: {'; '.join(differs)}")
-    print(json.dumps({**vars(count), "kills": count.kills, "seconds": round(time.monotonic() - began), "seed": wish.seed}))
+    print(
+        json.dumps(
+            {
+                **vars(count),
+                "kills": count.kills,
+                "seconds": round(time.monotonic() - began),
+                "seed": wish.seed,
+            }
+        )
+    )
     if not count.differing and wish.folder is None:
         shutil.rmtree(home)
     return 1 if count.differing else 0

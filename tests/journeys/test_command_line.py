@@ -45,7 +45,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "iris.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["sepal length", "sepal width", "petal length", "petal width", "species"])
-        writer.writerows([*values, iris.target_names[label]] for values, label in zip(iris.data.tolist(), iris.target))
+        writer.writerows(
+            [*values, iris.target_names[label]]
+            for values, label in zip(iris.data.tolist(), iris.target)
+        )
     return folder
 
 
@@ -69,14 +72,20 @@ def test_digits_train_evaluate_and_say_what_comes_next(home: Path) -> None:
     again = danlu("train", "digits.yaml", cwd=home)
     assert again.returncode == 0 and "finished already" in again.stderr
     other = danlu("train", "digits.yaml", "optimizer.learning_rate=0.5", cwd=home)
-    assert other.returncode == 2 and "another recipe" in other.stderr and "optimizer.learning_rate: 0.002 -> 0.5" in other.stderr
+    assert (
+        other.returncode == 2
+        and "another recipe" in other.stderr
+        and "optimizer.learning_rate: 0.002 -> 0.5" in other.stderr
+    )
 
 
 def test_a_newcomer_goes_from_a_csv_file_to_answers(home: Path) -> None:
     written = danlu("new", "iris.csv", "--target", "species", cwd=home)
     assert written.returncode == 0, written.stderr
     assert written.stdout.strip() == "iris.yaml"
-    assert danlu("new", "iris.csv", "--target", "species", cwd=home).returncode == 2, "a recipe that is there is not overwritten"
+    assert danlu("new", "iris.csv", "--target", "species", cwd=home).returncode == 2, (
+        "a recipe that is there is not overwritten"
+    )
     trained = danlu("train", "iris.yaml", "--json", cwd=home)
     assert trained.returncode == 0, trained.stderr
     assert json.loads(trained.stdout)["scores"]["test"]["rows"] == 15
@@ -89,11 +98,17 @@ def test_a_newcomer_goes_from_a_csv_file_to_answers(home: Path) -> None:
     assert len(answers) == 150
     right = sum(answer["prediction"] == species for answer, species in zip(answers, truth))
     assert right >= 120
-    line = json.dumps({"sepal length": 5.1, "sepal width": 3.5, "petal length": 1.4, "petal width": 0.2})
+    line = json.dumps(
+        {"sepal length": 5.1, "sepal width": 3.5, "petal length": 1.4, "petal width": 0.2}
+    )
     piped = danlu("predict", "runs/iris", "-", "--json", cwd=home, stdin=line + "\n")
     assert json.loads(piped.stdout)["prediction"] == "setosa", piped.stderr
-    wrong = danlu("predict", "runs/iris", "-", cwd=home, stdin='{"sepal length": 5.1, "sepal widht": 3.5}\n')
-    assert wrong.returncode == 2 and "sepal width" in wrong.stderr and "Traceback" not in wrong.stderr
+    wrong = danlu(
+        "predict", "runs/iris", "-", cwd=home, stdin='{"sepal length": 5.1, "sepal widht": 3.5}\n'
+    )
+    assert (
+        wrong.returncode == 2 and "sepal width" in wrong.stderr and "Traceback" not in wrong.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +122,9 @@ def test_a_newcomer_goes_from_a_csv_file_to_answers(home: Path) -> None:
         (["trian", "digits.yaml"], 2, "train"),
     ],
 )
-def test_wrong_use_gets_one_message_and_its_exit_code(home: Path, arguments: list[str], code: int, said: str) -> None:
+def test_wrong_use_gets_one_message_and_its_exit_code(
+    home: Path, arguments: list[str], code: int, said: str
+) -> None:
     ended = danlu(*arguments, cwd=home)
     assert ended.returncode == code, ended.stderr
     assert said in ended.stderr and "Traceback" not in ended.stderr
@@ -119,5 +136,7 @@ def test_help_lists_and_checks_answer_without_importing_torch() -> None:
             f"import sys; sys.argv = ['danlu'] + {line}\nfrom danlu.cli.main import main\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\nassert 'torch' not in sys.modules"
         )
-        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
         assert ended.returncode == 0, (line, ended.stderr)

@@ -26,7 +26,9 @@ sys.path.insert(0, str(HOME / "deploy"))
 
 import check  # noqa: E402
 
-OPTIONAL = {"tokenizers": {"huggingface-hub"}}  # what only a part asks for that serving does not touch
+OPTIONAL = {
+    "tokenizers": {"huggingface-hub"}
+}  # what only a part asks for that serving does not touch
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,9 @@ def test_the_dockerfile_passes_its_linter() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("version", ["1.30", "1.37"])  # the oldest that the file names, and the newest there is a schema of
+@pytest.mark.parametrize(
+    "version", ["1.30", "1.37"]
+)  # the oldest that the file names, and the newest there is a schema of
 def test_the_manifest_fits_the_schemas(manifest: dict[str, dict[str, Any]], version: str) -> None:
     schemas = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     for each in manifest.values():
@@ -57,7 +61,12 @@ def test_the_manifest_fits_the_schemas(manifest: dict[str, dict[str, Any]], vers
 
 
 def test_every_option_is_one_of_danlu_serve(pod: dict[str, Any]) -> None:
-    told = subprocess.run([sys.executable, "-m", "danlu", "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-m", "danlu", "serve", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     known = set(re.findall(r"--[a-z-]+", told))
     stages = check.dockerfile()
     for stage in ("artifact", "export"):
@@ -65,7 +74,11 @@ def test_every_option_is_one_of_danlu_serve(pod: dict[str, Any]) -> None:
         assert options(json.loads(check.told(stages[stage], "CMD"))) <= known
     assert options(pod["containers"][0]["args"]) <= known
     guides = (HOME / "deploy" / name for name in ("README.md", "README.zh-CN.md"))
-    assert {option for guide in guides for option in re.findall(r"danlu serve.*?(--[a-z-]+)", guide.read_text("utf-8"))} <= known
+    assert {
+        option
+        for guide in guides
+        for option in re.findall(r"danlu serve.*?(--[a-z-]+)", guide.read_text("utf-8"))
+    } <= known
 
 
 def options(words: list[str]) -> set[str]:
@@ -74,17 +87,25 @@ def options(words: list[str]) -> set[str]:
 
 def test_a_pod_gets_the_time_that_draining_takes(pod: dict[str, Any]) -> None:
     (container,) = pod["containers"]
-    (drain,) = [float(word.partition("=")[2]) for word in container["args"] if word.startswith("--drain-seconds=")]
+    (drain,) = [
+        float(word.partition("=")[2])
+        for word in container["args"]
+        if word.startswith("--drain-seconds=")
+    ]
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] >= before + drain + 5  # 5 s: connections close
 
 
-def test_a_pod_may_do_nothing_but_serve(pod: dict[str, Any], manifest: dict[str, dict[str, Any]]) -> None:
+def test_a_pod_may_do_nothing_but_serve(
+    pod: dict[str, Any], manifest: dict[str, dict[str, Any]]
+) -> None:
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] and pod["automountServiceAccountToken"] is False
     rights = container["securityContext"]
     assert (
-        rights["readOnlyRootFilesystem"] and rights["capabilities"] == {"drop": ["ALL"]} and not rights["allowPrivilegeEscalation"]
+        rights["readOnlyRootFilesystem"]
+        and rights["capabilities"] == {"drop": ["ALL"]}
+        and not rights["allowPrivilegeEscalation"]
     )
     (user,) = set(re.findall(r"--uid (\d+)", (HOME / "deploy" / "Dockerfile").read_text("utf-8")))
     assert pod["securityContext"]["runAsUser"] == int(user) == pod["securityContext"]["fsGroup"]
@@ -94,24 +115,36 @@ def test_a_pod_may_do_nothing_but_serve(pod: dict[str, Any], manifest: dict[str,
     assert container["resources"]["requests"] and container["resources"]["limits"]
 
 
-def test_names_and_ports_fit_together(pod: dict[str, Any], manifest: dict[str, dict[str, Any]]) -> None:
+def test_names_and_ports_fit_together(
+    pod: dict[str, Any], manifest: dict[str, dict[str, Any]]
+) -> None:
     (container,) = pod["containers"]
     labels = manifest["Deployment"]["spec"]["template"]["metadata"]["labels"]
     for kind in ("Deployment", "PodDisruptionBudget"):
         assert manifest[kind]["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert manifest["Service"]["spec"]["selector"].items() <= labels.items()
     assert manifest["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
-    assert manifest["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == manifest["Deployment"]["metadata"]["name"]
-    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+    assert (
+        manifest["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]
+        == manifest["Deployment"]["metadata"]["name"]
+    )
+    assert {each["name"] for each in container["volumeMounts"]} == {
+        each["name"] for each in pod["volumes"]
+    }
     assert f"--port={container['ports'][0]['containerPort']}" in container["args"]
     mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
-    assert f"--token-file={mounted['token']}/{next(iter(manifest['Secret']['stringData']))}" in container["args"]
+    assert (
+        f"--token-file={mounted['token']}/{next(iter(manifest['Secret']['stringData']))}"
+        in container["args"]
+    )
     assert container["args"][-1].startswith(mounted["models"])
     assert container["image"].endswith(f":{danlu_version()}")
 
 
 def danlu_version() -> str:
-    return re.findall(r'^version = "(.+)"', (HOME / "pyproject.toml").read_text("utf-8"), re.MULTILINE)[0]
+    return re.findall(
+        r'^version = "(.+)"', (HOME / "pyproject.toml").read_text("utf-8"), re.MULTILINE
+    )[0]
 
 
 def token_of(path: Path) -> str | None:
@@ -121,7 +154,9 @@ def token_of(path: Path) -> str | None:
     return server.token_of(Settings.model_validate({"token_file": str(path), "host": "0.0.0.0"}))
 
 
-def test_the_token_that_stands_in_the_manifest_is_refused(tmp_path: Path, manifest: dict[str, dict[str, Any]]) -> None:
+def test_the_token_that_stands_in_the_manifest_is_refused(
+    tmp_path: Path, manifest: dict[str, dict[str, Any]]
+) -> None:
     path = tmp_path / "token"
     path.touch(0o600)
     path.write_text(manifest["Secret"]["stringData"]["token"])
@@ -182,17 +217,25 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if importlib.util.find_spec(library) is None:
             pytest.skip("pip install 'danlu[onnx,serve]'")
     home = tmp_path_factory.mktemp("deploy")
-    danlu.train(HOME / "recipes" / "digits.yaml", home / "run", ["train.epochs=1", "train.threads=1"])
+    danlu.train(
+        HOME / "recipes" / "digits.yaml", home / "run", ["train.epochs=1", "train.threads=1"]
+    )
     danlu.export(home / "run", "onnx", home / "export")
     return home / "export"
 
 
-def test_the_pinned_libraries_alone_serve_an_export(export: Path, tmp_path: Path, pod: dict[str, Any]) -> None:
+def test_the_pinned_libraries_alone_serve_an_export(
+    export: Path, tmp_path: Path, pod: dict[str, Any]
+) -> None:
     check.link(tmp_path / "danlu")
     assert check.importable(tmp_path / "danlu") == []
     found = check.measured(tmp_path / "danlu", export, tmp_path, starts=1)
     found["seconds"] = [0.0]  # how long it takes is for deploy/check.py on a machine that is idle
-    broken = [(what, value) for what, value, _, holds in check.judged(tmp_path / "danlu", found, linked=True) if not holds]
+    broken = [
+        (what, value)
+        for what, value, _, holds in check.judged(tmp_path / "danlu", found, linked=True)
+        if not holds
+    ]
     assert not broken
     (container,) = pod["containers"]
     with check.Served(tmp_path / "danlu", export, tmp_path) as server:
@@ -203,4 +246,6 @@ def test_the_pinned_libraries_alone_serve_an_export(export: Path, tmp_path: Path
         (answer,), (expected,) = server.ask(1), open_export(export).predict({"image": pixels})
         assert answer["prediction"] == str(expected["prediction"])
         # other threads add up a float32 in another order
-        assert list(answer["probabilities"].values()) == pytest.approx(list(expected["probabilities"].values()), abs=1e-6)
+        assert list(answer["probabilities"].values()) == pytest.approx(
+            list(expected["probabilities"].values()), abs=1e-6
+        )

@@ -19,14 +19,22 @@ def test_the_reference_page_is_what_the_parts_say() -> None:
     assert spec is not None and spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    assert (HOME / "docs/reference/parts.md").read_text("utf-8") == generate.page(), "run: python docs/generate.py"
+    assert (HOME / "docs/reference/parts.md").read_text("utf-8") == generate.page(), (
+        "run: python docs/generate.py"
+    )
 
 
-@pytest.mark.parametrize("path", sorted((HOME / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((HOME / "recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_a_ready_recipe_is_sound_and_says_what_it_was_measured_at(path: Path) -> None:
     read_recipe(path)
-    head = "".join(line for line in path.read_text("utf-8").splitlines(keepends=True) if line.startswith("#"))
-    assert re.search(r"\d+(\.\d+)?", head) and "core" in head, "the head of a recipe gives score, hardware and time"
+    head = "".join(
+        line for line in path.read_text("utf-8").splitlines(keepends=True) if line.startswith("#")
+    )
+    assert re.search(r"\d+(\.\d+)?", head) and "core" in head, (
+        "the head of a recipe gives score, hardware and time"
+    )
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

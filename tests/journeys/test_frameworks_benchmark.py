@@ -35,10 +35,14 @@ def convolved(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     found = np.maximum(np.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None], 0)
     high, wide = found.shape[2] // 2, found.shape[3] // 2
-    return found[:, :, : 2 * high, : 2 * wide].reshape(*found.shape[:2], high, 2, wide, 2).max((3, 5))
+    return (
+        found[:, :, : 2 * high, : 2 * wide].reshape(*found.shape[:2], high, 2, wide, 2).max((3, 5))
+    )
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, where it writes a file
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # of Keras, where it writes a file
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_numpy_alone_computes_the_same_of_what_is_handed_over(network: str, nowhere: Path) -> None:
     told, said = frameworks.hand_over(network, nowhere, 256)
@@ -57,9 +61,29 @@ def test_numpy_alone_computes_the_same_of_what_is_handed_over(network: str, nowh
 
 def test_a_framework_without_an_environment_is_skipped_saying_so(tmp_path: Path) -> None:
     skipped = frameworks.elsewhere("theano", tmp_path, tmp_path)
-    about = {"cores": 2, "architecture": "x", "vectors": "v", "system": "s", "python": "3", "torch": "2", "processor": ""}
-    measured = {"difference": 2e-3, "accuracy": 0.9, "seconds": 2.0, "processor": 1.0, "warm": 0.5, "versions": "jax 0"}
-    runs = [{"network": "mlp", "framework": "theano", **skipped}, {"network": "mlp", "framework": "jax", **measured}]
-    text = frameworks.report({"data": "digits", "machine": about, "cores_used_by_others": 0.0, "runs": runs})
+    about = {
+        "cores": 2,
+        "architecture": "x",
+        "vectors": "v",
+        "system": "s",
+        "python": "3",
+        "torch": "2",
+        "processor": "",
+    }
+    measured = {
+        "difference": 2e-3,
+        "accuracy": 0.9,
+        "seconds": 2.0,
+        "processor": 1.0,
+        "warm": 0.5,
+        "versions": "jax 0",
+    }
+    runs = [
+        {"network": "mlp", "framework": "theano", **skipped},
+        {"network": "mlp", "framework": "jax", **measured},
+    ]
+    text = frameworks.report(
+        {"data": "digits", "machine": about, "cores_used_by_others": 0.0, "runs": runs}
+    )
     assert "skipped: there is no environment" in text and "2.0e-03 (TOO FAR)" in text
     assert json.loads(json.dumps(runs))

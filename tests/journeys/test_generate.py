@@ -72,7 +72,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_poem_is_learnt_and_a_single_prompt_is_gone_on_with(home: Path) -> None:
-    found = danlu("generate", "runs/poet", "--prompt", "白日依山", "--temperature", "0", "--max-tokens", "20", cwd=home)
+    found = danlu(
+        "generate",
+        "runs/poet",
+        "--prompt",
+        "白日依山",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "20",
+        cwd=home,
+    )
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("白日依山尽，黄河入海流。\n欲穷千里目")
 
@@ -83,7 +93,17 @@ def test_texts_written_at_evaluations_are_kept(home: Path) -> None:
 
 
 def test_the_same_seed_writes_the_same_text_and_another_does_not(home: Path) -> None:
-    words = ("generate", "runs/poet", "--prompt", "And", "--temperature", "3", "--max-tokens", "40", "--seed")
+    words = (
+        "generate",
+        "runs/poet",
+        "--prompt",
+        "And",
+        "--temperature",
+        "3",
+        "--max-tokens",
+        "40",
+        "--seed",
+    )
     first, again, other = (danlu(*words, seed, cwd=home).stdout for seed in ("1", "1", "2"))
     assert first == again != other
 
@@ -100,7 +120,9 @@ def test_many_prompts_become_json(home: Path) -> None:
 
 
 def test_prompts_come_through_a_pipe_and_unknown_characters_are_told(home: Path) -> None:
-    found = danlu("generate", "runs/poet", "--prompts", "-", "--max-tokens", "3", cwd=home, stdin="Ω!\n")
+    found = danlu(
+        "generate", "runs/poet", "--prompts", "-", "--max-tokens", "3", cwd=home, stdin="Ω!\n"
+    )
     assert found.returncode == 0
     assert "2 tokens of the prompt" in found.stderr
 
@@ -119,7 +141,9 @@ def test_a_wrong_use_says_what_is_wrong(home: Path) -> None:
 
 
 def test_predict_and_evaluate_work_on_running_text(home: Path) -> None:
-    found = danlu("predict", "runs/poet", "-", cwd=home, stdin='{"text": "白日依山尽，"}\n{"text": "欲穷"}\n')
+    found = danlu(
+        "predict", "runs/poet", "-", cwd=home, stdin='{"text": "白日依山尽，"}\n{"text": "欲穷"}\n'
+    )
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("黄河入海流。")
     (home / "other.txt").write_text(POEM * 3, "utf-8")
@@ -143,16 +167,22 @@ def test_the_python_door_streams(home: Path) -> None:
 
 def test_a_conversation_is_learnt_and_held(tmp_path: Path) -> None:
     rows = [{"prompt": "hi", "response": "你好！"}, {"prompt": "bye", "response": "再见。"}] * 60
-    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (tmp_path / "talks.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+    )
     (tmp_path / "talks.yaml").write_text(TALKS)
     trained = danlu("train", "talks.yaml", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
-    spoken = danlu("chat", "runs/talks", "--temperature", "0", cwd=tmp_path, stdin="hi\n/new\n\nbye\n")
+    spoken = danlu(
+        "chat", "runs/talks", "--temperature", "0", cwd=tmp_path, stdin="hi\n/new\n\nbye\n"
+    )
     assert spoken.returncode == 0, spoken.stderr
     assert spoken.stdout == "你好！\n再见。\n"
     asked = danlu("generate", "runs/talks", "--prompt", "bye", "--temperature", "0", cwd=tmp_path)
     assert asked.stdout == "再见。\n"
-    answered = danlu("predict", "runs/talks", "-", "--json", cwd=tmp_path, stdin='{"prompt": "hi"}\n')
+    answered = danlu(
+        "predict", "runs/talks", "-", "--json", cwd=tmp_path, stdin='{"prompt": "hi"}\n'
+    )
     assert [json.loads(line)["prediction"] for line in answered.stdout.splitlines()] == ["你好！"]
 
 
@@ -166,7 +196,9 @@ train: {steps: 4, batch_size: 16}
 
 def test_a_model_goes_on_from_another_with_its_weights_and_its_tokenizer(home: Path) -> None:
     rows = [{"prompt": "白日", "response": "依山尽"}, {"prompt": "moon", "response": "bright"}] * 20
-    (home / "talks.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (home / "talks.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+    )
     (home / "based.yaml").write_text(BASED)
     trained = danlu("train", "based.yaml", "optimizer.learning_rate=1e-9", cwd=home)
     assert trained.returncode == 0, trained.stderr
@@ -177,16 +209,23 @@ def test_a_model_goes_on_from_another_with_its_weights_and_its_tokenizer(home: P
     for name, each in base.module.state_dict().items():
         # four updates of next to nothing
         assert (each - tuned.module.state_dict()[name]).abs().max() < 1e-6
-    assert tuned.preprocessor.chains[0].steps[0][1]["tokenizer"] == base.preprocessor.chains[0].steps[0][1]["tokenizer"]
+    assert (
+        tuned.preprocessor.chains[0].steps[0][1]["tokenizer"]
+        == base.preprocessor.chains[0].steps[0][1]["tokenizer"]
+    )
 
 
 def test_a_run_goes_on_with_no_other_weights_than_it_began_with(home: Path) -> None:
-    (home / "talks.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n' * 15, "utf-8")
+    (home / "talks.jsonl").write_text(
+        '{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n' * 15, "utf-8"
+    )
     (home / "based.yaml").write_text(BASED)
     begun = danlu("train", "based.yaml", "--run", "begun", cwd=home)
     assert begun.returncode == 0, begun.stderr
     (home / "begun" / "artifact").rename(home / "finished")
-    trained = danlu("train", "poet.yaml", "train.seed=7", "train.steps=3", "--run", "other", cwd=home)
+    trained = danlu(
+        "train", "poet.yaml", "train.seed=7", "train.steps=3", "--run", "other", cwd=home
+    )
     assert trained.returncode == 0, trained.stderr
     found = danlu("train", "based.yaml", "model.weights=other", "--run", "begun", cwd=home)
     assert found.returncode == 2
@@ -194,11 +233,15 @@ def test_a_run_goes_on_with_no_other_weights_than_it_began_with(home: Path) -> N
     again = danlu("train", "based.yaml", "--run", "begun", cwd=home)
     assert again.returncode == 0, again.stderr
     for name in ("weights.safetensors",):
-        assert (home / "begun" / "artifact" / name).read_bytes() == (home / "finished" / name).read_bytes()
+        assert (home / "begun" / "artifact" / name).read_bytes() == (
+            home / "finished" / name
+        ).read_bytes()
 
 
 def test_weights_that_fit_nowhere_are_refused(home: Path) -> None:
-    (home / "talks.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n' * 15, "utf-8")
+    (home / "talks.jsonl").write_text(
+        '{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n' * 15, "utf-8"
+    )
     (home / "based.yaml").write_text(BASED)
     found = danlu("train", "based.yaml", "model.width=48", "--run", "wide", cwd=home)
     assert found.returncode == 4
@@ -227,16 +270,25 @@ train: {steps: 3, batch_size: 16}
 def test_an_encoder_learnt_on_hidden_words_starts_a_classifier(home: Path) -> None:
     (home / "masked.yaml").write_text(MASKED)
     (home / "labelled.yaml").write_text(LABELLED)
-    rows = [f"{'白日依山尽' if number % 2 else 'the moon'} {number},{'yn'[number % 2]}" for number in range(60)]
+    rows = [
+        f"{'白日依山尽' if number % 2 else 'the moon'} {number},{'yn'[number % 2]}"
+        for number in range(60)
+    ]
     (home / "labelled.csv").write_text("text,label\n" + "\n".join(rows) + "\n", "utf-8")
     assert danlu("train", "masked.yaml", cwd=home).returncode == 0
-    filled = danlu("predict", "runs/masked", "-", "--json", cwd=home, stdin='{"text": "白日[MASK]山尽"}\n')
+    filled = danlu(
+        "predict", "runs/masked", "-", "--json", cwd=home, stdin='{"text": "白日[MASK]山尽"}\n'
+    )
     answer = json.loads(filled.stdout)
     assert answer["prediction"].startswith("白日")
     assert len(answer["masked"]) == 1
     trained = danlu("train", "labelled.yaml", cwd=home)
     assert trained.returncode == 0, trained.stderr
-    told = next(line for line in trained.stderr.splitlines() if "tensors of the model are those of runs/masked" in line)
+    told = next(
+        line
+        for line in trained.stderr.splitlines()
+        if "tensors of the model are those of runs/masked" in line
+    )
     assert "drawn anew are" in told
     taken, _, whole, *_ = told.removeprefix("note: ").split()
     assert int(whole) - int(taken) == 2  # the weights and biases of the head
@@ -249,13 +301,31 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"prompt": f"say {number}", "response": "la " * 40} for number in range(40)]
     (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     (folder / "talks.yaml").write_text(TALKS)
-    trained = danlu("train", "talks.yaml", "train.steps=45", "train.batch_size=6", "task.context=160", cwd=folder)
+    trained = danlu(
+        "train",
+        "talks.yaml",
+        "train.steps=45",
+        "train.batch_size=6",
+        "task.context=160",
+        cwd=folder,
+    )
     assert trained.returncode == 0, trained.stderr
     return folder
 
 
 def test_ctrl_c_ends_an_answer_and_then_the_conversation_kindly(talker: Path) -> None:
-    command = [sys.executable, "-u", "-m", "danlu", "chat", "runs/talks", "--max-tokens", "1000000", "--temperature", "0"]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "danlu",
+        "chat",
+        "runs/talks",
+        "--max-tokens",
+        "1000000",
+        "--temperature",
+        "0",
+    ]
     with subprocess.Popen(
         command,
         cwd=talker,

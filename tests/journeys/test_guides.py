@@ -31,7 +31,11 @@ from danlu.cli.main import app
 from danlu.errors import DanluError
 
 HOME = Path(__file__).parents[2]
-GUIDES = sorted(path for path in (HOME / "docs" / "guides").glob("*.md") if path.stem != "README" and ".zh-CN" not in path.name)
+GUIDES = sorted(
+    path
+    for path in (HOME / "docs" / "guides").glob("*.md")
+    if path.stem != "README" and ".zh-CN" not in path.name
+)
 SPOKEN = [path for guide in GUIDES for path in (guide, guide.with_suffix(".zh-CN.md"))]
 
 
@@ -60,7 +64,9 @@ class Block:
 
 def blocks(path: Path) -> list[Block]:
     found = []
-    for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+    for kind, text in re.findall(
+        r"^```(\w*)\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    ):
         file = re.match(r"# file: (\S+)\n", text)
         found.append(Block(kind, text, file.group(1) if file else ""))
     return found
@@ -73,7 +79,8 @@ def write_files(page: list[Block], folder: Path) -> None:
 
 
 def run(command: str) -> tuple[int, str]:
-    """The exit code and all output of a command; danlu's own run in this process, which spares starting Python."""
+    """The exit code and all output of a command; danlu's own run in this process, which spares
+    starting Python."""
     said = io.StringIO()
     if not command.startswith("danlu ") or "|" in command:
         python = shlex.quote(sys.executable)
@@ -82,8 +89,12 @@ def run(command: str) -> tuple[int, str]:
         return done.returncode, done.stdout + done.stderr
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
-            with patch.dict(os.environ):  # a command ends with its process: no key that it was given stays for the next
-                code = typer.main.get_command(app).main(shlex.split(command)[1:], "danlu", standalone_mode=False)
+            with patch.dict(
+                os.environ
+            ):  # a command ends with its process: no key that it was given stays for the next
+                code = typer.main.get_command(app).main(
+                    shlex.split(command)[1:], "danlu", standalone_mode=False
+                )
         except DanluError as error:
             code = error.exit_code
             print(error)
@@ -94,7 +105,9 @@ def run(command: str) -> tuple[int, str]:
 
 @pytest.mark.timeout(1200)  # a minute of work; on a machine shared with others ten
 @pytest.mark.parametrize("path", GUIDES, ids=name)
-def test_what_a_guide_tells_the_reader_to_type_works(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_guide_tells_the_reader_to_type_works(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "cache"))
     page = blocks(path)
@@ -113,12 +126,20 @@ def test_what_a_guide_tells_the_reader_to_type_works(path: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("path", SPOKEN, ids=name)
-def test_every_recipe_of_a_guide_is_sound(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_of_a_guide_is_sound(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = blocks(path)
     write_files(page, tmp_path)
     (tmp_path / "recipes").symlink_to(HOME / "recipes")
     monkeypatch.chdir(tmp_path)
-    wrong = {word for block in page for command, exits in block.commands() if exits for word in command.split()}
+    wrong = {
+        word
+        for block in page
+        for command, exits in block.commands()
+        if exits
+        for word in command.split()
+    }
     for block in page:
         if block.kind == "yaml":
             assert block.file, f"a recipe says what file it is: {block.text}"
@@ -141,12 +162,18 @@ def test_both_languages_of_a_guide_hold_the_same_recipes_and_commands(path: Path
         ]
 
     def code(text: str) -> list[str]:
-        return [line for each in text.splitlines() if (line := re.sub(r"(^|  )# (?!file: ).*", "", each).rstrip())]
+        return [
+            line
+            for each in text.splitlines()
+            if (line := re.sub(r"(^|  )# (?!file: ).*", "", each).rstrip())
+        ]
 
     assert told(blocks(path)) == told(blocks(path.with_suffix(".zh-CN.md")))
 
 
-@pytest.mark.parametrize("path", [*SPOKEN, *sorted((HOME / "docs" / "guides").glob("README*.md"))], ids=name)
+@pytest.mark.parametrize(
+    "path", [*SPOKEN, *sorted((HOME / "docs" / "guides").glob("README*.md"))], ids=name
+)
 def test_a_guide_leads_to_pages_that_are_there(path: Path) -> None:
     text = path.read_text("utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):

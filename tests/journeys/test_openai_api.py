@@ -46,7 +46,9 @@ HI = [{"role": "user", "content": "hi"}]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writers")
     rows = [{"prompt": "hi", "response": "你好！"}, {"prompt": "bye", "response": "再见。"}] * 60
-    (folder / "talks.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (folder / "talks.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+    )
     (folder / "poem.txt").write_text(POEM * 250, "utf-8")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()):
         patch.chdir(folder)
@@ -60,10 +62,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """(base address, process) of a server of both models."""
-    command = [sys.executable, "-m", "danlu", "serve", "runs/poet", "runs/talker", "--port", "0", "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "danlu",
+        "serve",
+        "runs/poet",
+        "runs/talker",
+        "--port",
+        "0",
+        "--threads",
+        "1",
+    ]
     with (
         (home / "server.log").open("w") as log,
-        subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        subprocess.Popen(
+            command, cwd=home, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
     ):
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -90,17 +105,30 @@ def test_models_are_listed(client: Any) -> None:
 def test_a_chat_is_answered(client: Any) -> None:
     answer = client.chat.completions.create(model="talker", messages=HI, temperature=0)
     (choice,) = answer.choices
-    assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", "你好！", "stop")
+    assert (choice.message.role, choice.message.content, choice.finish_reason) == (
+        "assistant",
+        "你好！",
+        "stop",
+    )
     assert answer.usage.completion_tokens == 9  # bytes
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 9
     parts = [{"type": "text", "text": "by"}, {"type": "text", "text": "e"}]
     talk = [*HI, {"role": "assistant", "content": "你好！"}, {"role": "user", "content": parts}]
-    assert client.chat.completions.create(model="talker", messages=talk, temperature=0).choices[0].message.content == "再见。"
+    assert (
+        client.chat.completions.create(model="talker", messages=talk, temperature=0)
+        .choices[0]
+        .message.content
+        == "再见。"
+    )
 
 
 def test_a_chat_streams_whole_characters_and_tells_the_usage(client: Any) -> None:
     stream = client.chat.completions.create(
-        model="talker", messages=HI, temperature=0, stream=True, stream_options={"include_usage": True}
+        model="talker",
+        messages=HI,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
     )
     first, *others, end, usage = list(stream)
     assert first.choices[0].delta.role == "assistant"
@@ -116,18 +144,25 @@ def test_a_completion_is_what_danlu_generate_writes(client: Any, home: Path) -> 
     answer = client.completions.create(model="poet", prompt="白日", **options)
     assert (answer.choices[0].text, answer.choices[0].finish_reason) == (want.text, "length")
     assert answer.usage.completion_tokens == want.tokens == 70
-    pieces = [each.choices[0].text for each in client.completions.create(model="poet", prompt="白日", stream=True, **options)]
+    pieces = [
+        each.choices[0].text
+        for each in client.completions.create(model="poet", prompt="白日", stream=True, **options)
+    ]
     assert len(pieces) > 40
     assert "".join(pieces) == want.text
 
 
 def test_several_texts_of_several_prompts(client: Any, home: Path) -> None:
     options: dict[str, Any] = {"max_tokens": 30, "temperature": 2.0, "seed": 3}
-    answer = client.completions.create(model="poet", prompt=["And", "白日"], n=2, stop=["。", "!"], **options)
+    answer = client.completions.create(
+        model="poet", prompt=["And", "白日"], n=2, stop=["。", "!"], **options
+    )
     want = [
         each.text
         for prompt in ("And", "白日")
-        for each in danlu.generate(home / "runs" / "poet", [prompt] * 2, stop=["。", "!"], **options)
+        for each in danlu.generate(
+            home / "runs" / "poet", [prompt] * 2, stop=["。", "!"], **options
+        )
     ]
     assert [each.text for each in answer.choices] == want
     assert [each.index for each in answer.choices] == [0, 1, 2, 3]
@@ -135,7 +170,12 @@ def test_several_texts_of_several_prompts(client: Any, home: Path) -> None:
 
 
 def test_without_a_seed_texts_differ(client: Any) -> None:
-    texts = {client.completions.create(model="poet", prompt="And", max_tokens=30, temperature=2).choices[0].text for _ in range(3)}
+    texts = {
+        client.completions.create(model="poet", prompt="And", max_tokens=30, temperature=2)
+        .choices[0]
+        .text
+        for _ in range(3)
+    }
     assert len(texts) > 1
 
 
@@ -145,7 +185,11 @@ def test_many_at_once_are_each_as_if_alone(client: Any, home: Path) -> None:
 
     def ask(number: int) -> None:
         answer = client.completions.create(
-            model="poet", prompt=prompts[number], temperature=1.1, seed=number, max_tokens=20 + number
+            model="poet",
+            prompt=prompts[number],
+            temperature=1.1,
+            seed=number,
+            max_tokens=20 + number,
         )
         found[number] = answer.choices[0].text
 
@@ -155,7 +199,13 @@ def test_many_at_once_are_each_as_if_alone(client: Any, home: Path) -> None:
     for each in threads:
         each.join()
     for number in range(len(prompts)):
-        (want,) = danlu.generate(home / "runs" / "poet", prompts[number], temperature=1.1, seed=number, max_tokens=20 + number)
+        (want,) = danlu.generate(
+            home / "runs" / "poet",
+            prompts[number],
+            temperature=1.1,
+            seed=number,
+            max_tokens=20 + number,
+        )
         assert found[number] == want.text
 
 
@@ -198,12 +248,25 @@ def test_a_chat_that_cannot_be_is_refused(client: Any) -> None:
         ({"model": "poet", "messages": HI}, "not tuned on conversations"),
         ({"messages": []}, "at least 1"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "no role this model knows"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "no text"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+                ]
+            },
+            "no text",
+        ),
         ({"messages": [{"role": "user", "content": None}]}, "no text"),
         ({"messages": [{"role": "system", "content": "a"}]}, "no message but"),
         ({"messages": [{"role": "user", "content": "a" * 60}]}, "the model sees 64"),
-        ({"messages": HI, "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools is not done"),
-        ({"messages": HI, "response_format": {"type": "json_object"}}, "response_format is not done"),
+        (
+            {"messages": HI, "tools": [{"type": "function", "function": {"name": "f"}}]},
+            "tools is not done",
+        ),
+        (
+            {"messages": HI, "response_format": {"type": "json_object"}},
+            "response_format is not done",
+        ),
     ):
         with pytest.raises(openai.BadRequestError, match=said):
             client.chat.completions.create(**{"model": "talker", **asked})
@@ -219,16 +282,24 @@ def test_what_does_no_harm_is_passed_over(client: Any) -> None:
 
 
 def test_a_client_that_goes_away_frees_its_place(client: Any, server: tuple[str, Any]) -> None:
-    stream = client.completions.create(model="poet", prompt="白日", stream=True, temperature=1, max_tokens=4096)
+    stream = client.completions.create(
+        model="poet", prompt="白日", stream=True, temperature=1, max_tokens=4096
+    )
     next(iter(stream))
     stream.close()
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.2).completions.create(model="poet", prompt="白日", temperature=1, max_tokens=4096)
+        client.with_options(timeout=0.2).completions.create(
+            model="poet", prompt="白日", temperature=1, max_tokens=4096
+        )
     import httpx2
 
     for _ in range(100):
         told = httpx2.get(server[0].replace("/v1", "/metrics")).text
-        waiting = [line for line in told.splitlines() if 'model="poet"' in line and "waiting" in line and not line.startswith("#")]
+        waiting = [
+            line
+            for line in told.splitlines()
+            if 'model="poet"' in line and "waiting" in line and not line.startswith("#")
+        ]
         if waiting and all(line.rsplit(" ", 1)[1] in ("0", "0.0") for line in waiting):
             break
         time.sleep(0.05)
@@ -238,11 +309,19 @@ def test_a_client_that_goes_away_frees_its_place(client: Any, server: tuple[str,
 
 def workers(process: subprocess.Popen[str]) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(each) for each in children if b"danlu.serving.worker.main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [
+        int(each)
+        for each in children
+        if b"danlu.serving.worker.main" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux's /proc tells which processes are workers")
-def test_a_text_goes_on_without_a_seam_where_its_worker_is_killed(client: Any, server: tuple[str, Any], home: Path) -> None:
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="Linux's /proc tells which processes are workers"
+)
+def test_a_text_goes_on_without_a_seam_where_its_worker_is_killed(
+    client: Any, server: tuple[str, Any], home: Path
+) -> None:
     options: dict[str, Any] = {"max_tokens": 300, "temperature": 1.2, "seed": 11}
     (want,) = danlu.generate(home / "runs" / "poet", "白日", **options)
     stream = client.completions.create(model="poet", prompt="白日", stream=True, **options)
@@ -255,18 +334,38 @@ def test_a_text_goes_on_without_a_seam_where_its_worker_is_killed(client: Any, s
     assert "".join(pieces) == want.text
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (apt-get install curl)")
+@pytest.mark.skipif(
+    shutil.which("curl") is None, reason="curl is not installed (apt-get install curl)"
+)
 def test_curl_streams_events_and_reads_errors(server: tuple[str, Any]) -> None:
     def curl(path: str, body: str) -> str:
-        command = ["curl", "-sN", "-H", "Content-Type: application/json", f"{server[0]}{path}", "-d", body]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        command = [
+            "curl",
+            "-sN",
+            "-H",
+            "Content-Type: application/json",
+            f"{server[0]}{path}",
+            "-d",
+            body,
+        ]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
 
-    events = curl("/completions", '{"model":"poet","prompt":"白日","temperature":0,"max_tokens":10,"stream":true}').split("\n\n")
+    events = curl(
+        "/completions",
+        '{"model":"poet","prompt":"白日","temperature":0,"max_tokens":10,"stream":true}',
+    ).split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
     told = [json.loads(each.removeprefix("data: ")) for each in events[:-2]]
     assert "".join(each["choices"][0]["text"] for each in told) == "依山尽，黄河入海流。"
     assert told[-1]["choices"][0]["finish_reason"] == "length"
-    whole = json.loads(curl("/chat/completions", '{"model":"talker","messages":[{"role":"user","content":"bye"}],"temperature":0}'))
+    whole = json.loads(
+        curl(
+            "/chat/completions",
+            '{"model":"talker","messages":[{"role":"user","content":"bye"}],"temperature":0}',
+        )
+    )
     assert whole["choices"][0]["message"]["content"] == "再见。"
     for body in (
         "",

@@ -22,8 +22,17 @@ import pytest
 
 import danlu
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: apt-get install chromium"
+)
 for library, extra in (("playwright.sync_api", "dev"), ("fastapi", "serve"), ("uvicorn", "serve")):
     pytest.importorskip(library, reason=f"pip install 'danlu[{extra}]'")
 
@@ -76,7 +85,14 @@ def houses(path: Path) -> None:
             street = f"street {draw.integers(30):02d}"
             built = f"{1950 + draw.integers(70)}-03-0{1 + draw.integers(9)}"
             writer.writerow(
-                [rooms if row % 9 else "", street, "北" if row % 2 else "south", row % 3 == 0, built, "yes" if rooms > 4 else "no"]
+                [
+                    rooms if row % 9 else "",
+                    street,
+                    "北" if row % 2 else "south",
+                    row % 3 == 0,
+                    built,
+                    "yes" if rooms > 4 else "no",
+                ]
             )
 
 
@@ -84,13 +100,30 @@ def houses(path: Path) -> None:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     houses(folder / "houses.csv")
-    heights = [f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00,{np.sin(hour / 2):.4f}" for hour in range(240)]
+    heights = [
+        f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00,{np.sin(hour / 2):.4f}"
+        for hour in range(240)
+    ]
     (folder / "tides.csv").write_text("\n".join(["time,height", *heights]) + "\n", "utf-8")
-    talks = [{"prompt": "hello", "response": "Good day to you!"}, {"prompt": "你好", "response": "你好！"}] * 20
-    (folder / "talks.jsonl").write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in talks), "utf-8")
-    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()):
+    talks = [
+        {"prompt": "hello", "response": "Good day to you!"},
+        {"prompt": "你好", "response": "你好！"},
+    ] * 20
+    (folder / "talks.jsonl").write_text(
+        "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in talks), "utf-8"
+    )
+    with (
+        contextlib.chdir(folder),
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         patch.setenv("DANLU_CACHE", str(folder / "cache"))
-        for name, recipe in (("digits", DIGITS), ("houses", HOUSES), ("talks", TALKS), ("tides", TIDES)):
+        for name, recipe in (
+            ("digits", DIGITS),
+            ("houses", HOUSES),
+            ("talks", TALKS),
+            ("tides", TIDES),
+        ):
             (folder / f"{name}.yaml").write_text(recipe, "utf-8")
             danlu.train(f"{name}.yaml", run=folder / "runs" / name)
     return folder
@@ -99,7 +132,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.contextmanager
 def serving(home: Path, *arguments: str) -> Iterator[str]:
     """The address of a server, for as long as it is needed."""
-    command = [sys.executable, "-m", "danlu", "serve", *arguments, "--port", "0", "--threads", "1", "--longest-wait", "30"]
+    command = [
+        sys.executable,
+        "-m",
+        "danlu",
+        "serve",
+        *arguments,
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        "--longest-wait",
+        "30",
+    ]
     with (home / "serve.log").open("ab") as log:
         server = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
@@ -116,7 +161,9 @@ def serving(home: Path, *arguments: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    with serving(home, *(f"runs/{name}" for name in ("digits", "houses", "talks", "tides"))) as address:
+    with serving(
+        home, *(f"runs/{name}" for name in ("digits", "houses", "talks", "tides"))
+    ) as address:
         yield address
 
 
@@ -138,12 +185,19 @@ class Visit:
         self.asked: list[str] = []
         self.complaints: list[str] = []
         self.transferred = 0
-        self.context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 900}, **how})
+        self.context = browser.new_context(
+            **{"locale": "en-GB", "viewport": {"width": 1280, "height": 900}, **how}
+        )
         self.page = self.context.new_page()
         self.page.set_default_timeout(20_000)
         self.context.on("request", lambda request: self.asked.append(request.url))
         self.page.on(
-            "console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None
+            "console",
+            lambda message: (
+                self.complaints.append(message.text)
+                if message.type in ("error", "warning")
+                else None
+            ),
         )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
@@ -153,15 +207,19 @@ class Visit:
         return self.page
 
     def close(self, refusals: int = 0) -> None:
-        """Nothing left the machine, and nothing was complained of but so many refusals of the server, which Chromium notes."""
+        """Nothing left the machine, and nothing was complained of but so many refusals of the
+        server, which Chromium notes."""
         self.context.close()
         strange = [
             url
             for url in self.asked
-            if not url.startswith(("data:", "blob:")) and urlsplit(url).netloc != urlsplit(self.address).netloc
+            if not url.startswith(("data:", "blob:"))
+            and urlsplit(url).netloc != urlsplit(self.address).netloc
         ]
         assert strange == []
-        noted = [text for text in self.complaints if "the server responded with a status of" in text]
+        noted = [
+            text for text in self.complaints if "the server responded with a status of" in text
+        ]
         assert len(noted) <= refusals, self.complaints
         assert [text for text in self.complaints if text not in noted] == []
 
@@ -181,7 +239,13 @@ def png(image: np.ndarray) -> bytes:
 
 def told(page: Any) -> dict[str, str]:
     """Class and percentage of each bar of the answer."""
-    return dict(zip(page.locator(".bars .of").all_inner_texts(), page.locator(".bars .share").all_inner_texts(), strict=True))
+    return dict(
+        zip(
+            page.locator(".bars .of").all_inner_texts(),
+            page.locator(".bars .share").all_inner_texts(),
+            strict=True,
+        )
+    )
 
 
 def said(share: float) -> str:
@@ -191,7 +255,9 @@ def said(share: float) -> str:
     return "< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def test_a_picture_that_is_dropped_is_answered_as_the_artifact_answers_it(visit: Visit, home: Path) -> None:
+def test_a_picture_that_is_dropped_is_answered_as_the_artifact_answers_it(
+    visit: Visit, home: Path
+) -> None:
     from sklearn.datasets import load_digits
 
     image = (load_digits().images[7] * 255 / 16).round().astype(np.uint8)[..., None]
@@ -202,7 +268,9 @@ def test_a_picture_that_is_dropped_is_answered_as_the_artifact_answers_it(visit:
         data.items.add(new File([bytes], "seven.png", { type: "image/png" }));
         target.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
     }"""
-    page.evaluate(drop, [page.locator("form .drop").element_handle(), base64.b64encode(png(image)).decode()])
+    page.evaluate(
+        drop, [page.locator("form .drop").element_handle(), base64.b64encode(png(image)).decode()]
+    )
     page.locator(".headline").wait_for()
     (answer,) = danlu.load(home / "runs" / "digits").predict({"image": image[None]})
     assert page.locator(".headline strong").inner_text() == str(answer["prediction"])
@@ -212,7 +280,9 @@ def test_a_picture_that_is_dropped_is_answered_as_the_artifact_answers_it(visit:
     visit.close()
 
 
-def test_many_pictures_are_answered_in_the_order_they_were_given(visit: Visit, home: Path, tmp_path: Path) -> None:
+def test_many_pictures_are_answered_in_the_order_they_were_given(
+    visit: Visit, home: Path, tmp_path: Path
+) -> None:
     from sklearn.datasets import load_digits
 
     images = (load_digits().images[:20] * 255 / 16).round().astype(np.uint8)[..., None]
@@ -241,7 +311,13 @@ def test_a_digit_drawn_by_hand_is_answered(visit: Visit) -> None:
     visit.close()
 
 
-ROW = {"rooms": 7, "street": "street 03", "place": "北", "garden": True, "built": "1971-05-02T00:00:00"}
+ROW = {
+    "rooms": 7,
+    "street": "street 03",
+    "place": "北",
+    "garden": True,
+    "built": "1971-05-02T00:00:00",
+}
 
 
 def fill(page: Any, row: dict[str, Any]) -> None:
@@ -252,7 +328,9 @@ def fill(page: Any, row: dict[str, Any]) -> None:
     page.get_by_label("built").fill(row["built"][:16])
 
 
-def test_a_form_is_answered_and_a_wrong_value_is_said_at_its_field(visit: Visit, home: Path) -> None:
+def test_a_form_is_answered_and_a_wrong_value_is_said_at_its_field(
+    visit: Visit, home: Path
+) -> None:
     page = visit.open("houses")
     fill(page, ROW)
     page.get_by_role("button", name="Answer").click()
@@ -269,7 +347,9 @@ def test_a_form_is_answered_and_a_wrong_value_is_said_at_its_field(visit: Visit,
     assert rooms.get_attribute("aria-invalid") == "true"
     assert wrong.get_attribute("id") in str(rooms.get_attribute("aria-describedby")).split()
     assert rooms.evaluate("each => each === document.activeElement")
-    assert page.locator(".headline").count() == 0, "an old answer stands beside a question that has none"
+    assert page.locator(".headline").count() == 0, (
+        "an old answer stands beside a question that has none"
+    )
 
     rooms.fill("400")
     assert "trust the answer less" in page.locator(".note:visible").inner_text()
@@ -279,7 +359,9 @@ def test_a_form_is_answered_and_a_wrong_value_is_said_at_its_field(visit: Visit,
     visit.close(refusals=1)
 
 
-def test_the_example_is_answered_and_the_command_shown_asks_the_same(visit: Visit, home: Path) -> None:
+def test_the_example_is_answered_and_the_command_shown_asks_the_same(
+    visit: Visit, home: Path
+) -> None:
     page = visit.open("houses")
     page.get_by_role("button", name="An example").click()
     page.locator(".headline").wait_for()
@@ -287,24 +369,35 @@ def test_the_example_is_answered_and_the_command_shown_asks_the_same(visit: Visi
     command = page.locator("pre", has_text="curl").inner_text()
     if shutil.which("curl") is None:
         pytest.skip("no curl here: apt-get install curl")
-    ran = subprocess.run(["bash", "-c", command.replace("curl", "curl -s", 1)], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        ["bash", "-c", command.replace("curl", "curl -s", 1)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (answer,) = json.loads(ran.stdout)["answers"]
     assert told(page) == {name: said(share) for name, share in answer["probabilities"].items()}
     visit.close()
 
 
-def test_a_file_of_rows_comes_back_with_its_answers(visit: Visit, home: Path, tmp_path: Path) -> None:
+def test_a_file_of_rows_comes_back_with_its_answers(
+    visit: Visit, home: Path, tmp_path: Path
+) -> None:
     page = visit.open("houses")
     page.get_by_text("Many at once").click()
     rows = list(csv.reader((home / "houses.csv").read_text("utf-8").splitlines()))[:30]
     given = tmp_path / "some.csv"
-    given.write_bytes("\r\n".join(";".join(row) for row in rows).encode("gb18030"))  # as a spreadsheet in China saves it
+    given.write_bytes(
+        "\r\n".join(";".join(row) for row in rows).encode("gb18030")
+    )  # as a spreadsheet in China saves it
     page.locator(".batch input[type=file]").set_input_files(given)
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Save the answers").click()
     saved = list(csv.DictReader(Path(waiting.value.path()).read_text("utf-8-sig").splitlines()))
     assert waiting.value.suggested_filename == "some.answers.csv"
-    answers = danlu.load(home / "runs" / "houses").predict([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
+    answers = danlu.load(home / "runs" / "houses").predict(
+        [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    )
     assert [each["prediction"] for each in saved] == [each["prediction"] for each in answers]
     assert [each["place"] for each in saved] == [row[2] for row in rows[1:]]
     # the file is read as a whole by the server and row by row here: the same numbers, in float32
@@ -312,7 +405,9 @@ def test_a_file_of_rows_comes_back_with_its_answers(visit: Visit, home: Path, tm
         [each["probabilities"]["yes"] for each in answers], abs=1e-6
     )
 
-    given.write_text("rooms,street,place,garden,built\n3,street 01,south,false,1980-01-01\nmany,street 01,south,false,1980-01-01\n")
+    given.write_text(
+        "rooms,street,place,garden,built\n3,street 01,south,false,1980-01-01\nmany,street 01,south,false,1980-01-01\n"
+    )
     page.locator(".batch input[type=file]").set_input_files(given)
     page.locator(".batch .wrong").wait_for()
     assert re.match(r"Row 2, rooms: .*many", page.locator(".batch .wrong").inner_text())
@@ -326,12 +421,17 @@ def test_the_past_of_a_series_is_gone_on_with_as_a_chart(visit: Visit, home: Pat
     page.get_by_text("The numbers").click()
     (answer,) = danlu.load(home / "runs" / "tides").predict(home / "tides.csv")
     shown = page.locator(".batch table tbody tr").all_inner_texts()
-    assert [float(each.split("\t")[1]) for each in shown] == pytest.approx(answer["prediction"], rel=1e-4)  # six digits are shown
-    assert [each.split("\t")[0] for each in shown] == [time.replace("T", " ") for time in answer["times"]]
+    assert [float(each.split("\t")[1]) for each in shown] == pytest.approx(
+        answer["prediction"], rel=1e-4
+    )  # six digits are shown
+    assert [each.split("\t")[0] for each in shown] == [
+        time.replace("T", " ") for time in answer["times"]
+    ]
     visit.close()
 
 
-# an answer of each form that a task may give (see the docstrings of `answers` and `respond` in danlu.tasks), and what is to be read of it
+# an answer of each form that a task may give (see the docstrings of `answers` and `respond` in
+# danlu.tasks), and what is to be read of it
 FORMS: list[tuple[dict[str, Any], list[str]]] = [
     ({"prediction": {"sold": "yes", "price": 41.25}, "probabilities": {"sold": {"yes": 0.7, "no": 0.3}}}, ["sold", "70.0 %", "price", "41.25"]),
     ({"prediction": ["news", "sport"], "probabilities": {"news": 0.91, "sport": 0.6, "arts": 0.07}}, ["news, sport", "91.0 %", "7.0 %"]),
@@ -439,11 +539,15 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(visit: Visit, m
     assert set(visited) == places
     first = list(dict.fromkeys(visited))
     start = first.index(min(first))
-    assert first[start:] + first[:start] == sorted(first), "the order of the keyboard is not that of the page"
+    assert first[start:] + first[:start] == sorted(first), (
+        "the order of the keyboard is not that of the page"
+    )
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert checked(page, "pale") == [], scheme
-    assert page.evaluate("document.getAnimations().length") == 0, "something moves for one who wants nothing to move"
+    assert page.evaluate("document.getAnimations().length") == 0, (
+        "something moves for one who wants nothing to move"
+    )
     visit.close()
 
 
@@ -455,7 +559,9 @@ def test_a_telephone_shows_all_of_it(browser: Any, server: str, model: str) -> N
     visit.close()
 
 
-def test_it_speaks_the_language_of_the_browser_or_the_one_that_is_chosen(browser: Any, server: str) -> None:
+def test_it_speaks_the_language_of_the_browser_or_the_one_that_is_chosen(
+    browser: Any, server: str
+) -> None:
     visit = Visit(browser, server, locale="zh-CN")
     page = visit.open("houses")
     assert page.locator("html").get_attribute("lang") == "zh-CN"
@@ -477,13 +583,19 @@ def test_it_speaks_the_language_of_the_browser_or_the_one_that_is_chosen(browser
         if path.name != "words.js"
     )
     heads = {name.partition(".")[0] for name in english if "." in name}
-    used = {name for name in re.findall(r'"([a-z_]+(?:\.[a-z_]+)+)"', sources) if name.partition(".")[0] in heads}
+    used = {
+        name
+        for name in re.findall(r'"([a-z_]+(?:\.[a-z_]+)+)"', sources)
+        if name.partition(".")[0] in heads
+    }
     assert len(used) > 50
     assert used <= english
     visit.close()
 
 
-def test_all_of_it_is_small_kept_by_the_browser_and_bound_by_a_policy(browser: Any, server: str) -> None:
+def test_all_of_it_is_small_kept_by_the_browser_and_bound_by_a_policy(
+    browser: Any, server: str
+) -> None:
     visit = Visit(browser, server)
     received: list[Any] = []
     visit.context.on("response", lambda response: received.append(response))
@@ -502,12 +614,18 @@ def test_all_of_it_is_small_kept_by_the_browser_and_bound_by_a_policy(browser: A
     front = visit.context.request.get(server)
     again = visit.context.request.get(server, headers={"if-none-match": front.headers["etag"]})
     assert (front.status, again.status) == (200, 304)
-    for path in ("/page/0000000000000000/page.js", f"/page/{front.headers['etag'][1:-1]}/..%2Fpage.py", "/page/x"):
+    for path in (
+        "/page/0000000000000000/page.js",
+        f"/page/{front.headers['etag'][1:-1]}/..%2Fpage.py",
+        "/page/x",
+    ):
         assert visit.context.request.get(f"{server}{path}").status == 404
     visit.close()
 
 
-def test_a_server_that_wants_a_token_is_asked_with_the_one_that_is_typed_in(browser: Any, home: Path, tmp_path: Path) -> None:
+def test_a_server_that_wants_a_token_is_asked_with_the_one_that_is_typed_in(
+    browser: Any, home: Path, tmp_path: Path
+) -> None:
     (tmp_path / "token").write_text(SECRET)
     (tmp_path / "token").chmod(0o600)
     with serving(home, "runs/houses", "--token-file", str(tmp_path / "token")) as address:

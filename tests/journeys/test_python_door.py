@@ -34,7 +34,9 @@ def test_rows_may_come_in_any_form_and_get_the_same_answers(iris: danlu.Artifact
     assert sum(wanted[0]["probabilities"].values()) == pytest.approx(1)
     assert iris.predict({name: values[:, place] for place, name in enumerate(names)}) == wanted
     assert iris.predict(values) == wanted
-    (alone,) = iris.predict([dicts[1]])  # matrix products of other heights round in another order: float32, 24 bits
+    (alone,) = iris.predict(
+        [dicts[1]]
+    )  # matrix products of other heights round in another order: float32, 24 bits
     assert alone["prediction"] == wanted[1]["prediction"]
     assert alone["probabilities"] == pytest.approx(wanted[1]["probabilities"], abs=1e-6)
 
@@ -57,7 +59,9 @@ def test_an_artifact_on_disk_answers_like_the_one_in_memory(iris: danlu.Artifact
     rows = [dict.fromkeys(iris.inputs, 2.0), dict.fromkeys(iris.inputs, 5.5)]
     assert again.predict(rows) == iris.predict(rows)
     assert danlu.evaluate(again).values == {
-        name: value for name, value in iris.scores["test"].items() if name not in ("rows", "confusion_matrix")
+        name: value
+        for name, value in iris.scores["test"].items()
+        if name not in ("rows", "confusion_matrix")
     }
 
 
@@ -72,15 +76,22 @@ def test_a_recipe_wrong_in_five_ways_gets_five_messages_before_any_data_is_read(
     with pytest.raises(danlu.DanluError) as caught:
         danlu.train(wrong)
     text = str(caught.value)
-    assert all(word in text for word in ("tsk", "data.splt", "model.hidden", "optimizer.learning_rate", "train.steps")), text
+    assert all(
+        word in text
+        for word in ("tsk", "data.splt", "model.hidden", "optimizer.learning_rate", "train.steps")
+    ), text
 
 
 def test_cross_validation_uses_every_row_once_and_gives_mean_and_spread(tmp_path: Path) -> None:
-    recipe = danlu.read_recipe(IRIS, {"train.epochs": 5, "data.split.name": "random", "data.split.test": 0.0})
+    recipe = danlu.read_recipe(
+        IRIS, {"train.epochs": 5, "data.split.name": "random", "data.split.test": 0.0}
+    )
     found = danlu.cross_validate(recipe, 3, tmp_path)
     assert sum(fold["rows"] for fold in found["folds"]) == 150
     losses = [fold["loss"] for fold in found["folds"]]
-    assert found["mean"]["loss"] == pytest.approx(np.mean(losses)) and found["std"]["loss"] == pytest.approx(np.std(losses, ddof=1))
+    assert found["mean"]["loss"] == pytest.approx(np.mean(losses)) and found["std"][
+        "loss"
+    ] == pytest.approx(np.std(losses, ddof=1))
 
 
 def test_the_learning_rate_range_test_suggests_a_rate_that_trains() -> None:
@@ -115,24 +126,49 @@ def test_a_module_of_ones_own_trains_only_where_code_is_allowed(tmp_path: Path) 
     (tmp_path / "own.yaml").write_text(json.dumps(recipe))
     command = [sys.executable, "-m", "danlu", "train", "own.yaml", "--json"]
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "--allow-code" in refused.stderr and "Traceback" not in refused.stderr
-    allowed = subprocess.run([*command, "--allow-code"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (
+        refused.returncode == 2
+        and "--allow-code" in refused.stderr
+        and "Traceback" not in refused.stderr
+    )
+    allowed = subprocess.run(
+        [*command, "--allow-code"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert allowed.returncode == 0, allowed.stderr
     assert json.loads(allowed.stdout)["scores"]["test"]["accuracy"] > 0.7
     asked = subprocess.run(
-        [sys.executable, "-m", "danlu", "evaluate", "runs/own"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "danlu", "evaluate", "runs/own"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert asked.returncode != 0 and "--allow-code" in asked.stderr, "an artifact never brings its own permission"
+    assert asked.returncode != 0 and "--allow-code" in asked.stderr, (
+        "an artifact never brings its own permission"
+    )
 
 
-def test_a_number_means_at_prediction_what_its_decimal_mark_meant_in_training(tmp_path: Path) -> None:
+def test_a_number_means_at_prediction_what_its_decimal_mark_meant_in_training(
+    tmp_path: Path,
+) -> None:
     def lines(rows: list[float], head: str) -> str:
-        return "\n".join([head, *(f"{value:.3f};{2 * value:.2f}".replace(".", ",") for value in rows)]) + "\n"
+        return (
+            "\n".join([head, *(f"{value:.3f};{2 * value:.2f}".replace(".", ",") for value in rows)])
+            + "\n"
+        )
 
     draw = np.random.default_rng(0)
     (tmp_path / "train.csv").write_text(lines(draw.uniform(1, 9, 200).tolist(), "v;y"))
-    recipe = {"task": "regression", "data": {"source": str(tmp_path / "train.csv"), "target": "y"}, "model": "linear"}
-    artifact = danlu.train(recipe, tmp_path / "run", {"train.steps": 300, "train.threads": 1, "optimizer.learning_rate": 0.05})
+    recipe = {
+        "task": "regression",
+        "data": {"source": str(tmp_path / "train.csv"), "target": "y"},
+        "model": "linear",
+    }
+    artifact = danlu.train(
+        recipe,
+        tmp_path / "run",
+        {"train.steps": 300, "train.threads": 1, "optimizer.learning_rate": 0.05},
+    )
     (tmp_path / "ask.csv").write_text("v;note\n5,250;a\n")  # alone it could be five thousand
     (answer,) = artifact.predict(str(tmp_path / "ask.csv"))
     assert answer["prediction"] == pytest.approx(10.5, abs=1)

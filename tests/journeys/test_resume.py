@@ -32,29 +32,45 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def circumstances(folder: Path) -> dict[str, Any]:
-    return {"cwd": folder, "text": True, "env": {**os.environ, "DANLU_CACHE": str(folder / "cache")}}
+    return {
+        "cwd": folder,
+        "text": True,
+        "env": {**os.environ, "DANLU_CACHE": str(folder / "cache")},
+    }
 
 
 def typed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DANLU, *words], capture_output=True, timeout=240, check=False, **circumstances(folder))
+    return subprocess.run(
+        [*DANLU, *words], capture_output=True, timeout=240, check=False, **circumstances(folder)
+    )
 
 
-def test_an_interrupted_training_goes_on_by_the_same_command_and_a_finished_one_says_so(folder: Path) -> None:
+def test_an_interrupted_training_goes_on_by_the_same_command_and_a_finished_one_says_so(
+    folder: Path,
+) -> None:
     command = ("train", "digits.yaml")
-    with subprocess.Popen([*DANLU, *command], stderr=subprocess.PIPE, **circumstances(folder)) as process:
+    with subprocess.Popen(
+        [*DANLU, *command], stderr=subprocess.PIPE, **circumstances(folder)
+    ) as process:
         checkpoints = folder / "runs" / "digits" / "checkpoints"
         while process.poll() is None and not any(checkpoints.glob("step-*")):
             time.sleep(0.005)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 143, said
-    told = re.search(r"SIGTERM at step ([\d,]+) of 600: the state is saved\.\nhint: run the same command again", said)
+    told = re.search(
+        r"SIGTERM at step ([\d,]+) of 600: the state is saved\.\nhint: run the same command again",
+        said,
+    )
     assert told, said
     on = typed(folder, *command)
     assert on.returncode == 0, on.stderr
     assert f"going on from step {told[1]}" in on.stderr
     assert "test scores" in on.stdout
-    steps = [json.loads(line)["step"] for line in (folder / "runs" / "digits" / "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (folder / "runs" / "digits" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(steps) and steps[-1] == 600
     finished = typed(folder, *command)
     assert (finished.returncode, finished.stdout) == (0, on.stdout)
@@ -66,7 +82,9 @@ def test_an_interrupted_training_goes_on_by_the_same_command_and_a_finished_one_
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX systems")
 def test_verify_resume_proves_it_on_the_users_own_recipe(folder: Path) -> None:
-    ended = typed(folder, "verify-resume", "digits.yaml", "train.steps=200", "--kills", "1", "--json")
+    ended = typed(
+        folder, "verify-resume", "digits.yaml", "train.steps=200", "--kills", "1", "--json"
+    )
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["equal"] is True and found["kills"] == 1 and found["runs"] >= 1

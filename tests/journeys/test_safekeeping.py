@@ -23,7 +23,14 @@ data: {source: {name: sklearn, set: iris}, target: target}
 model: {name: mlp, hidden: [8]}
 train: {steps: 12, batch_size: 16}
 """
-ROWS = [{"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.4, "petal width (cm)": 0.2}]
+ROWS = [
+    {
+        "sepal length (cm)": 5.1,
+        "sepal width (cm)": 3.5,
+        "petal length (cm)": 1.4,
+        "petal width (cm)": 0.2,
+    }
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(home / "runs" / "iris" / "artifact", home / "artifact")
     encryption.new_key(home / "key")
     encryption.new_key(home / "other")
-    for name, said in (("words", b"correct horse battery\n"), ("wrong", b"correct horse cattery\n")):
+    for name, said in (
+        ("words", b"correct horse battery\n"),
+        ("wrong", b"correct horse cattery\n"),
+    ):
         encryption.write_secret(home / name, said)
     signing.new_signing_key(home / "signer")
     signing.new_signing_key(home / "stranger")
@@ -72,7 +82,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_an_encrypted_artifact_answers_as_the_plain_one_to_the_last_bit(plain: Path, folder: Path) -> None:
+def test_an_encrypted_artifact_answers_as_the_plain_one_to_the_last_bit(
+    plain: Path, folder: Path
+) -> None:
     want = danlu.load(plain / "artifact").predict(ROWS)
     with encryption.using(key_file=plain / "key"):
         assert danlu.load(folder).predict(ROWS) == want
@@ -82,21 +94,29 @@ def test_an_encrypted_artifact_answers_as_the_plain_one_to_the_last_bit(plain: P
 
 def test_nothing_of_the_plain_text_can_be_seen(plain: Path, folder: Path) -> None:
     words = [b"petal", b"mlp", b"weight", b"safetensors", b"classification"]
-    assert all(any(word in data for data in contents(plain / "artifact").values()) for word in words[:3])
+    assert all(
+        any(word in data for data in contents(plain / "artifact").values()) for word in words[:3]
+    )
     for name, data in contents(folder).items():
         assert not any(word in data.replace(name.encode(), b"") for word in words)
 
 
-def test_two_encryptions_of_one_artifact_have_nothing_in_common(plain: Path, folder: Path, tmp_path: Path) -> None:
+def test_two_encryptions_of_one_artifact_have_nothing_in_common(
+    plain: Path, folder: Path, tmp_path: Path
+) -> None:
     other = danlu.encrypt(plain / "artifact", tmp_path / "again", key_file=plain / "key")
     for name, data in contents(folder).items():
         again = contents(other)[name]
         assert len(again) == len(data)
-        assert sum(a == b for a, b in zip(again[-64:], data[-64:])) < 16  # one byte in 256 by chance
+        assert (
+            sum(a == b for a, b in zip(again[-64:], data[-64:])) < 16
+        )  # one byte in 256 by chance
 
 
 def test_a_passphrase_is_as_good_as_a_key(plain: Path, tmp_path: Path) -> None:
-    found = danlu.encrypt(plain / "artifact", tmp_path / "artifact", passphrase_file=plain / "words")
+    found = danlu.encrypt(
+        plain / "artifact", tmp_path / "artifact", passphrase_file=plain / "words"
+    )
     with encryption.using(passphrase_file=plain / "words"):
         assert danlu.load(found).predict(ROWS) == danlu.load(plain / "artifact").predict(ROWS)
     with encryption.using(passphrase_file=plain / "wrong"):
@@ -105,7 +125,9 @@ def test_a_passphrase_is_as_good_as_a_key(plain: Path, tmp_path: Path) -> None:
         assert "was encrypted with a passphrase" in message(found)
 
 
-def test_without_a_key_or_with_another_the_message_says_what_to_give(plain: Path, folder: Path) -> None:
+def test_without_a_key_or_with_another_the_message_says_what_to_give(
+    plain: Path, folder: Path
+) -> None:
     assert "is encrypted, and no key was given" in message(folder)
     assert "--key-file" in message(folder)
     with encryption.using(key_file=plain / "other"):
@@ -114,7 +136,9 @@ def test_without_a_key_or_with_another_the_message_says_what_to_give(plain: Path
         assert "was encrypted with a key file" in message(folder)
 
 
-def test_the_environment_names_the_key_too(plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_key_too(
+    plain: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DANLU_KEY_FILE", str(plain / "key"))
     assert danlu.load(folder).predict(ROWS)
     monkeypatch.setenv("DANLU_PASSPHRASE_FILE", str(plain / "words"))
@@ -126,7 +150,11 @@ def test_a_bit_flipped_anywhere_is_noticed(plain: Path, folder: Path) -> None:
     with encryption.using(key_file=plain / "key"):
         for path in sorted(folder.iterdir()):
             data = path.read_bytes()
-            for place in {*range(0, 320, 7), *range(0, len(data), max(1, len(data) // 60)), len(data) - 1}:
+            for place in {
+                *range(0, 320, 7),
+                *range(0, len(data), max(1, len(data) // 60)),
+                len(data) - 1,
+            }:
                 if place >= len(data):
                     continue
                 changed = bytearray(data)
@@ -141,12 +169,22 @@ def test_a_file_cut_off_or_lengthened_is_noticed(plain: Path, folder: Path) -> N
     path = folder / "weights.safetensors"
     data = path.read_bytes()
     with encryption.using(key_file=plain / "key"):
-        for changed in (data[:-1], data[:-16], data[: len(data) // 2], data[:20], data[:9], data + b"\0", data + data[-40:]):
+        for changed in (
+            data[:-1],
+            data[:-16],
+            data[: len(data) // 2],
+            data[:20],
+            data[:9],
+            data + b"\0",
+            data + data[-40:],
+        ):
             path.write_bytes(changed)
             assert "damaged" in message(folder)
 
 
-def test_files_that_change_places_and_files_of_another_folder_are_noticed(plain: Path, folder: Path, tmp_path: Path) -> None:
+def test_files_that_change_places_and_files_of_another_folder_are_noticed(
+    plain: Path, folder: Path, tmp_path: Path
+) -> None:
     with encryption.using(key_file=plain / "key"):
         one, other = folder / "weights.safetensors", folder / "preprocessing.safetensors"
         held = one.read_bytes()
@@ -162,7 +200,9 @@ def test_files_that_change_places_and_files_of_another_folder_are_noticed(plain:
             danlu.decrypt(folder)
 
 
-def test_pieces_that_change_places_or_are_missing_are_noticed(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_that_change_places_or_are_missing_are_noticed(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encryption, "PIECE", 64)
     key = encryption.read_key(plain / "key", None)
     assert key is not None
@@ -178,14 +218,22 @@ def test_pieces_that_change_places_or_are_missing_are_noticed(plain: Path, monke
             encryption.opened(path, swapped)
         with pytest.raises(ArtifactError, match="cut off"):
             encryption.opened(path, closed[: header.end] + b"".join(pieces[:3]))
-        shorter = closed.replace(b'"size":202', b'"size":192')  # of three pieces, none of which says that it is the last
+        shorter = closed.replace(
+            b'"size":202', b'"size":192'
+        )  # of three pieces, none of which says that it is the last
         with pytest.raises(ArtifactError, match="was changed"):
             encryption.opened(path, shorter[: header.end] + b"".join(pieces[:3]))
 
 
-@pytest.mark.parametrize("cost", ['"n":1073741824', '"n":131071', '"n":true', '"n":-1', '"n":1e9', '"n":2'])
-def test_a_cost_that_is_declared_is_believed_within_bounds_only(plain: Path, tmp_path: Path, cost: str) -> None:
-    found = danlu.encrypt(plain / "artifact", tmp_path / "artifact", passphrase_file=plain / "words")
+@pytest.mark.parametrize(
+    "cost", ['"n":1073741824', '"n":131071', '"n":true', '"n":-1', '"n":1e9', '"n":2']
+)
+def test_a_cost_that_is_declared_is_believed_within_bounds_only(
+    plain: Path, tmp_path: Path, cost: str
+) -> None:
+    found = danlu.encrypt(
+        plain / "artifact", tmp_path / "artifact", passphrase_file=plain / "words"
+    )
     path = found / "artifact.json"
     data = path.read_bytes()
     size = int.from_bytes(data[8:12], "big")
@@ -195,7 +243,9 @@ def test_a_cost_that_is_declared_is_believed_within_bounds_only(plain: Path, tmp
         assert "cost of scrypt" in message(found)
 
 
-def test_what_cannot_be_encrypted_is_refused_and_left_as_it_was(plain: Path, folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_encrypted_is_refused_and_left_as_it_was(
+    plain: Path, folder: Path, tmp_path: Path
+) -> None:
     before = contents(folder)
     with pytest.raises(ArtifactError, match="encrypted already"):
         danlu.encrypt(folder, key_file=plain / "key")
@@ -225,7 +275,9 @@ def test_a_secret_that_everybody_may_read_is_refused(plain: Path, tmp_path: Path
         encryption.using(key_file=tmp_path / "key")
 
 
-def test_a_signature_holds_for_the_plain_and_for_the_encrypted_folder(plain: Path, folder: Path) -> None:
+def test_a_signature_holds_for_the_plain_and_for_the_encrypted_folder(
+    plain: Path, folder: Path
+) -> None:
     danlu.decrypt(folder, key_file=plain / "key")
     danlu.sign(folder, plain / "signer")
     assert danlu.verify_signature(folder, plain / "signer.pub").files == 4
@@ -289,7 +341,9 @@ def command(words: str, home: Path, capsys: pytest.CaptureFixture[str]) -> tuple
     return code, said.out, said.err
 
 
-def test_the_verbs_read_what_is_encrypted_with_the_key(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verbs_read_what_is_encrypted_with_the_key(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(plain / "runs", tmp_path / "runs")
     shutil.copy(plain / "iris.yaml", tmp_path)
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
@@ -300,17 +354,28 @@ def test_the_verbs_read_what_is_encrypted_with_the_key(plain: Path, tmp_path: Pa
         assert "Traceback" not in err
         return out, err
 
-    before = [told(words)[0] for words in ("predict runs/iris rows.jsonl", "evaluate runs/iris --json")]
+    before = [
+        told(words)[0] for words in ("predict runs/iris rows.jsonl", "evaluate runs/iris --json")
+    ]
     assert told("encrypt --new-key key")[0] == "key\n"
     assert "checkpoints of this run" in told("encrypt runs/iris --key-file key")[1]
-    after = [told(f"{words} --key-file key")[0] for words in ("predict runs/iris rows.jsonl", "evaluate runs/iris --json")]
+    after = [
+        told(f"{words} --key-file key")[0]
+        for words in ("predict runs/iris rows.jsonl", "evaluate runs/iris --json")
+    ]
     assert after == before
     assert "no key was given" in told("predict runs/iris rows.jsonl", 4)[1]
-    assert "one too many" in told("predict runs/iris rows.jsonl --key-file key --passphrase-file key", 2)[1]
+    assert (
+        "one too many"
+        in told("predict runs/iris rows.jsonl --key-file key --passphrase-file key", 2)[1]
+    )
     told("sign --new-key me")
     assert "no key to sign with" in told("sign runs/iris", 2)[1]
     told("sign runs/iris --signing-key me --key-file key")
-    assert "4 files are as key" in told("verify-signature runs/iris --public-key me.pub --key-file key")[0]
+    assert (
+        "4 files are as key"
+        in told("verify-signature runs/iris --public-key me.pub --key-file key")[0]
+    )
     told("decrypt runs/iris --key-file key")
     assert told("predict runs/iris rows.jsonl")[0] == before[0]
 
@@ -320,13 +385,17 @@ def test_an_encrypted_export_is_verified_and_answers_with_the_key(
 ) -> None:
     pytest.importorskip("onnx", reason="pip install 'danlu[onnx]'")
     with_key = f"--key-file {plain / 'key'}"
-    assert command(f"export {plain / 'runs' / 'iris'} --to onnx --out graph", tmp_path, capsys)[0] == 0
+    assert (
+        command(f"export {plain / 'runs' / 'iris'} --to onnx --out graph", tmp_path, capsys)[0] == 0
+    )
     before = danlu.open_export(tmp_path / "graph").predict(ROWS)
     assert command(f"encrypt graph {with_key}", tmp_path, capsys)[0] == 0
     assert b"sepal" not in (tmp_path / "graph" / "model.onnx").read_bytes()
     code, _, said = command(f"verify graph --against {plain / 'runs' / 'iris'}", tmp_path, capsys)
     assert code == 4 and "no key was given" in said
-    code, out, said = command(f"verify graph --against {plain / 'runs' / 'iris'} {with_key}", tmp_path, capsys)
+    code, out, said = command(
+        f"verify graph --against {plain / 'runs' / 'iris'} {with_key}", tmp_path, capsys
+    )
     assert code == 0 and "30 rows compared" in out, said
     with encryption.using(key_file=plain / "key"):
         assert danlu.open_export(tmp_path / "graph").predict(ROWS) == before
@@ -340,7 +409,9 @@ train: {steps: 2, batch_size: 2}
 """
 
 
-def test_a_model_goes_on_from_encrypted_weights(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_goes_on_from_encrypted_weights(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("And the moon was bright.\n" * 40)

@@ -34,12 +34,20 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part, prefix in ((ROWS, "train"), (ROWS, "t10k")):
         images = random.integers(0, 256, (part, 28, 28)).astype(np.uint8)
         head = b"\x00\x00\x08\x03" + b"".join(int(each).to_bytes(4, "big") for each in images.shape)
-        (home / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + images.tobytes()))
+        (home / f"{prefix}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(head + images.tobytes())
+        )
         labels = (np.arange(part) % 10).astype(np.uint8)
         head = b"\x00\x00\x08\x01" + part.to_bytes(4, "big")
-        (home / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(head + labels.tobytes()))
+        (home / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress(head + labels.tobytes())
+        )
     recipe = Path(__file__).parents[2] / "recipes" / "fashion_mnist_cnn.yaml"
-    danlu.train(recipe, home / "run", [f"data.source.path={home}", "train.steps=3", "train.epochs=null", "train.threads=1"])
+    danlu.train(
+        recipe,
+        home / "run",
+        [f"data.source.path={home}", "train.steps=3", "train.epochs=null", "train.threads=1"],
+    )
     return home / "run"
 
 
@@ -49,23 +57,38 @@ def test_the_plain_network_answers_as_the_artifact(artifact: Path) -> None:
     with torch.inference_mode():
         found = network(artifact)(torch.from_numpy(pixels[:, :, :, 0])).numpy()
     torch.set_num_threads(threads)
-    expected = [list(each["probabilities"].values()) for each in danlu.load(artifact).predict({"image": pixels})]
+    expected = [
+        list(each["probabilities"].values())
+        for each in danlu.load(artifact).predict({"image": pixels})
+    ]
     np.testing.assert_allclose(found, expected, atol=1e-5)  # float32 sums in another order
 
 
 def test_danlu_is_measured_and_no_answer_is_wrong(artifact: Path, tmp_path: Path) -> None:
     images, expected = serving.questions(str(artifact), tmp_path)
     options = Namespace(seconds=1.0, open_seconds=1.0)
-    found = serving.measure("danlu", "artifact", str(artifact), (images, expected), options, sys.executable)
+    found = serving.measure(
+        "danlu", "artifact", str(artifact), (images, expected), options, sys.executable
+    )
     for tally in (found["closed"], found["open"]):
-        assert tally["wrong"] == 0 and set(tally["statuses"]) <= {"200", "503"} and tally["goodput"] > 0
+        assert (
+            tally["wrong"] == 0
+            and set(tally["statuses"]) <= {"200", "503"}
+            and tally["goodput"] > 0
+        )
     assert found["rate"] == pytest.approx(3 * found["closed"]["goodput"])
     assert len(serving.line(found).split("|")) == len(serving.COLUMNS) + 2
 
 
 def test_a_wrong_answer_is_counted() -> None:
     tally = load.Load(0, "/", ["{}"], [[0.25, 0.75]], lambda answer: answer)
-    for told, wrong in (([0.25, 0.75], 0), ([0.2501, 0.75], 0), ([0.26, 0.74], 1), ([0.25], 2), ("no", 3)):
+    for told, wrong in (
+        ([0.25, 0.75], 0),
+        ([0.2501, 0.75], 0),
+        ([0.26, 0.74], 1),
+        ([0.25], 2),
+        ("no", 3),
+    ):
         tally.answered(0, 0.0, "200", json.dumps(told).encode())
         assert tally.tally.wrong == wrong
 

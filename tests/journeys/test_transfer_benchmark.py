@@ -18,7 +18,12 @@ def digits(width: int, parametrization: str, seed: int) -> dict[str, Any]:
     return {
         "task": "classification",
         "data": {"source": "sklearn", "target": "label"},
-        "model": {"name": "mlp", "hidden": [width], "parametrization": parametrization, "base_width": transfer.NARROW},
+        "model": {
+            "name": "mlp",
+            "hidden": [width],
+            "parametrization": parametrization,
+            "base_width": transfer.NARROW,
+        },
         "optimizer": "adamw",
         "train": {"steps": 3, "batch_size": 32, "threads": 1, "precision": "float32", "seed": seed},
     }
@@ -37,7 +42,14 @@ def test_a_search_ends_between_worse_rates_and_the_table_tells_the_step_apart() 
     assert narrow.losses[narrow.best] == min(narrow.losses.values())
     wide = transfer.Search("tiny", 2 * transfer.NARROW, "mup", 1).run()
     found = transfer.compared(narrow, wide)
-    assert found["loss_moved"] == wide.losses[narrow.best] >= found["loss_tuned"] == min(wide.losses.values())
+    assert (
+        found["loss_moved"]
+        == wide.losses[narrow.best]
+        >= found["loss_tuned"]
+        == min(wide.losses.values())
+    )
     assert found["steps_apart"] == wide.best - narrow.best
-    text = transfer._report({"machine": transfer.machine(), "cores_used_by_others": 0.0, "seeds": 1, "rows": [found]})
+    text = transfer._report(
+        {"machine": transfer.machine(), "cores_used_by_others": 0.0, "seeds": 1, "rows": [found]}
+    )
     assert f"{found['steps_apart']:+d}" in text

@@ -16,7 +16,8 @@ Images = Annotated[np.ndarray, Shape((-1, 28, 28)), DType("uint8")]
 
 
 @bentoml.service(
-    workers=int(os.environ["BENTO_WORKERS"]), traffic={"timeout": 30, "max_concurrency": int(os.environ["BENTO_MOST"])}
+    workers=int(os.environ["BENTO_WORKERS"]),
+    traffic={"timeout": 30, "max_concurrency": int(os.environ["BENTO_MOST"])},
 )
 class Classifier:
     """Images to probabilities."""

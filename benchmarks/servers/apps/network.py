@@ -15,7 +15,10 @@ from torch.nn import functional
 
 
 def convolution(channels: int, width: int, size: int, stride: int = 1) -> list[nn.Module]:
-    return [nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(width)]
+    return [
+        nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False),
+        nn.BatchNorm2d(width),
+    ]
 
 
 class Block(nn.Module):
@@ -23,9 +26,14 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*convolution(channels, width, 3, stride), nn.ReLU(), *convolution(width, width, 3))
+        self.body = nn.Sequential(
+            *convolution(channels, width, 3, stride), nn.ReLU(), *convolution(width, width, 3)
+        )
         self.around = (
-            nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False), *convolution(channels, width, 1))
+            nn.Sequential(
+                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False),
+                *convolution(channels, width, 1),
+            )
             if stride > 1
             else nn.Identity()
         )
@@ -50,7 +58,8 @@ class Network(nn.Module):
 
 
 def network(artifact: str | Path) -> Network:
-    """The network of an artifact of recipes/fashion_mnist_cnn.yaml, ready to answer, on one thread."""
+    """The network of an artifact of recipes/fashion_mnist_cnn.yaml, ready to answer, on one
+    thread."""
     torch.set_num_threads(1)
     folder = Path(artifact)
     folder = folder / "artifact" if (folder / "artifact").is_dir() else folder
@@ -61,8 +70,12 @@ def network(artifact: str | Path) -> Network:
     weights = load_file(folder / "weights.safetensors")
     # both hold the layers in the same order, under other names
     names = [name for name in built.state_dict() if not name.endswith("num_batches_tracked")]
-    theirs = sorted((name for name in weights if not name.endswith("num_batches_tracked")), key=_order)
-    built.load_state_dict(dict(zip(names, (weights[name] for name in theirs), strict=True)), strict=False)
+    theirs = sorted(
+        (name for name in weights if not name.endswith("num_batches_tracked")), key=_order
+    )
+    built.load_state_dict(
+        dict(zip(names, (weights[name] for name in theirs), strict=True)), strict=False
+    )
     return built.eval().to(memory_format=torch.channels_last)
 
 
@@ -71,4 +84,7 @@ def _order(name: str) -> tuple[object, ...]:
     kinds = ("weight", "bias", "running_mean", "running_var")
     *path, kind = name.split(".")
     ways = {"body": 0, "around": 1}
-    return (*((0, int(part)) if part.isdigit() else (1, ways[part]) for part in path), (2, kinds.index(kind)))
+    return (
+        *((0, int(part)) if part.isdigit() else (1, ways[part]) for part in path),
+        (2, kinds.index(kind)),
+    )

@@ -15,7 +15,9 @@ from starlette.requests import Request
 from servers.apps.network import network
 
 
-@serve.deployment(max_ongoing_requests=256, max_queued_requests=256, ray_actor_options={"num_cpus": 1})
+@serve.deployment(
+    max_ongoing_requests=256, max_queued_requests=256, ray_actor_options={"num_cpus": 1}
+)
 class Classifier:
     """Images to probabilities."""
 
@@ -38,7 +40,12 @@ def run(artifact: str, port: int, replicas: int) -> None:
     for number in (SIGTERM, SIGINT):
         signal(number, lambda *_: ended.set())
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        ray.init(include_dashboard=False, log_to_driver=False, _temp_dir=folder, object_store_memory=100_000_000)
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=folder,
+            object_store_memory=100_000_000,
+        )
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(Classifier.options(num_replicas=replicas).bind(artifact))
         ended.wait()

@@ -5,8 +5,8 @@
     preprocessing.safetensors   arrays that the transforms learnt
     recipe.lock.yaml            the recipe with every default, for the reader
 
-Loading runs no code from the folder: models and transforms are danlu's own parts, chosen by name, checked like a recipe.
-"""
+Loading runs no code from the folder: models and transforms are danlu's own parts, chosen by name,
+checked like a recipe."""
 
 from __future__ import annotations
 
@@ -27,12 +27,22 @@ from danlu.data.preprocessing import Preprocessor
 from danlu.errors import ArtifactError, DanluError
 from danlu.layers.tensors import unique_tensors
 from danlu.recipe import Recipe
-from danlu.system.atomic_files import inside, missing, read_checked, read_sealed, seal, sha256, whole_folder, write_file
+from danlu.system.atomic_files import (
+    inside,
+    missing,
+    read_checked,
+    read_sealed,
+    seal,
+    sha256,
+    whole_folder,
+    write_file,
+)
 from danlu.system.trust import on_its_own
 from danlu.terms import Input
 
 FORMAT = 1
-# bytes that a model may take for each byte of its weights while it is built, and beside: a recipe may ask for more than any machine has
+# bytes that a model may take for each byte of its weights while it is built, and beside: a recipe
+# may ask for more than any machine has
 _UNPACKED, _PACKED, _BESIDE = 4, 40, 1 << 30
 FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
 
@@ -41,9 +51,10 @@ FILES = ("weights.safetensors", "preprocessing.safetensors", "recipe.lock.yaml")
 class Contents:
     """What an artifact holds, in memory.
 
-    `scores` maps split names to scores; `provenance` says where it comes from; `described` is what the model receives, where the task
-    cuts its own examples (None: what the preprocessing gives). `changes` is what compressors made of the model that the recipe builds,
-    in their order: {"name", "options", "state"} each, done again to a model that is built anew before its weights are read.
+    `scores` maps split names to scores; `provenance` says where it comes from; `described` is what
+    the model receives, where the task cuts its own examples (None: what the preprocessing gives).
+    `changes` is what compressors made of the model that the recipe builds, in their order: {"name",
+    "options", "state"} each, done again to a model that is built anew before its weights are read.
     """
 
     recipe: Recipe
@@ -63,12 +74,17 @@ def write(path: Path, contents: Contents, lock: str) -> None:
     from safetensors.torch import save as save_tensors
 
     prepared, arrays = contents.preprocessor.state()
-    weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in unique_tensors(contents.module).items()}
+    weights = {
+        name: tensor.detach().to("cpu").contiguous()
+        for name, tensor in unique_tensors(contents.module).items()
+    }
     eight_bits = {name for change in contents.changes for name in change["state"].get("stored", ())}
     weights, how = stored(weights, eight_bits, sparse=bool(contents.changes))
     data = {
         "weights.safetensors": save_tensors(weights),
-        "preprocessing.safetensors": save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+        "preprocessing.safetensors": save_arrays(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        ),
         "recipe.lock.yaml": lock.encode(),
     }
     about = {
@@ -90,7 +106,8 @@ def write(path: Path, contents: Contents, lock: str) -> None:
 
 
 def find(path: str | Path) -> Path:
-    """The artifact folder that a path means: itself, or that of a run folder. Raises ArtifactError saying what is there instead."""
+    """The artifact folder that a path means: itself, or that of a run folder. Raises ArtifactError
+    saying what is there instead."""
     given = Path(path)
     for folder in (given, given / "artifact"):
         if (folder / "artifact.json").is_file():
@@ -113,7 +130,8 @@ def find(path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> Contents:
-    """The artifact at `path`, every file verified. Raises ArtifactError naming the file that is damaged, missing or of another format."""
+    """The artifact at `path`, every file verified. Raises ArtifactError naming the file that is
+    damaged, missing or of another format."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
     from safetensors.torch import load as load_tensors
@@ -123,11 +141,15 @@ def read(path: str | Path) -> Contents:
     try:
         about = read_sealed(where)
         if about.get("format") != FORMAT:
-            raise ValueError(f"it is of format {about.get('format')}, and this danlu reads format {FORMAT}")
+            raise ValueError(
+                f"it is of format {about.get('format')}, and this danlu reads format {FORMAT}"
+            )
         data = {}
         for name in FILES:  # only known names: what the manifest lists never chooses a path
             where = folder / name
-            data[name] = read_checked(where, about["files"][name]["size"], about["files"][name]["sha256"])
+            data[name] = read_checked(
+                where, about["files"][name]["size"], about["files"][name]["sha256"]
+            )
         where = folder / "weights.safetensors"
         weights = load_tensors(data["weights.safetensors"])
         where = folder / "preprocessing.safetensors"
@@ -135,12 +157,23 @@ def read(path: str | Path) -> Contents:
     except FileNotFoundError:
         raise ArtifactError("the file is missing.", where=str(where)) from None
     except OSError as error:
-        raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
+        raise ArtifactError(
+            f"cannot be read: {error.strerror or error}.", where=str(where)
+        ) from None
     except MemoryError:
         raise ArtifactError("the file does not fit into memory.", where=str(where)) from None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        SafetensorError,
+    ) as error:
         raise ArtifactError(f"this artifact is damaged: {error}.", where=str(where)) from None
-    most = (_PACKED if about.get("stored") else _UNPACKED) * len(data["weights.safetensors"]) + _BESIDE
+    most = (_PACKED if about.get("stored") else _UNPACKED) * len(
+        data["weights.safetensors"]
+    ) + _BESIDE
     try:
         _refuse_strange(about)
         with on_its_own():
@@ -161,20 +194,39 @@ def read(path: str | Path) -> Contents:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(
-            f"this artifact cannot be rebuilt: {error.problem.message}", where=str(folder), hint=error.problem.hint
+            f"this artifact cannot be rebuilt: {error.problem.message}",
+            where=str(folder),
+            hint=error.problem.hint,
         ) from None
     except MemoryError as error:
         said = str(error) or "it does not fit into memory"
-        raise ArtifactError(f"this artifact cannot be rebuilt: {said}.", where=str(folder)) from None
-    except Exception as error:  # what a manifest made to do harm raises in parts and libraries has no end
+        raise ArtifactError(
+            f"this artifact cannot be rebuilt: {said}.", where=str(folder)
+        ) from None
+    except (
+        Exception
+    ) as error:  # what a manifest made to do harm raises in parts and libraries has no end
         said = str(error).strip().split("\n")[0][:300].rstrip(".")
-        raise ArtifactError(f"this artifact cannot be rebuilt: {type(error).__name__}: {said}.", where=str(folder)) from None
+        raise ArtifactError(
+            f"this artifact cannot be rebuilt: {type(error).__name__}: {said}.", where=str(folder)
+        ) from None
     module.eval()
-    return Contents(recipe, module, task, preprocessor, about["scores"], about["provenance"], described, folder, changes)
+    return Contents(
+        recipe,
+        module,
+        task,
+        preprocessor,
+        about["scores"],
+        about["provenance"],
+        described,
+        folder,
+        changes,
+    )
 
 
 def _refuse_strange(about: Mapping[str, Any]) -> None:
-    """ValueError where scores, provenance or target do not have the form that they are written in."""
+    """ValueError where scores, provenance or target do not have the form that they are written
+    in."""
     scores, provenance = about["scores"], about["provenance"]
     if not isinstance(scores, dict) or not all(isinstance(each, dict) for each in scores.values()):
         raise ValueError("its scores are none")
@@ -186,7 +238,8 @@ def _refuse_strange(about: Mapping[str, Any]) -> None:
 
 
 def replay(change: Mapping[str, Any], module: nn.Module) -> None:
-    """Do to a model what a compressor did to another one of the same build. Raises ValueError and its kin where that does not fit it."""
+    """Do to a model what a compressor did to another one of the same build. Raises ValueError and
+    its kin where that does not fit it."""
     part = registry.take("compressors", change["name"])
     config = registry.config("compressors", change["name"]).model_validate(change["options"])
     part.replay(config, change["state"], module)
@@ -209,7 +262,8 @@ def plain_inputs(inputs: Mapping[str, Input]) -> dict[str, Any]:
 
 
 def inputs_of(plain: Mapping[str, Any]) -> dict[str, Input]:
-    """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file says."""
+    """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file
+    says."""
     found = {}
     for name, each in plain.items():
         sizes = [*each["shape"], *each["cardinalities"]]
@@ -232,10 +286,14 @@ def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     wanted = unique_tensors(module)
     if set(wanted) != set(weights):
         odd = sorted(set(wanted) ^ set(weights))
-        raise ArtifactError(f"the weights are not of this model: {', '.join(odd[:3])} stand on one side only.")
+        raise ArtifactError(
+            f"the weights are not of this model: {', '.join(odd[:3])} stand on one side only."
+        )
     for name, tensor in wanted.items():
         if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
-            raise ArtifactError(f"the weight {name} has shape {list(weights[name].shape)}, not {list(tensor.shape)}.")
+            raise ArtifactError(
+                f"the weight {name} has shape {list(weights[name].shape)}, not {list(tensor.shape)}."
+            )
         if tensor.is_floating_point() and bool(weights[name].isnan().any()):
             raise ArtifactError(f"the weight {name} holds numbers that are none (NaN).")
     with torch.no_grad():

@@ -29,8 +29,14 @@ def makes_pictures(artifact: Artifact) -> bool:
     return hasattr(artifact.task, "pixels") and hasattr(artifact.task, "class_number")
 
 
-def picture(artifact: Artifact | str | Path, count: int = 16, classes: Sequence[Any] | None = None, seed: int = 0) -> np.ndarray:
-    """Generated images, uint8 (N, H, W, C): `count`, or `count` of each class where the generator knows classes (null: of all).
+def picture(
+    artifact: Artifact | str | Path,
+    count: int = 16,
+    classes: Sequence[Any] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Generated images, uint8 (N, H, W, C): `count`, or `count` of each class where the generator
+    knows classes (null: of all).
 
     Raises ArtifactError for a model that makes no images, DataError for a class it does not know.
     """
@@ -53,7 +59,11 @@ def picture(artifact: Artifact | str | Path, count: int = 16, classes: Sequence[
     made = []
     with torch.inference_mode():
         for rows in torch.arange(total).split(TOGETHER):
-            made.append(model.task.pixels(module({name: each[rows].to(device) for name, each in inputs.items()})))
+            made.append(
+                model.task.pixels(
+                    module({name: each[rows].to(device) for name, each in inputs.items()})
+                )
+            )
     return np.concatenate(made)
 
 

@@ -3,9 +3,8 @@
     for row, piece in danlu.artifact.generation.stream(artifact, ["Once upon"]): print(piece, end="")
     danlu.generate(artifact, ["Once upon", "中国"], temperature=0.7, stop=["\\n\\n"])
 
-A model tuned on conversations is asked as a user would; any other goes on with the text. The same prompts, seed and weights give the same
-texts, however many prompts are written together.
-"""
+A model tuned on conversations is asked as a user would; any other goes on with the text. The same
+prompts, seed and weights give the same texts, however many prompts are written together."""
 
 from __future__ import annotations
 
@@ -36,25 +35,47 @@ class Writing(Options):
 
     max_tokens: int = Field(256, ge=1, le=1_000_000, description="Tokens of a text at most.")
     temperature: float = Field(
-        0.8, ge=0, le=100, description="Below 1 likelier tokens come more often still; 0: always the likeliest."
+        0.8,
+        ge=0,
+        le=100,
+        description="Below 1 likelier tokens come more often still; 0: always the likeliest.",
     )
     top_k: int | None = Field(None, ge=1, description="Only the k likeliest tokens; null: all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Only the likeliest tokens that together have this probability.")
-    min_p: float = Field(0.0, ge=0, le=1, description="Only tokens at least this share as likely as the likeliest.")
-    repetition_penalty: float = Field(1.0, gt=0, le=100, description="Above 1 tokens that stand there already come less often.")
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Only the likeliest tokens that together have this probability.",
+    )
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Only tokens at least this share as likely as the likeliest."
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=100, description="Above 1 tokens that stand there already come less often."
+    )
     stop: list[str] = Field([], description="A text ends before the first of these.")
     seed: int = Field(0, ge=0, lt=2**63, description="Another seed, other texts.")
 
 
 def writing(options: Mapping[str, Any], where: str | None = "generate") -> Writing:
-    """The options as Writing. DataError naming the one that is none or out of range; `where` None: it stands there."""
+    """The options as Writing. DataError naming the one that is none or out of range; `where` None:
+    it stands there."""
     try:
-        return Writing.model_validate({name: list(value) if isinstance(value, tuple) else value for name, value in options.items()})
+        return Writing.model_validate(
+            {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in options.items()
+            }
+        )
     except ValidationError as error:
         first = error.errors()[0]
         known = ", ".join(Writing.model_fields)
         name = ".".join(map(str, first["loc"]))
-        raise DataError(f"{name}: {first['msg']}.", where=name if where is None else where, hint=f"options: {known}") from None
+        raise DataError(
+            f"{name}: {first['msg']}.",
+            where=name if where is None else where,
+            hint=f"options: {known}",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -74,14 +95,23 @@ class Text:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {"prompt": self.prompt, "text": self.text, "ended": self.ended, "tokens": self.tokens, "unknown": self.unknown}
+        return {
+            "prompt": self.prompt,
+            "text": self.text,
+            "ended": self.ended,
+            "tokens": self.tokens,
+            "unknown": self.unknown,
+        }
 
 
-def generate(artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: Any) -> list[Text]:
-    """The Text of each prompt. `options` are those of Writing: max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed.
+def generate(
+    artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: Any
+) -> list[Text]:
+    """The Text of each prompt. `options` are those of Writing: max_tokens, temperature, top_k,
+    top_p, min_p, repetition_penalty, stop, seed.
 
-    Raises ArtifactError for a model that writes no text, DataError for an option that is none or out of range.
-    """
+    Raises ArtifactError for a model that writes no text, DataError for an option that is none or
+    out of range."""
     writer = Writer(artifact, **options)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     for _ in writer.write(prompts):
@@ -89,9 +119,14 @@ def generate(artifact: Artifact | str | Path, prompts: str | Sequence[str], **op
     return writer.texts
 
 
-def stream(artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: Any) -> Iterator[tuple[int, str]]:
-    """(number of the prompt, the next piece of its text) as they are written; no piece ends within a character."""
-    yield from Writer(artifact, **options).write([prompts] if isinstance(prompts, str) else list(prompts))
+def stream(
+    artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: Any
+) -> Iterator[tuple[int, str]]:
+    """(number of the prompt, the next piece of its text) as they are written; no piece ends within
+    a character."""
+    yield from Writer(artifact, **options).write(
+        [prompts] if isinstance(prompts, str) else list(prompts)
+    )
 
 
 class Writer:
@@ -145,13 +180,16 @@ class Writer:
 
 
 def read_prompts(path: str) -> list[str]:
-    """The lines of a file of prompts, or of stdin where path is "-"; empty lines are none. DataError where it cannot be read."""
+    """The lines of a file of prompts, or of stdin where path is "-"; empty lines are none.
+    DataError where it cannot be read."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}.", where=path) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"byte {error.start + 1:,} is not UTF-8.", where=path, hint="save the prompts as UTF-8") from None
+        raise DataError(
+            f"byte {error.start + 1:,} is not UTF-8.", where=path, hint="save the prompts as UTF-8"
+        ) from None
     found = [line for line in text.splitlines() if line.strip()]
     if not found:
         raise DataError("there is no prompt.", where=path, hint="write one a line")
@@ -166,9 +204,17 @@ class _Going:
         from danlu.layers.generation.sampling import Sampling
 
         options = writer.options
-        sampling = Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty)
+        sampling = Sampling(
+            options.temperature,
+            options.top_k,
+            options.top_p,
+            options.min_p,
+            options.repetition_penalty,
+        )
         numbers = range(first, first + len(prompts))
-        self.rows = Continuation(writer.module, prompts, writer.task.context, sampling, options.seed, numbers)
+        self.rows = Continuation(
+            writer.module, prompts, writer.task.context, sampling, options.seed, numbers
+        )
         self.prompts = prompts
         self.most = options.max_tokens
         self.pens = [Pen(writer.tokenizer, prompt, options.stop) for prompt in prompts]
@@ -190,11 +236,14 @@ class _Going:
 
     def text(self, row: int, prompt: str) -> Text:
         pen = self.pens[row]
-        return Text(prompt, pen.written, pen.ended or "length", pen.tokens, self.prompts[row].count(UNKNOWN))
+        return Text(
+            prompt, pen.written, pen.ended or "length", pen.tokens, self.prompts[row].count(UNKNOWN)
+        )
 
 
 class Pen:
-    """Tokens to text, handed out as soon as it is sure: whole characters, and nothing that may be the beginning of a stop string."""
+    """Tokens to text, handed out as soon as it is sure: whole characters, and nothing that may be
+    the beginning of a stop string."""
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int], stop: Sequence[str]) -> None:
         self.tokenizer = tokenizer
@@ -213,7 +262,9 @@ class Pen:
         self.codes.append(token)
         before = self.tokenizer.decode_bytes(self.codes[: self.told])
         whole = self.tokenizer.decode_bytes(self.codes)
-        if whole.endswith(_HALF) and len(self.codes) < 2 * _TAIL:  # a tokenizer without bytes shows half a character so
+        if (
+            whole.endswith(_HALF) and len(self.codes) < 2 * _TAIL
+        ):  # a tokenizer without bytes shows half a character so
             return ""
         self.held += self.decoder.decode(whole[len(before) :])
         self.codes = self.codes[-_TAIL:]
@@ -237,7 +288,14 @@ class Pen:
 
 def _begun(text: str, stop: str) -> int:
     """How many letters at the end of `text` may be the beginning of `stop`."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+    return next(
+        (
+            size
+            for size in range(min(len(stop) - 1, len(text)), 0, -1)
+            if text.endswith(stop[:size])
+        ),
+        0,
+    )
 
 
 class Chat:
@@ -246,7 +304,9 @@ class Chat:
     messages   (role, content) so far; `answer` adds two. What no longer fits into the model's context is left out, the oldest first
     """
 
-    def __init__(self, artifact: Artifact | str | Path, system: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, artifact: Artifact | str | Path, system: str | None = None, **options: Any
+    ) -> None:
         self.writer = Writer(artifact, **options)
         task = self.writer.task
         if not hasattr(task, "prompt"):
@@ -264,7 +324,8 @@ class Chat:
         self.messages = list(self.beginning)
 
     def answer(self, said: str) -> Iterator[str]:
-        """The pieces of the answer to what the user says. What was told before the caller stopped asking is kept."""
+        """The pieces of the answer to what the user says. What was told before the caller stopped
+        asking is kept."""
         self.messages.append(("user", said))
         told = ""
         try:
@@ -275,22 +336,32 @@ class Chat:
             self.messages.append(("assistant", told))
 
     def _prompt(self) -> list[int]:
-        return conversation(self.writer.task, self.beginning, self.messages[len(self.beginning) :], self.writer.options.max_tokens)
+        return conversation(
+            self.writer.task,
+            self.beginning,
+            self.messages[len(self.beginning) :],
+            self.writer.options.max_tokens,
+        )
 
 
 def conversation(
-    task: Any, beginning: Sequence[tuple[str, str]], messages: Sequence[tuple[str, str]], max_tokens: int
+    task: Any,
+    beginning: Sequence[tuple[str, str]],
+    messages: Sequence[tuple[str, str]],
+    max_tokens: int,
 ) -> list[int]:
-    """The tokens that ask for what follows `messages` (role, content), which stand behind a `beginning` that always stays.
+    """The tokens that ask for what follows `messages` (role, content), which stand behind a
+    `beginning` that always stays.
 
-    Of what leaves no room in the model's context for an answer of max_tokens (or half the context) the oldest is left out, up to the
-    next turn of the user; the last message stays.
-    """
+    Of what leaves no room in the model's context for an answer of max_tokens (or half the context)
+    the oldest is left out, up to the next turn of the user; the last message stays."""
     room = max(task.context - min(max_tokens, task.context // 2), 1)
     oldest = 0
     while True:
         codes = task.prompt([*beginning, *messages[oldest:]])
-        later = [place for place in range(oldest + 1, len(messages)) if messages[place][0] == "user"]
+        later = [
+            place for place in range(oldest + 1, len(messages)) if messages[place][0] == "user"
+        ]
         if len(codes) <= room or not later:
             return codes
         oldest = later[0]

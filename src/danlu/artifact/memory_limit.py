@@ -13,26 +13,41 @@ _META = torch.device("meta")
 
 
 class AllocationLimit(TorchDispatchMode):
-    """Inside the `with` new tensors may take `most` bytes in all; MemoryError before one that would take more is made.
+    """Inside the `with` new tensors may take `most` bytes in all; MemoryError before one that would
+    take more is made.
 
-    Counted is what makes tensors out of nothing, and what may be larger than what it is made of (tensors of different shapes that meet).
-    """
+    Counted is what makes tensors out of nothing, and what may be larger than what it is made of
+    (tensors of different shapes that meet)."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self.left = most
         self.most = most
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
-        shapes = {each.shape for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
+        shapes = {
+            each.shape
+            for each in pytree.tree_leaves((args, kwargs))
+            if isinstance(each, torch.Tensor)
+        }
         if len(shapes) != 1 or "new_" in str(func) or "repeat" in str(func):
             self._count(func, args, kwargs, bool(shapes))
         return func(*args, **kwargs)
 
-    def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], of_tensors: bool) -> None:
+    def _count(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], of_tensors: bool
+    ) -> None:
         def bare(value: Any) -> Any:
-            return torch.empty_like(value, device=_META) if isinstance(value, torch.Tensor) else value
+            return (
+                torch.empty_like(value, device=_META) if isinstance(value, torch.Tensor) else value
+            )
 
         moved = pytree.tree_map(bare, kwargs)
         if not of_tensors or "new_" in str(func):
@@ -45,11 +60,18 @@ class AllocationLimit(TorchDispatchMode):
             TypeError,
         ):  # a size that depends on values, or a fault that func itself will tell
             return
-        wanted = sum(each.numel() * each.element_size() for each in pytree.tree_leaves(made) if isinstance(each, torch.Tensor))
+        wanted = sum(
+            each.numel() * each.element_size()
+            for each in pytree.tree_leaves(made)
+            if isinstance(each, torch.Tensor)
+        )
         self.left -= wanted
         if self.left < 0:
-            raise MemoryError(f"its tensors take more than {self.most:,} bytes, which is out of proportion to the weights it has")
+            raise MemoryError(
+                f"its tensors take more than {self.most:,} bytes, which is out of proportion to the weights it has"
+            )
 
 
-# torch wraps the method so that a compiled program may meet it, and the wrapper imports the compiler (danlu/compat/torch_optim.py)
+# torch wraps the method so that a compiled program may meet it, and the wrapper imports the
+# compiler (danlu/compat/torch_optim.py)
 AllocationLimit.__torch_dispatch__ = inspect.unwrap(AllocationLimit.__torch_dispatch__)  # type: ignore[method-assign]

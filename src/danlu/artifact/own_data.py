@@ -9,7 +9,8 @@ from danlu.recipe import Part
 
 
 def source_like_training(data: str, artifact: Contents) -> Part:
-    """The source that reads `data` as training's was read: the same options, and the decimal mark that was found then."""
+    """The source that reads `data` as training's was read: the same options, and the decimal mark
+    that was found then."""
     source = source_of(data, artifact.recipe.data.source)
     mark = artifact.provenance["data"].get("decimal", "auto")
     if getattr(source.options, "decimal", None) == "auto" and mark != "auto":
@@ -18,23 +19,39 @@ def source_like_training(data: str, artifact: Contents) -> Part:
 
 
 def source_of(data: str, like: Part) -> Part:
-    """The source that reads `data`: by its suffix; with the options of the recipe's own source where that is of the same kind.
+    """The source that reads `data`: by its suffix; with the options of the recipe's own source
+    where that is of the same kind.
 
     Raises DataError for a path that no source claims.
     """
     name = registry.source_for(data)
-    if name is None and like.name in registry.names("sources") and "path" in type(like.options).model_fields:
+    if (
+        name is None
+        and like.name in registry.names("sources")
+        and "path" in type(like.options).model_fields
+    ):
         name = like.name
     if name is None:
-        raise DataError("no source is known for this file.", where=data, hint=f"sources read {', '.join(_suffixes())}")
+        raise DataError(
+            "no source is known for this file.",
+            where=data,
+            hint=f"sources read {', '.join(_suffixes())}",
+        )
     config = registry.config("sources", name)
     if name == like.name:
-        changed = {"path": data, **{key: None for key in ("test", "validation") if key in config.model_fields}}
+        changed = {
+            "path": data,
+            **{key: None for key in ("test", "validation") if key in config.model_fields},
+        }
         return Part(name, like.options.model_copy(update=changed))
     return Part(name, config.model_validate({"path": data}))
 
 
 def _suffixes() -> list[str]:
     return sorted(
-        {suffix for name in registry.names("sources") for suffix in getattr(registry.take("sources", name), "SUFFIXES", ())}
+        {
+            suffix
+            for name in registry.names("sources")
+            for suffix in getattr(registry.take("sources", name), "SUFFIXES", ())
+        }
     )

@@ -19,8 +19,11 @@ _LEAST = 1024  # numbers of a tensor that is worth it
 _ZEROS = 0.5  # share of zeros from which a bitmap pays, also beside compression of the file system
 
 
-def stored(weights: Mapping[str, Tensor], eight_bits: set[str], sparse: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(the tensors to write, how each that is written in another form is): those named in 8 bits; with `sparse` those mostly zero."""
+def stored(
+    weights: Mapping[str, Tensor], eight_bits: set[str], sparse: bool
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(the tensors to write, how each that is written in another form is): those named in 8 bits;
+    with `sparse` those mostly zero."""
     found: dict[str, Tensor] = {}
     how: dict[str, str] = {}
     for name, tensor in weights.items():
@@ -40,18 +43,27 @@ def stored(weights: Mapping[str, Tensor], eight_bits: set[str], sparse: bool) ->
     return found, how
 
 
-def restored(held: Mapping[str, Tensor], how: Mapping[str, str], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `stored`; `wanted` are those of the model that they belong to. ValueError or KeyError where they do not fit it."""
+def restored(
+    held: Mapping[str, Tensor], how: Mapping[str, str], wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors of `stored`; `wanted` are those of the model that they belong to. ValueError or
+    KeyError where they do not fit it."""
     left = dict(held)
     for name, form in how.items():
         like = wanted[name]
         if form == "int8":
             codes, scales = left.pop(f"{name}:codes"), left.pop(f"{name}:scales")
-            if codes.shape != like.shape or scales.shape != like.shape[:1] or codes.dtype != torch.int8:
+            if (
+                codes.shape != like.shape
+                or scales.shape != like.shape[:1]
+                or codes.dtype != torch.int8
+            ):
                 raise ValueError(f"the codes of {name} have another shape than the model's tensor")
             left[name] = opened(codes, scales)
         elif form == "sparse":
-            left[name] = _filled(left.pop(f"{name}:present"), left.pop(f"{name}:values"), like, name)
+            left[name] = _filled(
+                left.pop(f"{name}:present"), left.pop(f"{name}:values"), like, name
+            )
         else:
             raise ValueError(f"{name} is stored in a form that this danlu does not know")
     return left
@@ -61,12 +73,18 @@ _PLACES = 1 << torch.arange(7, -1, -1, dtype=torch.uint8)
 
 
 def _bits(present: Tensor) -> Tensor:
-    flat = torch.nn.functional.pad(present.flatten().to(torch.uint8), (0, -present.numel() % 8)).view(-1, 8)
+    flat = torch.nn.functional.pad(
+        present.flatten().to(torch.uint8), (0, -present.numel() % 8)
+    ).view(-1, 8)
     return (flat * _PLACES).sum(1, dtype=torch.uint8)
 
 
 def _filled(bits: Tensor, values: Tensor, like: Tensor, name: str) -> Tensor:
-    if bits.dtype != torch.uint8 or bits.shape != (-(-like.numel() // 8),) or values.dtype != like.dtype:
+    if (
+        bits.dtype != torch.uint8
+        or bits.shape != (-(-like.numel() // 8),)
+        or values.dtype != like.dtype
+    ):
         raise ValueError(f"the bitmap of {name} is of another tensor than the model's")
     present = ((bits[:, None] & _PLACES) != 0).flatten()[: like.numel()]
     if int(present.sum()) != len(values):

@@ -27,14 +27,15 @@ _MADE_AT_ONCE = 64  # images that a generator makes together
 
 
 class Artifact(Contents):
-    """A trained model with everything that belongs to it: `predict` takes raw rows, `scores` holds what it was measured at."""
+    """A trained model with everything that belongs to it: `predict` takes raw rows, `scores` holds
+    what it was measured at."""
 
     def predict(self, rows: Any) -> list[dict[str, Any]]:
         """One answer a row: {"prediction": value} and, for classes, {"probabilities": {class: p}}.
 
-        `rows` is a data file, a list of dicts, a dict of columns, a pandas DataFrame or a numpy array with the columns in the order of
-        `inputs`. Columns the model does not use are ignored. Raises DataError naming the row and column that cannot be used.
-        """
+        `rows` is a data file, a list of dicts, a dict of columns, a pandas DataFrame or a numpy
+        array with the columns in the order of `inputs`. Columns the model does not use are ignored.
+        Raises DataError naming the row and column that cannot be used."""
         return [answer for piece in self.stream(rows) for answer in piece]
 
     def stream(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
@@ -46,7 +47,11 @@ class Artifact(Contents):
         if hasattr(self.task, "respond"):
             for module, batch in self._batches(table, place(Train())):
                 answers = self.task.respond(module, batch)
-                yield self.task.in_words(answers, table, batch.rows.tolist()) if hasattr(self.task, "in_words") else answers
+                yield (
+                    self.task.in_words(answers, table, batch.rows.tolist())
+                    if hasattr(self.task, "in_words")
+                    else answers
+                )
             return
         for outputs in self.outputs(table):
             yield self.task.answers(outputs)
@@ -58,7 +63,8 @@ class Artifact(Contents):
         return {name: about["kind"] for name, about in asked.items()}
 
     def _made(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
-        """What a generator makes for rows that ask for something (a seed, a class), as an export of it would."""
+        """What a generator makes for rows that ask for something (a seed, a class), as an export of
+        it would."""
         if isinstance(rows, str | Path):
             asked = ", ".join(self.inputs)
             raise DataError(
@@ -74,57 +80,89 @@ class Artifact(Contents):
             with torch.inference_mode():
                 held = {name: torch.from_numpy(each).to(device) for name, each in inputs.items()}
                 finished = self.task.finish(module, held, self.task.runs(module, held).float())
-            yield self.task.told({name: each.cpu().numpy() for name, each in finished.items()}, inputs)
+            yield self.task.told(
+                {name: each.cpu().numpy() for name, each in finished.items()}, inputs
+            )
 
     def table(self, rows: Any) -> Table:
         """Raw rows as a Table with the columns of training, in the rows that the task thinks in."""
         schema = self.preprocessor.reads
         if isinstance(rows, str | Path):
             wanted = {
-                name: ColumnOptions(kind=about["kind"], size=about["shape"][:2] if about["kind"] == "image" else None)
+                name: ColumnOptions(
+                    kind=about["kind"],
+                    size=about["shape"][:2] if about["kind"] == "image" else None,
+                )
                 for name, about in schema.items()
             }
-            named = {name: each for name, each in self.recipe.data.columns.items() if name in wanted and each.on_error == "missing"}
-            wanted |= {name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named}
-            table, _ = cache.load(source_like_training(str(rows), self), wanted, self.recipe.data.cache)
+            named = {
+                name: each
+                for name, each in self.recipe.data.columns.items()
+                if name in wanted and each.on_error == "missing"
+            }
+            wanted |= {
+                name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named
+            }
+            table, _ = cache.load(
+                source_like_training(str(rows), self), wanted, self.recipe.data.cache
+            )
             return recast(self.recipe, columns.read_as(schema, table, table.origin))
         return recast(self.recipe, columns.read_as(schema, rows, "the rows given"))
 
     def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
-        """float32 on the CPU, what the model returns (see danlu.terms.Output), piece by piece in row order."""
+        """float32 on the CPU, what the model returns (see danlu.terms.Output), piece by piece in
+        row order."""
         views = self.views()
         for module, batch in self._batches(table, placement or place(Train())):
             yield views(module, batch.inputs).float().cpu()
 
-    def finished(self, table: Table, placement: Placement | None = None) -> Iterator[dict[str, torch.Tensor]]:
-        """What the task's `finish` makes of the outputs (see danlu.tasks), on the CPU, piece by piece in row order."""
+    def finished(
+        self, table: Table, placement: Placement | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """What the task's `finish` makes of the outputs (see danlu.tasks), on the CPU, piece by
+        piece in row order."""
         views = self.views()
         for module, batch in self._batches(table, placement or place(Train())):
             outputs = views(module, batch.inputs).float()
-            yield {name: each.cpu() for name, each in self.task.finish(module, batch.inputs, outputs).items()}
+            yield {
+                name: each.cpu()
+                for name, each in self.task.finish(module, batch.inputs, outputs).items()
+            }
 
     def views(self) -> Views:
         """The ways a row's image is seen."""
-        return Views(self.recipe.data.test_time_augmentation, self.described or self.preprocessor.inputs, self.task.output)
+        return Views(
+            self.recipe.data.test_time_augmentation,
+            self.described or self.preprocessor.inputs,
+            self.task.output,
+        )
 
     def _placed(self, placement: Placement) -> torch.nn.Module:
-        """The module on the device, ready to answer. Only moved where it is not: to look at every layer takes longer than a row."""
+        """The module on the device, ready to answer. Only moved where it is not: to look at every
+        layer takes longer than a row."""
         first = next(self.module.parameters(), None)
         if self.module.training or first is None or first.device != placement.device:
             self.module.to(placement.device).eval()
         return self.module
 
-    def _batches(self, table: Table, placement: Placement) -> Iterator[tuple[torch.nn.Module, Batch]]:
+    def _batches(
+        self, table: Table, placement: Placement
+    ) -> Iterator[tuple[torch.nn.Module, Batch]]:
         """(the module, rows to be answered) piece by piece, without gradients."""
         module = self._placed(placement)
-        examples = cut(self.task, self.preprocessor, table, {}, {"data": np.arange(len(table))}, answering=True)
+        examples = cut(
+            self.task, self.preprocessor, table, {}, {"data": np.arange(len(table))}, answering=True
+        )
         whole = Rows(examples.inputs, self.preprocessor.pixels, None, placement)
         with torch.inference_mode():
-            for piece in torch.from_numpy(examples.splits["data"]).split(rows_at_once(whole, self.task.output)):
+            for piece in torch.from_numpy(examples.splits["data"]).split(
+                rows_at_once(whole, self.task.output)
+            ):
                 yield module, whole.gather(placement.put(piece))
 
 
 def load(path: str | Path) -> Artifact:
-    """The artifact at `path`: its folder, or its run's folder. Raises ArtifactError naming what is damaged or missing."""
+    """The artifact at `path`: its folder, or its run's folder. Raises ArtifactError naming what is
+    damaged or missing."""
     found = artifacts.read(path)
     return Artifact(**{each.name: getattr(found, each.name) for each in fields(found)})

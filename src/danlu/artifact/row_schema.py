@@ -29,10 +29,24 @@ def fields_of(contents: Contents) -> list[dict[str, Any]]:
     generates = hasattr(contents.task, "asked")  # an image is asked for, not read
     made = {} if generates else {chain.name: chain for chain in contents.preprocessor.chains}
     found = []
-    for name, schema in (contents.task.asked() if generates else contents.preprocessor.reads).items():
+    for name, schema in (
+        contents.task.asked() if generates else contents.preprocessor.reads
+    ).items():
         required = _needs_a_value(made[name], schema) if name in made else True
-        told = {key: schema[key] for key in ("categories", "shape", "rate", "width", "minimum", "maximum") if key in schema}
-        found.append({"name": name, "kind": schema["kind"], "required": required, **told, "example": example(schema)})
+        told = {
+            key: schema[key]
+            for key in ("categories", "shape", "rate", "width", "minimum", "maximum")
+            if key in schema
+        }
+        found.append(
+            {
+                "name": name,
+                "kind": schema["kind"],
+                "required": required,
+                **told,
+                "example": example(schema),
+            }
+        )
     return found
 
 
@@ -41,7 +55,9 @@ def _needs_a_value(chain: column_pipeline.Chain, schema: Mapping[str, Any]) -> b
     if chain.to in ("image", "frames"):
         return True
     rows = chain.run(column_pipeline.a_few(chain.name, schema))  # the first of them is missing
-    return chain.to == "numbers" and bool(np.isnan(np.asarray(rows.values[:1], dtype=np.float64)).any())
+    return chain.to == "numbers" and bool(
+        np.isnan(np.asarray(rows.values[:1], dtype=np.float64)).any()
+    )
 
 
 def example(schema: Mapping[str, Any]) -> Any:

@@ -23,11 +23,15 @@ def read_lines(lines: Iterable[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"this line is not JSON: {error}.", where=f"stdin line {number:,}", hint='one object a line: {"column": value}'
+                f"this line is not JSON: {error}.",
+                where=f"stdin line {number:,}",
+                hint='one object a line: {"column": value}',
             ) from None
         if not isinstance(row, dict):
             raise DataError(
-                "this line is no JSON object.", where=f"stdin line {number:,}", hint='one object a line: {"column": value}'
+                "this line is no JSON object.",
+                where=f"stdin line {number:,}",
+                hint='one object a line: {"column": value}',
             )
         rows.append(row)
     return rows
@@ -39,7 +43,11 @@ def flatten(answer: dict[str, Any]) -> dict[str, Any]:
     for key, value in answer.items():
         if key == "probabilities" and isinstance(value, dict):  # of several targets: a dict each
             for name, each in value.items():
-                inner = {f"{name} {of}": p for of, p in each.items()} if isinstance(each, dict) else {name: each}
+                inner = (
+                    {f"{name} {of}": p for of, p in each.items()}
+                    if isinstance(each, dict)
+                    else {name: each}
+                )
                 flat |= {f"probability of {of}": p for of, p in inner.items()}
         elif isinstance(value, dict):
             flat |= {f"{key} {name}": each for name, each in flatten(value).items()}
@@ -49,7 +57,8 @@ def flatten(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_answers(path: Path, answers: Sequence[dict[str, Any]]) -> None:
-    """Write answers to a .csv, .jsonl or .parquet file, all or nothing. Raises DataError for another suffix or an unwritable place."""
+    """Write answers to a .csv, .jsonl or .parquet file, all or nothing. Raises DataError for
+    another suffix or an unwritable place."""
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
         data = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers).encode()

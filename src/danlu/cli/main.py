@@ -30,28 +30,48 @@ INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 
 def _hold(context: typer.Context, option: typer.CallbackParam, value: str | None) -> str | None:
-    """Keeps which key is given in the environment, where every reader finds it, in the processes that a verb starts too."""
+    """Keeps which key is given in the environment, where every reader finds it, in the processes
+    that a verb starts too."""
     if value is not None:
         mine, other = ("KEY", "PASSPHRASE") if option.name == "key_file" else ("PASSPHRASE", "KEY")
         if context.params.get(f"{other.lower()}_file") is not None:
-            raise DanluError("a key file and a passphrase file are one too many.", hint="name one of them")
+            raise DanluError(
+                "a key file and a passphrase file are one too many.", hint="name one of them"
+            )
         os.environ.pop(f"DANLU_{other}_FILE", None)
         os.environ[f"DANLU_{mine}_FILE"] = str(Path(value).absolute())
     return value
 
 
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML or JSON).", show_default=False)]
+RecipeFile = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML or JSON).", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE ...]", help="Changes to the recipe: optimizer.learning_rate=0.01", show_default=False),
+    typer.Argument(
+        metavar="[KEY=VALUE ...]",
+        help="Changes to the recipe: optimizer.learning_rate=0.01",
+        show_default=False,
+    ),
 ]
 ArtifactFolder = Annotated[
-    str, typer.Argument(metavar="ARTIFACT", help="An artifact folder, or the folder of its run.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="ARTIFACT", help="An artifact folder, or the folder of its run.", show_default=False
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-KeyFile = Annotated[str | None, typer.Option(metavar="FILE", callback=_hold, help="The key of an artifact that is encrypted.")]
-PassphraseFile = Annotated[str | None, typer.Option(metavar="FILE", callback=_hold, help="The same, as a passphrase.")]
-AllowCode = Annotated[bool, typer.Option("--allow-code", help="Let model: {name: python} import and run code of yours.")]
+KeyFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", callback=_hold, help="The key of an artifact that is encrypted."),
+]
+PassphraseFile = Annotated[
+    str | None, typer.Option(metavar="FILE", callback=_hold, help="The same, as a passphrase.")
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Let model: {name: python} import and run code of yours."),
+]
 
 
 def _print_json(value: Any) -> None:
@@ -67,14 +87,22 @@ _MOST_LINES = 25  # of a table by name; all of it is in --json
 
 
 def _scores(scores: dict[str, Any], classes: Sequence[Any] = ()) -> str:
-    """Scores a line each; a square table (a confusion matrix) with its classes, rows true and columns predicted."""
+    """Scores a line each; a square table (a confusion matrix) with its classes, rows true and
+    columns predicted."""
     plain = {name: value for name, value in scores.items() if name != "rows"}
     width = max((len(name) for name in plain), default=0)
     lines = []
     for name, value in plain.items():
         if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
-            lines += [f"  {name} (rows: true, columns: predicted)", *_matrix(value, [str(each) for each in classes])]
-        elif isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
+            lines += [
+                f"  {name} (rows: true, columns: predicted)",
+                *_matrix(value, [str(each) for each in classes]),
+            ]
+        elif (
+            isinstance(value, dict)
+            and value
+            and all(isinstance(row, dict) for row in value.values())
+        ):
             lines += [f"  {name}", *_by_name(value)]
         else:
             lines.append(f"  {name:<{width}}  {_number(value)}")
@@ -92,19 +120,31 @@ def _matrix(rows: list[list[int]], classes: list[str]) -> list[str]:
     head = "    " + " " * side + "".join(f"  {name[:width]:>{width}}" for name in short)
     return [
         head,
-        *("    " + f"{name:<{side}}" + "".join(f"  {value:>{width},}" for value in row) for name, row in zip(short, rows)),
+        *(
+            "    " + f"{name:<{side}}" + "".join(f"  {value:>{width},}" for value in row)
+            for name, row in zip(short, rows)
+        ),
     ]
 
 
 def _by_name(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each named row of numbers, under a head; of many rows some, the first and the last among them."""
+    """A line for each named row of numbers, under a head; of many rows some, the first and the last
+    among them."""
     heads = list(next(iter(rows.values())))
     if len(rows) > _MOST_LINES:
-        chosen = {round(place * (len(rows) - 1) / (_MOST_LINES - 1)) for place in range(_MOST_LINES)}
+        chosen = {
+            round(place * (len(rows) - 1) / (_MOST_LINES - 1)) for place in range(_MOST_LINES)
+        }
         rows = {name: row for place, (name, row) in enumerate(rows.items()) if place in chosen}
-    cells = [["", *heads], *([name, *(_number(row[head]) for head in heads)] for name, row in rows.items())]
+    cells = [
+        ["", *heads],
+        *([name, *(_number(row[head]) for head in heads)] for name, row in rows.items()),
+    ]
     widths = [max(len(line[place]) for line in cells) for place in range(len(heads) + 1)]
-    return ["    " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in cells]
+    return [
+        "    " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip()
+        for line in cells
+    ]
 
 
 def _number(value: Any) -> str:
@@ -129,10 +169,17 @@ def _permit(allow_code: bool) -> None:
 
 @app.command()
 def new(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A data file or folder.", show_default=False)],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A data file or folder.", show_default=False)
+    ],
     target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task; inferred from the target when left out.")] = None,
-    out: Annotated[str | None, typer.Option(help="The recipe file to write; default: beside you, named after the data.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task; inferred from the target when left out.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="The recipe file to write; default: beside you, named after the data."),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace a recipe that is there.")] = False,
 ) -> None:
     """Write a commented recipe for a data file, by looking at it."""
@@ -141,7 +188,11 @@ def new(
     stem = Path(data.rstrip("/")).name.split(".")[0] or "recipe"
     path = Path(out or f"{stem}.yaml")
     if path.exists() and not force:
-        raise DanluError("there is already a file of this name.", where=str(path), hint="choose another --out, or add --force")
+        raise DanluError(
+            "there is already a file of this name.",
+            where=str(path),
+            hint="choose another --out, or add --force",
+        )
     text = draft(data, target, task)
     path.write_text(text, encoding="utf-8")
     print(path)
@@ -156,7 +207,10 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = Fal
 
     found = read_recipe(recipe, overrides or ())
     beside = {"tune": found.tune, "compress": found.compress}
-    checked = {**found.as_dict(), **{key: plain(each) for key, each in beside.items() if each is not None}}
+    checked = {
+        **found.as_dict(),
+        **{key: plain(each) for key, each in beside.items() if each is not None},
+    }
     if as_json:
         _print_json(checked)
     else:
@@ -168,12 +222,19 @@ def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = Fal
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    run: Annotated[str | None, typer.Option(metavar="FOLDER", help="The run folder; default runs/<recipe name>.")] = None,
-    folds: Annotated[int | None, typer.Option(min=2, max=100, help="k-fold cross-validation with k folds.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="The run folder; default runs/<recipe name>."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, max=100, help="k-fold cross-validation with k folds.")
+    ] = None,
     find_learning_rate: Annotated[
         bool, typer.Option("--find-learning-rate", help="Run the learning-rate range test instead.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only the result.")
+    ] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
     key_file: KeyFile = None,
@@ -202,21 +263,39 @@ def train(
     if as_json:
         more = {"compressed": smaller[0].as_dict()} if smaller else {}
         _print_json(
-            {"run": str(home), "artifact": str(artifact.path), "finished_before": finished, "scores": artifact.scores, **more}
+            {
+                "run": str(home),
+                "artifact": str(artifact.path),
+                "finished_before": finished,
+                "scores": artifact.scores,
+                **more,
+            }
         )
         return
     for found in smaller:
         _tell_compressed(found, quiet, as_json)
         print()
     if finished:
-        _say(f"This run has finished already; its scores are these. (To train anew: --run ANOTHER, or remove {home}.)")
+        _say(
+            f"This run has finished already; its scores are these. (To train anew: --run ANOTHER, or remove {home}.)"
+        )
     split = "test" if "test" in artifact.scores else "validation"
     if split in artifact.scores:
         print(f"{split} scores ({artifact.scores[split]['rows']:,} rows)")
         print(_scores(artifact.scores[split], getattr(artifact.task, "classes", ())))
-        guess = {name: value for name, value in artifact.scores.get("baseline", {}).items() if name != "split"}
+        guess = {
+            name: value
+            for name, value in artifact.scores.get("baseline", {}).items()
+            if name != "split"
+        }
         if guess:
-            print(getattr(artifact.task, "guess", "always the same answer, the best there is for the training rows"))
+            print(
+                getattr(
+                    artifact.task,
+                    "guess",
+                    "always the same answer, the best there is for the training rows",
+                )
+            )
             print(_scores(guess))
     else:
         print("there is no validation or test split, so there is no score.")
@@ -262,25 +341,43 @@ def _cross_validate(recipe: Any, count: int, home: Path, output: Any, as_json: b
         return
     print(f"validation scores over {count} folds (mean, standard deviation)")
     width = max(map(len, found["mean"]), default=0)
-    print("\n".join(f"  {name:<{width}}  {found['mean'][name]:.6g}  {found['std'][name]:.2g}" for name in found["mean"]))
+    print(
+        "\n".join(
+            f"  {name:<{width}}  {found['mean'][name]:.6g}  {found['std'][name]:.2g}"
+            for name in found["mean"]
+        )
+    )
 
 
 @app.command()
 def tune(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    study: Annotated[str | None, typer.Option(metavar="FOLDER", help="The study's folder; default studies/<recipe name>.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="The study's folder; default studies/<recipe name>."),
+    ] = None,
     at_width: Annotated[
-        int | None, typer.Option(min=1, metavar="WIDTH", help="Search on a copy whose model is so wide, under muP.")
+        int | None,
+        typer.Option(
+            min=1, metavar="WIDTH", help="Search on a copy whose model is so wide, under muP."
+        ),
     ] = None,
     transfer: Annotated[
-        bool, typer.Option("--transfer", help="With --at-width: write wide.yaml, the recipe at its own width with what was found.")
+        bool,
+        typer.Option(
+            "--transfer",
+            help="With --at-width: write wide.yaml, the recipe at its own width with what was found.",
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only the result.")
+    ] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Search the options that the recipe's section tune names. The same command goes on after Ctrl-C or a kill."""
+    """Search the options that the recipe's section tune names. The same command goes on after
+    Ctrl-C or a kill."""
     _permit(allow_code)
     from danlu import read_recipe, tune_at_width
     from danlu import tune as search
@@ -302,32 +399,45 @@ def tune(
         return
     states = [record.state for record in found.trials]
     counts = ", ".join(
-        f"{states.count(state):,} {state}" for state in ("complete", "pruned", "failed", "running") if state in states
+        f"{states.count(state):,} {state}"
+        for state in ("complete", "pruned", "failed", "running")
+        if state in states
     )
     print(f"{len(states):,} trials: {counts}")
     if found.best is None:
         raise DanluError(
-            "no trial was completed.", where=str(found.folder), hint="look at the causes above, or in danlu tune ... --json"
+            "no trial was completed.",
+            where=str(found.folder),
+            hint="look at the causes above, or in danlu tune ... --json",
         )
     told = {metric: score for (metric, _), score in zip(found.objectives, found.best.scores or ())}
     print(f"best: trial {found.best.number}")
     print(_scores({**told, **found.best.values}))
     if not quiet:
-        _say(f"\nReport: {found.folder / 'report.html'}\nNext:\n  danlu train {shlex.quote(str(wide or found.recipe))}")
+        _say(
+            f"\nReport: {found.folder / 'report.html'}\nNext:\n  danlu train {shlex.quote(str(wide or found.recipe))}"
+        )
 
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="The folder of a study.", show_default=False)],
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="The folder of a study.", show_default=False)
+    ],
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where its trials are stored, if a password is needed.")
+        str | None,
+        typer.Option(metavar="URL", help="Where its trials are stored, if a password is needed."),
     ] = None,
     plots: Annotated[
-        bool | None, typer.Option("--plots/--no-plots", help="Draw PNGs too; default: where matplotlib is installed.")
+        bool | None,
+        typer.Option(
+            "--plots/--no-plots", help="Draw PNGs too; default: where matplotlib is installed."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report of a study: one HTML page, tables as CSV and Parquet, plots. The study may be running."""
+    """Write the report of a study: one HTML page, tables as CSV and Parquet, plots. The study may
+    be running."""
     from danlu import report as write_report
 
     written = write_report(study, storage=storage, plots=plots)
@@ -345,23 +455,44 @@ def compare(
         ),
     ],
     run: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="The comparison's folder; default runs/compare-<recipe name>.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="The comparison's folder; default runs/compare-<recipe name>."
+        ),
     ] = None,
     rates: Annotated[
-        int, typer.Option(min=1, max=100, help="Learning rates tried for each; 1: no search, each takes its own.")
+        int,
+        typer.Option(
+            min=1, max=100, help="Learning rates tried for each; 1: no search, each takes its own."
+        ),
     ] = 7,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings that are compared, of each.")] = 5,
-    metric: Annotated[str | None, typer.Option(help="The validation score compared; default: the one that decides.")] = None,
-    target: Annotated[
-        float | None, typer.Option(help="The score that steps and seconds are counted to; default: what the weakest comes to.")
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1000, help="Trainings that are compared, of each.")
+    ] = 5,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="The validation score compared; default: the one that decides."),
     ] = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals around means.")] = 0.95,
-    on: Annotated[str, typer.Option(help="auto, vectorised (many trainings as one program) or one_by_one.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            help="The score that steps and seconds are counted to; default: what the weakest comes to."
+        ),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Of the intervals around means.")
+    ] = 0.95,
+    on: Annotated[
+        str, typer.Option(help="auto, vectorised (many trainings as one program) or one_by_one.")
+    ] = "auto",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only the result.")
+    ] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Train contestants alike, each at its own learning rate, over several seeds. The same command goes on after a kill."""
+    """Train contestants alike, each at its own learning rate, over several seeds. The same command
+    goes on after a kill."""
     _permit(allow_code)
     from danlu import compare as contest
     from danlu.comparison import split_words
@@ -408,13 +539,25 @@ def compress(
     ],
     out: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Where the result is written; default: beside the artifact, NAME-compressed."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the result is written; default: beside the artifact, NAME-compressed.",
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(min=0, help="The most that the deciding score may lose, in its own units; else nothing is kept.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="The most that the deciding score may lose, in its own units; else nothing is kept.",
+        ),
     ] = None,
-    score: Annotated[str | None, typer.Option(help="The score that decides; default: the first metric of the recipe.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    score: Annotated[
+        str | None,
+        typer.Option(help="The score that decides; default: the first metric of the recipe."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only the result.")
+    ] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
     key_file: KeyFile = None,
@@ -437,7 +580,9 @@ def _tell_compressed(found: Any, quiet: bool, as_json: bool) -> None:
         return
     rows = found.table()
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    print(f"{found.split} split ({found.rows:,} rows), {found.threads} thread{'s' if found.threads > 1 else ''}")
+    print(
+        f"{found.split} split ({found.rows:,} rows), {found.threads} thread{'s' if found.threads > 1 else ''}"
+    )
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
     if not quiet:
@@ -450,9 +595,14 @@ def _tell_compressed(found: Any, quiet: bool, as_json: bool) -> None:
 def evaluate(
     artifact: ArtifactFolder,
     data: Annotated[
-        str | None, typer.Argument(metavar="[DATA]", help="A data file with the target; default: the run's own test split.")
+        str | None,
+        typer.Argument(
+            metavar="[DATA]", help="A data file with the target; default: the run's own test split."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split of its own data: train, validation or test.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Which split of its own data: train, validation or test.")
+    ] = "test",
     as_json: AsJson = False,
     allow_code: AllowCode = False,
     key_file: KeyFile = None,
@@ -479,9 +629,17 @@ def evaluate(
 def predict(
     artifact: ArtifactFolder,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A data file or folder; - reads JSON lines from stdin.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A data file or folder; - reads JSON lines from stdin.",
+            show_default=False,
+        ),
     ],
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="Write the answers to a .csv, .jsonl or .parquet file.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the answers to a .csv, .jsonl or .parquet file."),
+    ] = None,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
     key_file: KeyFile = None,
@@ -504,8 +662,14 @@ def predict(
         for answer in answers:
             value = answer["prediction"]
             shown = answer.get("probabilities", {})
-            sure = "" if isinstance(value, list | dict) or value not in shown else f"  {shown[value]:.4f}"
-            print(f"{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}{sure}")
+            sure = (
+                ""
+                if isinstance(value, list | dict) or value not in shown
+                else f"  {shown[value]:.4f}"
+            )
+            print(
+                f"{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}{sure}"
+            )
 
 
 @app.command()
@@ -513,26 +677,40 @@ def export(
     artifact: ArtifactFolder,
     to: Annotated[str, typer.Option(help="The exporter: onnx, ... (danlu list exporters).")],
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Options of the exporter.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE ...]", help="Options of the exporter.", show_default=False
+        ),
     ] = None,
-    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where it goes; default: beside the artifact.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Where it goes; default: beside the artifact."),
+    ] = None,
     rows: Annotated[
-        str | None, typer.Option(metavar="DATA", help="A data file for the proof; default: the run's own test split.")
+        str | None,
+        typer.Option(
+            metavar="DATA", help="A data file for the proof; default: the run's own test split."
+        ),
     ] = None,
-    tolerance: Annotated[float | None, typer.Option(min=0, help="Largest difference allowed; default 1e-4.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Largest difference allowed; default 1e-4.")
+    ] = None,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Write an artifact in another runtime's form, compared with it on held-out rows before it is released."""
+    """Write an artifact in another runtime's form, compared with it on held-out rows before it is
+    released."""
     _permit(allow_code)
     from danlu import export as export_artifact
     from danlu.exporting.card import proof_in_words
 
     made = export_artifact(artifact, to, out, rows, tolerance=tolerance, options=options or ())
     if as_json:
-        _print_json({"folder": str(made.path), "files": made.about["files"], "proof": made.about["proof"]})
+        _print_json(
+            {"folder": str(made.path), "files": made.about["files"], "proof": made.about["proof"]}
+        )
     else:
         print(made.path)
         _say(proof_in_words(made.about["proof"]))
@@ -540,13 +718,27 @@ def export(
 
 @app.command()
 def verify(
-    folder: Annotated[str, typer.Argument(metavar="EXPORT", help="The folder that danlu export wrote.", show_default=False)],
-    against: Annotated[str, typer.Option(metavar="ARTIFACT", help="The artifact it came from, or the folder of its run.")],
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPORT", help="The folder that danlu export wrote.", show_default=False
+        ),
+    ],
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="ARTIFACT", help="The artifact it came from, or the folder of its run."
+        ),
+    ],
     rows: Annotated[
-        str | None, typer.Option(metavar="DATA", help="A data file to compare on; default: the run's own test split.")
+        str | None,
+        typer.Option(
+            metavar="DATA", help="A data file to compare on; default: the run's own test split."
+        ),
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Largest difference allowed; default: that of its own proof.")
+        float | None,
+        typer.Option(min=0, help="Largest difference allowed; default: that of its own proof."),
     ] = None,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
@@ -566,13 +758,29 @@ def verify(
 
 
 MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of a text at most.")]
-Temperature = Annotated[float, typer.Option(min=0, help="Below 1 likelier tokens come more often; 0: always the likeliest.")]
+Temperature = Annotated[
+    float,
+    typer.Option(min=0, help="Below 1 likelier tokens come more often; 0: always the likeliest."),
+]
 TopK = Annotated[int | None, typer.Option(min=1, help="Only the k likeliest tokens.")]
-TopP = Annotated[float, typer.Option(min=0, max=1, help="Only the likeliest tokens that together have this probability.")]
-MinP = Annotated[float, typer.Option(min=0, max=1, help="Only tokens at least this share as likely as the likeliest.")]
-RepetitionPenalty = Annotated[float, typer.Option(min=0, help="Above 1 tokens that stand there already come less often.")]
+TopP = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Only the likeliest tokens that together have this probability."
+    ),
+]
+MinP = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Only tokens at least this share as likely as the likeliest."),
+]
+RepetitionPenalty = Annotated[
+    float, typer.Option(min=0, help="Above 1 tokens that stand there already come less often.")
+]
 Stop = Annotated[
-    list[str] | None, typer.Option(help="A text ends before the first of these (\\n: a new line); may be given several times.")
+    list[str] | None,
+    typer.Option(
+        help="A text ends before the first of these (\\n: a new line); may be given several times."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Another seed, other texts.")]
 
@@ -580,8 +788,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Another seed, other texts.")]
 @app.command()
 def generate(
     artifact: ArtifactFolder,
-    prompt: Annotated[list[str] | None, typer.Option(help="What a text begins with; may be given several times.")] = None,
-    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="A file with one prompt a line; - reads stdin.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What a text begins with; may be given several times.")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file with one prompt a line; - reads stdin."),
+    ] = None,
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.8,
     top_k: TopK = None,
@@ -589,17 +802,27 @@ def generate(
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
     stop: Stop = None,
-    count: Annotated[int, typer.Option(min=1, max=100_000, help="Images to make, of each class where there are classes.")] = 16,
+    count: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100_000, help="Images to make, of each class where there are classes."
+        ),
+    ] = 16,
     classes: Annotated[
-        list[str] | None, typer.Option("--class", help="A class to make images of; may be given several times.")
+        list[str] | None,
+        typer.Option("--class", help="A class to make images of; may be given several times."),
     ] = None,
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="The PNG file that images are written to, side by side.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The PNG file that images are written to, side by side."),
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Write texts with a language model, shown as they are written; or make images with a generator, as one PNG file."""
+    """Write texts with a language model, shown as they are written; or make images with a
+    generator, as one PNG file."""
     from danlu import load
     from danlu.artifact.generate_images import makes_pictures
     from danlu.artifact.generation import Writer, read_prompts
@@ -624,14 +847,22 @@ def generate(
         print()
     for text in writer.texts:
         if text.unknown:
-            _say(f"note: {text.unknown} tokens of the prompt {text.prompt[:40]!r} are none that the model has ever seen.")
+            _say(
+                f"note: {text.unknown} tokens of the prompt {text.prompt[:40]!r} are none that the model has ever seen."
+            )
     if as_json:
         _print_json([text.as_dict() for text in writer.texts])
     elif not alone:
-        print("\n----\n".join((text.prompt if writer.goes_on else "") + text.text for text in writer.texts))
+        print(
+            "\n----\n".join(
+                (text.prompt if writer.goes_on else "") + text.text for text in writer.texts
+            )
+        )
 
 
-def _draw(model: Any, count: int, classes: list[str] | None, out: Path, seed: int, as_json: bool) -> None:
+def _draw(
+    model: Any, count: int, classes: list[str] | None, out: Path, seed: int, as_json: bool
+) -> None:
     """Images as one picture: a row for each class."""
     from danlu import picture
     from danlu.system.atomic_files import replace_file
@@ -643,7 +874,9 @@ def _draw(model: Any, count: int, classes: list[str] | None, out: Path, seed: in
     except OSError as error:
         raise DanluError(f"cannot be written: {error.strerror or error}.", where=str(out)) from None
     if as_json:
-        _print_json({"out": str(out), "images": len(made), "classes": classes or list(model.task.classes)})
+        _print_json(
+            {"out": str(out), "images": len(made), "classes": classes or list(model.task.classes)}
+        )
     else:
         print(out)
 
@@ -651,7 +884,9 @@ def _draw(model: Any, count: int, classes: list[str] | None, out: Path, seed: in
 @app.command()
 def chat(
     artifact: ArtifactFolder,
-    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="What the model is told before the conversation.")
+    ] = None,
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.7,
     top_k: TopK = None,
@@ -669,7 +904,9 @@ def chat(
         artifact, system, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, seed=seed,
     )  # fmt: skip
-    _say("A line asks; /new begins anew; Ctrl-C stops an answer; Ctrl-D (or Ctrl-C at the prompt) ends.")
+    _say(
+        "A line asks; /new begins anew; Ctrl-C stops an answer; Ctrl-D (or Ctrl-C at the prompt) ends."
+    )
     with Interruption() as interruption:
         try:
             _converse(talk, interruption)
@@ -703,25 +940,56 @@ def _converse(talk: Any, interruption: Interruption) -> None:
 def serve(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="[NAME=]MODEL ...", help="Artifacts, runs or exports; NAME: what to call it.", show_default=False),
+        typer.Argument(
+            metavar="[NAME=]MODEL ...",
+            help="Artifacts, runs or exports; NAME: what to call it.",
+            show_default=False,
+        ),
     ],
-    host: Annotated[str, typer.Option(help="The address; another than this machine's own needs --token-file.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any that is free.")] = 8000,
-    token_file: Annotated[str | None, typer.Option(metavar="FILE", help="A file with the token that requests must bear.")] = None,
-    tls_certificate: Annotated[str | None, typer.Option(metavar="FILE", help="Certificate chain (PEM); then HTTPS.")] = None,
-    tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(help="A name the server may be called by; several may be given.")
+    host: Annotated[
+        str, typer.Option(help="The address; another than this machine's own needs --token-file.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0: any that is free.")
+    ] = 8000,
+    token_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file with the token that requests must bear."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of each model; 0: all cores but one.")] = 0,
-    longest_wait: Annotated[float, typer.Option(min=0.001, help="Seconds a request may be expected to wait, else 503.")] = 0.3,
-    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is answered 504.")] = 30.0,
+    tls_certificate: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Certificate chain (PEM); then HTTPS.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name the server may be called by; several may be given."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of each model; 0: all cores but one.")
+    ] = 0,
+    longest_wait: Annotated[
+        float, typer.Option(min=0.001, help="Seconds a request may be expected to wait, else 503.")
+    ] = 0.3,
+    deadline: Annotated[
+        float, typer.Option(min=0.001, help="Seconds after which a request is answered 504.")
+    ] = 30.0,
     most_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 4096,
     most_body: Annotated[int, typer.Option(min=1024, help="Bytes of a request's body.")] = 16 << 20,
-    drain_seconds: Annotated[float, typer.Option(min=0, help="Seconds that accepted requests get at SIGTERM.")] = 30.0,
-    on: Annotated[str | None, typer.Option(metavar="ray", help="Serve on a Ray cluster that runs already.")] = None,
-    address: Annotated[str | None, typer.Option(help="The cluster's address; default: RAY_ADDRESS, else this machine's.")] = None,
-    replicas: Annotated[str, typer.Option(metavar="N|LOW:HIGH", help="Replicas on the cluster: a number, or 1:4.")] = "1",
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds that accepted requests get at SIGTERM.")
+    ] = 30.0,
+    on: Annotated[
+        str | None, typer.Option(metavar="ray", help="Serve on a Ray cluster that runs already.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="The cluster's address; default: RAY_ADDRESS, else this machine's."),
+    ] = None,
+    replicas: Annotated[
+        str, typer.Option(metavar="N|LOW:HIGH", help="Replicas on the cluster: a number, or 1:4.")
+    ] = "1",
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -735,9 +1003,22 @@ def serve(
     )  # fmt: skip
 
 
-NewKey = Annotated[str | None, typer.Option("--new-key", metavar="FILE", help="Write a new key to this file, and do nothing else.")]
-NewFolder = Annotated[str | None, typer.Option(metavar="FOLDER", help="Write there, and leave what there is as it is.")]
-Folder = Annotated[str | None, typer.Argument(metavar="FOLDER", help="An artifact, its run, or an export.", show_default=False)]
+NewKey = Annotated[
+    str | None,
+    typer.Option(
+        "--new-key", metavar="FILE", help="Write a new key to this file, and do nothing else."
+    ),
+]
+NewFolder = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Write there, and leave what there is as it is."),
+]
+Folder = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FOLDER", help="An artifact, its run, or an export.", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -759,14 +1040,23 @@ def encrypt(
         return
     found = encrypt(_given(folder), out, key_file=key_file, passphrase_file=passphrase_file)
     if out is None:
-        _say("note: the plain files were replaced, not wiped: a disk may keep their bytes until it needs the room.")
+        _say(
+            "note: the plain files were replaced, not wiped: a disk may keep their bytes until it needs the room."
+        )
     if (found.parent / "checkpoints").is_dir():
-        _say(f"note: the checkpoints of this run lie beside it in plain text: {found.parent / 'checkpoints'}")
+        _say(
+            f"note: the checkpoints of this run lie beside it in plain text: {found.parent / 'checkpoints'}"
+        )
     print(found)
 
 
 @app.command()
-def decrypt(folder: Folder, out: NewFolder = None, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
+def decrypt(
+    folder: Folder,
+    out: NewFolder = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
     """Write an encrypted artifact or export in plain text again."""
     from danlu import decrypt
 
@@ -776,7 +1066,9 @@ def decrypt(folder: Folder, out: NewFolder = None, key_file: KeyFile = None, pas
 @app.command()
 def sign(
     folder: Folder = None,
-    signing_key: Annotated[str | None, typer.Option(metavar="FILE", help="Your private Ed25519 key (PEM).")] = None,
+    signing_key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Your private Ed25519 key (PEM).")
+    ] = None,
     new_key: NewKey = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
@@ -790,7 +1082,8 @@ def sign(
         return
     if signing_key is None:
         raise DanluError(
-            "there is no key to sign with.", hint="--signing-key FILE; danlu sign --new-key FILE writes one, and FILE.pub"
+            "there is no key to sign with.",
+            hint="--signing-key FILE; danlu sign --new-key FILE writes one, and FILE.pub",
         )
     print(sign(_given(folder), signing_key))
 
@@ -798,7 +1091,12 @@ def sign(
 @app.command("verify-signature")
 def verify_signature(
     folder: Folder,
-    public_key: Annotated[str, typer.Option(metavar="FILE", help="The public Ed25519 key (PEM) of who should have signed.")],
+    public_key: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="The public Ed25519 key (PEM) of who should have signed."
+        ),
+    ],
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -823,7 +1121,9 @@ def _given(folder: str | None) -> str:
 def verify_resume(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    kills: Annotated[int, typer.Option(min=1, max=1000, help="How many times the run is killed.")] = 5,
+    kills: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many times the run is killed.")
+    ] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the moments of death.")] = 0,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
@@ -843,7 +1143,10 @@ def verify_resume(
 
 @app.command("list")
 def list_parts(
-    shelf: Annotated[str | None, typer.Argument(metavar="[SHELF]", help="A shelf; without it, all shelves are listed.")] = None,
+    shelf: Annotated[
+        str | None,
+        typer.Argument(metavar="[SHELF]", help="A shelf; without it, all shelves are listed."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the parts of a shelf."""
@@ -851,15 +1154,24 @@ def list_parts(
 
     if shelf is None:
         found = {name: shelves.names(name) for name in shelves.shelves()}
-        _print_json(found) if as_json else print("\n".join(f"{name}: {', '.join(parts)}" for name, parts in found.items()))
+        _print_json(found) if as_json else print(
+            "\n".join(f"{name}: {', '.join(parts)}" for name, parts in found.items())
+        )
         return
     parts = {name: shelves.summary(shelf, name) for name in shelves.names(shelf)}
     width = max((len(name) for name in parts), default=0)
-    _print_json(parts) if as_json else print("\n".join(f"{name:<{width}}  {text}" for name, text in parts.items()))
+    _print_json(parts) if as_json else print(
+        "\n".join(f"{name:<{width}}  {text}" for name, text in parts.items())
+    )
 
 
 @app.command()
-def show(part: Annotated[str, typer.Argument(metavar="PART", help="A part, as NAME or SHELF/NAME.", show_default=False)]) -> None:
+def show(
+    part: Annotated[
+        str,
+        typer.Argument(metavar="PART", help="A part, as NAME or SHELF/NAME.", show_default=False),
+    ],
+) -> None:
     """Show what a part does and every option it has."""
     from danlu import registry as shelves
     from danlu.errors import did_you_mean
@@ -867,7 +1179,10 @@ def show(part: Annotated[str, typer.Argument(metavar="PART", help="A part, as NA
     found = shelves.find(part)
     if not found:
         everything = [name for each in shelves.shelves() for name in shelves.names(each)]
-        raise DanluError(f"there is no part {part!r}.", hint=did_you_mean(part.rpartition("/")[2], everything) or "danlu list")
+        raise DanluError(
+            f"there is no part {part!r}.",
+            hint=did_you_mean(part.rpartition("/")[2], everything) or "danlu list",
+        )
     print("\n\n".join(shelves.describe(shelf, name) for shelf, name in found))
 
 
@@ -889,13 +1204,17 @@ def doctor(as_json: AsJson = False) -> None:
         _print_json(found)
         return
     for name, value in found.items():
-        print(f"{name}: {', '.join(f'{key} {each}' for key, each in value.items()) if isinstance(value, dict) else value}")
+        print(
+            f"{name}: {', '.join(f'{key} {each}' for key, each in value.items()) if isinstance(value, dict) else value}"
+        )
 
 
 def main() -> None:
-    """The entry point: runs a verb and turns every DanluError, and every signal that asks to stop, into one message and its exit code."""
-    # Read by OpenMP when torch is imported, so not in placement: threads that wait for each other sleep instead of spinning, else a
-    # machine that has other work to do makes two threads six times as slow as one. The bits are the same.
+    """The entry point: runs a verb and turns every DanluError, and every signal that asks to stop,
+    into one message and its exit code."""
+    # Read by OpenMP when torch is imported, so not in placement: threads that wait for each other
+    # sleep instead of spinning, else a machine that has other work to do makes two threads six
+    # times as slow as one. The bits are the same.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     interruption = Interruption()
     try:
@@ -907,7 +1226,9 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
             raise
-        _say(f"{interruption.name or 'interrupted'}: stopped.")  # by which signal, typer does not know
+        _say(
+            f"{interruption.name or 'interrupted'}: stopped."
+        )  # by which signal, typer does not know
         sys.exit(interruption.asked or INTERRUPTED)
     except BrokenPipeError:  # `danlu predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -37,25 +37,31 @@ def compare(
     on: On = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
-    """Train every contestant at its own learning rate over several seeds; the Comparison, whose files lie in `run`.
+    """Train every contestant at its own learning rate over several seeds; the Comparison, whose
+    files lie in `run`.
 
-    `recipes` is a recipe (a Recipe, a file, a dict) or a list of them, `among` maps dotted names to the values compared, as
-    {"optimizer": ["sgd", "adam"]}. Of each contestant `rates` trainings with the recipe's seed look for the learning rate, by the deciding
-    score of the validation split (1: the contestant's own rate); then `seeds` trainings with the seeds that follow, which draw split,
-    weights and order of rows, are what is compared. `metric` is the score compared (None: the deciding one), `target` the value of it that
-    steps and seconds are counted to (None: what the weakest comes to). The same call goes on after a kill. Raises DanluError.
-    """
+    `recipes` is a recipe (a Recipe, a file, a dict) or a list of them, `among` maps dotted names to
+    the values compared, as {"optimizer": ["sgd", "adam"]}. Of each contestant `rates` trainings
+    with the recipe's seed look for the learning rate, by the deciding score of the validation split
+    (1: the contestant's own rate); then `seeds` trainings with the seeds that follow, which draw
+    split, weights and order of rows, are what is compared. `metric` is the score compared (None:
+    the deciding one), `target` the value of it that steps and seconds are counted to (None: what
+    the weakest comes to). The same call goes on after a kill. Raises DanluError."""
     given = recipes if isinstance(recipes, list | tuple) else [recipes]
     who = contestants(given, among or {}, overrides)
     home = Path(run) if run is not None else Path("runs") / f"compare-{who[0].recipe.name}"
     try:
         with Interruption(), remembered(), RunFolder(home), writing(home, RunError):
             facts = _begin(home, who, {"rates": rates, "seeds": seeds, "on": on, "metric": metric})
-            return _Course(Trainings(home, who, facts, on, say), rates, seeds).run(target, confidence)
+            return _Course(Trainings(home, who, facts, on, say), rates, seeds).run(
+                target, confidence
+            )
     except (KeyboardInterrupt, Interrupted) as error:
         code = getattr(error, "exit_code", 130)
         raise Interrupted(
-            "stopped; every training that ended is kept.", exit_code=code, hint="run the same command again: it goes on from there"
+            "stopped; every training that ended is kept.",
+            exit_code=code,
+            hint="run the same command again: it goes on from there",
         ) from None
 
 
@@ -71,7 +77,11 @@ def _begin(folder: Path, who: Sequence[Contestant], asked: dict[str, Any]) -> li
     try:
         known = read_sealed(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"what was asked cannot be read: {error}.", where=str(path), hint="choose another --run folder") from None
+        raise RunError(
+            f"what was asked cannot be read: {error}.",
+            where=str(path),
+            hint="choose another --run folder",
+        ) from None
     changed = differences(known["question"], json.loads(json.dumps(question)))
     if changed:
         shown = "\n  ".join(changed[:10])
@@ -93,7 +103,9 @@ def _begin(folder: Path, who: Sequence[Contestant], asked: dict[str, Any]) -> li
 
 def _told(recipe: Recipe) -> dict[str, Any]:
     """A recipe without what changes no number."""
-    return {name: value for name, value in recipe.as_dict().items() if name not in ("name", "watchers")}
+    return {
+        name: value for name, value in recipe.as_dict().items() if name not in ("name", "watchers")
+    }
 
 
 def _refuse_unlike(who: Sequence[Contestant], facts: Sequence[Facts]) -> None:
@@ -120,7 +132,11 @@ class _Course:
         tried: list[list[tuple[float, float | None]]] = [[] for _ in self.who]
         if self.rates > 1:
             self._search("learning rates", [first_rates(rate, self.rates) for rate in own], tried)
-            self._search("closer learning rates", [second_rates(each, self.rates, self.sign) for each in tried], tried)
+            self._search(
+                "closer learning rates",
+                [second_rates(each, self.rates, self.sign) for each in tried],
+                tried,
+            )
         rates = [best_rate(each, self.sign) or rate for each, rate in zip(tried, own)]
         first = [each.recipe.train.seed for each in self.who]
         wanted = [
@@ -129,13 +145,23 @@ class _Course:
             for place in range(len(self.who))
         ]
         found = self._run("seeds", wanted)
-        finals = [[each for each in found if each.training.contestant == place] for place in range(len(self.who))]
+        finals = [
+            [each for each in found if each.training.contestant == place]
+            for place in range(len(self.who))
+        ]
         names = [each.name for each in self.who]
-        comparison = weigh(names, self.facts, tried, rates, finals, confidence, target, self.trainings.folder)
+        comparison = weigh(
+            names, self.facts, tried, rates, finals, confidence, target, self.trainings.folder
+        )
         write_files(comparison, self.results, names)
         return comparison
 
-    def _search(self, stage: str, rates: Sequence[Sequence[float]], tried: list[list[tuple[float, float | None]]]) -> None:
+    def _search(
+        self,
+        stage: str,
+        rates: Sequence[Sequence[float]],
+        tried: list[list[tuple[float, float | None]]],
+    ) -> None:
         wanted = [
             Training(place, rate, each.recipe.train.seed)
             for place, each in enumerate(self.who)

@@ -21,7 +21,8 @@ Among = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Contestant:
-    """One of those compared; `searched`: whether its learning rate is looked for, or given by what is asked."""
+    """One of those compared; `searched`: whether its learning rate is looked for, or given by what
+    is asked."""
 
     name: str
     recipe: Recipe
@@ -29,24 +30,39 @@ class Contestant:
 
 
 def contestants(sources: Sequence[Any], among: Among, overrides: Any = ()) -> list[Contestant]:
-    """Contestants with names of their own, in the order asked. Raises DanluError for fewer than two, RecipeError for wrong ones."""
+    """Contestants with names of their own, in the order asked. Raises DanluError for fewer than
+    two, RecipeError for wrong ones."""
     for name, values in among.items():
         if len(values) < 2:
-            raise DanluError(f"{name} is to be compared among {len(values)} value.", hint=f"give several: {name}=A,B")
+            raise DanluError(
+                f"{name} is to be compared among {len(values)} value.",
+                hint=f"give several: {name}=A,B",
+            )
     plain = [_without_search(each, overrides) for each in sources]
     found: dict[str, Contestant] = {}
     for recipe, values in itertools.product(plain, itertools.product(*among.values())):
         name = _name(recipe, values, len(plain) > 1)
         if name in found:
-            raise DanluError(f"there are two contestants {name!r}.", hint="name each value, and each recipe, once")
+            raise DanluError(
+                f"there are two contestants {name!r}.",
+                hint="name each value, and each recipe, once",
+            )
         changed = recipe
         for key, value in zip(among, values):
-            changed = recipes.with_changes(changed, registry, [f"{key}={value}"] if isinstance(value, str) else {key: value})
+            changed = recipes.with_changes(
+                changed, registry, [f"{key}={value}"] if isinstance(value, str) else {key: value}
+            )
         found[name] = Contestant(name, changed, RATE not in among)
     if len(found) < 2:
-        raise DanluError("there is nothing to compare.", hint="give several values (optimizer=sgd,adam) or several recipes")
+        raise DanluError(
+            "there is nothing to compare.",
+            hint="give several values (optimizer=sgd,adam) or several recipes",
+        )
     if len(found) > MOST:
-        raise DanluError(f"{len(found)} contestants are too many; there may be {MOST}.", hint="ask in several comparisons")
+        raise DanluError(
+            f"{len(found)} contestants are too many; there may be {MOST}.",
+            hint="ask in several comparisons",
+        )
     return list(found.values())
 
 
@@ -56,18 +72,25 @@ def _name(recipe: Recipe, values: Sequence[Any], several: bool) -> str:
 
 
 def _without_search(source: Any, overrides: Any) -> Recipe:
-    """The recipe of a source. Its section tune is left out: it may name options that a contestant has not."""
+    """The recipe of a source. Its section tune is left out: it may name options that a contestant
+    has not."""
     recipe = source if isinstance(source, Recipe) else recipes.read(source, registry, overrides)
     if isinstance(source, Recipe) and overrides:
         recipe = recipes.with_changes(recipe, registry, overrides)
-    return replace(recipe, raw={key: value for key, value in recipe.raw.items() if key != "tune"}, tune=None, space=())
+    return replace(
+        recipe,
+        raw={key: value for key, value in recipe.raw.items() if key != "tune"},
+        tune=None,
+        space=(),
+    )
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    """(recipes, {dotted name: values}, overrides) of a command's words: NAME=A,B is a question, NAME=A an override, all else a recipe.
+    """(recipes, {dotted name: values}, overrides) of a command's words: NAME=A,B is a question,
+    NAME=A an override, all else a recipe.
 
-    Commas inside brackets and quotes part nothing: optimizer={name: sgd, learning_rate: 1},adam holds two values.
-    """
+    Commas inside brackets and quotes part nothing: optimizer={name: sgd, learning_rate: 1},adam
+    holds two values."""
     sources: list[str] = []
     among: dict[str, list[str]] = {}
     overrides: list[str] = []

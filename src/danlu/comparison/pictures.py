@@ -23,13 +23,20 @@ _FALLS = 3.0  # times
 
 
 def write_files(found: Comparison, results: Sequence[Result], names: Sequence[str]) -> list[Path]:
-    """comparison.json, comparison.csv, curves.csv (every training), and each figure as SVG, as PNG too where matplotlib is installed."""
+    """comparison.json, comparison.csv, curves.csv (every training), and each figure as SVG, as PNG
+    too where matplotlib is installed."""
     folder = found.folder
-    replace_file(folder / "comparison.json", json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False).encode())
+    replace_file(
+        folder / "comparison.json",
+        json.dumps(found.as_dict(), ensure_ascii=False, indent=1, allow_nan=False).encode(),
+    )
     replace_file(folder / "comparison.csv", _csv(*_table(found)))
     replace_file(
         folder / "curves.csv",
-        _csv(["contestant", "learning_rate", "seed", "what", "step", "value"], _points(results, names, found.metric)),
+        _csv(
+            ["contestant", "learning_rate", "seed", "what", "step", "value"],
+            _points(results, names, found.metric),
+        ),
     )
     written = [folder / name for name in ("comparison.json", "comparison.csv", "curves.csv")]
     for figure in figures(found):
@@ -43,7 +50,8 @@ def write_files(found: Comparison, results: Sequence[Result], names: Sequence[st
 
 
 def figures(found: Comparison) -> list[Figure]:
-    """curves (validation score by step), losses (of training, by step), rates (score by the learning rate tried)."""
+    """curves (validation score by step), losses (of training, by step), rates (score by the
+    learning rate tried)."""
     made = [_curves(found), _losses(found), _rates(found)]
     return [figure for figure in made if figure is not None]
 
@@ -54,7 +62,9 @@ def _table(found: Comparison) -> tuple[list[str], list[list[Any]]]:
         "seconds_per_step", "total_steps", "parameters",
     )  # fmt: skip
     heads = [*names, *(f"seed_{seed}" for seed in found.seeds)]
-    return heads, [[*(getattr(each, name) for name in names), *each.scores] for each in found.standings]
+    return heads, [
+        [*(getattr(each, name) for name in names), *each.scores] for each in found.standings
+    ]
 
 
 def _points(results: Sequence[Result], names: Sequence[str], metric: str) -> list[list[Any]]:
@@ -83,11 +93,17 @@ def _curves(found: Comparison) -> Figure | None:
     if figure is None or found.target is None:
         return figure
     panel = figure.panels[0]
-    marks = [Line([panel.x.low, panel.x.high], [found.target, found.target], "target"), *panel.marks]
+    marks = [
+        Line([panel.x.low, panel.x.high], [found.target, found.target], "target"),
+        *panel.marks,
+    ]
     return _with(
         figure,
         Panel(panel.x, panel.y, marks),
-        [*figure.legend, ("line target", Words(f"target {found.target:.4g}", f"目标 {found.target:.4g}"))],
+        [
+            *figure.legend,
+            ("line target", Words(f"target {found.target:.4g}", f"目标 {found.target:.4g}")),
+        ],
     )
 
 
@@ -96,31 +112,57 @@ def _losses(found: Comparison) -> Figure | None:
     return _by_step(found, "losses", Objective("loss", "lower"), "losses", words)
 
 
-def _by_step(found: Comparison, what: str, objective: Objective, name: str, title: Words) -> Figure | None:
-    shown = [(place, each, getattr(each, what)) for place, each in enumerate(found.standings) if getattr(each, what)]
+def _by_step(
+    found: Comparison, what: str, objective: Objective, name: str, title: Words
+) -> Figure | None:
+    shown = [
+        (place, each, getattr(each, what))
+        for place, each in enumerate(found.standings)
+        if getattr(each, what)
+    ]
     if not shown:
         return None
     banded = len(found.seeds) > 1 and len(shown) <= _MOST_BANDS
     scores = _axis([curve for _, _, curve in shown], objective, banded)
-    steps = axis([0, *(step for _, _, curve in shown for step, _, _, _ in curve)], Words("step", "步"), whole=True, room=0.02)
+    steps = axis(
+        [0, *(step for _, _, curve in shown for step, _, _, _ in curve)],
+        Words("step", "步"),
+        whole=True,
+        room=0.02,
+    )
     bands: list[Mark] = []
     lines: list[Mark] = []
     for place, _, curve in shown:
         role = f"s{place % SERIES}"
         x = [step for step, _, _, _ in curve]
         if banded:
-            bands.append(Band(x, [least for _, _, least, _ in curve], [greatest for _, _, _, greatest in curve], role))
+            bands.append(
+                Band(
+                    x,
+                    [least for _, _, least, _ in curve],
+                    [greatest for _, _, _, greatest in curve],
+                    role,
+                )
+            )
         lines.append(Line(x, [value for _, value, _, _ in curve], role))
     count = len(found.seeds)
     says = Words(f"Mean over {count} seeds.", f"{count} 个种子的平均。")
     if banded:
-        says = Words(f"{says.en} The band reaches from the least to the greatest.", f"{says.zh}色带从最小到最大。")
+        says = Words(
+            f"{says.en} The band reaches from the least to the greatest.",
+            f"{says.zh}色带从最小到最大。",
+        )
     legend = [(f"line s{place % SERIES}", short(each.name, 24)) for place, each, _ in shown]
-    return Figure(name, title, says, [Panel(steps, scores, [*bands, *lines])], height=360, legend=legend)
+    return Figure(
+        name, title, says, [Panel(steps, scores, [*bands, *lines])], height=360, legend=legend
+    )
 
 
-def _axis(curves: Sequence[Sequence[tuple[int, float, float, float]]], objective: Objective, banded: bool) -> Axis:
-    """A logarithmic axis for what falls far; else one that leaves out the worst tenth of all points: where curves begin says little."""
+def _axis(
+    curves: Sequence[Sequence[tuple[int, float, float, float]]], objective: Objective, banded: bool
+) -> Axis:
+    """A logarithmic axis for what falls far; else one that leaves out the worst tenth of all
+    points: where curves begin says little."""
     means = [value for curve in curves for _, value, _, _ in curve]
     ends = [end for curve in curves for point in curve for end in point[2:]] if banded else means
     if objective.direction == "lower" and min(ends) > 0 and max(means) > _FALLS * min(means):
@@ -149,7 +191,9 @@ def _rates(found: Comparison) -> Figure | None:
         marks += [Line(x, y, role), Points(x, y, role)]
     return Figure(
         "rates",
-        Words(f"Validation {found.metric} by learning rate", f"验证集 {found.metric} 随学习率的变化"),
+        Words(
+            f"Validation {found.metric} by learning rate", f"验证集 {found.metric} 随学习率的变化"
+        ),
         Words("The search of each contestant's learning rate.", "每个参赛者的学习率搜索。"),
         [Panel(rates, scores, marks)],
         height=360,
@@ -158,4 +202,6 @@ def _rates(found: Comparison) -> Figure | None:
 
 
 def _with(figure: Figure, panel: Panel, legend: Sequence[Any]) -> Figure:
-    return Figure(figure.name, figure.title, figure.says, [panel], height=figure.height, legend=legend)
+    return Figure(
+        figure.name, figure.title, figure.says, [panel], height=figure.height, legend=legend
+    )

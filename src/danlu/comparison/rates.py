@@ -8,19 +8,22 @@ _NET = 5  # at most: a factor of 100 to either side
 
 
 def first_rates(own: float, count: int) -> list[float]:
-    """The net: two thirds of `count`, five at most, each ten times the one before, `own` in the middle."""
+    """The net: two thirds of `count`, five at most, each ten times the one before, `own` in the
+    middle."""
     if own <= 0 or count < 2:
         return [own]
     size = min(_NET, count - count // 3)
     return [_round(own * 10.0 ** (place - (size - 1) // 2)) for place in range(size)]
 
 
-def second_rates(tried: Sequence[tuple[float, float | None]], count: int, sign: float) -> list[float]:
-    """The rest of `count` rates: evenly (in their logarithm) within a factor of ten of the best one tried.
+def second_rates(
+    tried: Sequence[tuple[float, float | None]], count: int, sign: float
+) -> list[float]:
+    """The rest of `count` rates: evenly (in their logarithm) within a factor of ten of the best one
+    tried.
 
-    Where the best is an end of the net they go on beyond it; where none came to a score, towards smaller ones. `sign` is 1 where a higher
-    score is better.
-    """
+    Where the best is an end of the net they go on beyond it; where none came to a score, towards
+    smaller ones. `sign` is 1 where a higher score is better."""
     more = count - len(tried)
     if more < 1:
         return []

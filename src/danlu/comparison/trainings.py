@@ -1,8 +1,8 @@
 """Trainings of a comparison: run in the order planned, many as one program where that pays, each result kept as soon as it is there.
 
-A training is a function of its recipe alone, and trainings that share a program are decided by the plan, not by what is still missing. So
-a comparison that was killed goes on where it was and ends as one never killed.
-"""
+A training is a function of its recipe alone, and trainings that share a program are decided by the
+plan, not by what is still missing. So a comparison that was killed goes on where it was and ends as
+one never killed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,20 @@ from danlu.search.executors.failure import cause_of
 from danlu.system.atomic_files import read_sealed, replace_file, seal
 from danlu.training.evaluation import Evaluator, best_of, finite
 from danlu.training.loop import train
-from danlu.training.population import Decision, Event, measure_pace, shape_key, train_population, why_not
+from danlu.training.population import (
+    Decision,
+    Event,
+    measure_pace,
+    shape_key,
+    train_population,
+    why_not,
+)
 from danlu.training.setup import assemble
 from danlu.training.step import NotFinite
 
-EVALUATIONS = 20  # of a training at least, where the recipe does not say how often: they are the curve
+EVALUATIONS = (
+    20  # of a training at least, where the recipe does not say how often: they are the curve
+)
 _PROBES, _PROBE_SECONDS = 5, 0.5
 _SET_UP = 0.2  # seconds that a training by itself takes beside its updates: its folder, its checkpoints, its artifact
 On = Literal["auto", "vectorised", "one_by_one"]
@@ -38,9 +47,9 @@ On = Literal["auto", "vectorised", "one_by_one"]
 class Facts:
     """What is known of a contestant before it is trained.
 
-    `metric` and `better` are what is compared, `deciding` and `decides` the score by which a training chooses what it releases; `seconds`
-    are of one update by itself; `precision` and `evaluate_every` are decided once.
-    """
+    `metric` and `better` are what is compared, `deciding` and `decides` the score by which a
+    training chooses what it releases; `seconds` are of one update by itself; `precision` and
+    `evaluate_every` are decided once."""
 
     metric: str
     better: str
@@ -65,8 +74,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to: `score` is the validation score of what it releases, None where it failed, with its cause; `curve` holds
-    the validation scores by step, `losses` the training losses."""
+    """What a training came to: `score` is the validation score of what it releases, None where it
+    failed, with its cause; `curve` holds the validation scores by step, `losses` the training
+    losses."""
 
     training: Training
     score: float | None
@@ -81,22 +91,33 @@ class Result:
     @classmethod
     def of(cls, told: dict[str, Any]) -> Result:
         """The result that `as_dict` told."""
-        curve, losses = ([(int(step), float(value)) for step, value in told[name]] for name in ("curve", "losses"))
+        curve, losses = (
+            [(int(step), float(value)) for step, value in told[name]]
+            for name in ("curve", "losses")
+        )
         return cls(Training(**told["training"]), told["score"], told["cause"], curve, losses)
 
 
 def look(contestant: Contestant, metric: str | None = None) -> Facts:
-    """The Facts of a contestant, by building it once and timing a few updates; `metric` is what is compared (None: the deciding score).
+    """The Facts of a contestant, by building it once and timing a few updates; `metric` is what is
+    compared (None: the deciding score).
 
     Raises DanluError where it cannot be trained, or does not measure that.
     """
-    built = assemble(recipes.with_changes(contestant.recipe, registry, {RATE: 0.0}))  # nothing moves while it is timed
+    built = assemble(
+        recipes.with_changes(contestant.recipe, registry, {RATE: 0.0})
+    )  # nothing moves while it is timed
     if not built.plan.evaluate_every:
-        raise RunError("a comparison needs a validation split, and it has no row.", hint="give data.split a share for validation")
+        raise RunError(
+            "a comparison needs a validation split, and it has no row.",
+            hint="give data.split a share for validation",
+        )
     asked = contestant.recipe.train.evaluate_every
     every = asked or min(built.plan.evaluate_every, max(1, built.plan.total_steps // EVALUATIONS))
     evaluator = built.evaluator
-    compared, better = _compared(contestant, evaluator, metric) if metric else (evaluator.metric, evaluator.better)
+    compared, better = (
+        _compared(contestant, evaluator, metric) if metric else (evaluator.metric, evaluator.better)
+    )
     return Facts(
         compared, better, evaluator.metric, evaluator.better, built.plan.total_steps, every, built.trainable,
         built.placement.precision, _seconds(built.update), built.data.digest,
@@ -118,7 +139,9 @@ def _seconds(update: Callable[[int], None]) -> float:
 
 def _compared(contestant: Contestant, evaluator: Evaluator, metric: str) -> tuple[str, str]:
     """(metric, which is better) of a score asked for by name."""
-    labels = {label: part.name for (label, _), part in zip(evaluator.metrics, contestant.recipe.metrics)}
+    labels = {
+        label: part.name for (label, _), part in zip(evaluator.metrics, contestant.recipe.metrics)
+    }
     if metric not in (*labels, "loss"):
         near = nearest(metric, [*labels, "loss"])
         raise RunError(
@@ -132,9 +155,20 @@ class Trainings:
     """Runs trainings and remembers them in `folder`."""
 
     def __init__(
-        self, folder: Path, contestants: Sequence[Contestant], facts: Sequence[Facts], on: On, say: Callable[[str], None]
+        self,
+        folder: Path,
+        contestants: Sequence[Contestant],
+        facts: Sequence[Facts],
+        on: On,
+        say: Callable[[str], None],
     ) -> None:
-        self.folder, self.contestants, self.facts, self.on, self.say = folder, contestants, facts, on, say
+        self.folder, self.contestants, self.facts, self.on, self.say = (
+            folder,
+            contestants,
+            facts,
+            on,
+            say,
+        )
 
     def run(self, stage: str, wanted: Sequence[Training]) -> list[Result]:
         """The results of all wanted, in their order; those that are there already are read."""
@@ -142,23 +176,35 @@ class Trainings:
         stacks = self._stacks(wanted)
         for number, stack in enumerate(stacks):
             path = self.folder / "results" / f"{stage}-{number:03d}.json"
-            for result in self._kept(path, stack) or self._made(path, stack, f"{stage}: {number + 1} of {len(stacks)}"):
+            for result in self._kept(path, stack) or self._made(
+                path, stack, f"{stage}: {number + 1} of {len(stacks)}"
+            ):
                 found[result.training] = result
         return [found[each] for each in wanted]
 
     def recipe(self, training: Training) -> Recipe:
         """The contestant's recipe with this rate and seed."""
-        facts, recipe = self.facts[training.contestant], self.contestants[training.contestant].recipe
-        changes = {"train.seed": training.seed, "train.evaluate_every": facts.evaluate_every, "train.precision": facts.precision}
+        facts, recipe = (
+            self.facts[training.contestant],
+            self.contestants[training.contestant].recipe,
+        )
+        changes = {
+            "train.seed": training.seed,
+            "train.evaluate_every": facts.evaluate_every,
+            "train.precision": facts.precision,
+        }
         if self.contestants[training.contestant].searched:
             changes[RATE] = training.rate
-        watchers = [Part(name, registry.config("watchers", name)()) for name in ("jsonl", "divergence")]
+        watchers = [
+            Part(name, registry.config("watchers", name)()) for name in ("jsonl", "divergence")
+        ]
         return replace(recipes.with_changes(recipe, registry, changes), watchers=tuple(watchers))
 
     # --- one program of many
 
     def _stacks(self, wanted: Sequence[Training]) -> list[list[Training]]:
-        """Trainings that are one program: of one shape and one seed, which draws data and order for all of them."""
+        """Trainings that are one program: of one shape and one seed, which draws data and order for
+        all of them."""
         alike: dict[tuple[str, int], list[Training]] = {}
         for each in wanted:
             key = "" if self.on == "one_by_one" else shape_key(self.recipe(each))
@@ -188,11 +234,18 @@ class Trainings:
                 size, _, stacked = min(pace.curve, key=lambda each: each[2])
                 steps = self.facts[members[0].contestant].total_steps
                 if self.on == "vectorised" or steps * stacked < steps * pace.alone + _SET_UP:
-                    why = reason if stacked < pace.alone else "to start each by itself would take longer"
+                    why = (
+                        reason
+                        if stacked < pace.alone
+                        else "to start each by itself would take longer"
+                    )
                     self.say(f"up to {size} trainings as one program: {why}")
                     return size
         if self.on == "vectorised":
-            raise RunError(f"these trainings cannot be one program: {reason or 'there is one alone'}.", hint="--on one_by_one")
+            raise RunError(
+                f"these trainings cannot be one program: {reason or 'there is one alone'}.",
+                hint="--on one_by_one",
+            )
         self.say(f"trainings one by one{': ' + reason if reason else ''}")
         return 1
 
@@ -206,7 +259,9 @@ class Trainings:
             return []
         except (OSError, ValueError) as error:
             raise RunError(
-                f"a kept result cannot be used: {error}.", where=str(path), hint="remove this file: it is made anew"
+                f"a kept result cannot be used: {error}.",
+                where=str(path),
+                hint="remove this file: it is made anew",
             ) from None
         results = [Result.of(each) for each in told["results"]]
         return results if [each.training for each in results] == list(stack) else []
@@ -215,13 +270,17 @@ class Trainings:
         began = time.perf_counter()
         results = [self._alone(stack[0])] if len(stack) == 1 else self._together(stack)
         path.parent.mkdir(exist_ok=True)
-        replace_file(path, seal({"results": [json.loads(json.dumps(each.as_dict())) for each in results]}))
+        replace_file(
+            path, seal({"results": [json.loads(json.dumps(each.as_dict())) for each in results]})
+        )
         names = {self.contestants[each.contestant].name for each in stack}
         who = names.pop() if len(names) == 1 else f"{len(stack)} trainings"
         scores = [each.score for each in results if each.score is not None]
         sign = 1 if self.facts[0].better == "higher" else -1
         best = (
-            f"best {self.facts[0].metric} {sign * max(sign * score for score in scores):.4g}" if scores else "none came to a score"
+            f"best {self.facts[0].metric} {sign * max(sign * score for score in scores):.4g}"
+            if scores
+            else "none came to a score"
         )
         self.say(f"{what}  {who}: {best}  ({time.perf_counter() - began:.1f} s)")
         return results
@@ -236,14 +295,19 @@ class Trainings:
 
         outcomes = train_population([self.recipe(each) for each in stack], hear)
         return [
-            self._result(training, outcome.cause if outcome.state == "failed" else "", scores, outcome.losses)
+            self._result(
+                training, outcome.cause if outcome.state == "failed" else "", scores, outcome.losses
+            )
             for training, outcome, scores in zip(stack, outcomes, told)
         ]
 
     def _alone(self, training: Training) -> Result:
-        """Train as `danlu train` does, in a folder that is removed when the result is kept; going on where a killed one left off."""
+        """Train as `danlu train` does, in a folder that is removed when the result is kept; going
+        on where a killed one left off."""
         recipe = self.recipe(training)
-        folder = self.folder / "runs" / f"{training.contestant + 1}-{training.rate:g}-{training.seed}"
+        folder = (
+            self.folder / "runs" / f"{training.contestant + 1}-{training.rate:g}-{training.seed}"
+        )
         cause = ""
         try:
             train(recipe, folder)
@@ -259,18 +323,49 @@ class Trainings:
         shutil.rmtree(folder, ignore_errors=True)
         return result
 
-    def _result(self, training: Training, cause: str, told: Sequence[tuple[int, Any]], losses: Sequence[tuple[int, Any]]) -> Result:
-        """The Result of a training that told the scores of each evaluation: (step, score by name)."""
-        facts, recipe = self.facts[training.contestant], self.contestants[training.contestant].recipe
-        curve = [(int(step), best_of(scores, facts.metric), best_of(scores, facts.deciding)) for step, scores in told]
+    def _result(
+        self,
+        training: Training,
+        cause: str,
+        told: Sequence[tuple[int, Any]],
+        losses: Sequence[tuple[int, Any]],
+    ) -> Result:
+        """The Result of a training that told the scores of each evaluation: (step, score by
+        name)."""
+        facts, recipe = (
+            self.facts[training.contestant],
+            self.contestants[training.contestant].recipe,
+        )
+        curve = [
+            (int(step), best_of(scores, facts.metric), best_of(scores, facts.deciding))
+            for step, scores in told
+        ]
         score = None if cause or not curve else curve[-1][1]
-        deciding = [(1 if facts.decides == "higher" else -1) * each for _, _, each in curve if each is not None]
+        deciding = [
+            (1 if facts.decides == "higher" else -1) * each
+            for _, _, each in curve
+            if each is not None
+        ]
         if score is not None and deciding and recipe.regularization.restore_best:
             sign = 1 if facts.decides == "higher" else -1
-            score = next(value for _, value, each in curve if each is not None and sign * each == max(deciding))
+            score = next(
+                value
+                for _, value, each in curve
+                if each is not None and sign * each == max(deciding)
+            )
         known = [(step, float(value)) for step, value, _ in curve if value is not None]
-        return Result(training, score, cause, known, [(int(step), float(value)) for step, value in losses if value is not None])
+        return Result(
+            training,
+            score,
+            cause,
+            known,
+            [(int(step), float(value)) for step, value in losses if value is not None],
+        )
 
 
 def _logged(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if path.is_file()
+        else []
+    )

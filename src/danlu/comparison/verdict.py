@@ -16,11 +16,12 @@ from danlu.comparison.trainings import Facts, Result
 class Standing:
     """What a contestant came to.
 
-    `scores` holds one a seed (None where that training failed, `causes` says why), `mean` their mean and `margin` half the width of its
-    confidence interval (None for fewer than two). `behind` is the mean difference to the best contestant, seed by seed, `behind_margin`
-    half the width of its interval: a difference smaller than that may be chance. `tried` are (learning rate, score) of the search; `at_edge`
-    tells that the best of them was the smallest or largest tried. `steps_to_target` and `seconds_to_target` are those of the mean curve.
-    """
+    `scores` holds one a seed (None where that training failed, `causes` says why), `mean` their
+    mean and `margin` half the width of its confidence interval (None for fewer than two). `behind`
+    is the mean difference to the best contestant, seed by seed, `behind_margin` half the width of
+    its interval: a difference smaller than that may be chance. `tried` are (learning rate, score)
+    of the search; `at_edge` tells that the best of them was the smallest or largest tried.
+    `steps_to_target` and `seconds_to_target` are those of the mean curve."""
 
     name: str
     learning_rate: float
@@ -37,7 +38,9 @@ class Standing:
     seconds_per_step: float
     steps_to_target: int | None
     seconds_to_target: float | None
-    curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # step, mean, least, greatest
+    curve: list[tuple[int, float, float, float]] = field(
+        default_factory=list
+    )  # step, mean, least, greatest
     losses: list[tuple[int, float, float, float]] = field(default_factory=list)
 
     @property
@@ -67,12 +70,20 @@ class Comparison:
         alive = [each for each in self.standings if each.mean is not None]
         if not alive:
             return "No training came to a score; comparison.json says why."
-        close = [each.name for each in alive[1:] if each.behind_margin is not None and (each.behind or 0.0) <= each.behind_margin]
+        close = [
+            each.name
+            for each in alive[1:]
+            if each.behind_margin is not None and (each.behind or 0.0) <= each.behind_margin
+        ]
         said = f"Scores are of the validation split, over {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}."
         if close:
             said += f" By these seeds {alive[0].name} cannot be told from {', '.join(close)}."
         edges = [each.name for each in alive if each.at_edge]
-        return said + (f" At the edge of the rates tried: {', '.join(edges)}; more --rates may do better." if edges else "")
+        return said + (
+            f" At the edge of the rates tried: {', '.join(edges)}; more --rates may do better."
+            if edges
+            else ""
+        )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """(heads, rows) of the printed table."""
@@ -96,9 +107,17 @@ class Comparison:
             score = f"{each.mean:.4f}" if abs(each.mean) < 100 else f"{each.mean:.6g}"
             score += f" ± {_two_digits(each.margin)}" if each.margin is not None else ""
         failed = sum(score is None for score in each.scores)
-        score += f"  ({failed} of {len(each.scores)} failed)" if failed and each.mean is not None else ""
-        behind = "" if each.behind is None or each is self.standings[0] else _two_digits(each.behind)
-        behind += f" ± {_two_digits(each.behind_margin)}" if behind and each.behind_margin is not None else ""
+        score += (
+            f"  ({failed} of {len(each.scores)} failed)" if failed and each.mean is not None else ""
+        )
+        behind = (
+            "" if each.behind is None or each is self.standings[0] else _two_digits(each.behind)
+        )
+        behind += (
+            f" ± {_two_digits(each.behind_margin)}"
+            if behind and each.behind_margin is not None
+            else ""
+        )
         reached = [
             "–" if each.steps_to_target is None else f"{each.steps_to_target:,}",
             "–" if each.seconds_to_target is None else f"{each.seconds_to_target:.2g}",
@@ -117,15 +136,25 @@ def weigh(
     target: float | None,
     folder: Path,
 ) -> Comparison:
-    """The Comparison of contestants, given for each its search and the results of its seeds (the same seeds for all, in one order)."""
+    """The Comparison of contestants, given for each its search and the results of its seeds (the
+    same seeds for all, in one order)."""
     better = facts[0].better
     sign = 1.0 if better == "higher" else -1.0
-    curves = [mean_curve([each.curve for each in results if each.score is not None]) for results in finals]
-    losses = [mean_curve([each.losses for each in results if each.score is not None]) for results in finals]
+    curves = [
+        mean_curve([each.curve for each in results if each.score is not None]) for results in finals
+    ]
+    losses = [
+        mean_curve([each.losses for each in results if each.score is not None])
+        for results in finals
+    ]
     tops = [sign * max(sign * value for _, value, _, _ in curve) for curve in curves if curve]
     if target is None and tops:
-        target = sign * min(sign * top for top in tops)  # what the weakest comes to: the others are there earlier
-    means = [statistics.fmean(scores) if (scores := _known(results)) else None for results in finals]
+        target = sign * min(
+            sign * top for top in tops
+        )  # what the weakest comes to: the others are there earlier
+    means = [
+        statistics.fmean(scores) if (scores := _known(results)) else None for results in finals
+    ]
     placed = [(sign * mean, -place) for place, mean in enumerate(means) if mean is not None]
     best = finals[-max(placed)[1]] if placed else []
     standings = []
@@ -157,7 +186,8 @@ def _known(results: Sequence[Result]) -> list[float]:
 
 
 def margin(values: Sequence[float], confidence: float) -> float | None:
-    """Half the width of the confidence interval of the mean, by Student's t-distribution; None for fewer than two values.
+    """Half the width of the confidence interval of the mean, by Student's t-distribution; None for
+    fewer than two values.
 
     Source: Student, 1908, Biometrika 6(1), 1-25.
     """
@@ -165,10 +195,16 @@ def margin(values: Sequence[float], confidence: float) -> float | None:
         return None
     from scipy.special import stdtrit
 
-    return float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+    return (
+        float(stdtrit(len(values) - 1, (1 + confidence) / 2))
+        * statistics.stdev(values)
+        / math.sqrt(len(values))
+    )
 
 
-def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float, float, float]]:
+def mean_curve(
+    curves: Sequence[Sequence[tuple[int, float]]],
+) -> list[tuple[int, float, float, float]]:
     """(step, mean, least, greatest) at each step that all curves have."""
     if not curves:
         return []
@@ -181,7 +217,9 @@ def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int,
     return found
 
 
-def first_reach(curve: Sequence[tuple[int, float, float, float]], target: float | None, sign: float) -> int | None:
+def first_reach(
+    curve: Sequence[tuple[int, float, float, float]], target: float | None, sign: float
+) -> int | None:
     """The first step at which the mean curve is at the target or beyond it."""
     if target is None:
         return None

@@ -6,5 +6,6 @@ import torch
 
 
 def captured() -> bool:
-    """True while torch.export traces a module: what depends on the numbers of a batch must then take the way that fits all of them."""
+    """True while torch.export traces a module: what depends on the numbers of a batch must then
+    take the way that fits all of them."""
     return torch.compiler.is_exporting()

@@ -1,9 +1,9 @@
 """torch's optimizers without what torch.compile needs around them.
 
-torch wraps the methods of an optimizer so that a compiled training step may contain them. Uncompiled, the wrappers import the compiler
-(torch._dynamo: about 0.8 s before the first update) and take 9 of the 30 microseconds of a fused update of four small tensors
-(measured on torch 2.13, one CPU core). danlu compiles the model and never the update.
-"""
+torch wraps the methods of an optimizer so that a compiled training step may contain them.
+Uncompiled, the wrappers import the compiler (torch._dynamo: about 0.8 s before the first update)
+and take 9 of the 30 microseconds of a fused update of four small tensors (measured on torch 2.13,
+one CPU core). danlu compiles the model and never the update."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _WRAPPED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 @functools.cache
 def lean(kind: type[Optimizer]) -> type[Any]:
-    """A subclass of an optimizer class that updates to the same bits; its own step hooks are called, global ones and closures are not."""
+    """A subclass of an optimizer class that updates to the same bits; its own step hooks are
+    called, global ones and closures are not."""
     import torch
 
     update = inspect.unwrap(kind.step)
@@ -38,12 +39,13 @@ def lean(kind: type[Optimizer]) -> type[Any]:
 
 
 def straight(optimizer: Optimizer) -> Any:
-    """update(gradients) that calls torch's fused kernel over tensors gathered once, to the same bits; None where there is none to call.
+    """update(gradients) that calls torch's fused kernel over tensors gathered once, to the same
+    bits; None where there is none to call.
 
-    `optimizer` has made a step, so that its state is there; `gradients` holds a list a parameter group, in the order of its parameters,
-    each laid out like its parameter. For small models most of an optimizer's step is the gathering: 60 of 100 microseconds (measured on
-    torch 2.13, a fused AdamW over four tensors of 100,000 numbers).
-    """
+    `optimizer` has made a step, so that its state is there; `gradients` holds a list a parameter
+    group, in the order of its parameters, each laid out like its parameter. For small models most
+    of an optimizer's step is the gathering: 60 of 100 microseconds (measured on torch 2.13, a fused
+    AdamW over four tensors of 100,000 numbers)."""
     import torch
 
     calls = [_kernel(optimizer, group) for group in optimizer.param_groups]
@@ -60,7 +62,8 @@ def straight(optimizer: Optimizer) -> Any:
 
 
 def _kernel(optimizer: Optimizer, group: dict[str, Any]) -> Any:
-    """The fused update of one group as a function of its gradients; its learning rate is read at every call."""
+    """The fused update of one group as a function of its gradients; its learning rate is read at
+    every call."""
     import torch
 
     parameters = list(group["params"])
@@ -68,7 +71,9 @@ def _kernel(optimizer: Optimizer, group: dict[str, Any]) -> Any:
     if not group.get("fused") or group.get("maximize") or group.get("amsgrad") or not all(states):
         return None
     if isinstance(optimizer, torch.optim.Adam):
-        means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+        means, squares, steps = (
+            [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")
+        )
         kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
         beta1, beta2 = group["betas"]
 

@@ -1,7 +1,7 @@
 """Whether a forward pass runs for many models at once (torch.func.vmap).
 
-Functions with a hand-written gradient have no rule for that and step aside for torch's own operators, to the same numbers.
-"""
+Functions with a hand-written gradient have no rule for that and step aside for torch's own
+operators, to the same numbers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def first(tensor: Tensor) -> Tensor | None:
 
 
 def by_hand(compute: Callable[[], Any], place: int = 0) -> Any:
-    """What `compute` makes of unwrapped tensors, as vmap sees it; `place` is the dimension of the result that counts the models.
+    """What `compute` makes of unwrapped tensors, as vmap sees it; `place` is the dimension of the
+    result that counts the models.
 
-    torch.autograd.Function with a vmap rule of its own does the same in 300 to 600 microseconds a call (torch 2.13), this in 15.
-    """
+    torch.autograd.Function with a vmap rule of its own does the same in 300 to 600 microseconds a
+    call (torch 2.13), this in 15."""
     interpreter = retrieve_current_functorch_interpreter()
     with interpreter.lower():
         found = compute()
@@ -52,11 +53,11 @@ def models() -> int:
 
 
 class Together:
-    """A call of torch.func.vmap by hand: inside the `with`, `split` gives a tensor (K, ...) as each of K models sees it, and `join` the
-    tensor of all models back.
+    """A call of torch.func.vmap by hand: inside the `with`, `split` gives a tensor (K, ...) as each
+    of K models sees it, and `join` the tensor of all models back.
 
-    vmap and functional_call walk trees of arguments around every call, which is a millisecond for a small model (torch 2.13).
-    """
+    vmap and functional_call walk trees of arguments around every call, which is a millisecond for a
+    small model (torch 2.13)."""
 
     def __init__(self, count: int) -> None:
         self.count = count

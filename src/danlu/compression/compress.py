@@ -1,9 +1,9 @@
 """A smaller, faster form of an artifact: compressed step by step, scored again, and released only where it holds what was asked.
 
-The order of this file is the order of events: the artifact and its own rows, each compressor in turn, the result written, read back and
-compared, scores and costs of both, the limit, the name. What trains on the way does so by the ordinary loop, in a working folder beside
-the result, from which the same command goes on after a kill.
-"""
+The order of this file is the order of events: the artifact and its own rows, each compressor in
+turn, the result written, read back and compared, scores and costs of both, the limit, the name.
+What trains on the way does so by the ordinary loop, in a working folder beside the result, from
+which the same command goes on after a kill."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ _SPREAD = 0x5EED  # which training rows calibrate is drawn from this
 
 @dataclass
 class Result:
-    """What became of an artifact. Costs by batch size are seconds; sizes are bytes; `metric` is the score that the limit is on."""
+    """What became of an artifact. Costs by batch size are seconds; sizes are bytes; `metric` is the
+    score that the limit is on."""
 
     artifact: Artifact
     before: dict[str, Any]
@@ -70,7 +71,11 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
         names = ("before", "after", "split", "rows", "metric", "better", "threads", "told")
-        return {"artifact": str(self.artifact.path), **{name: getattr(self, name) for name in names}, "drop": self.drop}
+        return {
+            "artifact": str(self.artifact.path),
+            **{name: getattr(self, name) for name in names},
+            "drop": self.drop,
+        }
 
     def table(self) -> list[list[str]]:
         """Rows of words: what, before, after, how they compare."""
@@ -78,7 +83,11 @@ class Result:
         lines = [["", "before", "after", ""]]
         names = [
             self.metric,
-            *(name for name, value in before["scores"].items() if isinstance(value, float) and name != self.metric),
+            *(
+                name
+                for name, value in before["scores"].items()
+                if isinstance(value, float) and name != self.metric
+            ),
         ]
         for name in names:
             then, now = before["scores"].get(name), after["scores"].get(name)
@@ -86,11 +95,22 @@ class Result:
                 lines.append([name, f"{then:.6g}", f"{now:.6g}", f"{now - then:+.2g}"])
         for name, title in (("size", "size on disk"), ("memory", "weights in memory")):
             lines.append(
-                [title, *(f"{each[name] / 1e6:,.3f} MB" for each in (before, after)), _ratio(before[name], after[name], "smaller")]
+                [
+                    title,
+                    *(f"{each[name] / 1e6:,.3f} MB" for each in (before, after)),
+                    _ratio(before[name], after[name], "smaller"),
+                ]
             )
         for batch, then in before["latency"].items():
             now = after["latency"][batch]
-            lines.append([f"a batch of {batch}", f"{then * 1e3:.3f} ms", f"{now * 1e3:.3f} ms", _ratio(then, now, "as fast")])
+            lines.append(
+                [
+                    f"a batch of {batch}",
+                    f"{then * 1e3:.3f} ms",
+                    f"{now * 1e3:.3f} ms",
+                    _ratio(then, now, "as fast"),
+                ]
+            )
         return lines
 
 
@@ -142,7 +162,8 @@ class Subject:
         said: Sequence[Any] = (),
         changes: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """The artifact of a module that was trained on, by the ordinary loop over the recipe's own data.
+        """The artifact of a module that was trained on, by the ordinary loop over the recipe's own
+        data.
 
         module          where it goes on from; None: a new one of `recipe`
         epochs          how long; None: as long as `recipe` says
@@ -153,16 +174,27 @@ class Subject:
         """
         asked = recipe or self.recipe
         rate = float(getattr(asked.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
-        length = {} if epochs is None else {"train.steps": None, "train.epochs": epochs, "train.least_steps": 0}
+        length = (
+            {}
+            if epochs is None
+            else {"train.steps": None, "train.epochs": epochs, "train.least_steps": 0}
+        )
         varied = recipes.with_changes(
             replace(asked, raw=asked.as_dict()),
             registry,
-            {**length, "optimizer.learning_rate": rate * learning_rate, "train.compile": False, **(changes or {})},
+            {
+                **length,
+                "optimizer.learning_rate": rate * learning_rate,
+                "train.compile": False,
+                **(changes or {}),
+            },
         )
         if module is not None:
             varied = replace(varied, finetune=FineTune())
         digest = _digest(module or self.module, [*said, self.contents.changes])
-        return self._run(varied, Given(module, digest, [] if record is None else record, close, learns, reads))
+        return self._run(
+            varied, Given(module, digest, [] if record is None else record, close, learns, reads)
+        )
 
     def settle(
         self,
@@ -172,8 +204,9 @@ class Subject:
         module: nn.Module,
         close: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
-        """Train the module that compressor `name` changed (so that `state` tells it) for the epochs of its options, at their share of the
-        recipe's learning rate; it is then what is compressed on."""
+        """Train the module that compressor `name` changed (so that `state` tells it) for the epochs
+        of its options, at their share of the recipe's learning rate; it is then what is compressed
+        on."""
         change = {"name": name, "options": recipes.plain(config), "state": dict(state)}
         found = self.train(
             module,
@@ -186,13 +219,19 @@ class Subject:
         self.module = found.module
 
     def teach(self, config: Any) -> dict[str, Any]:
-        """Train another recipe's model by a teacher (compressors/distil.py); the contents are then the student's."""
+        """Train another recipe's model by a teacher (compressors/distil.py); the contents are then
+        the student's."""
         student = student_of(config, self.recipe)
         teacher, where = teacher_of(config, self.contents)
-        known = _digest(teacher.module, [teacher.recipe.task.as_dict(), teacher.task.state(), teacher.preprocessor.state()[0]])
+        known = _digest(
+            teacher.module,
+            [teacher.recipe.task.as_dict(), teacher.task.state(), teacher.preprocessor.state()[0]],
+        )
         reads = {}
         if config.sequences:
-            reads["reads"] = Rewriting(teacher, self.own, self.folder, known, student.train, self.say, self.told)
+            reads["reads"] = Rewriting(
+                teacher, self.own, self.folder, known, student.train, self.say, self.told
+            )
         found = self.train(
             None,
             recipe=student,
@@ -211,7 +250,8 @@ class Subject:
             print(text, file=sys.stderr, flush=True)
 
     def _run(self, recipe: Recipe, given: Given) -> Artifact:
-        """The training in a folder of the working folder; one that another call left there is removed."""
+        """The training in a folder of the working folder; one that another call left there is
+        removed."""
         folder = self.folder / f"training-{len(list(self.folder.glob('training-*.done'))) + 1}"
         started = self.folder / f"{folder.name}.of"
         if not started.is_file() or started.read_text() != given.digest:
@@ -227,7 +267,8 @@ class Subject:
 
 
 class OwnRows:
-    """The rows that an artifact was trained and measured on, read anew from their source, as its own preprocessing prepares them."""
+    """The rows that an artifact was trained and measured on, read anew from their source, as its
+    own preprocessing prepares them."""
 
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
@@ -237,26 +278,40 @@ class OwnRows:
         self.described, self.rows, self.examples = self.prepared(contents)
         recipe, task = contents.recipe, contents.task
         views = Views(recipe.data.test_time_augmentation, self.described, task.output)
-        self.evaluator = Evaluator(self.rows, task, recipe.loss, recipe.metrics, self.placement, recipe.train.seed, views)
-        self.split = next((each for each in ("test", "validation", "train") if len(self.examples[each])), "train")
+        self.evaluator = Evaluator(
+            self.rows, task, recipe.loss, recipe.metrics, self.placement, recipe.train.seed, views
+        )
+        self.split = next(
+            (each for each in ("test", "validation", "train") if len(self.examples[each])), "train"
+        )
 
-    def prepared(self, contents: Contents) -> tuple[Mapping[str, Input], Rows, dict[str, np.ndarray]]:
-        """(what the model receives, all rows, examples by split) as an artifact over the same table takes them."""
+    def prepared(
+        self, contents: Contents
+    ) -> tuple[Mapping[str, Input], Rows, dict[str, np.ndarray]]:
+        """(what the model receives, all rows, examples by split) as an artifact over the same table
+        takes them."""
         targets = {name: self.table.columns[name] for name in contents.recipe.data.targets}
-        cut_ = cut(contents.task, contents.preprocessor, self.table, targets, self.splits, self.alive)
+        cut_ = cut(
+            contents.task, contents.preprocessor, self.table, targets, self.splits, self.alive
+        )
         rows = Rows(cut_.inputs, contents.preprocessor.pixels, cut_.target, self.placement)
         return cut_.described, rows, cut_.splits
 
     def inputs(self, split: str, count: int) -> list[dict[str, Tensor]]:
-        """Inputs of at most `count` examples of a split, in batches, drawn the same at every call."""
+        """Inputs of at most `count` examples of a split, in batches, drawn the same at every
+        call."""
         which = self.examples[split]
         if len(which) > count:
             which = np.sort(np.random.default_rng(_SPREAD).choice(which, count, replace=False))
         size = min(_ROWS, rows_at_once(self.rows, self.contents.task.output))
-        return [self.rows.gather(piece).inputs for piece in torch.from_numpy(np.ascontiguousarray(which)).split(size)]
+        return [
+            self.rows.gather(piece).inputs
+            for piece in torch.from_numpy(np.ascontiguousarray(which)).split(size)
+        ]
 
     def first(self, count: int) -> dict[str, Tensor]:
-        """Inputs of the first examples of the split that is measured on, as many as asked; repeated where there are fewer."""
+        """Inputs of the first examples of the split that is measured on, as many as asked; repeated
+        where there are fewer."""
         which = np.resize(self.examples[self.split], count)
         return self.rows.gather(torch.from_numpy(np.ascontiguousarray(which))).inputs
 
@@ -266,7 +321,8 @@ class OwnRows:
 
 
 def _same_rows(contents: Contents) -> tuple[Table, dict[str, np.ndarray], np.ndarray]:
-    """(the table, rows by split, rows that count) of an artifact. Raises DataError where the data is no longer that of the training."""
+    """(the table, rows by split, rows that count) of an artifact. Raises DataError where the data
+    is no longer that of the training."""
     said = meant(contents.recipe)
     table, digest = cache.load(said.source, said.columns, contents.recipe.data.cache)
     if digest != contents.provenance["data"]["digest"]:
@@ -288,20 +344,27 @@ def compress(
     score: str | None = None,
     output: Any = "quiet",
 ) -> Result:
-    """Compress an artifact by `steps`, in order, into the folder `out` (default: beside it, NAME-compressed).
+    """Compress an artifact by `steps`, in order, into the folder `out` (default: beside it,
+    NAME-compressed).
 
-    A step is NAME, "NAME:KEY=VALUE,...", or a mapping as a recipe holds it. `score` names the one that is told first and that `max_drop`
-    limits, in its own units (default: the recipe's first metric that has a better and a worse, else the loss). Raises DanluError where a
-    compressor finds nothing to do, where the result does not answer as it did before it was written, or loses more than `max_drop`:
-    then nothing is left.
-    """
+    A step is NAME, "NAME:KEY=VALUE,...", or a mapping as a recipe holds it. `score` names the one
+    that is told first and that `max_drop` limits, in its own units (default: the recipe's first
+    metric that has a better and a worse, else the loss). Raises DanluError where a compressor finds
+    nothing to do, where the result does not answer as it did before it was written, or loses more
+    than `max_drop`: then nothing is left."""
     parts = recipes.compressors(steps, registry)
     if not parts:
         raise DanluError("there is nothing to compress with.", hint="danlu list compressors")
     contents = artifact if isinstance(artifact, Contents) else load(artifact)
     if contents.path is None and out is None:
-        raise DanluError("the artifact is in no folder, so it must be said where to write.", hint="give out")
-    path = Path(out) if out is not None else contents.path.with_name(f"{contents.path.name}-compressed")  # type: ignore[union-attr]
+        raise DanluError(
+            "the artifact is in no folder, so it must be said where to write.", hint="give out"
+        )
+    path = (
+        Path(out)
+        if out is not None
+        else contents.path.with_name(f"{contents.path.name}-compressed")
+    )  # type: ignore[union-attr]
     _refuse_in_place(path, contents)
     with Workshop(path) as folder:
         found = _compressed(contents, parts, folder, score, output)
@@ -319,14 +382,21 @@ def compress(
 def _refuse_in_place(path: Path, contents: Contents) -> None:
     if contents.path is not None and path.resolve() == contents.path.resolve():
         raise DanluError(
-            "the result would take the place of the artifact it is made of.", where=str(path), hint="choose another --out"
+            "the result would take the place of the artifact it is made of.",
+            where=str(path),
+            hint="choose another --out",
         )
     if path.exists() and not (path / "artifact.json").is_file():
-        raise DanluError("there is something here that is no artifact.", where=str(path), hint="choose another --out")
+        raise DanluError(
+            "there is something here that is no artifact.",
+            where=str(path),
+            hint="choose another --out",
+        )
 
 
 class Workshop:
-    """A folder beside the result in which it is made, held by this process alone; it is there after a kill and nowhere else."""
+    """A folder beside the result in which it is made, held by this process alone; it is there after
+    a kill and nowhere else."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.compressing")
@@ -341,20 +411,27 @@ class Workshop:
         return self.path
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 2) in (130, 143)
+        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 2) in (
+            130,
+            143,
+        )
         if kind is None or not stopped:
             shutil.rmtree(self.path, ignore_errors=True)
         self.held.__exit__(kind, error, trace)
 
 
-def _compressed(contents: Contents, parts: Sequence[Part], folder: Path, score: str | None, output: Any) -> Result:
+def _compressed(
+    contents: Contents, parts: Sequence[Part], folder: Path, score: str | None, output: Any
+) -> Result:
     """The result, written as folder/candidate and measured."""
     own = OwnRows(contents)
     metric, better = _deciding(contents, own, score)
     original = copy.deepcopy(contents.module).eval()
     before_scores = own.scores(original)
     _require(before_scores, metric)
-    changed = replace(contents, module=copy.deepcopy(contents.module).eval(), changes=list(contents.changes))
+    changed = replace(
+        contents, module=copy.deepcopy(contents.module).eval(), changes=list(contents.changes)
+    )
     told: list[str] = []
     now = own
     for part in parts:
@@ -365,17 +442,26 @@ def _compressed(contents: Contents, parts: Sequence[Part], folder: Path, score: 
     again = _written(changed, folder / "candidate", now, own, parts)
     after_scores = now.scores(again.module)
     _require(after_scores, metric)
-    times = {size: costs.latencies([(original, own.first(size)), (again.module, now.first(size))]) for size in BATCHES}
+    times = {
+        size: costs.latencies([(original, own.first(size)), (again.module, now.first(size))])
+        for size in BATCHES
+    }
     size = costs.size_on_disk(contents.path) if contents.path is not None else 0
     before = {"scores": before_scores, "size": size, "memory": costs.memory_of(original)}
-    after = {"scores": after_scores, "size": costs.size_on_disk(folder / "candidate"), "memory": costs.memory_of(again.module)}
+    after = {
+        "scores": after_scores,
+        "size": costs.size_on_disk(folder / "candidate"),
+        "memory": costs.memory_of(again.module),
+    }
     for place_, each in enumerate((before, after)):
         each["latency"] = {batch: taken[place_] for batch, taken in times.items()}
     rows = len(own.examples[own.split])
     return Result(again, before, after, own.split, rows, metric, better, costs.THREADS, told)
 
 
-def _step(contents: Contents, part: Part, own: OwnRows, folder: Path, output: Any) -> tuple[Contents, list[str]]:
+def _step(
+    contents: Contents, part: Part, own: OwnRows, folder: Path, output: Any
+) -> tuple[Contents, list[str]]:
     """The contents after one compressor, and what it told."""
     module = registry.facts("compressors", part.name)
     subject = Subject(contents, own, folder, output)
@@ -389,19 +475,29 @@ def _step(contents: Contents, part: Part, own: OwnRows, folder: Path, output: An
         earlier = [{"name": each["name"], "options": each["options"]} for each in contents.changes]
         state["after"] = earlier
         return replace(subject.contents, module=subject.module, changes=[record]), subject.told
-    return replace(contents, module=subject.module, changes=[*contents.changes, record]), subject.told
+    return replace(
+        contents, module=subject.module, changes=[*contents.changes, record]
+    ), subject.told
 
 
-def _written(contents: Contents, path: Path, own: OwnRows, first: OwnRows, parts: Sequence[Part]) -> Artifact:
-    """The artifact as read back; it must answer as the module in memory does, bit for bit, on real rows. Its scores are those of now."""
+def _written(
+    contents: Contents, path: Path, own: OwnRows, first: OwnRows, parts: Sequence[Part]
+) -> Artifact:
+    """The artifact as read back; it must answer as the module in memory does, bit for bit, on real
+    rows. Its scores are those of now."""
     scores = dict(contents.scores)
     for split in ("validation", "test"):
         which = own.examples[split]
         if len(which):
-            scores[split] = {**finite(flat(own.evaluator.score(contents.module, split, which))), "rows": len(which)}
+            scores[split] = {
+                **finite(flat(own.evaluator.score(contents.module, split, which))),
+                "rows": len(which),
+            }
     made = {"compressed_from": origin_of(first.contents, parts)}
     lock = recipes.write_yaml(contents.recipe.as_dict())
-    artifacts.write(path, replace(contents, scores=scores, provenance={**contents.provenance, **made}), lock)
+    artifacts.write(
+        path, replace(contents, scores=scores, provenance={**contents.provenance, **made}), lock
+    )
     again = load(path)
     inputs = own.first(_ROWS)
     with torch.inference_mode():
@@ -415,10 +511,16 @@ def _written(contents: Contents, path: Path, own: OwnRows, first: OwnRows, parts
 
 
 def origin_of(contents: Contents, parts: Sequence[Part]) -> dict[str, Any]:
-    """What a result is told to be made of: which weights, by which steps, and what was measured of them."""
+    """What a result is told to be made of: which weights, by which steps, and what was measured of
+    them."""
     size = {} if contents.path is None else {"size": costs.size_on_disk(contents.path)}
     weights = _digest(contents.module, [contents.changes])
-    return {"weights": weights, "steps": [part.as_dict() for part in parts], "scores": contents.scores, **size}
+    return {
+        "weights": weights,
+        "steps": [part.as_dict() for part in parts],
+        "scores": contents.scores,
+        **size,
+    }
 
 
 def _deciding(contents: Contents, own: OwnRows, score: str | None) -> tuple[str, str]:
@@ -432,7 +534,10 @@ def _deciding(contents: Contents, own: OwnRows, score: str | None) -> tuple[str,
     if score is None:
         return next(iter(order.items()))
     if score not in order:
-        raise DanluError(f"there is no score {score!r} with a better and a worse here.", hint=f"scores: {', '.join(order)}")
+        raise DanluError(
+            f"there is no score {score!r} with a better and a worse here.",
+            hint=f"scores: {', '.join(order)}",
+        )
     return score, order[score]
 
 
@@ -456,7 +561,10 @@ def _digest(module: nn.Module, said: Sequence[Any]) -> str:
 
     total = sha256(json.dumps(list(said), sort_keys=True, default=str).encode())
     for name, tensor in unique_tensors(module).items():
-        total = sha256(f"{total}{name}".encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        total = sha256(
+            f"{total}{name}".encode()
+            + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return total
 
 
@@ -466,7 +574,9 @@ def made_before(path: Path, contents: Contents, parts: Sequence[Part]) -> Artifa
         return None
     found = load(path)
     told, asked = found.provenance.get("compressed_from", {}), origin_of(contents, parts)
-    return found if all(told.get(name) == asked.get(name) for name in ("weights", "steps")) else None
+    return (
+        found if all(told.get(name) == asked.get(name) for name in ("weights", "steps")) else None
+    )
 
 
 __all__ = ["BATCHES", "Result", "Subject", "compress", "made_before"]

@@ -35,7 +35,8 @@ def size_on_disk(folder: Path) -> int:
 
 
 def memory_of(module: nn.Module) -> int:
-    """Bytes of the tensors that a module holds, each storage once; also those made for its kernels after it first answered."""
+    """Bytes of the tensors that a module holds, each storage once; also those made for its kernels
+    after it first answered."""
     found: dict[tuple[int, ...], Tensor] = {}
     for layer in module.modules():
         for value in [*layer._parameters.values(), *layer._buffers.values(), *_packed(layer)]:
@@ -51,15 +52,17 @@ def _packed(layer: nn.Module) -> Sequence[Any]:
 
 
 def latencies(asked: Sequence[tuple[nn.Module, Mapping[str, Tensor]]]) -> list[float]:
-    """Seconds that each module takes for a batch of its own on one thread: the median of repeated runs, the modules in turn, so that all
-    meet the same machine."""
+    """Seconds that each module takes for a batch of its own on one thread: the median of repeated
+    runs, the modules in turn, so that all meet the same machine."""
     taken: list[list[float]] = [[] for _ in asked]
     with _threads(THREADS), torch.inference_mode():
         for module, inputs in asked:
             for _ in range(2):
                 module(dict(inputs))
         began = time.perf_counter()
-        while len(taken[0]) < _FEWEST or (time.perf_counter() - began < SECONDS and len(taken[0]) < _MOST):
+        while len(taken[0]) < _FEWEST or (
+            time.perf_counter() - began < SECONDS and len(taken[0]) < _MOST
+        ):
             for (module, inputs), times in zip(asked, taken):
                 start = time.perf_counter()
                 module(dict(inputs))

@@ -27,7 +27,8 @@ from danlu.training.setup import fresh_module
 
 
 def student_of(config: Any, recipe: Recipe) -> Recipe:
-    """The recipe that the student is trained by: its own, or this one with another model. It is scored as this one is, on the same rows.
+    """The recipe that the student is trained by: its own, or this one with another model. It is
+    scored as this one is, on the same rows.
 
     Raises RecipeError, or DanluError where the task is another.
     """
@@ -35,7 +36,9 @@ def student_of(config: Any, recipe: Recipe) -> Recipe:
     if config.student is None:
         model = config.model
         changes = (
-            {"model": model} if isinstance(model, str) or "name" in model else {f"model.{key}": each for key, each in model.items()}
+            {"model": model}
+            if isinstance(model, str) or "name" in model
+            else {f"model.{key}": each for key, each in model.items()}
         )
         return recipes.with_changes(whole, registry, changes)
     found = recipes.read(config.student, registry)
@@ -48,7 +51,10 @@ def student_of(config: Any, recipe: Recipe) -> Recipe:
         )
     data = {
         **found.as_dict()["data"],
-        **{key: whole.raw["data"][key] for key in ("source", "split", "duplicates", "missing_target", "missing_rows")},
+        **{
+            key: whole.raw["data"][key]
+            for key in ("source", "split", "duplicates", "missing_target", "missing_rows")
+        },
     }
     kept = {"data": data, "metrics": whole.raw["metrics"], "compress": None, "tune": None}
     kept["train.seed"] = recipe.train.seed  # it says which rows are held out
@@ -56,7 +62,8 @@ def student_of(config: Any, recipe: Recipe) -> Recipe:
 
 
 def teacher_of(config: Any, contents: Contents) -> tuple[Contents, str]:
-    """(the teacher, what it is called): the artifact itself, another one, or a checkpoint's folder. Raises DanluError where it cannot teach."""
+    """(the teacher, what it is called): the artifact itself, another one, or a checkpoint's folder.
+    Raises DanluError where it cannot teach."""
     if config.teacher is None:
         return contents, "the artifact itself"
     path = Path(config.teacher)
@@ -79,13 +86,18 @@ def teacher_of(config: Any, contents: Contents) -> tuple[Contents, str]:
 
 
 def by_text_alone(config: Any) -> bool:
-    """Whether nothing of the teacher is compared but what it writes: its vocabulary may then be another."""
+    """Whether nothing of the teacher is compared but what it writes: its vocabulary may then be
+    another."""
     return config.sequences and not (config.weight or config.hidden or config.attention)
 
 
 def _asked(contents: Contents) -> tuple[Any, ...]:
     task = contents.task
-    return contents.recipe.task.name, contents.recipe.data.targets, getattr(task, "answer_column", None)
+    return (
+        contents.recipe.task.name,
+        contents.recipe.data.targets,
+        getattr(task, "answer_column", None),
+    )
 
 
 def _apart(contents: Contents) -> tuple[Any, ...]:
@@ -93,7 +105,8 @@ def _apart(contents: Contents) -> tuple[Any, ...]:
 
 
 def _checkpoint(path: Path, contents: Contents) -> Contents:
-    """A Hugging Face checkpoint over the artifact's rows. Its head must be of the task: what is drawn anew teaches nothing."""
+    """A Hugging Face checkpoint over the artifact's rows. Its head must be of the task: what is
+    drawn anew teaches nothing."""
     raw = {**contents.recipe.as_dict(), "model": {"name": "pretrained", "path": str(path)}}
     recipe = recipes.with_changes(replace(contents.recipe, raw=raw), registry, {"compress": None})
     data = prepare(recipe)
@@ -105,24 +118,40 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
             where=str(path),
             hint="train it first (model: {name: pretrained, path: ...}), and name that artifact as teacher",
         )
-    return Contents(recipe, module.eval(), data.task, data.preprocessor, {}, {}, data.examples.described)
+    return Contents(
+        recipe, module.eval(), data.task, data.preprocessor, {}, {}, data.examples.described
+    )
 
 
 class Lesson:
     """learns(loss, student, data): the student's loss, drawn towards the teacher."""
 
-    def __init__(self, config: Any, teacher: Contents, rows: TeachersTable, student: Recipe, told: list[str]) -> None:
-        self.config, self.teacher, self.rows, self.student, self.told = config, teacher, rows, student, told
+    def __init__(
+        self, config: Any, teacher: Contents, rows: TeachersTable, student: Recipe, told: list[str]
+    ) -> None:
+        self.config, self.teacher, self.rows, self.student, self.told = (
+            config,
+            teacher,
+            rows,
+            student,
+            told,
+        )
         if getattr(teacher.task, "STEP", "supervised") != "supervised":
-            raise PartError(f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared.")
+            raise PartError(
+                f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared."
+            )
 
     def __call__(self, loss: Any, student: nn.Module, data: Dataset) -> Any:
         config = self.config
         if by_text_alone(config):
             return loss
-        pairs: list[Pair] = [States(*each, config.hidden_weight) for each in self._pairs(student, config.hidden, "hidden", None)]
+        pairs: list[Pair] = [
+            States(*each, config.hidden_weight)
+            for each in self._pairs(student, config.hidden, "hidden", None)
+        ]
         pairs += [
-            Looking(*each, config.attention_weight) for each in self._pairs(student, config.attention, "attention", Attention)
+            Looking(*each, config.attention_weight)
+            for each in self._pairs(student, config.attention, "attention", Attention)
         ]
         members = int(getattr(student, "members", 1))
         return Distillation(
@@ -143,11 +172,19 @@ class Lesson:
             return output.means
         asks = getattr(registry.facts("tasks", self.teacher.recipe.task.name), "ASKS", "numbers")
         return (
-            ("classes" if asks in ("classes", "tokens", "spelling") else "labels" if asks == "labels" else "numbers", output.size),
+            (
+                "classes"
+                if asks in ("classes", "tokens", "spelling")
+                else "labels"
+                if asks == "labels"
+                else "numbers",
+                output.size,
+            ),
         )
 
     def _ask(self, data: Dataset) -> Any:
-        """batch -> what the teacher reads: the student's own inputs where both are prepared alike, else the same rows in its own form."""
+        """batch -> what the teacher reads: the student's own inputs where both are prepared alike,
+        else the same rows in its own form."""
         if self._alike(data):
             return lambda batch: batch.inputs
         if hasattr(self.teacher.task, "frame"):
@@ -156,12 +193,18 @@ class Lesson:
                 hint="give the student the teacher's data section and tokenizer",
             )
         _, rows, _ = self.rows.prepared(self.teacher)
-        self.told.append("the teacher reads rows in its own form, without the augmentations that the student sees.")
+        self.told.append(
+            "the teacher reads rows in its own form, without the augmentations that the student sees."
+        )
         return lambda batch: _inputs(rows, batch)
 
     def _alike(self, data: Dataset) -> bool:
-        """Whether inputs mean the same to both: the same data section, and the same learnt from its training rows."""
-        mine, theirs = (each.as_dict()["data"] | {"augmentations": []} for each in (self.student, self.teacher.recipe))
+        """Whether inputs mean the same to both: the same data section, and the same learnt from its
+        training rows."""
+        mine, theirs = (
+            each.as_dict()["data"] | {"augmentations": []}
+            for each in (self.student, self.teacher.recipe)
+        )
         adapts = any(
             hasattr(registry.facts("models", each.model.name), name)
             for each in (self.student, self.teacher.recipe)
@@ -169,10 +212,15 @@ class Lesson:
         )
         received = dict(self.teacher.described or self.teacher.preprocessor.inputs)
         return (
-            mine == theirs and not adapts and dict(data.examples.described) == received and _learnt(data) == _learnt(self.teacher)
+            mine == theirs
+            and not adapts
+            and dict(data.examples.described) == received
+            and _learnt(data) == _learnt(self.teacher)
         )
 
-    def _pairs(self, student: nn.Module, asked: Mapping[str, str], what: str, kind: Any) -> list[tuple[nn.Module, nn.Module]]:
+    def _pairs(
+        self, student: nn.Module, asked: Mapping[str, str], what: str, kind: Any
+    ) -> list[tuple[nn.Module, nn.Module]]:
         found = []
         for there, here in asked.items():
             layers = [
@@ -184,12 +232,17 @@ class Lesson:
 
     @staticmethod
     def _layer(module: nn.Module, name: str, where: str, kind: Any) -> nn.Module:
-        layers = {each: layer for each, layer in module.named_modules() if each and (kind is None or isinstance(layer, kind))}
+        layers = {
+            each: layer
+            for each, layer in module.named_modules()
+            if each and (kind is None or isinstance(layer, kind))
+        }
         return layers[named(layers, name, where)[0]]
 
 
 def _learnt(of: Dataset | Contents) -> tuple[Any, ...]:
-    """What inputs are made with: the fitted chains, and the vocabulary that a task has of its own."""
+    """What inputs are made with: the fitted chains, and the vocabulary that a task has of its
+    own."""
     return [chain.fingerprint for chain in of.preprocessor.chains], of.task.state().get("tokenizer")
 
 

@@ -5,18 +5,19 @@
     soft of labels       T^2 times the same of each yes or no
     soft of numbers      (student - teacher)^2 / 2
 
-Each is a mean over what is asked, so places of padding teach nothing. What the teacher says of a batch is computed with the batch, after
-its augmentations: a function of weights and batch alone, so that a training that was cut off goes on to the same bytes.
+Each is a mean over what is asked, so places of padding teach nothing. What the teacher says of a
+batch is computed with the batch, after its augmentations: a function of weights and batch alone, so
+that a training that was cut off goes on to the same bytes.
 
-Inner states are named in pairs, a layer of the teacher and one of the student. States of one shape are compared as they are, in squares
-relative to the teacher's; of others, how alike each two rows of the batch are (the matrix of cosines), which needs no layer between.
-Attention is compared by the probabilities each place gives to the places it looks at, mean over the heads.
+Inner states are named in pairs, a layer of the teacher and one of the student. States of one shape
+are compared as they are, in squares relative to the teacher's; of others, how alike each two rows
+of the batch are (the matrix of cosines), which needs no layer between. Attention is compared by the
+probabilities each place gives to the places it looks at, mean over the heads.
 
-Sources: Hinton et al., 2015, arXiv:1503.02531 (logits); Romero et al., 2015, arXiv:1412.6550 (states); Tung and Mori, 2019,
-arXiv:1907.09682 (likeness of rows); Jiao et al., 2020, arXiv:1909.10351 (attention); Beyer et al., 2022, arXiv:2106.05237 (the teacher sees
-what the student sees).
-B rows, T places, S places looked at, H heads.
-"""
+Sources: Hinton et al., 2015, arXiv:1503.02531 (logits); Romero et al., 2015, arXiv:1412.6550
+(states); Tung and Mori, 2019, arXiv:1907.09682 (likeness of rows); Jiao et al., 2020,
+arXiv:1909.10351 (attention); Beyer et al., 2022, arXiv:2106.05237 (the teacher sees what the
+student sees). B rows, T places, S places looked at, H heads."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ Kinds = Sequence[tuple[str, int]]
 
 
 class Distillation:
-    """loss(outputs, batch) -> (sum, count), of a student; `ask(batch)` gives the inputs that the teacher takes for it."""
+    """loss(outputs, batch) -> (sum, count), of a student; `ask(batch)` gives the inputs that the
+    teacher takes for it."""
 
     def __init__(
         self,
@@ -49,7 +51,12 @@ class Distillation:
         pairs: Sequence[Pair] = (),
     ) -> None:
         self.loss, self.teacher, self.ask = loss, teacher.eval(), ask
-        self.kinds, self.temperature, self.weight, self.members = kinds, temperature, weight, members
+        self.kinds, self.temperature, self.weight, self.members = (
+            kinds,
+            temperature,
+            weight,
+            members,
+        )
         self.pairs = pairs
         for parameter in teacher.parameters():
             parameter.requires_grad_(False)
@@ -66,7 +73,9 @@ class Distillation:
         if self.members > 1:
             taught = taught.repeat_interleave(self.members, 0)
         if taught.shape != outputs.shape:
-            raise ValueError(f"the teacher answers in {list(taught.shape)}, the student in {list(outputs.shape)}")
+            raise ValueError(
+                f"the teacher answers in {list(taught.shape)}, the student in {list(outputs.shape)}"
+            )
         mean = self.weight * self._soft(outputs.float(), taught, batch.target)
         for pair in self.pairs:
             mean = mean + pair()
@@ -76,15 +85,30 @@ class Distillation:
     def _soft(self, outputs: Tensor, taught: Tensor, target: Any) -> Tensor:
         """The mean of the soft losses over the places that are asked."""
         asked = _asked(outputs, target)
-        pieces, teachers = (each.split([size for _, size in self.kinds], dim=-1) for each in (outputs, taught))
-        losses = [_SOFT[kind](piece, told, self.temperature) for (kind, _), piece, told in zip(self.kinds, pieces, teachers)]
+        pieces, teachers = (
+            each.split([size for _, size in self.kinds], dim=-1) for each in (outputs, taught)
+        )
+        losses = [
+            _SOFT[kind](piece, told, self.temperature)
+            for (kind, _), piece, told in zip(self.kinds, pieces, teachers)
+        ]
         by_place = torch.stack(losses).sum(0)
-        return by_place.mean() if asked is None else (by_place * asked).sum() / asked.sum().clamp(min=1)
+        return (
+            by_place.mean()
+            if asked is None
+            else (by_place * asked).sum() / asked.sum().clamp(min=1)
+        )
 
 
 def _asked(outputs: Tensor, target: Any) -> Tensor | None:
-    """float32, 1 where something is asked, in the shape of outputs without its last dimension; None: everywhere."""
-    if isinstance(target, Tensor) and not target.is_floating_point() and target.shape == outputs.shape[:-1] and outputs.ndim > 2:
+    """float32, 1 where something is asked, in the shape of outputs without its last dimension;
+    None: everywhere."""
+    if (
+        isinstance(target, Tensor)
+        and not target.is_floating_point()
+        and target.shape == outputs.shape[:-1]
+        and outputs.ndim > 2
+    ):
         return (target != IGNORED).float()
     if isinstance(target, Tensor) and target.is_floating_point() and target.shape == outputs.shape:
         return (~target.isnan()).float().mean(-1)
@@ -111,7 +135,8 @@ _SOFT = {"classes": _classes, "labels": _labels, "numbers": _numbers}
 
 
 class Pair:
-    """What one layer of the teacher and one of the student did in the last pass, compared: a mean, with gradient to the student."""
+    """What one layer of the teacher and one of the student did in the last pass, compared: a mean,
+    with gradient to the student."""
 
     def __init__(self, teacher: nn.Module, student: nn.Module, weight: float) -> None:
         self.weight = weight
@@ -145,7 +170,8 @@ class States(Pair):
 
 
 class Looking(Pair):
-    """The attention of two layers (danlu.layers.attention.multi_head.Attention) among the places of what they read."""
+    """The attention of two layers (danlu.layers.attention.multi_head.Attention) among the places of
+    what they read."""
 
     def _listen(self, layer: nn.Module, name: str) -> None:
         def hear(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:

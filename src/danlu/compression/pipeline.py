@@ -1,8 +1,8 @@
 """A whole recipe: train, then what its section compress asks. The run's folder holds both: artifact/ as it was trained, and beside it
 artifact-compressed/.
 
-The section changes nothing of the training: a run that has finished is compressed without being trained anew, by other steps too.
-"""
+The section changes nothing of the training: a run that has finished is compressed without being
+trained anew, by other steps too."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ def train(
     beside: Any = None,
     tell: Callable[[Result], None] = lambda result: None,
 ) -> Artifact:
-    """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe name>); returns the artifact.
+    """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
+    name>); returns the artifact.
 
-    The same call continues a run that was cut off, and returns at once the artifact of one that has finished. Where the recipe has a
-    section compress, the artifact that is returned is the compressed one, in artifact-compressed/ beside it; `tell` hears what that cost,
-    where it was made anew. `beside` is a watcher that is no part of the recipe; what it raises ends the training. Raises DanluError: a
-    wrong recipe or data, a folder of another run, training that stopped itself, a compressed form that loses more than
-    compress.max_drop (artifact/ stays), an interruption (state saved).
-    """
+    The same call continues a run that was cut off, and returns at once the artifact of one that has
+    finished. Where the recipe has a section compress, the artifact that is returned is the
+    compressed one, in artifact-compressed/ beside it; `tell` hears what that cost, where it was
+    made anew. `beside` is a watcher that is no part of the recipe; what it raises ends the
+    training. Raises DanluError: a wrong recipe or data, a folder of another run, training that
+    stopped itself, a compressed form that loses more than compress.max_drop (artifact/ stays), an
+    interruption (state saved)."""
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:
@@ -49,7 +51,9 @@ def train(
     path = trained.path.with_name(COMPRESSED)
     found = made_before(path, trained, asked.steps)
     if found is None:
-        result = compress(trained, asked.steps, path, max_drop=asked.max_drop, score=asked.score, output=output)
+        result = compress(
+            trained, asked.steps, path, max_drop=asked.max_drop, score=asked.score, output=output
+        )
         tell(result)
         found = result.artifact
     return found

@@ -1,11 +1,13 @@
 """What a teacher writes in place of the texts of training rows: sequence-level distillation.
 
-The data's text is one of many ways to say a thing, and a small model spreads itself over all of them; what the teacher writes is nearly the
-likeliest by what it learnt, and easier to learn. Validation and test keep the data's texts, and so do the vocabularies.
+The data's text is one of many ways to say a thing, and a small model spreads itself over all of
+them; what the teacher writes is nearly the likeliest by what it learnt, and easier to learn.
+Validation and test keep the data's texts, and so do the vocabularies.
 
-The teacher writes as it answers (beam search by its own options, or greedily), rows of like length together. Its texts are kept in a folder
-until the training is done, so that a compression that was killed goes on where it was. A text that is empty or was cut off at the most
-tokens teaches nothing of how a text ends: that row keeps the data's own.
+The teacher writes as it answers (beam search by its own options, or greedily), rows of like length
+together. Its texts are kept in a folder until the training is done, so that a compression that was
+killed goes on where it was. A text that is empty or was cut off at the most tokens teaches nothing
+of how a text ends: that row keeps the data's own.
 Source: Kim and Rush, 2016, arXiv:1606.07947.
 """
 
@@ -37,7 +39,8 @@ Text = str | None
 
 
 class TeachersTable(Protocol):
-    """The table that an artifact was trained on, and its rows as another takes them (danlu.compression.compress.OwnRows)."""
+    """The table that an artifact was trained on, and its rows as another takes them
+    (danlu.compression.compress.OwnRows)."""
 
     table: Table
 
@@ -45,7 +48,8 @@ class TeachersTable(Protocol):
 
 
 class Rewriting:
-    """reads(data) -> the data with the teacher's texts in its training rows (danlu.training.setup.Given).
+    """reads(data) -> the data with the teacher's texts in its training rows
+    (danlu.training.setup.Given).
 
     folder   where texts are kept, under a name of `digest` (which the teacher is known by) and of the rows
     train    says on which device the teacher writes
@@ -77,22 +81,32 @@ class Rewriting:
         texts = self._texts(train, data.digest)
         which = np.array([text is not None for text in texts], dtype=bool)
         column = rewritten(
-            as_text(data.table.columns[task.answer_column]), train[which], [text for text in texts if text is not None]
+            as_text(data.table.columns[task.answer_column]),
+            train[which],
+            [text for text in texts if text is not None],
         )
         table = replace(data.table, columns={**data.table.columns, task.answer_column: column})
         targets = {name: table.columns[name] for name in task.target_names}
         examples = cut(task, data.preprocessor, table, targets, data.splits)
         said = f"{which.sum():,} of {len(train):,} training rows hold what the teacher writes"
-        rest = f"; {(~which).sum():,} keep their own text, since the teacher's is empty or has no end" if not which.all() else ""
+        rest = (
+            f"; {(~which).sum():,} keep their own text, since the teacher's is empty or has no end"
+            if not which.all()
+            else ""
+        )
         self.told.append(f"{said}{rest}.")
         return replace(data, examples=examples)
 
     def _texts(self, train: np.ndarray, digest: str) -> list[Text]:
-        """What the teacher writes for each of the rows `train` of a table: those kept in the folder, and the rest now."""
+        """What the teacher writes for each of the rows `train` of a table: those kept in the
+        folder, and the rest now."""
         _, rows, _ = self.rows.prepared(self.teacher)
         order = np.argsort(_lengths(rows)[train], kind="stable")
         pieces = np.split(order, range(KEPT, len(order), KEPT))
-        folder = self.folder / f"texts-{sha256(f'{self.digest}{digest}'.encode() + train.tobytes())[:16]}"
+        folder = (
+            self.folder
+            / f"texts-{sha256(f'{self.digest}{digest}'.encode() + train.tobytes())[:16]}"
+        )
         folder.mkdir(exist_ok=True)
         found: list[Text] = [None] * len(train)
         for number, piece in enumerate(pieces):
@@ -101,7 +115,9 @@ class Rewriting:
             if texts is None:
                 texts = self._written(rows, train[piece])
                 replace_file(path, seal({"texts": texts}))
-                self.say(f"the teacher has written {min((number + 1) * KEPT, len(train)):,} of {len(train):,} texts")
+                self.say(
+                    f"the teacher has written {min((number + 1) * KEPT, len(train)):,} of {len(train):,} texts"
+                )
             for place_, text in zip(piece.tolist(), texts, strict=True):
                 found[place_] = text
         return found
@@ -113,7 +129,9 @@ class Rewriting:
         column = self.rows.table.columns[teacher.task.answer_column]
         found: list[Text] = []
         with torch.inference_mode():
-            for piece in torch.from_numpy(which).split(min(rows_at_once(rows, teacher.task.output), _TOGETHER)):
+            for piece in torch.from_numpy(which).split(
+                min(rows_at_once(rows, teacher.task.output), _TOGETHER)
+            ):
                 batch = rows.gather(piece.to(rows.placement.device))
                 batch.inputs = {name: each.to(device) for name, each in batch.inputs.items()}
                 found += teacher.task.rewrite(module, batch, column)
@@ -128,7 +146,11 @@ def rewritten(column: Column, rows: np.ndarray, texts: list[str]) -> Column:
     # the old rows, one that reaches from the last of them to the end of the letters, the new rows
     offsets = np.concatenate([np.asarray(column.offsets, dtype=np.int64), new])
     values = np.concatenate([column.values, np.frombuffer(b"".join(pieces), dtype=np.uint8)])
-    missing = None if column.missing is None else np.append(column.missing, np.zeros(len(texts) + 1, dtype=bool))
+    missing = (
+        None
+        if column.missing is None
+        else np.append(column.missing, np.zeros(len(texts) + 1, dtype=bool))
+    )
     order = np.arange(len(column))
     order[rows] = len(column) + 1 + np.arange(len(texts))
     return replace(column, values=values, offsets=offsets, missing=missing).take(order)
@@ -137,7 +159,8 @@ def rewritten(column: Column, rows: np.ndarray, texts: list[str]) -> Column:
 def _lengths(rows: Rows) -> np.ndarray:
     """How long each row is, int64 (N,): of all its inputs together."""
     return sum(
-        (each.sizes.cpu().numpy() for each in rows.inputs.values() if isinstance(each, RaggedRows)), np.zeros(len(rows), np.int64)
+        (each.sizes.cpu().numpy() for each in rows.inputs.values() if isinstance(each, RaggedRows)),
+        np.zeros(len(rows), np.int64),
     )
 
 

@@ -1,8 +1,8 @@
 """Rows to batches in an order that is a function of (seed, n).
 
-All rows stand ready as tensors (in memory, or memory-mapped); a batch is a gather by index. There is no iterator and so no state:
-`batches.take(n)` gives the batch of update n, whatever was asked before.
-"""
+All rows stand ready as tensors (in memory, or memory-mapped); a batch is a gather by index. There
+is no iterator and so no state: `batches.take(n)` gives the batch of update n, whatever was asked
+before."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ BUCKET = 50  # batches whose rows are sorted by length before they are cut: litt
 class Rows:
     """All examples as a model takes them, and the gather that makes a Batch of any of them.
 
-    `arrays` maps input names to Fields: arrays (N, ...), danlu.data.examples.Ragged or Windows; `pixels` maps the names of uint8 images
-    (N, H, W, C) to their normalising constants {"mean": [C], "std": [C]} on the scale 0..1; `target` is a Field, a dict of them, or None.
-    """
+    `arrays` maps input names to Fields: arrays (N, ...), danlu.data.examples.Ragged or Windows;
+    `pixels` maps the names of uint8 images (N, H, W, C) to their normalising constants {"mean":
+    [C], "std": [C]} on the scale 0..1; `target` is a Field, a dict of them, or None."""
 
     def __init__(
-        self, arrays: Mapping[str, Field], pixels: Mapping[str, Mapping[str, Any]], target: Any, placement: Placement
+        self,
+        arrays: Mapping[str, Field],
+        pixels: Mapping[str, Mapping[str, Any]],
+        target: Any,
+        placement: Placement,
     ) -> None:
         self.placement = placement
         put = placement.put
@@ -78,11 +82,12 @@ class Rows:
 
 
 def lengths_of(arrays: Mapping[str, Field]) -> np.ndarray | None:
-    """A number for each example, int64 (N,), by which examples of like length stand together; None where none has a length.
+    """A number for each example, int64 (N,), by which examples of like length stand together; None
+    where none has a length.
 
-    The length of the only such input. Of several (a source and a target) that of the longer, among equals that of the last: each input is
-    padded by itself, and rows of equal sums would be long in one and short in the other (Multi30k: 20 % of the places were padding, so 8 %).
-    """
+    The length of the only such input. Of several (a source and a target) that of the longer, among
+    equals that of the last: each input is padded by itself, and rows of equal sums would be long in
+    one and short in the other (Multi30k: 20 % of the places were padding, so 8 %)."""
     sizes = [field.sizes for field in arrays.values() if isinstance(field, Ragged)]
     if len(sizes) < 2:
         return sizes[0] if sizes else None
@@ -92,11 +97,12 @@ def lengths_of(arrays: Mapping[str, Field]) -> np.ndarray | None:
 class Batches:
     """The batches of training: `take(n)` for n = 0, 1, 2, ... without end.
 
-    Each epoch visits every row once, in an order drawn from (seed, epoch). The last batch of an epoch is shorter; a last batch of a
-    single row joins the one before it, since batch normalisation has no variance over one row.
+    Each epoch visits every row once, in an order drawn from (seed, epoch). The last batch of an
+    epoch is shorter; a last batch of a single row joins the one before it, since batch
+    normalisation has no variance over one row.
 
-    `lengths` (N,), where given, brings rows of like length together. `phase` moves all windows of an epoch by 0 to phase - 1 places.
-    """
+    `lengths` (N,), where given, brings rows of like length together. `phase` moves all windows of
+    an epoch by 0 to phase - 1 places."""
 
     def __init__(
         self,
@@ -124,7 +130,9 @@ class Batches:
     def indices(self, n: int) -> Tensor:
         """int64 (B,), the rows of update n: a pure function of (seed, n)."""
         epoch, position = divmod(n, self.steps_per_epoch)
-        if epoch != self._epoch:  # the order of the running epoch is kept, it is not state: any n can be asked at any time
+        if (
+            epoch != self._epoch
+        ):  # the order of the running epoch is kept, it is not state: any n can be asked at any time
             self._shuffled = self._order_of(epoch)
             self._epoch = epoch
         start = position * self.batch_size
@@ -143,7 +151,8 @@ class Batches:
         return order
 
     def _by_length(self, shuffle: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
-        """The shuffled rows, sorted by length within some batches at a time; then whole batches change places."""
+        """The shuffled rows, sorted by length within some batches at a time; then whole batches
+        change places."""
         full = len(shuffle) // self.batch_size
         whole = full * self.batch_size
         chunk = torch.arange(whole) // (self.batch_size * BUCKET)
@@ -158,7 +167,8 @@ class Batches:
         return self.rows.gather(self.indices(n))
 
     def take_micro(self, n: int, size: int) -> list[Tensor]:
-        """The rows of update n cut into micro batches of at most `size` rows; none of a single row where that can be avoided."""
+        """The rows of update n cut into micro batches of at most `size` rows; none of a single row
+        where that can be avoided."""
         rows = self.indices(n)
         pieces = list(rows.split(size))
         if len(pieces) > 1 and len(pieces[-1]) == 1 and size > 1:
@@ -173,7 +183,8 @@ _MOST_ROWS = 1024
 
 
 def rows_at_once(rows: Rows, output: Output | None = None) -> int:
-    """Rows of one forward pass without gradients: many, while inputs and outputs stay within 64 MiB. Depends on shapes alone."""
+    """Rows of one forward pass without gradients: many, while inputs and outputs stay within 64
+    MiB. Depends on shapes alone."""
     each = rows.width
     if output is not None and output.each in ("token", "frame"):
         each += rows.longest * output.size

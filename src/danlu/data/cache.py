@@ -5,12 +5,13 @@
       columns/DIGEST/    one column that transforms made of a table's (tokens), in the same form
       memo/SIGNATURE     the content's hash of files whose names, sizes, times and inodes are these, so that they need not be read again
 
-DIGEST is the SHA-256 of the files' names and bytes, the source, its options, the column options and the layout's version: a changed byte
-is another table. The memo is trusted only where every file was last changed more than two seconds before it was hashed, since
-within a clock tick a file can change and keep its time and size. A table is written beside and renamed; sizes and checksums (all of
-small arrays; head, tail and samples of large ones) are proven at every start, and a damaged table is laid out again. Above 20 GiB
-(of tables, and of columns) those used least recently are removed. A cache that cannot be written is told and done without.
-"""
+DIGEST is the SHA-256 of the files' names and bytes, the source, its options, the column options and
+the layout's version: a changed byte is another table. The memo is trusted only where every file was
+last changed more than two seconds before it was hashed, since within a clock tick a file can change
+and keep its time and size. A table is written beside and renamed; sizes and checksums (all of small
+arrays; head, tail and samples of large ones) are proven at every start, and a damaged table is laid
+out again. Above 20 GiB (of tables, and of columns) those used least recently are removed. A cache
+that cannot be written is told and done without."""
 
 from __future__ import annotations
 
@@ -34,7 +35,15 @@ from danlu.recipe import ColumnOptions, Part
 from danlu.system import atomic_files
 from danlu.terms import KINDS, Column, Table
 
-PLACES = ("path", "test", "validation", "images", "labels", "test_images", "test_labels")  # options that say where files lie
+PLACES = (
+    "path",
+    "test",
+    "validation",
+    "images",
+    "labels",
+    "test_images",
+    "test_labels",
+)  # options that say where files lie
 LAYOUT = 3  # raised when a table written before must not be read any more
 LIMIT = 20 * 2**30  # bytes of tables kept
 _SETTLED = 2_000_000_000  # nanoseconds a file must have rested before its times prove anything
@@ -53,18 +62,21 @@ def folder() -> Path:
 def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) -> tuple[Table, str]:
     """(the table of a source, "sha256:..." of its content and of how it is read).
 
-    With `use_cache` the table is memory-mapped (copy on write: changing it changes no file). A table whose cells name files of images is
-    read anew each time: only the pixels tell whether it is still the same. Raises what the source raises.
-    """
+    With `use_cache` the table is memory-mapped (copy on write: changing it changes no file). A
+    table whose cells name files of images is read anew each time: only the pixels tell whether it
+    is still the same. Raises what the source raises."""
     part = registry.take("sources", source.name)
     settings = _settings(source, columns, part)
-    pictures = getattr(part, "NAMES_IMAGES", False) and any(each.kind == "image" for each in columns.values())
+    pictures = getattr(part, "NAMES_IMAGES", False) and any(
+        each.kind == "image" for each in columns.values()
+    )
     home = folder() if use_cache and not pictures else None
     for _ in range(2):
         paths = part.files(source.options)
         before = _signature(paths)
         digest = _digest(settings, _content(paths, before, home))
-        # the table names its files, so where they lie is part of its place in the cache, and no part of what it is
+        # the table names its files, so where they lie is part of its place in the cache, and no
+        # part of what it is
         entry = _digest(settings, [digest, *map(str, paths)])
         table = _opened(home / "tables" / entry) if home else None
         if table is not None:
@@ -74,16 +86,22 @@ def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) ->
             if pictures:
                 return table, f"sha256:{_digest(settings, [digest, *_pixels(table)])}"
             return (_kept(table, home, entry) if home else table), f"sha256:{digest}"
-    raise DataError("the files change while they are read.", where=source.name, hint="wait until they are complete")
+    raise DataError(
+        "the files change while they are read.",
+        where=source.name,
+        hint="wait until they are complete",
+    )
 
 
 def column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
     """The column that `make` gives, memory-mapped; from the second time on without making it.
 
-    `key` (JSON values) says all that the column depends on, and under which version of what makes it.
-    """
+    `key` (JSON values) says all that the column depends on, and under which version of what makes
+    it."""
     home = folder()
-    entry = atomic_files.sha256(json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode())
+    entry = atomic_files.sha256(
+        json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode()
+    )
     table = _opened(home / "columns" / entry)
     if table is None:
         made = make()
@@ -93,7 +111,11 @@ def column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
 
 def _pixels(table: Table) -> list[str]:
     """The SHA-256 of every column of images."""
-    return [hashlib.sha256(each.values.tobytes()).hexdigest() for each in table.columns.values() if each.kind == "image"]
+    return [
+        hashlib.sha256(each.values.tobytes()).hexdigest()
+        for each in table.columns.values()
+        if each.kind == "image"
+    ]
 
 
 # --- what the data is -----------------------------------------------------------------------------------------------------
@@ -101,33 +123,56 @@ def _pixels(table: Table) -> list[str]:
 
 def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Any) -> dict[str, Any]:
     version = getattr(part, "version", None)
-    said = {name: {"kind": each.kind, "on_error": each.on_error, "use": each.use} for name, each in sorted(columns.items())}
+    said = {
+        name: {"kind": each.kind, "on_error": each.on_error, "use": each.use}
+        for name, each in sorted(columns.items())
+    }
     for name, each in columns.items():
         if each.pixels is not None:
             said[name]["size"] = each.pixels
     how = source.as_dict()
-    for name in set(how) & set(PLACES):  # which file is for what counts, the folder it lies in does not
+    for name in set(how) & set(
+        PLACES
+    ):  # which file is for what counts, the folder it lies in does not
         named = [how[name]] if isinstance(how[name], str) else how[name] or []
         how[name] = [] if name == "path" else [os.path.basename(each) for each in named]  # noqa: PTH119
-    return {"layout": LAYOUT, "source": how, "columns": said, "version": version(source.options) if version else ""}
+    return {
+        "layout": LAYOUT,
+        "source": how,
+        "columns": said,
+        "version": version(source.options) if version else "",
+    }
 
 
 def _digest(settings: Mapping[str, Any], content: str | list[str]) -> str:
-    return atomic_files.sha256(json.dumps({**settings, "content": content}, sort_keys=True, ensure_ascii=False).encode())
+    return atomic_files.sha256(
+        json.dumps({**settings, "content": content}, sort_keys=True, ensure_ascii=False).encode()
+    )
 
 
 def _signature(paths: Sequence[Path]) -> tuple[str, int]:
-    """(a hash of what the file system says of the files, the newest time among them in nanoseconds)."""
+    """(a hash of what the file system says of the files, the newest time among them in
+    nanoseconds)."""
     newest, facts = 0, []
     for path in paths:
         found = check(path)
         newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
-        facts.append([os.path.abspath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev])  # noqa: PTH100
+        facts.append(
+            [
+                os.path.abspath(path),
+                found.st_size,
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+                found.st_ino,
+                found.st_dev,
+            ]
+        )  # noqa: PTH100
     return atomic_files.sha256(json.dumps(facts).encode()), newest
 
 
 def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | None) -> str:
-    """The SHA-256 of the files' bytes and of their names below the folder they share, from the memo where it can be trusted."""
+    """The SHA-256 of the files' bytes and of their names below the folder they share, from the memo
+    where it can be trusted."""
     if not paths:
         return ""
     memo = home / "memo" / signature[0] if home else None
@@ -179,9 +224,7 @@ def _kept(table: Table, home: Path, digest: str, among: str = "tables") -> Table
         found = _opened(target)  # another process may have been first
         if found is None:
             said = error.strerror or str(error)
-            notice = (
-                f"The cache {home} cannot be written ({said}), so the data is read again at every start; DANLU_CACHE names another."
-            )
+            notice = f"The cache {home} cannot be written ({said}), so the data is read again at every start; DANLU_CACHE names another."
             return replace(table, notices=(*table.notices, notice))
     return found if found is not None else table
 
@@ -196,7 +239,11 @@ def _arrays(table: Table) -> dict[str, np.ndarray]:
         found["row_names.values"] = np.frombuffer(b"".join(names), dtype=np.uint8)
         found["row_names.offsets"] = np.cumsum([0, *map(len, names)], dtype=np.int64)
     for number, column in enumerate(table.columns.values()):
-        found |= {f"{number}.values": column.values, f"{number}.offsets": column.offsets, f"{number}.missing": column.missing}
+        found |= {
+            f"{number}.values": column.values,
+            f"{number}.offsets": column.offsets,
+            f"{number}.missing": column.missing,
+        }
     return {name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}
 
 
@@ -206,7 +253,11 @@ def _write(table: Table, target: Path) -> None:
         for name, array in _arrays(table).items():
             data = array.reshape(-1).view(np.uint8)
             atomic_files.write_file(beside / f"{name}.bin", data.data)
-            arrays[name] = {"type": array.dtype.str, "shape": list(array.shape), "probe": _probe(data)}
+            arrays[name] = {
+                "type": array.dtype.str,
+                "shape": list(array.shape),
+                "probe": _probe(data),
+            }
         columns = [
             {
                 "name": each.name,
@@ -243,7 +294,9 @@ def _opened(target: Path) -> Table | None:
     """The table in a folder, memory-mapped; None where there is none or it is damaged."""
     try:
         manifest = atomic_files.read_sealed(target / "manifest.json")
-        arrays = {name: _array(target / f"{name}.bin", each) for name, each in manifest["arrays"].items()}
+        arrays = {
+            name: _array(target / f"{name}.bin", each) for name, each in manifest["arrays"].items()
+        }
         table = _table(manifest, arrays)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -285,7 +338,11 @@ def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Tab
             cardinalities=tuple(about["cardinalities"]),
             rate=about["rate"],
         )
-    names = Names(arrays["row_names.values"], arrays["row_names.offsets"]) if "row_names.values" in arrays else None
+    names = (
+        Names(arrays["row_names.values"], arrays["row_names.offsets"])
+        if "row_names.values" in arrays
+        else None
+    )
     return Table(
         columns=columns,
         origin=manifest["origin"],
@@ -317,14 +374,17 @@ class Names(Sequence[str]):
         row += len(self) if row < 0 else 0
         if not 0 <= row < len(self):
             raise IndexError(row)
-        return bytes(self.values[self.offsets[row] : self.offsets[row + 1]]).decode("utf-8", "surrogateescape")
+        return bytes(self.values[self.offsets[row] : self.offsets[row + 1]]).decode(
+            "utf-8", "surrogateescape"
+        )
 
 
 # --- room -----------------------------------------------------------------------------------------------------------------
 
 
 def _make_room(newest: Path) -> None:
-    """Remove the tables used least recently while all together exceed LIMIT, and what killed processes left a day ago."""
+    """Remove the tables used least recently while all together exceed LIMIT, and what killed
+    processes left a day ago."""
     tables = newest.parent
     sizes: dict[Path, int] = {}
     for entry in tables.iterdir():

@@ -1,8 +1,8 @@
 """Checks that speak up: a target that leaks into an input, rows that stand in two splits, a class of one row, and their like.
 
-Each finding is one sentence that names the column or rows, the value and the remedy; what a finding does (a notice, an error) is for
-the caller to say. The thresholds are meant to be silent on honest data: a single input that tells the target of all but one row in
-500 is not found in nature often.
+Each finding is one sentence that names the column or rows, the value and the remedy; what a finding
+does (a notice, an error) is for the caller to say. The thresholds are meant to be silent on honest
+data: a single input that tells the target of all but one row in 500 is not found in nature often.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _NAMED = 3  # rows that a sentence names
 
 
 def check_table(table: Table, data: Data, *, spelt: bool = False) -> list[str]:
-    """What is suspicious in the table as a whole: constant target, classes of one row, leaks, row numbers.
+    """What is suspicious in the table as a whole: constant target, classes of one row, leaks, row
+    numbers.
 
-    `spelt`: targets are texts to be written, so that a short one is no class, though it stands in many rows or in one.
-    """
+    `spelt`: targets are texts to be written, so that a short one is no class, though it stands in
+    many rows or in one."""
     findings: list[str] = []
     inputs = _inputs(table, data)
     for name in data.targets:
@@ -52,9 +53,15 @@ def check_table(table: Table, data: Data, *, spelt: bool = False) -> list[str]:
 
 
 def check_splits(
-    table: Table, splits: Mapping[str, np.ndarray], data: Data, targets: Sequence[str], *, spelt: bool = False
+    table: Table,
+    splits: Mapping[str, np.ndarray],
+    data: Data,
+    targets: Sequence[str],
+    *,
+    spelt: bool = False,
 ) -> list[str]:
-    """What is suspicious in how rows were divided: repeated rows, categories never trained on, groups torn apart; `spelt` as above."""
+    """What is suspicious in how rows were divided: repeated rows, categories never trained on,
+    groups torn apart; `spelt` as above."""
     findings: list[str] = []
     train = splits["train"]
     inputs = _inputs(table, data)
@@ -63,9 +70,15 @@ def check_splits(
         rows = splits.get(split)
         if rows is None or not len(rows):
             continue
-        if not any(table.columns[name].kind == "text" and table.columns[name].values.nbytes > MUCH_TEXT for name in names):
+        if not any(
+            table.columns[name].kind == "text" and table.columns[name].values.nbytes > MUCH_TEXT
+            for name in names
+        ):
             findings += _repeated(table, names, train, rows, split)
-        for column in [*inputs, *(table.columns[name] for name in targets if name in table.columns and not spelt)]:
+        for column in [
+            *inputs,
+            *(table.columns[name] for name in targets if name in table.columns and not spelt),
+        ]:
             findings += _unseen(table, column, train, rows, split, column.name in targets)
         for column in table.columns.values():
             findings += _torn(table, column, data, train, rows, split, targets)
@@ -73,10 +86,11 @@ def check_splits(
 
 
 def repeated_rows(table: Table, data: Data | None = None) -> np.ndarray:
-    """Which rows repeat an earlier row exactly; bool (N,). Of equal rows the first is not among them.
+    """Which rows repeat an earlier row exactly; bool (N,). Of equal rows the first is not among
+    them.
 
-    Rows are compared in the inputs and targets of `data` (a row's number does not make it another row), or in every column.
-    """
+    Rows are compared in the inputs and targets of `data` (a row's number does not make it another
+    row), or in every column."""
     names = list(table.columns) if data is None else _compared(table, data, data.targets)
     return repeats(table, names)
 
@@ -87,13 +101,17 @@ def _inputs(table: Table, data: Data) -> list[Column]:
         if data.split is not None and data.split.name in ("by_column", "grouped")
         else None
     )
-    dropped = {name for name, said in data.columns.items() if not said.use} | set(data.targets) | {by}
+    dropped = (
+        {name for name, said in data.columns.items() if not said.use} | set(data.targets) | {by}
+    )
     return [column for name, column in table.columns.items() if name not in dropped]
 
 
 def _compared(table: Table, data: Data, targets: Sequence[str]) -> list[str]:
     """The columns in which two rows must agree to be the same row."""
-    return [column.name for column in _inputs(table, data)] + [name for name in targets if name in table.columns]
+    return [column.name for column in _inputs(table, data)] + [
+        name for name in targets if name in table.columns
+    ]
 
 
 def _rows(table: Table, rows: np.ndarray) -> str:
@@ -109,7 +127,9 @@ def _rows(table: Table, rows: np.ndarray) -> str:
 def _of_target(table: Table, target: Column) -> list[str]:
     known = np.flatnonzero(~target.is_missing())
     if not len(known):
-        return [f"The target {target.name} is missing in all {len(target):,} rows. Choose another data.target."]
+        return [
+            f"The target {target.name} is missing in all {len(target):,} rows. Choose another data.target."
+        ]
     found, counts = np.unique(codes(target)[known], return_counts=True)
     if len(found) == 1:
         value = target.answer(int(known[0]))
@@ -130,7 +150,9 @@ def _of_target(table: Table, target: Column) -> list[str]:
 
 
 def _is_class(target: Column, distinct: int) -> bool:
-    return target.kind in ("category", "boolean") or (target.kind == "number" and distinct <= MOST_CLASSES)
+    return target.kind in ("category", "boolean") or (
+        target.kind == "number" and distinct <= MOST_CLASSES
+    )
 
 
 # --- leaks --------------------------------------------------------------------------------------------------------------
@@ -150,7 +172,9 @@ def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str
     as_class = _is_class(target, len(np.unique(answers)))
     if len(np.unique(answers)) < 2:
         return []
-    remedy = f"If it is not known before {target.name} is, set data.columns.{column.name}.use to false."
+    remedy = (
+        f"If it is not known before {target.name} is, set data.columns.{column.name}.use to false."
+    )
     looked = column.take(known)
     for name, values in _features(looked):
         if _equal(looked, values, target):
@@ -159,23 +183,32 @@ def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str
         return []
     lost = looked.is_missing()
     if as_class and lost.any() and not lost.all() and _tells(lost.astype(np.int64), answers):
-        return [f"Whether column {column.name} is missing tells the target {target.name} of nearly every row. {remedy}"]
+        return [
+            f"Whether column {column.name} is missing tells the target {target.name} of nearly every row. {remedy}"
+        ]
     for name, values in _features(looked):
         if as_class and _tells(values, answers):
-            return [f"Column {name} alone tells the target {target.name} of nearly every row. {remedy}"]
+            return [
+                f"Column {name} alone tells the target {target.name} of nearly every row. {remedy}"
+            ]
         if not as_class and not alone:
             strength = _strength(values, target.values.astype(np.float64))
             if strength > CORRELATED:
-                return [f"Column {name} alone gives the target {target.name} (correlation {strength:.6f}). {remedy}"]
+                return [
+                    f"Column {name} alone gives the target {target.name} (correlation {strength:.6f}). {remedy}"
+                ]
     return []
 
 
 def _features(column: Column) -> list[tuple[str, np.ndarray]]:
-    """(name, values) of each thing a column says: float64 numbers, NaN where missing; or int64 codes, -1 where missing."""
+    """(name, values) of each thing a column says: float64 numbers, NaN where missing; or int64
+    codes, -1 where missing."""
     if column.kind not in ("number", "datetime"):
         return [(column.name, codes(column))]
     if column.kind == "datetime":
-        return [(column.name, np.where(column.is_missing(), np.nan, column.values.astype(np.float64)))]
+        return [
+            (column.name, np.where(column.is_missing(), np.nan, column.values.astype(np.float64)))
+        ]
     if column.values.ndim == 1:
         return [(column.name, column.values.astype(np.float64))]
     named = len(column.names) == column.values.shape[1]
@@ -201,11 +234,12 @@ def _equal(column: Column, values: np.ndarray, target: Column) -> bool:
 
 
 def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
-    """Whether knowing `values` (numbers or codes) is knowing the class, but for one in 500 of the rows that are hard.
+    """Whether knowing `values` (numbers or codes) is knowing the class, but for one in 500 of the
+    rows that are hard.
 
-    A value's rows all get its most frequent class. That is only telling where values are few (each has many rows), or where classes
-    change seldom along the order of the values; else every distinct value would tell its own row.
-    """
+    A value's rows all get its most frequent class. That is only telling where values are few (each
+    has many rows), or where classes change seldom along the order of the values; else every
+    distinct value would tell its own row."""
     answers = np.unique(answers, return_inverse=True)[1]
     counts = np.bincount(answers)
     hard = len(answers) - int(counts.max())
@@ -216,7 +250,9 @@ def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
     pairs, sizes = np.unique(place * len(counts) + answers, return_counts=True)
     groups, classes = np.divmod(pairs, len(counts))
     order = np.lexsort((sizes, groups))
-    last = np.append(groups[order][1:] != groups[order][:-1], True)  # of each value the class with most rows
+    last = np.append(
+        groups[order][1:] != groups[order][:-1], True
+    )  # of each value the class with most rows
     wrong = len(answers) - int(sizes[order][last].sum())
     if wrong > allowed:
         return False
@@ -230,7 +266,8 @@ def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
 
 
 def _strength(values: np.ndarray, target: np.ndarray) -> float:
-    """How much of a number target one feature gives: correlation of numbers or of their ranks; of codes, its root of R squared."""
+    """How much of a number target one feature gives: correlation of numbers or of their ranks; of
+    codes, its root of R squared."""
     if values.dtype.kind == "i":
         place = np.unique(values, return_inverse=True)[1]
         counts = np.bincount(place)
@@ -263,7 +300,12 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _row_number(column: Column) -> list[str]:
     values = column.values
-    if column.kind != "number" or values.ndim > 1 or len(values) < LEAST_ROWS or not (np.diff(values) == 1).all():
+    if (
+        column.kind != "number"
+        or values.ndim > 1
+        or len(values) < LEAST_ROWS
+        or not (np.diff(values) == 1).all()
+    ):
         return []
     return [
         f"Column {column.name} counts the rows ({values[0]:.0f}, {values[1]:.0f}, {values[2]:.0f}, ...): it tells a row's place in the file, "
@@ -274,12 +316,17 @@ def _row_number(column: Column) -> list[str]:
 # --- the splits ---------------------------------------------------------------------------------------------------------
 
 
-def _repeated(table: Table, names: Sequence[str], train: np.ndarray, rows: np.ndarray, split: str) -> list[str]:
+def _repeated(
+    table: Table, names: Sequence[str], train: np.ndarray, rows: np.ndarray, split: str
+) -> list[str]:
     match = first_like(table, names, rows, train)
     found = np.flatnonzero(match >= 0)
     if not len(found):
         return []
-    pairs = ", ".join(f"{table.where(int(rows[place]))} = {table.where(int(match[place]))}" for place in found[:_NAMED])
+    pairs = ", ".join(
+        f"{table.where(int(rows[place]))} = {table.where(int(match[place]))}"
+        for place in found[:_NAMED]
+    )
     more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
     return [
         f"{len(found):,} of {len(rows):,} {split} rows repeat a training row exactly ({pairs}{more}), so the {split} score counts what was "
@@ -287,7 +334,9 @@ def _repeated(table: Table, names: Sequence[str], train: np.ndarray, rows: np.nd
     ]
 
 
-def _unseen(table: Table, column: Column, train: np.ndarray, rows: np.ndarray, split: str, is_target: bool) -> list[str]:
+def _unseen(
+    table: Table, column: Column, train: np.ndarray, rows: np.ndarray, split: str, is_target: bool
+) -> list[str]:
     """Categories of a split that training never saw."""
     if column.kind != "category":
         return []
@@ -300,22 +349,40 @@ def _unseen(table: Table, column: Column, train: np.ndarray, rows: np.ndarray, s
     values = list(dict.fromkeys(column.categories[code] for code in column.values[new[:1000]]))
     listed = ", ".join(repr(value) for value in values[:_NAMED])
     count = len(np.unique(column.values[new]))
-    what = f"{count:,} class(es) of the target" if is_target else f"{count:,} categor{'y' if count == 1 else 'ies'} of column"
-    remedy = "Choose the split stratified, or add rows." if is_target else "They will count as unknown (or rare)."
+    what = (
+        f"{count:,} class(es) of the target"
+        if is_target
+        else f"{count:,} categor{'y' if count == 1 else 'ies'} of column"
+    )
+    remedy = (
+        "Choose the split stratified, or add rows."
+        if is_target
+        else "They will count as unknown (or rare)."
+    )
     return [
         f"{what} {column.name} ({listed}{', ...' if count > _NAMED else ''}) stand in {split} only: {_rows(table, new)}. {remedy}"
     ]
 
 
 def _torn(
-    table: Table, column: Column, data: Data, train: np.ndarray, rows: np.ndarray, split: str, targets: Sequence[str]
+    table: Table,
+    column: Column,
+    data: Data,
+    train: np.ndarray,
+    rows: np.ndarray,
+    split: str,
+    targets: Sequence[str],
 ) -> list[str]:
     """Groups (equal values of an identifier) with rows both in training and in another split."""
     if column.kind in ("image", "datetime") or column.values.ndim > 1 or column.name in targets:
         return []
     if column.kind in RAGGED and column.kind != "text":
         return []
-    grouped = data.split is not None and data.split.name == "grouped" and getattr(data.split.options, "column", None) == column.name
+    grouped = (
+        data.split is not None
+        and data.split.name == "grouped"
+        and getattr(data.split.options, "column", None) == column.name
+    )
     if not grouped and not _names_groups(column, data):
         return []
     found = codes(column)
@@ -333,14 +400,22 @@ def _torn(
 
 
 def _names_groups(column: Column, data: Data) -> bool:
-    """Whether a column looks like the key of something that has several rows: a name such as user_id, and 2 to 50 rows a value."""
+    """Whether a column looks like the key of something that has several rows: a name such as
+    user_id, and 2 to 50 rows a value."""
     name = column.name.strip()
     lowered = name.lower()
-    called = lowered == "id" or lowered.endswith(("_id", " id", "-id")) or (name.endswith(("Id", "ID")) and len(name) > 2)
+    called = (
+        lowered == "id"
+        or lowered.endswith(("_id", " id", "-id"))
+        or (name.endswith(("Id", "ID")) and len(name) > 2)
+    )
     said = data.columns.get(column.name)
     if not called and (said is None or said.use):
         return False
-    if column.kind == "number" and not (np.mod(column.values[~np.isnan(column.values)], 1) == 0).all():
+    if (
+        column.kind == "number"
+        and not (np.mod(column.values[~np.isnan(column.values)], 1) == 0).all()
+    ):
         return False
     found = codes(column)
     distinct = len(np.unique(found[found >= 0]))

@@ -1,8 +1,7 @@
 """A chain: the transforms of one column, fitted one after the other, stored, and restored with suspicion.
 
-A chain begins with a column as the table holds it and ends in what a model takes: numbers, codes of categories, an image, tokens or
-frames.
-"""
+A chain begins with a column as the table holds it and ends in what a model takes: numbers, codes of
+categories, an image, tokens or frames."""
 
 from __future__ import annotations
 
@@ -22,7 +21,13 @@ from danlu.system import atomic_files
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Kind
 
 # the kind a chain ends in -> the input it belongs to
-ENDS = {"number": "numbers", "category": "categories", "image": "image", "sequence": "tokens", "frames": "frames"}
+ENDS = {
+    "number": "numbers",
+    "category": "categories",
+    "image": "image",
+    "sequence": "tokens",
+    "frames": "frames",
+}
 USUAL = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
 RESULTS = 1  # raised when a transform gives something else than before, so that kept results are made again
 MOST_LISTED = 1000  # categories written into the schema
@@ -32,10 +37,10 @@ MOST_LISTED = 1000  # categories written into the schema
 class Chain:
     """The fitted transforms of one column, and the input of the model they lead `to`.
 
-    `names` names its features where that is "numbers" or "frames", and the codes of each place of tokens where there are several;
-    `cardinality` counts its codes where it is "categories". Of tokens `cardinalities` count the codes of each place, and of tokens and
-    frames `longest` is the length a model must be ready for.
-    """
+    `names` names its features where that is "numbers" or "frames", and the codes of each place of
+    tokens where there are several; `cardinality` counts its codes where it is "categories". Of
+    tokens `cardinalities` count the codes of each place, and of tokens and frames `longest` is the
+    length a model must be ready for."""
 
     name: str
     steps: tuple[tuple[Part, dict[str, Any]], ...]
@@ -61,21 +66,32 @@ class Chain:
 
     @property
     def pixels(self) -> dict[str, list[float]]:
-        """The scale of an image, {"mean": [...], "std": [...]} by channel; 0 and 1 where no transform learnt one."""
+        """The scale of an image, {"mean": [...], "std": [...]} by channel; 0 and 1 where no
+        transform learnt one."""
         learnt = [state["pixels"] for _, state in self.steps if "pixels" in state]
         return learnt[-1] if learnt else {"mean": [0.0], "std": [1.0]}
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the steps are, what they learnt, and the version of danlu that runs them."""
+        """A hash of what the steps are, what they learnt, and the version of danlu that runs
+        them."""
         arrays: dict[str, np.ndarray] = {}
         said = self.state("", arrays)
-        hashes = {name: atomic_files.sha256(np.ascontiguousarray(each).data) for name, each in arrays.items()}
-        made = {"steps": said["steps"], "arrays": hashes, "version": RESULTS, "danlu": importlib.metadata.version("danlu")}
+        hashes = {
+            name: atomic_files.sha256(np.ascontiguousarray(each).data)
+            for name, each in arrays.items()
+        }
+        made = {
+            "steps": said["steps"],
+            "arrays": hashes,
+            "version": RESULTS,
+            "danlu": importlib.metadata.version("danlu"),
+        }
         return atomic_files.sha256(json.dumps(made, sort_keys=True).encode())
 
     def state(self, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        """JSON values that `restore` makes an equal chain of; arrays are put into `arrays`, their names after `prefix`."""
+        """JSON values that `restore` makes an equal chain of; arrays are put into `arrays`, their
+        names after `prefix`."""
         steps = []
         for number, (part, state) in enumerate(self.steps):
             learnt = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
@@ -84,10 +100,19 @@ class Chain:
                 {
                     "part": part.as_dict(),
                     "state": {key: value for key, value in state.items() if key not in learnt},
-                    "arrays": {key: {"shape": list(value.shape), "dtype": str(value.dtype)} for key, value in learnt.items()},
+                    "arrays": {
+                        key: {"shape": list(value.shape), "dtype": str(value.dtype)}
+                        for key, value in learnt.items()
+                    },
                 }
             )
-        said = {"name": self.name, "to": self.to, "names": list(self.names), "cardinality": self.cardinality, "steps": steps}
+        said = {
+            "name": self.name,
+            "to": self.to,
+            "names": list(self.names),
+            "cardinality": self.cardinality,
+            "steps": steps,
+        }
         if self.longest:
             said |= {"cardinalities": list(self.cardinalities), "longest": self.longest}
         return said
@@ -101,7 +126,8 @@ def _apply(part: Part, state: dict[str, Any], column: Column) -> Column:
 
 
 def usual(kind: Kind, takes: Sequence[str]) -> list[Part]:
-    """The transforms of a kind of column that a recipe says nothing of, for a model that takes `takes`."""
+    """The transforms of a kind of column that a recipe says nothing of, for a model that takes
+    `takes`."""
     if kind == "number":
         return [_part("impute"), _part("scale")]
     if kind == "category":
@@ -122,21 +148,24 @@ def _part(name: str, **options: Any) -> Part:
 def fit(column: Column, parts: Sequence[Part], takes: Sequence[str]) -> Chain:
     """The chain of `parts` fitted to the training rows of a column, for a model that takes `takes`.
 
-    Categories that no part made numbers or codes of are encoded, or one-hot encoded where the model takes no codes. DataError
-    naming the column where a part does not take what the one before gives, or the end is nothing the model takes.
-    """
+    Categories that no part made numbers or codes of are encoded, or one-hot encoded where the model
+    takes no codes. DataError naming the column where a part does not take what the one before
+    gives, or the end is nothing the model takes."""
     fitting = _Fitting(column, parts)
     for part in parts:
         fitting.add(part)
     if fitting.kind == "category" and "categories" not in takes:
         fitting.add(_part("one_hot"))
-    elif fitting.kind == "category" and (not fitting.steps or fitting.steps[-1][0].name != "encode"):
+    elif fitting.kind == "category" and (
+        not fitting.steps or fitting.steps[-1][0].name != "encode"
+    ):
         fitting.add(_part("encode"))
     return fitting.chain(takes)
 
 
 class _Fitting:
-    """A chain in the making. A step runs over all rows only when another is to be fitted to what it gives."""
+    """A chain in the making. A step runs over all rows only when another is to be fitted to what it
+    gives."""
 
     def __init__(self, column: Column, parts: Sequence[Part]) -> None:
         self.column = column
@@ -167,7 +196,12 @@ class _Fitting:
 
     def chain(self, takes: Sequence[str]) -> Chain:
         if self.kind not in ENDS:
-            ends = {"boolean": "boolean_to_number", "datetime": "date_parts", "text": "hash_words", "audio": "log_mel"}
+            ends = {
+                "boolean": "boolean_to_number",
+                "datetime": "date_parts",
+                "text": "hash_words",
+                "audio": "log_mel",
+            }
             raise DataError(
                 f"the transforms {self.said} end in {self.kind}, which no model takes.",
                 where=self.where,
@@ -204,7 +238,12 @@ class _Fitting:
         longest = learnt[-1] if learnt else _longest(self.whole)
         names = _frame_names(self.head) if self.kind == "frames" else self.head.names
         return Chain(
-            self.column.name, tuple(self.steps), end, names, cardinalities=self.head.cardinalities, longest=max(int(longest), 1)
+            self.column.name,
+            tuple(self.steps),
+            end,
+            names,
+            cardinalities=self.head.cardinalities,
+            longest=max(int(longest), 1),
         )
 
 
@@ -214,7 +253,11 @@ def _longest(column: Column) -> int:
 
 def _frame_names(column: Column) -> tuple[str, ...]:
     width = column.values.shape[1]
-    return column.names if len(column.names) == width else tuple(f"{column.name}_{number}" for number in range(width))
+    return (
+        column.names
+        if len(column.names) == width
+        else tuple(f"{column.name}_{number}" for number in range(width))
+    )
 
 
 def schema_of(column: Column) -> dict[str, Any]:
@@ -244,7 +287,8 @@ def schema_of(column: Column) -> dict[str, Any]:
 def damaged(what: str) -> ArtifactError:
     """The error for a state that is not what was written; `what` says in which way."""
     return ArtifactError(
-        f"the preprocessing in the artifact cannot be read: {what}.", hint="train again, or take another copy of the artifact"
+        f"the preprocessing in the artifact cannot be read: {what}.",
+        hint="train again, or take another copy of the artifact",
     )
 
 
@@ -260,48 +304,81 @@ def checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
     if said["kind"] == "image":
         shape = said["shape"]
         require(
-            len(shape) == 3 and all(type(size) is int and 0 < size < 2**16 for size in shape), f"{shape!r} is no shape of images"
+            len(shape) == 3 and all(type(size) is int and 0 < size < 2**16 for size in shape),
+            f"{shape!r} is no shape of images",
         )
         require(shape[0] * shape[1] * shape[2] < 2**28, f"{shape!r} is too large for images")
     if "width" in said:
-        require(type(said["width"]) is int and 0 < said["width"] < 2**22, f"{said['width']!r} is no width")
+        require(
+            type(said["width"]) is int and 0 < said["width"] < 2**22,
+            f"{said['width']!r} is no width",
+        )
     if "rate" in said:
-        require(type(said["rate"]) is int and 0 < said["rate"] < 2**24, f"{said['rate']!r} is no sampling rate")
+        require(
+            type(said["rate"]) is int and 0 < said["rate"] < 2**24,
+            f"{said['rate']!r} is no sampling rate",
+        )
     return dict(said)
 
 
 def restore(
-    said: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, arrays: Mapping[str, np.ndarray], *, begun: bool = False
+    said: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    prefix: str,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    begun: bool = False,
 ) -> Chain:
-    """The chain whose state `said` is, with its arrays from `arrays`; `begun`: only its first steps, which lead to no end yet.
+    """The chain whose state `said` is, with its arrays from `arrays`; `begun`: only its first
+    steps, which lead to no end yet.
 
-    It is tried on a few rows of such a column. ArtifactError where an array or what it gives is not what is said; other errors
-    where the state itself has another form.
-    """
+    It is tried on a few rows of such a column. ArtifactError where an array or what it gives is not
+    what is said; other errors where the state itself has another form."""
     steps = []
     for number, each in enumerate(said["steps"]):
         options = {key: value for key, value in each["part"].items() if key != "name"}
         config: type[Options] = registry.config("transforms", each["part"]["name"])
         state = dict(each["state"])
         for key, form in each["arrays"].items():
-            state[key] = _checked_array(arrays[f"{prefix}{number}.{key}"], form, f"the array {key} of column {said['name']}")
+            state[key] = _checked_array(
+                arrays[f"{prefix}{number}.{key}"], form, f"the array {key} of column {said['name']}"
+            )
         steps.append((Part(each["part"]["name"], config.model_validate(options)), state))
-    require(said["to"] in ENDS.values() and type(said["cardinality"]) is int, f"column {said['name']} leads nowhere")
+    require(
+        said["to"] in ENDS.values() and type(said["cardinality"]) is int,
+        f"column {said['name']} leads nowhere",
+    )
     names = tuple(str(name) for name in said["names"])
     cardinalities, longest = said.get("cardinalities", []), said.get("longest", 0)
     require(
-        all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]), f"column {said['name']} has no sizes"
+        all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]),
+        f"column {said['name']} has no sizes",
     )
-    chain = Chain(str(said["name"]), tuple(steps), said["to"], names, said["cardinality"], tuple(cardinalities), longest)
+    chain = Chain(
+        str(said["name"]),
+        tuple(steps),
+        said["to"],
+        names,
+        said["cardinality"],
+        tuple(cardinalities),
+        longest,
+    )
     if begun:
-        require(len(chain.run(a_few(chain.name, schema))) == 3, f"column {said['name']} gives other rows than it takes")
+        require(
+            len(chain.run(a_few(chain.name, schema))) == 3,
+            f"column {said['name']} gives other rows than it takes",
+        )
     else:
         _try_out(chain, schema)
     return chain
 
 
 def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> np.ndarray:
-    agrees = list(array.shape) == form["shape"] and str(array.dtype) == form["dtype"] and array.dtype.kind in "iufb"
+    agrees = (
+        list(array.shape) == form["shape"]
+        and str(array.dtype) == form["dtype"]
+        and array.dtype.kind in "iufb"
+    )
     require(agrees, f"{called} has another shape or type")
     require(bool(np.isfinite(array).all()), f"{called} holds a number that is not finite")
     return array
@@ -311,25 +388,41 @@ def _try_out(chain: Chain, schema: Mapping[str, Any]) -> None:
     """Run a chain on a few rows; ArtifactError unless it gives what it is said to give."""
     result = chain.run(a_few(chain.name, schema))
     leads = ENDS.get(result.kind)
-    require(leads == chain.to and len(result) == 3, f"column {chain.name} leads to {result.kind}, not to {chain.to}")
+    require(
+        leads == chain.to and len(result) == 3,
+        f"column {chain.name} leads to {result.kind}, not to {chain.to}",
+    )
     if chain.to == "numbers":
-        require(matrix.names(result) == chain.names, f"column {chain.name} gives other features than it says")
+        require(
+            matrix.names(result) == chain.names,
+            f"column {chain.name} gives other features than it says",
+        )
     if chain.to == "categories":
-        require(len(result.categories) == chain.cardinality, f"column {chain.name} gives other codes than it says")
+        require(
+            len(result.categories) == chain.cardinality,
+            f"column {chain.name} gives other codes than it says",
+        )
     if chain.to == "tokens":
         sound = result.cardinalities == chain.cardinalities and result.values.dtype.kind in "iu"
         require(sound, f"column {chain.name} gives other tokens than it says")
         codes = result.values.reshape(len(result.values), -1).astype(np.int64)
         require(
-            bool(((codes >= 0) & (codes < chain.cardinalities)).all()), f"column {chain.name} gives tokens beyond its vocabulary"
+            bool(((codes >= 0) & (codes < chain.cardinalities)).all()),
+            f"column {chain.name} gives tokens beyond its vocabulary",
         )
     if chain.to == "frames":
-        require(_frame_names(result) == chain.names, f"column {chain.name} gives other features than it says")
+        require(
+            _frame_names(result) == chain.names,
+            f"column {chain.name} gives other features than it says",
+        )
     if chain.to == "image":
         mean, std = chain.pixels["mean"], chain.pixels["std"]
         numbers = all(type(number) is float and np.isfinite(number) for number in [*mean, *std])
         fits = {len(mean), len(std)} <= {1, schema["shape"][2]}
-        require(numbers and fits and min(std) > 0, f"the scale of the pixels of column {chain.name} is no scale")
+        require(
+            numbers and fits and min(std) > 0,
+            f"the scale of the pixels of column {chain.name} is no scale",
+        )
 
 
 def a_few(name: str, schema: Mapping[str, Any]) -> Column:
@@ -339,7 +432,13 @@ def a_few(name: str, schema: Mapping[str, Any]) -> Column:
         return Column(name, kind, np.zeros((3, *schema["shape"]), dtype=np.uint8))
     if kind == "text":
         lost = np.array([True, False, False])
-        return Column(name, kind, np.frombuffer(b"ab", dtype=np.uint8), offsets=np.array([0, 0, 1, 2]), missing=lost)
+        return Column(
+            name,
+            kind,
+            np.frombuffer(b"ab", dtype=np.uint8),
+            offsets=np.array([0, 0, 1, 2]),
+            missing=lost,
+        )
     if kind == "number":
         values = np.array([np.nan, 0, 1])
         wide = np.repeat(values[:, None], schema["width"], axis=1) if "width" in schema else values
@@ -350,8 +449,13 @@ def a_few(name: str, schema: Mapping[str, Any]) -> Column:
         return Column(name, kind, np.array([-1, 0, 1], dtype=np.int8))
     if kind in ("sequence", "frames", "audio"):
         return _a_few_ragged(name, schema)
-    categories = (*schema.get("categories", ())[:1], "\0")  # a known one where any is, and surely an unknown one
-    return Column(name, kind, np.array([-1, 0, len(categories) - 1], dtype=np.int32), categories=categories)
+    categories = (
+        *schema.get("categories", ())[:1],
+        "\0",
+    )  # a known one where any is, and surely an unknown one
+    return Column(
+        name, kind, np.array([-1, 0, len(categories) - 1], dtype=np.int32), categories=categories
+    )
 
 
 def _a_few_ragged(name: str, schema: Mapping[str, Any]) -> Column:
@@ -360,10 +464,26 @@ def _a_few_ragged(name: str, schema: Mapping[str, Any]) -> Column:
     lost = np.array([True, False, False])
     if kind == "sequence":
         codes = np.array([0, 1, 0], dtype=np.int32)
-        return Column(name, kind, codes, categories=("a", "\0"), offsets=np.array([0, 0, 1, 3]), missing=lost)
+        return Column(
+            name, kind, codes, categories=("a", "\0"), offsets=np.array([0, 0, 1, 3]), missing=lost
+        )
     if kind == "frames":
         values = np.arange(3.0, dtype=np.float32)[:, None].repeat(schema["width"], axis=1)
-        return Column(name, kind, values, offsets=np.array([0, 0, 1, 3]), missing=lost, names=tuple(schema.get("names", ())))
+        return Column(
+            name,
+            kind,
+            values,
+            offsets=np.array([0, 0, 1, 3]),
+            missing=lost,
+            names=tuple(schema.get("names", ())),
+        )
     rate = schema["rate"]
     values = (1000 * np.sin(np.arange(rate // 2))).astype(np.int16)
-    return Column(name, kind, values, offsets=np.array([0, 0, rate // 4, len(values)]), missing=lost, rate=rate)
+    return Column(
+        name,
+        kind,
+        values,
+        offsets=np.array([0, 0, rate // 4, len(values)]),
+        missing=lost,
+        rate=rate,
+    )

@@ -29,8 +29,8 @@ SPLITS = ("train", "validation", "test")
 class Dataset:
     """A table as a model trains on it.
 
-    `examples` holds inputs, target and splits by example: a row of the table, but where the task cuts its examples itself.
-    """
+    `examples` holds inputs, target and splits by example: a row of the table, but where the task
+    cuts its examples itself."""
 
     table: Table
     digest: str
@@ -61,22 +61,30 @@ class Dataset:
     def baseline(self, split: str) -> dict[str, float]:
         """The scores, on a split, of always giving the answer that suits the training rows best."""
         if hasattr(self.task, "frame"):
-            return self.task.baseline(self.examples, split) if hasattr(self.task, "baseline") else {}
+            return (
+                self.task.baseline(self.examples, split) if hasattr(self.task, "baseline") else {}
+            )
         train, asked = self.splits["train"], self.splits[split]
         target = self.target
         if isinstance(target, dict):
-            told, wanted = ({name: take(each, which) for name, each in target.items()} for which in (train, asked))
+            told, wanted = (
+                {name: take(each, which) for name, each in target.items()}
+                for which in (train, asked)
+            )
         else:
             told, wanted = take(target, train), take(target, asked)
         return self.task.baseline(told, wanted)
 
 
-_memo: dict[str, Dataset] | None = None  # what was prepared, the latest last; None outside `remembered`
+_memo: dict[str, Dataset] | None = (
+    None  # what was prepared, the latest last; None outside `remembered`
+)
 
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Inside, what is prepared is kept in memory for the next training on the same rows in the same form: a search has many of them.
+    """Inside, what is prepared is kept in memory for the next training on the same rows in the same
+    form: a search has many of them.
 
     Files that change meanwhile are not looked at again.
     """
@@ -89,7 +97,8 @@ def remembered() -> Iterator[None]:
 
 
 def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
-    """The Dataset of a recipe; `fold` (i, k) takes fold i of k as validation, over the rows outside the test split.
+    """The Dataset of a recipe; `fold` (i, k) takes fold i of k as validation, over the rows outside
+    the test split.
 
     Raises DataError for what the data does not allow, naming file, row and column.
     """
@@ -97,9 +106,14 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
         return _prepared(recipe, fold)
     part = registry.facts("models", recipe.model.name)
     adapts = hasattr(part, "adapt") or hasattr(part, "adapt_task")
-    model = recipe.model.as_dict() if adapts else [list(part.TAKES), list(_gives(recipe.model.name))]
+    model = (
+        recipe.model.as_dict() if adapts else [list(part.TAKES), list(_gives(recipe.model.name))]
+    )
     weights = getattr(recipe.model.options, "weights", None)
-    key = json.dumps([plain(recipe.data), recipe.task.as_dict(), model, weights, recipe.train.seed, fold], sort_keys=True)
+    key = json.dumps(
+        [plain(recipe.data), recipe.task.as_dict(), model, weights, recipe.train.seed, fold],
+        sort_keys=True,
+    )
     if key not in _memo:
         _memo[key] = _prepared(recipe, fold)
         while len(_memo) > max(2, fold[1] if fold else 0):
@@ -120,22 +134,44 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
     if fold is not None:
         splits = _fold(table, splits, data, fold, recipe.train.seed)
     if data.checks != "off":
-        spelt = registry.facts("tasks", recipe.task.name).ASKS in ("spelling", "tokens")  # targets are texts, not classes
+        spelt = registry.facts("tasks", recipe.task.name).ASKS in (
+            "spelling",
+            "tokens",
+        )  # targets are texts, not classes
         found = [
             *checks.check_table(table, data, spelt=spelt),
             *checks.check_splits(table, splits, data, data.targets, spelt=spelt),
         ]
         if found and data.checks == "error":
-            raise DataError(" ".join(found), where=table.origin, hint="mend the data, or set data.checks to warn")
+            raise DataError(
+                " ".join(found),
+                where=table.origin,
+                hint="mend the data, or set data.checks to warn",
+            )
         notices += found
     train = splits["train"]
-    task = registry.build_task(_task_meant(recipe), {name: table.columns[name].take(train) for name in data.targets})
-    takes = getattr(registry.facts("tasks", recipe.task.name), "READS", None) or registry.facts("models", recipe.model.name).TAKES
+    task = registry.build_task(
+        _task_meant(recipe), {name: table.columns[name].take(train) for name in data.targets}
+    )
+    takes = (
+        getattr(registry.facts("tasks", recipe.task.name), "READS", None)
+        or registry.facts("models", recipe.model.name).TAKES
+    )
     apart = () if inputs_too(recipe) else data.targets
     preprocessor = Preprocessor.fit(table, train, data, apart, takes, getattr(task, "needs", ()))
     notices += preprocessor.notices
-    key = json.dumps([digest, recipe.task.as_dict()]) if data.cache else None  # the task may have recast the table
-    examples = cut(task, preprocessor, table, {name: table.columns[name] for name in data.targets}, splits, alive, key=key)
+    key = (
+        json.dumps([digest, recipe.task.as_dict()]) if data.cache else None
+    )  # the task may have recast the table
+    examples = cut(
+        task,
+        preprocessor,
+        table,
+        {name: table.columns[name] for name in data.targets},
+        splits,
+        alive,
+        key=key,
+    )
     notices += examples.facts
     _check_fit(recipe, task, examples)
     return Dataset(table, digest, preprocessor, task, examples, notices)
@@ -158,13 +194,22 @@ def meant(recipe: Recipe) -> Data:
 def _task_meant(recipe: Recipe) -> Part:
     """The recipe's task as its model means it."""
     model = registry.facts("models", recipe.model.name)
-    return model.adapt_task(recipe.model.options, recipe.task) if hasattr(model, "adapt_task") else recipe.task
+    return (
+        model.adapt_task(recipe.model.options, recipe.task)
+        if hasattr(model, "adapt_task")
+        else recipe.task
+    )
 
 
 def _with_tokenizer(recipe: Recipe) -> Data:
-    """The data section reading text with the tokenizer of the artifact that the model's weights come from."""
+    """The data section reading text with the tokenizer of the artifact that the model's weights
+    come from."""
     data, path = recipe.data, getattr(recipe.model.options, "weights", None)
-    if path is None or "tokens" not in registry.facts("models", recipe.model.name).TAKES or state_of(path) is None:
+    if (
+        path is None
+        or "tokens" not in registry.facts("models", recipe.model.name).TAKES
+        or state_of(path) is None
+    ):
         return data
     config = registry.config("transforms", "tokenize")
     borrowed = {"kind": "file", "tokenizer": path}
@@ -195,16 +240,18 @@ def cut(
     answering: bool = False,
     key: str | None = None,
 ) -> Examples:
-    """The Examples of a table; `splits` are rows of it, and `alive` those that take part at all (None: all).
+    """The Examples of a table; `splits` are rows of it, and `alive` those that take part at all
+    (None: all).
 
-    With `answering` there is no target, and the examples are those to be answered. `key` names the content of the table, so that what
-    is costly to make of it is kept.
-    """
+    With `answering` there is no target, and the examples are those to be answered. `key` names the
+    content of the table, so that what is costly to make of it is kept."""
     arrays = preprocessor.apply(table, key=key)
     if hasattr(task, "attach"):
         task.attach(preprocessor)
     if hasattr(task, "frame"):
-        return task.frame(arrays, preprocessor.inputs, {} if answering else targets, splits, table, answering)
+        return task.frame(
+            arrays, preprocessor.inputs, {} if answering else targets, splits, table, answering
+        )
     target = None
     if targets and not answering:
         target = encode_target(task, targets, np.arange(len(table)) if alive is None else alive)
@@ -216,7 +263,11 @@ def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
     part = registry.facts("models", recipe.model.name)
     gives = getattr(part, "GIVES", ("row",))
     if task.output.each not in gives:
-        fitting = [name for name in registry.names("models") if task.output.each in _gives(name) and _takes(name, examples)]
+        fitting = [
+            name
+            for name in registry.names("models")
+            if task.output.each in _gives(name) and _takes(name, examples)
+        ]
         raise PartError(
             f"the task {recipe.task.name} asks for one output a {task.output.each}, and the model {recipe.model.name} gives one a "
             f"{' or '.join(gives)}.",
@@ -224,10 +275,16 @@ def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
         )
     odd = sorted({each.kind for each in examples.described.values()} - set(part.TAKES))
     if odd:
-        fitting = [name for name in registry.names("models") if _takes(name, examples) and task.output.each in _gives(name)]
+        fitting = [
+            name
+            for name in registry.names("models")
+            if _takes(name, examples) and task.output.each in _gives(name)
+        ]
         raise PartError(
             f"the model {recipe.model.name} takes {', '.join(part.TAKES)}, and the data gives {', '.join(odd)}.",
-            hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model, or leave these columns out",
+            hint=f"models that fit: {', '.join(fitting)}"
+            if fitting
+            else "choose another model, or leave these columns out",
         )
 
 
@@ -236,7 +293,9 @@ def _gives(name: str) -> tuple[str, ...]:
 
 
 def _takes(name: str, examples: Examples) -> bool:
-    return {each.kind for each in examples.described.values()} <= set(registry.facts("models", name).TAKES)
+    return {each.kind for each in examples.described.values()} <= set(
+        registry.facts("models", name).TAKES
+    )
 
 
 def _check_names(table: Table, data: Data, needs_inputs: bool = True) -> None:
@@ -252,7 +311,9 @@ def _check_names(table: Table, data: Data, needs_inputs: bool = True) -> None:
         raise DataError("there is no row.", where=table.origin)
     inputs = [name for name in table.columns if name not in data.targets]
     if not inputs and needs_inputs:
-        raise DataError("every column is a target: nothing is left to learn from.", where=table.origin)
+        raise DataError(
+            "every column is a target: nothing is left to learn from.", where=table.origin
+        )
 
 
 def alive_rows(table: Table, recipe: Recipe) -> np.ndarray:
@@ -261,7 +322,8 @@ def alive_rows(table: Table, recipe: Recipe) -> np.ndarray:
 
 
 def _alive(table: Table, data: Data, series: bool) -> tuple[np.ndarray, list[str]]:
-    """Rows that take part (int64), and what was left out; of a `series` a missing value is a moment nobody asks for."""
+    """Rows that take part (int64), and what was left out; of a `series` a missing value is a moment
+    nobody asks for."""
     keep = np.ones(len(table), dtype=bool)
     notices = []
     for name in () if series else data.targets:
@@ -275,42 +337,60 @@ def _alive(table: Table, data: Data, series: bool) -> tuple[np.ndarray, list[str
                     hint="set data.missing_target to drop, or mend the rows",
                 )
             keep &= ~lost
-            notices.append(f"{int(lost.sum()):,} rows without a value of the target {name} are left out.")
+            notices.append(
+                f"{int(lost.sum()):,} rows without a value of the target {name} are left out."
+            )
     if data.missing_rows == "drop":
         lost = np.zeros(len(table), dtype=bool)
         for name, column in table.columns.items():
             options = data.columns.get(name)
             if name not in data.targets and (options is None or options.use):
                 lost |= column.is_missing()
-        notices.append(f"{int((lost & keep).sum()):,} rows with a missing input value are left out.")
+        notices.append(
+            f"{int((lost & keep).sum()):,} rows with a missing input value are left out."
+        )
         keep &= ~lost
     if data.duplicates == "drop":
         repeated = checks.repeated_rows(table, data)
-        notices.append(f"{int((repeated & keep).sum()):,} rows that repeat an earlier row exactly are left out.")
+        notices.append(
+            f"{int((repeated & keep).sum()):,} rows that repeat an earlier row exactly are left out."
+        )
         keep &= ~repeated
     rows = np.flatnonzero(keep)
     if len(rows) == 0:
         raise DataError(
-            "no row is left after leaving out what data.missing_rows, missing_target and duplicates say.", where=table.origin
+            "no row is left after leaving out what data.missing_rows, missing_target and duplicates say.",
+            where=table.origin,
         )
     return rows, notices
 
 
 def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.ndarray]:
-    """Rows of each split: where the source assigns rows they stay, the rest is drawn by the recipe's split."""
+    """Rows of each split: where the source assigns rows they stay, the rest is drawn by the
+    recipe's split."""
     data = recipe.data
     assert data.split is not None
     part: Part = data.split
     given = table.split
-    fixed = {name: alive[given[alive] == code] for code, name in enumerate(SPLITS)} if given is not None else {}
+    fixed = (
+        {name: alive[given[alive] == code] for code, name in enumerate(SPLITS)}
+        if given is not None
+        else {}
+    )
     drawn = alive if given is None else alive[given[alive] <= 0]
     for name in ("validation", "test"):
         if len(fixed.get(name, ())) and name in type(part.options).model_fields:
             part = Part(part.name, part.options.model_copy(update={name: 0.0}))
-    small = {name: column for name, column in table.columns.items() if column.kind != "image" or name in data.targets}
+    small = {
+        name: column
+        for name, column in table.columns.items()
+        if column.kind != "image" or name in data.targets
+    }
     if not small:  # nothing to look at but how many rows there are
         small = {"": Column("", "number", np.zeros(len(table)))}
-    view = Table(small, table.origin, table.row_names, table.row_numbers, table.files, table.file_numbers)
+    view = Table(
+        small, table.origin, table.row_names, table.row_numbers, table.files, table.file_numbers
+    )
     if len(drawn) < len(table):
         view = view.take(drawn)
     target = view.columns[data.targets[0]] if data.targets else None
@@ -321,11 +401,17 @@ def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.
         if len(fixed.get(name, ())):
             splits[name] = np.sort(np.concatenate([splits[name], fixed[name]]))
     if len(splits["train"]) == 0:
-        raise DataError("the training split has no row.", where=table.origin, hint="lower the shares of validation and test")
+        raise DataError(
+            "the training split has no row.",
+            where=table.origin,
+            hint="lower the shares of validation and test",
+        )
     return splits
 
 
-def _fold(table: Table, splits: dict[str, np.ndarray], data: Data, fold: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
+def _fold(
+    table: Table, splits: dict[str, np.ndarray], data: Data, fold: tuple[int, int], seed: int
+) -> dict[str, np.ndarray]:
     index, count = fold
     rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
     split = data.split
@@ -336,12 +422,15 @@ def _fold(table: Table, splits: dict[str, np.ndarray], data: Data, fold: tuple[i
     groups = None
     if split is not None and split.name == "grouped":  # a group stays whole across folds as well
         groups = table.columns[split.options.column].take(rows)  # type: ignore[attr-defined]
-    train, validation = folding.folds(rows, target, count, draw_seed(seed, SPLIT, 1), groups=groups)[index]
+    train, validation = folding.folds(
+        rows, target, count, draw_seed(seed, SPLIT, 1), groups=groups
+    )[index]
     return {"train": train, "validation": validation, "test": splits["test"]}
 
 
 def _moments(table: Table, rows: np.ndarray, split: Part) -> np.ndarray:
-    """When each of `rows` was, by what the split goes by: a column of times, or the place in the table (in its series)."""
+    """When each of `rows` was, by what the split goes by: a column of times, or the place in the
+    table (in its series)."""
     if split.name == "by_time":
         return table.columns[split.options.column].values[rows]  # type: ignore[attr-defined]
     within = split.options.within  # type: ignore[attr-defined]
@@ -371,4 +460,8 @@ def encode_target(task: Any, targets: Mapping[str, Column], alive: np.ndarray) -
         whole[alive] = values
         return whole
 
-    return {name: spread(each) for name, each in encoded.items()} if isinstance(encoded, dict) else spread(encoded)
+    return (
+        {name: spread(each) for name, each in encoded.items()}
+        if isinstance(encoded, dict)
+        else spread(encoded)
+    )

@@ -12,14 +12,19 @@ from danlu.reading.spool import Spool
 from danlu.recipe import Data, Part
 from danlu.terms import Table
 
-PIECE, LEAST, PIECES = 2048, 64, 100  # bytes of a piece, about; of a small corpus less, so that a share of it can be cut off
+PIECE, LEAST, PIECES = (
+    2048,
+    64,
+    100,
+)  # bytes of a piece, about; of a small corpus less, so that a share of it can be cut off
 _GOALS = 512  # places of a cut looked for at a time; each is a window of up to 1,024 numbers
 _TOGETHER = 1 << 22  # bytes joined at a time
 _NEWLINE, _SPACE = 10, 32
 
 
 def text_column(table: Table, chosen: str | None) -> str:
-    """The name of the column that holds the text: the one chosen, else the only one, else the one called text.
+    """The name of the column that holds the text: the one chosen, else the only one, else the one
+    called text.
 
     DataError naming the columns where that says nothing.
     """
@@ -34,7 +39,9 @@ def text_column(table: Table, chosen: str | None) -> str:
             )
         if found.kind != "text":
             hint = f"set data.columns.{chosen}.kind to text"
-            raise DataError(f"the column {chosen} holds {found.kind}, no text.", where=table.origin, hint=hint)
+            raise DataError(
+                f"the column {chosen} holds {found.kind}, no text.", where=table.origin, hint=hint
+            )
         return chosen
     if len(names) == 1:
         return names[0]
@@ -42,7 +49,11 @@ def text_column(table: Table, chosen: str | None) -> str:
         return "text"
     if not names:
         kinds = ", ".join(f"{name} ({column.kind})" for name, column in table.columns.items())
-        raise DataError(f"no column holds text: {kinds}.", where=table.origin, hint="set data.columns.NAME.kind to text")
+        raise DataError(
+            f"no column holds text: {kinds}.",
+            where=table.origin,
+            hint="set data.columns.NAME.kind to text",
+        )
     raise DataError(
         f"{len(names)} columns hold text ({', '.join(names)}), and a language model reads one.",
         where=table.origin,
@@ -57,7 +68,9 @@ def retokenized(data: Data, change: Callable[[Part], Part]) -> Data:
         return [change(part) if part.name == "tokenize" else part for part in parts]
 
     columns = {
-        name: each.model_copy(update={"transforms": changed(each.transforms)}) if each.transforms else each
+        name: each.model_copy(update={"transforms": changed(each.transforms)})
+        if each.transforms
+        else each
         for name, each in data.columns.items()
     }
     transforms = {kind: changed(parts) for kind, parts in data.transforms.items()}
@@ -65,17 +78,19 @@ def retokenized(data: Data, change: Callable[[Part], Part]) -> Data:
 
 
 def whole(data: Data) -> Data:
-    """The data section with texts tokenized whole, neither cut nor framed: a task over running text does that itself."""
+    """The data section with texts tokenized whole, neither cut nor framed: a task over running text
+    does that itself."""
     plain = {"max_length": None, "beginning": False, "end": False}
     return retokenized(data, lambda part: Part(part.name, part.options.model_copy(update=plain)))
 
 
 def pieces(table: Table, name: str) -> Table:
-    """A table of the text column `name` alone, whose rows are pieces of about PIECE bytes; `continues` says which go on.
+    """A table of the text column `name` alone, whose rows are pieces of about PIECE bytes;
+    `continues` says which go on.
 
-    Rows that are lines of one file (Table.joined_by) are joined again; any other row is a document of its own. A document is cut at the
-    end of a line, else at a space, else between two characters. Where rows are documents the bytes are not copied.
-    """
+    Rows that are lines of one file (Table.joined_by) are joined again; any other row is a document
+    of its own. A document is cut at the end of a line, else at a space, else between two
+    characters. Where rows are documents the bytes are not copied."""
     column = table.columns[name]
     assert column.offsets is not None
     offsets = np.asarray(column.offsets, dtype=np.int64)
@@ -85,7 +100,9 @@ def pieces(table: Table, name: str) -> Table:
     if table.joined_by:
         values, offsets = _joined(values, offsets, documents, table.joined_by.encode())
     starts = offsets[documents]
-    bounds, owner = _bounds(values, starts, len(values), max(LEAST, min(PIECE, len(values) // PIECES)))
+    bounds, owner = _bounds(
+        values, starts, len(values), max(LEAST, min(PIECE, len(values) // PIECES))
+    )
     first = documents[owner]
     if table.joined_by:  # the line that a piece begins with
         first = np.maximum(first, np.searchsorted(offsets[:-1], bounds[:-1], side="right") - 1)
@@ -124,8 +141,11 @@ def _documents(table: Table) -> np.ndarray:
     return np.flatnonzero(~np.concatenate([[False], np.asarray(table.continues)[:-1]]))
 
 
-def _joined(values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, between: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes, offsets) of the rows with `between` after each that another of its document follows; it counts to the row before it."""
+def _joined(
+    values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, between: bytes
+) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes, offsets) of the rows with `between` after each that another of its document follows;
+    it counts to the row before it."""
     count = len(offsets) - 1
     sizes = np.diff(offsets)
     followed = np.ones(count, dtype=bool)
@@ -136,7 +156,13 @@ def _joined(values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, betw
     result = Spool(np.uint8)
     start = 0
     while start < count:  # a block of rows at a time, so that little is held beside the result
-        stop = min(max(int(np.searchsorted(offsets, offsets[start] + _TOGETHER, side="right")) - 1, start + 1), count)
+        stop = min(
+            max(
+                int(np.searchsorted(offsets, offsets[start] + _TOGETHER, side="right")) - 1,
+                start + 1,
+            ),
+            count,
+        )
         part = np.empty(int(after[stop] - after[start]), dtype=np.uint8)
         written = np.ones(len(part), dtype=bool)
         ends = (after[start + 1 : stop + 1] - after[start])[followed[start:stop]]
@@ -149,17 +175,25 @@ def _joined(values: np.ndarray, offsets: np.ndarray, documents: np.ndarray, betw
     return result.finish(), after
 
 
-def _bounds(values: np.ndarray, starts: np.ndarray, end: int, piece: int) -> tuple[np.ndarray, np.ndarray]:
-    """(where pieces of about `piece` bytes begin, and the end: int64 (P + 1,); the document of each, int64 (P,)).
+def _bounds(
+    values: np.ndarray, starts: np.ndarray, end: int, piece: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(where pieces of about `piece` bytes begin, and the end: int64 (P + 1,); the document of
+    each, int64 (P,)).
 
     Documents begin at `starts`.
     """
     sizes = np.diff(np.append(starts, end))
-    cuts = np.maximum((sizes + piece // 2) // piece - 1, 0)  # so that the last piece is not a small one
+    cuts = np.maximum(
+        (sizes + piece // 2) // piece - 1, 0
+    )  # so that the last piece is not a small one
     owner = np.repeat(np.arange(len(starts)), cuts)
     nth = np.arange(len(owner)) - np.repeat(np.cumsum(cuts) - cuts, cuts) + 1
     goals = starts[owner] + nth * piece
-    places = np.concatenate([_cut(values, goals[at : at + _GOALS], piece // 2) for at in range(0, len(goals), _GOALS)] or [goals])
+    places = np.concatenate(
+        [_cut(values, goals[at : at + _GOALS], piece // 2) for at in range(0, len(goals), _GOALS)]
+        or [goals]
+    )
     where = np.concatenate([starts, places])
     whose = np.concatenate([np.arange(len(starts)), owner])
     order = np.lexsort((whose, where))  # empty documents keep their place

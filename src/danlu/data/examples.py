@@ -4,8 +4,8 @@
     Windows    one example a place: what stands from there on, of one length; places may overlap
     Examples   inputs, target and splits of a task that cuts its examples itself
 
-numpy arrays here, tensors in danlu.data.batches. An id of an example is a row (Ragged, plain arrays) or a place (Windows).
-"""
+numpy arrays here, tensors in danlu.data.batches. An id of an example is a row (Ragged, plain
+arrays) or a place (Windows)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,11 @@ class Windows:
         inside = (where >= 0) & (where < len(self.values))
         found = self.values[np.clip(where, 0, max(len(self.values) - 1, 0))]
         if not inside.all():
-            found = np.where(inside.reshape(*inside.shape, *[1] * (found.ndim - 2)), found, found.dtype.type(self.fill))
+            found = np.where(
+                inside.reshape(*inside.shape, *[1] * (found.ndim - 2)),
+                found,
+                found.dtype.type(self.fill),
+            )
         return found
 
 
@@ -105,7 +109,8 @@ class Examples:
 
 
 def take(field: Any, ids: np.ndarray) -> Any:
-    """The part of a Field that examples `ids` hold: an array where it is one or Windows, else a Ragged of those rows."""
+    """The part of a Field that examples `ids` hold: an array where it is one or Windows, else a
+    Ragged of those rows."""
     if isinstance(field, Windows):
         return field.at(ids)
     if isinstance(field, Ragged):

@@ -1,8 +1,8 @@
 """Which rows are equal: a 64-bit fingerprint of each row, and the exact comparison that settles it.
 
-Equal rows have equal fingerprints; unequal rows share one with a chance near 2**-40 a pair, so `same` confirms what fingerprints
-suggest. A missing value equals a missing value; -0.0 equals 0.0. Whole arrays, a few megabytes at a time.
-"""
+Equal rows have equal fingerprints; unequal rows share one with a chance near 2**-40 a pair, so
+`same` confirms what fingerprints suggest. A missing value equals a missing value; -0.0 equals 0.0.
+Whole arrays, a few megabytes at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from danlu.terms import RAGGED, Column, Table
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 1 << 22  # bytes worked on at a time
-_HELD = 64 << 20  # bytes of a column of texts, recordings, ... up to which its rows are compared in memory
+_HELD = (
+    64 << 20
+)  # bytes of a column of texts, recordings, ... up to which its rows are compared in memory
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -33,7 +35,8 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def codes(column: Column) -> np.ndarray:
-    """Equal values to equal numbers, int64 (N,); a missing value is -1. For every kind but image and wide numbers."""
+    """Equal values to equal numbers, int64 (N,); a missing value is -1. For every kind but image
+    and wide numbers."""
     if column.kind in ("category", "boolean"):
         return column.values.astype(np.int64)
     lost = column.is_missing()
@@ -71,7 +74,8 @@ def of_rows(table: Table, names: Sequence[str]) -> np.ndarray:
 
 
 def same(table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Whether rows `left` and `right` (int64 (M,)) hold the same values in the columns `names`, exactly; bool (M,)."""
+    """Whether rows `left` and `right` (int64 (M,)) hold the same values in the columns `names`,
+    exactly; bool (M,)."""
     result = np.ones(len(left), dtype=bool)
     for name in names:
         column = table.columns[name]
@@ -90,8 +94,11 @@ def same(table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray
     return result
 
 
-def first_like(table: Table, names: Sequence[str], rows: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For each of `rows` the first of `among` that holds the same values in the columns `names`, or -1; int64.
+def first_like(
+    table: Table, names: Sequence[str], rows: np.ndarray, among: np.ndarray
+) -> np.ndarray:
+    """For each of `rows` the first of `among` that holds the same values in the columns `names`, or
+    -1; int64.
 
     Both are row numbers; a row is never found to be like itself.
     """
@@ -112,13 +119,15 @@ def first_like(table: Table, names: Sequence[str], rows: np.ndarray, among: np.n
 
 
 def repeats(table: Table, names: Sequence[str]) -> np.ndarray:
-    """Which rows hold the very values of an earlier row in the columns `names`, bool (N,); the first of equals is False."""
+    """Which rows hold the very values of an earlier row in the columns `names`, bool (N,); the
+    first of equals is False."""
     rows = np.arange(len(table), dtype=np.int64)
     return first_like(table, names, rows, rows) >= 0
 
 
 def _words(block: np.ndarray) -> np.ndarray:
-    """Rows as uint64 words: numbers one word each (with one zero and one NaN), bytes eight to a word."""
+    """Rows as uint64 words: numbers one word each (with one zero and one NaN), bytes eight to a
+    word."""
     if block.dtype.kind == "f":
         plain = block.astype(np.float64) + 0.0  # -0.0 + 0.0 is 0.0
         plain[np.isnan(plain)] = np.nan
@@ -131,9 +140,12 @@ def _words(block: np.ndarray) -> np.ndarray:
 
 
 def _of_words(words: np.ndarray) -> np.ndarray:
-    """The fingerprint of each row of uint64 words: a sum of words, each spread and times an odd number of its own."""
+    """The fingerprint of each row of uint64 words: a sum of words, each spread and times an odd
+    number of its own."""
     spread = words * _GOLDEN
-    spread ^= spread >> np.uint64(32)  # else words that differ in high bits alone would stay alike in the low ones
+    spread ^= spread >> np.uint64(
+        32
+    )  # else words that differ in high bits alone would stay alike in the low ones
     spread *= mix(np.arange(words.shape[1], dtype=np.uint64)) | np.uint64(1)
     return mix(spread.sum(axis=1, dtype=np.uint64))
 
@@ -141,8 +153,8 @@ def _of_words(words: np.ndarray) -> np.ndarray:
 def _codes_of_bytes(column: Column) -> np.ndarray:
     """Equal codes for rows of a text, sequence, recording or frames that hold the same bytes.
 
-    Of much data the rows' digests of 128 bits are compared, so that the bytes need not be held in memory.
-    """
+    Of much data the rows' digests of 128 bits are compared, so that the bytes need not be held in
+    memory."""
     import pyarrow as pa
 
     assert column.offsets is not None
@@ -151,7 +163,11 @@ def _codes_of_bytes(column: Column) -> np.ndarray:
         return np.unique(_digests(flat, column.offsets), return_inverse=True)[1].astype(np.int64)
     each = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))  # bytes of one place
     offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64) * each)
-    array = pa.Array.from_buffers(pa.large_binary(), len(column), [None, offsets, pa.py_buffer(flat.reshape(-1).view(np.uint8))])
+    array = pa.Array.from_buffers(
+        pa.large_binary(),
+        len(column),
+        [None, offsets, pa.py_buffer(flat.reshape(-1).view(np.uint8))],
+    )
     return array.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 

@@ -13,18 +13,22 @@ from danlu.terms import Column
 def folds(
     rows: np.ndarray, target: Column | None, k: int, seed: int, groups: Column | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """k pairs (training rows, validation rows), sorted; each of `rows` (int64) is in exactly one of the validation parts.
+    """k pairs (training rows, validation rows), sorted; each of `rows` (int64) is in exactly one of
+    the validation parts.
 
-    Classes of `target` (quantile bins of a number) are spread evenly over the folds; rows equal in `groups` stay in one fold, and
-    then classes are left to chance. Both columns hold a value for each of `rows`, in their order. A function of its arguments and
-    the seed. DataError where rows or groups are fewer than k.
-    """
+    Classes of `target` (quantile bins of a number) are spread evenly over the folds; rows equal in
+    `groups` stay in one fold, and then classes are left to chance. Both columns hold a value for
+    each of `rows`, in their order. A function of its arguments and the seed. DataError where rows
+    or groups are fewer than k."""
     order = shuffled(len(rows), seed)
     if groups is not None:
         fold = _fold_of_groups(codes(groups), order, k, groups.name)
     else:
         if len(rows) < k:
-            raise DataError(f"{len(rows):,} rows cannot be cut into {k} folds.", hint="set train.folds to a smaller number")
+            raise DataError(
+                f"{len(rows):,} rows cannot be cut into {k} folds.",
+                hint="set train.folds to a smaller number",
+            )
         classes = strata(target) if target is not None else np.zeros(len(rows), dtype=np.int64)
         fold = np.empty(len(rows), dtype=np.int64)
         fold[order[np.argsort(classes[order], kind="stable")]] = np.arange(len(rows)) % k
@@ -32,35 +36,48 @@ def folds(
 
 
 def rolling(rows: np.ndarray, moments: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """k pairs (training rows, validation rows) for what has an order: each is validated on what comes after all it was trained on.
+    """k pairs (training rows, validation rows) for what has an order: each is validated on what
+    comes after all it was trained on.
 
-    `moments` tells when each of `rows` was. They are cut into k + 1 stretches of equal length: fold i trains on the first i + 1 and is
-    validated on the next (rolling origin). Rows of one moment stay together. DataError where the moments are fewer than k + 1.
+    `moments` tells when each of `rows` was. They are cut into k + 1 stretches of equal length: fold
+    i trains on the first i + 1 and is validated on the next (rolling origin). Rows of one moment
+    stay together. DataError where the moments are fewer than k + 1.
     Source: Tashman, 2000, doi:10.1016/S0169-2070(00)00065-0.
     """
     found, place, counts = np.unique(moments, return_inverse=True, return_counts=True)
     if len(found) < k + 1:
         raise DataError(
-            f"{len(found):,} moments cannot be cut into {k} folds and a start.", hint="set train.folds to a smaller number"
+            f"{len(found):,} moments cannot be cut into {k} folds and a start.",
+            hint="set train.folds to a smaller number",
         )
     middle = np.cumsum(counts) - counts / 2
     stretch = np.minimum((middle * (k + 1) / len(rows)).astype(np.int64), k)[place]
-    pairs = [(np.sort(rows[stretch <= number]), np.sort(rows[stretch == number + 1])) for number in range(k)]
+    pairs = [
+        (np.sort(rows[stretch <= number]), np.sort(rows[stretch == number + 1]))
+        for number in range(k)
+    ]
     if any(not len(each) for pair in pairs for each in pair):
-        raise DataError(f"the moments lie too unevenly for {k} folds.", hint="set train.folds to a smaller number")
+        raise DataError(
+            f"the moments lie too unevenly for {k} folds.",
+            hint="set train.folds to a smaller number",
+        )
     return pairs
 
 
 def _fold_of_groups(groups: np.ndarray, order: np.ndarray, k: int, name: str) -> np.ndarray:
-    """The fold of each row: the largest group first, each to the fold that holds the fewest rows."""
+    """The fold of each row: the largest group first, each to the fold that holds the fewest
+    rows."""
     group = np.unique(groups, return_inverse=True)[1]
     counts = np.bincount(group)
     if len(counts) < k:
         raise DataError(
-            f"column {name} holds {len(counts):,} groups, too few for {k} folds.", hint="set train.folds to a smaller number"
+            f"column {name} holds {len(counts):,} groups, too few for {k} folds.",
+            hint="set train.folds to a smaller number",
         )
     mixed = group[order]
-    by_chance = mixed[np.sort(np.unique(mixed, return_index=True)[1])]  # equal sizes fall as the seed has it
+    by_chance = mixed[
+        np.sort(np.unique(mixed, return_index=True)[1])
+    ]  # equal sizes fall as the seed has it
     load = np.zeros(k, dtype=np.int64)
     fold = np.empty(len(counts), dtype=np.int64)
     for each in by_chance[np.argsort(-counts[by_chance], kind="stable")]:

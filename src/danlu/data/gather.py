@@ -20,16 +20,20 @@ from torch import Tensor
 from danlu.data.examples import Field, Ragged, Windows
 from danlu.terms import IGNORED
 
-# Pixels up to this many bytes as float32 are normalised once and kept; more are normalised batch by batch from their bytes.
+# Pixels up to this many bytes as float32 are normalised once and kept; more are normalised batch by
+# batch from their bytes.
 LARGEST_RESIDENT = 1 << 30
 
 Put = Callable[[Tensor], Tensor]
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """The array as a tensor over the same memory; a read-only memory map stays one (it is only ever gathered from)."""
+    """The array as a tensor over the same memory; a read-only memory map stays one (it is only ever
+    gathered from)."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="The given NumPy array is not writable", category=UserWarning
+        )
         return torch.from_numpy(array)
 
 
@@ -73,13 +77,16 @@ class PlainRows(Gatherer):
 
 
 class ImageRows(Gatherer):
-    """Images uint8 (N, H, W, C), normalised to (bytes / 255 - mean) / std; gathered as (B, C, H, W)."""
+    """Images uint8 (N, H, W, C), normalised to (bytes / 255 - mean) / std; gathered as (B, C, H,
+    W)."""
 
     def __init__(self, bytes_: np.ndarray, constants: Mapping[str, Any], put: Put) -> None:
         mean, std = torch.tensor(constants["mean"]), torch.tensor(constants["std"])
         scale, shift = 1.0 / (255.0 * std), -mean / std
         # one channel: plain numbers, which cost less than a broadcast tensor
-        self.scaling: tuple[Any, Any] | None = (float(scale), float(shift)) if len(mean) == 1 else (put(scale), put(shift))
+        self.scaling: tuple[Any, Any] | None = (
+            (float(scale), float(shift)) if len(mean) == 1 else (put(scale), put(shift))
+        )
         self.tensor = put(as_tensor(bytes_))
         self.width = self.tensor.shape[1:].numel()
         if self.tensor.numel() * 4 <= LARGEST_RESIDENT:
@@ -146,20 +153,28 @@ class WindowRows(Gatherer):
     def gather(self, ids: Tensor) -> Tensor:
         """(B, length) or (B, length, D)."""
         where = ids[:, None] + self.steps
-        if where.device.type == "cpu" and int(where.min()) >= 0 and int(where.max()) < len(self.values):
+        if (
+            where.device.type == "cpu"
+            and int(where.min()) >= 0
+            and int(where.max()) < len(self.values)
+        ):
             found = _picked(self.values, where, self.dtype)
         else:
             inside = (where >= 0) & (where < len(self.values))
-            found = _filled(_picked(self.values, where.masked_fill(~inside, 0), self.dtype), inside, self.fill)
+            found = _filled(
+                _picked(self.values, where.masked_fill(~inside, 0), self.dtype), inside, self.fill
+            )
         return found if self.ignore is None else found.masked_fill_(found == self.ignore, IGNORED)
 
 
-# torch gathers from no unsigned numbers wider than a byte: their bits are kept as signed ones and read back after the gather
+# torch gathers from no unsigned numbers wider than a byte: their bits are kept as signed ones and
+# read back after the gather
 _SIGNED = {"uint16": ("int16", 0xFFFF), "uint32": ("int32", 0xFFFFFFFF)}
 
 
 def _stored(values: np.ndarray, put: Put) -> tuple[Tensor, tuple[torch.dtype, int | None]]:
-    """(the values on the device, what they become when gathered: (dtype, mask of the bits, where there is one))."""
+    """(the values on the device, what they become when gathered: (dtype, mask of the bits, where
+    there is one))."""
     if len(values) == 0:  # an index needs something to point at, whatever fills it afterwards
         values = np.zeros((1, *values.shape[1:]), dtype=values.dtype)
     if values.dtype.name in _SIGNED:
@@ -171,7 +186,9 @@ def _stored(values: np.ndarray, put: Put) -> tuple[Tensor, tuple[torch.dtype, in
 
 def _picked(values: Tensor, where: Tensor, into: tuple[torch.dtype, int | None]) -> Tensor:
     dtype, mask = into
-    found = values.index_select(0, where.reshape(-1)).reshape(*where.shape, *values.shape[1:]).to(dtype)
+    found = (
+        values.index_select(0, where.reshape(-1)).reshape(*where.shape, *values.shape[1:]).to(dtype)
+    )
     return found if mask is None else found.bitwise_and_(mask)
 
 

@@ -1,8 +1,7 @@
 """Number columns seen as matrices: rows by features. What every transform of numbers is written with.
 
-Statistics are taken in float64 over the values that are present (not NaN), a few features at a time, so that a wide float32 column
-is never copied whole.
-"""
+Statistics are taken in float64 over the values that are present (not NaN), a few features at a
+time, so that a wide float32 column is never copied whole."""
 
 from __future__ import annotations
 
@@ -26,7 +25,11 @@ def names(column: Column) -> tuple[str, ...]:
     width = 1 if column.values.ndim == 1 else column.values.shape[1]
     if len(column.names) == width:
         return column.names
-    return (column.name,) if width == 1 else tuple(f"{column.name}_{number}" for number in range(width))
+    return (
+        (column.name,)
+        if width == 1
+        else tuple(f"{column.name}_{number}" for number in range(width))
+    )
 
 
 def numbers(column: Column, values: np.ndarray, names: Sequence[str]) -> Column:
@@ -43,10 +46,13 @@ def numbers(column: Column, values: np.ndarray, names: Sequence[str]) -> Column:
 
 
 def present(column: Column) -> Iterator[np.ndarray]:
-    """For each feature its values that are not missing: float64, contiguous, in row order, of any length down to 0."""
+    """For each feature its values that are not missing: float64, contiguous, in row order, of any
+    length down to 0."""
     values = matrix(column)
     for start in range(0, values.shape[1], _TOGETHER):
-        for feature in np.ascontiguousarray(values[:, start : start + _TOGETHER].T, dtype=np.float64):
+        for feature in np.ascontiguousarray(
+            values[:, start : start + _TOGETHER].T, dtype=np.float64
+        ):
             lost = np.isnan(feature)
             yield feature[~lost] if lost.any() else feature
 
@@ -57,17 +63,24 @@ def between(column: Column, start: int, stop: int) -> Column:
         return replace(column, values=column.values[start:stop])
     offsets = np.asarray(column.offsets[start : stop + 1])
     missing = None if column.missing is None else column.missing[start:stop]
-    return replace(column, values=column.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0], missing=missing)
+    return replace(
+        column,
+        values=column.values[offsets[0] : offsets[-1]],
+        offsets=offsets - offsets[0],
+        missing=missing,
+    )
 
 
 def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation (divided by N) of float64 (N,); (0, 0) for none.
 
-    The values are first divided by a power of two near the largest of them, which is exact: squares of 1e200 do not overflow.
-    """
+    The values are first divided by a power of two near the largest of them, which is exact: squares
+    of 1e200 do not overflow."""
     if not len(values):
         return 0.0, 0.0
-    if values.min() == values.max():  # a sum would leave a rounding error, and 1e-17 is no spread to divide by
+    if (
+        values.min() == values.max()
+    ):  # a sum would leave a rounding error, and 1e-17 is no spread to divide by
         return float(values[0]), 0.0
     exponent = int(np.frexp(np.abs(values).max())[1])
     small = np.ldexp(values, -exponent)

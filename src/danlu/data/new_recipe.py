@@ -1,7 +1,7 @@
 """A first recipe for a data file, by looking at it: task and model inferred, every column listed with what was found, options explained.
 
-What is only a guess stands there as a comment, with its reason, so that nothing is switched on that the user has not read.
-"""
+What is only a guess stands there as a comment, with its reason, so that nothing is switched on that
+the user has not read."""
 
 from __future__ import annotations
 
@@ -38,29 +38,56 @@ LIKELY_TARGETS = (
 MOST_CLASSES = 20  # distinct whole numbers that are still taken for classes
 ROWS_A_CLASS = 5  # rows there must be for each of them
 MOST_LISTED = 200  # columns written one a line
-USUAL = ("epochs", "least_steps", "batch_size", "clip_norm", "evaluate_every", "save_every", "precision", "device", "seed")
+USUAL = (
+    "epochs",
+    "least_steps",
+    "batch_size",
+    "clip_norm",
+    "evaluate_every",
+    "save_every",
+    "precision",
+    "device",
+    "seed",
+)
 
 
-def draft(data_path: str | Path, target: str | Sequence[str] | None = None, task: str | None = None) -> str:
-    """The text of a commented recipe (YAML) for a data file or folder; danlu.recipe.read takes it as it is.
+def draft(
+    data_path: str | Path, target: str | Sequence[str] | None = None, task: str | None = None
+) -> str:
+    """The text of a commented recipe (YAML) for a data file or folder; danlu.recipe.read takes it
+    as it is.
 
-    `target` names the column to predict, or several (a list, or with commas). A text alone needs none: its next token is predicted.
-    Raises DataError where the file cannot be read, where no target is named (with the likely ones), and where none of the tasks can
-    predict it.
-    """
+    `target` names the column to predict, or several (a list, or with commas). A text alone needs
+    none: its next token is predicted.
+    Raises DataError where the file cannot be read, where no target is named (with the likely ones),
+    and where none of the tasks can predict it."""
     path = str(data_path)
     source = _source(path)
     table, _ = cache.load(source, {}, True)
-    alone = target is None and (_needs_no_target(task) or (task is None and _is_running_text(table)))
+    alone = target is None and (
+        _needs_no_target(task) or (task is None and _is_running_text(table))
+    )
     targets = [] if alone else _targets(table, target)
-    chosen, why = ("language_modeling", "a text and nothing else") if alone and task is None else _task(table, targets, task)
+    chosen, why = (
+        ("language_modeling", "a text and nothing else")
+        if alone and task is None
+        else _task(table, targets, task)
+    )
     data: dict[str, Any] = {"source": _said(path, source)}
     if targets:
         data["target"] = targets[0] if len(targets) == 1 else targets
-    named = {name: "category" for name in targets if table.columns[name].kind == "text" and chosen == "classification"}
+    named = {
+        name: "category"
+        for name in targets
+        if table.columns[name].kind == "text" and chosen == "classification"
+    }
     if named:
         data["columns"] = named
-    lost = int(np.any([table.columns[name].is_missing() for name in targets], axis=0).sum()) if targets else 0
+    lost = (
+        int(np.any([table.columns[name].is_missing() for name in targets], axis=0).sum())
+        if targets
+        else 0
+    )
     if lost and not getattr(registry.facts("tasks", chosen), "INPUTS_TOO", False):
         data["missing_target"] = "drop"
     tree = {"task": chosen, "data": data, "model": _model(table, targets, chosen)}
@@ -86,7 +113,12 @@ def _model(table: Table, targets: Sequence[str], task: str) -> str:
     kinds = {column.kind for name, column in table.columns.items() if name not in targets}
     if own is not None:
         return str(own)
-    for kind, model in (("image", "cnn"), ("audio", "audio_cnn"), ("frames", "rnn"), ("sequence", "rnn")):
+    for kind, model in (
+        ("image", "cnn"),
+        ("audio", "audio_cnn"),
+        ("frames", "rnn"),
+        ("sequence", "rnn"),
+    ):
         if kind in kinds:
             return model
     return "text_cnn" if kinds == {"text"} else "mlp"
@@ -112,9 +144,15 @@ def _source(path: str) -> Part:
     name = registry.source_for(path)
     if name is None:
         endings = sorted(
-            {suffix for each in registry.names("sources") for suffix in getattr(registry.facts("sources", each), "SUFFIXES", ())}
+            {
+                suffix
+                for each in registry.names("sources")
+                for suffix in getattr(registry.facts("sources", each), "SUFFIXES", ())
+            }
         )
-        raise DataError("no source is known for it.", where=path, hint=f"known endings: {', '.join(endings)}")
+        raise DataError(
+            "no source is known for it.", where=path, hint=f"known endings: {', '.join(endings)}"
+        )
     return Part(name, registry.config("sources", name).model_validate({"path": path}))
 
 
@@ -142,9 +180,15 @@ def _targets(table: Table, target: str | Sequence[str] | None) -> list[str]:
     for name in wanted:
         if name not in names:
             hint = did_you_mean(name, names) or "name one of its columns"
-            raise DataError(f"there is no column {name!r}. It has {_listed(names)}.", where=table.origin, hint=hint)
+            raise DataError(
+                f"there is no column {name!r}. It has {_listed(names)}.",
+                where=table.origin,
+                hint=hint,
+            )
     if len(wanted) == len(names):
-        raise DataError("every column is a target: nothing is left to learn from.", where=table.origin)
+        raise DataError(
+            "every column is a target: nothing is left to learn from.", where=table.origin
+        )
     return list(dict.fromkeys(wanted))
 
 
@@ -154,16 +198,23 @@ def _task(table: Table, targets: list[str], task: str | None) -> tuple[str, str]
     if task is not None:
         if task not in registry.names("tasks"):
             known = registry.names("tasks")
-            raise DataError(f"there is no task {task!r}. There are {', '.join(known)}.", hint=did_you_mean(task, known))
+            raise DataError(
+                f"there is no task {task!r}. There are {', '.join(known)}.",
+                hint=did_you_mean(task, known),
+            )
         return task, "as you said"
     each = [_task_of(table, column) for column in columns]
     if len(columns) == 1:
         return each[0]
     if all(_is_yes_or_no(column) for column in columns):
         return "multi_label", f"{len(columns)} columns of yes or no"
-    if all(column.kind == "number" for column in columns) and {name for name, _ in each} == {"regression"}:
+    if all(column.kind == "number" for column in columns) and {name for name, _ in each} == {
+        "regression"
+    }:
         return "regression", f"{len(columns)} columns of numbers"
-    return "multi_task", "; ".join(f"{column.name}: {name}, {why}" for column, (name, why) in zip(columns, each))
+    return "multi_task", "; ".join(
+        f"{column.name}: {name}, {why}" for column, (name, why) in zip(columns, each)
+    )
 
 
 def _is_yes_or_no(column: Column) -> bool:
@@ -176,7 +227,11 @@ def _task_of(table: Table, column: Column) -> tuple[str, str]:
     """(the task that predicts a column, why)."""
     known = ~column.is_missing()
     if not known.any():
-        raise DataError(f"the target {column.name} holds no value.", where=table.origin, hint="name another column")
+        raise DataError(
+            f"the target {column.name} holds no value.",
+            where=table.origin,
+            hint="name another column",
+        )
     if column.kind == "boolean":
         return "classification", "it holds true and false"
     if column.kind == "category":
@@ -203,7 +258,12 @@ def _task_of_numbers(values: np.ndarray) -> tuple[str, str]:
     whole = values.ndim == 1 and bool((distinct == np.floor(distinct)).all())
     if whole and len(distinct) <= MOST_CLASSES and len(values) >= ROWS_A_CLASS * len(distinct):
         said = f"it holds {len(distinct)} distinct whole numbers"
-        return "classification", f"{said}; where their size matters more than their name, regression" if len(distinct) > 2 else said
+        return (
+            "classification",
+            f"{said}; where their size matters more than their name, regression"
+            if len(distinct) > 2
+            else said,
+        )
     return "regression", "it holds numbers"
 
 
@@ -222,7 +282,9 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     yield ""
     yield "data:"
     said = recipe.raw["data"]
-    yield from _indented(write_yaml({name: said[name] for name in ("source", "target") if name in said}))
+    yield from _indented(
+        write_yaml({name: said[name] for name in ("source", "target") if name in said})
+    )
     if lost:
         yield f"  missing_target: drop  # {lost:,} rows have no target"
     yield from _columns(table, recipe)
@@ -235,12 +297,22 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     yield f"  name: {recipe.model.name}"
     yield from _proposals("  ", recipe.model.options)
     yield ""
-    yield from _part("loss", recipe.loss, f"danlu list losses; {_balance(table, recipe)}".rstrip("; "))
+    yield from _part(
+        "loss", recipe.loss, f"danlu list losses; {_balance(table, recipe)}".rstrip("; ")
+    )
     yield f"# metrics: [{', '.join(metric.name for metric in recipe.metrics)}]  # danlu list metrics"
     yield ""
-    yield from _part("optimizer", recipe.optimizer, f"danlu list optimizers: {', '.join(registry.names('optimizers'))}")
+    yield from _part(
+        "optimizer",
+        recipe.optimizer,
+        f"danlu list optimizers: {', '.join(registry.names('optimizers'))}",
+    )
     yield ""
-    yield from _part("schedule", recipe.schedule, f"how the learning rate moves: {', '.join(registry.names('schedules'))}")
+    yield from _part(
+        "schedule",
+        recipe.schedule,
+        f"how the learning rate moves: {', '.join(registry.names('schedules'))}",
+    )
     yield ""
     yield "# regularization:"
     yield from _proposals("#   ", recipe.regularization)
@@ -250,7 +322,8 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
 
 
 def _columns(table: Table, recipe: Recipe) -> Iterator[str]:
-    """Every column with its kind and the reason; commented out, but for what the recipe itself says."""
+    """Every column with its kind and the reason; commented out, but for what the recipe itself
+    says."""
     set_here = recipe.data.columns
     mark = "  " if set_here else "  # "
     yield f"{mark}columns:  # what was found; `NAME: drop` leaves a column out, `NAME: category` reads it as another kind"
@@ -271,16 +344,27 @@ def _split(table: Table, recipe: Recipe) -> Iterator[str]:
     split = recipe.data.split
     assert split is not None
     if table.split is not None and (np.asarray(table.split) >= 0).any():
-        given = [name for number, name in enumerate(("train", "validation", "test")) if (np.asarray(table.split) == number).any()]
+        given = [
+            name
+            for number, name in enumerate(("train", "validation", "test"))
+            if (np.asarray(table.split) == number).any()
+        ]
         yield f"  # The source itself says which rows are {' and '.join(given)}; they stay so."
     yield f"  # split: {_flow(split.as_dict())}  # shares of the rows; danlu list splits"
     for name, column in table.columns.items():
         if column.kind == "datetime" and name not in recipe.data.targets:
             known = column.values[~column.is_missing()]
             ordered = len(known) > 1 and bool((np.diff(known) >= 0).mean() > 0.95)
-            why = "rows stand in the order of time" if ordered else "where later rows are what the model will meet"
+            why = (
+                "rows stand in the order of time"
+                if ordered
+                else "where later rows are what the model will meet"
+            )
             yield f"  # split: {_flow({'name': 'by_time', 'column': name})}  # {why}"
-    if any(column.kind == "number" and name not in recipe.data.targets for name, column in table.columns.items()):
+    if any(
+        column.kind == "number" and name not in recipe.data.targets
+        for name, column in table.columns.items()
+    ):
         chain = _flow({"number": ["impute", {"name": "scale", "by": "quantile"}]})
         yield f"  # transforms: {chain}  # by kind of column, instead of the usual ones; danlu list transforms"
 
@@ -333,7 +417,11 @@ def _flow(value: Any) -> str:
     if isinstance(value, str):
         return _word(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_word(str(key))}: {_flow(each)}" for key, each in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{_word(str(key))}: {_flow(each)}" for key, each in value.items())
+            + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_flow(each) for each in value) + "]"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
@@ -344,7 +432,11 @@ def _flow(value: Any) -> str:
 def _word(text: str) -> str:
     """A text as YAML on one line, in quotes where it needs them."""
     written = write_yaml([text])[2:].rstrip("\n")
-    return json.dumps(text) if "\n" in written or any(letter in text for letter in ",[]{}#") else written
+    return (
+        json.dumps(text)
+        if "\n" in written or any(letter in text for letter in ",[]{}#")
+        else written
+    )
 
 
 def _clean(text: str) -> str:

@@ -1,11 +1,12 @@
 """Rows of a table to arrays a model takes: one chain of transforms a column, fitted on training rows, carried in the artifact.
 
-The order of things: which columns are inputs (`_unused` and `_refusal` say why one is not), the chain of each (danlu.data.column_pipeline), and the
-arrays: all number features side by side as "numbers", all codes as "categories", one image as "image"; each column of tokens or
-frames an input of its own.
+The order of things: which columns are inputs (`_unused` and `_refusal` say why one is not), the
+chain of each (danlu.data.column_pipeline), and the arrays: all number features side by side as
+"numbers", all codes as "categories", one image as "image"; each column of tokens or frames an input
+of its own.
 
-What apply gives for a row depends on that row alone, to the last bit: a row served alone gets the answer it got among others.
-"""
+What apply gives for a row depends on that row alone, to the last bit: a row served alone gets the
+answer it got among others."""
 
 from __future__ import annotations
 
@@ -64,11 +65,11 @@ class Preprocessor:
         takes: Sequence[str],
         also: Sequence[str] = (),
     ) -> Preprocessor:
-        """The preprocessing of `table` for a model that takes `takes` (kinds of Input), learnt from its training `rows` (int64).
+        """The preprocessing of `table` for a model that takes `takes` (kinds of Input), learnt from
+        its training `rows` (int64).
 
-        `also` names columns that the task reads itself. An image is an input of every model. DataError naming the column where a chain
-        cannot work or nothing is left to learn from.
-        """
+        `also` names columns that the task reads itself. An image is an input of every model.
+        DataError naming the column where a chain cannot work or nothing is left to learn from."""
         _check_names(table, data)
         notices: list[str] = []
         chains: list[Chain] = []
@@ -84,7 +85,11 @@ class Preprocessor:
                 continue
             _refuse_infinite(table, column, rows)
             chain = chaining.fit(learnt, _parts_of(column, data, takes), takes)
-            notices += [f"column {name} ({part.name}): {state['notice']}" for part, state in chain.steps if "notice" in state]
+            notices += [
+                f"column {name} ({part.name}): {state['notice']}"
+                for part, state in chain.steps
+                if "notice" in state
+            ]
             if not chain.names and chain.to == "numbers":
                 notices.append(f"column {name} is left out: its transforms leave no feature.")
                 continue
@@ -92,7 +97,9 @@ class Preprocessor:
             schema[name] = chaining.schema_of(learnt)
         _check_inputs(table, chains, notices)
         inputs = _inputs(chains, schema)
-        needed = {name: chaining.schema_of(table.columns[name]) for name in also if name not in schema}
+        needed = {
+            name: chaining.schema_of(table.columns[name]) for name in also if name not in schema
+        }
         return cls(inputs, schema, _pixels(chains), notices, tuple(chains), needed)
 
     @property
@@ -103,18 +110,26 @@ class Preprocessor:
     @property
     def tokenizer(self) -> tokenizing.Tokenizer | None:
         """What the one chain that reads text does it with; None where there is none, or several."""
-        found = [state["tokenizer"] for chain in self.chains for _, state in chain.steps if "tokenizer" in state]
+        found = [
+            state["tokenizer"]
+            for chain in self.chains
+            for _, state in chain.steps
+            if "tokenizer" in state
+        ]
         return tokenizing.restore(found[0]) if len(found) == 1 else None
 
-    def apply(self, table: Table, rows: np.ndarray | None = None, key: str | None = None) -> dict[str, Any]:
+    def apply(
+        self, table: Table, rows: np.ndarray | None = None, key: str | None = None
+    ) -> dict[str, Any]:
         """The arrays of the model's inputs for `rows` of a table (None: all of them, in order).
 
-        `key` names the content of the table: tokens and frames of much data are then kept in the cache, and made once for all starts.
+        `key` names the content of the table: tokens and frames of much data are then kept in the
+        cache, and made once for all starts.
 
-        numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H, W, C), the table's own array
-        where `rows` is None; tokens and frames danlu.data.examples.Ragged. DataError naming column and row for a column that is not there or
-        of another kind, an infinite or too large number, and a value that stays missing.
-        """
+        numbers float32 (N, F), C-contiguous and finite; categories int64 (N, C); image uint8 (N, H,
+        W, C), the table's own array where `rows` is None; tokens and frames
+        danlu.data.examples.Ragged. DataError naming column and row for a column that is not there
+        or of another kind, an infinite or too large number, and a value that stays missing."""
         refuse_other(self.reads, table, list(self.reads))
         count = len(table) if rows is None else len(rows)
         result: dict[str, Any] = {}
@@ -127,7 +142,9 @@ class Preprocessor:
                 column = chains[0].run(table.columns[chains[0].name])
                 result[name] = column.values if rows is None else column.values[rows]
                 continue
-            matrix = np.empty((count, described.shape[0]), dtype=np.float32 if name == "numbers" else np.int64)
+            matrix = np.empty(
+                (count, described.shape[0]), dtype=np.float32 if name == "numbers" else np.int64
+            )
             place = 0
             for chain in chains:
                 width = len(chain.names) if name == "numbers" else 1
@@ -138,15 +155,24 @@ class Preprocessor:
             result[name] = matrix
         return result
 
-    def _ragged(self, name: str, described: Input, table: Table, rows: np.ndarray | None, key: str | None) -> Ragged:
+    def _ragged(
+        self, name: str, described: Input, table: Table, rows: np.ndarray | None, key: str | None
+    ) -> Ragged:
         """The rows of the one chain that leads to an input of tokens or frames."""
         chains = [chain for chain in self.chains if chain.to == described.kind]
-        (chain,) = chains if len(chains) == 1 else [chain for chain in chains if name == f"{described.kind}.{chain.name}"]
+        (chain,) = (
+            chains
+            if len(chains) == 1
+            else [chain for chain in chains if name == f"{described.kind}.{chain.name}"]
+        )
         column = table.columns[chain.name]
         if key is None or rows is not None or column.values.nbytes < _COSTLY:
             made = chain.run(column if rows is None else column.take(rows))
         else:
-            made = cache.column({"table": key, "column": chain.name, "made": chain.fingerprint}, lambda: chain.run(column))
+            made = cache.column(
+                {"table": key, "column": chain.name, "made": chain.fingerprint},
+                lambda: chain.run(column),
+            )
         assert made.offsets is not None
         return Ragged(made.values, made.offsets, lengths=described.kind == "frames")
 
@@ -160,23 +186,38 @@ class Preprocessor:
         """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
         arrays: dict[str, np.ndarray] = {}
         columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.chains)]
-        return {"columns": columns, "schema": self.schema, "also": self.also, "notices": list(self.notices)}, arrays
+        return {
+            "columns": columns,
+            "schema": self.schema,
+            "also": self.also,
+            "notices": list(self.notices),
+        }, arrays
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Preprocessor:
-        """The preprocessor whose `state` this is. ArtifactError for anything that is not what `state` writes.
+        """The preprocessor whose `state` this is. ArtifactError for anything that is not what
+        `state` writes.
 
         Every chain is tried on a few rows, and must give the features it is said to give.
         """
         try:
-            schema = {str(name): chaining.checked_schema(each) for name, each in state["schema"].items()}
-            require([each["name"] for each in state["columns"]] == list(schema), "its columns and its schema differ")
+            schema = {
+                str(name): chaining.checked_schema(each) for name, each in state["schema"].items()
+            }
+            require(
+                [each["name"] for each in state["columns"]] == list(schema),
+                "its columns and its schema differ",
+            )
             chains = tuple(
-                chaining.restore(each, schema[each["name"]], f"{number}.", arrays) for number, each in enumerate(state["columns"])
+                chaining.restore(each, schema[each["name"]], f"{number}.", arrays)
+                for number, each in enumerate(state["columns"])
             )
             require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
             notices = [str(notice) for notice in state["notices"]]
-            also = {str(name): chaining.checked_schema(each) for name, each in state.get("also", {}).items()}
+            also = {
+                str(name): chaining.checked_schema(each)
+                for name, each in state.get("also", {}).items()
+            }
             return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains, also)
         except ArtifactError:
             raise
@@ -186,7 +227,9 @@ class Preprocessor:
             raise damaged(f"{type(error).__name__}: {error}") from None
 
 
-def refuse_other(schemas: Mapping[str, Mapping[str, Any]], table: Table, names: Sequence[str]) -> None:
+def refuse_other(
+    schemas: Mapping[str, Mapping[str, Any]], table: Table, names: Sequence[str]
+) -> None:
     """DataError where one of `names` is not there, or of another kind or shape than in training."""
     for name in names:
         said = schemas[name]
@@ -194,7 +237,8 @@ def refuse_other(schemas: Mapping[str, Mapping[str, Any]], table: Table, names: 
             raise DataError(
                 f"the column {name}, an input of the model, is not there.",
                 where=table.origin,
-                hint=did_you_mean(name, table.columns) or f"the model's inputs are {', '.join(schemas)}",
+                hint=did_you_mean(name, table.columns)
+                or f"the model's inputs are {', '.join(schemas)}",
             )
         column = table.columns[name]
         if column.kind != said["kind"]:
@@ -203,7 +247,9 @@ def refuse_other(schemas: Mapping[str, Mapping[str, Any]], table: Table, names: 
                 where=f"{table.origin}, column {name}",
                 hint=f"set data.columns.{name}.kind to {said['kind']}",
             )
-        shape = list(column.values.shape[1:]) if column.kind in ("image", "number", "frames") else []
+        shape = (
+            list(column.values.shape[1:]) if column.kind in ("image", "number", "frames") else []
+        )
         wanted = said.get("shape") or ([said["width"]] if "width" in said else [])
         if shape != wanted:
             here, then = ("x".join(map(str, each)) or "single numbers" for each in (shape, wanted))
@@ -222,7 +268,8 @@ def _check_names(table: Table, data: Data) -> None:
             raise DataError(
                 f"data.columns names {name}, and there is no such column.",
                 where=table.origin,
-                hint=did_you_mean(name, table.columns) or f"the columns are {', '.join(list(table.columns)[:20])}",
+                hint=did_you_mean(name, table.columns)
+                or f"the columns are {', '.join(list(table.columns)[:20])}",
             )
 
 
@@ -235,7 +282,11 @@ def _parts_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
     own = _options_of(column.name, data).transforms
     if own is not None:
         return own
-    return data.transforms[column.kind] if column.kind in data.transforms else chaining.usual(column.kind, takes)
+    return (
+        data.transforms[column.kind]
+        if column.kind in data.transforms
+        else chaining.usual(column.kind, takes)
+    )
 
 
 def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
@@ -245,9 +296,13 @@ def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
     by = None if data.split is None else getattr(data.split.options, "column", None)
     if data.split is not None and data.split.name in ("by_column", "grouped") and by == column.name:
         return f"the split {data.split.name} goes by it"
-    transformed = _options_of(column.name, data).transforms is not None or column.kind in data.transforms
+    transformed = (
+        _options_of(column.name, data).transforms is not None or column.kind in data.transforms
+    )
     return (
-        "" if transformed or _taken(column.kind, takes) else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
+        ""
+        if transformed or _taken(column.kind, takes)
+        else f"it holds {column.kind}, and the model takes only {', '.join(takes)}"
     )
 
 
@@ -269,7 +324,9 @@ def _refusal(column: Column, data: Data) -> str:
         return f"none of the {len(column):,} training rows holds a value" if empty else ""
     if column.kind == "text" and _teaches(column, data):
         return ""
-    lost = np.asarray(column.is_missing() if column.values.ndim == 1 else np.isnan(column.values).all(axis=1)).reshape(-1)
+    lost = np.asarray(
+        column.is_missing() if column.values.ndim == 1 else np.isnan(column.values).all(axis=1)
+    ).reshape(-1)
     known = np.flatnonzero(~lost)
     count = len(lost)
     if not len(known):
@@ -282,7 +339,9 @@ def _refusal(column: Column, data: Data) -> str:
     distinct = _distinct(column, known)
     if distinct == 1 and len(known) == count:
         return f"all {count:,} training rows hold the same value ({column.answer(int(known[0]))!r})"
-    asked_for = _options_of(column.name, data).transforms is not None or (column.kind == "text" and "text" in data.transforms)
+    asked_for = _options_of(column.name, data).transforms is not None or (
+        column.kind == "text" and "text" in data.transforms
+    )
     if not asked_for and _is_identifier(column, distinct, known):
         return (
             f"{distinct:,} of its {len(known):,} values are distinct, so it looks like an identifier "
@@ -292,7 +351,8 @@ def _refusal(column: Column, data: Data) -> str:
 
 
 def _teaches(column: Column, data: Data) -> bool:
-    """Of much text, whether evenly spaced rows of it have something to teach: all rows then have, and need not be held in memory."""
+    """Of much text, whether evenly spaced rows of it have something to teach: all rows then have,
+    and need not be held in memory."""
     rows = len(column) * _LOOKED_AT // max(len(column.values), 1)
     if len(column.values) <= _LOOKED_AT or rows < LEAST_ROWS:
         return False
@@ -301,7 +361,8 @@ def _teaches(column: Column, data: Data) -> bool:
 
 
 def _distinct(column: Column, known: np.ndarray) -> int:
-    """How many distinct values the `known` rows of a column hold; of numbers and date-times only whether 1 or (at least) 2."""
+    """How many distinct values the `known` rows of a column hold; of numbers and date-times only
+    whether 1 or (at least) 2."""
     if column.kind in ("number", "datetime"):
         return 1 + int(column.values[known].min() != column.values[known].max())
     return len(np.unique(codes(column)[known]))
@@ -309,7 +370,11 @@ def _distinct(column: Column, known: np.ndarray) -> int:
 
 def _is_identifier(column: Column, distinct: int, known: np.ndarray) -> bool:
     """Whether categories, or texts of a single word, are distinct in nearly every row."""
-    if len(known) < LEAST_ROWS or distinct <= IDENTIFIER * len(known) or column.kind not in ("category", "text"):
+    if (
+        len(known) < LEAST_ROWS
+        or distinct <= IDENTIFIER * len(known)
+        or column.kind not in ("category", "text")
+    ):
         return False
     if column.kind == "category":
         return True
@@ -342,7 +407,9 @@ def _check_inputs(table: Table, chains: Sequence[Chain], notices: Sequence[str])
         )
     if not chains:
         raise DataError(
-            "no column is left to learn from.", where=table.origin, hint=" ".join(notices) or "the table holds only the target"
+            "no column is left to learn from.",
+            where=table.origin,
+            hint=" ".join(notices) or "the table holds only the target",
         )
 
 
@@ -375,7 +442,9 @@ def _ragged_input(chain: Chain) -> Input:
     if chain.to == "frames":
         return Input("frames", (chain.longest, len(chain.names)), names=chain.names)
     several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
-    return Input("tokens", (chain.longest, *several), names=chain.names, cardinalities=chain.cardinalities)
+    return Input(
+        "tokens", (chain.longest, *several), names=chain.names, cardinalities=chain.cardinalities
+    )
 
 
 def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:
@@ -387,7 +456,8 @@ def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:
 
 
 def _some(column: Column, rows: np.ndarray) -> Column:
-    """The column with only `rows`, without a copy where they follow each other; at most 256 MB of images, evenly spaced."""
+    """The column with only `rows`, without a copy where they follow each other; at most 256 MB of
+    images, evenly spaced."""
     if column.kind == "image":
         most = max(1, _FIT_IMAGES // max(1, int(np.prod(column.values.shape[1:], dtype=np.int64))))
         if len(rows) > most:
@@ -398,21 +468,28 @@ def _some(column: Column, rows: np.ndarray) -> Column:
 
 
 def _fill(result: np.ndarray, chain: Chain, table: Table, rows: np.ndarray | None) -> None:
-    """What a chain makes of `rows` of its column, written into `result` (N, width) a block of rows at a time."""
+    """What a chain makes of `rows` of its column, written into `result` (N, width) a block of rows
+    at a time."""
     column = table.columns[chain.name]
     step = max(256, _BLOCK // max(1, result.shape[1]))
     for start in range(0, len(result), step):
         stop = min(start + step, len(result))
         part = between(column, start, stop) if rows is None else column.take(rows[start:stop])
         if column.kind == "number" and np.isinf(part.values).any():
-            row = start + int(np.flatnonzero(np.isinf(part.values).reshape(stop - start, -1).any(axis=1))[0])
-            raise _not_a_number(table, row if rows is None else int(rows[row]), column.name, "infinite")
+            row = start + int(
+                np.flatnonzero(np.isinf(part.values).reshape(stop - start, -1).any(axis=1))[0]
+            )
+            raise _not_a_number(
+                table, row if rows is None else int(rows[row]), column.name, "infinite"
+            )
         values = chain.run(part).values
         with np.errstate(over="ignore"):  # beyond float32: found and named by _check_finite
             result[start:stop] = values if values.ndim == 2 else values[:, None]
 
 
-def _check_finite(matrix: np.ndarray, chains: Sequence[Chain], table: Table, rows: np.ndarray | None) -> None:
+def _check_finite(
+    matrix: np.ndarray, chains: Sequence[Chain], table: Table, rows: np.ndarray | None
+) -> None:
     finite = np.isfinite(matrix)
     if finite.all():
         return
@@ -420,16 +497,24 @@ def _check_finite(matrix: np.ndarray, chains: Sequence[Chain], table: Table, row
     missing = bool(np.isnan(matrix[row, place]))
     for chain in chains:
         if place < len(chain.names):
-            what = "missing and its transforms leave it so" if missing else "too large for a float32"
+            what = (
+                "missing and its transforms leave it so" if missing else "too large for a float32"
+            )
             raise _not_a_number(table, row if rows is None else int(rows[row]), chain.name, what)
         place -= len(chain.names)
 
 
 def _not_a_number(table: Table, row: int, name: str, what: str) -> DataError:
     remedy = (
-        f"add impute to data.columns.{name}.transforms" if "missing" in what else "mend the row, or write it as a missing value"
+        f"add impute to data.columns.{name}.transforms"
+        if "missing" in what
+        else "mend the row, or write it as a missing value"
     )
-    return DataError(f"the value is {what}; a model takes finite numbers.", where=f"{table.where(row)}, column {name}", hint=remedy)
+    return DataError(
+        f"the value is {what}; a model takes finite numbers.",
+        where=f"{table.where(row)}, column {name}",
+        hint=remedy,
+    )
 
 
 __all__ = ["Preprocessor"]

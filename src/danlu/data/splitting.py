@@ -1,7 +1,7 @@
 """How rows are cut into shares: sizes, a shuffle that is a function of the seed, and the strata of a target.
 
-The order comes from sorting PCG64's raw 64-bit stream, which numpy promises never to change; its `permutation` it may.
-"""
+The order comes from sorting PCG64's raw 64-bit stream, which numpy promises never to change; its
+`permutation` it may."""
 
 from __future__ import annotations
 
@@ -21,22 +21,31 @@ BINS = 10
 class Shares(Options):
     """The base of every split that is told how large its parts are."""
 
-    validation: float = Field(default=0.1, ge=0, lt=1, description="Share of the rows for validation; 0: none.")
-    test: float = Field(default=0.1, ge=0, lt=1, description="Share of the rows for the test; 0: none.")
+    validation: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the rows for validation; 0: none."
+    )
+    test: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the rows for the test; 0: none."
+    )
 
     @model_validator(mode="after")
     def _leaves_rows_to_train(self) -> Shares:
         if self.validation + self.test >= 1:
-            raise ValueError("validation and test together must leave rows for training (their sum must be below 1)")
+            raise ValueError(
+                "validation and test together must leave rows for training (their sum must be below 1)"
+            )
         return self
 
 
 def sizes(total: int, shares: Shares, where: str) -> tuple[int, int]:
-    """(validation, test): rows of each share out of `total`, rounded, at least 1 where a share was asked for.
+    """(validation, test): rows of each share out of `total`, rounded, at least 1 where a share was
+    asked for.
 
     DataError where that leaves no row for training.
     """
-    validation, test = (max(1, round(share * total)) if share else 0 for share in (shares.validation, shares.test))
+    validation, test = (
+        max(1, round(share * total)) if share else 0 for share in (shares.validation, shares.test)
+    )
     if validation + test >= total:
         raise DataError(
             f"{total:,} rows are too few for a validation share of {shares.validation:g} and a test share of {shares.test:g}.",
@@ -49,11 +58,16 @@ def sizes(total: int, shares: Shares, where: str) -> tuple[int, int]:
 def shuffled(total: int, seed: int) -> np.ndarray:
     """0 to total - 1 in an order that is a function of the seed alone, int64."""
     stream = np.random.PCG64(np.random.SeedSequence([_PURPOSE, seed]))
-    return np.argsort(stream.random_raw(total), kind="stable").astype(np.int64) if total else np.zeros(0, dtype=np.int64)
+    return (
+        np.argsort(stream.random_raw(total), kind="stable").astype(np.int64)
+        if total
+        else np.zeros(0, dtype=np.int64)
+    )
 
 
 def divided(order: np.ndarray, validation: int, test: int) -> dict[str, np.ndarray]:
-    """The splits of rows in `order`: the first `test` of them, the next `validation`, the rest; each sorted."""
+    """The splits of rows in `order`: the first `test` of them, the next `validation`, the rest;
+    each sorted."""
     return {
         "train": np.sort(order[test + validation :]),
         "validation": np.sort(order[test : test + validation]),
@@ -62,14 +76,17 @@ def divided(order: np.ndarray, validation: int, test: int) -> dict[str, np.ndarr
 
 
 def strata(target: Column) -> np.ndarray:
-    """The stratum of each row, int64 (N,): its class; for numbers of many values its quantile bin; -1 where missing."""
+    """The stratum of each row, int64 (N,): its class; for numbers of many values its quantile bin;
+    -1 where missing."""
     if target.kind in ("number", "datetime"):
         values = target.values if target.values.ndim == 1 else target.values[:, 0]
         known = ~target.is_missing()
         distinct = np.unique(values[known])
         if len(distinct) > MOST_CLASSES:
             edges = np.quantile(values[known].astype(np.float64), np.linspace(0, 1, BINS + 1)[1:-1])
-            return np.where(known, np.searchsorted(edges, values.astype(np.float64), side="right"), -1)
+            return np.where(
+                known, np.searchsorted(edges, values.astype(np.float64), side="right"), -1
+            )
         return np.where(known, np.searchsorted(distinct, values), -1)
     if target.kind == "image":
         return np.zeros(len(target), dtype=np.int64)
@@ -77,13 +94,15 @@ def strata(target: Column) -> np.ndarray:
 
 
 def column_of(table: Table, name: str, part: str) -> Column:
-    """The column that a split is told to go by; DataError with the nearest name where there is none."""
+    """The column that a split is told to go by; DataError with the nearest name where there is
+    none."""
     if name not in table.columns:
         from danlu.errors import did_you_mean
 
         raise DataError(
             f"data.split ({part}) goes by the column {name}, which is not there.",
             where=table.origin,
-            hint=did_you_mean(name, table.columns) or f"the columns are {', '.join(list(table.columns)[:20])}",
+            hint=did_you_mean(name, table.columns)
+            or f"the columns are {', '.join(list(table.columns)[:20])}",
         )
     return table.columns[name]

@@ -12,13 +12,27 @@ _SHORT = 60
 
 
 def model_card(about: Mapping[str, Any], exporter: Any) -> str:
-    """MODEL_CARD.md of a manifest. Source of the headings: Mitchell et al., 2019, arXiv:1810.03993."""
-    lines = [f"# {about['name']}", "", f"{about['task']['said'][0].upper()}{about['task']['said'][1:]}.", ""]
-    lines += [f"A danlu model of the family `{about['model']}`, exported to `{about['exporter']['name']}`.", ""]
+    """MODEL_CARD.md of a manifest. Source of the headings: Mitchell et al., 2019,
+    arXiv:1810.03993."""
+    lines = [
+        f"# {about['name']}",
+        "",
+        f"{about['task']['said'][0].upper()}{about['task']['said'][1:]}.",
+        "",
+    ]
+    lines += [
+        f"A danlu model of the family `{about['model']}`, exported to `{about['exporter']['name']}`.",
+        "",
+    ]
     lines += ["## Inputs", "", *_inputs(about["inputs"]), ""]
     lines += ["## Scores", "", *_scores(about["scores"]), ""]
     lines += ["## Data", "", *_data(about["provenance"]), ""]
-    lines += ["## Proof", "", f"{proof_in_words(about['proof'])} `danlu verify FOLDER --against ARTIFACT` compares again.", ""]
+    lines += [
+        "## Proof",
+        "",
+        f"{proof_in_words(about['proof'])} `danlu verify FOLDER --against ARTIFACT` compares again.",
+        "",
+    ]
     lines += ["## How to run it", "", *_usage(about, exporter), ""]
     lines += ["## Licence and limits", "", *_limits()]
     return "\n".join(lines) + "\n"
@@ -48,38 +62,65 @@ def _cell(text: Any) -> str:
 
 
 def _scores(scores: Mapping[str, Any]) -> list[str]:
-    splits = {name: each for name, each in scores.items() if isinstance(each, Mapping) and name in ("train", "validation", "test")}
+    splits = {
+        name: each
+        for name, each in scores.items()
+        if isinstance(each, Mapping) and name in ("train", "validation", "test")
+    }
     names = list(
-        dict.fromkeys(key for each in splits.values() for key, value in each.items() if isinstance(value, int | float | None))
+        dict.fromkeys(
+            key
+            for each in splits.values()
+            for key, value in each.items()
+            if isinstance(value, int | float | None)
+        )
     )
     if not splits:
         return ["None are recorded."]
     lines = [f"| score | {' | '.join(splits)} |", f"|---|{'---|' * len(splits)}"]
     for name in names:
         cells = [each.get(name) for each in splits.values()]
-        lines.append(f"| {_cell(name)} | {' | '.join('' if cell is None else f'{cell:,.6g}' for cell in cells)} |")
+        lines.append(
+            f"| {_cell(name)} | {' | '.join('' if cell is None else f'{cell:,.6g}' for cell in cells)} |"
+        )
     return lines
 
 
 def _data(provenance: Mapping[str, Any]) -> list[str]:
-    """What it was trained on and with, a line each; what is not known is left out. export.json holds all of it."""
+    """What it was trained on and with, a line each; what is not known is left out. export.json
+    holds all of it."""
     plain = finite(dict(provenance))
     data = plain.get("data") or {}
-    rows, versions, place = data.get("rows") or {}, plain.get("versions") or {}, plain.get("placement") or {}
+    rows, versions, place = (
+        data.get("rows") or {},
+        plain.get("versions") or {},
+        plain.get("placement") or {},
+    )
     told = {
         "Source": data.get("origin"),
         "Digest of its content": data.get("digest"),
-        "Rows": ", ".join(f"{count:,} {split}" for split, count in rows.items() if isinstance(count, int)),
-        "Parameters": f"{plain['parameters']:,}" if isinstance(plain.get("parameters"), int) else None,
-        "Updates": f"{plain['step']:,}, weights of update {plain.get('best_step', plain['step']):,}" if plain.get("step") else None,
-        "Trained on": ", ".join(str(place[name]) for name in ("device", "precision") if name in place),
+        "Rows": ", ".join(
+            f"{count:,} {split}" for split, count in rows.items() if isinstance(count, int)
+        ),
+        "Parameters": f"{plain['parameters']:,}"
+        if isinstance(plain.get("parameters"), int)
+        else None,
+        "Updates": f"{plain['step']:,}, weights of update {plain.get('best_step', plain['step']):,}"
+        if plain.get("step")
+        else None,
+        "Trained on": ", ".join(
+            str(place[name]) for name in ("device", "precision") if name in place
+        ),
         "With": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    return [f"- {name}: {_cell(value)}" for name, value in told.items() if value] or ["Nothing is recorded."]
+    return [f"- {name}: {_cell(value)}" for name, value in told.items() if value] or [
+        "Nothing is recorded."
+    ]
 
 
 def proof_in_words(proof: Mapping[str, Any]) -> str:
-    """What a proof (danlu.exporting.parity.Proof.as_dict) compared and found: the largest difference, or, of a lower precision, accuracy."""
+    """What a proof (danlu.exporting.parity.Proof.as_dict) compared and found: the largest
+    difference, or, of a lower precision, accuracy."""
     rows = f"{proof['rows']:,} rows compared ({proof['of']})"
     if proof.get("accuracy"):
         before, after = proof["accuracy"]
@@ -92,8 +133,13 @@ def _usage(about: Mapping[str, Any], exporter: Any) -> list[str]:
     if hasattr(exporter, "card"):
         lines += [*exporter.card(about["runs"]), ""]
     if "tokenizer.json" in about.get("files", ()):
-        lines += ["`tokenizer.json` makes the codes that the graph takes of texts, by the tokenizers library.", ""]
-    row = ", ".join(f"{each['name']!r}: ..." for each in about["inputs"][:4]) + (", ..." if len(about["inputs"]) > 4 else "")
+        lines += [
+            "`tokenizer.json` makes the codes that the graph takes of texts, by the tokenizers library.",
+            "",
+        ]
+    row = ", ".join(f"{each['name']!r}: ..." for each in about["inputs"][:4]) + (
+        ", ..." if len(about["inputs"]) > 4 else ""
+    )
     return [
         *lines,
         "```python",

@@ -7,9 +7,9 @@
     MODEL_CARD.md               the same for people
     SHA256SUMS                  for sha256sum -c
 
-The folder is written beside its place, opened again from its files, run on raw rows that were held out, compared with the artifact, and only
-then given its name: where the proof fails nothing is left.
-"""
+The folder is written beside its place, opened again from its files, run on raw rows that were held
+out, compared with the artifact, and only then given its name: where the proof fails nothing is
+left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,17 @@ from danlu.artifact.row_schema import fields_of
 from danlu.errors import ArtifactError, DanluError, ExportError, MissingExtra
 from danlu.exporting.card import model_card
 from danlu.exporting.loader import ARRAYS, FORMAT, MANIFEST, Export, is_export, open_export
-from danlu.exporting.parity import LEAST_ROWS, TOLERANCE, Held, Proof, examples_of, held_out, prove, prove_score, training_rows
+from danlu.exporting.parity import (
+    LEAST_ROWS,
+    TOLERANCE,
+    Held,
+    Proof,
+    examples_of,
+    held_out,
+    prove,
+    prove_score,
+    training_rows,
+)
 from danlu.exporting.tokenizer_json import write_tokenizer
 from danlu.exporting.traceable import Program, program_of
 from danlu.recipe import Part
@@ -58,16 +68,18 @@ def export(
                  was compressed to 8 bits, the largest drop of accuracy (None: 0.01)
     options      options of the exporter
     changed      called with the folder before the proof, on its way out; for tests of the proof
-    Raises ExportError where the export does not answer as the artifact does, saying where they part; nothing is left then. ArtifactError
-    where the exporter cannot export such an artifact, MissingExtra where a library is missing.
-    """
+    Raises ExportError where the export does not answer as the artifact does, saying where they
+    part; nothing is left then. ArtifactError where the exporter cannot export such an artifact,
+    MissingExtra where a library is missing."""
     part = part_of_exporter(to, options)
     exporter = registry.take("exporters", part.name)
     require(exporter)
     original = artifact if isinstance(artifact, Artifact) else load(artifact)
     unfit = exporter.fits(part.options, original) if hasattr(exporter, "fits") else ""
     if unfit:
-        raise ArtifactError(f"{part.name} cannot export this artifact: {unfit}", hint="danlu list exporters")
+        raise ArtifactError(
+            f"{part.name} cannot export this artifact: {unfit}", hint="danlu list exporters"
+        )
     place = Path(out) if out is not None else usual_place(original, part.name)
     refuse_taken(place)
     held = held_out(original, rows, least_rows)
@@ -87,19 +99,30 @@ def export(
             opened = open_export(folder)
             if "drop" in lets:
                 fresh = load(original.path) if original.path is not None else original
-                proof = prove_score(fresh, opened, rows, tolerance if tolerance is not None else lets["drop"])
+                proof = prove_score(
+                    fresh, opened, rows, tolerance if tolerance is not None else lets["drop"]
+                )
             else:
                 proof = _proof(exporter, part, original, opened, held, allowed)
             about["proof"] = proof.as_dict()
             write_file(folder / CARD, model_card(about, exporter).encode())
             _sealed(folder, about)
     except OSError as error:
-        raise ExportError(f"cannot be written: {error.strerror or error}.", where=str(place)) from None
+        raise ExportError(
+            f"cannot be written: {error.strerror or error}.", where=str(place)
+        ) from None
     return open_export(place)
 
 
-def verify(path: str | Path, against: Artifact | str | Path, rows: str | None = None, *, tolerance: float | None = None) -> Proof:
-    """Prove an export anew against an artifact. ArtifactError where its files are not those written, ExportError where they part."""
+def verify(
+    path: str | Path,
+    against: Artifact | str | Path,
+    rows: str | None = None,
+    *,
+    tolerance: float | None = None,
+) -> Proof:
+    """Prove an export anew against an artifact. ArtifactError where its files are not those
+    written, ExportError where they part."""
     opened = open_export(path)
     refuse_strangers(Path(path), opened.about)
     original = against if isinstance(against, Artifact) else load(against)
@@ -112,7 +135,8 @@ def verify(path: str | Path, against: Artifact | str | Path, rows: str | None = 
 
 
 def part_of_exporter(name: str, options: Mapping[str, Any] | Sequence[str]) -> Part:
-    """The exporter and its checked options, a mapping or "key=value" each. PartError or DanluError naming what is wrong."""
+    """The exporter and its checked options, a mapping or "key=value" each. PartError or DanluError
+    naming what is wrong."""
     registry.take("exporters", name)
     if not isinstance(options, Mapping):
         pairs = [each.partition("=") for each in options]
@@ -127,8 +151,12 @@ def part_of_exporter(name: str, options: Mapping[str, Any] | Sequence[str]) -> P
 
 
 def _rounds(artifact: Artifact) -> bool:
-    """Whether the artifact itself computes in few bits: a difference in the last digit then becomes one of a whole step."""
-    return any(getattr(registry.facts("compressors", each["name"]), "ROUNDS", False) for each in artifact.changes)
+    """Whether the artifact itself computes in few bits: a difference in the last digit then becomes
+    one of a whole step."""
+    return any(
+        getattr(registry.facts("compressors", each["name"]), "ROUNDS", False)
+        for each in artifact.changes
+    )
 
 
 def require(exporter: Any) -> None:
@@ -136,7 +164,11 @@ def require(exporter: Any) -> None:
     said, extra = exporter.NEEDS
     for library in [each.strip() for each in said.replace(" and ", ",").split(",") if each.strip()]:
         if importlib.util.find_spec(library.replace("-", "_")) is None:
-            raise MissingExtra(f"the library {library}", extra, f"an export to {exporter.__name__.rpartition('.')[2]}")
+            raise MissingExtra(
+                f"the library {library}",
+                extra,
+                f"an export to {exporter.__name__.rpartition('.')[2]}",
+            )
 
 
 def usual_place(artifact: Artifact, to: str) -> Path:
@@ -148,14 +180,20 @@ def usual_place(artifact: Artifact, to: str) -> Path:
 def refuse_taken(place: Path) -> None:
     """DanluError where a place holds something that is no export: it is never replaced."""
     if place.exists() and not is_export(place) and (not place.is_dir() or any(place.iterdir())):
-        raise DanluError("there is something else at this place.", where=str(place), hint="choose another --out")
+        raise DanluError(
+            "there is something else at this place.", where=str(place), hint="choose another --out"
+        )
 
 
 def refuse_strangers(folder: Path, about: Mapping[str, Any]) -> None:
     """ArtifactError for a file in the folder that the manifest does not know."""
     strange = sorted({each.name for each in folder.iterdir()} - {*about["files"], *_LAST})
     if strange:
-        raise ArtifactError(f"{strange[0]} is no file of this export.", where=str(folder), hint="remove it, or take another copy")
+        raise ArtifactError(
+            f"{strange[0]} is no file of this export.",
+            where=str(folder),
+            hint="remove it, or take another copy",
+        )
 
 
 # --- what stands in the folder ------------------------------------------------------------------------------------------
@@ -176,14 +214,20 @@ def _written(folder: Path, part: Part, artifact: Artifact, program: Program) -> 
     if arrays:
         from safetensors.numpy import save
 
-        (folder / ARRAYS).write_bytes(save({name: np.ascontiguousarray(each) for name, each in arrays.items()}))
+        (folder / ARRAYS).write_bytes(
+            save({name: np.ascontiguousarray(each) for name, each in arrays.items()})
+        )
     task = artifact.recipe.task
     return {
         "format": FORMAT,
         "name": artifact.recipe.name,
         "exporter": part.as_dict(),
         "kind": "text" if hasattr(artifact.task, "ahead") else "rows",
-        "task": {"part": task.as_dict(), "state": artifact.task.state(), "said": artifact.task.describe()},
+        "task": {
+            "part": task.as_dict(),
+            "state": artifact.task.state(),
+            "said": artifact.task.describe(),
+        },
         "inputs": fields_of(artifact),
         "reads": artifact.task.asked() if hasattr(artifact.task, "asked") else whole.reads,
         "feeds": {
@@ -209,20 +253,35 @@ def _fed_prepared(name: str, preprocessor: Any, columns: Mapping[str, int]) -> b
 
 def _sealed(folder: Path, about: dict[str, Any]) -> None:
     """Write the manifest and the checksums over what the folder holds now."""
-    data = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in _LAST}
-    about["files"] = {name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()}
+    data = {
+        path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in _LAST
+    }
+    about["files"] = {
+        name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()
+    }
     manifest = seal(about)
     write_file(folder / MANIFEST, manifest)
-    sums = {**{name: said["sha256"] for name, said in about["files"].items()}, MANIFEST: sha256(manifest)}
-    write_file(folder / SUMS, "".join(f"{each}  {name}\n" for name, each in sorted(sums.items())).encode())
+    sums = {
+        **{name: said["sha256"] for name, said in about["files"].items()},
+        MANIFEST: sha256(manifest),
+    }
+    write_file(
+        folder / SUMS, "".join(f"{each}  {name}\n" for name, each in sorted(sums.items())).encode()
+    )
     sync_folder(folder)
 
 
-def _proof(exporter: Any, part: Part, artifact: Artifact, opened: Export, held: Held, allowed: float) -> Proof:
+def _proof(
+    exporter: Any, part: Part, artifact: Artifact, opened: Export, held: Held, allowed: float
+) -> Proof:
     """The proof, against the artifact as it lies on disk where it does."""
     fresh = load(artifact.path) if artifact.path is not None else artifact
     proof = prove(fresh, opened, held, allowed)
-    others = exporter.elsewhere(opened.path, opened.about["runs"]) if hasattr(exporter, "elsewhere") else {}
+    others = (
+        exporter.elsewhere(opened.path, opened.about["runs"])
+        if hasattr(exporter, "elsewhere")
+        else {}
+    )
     for name, run in others.items():
         again = prove(fresh, replace(opened, run=run), held, allowed)
         proof.by_output |= {f"{output} on {name}": each for output, each in again.by_output.items()}

@@ -4,8 +4,8 @@
     answers         the words of both must be the same, but where two classes are as likely to within what is allowed
     score           where a lower precision is asked for, the drop of the deciding score instead
 
-Examples that are no rows (windows of a series, of a text) are held-out windows as evaluation cuts them, prepared once and given to both.
-"""
+Examples that are no rows (windows of a series, of a text) are held-out windows as evaluation cuts
+them, prepared once and given to both."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ from danlu.terms import FIRST_TOKEN, Batch, Table
 
 LEAST_ROWS = 256
 _MOST_SCORED = 2_000
-TOLERANCE = 1e-4  # of float32: sums of thousands of products in another order end 1e-6 to 1e-5 apart
+TOLERANCE = (
+    1e-4  # of float32: sums of thousands of products in another order end 1e-6 to 1e-5 apart
+)
 _PIECE = 64  # examples of one comparison
 
 Arrays = dict[str, np.ndarray]
@@ -40,7 +42,8 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass
 class Held:
-    """Held-out rows: a table of `count` rows, or, where examples are no rows, examples `ids` of `fields`; `said` tells where they are from."""
+    """Held-out rows: a table of `count` rows, or, where examples are no rows, examples `ids` of
+    `fields`; `said` tells where they are from."""
 
     table: Table
     ids: np.ndarray
@@ -53,7 +56,8 @@ class Held:
 
 @dataclass
 class Proof:
-    """What was compared: examples, the largest difference and where it stands, and what was allowed."""
+    """What was compared: examples, the largest difference and where it stands, and what was
+    allowed."""
 
     rows: int
     said: str
@@ -62,7 +66,9 @@ class Proof:
     where: str = ""
     by_output: dict[str, float] = field(default_factory=dict)
     answers: int = 0  # compared word by word
-    accuracy: tuple[float, float] | None = None  # before and after, where a lower precision may cost some
+    accuracy: tuple[float, float] | None = (
+        None  # before and after, where a lower precision may cost some
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -81,10 +87,11 @@ def takes_rows(task: Any) -> bool:
 
 
 def held_out(artifact: Artifact, data: str | None = None, least: int = LEAST_ROWS) -> Held:
-    """`least` held-out rows (or examples), evenly spaced: of the recipe's own test split, read anew, and of validation where it has fewer.
+    """`least` held-out rows (or examples), evenly spaced: of the recipe's own test split, read
+    anew, and of validation where it has fewer.
 
-    `data` names a file to take them from instead. DataError where the recipe's data cannot be read any more.
-    """
+    `data` names a file to take them from instead. DataError where the recipe's data cannot be read
+    any more."""
     recipe = artifact.recipe
     if hasattr(artifact.task, "tried"):
         tried = artifact.task.tried(artifact.module, least)
@@ -103,15 +110,20 @@ def held_out(artifact: Artifact, data: str | None = None, least: int = LEAST_ROW
         ids, names = _chosen(splits, least)
         return Held(table.take(ids), ids, f"{names} of {said}")
     targets = {name: table.columns[name] for name in recipe.data.targets if name in table.columns}
-    examples = cut(artifact.task, artifact.preprocessor, table, targets, splits, np.arange(len(table)))
+    examples = cut(
+        artifact.task, artifact.preprocessor, table, targets, splits, np.arange(len(table))
+    )
     ids, names = _chosen(examples.splits, least)
     return Held(table, ids, f"{names} of {said}", dict(examples.inputs))
 
 
 def _with_targets(artifact: Artifact, data: str) -> Table:
-    """A data file with all its columns, the targets among them, in the rows that the task thinks in."""
+    """A data file with all its columns, the targets among them, in the rows that the task thinks
+    in."""
     recipe = artifact.recipe
-    table, _ = cache.load(source_like_training(data, artifact), meant(recipe).columns, recipe.data.cache)
+    table, _ = cache.load(
+        source_like_training(data, artifact), meant(recipe).columns, recipe.data.cache
+    )
     return recast(recipe, table)
 
 
@@ -131,7 +143,8 @@ def _chosen(splits: Mapping[str, np.ndarray], least: int) -> tuple[np.ndarray, s
 
 
 def raw_of(table: Table, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns as the plain values that a user would give: numbers, strings, None where missing; pixels and samples as arrays."""
+    """Columns as the plain values that a user would give: numbers, strings, None where missing;
+    pixels and samples as arrays."""
     found: dict[str, list[Any]] = {}
     for name in names:
         column = table.columns[name]
@@ -139,7 +152,10 @@ def raw_of(table: Table, names: Sequence[str]) -> dict[str, list[Any]]:
             found[name] = list(column.values)
         elif column.kind in ("audio", "frames"):
             assert column.offsets is not None
-            found[name] = [column.values[begin:end] for begin, end in zip(column.offsets[:-1], column.offsets[1:])]
+            found[name] = [
+                column.values[begin:end]
+                for begin, end in zip(column.offsets[:-1], column.offsets[1:])
+            ]
         else:
             found[name] = [column.answer(row) for row in range(len(column))]
     return found
@@ -158,7 +174,9 @@ def training_rows(artifact: Artifact, count: int) -> dict[str, torch.Tensor]:
     table = recast(recipe, table)
     rows = split_rows(table, alive_rows(table, recipe), recipe)["train"]
     ids = rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(np.int64))]
-    return examples_of(artifact, Held(table.take(ids), np.arange(len(ids)), "training rows"), len(ids))
+    return examples_of(
+        artifact, Held(table.take(ids), np.arange(len(ids)), "training rows"), len(ids)
+    )
 
 
 def examples_of(artifact: Artifact, held: Held, count: int = 3) -> dict[str, torch.Tensor]:
@@ -166,11 +184,20 @@ def examples_of(artifact: Artifact, held: Held, count: int = 3) -> dict[str, tor
     fields = held.fields
     if fields is None:
         first = held.table.take(np.arange(min(max(count, 2), len(held))))
-        made = cut(artifact.task, artifact.preprocessor, first, {}, {"data": np.arange(len(first))}, answering=True)
+        made = cut(
+            artifact.task,
+            artifact.preprocessor,
+            first,
+            {},
+            {"data": np.arange(len(first))},
+            answering=True,
+        )
         fields, ids = made.inputs, np.arange(len(first))
     else:
         ids = held.ids[:count]
-    batch = Rows(fields, {}, None, place(Train(device="cpu"))).gather(torch.from_numpy(np.ascontiguousarray(ids)))
+    batch = Rows(fields, {}, None, place(Train(device="cpu"))).gather(
+        torch.from_numpy(np.ascontiguousarray(ids))
+    )
     return {name: each.clone() for name, each in _shown(artifact, batch).inputs.items()}
 
 
@@ -184,10 +211,13 @@ def _shown(artifact: Artifact, batch: Batch) -> Batch:
 
 
 def prove(artifact: Artifact, export: Export, held: Held, allowed: float = TOLERANCE) -> Proof:
-    """The Proof that an export answers as its artifact does. ExportError naming row, output and both values where it does not."""
+    """The Proof that an export answers as its artifact does. ExportError naming row, output and
+    both values where it does not."""
     proof = Proof(len(held), held.said, allowed)
     scales = getattr(artifact.task, "scales", dict)()
-    pairs = _rows(artifact, export, held) if held.fields is None else _examples(artifact, export, held)
+    pairs = (
+        _rows(artifact, export, held) if held.fields is None else _examples(artifact, export, held)
+    )
     for wanted, found, ids in pairs:
         _compare(proof, wanted, found, ids, scales, export, held)
     if proof.difference > allowed or not np.isfinite(proof.difference):
@@ -202,7 +232,8 @@ def prove(artifact: Artifact, export: Export, held: Held, allowed: float = TOLER
 
 
 def _stage(artifact: Artifact, export: Export, held: Held) -> str:
-    """In words where the two part first: an input of the network, or the network itself; "" where nobody can tell."""
+    """In words where the two part first: an input of the network, or the network itself; "" where
+    nobody can tell."""
     exporter = registry.take("exporters", export.about["exporter"]["name"])
     if held.fields is not None or not export.entering or not hasattr(exporter, "stages"):
         return ""
@@ -222,7 +253,9 @@ def _stage(artifact: Artifact, export: Export, held: Held) -> str:
     return "; the inputs of the network agree, so they part in the network" if found else ""
 
 
-def _rows(artifact: Artifact, export: Export, held: Held) -> Iterator[tuple[Arrays, Arrays, np.ndarray]]:
+def _rows(
+    artifact: Artifact, export: Export, held: Held
+) -> Iterator[tuple[Arrays, Arrays, np.ndarray]]:
     """(wanted, found, rows of the table) of raw rows, each side reading them by itself."""
     raw = raw_of(held.table, list(artifact.preprocessor.reads))
     for start in range(0, len(held), _PIECE):
@@ -234,11 +267,14 @@ def _rows(artifact: Artifact, export: Export, held: Held) -> Iterator[tuple[Arra
 
 
 def _together(pieces: Any) -> Arrays:
-    """Arrays of pieces one after the other; where places differ, the shorter are padded with NaN."""
+    """Arrays of pieces one after the other; where places differ, the shorter are padded with
+    NaN."""
     held: dict[str, list[np.ndarray]] = {}
     for piece in pieces:
         for name, each in piece.items():
-            held.setdefault(name, []).append(each.numpy() if isinstance(each, torch.Tensor) else each)
+            held.setdefault(name, []).append(
+                each.numpy() if isinstance(each, torch.Tensor) else each
+            )
     return {name: np.concatenate(_alike(parts)) for name, parts in held.items()}
 
 
@@ -252,7 +288,9 @@ def _alike(parts: list[np.ndarray]) -> list[np.ndarray]:
     ]  # fmt: skip
 
 
-def _examples(artifact: Artifact, export: Export, held: Held) -> Iterator[tuple[Arrays, Arrays, np.ndarray]]:
+def _examples(
+    artifact: Artifact, export: Export, held: Held
+) -> Iterator[tuple[Arrays, Arrays, np.ndarray]]:
     """(wanted, found, examples) of prepared examples."""
     assert held.fields is not None
     placement = place(Train(device="cpu"))
@@ -264,13 +302,19 @@ def _examples(artifact: Artifact, export: Export, held: Held) -> Iterator[tuple[
         batch = _shown(artifact, rows.gather(torch.from_numpy(np.ascontiguousarray(ids))))
         with torch.inference_mode():
             runs = getattr(artifact.task, "runs", None)
-            outputs = (views(module, batch.inputs) if runs is None else runs(module, batch.inputs)).float()
+            outputs = (
+                views(module, batch.inputs) if runs is None else runs(module, batch.inputs)
+            ).float()
             finished = artifact.task.finish(module, batch.inputs, outputs)
-        given = {name: _given(held.fields, name, batch, ids, export) for name in export.about["feeds"]}
+        given = {
+            name: _given(held.fields, name, batch, ids, export) for name in export.about["feeds"]
+        }
         yield _together([finished]), export.run(given), ids
 
 
-def _given(fields: Mapping[str, Any], name: str, batch: Batch, ids: np.ndarray, export: Export) -> np.ndarray:
+def _given(
+    fields: Mapping[str, Any], name: str, batch: Batch, ids: np.ndarray, export: Export
+) -> np.ndarray:
     """One input of a batch as the export takes it."""
     whole = fields.get(name)
     if isinstance(whole, np.ndarray) and whole.dtype == np.uint8:
@@ -282,21 +326,35 @@ def _given(fields: Mapping[str, Any], name: str, batch: Batch, ids: np.ndarray, 
 
 
 def _compare(
-    proof: Proof, wanted: Arrays, found: Arrays, ids: np.ndarray, scales: Mapping[str, Any], export: Export, held: Held
+    proof: Proof,
+    wanted: Arrays,
+    found: Arrays,
+    ids: np.ndarray,
+    scales: Mapping[str, Any],
+    export: Export,
+    held: Held,
 ) -> None:
     """Take down the largest difference of every output."""
     if set(wanted) != set(found):
-        raise ExportError(f"the export gives {', '.join(found) or 'nothing'}, and the artifact {', '.join(wanted)}.")
+        raise ExportError(
+            f"the export gives {', '.join(found) or 'nothing'}, and the artifact {', '.join(wanted)}."
+        )
     for name, one in wanted.items():
         other = found[name]
         if one.ndim != other.ndim or len(one) != len(other):
-            raise ExportError(f"the export gives {name} of shape {list(other.shape)}, and the artifact of {list(one.shape)}.")
+            raise ExportError(
+                f"the export gives {name} of shape {list(other.shape)}, and the artifact of {list(one.shape)}."
+            )
         one, other = (_without(each, export, name) for each in (one, other))
-        common = tuple(slice(0, min(a, b)) for a, b in zip(one.shape, other.shape))  # padding may be longer on one side
+        common = tuple(
+            slice(0, min(a, b)) for a, b in zip(one.shape, other.shape)
+        )  # padding may be longer on one side
         one, other = one[common].astype(np.float64), other[common].astype(np.float64)
         both = np.isnan(one) & np.isnan(other)
         with np.errstate(invalid="ignore"):  # an infinity equals itself
-            apart = np.where(both | (one == other), 0.0, np.abs(one - other)) / np.asarray(scales.get(name, 1.0))
+            apart = np.where(both | (one == other), 0.0, np.abs(one - other)) / np.asarray(
+                scales.get(name, 1.0)
+            )
         apart = np.where(np.isnan(apart), np.inf, apart)
         if not apart.size:
             continue
@@ -312,12 +370,17 @@ def _compare(
 
 
 def _without(array: np.ndarray, export: Export, name: str) -> np.ndarray:
-    """An output without the entries that the files have no place for (marks of danlu's own, of which there are few)."""
+    """An output without the entries that the files have no place for (marks of danlu's own, of
+    which there are few)."""
     left_out = export.about["runs"].get("left_out", {}).get(name, [])
     if not left_out:
         return array
-    if len(left_out) > FIRST_TOKEN or not all(type(each) is int and 0 <= each < FIRST_TOKEN for each in left_out):
-        raise ExportError(f"the export leaves out entries of {name} that are no marks of danlu's own.")
+    if len(left_out) > FIRST_TOKEN or not all(
+        type(each) is int and 0 <= each < FIRST_TOKEN for each in left_out
+    ):
+        raise ExportError(
+            f"the export leaves out entries of {name} that are no marks of danlu's own."
+        )
     return np.delete(array, left_out, axis=-1)
 
 
@@ -325,17 +388,22 @@ def _without(array: np.ndarray, export: Export, name: str) -> np.ndarray:
 
 
 def prove_score(artifact: Artifact, export: Export, data: str | None, most_lost: float) -> Proof:
-    """The Proof of an export in lower precision: accuracy on all held-out rows (at most 2,000) may fall by `most_lost` and no more.
+    """The Proof of an export in lower precision: accuracy on all held-out rows (at most 2,000) may
+    fall by `most_lost` and no more.
 
     ExportError where it falls further, ArtifactError where rows are not of one class each.
     """
     if not hasattr(artifact.task, "class_counts") or hasattr(artifact.task, "frame"):
-        raise ArtifactError("a lower precision is proven by accuracy, and this model does not tell rows of classes apart.")
+        raise ArtifactError(
+            "a lower precision is proven by accuracy, and this model does not tell rows of classes apart."
+        )
     held = held_out(artifact, data, _MOST_SCORED)
     known = [name for name in artifact.task.target_names if name in held.table.columns]
     if not known:
         raise ArtifactError(
-            "the rows of the proof hold no target to score answers by.", where=held.said, hint="name a file that has it"
+            "the rows of the proof hold no target to score answers by.",
+            where=held.said,
+            hint="name a file that has it",
         )
     truth = artifact.task.encode({name: held.table.columns[name] for name in known})
     proof = Proof(len(held), held.said, most_lost)
@@ -363,7 +431,9 @@ def _same_answers(artifact: Artifact, export: Export, held: Held, allowed: float
     rows = rows_of(raw_of(held.table, list(artifact.preprocessor.reads)))
     wanted, found = artifact.predict(rows), export.predict(rows)
     if len(wanted) != len(found):
-        raise ExportError(f"the export gives {len(found):,} answers, and the artifact {len(wanted):,}.")
+        raise ExportError(
+            f"the export gives {len(found):,} answers, and the artifact {len(wanted):,}."
+        )
     for row, (one, other) in enumerate(zip(wanted, found)):
         apart = differing(one, other, allowed)
         if apart and not _as_likely(one, other, allowed):
@@ -379,15 +449,24 @@ def differing(one: Any, other: Any, allowed: float, at: str = "the answer") -> s
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if list(one) != list(other):
             return f"{at} names {', '.join(map(str, other))} in place of {', '.join(map(str, one))}"
-        return next((said for key in one if (said := differing(one[key], other[key], allowed, f"{key}"))), "")
+        return next(
+            (said for key in one if (said := differing(one[key], other[key], allowed, f"{key}"))),
+            "",
+        )
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         if len(one) != len(other):
             return f"{at} has {len(other)} entries in place of {len(one)}"
-        return next((said for a, b in zip(one, other) if (said := differing(a, b, allowed, at))), "")
+        return next(
+            (said for a, b in zip(one, other) if (said := differing(a, b, allowed, at))), ""
+        )
     if isinstance(one, float) and isinstance(other, float):
         close = one == other or abs(one - other) <= allowed * max(1.0, abs(one), abs(other)) * 10
         return "" if close else f"{at} is {other:.9g} in place of {one:.9g}"
-    return "" if type(one) is type(other) and one == other else f"{at} is {_said(other)} in place of {_said(one)}"
+    return (
+        ""
+        if type(one) is type(other) and one == other
+        else f"{at} is {_said(other)} in place of {_said(one)}"
+    )
 
 
 def _as_likely(one: Mapping[str, Any], other: Mapping[str, Any], allowed: float) -> bool:
@@ -398,7 +477,10 @@ def _as_likely(one: Mapping[str, Any], other: Mapping[str, Any], allowed: float)
     pairs = (
         [(sure, one["prediction"], other["prediction"])]
         if not isinstance(one["prediction"], Mapping)
-        else [(sure.get(name), one["prediction"][name], other["prediction"].get(name)) for name in one["prediction"]]
+        else [
+            (sure.get(name), one["prediction"][name], other["prediction"].get(name))
+            for name in one["prediction"]
+        ]
     )
     for likely, mine, theirs in pairs:
         if mine == theirs:
@@ -406,7 +488,11 @@ def _as_likely(one: Mapping[str, Any], other: Mapping[str, Any], allowed: float)
         if not isinstance(likely, Mapping):
             return False
         try:
-            near = [abs(likely[mine] - likely[theirs])] if mine in likely else [abs(p - 0.5) for p in likely.values()]
+            near = (
+                [abs(likely[mine] - likely[theirs])]
+                if mine in likely
+                else [abs(p - 0.5) for p in likely.values()]
+            )
         except (KeyError, TypeError):
             return False
         if min(near) > 2 * allowed:
@@ -418,4 +504,15 @@ def _said(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)[:80]
 
 
-__all__ = ["LEAST_ROWS", "TOLERANCE", "ArtifactError", "Held", "Proof", "examples_of", "held_out", "prove", "raw_of", "rows_of"]
+__all__ = [
+    "LEAST_ROWS",
+    "TOLERANCE",
+    "ArtifactError",
+    "Held",
+    "Proof",
+    "examples_of",
+    "held_out",
+    "prove",
+    "raw_of",
+    "rows_of",
+]

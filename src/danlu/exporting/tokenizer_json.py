@@ -1,8 +1,8 @@
 """tokenizer.json beside an export: the codes that its graph takes, made of texts by the tokenizers library, for runtimes that are not danlu.
 
-Only what the file was seen to do is released: it is read back and must give the codes of held-out rows as the artifact's own preprocessing
-does. Tokenizers of words, and files that came with codes of their own, are not written: danlu.exporting.loader makes those codes itself.
-"""
+Only what the file was seen to do is released: it is read back and must give the codes of held-out
+rows as the artifact's own preprocessing does. Tokenizers of words, and files that came with codes
+of their own, are not written: danlu.exporting.loader makes those codes itself."""
 
 from __future__ import annotations
 
@@ -26,14 +26,24 @@ _ROWS = 64  # held-out rows whose codes are compared
 
 
 def write_tokenizer(folder: Path, artifact: Artifact, table: Table) -> bool:
-    """Whether `folder` now holds a tokenizer.json for the artifact's one text input. ExportError where its codes of `table` are others."""
+    """Whether `folder` now holds a tokenizer.json for the artifact's one text input. ExportError
+    where its codes of `table` are others."""
     found = [
-        (chain, step, state) for chain in artifact.preprocessor.chains for step, state in chain.steps if step.name == "tokenize"
+        (chain, step, state)
+        for chain in artifact.preprocessor.chains
+        for step, state in chain.steps
+        if step.name == "tokenize"
     ]
-    if len(found) != 1 or found[0][2]["tokenizer"]["kind"] not in _KINDS or (folder / FILE).exists():
+    if (
+        len(found) != 1
+        or found[0][2]["tokenizer"]["kind"] not in _KINDS
+        or (folder / FILE).exists()
+    ):
         return False
     chain, step, state = found[0]
-    if len(chain.steps) > 1 or chain.name not in table.columns:  # what other transforms do before it, the file cannot do
+    if (
+        len(chain.steps) > 1 or chain.name not in table.columns
+    ):  # what other transforms do before it, the file cannot do
         return False
     options: Any = step.options
     frame = [code for code, asked in ((BEGINNING, options.beginning), (END, options.end)) if asked]
@@ -62,7 +72,10 @@ def _compare(made: Any, artifact: Artifact, to: str, column: str, table: Table) 
         ours = wanted.row(row).tolist()
         theirs = [] if held is None else made.encode(held).ids
         if ours != theirs:
-            place = next((at for at, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+            place = next(
+                (at for at, (a, b) in enumerate(zip(ours, theirs)) if a != b),
+                min(len(ours), len(theirs)),
+            )
             raise ExportError(
                 f"{FILE} reads {table.where(row)} otherwise than the artifact: from token {place + 1} on.",
                 hint="nothing was kept; please report this recipe",

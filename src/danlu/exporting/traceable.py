@@ -3,8 +3,8 @@
     prepared inputs     what danlu.data.preprocessing (and a task's own frame) gives, images still as bytes
     finished answers    what the task's `finish` makes of the network's outputs: probabilities, numbers in units of the data
 
-The module is in evaluation mode, on the CPU, in float32; test-time augmentation and the scale of images are inside.
-"""
+The module is in evaluation mode, on the CPU, in float32; test-time augmentation and the scale of
+images are inside."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ from danlu.layers.vision.test_time_augmentation import Views
 from danlu.terms import Input
 
 ROWS = "rows"  # the axis of examples, in every input and output
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "uint8": torch.uint8}
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "int64": torch.int64,
+    "uint8": torch.uint8,
+}
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One input or output: its dtype ("float32", ...) and its shape; a named axis is as long as one likes, a number is fixed."""
+    """One input or output: its dtype ("float32", ...) and its shape; a named axis is as long as one
+    likes, a number is fixed."""
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -40,7 +46,8 @@ class Slot:
 
 @dataclass
 class Program:
-    """A module to export. `module(*tensors in the order of inputs)` gives a tuple of tensors in the order of outputs.
+    """A module to export. `module(*tensors in the order of inputs)` gives a tuple of tensors in the
+    order of outputs.
 
     examples   a few prepared rows to trace it with, by input name
     scales     by output name what a difference is divided by before it is judged, one for each entry of the last axis (1 where it says none)
@@ -63,11 +70,12 @@ class Program:
         return dict(zip(self.outputs, found, strict=True))
 
     def captured(self) -> tuple[torch.export.ExportedProgram, dict[str, int]]:
-        """(the program as torch.export has it for any number of rows, by input the one length that it must be padded to).
+        """(the program as torch.export has it for any number of rows, by input the one length that
+        it must be padded to).
 
-        Nothing is padded where any length will do; a network whose steps are as many as its places is written out for one. Whatever
-        torch.export raises of a network that it cannot follow is raised on.
-        """
+        Nothing is padded where any length will do; a network whose steps are as many as its places
+        is written out for one. Whatever torch.export raises of a network that it cannot follow is
+        raised on."""
         try:
             return self._captured(self.examples, {}), {}
         except Exception:
@@ -75,32 +83,46 @@ class Program:
             if not fixed:
                 raise
         examples = {
-            name: functional.pad(each, [0, 0] * (each.ndim - 2) + [0, fixed[name] - each.shape[1]]) if name in fixed else each
+            name: functional.pad(each, [0, 0] * (each.ndim - 2) + [0, fixed[name] - each.shape[1]])
+            if name in fixed
+            else each
             for name, each in self.examples.items()
         }
         return self._captured(examples, fixed), fixed
 
-    def _captured(self, examples: Mapping[str, Tensor], fixed: Mapping[str, int]) -> torch.export.ExportedProgram:
+    def _captured(
+        self, examples: Mapping[str, Tensor], fixed: Mapping[str, int]
+    ) -> torch.export.ExportedProgram:
         rows = torch.export.Dim("rows", min=1)
         shapes = []
         for name, slot in self.inputs.items():
-            free = [place for place, axis in enumerate(slot.shape) if isinstance(axis, str) and not (place and name in fixed)]
+            free = [
+                place
+                for place, axis in enumerate(slot.shape)
+                if isinstance(axis, str) and not (place and name in fixed)
+            ]
             shapes.append({place: torch.export.Dim.DYNAMIC if place else rows for place in free})
         given = tuple(examples[name] for name in self.inputs)
         with torch.no_grad():
-            return torch.export.export(self.module, given, dynamic_shapes=(tuple(shapes),), strict=False)
+            return torch.export.export(
+                self.module, given, dynamic_shapes=(tuple(shapes),), strict=False
+            )
 
 
 class _Answering(nn.Module):
     """The network between prepared inputs and finished answers."""
 
-    def __init__(self, contents: Contents, names: list[str], described: Mapping[str, Input]) -> None:
+    def __init__(
+        self, contents: Contents, names: list[str], described: Mapping[str, Input]
+    ) -> None:
         super().__init__()
         self.network = contents.module
         self.task = contents.task
         self.names = names
         self.finished: list[str] = []  # the names of the outputs, known once it has run
-        self.views = Views(contents.recipe.data.test_time_augmentation, described, contents.task.output)
+        self.views = Views(
+            contents.recipe.data.test_time_augmentation, described, contents.task.output
+        )
         self.pixels = {}
         for name, each in described.items():
             if each.kind == "image":
@@ -112,7 +134,11 @@ class _Answering(nn.Module):
         for name, (scale, shift) in self.pixels.items():
             if name in inputs:
                 inputs[name] = (inputs[name].to(torch.float32) * scale + shift).permute(0, 3, 1, 2)
-        outputs = self.task.runs(self.network, inputs) if hasattr(self.task, "runs") else self.views(self.network, inputs)
+        outputs = (
+            self.task.runs(self.network, inputs)
+            if hasattr(self.task, "runs")
+            else self.views(self.network, inputs)
+        )
         outputs = outputs.float()
         found = self.task.finish(self.network, inputs, outputs)
         self.finished = list(found)
@@ -120,7 +146,8 @@ class _Answering(nn.Module):
 
 
 def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
-    """The program of an artifact; `examples` are a few prepared rows by input name (those that the task keeps beside are left out).
+    """The program of an artifact; `examples` are a few prepared rows by input name (those that the
+    task keeps beside are left out).
 
     Raises ArtifactError where the task cannot finish its answers in a module.
     """
@@ -133,16 +160,28 @@ def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
     described = contents.described or contents.preprocessor.inputs
     if hasattr(task, "exported"):
         described = task.exported(contents.module)
-    inputs = {key: slot for name, each in described.items() for key, slot in _slots(name, each).items()}
+    inputs = {
+        key: slot for name, each in described.items() for key, slot in _slots(name, each).items()
+    }
     examples = {name: examples[name].cpu() for name in inputs}
     module = _Answering(contents, list(inputs), described).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     with torch.inference_mode():
         found = module(*examples.values())
-    outputs = {name: _output(each, examples, inputs) for name, each in zip(module.finished, found, strict=True)}
-    scales = {name: np.asarray(each, dtype=np.float64) for name, each in getattr(task, "scales", dict)().items()}
-    longest = {name: each.shape[0] for name, each in described.items() if each.kind in ("tokens", "frames") and name in inputs}
+    outputs = {
+        name: _output(each, examples, inputs)
+        for name, each in zip(module.finished, found, strict=True)
+    }
+    scales = {
+        name: np.asarray(each, dtype=np.float64)
+        for name, each in getattr(task, "scales", dict)().items()
+    }
+    longest = {
+        name: each.shape[0]
+        for name, each in described.items()
+        if each.kind in ("tokens", "frames") and name in inputs
+    }
     return Program(module, inputs, outputs, examples, scales, longest)
 
 
@@ -154,7 +193,10 @@ def _slots(name: str, each: Input) -> dict[str, Slot]:
     if each.kind == "tokens":
         return {name: Slot("int64", (ROWS, f"{name}_places", *each.shape[1:]))}
     if each.kind == "frames":
-        return {name: Slot("float32", (ROWS, f"{name}_frames", *each.shape[1:])), f"{name}_lengths": Slot("int64", (ROWS,))}
+        return {
+            name: Slot("float32", (ROWS, f"{name}_frames", *each.shape[1:])),
+            f"{name}_lengths": Slot("int64", (ROWS,)),
+        }
     return {name: Slot("int64" if each.kind == "categories" else "float32", (ROWS, *each.shape))}
 
 

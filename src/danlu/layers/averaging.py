@@ -15,14 +15,17 @@ from danlu.terms import Output
 
 
 def average(outputs_KBS: Tensor, output: Output) -> Tensor:
-    """float32 (B, S): outputs whose answers are the mean of the answers of all K, by what `output.means` says of the columns.
+    """float32 (B, S): outputs whose answers are the mean of the answers of all K, by what
+    `output.means` says of the columns.
 
-    Of classes the logarithm of the mean probability, of labels the logit of the mean probability. Everything stays in logarithms, so
-    that an opinion that is nearly certain does not become infinite.
-    """
+    Of classes the logarithm of the mean probability, of labels the logit of the mean probability.
+    Everything stays in logarithms, so that an opinion that is nearly certain does not become
+    infinite."""
     groups = output.means or (("numbers", output.size),)
     pieces = outputs_KBS.float().split([size for _, size in groups], dim=2)
-    return torch.cat([_MEANS[kind](piece) for (kind, _), piece in zip(groups, pieces, strict=True)], dim=1)
+    return torch.cat(
+        [_MEANS[kind](piece) for (kind, _), piece in zip(groups, pieces, strict=True)], dim=1
+    )
 
 
 def _numbers(x_KBS: Tensor) -> Tensor:
@@ -34,7 +37,9 @@ def _classes(logits_KBS: Tensor) -> Tensor:
 
 
 def _labels(logits_KBS: Tensor) -> Tensor:
-    return _log_mean(functional.logsigmoid(logits_KBS)) - _log_mean(functional.logsigmoid(-logits_KBS))
+    return _log_mean(functional.logsigmoid(logits_KBS)) - _log_mean(
+        functional.logsigmoid(-logits_KBS)
+    )
 
 
 def _log_mean(logarithms_KBS: Tensor) -> Tensor:

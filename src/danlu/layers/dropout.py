@@ -1,8 +1,8 @@
 """Dropout with masks that cost little on a CPU.
 
-torch draws two numbers of a Mersenne twister for each entry of a mask: 64 microseconds for 64 x 128 entries, more than the matrix products
-of a small perceptron (torch 2.13, one core). Here one draw of 64 bits decides four entries: 12 microseconds. A share is so kept to
-1 / 65,536.
+torch draws two numbers of a Mersenne twister for each entry of a mask: 64 microseconds for 64 x 128
+entries, more than the matrix products of a small perceptron (torch 2.13, one core). Here one draw
+of 64 bits decides four entries: 12 microseconds. A share is so kept to 1 / 65,536.
 
 Source: Srivastava et al., 2014, Dropout: a simple way to prevent neural networks from overfitting.
 """
@@ -23,7 +23,8 @@ class Dropout(nn.Dropout):
     """nn.Dropout; on a CPU its masks are those of `mask`, on other devices torch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Entries at 0 or divided by the share that stays, while training; else the input itself."""
+        """Entries at 0 or divided by the share that stays, while training; else the input
+        itself."""
         if not self.training or self.p == 0:
             return input
         if input.device.type != "cpu" or self.p == 1:
@@ -31,16 +32,22 @@ class Dropout(nn.Dropout):
         return input * mask(input.shape, self.p, input.dtype)
 
 
-def mask(shape: Sequence[int], share: float, dtype: torch.dtype, generator: torch.Generator | None = None) -> Tensor:
-    """0 where an entry is dropped (a `share` of them, above 0 and below 1), 1 / (1 - share) elsewhere; drawn from torch's CPU generator
-    unless another is given."""
+def mask(
+    shape: Sequence[int], share: float, dtype: torch.dtype, generator: torch.Generator | None = None
+) -> Tensor:
+    """0 where an entry is dropped (a `share` of them, above 0 and below 1), 1 / (1 - share)
+    elsewhere; drawn from torch's CPU generator unless another is given."""
     return masks(shape, (share,), dtype, (generator,))[0]
 
 
 def masks(
-    shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, generators: Sequence[torch.Generator | None]
+    shape: Sequence[int],
+    shares: Sequence[float],
+    dtype: torch.dtype,
+    generators: Sequence[torch.Generator | None],
 ) -> Tensor:
-    """The mask of each share (from 0, below 1) by a generator of its own, (K, *shape); where nothing is dropped nothing is drawn."""
+    """The mask of each share (from 0, below 1) by a generator of its own, (K, *shape); where
+    nothing is dropped nothing is drawn."""
     count = math.prod(shape)
     drawn = torch.empty((len(shares), (count + 3) // 4), dtype=torch.int64)
     for row, share, generator in zip(drawn.unbind(0), shares, generators):

@@ -1,9 +1,8 @@
 """Normalization: over the batch, also where it holds a single row; and over the features of each place, as Transformers do.
 
 B batch, C channels, H height, W width, D features.
-Sources: Ioffe and Szegedy, 2015, arXiv:1502.03167 (batch); Ba et al., 2016, arXiv:1607.06450 (layer); Zhang and Sennrich, 2019,
-arXiv:1910.07467 (root mean square).
-"""
+Sources: Ioffe and Szegedy, 2015, arXiv:1502.03167 (batch); Ba et al., 2016, arXiv:1607.06450
+(layer); Zhang and Sennrich, 2019, arXiv:1910.07467 (root mean square)."""
 
 from __future__ import annotations
 
@@ -21,12 +20,14 @@ EPSILON = 1e-5  # added to the mean square; that of Llama and of torch's LayerNo
 
 
 def normalization(name: Normalization, width: int, *, bias: bool = False) -> nn.Module:
-    """A new normalization over the last dimension: RMSNorm (scale only) or LayerNorm (scale, and a shift where `bias`)."""
+    """A new normalization over the last dimension: RMSNorm (scale only) or LayerNorm (scale, and a
+    shift where `bias`)."""
     return RMSNorm(width, EPSILON) if name == "rms" else nn.LayerNorm(width, eps=EPSILON, bias=bias)
 
 
 class RMSNorm(nn.Module):
-    """x divided by its root mean square over the last dimension, times a learnt scale; in autocast's narrower format where it is on.
+    """x divided by its root mean square over the last dimension, times a learnt scale; in
+    autocast's narrower format where it is on.
 
     The mean is taken in the format of x, which in a residual stream is float32.
     """
@@ -39,24 +40,28 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
         if device == "cpu" and torch.is_grad_enabled() and not under_vmap():
-            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+            dtype = (
+                torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+            )
             return _ScaledRms.apply(x, self.weight, self.epsilon, dtype)  # type: ignore[no-any-return]
         return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
 def inverse_root(x: Tensor, epsilon: float) -> Tensor:
-    """1 / root mean square over the last dimension, which stays as 1; summed in float32 at least."""
+    """1 / root mean square over the last dimension, which stays as 1; summed in float32 at
+    least."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
     return length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
 
 
 class _ScaledRms(torch.autograd.Function):
-    """torch's own gradient of rms_norm is a dozen passes over memory on a CPU (12 ms for 2048 x 384 in float32); this one takes 1.5 ms.
+    """torch's own gradient of rms_norm is a dozen passes over memory on a CPU (12 ms for 2048 x 384
+    in float32); this one takes 1.5 ms.
 
-    It borrows the kernel of layer normalization, with mean 0: dx_LN = r (h - mean(h) - x r mean(h x r)) for h = gradient * weight and
-    r = 1 / root. The term mean(h) comes from the mean that is not subtracted here, and is given back.
-    """
+    It borrows the kernel of layer normalization, with mean 0: dx_LN = r (h - mean(h) - x r mean(h x
+    r)) for h = gradient * weight and r = 1 / root. The term mean(h) comes from the mean that is not
+    subtracted here, and is given back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
@@ -78,15 +83,21 @@ class _ScaledRms(torch.autograd.Function):
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """nn.BatchNorm1d; a training batch of one row is normalised as in evaluation, since one value has no spread."""
+    """nn.BatchNorm1d; a training batch of one row is normalised as in evaluation, since one value
+    has no spread."""
 
     def forward(self, input: Tensor) -> Tensor:
         x_BC = input  # torch's name, so that a call by keyword works here too
-        return _as_in_evaluation(self, x_BC) if self.training and x_BC.shape[0] == 1 else super().forward(x_BC)
+        return (
+            _as_in_evaluation(self, x_BC)
+            if self.training and x_BC.shape[0] == 1
+            else super().forward(x_BC)
+        )
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d; a training batch of one row of one pixel is normalised as in evaluation, since one value has no spread."""
+    """nn.BatchNorm2d; a training batch of one row of one pixel is normalised as in evaluation,
+    since one value has no spread."""
 
     def forward(self, input: Tensor) -> Tensor:
         x_BCHW = input
@@ -96,4 +107,6 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def _as_in_evaluation(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+    return functional.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+    )

@@ -1,7 +1,8 @@
 """Maximal update parametrization (muP): one learning rate for every width, found on a narrow network, right for a wide one.
 
-A network is built twice, at its own width and at `base_width`. Dimensions that differ grow with the width, the others do not, and with
-o, i = times as many outputs and inputs as at the base, each parameter is one of
+A network is built twice, at its own width and at `base_width`. Dimensions that differ grow with the
+width, the others do not, and with o, i = times as many outputs and inputs as at the base, each
+parameter is one of
 
                          drawn with          output multiplied by   learning rate, by how the optimizer moves it
                          standard deviation                         gradient   entry    matrix (muon)
@@ -9,26 +10,31 @@ o, i = times as many outputs and inputs as at the base, each parameter is one of
   hidden matrix          base / sqrt(i)      1                      o / i      1 / i    sqrt(o / i) / m
   readout                as at the base      1 / i                  i          1        sqrt(i) / m
 
-where m = sqrt(max(R, C) / max(R, C) at the base), which danlu's Muon has in its update already. Attention multiplies its scores by
-sqrt(E at the base / E), so that they grow as 1 / E and not as 1 / sqrt(E). At the base itself all factors are 1: nothing is changed, not
-a bit.
+where m = sqrt(max(R, C) / max(R, C) at the base), which danlu's Muon has in its update already.
+Attention multiplies its scores by sqrt(E at the base / E), so that they grow as 1 / E and not as 1
+/ sqrt(E). At the base itself all factors are 1: nothing is changed, not a bit.
 
-Weight decay that shrinks the weights beside the update (AdamW, Lion, Muon), or that joins the gradient of a plain descent, keeps
-learning_rate * weight_decay as at the base: how many steps a weight remembers is then the same at every width. Where it joins a gradient
-that is normalised entry by entry (Adam with L2, RMSprop, Adagrad), it keeps its share of that gradient: (gradient / weight) at this width
-over that at the base, which is 1 / sqrt(i) for a hidden matrix, 1 / o for an input and 1 / i for a readout.
+Weight decay that shrinks the weights beside the update (AdamW, Lion, Muon), or that joins the
+gradient of a plain descent, keeps learning_rate * weight_decay as at the base: how many steps a
+weight remembers is then the same at every width. Where it joins a gradient that is normalised entry
+by entry (Adam with L2, RMSprop, Adagrad), it keeps its share of that gradient: (gradient / weight)
+at this width over that at the base, which is 1 / sqrt(i) for a hidden matrix, 1 / o for an input
+and 1 / i for a readout.
 
-With depth as well (`base_layers`), what a block adds to its residual stream is multiplied by sqrt(base_layers / layers), and normalised
-updates (entry, matrix) inside the blocks are shortened by the same factor.
+With depth as well (`base_layers`), what a block adds to its residual stream is multiplied by
+sqrt(base_layers / layers), and normalised updates (entry, matrix) inside the blocks are shortened
+by the same factor.
 
-The norm of the gradient comes to be that of the hidden matrices, the same at every width, so that train.clip_norm carries over (behind a
-readout without a multiplier, as in the paper's table 3, it would grow by sqrt(i)).
+The norm of the gradient comes to be that of the hidden matrices, the same at every width, so that
+train.clip_norm carries over (behind a readout without a multiplier, as in the paper's table 3, it
+would grow by sqrt(i)).
 
-Not scaled: regularization.l1 and l2, epsilon of the optimizer, dropout. Where a layer takes features that grow and features that do not
-side by side, the columns of the latter learn at the rate of the former.
-Sources: Yang et al., 2022, arXiv:2203.03466 (table 8); Yang, Simon and Bernstein, 2023, arXiv:2310.17813 (matrices by their spectral
-norm); Yang et al., 2023, arXiv:2310.02244 (depth); Wang and Aitchison, 2024, arXiv:2405.13698 (weight decay).
-"""
+Not scaled: regularization.l1 and l2, epsilon of the optimizer, dropout. Where a layer takes
+features that grow and features that do not side by side, the columns of the latter learn at the
+rate of the former.
+Sources: Yang et al., 2022, arXiv:2203.03466 (table 8); Yang, Simon and Bernstein, 2023,
+arXiv:2310.17813 (matrices by their spectral norm); Yang et al., 2023, arXiv:2310.02244 (depth);
+Wang and Aitchison, 2024, arXiv:2405.13698 (weight decay)."""
 
 from __future__ import annotations
 
@@ -49,7 +55,8 @@ _MULTIPLIERS = ("sharpness", "branch", "tied_multiplier")
 
 @dataclass(frozen=True)
 class Growth:
-    """How one parameter differs from the base: times as many outputs and inputs, the multiplier of its product and of its block."""
+    """How one parameter differs from the base: times as many outputs and inputs, the multiplier of
+    its product and of its block."""
 
     outputs: float = 1.0
     inputs: float = 1.0
@@ -68,17 +75,21 @@ class Growth:
             return self.outputs / self.inputs / self.multiplier**2
         if update == "entry":
             return self.branch / self.inputs / self.multiplier
-        return self.branch * (self.outputs / self.inputs / self.longer_side) ** 0.5 / self.multiplier
+        return (
+            self.branch * (self.outputs / self.inputs / self.longer_side) ** 0.5 / self.multiplier
+        )
 
     def weight_decay(self, update: str, decay: str) -> float:
-        """The factor of its weight decay; `decay` is weights (shrinks them beside the update) or gradient (joins it)."""
+        """The factor of its weight decay; `decay` is weights (shrinks them beside the update) or
+        gradient (joins it)."""
         if decay == "weights" or update == "gradient":
             return 1.0 / self.learning_rate(update)
         return self.branch * self.multiplier / self.outputs / self.spread
 
 
 class Readout(nn.Linear):
-    """A linear layer from features that grow to outputs that do not: x -> multiplier * x W' + b, with the tensors of `layer`."""
+    """A linear layer from features that grow to outputs that do not: x -> multiplier * x W' + b,
+    with the tensors of `layer`."""
 
     def __init__(self, layer: nn.Linear, multiplier: float) -> None:
         nn.Module.__init__(self)
@@ -94,13 +105,16 @@ class Readout(nn.Linear):
         return f"{super().extra_repr()}, multiplier={self.multiplier:g}"
 
 
-def parametrized(build: Callable[[], nn.Module], build_base: Callable[[], nn.Module], branch: float = 1.0) -> nn.Module:
-    """The module that `build` makes, scaled against the one that `build_base` makes of the same layers at the base width.
+def parametrized(
+    build: Callable[[], nn.Module], build_base: Callable[[], nn.Module], branch: float = 1.0
+) -> nn.Module:
+    """The module that `build` makes, scaled against the one that `build_base` makes of the same
+    layers at the base width.
 
-    `branch` multiplies what each residual block adds. Random numbers are drawn for `build` alone. Layers whose forward pass must know the
-    width offer `widened(base)`, blocks an attribute `branch`, and layers that do not start by the number of their inputs `spread`. The
-    growth of each parameter is kept beside the module, for `scaled`.
-    """
+    `branch` multiplies what each residual block adds. Random numbers are drawn for `build` alone.
+    Layers whose forward pass must know the width offer `widened(base)`, blocks an attribute
+    `branch`, and layers that do not start by the number of their inputs `spread`. The growth of
+    each parameter is kept beside the module, for `scaled`."""
     module = build()
     with torch.random.fork_rng(devices=[]):
         base = build_base()
@@ -111,13 +125,18 @@ def parametrized(build: Callable[[], nn.Module], build_base: Callable[[], nn.Mod
             layer.widened(there)  # type: ignore[operator]
         if hasattr(layer, "branch"):
             layer.branch = branch  # type: ignore[assignment]
-        found = {own: _growth(name, layer, own, each, there) for own, each in layer.named_parameters(recurse=False)}
+        found = {
+            own: _growth(name, layer, own, each, there)
+            for own, each in layer.named_parameters(recurse=False)
+        }
         _restart(layer, there, found)
         if isinstance(layer, nn.Linear) and found["weight"].multiplier != 1.0:
             module = _replaced(module, name, Readout(layer, found["weight"].multiplier))
         growths |= {f"{name}.{own}" if name else own: growth for own, growth in found.items()}
     if branch != 1.0:
-        growths = {name: _in_a_block(module, name, growth, branch) for name, growth in growths.items()}
+        growths = {
+            name: _in_a_block(module, name, growth, branch) for name, growth in growths.items()
+        }
     module.growths = {name: growth for name, growth in growths.items() if growth != Growth()}  # type: ignore[assignment]
     return module
 
@@ -141,7 +160,8 @@ def _growth(name: str, layer: nn.Module, own: str, parameter: Tensor, there: nn.
 
 
 def _restart(layer: nn.Module, there: nn.Module, growths: Mapping[str, Growth]) -> None:
-    """Bring what was drawn to the spread that muP asks for, by the law that the layer drew it with."""
+    """Bring what was drawn to the spread that muP asks for, by the law that the layer drew it
+    with."""
     if "weight" not in growths or growths["weight"] == Growth():
         return
     relative = _spread(there) / _spread(layer)
@@ -152,7 +172,8 @@ def _restart(layer: nn.Module, there: nn.Module, growths: Mapping[str, Growth]) 
 
 
 def _spread(layer: nn.Module) -> float:
-    """The standard deviation a layer's weight was drawn with, but for a factor that no width changes."""
+    """The standard deviation a layer's weight was drawn with, but for a factor that no width
+    changes."""
     if hasattr(layer, "spread"):
         return float(layer.spread)  # type: ignore[arg-type]
     if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
@@ -178,19 +199,33 @@ def _in_a_block(module: nn.Module, name: str, growth: Growth, branch: float) -> 
     """The growth of a parameter, with the multiplier of the residual block that it stands in."""
     words = name.split(".")
     around = "around" in words  # a block's way around its branch
-    inside = not around and any(hasattr(module.get_submodule(".".join(words[:end])), "branch") for end in range(1, len(words)))
-    return Growth(growth.outputs, growth.inputs, growth.multiplier, branch, growth.longer_side) if inside else growth
+    inside = not around and any(
+        hasattr(module.get_submodule(".".join(words[:end])), "branch")
+        for end in range(1, len(words))
+    )
+    return (
+        Growth(growth.outputs, growth.inputs, growth.multiplier, branch, growth.longer_side)
+        if inside
+        else growth
+    )
 
 
 def scaled(
-    groups: Iterable[Mapping[str, Any]], module: nn.Module, *, optimizer: str, update: str | None, decay: str, weight_decay: float
+    groups: Iterable[Mapping[str, Any]],
+    module: nn.Module,
+    *,
+    optimizer: str,
+    update: str | None,
+    decay: str,
+    weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """The parameter groups, divided by what muP asks of each parameter; as they are where the module is not `parametrized`.
+    """The parameter groups, divided by what muP asks of each parameter; as they are where the
+    module is not `parametrized`.
 
-    `update` and `decay` are what the optimizer's part says of itself (UPDATE, DECAY), `weight_decay` its option. A group learns at its
-    "learning_rate_scale", and its "weight_decay" is that of the group or option times "weight_decay_scale". Raises PartError for an
-    optimizer that does not say how it moves weights.
-    """
+    `update` and `decay` are what the optimizer's part says of itself (UPDATE, DECAY),
+    `weight_decay` its option. A group learns at its "learning_rate_scale", and its "weight_decay"
+    is that of the group or option times "weight_decay_scale". Raises PartError for an optimizer
+    that does not say how it moves weights."""
     groups = [dict(group) for group in groups]
     growths: Mapping[str, Growth] = getattr(module, "growths", {})
     if not growths:
@@ -201,19 +236,29 @@ def scaled(
             hint="choose another optimizer, or parametrization: standard",
         )
     named = dict(module.named_parameters())
-    grown: dict[Tensor, Growth] = {named[name]: growth for name, growth in growths.items() if name in named}
+    grown: dict[Tensor, Growth] = {
+        named[name]: growth for name, growth in growths.items() if name in named
+    }
     return [part for group in groups for part in _apart(group, grown, update, decay, weight_decay)]
 
 
 def _apart(
-    group: Mapping[str, Any], grown: Mapping[Tensor, Growth], update: str, decay: str, weight_decay: float
+    group: Mapping[str, Any],
+    grown: Mapping[Tensor, Growth],
+    update: str,
+    decay: str,
+    weight_decay: float,
 ) -> list[dict[str, Any]]:
     """One group by the factors of its parameters."""
     by_factors: dict[tuple[float, float], list[Tensor]] = {}
     decayed = float(group.get("weight_decay", weight_decay))
     for each in group["params"]:
         growth = grown.get(each, Growth())
-        moved = update if update != "matrix" or (group.get("muon", True) and _is_matrix(each)) else "entry"
+        moved = (
+            update
+            if update != "matrix" or (group.get("muon", True) and _is_matrix(each))
+            else "entry"
+        )
         factors = growth.learning_rate(moved), growth.weight_decay(moved, decay) if decayed else 1.0
         by_factors.setdefault(factors, []).append(each)
     found = []
@@ -233,8 +278,17 @@ def _is_matrix(parameter: Tensor) -> bool:
 
 
 def multipliers(module: nn.Module, names: Iterable[str]) -> set[tuple[str, float]]:
-    """What the forward pass multiplies by, of all blocks and attentions and of the readouts whose tensors are among `names`."""
+    """What the forward pass multiplies by, of all blocks and attentions and of the readouts whose
+    tensors are among `names`."""
     growths: Mapping[str, Growth] = getattr(module, "growths", {})
-    found = {("readout", growths[name].multiplier) for name in names if name in growths and growths[name].multiplier != 1.0}
-    inside = [(attribute, getattr(layer, attribute, 1.0)) for layer in module.modules() for attribute in _MULTIPLIERS]
+    found = {
+        ("readout", growths[name].multiplier)
+        for name in names
+        if name in growths and growths[name].multiplier != 1.0
+    }
+    inside = [
+        (attribute, getattr(layer, attribute, 1.0))
+        for layer in module.modules()
+        for attribute in _MULTIPLIERS
+    ]
     return found | {(attribute, value) for attribute, value in inside if value != 1.0}

@@ -32,10 +32,11 @@ class MeanPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """x_BTD, inside_BT -> a mean of the places, weighted by the softmax of a learnt score, (B, D); 0 where a row has no place.
+    """x_BTD, inside_BT -> a mean of the places, weighted by the softmax of a learnt score, (B, D);
+    0 where a row has no place.
 
-    score = v . tanh(W x). Source: Yang et al., 2016, "Hierarchical attention networks for document classification".
-    """
+    score = v . tanh(W x). Source: Yang et al., 2016, "Hierarchical attention networks for document
+    classification"."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -9,11 +9,16 @@ from torch import Tensor, nn
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, each storage once (tied weights appear under their first name)."""
+    """Parameters and persistent buffers by name, each storage once (tied weights appear under their
+    first name)."""
     seen: dict[tuple[int, int, torch.Size], str] = {}
     result: dict[str, Tensor] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
-        key = (tensor.data_ptr(), tensor.storage_offset(), tensor.shape) if tensor.numel() else (id(tensor), 0, tensor.shape)
+        key = (
+            (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
+            if tensor.numel()
+            else (id(tensor), 0, tensor.shape)
+        )
         if key not in seen:
             seen[key] = name
             result[name] = tensor.detach()

@@ -1,7 +1,7 @@
 """pyarrow's compute functions, and masks of rows.
 
-The functions are made when pyarrow is imported, so that type checkers cannot see them; here they are had as Any.
-"""
+The functions are made when pyarrow is imported, so that type checkers cannot see them; here they
+are had as Any."""
 
 from __future__ import annotations
 
@@ -36,10 +36,17 @@ def first(rows: np.ndarray) -> int:
 
 
 def strings(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 values, int64 offsets (N + 1,)) of an array of large_string without nulls, as a text Column holds them."""
+    """(uint8 values, int64 offsets (N + 1,)) of an array of large_string without nulls, as a text
+    Column holds them."""
     buffers = texts.buffers()
     if not len(texts):
         return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
-    offsets = np.frombuffer(buffers[1], dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    values = np.frombuffer(buffers[2], dtype=np.uint8) if buffers[2] is not None else np.zeros(0, dtype=np.uint8)
+    offsets = np.frombuffer(buffers[1], dtype=np.int64)[
+        texts.offset : texts.offset + len(texts) + 1
+    ]
+    values = (
+        np.frombuffer(buffers[2], dtype=np.uint8)
+        if buffers[2] is not None
+        else np.zeros(0, dtype=np.uint8)
+    )
     return values[offsets[0] : offsets[-1]].copy(), offsets - offsets[0]

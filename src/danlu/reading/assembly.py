@@ -20,17 +20,24 @@ Make = Callable[[Mapping[str, Any], Callable[[int], str], list[str]], dict[str, 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one file holds: values a column (pyarrow array or list), the 1-based number of each row in the file, what there is to tell."""
+    """What one file holds: values a column (pyarrow array or list), the 1-based number of each row
+    in the file, what there is to tell."""
 
     columns: Mapping[str, Any]
     row_numbers: np.ndarray
     notices: list[str] = field(default_factory=list)
 
 
-def by_split(path: Paths, validation: Paths | None, test: Paths | None, suffixes: Iterable[str]) -> list[tuple[int, list[Path]]]:
+def by_split(
+    path: Paths, validation: Paths | None, test: Paths | None, suffixes: Iterable[str]
+) -> list[tuple[int, list[Path]]]:
     """(split code, files) in the order the rows get; `suffixes` choose the files of a folder."""
     endings = tuple(suffixes)
-    return [(code, expand(paths, endings)) for code, paths in ((0, path), (1, validation), (2, test)) if paths]
+    return [
+        (code, expand(paths, endings))
+        for code, paths in ((0, path), (1, validation), (2, test))
+        if paths
+    ]
 
 
 def assemble(
@@ -42,10 +49,10 @@ def assemble(
 ) -> Table:
     """The table of all files.
 
-    `read` gives the Piece of a file (its path and what messages call it). `make` gives the typed columns of (joined values by name, the
-    function that names a row, notices to add to). Paths in columns of images (`options`) are taken from the folder of their file.
-    `loose`: a column that a file lacks is missing there, else it is an error.
-    """
+    `read` gives the Piece of a file (its path and what messages call it). `make` gives the typed
+    columns of (joined values by name, the function that names a row, notices to add to). Paths in
+    columns of images (`options`) are taken from the folder of their file. `loose`: a column that a
+    file lacks is missing there, else it is an error."""
     paths = [path for _, inside in splits for path in inside]
     names = labels(paths)
     pieces = [read(path, name) for path, name in zip(paths, names)]
@@ -58,11 +65,17 @@ def assemble(
         origin=f"{names[0]} and {len(names) - 1} more" if several else names[0],
         row_numbers=np.concatenate([piece.row_numbers for piece in pieces]),
         files=tuple(names) if several else (),
-        file_numbers=np.repeat(np.arange(len(pieces), dtype=np.int32), lengths) if several else None,
+        file_numbers=np.repeat(np.arange(len(pieces), dtype=np.int32), lengths)
+        if several
+        else None,
         split=np.repeat(np.array(codes, dtype=np.int8), lengths) if len(splits) > 1 else None,
     )
     images = {name for name, each in options.items() if each.kind == "image"}
-    joined = {name: _joined(name, [_values(piece, name) for piece in pieces], names) for name in columns if name not in images}
+    joined = {
+        name: _joined(name, [_values(piece, name) for piece in pieces], names)
+        for name in columns
+        if name not in images
+    }
     joined |= {name: _beside(name, pieces, paths) for name in columns if name in images}
     joined = {name: joined[name] for name in columns}
     notices = [notice for piece in pieces for notice in piece.notices]
@@ -78,7 +91,11 @@ def _columns_of(pieces: Sequence[Piece], names: Sequence[str], loose: bool) -> l
         lost = [name for name in first if name not in piece.columns]
         more = [name for name in piece.columns if name not in first]
         if lost or more:
-            said = f"has no column {lost[0]}, which {names[0]} has" if lost else f"has a column {more[0]}, which {names[0]} has not"
+            said = (
+                f"has no column {lost[0]}, which {names[0]} has"
+                if lost
+                else f"has a column {more[0]}, which {names[0]} has not"
+            )
             raise DataError(f"the file {said}.", where=file, hint="give all files the same columns")
     return first
 
@@ -93,12 +110,15 @@ def _beside(name: str, pieces: Sequence[Piece], paths: Sequence[Path]) -> list[A
     for piece, path in zip(pieces, paths):
         values = _values(piece, name)
         values = values.to_pylist() if hasattr(values, "to_pylist") else values
-        cells += [str(path.parent / cell) if isinstance(cell, str) and cell else cell for cell in values]
+        cells += [
+            str(path.parent / cell) if isinstance(cell, str) and cell else cell for cell in values
+        ]
     return cells
 
 
 def _joined(name: str, values: list[Any], names: Sequence[str]) -> Any:
-    """The values of all files as one list, or as one pyarrow array of a type that holds them all."""
+    """The values of all files as one list, or as one pyarrow array of a type that holds them
+    all."""
     if len(values) == 1:
         return values[0]
     if all(isinstance(each, list) for each in values):
@@ -110,4 +130,8 @@ def _joined(name: str, values: list[Any], names: Sequence[str]) -> Any:
         return pa.concat_tables(tables, promote_options="permissive").column(0)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         types = " and ".join(dict.fromkeys(str(table.schema.types[0]) for table in tables))
-        raise DataError(f"column {name} holds {types} in different files.", where=names[0], hint="give it one type") from None
+        raise DataError(
+            f"column {name} holds {types} in different files.",
+            where=names[0],
+            hint="give it one type",
+        ) from None

@@ -1,10 +1,11 @@
 """Bytes to text: which character encoding a file is in.
 
-A byte order mark decides; without one, the zeros of UTF-16 and UTF-32 decide; then whatever is valid UTF-8 is UTF-8. Older encodings carry
-no mark, so they are weighed: the bytes beyond ASCII are read under each, and the encoding under which they are most probable is taken (a
-Chinese text read as GB18030 consists of the characters of its first level; read as Latin-1, of accented letters in rows, which no
-language has). Where two come too close, nothing is guessed: the error asks for the option `encoding`.
-"""
+A byte order mark decides; without one, the zeros of UTF-16 and UTF-32 decide; then whatever is
+valid UTF-8 is UTF-8. Older encodings carry no mark, so they are weighed: the bytes beyond ASCII are
+read under each, and the encoding under which they are most probable is taken (a Chinese text read
+as GB18030 consists of the characters of its first level; read as Latin-1, of accented letters in
+rows, which no language has). Where two come too close, nothing is guessed: the error asks for the
+option `encoding`."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def _known(name: str) -> str:
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
-        raise ValueError("must be auto or an encoding Python knows (utf-8, utf-16, gb18030, big5, cp1252, ...)") from None
+        raise ValueError(
+            "must be auto or an encoding Python knows (utf-8, utf-16, gb18030, big5, cp1252, ...)"
+        ) from None
     if not getattr(found, "_is_text_encoding", True) or found.name.replace("-", "_") in _NO_TEXT:
         raise ValueError("must be the encoding of a text")
     return name
@@ -47,7 +50,8 @@ Encoding = Annotated[str, AfterValidator(_known)]
 
 @dataclass(frozen=True)
 class Text:
-    """A text as UTF-8 without a byte order mark, the encoding it came in, and why that one (for the report)."""
+    """A text as UTF-8 without a byte order mark, the encoding it came in, and why that one (for the
+    report)."""
 
     content: bytes
     encoding: str
@@ -55,7 +59,8 @@ class Text:
 
 
 def decode(content: bytes, where: str, encoding: str = "auto") -> Text:
-    """The text of a file. DataError naming line and byte where the bytes are not of `encoding`, or where none can be told."""
+    """The text of a file. DataError naming line and byte where the bytes are not of `encoding`, or
+    where none can be told."""
     said = told(content, encoding)
     if said is not None:
         name, mark, reason = said
@@ -69,10 +74,18 @@ def decode(content: bytes, where: str, encoding: str = "auto") -> Text:
 
 
 def told(head: bytes, encoding: str = "auto") -> tuple[str, int, str] | None:
-    """(the encoding, the length of its byte order mark, why that one) where the recipe, a mark or zeros in the `head` of a file tell it."""
+    """(the encoding, the length of its byte order mark, why that one) where the recipe, a mark or
+    zeros in the `head` of a file tell it."""
     if encoding != "auto":
         plain = codecs.lookup(encoding).name
-        mark = next((mark for mark, name in _MARKS if head.startswith(mark) and name.startswith(plain.removesuffix("-sig"))), b"")
+        mark = next(
+            (
+                mark
+                for mark, name in _MARKS
+                if head.startswith(mark) and name.startswith(plain.removesuffix("-sig"))
+            ),
+            b"",
+        )
         if mark and plain in ("utf-16", "utf-32"):
             plain = next(name for each, name in _MARKS if each == mark)
         return plain, len(mark), "the recipe says so"
@@ -81,14 +94,23 @@ def told(head: bytes, encoding: str = "auto") -> tuple[str, int, str] | None:
             return name, len(mark), "a byte order mark says so"
     wide = _by_zeros(head)
     if wide:
-        return wide, 0, "every other byte is zero" if "16" in wide else "three of four bytes are zero"
+        return (
+            wide,
+            0,
+            "every other byte is zero" if "16" in wide else "three of four bytes are zero",
+        )
     return None
 
 
-def weigh(content: bytes, start: int, where: str, lines_before: int = 0, bytes_before: int = 0) -> tuple[str, str]:
-    """(the most probable encoding, why) of content whose byte `start` is the first that is not UTF-8. DataError where none can be told."""
+def weigh(
+    content: bytes, start: int, where: str, lines_before: int = 0, bytes_before: int = 0
+) -> tuple[str, str]:
+    """(the most probable encoding, why) of content whose byte `start` is the first that is not
+    UTF-8. DataError where none can be told."""
     line = _line(content, start) + lines_before
-    name = _most_probable(content, where, start, f"line {line:,} (byte {start + bytes_before + 1:,})")
+    name = _most_probable(
+        content, where, start, f"line {line:,} (byte {start + bytes_before + 1:,})"
+    )
     return name, f"line {line:,} is not UTF-8, and the characters fit {name} best"
 
 
@@ -110,12 +132,20 @@ def _strictly(content: bytes, encoding: str, where: str, skipped: int) -> bytes:
         raise _wrong(content, error, encoding, where, skipped) from None
     except UnicodeEncodeError:
         raise DataError(
-            f"read as {encoding} the file holds half of a surrogate pair.", where=where, hint="set data.source.encoding"
+            f"read as {encoding} the file holds half of a surrogate pair.",
+            where=where,
+            hint="set data.source.encoding",
         ) from None
 
 
-def _wrong(content: bytes, error: UnicodeDecodeError, encoding: str, where: str, skipped: int) -> DataError:
-    newline = "\n".encode(encoding.removesuffix("-sig")) if encoding.startswith(("utf-16-", "utf-32-")) else b"\n"
+def _wrong(
+    content: bytes, error: UnicodeDecodeError, encoding: str, where: str, skipped: int
+) -> DataError:
+    newline = (
+        "\n".encode(encoding.removesuffix("-sig"))
+        if encoding.startswith(("utf-16-", "utf-32-"))
+        else b"\n"
+    )
     line = content.count(newline, 0, error.start) + 1
     shown = content[error.start : error.start + 4].hex(" ")
     return DataError(
@@ -125,7 +155,8 @@ def _wrong(content: bytes, error: UnicodeDecodeError, encoding: str, where: str,
 
 
 def _by_zeros(content: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, by where the zero bytes of its ASCII characters stand; '' for neither."""
+    """UTF-16 or UTF-32 without a mark, by where the zero bytes of its ASCII characters stand; ''
+    for neither."""
     sample = np.frombuffer(content[: min(len(content), 2**16) // 4 * 4], dtype=np.uint8)
     if len(sample) < 8 or not (sample == 0).any():
         return ""
@@ -143,11 +174,20 @@ def _by_zeros(content: bytes) -> str:
 
 # --- encodings without a mark -------------------------------------------------------------------------------------------
 
-# Double-byte encodings: (name, lead bytes and trail bytes of the characters in common use, share of a text they make up).
+# Double-byte encodings: (name, lead bytes and trail bytes of the characters in common use, share of
+# a text they make up).
 _DOUBLE = (
     ("gb18030", [(0xB0, 0xD7, 0xA1, 0xFE), (0xA1, 0xA3, 0xA1, 0xFE)]),
     ("big5hkscs", [(0xA4, 0xC6, 0x40, 0xFE), (0xA1, 0xA3, 0x40, 0xFE)]),
-    ("cp932", [(0x82, 0x82, 0x9F, 0xF1), (0x83, 0x83, 0x40, 0x96), (0x81, 0x81, 0x40, 0x7E), (0x88, 0x97, 0x40, 0xFC)]),
+    (
+        "cp932",
+        [
+            (0x82, 0x82, 0x9F, 0xF1),
+            (0x83, 0x83, 0x40, 0x96),
+            (0x81, 0x81, 0x40, 0x7E),
+            (0x88, 0x97, 0x40, 0xFC),
+        ],
+    ),
     ("cp949", [(0xB0, 0xC8, 0xA1, 0xFE), (0xA1, 0xA3, 0xA1, 0xFE)]),
     ("euc_jp", [(0xA4, 0xA5, 0xA1, 0xF6), (0xB0, 0xCF, 0xA1, 0xFE), (0xA1, 0xA1, 0xA1, 0xFE)]),
 )
@@ -155,8 +195,13 @@ _LETTER = -4.1  # log probability of one ASCII letter: the price of a second byt
 _ACCENTED = "áéíóúàèìòùâêîôûäëïöüñçãõåæøßÁÉÍÓÚÀÈÌÒÙÂÊÎÔÛÄËÏÖÜÑÇÃÕÅÆØ¿¡«»°’‘“”–—…€´·ºª§£®©"
 _CYRILLIC = "".join(chr(code) for code in range(0x410, 0x450)) + "ёЁ«»—–№"
 _SINGLE = (("cp1252", _ACCENTED, (0.04, 0.7, 0.26)), ("cp1251", _CYRILLIC, (0.8, 0.005, 0.195)))
-_PRIOR = {"gb18030": 2.0, "cp1252": 2.0}  # nats: how much more often files come in these than in the others
-_PLAUSIBLE = 0.8  # share of characters in common use below which an encoding makes no sense of the file
+_PRIOR = {
+    "gb18030": 2.0,
+    "cp1252": 2.0,
+}  # nats: how much more often files come in these than in the others
+_PLAUSIBLE = (
+    0.8  # share of characters in common use below which an encoding makes no sense of the file
+)
 
 
 def _most_probable(content: bytes, where: str, start: int, place: str) -> str:
@@ -190,7 +235,8 @@ def _valid(content: bytes, encoding: str) -> bool:
 
 
 def _beyond_ascii(content: bytes, start: int) -> bytes:
-    """A piece of the file from a line with bytes beyond ASCII on, cut at ends of lines, so that no character is cut."""
+    """A piece of the file from a line with bytes beyond ASCII on, cut at ends of lines, so that no
+    character is cut."""
     begin = content.rfind(b"\n", 0, start) + 1
     if len(content) - begin <= _SAMPLE:
         return content[begin:]
@@ -214,7 +260,8 @@ def _common(name: str) -> frozenset[str]:
 
 
 def _score_double(sample: bytes, name: str) -> tuple[float, float]:
-    """(log probability of the bytes beyond ASCII, share of characters in common use) under a double-byte encoding."""
+    """(log probability of the bytes beyond ASCII, share of characters in common use) under a
+    double-byte encoding."""
     text = sample.decode(name, errors="replace")
     common = _common(name)
     wide = [letter for letter in text if ord(letter) > 127]
@@ -222,12 +269,16 @@ def _score_double(sample: bytes, name: str) -> tuple[float, float]:
     score = usual * np.log(0.97 / len(common)) + (len(wide) - usual) * np.log(0.03 / 20_000)
     spent = len(sample) - (len(text) - len(wide))  # bytes that wide characters take
     beyond = sum(byte > 127 for byte in sample)
-    return float(score - (spent - beyond) * _LETTER), usual / max(len(wide), 1)  # a second byte in ASCII is no letter to explain
+    return float(score - (spent - beyond) * _LETTER), usual / max(
+        len(wide), 1
+    )  # a second byte in ASCII is no letter to explain
 
 
-def _score_single(sample: bytes, name: str, letters: str, following: tuple[float, float, float]) -> tuple[float, float]:
-    """The same under a one-byte encoding; `following`: how often a letter beyond ASCII comes before another one, before an ASCII
-    letter, and before anything else."""
+def _score_single(
+    sample: bytes, name: str, letters: str, following: tuple[float, float, float]
+) -> tuple[float, float]:
+    """The same under a one-byte encoding; `following`: how often a letter beyond ASCII comes before
+    another one, before an ASCII letter, and before anything else."""
     codes = np.frombuffer(sample, dtype=np.uint8)
     high = codes > 127
     plain = ((codes | 32) >= ord("a")) & ((codes | 32) <= ord("z"))
@@ -238,5 +289,7 @@ def _score_single(sample: bytes, name: str, letters: str, following: tuple[float
     score = usual * np.log(0.97 / known.sum()) + (total - usual) * np.log(0.03 / 128)
     rows, mixed = int((high[:-1] & high[1:]).sum()), int((high[:-1] & plain[1:]).sum())
     ends = total - rows - mixed
-    score += rows * np.log(following[0]) + mixed * np.log(following[1]) + ends * np.log(following[2])
+    score += (
+        rows * np.log(following[0]) + mixed * np.log(following[1]) + ends * np.log(following[2])
+    )
     return float(score), usual / max(total, 1)

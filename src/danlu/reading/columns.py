@@ -4,11 +4,12 @@
     read_as(schema, raw, origin) -> Table             raw rows in the kinds an artifact was trained on
     asked(schema) -> options by column                the same kinds as a source's `columns`, so that a file is read that way at once
 
-A value counts as missing when, without the spaces around it, it is one of MISSING_MARKS (in a text column: only when it is empty).
-A column is a number, date-time or boolean column when at least 90 % of its values are; the values that are not are an error, or count as
-missing, as the recipe says. Nothing is guessed silently: `Column.reason` tells every decision, and what could be read in two ways
-(1,234 or 03/04/2011) is either settled by the rest of the column, named as an assumption, or left as it is written.
-"""
+A value counts as missing when, without the spaces around it, it is one of MISSING_MARKS (in a text
+column: only when it is empty). A column is a number, date-time or boolean column when at least 90 %
+of its values are; the values that are not are an error, or count as missing, as the recipe says.
+Nothing is guessed silently: `Column.reason` tells every decision, and what could be read in two
+ways (1,234 or 03/04/2011) is either settled by the rest of the column, named as an assumption, or
+left as it is written."""
 
 from __future__ import annotations
 
@@ -29,14 +30,20 @@ Schema = Mapping[str, Mapping[str, Any]]
 
 
 def asked(schema: Schema) -> dict[str, ColumnOptions]:
-    """The kinds of a schema as column options, so that a source reads a file in them (images are a source's own matter)."""
-    return {name: ColumnOptions.model_validate({"kind": each["kind"]}) for name, each in schema.items() if each["kind"] != "image"}
+    """The kinds of a schema as column options, so that a source reads a file in them (images are a
+    source's own matter)."""
+    return {
+        name: ColumnOptions.model_validate({"kind": each["kind"]})
+        for name, each in schema.items()
+        if each["kind"] != "image"
+    }
 
 
 def read_as(schema: Schema, raw: Any, origin: str, *, plainly: bool = False) -> Table:
     """The table that `raw` means, with exactly the columns of `schema` in their kinds.
 
-    `plainly` reads it alike with numpy alone, where pyarrow may not be installed; `raw` is then no Table.
+    `plainly` reads it alike with numpy alone, where pyarrow may not be installed; `raw` is then no
+    Table.
 
     schema   column name to {"kind": ..., and for images "shape": [height, width, channels]}; other keys are ignored
     raw      a list of dicts (rows), a dict of columns (or of single values: one row), a pandas DataFrame, a numpy array with its
@@ -47,7 +54,9 @@ def read_as(schema: Schema, raw: Any, origin: str, *, plainly: bool = False) -> 
     """
     columns = _columns(schema, raw, origin)
     row_name = raw.where if isinstance(raw, Table) else lambda row: f"{origin} row {row + 1:,}"
-    made = {name: _read(name, each, columns[name], row_name, plainly) for name, each in schema.items()}
+    made = {
+        name: _read(name, each, columns[name], row_name, plainly) for name, each in schema.items()
+    }
     lengths = {name: len(column) for name, column in made.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
@@ -82,19 +91,31 @@ def _checked(schema: Schema, columns: Mapping[Any, Any], where: str) -> Mapping[
     for name in schema:
         if name not in columns:
             near = nearest(name, given, 1)
-            held = f"has the columns {', '.join(given[:20])}{', ...' if len(given) > 20 else ''}" if given else "has no columns"
-            hint = f"did you mean {near[0]}? The model was trained on {name}." if near else f"the model needs {', '.join(schema)}"
+            held = (
+                f"has the columns {', '.join(given[:20])}{', ...' if len(given) > 20 else ''}"
+                if given
+                else "has no columns"
+            )
+            hint = (
+                f"did you mean {near[0]}? The model was trained on {name}."
+                if near
+                else f"the model needs {', '.join(schema)}"
+            )
             raise DataError(f"there is no column {name}; the data {held}.", where=where, hint=hint)
     return columns
 
 
 def _from_array(schema: Schema, raw: np.ndarray, origin: str) -> Mapping[str, Any]:
     names = list(schema)
-    if len(names) == 1 and (schema[names[0]]["kind"] == "image" or raw.ndim == 1 or "names" in schema[names[0]]):
+    if len(names) == 1 and (
+        schema[names[0]]["kind"] == "image" or raw.ndim == 1 or "names" in schema[names[0]]
+    ):
         return {names[0]: raw}
     if raw.ndim != 2 or raw.shape[1] != len(names):
         wanted = f"(rows, {len(names)}): {', '.join(names)}"
-        raise DataError(f"the array has the shape {raw.shape}; the model takes {wanted}.", where=origin)
+        raise DataError(
+            f"the array has the shape {raw.shape}; the model takes {wanted}.", where=origin
+        )
     return {name: raw[:, number] for number, name in enumerate(names)}
 
 
@@ -105,7 +126,9 @@ def _from_mapping(schema: Schema, raw: Mapping[Any, Any], origin: str) -> Mappin
     for name in schema:
         if _is_single(columns[name]):
             raise DataError(
-                f"column {name} is a single value, and other columns are lists.", where=origin, hint="give one value a row"
+                f"column {name} is a single value, and other columns are lists.",
+                where=origin,
+                hint="give one value a row",
             )
     return {name: columns[name] for name in schema}
 
@@ -114,7 +137,9 @@ def _is_single(value: Any) -> bool:
     return value is None or isinstance(value, str | bytes) or not hasattr(value, "__len__")
 
 
-def _from_rows(schema: Schema, raw: list[Any] | tuple[Any, ...], origin: str) -> Mapping[str, list[Any]]:
+def _from_rows(
+    schema: Schema, raw: list[Any] | tuple[Any, ...], origin: str
+) -> Mapping[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in schema}
     for number, row in enumerate(raw, start=1):
         if not isinstance(row, Mapping):
@@ -136,11 +161,16 @@ def _from_frame(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
     columns: dict[str, Any] = {}
     for name in schema:
         if names.count(name) > 1:
-            raise DataError(f"the frame has {names.count(name)} columns called {name}.", where=origin)
+            raise DataError(
+                f"the frame has {names.count(name)} columns called {name}.", where=origin
+            )
         series = raw.iloc[:, names.index(name)]
         values = series.to_numpy()
         if values.dtype == object or values.dtype.kind not in "iufbM":
-            values = np.array(series.astype(object).where(~series.isna(), None).to_numpy(dtype=object), dtype=object)
+            values = np.array(
+                series.astype(object).where(~series.isna(), None).to_numpy(dtype=object),
+                dtype=object,
+            )
         columns[name] = values
     return columns
 
@@ -148,7 +178,9 @@ def _from_frame(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
 # --- columns to kinds -----------------------------------------------------------------------------------------------------
 
 
-def _read(name: str, each: Mapping[str, Any], values: Any, where: Callable[[int], str], plainly: bool) -> Column:
+def _read(
+    name: str, each: Mapping[str, Any], values: Any, where: Callable[[int], str], plainly: bool
+) -> Column:
     kind = each["kind"]
     if isinstance(values, Column):
         if kind != "image" and values.kind == kind:
@@ -174,7 +206,9 @@ def _again(column: Column, kind: str) -> Any:
         words = pa.array(list(column.categories), pa.string())
         codes = pa.array(column.values, mask=column.values < 0)
         return (
-            pa.DictionaryArray.from_arrays(codes, words).dictionary_decode() if len(words) else pa.nulls(len(column), pa.string())
+            pa.DictionaryArray.from_arrays(codes, words).dictionary_decode()
+            if len(words)
+            else pa.nulls(len(column), pa.string())
         )
     if column.kind == "sequence":
         return [column.answer(row) for row in range(len(column))]
@@ -192,17 +226,30 @@ def _images(name: str, shape: list[int], values: Any, where: Callable[[int], str
     height, width, channels = shape
     whole = [(height, width, channels), *([(height, width)] if channels == 1 else [])]
     if isinstance(values, np.ndarray) and values.dtype == np.uint8 and values.shape[1:] in whole:
-        return Column(name, "image", values.reshape(-1, height, width, channels), reason="image: an array of pixels")
+        return Column(
+            name,
+            "image",
+            values.reshape(-1, height, width, channels),
+            reason="image: an array of pixels",
+        )
     if isinstance(values, np.ndarray) and values.shape in whole:
         values = values[None]  # one row, given as its image
-    decoded = decode(list(values), size=(height, width), channels=channels, name=lambda row: f"{where(row)}, column {name}")
+    decoded = decode(
+        list(values),
+        size=(height, width),
+        channels=channels,
+        name=lambda row: f"{where(row)}, column {name}",
+    )
     return Column(name, "image", decoded, reason="image: decoded")
 
 
 def _recordings(name: str, rate: int, values: Any, where: Callable[[int], str]) -> Column:
     single = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "if"
     cells = [values] if single else list(values)
-    found = [sound.from_cell(cell, rate, f"{where(row)}, column {name}") for row, cell in enumerate(cells)]
+    found = [
+        sound.from_cell(cell, rate, f"{where(row)}, column {name}")
+        for row, cell in enumerate(cells)
+    ]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in found])]).astype(np.int64)
     samples = np.concatenate(found) if found else np.zeros(0, dtype=np.int16)
     return Column(name, "audio", samples, offsets=offsets, rate=rate, reason="audio: read")

@@ -1,9 +1,9 @@
 """Dates and times as people write them, to microseconds since 1970 UTC.
 
-Year first (2016-07-01, 2016/7/1 12:30, 2016-07-01T12:30:00.5+02:00, 2016年7月1日) and with the month's name (24 October 2011, Oct 24, 2011)
-have one meaning. 24/10/2011 and 10/24/2011 are read only where some value of the column has a part above 12 and so decides which
-comes first; 03/04/2011 alone is never guessed. A time zone is converted to UTC; without one the time is taken as UTC.
-"""
+Year first (2016-07-01, 2016/7/1 12:30, 2016-07-01T12:30:00.5+02:00, 2016年7月1日) and with the month's
+name (24 October 2011, Oct 24, 2011) have one meaning. 24/10/2011 and 10/24/2011 are read only where
+some value of the column has a part above 12 and so decides which comes first; 03/04/2011 alone is
+never guessed. A time zone is converted to UTC; without one the time is taken as UTC."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ FORMS_CERTAIN = (  # forms with one meaning
     r"^(?P<day>\d{1,2})(?:st|nd|rd|th)?[\s-]+" + _NAMED + r"[\s,-]+(?P<year>\d{4})" + _TIME,
     r"^" + _NAMED + r"\s+(?P<day>\d{1,2})(?:st|nd|rd|th)?,?\s+(?P<year>\d{4})" + _TIME,
 )
-FORM_COMPACT = r"^(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})" + _TIME  # a number, unless the recipe says otherwise
+FORM_COMPACT = (
+    r"^(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})" + _TIME
+)  # a number, unless the recipe says otherwise
 FORM_NUMERIC = r"^(?P<first>\d{1,2})[-/.](?P<second_part>\d{1,2})[-/.](?P<year>\d{4})" + _TIME
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _LONGER = ("uary", "ruary", "ch", "il", "", "e", "y", "ust", "tember", "ober", "ember", "ember")
@@ -54,7 +56,8 @@ class Dates:
 
 
 def read(trimmed: pa.Array, compact: bool = False) -> Dates:
-    """The dates in a column of strings without surrounding spaces; `compact` also takes 20160701."""
+    """The dates in a column of strings without surrounding spaces; `compact` also takes
+    20160701."""
     count = len(trimmed)
     values = np.full(count, MISSING_DATETIME, dtype=np.int64)
     forms: list[str] = []
@@ -100,12 +103,15 @@ def _parts(trimmed: pa.Array, pattern: str) -> tuple[np.ndarray, dict[str, np.nd
         if field.name in ("name", "zone", "half"):
             parts[field.name] = _words(words, field.name)
         else:
-            parts[field.name] = pc.cast(pc.if_else(pc.equal(words, ""), "0", words), pa.int64()).to_numpy(zero_copy_only=False)
+            parts[field.name] = pc.cast(
+                pc.if_else(pc.equal(words, ""), "0", words), pa.int64()
+            ).to_numpy(zero_copy_only=False)
     return rows, parts
 
 
 def _words(words: pa.Array, name: str) -> np.ndarray:
-    """The month of a name (0: no month), the minutes east of UTC of a zone, or 0, 1 (am), 2 (pm); int64 (N,)."""
+    """The month of a name (0: no month), the minutes east of UTC of a zone, or 0, 1 (am), 2 (pm);
+    int64 (N,)."""
     pc = compute()
 
     coded = pc.dictionary_encode(words)
@@ -114,7 +120,8 @@ def _words(words: pa.Array, name: str) -> np.ndarray:
 
 
 def meaning(word: str, name: str) -> int:
-    """The month of a "name" (0: no month), the minutes east of UTC of a "zone", or of a "half" 0, 1 (am), 2 (pm)."""
+    """The month of a "name" (0: no month), the minutes east of UTC of a "zone", or of a "half" 0, 1
+    (am), 2 (pm)."""
     lowered = word.lower()
     if name == "name":
         return _NAMES.get(lowered, 0)
@@ -127,7 +134,8 @@ def meaning(word: str, name: str) -> int:
 
 
 def moments(parts: dict[str, np.ndarray]) -> np.ndarray:
-    """Microseconds since 1970; MISSING_DATETIME where the parts are no date (30 February, 25:00)."""
+    """Microseconds since 1970; MISSING_DATETIME where the parts are no date (30 February,
+    25:00)."""
     zero = np.zeros(len(parts["year"]), dtype=np.int64)
     year, day = parts["year"], parts["day"]
     month = parts["name"] if "name" in parts else parts["month"]
@@ -140,5 +148,10 @@ def moments(parts: dict[str, np.ndarray]) -> np.ndarray:
     starts = months.astype("datetime64[D]").astype(np.int64)
     ends = (months + 1).astype("datetime64[D]").astype(np.int64)
     fits &= (day >= 1) & (day <= ends - starts)
-    seconds = (starts + day - 1) * 86_400 + hour * 3_600 + (minute - parts.get("zone", zero)) * 60 + second
+    seconds = (
+        (starts + day - 1) * 86_400
+        + hour * 3_600
+        + (minute - parts.get("zone", zero)) * 60
+        + second
+    )
     return np.where(fits, seconds * 1_000_000 + parts.get("fraction", zero), MISSING_DATETIME)

@@ -1,8 +1,8 @@
 """Files as they are found: missing, folders, pipes, loops of links, unreadable, compressed, too large. Read whole or refused.
 
-Every refusal names the file and the remedy. A gzip file is recognised by its first bytes, not its name, and is decompressed up to
-MOST_EXPANSION times its size, so that a small file cannot fill the memory.
-"""
+Every refusal names the file and the remedy. A gzip file is recognised by its first bytes, not its
+name, and is decompressed up to MOST_EXPANSION times its size, so that a small file cannot fill the
+memory."""
 
 from __future__ import annotations
 
@@ -37,9 +37,18 @@ def check(path: Path) -> os.stat_result:
     if stat.S_ISDIR(facts.st_mode):
         raise DataError("this is a folder, not a file.", where=where, hint="name a file in it")
     if not stat.S_ISREG(facts.st_mode):
-        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+        kinds = {
+            stat.S_IFIFO: "a pipe",
+            stat.S_IFSOCK: "a socket",
+            stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device",
+        }
         what = kinds.get(stat.S_IFMT(facts.st_mode), "no regular file")
-        raise DataError(f"this is {what}, which cannot be read twice.", where=where, hint="save the data as a file")
+        raise DataError(
+            f"this is {what}, which cannot be read twice.",
+            where=where,
+            hint="save the data as a file",
+        )
     return facts
 
 
@@ -52,12 +61,18 @@ def missing(path: Path) -> DataError:
         beside = []
     near = nearest(path.name, beside, 1)
     if near:
-        return DataError("there is no such file.", where=str(path), hint=f"did you mean {folder / near[0]}?")
+        return DataError(
+            "there is no such file.", where=str(path), hint=f"did you mean {folder / near[0]}?"
+        )
     if not folder.is_dir():
         return DataError(
-            f"there is no such file, and no folder {folder}.", where=str(path), hint="paths start at the current folder"
+            f"there is no such file, and no folder {folder}.",
+            where=str(path),
+            hint="paths start at the current folder",
         )
-    return DataError("there is no such file.", where=str(path), hint="paths start at the current folder")
+    return DataError(
+        "there is no such file.", where=str(path), hint="paths start at the current folder"
+    )
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
@@ -65,15 +80,22 @@ def unreadable(path: Path, error: Exception) -> DataError:
     import errno
 
     if isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP:
-        return DataError("this is a loop of symbolic links.", where=str(path), hint="name the file itself")
+        return DataError(
+            "this is a loop of symbolic links.", where=str(path), hint="name the file itself"
+        )
     if isinstance(error, PermissionError):
-        return DataError("permission to read it is denied.", where=str(path), hint="change its permissions, or copy it")
+        return DataError(
+            "permission to read it is denied.",
+            where=str(path),
+            hint="change its permissions, or copy it",
+        )
     said = getattr(error, "strerror", None) or str(error)
     return DataError(f"it cannot be read: {said}.", where=str(path), hint="check the path")
 
 
 def expand(paths: str | Sequence[str], suffixes: Iterable[str]) -> list[Path]:
-    """The files that paths, folders (their files with one of `suffixes`) and patterns (data/*.csv) name; sorted within each."""
+    """The files that paths, folders (their files with one of `suffixes`) and patterns (data/*.csv)
+    name; sorted within each."""
     found: list[Path] = []
     for text in [paths] if isinstance(paths, str) else paths:
         path = Path(text)
@@ -91,9 +113,17 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
         names = sorted(each.name for each in os.scandir(folder))
     except OSError as error:
         raise unreadable(folder, error) from None
-    inside = [folder / name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
+    inside = [
+        folder / name
+        for name in names
+        if name.lower().endswith(suffixes) and not name.startswith(".")
+    ]
     if not inside:
-        raise DataError(f"the folder holds no file ending in {', '.join(suffixes)}.", where=str(folder), hint="name the files")
+        raise DataError(
+            f"the folder holds no file ending in {', '.join(suffixes)}.",
+            where=str(folder),
+            hint="name the files",
+        )
     return inside
 
 
@@ -103,7 +133,9 @@ def _matching(pattern: str) -> list[Path]:
     inside = sorted(Path(each) for each in glob.glob(pattern, recursive=True))  # noqa: PTH207  takes absolute patterns as well
     inside = [each for each in inside if not each.is_dir()]
     if not inside:
-        raise DataError("no file matches the pattern.", where=pattern, hint="paths start at the current folder")
+        raise DataError(
+            "no file matches the pattern.", where=pattern, hint="paths start at the current folder"
+        )
     return inside
 
 
@@ -130,12 +162,14 @@ def _room(size: int, path: Path) -> None:
 
 
 def gunzip(content: bytes, path: Path) -> bytes:
-    """The content of a gzip file of one member or several; DataError where it is cut off, damaged or a bomb."""
+    """The content of a gzip file of one member or several; DataError where it is cut off, damaged
+    or a bomb."""
     return b"".join(_inflated(io.BytesIO(content), len(content), path))
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """The file piece by piece, none empty, decompressed where it is gzip; for files that are larger than memory."""
+    """The file piece by piece, none empty, decompressed where it is gzip; for files that are larger
+    than memory."""
     facts = check(path)
     try:
         with path.open("rb") as file:
@@ -157,7 +191,11 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
     while first or rest:
         rest += file.read(_BLOCK) if len(rest) < 2 else b""
         if rest[:2] != b"\x1f\x8b":
-            raise DataError("bytes that are not gzip follow the compressed data.", where=str(path), hint="compress it again")
+            raise DataError(
+                "bytes that are not gzip follow the compressed data.",
+                where=str(path),
+                hint="compress it again",
+            )
         stream, first = zlib.decompressobj(wbits=31), False
         while not stream.eof:
             given = stream.unconsumed_tail or rest or file.read(_BLOCK)
@@ -165,9 +203,15 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
             try:
                 piece = stream.decompress(given, _BLOCK)
             except zlib.error as error:
-                raise DataError(f"the compressed data are damaged ({error}).", where=str(path), hint="download it again") from None
+                raise DataError(
+                    f"the compressed data are damaged ({error}).",
+                    where=str(path),
+                    hint="download it again",
+                ) from None
             if not given and not piece:
-                raise DataError("the compressed data end too early.", where=str(path), hint="download it again")
+                raise DataError(
+                    "the compressed data end too early.", where=str(path), hint="download it again"
+                )
             total += len(piece)
             if total > most:
                 raise DataError(
@@ -176,7 +220,9 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
                 )  # fmt: skip
             if piece:
                 yield piece
-        rest = (stream.unused_data or file.read(_BLOCK)).lstrip(b"\0")  # zeros after the last member are padding
+        rest = (stream.unused_data or file.read(_BLOCK)).lstrip(
+            b"\0"
+        )  # zeros after the last member are padding
         while not rest and (more := file.read(_BLOCK)):
             rest = more.lstrip(b"\0")
 

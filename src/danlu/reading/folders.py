@@ -16,12 +16,21 @@ from danlu.errors import DataError
 from danlu.reading import files as disk
 from danlu.terms import Column
 
-_SPLITS = {"train": 0, "training": 0, "validation": 1, "val": 1, "valid": 1, "test": 2, "testing": 2}
+_SPLITS = {
+    "train": 0,
+    "training": 0,
+    "validation": 1,
+    "val": 1,
+    "valid": 1,
+    "test": 2,
+    "testing": 2,
+}
 _DEEPEST = 16  # levels of folders; deeper ones are a loop of links or a mistake
 
 
 def mostly(folder: Path, suffixes: Sequence[str]) -> bool:
-    """Whether most files of a folder, itself or up to two levels down, end so (a thousand a level are looked at)."""
+    """Whether most files of a folder, itself or up to two levels down, end so (a thousand a level
+    are looked at)."""
     wanted = others = 0
     for pattern in ("*", "*/*", "*/*/*"):
         for each in islice(folder.glob(pattern), 1000):
@@ -33,7 +42,8 @@ def mostly(folder: Path, suffixes: Sequence[str]) -> bool:
 
 
 def inside(path: str, suffixes: Sequence[str], what: str) -> list[Path]:
-    """The files with one of `suffixes` in a folder, sorted by their path below it; of a path to a file, that file."""
+    """The files with one of `suffixes` in a folder, sorted by their path below it; of a path to a
+    file, that file."""
     root = Path(path)
     if not os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where the text holds a NUL
         disk.check(root)
@@ -41,17 +51,25 @@ def inside(path: str, suffixes: Sequence[str], what: str) -> list[Path]:
     found = sorted(_walk(root, tuple(suffixes), 0), key=lambda each: each.relative_to(root).parts)
     if not found:
         raise DataError(
-            f"the folder holds no {what} ({', '.join(suffixes)}).", where=str(root), hint="name the folder above the classes"
+            f"the folder holds no {what} ({', '.join(suffixes)}).",
+            where=str(root),
+            hint="name the folder above the classes",
         )
     return found
 
 
 def _walk(folder: Path, suffixes: tuple[str, ...], depth: int) -> list[Path]:
     if depth > _DEEPEST:
-        raise DataError("folders are nested too deep; is there a loop of links?", where=str(folder), hint="remove the loop")
+        raise DataError(
+            "folders are nested too deep; is there a loop of links?",
+            where=str(folder),
+            hint="remove the loop",
+        )
     found: list[Path] = []
     try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith((".", "__MACOSX"))]
+        entries = [
+            entry for entry in os.scandir(folder) if not entry.name.startswith((".", "__MACOSX"))
+        ]
     except OSError as error:
         raise disk.unreadable(folder, error) from None
     for entry in entries:
@@ -68,15 +86,19 @@ def below(paths: Sequence[Path], root: Path) -> list[Path]:
 
 
 def split_of(folders: Sequence[tuple[str, ...]]) -> np.ndarray | None:
-    """The split of each file, where every one stands in a folder named for a split, and there are two at least."""
+    """The split of each file, where every one stands in a folder named for a split, and there are
+    two at least."""
     tops = {parts[0].lower() if parts else "" for parts in folders}
     if not tops <= _SPLITS.keys() or len({_SPLITS[top] for top in tops}) < 2:
         return None
     return np.array([_SPLITS[parts[0].lower()] for parts in folders], dtype=np.int8)
 
 
-def labels_of(folders: Sequence[tuple[str, ...]], names: Sequence[str], where: str, what: str) -> tuple[Column | None, list[str]]:
-    """(the column "label", sentences for the reader) from the folders files stand in; None where they stand in none."""
+def labels_of(
+    folders: Sequence[tuple[str, ...]], names: Sequence[str], where: str, what: str
+) -> tuple[Column | None, list[str]]:
+    """(the column "label", sentences for the reader) from the folders files stand in; None where
+    they stand in none."""
     if not any(folders):
         return None, []
     bare = [name for parts, name in zip(folders, names) if not parts]
@@ -89,6 +111,8 @@ def labels_of(folders: Sequence[tuple[str, ...]], names: Sequence[str], where: s
     classes = sorted(set(words))
     codes = {word: code for code, word in enumerate(classes)}
     numbers = np.fromiter((codes[word] for word in words), dtype=np.int32, count=len(words))
-    column = Column("label", "category", numbers, tuple(classes), reason=f"category: {len(classes)} folders")
+    column = Column(
+        "label", "category", numbers, tuple(classes), reason=f"category: {len(classes)} folders"
+    )
     deep = [word for word in classes if "/" in word]
     return column, [f"classes are folders within folders, such as {deep[0]}."] if deep else []

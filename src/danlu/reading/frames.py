@@ -18,23 +18,34 @@ _HINT = "give each row a list of moments, and each moment a list of equally many
 
 
 def holds_frames(values: Any) -> bool:
-    """Whether raw values (a list or pyarrow array) are lists of lists, or matrices; judged by the first that is there."""
+    """Whether raw values (a list or pyarrow array) are lists of lists, or matrices; judged by the
+    first that is there."""
     if hasattr(values, "type"):
         inner = _inside(values.type)
         return inner is not None and _inside(inner) is not None
-    if (isinstance(values, np.ndarray) and values.dtype != object) or not hasattr(values, "__iter__"):
+    if (isinstance(values, np.ndarray) and values.dtype != object) or not hasattr(
+        values, "__iter__"
+    ):
         return False
-    there = next((each for each in values if each is not None and not (hasattr(each, "__len__") and len(each) == 0)), None)
+    there = next(
+        (
+            each
+            for each in values
+            if each is not None and not (hasattr(each, "__len__") and len(each) == 0)
+        ),
+        None,
+    )
     if isinstance(there, np.ndarray):
         return there.ndim == 2 and there.dtype.kind in "iuf"
     return isinstance(there, list | tuple) and isinstance(there[0], list | tuple | np.ndarray)
 
 
 def read(name: str, values: Any, refuse: Refuse) -> Column:
-    """The frames column of lists of lists of numbers, of matrices, or of lists of numbers (one a moment); None is a missing row.
+    """The frames column of lists of lists of numbers, of matrices, or of lists of numbers (one a
+    moment); None is a missing row.
 
-    `refuse` makes the error for a row: (row, message, hint). Raised for moments of unequal width and for what is no finite number.
-    """
+    `refuse` makes the error for a row: (row, message, hint). Raised for moments of unequal width
+    and for what is no finite number."""
     import pyarrow as pa
 
     if isinstance(values, pa.ChunkedArray):
@@ -43,7 +54,9 @@ def read(name: str, values: Any, refuse: Refuse) -> Column:
         return _from_arrow(name, values, refuse)
     if isinstance(values, np.ndarray) and values.ndim == 3:
         offsets = np.arange(len(values) + 1, dtype=np.int64) * values.shape[1]
-        return _column(name, values.reshape(-1, values.shape[2]).astype(np.float32), offsets, None, refuse)
+        return _column(
+            name, values.reshape(-1, values.shape[2]).astype(np.float32), offsets, None, refuse
+        )
     cells = [each.tolist() if isinstance(each, np.ndarray) else each for each in values]
     try:
         array = pa.array(cells)
@@ -60,7 +73,9 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
     inner = _inside(array.type)
     if inner is None:
         raise refuse(0, f"the column holds {array.type}, no lists of numbers.", _HINT)
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = (
+        pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    )
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     lost = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
     flat = pc.list_flatten(array)
@@ -74,17 +89,29 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
             said = f"a moment of {max(int(widths[max(uneven, 0)]), 0)} numbers, where the first of the column has {width}."
             raise refuse(row, said, _HINT)
         flat = pc.list_flatten(flat)
-    if not (pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type) or pa.types.is_null(flat.type)):
+    if not (
+        pa.types.is_integer(flat.type)
+        or pa.types.is_floating(flat.type)
+        or pa.types.is_null(flat.type)
+    ):
         raise refuse(0, f"the moments hold {flat.type}, not numbers.", _HINT)
-    numbers = np.array(flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32)
+    numbers = np.array(
+        flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32
+    )
     return _column(name, numbers.reshape(-1, width), offsets, lost if lost.any() else None, refuse)
 
 
-def _column(name: str, values: np.ndarray, offsets: np.ndarray, lost: np.ndarray | None, refuse: Refuse) -> Column:
+def _column(
+    name: str, values: np.ndarray, offsets: np.ndarray, lost: np.ndarray | None, refuse: Refuse
+) -> Column:
     wrong = first(np.asarray(~np.isfinite(values).all(axis=1)))
     if wrong >= 0:
         moment = wrong - int(offsets[_row_of(offsets, wrong)]) + 1
-        raise refuse(_row_of(offsets, wrong), f"moment {moment:,} holds a number that is missing or not finite.", "mend the row")
+        raise refuse(
+            _row_of(offsets, wrong),
+            f"moment {moment:,} holds a number that is missing or not finite.",
+            "mend the row",
+        )
     names = tuple(f"{name}_{number}" for number in range(values.shape[1]))
     reason = f"frames: lists of moments of {values.shape[1]} numbers"
     return Column(name, "frames", values, offsets=offsets, missing=lost, names=names, reason=reason)
@@ -98,7 +125,9 @@ def _inside(kind: pa.DataType) -> pa.DataType | None:
     """The type of the entries of a list type; None for any other."""
     import pyarrow as pa
 
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    lists = (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
     return kind.value_type if lists else None
 
 
@@ -106,5 +135,11 @@ def _is_frames(value: Any) -> bool:
     if value is None:
         return True
     moments = value if isinstance(value, list | tuple) else [value]
-    numbers = [number for moment in moments for number in (moment if isinstance(moment, list | tuple) else [moment])]
-    return isinstance(value, list | tuple) and all(isinstance(number, int | float) for number in numbers)
+    numbers = [
+        number
+        for moment in moments
+        for number in (moment if isinstance(moment, list | tuple) else [moment])
+    ]
+    return isinstance(value, list | tuple) and all(
+        isinstance(number, int | float) for number in numbers
+    )

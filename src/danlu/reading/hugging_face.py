@@ -15,10 +15,24 @@ from typing import Any
 
 from danlu.errors import DataError, MissingExtra
 
-WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "preprocessor_config.json")
+WANTED = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "preprocessor_config.json",
+)
 LARGEST = 16 << 20  # bytes of a config.json
 # What says nothing of the network, or would name code or files: an artifact keeps the rest.
-_LEFT_OUT = ("auto_map", "_name_or_path", "dtype", "torch_dtype", "transformers_version", "architectures", "attn_implementation")
+_LEFT_OUT = (
+    "auto_map",
+    "_name_or_path",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "architectures",
+    "attn_implementation",
+)
 _LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 _MEAN, _STD = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]  # of ViT, where a folder says nothing
 
@@ -26,44 +40,76 @@ _MEAN, _STD = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]  # of ViT, where a folder says no
 def locate(path: str, download: bool = False) -> Path:
     """The folder that a path, or a name on the Hugging Face Hub (owner/name), means.
 
-    A name is looked up among what was downloaded before; with `download` it is fetched. DataError where there is none.
-    """
+    A name is looked up among what was downloaded before; with `download` it is fetched. DataError
+    where there is none."""
     if Path(path).is_dir():
         return Path(path)
     if path.count("/") > 1 or path.startswith((".", "/", "~")) or not path.strip():
-        raise DataError("there is no such folder.", where=path, hint="name the folder of a checkpoint, or owner/name on the Hub")
+        raise DataError(
+            "there is no such folder.",
+            where=path,
+            hint="name the folder of a checkpoint, or owner/name on the Hub",
+        )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise MissingExtra("the library transformers", "huggingface", "a checkpoint of the Hugging Face Hub") from None
+        raise MissingExtra(
+            "the library transformers", "huggingface", "a checkpoint of the Hugging Face Hub"
+        ) from None
     try:
-        return Path(snapshot_download(path, local_files_only=not download, allow_patterns=list(WANTED)))
+        return Path(
+            snapshot_download(path, local_files_only=not download, allow_patterns=list(WANTED))
+        )
     except Exception as error:  # of the network, of the disk, of the name: the library has dozens
         said = str(error).strip().split("\n")[0][:200]
-        hint = "check the name and the network" if download else "give a folder, or add model.download: true to fetch it"
+        hint = (
+            "check the name and the network"
+            if download
+            else "give a folder, or add model.download: true to fetch it"
+        )
         raise DataError(
-            f"there is no such folder, and no such checkpoint is in the local cache ({said}).", where=path, hint=hint
+            f"there is no such folder, and no such checkpoint is in the local cache ({said}).",
+            where=path,
+            hint=hint,
         ) from None
 
 
 def architecture(folder: Path) -> dict[str, Any]:
-    """{"config": what the network is built of, "labels": the names of its classes, "pixels": how images are scaled, or None}."""
+    """{"config": what the network is built of, "labels": the names of its classes, "pixels": how
+    images are scaled, or None}."""
     config = _read(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
-        raise DataError("it names no model_type.", where=str(folder / "config.json"), hint="give a checkpoint of transformers")
+        raise DataError(
+            "it names no model_type.",
+            where=str(folder / "config.json"),
+            hint="give a checkpoint of transformers",
+        )
     if config.get("quantization_config"):
         raise DataError(
-            "its weights are quantised, and danlu trains plain ones.", where=str(folder), hint="give the original checkpoint"
+            "its weights are quantised, and danlu trains plain ones.",
+            where=str(folder),
+            hint="give the original checkpoint",
         )
     labels = config.get("id2label")
-    names = [str(labels[key]) for key in sorted(labels, key=int)] if isinstance(labels, Mapping) else []
-    kept = {key: value for key, value in config.items() if key not in (*_LEFT_OUT, *_LABELS) and not key.startswith("_")}
+    names = (
+        [str(labels[key]) for key in sorted(labels, key=int)] if isinstance(labels, Mapping) else []
+    )
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in (*_LEFT_OUT, *_LABELS) and not key.startswith("_")
+    }
     preprocessor = folder / "preprocessor_config.json"
-    return {"config": kept, "labels": names, "pixels": _pixels(_read(preprocessor)) if preprocessor.is_file() else None}
+    return {
+        "config": kept,
+        "labels": names,
+        "pixels": _pixels(_read(preprocessor)) if preprocessor.is_file() else None,
+    }
 
 
 def classes(folder: Path) -> list[str]:
-    """The classes of transformers that its config.json names ("BertForMaskedLM"); [] where it names none."""
+    """The classes of transformers that its config.json names ("BertForMaskedLM"); [] where it names
+    none."""
     named = _read(folder / "config.json").get("architectures")
     return [str(each) for each in named] if isinstance(named, list) else []
 
@@ -72,7 +118,9 @@ def tokenizer(folder: Path) -> Path:
     """Its tokenizer.json. DataError where there is none."""
     found = folder / "tokenizer.json"
     if not found.is_file():
-        hint = "make one: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        hint = (
+            "make one: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
         raise DataError("the checkpoint has no tokenizer.json.", where=str(folder), hint=hint)
     return found
 
@@ -82,19 +130,33 @@ def weight_files(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.safetensors"))
     if not found:
         pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")])
-        said = f" ({pickled[0].name} is a pickle, which can run code when it is read)" if pickled else ""
-        hint = "save it again as safetensors: model.save_pretrained(FOLDER)" if pickled else "give the folder of a checkpoint"
-        raise DataError(f"the checkpoint has no .safetensors file{said}.", where=str(folder), hint=hint)
+        said = (
+            f" ({pickled[0].name} is a pickle, which can run code when it is read)"
+            if pickled
+            else ""
+        )
+        hint = (
+            "save it again as safetensors: model.save_pretrained(FOLDER)"
+            if pickled
+            else "give the folder of a checkpoint"
+        )
+        raise DataError(
+            f"the checkpoint has no .safetensors file{said}.", where=str(folder), hint=hint
+        )
     return found
 
 
 def digest(folder: Path) -> str:
     """The SHA-256 of its weights, its config and its tokenizer."""
     hashed = hashlib.sha256()
-    others = [each for name in ("config.json", "tokenizer.json") if (each := folder / name).is_file()]
+    others = [
+        each for name in ("config.json", "tokenizer.json") if (each := folder / name).is_file()
+    ]
     for path in (*weight_files(folder), *others):
         with path.open("rb") as file:
-            hashed.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+            hashed.update(
+                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
+            )
     return hashed.hexdigest()
 
 
@@ -108,14 +170,23 @@ def _read(path: Path) -> dict[str, Any]:
         return found
     except OSError as error:
         hint = "name the folder that save_pretrained wrote"
-        raise DataError(f"cannot be read: {error.strerror or error}.", where=str(path), hint=hint) from None
+        raise DataError(
+            f"cannot be read: {error.strerror or error}.", where=str(path), hint=hint
+        ) from None
     except ValueError as error:
-        raise DataError(f"this is no such file of a checkpoint: {error}.", where=str(path)) from None
+        raise DataError(
+            f"this is no such file of a checkpoint: {error}.", where=str(path)
+        ) from None
 
 
 def _pixels(said: Mapping[str, Any]) -> dict[str, Any]:
-    """{"size": [height, width], "mean", "std"} of a preprocessor_config.json; size null where it says none."""
-    size = said.get("crop_size") if said.get("do_center_crop") and said.get("crop_size") else said.get("size")
+    """{"size": [height, width], "mean", "std"} of a preprocessor_config.json; size null where it
+    says none."""
+    size = (
+        said.get("crop_size")
+        if said.get("do_center_crop") and said.get("crop_size")
+        else said.get("size")
+    )
     if isinstance(size, Mapping):
         edge = size.get("shortest_edge")
         pair = [size.get("height", edge), size.get("width", edge)]
@@ -123,5 +194,11 @@ def _pixels(said: Mapping[str, Any]) -> dict[str, Any]:
         pair = [size, size]
     sound = all(isinstance(each, int) and 0 < each <= 8192 for each in pair)
     plain = said.get("do_normalize") is False
-    mean, std = ([0.0], [1.0]) if plain else (said.get("image_mean", _MEAN), said.get("image_std", _STD))
-    return {"size": pair if sound else None, "mean": [float(each) for each in mean], "std": [float(each) for each in std]}
+    mean, std = (
+        ([0.0], [1.0]) if plain else (said.get("image_mean", _MEAN), said.get("image_std", _STD))
+    )
+    return {
+        "size": pair if sound else None,
+        "mean": [float(each) for each in mean],
+        "std": [float(each) for each in std],
+    }

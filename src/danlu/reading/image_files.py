@@ -1,11 +1,11 @@
 """Images to pixels, safely: files, arrays or PIL images to uint8 (N, height, width, channels).
 
-Formats: PNG, JPEG, BMP, GIF and WebP (their first frame), PPM, TIFF. What an image file declares about its size is checked before
-anything is decoded: more than MOST_PIXELS, or MOST_EXPANSION times more pixels than the file has bytes, is refused, so that a small
-file cannot fill the memory. A truncated or damaged file is refused; the orientation a camera recorded (EXIF) is followed;
-transparency is laid over white; 16-bit grey is scaled to 8. Decoding runs in threads (Pillow gives up the interpreter lock);
-the result is in the order of the arguments whatever the order of work.
-"""
+Formats: PNG, JPEG, BMP, GIF and WebP (their first frame), PPM, TIFF. What an image file declares
+about its size is checked before anything is decoded: more than MOST_PIXELS, or MOST_EXPANSION times
+more pixels than the file has bytes, is refused, so that a small file cannot fill the memory. A
+truncated or damaged file is refused; the orientation a camera recorded (EXIF) is followed;
+transparency is laid over white; 16-bit grey is scaled to 8. Decoding runs in threads (Pillow gives
+up the interpreter lock); the result is in the order of the arguments whatever the order of work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,19 @@ from danlu.system.machine import cores
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm", ".tif", ".tiff")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pnm",
+    ".tif",
+    ".tiff",
+)
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 MOST_PIXELS = 2**26  # 67 million: 201 MB as RGB; cameras take 12 to 50 million
 MOST_EXPANSION = 200  # pixels a byte of file, asked of images above FREE_PIXELS; photographs have 1 to 20, drawings up to 150
@@ -69,7 +81,9 @@ def decode(
         with ThreadPoolExecutor(max_workers=cores()) as pool:
             futures = [pool.submit(fill, number) for number in range(1, len(cells))]
             try:
-                for future in futures:  # in order, so that the first bad image by index is the one that is named
+                for future in (
+                    futures
+                ):  # in order, so that the first bad image by index is the one that is named
                     future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -79,24 +93,33 @@ def decode(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Pillow's warnings (a large image, a damaged EXIF block) say nothing that the checks here do not."""
+    """Pillow's warnings (a large image, a damaged EXIF block) say nothing that the checks here do
+    not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _other_size(shape: tuple[int, ...], first: tuple[int, ...], name: str, name_of_first: str) -> DataError:
+def _other_size(
+    shape: tuple[int, ...], first: tuple[int, ...], name: str, name_of_first: str
+) -> DataError:
     return DataError(
         f"the image is {shape[0]} x {shape[1]} pixels (height x width), and {name_of_first} is {first[0]} x {first[1]}.", where=name,
         hint=f"give one size for all: size: [{first[0]}, {first[1]}], under data.source for a folder, under data.columns for a column",
     )  # fmt: skip
 
 
-def _pixels(cell: Cell, size: tuple[int, int] | None, channels: int | None, name: str) -> np.ndarray:
+def _pixels(
+    cell: Cell, size: tuple[int, int] | None, channels: int | None, name: str
+) -> np.ndarray:
     """One image, uint8 (height, width, channels)."""
     from PIL import Image
 
-    image = _array_image(cell, name) if isinstance(cell, np.ndarray | list | tuple) else _opened(cell, size, name)
+    image = (
+        _array_image(cell, name)
+        if isinstance(cell, np.ndarray | list | tuple)
+        else _opened(cell, size, name)
+    )
     try:
         image = _upright(image)
         image = _in_mode(image, channels, name)
@@ -113,7 +136,11 @@ def _pixels(cell: Cell, size: tuple[int, int] | None, channels: int | None, name
 def _damaged(error: Exception, name: str) -> DataError:
     said = str(error).strip().splitlines()
     detail = f" ({said[0][:120]})" if said else f" ({type(error).__name__})"
-    return DataError(f"the image is damaged or ends too early{detail}.", where=name, hint="mend the file, or take it out")
+    return DataError(
+        f"the image is damaged or ends too early{detail}.",
+        where=name,
+        hint="mend the file, or take it out",
+    )
 
 
 def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
@@ -128,7 +155,11 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
     elif isinstance(cell, str | Path):
         content = _read(Path(cell), name)
     else:
-        message = "there is no image." if cell is None else f"a value of type {type(cell).__name__} is no image."
+        message = (
+            "there is no image."
+            if cell is None
+            else f"a value of type {type(cell).__name__} is no image."
+        )
         raise DataError(message, where=name, hint="give a path, an array or a PIL image")
     if not content:
         raise DataError("the file is empty.", where=name, hint="mend the file, or take it out")
@@ -145,11 +176,15 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
     except UnidentifiedImageError:
         known = "PNG, JPEG, BMP, GIF, WebP, PPM or TIFF"
         raise DataError(
-            f"this is no image that can be read ({known}).", where=name, hint="save it as PNG, or take it out"
+            f"this is no image that can be read ({known}).",
+            where=name,
+            hint="save it as PNG, or take it out",
         ) from None
     except Image.DecompressionBombError:
         raise DataError(
-            "the image declares more pixels than can be right.", where=name, hint="make it smaller, or take it out"
+            "the image declares more pixels than can be right.",
+            where=name,
+            hint="make it smaller, or take it out",
         ) from None
     except Exception as error:  # decoders of hostile bytes raise errors of every kind
         raise _damaged(error, name) from None
@@ -168,7 +203,9 @@ def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
     hint = "make it smaller, or take it out"
     if pixels > MOST_PIXELS:
         raise DataError(
-            f"the image declares {size[0]:,} x {size[1]:,} pixels; at most {MOST_PIXELS:,} are decoded.", where=name, hint=hint
+            f"the image declares {size[0]:,} x {size[1]:,} pixels; at most {MOST_PIXELS:,} are decoded.",
+            where=name,
+            hint=hint,
         )
     if length is not None and pixels > FREE_PIXELS and pixels > MOST_EXPANSION * length:
         message = f"{length:,} bytes declare {size[0]:,} x {size[1]:,} pixels, as a decompression bomb would; it is not decoded."
@@ -192,12 +229,18 @@ def _in_mode(image: Image.Image, channels: int | None, name: str) -> Image.Image
         image = _eight_bits(image, name)
     if image.mode == "F":
         raise DataError(
-            "pixels are floating-point numbers, whose range is not known.", where=name, hint="save the image with 8 bits"
+            "pixels are floating-point numbers, whose range is not known.",
+            where=name,
+            hint="save the image with 8 bits",
         )
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA") if image.mode != "LA" else image
         under = Image.new(image.mode, image.size, "white" if image.mode == "RGBA" else (255, 255))
-        image = Image.alpha_composite(under, image).convert("RGB") if image.mode == "RGBA" else _over_white(image)
+        image = (
+            Image.alpha_composite(under, image).convert("RGB")
+            if image.mode == "RGBA"
+            else _over_white(image)
+        )
     grey = image.mode in ("1", "L") or (image.mode == "P" and _grey_palette(image))
     wanted = channels or (1 if grey else 3)
     return image.convert("L" if wanted == 1 else "RGB")
@@ -223,7 +266,9 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     wide = np.asarray(image).astype(np.int64)
     if wide.min() < 0 or wide.max() > 65_535:
         raise DataError(
-            f"pixels run from {wide.min():,} to {wide.max():,}, not 0 to 65,535.", where=name, hint="save the image with 8 bits"
+            f"pixels run from {wide.min():,} to {wide.max():,}, not 0 to 65,535.",
+            where=name,
+            hint="save the image with 8 bits",
         )
     return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
 
@@ -239,14 +284,18 @@ def _array_image(cell: Any, name: str) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or 0 in array.shape:
-        raise DataError(f"an array of shape {array.shape} is no image (height, width, 1 or 3).", where=name)
+        raise DataError(
+            f"an array of shape {array.shape} is no image (height, width, 1 or 3).", where=name
+        )
     if array.dtype.kind not in "iufb":
         raise DataError(f"pixels of type {array.dtype} are no numbers.", where=name)
     if array.dtype != np.uint8:
         numbers = array.astype(np.float64)
         if not ((numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers))).all():
             message = f"pixels run from {numbers.min():g} to {numbers.max():g}; they must be whole numbers of 0 to 255."
-            raise DataError(message, where=name, hint="multiply pixels of 0 to 1 by 255 and round them")
+            raise DataError(
+                message, where=name, hint="multiply pixels of 0 to 1 by 255 and round them"
+            )
         array = numbers.astype(np.uint8)
     _check_size((array.shape[1], array.shape[0]), None, name)
     return Image.fromarray(np.ascontiguousarray(array))

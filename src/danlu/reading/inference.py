@@ -18,7 +18,23 @@ from danlu.terms import MISSING_DATETIME, Column, Kind
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MISSING_MARKS = ("", "?", "NA", "N/A", "NaN", "null", "None", "-", "n/a", "na", "nan", "NAN", "NULL", "none", "#N/A")
+MISSING_MARKS = (
+    "",
+    "?",
+    "NA",
+    "N/A",
+    "NaN",
+    "null",
+    "None",
+    "-",
+    "n/a",
+    "na",
+    "nan",
+    "NAN",
+    "NULL",
+    "none",
+    "#N/A",
+)
 MOST = 0.9  # share of the values that must be numbers (dates) for the column to be one
 FEW = 20  # distinct values that are always names, and the count below which whole numbers might be
 LONG = 30  # characters a value, on average, above which varied strings are text
@@ -33,7 +49,8 @@ Where = str | Callable[[int], str]
 
 @dataclass
 class _Subject:
-    """The column that is being read: how messages name it, what the recipe asks, and what there is to tell."""
+    """The column that is being read: how messages name it, what the recipe asks, and what there is
+    to tell."""
 
     name: str
     where: Where
@@ -52,7 +69,11 @@ class _Subject:
 
     def whole(self) -> str:
         """What a message calls the column where no single row is at fault."""
-        return f"column {self.name}" if callable(self.where) or not self.where else f"{self.where}, column {self.name}"
+        return (
+            f"column {self.name}"
+            if callable(self.where) or not self.where
+            else f"{self.where}, column {self.name}"
+        )
 
     def tell(self, sentence: str) -> None:
         self.notices.append(f"column {self.name}: {sentence}")
@@ -72,14 +93,17 @@ def infer(
 ) -> Column:
     """The typed column of raw `values`: strings, Python values, a numpy array or a pyarrow array.
 
-    `options.kind` overrides the decision; `options.on_error` says whether a value that is not of the kind is a DataError or missing.
-    `where` names a row in messages: a function of the row (0-based), or the file's name (rows are then counted from 1).
-    `decimal` settles the decimal mark where the values leave it open. `typed`: the values come from a format that has numbers of its
-    own (Parquet, JSON), so that a string is not taken for a number or boolean. `strict`: refuse what would need an assumption.
-    Sentences the reader should see beyond `Column.reason` are appended to `notices`.
-    """
+    `options.kind` overrides the decision; `options.on_error` says whether a value that is not of
+    the kind is a DataError or missing. `where` names a row in messages: a function of the row
+    (0-based), or the file's name (rows are then counted from 1). `decimal` settles the decimal mark
+    where the values leave it open. `typed`: the values come from a format that has numbers of its
+    own (Parquet, JSON), so that a string is not taken for a number or boolean. `strict`: refuse
+    what would need an assumption. Sentences the reader should see beyond `Column.reason` are
+    appended to `notices`."""
     options = options or ColumnOptions.model_validate({})
-    subject = _Subject(name, where, options, missing, decimal, strict, notices if notices is not None else [])
+    subject = _Subject(
+        name, where, options, missing, decimal, strict, notices if notices is not None else []
+    )
     if options.kind == "image":
         return _images(values, subject)
     if options.kind == "frames" or (options.kind is None and frames.holds_frames(values)):
@@ -94,19 +118,34 @@ def infer(
     except DataError:
         if options.use or options.kind is not None:
             raise
-    subject.options = options.model_copy(update={"kind": "category"})  # nothing is learnt from it: its bad values stop nobody
+    subject.options = options.model_copy(
+        update={"kind": "category"}
+    )  # nothing is learnt from it: its bad values stop nobody
     return _typed(array, subject, typed)
 
 
 def _images(values: Any, subject: _Subject) -> Column:
     """Cells that are paths of images, or the bytes of their files."""
-    from danlu.reading.image_files import decode  # one kind of column needs it, and it imports the decoders' library
+    from danlu.reading.image_files import (
+        decode,  # one kind of column needs it, and it imports the decoders' library
+    )
 
     cells = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
-    wrong = next((row for row, cell in enumerate(cells) if not isinstance(cell, str | bytes) or not cell), None)
+    wrong = next(
+        (row for row, cell in enumerate(cells) if not isinstance(cell, str | bytes) or not cell),
+        None,
+    )
     if wrong is not None:
-        said = "there is no image" if cells[wrong] in (None, "") else "a value that is no path cannot be read as an image"
-        raise subject.error(wrong, f"{said}.", "give the path of an image in every row, or use the source images, idx or numpy")
+        said = (
+            "there is no image"
+            if cells[wrong] in (None, "")
+            else "a value that is no path cannot be read as an image"
+        )
+        raise subject.error(
+            wrong,
+            f"{said}.",
+            "give the path of an image in every row, or use the source images, idx or numpy",
+        )
     pixels = decode(cells, size=subject.options.pixels, name=subject.at)
     return Column(subject.name, "image", pixels, reason="image: you said so")
 
@@ -129,14 +168,20 @@ def _sequence(array: pa.Array, subject: _Subject) -> Column:
         )  # fmt: skip
     if _holds_lists(array):
         return words.from_lists(subject.name, array)
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_null(array.type)):
+    if not (
+        pa.types.is_string(array.type)
+        or pa.types.is_large_string(array.type)
+        or pa.types.is_null(array.type)
+    ):
         raise DataError(
             f"the column holds {array.type}, and a sequence is a list of words or a text.", where=subject.whole(),
             hint=f"leave data.columns.{subject.name}.kind out",
         )  # fmt: skip
     lost = ~arrow.present(array)
     values, offsets = arrow.strings(compute().fill_null(array.cast(pa.large_string()), ""))
-    text = Column(subject.name, "text", values, offsets=offsets, missing=lost if lost.any() else None)
+    text = Column(
+        subject.name, "text", values, offsets=offsets, missing=lost if lost.any() else None
+    )
     return replace(words.words_of(text, "words"), reason="sequence: the words of a text")
 
 
@@ -148,7 +193,9 @@ def _arrow(values: Any, subject: _Subject) -> pa.Array | np.ndarray:
     import pyarrow as pa
 
     if isinstance(values, pa.ChunkedArray):
-        large = values.nbytes > 2**30 and pa.types.is_string(values.type)  # 32-bit offsets end at 2 GiB
+        large = values.nbytes > 2**30 and pa.types.is_string(
+            values.type
+        )  # 32-bit offsets end at 2 GiB
         values = (values.cast(pa.large_string()) if large else values).combine_chunks()
         values = values if isinstance(values, pa.Array) else pa.concat_arrays(values.chunks)
     if isinstance(values, pa.Array):
@@ -158,7 +205,9 @@ def _arrow(values: Any, subject: _Subject) -> pa.Array | np.ndarray:
             return values.astype(np.float64)
         if values.ndim != 1:
             raise DataError(
-                f"an array of shape {values.shape} is no column.", where=subject.whole(), hint="a column has one value a row"
+                f"an array of shape {values.shape} is no column.",
+                where=subject.whole(),
+                hint="a column has one value a row",
             )
         if values.dtype == np.float16:
             values = values.astype(np.float32)
@@ -170,7 +219,14 @@ def _arrow(values: Any, subject: _Subject) -> pa.Array | np.ndarray:
     values = list(values)
     try:
         return _from_arrow(pa.array(values, from_pandas=True), subject)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError, ValueError):
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowNotImplementedError,
+        OverflowError,
+        UnicodeEncodeError,
+        ValueError,
+    ):
         return pa.array(_written(values, subject), pa.string())
 
 
@@ -189,12 +245,20 @@ def _written(values: list[Any], subject: _Subject) -> list[str | None]:
             strings.append("true" if value else "false")
         elif isinstance(value, int):
             if value.bit_length() > 1300:
-                raise subject.error(row, "the whole number has more than 390 digits.", "mend the row")
+                raise subject.error(
+                    row, "the whole number has more than 390 digits.", "mend the row"
+                )
             strings.append(str(value))
         elif isinstance(value, float):
-            strings.append(str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value))
+            strings.append(
+                str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+            )
         else:
-            raise subject.error(row, f"a value of type {type(value).__name__} is no single value.", _leave_out(subject))
+            raise subject.error(
+                row,
+                f"a value of type {type(value).__name__} is no single value.",
+                _leave_out(subject),
+            )
     return strings
 
 
@@ -202,7 +266,9 @@ def _encodable(text: str, row: int, subject: _Subject) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise subject.error(row, "the text holds half of a surrogate pair, which is no character.", "mend the row") from None
+        raise subject.error(
+            row, "the text holds half of a surrogate pair, which is no character.", "mend the row"
+        ) from None
     return text
 
 
@@ -211,7 +277,8 @@ def _leave_out(subject: _Subject) -> str:
 
 
 def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
-    """A flat array of a type that is known here; lists of equally many numbers become float64 (N, D)."""
+    """A flat array of a type that is known here; lists of equally many numbers become float64 (N,
+    D)."""
     import pyarrow as pa
 
     kind = array.type
@@ -220,7 +287,11 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
         return _from_arrow(array.dictionary_decode(), subject)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         inner = kind.value_type
-        if subject.options.kind == "sequence" or types.is_string(inner) or types.is_large_string(inner):
+        if (
+            subject.options.kind == "sequence"
+            or types.is_string(inner)
+            or types.is_large_string(inner)
+        ):
             return array.cast(pa.large_list(pa.string()))
         if types.is_struct(inner) and {"role", "content"} <= {field.name for field in inner}:
             return _conversations(array)
@@ -236,10 +307,19 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         bad = first(arrow.present(array))
         raise subject.error(max(bad, 0), "the column holds bytes, not text.", _leave_out(subject))
-    known = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)
+    known = (
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_boolean(kind)
+        or types.is_null(kind)
+    )
     if known or types.is_string(kind) or types.is_large_string(kind):
         return array
-    raise DataError(f"the column holds {kind}, which is no single value.", where=subject.whole(), hint=_leave_out(subject))
+    raise DataError(
+        f"the column holds {kind}, which is no single value.",
+        where=subject.whole(),
+        hint=_leave_out(subject),
+    )
 
 
 def _conversations(array: pa.Array) -> pa.Array:
@@ -247,7 +327,10 @@ def _conversations(array: pa.Array) -> pa.Array:
     import pyarrow as pa
 
     turns = array.to_pylist()
-    return pa.array([None if each is None else json.dumps(each, ensure_ascii=False) for each in turns], pa.large_string())
+    return pa.array(
+        [None if each is None else json.dumps(each, ensure_ascii=False) for each in turns],
+        pa.large_string(),
+    )
 
 
 def _rectangle(array: pa.Array, subject: _Subject) -> np.ndarray:
@@ -256,19 +339,37 @@ def _rectangle(array: pa.Array, subject: _Subject) -> np.ndarray:
     pc = compute()
 
     inner = array.type.value_type
-    if not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
-        raise DataError(f"the column holds lists of {inner}, not numbers.", where=subject.whole(), hint=_leave_out(subject))
+    if not (
+        pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)
+    ):
+        raise DataError(
+            f"the column holds lists of {inner}, not numbers.",
+            where=subject.whole(),
+            hint=_leave_out(subject),
+        )
     lengths = pc.fill_null(pc.list_value_length(array), -1).to_numpy(zero_copy_only=False)
     width = int(lengths[0]) if len(lengths) else 0
     uneven = first(lengths != width)
     if uneven >= 0 or width < 1:
         row = max(uneven, 0)
-        held = "no list" if len(lengths) and lengths[row] < 0 else f"a list of {lengths[row] if len(lengths) else 0} numbers"
-        message = f"{held}, where the first row has {width}." if width > 0 else f"{held}; a column of lists needs one in every row."
+        held = (
+            "no list"
+            if len(lengths) and lengths[row] < 0
+            else f"a list of {lengths[row] if len(lengths) else 0} numbers"
+        )
+        message = (
+            f"{held}, where the first row has {width}."
+            if width > 0
+            else f"{held}; a column of lists needs one in every row."
+        )
         raise subject.error(row, message, "every row of a column of numbers needs equally many")
     flat = pc.list_flatten(array)
     flat = flat.cast(pa.int8()) if pa.types.is_boolean(inner) else flat
-    return flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).reshape(len(array), width)
+    return (
+        flat.cast(pa.float64(), safe=False)
+        .to_numpy(zero_copy_only=False)
+        .reshape(len(array), width)
+    )
 
 
 def _wide(values: np.ndarray, subject: _Subject) -> Column:
@@ -282,7 +383,13 @@ def _wide(values: np.ndarray, subject: _Subject) -> Column:
     if infinite.any():
         raise subject.error(first(infinite), "an infinite number.", "mend the row")
     names = tuple(f"{subject.name}_{number}" for number in range(1, width + 1))
-    return Column(subject.name, "number", values, names=names, reason=f"number: every row holds {width} numbers")
+    return Column(
+        subject.name,
+        "number",
+        values,
+        names=names,
+        reason=f"number: every row holds {width} numbers",
+    )
 
 
 # --- which kind it is ---------------------------------------------------------------------------------------------------
@@ -307,7 +414,9 @@ def _typed(array: pa.Array, subject: _Subject, typed: bool) -> Column:
         return _booleans(_as_strings(array), subject)
     if asked == "datetime":
         raise DataError(
-            "numbers are no date-times.", where=subject.whole(), hint="write dates as 2016-07-01, or leave the kind out"
+            "numbers are no date-times.",
+            where=subject.whole(),
+            hint="write dates as 2016-07-01, or leave the kind out",
         )
     return _from_strings(_as_strings(array), subject, typed=True)
 
@@ -324,7 +433,9 @@ def _as_strings(array: pa.Array) -> pa.Array:
     whole = pc.and_(pc.equal(values, pc.trunc(values)), pc.less(pc.abs(values), 1e15))
     integers = pc.if_else(whole, values, None).cast(pa.int64()).cast(pa.string())
     nan = pc.is_nan(values)
-    return pc.if_else(nan, None, pc.if_else(pc.fill_null(whole, False), integers, values.cast(pa.string())))
+    return pc.if_else(
+        nan, None, pc.if_else(pc.fill_null(whole, False), integers, values.cast(pa.string()))
+    )
 
 
 def _from_booleans(array: pa.Array, subject: _Subject) -> Column:
@@ -338,10 +449,17 @@ def _from_booleans(array: pa.Array, subject: _Subject) -> Column:
     if asked in ("category", "text"):
         return _from_strings(pc.if_else(array, "true", "false"), subject, typed=True)
     if asked == "datetime":
-        raise DataError("true and false are no date-times.", where=subject.whole(), hint="leave the kind out")
-    values = np.array(pc.fill_null(array.cast(pa.int8()), -1).to_numpy(zero_copy_only=False), dtype=np.int8)
+        raise DataError(
+            "true and false are no date-times.", where=subject.whole(), hint="leave the kind out"
+        )
+    values = np.array(
+        pc.fill_null(array.cast(pa.int8()), -1).to_numpy(zero_copy_only=False), dtype=np.int8
+    )
     return Column(
-        subject.name, "boolean", values, reason=f"boolean: the values are true and false{_absent(int((values < 0).sum()))}"
+        subject.name,
+        "boolean",
+        values,
+        reason=f"boolean: the values are true and false{_absent(int((values < 0).sum()))}",
     )
 
 
@@ -355,15 +473,30 @@ def _from_moments(array: pa.Array, subject: _Subject) -> Column:
         return _from_strings(array.cast(pa.string()), subject, typed=True)
     if asked in ("number", "boolean"):
         raise DataError(
-            f"date-times are no {asked}.", where=subject.whole(), hint="leave the kind out; transforms take dates apart"
+            f"date-times are no {asked}.",
+            where=subject.whole(),
+            hint="leave the kind out; transforms take dates apart",
         )
     try:
-        moments = array.cast(pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False).cast(pa.int64())
+        moments = array.cast(
+            pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False
+        ).cast(pa.int64())
     except pa.ArrowInvalid:
-        raise DataError("a date is outside the years danlu can hold.", where=subject.whole(), hint=_leave_out(subject)) from None
-    values = np.array(pc.fill_null(moments, MISSING_DATETIME).to_numpy(zero_copy_only=False), dtype=np.int64)
+        raise DataError(
+            "a date is outside the years danlu can hold.",
+            where=subject.whole(),
+            hint=_leave_out(subject),
+        ) from None
+    values = np.array(
+        pc.fill_null(moments, MISSING_DATETIME).to_numpy(zero_copy_only=False), dtype=np.int64
+    )
     lost = int((values == MISSING_DATETIME).sum())
-    return Column(subject.name, "datetime", values, reason=f"datetime: the file says {array.type}{_absent(lost)}")
+    return Column(
+        subject.name,
+        "datetime",
+        values,
+        reason=f"datetime: the file says {array.type}{_absent(lost)}",
+    )
 
 
 def _from_numbers(array: pa.Array, subject: _Subject) -> Column:
@@ -374,23 +507,38 @@ def _from_numbers(array: pa.Array, subject: _Subject) -> Column:
     if pa.types.is_integer(array.type) and len(array):
         largest = max(abs(pc.max(array).as_py() or 0), abs(pc.min(array).as_py() or 0))
         if largest > numerals.LARGEST_EXACT and subject.options.kind is None:
-            return _from_strings(_as_strings(array), subject, typed=True, because=_too_long(str(largest)))
-    values = np.array(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+            return _from_strings(
+                _as_strings(array), subject, typed=True, because=_too_long(str(largest))
+            )
+    values = np.array(
+        array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64
+    )
     infinite = np.isinf(values)
     if infinite.any():
         row = first(infinite)
         if subject.options.on_error == "error":
-            raise subject.error(row, f"{values[row]} is not a finite number.", _remedy(subject, asked=True))
+            raise subject.error(
+                row, f"{values[row]} is not a finite number.", _remedy(subject, asked=True)
+            )
         values[infinite] = np.nan
     lost = int(np.isnan(values).sum())
-    return Column(subject.name, "number", values, reason=f"number: the values are numbers{_few(values, subject)}{_absent(lost)}")
+    return Column(
+        subject.name,
+        "number",
+        values,
+        reason=f"number: the values are numbers{_few(values, subject)}{_absent(lost)}",
+    )
 
 
 def _few(values: np.ndarray, subject: _Subject) -> str:
     """What is worth saying of whole numbers with few distinct values."""
     sample = values[:10_000]
     distinct = np.unique(sample[~np.isnan(sample)])
-    if len(values) <= FEW or len(distinct) > FEW or not np.array_equal(distinct, np.trunc(distinct)):
+    if (
+        len(values) <= FEW
+        or len(distinct) > FEW
+        or not np.array_equal(distinct, np.trunc(distinct))
+    ):
         return ""
     distinct = np.unique(values[~np.isnan(values)])
     if len(distinct) > FEW:
@@ -443,7 +591,11 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
             if names:
                 return _category(present, subject, f"{names}{_spaces(array, trimmed)}{missing}")
             return _number(present, found, subject, total, missing)
-        because = because or (_nearly("numbers", int(found.written.sum()), total) if 2 * found.written.sum() >= total else "")
+        because = because or (
+            _nearly("numbers", int(found.written.sum()), total)
+            if 2 * found.written.sum() >= total
+            else ""
+        )
     some = dates.read(sample)
     hopeless = some.ambiguous < 0 and 2 * some.readable.sum() < len(sample)
     moments = some if hopeless else dates.read(present)
@@ -451,15 +603,20 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
         return _datetime(present, moments, subject, total, missing)
     if not hopeless and moments.ambiguous >= 0:
         example = present[moments.ambiguous].as_py()
-        because = f'dates such as "{example}" may be day first or month first, and no value decides it'
-        subject.tell(f"{because}; they are kept as they are written. Write the year first to have dates.")
+        because = (
+            f'dates such as "{example}" may be day first or month first, and no value decides it'
+        )
+        subject.tell(
+            f"{because}; they are kept as they are written. Write the year first to have dates."
+        )
     if not typed and _only_true_and_false(sample) and _only_true_and_false(present):
         return _booleans(present, subject, missing)
     return _names_or_text(array, present, subject, because, _spaces(array, trimmed), missing, total)
 
 
 def _sample(present: pa.Array) -> pa.Array:
-    """At most a thousand of the values, drawn by chance (always the same): what is rare in them is rare in the column."""
+    """At most a thousand of the values, drawn by chance (always the same): what is rare in them is
+    rare in the column."""
     import pyarrow as pa
 
     filled = np.flatnonzero(arrow.present(present))
@@ -473,7 +630,8 @@ def _nearly(what: str, readable: int, total: int) -> str:
 
 
 def _which(trimmed: pa.Array, lost: np.ndarray) -> str:
-    """' ("?" 12, "NA" 3)': the marks that stand for missing values, where they are more than empty cells."""
+    """' ("?" 12, "NA" 3)': the marks that stand for missing values, where they are more than empty
+    cells."""
     import pyarrow as pa
 
     pc = compute()
@@ -507,8 +665,11 @@ def _remedy(subject: _Subject, asked: bool) -> str:
     )
 
 
-def _reject(present: pa.Array, readable: np.ndarray, subject: _Subject, one: str, many: str, total: int) -> str:
-    """Raises for the first value that is not of the kind, or tells how many count as missing; '' where all are."""
+def _reject(
+    present: pa.Array, readable: np.ndarray, subject: _Subject, one: str, many: str, total: int
+) -> str:
+    """Raises for the first value that is not of the kind, or tells how many count as missing; ''
+    where all are."""
     bad = ~readable & arrow.present(present)
     count = int(bad.sum())
     if not count:
@@ -530,20 +691,32 @@ def _asked_number(present: pa.Array, subject: _Subject, total: int, missing: str
     found = numerals.read(present, subject.decimal)
     if subject.strict and found.ambiguous >= 0:
         value = present[found.ambiguous].as_py()
-        raise subject.error(found.ambiguous, f'"{value}" can be read in two ways.', "write it without a mark between thousands")
+        raise subject.error(
+            found.ambiguous,
+            f'"{value}" can be read in two ways.',
+            "write it without a mark between thousands",
+        )
     return _number(present, found, subject, total, missing)
 
 
-def _number(present: pa.Array, found: numerals.Numerals, subject: _Subject, total: int, missing: str) -> Column:
+def _number(
+    present: pa.Array, found: numerals.Numerals, subject: _Subject, total: int, missing: str
+) -> Column:
     rejected = _reject(present, found.readable, subject, "a number", "numbers", total)
     good = int(found.readable.sum())
     marks = "; decimal comma" if found.decimal == "," and found.thousands != "." else ""
-    marks = "; decimal comma, points mark thousands" if found.decimal == "," and found.thousands == "." else marks
+    marks = (
+        "; decimal comma, points mark thousands"
+        if found.decimal == "," and found.thousands == "."
+        else marks
+    )
     names = {",": "commas", " ": "spaces", "'": "apostrophes"}
     marks = f"; {names[found.thousands]} mark thousands" if found.thousands in names else marks
     if found.assumed:
         marks += f"; assumed: {found.assumed}"
-        subject.tell(f"{found.assumed}. Nothing in the column decides it; set data.source.decimal if it is wrong.")
+        subject.tell(
+            f"{found.assumed}. Nothing in the column decides it; set data.source.decimal if it is wrong."
+        )
     if found.inexact >= 0:
         marks += f"; rounded: {_too_long(present[found.inexact].as_py())}"
     values = found.values
@@ -573,7 +746,9 @@ def _asked_datetime(present: pa.Array, subject: _Subject, total: int, missing: s
     return _datetime(present, found, subject, total, missing)
 
 
-def _datetime(present: pa.Array, found: dates.Dates, subject: _Subject, total: int, missing: str) -> Column:
+def _datetime(
+    present: pa.Array, found: dates.Dates, subject: _Subject, total: int, missing: str
+) -> Column:
     rejected = _reject(present, found.readable, subject, "a date", "dates", total)
     written = f", {found.form}" if found.form else ""
     reason = f"datetime: {int(found.readable.sum()):,} of {total:,} values are dates{written}{rejected}{missing}"
@@ -603,7 +778,13 @@ def _booleans(present: pa.Array, subject: _Subject, missing: str = "") -> Column
 
 
 def _names_or_text(
-    array: pa.Array, present: pa.Array, subject: _Subject, because: str, spaces: str, missing: str, total: int
+    array: pa.Array,
+    present: pa.Array,
+    subject: _Subject,
+    because: str,
+    spaces: str,
+    missing: str,
+    total: int,
 ) -> Column:
     pc = compute()
 
@@ -614,12 +795,22 @@ def _names_or_text(
     exact = because.startswith("whole numbers")
     varied = distinct > FEW and distinct > total / 10
     if not exact and varied and (length > LONG or words >= WORDS):
-        return _text(array, subject, f"{lead}{distinct:,} distinct values of {length:.0f} characters on average")
+        return _text(
+            array,
+            subject,
+            f"{lead}{distinct:,} distinct values of {length:.0f} characters on average",
+        )
     if not exact and length > 20 * LONG:
         return _text(array, subject, f"{lead}{length:,.0f} characters on average")
     if not exact and distinct > FEW and distinct > total / 2:
-        return _text(array, subject, f"{lead}{distinct:,} of {total:,} values are distinct, so they name single rows")
-    return _category(present, subject, f"{lead}{distinct:,} distinct values in {total:,} rows{spaces}{missing}")
+        return _text(
+            array,
+            subject,
+            f"{lead}{distinct:,} of {total:,} values are distinct, so they name single rows",
+        )
+    return _category(
+        present, subject, f"{lead}{distinct:,} distinct values in {total:,} rows{spaces}{missing}"
+    )
 
 
 def _category(present: pa.Array, subject: _Subject, why: str) -> Column:
@@ -632,12 +823,21 @@ def _category(present: pa.Array, subject: _Subject, why: str) -> Column:
     code_of[order] = np.arange(len(words), dtype=np.int32)
     code_of[-1] = -1
     indices = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)
-    return Column(subject.name, "category", code_of[indices], tuple(words[each] for each in order), reason=f"category: {why}")
+    return Column(
+        subject.name,
+        "category",
+        code_of[indices],
+        tuple(words[each] for each in order),
+        reason=f"category: {why}",
+    )
 
 
 def _in_order(words: list[str]) -> list[int]:
-    """By number where all are plain whole numbers, else by code point: the order must not depend on the rows'."""
-    if words and all(word.isascii() and word.removeprefix("-").isdigit() and len(word) < 19 for word in words):
+    """By number where all are plain whole numbers, else by code point: the order must not depend on
+    the rows'."""
+    if words and all(
+        word.isascii() and word.removeprefix("-").isdigit() and len(word) < 19 for word in words
+    ):
         return sorted(range(len(words)), key=lambda each: (int(words[each]), words[each]))
     return sorted(range(len(words)), key=words.__getitem__)
 

@@ -2,11 +2,11 @@
 
     config.json   the layers   metadata.json   the version   model.weights.h5   the weights
 
-The file is a zip. It is read into memory only where its names, sizes and ratios are those of such a file, and its config is let through only
-where every object in it is one of Keras' own layers, by name: no Lambda, no class or function of somebody else, no module to import, no file
-or address to fetch. The weights are HDF5, looked through before a number of them is read: no link out of the file, no declared size beyond
-what the file can hold.
-"""
+The file is a zip. It is read into memory only where its names, sizes and ratios are those of such a
+file, and its config is let through only where every object in it is one of Keras' own layers, by
+name: no Lambda, no class or function of somebody else, no module to import, no file or address to
+fetch. The weights are HDF5, looked through before a number of them is read: no link out of the
+file, no declared size beyond what the file can hold."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ ACTIVATIONS = _words(
     squareplus swish tanh tanh_shrink threshold
     """
 )
-# Where an object of a config may come from, and which it may be. What a config says of the module is never imported.
+# Where an object of a config may come from, and which it may be. What a config says of the module
+# is never imported.
 ALLOWED: dict[str, frozenset[str]] = {
     "keras.layers": LAYERS,
     "keras": frozenset({*MODELS, "DTypePolicy"}),
@@ -92,12 +93,18 @@ _NOT_KEPT = (
     "registered_name",
     "shared_object_id",
 )  # how it was trained; what the rest tells anew
-_ZEROS = {"module": "keras.initializers", "class_name": "Zeros", "config": {}, "registered_name": None}
+_ZEROS = {
+    "module": "keras.initializers",
+    "class_name": "Zeros",
+    "config": {},
+    "registered_name": None,
+}
 
 
 @dataclass(frozen=True)
 class KerasFile:
-    """`architecture`: the checked config; `weights`: the bytes of the HDF5 file; `digest`: the SHA-256 of both."""
+    """`architecture`: the checked config; `weights`: the bytes of the HDF5 file; `digest`: the
+    SHA-256 of both."""
 
     architecture: dict[str, Any]
     weights: bytes
@@ -105,7 +112,8 @@ class KerasFile:
 
 
 def read(path: str | Path) -> KerasFile:
-    """The file at `path`. Raises DataError where it is no sound Keras 3 file, PartError for a layer that is not let in."""
+    """The file at `path`. Raises DataError where it is no sound Keras 3 file, PartError for a layer
+    that is not let in."""
     where = str(path)
     try:
         whole = Path(path).stat().st_size
@@ -113,7 +121,9 @@ def read(path: str | Path) -> KerasFile:
             members = _members(archive, whole, where)
             config, weights = archive.read(members[CONFIG]), archive.read(members[WEIGHTS])
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}.", where=where, hint="name a .keras file") from None
+        raise DataError(
+            f"cannot be read: {error.strerror or error}.", where=where, hint="name a .keras file"
+        ) from None
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DataError(f"this is no Keras 3 file: {error}.", where=where, hint=_HINT) from None
     architecture = checked(_parsed(config, where), where)
@@ -133,14 +143,24 @@ def _members(archive: zipfile.ZipFile, whole: int, where: str) -> dict[str, zipf
             raise DataError(f"it holds {each.filename} twice.", where=where, hint=_HINT)
         if each.file_size > MOST_PACKED * max(each.compress_size, 1) or each.compress_size > whole:
             raise DataError(
-                f"{each.filename} says it unpacks to {each.file_size:,} bytes, which cannot be.", where=where, hint=_HINT
+                f"{each.filename} says it unpacks to {each.file_size:,} bytes, which cannot be.",
+                where=where,
+                hint=_HINT,
             )
         found[each.filename] = each
     missing = [name for name in (CONFIG, WEIGHTS) if name not in found]
     if missing:
-        raise DataError(f"it holds no {' and no '.join(missing)}, so it is no Keras 3 file.", where=where, hint=_HINT)
+        raise DataError(
+            f"it holds no {' and no '.join(missing)}, so it is no Keras 3 file.",
+            where=where,
+            hint=_HINT,
+        )
     if found[CONFIG].file_size > LARGEST_CONFIG:
-        raise DataError(f"its {CONFIG} of {found[CONFIG].file_size:,} bytes is too large.", where=where, hint=_HINT)
+        raise DataError(
+            f"its {CONFIG} of {found[CONFIG].file_size:,} bytes is too large.",
+            where=where,
+            hint=_HINT,
+        )
     return found
 
 
@@ -148,17 +168,20 @@ def _parsed(config: bytes, where: str) -> Any:
     try:
         return json.loads(config)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"its {CONFIG} is no JSON: {type(error).__name__}.", where=where, hint=_HINT) from None
+        raise DataError(
+            f"its {CONFIG} is no JSON: {type(error).__name__}.", where=where, hint=_HINT
+        ) from None
 
 
 # --- what it is built of ------------------------------------------------------------------------------------------------
 
 
 def checked(architecture: Any, where: str = "model.architecture") -> dict[str, Any]:
-    """The config of a network as danlu builds it: nothing but Keras' own layers, in float32, the weights' start left to their file.
+    """The config of a network as danlu builds it: nothing but Keras' own layers, in float32, the
+    weights' start left to their file.
 
-    Raises PartError naming what is not let in: a Lambda, an object from elsewhere, another precision, a size that cannot be.
-    """
+    Raises PartError naming what is not let in: a Lambda, an object from elsewhere, another
+    precision, a size that cannot be."""
     if not isinstance(architecture, dict) or architecture.get("class_name") not in MODELS:
         raise PartError("it describes no functional or sequential model.", where=where, hint=_HINT)
     found = _object(architecture, where, 0)
@@ -173,9 +196,13 @@ def checked(architecture: Any, where: str = "model.architecture") -> dict[str, A
 
 def _plain(value: Any, where: str, depth: int) -> Any:
     if depth > DEEPEST:
-        raise PartError(f"its config goes more than {DEEPEST} levels deep.", where=where, hint=_HINT)
+        raise PartError(
+            f"its config goes more than {DEEPEST} levels deep.", where=where, hint=_HINT
+        )
     if isinstance(value, dict):
-        return _object(value, where, depth) if "class_name" in value else _mapping(value, where, depth)
+        return (
+            _object(value, where, depth) if "class_name" in value else _mapping(value, where, depth)
+        )
     if isinstance(value, list | tuple):
         return [_plain(each, where, depth + 1) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -186,7 +213,9 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         and abs(value) >= _LARGEST_NUMBER
         and float(value).is_integer()
     ):
-        raise PartError(f"its config holds {value:.6g}, which no size can be.", where=where, hint=_HINT)
+        raise PartError(
+            f"its config holds {value:.6g}, which no size can be.", where=where, hint=_HINT
+        )
     return value
 
 
@@ -215,20 +244,43 @@ def _object(value: dict[str, Any], where: str, depth: int) -> dict[str, Any]:
             where=where,
             hint="make it of the numbers: keras.layers.Normalization(mean=..., variance=...); or leave it out, danlu scales its columns itself",
         )
-    rest = {key: each for key, each in value.items() if key not in (*_NOT_KEPT, "class_name", "module", "config")}
-    made = {"module": module, "class_name": name, "config": _mapping(inner, where, depth + 1), "registered_name": None}
+    rest = {
+        key: each
+        for key, each in value.items()
+        if key not in (*_NOT_KEPT, "class_name", "module", "config")
+    }
+    made = {
+        "module": module,
+        "class_name": name,
+        "config": _mapping(inner, where, depth + 1),
+        "registered_name": None,
+    }
     return {**made, **_mapping(rest, where, depth + 1)}
 
 
 def _mapping(value: Any, where: str, depth: int) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise PartError("its config holds a value where a mapping belongs.", where=where, hint=_HINT)
+        raise PartError(
+            "its config holds a value where a mapping belongs.", where=where, hint=_HINT
+        )
     made = {}
     for key, each in value.items():
         if isinstance(each, str) and "activation" in str(key) and each not in ACTIVATIONS:
-            raise PartError(f"it names the activation {each[:60]!r}, which is none of Keras'.", where=where, hint=_HINT)
-        if key == "dtype" and isinstance(each, str) and each not in ("float32", "int32", "int64", "uint8", "bool"):
-            raise PartError(f"it computes in {each[:40]}, and danlu's own train.precision decides that.", where=where, hint=_HINT)
+            raise PartError(
+                f"it names the activation {each[:60]!r}, which is none of Keras'.",
+                where=where,
+                hint=_HINT,
+            )
+        if (
+            key == "dtype"
+            and isinstance(each, str)
+            and each not in ("float32", "int32", "int64", "uint8", "bool")
+        ):
+            raise PartError(
+                f"it computes in {each[:40]}, and danlu's own train.precision decides that.",
+                where=where,
+                hint=_HINT,
+            )
         if str(key).endswith("_initializer"):  # the weights come from their file
             made[str(key)] = None if each is None else dict(_ZEROS)
             continue
@@ -290,4 +342,6 @@ def _look_through(h5py: Any, file: Any, size: int) -> None:
                 raise ValueError(f"{name} keeps its numbers in another file")
             total += member.dtype.itemsize * math.prod(member.shape)
             if total > MOST_SPREAD * size:
-                raise ValueError(f"its arrays say they hold {total:,} bytes, and the file has {size:,}")
+                raise ValueError(
+                    f"its arrays say they hold {total:,} bytes, and the file has {size:,}"
+                )

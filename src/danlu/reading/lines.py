@@ -17,11 +17,14 @@ def refuse_no_text(content: bytes, name: str) -> None:
     if at >= 0:
         line = content.count(b"\n", 0, at) + 1
         hint = "is it a binary file, or in an encoding to be named as data.source.encoding?"
-        raise DataError(f"byte {at + 1:,} is NUL, which no text holds.", where=f"{name} row {line:,}", hint=hint)
+        raise DataError(
+            f"byte {at + 1:,} is NUL, which no text holds.", where=f"{name} row {line:,}", hint=hint
+        )
 
 
 def lines(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 bytes of all lines without their ends, int64 length of each line). A last line need not end; empty lines count."""
+    """(uint8 bytes of all lines without their ends, int64 length of each line). A last line need
+    not end; empty lines count."""
     content = content.replace(b"\r\n", b"\n") if b"\n" in content else content.replace(b"\r", b"\n")
     data = np.frombuffer(content.removesuffix(b"\n"), dtype=np.uint8)
     newline = data == _NEWLINE

@@ -18,11 +18,12 @@ _HEAD = 1 << 16  # bytes by which an encoding is told from marks and zeros
 
 
 def open_text(path: Path, name: str, encoding: str = "auto") -> tuple[str, str, Iterator[bytes]]:
-    """(the encoding of a file, why that one, its text in blocks of UTF-8); `name` is what messages call it.
+    """(the encoding of a file, why that one, its text in blocks of UTF-8); `name` is what messages
+    call it.
 
-    A block may end within a character. As danlu.reading.charsets.decode; the encoding is weighed by the text around the first byte that
-    is no UTF-8. DataError where the file is empty, holds a NUL, or is not of its encoding.
-    """
+    A block may end within a character. As danlu.reading.charsets.decode; the encoding is weighed by
+    the text around the first byte that is no UTF-8. DataError where the file is empty, holds a NUL,
+    or is not of its encoding."""
     head = b""
     for block in disk.blocks(path):
         head += block
@@ -62,7 +63,8 @@ def _by_bytes(path: Path, name: str) -> tuple[str, int, str]:
 
 
 def _whole_lines(content: bytes, place: int) -> bytes:
-    """The content up to its last line end after `place`, so that no character is cut at the end; all of it where there is none."""
+    """The content up to its last line end after `place`, so that no character is cut at the end;
+    all of it where there is none."""
     end = content.rfind(b"\n", place)
     return content[: end + 1] if end > place else content
 
@@ -89,15 +91,27 @@ def _as_utf8(pieces: Iterator[bytes], name: str, encoding: str, mark: int) -> It
             text = decoder.decode(block, final=not block)
             yield text.encode("utf-8")
         except UnicodeDecodeError as error:
-            kept = len(error.object) - len(block)  # bytes of the block before, which ended within a character
+            kept = len(error.object) - len(
+                block
+            )  # bytes of the block before, which ended within a character
             place = seen - kept + error.start + 1
-            line = lines + decoder.__class__("ignore").decode(error.object[: error.start]).count("\n") + 1
+            line = (
+                lines
+                + decoder.__class__("ignore").decode(error.object[: error.start]).count("\n")
+                + 1
+            )
             shown = error.object[error.start : error.start + 4].hex(" ")
             hint = "set data.source.encoding to the encoding the file was saved in, or save it as UTF-8"
-            raise DataError(f"line {line:,} (byte {place:,}: {shown}) is not {encoding}.", where=name, hint=hint) from None
+            raise DataError(
+                f"line {line:,} (byte {place:,}: {shown}) is not {encoding}.", where=name, hint=hint
+            ) from None
         except UnicodeEncodeError:
             hint = "set data.source.encoding"
-            raise DataError(f"read as {encoding} the file holds half of a surrogate pair.", where=name, hint=hint) from None
+            raise DataError(
+                f"read as {encoding} the file holds half of a surrogate pair.",
+                where=name,
+                hint=hint,
+            ) from None
         lines += text.count("\n")
         seen += len(block)
 
@@ -109,7 +123,11 @@ def _without_nul(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
         if at >= 0:
             line = lines + block.count(b"\n", 0, at) + 1
             hint = "is it a binary file, or in an encoding to be named as data.source.encoding?"
-            raise DataError(f"byte {seen + at + 1:,} is NUL, which no text holds.", where=f"{name} row {line:,}", hint=hint)
+            raise DataError(
+                f"byte {seen + at + 1:,} is NUL, which no text holds.",
+                where=f"{name} row {line:,}",
+                hint=hint,
+            )
         lines += block.count(b"\n")
         seen += len(block)
         if block:
@@ -117,11 +135,12 @@ def _without_nul(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(uint8 bytes without line ends, int64 lengths of the lines that end in them) of the blocks of a text.
+    """(uint8 bytes without line ends, int64 lengths of the lines that end in them) of the blocks of
+    a text.
 
-    What stands before the first end of a block belongs to a line that began in an earlier one. Ends are LF or CR LF, or CR where the
-    first block that has an end has no LF. A last line need not end; empty lines count.
-    """
+    What stands before the first end of a block belongs to a line that began in an earlier one. Ends
+    are LF or CR LF, or CR where the first block that has an end has no LF. A last line need not
+    end; empty lines count."""
     open_bytes, began, carried, only_cr = 0, False, b"", None
     for block in itertools.chain(pieces, [b""]):
         last = not block

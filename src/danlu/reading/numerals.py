@@ -1,8 +1,8 @@
 """Numbers as people write them: 1234.5, 1,234.5, 1.234,5, 1 234,5, 1'234.5, 1e-3.
 
-A column is read under one convention, point or comma as the decimal mark. Values that fit only one of the two decide it; where all fit
-both (1,234), the comma is taken to mark thousands and the point to mark decimals, and `Numerals.assumed` says so.
-"""
+A column is read under one convention, point or comma as the decimal mark. Values that fit only one
+of the two decide it; where all fit both (1,234), the comma is taken to mark thousands and the point
+to mark decimals, and `Numerals.assumed` says so."""
 
 from __future__ import annotations
 
@@ -80,14 +80,19 @@ def plain_minus(strings: pa.Array) -> pa.Array:
 
 
 def decimal_mark(strings: pa.Array) -> str | None:
-    """The decimal mark ("." or ",") where the values of a column decide it (most are numbers, some fit one convention only), else None."""
+    """The decimal mark ("." or ",") where the values of a column decide it (most are numbers, some
+    fit one convention only), else None."""
     pc = compute()
 
     trimmed = plain_minus(pc.utf8_trim_whitespace(strings))
     point, comma = matches(trimmed, FORM_POINT), matches(trimmed, FORM_COMMA)
     filled = int(np.count_nonzero(mask(pc.not_equal(trimmed, ""))))
     only_point, only_comma = int((point & ~comma).sum()), int((comma & ~point).sum())
-    if max(point.sum(), comma.sum()) < 0.5 * filled or only_point == only_comma or min(only_point, only_comma) > 0:
+    if (
+        max(point.sum(), comma.sum()) < 0.5 * filled
+        or only_point == only_comma
+        or min(only_point, only_comma) > 0
+    ):
         return None
     return "." if only_point else ","
 
@@ -129,7 +134,8 @@ def read(trimmed: pa.Array, decimal: str | None = None) -> Numerals:
 
 
 def _simple(trimmed: pa.Array) -> Numerals | None:
-    """The quick way for a column of nothing but 12, -1.5 and 1e-3, where something decides that the point marks decimals."""
+    """The quick way for a column of nothing but 12, -1.5 and 1e-3, where something decides that the
+    point marks decimals."""
     written = matches(trimmed, _SIMPLE)
     if int(written.sum()) < len(trimmed) - trimmed.null_count:
         return None
@@ -160,7 +166,9 @@ def _convert(trimmed: pa.Array, written: np.ndarray, mark: str) -> np.ndarray:
     pc = compute()
 
     kept = pc.if_else(pa.array(written), trimmed, None)
-    grouping = r"[,'’ \x{00A0}\x{2009}\x{202F}]" if mark == "." else r"[.'’ \x{00A0}\x{2009}\x{202F}]"
+    grouping = (
+        r"[,'’ \x{00A0}\x{2009}\x{202F}]" if mark == "." else r"[.'’ \x{00A0}\x{2009}\x{202F}]"
+    )
     kept = pc.replace_substring_regex(kept, pattern=grouping, replacement="")
     return _cast(kept if mark == "." else pc.replace_substring(kept, pattern=",", replacement="."))
 
@@ -170,7 +178,10 @@ def _cast(kept: pa.Array) -> np.ndarray:
     import pyarrow as pa
 
     pc = compute()
-    values = np.array(pc.cast(pc.utf8_ltrim(kept, characters="+"), pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    values = np.array(
+        pc.cast(pc.utf8_ltrim(kept, characters="+"), pa.float64()).to_numpy(zero_copy_only=False),
+        dtype=np.float64,
+    )
     vanished = values == 0
     if vanished.any():  # 1e-999 would become 0
         vanished &= matches(kept, r"^[^eE]*[1-9]")
@@ -179,7 +190,9 @@ def _cast(kept: pa.Array) -> np.ndarray:
     return values
 
 
-def _thousands(trimmed: pa.Array, readable: np.ndarray, mark: str, commas: np.ndarray, points: np.ndarray) -> str:
+def _thousands(
+    trimmed: pa.Array, readable: np.ndarray, mark: str, commas: np.ndarray, points: np.ndarray
+) -> str:
     other = commas if mark == "." else points
     if (other & readable).any():
         return "," if mark == "." else "."

@@ -1,8 +1,8 @@
 """Values of a known kind to a typed column with numpy alone: what danlu.reading.inference reads, where pyarrow is not installed.
 
-For rows to answer: a handful of values at a time, whose kind an artifact says. The rules are those of danlu.reading.inference with `typed` and
-`strict`; tests/spine/test_plain_reading.py holds that both read the same values alike.
-"""
+For rows to answer: a handful of values at a time, whose kind an artifact says. The rules are those
+of danlu.reading.inference with `typed` and `strict`; tests/spine/test_plain_reading.py holds that
+both read the same values alike."""
 
 from __future__ import annotations
 
@@ -21,9 +21,28 @@ from danlu.reading import dates, numerals, words
 from danlu.terms import MISSING_DATETIME, Column, Kind
 
 MISSING_MARKS = frozenset(
-    ("", "?", "NA", "N/A", "NaN", "null", "None", "-", "n/a", "na", "nan", "NAN", "NULL", "none", "#N/A")
+    (
+        "",
+        "?",
+        "NA",
+        "N/A",
+        "NaN",
+        "null",
+        "None",
+        "-",
+        "n/a",
+        "na",
+        "nan",
+        "NAN",
+        "NULL",
+        "none",
+        "#N/A",
+    )
 )  # those of inference
-_TRUE, _FALSE = frozenset(("true", "yes", "y", "t", "1", "on")), frozenset(("false", "no", "n", "f", "0", "off"))
+_TRUE, _FALSE = (
+    frozenset(("true", "yes", "y", "t", "1", "on")),
+    frozenset(("false", "no", "n", "f", "0", "off")),
+)
 _MOST_DIGITS = 1300  # bits of a whole number
 _MEND = "mend the row"
 
@@ -31,10 +50,11 @@ Where = Callable[[int], str]
 
 
 def read(name: str, kind: Kind, values: Any, where: Where) -> Column:
-    """The column of `kind` that raw values are: Python values or a numpy array. DataError naming row and column otherwise.
+    """The column of `kind` that raw values are: Python values or a numpy array. DataError naming
+    row and column otherwise.
 
-    Kinds: number, category, boolean, datetime, text, sequence, frames; images and recordings have readers of their own.
-    """
+    Kinds: number, category, boolean, datetime, text, sequence, frames; images and recordings have
+    readers of their own."""
     cells = _Cells(name, where)
     if kind == "frames":
         return _frames(cells, values)
@@ -44,7 +64,9 @@ def read(name: str, kind: Kind, values: Any, where: Where) -> Column:
         return _numbers_of(cells, values.astype(np.float64))
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         values = values.astype("datetime64[us]").tolist()
-    listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else [_single(each) for each in values]
+    listed: list[Any] = (
+        values.tolist() if isinstance(values, np.ndarray) else [_single(each) for each in values]
+    )
     if kind == "number" and any(isinstance(each, list | tuple | np.ndarray) for each in listed):
         return _wide(cells, listed)
     if kind == "datetime":
@@ -55,8 +77,12 @@ def read(name: str, kind: Kind, values: Any, where: Where) -> Column:
     if kind == "text":
         return _text(name, strings)
     if kind == "number" and _all(listed, bool):
-        return _numbers_of(cells, np.array([np.nan if each is None else float(each) for each in listed]))
-    present = [None if each is None or each.strip() in MISSING_MARKS else each.strip() for each in strings]
+        return _numbers_of(
+            cells, np.array([np.nan if each is None else float(each) for each in listed])
+        )
+    present = [
+        None if each is None or each.strip() in MISSING_MARKS else each.strip() for each in strings
+    ]
     if kind == "number":
         return Column(name, "number", _numerals(cells, present))
     return _booleans(cells, present) if kind == "boolean" else _category(name, present)
@@ -74,16 +100,24 @@ class _Cells:
 
 
 def _single(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
+    return (
+        value.item()
+        if isinstance(value, np.generic) and not isinstance(value, np.datetime64)
+        else value
+    )
 
 
 def _lost(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _all(values: Sequence[Any], kinds: type | tuple[type, ...], but: type | tuple[type, ...] = ()) -> bool:
+def _all(
+    values: Sequence[Any], kinds: type | tuple[type, ...], but: type | tuple[type, ...] = ()
+) -> bool:
     there = [each for each in values if not _lost(each)]
-    return bool(there) and all(isinstance(each, kinds) and not isinstance(each, but or ()) for each in there)
+    return bool(there) and all(
+        isinstance(each, kinds) and not isinstance(each, but or ()) for each in there
+    )
 
 
 def _floats(cells: _Cells, values: Sequence[Any]) -> np.ndarray:
@@ -97,8 +131,15 @@ def _numbers_of(cells: _Cells, values: np.ndarray) -> Column:
     infinite = np.isinf(values)
     if infinite.any():
         row = int(np.flatnonzero(infinite.reshape(len(values), -1).any(axis=1))[0])
-        raise cells.error(row, "an infinite number." if values.ndim > 1 else f"{values[row]} is not a finite number.")
-    names = tuple(f"{cells.name}_{number}" for number in range(1, values.shape[1] + 1)) if values.ndim > 1 else ()
+        raise cells.error(
+            row,
+            "an infinite number." if values.ndim > 1 else f"{values[row]} is not a finite number.",
+        )
+    names = (
+        tuple(f"{cells.name}_{number}" for number in range(1, values.shape[1] + 1))
+        if values.ndim > 1
+        else ()
+    )
     return Column(cells.name, "number", values, names=names)
 
 
@@ -108,10 +149,21 @@ def _wide(cells: _Cells, values: Sequence[Any]) -> Column:
     for row, each in enumerate(rows):
         if each is None or len(each) != width or not width:
             held = "no list" if each is None else f"a list of {len(each)} numbers"
-            raise cells.error(row, f"{held}; every row of a column of numbers needs equally many ({width}).")
+            raise cells.error(
+                row, f"{held}; every row of a column of numbers needs equally many ({width})."
+            )
         if not all(_lost(number) or isinstance(number, int | float | np.number) for number in each):
             raise cells.error(row, "a list that holds something else than numbers.")
-    return _numbers_of(cells, np.array([[np.nan if number is None else float(number) for number in each] for each in rows if each]))
+    return _numbers_of(
+        cells,
+        np.array(
+            [
+                [np.nan if number is None else float(number) for number in each]
+                for each in rows
+                if each
+            ]
+        ),
+    )
 
 
 # --- strings ------------------------------------------------------------------------------------------------------------
@@ -125,7 +177,9 @@ def _strings(cells: _Cells, values: Sequence[Any]) -> list[str | None]:
             found.append(None)
         elif isinstance(value, str):
             if not value.isascii() and value.encode("utf-8", "replace").decode("utf-8") != value:
-                raise cells.error(row, "the text holds half of a surrogate pair, which is no character.")
+                raise cells.error(
+                    row, "the text holds half of a surrogate pair, which is no character."
+                )
             found.append(value)
         elif isinstance(value, bool):
             found.append("true" if value else "false")
@@ -134,11 +188,17 @@ def _strings(cells: _Cells, values: Sequence[Any]) -> list[str | None]:
                 raise cells.error(row, "the whole number has more than 390 digits.")
             found.append(str(value))
         elif isinstance(value, float):
-            found.append(str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value))
+            found.append(
+                str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+            )
         elif isinstance(value, datetime.date):
             found.append(str(value))
         else:
-            raise cells.error(row, f"a value of type {type(value).__name__} is no single value.", "give one value a row")
+            raise cells.error(
+                row,
+                f"a value of type {type(value).__name__} is no single value.",
+                "give one value a row",
+            )
     return found
 
 
@@ -148,7 +208,9 @@ def _short(value: str) -> str:
 
 def _text(name: str, strings: Sequence[str | None]) -> Column:
     lost = np.array([each is None or not each.strip() for each in strings], dtype=bool)
-    data = [b"" if gone or each is None else each.encode("utf-8") for each, gone in zip(strings, lost)]
+    data = [
+        b"" if gone or each is None else each.encode("utf-8") for each, gone in zip(strings, lost)
+    ]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in data])]).astype(np.int64)
     values = np.frombuffer(b"".join(data), dtype=np.uint8)
     return Column(name, "text", values, offsets=offsets, missing=lost if lost.any() else None)
@@ -157,7 +219,12 @@ def _text(name: str, strings: Sequence[str | None]) -> Column:
 def _category(name: str, present: Sequence[str | None]) -> Column:
     categories = tuple(sorted({each for each in present if each is not None}))
     code: dict[str | None, int] = {each: number for number, each in enumerate(categories)}
-    return Column(name, "category", np.array([code.get(each, -1) for each in present], dtype=np.int32), categories)
+    return Column(
+        name,
+        "category",
+        np.array([code.get(each, -1) for each in present], dtype=np.int32),
+        categories,
+    )
 
 
 def _booleans(cells: _Cells, present: Sequence[str | None]) -> Column:
@@ -174,7 +241,11 @@ def _booleans(cells: _Cells, present: Sequence[str | None]) -> Column:
 def _python(pattern: str) -> re.Pattern[str]:
     """A pattern written for RE2 (ASCII classes, \\x{00A0}) for the re module."""
     return re.compile(
-        re.sub(r"\\x\{([0-9A-F]+)\}", lambda found: chr(int(found[1], 16)), pattern).removesuffix("$") + r"\Z", re.ASCII
+        re.sub(r"\\x\{([0-9A-F]+)\}", lambda found: chr(int(found[1], 16)), pattern).removesuffix(
+            "$"
+        )
+        + r"\Z",
+        re.ASCII,
     )
 
 
@@ -184,7 +255,8 @@ _NONZERO = re.compile(r"[^eE]*[1-9]")
 
 
 def _numerals(cells: _Cells, present: Sequence[str | None]) -> np.ndarray:
-    """The numbers that strings without surrounding spaces hold, float64; one convention for the whole column."""
+    """The numbers that strings without surrounding spaces hold, float64; one convention for the
+    whole column."""
     written = [None if each is None else each.replace("−", "-") for each in present]
     point = [each is not None and _POINT.match(each) is not None for each in written]
     comma = [each is not None and _COMMA.match(each) is not None for each in written]
@@ -194,7 +266,11 @@ def _numerals(cells: _Cells, present: Sequence[str | None]) -> np.ndarray:
     if not (only_point or only_comma):
         for row, each in enumerate(written):
             if each is not None and point[row] and comma[row] and "," in each:
-                raise cells.error(row, f'"{each}" can be read in two ways.', "write it without a mark between thousands")
+                raise cells.error(
+                    row,
+                    f'"{each}" can be read in two ways.',
+                    "write it without a mark between thousands",
+                )
     values = np.full(len(written), np.nan)
     for row, each in enumerate(written):
         if each is None:
@@ -223,7 +299,8 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 def _moments(cells: _Cells, values: Sequence[Any]) -> Column:
     if any(isinstance(each, bool) for each in values):
         raise cells.error(
-            next(row for row, each in enumerate(values) if isinstance(each, bool)), "true and false are no date-times."
+            next(row for row, each in enumerate(values) if isinstance(each, bool)),
+            "true and false are no date-times.",
         )
     found = np.full(len(values), MISSING_DATETIME, dtype=np.int64)
     strings: list[str | None] = [None] * len(values)
@@ -300,7 +377,11 @@ def _sequence(cells: _Cells, values: Any) -> Column:
     listed: list[list[str | None]] = []
     for row, each in enumerate(rows):
         if each is not None and not isinstance(each, list | tuple | np.ndarray):
-            raise cells.error(row, f"{type(each).__name__} is no list of words.", "give each row a list of words, or a text")
+            raise cells.error(
+                row,
+                f"{type(each).__name__} is no list of words.",
+                "give each row a list of words, or a text",
+            )
         listed.append(_strings(cells, [] if each is None else list(each)))
     lost = np.array([each is None for each in rows], dtype=bool)
     return words.sequence(cells.name, listed, missing=lost if lost.any() else None)
@@ -311,19 +392,40 @@ def _frames(cells: _Cells, values: Any) -> Column:
     matrices: list[np.ndarray] = []
     for row, each in enumerate(values):
         try:
-            made = np.zeros((0, 0)) if each is None or not len(each) else np.array(each, dtype=np.float64)
+            made = (
+                np.zeros((0, 0))
+                if each is None or not len(each)
+                else np.array(each, dtype=np.float64)
+            )
         except (TypeError, ValueError, OverflowError):
             raise cells.error(row, "this is no list of lists of numbers.", hint) from None
         matrices.append(made[:, None] if made.ndim == 1 else made)
     width = next((each.shape[1] for each in matrices if each.ndim == 2 and len(each)), 1)
     for row, each in enumerate(matrices):
         if each.ndim != 2 or (len(each) and each.shape[1] != width):
-            raise cells.error(row, f"moments of {each.shape[-1]} numbers, where the first of the column has {width}.", hint)
+            raise cells.error(
+                row,
+                f"moments of {each.shape[-1]} numbers, where the first of the column has {width}.",
+                hint,
+            )
         bad = np.flatnonzero(~np.isfinite(each.astype(np.float32)).all(axis=1))
         if len(bad):
-            raise cells.error(row, f"moment {int(bad[0]) + 1:,} holds a number that is missing or not finite.")
+            raise cells.error(
+                row, f"moment {int(bad[0]) + 1:,} holds a number that is missing or not finite."
+            )
     lost = np.array([each is None for each in values], dtype=bool)
-    flat = np.concatenate([each.reshape(-1, width) for each in matrices]) if matrices else np.zeros((0, width))
+    flat = (
+        np.concatenate([each.reshape(-1, width) for each in matrices])
+        if matrices
+        else np.zeros((0, width))
+    )
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in matrices])]).astype(np.int64)
     names = tuple(f"{cells.name}_{number}" for number in range(width))
-    return Column(cells.name, "frames", flat.astype(np.float32), offsets=offsets, missing=lost if lost.any() else None, names=names)
+    return Column(
+        cells.name,
+        "frames",
+        flat.astype(np.float32),
+        offsets=offsets,
+        missing=lost if lost.any() else None,
+        names=names,
+    )

@@ -1,7 +1,7 @@
 """Recordings: WAV, and by soundfile FLAC, OGG and MP3, to 16-bit samples of one channel at one rate.
 
-Several channels are averaged. Another rate is changed by a polyphase filter (scipy.signal.resample_poly). Every refusal names the file.
-"""
+Several channels are averaged. Another rate is changed by a polyphase filter
+(scipy.signal.resample_poly). Every refusal names the file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ _LOWEST, _HIGHEST = 1_000, 384_000  # samples a second
 
 
 def read(path: Path, name: str) -> tuple[np.ndarray, int]:
-    """(int16 (samples,), samples a second). DataError naming the file where it is none, is damaged, empty or too long."""
+    """(int16 (samples,), samples a second). DataError naming the file where it is none, is damaged,
+    empty or too long."""
     disk.check(path)
-    samples, rate = _by_soundfile(path, name) if importlib.util.find_spec("soundfile") else _by_wave(path, name)
+    samples, rate = (
+        _by_soundfile(path, name) if importlib.util.find_spec("soundfile") else _by_wave(path, name)
+    )
     if not _LOWEST <= rate <= _HIGHEST:
-        raise DataError(f"it has {rate:,} samples a second; {_LOWEST:,} to {_HIGHEST:,} are read.", where=name)
+        raise DataError(
+            f"it has {rate:,} samples a second; {_LOWEST:,} to {_HIGHEST:,} are read.", where=name
+        )
     if not len(samples):
         raise DataError("the recording is empty.", where=name, hint="remove the file")
     return samples, rate
@@ -64,7 +69,9 @@ def _by_wave(path: Path, name: str) -> tuple[np.ndarray, int]:
                     hint="pip install 'danlu[audio]'",
                 )
             found = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16)
-            return mono(found[: len(found) // channels * channels].reshape(-1, channels)), file.getframerate()
+            return mono(
+                found[: len(found) // channels * channels].reshape(-1, channels)
+            ), file.getframerate()
     except DataError:
         raise
     except (wave.Error, EOFError, ValueError, OSError) as error:
@@ -74,13 +81,19 @@ def _by_wave(path: Path, name: str) -> tuple[np.ndarray, int]:
 def _refuse_long(samples: int, name: str) -> None:
     if samples > MOST_SAMPLES:
         raise DataError(
-            f"it says it has {samples:,} samples; at most {MOST_SAMPLES:,} are read.", where=name, hint="cut it into pieces"
+            f"it says it has {samples:,} samples; at most {MOST_SAMPLES:,} are read.",
+            where=name,
+            hint="cut it into pieces",
         )
 
 
 def _damaged(name: str, error: Exception) -> DataError:
     said = str(error).strip().rstrip(".")
-    return DataError(f"this is no recording that can be read ({said}).", where=name, hint="remove the file, or save it anew as WAV")
+    return DataError(
+        f"this is no recording that can be read ({said}).",
+        where=name,
+        hint="remove the file, or save it anew as WAV",
+    )
 
 
 def mono(samples: np.ndarray) -> np.ndarray:
@@ -102,7 +115,8 @@ def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 def from_cell(value: Any, rate: int, name: str) -> np.ndarray:
-    """A recording to be answered, as int16 at `rate`: a path, or an array of samples at that rate (int16, or floats from -1 to 1)."""
+    """A recording to be answered, as int16 at `rate`: a path, or an array of samples at that rate
+    (int16, or floats from -1 to 1)."""
     if isinstance(value, str | Path):
         samples, found = read(Path(value), name)
         return resampled(samples, found, rate)

@@ -16,9 +16,9 @@ LIMIT = 256 << 20  # bytes of one array kept in memory
 class Spool:
     """An array of one dimension in the making; `finish` gives it whole.
 
-    Beyond `limit` bytes (None: LIMIT) it lies in a file of the folder for temporary files ($TMPDIR), which the system removes with the last
-    reference to the array. DataError where the disk has no room.
-    """
+    Beyond `limit` bytes (None: LIMIT) it lies in a file of the folder for temporary files
+    ($TMPDIR), which the system removes with the last reference to the array. DataError where the
+    disk has no room."""
 
     def __init__(self, dtype: DTypeLike, limit: int | None = None) -> None:
         self.dtype = np.dtype(dtype)
@@ -49,7 +49,11 @@ class Spool:
         if self.file is None:
             pieces, self.pieces, self.count = self.pieces, [], 0
             if len(pieces) == 1:
-                return pieces[0] if pieces[0].flags.writeable and pieces[0].base is None else pieces[0].copy()
+                return (
+                    pieces[0]
+                    if pieces[0].flags.writeable and pieces[0].base is None
+                    else pieces[0].copy()
+                )
             return np.concatenate(pieces) if pieces else np.zeros(0, dtype=self.dtype)
         count, self.count = self.count, 0
         file, self.file = self.file, None

@@ -36,7 +36,8 @@ def pattern(by: Split) -> re.Pattern[str]:
 
 
 def words_of(column: Column, by: Split) -> Column:
-    """The words of each row of a text column, as a raw sequence column of the same name; a missing text has none."""
+    """The words of each row of a text column, as a raw sequence column of the same name; a missing
+    text has none."""
     assert column.offsets is not None
     offsets = np.asarray(column.offsets)
     text = np.asarray(column.values[offsets[0] : offsets[-1]])
@@ -49,17 +50,32 @@ def words_of(column: Column, by: Split) -> Column:
     return sequence(column.name, found, missing=column.missing)
 
 
-def sequence(name: str, rows: Sequence[Sequence[str | None]], missing: np.ndarray | None = None, reason: str = "") -> Column:
-    """A raw sequence column of lists of words; None in a list is a missing place. Words are numbered as they first appear."""
+def sequence(
+    name: str,
+    rows: Sequence[Sequence[str | None]],
+    missing: np.ndarray | None = None,
+    reason: str = "",
+) -> Column:
+    """A raw sequence column of lists of words; None in a list is a missing place. Words are
+    numbered as they first appear."""
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     words = itertools.chain.from_iterable(rows)
     codes, categories = numbered(words)
-    return Column(name, "sequence", codes, categories=categories, offsets=offsets, missing=missing, reason=reason)
+    return Column(
+        name,
+        "sequence",
+        codes,
+        categories=categories,
+        offsets=offsets,
+        missing=missing,
+        reason=reason,
+    )
 
 
 def from_lists(name: str, lists: pa.Array) -> Column:
-    """A raw sequence column of an array of lists of strings; null is a missing row, or within a list a missing place."""
+    """A raw sequence column of an array of lists of strings; null is a missing row, or within a
+    list a missing place."""
     pc = compute()
     lost = ~present(lists)
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
@@ -69,7 +85,13 @@ def from_lists(name: str, lists: pa.Array) -> Column:
     missing = lost if lost.any() else None
     reason = "sequence: every row holds a list of words"
     return Column(
-        name, "sequence", codes, categories=tuple(coded.dictionary.to_pylist()), offsets=offsets, missing=missing, reason=reason
+        name,
+        "sequence",
+        codes,
+        categories=tuple(coded.dictionary.to_pylist()),
+        offsets=offsets,
+        missing=missing,
+        reason=reason,
     )
 
 

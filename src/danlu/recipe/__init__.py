@@ -1,11 +1,12 @@
 """What to do, as frozen data: read (YAML 1.2 with line numbers, JSON, or a dict), check, override, write. No torch.
 
-A recipe is checked whole before any data is read, and every problem is reported at once. The options of a part are declared in the
-part's own file; this package reaches them through a `Catalogue` (danlu.registry is one), so that it knows no part by name.
+A recipe is checked whole before any data is read, and every problem is reported at once. The
+options of a part are declared in the part's own file; this package reaches them through a
+`Catalogue` (danlu.registry is one), so that it knows no part by name.
 
-The way of a recipe: `yaml12` makes a tree of a text, `overrides` change the tree, `resolving` finds the parts and options that it
-means, `contradictions` looks at them together, `checking` makes a Recipe of them. Begin with `reading`.
-"""
+The way of a recipe: `yaml12` makes a tree of a text, `overrides` change the tree, `resolving` finds
+the parts and options that it means, `contradictions` looks at them together, `checking` makes a
+Recipe of them. Begin with `reading`."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ __all__ = [
 
 
 def schema(catalogue: Catalogue) -> dict[str, Any]:
-    """A JSON Schema (draft 2020-12) of recipes, made from the parts, for completion and checking in editors."""
+    """A JSON Schema (draft 2020-12) of recipes, made from the parts, for completion and checking in
+    editors."""
     from danlu.recipe import json_schema  # one verb needs it, and every start would wait for it
 
     return json_schema.schema(catalogue)

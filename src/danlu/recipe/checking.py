@@ -19,8 +19,11 @@ from danlu.recipe.wording import NEW_RECIPE, is_slip, say
 
 
 def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = "") -> Recipe:
-    """The Recipe of a tree, every default filled in. Raises RecipeError with all problems at once."""
-    tree = {key: value for key, value in tree.items() if value is not None and key != "resolved"}  # what a lock file adds
+    """The Recipe of a tree, every default filled in. Raises RecipeError with all problems at
+    once."""
+    tree = {
+        key: value for key, value in tree.items() if value is not None and key != "resolved"
+    }  # what a lock file adds
     checking = Check(tree, where, catalogue)
     for key in tree:
         if key not in KEYS:
@@ -28,22 +31,37 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
     name = _name(checking, path)
     parts = _parts(checking)
     for key in ("task", "data", "model"):
-        if key not in tree and key not in checking.filled and not any(is_slip(other, key) for other in tree if other not in KEYS):
+        if (
+            key not in tree
+            and key not in checking.filled
+            and not any(is_slip(other, key) for other in tree if other not in KEYS)
+        ):
             checking.add((), f"{key} is missing: a recipe needs task, data and model.", NEW_RECIPE)
     sections = {
-        key: checking.options(config, _with_defaults(long_section(key, tree.get(key, {})), key, checking.filled), (key,), key)
+        key: checking.options(
+            config,
+            _with_defaults(long_section(key, tree.get(key, {})), key, checking.filled),
+            (key,),
+            key,
+        )
         for key, config in SECTIONS.items()
         if key in tree or key not in ("data", "tune", "compress")
     }
     note_contradictions(checking, parts, sections)
     if "tune" in sections:
-        space = note_search(checking, sections["tune"], parts, tries(tree, catalogue, check)) if _sound(checking, tree) else ()
+        space = (
+            note_search(checking, sections["tune"], parts, tries(tree, catalogue, check))
+            if _sound(checking, tree)
+            else ()
+        )
         sections["space"] = space
     if checking.problems:
         raise RecipeError(_in_file_order(checking.problems))
     dropout = sections["regularization"].dropout
     if dropout is not None:
-        parts["model"] = Part(parts["model"].name, parts["model"].options.model_copy(update={"dropout": dropout}))
+        parts["model"] = Part(
+            parts["model"].name, parts["model"].options.model_copy(update={"dropout": dropout})
+        )
     lists = {key: tuple(parts.pop(key)) for key in LISTS}
     return Recipe(name=name, **parts, **lists, **sections, raw=tree, path=path)
 
@@ -51,7 +69,9 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
 def _sound(checking: Check, tree: dict[str, Any]) -> bool:
     """Whether the section tune can be read: a space that is a mapping."""
     return (
-        isinstance(tree["tune"], dict) and isinstance(tree["tune"].get("space"), dict) and ("tune", "space") not in checking.wrong
+        isinstance(tree["tune"], dict)
+        and isinstance(tree["tune"].get("space"), dict)
+        and ("tune", "space") not in checking.wrong
     )
 
 
@@ -61,14 +81,19 @@ def _name(checking: Check, path: str) -> str:
     if name is not None:
         if not isinstance(name, str) or not re.fullmatch(NAME, name) or not name.strip(". "):
             hint = "put it in quotes" if not isinstance(name, str) else "it names the run's folder"
-            checking.add(("name",), f"name must be up to 100 letters, digits, spaces, '-', '_' or '.', and is {say(name)}.", hint)
+            checking.add(
+                ("name",),
+                f"name must be up to 100 letters, digits, spaces, '-', '_' or '.', and is {say(name)}.",
+                hint,
+            )
         return str(name)
     stem = re.sub(r"(\.lock)?\.(ya?ml|json)$", "", Path(path).name) if path else ""
     return re.sub(r"[^\w.\- ]", "_", stem)[:100] if stem.strip(". ") else "recipe"
 
 
 def _parts(checking: Check) -> dict[str, Any]:
-    """The parts by key; what task, model and optimizer recommend, in that order, is added to the defaults on the way."""
+    """The parts by key; what task, model and optimizer recommend, in that order, is added to the
+    defaults on the way."""
     tree, catalogue, filled = checking.tree, checking.catalogue, checking.filled
     parts: dict[str, Any] = {}
     for key in ("task", "model", "optimizer", "loss", "schedule"):
@@ -79,7 +104,9 @@ def _parts(checking: Check) -> dict[str, Any]:
             _recommend(filled, catalogue.defaults(PARTS[key], part.name))
             recommends = getattr(catalogue.facts(PARTS[key], part.name), "recommends", None)
             _recommend(filled, recommends(part.options) if recommends is not None else {})
-    if parts["optimizer"] is not None and getattr(catalogue.facts("optimizers", parts["optimizer"].name), "FULL_BATCH", False):
+    if parts["optimizer"] is not None and getattr(
+        catalogue.facts("optimizers", parts["optimizer"].name), "FULL_BATCH", False
+    ):
         filled["train.batch_size"] = "all"
     for key in LISTS:
         parts[key] = checking.many(PARTS[key], tree.get(key, filled[key]), (key,))
@@ -107,7 +134,9 @@ def _with_defaults(given: Any, section: str, filled: Mapping[str, Any]) -> Any:
             continue
         other = _EITHER.get(dotted, "").partition(".")[2]
         unsaid = given.get(option) is None if option == "split" or other else option not in given
-        if option == "least_steps" and (given.get("epochs") is not None or given.get("steps") is not None):
+        if option == "least_steps" and (
+            given.get("epochs") is not None or given.get("steps") is not None
+        ):
             continue  # whoever says how long means it
         if unsaid and given.get(other) is None:
             result[option] = value

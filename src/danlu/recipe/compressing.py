@@ -15,12 +15,14 @@ from danlu.recipe.yaml12 import read_yaml
 _EXAMPLE = "example: --with prune:share=0.8,epochs=2"
 
 
-def compressors(given: Sequence[str | Mapping[str, Any] | Part], catalogue: Catalogue) -> list[Part]:
+def compressors(
+    given: Sequence[str | Mapping[str, Any] | Part], catalogue: Catalogue
+) -> list[Part]:
     """The checked parts, in order. Raises RecipeError with every problem at once.
 
-    Each is a Part, a mapping with a name, or text: NAME, NAME:KEY=VALUE,KEY=VALUE (values as in a recipe; a dotted key reaches into a
-    mapping: distil:model.width=8), or the path of a YAML file that holds a list of such.
-    """
+    Each is a Part, a mapping with a name, or text: NAME, NAME:KEY=VALUE,KEY=VALUE (values as in a
+    recipe; a dotted key reaches into a mapping: distil:model.width=8), or the path of a YAML file
+    that holds a list of such."""
     trees: list[Any] = []
     where: dict[tuple[Any, ...], str] = {}
     for each in given:
@@ -62,7 +64,9 @@ def _of_file(path: Path) -> list[tuple[Any, str]]:
         tree = tree.get("compress", tree)
         tree = tree.get("steps", tree) if isinstance(tree, dict) else tree
     if not isinstance(tree, list):
-        raise RecipeError([Problem(str(path), "it must hold a list of compressors.", "example: [int8_static]")])
+        raise RecipeError(
+            [Problem(str(path), "it must hold a list of compressors.", "example: [int8_static]")]
+        )
     return [({"name": each} if isinstance(each, str) else each, str(path)) for each in tree]
 
 

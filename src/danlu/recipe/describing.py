@@ -15,25 +15,45 @@ def describe_options(config: type[Options]) -> list[str]:
         mark = on_shelf(config, name)
         kind = f"a part of {mark.shelf}" if mark else _type_name(info.annotation)
         limits = [_limit(each) for each in info.metadata]
-        default = "required" if info.is_required() else f"default {_short(info.get_default(call_default_factory=True))}"
+        default = (
+            "required"
+            if info.is_required()
+            else f"default {_short(info.get_default(call_default_factory=True))}"
+        )
         detail = ", ".join(filter(None, [kind, *limits, default]))
         lines.append(f"  {name} ({detail})\n      {info.description or ''}".rstrip())
     return lines
 
 
 def _short(default: Any) -> str:
-    text = default if isinstance(default, str) and default else json.dumps(plain(default), ensure_ascii=False)
+    text = (
+        default
+        if isinstance(default, str) and default
+        else json.dumps(plain(default), ensure_ascii=False)
+    )
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _limit(mark: Any) -> str:
     words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
-    return ", ".join(f"{words[key]} {getattr(mark, key)}" for key in words if getattr(mark, key, None) is not None)
+    return ", ".join(
+        f"{words[key]} {getattr(mark, key)}"
+        for key in words
+        if getattr(mark, key, None) is not None
+    )
 
 
 def _type_name(annotation: Any) -> str:
-    simple = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
-    if hasattr(annotation, "__metadata__"):  # Annotated, inside a list or mapping: the type without its limits
+    simple = {
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+    }
+    if hasattr(
+        annotation, "__metadata__"
+    ):  # Annotated, inside a list or mapping: the type without its limits
         annotation = annotation.__origin__
     if annotation in simple:
         return simple[annotation]
@@ -44,4 +64,8 @@ def _type_name(annotation: Any) -> str:
         return f"list of {_type_name(members[0])}"
     if getattr(annotation, "__origin__", None) is dict:
         return f"mapping of {_type_name(members[1])}"
-    return " | ".join(_type_name(member) for member in members) if members else getattr(annotation, "__name__", str(annotation))
+    return (
+        " | ".join(_type_name(member) for member in members)
+        if members
+        else getattr(annotation, "__name__", str(annotation))
+    )

@@ -11,7 +11,8 @@ from danlu.terms import KINDS
 
 
 def schema(catalogue: Catalogue) -> dict[str, Any]:
-    """A JSON Schema (draft 2020-12) of recipes, made from the parts, for completion and checking in editors."""
+    """A JSON Schema (draft 2020-12) of recipes, made from the parts, for completion and checking in
+    editors."""
     return _Schema(catalogue).whole()
 
 
@@ -25,7 +26,11 @@ class _Schema:
     def whole(self) -> dict[str, Any]:
         """The schema of a recipe."""
         properties: dict[str, Any] = {
-            "name": {"type": "string", "pattern": f"^{NAME}$", "description": "What the run folder is called."}
+            "name": {
+                "type": "string",
+                "pattern": f"^{NAME}$",
+                "description": "What the run folder is called.",
+            }
         }
         for key, shelf in PARTS.items():
             one = self.shelf(shelf)
@@ -50,10 +55,14 @@ class _Schema:
     def shelf(self, shelf: str) -> dict[str, Any]:
         """A part of a shelf: its name, or a mapping with its name and options."""
         if shelf not in self.definitions:
-            self.definitions[shelf] = {}  # stands while its parts are read, so that shelves may refer to each other
+            self.definitions[
+                shelf
+            ] = {}  # stands while its parts are read, so that shelves may refer to each other
             names = self.catalogue.names(shelf)
             choices: list[Any] = [{"enum": names}, *(self.part(shelf, name) for name in names)]
-            if shelf == "sources":  # a path, alone or with the options of the source that its ending means
+            if (
+                shelf == "sources"
+            ):  # a path, alone or with the options of the source that its ending means
                 choices += [{"type": "string"}, {**_UNNAMED, "required": ["path"]}]
             self.definitions[shelf] = {"anyOf": choices}
         return {"$ref": f"#/$defs/{shelf}"}
@@ -78,7 +87,9 @@ class _Schema:
     def option(self, config: type[Options], name: str, whole: Mapping[str, Any]) -> dict[str, Any]:
         info, mark = config.model_fields[name], on_shelf(config, name)
         if config is Data and name == "columns":
-            inner: dict[str, Any] = {"anyOf": [{"enum": [*KINDS, "drop", "ignore", False]}, self.section(ColumnOptions)]}
+            inner: dict[str, Any] = {
+                "anyOf": [{"enum": [*KINDS, "drop", "ignore", False]}, self.section(ColumnOptions)]
+            }
             inner = {"type": "object", "additionalProperties": inner}
         elif mark is None:
             return _inlined(whole["properties"][name], whole.get("$defs", {}))
@@ -91,7 +102,11 @@ class _Schema:
             if name in ("transforms", "augmentations"):
                 inner = {"anyOf": [inner, {"type": "array", "items": inner}]}
             if config is Data and name == "transforms":
-                inner = {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(KINDS, inner)}
+                inner = {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": dict.fromkeys(KINDS, inner),
+                }
             if config is Data and name == "split":
                 inner = {"anyOf": [inner, _UNNAMED]}
             if type(None) in get_args(info.annotation):

@@ -10,16 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Options(BaseModel):
-    """The base of every part's Config: frozen, no unknown key, no silent conversion ("0.1" is not a number, 1 is not true)."""
+    """The base of every part's Config: frozen, no unknown key, no silent conversion ("0.1" is not a
+    number, 1 is not true)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
 
 
 class ScheduleOptions(Options):
     """The base of every schedule's Config."""
 
     warmup: float = Field(
-        default=0.0, ge=0, description="Steps of linear warm-up before the schedule; below 1 it is a share of all steps."
+        default=0.0,
+        ge=0,
+        description="Steps of linear warm-up before the schedule; below 1 it is a share of all steps.",
     )
 
 
@@ -40,12 +45,16 @@ class OnShelf:
     """Marks a field that holds a part (or a list or mapping of parts) of a shelf."""
 
     shelf: str
-    fixed: str = ""  # the one part that may stand here; the recipe then writes its options without a name
+    fixed: str = (
+        ""  # the one part that may stand here; the recipe then writes its options without a name
+    )
 
 
 def on_shelf(config: type[BaseModel], name: str) -> OnShelf | None:
     """The shelf whose parts a field holds, or None."""
-    return next((mark for mark in config.model_fields[name].metadata if isinstance(mark, OnShelf)), None)
+    return next(
+        (mark for mark in config.model_fields[name].metadata if isinstance(mark, OnShelf)), None
+    )
 
 
 class Catalogue(Protocol):

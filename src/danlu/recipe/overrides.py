@@ -13,7 +13,10 @@ from danlu.recipe.yaml12 import read_yaml
 
 
 def apply_overrides(
-    tree: dict[str, Any], where: Where, overrides: Sequence[str] | Mapping[str, Any], catalogue: Catalogue
+    tree: dict[str, Any],
+    where: Where,
+    overrides: Sequence[str] | Mapping[str, Any],
+    catalogue: Catalogue,
 ) -> tuple[dict[str, Any], dict[tuple[Any, ...], str]]:
     """(tree, where) with each dotted name set to its value; neither argument is changed."""
     tree = plain_data(tree, "recipe")
@@ -22,7 +25,11 @@ def apply_overrides(
     for name, value, said in _pairs(overrides, problems):
         path = _set(tree, name.split("."), value, catalogue)
         if path is None:
-            problems.append(Problem(said, f"{name} cannot be set: {name.rpartition('.')[0]} holds no such names."))
+            problems.append(
+                Problem(
+                    said, f"{name} cannot be set: {name.rpartition('.')[0]} holds no such names."
+                )
+            )
             continue
         for inner in [inner for inner in places if inner[: len(path)] == path]:
             del places[inner]
@@ -32,7 +39,9 @@ def apply_overrides(
     return tree, places
 
 
-def _pairs(overrides: Sequence[str] | Mapping[str, Any], problems: list[Problem]) -> Iterator[tuple[str, Any, str]]:
+def _pairs(
+    overrides: Sequence[str] | Mapping[str, Any], problems: list[Problem]
+) -> Iterator[tuple[str, Any, str]]:
     """(dotted name, value, what a message calls it) of each override."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
@@ -41,13 +50,20 @@ def _pairs(overrides: Sequence[str] | Mapping[str, Any], problems: list[Problem]
     for text in [overrides] if isinstance(overrides, str) else overrides:
         name, equals, value = text.partition("=")
         if not equals or not all(key.strip() for key in name.split(".")):
-            problems.append(Problem(f"override {text!r}", "an override is name=value.", "example: optimizer.learning_rate=0.01"))
+            problems.append(
+                Problem(
+                    f"override {text!r}",
+                    "an override is name=value.",
+                    "example: optimizer.learning_rate=0.01",
+                )
+            )
             continue
         yield name.strip(), _override_value(value.strip(), f"override {text}"), f"override {text}"
 
 
 def _override_value(text: str, said: str) -> Any:
-    """The value of an override: YAML, and what is not YAML and has no brackets or quotes is the text itself (#5, *.csv, @home)."""
+    """The value of an override: YAML, and what is not YAML and has no brackets or quotes is the
+    text itself (#5, *.csv, @home)."""
     if text.startswith("#"):
         return text
     try:
@@ -58,8 +74,11 @@ def _override_value(text: str, said: str) -> Any:
         return text
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: Any, catalogue: Catalogue) -> tuple[Any, ...] | None:
-    """Put `value` under the keys (a number means the entry of a list), and tell its path; None where there is no such place."""
+def _set(
+    tree: dict[str, Any], keys: list[str], value: Any, catalogue: Catalogue
+) -> tuple[Any, ...] | None:
+    """Put `value` under the keys (a number means the entry of a list), and tell its path; None
+    where there is no such place."""
     inside: Any = tree
     path: tuple[Any, ...] = ()
     for key in keys:

@@ -16,7 +16,9 @@ from danlu.recipe.trees import plain_data
 from danlu.recipe.wording import NEW_RECIPE
 from danlu.recipe.yaml12 import read_yaml
 
-LARGEST_RECIPE = 100_000  # bytes; a recipe is a page, not data, and reading takes about 10 microseconds a byte
+LARGEST_RECIPE = (
+    100_000  # bytes; a recipe is a page, not data, and reading takes about 10 microseconds a byte
+)
 
 
 def read(
@@ -24,7 +26,8 @@ def read(
     catalogue: Catalogue,
     overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Recipe:
-    """The checked recipe of a file or dict, with `overrides` ("optimizer.learning_rate=0.1", or a dict of dotted names) applied.
+    """The checked recipe of a file or dict, with `overrides` ("optimizer.learning_rate=0.1", or a
+    dict of dotted names) applied.
 
     Raises RecipeError with every problem at once; reads no data.
     """
@@ -34,7 +37,15 @@ def read(
         path = str(source)
         tree, where = read_yaml(_read_text(Path(source)), Path(source).name)
     if not isinstance(tree, dict):
-        raise RecipeError([Problem(where.get((), path), "a recipe is a mapping with the keys task, data and model.", NEW_RECIPE)])
+        raise RecipeError(
+            [
+                Problem(
+                    where.get((), path),
+                    "a recipe is a mapping with the keys task, data and model.",
+                    NEW_RECIPE,
+                )
+            ]
+        )
     tree, where = apply_overrides(tree, where, overrides, catalogue)
     return check(tree, where, catalogue, path)
 
@@ -42,28 +53,46 @@ def read(
 def _read_text(path: Path) -> str:
     try:
         if path.is_dir():
-            raise RecipeError([Problem(str(path), "this is a folder; a recipe is a YAML file.", NEW_RECIPE)])
+            raise RecipeError(
+                [Problem(str(path), "this is a folder; a recipe is a YAML file.", NEW_RECIPE)]
+            )
         size = path.stat().st_size
         if size > LARGEST_RECIPE:
-            raise RecipeError([Problem(str(path), f"the file has {size:,} bytes; a recipe has at most {LARGEST_RECIPE:,}.")])
+            raise RecipeError(
+                [
+                    Problem(
+                        str(path),
+                        f"the file has {size:,} bytes; a recipe has at most {LARGEST_RECIPE:,}.",
+                    )
+                ]
+            )
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecipeError([Problem(str(path), f"byte {error.start} is not UTF-8.", "save the recipe as UTF-8")]) from None
+        raise RecipeError(
+            [Problem(str(path), f"byte {error.start} is not UTF-8.", "save the recipe as UTF-8")]
+        ) from None
     except FileNotFoundError:
         beside = path.parent if path.parent.is_dir() else Path()
         near = nearest(path.name, [each.name for each in beside.glob("*.y*ml")])
         hint = f"did you mean {path.parent / near[0]}?" if near else NEW_RECIPE
         raise RecipeError([Problem(str(path), "there is no such recipe.", hint)]) from None
     except (OSError, ValueError) as error:
-        raise RecipeError([Problem(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}.")]) from None
+        raise RecipeError(
+            [Problem(str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}.")]
+        ) from None
 
 
-def with_changes(recipe: Recipe, catalogue: Catalogue, changes: Sequence[str] | Mapping[str, Any]) -> Recipe:
+def with_changes(
+    recipe: Recipe, catalogue: Catalogue, changes: Sequence[str] | Mapping[str, Any]
+) -> Recipe:
     """The recipe with dotted names set to new values, checked again."""
-    tree, where = apply_overrides(dict(recipe.raw), {(): recipe.path or "recipe"}, changes, catalogue)
+    tree, where = apply_overrides(
+        dict(recipe.raw), {(): recipe.path or "recipe"}, changes, catalogue
+    )
     return check(tree, where, catalogue, recipe.path)
 
 
 def trial_recipe(recipe: Recipe, values: Mapping[str, Any], catalogue: Catalogue) -> Recipe:
-    """The recipe with `values` (by dotted name), checked again, without its section tune. Raises RecipeError where they do not fit."""
+    """The recipe with `values` (by dotted name), checked again, without its section tune. Raises
+    RecipeError where they do not fit."""
     return with_changes(recipe, catalogue, {**in_order(values), "tune": None})

@@ -11,10 +11,26 @@ from pydantic import ValidationError
 
 from danlu.errors import PartError, Problem, did_you_mean, nearest
 from danlu.recipe.options import Catalogue, OnShelf, Options, Part, on_shelf
-from danlu.recipe.sections import DEFAULTS, KEYS, PARTS, SECTIONS, SHELVES_OF_DATA, ColumnOptions, Data
+from danlu.recipe.sections import (
+    DEFAULTS,
+    KEYS,
+    PARTS,
+    SECTIONS,
+    SHELVES_OF_DATA,
+    ColumnOptions,
+    Data,
+)
 from danlu.recipe.short_forms import long_column, long_early_stopping
 from danlu.recipe.trees import Where, mapping_or_empty
-from danlu.recipe.wording import broken_rule, field_hint, is_slip, owner_of, say, steps_of, value_hint
+from danlu.recipe.wording import (
+    broken_rule,
+    field_hint,
+    is_slip,
+    owner_of,
+    say,
+    steps_of,
+    value_hint,
+)
 from danlu.terms import KINDS
 
 
@@ -29,8 +45,12 @@ class Check:
         self.where = where
         self.catalogue = catalogue
         self.problems: list[Problem] = []
-        self.wrong: set[tuple[Any, ...]] = set()  # the options that were refused: nothing is concluded from them
-        self.filled: dict[str, Any] = dict(DEFAULTS)  # what is recommended where the user says nothing
+        self.wrong: set[tuple[Any, ...]] = (
+            set()
+        )  # the options that were refused: nothing is concluded from them
+        self.filled: dict[str, Any] = dict(
+            DEFAULTS
+        )  # what is recommended where the user says nothing
 
     def at(self, path: tuple[Any, ...]) -> str:
         """Where the value stands, or the nearest one around it: "file:line"."""
@@ -44,15 +64,22 @@ class Check:
 
     # parts
 
-    def part(self, shelf: str, value: Any, path: tuple[Any, ...], default: Any = None) -> Part | None:
-        """The Part that `value` means, without the options that are wrong; None where it names no part. Problems are noted."""
+    def part(
+        self, shelf: str, value: Any, path: tuple[Any, ...], default: Any = None
+    ) -> Part | None:
+        """The Part that `value` means, without the options that are wrong; None where it names no
+        part. Problems are noted."""
         dotted = ".".join(map(str, path))
         given = self.named(shelf, value, path, default)
         if given is None:
             return None
         name = given["name"]
         if not isinstance(name, str):
-            self.add((*path, "name"), f"{dotted}.name must be a word, and is {say(name)}.", self.choices(shelf))
+            self.add(
+                (*path, "name"),
+                f"{dotted}.name must be a word, and is {say(name)}.",
+                self.choices(shelf),
+            )
             return None
         if name not in self.catalogue.names(shelf):
             self.no_part(shelf, name, path)
@@ -62,26 +89,44 @@ class Check:
         except PartError as error:  # a part from outside that cannot be imported
             self.add((*path, "name"), f"{dotted}: {error.problem.message}", error.problem.hint)
             return None
-        return Part(name, self.options(config, {key: each for key, each in given.items() if key != "name"}, path, name))
+        return Part(
+            name,
+            self.options(
+                config, {key: each for key, each in given.items() if key != "name"}, path, name
+            ),
+        )
 
     def no_part(self, shelf: str, name: str, path: tuple[Any, ...]) -> None:
-        """Note a name that no part of the shelf has: with the nearest one, or the shelf where it stands."""
+        """Note a name that no part of the shelf has: with the nearest one, or the shelf where it
+        stands."""
         known = self.catalogue.names(shelf)
         guess = did_you_mean(name, known)
         elsewhere = [
-            f"{other}/{name}" for other in dict.fromkeys([*PARTS.values(), *SHELVES_OF_DATA]) if name in self.catalogue.names(other)
+            f"{other}/{name}"
+            for other in dict.fromkeys([*PARTS.values(), *SHELVES_OF_DATA])
+            if name in self.catalogue.names(other)
         ]
         hint = (
-            guess if guess and not elsewhere else f"{elsewhere[0]} stands on another shelf" if elsewhere else f"danlu list {shelf}"
+            guess
+            if guess and not elsewhere
+            else f"{elsewhere[0]} stands on another shelf"
+            if elsewhere
+            else f"danlu list {shelf}"
         )
         dotted = ".".join(map(str, path))
-        self.add((*path, "name"), f"{dotted}: there is no {name!r} among {shelf}. It has {', '.join(known)}.", hint)
+        self.add(
+            (*path, "name"),
+            f"{dotted}: there is no {name!r} among {shelf}. It has {', '.join(known)}.",
+            hint,
+        )
 
     def choices(self, shelf: str) -> str:
         """All names of a shelf, as a hint."""
         return f"{shelf}: {', '.join(self.catalogue.names(shelf))}"
 
-    def named(self, shelf: str, value: Any, path: tuple[Any, ...], default: Any) -> dict[str, Any] | None:
+    def named(
+        self, shelf: str, value: Any, path: tuple[Any, ...], default: Any
+    ) -> dict[str, Any] | None:
         """The value as a mapping with a name, or None after its problem was noted."""
         dotted = ".".join(map(str, path))
         if isinstance(value, str):
@@ -90,21 +135,36 @@ class Check:
             return {"name": value}
         if not isinstance(value, dict):
             self.add(
-                path, f"{dotted} must be the name of a part or a mapping with a name, and is {say(value)}.", self.choices(shelf)
+                path,
+                f"{dotted} must be the name of a part or a mapping with a name, and is {say(value)}.",
+                self.choices(shelf),
             )
             return None
         if "name" in value:
             return value
-        misspelt = [key for key, each in value.items() if each in self.catalogue.names(shelf) and nearest(key, ["name"], 1)]
+        misspelt = [
+            key
+            for key, each in value.items()
+            if each in self.catalogue.names(shelf) and nearest(key, ["name"], 1)
+        ]
         if misspelt:
-            self.add((*path, misspelt[0]), f"{dotted}.{misspelt[0]} is no option.", "did you mean name?")
-            return {**{key: each for key, each in value.items() if key != misspelt[0]}, "name": value[misspelt[0]]}
+            self.add(
+                (*path, misspelt[0]), f"{dotted}.{misspelt[0]} is no option.", "did you mean name?"
+            )
+            return {
+                **{key: each for key, each in value.items() if key != misspelt[0]},
+                "name": value[misspelt[0]],
+            }
         if shelf == "sources":
             return self.source(value, path)
         if default is not None:
             return {**({"name": default} if isinstance(default, str) else default), **value}
         slip = [key for key in value if nearest(key, ["name"], 1)]
-        hint = "did you mean name?" if slip else f"say which with name: {', '.join(self.catalogue.names(shelf))}"
+        hint = (
+            "did you mean name?"
+            if slip
+            else f"say which with name: {', '.join(self.catalogue.names(shelf))}"
+        )
         self.add((*path, slip[0]) if slip else path, f"{dotted} names no part.", hint)
         return None
 
@@ -120,30 +180,46 @@ class Check:
             guess = "" if re.search(r"[/\\.]", given) else did_you_mean(given, names)
             lost = "" if _exists(given) else " (there is no such file or folder)"
             self.add(
-                (*path, "path"), f"no source is known for {given!r}{lost}.", guess or f"say which with name: {', '.join(names)}"
+                (*path, "path"),
+                f"no source is known for {given!r}{lost}.",
+                guess or f"say which with name: {', '.join(names)}",
             )
             return None
         slip = [key for key in value if nearest(key, ["name", "path"], 1)]
-        hint = did_you_mean(slip[0], ["name", "path"]) if slip else f"say which with name: {', '.join(names)}"
-        self.add((*path, slip[0]) if slip else path, f"{'.'.join(map(str, path))} names no source.", hint)
+        hint = (
+            did_you_mean(slip[0], ["name", "path"])
+            if slip
+            else f"say which with name: {', '.join(names)}"
+        )
+        self.add(
+            (*path, slip[0]) if slip else path, f"{'.'.join(map(str, path))} names no source.", hint
+        )
         return None
 
     def many(self, shelf: str, value: Any, path: tuple[Any, ...]) -> list[Part | None]:
-        """The parts of a list, None for those that are wrong; one part may stand without brackets."""
+        """The parts of a list, None for those that are wrong; one part may stand without
+        brackets."""
         value = [value] if isinstance(value, str | dict) else value
         if not isinstance(value, list):
-            self.add(path, f"{'.'.join(map(str, path))} must be a list of parts, and is {say(value)}.", self.choices(shelf))
+            self.add(
+                path,
+                f"{'.'.join(map(str, path))} must be a list of parts, and is {say(value)}.",
+                self.choices(shelf),
+            )
             return []
         return [self.part(shelf, each, (*path, number)) for number, each in enumerate(value)]
 
     # options
 
     def options(self, config: type[Options], values: Any, path: tuple[Any, ...], owner: str) -> Any:
-        """An instance of `config`; where problems were noted, one with defaults (None where there is none) for what is wrong."""
+        """An instance of `config`; where problems were noted, one with defaults (None where there
+        is none) for what is wrong."""
         if not isinstance(values, dict):
             dotted = ".".join(map(str, path))
             self.add(
-                path, f"{dotted} must be a mapping of options, and is {say(values)}.", f"options: {', '.join(config.model_fields)}"
+                path,
+                f"{dotted} must be a mapping of options, and is {say(values)}.",
+                f"options: {', '.join(config.model_fields)}",
             )
             values = {}
         known = list(config.model_fields)
@@ -165,18 +241,30 @@ class Check:
             made = config.model_validate(sound)
         except ValidationError as error:
             refused = error.errors(include_url=False)
-            self.refused(config, [each for each in refused if not each["loc"] or each["loc"][0] not in wrong], values, path, owner)
+            self.refused(
+                config,
+                [each for each in refused if not each["loc"] or each["loc"][0] not in wrong],
+                values,
+                path,
+                owner,
+            )
             wrong |= {str(each["loc"][0]) for each in refused if each["loc"]}
             self.wrong |= {(*path, key) for key in wrong}
-            required = {name: None for name, info in config.model_fields.items() if info.is_required()}
-            made = config.model_construct(**required | {key: value for key, value in sound.items() if key not in wrong})
+            required = {
+                name: None for name, info in config.model_fields.items() if info.is_required()
+            }
+            made = config.model_construct(
+                **required | {key: value for key, value in sound.items() if key not in wrong}
+            )
         return made
 
     def resolved(self, config: type[Options], key: str, value: Any, path: tuple[Any, ...]) -> Any:
         """The value with its parts made; None where it names none."""
         if config is Data and key == "columns" and isinstance(value, dict):
             return {
-                name: self.options(ColumnOptions, long_column(each), (*path, name), f"column {name}")
+                name: self.options(
+                    ColumnOptions, long_column(each), (*path, name), f"column {name}"
+                )
                 for name, each in value.items()
             }
         mark = on_shelf(config, key)
@@ -191,12 +279,16 @@ class Check:
         return self.part(mark.shelf, value, path, self.filled.get(".".join(map(str, path))))
 
     def fixed(self, mark: OnShelf, value: Any, path: tuple[Any, ...]) -> Part | None:
-        """The one part that may stand here: true for its defaults, a number for its patience, or its options."""
+        """The one part that may stand here: true for its defaults, a number for its patience, or
+        its options."""
         if value is False:
             return None
         value = long_early_stopping(value)
         if not isinstance(value, dict):
-            self.add(path, f"{'.'.join(map(str, path))} must be true, false, a whole number or a mapping, and is {say(value)}.")
+            self.add(
+                path,
+                f"{'.'.join(map(str, path))} must be true, false, a whole number or a mapping, and is {say(value)}.",
+            )
             return None
         if value.get("name", mark.fixed) != mark.fixed:
             self.add(
@@ -211,20 +303,34 @@ class Check:
         """Lists of transforms by kind of column."""
         if not isinstance(value, dict):
             dotted = ".".join(map(str, path))
-            self.add(path, f"{dotted} must be a mapping by kind of column, and is {say(value)}.", f"kinds: {', '.join(KINDS)}")
+            self.add(
+                path,
+                f"{dotted} must be a mapping by kind of column, and is {say(value)}.",
+                f"kinds: {', '.join(KINDS)}",
+            )
             return {}
         for kind in value:
             if kind not in KINDS:
                 self.unknown(kind, list(KINDS), (*path, kind), "data.transforms", "kinds")
-        return {kind: self.many(shelf, each, (*path, kind)) for kind, each in value.items() if kind in KINDS}
+        return {
+            kind: self.many(shelf, each, (*path, kind))
+            for kind, each in value.items()
+            if kind in KINDS
+        }
 
     # what is wrong
 
-    def unknown(self, key: str, known: Sequence[str], path: tuple[Any, ...], owner: str, what: str = "options") -> None:
-        """Note a name that is none: with the same word from here, or from elsewhere in the recipe, or with the nearest."""
-        message = (
-            f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its {what} are {', '.join(known) or 'none'}."
-        )
+    def unknown(
+        self,
+        key: str,
+        known: Sequence[str],
+        path: tuple[Any, ...],
+        owner: str,
+        what: str = "options",
+    ) -> None:
+        """Note a name that is none: with the same word from here, or from elsewhere in the recipe,
+        or with the nearest."""
+        message = f"{'.'.join(map(str, path))} is no {what.removesuffix('s')} of {owner}. Its {what} are {', '.join(known) or 'none'}."
         places = list(dict.fromkeys(self.known_places()))
         slips = nearest(key, [name for name in known if is_slip(key, name)], 1)
         same = [place for place in places if place.rpartition(".")[2] == key]
@@ -232,7 +338,9 @@ class Check:
         if not near:
             word = nearest(key, [place.rpartition(".")[2] for place in places], 1)
             near = [place for place in places if word and place.rpartition(".")[2] == word[0]]
-        self.add(path, message, f"did you mean {near[0]}?" if near else "leave it out, or see danlu show")
+        self.add(
+            path, message, f"did you mean {near[0]}?" if near else "leave it out, or see danlu show"
+        )
 
     def known_places(self) -> Iterator[str]:
         """Every dotted name that this recipe could hold."""
@@ -240,15 +348,35 @@ class Check:
         for section, config in SECTIONS.items():
             yield from (f"{section}.{name}" for name in config.model_fields)
         data = mapping_or_empty(self.tree.get("data"))
-        places = [(key, shelf, self.tree.get(key) or DEFAULTS.get(key)) for key, shelf in PARTS.items()]
-        places += [("data.source", "sources", data.get("source")), ("data.split", "splits", data.get("split"))]
+        places = [
+            (key, shelf, self.tree.get(key) or DEFAULTS.get(key)) for key, shelf in PARTS.items()
+        ]
+        places += [
+            ("data.source", "sources", data.get("source")),
+            ("data.split", "splits", data.get("split")),
+        ]
         for key, shelf, given in places:
-            name = given if isinstance(given, str) else given.get("name") if isinstance(given, dict) else None
+            name = (
+                given
+                if isinstance(given, str)
+                else given.get("name")
+                if isinstance(given, dict)
+                else None
+            )
             if isinstance(name, str) and name in self.catalogue.names(shelf):
-                yield from (f"{key}.{option}" for option in self.catalogue.config(shelf, name).model_fields)
+                yield from (
+                    f"{key}.{option}" for option in self.catalogue.config(shelf, name).model_fields
+                )
         yield from (f"data.columns.NAME.{name}" for name in ColumnOptions.model_fields)
 
-    def refused(self, config: type[Options], errors: Sequence[Any], values: Any, path: tuple[Any, ...], owner: str) -> None:
+    def refused(
+        self,
+        config: type[Options],
+        errors: Sequence[Any],
+        values: Any,
+        path: tuple[Any, ...],
+        owner: str,
+    ) -> None:
         """Note what pydantic refused; the members of a union speak as one."""
         grouped: dict[tuple[Any, ...], list[Any]] = {}
         for error in errors:
@@ -259,7 +387,13 @@ class Check:
             self.refuse(config, steps, each, values, path, owner)
 
     def refuse(
-        self, config: type[Options], steps: tuple[Any, ...], errors: Sequence[Any], values: Any, path: tuple[Any, ...], owner: str
+        self,
+        config: type[Options],
+        steps: tuple[Any, ...],
+        errors: Sequence[Any],
+        values: Any,
+        path: tuple[Any, ...],
+        owner: str,
     ) -> None:
         """Note one value that pydantic refused."""
         place = (*path, *steps)
@@ -273,12 +407,26 @@ class Check:
             self.add(place, f"{dotted} is missing.", field_hint(config, steps))
         elif kind == "extra_forbidden":
             inner = owner_of(config, steps)
-            self.unknown(str(steps[-1]), list(inner.model_fields), place, ".".join(map(str, place[:-1])) or owner)
+            self.unknown(
+                str(steps[-1]),
+                list(inner.model_fields),
+                place,
+                ".".join(map(str, place[:-1])) or owner,
+            )
         else:
             value = errors[0].get("input")
             rules = [broken_rule(error) for error in errors]
-            rule = " or ".join([rules[0], *(each.removeprefix("must be ").removeprefix("one of ") for each in rules[1:])])
-            said = f"{dotted} {rule}, and is {say(value)}." if rule.startswith(("must ", "is ", "has ")) else f"{dotted}: {rule}."
+            rule = " or ".join(
+                [
+                    rules[0],
+                    *(each.removeprefix("must be ").removeprefix("one of ") for each in rules[1:]),
+                ]
+            )
+            said = (
+                f"{dotted} {rule}, and is {say(value)}."
+                if rule.startswith(("must ", "is ", "has "))
+                else f"{dotted}: {rule}."
+            )
             self.add(place, said, value_hint(value, errors) or field_hint(config, steps))
 
 

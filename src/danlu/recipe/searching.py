@@ -18,18 +18,27 @@ Try = Callable[[dict[str, Any]], list[Problem]]  # the problems of the recipe wi
 
 _RANGE = ("low", "high", "step", "log", "when")
 _NOT_SEARCHED = ("tune", "name", "watchers", "task")
-_WHAT_IS_COMPARED = ("data.source", "data.target", "data.split", "train.folds")  # trials of other rows have scores of another kind
-_MOST_TRIED = 400  # combinations of a value with the choices around it that are checked before anything runs
+_WHAT_IS_COMPARED = (
+    "data.source",
+    "data.target",
+    "data.split",
+    "train.folds",
+)  # trials of other rows have scores of another kind
+_MOST_TRIED = (
+    400  # combinations of a value with the choices around it that are checked before anything runs
+)
 MEASURED = ("loss", "seconds", "parameters")  # objectives that every recipe has
 
 
 def in_order(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, what stands around an option before the option (optimizer before optimizer.learning_rate)."""
+    """The same values, what stands around an option before the option (optimizer before
+    optimizer.learning_rate)."""
     return dict(sorted(values.items(), key=lambda item: item[0].count(".")))
 
 
 def note_search(checking: Check, tune: Tune, parts: Mapping[str, Any], try_out: Try) -> Space:
-    """The dimensions of a checked section tune, in an order in which conditions can be followed; problems are noted.
+    """The dimensions of a checked section tune, in an order in which conditions can be followed;
+    problems are noted.
 
     `try_out` checks the recipe with some options changed, and gives what is wrong with it then.
     """
@@ -54,7 +63,9 @@ def _nameable(checking: Check, name: str) -> bool:
     head = name.partition(".")[0]
     if any(f"{name}.".startswith(f"{other}.") for other in _WHAT_IS_COMPARED):
         checking.add(
-            _path(name), f"tune.space: {name} says on which rows scores are measured, so it cannot be searched.", "leave it out"
+            _path(name),
+            f"tune.space: {name} says on which rows scores are measured, so it cannot be searched.",
+            "leave it out",
         )
         return False
     if head in KEYS and head not in _NOT_SEARCHED and all(name.split(".")):
@@ -62,7 +73,9 @@ def _nameable(checking: Check, name: str) -> bool:
     known = [key for key in KEYS if key not in _NOT_SEARCHED]
     hint = did_you_mean(head, known) or "example: optimizer.learning_rate"
     checking.add(
-        _path(name), f"tune.space: {name} is no option of a recipe that can be searched. It begins with {', '.join(known)}.", hint
+        _path(name),
+        f"tune.space: {name} is no option of a recipe that can be searched. It begins with {', '.join(known)}.",
+        hint,
     )
     return False
 
@@ -76,54 +89,89 @@ def _dimension(checking: Check, name: str, value: Any) -> Dimension | None:
         return _choice(checking, name, value, {})
     if not isinstance(value, dict):
         hint = "example: {low: 1.0e-4, high: 0.1, log: true}, or [adam, sgd]"
-        checking.add(_path(name), f"tune.space.{name} must be a list of choices or a range, and is {say(value)}.", hint)
+        checking.add(
+            _path(name),
+            f"tune.space.{name} must be a list of choices or a range, and is {say(value)}.",
+            hint,
+        )
         return None
     when = value.get("when") or {}
     if not isinstance(when, dict):
         checking.add(
-            (*_path(name), "when"), f"tune.space.{name}.when must be a mapping, and is {say(when)}.", "example: {optimizer: sgd}"
+            (*_path(name), "when"),
+            f"tune.space.{name}.when must be a mapping, and is {say(when)}.",
+            "example: {optimizer: sgd}",
         )
         return None
-    when = {other: tuple(each) if isinstance(each, list) else (each,) for other, each in when.items()}
+    when = {
+        other: tuple(each) if isinstance(each, list) else (each,) for other, each in when.items()
+    }
     if "choices" in value:
         wrong = [key for key in value if key not in ("choices", "when")]
         for key in wrong:
             checking.unknown(key, ("choices", "when"), (*_path(name), key), "choices", "keys")
         choices = value["choices"]
         if not isinstance(choices, list):
-            checking.add((*_path(name), "choices"), f"tune.space.{name}.choices must be a list, and is {say(choices)}.")
+            checking.add(
+                (*_path(name), "choices"),
+                f"tune.space.{name}.choices must be a list, and is {say(choices)}.",
+            )
             return None
         return None if wrong else _choice(checking, name, choices, when)
     return _range(checking, name, value, when)
 
 
-def _choice(checking: Check, name: str, choices: list[Any], when: Mapping[str, tuple[Any, ...]]) -> Dimension | None:
+def _choice(
+    checking: Check, name: str, choices: list[Any], when: Mapping[str, tuple[Any, ...]]
+) -> Dimension | None:
     if not choices:
-        checking.add(_path(name), f"tune.space.{name} has no choice.", "give the values that are tried")
+        checking.add(
+            _path(name), f"tune.space.{name} has no choice.", "give the values that are tried"
+        )
         return None
-    twice = [each for number, each in enumerate(choices) if any(same(each, other) for other in choices[:number])]
+    twice = [
+        each
+        for number, each in enumerate(choices)
+        if any(same(each, other) for other in choices[:number])
+    ]
     if twice:
-        checking.add(_path(name), f"tune.space.{name} names the choice {say(twice[0])} twice.", "keep one of the two")
+        checking.add(
+            _path(name),
+            f"tune.space.{name} names the choice {say(twice[0])} twice.",
+            "keep one of the two",
+        )
         return None
     return Dimension(name, "choice", choices=tuple(choices), when=when)
 
 
-def _range(checking: Check, name: str, value: dict[str, Any], when: Mapping[str, tuple[Any, ...]]) -> Dimension | None:
+def _range(
+    checking: Check, name: str, value: dict[str, Any], when: Mapping[str, tuple[Any, ...]]
+) -> Dimension | None:
     before = len(checking.problems)
     for key in value:
         if key not in _RANGE:
-            checking.unknown(key, (*_RANGE, "choices"), (*_path(name), key), f"the range of {name}", "keys")
+            checking.unknown(
+                key, (*_RANGE, "choices"), (*_path(name), key), f"the range of {name}", "keys"
+            )
     low, high, step, log = (value.get(key) for key in ("low", "high", "step", "log"))
     for key, number in (("low", low), ("high", high), ("step", step)):
         absent = number is None and key not in value
         if absent and key != "step":
             checking.add(
-                _path(name), f"tune.space.{name}: {key} is missing: a range has low and high.", "or give a list of choices"
+                _path(name),
+                f"tune.space.{name}: {key} is missing: a range has low and high.",
+                "or give a list of choices",
             )
         elif not absent and not _is_number(number):
-            checking.add((*_path(name), key), f"tune.space.{name}.{key} must be a finite number, and is {say(number)}.")
+            checking.add(
+                (*_path(name), key),
+                f"tune.space.{name}.{key} must be a finite number, and is {say(number)}.",
+            )
     if log not in (None, True, False) or type(log) is int:
-        checking.add((*_path(name), "log"), f"tune.space.{name}.log must be true or false, and is {say(log)}.")
+        checking.add(
+            (*_path(name), "log"),
+            f"tune.space.{name}.log must be true or false, and is {say(log)}.",
+        )
     if len(checking.problems) > before:
         return None
     assert low is not None and high is not None
@@ -132,12 +180,27 @@ def _range(checking: Check, name: str, value: dict[str, Any], when: Mapping[str,
         key, sentence = wrong
         checking.add((*_path(name), key), f"tune.space.{name}: {sentence}.")
         return None
-    whole = all(isinstance(each, int) for each in (low, high, *([step] if step is not None else [])))
-    return Dimension(name, "integer" if whole else "float", low=low, high=high, step=step, log=bool(log), when=when)
+    whole = all(
+        isinstance(each, int) for each in (low, high, *([step] if step is not None else []))
+    )
+    return Dimension(
+        name,
+        "integer" if whole else "float",
+        low=low,
+        high=high,
+        step=step,
+        log=bool(log),
+        when=when,
+    )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 2**53
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and abs(value) < 2**53
+    )
 
 
 def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tuple[str, str] | None:
@@ -158,24 +221,38 @@ def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tupl
 # --- together
 
 
-def _note_conditions(checking: Check, found: dict[str, Dimension], written: Mapping[str, Any]) -> None:
+def _note_conditions(
+    checking: Check, found: dict[str, Dimension], written: Mapping[str, Any]
+) -> None:
     """A condition names another dimension of choices, and choices that it has."""
     for name, dimension in list(found.items()):
         for other, wanted in dimension.when.items():
             path = (*_path(name), "when", other)
             known = [each for each in found if each != name]
             if other not in written or other == name:
-                hint = did_you_mean(other, known) or f"what is searched besides: {', '.join(known) or 'nothing'}"
-                checking.add(path, f"tune.space.{name}.when names {other}, which is not searched.", hint)
+                hint = (
+                    did_you_mean(other, known)
+                    or f"what is searched besides: {', '.join(known) or 'nothing'}"
+                )
+                checking.add(
+                    path, f"tune.space.{name}.when names {other}, which is not searched.", hint
+                )
                 found.pop(name, None)
             elif other in found and found[other].kind != "choice":
-                checking.add(path, f"tune.space.{name}.when names {other}, which is a range.", "a condition names choices")
+                checking.add(
+                    path,
+                    f"tune.space.{name}.when names {other}, which is a range.",
+                    "a condition names choices",
+                )
                 found.pop(name, None)
             elif other in found:
                 for each in wanted:
                     if not found[other].holds(each):
                         choices = ", ".join(say(choice) for choice in found[other].choices)
-                        checking.add(path, f"tune.space.{name}.when: {say(each)} is no choice of {other}. It has {choices}.")
+                        checking.add(
+                            path,
+                            f"tune.space.{name}.when: {say(each)} is no choice of {other}. It has {choices}.",
+                        )
                         found.pop(name, None)
 
 
@@ -186,35 +263,58 @@ def _sorted(checking: Check, found: dict[str, Dimension]) -> Space:
         ready = [
             each
             for name, each in found.items()
-            if name not in placed and all(other in placed or other not in found for other in each.when)
+            if name not in placed
+            and all(other in placed or other not in found for other in each.when)
         ]
         if not ready:
             rest = [name for name in found if name not in placed]
-            checking.add(_path(rest[0]), f"tune.space: the conditions of {', '.join(rest)} go round in a circle.")
+            checking.add(
+                _path(rest[0]),
+                f"tune.space: the conditions of {', '.join(rest)} go round in a circle.",
+            )
             return ()
         placed[ready[0].name] = ready[0]
     return tuple(placed.values())
 
 
 def _tried(checking: Check, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
-    """The dimension, every choice and both ends of it checked as options of the recipe; problems are noted."""
+    """The dimension, every choice and both ends of it checked as options of the recipe; problems
+    are noted."""
     known = try_out({})
-    around = [each for each in _around(dimension, space) if all(problem in known for problem in try_out(each))] or [{}]
+    around = [
+        each
+        for each in _around(dimension, space)
+        if all(problem in known for problem in try_out(each))
+    ] or [{}]
     if dimension.kind == "choice":
         for number, choice in enumerate(dimension.choices):
-            _note_refusal(checking, (*_path(dimension.name), number), dimension.name, choice, around, try_out)
+            _note_refusal(
+                checking, (*_path(dimension.name), number), dimension.name, choice, around, try_out
+            )
         return dimension
     for end in ("low", "high"):
-        _note_refusal(checking, (*_path(dimension.name), end), dimension.name, getattr(dimension, end), around, try_out)
-    between = (dimension.low + dimension.high) / 2 + (0.25 if (dimension.low + dimension.high) % 1 == 0 else 0.0)
+        _note_refusal(
+            checking,
+            (*_path(dimension.name), end),
+            dimension.name,
+            getattr(dimension, end),
+            around,
+            try_out,
+        )
+    between = (dimension.low + dimension.high) / 2 + (
+        0.25 if (dimension.low + dimension.high) % 1 == 0 else 0.0
+    )
     continuous = dimension.kind == "integer" and dimension.step is None
     if continuous and not try_out({**around[0], dimension.name: between}):
-        return Dimension(**{**vars(dimension), "kind": "float"})  # {low: 0, high: 1} of an option that takes 0.5
+        return Dimension(
+            **{**vars(dimension), "kind": "float"}
+        )  # {low: 0, high: 1} of an option that takes 0.5
     return dimension
 
 
 def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
-    """The choices of other dimensions that a value of this one may stand beside: its conditions, and the parts it is an option of."""
+    """The choices of other dimensions that a value of this one may stand beside: its conditions,
+    and the parts it is an option of."""
     named = {each.name: each for each in space}
     concerned: list[str] = []
 
@@ -250,9 +350,15 @@ def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
 
 
 def _note_refusal(
-    checking: Check, path: tuple[Any, ...], name: str, value: Any, around: list[dict[str, Any]], try_out: Try
+    checking: Check,
+    path: tuple[Any, ...],
+    name: str,
+    value: Any,
+    around: list[dict[str, Any]],
+    try_out: Try,
 ) -> None:
-    """Note what the recipe says to the value; where only some of the choices around it refuse it, the first of these is named."""
+    """Note what the recipe says to the value; where only some of the choices around it refuse it,
+    the first of these is named."""
     refusals: list[tuple[dict[str, Any], Problem]] = []
     for values in around:
         problems = try_out(values)
@@ -264,13 +370,24 @@ def _note_refusal(
     if len(refusals) == len(around):
         checking.add(path, f"tune.space.{name}: {first.message}", first.hint)
         return
-    beside = ", ".join(f"{other}={value if isinstance(value, str) else say(value)}" for other, value in values.items())
-    checking.add(path, f"tune.space.{name}: {first.message} (with {beside})", "say with which choice it takes part: when: {...}")
+    beside = ", ".join(
+        f"{other}={value if isinstance(value, str) else say(value)}"
+        for other, value in values.items()
+    )
+    checking.add(
+        path,
+        f"tune.space.{name}: {first.message} (with {beside})",
+        "say with which choice it takes part: when: {...}",
+    )
 
 
-def _note_circumstances(checking: Check, tune: Tune, parts: Mapping[str, Any], space: Space) -> None:
+def _note_circumstances(
+    checking: Check, tune: Tune, parts: Mapping[str, Any], space: Space
+) -> None:
     """What holds between the space and the rest of the section."""
-    objectives = [each for each in tune.objectives or () if isinstance(each, Objective)]  # one that is wrong was noted
+    objectives = [
+        each for each in tune.objectives or () if isinstance(each, Objective)
+    ]  # one that is wrong was noted
     several = len(objectives) > 1
     if several and tune.pruner is not None and tune.pruner.name != "none":
         checking.add(
@@ -287,7 +404,9 @@ def _note_circumstances(checking: Check, tune: Tune, parts: Mapping[str, Any], s
                 if getattr(checking.catalogue.facts("samplers", each), "SEVERAL", True)
             ]
             checking.add(
-                ("tune", "sampler"), f"tune.sampler: {tune.sampler.name} goes by one objective.", f"for several: {', '.join(able)}"
+                ("tune", "sampler"),
+                f"tune.sampler: {tune.sampler.name} goes by one objective.",
+                f"for several: {', '.join(able)}",
             )
         refuses = getattr(promise, "refuses", None)
         said = refuses(tune.sampler.options, space) if refuses is not None and space else ""
@@ -295,11 +414,16 @@ def _note_circumstances(checking: Check, tune: Tune, parts: Mapping[str, Any], s
             checking.add(("tune", "sampler"), f"tune.sampler: {said}")
     measured = {part.name for part in parts.get("metrics", ()) if part is not None} | set(MEASURED)
     for number, objective in enumerate(objectives):
-        unmeasured = objective.metric in checking.catalogue.names("metrics") and objective.metric not in measured
+        unmeasured = (
+            objective.metric in checking.catalogue.names("metrics")
+            and objective.metric not in measured
+        )
         if unmeasured:
             hint = f"add it to metrics, or choose among {', '.join(sorted(measured))}"
             checking.add(
-                ("tune", "objectives", number, "metric"), f"tune.objectives: the recipe does not measure {objective.metric}.", hint
+                ("tune", "objectives", number, "metric"),
+                f"tune.objectives: the recipe does not measure {objective.metric}.",
+                hint,
             )
 
 

@@ -16,14 +16,20 @@ from danlu.terms import Kind
 class ColumnOptions(Options):
     """What a recipe says of one column."""
 
-    kind: Kind | None = Field(default=None, description="What the column holds; inferred when null.")
+    kind: Kind | None = Field(
+        default=None, description="What the column holds; inferred when null."
+    )
     on_error: Literal["error", "missing"] = Field(
-        default="error", description="A value that is not of the kind: stop and name the row, or count it as missing."
+        default="error",
+        description="A value that is not of the kind: stop and name the row, or count it as missing.",
     )
     use: bool = Field(
-        default=True, description="Whether the column is an input (false for names, keys, anything that must not be learnt from)."
+        default=True,
+        description="Whether the column is an input (false for names, keys, anything that must not be learnt from).",
     )
-    size: Annotated[int, Field(ge=1, le=8192)] | list[Annotated[int, Field(ge=1, le=8192)]] | None = Field(
+    size: (
+        Annotated[int, Field(ge=1, le=8192)] | list[Annotated[int, Field(ge=1, le=8192)]] | None
+    ) = Field(
         default=None,
         description="Height and width in pixels that a column of images (kind: image, cells are paths beside the file) is brought to, one "
         "number for both; null: the images' own, which must be equal.",
@@ -45,17 +51,26 @@ class ColumnOptions(Options):
         """(height, width) of `size`."""
         if self.size is None:
             return None
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        return (
+            (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        )
 
 
 class Data(Options):
     """Which rows, which columns, and how they become tensors."""
 
-    source: Annotated[Part, OnShelf("sources")] = Field(description="Where rows come from: a path, or a source with its options.")
-    target: str | list[str] | None = Field(default=None, description="The column to predict, or several.")
-    columns: dict[str, ColumnOptions] = Field(default={}, description="What to know of single columns, by name.")
+    source: Annotated[Part, OnShelf("sources")] = Field(
+        description="Where rows come from: a path, or a source with its options."
+    )
+    target: str | list[str] | None = Field(
+        default=None, description="The column to predict, or several."
+    )
+    columns: dict[str, ColumnOptions] = Field(
+        default={}, description="What to know of single columns, by name."
+    )
     split: Annotated[Part | None, OnShelf("splits")] = Field(
-        default=None, description="How rows are divided into train, validation and test; rows the source itself assigns stay there."
+        default=None,
+        description="How rows are divided into train, validation and test; rows the source itself assigns stay there.",
     )
     transforms: Annotated[dict[Kind, list[Part]], OnShelf("transforms")] = Field(
         default={}, description="Transforms by kind of column; a kind not named keeps its defaults."
@@ -68,37 +83,60 @@ class Data(Options):
         description="Further views of an image whose answers are averaged, in evaluation and prediction: flip (mirrored), shift (moved by a "
         "pixel, two ways). Training is not changed.",
     )
-    duplicates: Literal["keep", "drop"] = Field(default="keep", description="What to do with rows that repeat another one exactly.")
+    duplicates: Literal["keep", "drop"] = Field(
+        default="keep", description="What to do with rows that repeat another one exactly."
+    )
     missing_rows: Literal["keep", "drop"] = Field(
         default="keep", description="drop leaves out rows with a missing input value; keep imputes."
     )
-    missing_target: Literal["error", "drop"] = Field(default="error", description="What to do with rows whose target is missing.")
+    missing_target: Literal["error", "drop"] = Field(
+        default="error", description="What to do with rows whose target is missing."
+    )
     checks: Literal["warn", "error", "off"] = Field(
         default="warn", description="What a suspicion (leak, duplicates across splits) does."
     )
-    cache: bool = Field(default=True, description="Keep the table memory-mapped on disk for the next start.")
+    cache: bool = Field(
+        default=True, description="Keep the table memory-mapped on disk for the next start."
+    )
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The target columns, in the order given."""
-        return () if self.target is None else (self.target,) if isinstance(self.target, str) else tuple(self.target)
+        return (
+            ()
+            if self.target is None
+            else (self.target,)
+            if isinstance(self.target, str)
+            else tuple(self.target)
+        )
 
 
 class Regularization(Options):
     """What keeps a model from learning its training rows by heart."""
 
-    l1: float = Field(default=0.0, ge=0, description="Weight of the sum of absolute weights, added to the loss (matrices only).")
+    l1: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the sum of absolute weights, added to the loss (matrices only).",
+    )
     l2: float = Field(
-        default=0.0, ge=0, description="Weight of half the sum of squared weights, added to the loss (matrices only)."
+        default=0.0,
+        ge=0,
+        description="Weight of half the sum of squared weights, added to the loss (matrices only).",
     )
     dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="Share of activations dropped; null leaves the model's own option."
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of activations dropped; null leaves the model's own option.",
     )
     early_stopping: Annotated[Part | None, OnShelf("watchers", fixed="early_stopping")] = Field(
-        default=None, description="Stop when the validation score no longer improves; true takes the defaults."
+        default=None,
+        description="Stop when the validation score no longer improves; true takes the defaults.",
     )
     restore_best: bool = Field(
-        default=True, description="Release the weights of the best evaluation, not the last; needs a validation split."
+        default=True,
+        description="Release the weights of the best evaluation, not the last; needs a validation split.",
     )
     ema_decay: float | None = Field(
         default=None,
@@ -112,11 +150,16 @@ class LowRank(Options):
     """Low-rank adaptation (LoRA): learnt weights stay, and narrow paths beside them learn."""
 
     rank: int = Field(default=8, ge=1, le=4096, description="Width of a path.")
-    alpha: float = Field(default=16.0, gt=0, description="What a path adds is multiplied by alpha / rank.")
-    targets: list[str] | None = Field(
-        default=None, description="Linear layers that get a path, by name (* for anything); null: all inside the model's blocks."
+    alpha: float = Field(
+        default=16.0, gt=0, description="What a path adds is multiplied by alpha / rank."
     )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share dropped of what a path reads.")
+    targets: list[str] | None = Field(
+        default=None,
+        description="Linear layers that get a path, by name (* for anything); null: all inside the model's blocks.",
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share dropped of what a path reads."
+    )
     base: Literal["float32", "int8", "nf4"] = Field(
         default="float32",
         description="How the matrices that stay are kept while paths learn: in full, in 8 bits, or in 4 (nf4, QLoRA). The artifact is float32.",
@@ -126,8 +169,13 @@ class LowRank(Options):
 class FineTune(Options):
     """Which weights of a model move, and how fast each."""
 
-    freeze: list[str] = Field(default=[], description="Parameters that do not move, by name (* for anything), as embeddings.*.")
-    thaw: list[str] = Field(default=[], description="Parameters that move though freeze or lora would hold them.")
+    freeze: list[str] = Field(
+        default=[],
+        description="Parameters that do not move, by name (* for anything), as embeddings.*.",
+    )
+    thaw: list[str] = Field(
+        default=[], description="Parameters that move though freeze or lora would hold them."
+    )
     layer_decay: float = Field(
         default=1.0,
         gt=0,
@@ -135,25 +183,41 @@ class FineTune(Options):
         description="Each block, counted from the output, learns at this share of the rate of the one after it; 1: all at one rate.",
     )
     rates: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
-        default={}, description="Shares of the learning rate by parameter name (* for anything), as head.*: 10."
+        default={},
+        description="Shares of the learning rate by parameter name (* for anything), as head.*: 10.",
     )
     lora: LowRank | None = Field(
-        default=None, description="Learn narrow paths beside the weights (LoRA), and what was drawn anew; all else stays."
+        default=None,
+        description="Learn narrow paths beside the weights (LoRA), and what was drawn anew; all else stays.",
     )
 
 
 class ProgressiveResizing(Options):
     """How images grow during training."""
 
-    start: float = Field(default=0.5, gt=0, lt=1, description="Share of the full height and width in the first update.")
-    until: float = Field(default=0.6, gt=0, le=1, description="Share of all updates after which images are whole.")
-    multiple: int = Field(default=4, ge=1, le=1024, description="Sides on the way are multiples of this many pixels.")
+    start: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Share of the full height and width in the first update.",
+    )
+    until: float = Field(
+        default=0.6, gt=0, le=1, description="Share of all updates after which images are whole."
+    )
+    multiple: int = Field(
+        default=4, ge=1, le=1024, description="Sides on the way are multiples of this many pixels."
+    )
 
 
 class Train(Options):
     """How long, how large, how exactly."""
 
-    epochs: float | None = Field(default=None, gt=0, le=1_000_000, description="Passes over the training rows; this or steps.")
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Passes over the training rows; this or steps.",
+    )
     steps: int | None = Field(default=None, gt=0, description="Optimizer updates; this or epochs.")
     least_steps: int = Field(
         default=0,
@@ -164,7 +228,8 @@ class Train(Options):
         default=64, description="Examples of one update; all: every training row."
     )
     progressive_resizing: ProgressiveResizing | None = Field(
-        default=None, description="Smaller images early in training, which cost less; evaluation sees them whole."
+        default=None,
+        description="Smaller images early in training, which cost less; evaluation sees them whole.",
     )
     group_by_length: bool = Field(
         default=True,
@@ -176,15 +241,25 @@ class Train(Options):
         description="Examples of one forward pass; gradients of a batch are accumulated exactly over several. Null: the batch.",
     )
     clip_norm: float | None = Field(
-        default=None, gt=0, description="Largest norm of the gradient; longer ones are shortened to it."
+        default=None,
+        gt=0,
+        description="Largest norm of the gradient; longer ones are shortened to it.",
     )
-    clip_value: float | None = Field(default=None, gt=0, description="Largest size of each entry of the gradient.")
+    clip_value: float | None = Field(
+        default=None, gt=0, description="Largest size of each entry of the gradient."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Number format of the forward pass; weights stay float32. auto: by rule over hardware and work per step.",
     )
-    compile: bool | Literal["auto"] = Field(default="auto", description="Whether torch.compile is used; auto: by rule.")
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:N or mps.")
+    compile: bool | Literal["auto"] = Field(
+        default="auto", description="Whether torch.compile is used; auto: by rule."
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="auto, cpu, cuda, cuda:N or mps.",
+    )
     threads: int | None = Field(
         default=None,
         gt=0,
@@ -192,13 +267,19 @@ class Train(Options):
         description="CPU threads; null: by rule, one or one a core (at most OMP_NUM_THREADS). Recorded, since it changes the last bits.",
     )
     report_every: int | None = Field(
-        default=None, gt=0, description="Steps between reports of the training loss; null: about 100 a run."
+        default=None,
+        gt=0,
+        description="Steps between reports of the training loss; null: about 100 a run.",
     )
     evaluate_every: int | None = Field(
-        default=None, gt=0, description="Steps between evaluations on the validation split; null: once an epoch."
+        default=None,
+        gt=0,
+        description="Steps between evaluations on the validation split; null: once an epoch.",
     )
     save_every: int | None = Field(
-        default=None, gt=0, description="Steps between checkpoints; null: with every evaluation, at most 20 a run."
+        default=None,
+        gt=0,
+        description="Steps between checkpoints; null: with every evaluation, at most 20 a run.",
     )
     keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints kept.")
     on_nan: Literal["stop", "skip", "roll_back"] = Field(
@@ -206,9 +287,14 @@ class Train(Options):
         description="A NaN or infinity in loss, gradient or running statistics: stop before the update, skip the update, or go back to the last "
         "planned checkpoint and leave out every update from there to it.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="All randomness is a function of it and the step.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="All randomness is a function of it and the step."
+    )
     folds: int | None = Field(
-        default=None, ge=2, le=100, description="k-fold cross-validation over the rows outside the test split."
+        default=None,
+        ge=2,
+        le=100,
+        description="k-fold cross-validation over the rows outside the test split.",
     )
 
 
@@ -220,12 +306,14 @@ class Objective(Options):
         description="A validation score of the recipe; or loss; or seconds (of a trial's training), or parameters (how many).",
     )
     direction: Literal["higher", "lower"] | None = Field(
-        default=None, description="Which is better; null: as the metric says, lower for loss, seconds and parameters."
+        default=None,
+        description="Which is better; null: as the metric says, lower for loss, seconds and parameters.",
     )
 
 
 class Tune(Options):
-    """Which options are searched, for what, for how long. No part of what a training is: danlu train leaves it out."""
+    """Which options are searched, for what, for how long. No part of what a training is: danlu
+    train leaves it out."""
 
     space: dict[str, Any] = Field(
         min_length=1,
@@ -234,16 +322,29 @@ class Tune(Options):
         "step are whole. when: {other: choice} (or a list of choices): only together with that choice.",
     )
     objectives: list[Objective] | None = Field(
-        default=None, min_length=1, max_length=4, description="What is looked for; null: the score that decides what is best."
+        default=None,
+        min_length=1,
+        max_length=4,
+        description="What is looked for; null: the score that decides what is best.",
     )
     trials: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Trainings in all; null: 64, or no limit where minutes are given."
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Trainings in all; null: 64, or no limit where minutes are given.",
     )
     minutes: float | None = Field(
-        default=None, gt=0, le=1e6, description="Minutes in all, over every start; no trial begins after them."
+        default=None,
+        gt=0,
+        le=1e6,
+        description="Minutes in all, over every start; no trial begins after them.",
     )
-    sampler: Annotated[Part | None, OnShelf("samplers")] = Field(default=None, description="Who suggests what is tried next.")
-    pruner: Annotated[Part | None, OnShelf("pruners")] = Field(default=None, description="Who ends trials that fall behind.")
+    sampler: Annotated[Part | None, OnShelf("samplers")] = Field(
+        default=None, description="Who suggests what is tried next."
+    )
+    pruner: Annotated[Part | None, OnShelf("pruners")] = Field(
+        default=None, description="Who ends trials that fall behind."
+    )
     on: Literal["auto", "vectorised", "processes", "one_by_one", "ray"] = Field(
         default="auto",
         description="How trials run: many as one program, in processes, one by one, or on a Ray cluster; auto: by measurement.",
@@ -260,7 +361,10 @@ class Tune(Options):
         le=1e6,
         description="Of processes and ray: a worker that reports nothing for so long hangs; it is ended, and its trial goes on elsewhere.",
     )
-    address: str | None = Field(default=None, description="Of ray: the address of a running cluster; null: a local one is started.")
+    address: str | None = Field(
+        default=None,
+        description="Of ray: the address of a running cluster; null: a local one is started.",
+    )
     storage: str | None = Field(
         default=None,
         pattern=r"^(sqlite|postgresql|mysql)(\+\w+)?://",
@@ -272,7 +376,12 @@ class Tune(Options):
         le=100,
         description="Each trial is k trainings, and its score the mean over k folds; null: one training.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="Of the suggestions: the same seed and results, the same suggestions.")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="Of the suggestions: the same seed and results, the same suggestions.",
+    )
 
     @property
     def budget(self) -> int | None:
@@ -284,12 +393,18 @@ class Compress(Options):
     """How the artifact is made smaller once it is trained. No part of what a training is."""
 
     steps: Annotated[list[Part], OnShelf("compressors")] = Field(
-        min_length=1, description="Compressors, in order; `compress: [prune, int8_static]` is short for it."
+        min_length=1,
+        description="Compressors, in order; `compress: [prune, int8_static]` is short for it.",
     )
     max_drop: float | None = Field(
-        default=None, ge=0, description="The most that the deciding score may lose, in its own units; else nothing is kept."
+        default=None,
+        ge=0,
+        description="The most that the deciding score may lose, in its own units; else nothing is kept.",
     )
-    score: str | None = Field(default=None, description="The score that decides; null: the recipe's first metric, else the loss.")
+    score: str | None = Field(
+        default=None,
+        description="The score that decides; null: the recipe's first metric, else the loss.",
+    )
 
 
 @dataclass(frozen=True)
@@ -308,15 +423,21 @@ class Recipe:
     finetune: FineTune
     train: Train
     watchers: tuple[Part, ...]
-    raw: Mapping[str, Any] = field(repr=False, compare=False)  # as written, overrides applied; what tuning edits
+    raw: Mapping[str, Any] = field(
+        repr=False, compare=False
+    )  # as written, overrides applied; what tuning edits
     path: str = field(default="", compare=False)  # the file it came from; "" for a dict
-    tune: Tune | None = field(default=None, compare=False)  # what is searched: no part of what a training is
+    tune: Tune | None = field(
+        default=None, compare=False
+    )  # what is searched: no part of what a training is
     space: Space = field(default=(), repr=False, compare=False)  # tune.space, checked
-    compress: Compress | None = field(default=None, compare=False)  # what is made of the artifact: no part of what a training is
+    compress: Compress | None = field(
+        default=None, compare=False
+    )  # what is made of the artifact: no part of what a training is
 
     def as_dict(self) -> dict[str, Any]:
-        """What is trained, as plain data, every default written out; reading it back gives an equal recipe. The sections tune and
-        compress are no part."""
+        """What is trained, as plain data, every default written out; reading it back gives an equal
+        recipe. The sections tune and compress are no part."""
         return {
             "name": self.name,
             "task": self.task.as_dict(),
@@ -369,7 +490,8 @@ KEYS = (
 )
 LISTS = ("metrics", "watchers")
 SHELVES_OF_DATA = ("sources", "splits", "transforms", "augmentations")
-# What every recipe has unless a task, a model, an optimizer or the user says otherwise, in that order.
+# What every recipe has unless a task, a model, an optimizer or the user says otherwise, in that
+# order.
 DEFAULTS: dict[str, Any] = {
     "optimizer": "adamw",
     "schedule": "constant",

@@ -8,7 +8,8 @@ from danlu.recipe.options import Catalogue
 
 
 def long_form(path: tuple[Any, ...], value: Any, catalogue: Catalogue) -> dict[str, Any] | None:
-    """The mapping that a short form means (`optimizer: adam`, `age: number`, `early_stopping: 5`); None where there is none."""
+    """The mapping that a short form means (`optimizer: adam`, `age: number`, `early_stopping: 5`);
+    None where there is none."""
     if value is None:
         return {}
     if path[:2] == ("data", "columns") and len(path) == 3:
@@ -20,7 +21,11 @@ def long_form(path: tuple[Any, ...], value: Any, catalogue: Catalogue) -> dict[s
         return long_section("compress", value)
     if path == ("data", "source") and isinstance(value, str):
         return {"name": value} if value in catalogue.names("sources") else {"path": value}
-    return {"name": value} if isinstance(value, str) and path[0] not in ("train", "regularization", "name") else None
+    return (
+        {"name": value}
+        if isinstance(value, str) and path[0] not in ("train", "regularization", "name")
+        else None
+    )
 
 
 def long_section(key: str, value: Any) -> Any:
@@ -37,4 +42,10 @@ def long_column(value: Any) -> Any:
 
 def long_early_stopping(value: Any) -> Any:
     """The options of early stopping, which may be written short: true, or its patience."""
-    return {} if value is True or value is False else {"patience": value} if type(value) is int else value
+    return (
+        {}
+        if value is True or value is False
+        else {"patience": value}
+        if type(value) is int
+        else value
+    )

@@ -13,9 +13,9 @@ from typing import Any, Literal
 class Dimension:
     """One option that is searched.
 
-    `choices` are plain data, of a choice. `low`, `high` (both may be taken) and `step` (None: any) are of integers and floats; `log`
-    spreads them by their logarithm. `when` holds, by the name of another dimension, the choices with which this one takes part.
-    """
+    `choices` are plain data, of a choice. `low`, `high` (both may be taken) and `step` (None: any)
+    are of integers and floats; `log` spreads them by their logarithm. `when` holds, by the name of
+    another dimension, the choices with which this one takes part."""
 
     name: str
     kind: Literal["choice", "integer", "float"]
@@ -28,13 +28,18 @@ class Dimension:
 
     def active(self, values: Mapping[str, Any]) -> bool:
         """Whether it takes part beside the values of the dimensions before it."""
-        return all(name in values and any(same(values[name], each) for each in wanted) for name, wanted in self.when.items())
+        return all(
+            name in values and any(same(values[name], each) for each in wanted)
+            for name, wanted in self.when.items()
+        )
 
     def holds(self, value: Any) -> bool:
         """Whether a trial may take `value`."""
         if self.kind == "choice":
             return any(same(value, each) for each in self.choices)
-        if isinstance(value, bool) or not isinstance(value, int if self.kind == "integer" else int | float):
+        if isinstance(value, bool) or not isinstance(
+            value, int if self.kind == "integer" else int | float
+        ):
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
         return self.low <= value <= self.high and math.isclose(steps, round(steps), abs_tol=1e-6)
@@ -78,6 +83,9 @@ def _marked(value: Any) -> str:
 
 
 def contains(space: Space, values: Mapping[str, Any]) -> bool:
-    """Whether `values` is a point of the space: a value for each dimension that takes part, and no other."""
+    """Whether `values` is a point of the space: a value for each dimension that takes part, and no
+    other."""
     wanted = [each for each in space if each.active(values)]
-    return {each.name for each in wanted} == set(values) and all(each.holds(values[each.name]) for each in wanted)
+    return {each.name for each in wanted} == set(values) and all(
+        each.holds(values[each.name]) for each in wanted
+    )

@@ -19,15 +19,27 @@ def say(value: Any) -> str:
     """A value as messages show it: at most 80 letters, texts and truth values with their kind."""
     if value is None:
         return "null"
-    text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, Part) else value.name
+    text = (
+        json.dumps(value, ensure_ascii=False, default=str)
+        if not isinstance(value, Part)
+        else value.name
+    )
     text = text if len(text) <= 80 else text[:77] + "..."
-    kind = {bool: "true or false", str: "text", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
+    kind = {
+        bool: "true or false",
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        list: "a list",
+        dict: "a mapping",
+    }
     named = kind.get(type(value))
     return f"{text} ({named})" if named and isinstance(value, str | bool) else text
 
 
 def is_slip(written: str, meant: str) -> bool:
-    """Whether `written` is `meant` but for case, hyphens, or one letter added, left out, changed or swapped with its neighbour."""
+    """Whether `written` is `meant` but for case, hyphens, or one letter added, left out, changed or
+    swapped with its neighbour."""
     written, meant = (each.lower().replace("-", "_").replace(" ", "_") for each in (written, meant))
     return written == meant or (len(meant) > 2 and edit_distance(written, meant) == 1)
 
@@ -47,11 +59,15 @@ _UNION_PREFIXES = (
 
 
 def steps_of(loc: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Where in the recipe a pydantic location is: the names of union members and validators are left out."""
+    """Where in the recipe a pydantic location is: the names of union members and validators are
+    left out."""
     return tuple(
         each
         for number, each in enumerate(loc)
-        if number == 0 or not (isinstance(each, str) and (each in _UNION_MEMBERS or each.startswith(_UNION_PREFIXES)))
+        if number == 0
+        or not (
+            isinstance(each, str) and (each in _UNION_MEMBERS or each.startswith(_UNION_PREFIXES))
+        )
     )
 
 
@@ -92,7 +108,11 @@ def broken_rule(error: Any) -> str:
         )
     if kind in bounds:
         key, words = bounds[kind]
-        return f"{words} {context[key]:g}" if isinstance(context[key], float) else f"{words} {context[key]}"
+        return (
+            f"{words} {context[key]:g}"
+            if isinstance(context[key], float)
+            else f"{words} {context[key]}"
+        )
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
     return message if kind == "value_error" else message[:1].lower() + message[1:]
 
@@ -105,15 +125,26 @@ def _words(expected: str) -> list[str]:
 def value_hint(value: Any, errors: Sequence[Any]) -> str:
     """What was probably meant by a refused value, or ''."""
     kinds = {error["type"] for error in errors}
-    choices = [word for error in errors if error["type"] == "literal_error" for word in _words(error["ctx"]["expected"])]
+    choices = [
+        word
+        for error in errors
+        if error["type"] == "literal_error"
+        for word in _words(error["ctx"]["expected"])
+    ]
     choices += ["true", "false"] if "bool_type" in kinds else []
     for error in errors:
-        if error["type"] == "string_pattern_mismatch":  # the words of a pattern such as ^(auto|cpu|mps)$
-            choices += re.findall(r"(?<![A-Za-z\\])[a-z]{2,}(?![A-Za-z*+?\[])", error["ctx"]["pattern"])
+        if (
+            error["type"] == "string_pattern_mismatch"
+        ):  # the words of a pattern such as ^(auto|cpu|mps)$
+            choices += re.findall(
+                r"(?<![A-Za-z\\])[a-z]{2,}(?![A-Za-z*+?\[])", error["ctx"]["pattern"]
+            )
     if isinstance(value, str):
         if "bool_type" in kinds and value.lower() in ("yes", "on", "y", "no", "off", "n"):
             return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
-        if kinds & {"int_type", "float_type"} and re.fullmatch(r"[-+]?[\d_,]*\.?\d+([eE][-+]?\d+)?", value):
+        if kinds & {"int_type", "float_type"} and re.fullmatch(
+            r"[-+]?[\d_,]*\.?\d+([eE][-+]?\d+)?", value
+        ):
             return f"write {value.replace('_', '').replace(',', '')} without quotes"
         return did_you_mean(value, choices)
     if "int_type" in kinds and isinstance(value, float) and value.is_integer():
@@ -139,5 +170,7 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def field_hint(config: type[BaseModel], steps: tuple[Any, ...]) -> str:
     """What the option means, from its description."""
-    info = owner_of(config, steps).model_fields.get(str(steps[-1])) or config.model_fields.get(str(steps[0]))
+    info = owner_of(config, steps).model_fields.get(str(steps[-1])) or config.model_fields.get(
+        str(steps[0])
+    )
     return info.description.rstrip(".") if info is not None and info.description else ""

@@ -16,7 +16,8 @@ MOST_NODES = 20_000  # YAML nodes after aliases are followed: an alias bomb stop
 
 
 class _Yaml12(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's scalars: 1e-3 is a number, `no` is a word, 12:30 is no number."""
+    """PyYAML's safe loader with YAML 1.2's scalars: 1e-3 is a number, `no` is a word, 12:30 is no
+    number."""
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -42,17 +43,27 @@ class _Writer(yaml.SafeDumper):
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)
-        return _OLD_READER.resolve(kind, value, implicit) if tag == _TAG + "str" and kind is yaml.ScalarNode else tag
+        return (
+            _OLD_READER.resolve(kind, value, implicit)
+            if tag == _TAG + "str" and kind is yaml.ScalarNode
+            else tag
+        )
 
     def text(self, value: str) -> yaml.Node:
         # PyYAML folds these line breaks away unless they are written as escapes
-        return self.represent_scalar(_TAG + "str", value, style='"' if re.search("[\x85\u2028\u2029\ufeff]", value) else None)
+        return self.represent_scalar(
+            _TAG + "str", value, style='"' if re.search("[\x85\u2028\u2029\ufeff]", value) else None
+        )
 
 
 for _class in (_Yaml12, _Writer):
     _class.yaml_implicit_resolvers = {}
     for _kind, _pattern, _first in _SCALARS:
-        _class.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), ["" if letter == "\0" else letter for letter in _first])
+        _class.add_implicit_resolver(
+            _TAG + _kind,
+            re.compile(_pattern),
+            ["" if letter == "\0" else letter for letter in _first],
+        )
 _Writer.add_representer(str, _Writer.text)
 
 
@@ -64,8 +75,8 @@ def write_yaml(value: Any) -> str:
 def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
     """(value, where) of a YAML 1.2 (or JSON) text; `where` maps each path of keys to "name:line".
 
-    Raises RecipeError for what is not YAML, duplicate keys, tags, alias bombs and documents too deep.
-    """
+    Raises RecipeError for what is not YAML, duplicate keys, tags, alias bombs and documents too
+    deep."""
     tree = _Tree(name)
     node = _compose(_without_tabs(text), name)
     value = None if node is None else tree.value(node, ())
@@ -75,7 +86,8 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
 
 
 def _without_tabs(text: str) -> str:
-    """JSON may be indented with tabs, YAML may not: every tab of a valid JSON text stands between its words."""
+    """JSON may be indented with tabs, YAML may not: every tab of a valid JSON text stands between
+    its words."""
     if "\t" in text and text.lstrip()[:1] in ("{", "["):
         try:
             json.loads(text)
@@ -97,17 +109,39 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark else 0
         said = ", ".join(filter(None, [error.context, error.problem])) or str(error)
-        raise RecipeError([Problem(f"{name}:{line + 1}", f"this is not YAML: {said.strip()}.", _yaml_hint(text, line))]) from None
+        raise RecipeError(
+            [
+                Problem(
+                    f"{name}:{line + 1}",
+                    f"this is not YAML: {said.strip()}.",
+                    _yaml_hint(text, line),
+                )
+            ]
+        ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        sign = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
+        sign = (
+            error.character
+            if isinstance(error.character, int)
+            else ord(str(error.character)[:1] or "\0")
+        )
         raise RecipeError(
-            [Problem(f"{name}:{line}", f"the character U+{sign:04X} has no place in a recipe.", "delete it")]
+            [
+                Problem(
+                    f"{name}:{line}",
+                    f"the character U+{sign:04X} has no place in a recipe.",
+                    "delete it",
+                )
+            ]
         ) from None
     except yaml.YAMLError as error:
-        raise RecipeError([Problem(f"{name}:1", f"this is not YAML: {str(error).splitlines()[0]}.")]) from None
+        raise RecipeError(
+            [Problem(f"{name}:1", f"this is not YAML: {str(error).splitlines()[0]}.")]
+        ) from None
     except RecursionError:
-        raise RecipeError([Problem(f"{name}:1", f"the recipe is nested deeper than {DEEPEST} levels.")]) from None
+        raise RecipeError(
+            [Problem(f"{name}:1", f"the recipe is nested deeper than {DEEPEST} levels.")]
+        ) from None
 
 
 def _yaml_hint(text: str, line: int) -> str:
@@ -134,7 +168,9 @@ class _Tree:
         self.count += 1
         line = self.line(node)
         if len(path) > DEEPEST:
-            raise RecipeError([Problem(line, f"the recipe is nested deeper than {DEEPEST} levels.")])
+            raise RecipeError(
+                [Problem(line, f"the recipe is nested deeper than {DEEPEST} levels.")]
+            )
         if self.count > MOST_NODES:
             raise RecipeError([Problem(line, f"the recipe holds more than {MOST_NODES:,} values.")])
         self.where.setdefault(path, line)
@@ -154,18 +190,28 @@ class _Tree:
         for key_node, child in node.value:
             line = self.line(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(Problem(line, "a key must be a word.", "put text with brackets in quotes"))
+                self.problems.append(
+                    Problem(line, "a key must be a word.", "put text with brackets in quotes")
+                )
                 continue
             self.scalar(key_node)  # for its tag; the key itself is always the text as it is written
             key = self.text(key_node)
             dotted = ".".join(map(str, (*path, key)))
             if key in result:
                 first = self.where[(*path, key)].rpartition(":")[2]
-                self.problems.append(Problem(line, f"{dotted} is given twice (first on line {first}).", "keep one of the two"))
+                self.problems.append(
+                    Problem(
+                        line,
+                        f"{dotted} is given twice (first on line {first}).",
+                        "keep one of the two",
+                    )
+                )
                 self.value(child, (*path, key))  # its own problems are told as well
                 continue
             if key == "<<" and key_node.style is None:
-                self.problems.append(Problem(line, "merge keys (<<) are no part of YAML 1.2.", "write the keys out"))
+                self.problems.append(
+                    Problem(line, "merge keys (<<) are no part of YAML 1.2.", "write the keys out")
+                )
             self.where[(*path, key)] = line
             result[key] = self.value(child, (*path, key))
         return result
@@ -173,7 +219,11 @@ class _Tree:
     def refuse_tag(self, node: yaml.Node, expected: str) -> None:
         if node.tag != _TAG + expected:
             self.problems.append(
-                Problem(self.line(node), f"the tag {_short_tag(node.tag)} is not allowed.", "a recipe is plain data")
+                Problem(
+                    self.line(node),
+                    f"the tag {_short_tag(node.tag)} is not allowed.",
+                    "a recipe is plain data",
+                )
             )
 
     def text(self, node: yaml.Node) -> str:
@@ -185,7 +235,9 @@ class _Tree:
             try:
                 return text.encode("utf-16", "surrogatepass").decode("utf-16")
             except UnicodeDecodeError:
-                self.problems.append(Problem(self.line(node), "this text holds half a character (a lone surrogate)."))
+                self.problems.append(
+                    Problem(self.line(node), "this text holds half a character (a lone surrogate).")
+                )
                 return ""
         return text
 
@@ -198,14 +250,22 @@ class _Tree:
             self.refuse_tag(node, "str")
             return None
         if not _FORMS[kind].match(text):  # an explicit tag on something else: !!int twelve
-            self.problems.append(Problem(self.line(node), f"{say(text)} is no {kind}, as its tag says.", "leave the tag out"))
+            self.problems.append(
+                Problem(
+                    self.line(node),
+                    f"{say(text)} is no {kind}, as its tag says.",
+                    "leave the tag out",
+                )
+            )
             return None
         if kind == "null":
             return None
         if kind == "bool":
             return text.lower() == "true"
         if len(text) > 400:
-            self.problems.append(Problem(self.line(node), f"a number of {len(text):,} digits is too long."))
+            self.problems.append(
+                Problem(self.line(node), f"a number of {len(text):,} digits is too long.")
+            )
             return None
         if kind == "int":
             return int(text, 0) if text.lower().startswith(("0x", "0o")) else int(text)

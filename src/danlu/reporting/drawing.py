@@ -10,7 +10,8 @@ from typing import Literal
 from danlu.reporting.told import Words
 
 Text = Words | str
-# What a mark means; how it looks is the renderer's matter. s0 to s9 are series side by side, r0 to r9 go from worst to best.
+# What a mark means; how it looks is the renderer's matter. s0 to s9 are series side by side, r0 to
+# r9 go from worst to best.
 Role = str
 SERIES = 10
 SHADES = 10
@@ -18,7 +19,8 @@ SHADES = 10
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from `low` to `high` and the places that bear a label. `log`: equal ratios stand at equal distances."""
+    """A scale from `low` to `high` and the places that bear a label. `log`: equal ratios stand at
+    equal distances."""
 
     low: float
     high: float
@@ -29,7 +31,11 @@ class Axis:
     def share(self, value: float) -> float:
         """Where a value stands: 0 at low, 1 at high, held between them."""
         if self.log:
-            low, high, value = math.log(self.low), math.log(self.high), math.log(max(value, self.low))
+            low, high, value = (
+                math.log(self.low),
+                math.log(self.high),
+                math.log(max(value, self.low)),
+            )
         else:
             low, high = self.low, self.high
         return min(max((value - low) / (high - low), 0.0), 1.0)
@@ -69,7 +75,8 @@ class Band:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from the left edge to x, with its middle at y and so much thickness on the y axis; `says` stands at its end."""
+    """A bar from the left edge to x, with its middle at y and so much thickness on the y axis;
+    `says` stands at its end."""
 
     x: float
     y: float
@@ -112,7 +119,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels in rows of `columns`; `name` is its file and its place in the page, `legend` the roles that need a word."""
+    """Panels in rows of `columns`; `name` is its file and its place in the page, `legend` the roles
+    that need a word."""
 
     name: str
     title: Words
@@ -125,7 +133,14 @@ class Figure:
     notes: Sequence[Words] = field(default=())
 
 
-def axis(values: Iterable[float], label: Text = "", *, log: bool = False, whole: bool = False, room: float = 0.04) -> Axis:
+def axis(
+    values: Iterable[float],
+    label: Text = "",
+    *,
+    log: bool = False,
+    whole: bool = False,
+    room: float = 0.04,
+) -> Axis:
     """An Axis that holds all finite values, with round ticks; `whole`: ticks at integers alone."""
     finite = [float(value) for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0) if not log else (1.0, 10.0)
@@ -141,7 +156,9 @@ def axis(values: Iterable[float], label: Text = "", *, log: bool = False, whole:
     return Axis(low - more, high + more, linear_ticks(low - more, high + more, whole), label)
 
 
-def linear_ticks(low: float, high: float, whole: bool = False, most: int = 6) -> tuple[tuple[float, str], ...]:
+def linear_ticks(
+    low: float, high: float, whole: bool = False, most: int = 6
+) -> tuple[tuple[float, str], ...]:
     """Round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
@@ -175,13 +192,26 @@ def log_ticks(low: float, high: float, most: int = 6) -> tuple[tuple[float, str]
     if len(found) < 2:
         found = [low, high]
     return tuple(
-        (value, f"{value:g}" if 1e-4 <= value < 1e4 else f"{value:.3g}" if value < 1e4 else _round(value, 0)) for value in found
+        (
+            value,
+            f"{value:g}"
+            if 1e-4 <= value < 1e4
+            else f"{value:.3g}"
+            if value < 1e4
+            else _round(value, 0),
+        )
+        for value in found
     )
 
 
 def places(names: Sequence[str], label: Text = "") -> Axis:
     """An Axis of words, one at each whole number from 0."""
-    return Axis(-0.5, max(len(names), 1) - 0.5, tuple((float(place), name) for place, name in enumerate(names)), label)
+    return Axis(
+        -0.5,
+        max(len(names), 1) - 0.5,
+        tuple((float(place), name) for place, name in enumerate(names)),
+        label,
+    )
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -30,18 +30,30 @@ def history(told: StudyTold) -> Figure | None:
         scores, out = score_axis([value for kind in dots.values() for _, value in kind], objective)
         worst = scores.low if objective.direction == "higher" else scores.high
         dots["failed"] = [(trial, worst) for trial in told.trials if trial.state == "failed"]
-        numbers = axis([0, max(trial.number for trial in told.trials)], Words("trial", "试验"), whole=True, room=0.02)
+        numbers = axis(
+            [0, max(trial.number for trial in told.trials)],
+            Words("trial", "试验"),
+            whole=True,
+            room=0.02,
+        )
         marks: list[Mark] = [_best_so_far(told, place)] if told.complete else []
         for kind, found in dots.items():
             kept = [found[index] for index in thinned(len(found), MOST_DOTS)]
             if kept:
                 states.add(kind)
                 marks.append(
-                    Points([each.number for each, _ in kept], [value for _, value in kept], kind, [each.number for each, _ in kept])
+                    Points(
+                        [each.number for each, _ in kept],
+                        [value for _, value in kept],
+                        kind,
+                        [each.number for each, _ in kept],
+                    )
                 )
         far += out
         panels.append(Panel(numbers, scores, marks))
-    legend: list[tuple[str, Text]] = [(kind, words) for kind, words in _KINDS.items() if kind in states]
+    legend: list[tuple[str, Text]] = [
+        (kind, words) for kind, words in _KINDS.items() if kind in states
+    ]
     return Figure(
         "history",
         Words("History", "历程"),
@@ -75,18 +87,47 @@ def curves(told: StudyTold) -> Figure | None:
     chosen = [long[index] for index in thinned(len(long), MOST_CURVES)]
     there = {trial.number for trial in chosen}
     chosen += [trial for trial in long if trial.number in best and trial.number not in there]
-    scores, far = score_axis([value for trial in chosen for _, value in trial.curve], told.objectives[0])
+    scores, far = score_axis(
+        [value for trial in chosen for _, value in trial.curve], told.objectives[0]
+    )
     steps = axis(
-        [1, *(step for trial in chosen for step, _ in trial.curve)], Words("evaluation", "第几次评估"), whole=True, room=0.02
+        [1, *(step for trial in chosen for step, _ in trial.curve)],
+        Words("evaluation", "第几次评估"),
+        whole=True,
+        room=0.02,
     )
     marks: list[Mark] = []
-    for trial in sorted(chosen, key=lambda trial: (trial.number in best, trial.state == "complete")):
-        points = [(step, value) for step, value in trial.curve if value == value and abs(value) != float("inf")]
-        role = "front" if trial.number in best else "trial" if trial.state == "complete" else "pruned"
-        marks.append(Line([step for step, _ in points], [value for _, value in points], role, trial.number))
-    notes = [Words("Scores far worse than the others are drawn at the edge.", "比其他差得太远的成绩画在边缘上。")] if far else []
+    for trial in sorted(
+        chosen, key=lambda trial: (trial.number in best, trial.state == "complete")
+    ):
+        points = [
+            (step, value)
+            for step, value in trial.curve
+            if value == value and abs(value) != float("inf")
+        ]
+        role = (
+            "front" if trial.number in best else "trial" if trial.state == "complete" else "pruned"
+        )
+        marks.append(
+            Line([step for step, _ in points], [value for _, value in points], role, trial.number)
+        )
+    notes = (
+        [
+            Words(
+                "Scores far worse than the others are drawn at the edge.",
+                "比其他差得太远的成绩画在边缘上。",
+            )
+        ]
+        if far
+        else []
+    )
     if len(long) > len(chosen):
-        notes.append(Words(f"{len(chosen)} of {len(long)} trials are drawn.", f"画出 {len(long)} 个试验中的 {len(chosen)} 个。"))
+        notes.append(
+            Words(
+                f"{len(chosen)} of {len(long)} trials are drawn.",
+                f"画出 {len(long)} 个试验中的 {len(chosen)} 个。",
+            )
+        )
     return Figure(
         "curves",
         Words("Learning curves", "学习曲线"),

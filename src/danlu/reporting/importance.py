@@ -1,12 +1,13 @@
 """Which options decide the score: fANOVA over all trials, and PED-ANOVA for getting among the best.
 
-fANOVA fits a forest of trees to the trials and shares the variance of its prediction among the options.
-Source: Hutter, Hoos and Leyton-Brown, 2014, An Efficient Approach for Assessing Hyperparameter Importance, ICML.
-PED-ANOVA asks how far the values of an option among the best tenth of the trials differ from those of all trials.
-Source: Watanabe, Bansal and Hutter, 2023, arXiv:2304.10255.
-Both are Optuna's. Shares of one method add up to 1 over the options that every trial has; an option that is asked of some trials alone
-is judged among those.
-"""
+fANOVA fits a forest of trees to the trials and shares the variance of its prediction among the
+options.
+Source: Hutter, Hoos and Leyton-Brown, 2014, An Efficient Approach for Assessing Hyperparameter
+Importance, ICML. PED-ANOVA asks how far the values of an option among the best tenth of the trials
+differ from those of all trials.
+Source: Watanabe, Bansal and Hutter, 2023, arXiv:2304.10255. Both are Optuna's. Shares of one method
+add up to 1 over the options that every trial has; an option that is asked of some trials alone is
+judged among those."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ _MOST = 300  # trials that the forest is fitted to, evenly chosen: its time grow
 
 @dataclass(frozen=True)
 class Importance:
-    """The shares of one option for one objective; `trials` is how many had it, `always` whether all did."""
+    """The shares of one option for one objective; `trials` is how many had it, `always` whether all
+    did."""
 
     option: str
     objective: str
@@ -41,7 +43,8 @@ class Importance:
 
 
 def read_libraries() -> None:
-    """Import what `importances` computes with: 1.7 s, which a caller who waits for something else can spend meanwhile."""
+    """Import what `importances` computes with: 1.7 s, which a caller who waits for something else
+    can spend meanwhile."""
     with contextlib.suppress(ImportError):
         import optuna
 
@@ -49,7 +52,8 @@ def read_libraries() -> None:
 
 
 def importances(told: StudyTold) -> list[Importance]:
-    """Every option for every objective, the weightiest first; [] where there are fewer than eight complete trials or two options."""
+    """Every option for every objective, the weightiest first; [] where there are fewer than eight
+    complete trials or two options."""
     if len(told.complete) < FEWEST or not told.space:
         return []
     found = []
@@ -57,10 +61,13 @@ def importances(told: StudyTold) -> list[Importance]:
         trials = told.complete
         if len({float((trial.scores or ())[place]) for trial in trials}) < 2:
             continue  # all the same: nothing decided anything
-        everywhere = [each for each in told.space if all(each.name in trial.values for trial in trials)]
+        everywhere = [
+            each for each in told.space if all(each.name in trial.values for trial in trials)
+        ]
         shares = _shares(everywhere, trials, place, objective)
         found += [
-            Importance(name, objective.metric, variance, best, len(trials), True) for name, (variance, best) in shares.items()
+            Importance(name, objective.metric, variance, best, len(trials), True)
+            for name, (variance, best) in shares.items()
         ]
         for dimension in told.space:
             some = [trial for trial in trials if dimension.name in trial.values]
@@ -76,11 +83,16 @@ def importances(told: StudyTold) -> list[Importance]:
 def _shares(
     space: Sequence[Dimension], trials: Sequence[Trial], place: int, objective: Objective
 ) -> dict[str, tuple[float, float]]:
-    """(share of the variance, share in being among the best tenth) by option that took more than one value."""
+    """(share of the variance, share in being among the best tenth) by option that took more than
+    one value."""
     import optuna
 
     axes = {each.name: OptionAxis(each, trials) for each in space}
-    axes = {name: found for name, found in axes.items() if len({found.place(trial) for trial in trials}) > 1}
+    axes = {
+        name: found
+        for name, found in axes.items()
+        if len({found.place(trial) for trial in trials}) > 1
+    }
     if not axes:
         return {}
     if len(axes) == 1:
@@ -91,22 +103,38 @@ def _shares(
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             asked = [each for each in space if each.name in axes]
-            some = _study(asked, axes, [trials[index] for index in thinned(len(trials), _MOST)], place, objective)
-            forest = optuna.importance.get_param_importances(some, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+            some = _study(
+                asked,
+                axes,
+                [trials[index] for index in thinned(len(trials), _MOST)],
+                place,
+                objective,
+            )
+            forest = optuna.importance.get_param_importances(
+                some, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+            )
             everyone = _study(asked, axes, trials, place, objective)
-            best = optuna.importance.get_param_importances(everyone, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+            best = optuna.importance.get_param_importances(
+                everyone, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+            )
         finally:
             optuna.logging.set_verbosity(said)
     return {name: (float(forest.get(name, 0.0)), float(best.get(name, 0.0))) for name in axes}
 
 
 def _study(
-    space: Sequence[Dimension], axes: dict[str, OptionAxis], trials: Sequence[Trial], place: int, objective: Objective
+    space: Sequence[Dimension],
+    axes: dict[str, OptionAxis],
+    trials: Sequence[Trial],
+    place: int,
+    objective: Objective,
 ) -> optuna.Study:
     """The trials as an Optuna study in memory; a choice is known by its place."""
     import optuna
 
-    study = optuna.create_study(direction="maximize" if objective.direction == "higher" else "minimize")
+    study = optuna.create_study(
+        direction="maximize" if objective.direction == "higher" else "minimize"
+    )
     distributions = {each.name: _distribution(each, axes[each.name]) for each in space}
     study.add_trials(
         [
@@ -170,7 +198,10 @@ def chart(told: StudyTold, found: Sequence[Importance]) -> Figure | None:
         height=70 + 38 * max(rows, 2),
         legend=[
             ("bar first", Words("of all variation (fANOVA)", "全部波动（fANOVA）")),
-            ("bar second", Words("for the best tenth (PED-ANOVA)", "进入最好的十分之一（PED-ANOVA）")),
+            (
+                "bar second",
+                Words("for the best tenth (PED-ANOVA)", "进入最好的十分之一（PED-ANOVA）"),
+            ),
         ],
         left=200,
         notes=[

@@ -1,8 +1,8 @@
 """A study as ONE HTML page: no request goes out of it, whatever the names and values in it say.
 
-Text reaches the page escaped; the data of the trials stands in it as JSON whose angle brackets and ampersands are escaped; and its own
-policy lets the browser run only the one script whose hash it names, load nothing and send nothing.
-"""
+Text reaches the page escaped; the data of the trials stands in it as JSON whose angle brackets and
+ampersands are escaped; and its own policy lets the browser run only the one script whose hash it
+names, load nothing and send nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ _SAY = {
         "用鼠标指向图中的点或线，或选中一张图后按 ← →：所有图里同一个试验会一起标出。按 Esc 取消。",
     ),
     "files": Words(
-        "Also in trials.csv and trials.parquet beside this page.", "同目录下的 trials.csv 与 trials.parquet 含有同样内容。"
+        "Also in trials.csv and trials.parquet beside this page.",
+        "同目录下的 trials.csv 与 trials.parquet 含有同样内容。",
     ),
     "up": Words("to the top", "回到顶部"),
 }
@@ -66,7 +67,9 @@ def page(told: StudyTold, figures: Sequence[Figure], found: Sequence[Importance]
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    env = Environment(loader=PackageLoader("danlu.reporting", "."), autoescape=True, undefined=StrictUndefined)
+    env = Environment(
+        loader=PackageLoader("danlu.reporting", "."), autoescape=True, undefined=StrictUndefined
+    )
     script = svg.style("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = _rows_shown(told)
@@ -100,7 +103,11 @@ def page(told: StudyTold, figures: Sequence[Figure], found: Sequence[Importance]
         )
         if left_out
         else None,
-        data=Markup(_json({"trials": [_told(told, trial) for trial in told.trials], "words": _script_words()})),
+        data=Markup(
+            _json(
+                {"trials": [_told(told, trial) for trial in told.trials], "words": _script_words()}
+            )
+        ),
         style=Markup(svg.style("chart.css") + svg.style("page.css")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
@@ -117,13 +124,26 @@ def _json(value: Any) -> str:
 
 def _script_words() -> dict[str, dict[str, str]]:
     words = {**_STATES, "trial": _SAY["trial"]}
-    return {"en": {name: each.en for name, each in words.items()}, "zh": {name: each.zh for name, each in words.items()}}
+    return {
+        "en": {name: each.en for name, each in words.items()},
+        "zh": {name: each.zh for name, each in words.items()},
+    }
 
 
 def _lead(told: StudyTold) -> Words:
-    done, pruned, failed, running = (told.count(state) for state in ("complete", "pruned", "failed", "running"))
-    en = [f"{done:,} complete", *([f"{pruned:,} pruned"] if pruned else []), *([f"{failed:,} failed"] if failed else [])]
-    zh = [f"完成 {done:,} 个", *([f"剪枝 {pruned:,} 个"] if pruned else []), *([f"失败 {failed:,} 个"] if failed else [])]
+    done, pruned, failed, running = (
+        told.count(state) for state in ("complete", "pruned", "failed", "running")
+    )
+    en = [
+        f"{done:,} complete",
+        *([f"{pruned:,} pruned"] if pruned else []),
+        *([f"{failed:,} failed"] if failed else []),
+    ]
+    zh = [
+        f"完成 {done:,} 个",
+        *([f"剪枝 {pruned:,} 个"] if pruned else []),
+        *([f"失败 {failed:,} 个"] if failed else []),
+    ]
     en += [f"{running:,} not finished"] if running else []
     zh += [f"未完成 {running:,} 个"] if running else []
     count = len(told.trials)
@@ -134,18 +154,29 @@ def _best(told: StudyTold, trial: Trial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "scores": [number(float(score)) for score in trial.scores or ()],
-        "options": [short(text_of(trial.values[each.name]), 60) if each.name in trial.values else "–" for each in told.space],
+        "options": [
+            short(text_of(trial.values[each.name]), 60) if each.name in trial.values else "–"
+            for each in told.space
+        ],
     }
 
 
 def _failures(told: StudyTold) -> list[dict[str, Any]]:
     """Causes, the most frequent first, with the numbers of some trials of each."""
-    failed = [(clean(trial.cause) or "unknown", trial.number) for trial in told.trials if trial.state == "failed"]
+    failed = [
+        (clean(trial.cause) or "unknown", trial.number)
+        for trial in told.trials
+        if trial.state == "failed"
+    ]
     told_of = []
     for cause, count in Counter(cause for cause, _ in failed).most_common(30):
         numbers = [str(trial) for other, trial in failed if other == cause]
         told_of.append(
-            {"cause": short(cause, 300), "count": count, "trials": ", ".join(numbers[:20]) + (" …" if count > 20 else "")}
+            {
+                "cause": short(cause, 300),
+                "count": count,
+                "trials": ", ".join(numbers[:20]) + (" …" if count > 20 else ""),
+            }
         )
     return told_of
 
@@ -173,7 +204,9 @@ def _row(told: StudyTold, trial: Trial) -> dict[str, Any]:
     for place in range(len(told.objectives)):
         cells.append(_cell(told.score(trial, place), True))
     for each in told.space:
-        cells.append(_cell(trial.values.get(each.name), each.kind != "choice", each.name in trial.values))
+        cells.append(
+            _cell(trial.values.get(each.name), each.kind != "choice", each.name in trial.values)
+        )
     cells += [_cell(round(trial.seconds, 2), True), _cell(trial.steps, True)]
     cells.append(_cell(trial.cause or None, False))
     return {
@@ -196,6 +229,10 @@ def _told(told: StudyTold, trial: Trial) -> dict[str, Any]:
     """What the script shows of a picked trial."""
     found = [(each.metric, told.score(trial, place)) for place, each in enumerate(told.objectives)]
     scores = [[metric, number(score)] for metric, score in found if score is not None]
-    options = [[each.name, short(text_of(trial.values[each.name]), 80)] for each in told.space if each.name in trial.values]
+    options = [
+        [each.name, short(text_of(trial.values[each.name]), 80)]
+        for each in told.space
+        if each.name in trial.values
+    ]
     entry = {"number": trial.number, "state": trial.state, "scores": scores, "options": options}
     return {**entry, "cause": short(clean(trial.cause), 200)} if trial.cause else entry

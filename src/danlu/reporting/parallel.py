@@ -11,7 +11,8 @@ _ABSENT = -0.09  # height of what was not asked of a trial; the axis begins at 0
 
 
 def parallel(told: StudyTold) -> Figure | None:
-    """One line a complete trial, the darker the better; None for fewer than two trials or no space."""
+    """One line a complete trial, the darker the better; None for fewer than two trials or no
+    space."""
     if len(told.complete) < 2 or not told.space:
         return None
     chosen = _chosen(told)
@@ -23,7 +24,12 @@ def parallel(told: StudyTold) -> Figure | None:
     ]
     axes = [*(each.axis for each in found), *targets]
     marks: list[Mark] = []
-    rank = {trial.number: place for place, trial in enumerate(sorted(told.complete, key=lambda trial: told.merits(trial)[0]))}
+    rank = {
+        trial.number: place
+        for place, trial in enumerate(
+            sorted(told.complete, key=lambda trial: told.merits(trial)[0])
+        )
+    }
     absent = False
     for trial in sorted(chosen, key=lambda trial: rank[trial.number]):
         heights: list[float] = []
@@ -38,10 +44,21 @@ def parallel(told: StudyTold) -> Figure | None:
         marks.append(Rule(place))
         name = axis.label if isinstance(axis.label, str) else axis.label.en
         marks.append(
-            Label(place, 1.0, short(_lean(name), max(8, 96 // len(axes))), above=12 + 13 * (place % 2 if len(axes) > 5 else 0))
+            Label(
+                place,
+                1.0,
+                short(_lean(name), max(8, 96 // len(axes))),
+                above=12 + 13 * (place % 2 if len(axes) > 5 else 0),
+            )
         )
-        marks += [Label(place + 0.03, axis.share(value), text, "start") for value, text in axis.ticks]
-        if place < len(found) and absent and any(found[place].place(trial) is None for trial in chosen):
+        marks += [
+            Label(place + 0.03, axis.share(value), text, "start") for value, text in axis.ticks
+        ]
+        if (
+            place < len(found)
+            and absent
+            and any(found[place].place(trial) is None for trial in chosen)
+        ):
             marks.append(Label(place + 0.03, _ABSENT, Words("not asked", "不适用"), "start"))
     notes = []
     if len(chosen) < len(told.complete):

@@ -21,16 +21,31 @@ def pareto(told: StudyTold) -> Figure | None:
     panels, far = [], 0
     for one, other in combinations(range(len(told.objectives)), 2):
         x, first = score_axis([_score(trial, one) for trial in told.complete], told.objectives[one])
-        y, second = score_axis([_score(trial, other) for trial in told.complete], told.objectives[other])
+        y, second = score_axis(
+            [_score(trial, other) for trial in told.complete], told.objectives[other]
+        )
         far = max(far, first + second)
         best = sorted(told.front, key=lambda trial: _score(trial, one))
         marks: list[Mark] = []
-        if len(told.objectives) == 2:  # with more the front is a surface, and this pair no line of it
-            marks.append(Line([_score(trial, one) for trial in best], [_score(trial, other) for trial in best], "front"))
+        if (
+            len(told.objectives) == 2
+        ):  # with more the front is a surface, and this pair no line of it
+            marks.append(
+                Line(
+                    [_score(trial, one) for trial in best],
+                    [_score(trial, other) for trial in best],
+                    "front",
+                )
+            )
         for trials, role in ((others, "complete"), (best, "front")):
             numbers = [trial.number for trial in trials]
             marks.append(
-                Points([_score(trial, one) for trial in trials], [_score(trial, other) for trial in trials], role, numbers)
+                Points(
+                    [_score(trial, one) for trial in trials],
+                    [_score(trial, other) for trial in trials],
+                    role,
+                    numbers,
+                )
             )
         panels.append(Panel(x, y, marks))
     return Figure(
@@ -43,7 +58,10 @@ def pareto(told: StudyTold) -> Figure | None:
         panels,
         columns=2 if len(panels) > 1 else 1,
         height=320,
-        legend=[("front", Words("on the front", "在前沿上")), ("complete", Words("other trials", "其他试验"))],
+        legend=[
+            ("front", Words("on the front", "在前沿上")),
+            ("complete", Words("other trials", "其他试验")),
+        ],
         notes=beyond(far),
     )
 

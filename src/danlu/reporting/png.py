@@ -52,16 +52,24 @@ def able() -> bool:
 
 
 def draw(figure: Figure) -> bytes:
-    """The PNG file's bytes, in English, 760 pixels wide at 1.6 times their density. Raises MissingExtra where matplotlib is not installed."""
+    """The PNG file's bytes, in English, 760 pixels wide at 1.6 times their density. Raises
+    MissingExtra where matplotlib is not installed."""
     if not able():
         raise MissingExtra("matplotlib", "plots", "drawing PNG plots")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    settings: Any = {"font.family": _fonts(), "font.size": 9, "text.parse_math": False, "axes.unicode_minus": False}
+    settings: Any = {
+        "font.family": _fonts(),
+        "font.size": 9,
+        "text.parse_math": False,
+        "axes.unicode_minus": False,
+    }
     with warnings.catch_warnings(), matplotlib.rc_context(settings):
-        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # a name in letters that no font here has
+        warnings.filterwarnings(
+            "ignore", message="Glyph", category=UserWarning
+        )  # a name in letters that no font here has
         rows = -(-len(figure.panels) // figure.columns)
         height = (rows * figure.height + 40 + 24 * bool(figure.legend)) / 100
         canvas = Canvas(figsize=(7.6, height), dpi=160, layout="constrained", facecolor="white")
@@ -71,7 +79,14 @@ def draw(figure: Figure) -> bytes:
         if figure.legend:
             marks = [_sample(role) for role, _ in figure.legend]
             names = [_words(words) for _, words in figure.legend]
-            canvas.legend(marks, names, loc="outside lower center", ncols=min(len(marks), 6), frameon=False, fontsize=8)
+            canvas.legend(
+                marks,
+                names,
+                loc="outside lower center",
+                ncols=min(len(marks), 6),
+                frameon=False,
+                fontsize=8,
+            )
         sink = io.BytesIO()
         FigureCanvasAgg(canvas).print_png(sink, metadata={"Software": None})
         return sink.getvalue()
@@ -98,7 +113,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_xlim(panel.x.low, panel.x.high)
     axes.set_ylim(panel.y.low, panel.y.high)
     for side, scale in (("x", panel.x), ("y", panel.y)):
-        getattr(axes, f"set_{side}ticks")([value for value, _ in scale.ticks], [clean(name) for _, name in scale.ticks])
+        getattr(axes, f"set_{side}ticks")(
+            [value for value, _ in scale.ticks], [clean(name) for _, name in scale.ticks]
+        )
         getattr(axes, f"set_{side}ticks")([], minor=True)
         getattr(axes, f"set_{side}label")(_words(scale.label), color=_DIM)
     axes.tick_params(colors=_DIM, length=3 if panel.grid else 0)
@@ -117,10 +134,19 @@ def _mark(axes: Axes, mark: Mark, panel: Panel) -> None:
         _dots(axes, mark, panel)
     elif isinstance(mark, Line):
         kind = mark.role.partition(" ")[0]
-        thin, pale = (1.1, 0.6) if kind in ("trial", "pruned", "target") or mark.role.endswith(" parallel") else (1.7, 1.0)
+        thin, pale = (
+            (1.1, 0.6)
+            if kind in ("trial", "pruned", "target") or mark.role.endswith(" parallel")
+            else (1.7, 1.0)
+        )
         y = [_held(panel, value) for value in mark.y]
         (drawn,) = axes.plot(
-            mark.x, y, color=_COLOURS[kind], linewidth=thin, alpha=pale, drawstyle="steps-post" if mark.steps else "default"
+            mark.x,
+            y,
+            color=_COLOURS[kind],
+            linewidth=thin,
+            alpha=pale,
+            drawstyle="steps-post" if mark.steps else "default",
         )
         if kind in _DASHES:
             drawn.set_dashes(_DASHES[kind])
@@ -130,7 +156,15 @@ def _mark(axes: Axes, mark: Mark, panel: Panel) -> None:
     elif isinstance(mark, Bar):
         kind, _, some = mark.role.partition(" ")
         axes.barh(mark.y, mark.x, mark.thickness, color=_COLOURS[kind], alpha=0.5 if some else 1.0)
-        axes.annotate(mark.says, (mark.x, mark.y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=_DIM)
+        axes.annotate(
+            mark.says,
+            (mark.x, mark.y),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=_DIM,
+        )
     elif isinstance(mark, Label):
         from matplotlib.patheffects import withStroke
 
@@ -156,7 +190,10 @@ def _dots(axes: Axes, mark: Points, panel: Panel) -> None:
     roles = list(mark.roles) or [mark.role] * len(mark.x)
     for role in dict.fromkeys(roles):
         places = [place for place, each in enumerate(roles) if each == role]
-        x, y = [mark.x[place] for place in places], [_held(panel, mark.y[place]) for place in places]
+        x, y = (
+            [mark.x[place] for place in places],
+            [_held(panel, mark.y[place]) for place in places],
+        )
         look: dict[str, Any] = {
             "color": _COLOURS[role],
             "s": 40 if role == "best" else 16,
@@ -187,4 +224,12 @@ def _sample(role: str) -> Any:
     if kind == "bar":
         return Patch(color=_COLOURS[name])
     hollow = "white" if kind == "pruned" else _COLOURS[kind]
-    return Line2D([], [], linestyle="", marker=_SHAPES.get(kind, "o"), markersize=5, color=_COLOURS[kind], markerfacecolor=hollow)
+    return Line2D(
+        [],
+        [],
+        linestyle="",
+        marker=_SHAPES.get(kind, "o"),
+        markersize=5,
+        color=_COLOURS[kind],
+        markerfacecolor=hollow,
+    )

@@ -64,9 +64,16 @@ class OptionAxis:
             self.axis = places(names, self.name)
         else:
             low, high = dimension.low, dimension.high
-            wide = axis([low, high], self.name, log=self.log, whole=dimension.kind == "integer", room=0.05)
+            wide = axis(
+                [low, high], self.name, log=self.log, whole=dimension.kind == "integer", room=0.05
+            )
             self.axis = replace(
-                wide, ticks=tuple(each for each in wide.ticks if low <= each[0] * (1 + 1e-9) and each[0] <= high * (1 + 1e-9))
+                wide,
+                ticks=tuple(
+                    each
+                    for each in wide.ticks
+                    if low <= each[0] * (1 + 1e-9) and each[0] <= high * (1 + 1e-9)
+                ),
             )
 
     def place(self, trial: Trial) -> float | None:

@@ -16,7 +16,9 @@ def slices(told: StudyTold) -> Figure | None:
     panels, far = [], 0
     last = max(trial.number for trial in told.complete) or 1
     for place, objective in enumerate(told.objectives):
-        scores, out = score_axis([float((trial.scores or ())[place]) for trial in told.complete], objective)
+        scores, out = score_axis(
+            [float((trial.scores or ())[place]) for trial in told.complete], objective
+        )
         far = max(far, out)
         for dimension in told.space:
             found = OptionAxis(dimension, told.complete)
@@ -24,10 +26,19 @@ def slices(told: StudyTold) -> Figure | None:
             trials = [trials[index] for index in thinned(len(trials), MOST_DOTS)]
             if not trials:
                 continue
-            roles = [f"r{min(2 + trial.number * (SHADES - 2) // (last + 1), SHADES - 1)}" for trial in trials]
+            roles = [
+                f"r{min(2 + trial.number * (SHADES - 2) // (last + 1), SHADES - 1)}"
+                for trial in trials
+            ]
             x = [float(found.place(trial) or 0.0) for trial in trials]
             y = [float((trial.scores or ())[place]) for trial in trials]
-            panels.append(Panel(found.axis, scores, [Points(x, y, "r5", [trial.number for trial in trials], roles)]))
+            panels.append(
+                Panel(
+                    found.axis,
+                    scores,
+                    [Points(x, y, "r5", [trial.number for trial in trials], roles)],
+                )
+            )
     columns = 2 if len(panels) > 1 else 1
     return Figure(
         "slices",
@@ -39,6 +50,9 @@ def slices(told: StudyTold) -> Figure | None:
         panels,
         columns,
         height=250,
-        legend=[("r3", Words("early trial", "较早的试验")), ("r9", Words("late trial", "较晚的试验"))],
+        legend=[
+            ("r3", Words("early trial", "较早的试验")),
+            ("r9", Words("late trial", "较晚的试验")),
+        ],
         notes=beyond(far),
     )

@@ -20,8 +20,8 @@ from danlu.system.atomic_files import replace_file
 def write_study_report(folder: Path, told: StudyTold, *, plots: bool | None = None) -> list[Path]:
     """The files written, report.html first; the same records give the same bytes.
 
-    `plots`: whether PNGs are drawn; None: where matplotlib is installed. Raises MissingExtra where they are asked for and it is not.
-    """
+    `plots`: whether PNGs are drawn; None: where matplotlib is installed. Raises MissingExtra where
+    they are asked for and it is not."""
     found = importances(told)
     figures = drawn(told, found)
     write_tables(folder, told)
@@ -38,5 +38,12 @@ def write_study_report(folder: Path, told: StudyTold, *, plots: bool | None = No
 
 def drawn(told: StudyTold, found: list[Importance]) -> list[Figure]:
     """The charts for which there are enough trials, in the order of the page."""
-    made = [history(told), pareto(told), chart(told, found), parallel(told), slices(told), curves(told)]
+    made = [
+        history(told),
+        pareto(told),
+        chart(told, found),
+        parallel(told),
+        slices(told),
+        curves(told),
+    ]
     return [figure for figure in made if figure is not None]

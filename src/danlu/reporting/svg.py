@@ -17,7 +17,8 @@ Language = Literal["en", "zh"] | None
 
 
 def draw(figure: Figure, language: Language = None, *, alone: bool = False) -> str:
-    """The SVG text. `language` None: both, of which a page shows one. `alone`: a file of its own, with its style and title inside."""
+    """The SVG text. `language` None: both, of which a page shows one. `alone`: a file of its own,
+    with its style and title inside."""
     return "".join(_Drawing(figure, language, alone).pieces())
 
 
@@ -52,7 +53,10 @@ class _Drawing:
             yield f'<rect class="paper" width="{WIDTH}" height="{height}"/>'
             yield from self._text(figure.title, WIDTH / 2, 20, "middle", "head")
         for place, panel in enumerate(figure.panels):
-            left, top = (place % figure.columns) * self.wide, self.head + (place // figure.columns) * figure.height
+            left, top = (
+                (place % figure.columns) * self.wide,
+                self.head + (place // figure.columns) * figure.height,
+            )
             yield f'<g transform="translate({left:.1f},{top})">'
             yield from self._panel(panel)
             yield "</g>"
@@ -93,7 +97,9 @@ class _Drawing:
         if isinstance(mark, Points):
             for place, (x, y) in enumerate(zip(mark.x, mark.y)):
                 role = mark.roles[place] if mark.roles else mark.role
-                yield _dot(role, frame.x(x), frame.y(y), mark.trials[place] if mark.trials else None)
+                yield _dot(
+                    role, frame.x(x), frame.y(y), mark.trials[place] if mark.trials else None
+                )
         elif isinstance(mark, Line):
             yield f'<path class="line {mark.role}"{_trial(mark.trial)} d="{_path(frame.points(mark.x, mark.y), mark.steps)}"/>'
         elif isinstance(mark, Band):
@@ -107,7 +113,13 @@ class _Drawing:
             if mark.says:
                 yield from self._text(mark.says, x + 5, y + 4, "start", "tick")
         elif isinstance(mark, Label):
-            yield from self._text(mark.text, frame.x(mark.x), frame.y(mark.y) + 4 - mark.above, mark.anchor, "tick halo")
+            yield from self._text(
+                mark.text,
+                frame.x(mark.x),
+                frame.y(mark.y) + 4 - mark.above,
+                mark.anchor,
+                "tick halo",
+            )
         elif isinstance(mark, Rule):
             x = frame.x(mark.x)
             yield f'<path class="rule" d="M{x:.1f} {frame.top:.1f}V{frame.bottom:.1f}"/>'
@@ -174,7 +186,8 @@ def _path(points: list[tuple[float, float]], steps: bool = False) -> str:
 
 
 def _dot(role: str, x: float, y: float, trial: int | None) -> str:
-    """Its shape tells its meaning too: a dot, a diamond for what was pruned, a cross for what failed."""
+    """Its shape tells its meaning too: a dot, a diamond for what was pruned, a cross for what
+    failed."""
     head = f'class="dot {role}"{_trial(trial)}'
     if role == "pruned":
         return f'<path {head} d="M{x:.1f} {y - 4:.1f}l4 4l-4 4l-4 -4Z"/>'

@@ -14,14 +14,17 @@ from danlu.system.atomic_files import replace_file
 
 
 def columns(told: StudyTold) -> dict[str, list[Any]]:
-    """Column by name: number, state, each option, each objective (None where there is no score), seconds, steps, cause.
+    """Column by name: number, state, each option, each objective (None where there is no score),
+    seconds, steps, cause.
 
-    An option that holds a list or a mapping is written as JSON. Where an option and an objective bear one name, or that of another column,
-    the objective is called score.NAME.
-    """
+    An option that holds a list or a mapping is written as JSON. Where an option and an objective
+    bear one name, or that of another column, the objective is called score.NAME."""
     fixed = {"number", "state", "seconds", "steps", "cause"}
     options = [each.name for each in told.space]
-    names = [each.metric if each.metric not in {*fixed, *options} else f"score.{each.metric}" for each in told.objectives]
+    names = [
+        each.metric if each.metric not in {*fixed, *options} else f"score.{each.metric}"
+        for each in told.objectives
+    ]
     table: dict[str, list[Any]] = {
         "number": [trial.number for trial in told.trials],
         "state": [trial.state for trial in told.trials],
@@ -46,8 +49,8 @@ def write_tables(folder: Path, told: StudyTold) -> None:
 def as_csv(table: dict[str, list[Any]]) -> bytes:
     """CSV in UTF-8 with a head, lines ended by a line feed, missing values empty.
 
-    A text that a spreadsheet would run as a formula (it begins with =, +, - or @) gets an apostrophe in front; Parquet holds it as it is.
-    """
+    A text that a spreadsheet would run as a formula (it begins with =, +, - or @) gets an
+    apostrophe in front; Parquet holds it as it is."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(inert, table))
@@ -72,7 +75,11 @@ def inert(value: Any) -> Any:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+        else value
+    )
 
 
 def _score(trial: Trial, place: int) -> float | None:
@@ -101,4 +108,6 @@ def _alike(values: list[Any]) -> list[Any]:
         return [None if value is None else float(value) for value in values]
     if len(kinds) < 2:
         return values
-    return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return [
+        value if value is None or isinstance(value, str) else json.dumps(value) for value in values
+    ]

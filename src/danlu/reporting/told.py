@@ -36,9 +36,9 @@ class Objective:
 class Trial(Protocol):
     """One trial as it was recorded (danlu.search.study.Record).
 
-    `values` are the options tried, `scores` one number an objective (of a pruned trial: none, or the last reported), `state` complete,
-    pruned, failed or running, `curve` the first objective by evaluation (1, 2, ...).
-    """
+    `values` are the options tried, `scores` one number an objective (of a pruned trial: none, or
+    the last reported), `state` complete, pruned, failed or running, `curve` the first objective by
+    evaluation (1, 2, ...)."""
 
     @property
     def number(self) -> int: ...
@@ -60,7 +60,8 @@ class Trial(Protocol):
 
 @dataclass(frozen=True)
 class StudyTold:
-    """A study for its report: name, what was sought, the space, the trials in the order of their numbers.
+    """A study for its report: name, what was sought, the space, the trials in the order of their
+    numbers.
 
     `facts` are (subject, value) lines shown at the head, `best` the text of the best recipe.
     """
@@ -76,7 +77,9 @@ class StudyTold:
     def complete(self) -> list[Trial]:
         """Trials that ended with finite scores."""
         return [
-            trial for trial in self.trials if trial.state == "complete" and trial.scores and all(map(math.isfinite, trial.scores))
+            trial
+            for trial in self.trials
+            if trial.state == "complete" and trial.scores and all(map(math.isfinite, trial.scores))
         ]
 
     def count(self, state: str) -> int:
@@ -85,12 +88,17 @@ class StudyTold:
 
     @cached_property
     def front(self) -> list[Trial]:
-        """The complete trials that no other one beats in every objective; with one objective, the first of the best."""
+        """The complete trials that no other one beats in every objective; with one objective, the
+        first of the best."""
         if not self.complete:
             return []
         if len(self.objectives) == 1:
             return [max(self.complete, key=lambda trial: (self.merits(trial)[0], -trial.number))]
-        return [trial for trial in self.complete if not any(self._beats(other, trial) for other in self.complete)]
+        return [
+            trial
+            for trial in self.complete
+            if not any(self._beats(other, trial) for other in self.complete)
+        ]
 
     def merits(self, trial: Trial) -> list[float]:
         """Scores with the sign at which higher is better."""
@@ -98,10 +106,13 @@ class StudyTold:
 
     def _beats(self, one: Trial, other: Trial) -> bool:
         pairs = list(zip(self.merits(one), self.merits(other)))
-        return all(first >= second for first, second in pairs) and any(first > second for first, second in pairs)
+        return all(first >= second for first, second in pairs) and any(
+            first > second for first, second in pairs
+        )
 
     def score(self, trial: Trial, place: int = 0) -> float | None:
-        """The place-th objective of a trial; of one that was pruned, the first one as it was reported last."""
+        """The place-th objective of a trial; of one that was pruned, the first one as it was
+        reported last."""
         if trial.scores and place < len(trial.scores) and math.isfinite(trial.scores[place]):
             return float(trial.scores[place])
         finite = [value for _, value in trial.curve if math.isfinite(value)]
@@ -130,7 +141,8 @@ def short(text: str, letters: int = 28) -> str:
 
 
 def clean(text: str) -> str:
-    """Text without what no XML may hold and without marks that reorder what is read; U+FFFD stands in their place."""
+    """Text without what no XML may hold and without marks that reorder what is read; U+FFFD stands
+    in their place."""
     return "".join(letter if _harmless(letter) else "\ufffd" for letter in text)
 
 
@@ -138,4 +150,8 @@ def _harmless(letter: str) -> bool:
     if letter in "\t\n\r":
         return True
     reorders = "\u202a" <= letter <= "\u202e" or "\u2066" <= letter <= "\u2069"
-    return unicodedata.category(letter) not in ("Cc", "Cs") and letter not in "\ufffe\uffff" and not reorders
+    return (
+        unicodedata.category(letter) not in ("Cc", "Cs")
+        and letter not in "\ufffe\uffff"
+        and not reorders
+    )

@@ -1,11 +1,12 @@
 """The coordinate check: after a few updates, what layers give must have moved by as much in a wide network as in a narrow one.
 
-Under a sound parametrization the mean absolute change of every layer's activations since the start is of one size at all widths; under
-a wrong one it grows, or dies out, as a power of the width. The power is the slope of log(change) over log(width), the largest of those
-after each update (a change that is yet ruled by the random start, or that has reached its end, goes by less); it may not leave [LEAST,
-BOUND], and that of the activations themselves may not exceed BOUND. Scores of attention may shrink: under muP those of the random start
-do so as 1 / sqrt(width), until queries and keys have learnt to agree. For that reason the check cannot see whether their multiplier is
-there.
+Under a sound parametrization the mean absolute change of every layer's activations since the start
+is of one size at all widths; under a wrong one it grows, or dies out, as a power of the width. The
+power is the slope of log(change) over log(width), the largest of those after each update (a change
+that is yet ruled by the random start, or that has reached its end, goes by less); it may not leave
+[LEAST, BOUND], and that of the activations themselves may not exceed BOUND. Scores of attention may
+shrink: under muP those of the random start do so as 1 / sqrt(width), until queries and keys have
+learnt to agree. For that reason the check cannot see whether their multiplier is there.
 Source: Yang et al., 2022, arXiv:2203.03466, appendix D.1.
 """
 
@@ -42,7 +43,8 @@ SCORES = ".scores"  # what the softmax of an attention takes
 
 @dataclass(frozen=True)
 class CoordinateCheck:
-    """What was found: by layer, a list for each step (0 the start) of one number for each of `widths`.
+    """What was found: by layer, a list for each step (0 the start) of one number for each of
+    `widths`.
 
     sizes    mean absolute activation on the probe batch
     changes  mean absolute difference of the activation from its start
@@ -54,11 +56,18 @@ class CoordinateCheck:
 
     def powers(self) -> dict[str, float]:
         """By layer, the largest power of the width that its change goes by, over the updates."""
-        return {name: max(_slope(self.widths, step) for step in steps) for name, steps in self.changes.items()}
+        return {
+            name: max(_slope(self.widths, step) for step in steps)
+            for name, steps in self.changes.items()
+        }
 
     def growth(self) -> dict[str, float]:
-        """By layer, the largest power of the width that its size goes by, at the start and after each update."""
-        return {name: max(_slope(self.widths, step) for step in steps) for name, steps in self.sizes.items()}
+        """By layer, the largest power of the width that its size goes by, at the start and after
+        each update."""
+        return {
+            name: max(_slope(self.widths, step) for step in steps)
+            for name, steps in self.sizes.items()
+        }
 
     def wrong(self) -> dict[str, float]:
         """The layers that fail, with the power that they fail by, the worst first."""
@@ -78,7 +87,9 @@ class CoordinateCheck:
         """The result in words."""
         among = f"widths {', '.join(f'{width:,}' for width in self.widths)}"
         if self.passed:
-            powers = {name: power for name, power in self.powers().items() if not name.endswith(SCORES)}
+            powers = {
+                name: power for name, power in self.powers().items() if not name.endswith(SCORES)
+            }
             worst = max(powers.values(), key=abs)
             return f"coordinate check passed: {len(self.changes)} layers move alike at {among} (worst power {worst:+.2f})."
         name, slope = next(iter(self.wrong().items()))
@@ -103,26 +114,41 @@ class CoordinateCheck:
         }
 
 
-def check_coordinates(recipe: Recipe, widths: Sequence[int], *, steps: int = STEPS, seeds: int = SEEDS) -> CoordinateCheck:
-    """The CoordinateCheck of a recipe at `widths`: `steps` updates at its learning rate on small batches, the mean over `seeds`.
+def check_coordinates(
+    recipe: Recipe, widths: Sequence[int], *, steps: int = STEPS, seeds: int = SEEDS
+) -> CoordinateCheck:
+    """The CoordinateCheck of a recipe at `widths`: `steps` updates at its learning rate on small
+    batches, the mean over `seeds`.
 
     Nothing is written. Raises RunError where a loss is not finite, or the model has no width.
     """
-    found: list[list[dict[str, tuple[float, float]]]] = []  # by width, by step: layer -> (size, change)
+    found: list[
+        list[dict[str, tuple[float, float]]]
+    ] = []  # by width, by step: layer -> (size, change)
     with remembered():
         for width in widths:
-            runs = [_trained(at_width(recipe, width), recipe.train.seed + number, steps) for number in range(seeds)]
+            runs = [
+                _trained(at_width(recipe, width), recipe.train.seed + number, steps)
+                for number in range(seeds)
+            ]
             found.append([_mean([run[step] for run in runs]) for step in range(steps + 1)])
     names = [name for name in found[0][0] if all(name in by_step[0] for by_step in found)]
     sizes, changes = (
-        {name: [[by_step[step][name][which] for by_step in found] for step in range(which, steps + 1)] for name in names}
+        {
+            name: [
+                [by_step[step][name][which] for by_step in found]
+                for step in range(which, steps + 1)
+            ]
+            for name in names
+        }
         for which in (0, 1)
     )
     return CoordinateCheck(list(widths), sizes, changes)
 
 
 def widths_between(recipe: Recipe, narrow: int) -> list[int]:
-    """Widths to check from `narrow` on towards the recipe's own: doubled, three at least, four at most."""
+    """Widths to check from `narrow` on towards the recipe's own: doubled, three at least, four at
+    most."""
     most = max(width_of(recipe), 4 * narrow)
     return [narrow * times for times in (1, 2, 4, 8) if narrow * times <= most]
 
@@ -147,7 +173,12 @@ def _trained(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[floa
 
 def _small(recipe: Recipe, seed: int) -> Recipe:
     """The recipe as it is checked: exact numbers, a small batch."""
-    changes: dict[str, Any] = {"train.seed": seed, "train.precision": "float32", "train.compile": False, "train.micro_batch": None}
+    changes: dict[str, Any] = {
+        "train.seed": seed,
+        "train.precision": "float32",
+        "train.compile": False,
+        "train.micro_batch": None,
+    }
     if recipe.train.batch_size != "all":
         units = int(getattr(recipe.task.options, "context", 0) or 1)
         changes["train.batch_size"] = max(1, min(int(recipe.train.batch_size), PLACES // units))
@@ -159,7 +190,8 @@ def _rate(recipe: Recipe) -> float:
 
 
 def _activations(built: Apparatus) -> dict[str, Tensor]:
-    """What every layer with weights gives for the rows of the first batch, in training mode, with the same dropout every time."""
+    """What every layer with weights gives for the rows of the first batch, in training mode, with
+    the same dropout every time."""
     module, found = built.state.module, {}
     batch = built.rows.gather(built.batches.indices(0))
     built.placement.seed(draw_seed(built.recipe.train.seed, EVALUATION, 0))
@@ -173,7 +205,9 @@ def _listening(module: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
     """Keep in `found` what layers give, and the scores of attention, while the context lasts."""
 
     def keep(name: str) -> Any:
-        def hear(layer: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any], output: Any) -> None:
+        def hear(
+            layer: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any], output: Any
+        ) -> None:
             if isinstance(layer, Attention):
                 found[name + SCORES] = layer.scores(arguments[0], options.get("angles")).detach()
             elif isinstance(output, Tensor):
@@ -184,7 +218,10 @@ def _listening(module: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
     heard = [
         layer.register_forward_hook(keep(name), with_kwargs=True)
         for name, layer in module.named_modules()
-        if name and (isinstance(layer, Attention) or next(layer.parameters(recurse=False), None) is not None)
+        if name
+        and (
+            isinstance(layer, Attention) or next(layer.parameters(recurse=False), None) is not None
+        )
     ]
     try:
         yield
@@ -199,15 +236,24 @@ def _size(activation: Tensor) -> float:
 
 def _mean(runs: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
     """The geometric mean over runs, of each layer: one odd draw moves it little."""
-    return {name: (_geometric([run[name][0] for run in runs]), _geometric([run[name][1] for run in runs])) for name in runs[0]}
+    return {
+        name: (
+            _geometric([run[name][0] for run in runs]),
+            _geometric([run[name][1] for run in runs]),
+        )
+        for name in runs[0]
+    }
 
 
 def _geometric(values: list[float]) -> float:
-    return math.exp(sum(math.log(value) for value in values) / len(values)) if min(values) > 0 else 0.0
+    return (
+        math.exp(sum(math.log(value) for value in values) / len(values)) if min(values) > 0 else 0.0
+    )
 
 
 def _slope(widths: Sequence[int], values: Sequence[float]) -> float:
-    """The power of the width that values go by; 0 where all are 0, NaN where some are or one is not finite."""
+    """The power of the width that values go by; 0 where all are 0, NaN where some are or one is not
+    finite."""
     if not any(values):
         return 0.0
     if not all(0 < value < math.inf for value in values):
@@ -216,7 +262,8 @@ def _slope(widths: Sequence[int], values: Sequence[float]) -> float:
 
 
 def draw(check: CoordinateCheck, path: Path) -> None:
-    """Write a PNG: change over width after each step, a line a layer. Raises MissingExtra without matplotlib."""
+    """Write a PNG: change over width after each step, a line a layer. Raises MissingExtra without
+    matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -227,11 +274,19 @@ def draw(check: CoordinateCheck, path: Path) -> None:
     FigureCanvasAgg(figure)
     wrong = check.wrong()
     for step in range(steps):
-        axes = figure.add_subplot(1, steps, step + 1, sharey=figure.axes[0] if figure.axes else None)
+        axes = figure.add_subplot(
+            1, steps, step + 1, sharey=figure.axes[0] if figure.axes else None
+        )
         for name, by_step in check.changes.items():
             bad = name in wrong
             label = f"{name} ({wrong[name]:+.2f})" if bad and step == 0 else None
-            axes.plot(check.widths, by_step[step], color="#c0392b" if bad else "#2c7fb8", alpha=0.9 if bad else 0.5, label=label)
+            axes.plot(
+                check.widths,
+                by_step[step],
+                color="#c0392b" if bad else "#2c7fb8",
+                alpha=0.9 if bad else 0.5,
+                label=label,
+            )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
         axes.set_title(f"after {step + 1} update{'s' if step else ''}")

@@ -17,7 +17,8 @@ _EVERY = 5.0  # seconds between two lines where there is no screen
 
 
 class Progress:
-    """Speaks to stderr: a live line on a terminal ("display"), lines now and then ("lines"), or nothing. A context manager."""
+    """Speaks to stderr: a live line on a terminal ("display"), lines now and then ("lines"), or
+    nothing. A context manager."""
 
     def __init__(self, study: Study, executor: str, output: str) -> None:
         self.study = study
@@ -34,10 +35,14 @@ class Progress:
         self.task: Any = None
 
     def __enter__(self) -> Progress:
-        names = ", ".join(f"{metric} ({direction} is better)" for metric, direction in self.study.objectives)
+        names = ", ".join(
+            f"{metric} ({direction} is better)" for metric, direction in self.study.objectives
+        )
         budget = self.study.budget
         limits = [f"{budget:,} trials"] if budget is not None else []
-        limits += [f"{self.study.tune.minutes:g} minutes"] if self.study.tune.minutes is not None else []
+        limits += (
+            [f"{self.study.tune.minutes:g} minutes"] if self.study.tune.minutes is not None else []
+        )
         sampler = self.study.tune.sampler
         self._say(
             f"search: {len(self.study.space)} options, by {sampler.name if sampler else ''}, for {names}; {', '.join(limits)}"
@@ -51,7 +56,12 @@ class Progress:
             self._start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.live is not None:
             with contextlib.suppress(OSError):
                 self.live.stop()
@@ -85,21 +95,28 @@ class Progress:
 
     def _scores(self, record: Record) -> str:
         return ", ".join(
-            f"{metric} {self.console.number(score)}" for (metric, _), score in zip(self.study.objectives, record.scores or ())
+            f"{metric} {self.console.number(score)}"
+            for (metric, _), score in zip(self.study.objectives, record.scores or ())
         )
 
     def _sentence(self) -> str:
         """How far the search is."""
         budget, seconds = self.study.budget, time.monotonic() - self.began
         new = self.ended - self.done_before
-        parts = [f"{self.ended:,}/{budget:,} trials" if budget is not None else f"{self.ended:,} trials"]
+        parts = [
+            f"{self.ended:,}/{budget:,} trials" if budget is not None else f"{self.ended:,} trials"
+        ]
         best = self.study.best()
         if best is not None:
             parts.append(f"best {self._scores(best)} (trial {best.number})")
         if new and seconds > 0:
             parts.append(f"{60 * new / seconds:.3g} trials/min")
             left = [(budget - self.ended) * seconds / new] if budget is not None else []
-            left += [60 * self.study.tune.minutes - self.study.seconds] if self.study.tune.minutes is not None else []
+            left += (
+                [60 * self.study.tune.minutes - self.study.seconds]
+                if self.study.tune.minutes is not None
+                else []
+            )
             if min(left, default=0) > 0:
                 parts.append(f"{self.console.duration(min(left))} left")
         return "  ".join(parts)
@@ -109,9 +126,17 @@ class Progress:
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = (BarColumn(), TextColumn("{task.fields[said]}"))
-        self.live = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+        self.live = Progress(
+            *columns,
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self.live.start()
-        self.task = self.live.add_task("trials", total=self.study.budget, completed=self.ended, said=self._sentence())
+        self.task = self.live.add_task(
+            "trials", total=self.study.budget, completed=self.ended, said=self._sentence()
+        )
 
     def _say(self, text: str) -> None:
         if self.output not in ("display", "lines"):
@@ -126,5 +151,6 @@ class Progress:
 def _values(record: Record) -> str:
     """The values of a trial as overrides."""
     return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in record.values.items()
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in record.values.items()
     )

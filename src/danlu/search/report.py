@@ -1,8 +1,7 @@
 """What a study found, as files in its folder: trials.csv, trials.parquet, report.html, plots/*.png.
 
-A study notes in study.json what its report needs beside the trials, so that neither the recipe nor the data must be there to tell of it, and
-a study that runs at this moment can be looked at.
-"""
+A study notes in study.json what its report needs beside the trials, so that neither the recipe nor
+the data must be there to tell of it, and a study that runs at this moment can be looked at."""
 
 from __future__ import annotations
 
@@ -38,7 +37,9 @@ def note_study(study: Study, executor: str) -> None:
     told = {
         "name": study.recipe.name,
         "storage": _without_password(study.url) if tune.storage else None,
-        "objectives": [{"metric": metric, "direction": direction} for metric, direction in study.objectives],
+        "objectives": [
+            {"metric": metric, "direction": direction} for metric, direction in study.objectives
+        ],
         "space": [each.as_dict() for each in study.space],
         "facts": {
             "sampler": tune.sampler.name if tune.sampler else "",
@@ -51,30 +52,52 @@ def note_study(study: Study, executor: str) -> None:
     replace_file(study.folder / ABOUT, json.dumps(told, ensure_ascii=False, indent=1).encode())
 
 
-def report(study: str | Path, *, storage: str | None = None, plots: bool | None = None) -> list[Path]:
+def report(
+    study: str | Path, *, storage: str | None = None, plots: bool | None = None
+) -> list[Path]:
     """Write the report of the study in a folder; the files written, report.html first.
 
-    `storage` is the URL of a server's database, where the noted one needs a password. `plots`: whether PNGs are drawn too; None: where
-    matplotlib is installed. Raises RunError where there is no study, MissingExtra.
-    """
+    `storage` is the URL of a server's database, where the noted one needs a password. `plots`:
+    whether PNGs are drawn too; None: where matplotlib is installed. Raises RunError where there is
+    no study, MissingExtra."""
     folder = Path(study)
     about = _about(folder)
     url = storage or about["storage"] or f"sqlite:///{folder / 'study.sqlite'}"
     file = sqlite_file(url)
     if file is not None and not file.is_file():
-        raise RunError("the trials of this study are not there.", where=str(file), hint="give its storage: --storage URL")
+        raise RunError(
+            "the trials of this study are not there.",
+            where=str(file),
+            hint="give its storage: --storage URL",
+        )
     objectives = [Objective(**each) for each in about["objectives"]]
     space = [_dimension(each) for each in about["space"]]
     imported()
-    ledger = Ledger(url, folder.resolve().name, [each.direction for each in objectives], tuple(space))
+    ledger = Ledger(
+        url, folder.resolve().name, [each.direction for each in objectives], tuple(space)
+    )
     try:
-        records = [record_of(entry) for entry in sorted(ledger.read(), key=lambda entry: entry.number)]
+        records = [
+            record_of(entry) for entry in sorted(ledger.read(), key=lambda entry: entry.number)
+        ]
     finally:
         ledger.close()
     best = folder / "best.yaml"
     facts = [(_FACTS[name], value) for name, value in about["facts"].items() if name in _FACTS]
-    facts.append((Words("training time, all trials", "全部试验的训练用时"), _duration(sum(each.seconds for each in records))))
-    told = StudyTold(about["name"], objectives, space, records, facts, best.read_text("utf-8") if best.is_file() else "")
+    facts.append(
+        (
+            Words("training time, all trials", "全部试验的训练用时"),
+            _duration(sum(each.seconds for each in records)),
+        )
+    )
+    told = StudyTold(
+        about["name"],
+        objectives,
+        space,
+        records,
+        facts,
+        best.read_text("utf-8") if best.is_file() else "",
+    )
     return write_study_report(folder, told, plots=plots)
 
 
@@ -83,7 +106,9 @@ def _about(folder: Path) -> dict[str, Any]:
         return json.loads((folder / ABOUT).read_text("utf-8"))
     except FileNotFoundError:
         raise RunError(
-            "there is no study in this folder.", where=str(folder), hint="danlu tune RECIPE --study FOLDER begins one"
+            "there is no study in this folder.",
+            where=str(folder),
+            hint="danlu tune RECIPE --study FOLDER begins one",
         ) from None
     except (OSError, ValueError) as error:
         raise RunError(
@@ -111,4 +136,10 @@ def _without_password(url: str) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{seconds:.1f} s"
+    )

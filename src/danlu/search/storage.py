@@ -1,10 +1,10 @@
 """The trials of a study in Optuna's storage: SQLite, PostgreSQL or MySQL; any tool that reads Optuna's studies reads it.
 
-A trial costs three transactions: begun with all its values, its curve from time to time, ended with all that was measured. What decides
-(who takes which trial) happens inside `alone`, one process at a time: a locked file beside an SQLite database, an advisory lock in a server.
-SQLite keeps a journal ahead of the file (WAL) and does not wait for the disk at each commit: a killed process loses nothing,
-a power cut the last trials at most.
-"""
+A trial costs three transactions: begun with all its values, its curve from time to time, ended with
+all that was measured. What decides (who takes which trial) happens inside `alone`, one process at a
+time: a locked file beside an SQLite database, an advisory lock in a server. SQLite keeps a journal
+ahead of the file (WAL) and does not wait for the disk at each commit: a killed process loses
+nothing, a power cut the last trials at most."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from danlu.system.locks import alone
 _STATES = {"running": "RUNNING", "complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 _NAMES = {state: name for name, state in _STATES.items()} | {"WAITING": "running"}
 _DRIVERS = {"postgresql": ("psycopg", "postgresql+psycopg"), "mysql": ("pymysql", "mysql+pymysql")}
-HEARTBEAT = 10.0  # seconds between two signs of life, where processes of several machines share a server
+HEARTBEAT = (
+    10.0  # seconds between two signs of life, where processes of several machines share a server
+)
 GRACE = 60  # seconds without one after which a process counts as dead
 
 
 @dataclass
 class Entry:
-    """A trial as it is stored. `about` is what danlu keeps with it: values, batch, owner, what the sampler wants kept; later facts and cause."""
+    """A trial as it is stored. `about` is what danlu keeps with it: values, batch, owner, what the
+    sampler wants kept; later facts and cause."""
 
     number: int
     key: int
@@ -54,10 +57,16 @@ class Ledger:
         with _plain_words(url):
             import optuna
 
-            named: list[Any] = ["maximize" if each == "higher" else "minimize" for each in directions]
-            with self._first():  # two processes that make the tables at once are in each other's way
+            named: list[Any] = [
+                "maximize" if each == "higher" else "minimize" for each in directions
+            ]
+            with (
+                self._first()
+            ):  # two processes that make the tables at once are in each other's way
                 self.storage = _opened(url, self.file)
-                study = optuna.create_study(storage=self.storage, study_name=name, directions=named, load_if_exists=True)
+                study = optuna.create_study(
+                    storage=self.storage, study_name=name, directions=named, load_if_exists=True
+                )
             self.study = self.storage.get_study_id_from_name(name)
             found = ["higher" if each.name == "MAXIMIZE" else "lower" for each in study.directions]
         if found != list(directions):
@@ -81,7 +90,9 @@ class Ledger:
             return
         import sqlalchemy
 
-        engine = sqlalchemy.create_engine(_with_driver(self.url), poolclass=sqlalchemy.pool.NullPool)
+        engine = sqlalchemy.create_engine(
+            _with_driver(self.url), poolclass=sqlalchemy.pool.NullPool
+        )
         with _server_lock(engine, "danlu"):
             yield
 
@@ -109,7 +120,8 @@ class Ledger:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """What happens inside happens in one process of all that share the study; it ends with the process."""
+        """What happens inside happens in one process of all that share the study; it ends with the
+        process."""
         if self.file is not None:
             with self._first():
                 yield
@@ -129,13 +141,19 @@ class Ledger:
                 .where(m.TrialModel.study_id == self.study, wanted)
                 .order_by(m.TrialModel.number)
             ).all()
-            entries = {key: Entry(number, key, _NAMES[state.name], {}) for number, key, state in rows}
+            entries = {
+                key: Entry(number, key, _NAMES[state.name], {}) for number, key, state in rows
+            }
             if not entries:
                 return []
-            inside = sql.select(m.TrialModel.trial_id).where(m.TrialModel.study_id == self.study, wanted)
+            inside = sql.select(m.TrialModel.trial_id).where(
+                m.TrialModel.study_id == self.study, wanted
+            )
             about = m.TrialUserAttributeModel
             for key, name, text in session.execute(
-                sql.select(about.trial_id, about.key, about.value_json).where(about.trial_id.in_(inside))
+                sql.select(about.trial_id, about.key, about.value_json).where(
+                    about.trial_id.in_(inside)
+                )
             ):
                 if key in entries:
                     entries[key].about[name] = json.loads(text)
@@ -149,32 +167,45 @@ class Ledger:
                     entries[key].scores = (*(entries[key].scores or ()), float(score))
             step = m.TrialIntermediateValueModel
             for key, evaluations, score in session.execute(
-                sql.select(step.trial_id, step.step, step.intermediate_value).where(step.trial_id.in_(inside)).order_by(step.step)
+                sql.select(step.trial_id, step.step, step.intermediate_value)
+                .where(step.trial_id.in_(inside))
+                .order_by(step.step)
             ):
                 if key in entries:
                     entries[key].curve[int(evaluations)] = float(score)
         return list(entries.values())
 
     def begin(self, first: int, abouts: Sequence[Mapping[str, Any]]) -> list[Entry]:
-        """New running trials with the numbers `first`, first + 1, ..., all or none. Call it inside `alone`."""
+        """New running trials with the numbers `first`, first + 1, ..., all or none. Call it inside
+        `alone`."""
         import optuna
 
         m, entries = self.models, []
         now = datetime.datetime.now()
         with self._session() as session:
             for number, about in enumerate(abouts, start=first):
-                trial = m.TrialModel(study_id=self.study, number=number, state=optuna.trial.TrialState.RUNNING, datetime_start=now)
+                trial = m.TrialModel(
+                    study_id=self.study,
+                    number=number,
+                    state=optuna.trial.TrialState.RUNNING,
+                    datetime_start=now,
+                )
                 session.add(trial)
                 session.flush()
                 key = int(trial.trial_id)
                 self._add_values(session, key, about["values"])
                 for name, value in about.items():
-                    session.add(m.TrialUserAttributeModel(trial_id=key, key=name, value_json=json.dumps(value)))
+                    session.add(
+                        m.TrialUserAttributeModel(
+                            trial_id=key, key=name, value_json=json.dumps(value)
+                        )
+                    )
                 entries.append(Entry(number, key, "running", dict(about)))
         return entries
 
     def _add_values(self, session: Any, key: int, values: Mapping[str, Any]) -> None:
-        """The values as Optuna's tools read them; choices that are lists or mappings by their text."""
+        """The values as Optuna's tools read them; choices that are lists or mappings by their
+        text."""
         import optuna
 
         from danlu.search.samplers._optuna import distribution, stored_of
@@ -183,7 +214,9 @@ class Ledger:
             dimension = self.space[name]
             about = distribution(dimension)
             if dimension.kind == "choice":
-                about = optuna.distributions.CategoricalDistribution(tuple(_labels(dimension.choices)))
+                about = optuna.distributions.CategoricalDistribution(
+                    tuple(_labels(dimension.choices))
+                )
                 stored = float(stored_of(dimension, value))
             else:
                 stored = about.to_internal_repr(value)
@@ -206,18 +239,24 @@ class Ledger:
         sql, about = _sqlalchemy(), self.models.TrialUserAttributeModel
         with self._session() as session:
             for entry in entries:
-                ours = about.trial_id == entry.key, about.key == "owner", about.value_json == json.dumps(entry.about["owner"])
+                ours = (
+                    about.trial_id == entry.key,
+                    about.key == "owner",
+                    about.value_json == json.dumps(entry.about["owner"]),
+                )
                 nobody = sql.update(about).where(*ours).values(value_json=json.dumps(""))
                 session.execute(nobody.execution_options(synchronize_session=False))
 
     def keep(self, curves: Mapping[int, Mapping[int, float]]) -> None:
-        """Store what is new in the curves of running trials, by their key; those that another process ended keep theirs."""
+        """Store what is new in the curves of running trials, by their key; those that another
+        process ended keep theirs."""
         import optuna
 
         sql, m = _sqlalchemy(), self.models
         with self._session() as session:
             running = sql.select(m.TrialModel.trial_id).where(
-                m.TrialModel.trial_id.in_(list(curves)), m.TrialModel.state == optuna.trial.TrialState.RUNNING
+                m.TrialModel.trial_id.in_(list(curves)),
+                m.TrialModel.state == optuna.trial.TrialState.RUNNING,
             )
             self._keep(session, {key: curves[key] for key in session.execute(running).scalars()})
 
@@ -240,9 +279,15 @@ class Ledger:
             session.execute(sql.insert(step), rows)
 
     def end(
-        self, entry: Entry, state: str, scores: Sequence[float] | None, told: Mapping[str, Any], curve: Mapping[int, float]
+        self,
+        entry: Entry,
+        state: str,
+        scores: Sequence[float] | None,
+        told: Mapping[str, Any],
+        curve: Mapping[int, float],
     ) -> bool:
-        """Store how a trial ended, with what is new of its curve; False where another process has done so before."""
+        """Store how a trial ended, with what is new of its curve; False where another process has
+        done so before."""
         import optuna
 
         sql, m = _sqlalchemy(), self.models
@@ -251,7 +296,10 @@ class Ledger:
             ended = session.execute(
                 sql.update(m.TrialModel)
                 .where(m.TrialModel.trial_id == entry.key, m.TrialModel.state == running)
-                .values(state=optuna.trial.TrialState[_STATES[state]], datetime_complete=datetime.datetime.now())
+                .values(
+                    state=optuna.trial.TrialState[_STATES[state]],
+                    datetime_complete=datetime.datetime.now(),
+                )
                 .execution_options(synchronize_session=False)
             )
             if ended.rowcount == 0:
@@ -259,8 +307,16 @@ class Ledger:
             self._keep(session, {entry.key: curve})
             for objective, score in enumerate(scores or ()):
                 kind = m.TrialValueModel.TrialValueType.FINITE
-                session.add(m.TrialValueModel(trial_id=entry.key, objective=objective, value=float(score), value_type=kind))
-            session.add(m.TrialUserAttributeModel(trial_id=entry.key, key="told", value_json=json.dumps(dict(told))))
+                session.add(
+                    m.TrialValueModel(
+                        trial_id=entry.key, objective=objective, value=float(score), value_type=kind
+                    )
+                )
+            session.add(
+                m.TrialUserAttributeModel(
+                    trial_id=entry.key, key="told", value_json=json.dumps(dict(told))
+                )
+            )
         entry.state, entry.scores = state, None if scores is None else tuple(scores)
         entry.about["told"] = dict(told)
         return True
@@ -268,7 +324,8 @@ class Ledger:
     # --- signs of life
 
     def beat(self, entries: Sequence[Entry]) -> None:
-        """From now on give signs of life for these running trials (in place of those before), where machines share a server."""
+        """From now on give signs of life for these running trials (in place of those before), where
+        machines share a server."""
         if not self.on_server:
             return
         if self.beats is None:
@@ -284,12 +341,18 @@ class Ledger:
             beats = m.TrialHeartbeatModel
             seen = dict(
                 session.execute(
-                    sql.select(beats.trial_id, beats.heartbeat).where(beats.trial_id.in_([each.key for each in entries]))
+                    sql.select(beats.trial_id, beats.heartbeat).where(
+                        beats.trial_id.in_([each.key for each in entries])
+                    )
                 ).all()
             )
         assert isinstance(now, datetime.datetime)
         late = now.replace(tzinfo=None) - datetime.timedelta(seconds=GRACE)
-        return {each.number for each in entries if each.key not in seen or seen[each.key].replace(tzinfo=None) < late}
+        return {
+            each.number
+            for each in entries
+            if each.key not in seen or seen[each.key].replace(tzinfo=None) < late
+        }
 
     @contextmanager
     def _session(self) -> Iterator[Any]:
@@ -311,7 +374,9 @@ class _Heartbeat:
 
     def once(self) -> None:
         for key in self.keys:
-            with contextlib.suppress(Exception):  # a server that cannot be reached now may be at the next beat
+            with contextlib.suppress(
+                Exception
+            ):  # a server that cannot be reached now may be at the next beat
                 self.storage.record_heartbeat(key)
 
     def _run(self) -> None:
@@ -356,12 +421,15 @@ def _opened(url: str, file: Path | None) -> Any:
 
     if file is None:
         return optuna.storages.RDBStorage(_with_driver(url))
-    return optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"creator": lambda: _connected(file)})
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{file}", engine_kwargs={"creator": lambda: _connected(file)}
+    )
 
 
 @contextmanager
 def _server_lock(engine: Any, name: str) -> Iterator[None]:
-    """Hold a lock of the server's; wait for who holds it. It ends with the connection, so with the process."""
+    """Hold a lock of the server's; wait for who holds it. It ends with the connection, so with the
+    process."""
     import sqlalchemy
 
     key = zlib.crc32(name.encode())
@@ -371,10 +439,14 @@ def _server_lock(engine: Any, name: str) -> Iterator[None]:
             yield
             connection.commit()
             return
-        taken = sqlalchemy.text("SELECT GET_LOCK(:key, 3600)")  # without end is -1 to MySQL, and not at all to MariaDB
+        taken = sqlalchemy.text(
+            "SELECT GET_LOCK(:key, 3600)"
+        )  # without end is -1 to MySQL, and not at all to MariaDB
         while (got := connection.execute(taken, {"key": f"danlu{key}"}).scalar()) != 1:
             if got is None:
-                raise RunError("the server gives no lock (GET_LOCK).", where=_without_password(str(engine.url)))
+                raise RunError(
+                    "the server gives no lock (GET_LOCK).", where=_without_password(str(engine.url))
+                )
         try:
             yield
         finally:
@@ -385,7 +457,12 @@ def _connected(file: Path) -> Any:
     import sqlite3
 
     connection = sqlite3.connect(file, timeout=60, check_same_thread=False)
-    for setting in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=60000", "foreign_keys=ON"):
+    for setting in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "busy_timeout=60000",
+        "foreign_keys=ON",
+    ):
         connection.execute(f"PRAGMA {setting}").close()
     return connection
 
@@ -397,15 +474,25 @@ def _sqlalchemy() -> Any:
 
 
 def _labels(choices: Sequence[Any]) -> list[Any]:
-    """What stands for each choice: itself where all are texts, or all numbers; else its JSON text."""
-    plain = all(isinstance(each, str) for each in choices) or all(type(each) in (int, float) for each in choices)
-    twice = any(same(each, other) for number, each in enumerate(choices) for other in choices[:number])
-    return list(choices) if plain and not twice else [json.dumps(each, ensure_ascii=False) for each in choices]
+    """What stands for each choice: itself where all are texts, or all numbers; else its JSON
+    text."""
+    plain = all(isinstance(each, str) for each in choices) or all(
+        type(each) in (int, float) for each in choices
+    )
+    twice = any(
+        same(each, other) for number, each in enumerate(choices) for other in choices[:number]
+    )
+    return (
+        list(choices)
+        if plain and not twice
+        else [json.dumps(each, ensure_ascii=False) for each in choices]
+    )
 
 
 @contextmanager
 def _plain_words(url: str) -> Iterator[None]:
-    """What a database says, in words: it cannot be reached, refuses the password, is full or locked."""
+    """What a database says, in words: it cannot be reached, refuses the password, is full or
+    locked."""
     import sqlalchemy.exc
 
     try:
@@ -413,7 +500,9 @@ def _plain_words(url: str) -> Iterator[None]:
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise _no_storage(url, error) from None
     except OSError as error:
-        raise _no_storage(url, OSError(f"{error.filename}: {error.strerror}" if error.filename else error)) from None
+        raise _no_storage(
+            url, OSError(f"{error.filename}: {error.strerror}" if error.filename else error)
+        ) from None
     except Exception as error:
         if type(error).__name__ != "StorageInternalError":
             raise

@@ -4,10 +4,11 @@ FOLDER/study.sqlite    every trial: values, state, objectives, curve, cause (or 
 FOLDER/trials/0007/    what its training wrote; checkpoints go when it ends, and only the best trial so far keeps its artifact
 FOLDER/best.yaml       the best trial's recipe
 
-Whatever is decided (which trial comes next, with which values, how trials are run) is written before it is acted on. A suggestion depends
-on the seed, the trial's number and the trials told before its batch was asked for, and a batch is written whole: so a study that was killed
-goes on exactly as it would have. Trials that a dead process left running are taken up again, with their values, before new ones are asked for.
-"""
+Whatever is decided (which trial comes next, with which values, how trials are run) is written
+before it is acted on. A suggestion depends on the seed, the trial's number and the trials told
+before its batch was asked for, and a batch is written whole: so a study that was killed goes on
+exactly as it would have. Trials that a dead process left running are taken up again, with their
+values, before new ones are asked for."""
 
 from __future__ import annotations
 
@@ -34,13 +35,18 @@ from danlu.training.run_folder import comparable
 from danlu.training.setup import assemble
 
 State = Literal["running", "complete", "pruned", "failed"]
-MEASURED = {"loss": "lower", "seconds": "lower", "parameters": "lower"}  # objectives of every recipe, and which is better
+MEASURED = {
+    "loss": "lower",
+    "seconds": "lower",
+    "parameters": "lower",
+}  # objectives of every recipe, and which is better
 _FLUSH = 1.0  # seconds between two writings of curves
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial to be run: `values` by dotted name, the recipe with them, and the folder that is its own (it may not exist yet)."""
+    """A trial to be run: `values` by dotted name, the recipe with them, and the folder that is its
+    own (it may not exist yet)."""
 
     number: int
     values: Mapping[str, Any]
@@ -52,9 +58,9 @@ class Trial:
 class Record:
     """What a study knows of a trial.
 
-    `scores` holds the objectives in their order (None where it did not come so far), `curve` the first objective by evaluation (1, 2,
-    ...), `facts` what else was measured (validation scores by name, seconds, steps, parameters, best_step).
-    """
+    `scores` holds the objectives in their order (None where it did not come so far), `curve` the
+    first objective by evaluation (1, 2, ...), `facts` what else was measured (validation scores by
+    name, seconds, steps, parameters, best_step)."""
 
     number: int
     values: Mapping[str, Any]
@@ -68,19 +74,29 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {**vars(self), "values": dict(self.values), "curve": [list(each) for each in self.curve], "facts": dict(self.facts)}
+        return {
+            **vars(self),
+            "values": dict(self.values),
+            "curve": [list(each) for each in self.curve],
+            "facts": dict(self.facts),
+        }
 
 
 class Study:
-    """The study of a recipe (with a section tune) in a folder: opened where there is one, else begun. A context manager.
+    """The study of a recipe (with a section tune) in a folder: opened where there is one, else
+    begun. A context manager.
 
-    `objectives` are [(metric, "higher" | "lower")], `folds`, `budget` (trials in all, None where only minutes count) and `space` as
-    the recipe says, `plan` what was decided once. Raises RunError for the folder of another study, and for changed data; MissingExtra.
-    """
+    `objectives` are [(metric, "higher" | "lower")], `folds`, `budget` (trials in all, None where
+    only minutes count) and `space` as the recipe says, `plan` what was decided once. Raises
+    RunError for the folder of another study, and for changed data; MissingExtra."""
 
     def __init__(self, recipe: Recipe, folder: str | Path) -> None:
         if recipe.tune is None:
-            raise RunError("this recipe has no section tune, so there is nothing to search.", where=recipe.path, hint=_EXAMPLE)
+            raise RunError(
+                "this recipe has no section tune, so there is nothing to search.",
+                where=recipe.path,
+                hint=_EXAMPLE,
+            )
         imported()
         self.recipe = recipe
         self.tune: Tune = recipe.tune
@@ -95,7 +111,9 @@ class Study:
         except OSError as error:
             said = error.strerror or error
             raise RunError(
-                f"the study's folder cannot be written: {said}.", where=str(folder), hint="choose another --study"
+                f"the study's folder cannot be written: {said}.",
+                where=str(folder),
+                hint="choose another --study",
             ) from None
         self.url = self.tune.storage or f"sqlite:///{self.folder / 'study.sqlite'}"
         self.ledger = Ledger(self.url, self.folder.resolve().name, self.directions, self.space)
@@ -120,7 +138,12 @@ class Study:
     def __enter__(self) -> Study:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -137,7 +160,10 @@ class Study:
         """Trials in all; None where only minutes limit them."""
         assert self.tune.sampler is not None
         size = getattr(registry.facts("samplers", self.tune.sampler.name), "size", None)
-        limits = [self.tune.budget, size(self.tune.sampler.options, self.space) if size is not None else None]
+        limits = [
+            self.tune.budget,
+            size(self.tune.sampler.options, self.space) if size is not None else None,
+        ]
         return min((each for each in limits if each is not None), default=None)
 
     @property
@@ -150,9 +176,9 @@ class Study:
     def take(self, count: int = 1) -> list[Trial]:
         """Up to `count` trials to be run at the same time; [] when the budget is used up.
 
-        First those that a dead process left running, in order of their numbers (all of one batch together, even where these are fewer or
-        more than `count`); then new ones, all suggested before any of them is run.
-        """
+        First those that a dead process left running, in order of their numbers (all of one batch
+        together, even where these are fewer or more than `count`); then new ones, all suggested
+        before any of them is run."""
         while True:
             self.flush()
             with self.ledger.alone():
@@ -168,15 +194,19 @@ class Study:
                 return trials
 
     def batches(self, trials: Sequence[Trial]) -> list[list[Trial]]:
-        """The batches that these trials were suggested in, whole, in order: trials of them that have ended are there too."""
+        """The batches that these trials were suggested in, whole, in order: trials of them that
+        have ended are there too."""
         found = []
-        for first, count in sorted({tuple(self.entries[trial.number].about["batch"]) for trial in trials}):
+        for first, count in sorted(
+            {tuple(self.entries[trial.number].about["batch"]) for trial in trials}
+        ):
             whole = [self.entries[number] for number in range(first, first + count)]
             found.append([trial for entry in whole if (trial := self._ready(entry)) is not None])
         return found
 
     def report(self, trial: Trial, evaluations: int, value: float) -> None:
-        """The first objective of a trial after its evaluation number `evaluations` (1, 2, ...). Saying it again changes nothing."""
+        """The first objective of a trial after its evaluation number `evaluations` (1, 2, ...).
+        Saying it again changes nothing."""
         entry = self.mine[trial.number]
         if entry.curve.get(evaluations) != value:
             entry.curve[evaluations] = float(value)
@@ -185,19 +215,30 @@ class Study:
             self.flush()
 
     def flush(self) -> None:
-        """Have every report on the disk. Whoever saves a checkpoint by which reports are not said again calls it before."""
+        """Have every report on the disk. Whoever saves a checkpoint by which reports are not said
+        again calls it before."""
         if self.unsaved:
-            self.ledger.keep({self.mine[number].key: curve for number, curve in self.unsaved.items() if number in self.mine})
+            self.ledger.keep(
+                {
+                    self.mine[number].key: curve
+                    for number, curve in self.unsaved.items()
+                    if number in self.mine
+                }
+            )
             self.unsaved = {}
         self.flushed = time.monotonic()
 
     def should_prune(self, trial: Trial) -> bool:
-        """Whether a trial ends at its last reported evaluation. Report those that stand beside it first."""
+        """Whether a trial ends at its last reported evaluation. Report those that stand beside it
+        first."""
         if self.pruner is None:
             return False
         own = self.mine[trial.number].curve
         curve = [own[each] for each in sorted(own)]
-        if any(entry.state == "running" and number not in self.mine for number, entry in self.entries.items()):
+        if any(
+            entry.state == "running" and number not in self.mine
+            for number, entry in self.entries.items()
+        ):
             self._refresh()
         others = {
             number: [entry.curve[each] for each in sorted(entry.curve)][: len(curve)]
@@ -215,13 +256,20 @@ class Study:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         """How a trial ended: its objectives where it is complete, the cause where it failed."""
-        if state == "complete" and (values is None or len(values) != len(self.objectives) or not all(map(_finite, values))):
+        if state == "complete" and (
+            values is None or len(values) != len(self.objectives) or not all(map(_finite, values))
+        ):
             state, cause = "failed", f"the score it ended with is no finite number: {values}"
-        scores = [float(each) for each in values] if state == "complete" and values is not None else None
-        self._end(self.mine[trial.number], state, scores, {"cause": cause, "facts": dict(facts or {})})
+        scores = (
+            [float(each) for each in values] if state == "complete" and values is not None else None
+        )
+        self._end(
+            self.mine[trial.number], state, scores, {"cause": cause, "facts": dict(facts or {})}
+        )
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
-        """What was decided under `name` when the study began; the first time `choose()` decides (plain data), and it is stored."""
+        """What was decided under `name` when the study began; the first time `choose()` decides
+        (plain data), and it is stored."""
         if name not in self.plan:
             chosen = choose()  # may take its time, and may decide other things on the way
             with self.ledger.alone():
@@ -233,7 +281,10 @@ class Study:
 
     def trials(self) -> list[Record]:
         """Every trial so far, by number."""
-        if any(entry.state == "running" and number not in self.mine for number, entry in self.entries.items()):
+        if any(
+            entry.state == "running" and number not in self.mine
+            for number, entry in self.entries.items()
+        ):
             self._refresh()
         return [record_of(entry) for _, entry in sorted(self.entries.items())]
 
@@ -247,12 +298,16 @@ class Study:
         return None if entry is None else record_of(entry)
 
     def write_best(self) -> Path | None:
-        """FOLDER/best.yaml: the best trial's recipe, ready to be trained, its score in comments; None while no trial is complete."""
+        """FOLDER/best.yaml: the best trial's recipe, ready to be trained, its score in comments;
+        None while no trial is complete."""
         entry = self._best()
         if entry is None:
             return None
         recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
-        told = ", ".join(f"{metric} {score:.6g}" for (metric, _), score in zip(self.objectives, entry.scores or ()))
+        told = ", ".join(
+            f"{metric} {score:.6g}"
+            for (metric, _), score in zip(self.objectives, entry.scores or ())
+        )
         over = f"the mean over {self.folds} folds" if self.folds else "on the validation split"
         ended = sum(each.state != "running" for each in self.entries.values())
         text = (
@@ -260,17 +315,29 @@ class Study:
             f"#\n#     danlu train {self.folder / 'best.yaml'}\n\n"
         )
         path = self.folder / "best.yaml"
-        replace_file(path, (text + write_yaml({"name": f"{self.recipe.name}_best"[:100], **_without_name(recipe.raw)})).encode())
+        replace_file(
+            path,
+            (
+                text
+                + write_yaml(
+                    {"name": f"{self.recipe.name}_best"[:100], **_without_name(recipe.raw)}
+                )
+            ).encode(),
+        )
         return path
 
     # --- beginning
 
     def _recognise(self, digest: str) -> dict[str, Any]:
-        """The plan of the study that is here, or of a new one. Raises RunError where it is another one."""
+        """The plan of the study that is here, or of a new one. Raises RunError where it is another
+        one."""
         notes = self.ledger.notes()
         identity = {
             "recipe": comparable(self.recipe.as_dict()),
-            "tune": {name: plain(getattr(self.tune, name)) for name in ("space", "sampler", "pruner", "folds", "seed")},
+            "tune": {
+                name: plain(getattr(self.tune, name))
+                for name in ("space", "sampler", "pruner", "folds", "seed")
+            },
             "objectives": [list(each) for each in self.objectives],
         }
         if "danlu" not in notes:
@@ -279,7 +346,9 @@ class Study:
             return {}
         changed = differences(notes["danlu"]["identity"], identity)
         if changed:
-            shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if len(changed) > 20 else "")
+            shown = "\n  ".join(changed[:20]) + (
+                f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
+            )
             raise RunError(
                 f"this is the study of another search. What differs (study -> now):\n  {shown}",
                 where=str(self.folder),
@@ -298,24 +367,41 @@ class Study:
         part = self.tune.pruner
         if part is None or part.name == "none" or len(self.objectives) > 1:
             return None
-        return registry.build_pruner(part, self.directions[0], draw_seed(self.tune.seed, PRUNING, 0))
+        return registry.build_pruner(
+            part, self.directions[0], draw_seed(self.tune.seed, PRUNING, 0)
+        )
 
     # --- who runs what
 
     def _refresh(self) -> None:
         """Take over what other processes have written."""
-        those = [number for number, entry in self.entries.items() if entry.state == "running" and number not in self.mine]
+        those = [
+            number
+            for number, entry in self.entries.items()
+            if entry.state == "running" and number not in self.mine
+        ]
         for entry in self.ledger.read(max(self.entries, default=-1), those):
             self.entries[entry.number] = entry
 
     def _orphans(self, count: int) -> list[Entry]:
-        """Running trials whose process is dead, now ours: the first batch of them, and further ones while they fit into `count`."""
-        others = [entry for number, entry in sorted(self.entries.items()) if entry.state == "running" and number not in self.mine]
+        """Running trials whose process is dead, now ours: the first batch of them, and further ones
+        while they fit into `count`."""
+        others = [
+            entry
+            for number, entry in sorted(self.entries.items())
+            if entry.state == "running" and number not in self.mine
+        ]
         if not others:
             return []
         alive = {name: self._is_alive(name) for name in {entry.about["owner"] for entry in others}}
-        silent = self.ledger.silent([entry for entry in others if alive[entry.about["owner"]] is None])
-        dead = [entry for entry in others if alive[entry.about["owner"]] is False or entry.number in silent]
+        silent = self.ledger.silent(
+            [entry for entry in others if alive[entry.about["owner"]] is None]
+        )
+        dead = [
+            entry
+            for entry in others
+            if alive[entry.about["owner"]] is False or entry.number in silent
+        ]
         taken: list[Entry] = []
         for first in sorted({entry.about["batch"][0] for entry in dead}):
             batch = [entry for entry in dead if entry.about["batch"][0] == first]
@@ -344,20 +430,30 @@ class Study:
             return []
         if self.suggesting is None:
             assert self.tune.sampler is not None
-            self.suggesting = Suggesting(self.tune.sampler, self.space, self.directions, self.tune.seed)
+            self.suggesting = Suggesting(
+                self.tune.sampler, self.space, self.directions, self.tune.seed
+            )
         suggesting, self.suggesting = self.suggesting, None  # what fails half-way is made anew
         suggesting.see(first, lambda number: _past(self.entries[number]))
         abouts = []
         for _ in range(count):
             made = suggesting.suggest()
-            abouts.append({"values": dict(made.values), "kept": dict(made.kept), "batch": [first, count], "owner": self.owner.name})
+            abouts.append(
+                {
+                    "values": dict(made.values),
+                    "kept": dict(made.kept),
+                    "batch": [first, count],
+                    "owner": self.owner.name,
+                }
+            )
         entries = self.ledger.begin(first, abouts)
         self.suggesting = suggesting
         self.entries |= {entry.number: entry for entry in entries}
         return entries
 
     def _trial(self, entry: Entry) -> Trial | None:
-        """The trial of an entry; None, and it is told as failed, where its values do not fit together."""
+        """The trial of an entry; None, and it is told as failed, where its values do not fit
+        together."""
         values = entry.about["values"]
         try:
             recipe = recipes.trial_recipe(self.recipe, values, registry)
@@ -373,9 +469,16 @@ class Study:
             recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
         except RecipeError:
             return None
-        return Trial(entry.number, entry.about["values"], recipe, self.folder / "trials" / f"{entry.number:04d}")
+        return Trial(
+            entry.number,
+            entry.about["values"],
+            recipe,
+            self.folder / "trials" / f"{entry.number:04d}",
+        )
 
-    def _end(self, entry: Entry, state: State, scores: list[float] | None, told: dict[str, Any]) -> None:
+    def _end(
+        self, entry: Entry, state: State, scores: list[float] | None, told: dict[str, Any]
+    ) -> None:
         before = self._best()
         curve = self.unsaved.pop(entry.number, {})
         self.mine.pop(entry.number, None)
@@ -391,13 +494,18 @@ class Study:
 
     def _best(self) -> Entry | None:
         sign = 1.0 if self.directions[0] == "higher" else -1.0
-        complete = [each for _, each in sorted(self.entries.items()) if each.state == "complete" and each.scores]
+        complete = [
+            each
+            for _, each in sorted(self.entries.items())
+            if each.state == "complete" and each.scores
+        ]
         return max(complete, key=lambda each: sign * each.scores[0], default=None)  # type: ignore[index]
 
     # --- the disk
 
     def _tidy(self, entry: Entry, keep: bool) -> None:
-        """Remove the checkpoints of a trial that ended, and its artifact unless it is to be kept."""
+        """Remove the checkpoints of a trial that ended, and its artifact unless it is to be
+        kept."""
         home = self.folder / "trials" / f"{entry.number:04d}"
         for folder in [home, *home.glob("fold-*")]:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -414,11 +522,14 @@ class Study:
                 self._tidy(entry, keep=entry is best)
 
 
-_EXAMPLE = "tune: {space: {optimizer.learning_rate: {low: 1.0e-4, high: 0.1, log: true}}, trials: 32}"
+_EXAMPLE = (
+    "tune: {space: {optimizer.learning_rate: {low: 1.0e-4, high: 0.1, log: true}}, trials: 32}"
+)
 
 
 def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
-    """([(metric, direction)] of a recipe's search, the digest of its data). Raises RunError for what the recipe does not measure."""
+    """([(metric, direction)] of a recipe's search, the digest of its data). Raises RunError for
+    what the recipe does not measure."""
     tune = recipe.tune
     assert tune is not None
     built = assemble(recipe, (0, tune.folds) if tune.folds else None)
@@ -430,12 +541,18 @@ def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
     evaluator = built.evaluator
     if tune.objectives is None:
         return [(evaluator.metric, evaluator.better)], built.data.digest
-    better = {**MEASURED, **{name: registry.facts("metrics", name).BETTER for name in registry.names("metrics")}}
+    better = {
+        **MEASURED,
+        **{name: registry.facts("metrics", name).BETTER for name in registry.names("metrics")},
+    }
     labels = [label for label, _ in [*evaluator.metrics, *evaluator.readers]]
     found = []
     for objective in tune.objectives:
         metric = objective.metric
-        stem = next((part.name for part, label in zip(recipe.metrics, labels) if metric == label), metric.partition("/")[0])
+        stem = next(
+            (part.name for part, label in zip(recipe.metrics, labels) if metric == label),
+            metric.partition("/")[0],
+        )
         if metric not in (*MEASURED, *labels) and "/" not in metric:
             near = nearest(metric, [*labels, *MEASURED])
             known = ", ".join([*labels, *MEASURED])
@@ -443,7 +560,12 @@ def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
                 f"tune.objectives names {metric}, and what is measured is {known}.",
                 hint=f"did you mean {near[0]}?" if near else "add it to metrics",
             )
-        direction = objective.direction or better.get(stem) or better.get(metric.rpartition("/")[2]) or evaluator.better
+        direction = (
+            objective.direction
+            or better.get(stem)
+            or better.get(metric.rpartition("/")[2])
+            or evaluator.better
+        )
         found.append((metric, direction))
     return found, built.data.digest
 
@@ -453,7 +575,9 @@ def _finite(value: Any) -> bool:
 
 
 def _past(entry: Entry) -> Past:
-    return Past(entry.about["values"], entry.about.get("kept") or {}, entry.state, entry.scores, entry.curve)
+    return Past(
+        entry.about["values"], entry.about.get("kept") or {}, entry.state, entry.scores, entry.curve
+    )
 
 
 def record_of(entry: Entry) -> Record:

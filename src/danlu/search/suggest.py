@@ -35,7 +35,8 @@ class Past:
 
 
 class Suggesting:
-    """Suggests trial after trial. What it holds in memory can be made anew, at any time, from the trials told."""
+    """Suggests trial after trial. What it holds in memory can be made anew, at any time, from the
+    trials told."""
 
     def __init__(self, sampler: Part, space: Space, directions: Sequence[str], seed: int) -> None:
         optuna = imported()
@@ -50,7 +51,8 @@ class Suggesting:
         self.count = 0
 
     def see(self, count: int, past: Callable[[int], Past]) -> None:
-        """Take over what is new among the `count` trials there are; `past(number)` gives one of them."""
+        """Take over what is new among the `count` trials there are; `past(number)` gives one of
+        them."""
         for number in sorted(self.open):
             self._end(number, past(number))
         while self.count < count:
@@ -62,7 +64,9 @@ class Suggesting:
 
         number = self.count
         seed = draw_seed(self.seed, SUGGESTION, number)
-        self.study.sampler = registry.build_sampler(self.sampler, self.space, self.directions, seed, self.seed)
+        self.study.sampler = registry.build_sampler(
+            self.sampler, self.space, self.directions, seed, self.seed
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a sampler thinks of the space it was given
             trial = self.study.ask()
@@ -100,7 +104,9 @@ class Suggesting:
         for evaluations, value in past.curve.items():
             self.storage.set_trial_intermediate_value(self._id(number), evaluations, value)
         values = list(past.scores) if past.state == "complete" and past.scores is not None else None
-        self.storage.set_trial_state_values(self._id(number), optuna.trial.TrialState[states[past.state]], values)
+        self.storage.set_trial_state_values(
+            self._id(number), optuna.trial.TrialState[states[past.state]], values
+        )
         self.open.discard(number)
 
 

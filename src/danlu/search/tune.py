@@ -25,7 +25,8 @@ from danlu.system.signals import Interruption
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a search found: its trials by number, the best one (None where none was completed), and the recipe that it leads to."""
+    """What a search found: its trials by number, the best one (None where none was completed), and
+    the recipe that it leads to."""
 
     folder: Path
     objectives: list[tuple[str, str]]
@@ -39,9 +40,13 @@ class StudyResult:
         states = [record.state for record in self.trials]
         return {
             "study": str(self.folder),
-            "objectives": [{"metric": metric, "direction": direction} for metric, direction in self.objectives],
+            "objectives": [
+                {"metric": metric, "direction": direction} for metric, direction in self.objectives
+            ],
             "executor": self.executor,
-            "states": {state: states.count(state) for state in ("complete", "pruned", "failed", "running")},
+            "states": {
+                state: states.count(state) for state in ("complete", "pruned", "failed", "running")
+            },
             "best": None if self.best is None else self.best.as_dict(),
             "recipe": None if self.recipe is None else str(self.recipe),
             "trials": [record.as_dict() for record in self.trials],
@@ -56,13 +61,15 @@ def tune(
     output: Any = "quiet",
     plots: bool | None = False,
 ) -> StudyResult:
-    """Run the search that a recipe's section tune describes, in the folder `study` (default studies/<recipe name>).
+    """Run the search that a recipe's section tune describes, in the folder `study` (default
+    studies/<recipe name>).
 
-    The same call continues a study that was cut off, and gives the result of one that is complete. A trial that fails is marked with its
-    cause and the study goes on. best.yaml in the folder is kept up to date; at the end come trials.csv, trials.parquet and report.html,
-    and with `plots` (None: where matplotlib is installed) PNGs. `output`: "display", "lines", "quiet" or "json". Raises DanluError: a
-    wrong recipe or data, the folder of another study, Interrupted (everything saved).
-    """
+    The same call continues a study that was cut off, and gives the result of one that is complete.
+    A trial that fails is marked with its cause and the study goes on. best.yaml in the folder is
+    kept up to date; at the end come trials.csv, trials.parquet and report.html, and with `plots`
+    (None: where matplotlib is installed) PNGs. `output`: "display", "lines", "quiet" or "json".
+    Raises DanluError: a wrong recipe or data, the folder of another study, Interrupted (everything
+    saved)."""
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:
@@ -86,25 +93,40 @@ def tune(
                 opened.write_best()
         with _told_only():
             report(folder, storage=opened.tune.storage, plots=plots)
-        return StudyResult(folder, opened.objectives, opened.trials(), opened.best(), opened.write_best(), executor)
+        return StudyResult(
+            folder, opened.objectives, opened.trials(), opened.best(), opened.write_best(), executor
+        )
 
 
 @contextlib.contextmanager
 def _told_only() -> Iterator[None]:
-    """What is written for readers alone: a full disk there must not take the result of a search with it."""
+    """What is written for readers alone: a full disk there must not take the result of a search
+    with it."""
     try:
         yield
     except (DanluError, OSError) as error:
         if isinstance(error, Interrupted):
             raise
-        print(f"warning: the report of the study was not written: {error}", file=sys.stderr, flush=True)
+        print(
+            f"warning: the report of the study was not written: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _executor(study: Study) -> tuple[str, str]:
     """(how trials are run, why): as the recipe says, else as was decided when the study began."""
-    name, why = (study.tune.on, "as asked") if study.tune.on != "auto" else study.decide("executor", lambda: _chosen(study))
+    name, why = (
+        (study.tune.on, "as asked")
+        if study.tune.on != "auto"
+        else study.decide("executor", lambda: _chosen(study))
+    )
     pruner = study.tune.pruner
-    if pruner is not None and getattr(registry.facts("pruners", pruner.name), "EXPLOITS", False) and name != "vectorised":
+    if (
+        pruner is not None
+        and getattr(registry.facts("pruners", pruner.name), "EXPLOITS", False)
+        and name != "vectorised"
+    ):
         raise RunError(
             f"tune.pruner {pruner.name} runs where many trials are one program, and these run {name.replace('_', ' ')}.",
             hint="set tune.on to vectorised, or choose another pruner",

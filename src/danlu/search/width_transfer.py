@@ -1,7 +1,8 @@
 """Tune small, train large: search on a narrow copy of a recipe, and write the wide recipe with what was found.
 
-Under muP (danlu/layers/parametrization.py) what is best for a narrow network is best for a wide one, so trials cost the narrow one's time.
-Whether that holds for a model and its optimizers is looked at before any trial, by the coordinate check.
+Under muP (danlu/layers/parametrization.py) what is best for a narrow network is best for a wide
+one, so trials cost the narrow one's time. Whether that holds for a model and its optimizers is
+looked at before any trial, by the coordinate check.
 Source: Yang et al., 2022, arXiv:2203.03466 (muTransfer).
 """
 
@@ -23,14 +24,15 @@ from danlu.search.tune import StudyResult, tune
 from danlu.search.widths import at_width, changed, width_of
 from danlu.system.atomic_files import replace_file
 
-# What the paper does not promise to carry over: how strongly a network is held back depends on its size and its data.
+# What the paper does not promise to carry over: how strongly a network is held back depends on its
+# size and its data.
 _HOLDING_BACK = ("dropout", "weight_decay", "l1", "l2", "label_smoothing", "ema_decay")
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """The study at the narrow width, the coordinate checks before it, and the wide recipe (None where none was asked for, or no trial was
-    completed)."""
+    """The study at the narrow width, the coordinate checks before it, and the wide recipe (None
+    where none was asked for, or no trial was completed)."""
 
     width: int
     narrow: int
@@ -59,18 +61,23 @@ def tune_at_width(
     output: Any = "quiet",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Transfer:
-    """Search a recipe's options on a copy whose model is `width` wide, in the folder `study` (default studies/<name>_at_<width>).
+    """Search a recipe's options on a copy whose model is `width` wide, in the folder `study`
+    (default studies/<name>_at_<width>).
 
-    A recipe without parametrization: mup gets it, with `width` as its base. First the coordinate check, with its data and plot in the folder;
-    `transfer` writes FOLDER/wide.yaml at the end. The same call continues a study that was cut off. Raises DanluError: as danlu.tune, a
-    search of what fixes the width, TrainingStopped where the coordinate check fails.
-    """
+    A recipe without parametrization: mup gets it, with `width` as its base. First the coordinate
+    check, with its data and plot in the folder; `transfer` writes FOLDER/wide.yaml at the end. The
+    same call continues a study that was cut off. Raises DanluError: as danlu.tune, a search of what
+    fixes the width, TrainingStopped where the coordinate check fails."""
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:
         recipe = recipes.with_changes(recipe, registry, overrides)
     if recipe.tune is None:
-        raise RunError("this recipe has no section tune, so there is nothing to search.", where=recipe.path, hint="danlu show tune")
+        raise RunError(
+            "this recipe has no section tune, so there is nothing to search.",
+            where=recipe.path,
+            hint="danlu show tune",
+        )
     _refuse_widths(recipe)
     wide = _under_mup(recipe, width)
     narrow = replace(at_width(wide, width), name=f"{recipe.name}_at_{width}"[:100])
@@ -87,14 +94,23 @@ def _under_mup(recipe: Recipe, width: int) -> Recipe:
     """The recipe with parametrization: mup, based at `width` where it says no base of its own."""
     if getattr(recipe.model.options, "parametrization", "mup") == "mup":
         return recipe
-    return recipes.with_changes(recipe, registry, {"model.parametrization": "mup", "model.base_width": width})
+    return recipes.with_changes(
+        recipe, registry, {"model.parametrization": "mup", "model.base_width": width}
+    )
 
 
 def _refuse_widths(recipe: Recipe) -> None:
     """RecipeError where the search would choose the width itself, or what it is counted from."""
     options = recipe.model.options
     other = registry.facts("models", recipe.model.name).at_width(options, 2 * width_of(recipe))
-    fixed = {"model", "model.size", "model.design", "model.parametrization", "model.base_width", *changed(options, other)}
+    fixed = {
+        "model",
+        "model.size",
+        "model.design",
+        "model.parametrization",
+        "model.base_width",
+        *changed(options, other),
+    }
     named = [each.name for each in recipe.space if each.name in fixed]
     if named:
         raise RecipeError(
@@ -109,10 +125,16 @@ def _refuse_widths(recipe: Recipe) -> None:
         )
 
 
-def _checked(wide: Recipe, width: int, folder: Path, say: Callable[[str], None]) -> dict[str, CoordinateCheck]:
-    """The coordinate checks of the recipe, one for each optimizer that is searched; kept in the folder. Raises TrainingStopped."""
+def _checked(
+    wide: Recipe, width: int, folder: Path, say: Callable[[str], None]
+) -> dict[str, CoordinateCheck]:
+    """The coordinate checks of the recipe, one for each optimizer that is searched; kept in the
+    folder. Raises TrainingStopped."""
     widths = widths_between(wide, width)
-    choices = next((each.choices for each in wide.space if each.name == "optimizer" and each.kind == "choice"), ())
+    choices = next(
+        (each.choices for each in wide.space if each.name == "optimizer" and each.kind == "choice"),
+        (),
+    )
     tried = [recipes.trial_recipe(wide, {"optimizer": choice}, registry) for choice in choices] or [
         recipes.trial_recipe(wide, {}, registry)
     ]
@@ -123,7 +145,9 @@ def _checked(wide: Recipe, width: int, folder: Path, say: Callable[[str], None])
     digests: dict[str, str] = {}
     for each in tried:
         name = each.optimizer.name
-        digests[name] = hashlib.sha256(json.dumps([each.as_dict(), widths], sort_keys=True).encode()).hexdigest()
+        digests[name] = hashlib.sha256(
+            json.dumps([each.as_dict(), widths], sort_keys=True).encode()
+        ).hexdigest()
         again = before.get(name, {})
         if again.get("of") == digests[name]:
             found[name] = CoordinateCheck(again["widths"], again["sizes"], again["changes"])
@@ -165,7 +189,9 @@ def _write_wide(wide: Recipe, narrow: int, folder: Path, found: StudyResult) -> 
     if best is None or best.scores is None:
         return None
     made = recipes.trial_recipe(wide, best.values, registry)
-    scores = ", ".join(f"{metric} {score:.6g}" for (metric, _), score in zip(found.objectives, best.scores))
+    scores = ", ".join(
+        f"{metric} {score:.6g}" for (metric, _), score in zip(found.objectives, best.scores)
+    )
     doubted = [name for name in best.values if name.rpartition(".")[2] in _HOLDING_BACK]
     lines = [
         f"Width {width_of(wide):,}, with the values of trial {best.number} of {len(found.trials):,} at width {narrow:,} ({scores}).",
@@ -181,7 +207,9 @@ def _write_wide(wide: Recipe, narrow: int, folder: Path, found: StudyResult) -> 
     head = "".join(f"# {line}".rstrip() + "\n" for line in lines)
     rest = {name: value for name, value in made.raw.items() if name not in ("name", "tune")}
     path = folder / "wide.yaml"
-    replace_file(path, (head + "\n" + write_yaml({"name": f"{wide.name}_wide"[:100], **rest})).encode())
+    replace_file(
+        path, (head + "\n" + write_yaml({"name": f"{wide.name}_wide"[:100], **rest})).encode()
+    )
     return path
 
 

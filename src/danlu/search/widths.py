@@ -16,7 +16,11 @@ def width_of(recipe: Recipe) -> int:
     part = registry.facts("models", recipe.model.name)
     width = part.width_of(recipe.model.options) if hasattr(part, "width_of") else 0
     if not width:
-        able = [name for name in registry.names("models") if hasattr(registry.facts("models", name), "width_of")]
+        able = [
+            name
+            for name in registry.names("models")
+            if hasattr(registry.facts("models", name), "width_of")
+        ]
         raise RunError(
             f"model {recipe.model.name} as it stands has no width that one number gives.",
             where=recipe.path,
@@ -26,7 +30,8 @@ def width_of(recipe: Recipe) -> int:
 
 
 def at_width(recipe: Recipe, width: int) -> Recipe:
-    """The recipe with its model at another width, all else as it is. Raises RunError for a width that the model cannot have."""
+    """The recipe with its model at another width, all else as it is. Raises RunError for a width
+    that the model cannot have."""
     if width == width_of(recipe):
         return recipe
     part, options = registry.facts("models", recipe.model.name), recipe.model.options
@@ -34,8 +39,16 @@ def at_width(recipe: Recipe, width: int) -> Recipe:
         narrow = part.at_width(options, width)
         return with_changes(recipe, registry, changed(options, narrow))
     except (ValidationError, RecipeError) as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
-        raise RunError(f"the model cannot be {width:,} wide: {said}.", where=recipe.path, hint="choose another width") from None
+        said = (
+            error.errors()[0]["msg"].removeprefix("Value error, ")
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
+        raise RunError(
+            f"the model cannot be {width:,} wide: {said}.",
+            where=recipe.path,
+            hint="choose another width",
+        ) from None
 
 
 def changed(options: Any, others: Any) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Forecasts that need no learning, beside which every forecast is told: repeat the last season, the last value, the mean.
 
-N rows, V variables, M windows, H steps ahead. `values` (N, V) hold no gap; `origins` (M,) are the last known rows; `first` (N,) is the
-first row of each row's run.
-"""
+N rows, V variables, M windows, H steps ahead. `values` (N, V) hold no gap; `origins` (M,) are the
+last known rows; `first` (N,) is the first row of each row's run."""
 
 from __future__ import annotations
 
@@ -15,8 +14,11 @@ _TOGETHER = 4096  # windows looked at together
 Guess = Callable[[np.ndarray], np.ndarray]  # origins (M,) -> (M, H, V)
 
 
-def guesses(values: np.ndarray, first: np.ndarray, season: int, horizon: int, mean: np.ndarray) -> dict[str, Guess]:
-    """The naive forecasts by name; without a season (1) there is no seasonal one. `mean` (V,) is that of the training rows."""
+def guesses(
+    values: np.ndarray, first: np.ndarray, season: int, horizon: int, mean: np.ndarray
+) -> dict[str, Guess]:
+    """The naive forecasts by name; without a season (1) there is no seasonal one. `mean` (V,) is
+    that of the training rows."""
 
     def seasonal_naive(origins: np.ndarray) -> np.ndarray:
         ahead = np.arange(1, horizon + 1)
@@ -34,23 +36,36 @@ def guesses(values: np.ndarray, first: np.ndarray, season: int, horizon: int, me
 
 
 def errors(guess: Guess, truth: Guess, origins: np.ndarray) -> dict[str, float]:
-    """{"mse", "mae"} of a guess: the mean over variables of each one's mean over the places that are known (not NaN)."""
+    """{"mse", "mae"} of a guess: the mean over variables of each one's mean over the places that
+    are known (not NaN)."""
     squared, absolute, asked = np.zeros(0), np.zeros(0), np.zeros(0)
     for start in range(0, len(origins), _TOGETHER):
         piece = origins[start : start + _TOGETHER]
         wrong = guess(piece).astype(np.float64) - truth(piece)
         known = ~np.isnan(wrong)
         wrong = np.where(known, wrong, 0.0)
-        sums = [np.square(wrong).sum(axis=(0, 1)), np.abs(wrong).sum(axis=(0, 1)), known.sum(axis=(0, 1)).astype(np.float64)]
-        squared, absolute, asked = (old + new if len(old) else new for old, new in zip((squared, absolute, asked), sums))
+        sums = [
+            np.square(wrong).sum(axis=(0, 1)),
+            np.abs(wrong).sum(axis=(0, 1)),
+            known.sum(axis=(0, 1)).astype(np.float64),
+        ]
+        squared, absolute, asked = (
+            old + new if len(old) else new for old, new in zip((squared, absolute, asked), sums)
+        )
     told = asked > 0
     if not told.any():
         return {}
-    return {"mse": float((squared[told] / asked[told]).mean()), "mae": float((absolute[told] / asked[told]).mean())}
+    return {
+        "mse": float((squared[told] / asked[told]).mean()),
+        "mae": float((absolute[told] / asked[told]).mean()),
+    }
 
 
-def seasonal_differences(values: np.ndarray, first: np.ndarray, rows: np.ndarray, season: int) -> np.ndarray:
-    """The mean absolute difference between one of `rows` and that of them a season before it in its run, float64 (V,); 0 for none."""
+def seasonal_differences(
+    values: np.ndarray, first: np.ndarray, rows: np.ndarray, season: int
+) -> np.ndarray:
+    """The mean absolute difference between one of `rows` and that of them a season before it in its
+    run, float64 (V,); 0 for none."""
     owned = np.zeros(len(values), dtype=bool)
     owned[rows] = True
     place = rows[rows - season >= first[rows]]

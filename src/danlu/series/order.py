@@ -14,10 +14,11 @@ from danlu.terms import Column, Table
 
 
 def time_of(table: Table, name: str | None) -> Column | None:
-    """The column of the times: that called `name`, else the one date-time column; None where there is none.
+    """The column of the times: that called `name`, else the one date-time column; None where there
+    is none.
 
-    Raises DataError for a name that is not there, a column that is no time, and several date-time columns to choose from.
-    """
+    Raises DataError for a name that is not there, a column that is no time, and several date-time
+    columns to choose from."""
     if name is not None:
         column = _column(table, name, "task.time")
         if column.kind not in ("datetime", "number") or column.values.ndim > 1:
@@ -42,17 +43,21 @@ def _column(table: Table, name: str, said: str) -> Column:
         raise DataError(
             f"{said} names the column {name}, which is not there.",
             where=table.origin,
-            hint=did_you_mean(name, table.columns) or f"the columns are {', '.join(list(table.columns)[:20])}",
+            hint=did_you_mean(name, table.columns)
+            or f"the columns are {', '.join(list(table.columns)[:20])}",
         )
     return table.columns[name]
 
 
-def in_time(table: Table, time: str | None, series: str | None, gaps: Literal["end", "ignore"]) -> Table:
-    """The table sorted by series and time, with `continues` telling where the next row is the next moment of the same series.
+def in_time(
+    table: Table, time: str | None, series: str | None, gaps: Literal["end", "ignore"]
+) -> Table:
+    """The table sorted by series and time, with `continues` telling where the next row is the next
+    moment of the same series.
 
-    A missing moment ends a run unless `gaps` is "ignore" (business days). Notices tell of gaps. Raises DataError naming rows for a time
-    that is missing or stands twice, and for times without a step.
-    """
+    A missing moment ends a run unless `gaps` is "ignore" (business days). Notices tell of gaps.
+    Raises DataError naming rows for a time that is missing or stands twice, and for times without a
+    step."""
     column = time_of(table, time)
     group = series_codes(table, series)
     if column is not None:
@@ -81,10 +86,13 @@ def in_time(table: Table, time: str | None, series: str | None, gaps: Literal["e
 
 
 def series_codes(table: Table, series: str | None) -> np.ndarray:
-    """A number for each row that is equal where the series is, int64 (N,); zeros where there is one series."""
+    """A number for each row that is equal where the series is, int64 (N,); zeros where there is one
+    series."""
     if series is None:
         return np.zeros(len(table), dtype=np.int64)
-    return np.unique(codes(_column(table, series, "task.series")), return_inverse=True)[1].astype(np.int64)
+    return np.unique(codes(_column(table, series, "task.series")), return_inverse=True)[1].astype(
+        np.int64
+    )
 
 
 def _taken(table: Table, order: np.ndarray) -> Table:
@@ -101,7 +109,11 @@ def _refuse_twice(table: Table, column: Column, same: np.ndarray, series: str | 
         f"({table.where(first)} and {table.where(first + 1)}); {len(twice):,} such pair(s) in all.",
         where=f"{table.origin}, column {column.name}",
         hint="leave one of each out"
-        + ("; if the table holds several series, name in task.series the column that tells them apart" if series is None else ""),
+        + (
+            "; if the table holds several series, name in task.series the column that tells them apart"
+            if series is None
+            else ""
+        ),
     )
 
 

@@ -11,7 +11,9 @@ def runs(table: Table) -> tuple[np.ndarray, np.ndarray]:
     """(first, last): for each row the first and the last row of its run, int64 (N,) each."""
     count = len(table)
     goes_on = (
-        np.asarray(table.continues) if table.continues is not None else np.append(np.ones(max(count - 1, 0), dtype=bool), False)
+        np.asarray(table.continues)
+        if table.continues is not None
+        else np.append(np.ones(max(count - 1, 0), dtype=bool), False)
     )
     goes_on = goes_on.copy()
     goes_on[-1:] = False
@@ -21,11 +23,19 @@ def runs(table: Table) -> tuple[np.ndarray, np.ndarray]:
     return first, ends[np.cumsum(starts) - 1] if count else first
 
 
-def origins(runs: tuple[np.ndarray, np.ndarray], owned: np.ndarray, context: int, horizon: int, *, inside: bool) -> np.ndarray:
-    """Rows p with `context` moments up to p and `horizon` moments after it in one run, those after it all `owned` (bool (N,)).
+def origins(
+    runs: tuple[np.ndarray, np.ndarray],
+    owned: np.ndarray,
+    context: int,
+    horizon: int,
+    *,
+    inside: bool,
+) -> np.ndarray:
+    """Rows p with `context` moments up to p and `horizon` moments after it in one run, those after
+    it all `owned` (bool (N,)).
 
-    With `inside` the moments up to p must be owned as well (training); else they may lie before the split's border. int64, ascending.
-    """
+    With `inside` the moments up to p must be owned as well (training); else they may lie before the
+    split's border. int64, ascending."""
     first, last = runs
     place = np.arange(len(first))
     fits = (place - first >= context - 1) & (last - place >= horizon)
@@ -38,7 +48,8 @@ def origins(runs: tuple[np.ndarray, np.ndarray], owned: np.ndarray, context: int
 
 
 def carried(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """`values` (N, V) with each gap (NaN) holding the last value before it in its run, 0 where there is none."""
+    """`values` (N, V) with each gap (NaN) holding the last value before it in its run, 0 where
+    there is none."""
     known = ~np.isnan(values)
     if known.all():
         return values
@@ -48,11 +59,14 @@ def carried(values: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def owners(splits: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
-    """Which rows belong to each split, bool (N,); a row of no split that is `empty` (holds no target) belongs to that before it."""
+    """Which rows belong to each split, bool (N,); a row of no split that is `empty` (holds no
+    target) belongs to that before it."""
     owner = np.full(len(empty), -1, dtype=np.int64)
     for number, rows in enumerate(splits.values()):
         owner[rows] = number
     adrift = empty & (owner < 0)
-    last = np.maximum.accumulate(np.where(adrift, -1, np.arange(len(owner)))) if len(owner) else owner
+    last = (
+        np.maximum.accumulate(np.where(adrift, -1, np.arange(len(owner)))) if len(owner) else owner
+    )
     owner = np.where(adrift & (last >= 0), owner[np.maximum(last, 0)], owner)
     return {name: owner == number for number, name in enumerate(splits)}

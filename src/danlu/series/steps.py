@@ -18,7 +18,8 @@ _REGULAR = 0.5  # share of the distances that must be the step, or the times hav
 
 @dataclass(frozen=True)
 class Step:
-    """The distance from one moment to the next: `count` of `unit`; `column` holds the times ("": the order of the rows is the time)."""
+    """The distance from one moment to the next: `count` of `unit`; `column` holds the times ("":
+    the order of the rows is the time)."""
 
     unit: Unit = "rows"
     count: float = 1
@@ -30,17 +31,24 @@ class Step:
 
     @property
     def season(self) -> int:
-        """How many steps the natural cycle has: a day of hours or minutes, a week of days, a year of weeks or months; 1 for none."""
+        """How many steps the natural cycle has: a day of hours or minutes, a week of days, a year
+        of weeks or months; 1 for none."""
         if self.unit == "months":
             return max(1, round(12 / self.count))
         if self.unit != "microseconds":
             return 1
-        cycles = ((_MINUTE, _MINUTE), (_DAY, _DAY), (7 * _DAY, 7 * _DAY), (28 * _DAY, 365.25 * _DAY))
+        cycles = (
+            (_MINUTE, _MINUTE),
+            (_DAY, _DAY),
+            (7 * _DAY, 7 * _DAY),
+            (28 * _DAY, 365.25 * _DAY),
+        )
         whole = next((length for below, length in cycles if self.count < below), 365.25 * _DAY)
         return max(1, round(whole / self.count))
 
     def after(self, times: np.ndarray, steps: int) -> np.ndarray:
-        """The `steps` times that follow each of `times` (M,), (M, steps), of the kind of the column."""
+        """The `steps` times that follow each of `times` (M,), (M, steps), of the kind of the
+        column."""
         ahead = np.arange(1, steps + 1)
         if self.unit == "months":
             return _month_times(times[:, None], ahead * int(self.count))
@@ -53,7 +61,12 @@ class Step:
         if self.unit == "months":
             return _counted(self.count, "month")
         if self.unit == "microseconds":
-            for name, length in (("day", _DAY), ("hour", _HOUR), ("minute", _MINUTE), ("second", _SECOND)):
+            for name, length in (
+                ("day", _DAY),
+                ("hour", _HOUR),
+                ("minute", _MINUTE),
+                ("second", _SECOND),
+            ):
                 if self.count % length == 0:
                     return _counted(self.count // length, name)
             return f"{self.count / _SECOND:g} seconds"
@@ -65,11 +78,11 @@ def _counted(count: float, name: str) -> str:
 
 
 def step_of(column: Column | None, same: np.ndarray) -> Step | None:
-    """The commonest distance from a time to the next (`same`: the next row is of the same series); None where no row has a next.
+    """The commonest distance from a time to the next (`same`: the next row is of the same series);
+    None where no row has a next.
 
-    Distances of a month and more are counted in calendar months where that is as regular. Raises DataError where fewer than half
-    of the distances are the commonest one.
-    """
+    Distances of a month and more are counted in calendar months where that is as regular. Raises
+    DataError where fewer than half of the distances are the commonest one."""
     if column is None:
         return Step()
     inside = np.flatnonzero(same[:-1])
@@ -79,13 +92,20 @@ def step_of(column: Column | None, same: np.ndarray) -> Step | None:
     if column.kind == "number":
         apart = apart.round(9)
     distances, counts = np.unique(apart, return_counts=True)
-    step = Step("number" if column.kind == "number" else "microseconds", distances[counts.argmax()].item(), column.name)
+    step = Step(
+        "number" if column.kind == "number" else "microseconds",
+        distances[counts.argmax()].item(),
+        column.name,
+    )
     share = counts.max() / len(apart)
     if column.kind == "datetime" and distances[0] >= 28 * _DAY:
         months = _months(column.values)
         counted, often = np.unique(months[inside + 1] - months[inside], return_counts=True)
         if often.max() / len(apart) >= share and counted[often.argmax()] > 0:
-            step, share = Step("months", counted[often.argmax()].item(), column.name), often.max() / len(apart)
+            step, share = (
+                Step("months", counted[often.argmax()].item(), column.name),
+                often.max() / len(apart),
+            )
     if share < _REGULAR:
         raise DataError(
             f"the times have no step: the commonest distance ({step.describe()}) is that of only {100 * share:.0f} % of the rows.",
@@ -100,16 +120,20 @@ def distances(times: np.ndarray, step: Step) -> np.ndarray:
     if step.unit == "months":
         return np.diff(_months(times)) / step.count
     steps = np.diff(times) / step.count
-    return np.where(np.abs(steps - 1) < 1e-6, 1.0, steps)  # times such as 0.1, 0.2, 0.3 are not exact
+    return np.where(
+        np.abs(steps - 1) < 1e-6, 1.0, steps
+    )  # times such as 0.1, 0.2, 0.3 are not exact
 
 
 def _months(times: np.ndarray) -> np.ndarray:
-    """Months since 1970; the last day of a month counts as the next month's first, so that both ways of dating agree."""
+    """Months since 1970; the last day of a month counts as the next month's first, so that both
+    ways of dating agree."""
     return (times + _DAY).astype("M8[us]").astype("M8[M]").astype(np.int64)
 
 
 def _month_times(times: np.ndarray, ahead: np.ndarray) -> np.ndarray:
-    """`times` moved by months: the same day of the month, the last one where the month is shorter or the day was its last."""
+    """`times` moved by months: the same day of the month, the last one where the month is shorter
+    or the day was its last."""
     moments = times.astype("M8[us]")
     month = moments.astype("M8[M]")
     day = (moments.astype("M8[D]") - month.astype("M8[D]")).astype(np.int64)
@@ -117,4 +141,6 @@ def _month_times(times: np.ndarray, ahead: np.ndarray) -> np.ndarray:
     was_last = (moments.astype("M8[D]") + 1).astype("M8[M]") != month
     goal = month + ahead
     last = ((goal + 1).astype("M8[D]") - goal.astype("M8[D]")).astype(np.int64) - 1
-    return (goal.astype("M8[D]") + np.where(was_last, last, np.minimum(day, last))).astype("M8[us]").astype(np.int64) + within
+    return (goal.astype("M8[D]") + np.where(was_last, last, np.minimum(day, last))).astype(
+        "M8[us]"
+    ).astype(np.int64) + within

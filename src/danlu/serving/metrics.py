@@ -60,7 +60,9 @@ def exposition(served: Iterable[Served], connections: int) -> tuple[bytes, str]:
 
     class Collector:
         def collect(self) -> Iterator[Metric]:
-            yield GaugeMetricFamily("danlu_connections", "Connections that are open.", value=connections)
+            yield GaugeMetricFamily(
+                "danlu_connections", "Connections that are open.", value=connections
+            )
             yield from _of_models(list(served))
 
         def describe(self) -> list[Any]:
@@ -76,9 +78,18 @@ def _of_models(served: list[Served]) -> Iterator[Metric]:
 
     gauges = {
         "danlu_model_ready": ("1 where a worker is ready.", lambda each: float(each.ready)),
-        "danlu_worker_process": ("The process number of the worker; 0: none.", lambda each: each.worker.pid if each.worker else 0),
-        "danlu_waiting_requests": ("Requests accepted and not answered.", lambda each: each.admission.waiting),
-        "danlu_expected_wait_seconds": ("How long a request that comes now would wait.", lambda each: each.admission.expected()),
+        "danlu_worker_process": (
+            "The process number of the worker; 0: none.",
+            lambda each: each.worker.pid if each.worker else 0,
+        ),
+        "danlu_waiting_requests": (
+            "Requests accepted and not answered.",
+            lambda each: each.admission.waiting,
+        ),
+        "danlu_expected_wait_seconds": (
+            "How long a request that comes now would wait.",
+            lambda each: each.admission.expected(),
+        ),
     }
     for name, (told, value) in gauges.items():
         gauge = GaugeMetricFamily(name, told, labels=["model"])

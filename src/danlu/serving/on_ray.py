@@ -1,9 +1,11 @@
 """The same app on a Ray cluster that runs already: replicas of it, as many as the load asks for, by Ray Serve. Extra `ray`.
 
-A replica is the Gate and the Pool of a plain server in a process of Ray's, with worker processes of its own; Ray's proxies speak HTTP before
-it. So the token, the limits of a body, 503 by the expected wait and the replacing of workers are those of a plain server, and bounds on
-heads, connections and slow clients those of Ray's proxies. Every node needs danlu, and the models (and the token's file, and keys) at the same
-paths: nothing of them travels. /metrics tells of the replica that is asked. A model is read anew by deploying again.
+A replica is the Gate and the Pool of a plain server in a process of Ray's, with worker processes of
+its own; Ray's proxies speak HTTP before it. So the token, the limits of a body, 503 by the expected
+wait and the replacing of workers are those of a plain server, and bounds on heads, connections and
+slow clients those of Ray's proxies. Every node needs danlu, and the models (and the token's file,
+and keys) at the same paths: nothing of them travels. /metrics tells of the replica that is asked. A
+model is read anew by deploying again.
 
 Source: Ray Serve's guide (deployments with an ASGI app, autoscaling), Ray 2.60.
 """
@@ -29,21 +31,32 @@ if TYPE_CHECKING:
     from danlu.serving.http.security import App, Receive, Scope, Send
 
 APP = "danlu"
-PATIENCE = 30.0  # seconds a model may be without a worker before its replica is called ill, and replaced
-ASKED_AT_ONCE = 16  # requests a replica answers at a time, on average, above which another one begins
+PATIENCE = (
+    30.0  # seconds a model may be without a worker before its replica is called ill, and replaced
+)
+ASKED_AT_ONCE = (
+    16  # requests a replica answers at a time, on average, above which another one begins
+)
 _STARTS = 3  # attempts of Ray to start a replica
 _LOOK = 5.0  # seconds between two looks at the deployment
 _KEYS = ("DANLU_KEY_FILE", "DANLU_PASSPHRASE_FILE")
 
 
-def serve(named: Mapping[str, Path], settings: Settings, address: str | None, replicas: str) -> None:
-    """Deploy models on the cluster at `address` (None: that of RAY_ADDRESS, else of this machine) until a signal, then remove them.
+def serve(
+    named: Mapping[str, Path], settings: Settings, address: str | None, replicas: str
+) -> None:
+    """Deploy models on the cluster at `address` (None: that of RAY_ADDRESS, else of this machine)
+    until a signal, then remove them.
 
-    `replicas` is a number, or the least and the most ("1:4"). Raises DanluError where there is no cluster, or the app does not start.
-    """
+    `replicas` is a number, or the least and the most ("1:4"). Raises DanluError where there is no
+    cluster, or the app does not start."""
     low, high = replicas_of(replicas)
     if settings.port == 0:
-        raise DanluError("on a cluster the port is one that every node has.", where="serve", hint="give another --port than 0")
+        raise DanluError(
+            "on a cluster the port is one that every node has.",
+            where="serve",
+            hint="give another --port than 0",
+        )
     _check_library()
     out = sys.stdout
     with Cluster(address or "auto", "--on ray", "--address"), _until_ended():
@@ -58,7 +71,9 @@ def serve(named: Mapping[str, Path], settings: Settings, address: str | None, re
             print(f"{scheme}://{host}:{settings.port}", file=out, flush=True)
             while APP in ray_serve.status().applications:
                 time.sleep(_LOOK)
-            raise RunError("somebody removed the deployment.", where=f"Ray Serve, application {APP}")
+            raise RunError(
+                "somebody removed the deployment.", where=f"Ray Serve, application {APP}"
+            )
         finally:
             _remove(fresh)
 
@@ -72,7 +87,9 @@ def replicas_of(said: str) -> tuple[int, int]:
         if 1 <= low <= high:
             return low, high
     raise DanluError(
-        f"{said!r} is no number of replicas.", where="serve", hint="--replicas 2, or --replicas 1:4: at least 1, at most 4"
+        f"{said!r} is no number of replicas.",
+        where="serve",
+        hint="--replicas 2, or --replicas 1:4: at least 1, at most 4",
     )
 
 
@@ -84,7 +101,8 @@ def _check_library() -> None:
 
 
 class _Ended(BaseException):
-    """The first SIGTERM or SIGINT, wherever it waits: also for a cluster that has no room for a replica. No Exception: Ray catches those."""
+    """The first SIGTERM or SIGINT, wherever it waits: also for a cluster that has no room for a
+    replica. No Exception: Ray catches those."""
 
 
 @contextlib.contextmanager
@@ -120,14 +138,28 @@ def _begin(settings: Settings, fresh: bool) -> None:
             )  # fmt: skip
         if APP in ray_serve.status().applications:
             raise RunError(
-                "danlu serves on this cluster already.", where=f"Ray Serve, application {APP}", hint="end that one first"
+                "danlu serves on this cluster already.",
+                where=f"Ray Serve, application {APP}",
+                hint="end that one first",
             )
-        print("Ray Serve runs already: the host and port are those it was started with.", file=sys.stderr)
+        print(
+            "Ray Serve runs already: the host and port are those it was started with.",
+            file=sys.stderr,
+        )
         return
-    secured = {"ssl_certfile": settings.tls_certificate, "ssl_keyfile": settings.tls_key} if settings.tls_certificate else {}
+    secured = (
+        {"ssl_certfile": settings.tls_certificate, "ssl_keyfile": settings.tls_key}
+        if settings.tls_certificate
+        else {}
+    )
     ray_serve.start(
         proxy_location="EveryNode",
-        http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": int(settings.idle_seconds), **secured},
+        http_options={
+            "host": settings.host,
+            "port": settings.port,
+            "keep_alive_timeout_s": int(settings.idle_seconds),
+            **secured,
+        },
     )
 
 
@@ -165,7 +197,10 @@ def application(named: Mapping[str, Path], settings: Settings, low: int, high: i
         graceful_shutdown_wait_loop_s=1.0,
         health_check_period_s=10.0,
         health_check_timeout_s=30.0,
-        ray_actor_options={"num_cpus": threads, **({"runtime_env": {"env_vars": keys}} if keys else {})},
+        ray_actor_options={
+            "num_cpus": threads,
+            **({"runtime_env": {"env_vars": keys}} if keys else {}),
+        },
         **({"num_replicas": low} if low == high else {"autoscaling_config": scaling}),  # type: ignore[arg-type]
     )
     options = {**settings.model_dump(), "threads": threads}
@@ -175,7 +210,12 @@ def application(named: Mapping[str, Path], settings: Settings, low: int, high: i
 def _cause(status: Any) -> str:
     """The last line of what Ray says of an app that does not start, "" where it says nothing."""
     told = [status.applications[APP].message] if APP in status.applications else []
-    told += [each.message for each in (status.applications[APP].deployments.values() if APP in status.applications else ())]
+    told += [
+        each.message
+        for each in (
+            status.applications[APP].deployments.values() if APP in status.applications else ()
+        )
+    ]
     lines = [line.strip() for text in told for line in (text or "").splitlines() if "Error" in line]
     return lines[-1] if lines else ""
 
@@ -218,7 +258,8 @@ class Replica:
 
 
 class Whole:
-    """The app of a replica. One replica alone must not read a model anew: the others would answer by the one before."""
+    """The app of a replica. One replica alone must not read a model anew: the others would answer
+    by the one before."""
 
     def __init__(self, gate: App) -> None:
         self.gate = gate
@@ -227,6 +268,8 @@ class Whole:
         if scope["type"] == "http" and scope["path"].endswith("/reload"):
             from danlu.serving.http.prediction_routes import refuse
 
-            await refuse(send, Refusal("on a cluster a model is read anew by deploying again.", status=409))
+            await refuse(
+                send, Refusal("on a cluster a model is read anew by deploying again.", status=409)
+            )
             return
         await self.gate(scope, receive, send)

@@ -19,7 +19,13 @@ class Refusal(Exception):
     """A request that cannot be met. `row` counts from 1."""
 
     def __init__(
-        self, message: str, *, status: int = 400, field: str | None = None, row: int | None = None, hint: str = ""
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        field: str | None = None,
+        row: int | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -42,7 +48,16 @@ class Refusal(Exception):
 
     def body(self) -> bytes:
         """The body of the answer."""
-        return to_json({"error": {"message": self.message, "field": self.field, "row": self.row, "hint": self.hint}})
+        return to_json(
+            {
+                "error": {
+                    "message": self.message,
+                    "field": self.field,
+                    "row": self.row,
+                    "hint": self.hint,
+                }
+            }
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The error as plain data."""
@@ -51,7 +66,8 @@ class Refusal(Exception):
 
 @contextmanager
 def clients_fault() -> Iterator[None]:
-    """Whatever goes wrong while what a client sent is read is a refusal: what hostile bytes raise in a library has no end."""
+    """Whatever goes wrong while what a client sent is read is a refusal: what hostile bytes raise
+    in a library has no end."""
     try:
         yield
     except Refusal:

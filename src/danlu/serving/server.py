@@ -40,10 +40,10 @@ def serve(
 ) -> None:
     """Serve artifacts and exports over HTTP until a signal. Blocks.
 
-    `models` is a path (of an artifact, its run, or an export), several, or paths by the name they are served by. `options` are those of
-    danlu.serving.settings.Settings: host, port, token_file, ... `on` "ray": on the Ray cluster at `address`, by so many `replicas` ("2", or
-    "1:4" at least and at most); see danlu.serving.on_ray. Raises DanluError where it cannot begin.
-    """
+    `models` is a path (of an artifact, its run, or an export), several, or paths by the name they
+    are served by. `options` are those of danlu.serving.settings.Settings: host, port, token_file,
+    ... `on` "ray": on the Ray cluster at `address`, by so many `replicas` ("2", or "1:4" at least
+    and at most); see danlu.serving.on_ray. Raises DanluError where it cannot begin."""
     settings = _settings(options)
     named = named_models(models)
     token = token_of(settings)
@@ -59,8 +59,11 @@ def serve(
         end.close()
 
 
-def named_models(models: str | Path | Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
-    """Paths by name: a model's own, or what stands before "=". Raises DanluError where two have one name."""
+def named_models(
+    models: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
+) -> dict[str, Path]:
+    """Paths by name: a model's own, or what stands before "=". Raises DanluError where two have one
+    name."""
     if isinstance(models, Mapping):
         return {name: Path(path) for name, path in models.items()}
     found: dict[str, Path] = {}
@@ -70,7 +73,9 @@ def named_models(models: str | Path | Sequence[str | Path] | Mapping[str, str | 
             given, path = "", str(each)
         name = _plain_name(given or locate(path).name)
         if name in found:
-            raise DanluError(f"two models are called {name}.", where=path, hint=f"name one: OTHER={path}")
+            raise DanluError(
+                f"two models are called {name}.", where=path, hint=f"name one: OTHER={path}"
+            )
         found[name] = Path(path)
     if not found:
         raise DanluError("there is nothing to serve.", hint="danlu serve ARTIFACT")
@@ -79,7 +84,10 @@ def named_models(models: str | Path | Sequence[str | Path] | Mapping[str, str | 
 
 def _plain_name(name: str) -> str:
     """A name that can stand in a path of HTTP."""
-    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name)
+    plain = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_"
+        for letter in name
+    )
     return plain or "model"
 
 
@@ -90,21 +98,34 @@ def _settings(options: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise DanluError(f"{name}: {first['msg']}.", where="serve", hint=did_you_mean(name, Settings.model_fields)) from None
+        raise DanluError(
+            f"{name}: {first['msg']}.",
+            where="serve",
+            hint=did_you_mean(name, Settings.model_fields),
+        ) from None
 
 
-def _serve_on(on: str, named: Mapping[str, Path], settings: Settings, address: str | None, replicas: str) -> None:
+def _serve_on(
+    on: str, named: Mapping[str, Path], settings: Settings, address: str | None, replicas: str
+) -> None:
     if on != "ray":
-        raise DanluError(f"{on!r} is nothing to serve on.", where="serve", hint="--on ray, or nothing: on this machine")
+        raise DanluError(
+            f"{on!r} is nothing to serve on.",
+            where="serve",
+            hint="--on ray, or nothing: on this machine",
+        )
     from danlu.serving import on_ray
 
     on_ray.serve(named, settings, address, replicas)
 
 
 def token_of(settings: Settings) -> str | None:
-    """The token of the token file. DanluError where it is missing for an address that others reach, or others may read it."""
+    """The token of the token file. DanluError where it is missing for an address that others reach,
+    or others may read it."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise DanluError("TLS needs the certificate and its key.", hint="give --tls-certificate and --tls-key")
+        raise DanluError(
+            "TLS needs the certificate and its key.", hint="give --tls-certificate and --tls-key"
+        )
     if settings.token_file is None:
         if settings.host not in ("127.0.0.1", "localhost", "::1"):
             raise DanluError(
@@ -119,10 +140,16 @@ def token_of(settings: Settings) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise DanluError(f"the token cannot be read: {error}.", where=str(path)) from None
     # the file of another owner, such as a mounted secret of Kubernetes, is read through its group
-    if os.name == "posix" and stat.S_IMODE(told.st_mode) & (0o077 if told.st_uid == os.geteuid() else 0o037):
+    if os.name == "posix" and stat.S_IMODE(told.st_mode) & (
+        0o077 if told.st_uid == os.geteuid() else 0o037
+    ):
         raise DanluError("others may read the token.", where=str(path), hint=f"chmod 600 {path}")
     if len(token) < 16 or any(letter.isspace() for letter in token) or not token.isascii():
-        raise DanluError("a token is one word of at least 16 ASCII characters.", where=str(path), hint="openssl rand -hex 32")
+        raise DanluError(
+            "a token is one word of at least 16 ASCII characters.",
+            where=str(path),
+            hint="openssl rand -hex 32",
+        )
     return token
 
 
@@ -135,7 +162,9 @@ def _check_libraries() -> None:
 
 
 def _log_to_stderr() -> None:
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients send that is no HTTP would fill the log
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.ERROR
+    )  # what clients send that is no HTTP would fill the log
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -155,7 +184,9 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         end.close()
         raise DanluError(
-            f"it cannot listen: {error.strerror or error}.", where=f"{settings.host}:{settings.port}", hint="give another --port"
+            f"it cannot listen: {error.strerror or error}.",
+            where=f"{settings.host}:{settings.port}",
+            hint="give another --port",
         ) from None
     return end
 
@@ -169,7 +200,9 @@ def _run(main: Any) -> None:
         uvloop.run(main)
 
 
-async def _serving(named: dict[str, Path], settings: Settings, token: str | None, end: socket.socket) -> None:
+async def _serving(
+    named: dict[str, Path], settings: Settings, token: str | None, end: socket.socket
+) -> None:
     from danlu.serving.pool.pool import Pool
 
     pool = Pool(named, settings)
@@ -222,9 +255,13 @@ async def _drain(pool: Any, front: Any, seconds: float) -> None:
     await asyncio.sleep(SHUTTING)
     front.stop_listening()
     until = time.monotonic() + LINGER
-    while front.server_state.connections and time.monotonic() < until:  # ... and so is what comes on those that are open
+    while (
+        front.server_state.connections and time.monotonic() < until
+    ):  # ... and so is what comes on those that are open
         await asyncio.sleep(0.02)
-    log.info("ended: %d requests accepted, %d answered", pool.accepted, pool.accepted - pool.waiting)
+    log.info(
+        "ended: %d requests accepted, %d answered", pool.accepted, pool.accepted - pool.waiting
+    )
     front.should_exit = True
 
 

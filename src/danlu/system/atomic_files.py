@@ -47,7 +47,8 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def append(file: io.FileIO, data: bytes) -> None:
-    """Add bytes to the end of an unbuffered file, all of them: on a disk that is getting full, one write may take only some.
+    """Add bytes to the end of an unbuffered file, all of them: on a disk that is getting full, one
+    write may take only some.
 
     Raises OSError where there is no more room.
     """
@@ -57,7 +58,8 @@ def append(file: io.FileIO, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace one file atomically: a reader, and a run after a crash, sees the old bytes or the new ones."""
+    """Replace one file atomically: a reader, and a run after a crash, sees the old bytes or the new
+    ones."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.writing")
     try:
         write_file(beside, data)
@@ -69,7 +71,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` at the end, all or nothing; an older `target` is replaced."""
+    """A folder to write into that becomes `target` at the end, all or nothing; an older `target` is
+    replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.writing")
     beside.mkdir()
@@ -94,7 +97,8 @@ def rename_folder(folder: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left in `folder`; call it only while holding the folder's lock."""
+    """Remove what a killed writer left in `folder`; call it only while holding the folder's
+    lock."""
     for pattern in (".*.writing", ".*.old"):
         for path in folder.glob(pattern):
             if path.is_dir():
@@ -104,25 +108,38 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def missing(given: Path, what: str) -> ArtifactError:
-    """The error that there is nothing at `given`, with the name beside it that was probably meant."""
+    """The error that there is nothing at `given`, with the name beside it that was probably
+    meant."""
     siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
     near = nearest(given.name, siblings, 1)
-    return ArtifactError(what, where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else "")
+    return ArtifactError(
+        what, where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else ""
+    )
 
 
 def inside(given: Path, folder: Path) -> Path:
-    """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a link that leads out of it."""
+    """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a
+    link that leads out of it."""
     if folder != given and not folder.resolve().is_relative_to(given.resolve()):
         raise ArtifactError(
-            "the run's artifact is a link out of it, which is not followed.", where=str(folder), hint="name its own folder"
+            "the run's artifact is a link out of it, which is not followed.",
+            where=str(folder),
+            hint="name its own folder",
         )
     return folder
 
 
 def read_regular(path: Path, largest: int) -> bytes:
-    """The bytes of a regular file that is no link, at most `largest` of them, whatever its size is said to be; of an encrypted file
-    (danlu.system.encryption) what it holds. Raises OSError or ValueError, and ArtifactError where an encrypted file cannot be opened."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    """The bytes of a regular file that is no link, at most `largest` of them, whatever its size is
+    said to be; of an encrypted file (danlu.system.encryption) what it holds. Raises OSError or
+    ValueError, and ArtifactError where an encrypted file cannot be opened."""
+    handle = os.open(
+        path,
+        os.O_RDONLY
+        | getattr(os, "O_NOFOLLOW", 0)
+        | getattr(os, "O_NONBLOCK", 0)
+        | getattr(os, "O_BINARY", 0),
+    )
     with os.fdopen(handle, "rb") as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode) or path.is_symlink():
@@ -131,8 +148,12 @@ def read_regular(path: Path, largest: int) -> bytes:
         encrypted = encryption.begins_encrypted(start)
         most = encryption.encrypted_size(largest) if encrypted else largest
         if about.st_size > most:
-            raise ValueError(f"{path.name} has {about.st_size:,} bytes, and at most {largest:,} are read")
-        data = start + file.read(about.st_size + 1)  # a larger number would be asked of the memory at once
+            raise ValueError(
+                f"{path.name} has {about.st_size:,} bytes, and at most {largest:,} are read"
+            )
+        data = start + file.read(
+            about.st_size + 1
+        )  # a larger number would be asked of the memory at once
     if len(data) > most:
         raise ValueError(f"{path.name} grows while it is read")
     if encrypted:
@@ -143,7 +164,8 @@ def read_regular(path: Path, largest: int) -> bytes:
 
 
 def seal(value: Mapping[str, Any]) -> bytes:
-    """JSON on one line, and the checksum of that line on the next: no bit of it can change unnoticed."""
+    """JSON on one line, and the checksum of that line on the next: no bit of it can change
+    unnoticed."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return line + b"\n" + sha256(line).encode() + b"\n"
 

@@ -3,8 +3,9 @@
     with danlu.system.encryption.using(key_file="model.key"):
         artifact = danlu.load("runs/digits")
 
-Every reader (danlu.system.atomic_files) sees by a file's first bytes that it is encrypted, and opens it in memory with the key in use: that of `using`, else
-of the environment (DANLU_KEY_FILE or DANLU_PASSPHRASE_FILE: names of files, never a secret itself).
+Every reader (danlu.system.atomic_files) sees by a file's first bytes that it is encrypted, and
+opens it in memory with the key in use: that of `using`, else of the environment (DANLU_KEY_FILE or
+DANLU_PASSPHRASE_FILE: names of files, never a secret itself).
 
 An encrypted file is
 
@@ -13,12 +14,14 @@ An encrypted file is
     header                  JSON: format, folder (what the files of one encryption share), name, size, kind of key, check
     pieces                  of 1 MiB, the last one shorter: AES-256-GCM, each with its tag of 16 bytes
 
-Each file has a key of its own, made of the folder's key, the folder's number and the file's name by HKDF-SHA256, so that no file can stand for
-another, nor one folder's for another's. A piece's nonce is its number and whether it is the last, its authenticated data the hash of the
-header: pieces cannot change places, and none can be missing. A passphrase becomes a key by scrypt, whose cost is read from the header only
-within bounds. What is not noticed: a folder put back whole to an older state of itself.
-Sources: NIST SP 800-38D; RFC 5869 (HKDF); RFC 7914 (scrypt); Hoang et al., 2015 (STREAM: nonces that count and end).
-"""
+Each file has a key of its own, made of the folder's key, the folder's number and the file's name by
+HKDF-SHA256, so that no file can stand for another, nor one folder's for another's. A piece's nonce
+is its number and whether it is the last, its authenticated data the hash of the header: pieces
+cannot change places, and none can be missing. A passphrase becomes a key by scrypt, whose cost is
+read from the header only within bounds. What is not noticed: a folder put back whole to an older
+state of itself.
+Sources: NIST SP 800-38D; RFC 5869 (HKDF); RFC 7914 (scrypt); Hoang et al., 2015 (STREAM: nonces
+that count and end)."""
 
 from __future__ import annotations
 
@@ -64,8 +67,8 @@ _used: ContextVar[Key | None] = ContextVar("key_in_use", default=None)
 
 
 class using:  # noqa: N801 - called like a function
-    """The key that encrypted artifacts are read with from now on; used as `with using(...):`, until the end of the block. This thread and its
-    tasks only.
+    """The key that encrypted artifacts are read with from now on; used as `with using(...):`, until
+    the end of the block. This thread and its tasks only.
 
     key_file          of 32 bytes, as `new_key` writes it
     passphrase_file   whose first line is the passphrase
@@ -73,13 +76,20 @@ class using:  # noqa: N801 - called like a function
     Raises DataError where the file is no such thing, or where others may read it.
     """
 
-    def __init__(self, key_file: str | Path | None = None, passphrase_file: str | Path | None = None) -> None:
+    def __init__(
+        self, key_file: str | Path | None = None, passphrase_file: str | Path | None = None
+    ) -> None:
         self._before: Token[Key | None] = _used.set(read_key(key_file, passphrase_file))
 
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         _used.reset(self._before)
 
 
@@ -94,27 +104,40 @@ def holding(key: Key) -> Iterator[None]:
 
 
 def in_use() -> Key | None:
-    """The key in use, None where there is none. Raises DataError where the environment names a file that holds none."""
+    """The key in use, None where there is none. Raises DataError where the environment names a file
+    that holds none."""
     found = _used.get()
     if found is not None:
         return found
-    return read_key(os.environ.get("DANLU_KEY_FILE") or None, os.environ.get("DANLU_PASSPHRASE_FILE") or None)
+    return read_key(
+        os.environ.get("DANLU_KEY_FILE") or None, os.environ.get("DANLU_PASSPHRASE_FILE") or None
+    )
 
 
 def read_key(key_file: str | Path | None, passphrase_file: str | Path | None) -> Key | None:
     """The key of one of two files; None where neither is named. Raises DataError."""
     if key_file is not None and passphrase_file is not None:
-        raise DataError("a key file and a passphrase file are one too many.", hint="name one of them")
+        raise DataError(
+            "a key file and a passphrase file are one too many.", hint="name one of them"
+        )
     if key_file is not None:
         data = read_secret(key_file, KEY_BYTES + 1)
         if len(data) != KEY_BYTES:
             hint = "danlu encrypt --new-key FILE writes one"
-            raise DataError(f"this is no key file: it does not have {KEY_BYTES} bytes.", where=str(key_file), hint=hint)
+            raise DataError(
+                f"this is no key file: it does not have {KEY_BYTES} bytes.",
+                where=str(key_file),
+                hint=hint,
+            )
         return Key(data)
     if passphrase_file is not None:
         line = read_secret(passphrase_file, _LONGEST_PASSPHRASE).partition(b"\n")[0].rstrip(b"\r")
         if len(line) < 8:
-            raise DataError("the passphrase has fewer than 8 bytes.", where=str(passphrase_file), hint="take several words")
+            raise DataError(
+                "the passphrase has fewer than 8 bytes.",
+                where=str(passphrase_file),
+                hint="take several words",
+            )
         return Key(line, passphrase=True)
     return None
 
@@ -128,14 +151,17 @@ def read_secret(path: str | Path, most: int) -> bytes:
                 raise DataError("this is no file.", where=str(path))
             if os.name == "posix" and mode & 0o007:
                 hint = f"chmod 600 {path} (a mounted secret: defaultMode or mode 0400)"
-                raise DataError("everybody on this machine may use this secret.", where=str(path), hint=hint)
+                raise DataError(
+                    "everybody on this machine may use this secret.", where=str(path), hint=hint
+                )
             return file.read(most)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None
 
 
 def write_secret(path: str | Path, data: bytes) -> None:
-    """A new file that its owner alone may read. Raises DataError where there is one of that name."""
+    """A new file that its owner alone may read. Raises DataError where there is one of that
+    name."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -143,13 +169,16 @@ def write_secret(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError:
-        raise DataError("there is already a file of this name, and a key is not written over.", where=str(path)) from None
+        raise DataError(
+            "there is already a file of this name, and a key is not written over.", where=str(path)
+        ) from None
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}.", where=str(path)) from None
 
 
 def new_key(path: str | Path) -> None:
-    """Write a new key file: 32 random bytes, mode 0600. Raises DataError where there is a file of that name."""
+    """Write a new key file: 32 random bytes, mode 0600. Raises DataError where there is a file of
+    that name."""
     write_secret(path, os.urandom(KEY_BYTES))
 
 
@@ -168,7 +197,8 @@ def encrypted_size(size: int) -> int:
 
 @dataclass(frozen=True)
 class Folder:
-    """What the files of one encryption share: its number, 16 random bytes, and the salt and cost of a passphrase."""
+    """What the files of one encryption share: its number, 16 random bytes, and the salt and cost of
+    a passphrase."""
 
     number: bytes
     scrypt: Mapping[str, Any] | None
@@ -176,10 +206,13 @@ class Folder:
     @classmethod
     def new(cls, key: Key) -> Folder:
         """Another folder."""
-        return cls(os.urandom(16), {**_SCRYPT, "salt": os.urandom(16).hex()} if key.passphrase else None)
+        return cls(
+            os.urandom(16), {**_SCRYPT, "salt": os.urandom(16).hex()} if key.passphrase else None
+        )
 
     def close(self, name: str, data: bytes, key: Key) -> bytes:
-        """The bytes of a file of this folder, encrypted; `name` is its path in the folder, with slashes."""
+        """The bytes of a file of this folder, encrypted; `name` is its path in the folder, with
+        slashes."""
         main = _main_key(key, self.scrypt)
         about = {
             "format": _FORMAT,
@@ -196,7 +229,9 @@ class Folder:
         cipher, bound = _cipher(main, self.number, name), sha256(start).digest()
         count = _pieces(len(data))
         pieces = [
-            cipher.encrypt(_nonce(place, place == count - 1), data[place * PIECE : (place + 1) * PIECE], bound)
+            cipher.encrypt(
+                _nonce(place, place == count - 1), data[place * PIECE : (place + 1) * PIECE], bound
+            )
             for place in range(count)
         ]
         return b"".join([start, *pieces])
@@ -215,27 +250,40 @@ class Header:
 
 
 def opened(path: Path, data: bytes) -> bytes:
-    """What an encrypted file holds. Raises ArtifactError where the key is missing or another's, or where a bit of it was changed."""
+    """What an encrypted file holds. Raises ArtifactError where the key is missing or another's, or
+    where a bit of it was changed."""
     where = str(path)
     header = read_header(where, data)
     if f"/{path.as_posix()}".endswith(f"/{header.name}") is False:
-        raise ArtifactError(f"this file is {header.name!r} of an encrypted folder, under another name.", where=where)
+        raise ArtifactError(
+            f"this file is {header.name!r} of an encrypted folder, under another name.", where=where
+        )
     key = in_use()
     if key is None:
-        raise ArtifactError("this file is encrypted, and no key was given.", where=where, hint=_HINT)
+        raise ArtifactError(
+            "this file is encrypted, and no key was given.", where=where, hint=_HINT
+        )
     if key.passphrase != (header.folder.scrypt is not None):
         wanted = "a passphrase" if header.folder.scrypt is not None else "a key file"
-        raise ArtifactError(f"this file was encrypted with {wanted}, and something else was given.", where=where, hint=_HINT)
+        raise ArtifactError(
+            f"this file was encrypted with {wanted}, and something else was given.",
+            where=where,
+            hint=_HINT,
+        )
     main = _main_key(key, header.folder.scrypt)
     if _derived(main, header.folder.number, b"check", 16) != header.check:
         what = "passphrase" if key.passphrase else "key"
-        raise ArtifactError(f"the {what} does not fit (or the head of the file was changed).", where=where, hint=_HINT)
+        raise ArtifactError(
+            f"the {what} does not fit (or the head of the file was changed).",
+            where=where,
+            hint=_HINT,
+        )
     return _joined(where, data, header, _cipher(main, header.folder.number, header.name))
 
 
 def read_header(where: str, data: bytes) -> Header:
-    """The header of an encrypted file; nothing in it is believed that the file's own size and fixed bounds do not bear out. Raises
-    ArtifactError."""
+    """The header of an encrypted file; nothing in it is believed that the file's own size and fixed
+    bounds do not bear out. Raises ArtifactError."""
     start = len(MAGIC) + 4
     try:
         end = start + int.from_bytes(data[len(MAGIC) : start], "big")
@@ -243,13 +291,35 @@ def read_header(where: str, data: bytes) -> Header:
             raise ValueError("its header does not end")
         about = json.loads(data[start:end])
         if about["format"] != _FORMAT:
-            raise ValueError(f"it is of format {about['format']!r}, and this danlu reads format {_FORMAT}")
-        number, check, name, size = bytes.fromhex(about["folder"]), bytes.fromhex(about["check"]), about["name"], about["size"]
-        if type(name) is not str or type(size) is not int or size < 0 or len(number) != 16 or len(check) != 16:
+            raise ValueError(
+                f"it is of format {about['format']!r}, and this danlu reads format {_FORMAT}"
+            )
+        number, check, name, size = (
+            bytes.fromhex(about["folder"]),
+            bytes.fromhex(about["check"]),
+            about["name"],
+            about["size"],
+        )
+        if (
+            type(name) is not str
+            or type(size) is not int
+            or size < 0
+            or len(number) != 16
+            or len(check) != 16
+        ):
             raise ValueError("its header is none")
         if len(data) != end + size + _TAG * _pieces(size):
-            raise ValueError("it does not have the bytes that it should: it was cut off, or lengthened")
-        return Header(Folder(number, _bounded(about["scrypt"])), name, size, check, sha256(data[:end]).digest(), end)
+            raise ValueError(
+                "it does not have the bytes that it should: it was cut off, or lengthened"
+            )
+        return Header(
+            Folder(number, _bounded(about["scrypt"])),
+            name,
+            size,
+            check,
+            sha256(data[:end]).digest(),
+            end,
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"this encrypted file is damaged: {error}.", where=where) from None
 
@@ -279,10 +349,15 @@ def _joined(where: str, data: bytes, header: Header, cipher: Any) -> bytes:
     for place in range(count):
         size = min(PIECE, header.size - place * PIECE) + _TAG
         try:
-            found.append(cipher.decrypt(_nonce(place, place == count - 1), view[at : at + size], header.bound))
+            found.append(
+                cipher.decrypt(
+                    _nonce(place, place == count - 1), view[at : at + size], header.bound
+                )
+            )
         except InvalidTag:
             raise ArtifactError(
-                f"this encrypted file was changed: piece {place + 1:,} of {count:,} is not what was written.", where=where
+                f"this encrypted file was changed: piece {place + 1:,} of {count:,} is not what was written.",
+                where=where,
             ) from None
         at += size
     return b"".join(found)
@@ -331,4 +406,6 @@ def need() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError:
-        raise MissingExtra("the library cryptography", "crypto", "an encrypted or signed artifact") from None
+        raise MissingExtra(
+            "the library cryptography", "crypto", "an encrypted or signed artifact"
+        ) from None

@@ -12,7 +12,8 @@ from types import TracebackType
 
 
 class Owner:
-    """This process as an owner: `name` is its own, and while it lives FOLDER/NAME is locked. A context manager."""
+    """This process as an owner: `name` is its own, and while it lives FOLDER/NAME is locked. A
+    context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,7 +26,12 @@ class Owner:
         _lock(self._held, wait=False)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._held is not None:
             with contextlib.suppress(OSError):
                 (self.folder / self.name).unlink()
@@ -33,7 +39,8 @@ class Owner:
             self._held = None
 
     def is_alive(self, name: str) -> bool | None:
-        """Whether the owner of this name lives; None where this machine cannot know (it was never here)."""
+        """Whether the owner of this name lives; None where this machine cannot know (it was never
+        here)."""
         if name == self.name:
             return True
         path = self.folder / Path(name).name

@@ -14,13 +14,15 @@ _share: int | None = None
 
 
 def use_cores(count: int) -> None:
-    """Have this process count at most `count` cores as its own from now on: others run beside it."""
+    """Have this process count at most `count` cores as its own from now on: others run beside
+    it."""
     global _share
     _share = max(1, count)
 
 
 def cores() -> int:
-    """Processor cores this process may use (affinity, container limits and `use_cores` counted), at least 1."""
+    """Processor cores this process may use (affinity, container limits and `use_cores` counted), at
+    least 1."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -30,7 +32,8 @@ def cores() -> int:
 
 
 def threads() -> int:
-    """Threads that arithmetic takes where nobody says how many: `cores`, or fewer where OMP_NUM_THREADS, as all of OpenMP, asks for fewer."""
+    """Threads that arithmetic takes where nobody says how many: `cores`, or fewer where
+    OMP_NUM_THREADS, as all of OpenMP, asks for fewer."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(cores(), int(asked)) if asked.isdecimal() and int(asked) else cores()
 
@@ -45,7 +48,8 @@ def _container_quota() -> int | None:
 
 @functools.cache
 def instruction_sets() -> frozenset[str]:
-    """Flags of the processor as Linux names them (avx2, avx512f, avx512_bf16, amx_bf16, ...); empty where unknown."""
+    """Flags of the processor as Linux names them (avx2, avx512f, avx512_bf16, amx_bf16, ...); empty
+    where unknown."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
@@ -102,7 +106,8 @@ def _versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Everything worth keeping beside a run: system, processor, Python and every installed distribution."""
+    """Everything worth keeping beside a run: system, processor, Python and every installed
+    distribution."""
     return {
         "system": platform.platform(),
         "processor": processor(),
@@ -116,21 +121,39 @@ def environment() -> dict[str, Any]:
 @functools.cache
 def _packages() -> dict[str, str]:
     """Name and version of every installed distribution."""
-    told = [each.metadata for each in metadata.distributions()]  # read once: each access parses the file again
+    told = [
+        each.metadata for each in metadata.distributions()
+    ]  # read once: each access parses the file again
     packages = {each["Name"]: each["Version"] for each in told if each["Name"]}
     return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
 def examine() -> dict[str, Any]:
-    """What `danlu doctor` tells: the machine, what torch can use of it, versions, and advice where something is amiss."""
+    """What `danlu doctor` tells: the machine, what torch can use of it, versions, and advice where
+    something is amiss."""
     import shutil
 
     import torch
 
     total, available = memory()
     flags = instruction_sets()
-    useful = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    useful = (
+        "avx2",
+        "avx512f",
+        "avx512_bf16",
+        "avx512_vnni",
+        "amx_tile",
+        "amx_bf16",
+        "amx_int8",
+        "asimd",
+        "bf16",
+        "sve",
+    )
+    gpus = (
+        [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     found: dict[str, Any] = {
         "system": platform.platform(),
         "processor": processor(),
@@ -140,7 +163,9 @@ def examine() -> dict[str, Any]:
         "memory": f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB available",
         "disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB free here",
         "gpu": ", ".join(gpus) or ("Apple (mps)" if torch.backends.mps.is_available() else "none"),
-        "compiler": shutil.which("g++") or shutil.which("clang++") or "none (torch.compile on a CPU needs one)",
+        "compiler": shutil.which("g++")
+        or shutil.which("clang++")
+        or "none (torch.compile on a CPU needs one)",
         "versions": versions(),
     }
     return found

@@ -1,8 +1,7 @@
 """Where tensors live: device, dtype, threads, seed, compile. Nothing else in danlu knows them.
 
-The rules for `auto` are deterministic functions of the hardware and of the work in a step; what they decided is written into the
-lock file, and a resumed run takes it from there.
-"""
+The rules for `auto` are deterministic functions of the hardware and of the work in a step; what
+they decided is written into the lock file, and a resumed run takes it from there."""
 
 from __future__ import annotations
 
@@ -30,10 +29,11 @@ WEIGHTS, ORDER, STEP, AUGMENTATION, SPLIT, EVALUATION, HIDING = 1, 2, 3, 4, 5, 6
 
 
 def draw_seed(seed: int, purpose: int, number: int) -> int:
-    """A 63-bit seed that is a function of (seed, purpose, number) and well mixed: neighbours share no bits.
+    """A 63-bit seed that is a function of (seed, purpose, number) and well mixed: neighbours share
+    no bits.
 
-    Source: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once for each argument.
-    """
+    Source: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once for each
+    argument."""
     state = 0
     for value in (seed, purpose, number):
         state = (state + value + 0x9E3779B97F4A7C15) & _MASK
@@ -54,7 +54,12 @@ class Placement:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the lock file."""
-        return {"device": str(self.device), "precision": self.precision, "threads": self.threads, "compile": self.compile}
+        return {
+            "device": str(self.device),
+            "precision": self.precision,
+            "threads": self.threads,
+            "compile": self.compile,
+        }
 
     def use(self) -> None:
         """Set the process up: thread count, exact float32 matrix products."""
@@ -72,7 +77,8 @@ class Placement:
         return torch.Generator(self.device)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any] | None:
-        """The context of a forward pass, or None where it is plain float32 (an idle context costs microseconds a step)."""
+        """The context of a forward pass, or None where it is plain float32 (an idle context costs
+        microseconds a step)."""
         if self.precision == "float32":
             return None
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -82,7 +88,8 @@ class Placement:
         return tensor.to(self.device, non_blocking=True)
 
     def compiled(self, module: nn.Module) -> Callable[..., Any]:
-        """What is called for a forward pass: the module, or its compiled form (weights are shared)."""
+        """What is called for a forward pass: the module, or its compiled form (weights are
+        shared)."""
         return torch.compile(module, dynamic=None) if self.compile else module
 
     @property
@@ -92,9 +99,11 @@ class Placement:
 
 
 def place(train: Train, decided: Mapping[str, Any] | None = None) -> Placement:
-    """The placement a recipe asks for; `decided` is what a lock file recorded and takes precedence over `auto`.
+    """The placement a recipe asks for; `decided` is what a lock file recorded and takes precedence
+    over `auto`.
 
-    What `auto` precision and compile become is decided by `choose` once the model is known; until then it is float32, uncompiled.
+    What `auto` precision and compile become is decided by `choose` once the model is known; until
+    then it is float32, uncompiled.
     Raises PlacementError for a device this machine does not have.
     """
     decided = decided or {}
@@ -102,7 +111,9 @@ def place(train: Train, decided: Mapping[str, Any] | None = None) -> Placement:
     threads = train.threads or int(decided.get("threads", 0)) or machine.threads()
     precision = str(decided.get("precision", train.precision))
     compile_ = decided.get("compile", train.compile)
-    return Placement(device, "float32" if precision == "auto" else precision, threads, compile_ is True)
+    return Placement(
+        device, "float32" if precision == "auto" else precision, threads, compile_ is True
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -112,14 +123,19 @@ def _device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
         there = f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "none"
-        raise PlacementError(f"train.device is {name}, and this machine has {there}.", hint="use train.device=auto")
+        raise PlacementError(
+            f"train.device is {name}, and this machine has {there}.", hint="use train.device=auto"
+        )
     if device.type == "mps" and not mps:
-        raise PlacementError("train.device is mps, and this machine has none.", hint="use train.device=auto")
+        raise PlacementError(
+            "train.device is mps, and this machine has none.", hint="use train.device=auto"
+        )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def gpus(train: Train) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES would be to have each of the GPUs over which trainings of a recipe can be spread; [] where it uses none.
+    """What CUDA_VISIBLE_DEVICES would be to have each of the GPUs over which trainings of a recipe
+    can be spread; [] where it uses none.
 
     A device named by its number stays the only one.
     """
@@ -132,24 +148,33 @@ def gpus(train: Train) -> list[str]:
 
 
 def work_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
-    """Floating-point operations of a forward pass over `inputs`, counted at every layer that holds a matrix or kernel.
+    """Floating-point operations of a forward pass over `inputs`, counted at every layer that holds
+    a matrix or kernel.
 
-    A weight of shape (out, ...) is used once for each output divided by `out`, for a product and a sum: exact for linear layers and
-    convolutions, without what has no weights (attention's own products, activations). torch's own counter imports its compiler (0.8 s).
-    """
+    A weight of shape (out, ...) is used once for each output divided by `out`, for a product and a
+    sum: exact for linear layers and convolutions, without what has no weights (attention's own
+    products, activations). torch's own counter imports its compiler (0.8 s)."""
     total = 0.0
 
     def count(layer: nn.Module, _: object, output: object) -> None:
         nonlocal total
         weights = [each for each in layer.parameters(recurse=False) if each.ndim >= 2]
-        if hasattr(layer, "matrix_shape"):  # kept in few bits: what is multiplied is what they stand for
+        if hasattr(
+            layer, "matrix_shape"
+        ):  # kept in few bits: what is multiplied is what they stand for
             rows, columns = layer.matrix_shape  # type: ignore[misc]
             total += 2.0 * output.numel() * (rows if layer.transposed else columns)  # type: ignore[union-attr, operator, attr-defined]
             return
-        if isinstance(layer, torch.nn.RNNBase) and isinstance(output, tuple):  # every weight is used once for each state
-            total += sum(2.0 * weight.numel() for weight in weights) * (output[0].numel() / output[0].shape[-1])
+        if isinstance(layer, torch.nn.RNNBase) and isinstance(
+            output, tuple
+        ):  # every weight is used once for each state
+            total += sum(2.0 * weight.numel() for weight in weights) * (
+                output[0].numel() / output[0].shape[-1]
+            )
         if isinstance(output, torch.Tensor) and not isinstance(layer, torch.nn.Embedding):
-            total += sum(2.0 * weight.numel() * (output.numel() / weight.shape[0]) for weight in weights)
+            total += sum(
+                2.0 * weight.numel() * (output.numel() / weight.shape[0]) for weight in weights
+            )
 
     handles = [layer.register_forward_hook(count) for layer in module.modules()]
     training = module.training
@@ -164,11 +189,16 @@ def work_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
     return total
 
 
-_PEAK_SIZES = {"cpu": 1024, "cuda": 8192, "mps": 4096}  # of the matrices that `peak` multiplies: large enough to be at full speed
+_PEAK_SIZES = {
+    "cpu": 1024,
+    "cuda": 8192,
+    "mps": 4096,
+}  # of the matrices that `peak` multiplies: large enough to be at full speed
 
 
 def peak(placement: Placement) -> float:
-    """Floating-point operations a second of large matrix products in the placement's precision, the best of four: 0.1 s on a CPU."""
+    """Floating-point operations a second of large matrix products in the placement's precision, the
+    best of four: 0.1 s on a CPU."""
     size = _PEAK_SIZES.get(placement.device.type, 1024)
     dtype = torch.bfloat16 if placement.precision == "bfloat16" else torch.float32
     matrix = torch.full((size, size), 0.5, dtype=dtype, device=placement.device)
@@ -180,37 +210,53 @@ def peak(placement: Placement) -> float:
     return 2.0 * size**3 / best
 
 
-# Work of one step (operations of forward and backward pass) from which the narrower format pays, measured on matrix products and
-# convolutions; below it, casting costs more than it saves (docs/lab-notes.md).
+# Work of one step (operations of forward and backward pass) from which the narrower format pays,
+# measured on matrix products and convolutions; below it, casting costs more than it saves
+# (docs/lab-notes.md).
 _PAYS_AMX = 2e8
-# CPUs with products of bfloat16 in their vector units, measured on one with AVX-512, one thread, against float32: matrix products 4
-# times as fast; whole steps 3.3 times (gpt of 10 M parameters, work 1e11), 2.0 (gpt of 0.8 M, 4e9), 1.2 (gpt of 30,000 to 200,000, 5e8
-# to 9e8), 0.8 (8e7); 2.2 and 3.1 (mlp, 5e8 and 3e9); 1.4 to 1.6 (cnn, 2e9 to 2e10), 1.0 (3e8).
+# CPUs with products of bfloat16 in their vector units, measured on one with AVX-512, one thread,
+# against float32: matrix products 4 times as fast; whole steps 3.3 times (gpt of 10 M parameters,
+# work 1e11), 2.0 (gpt of 0.8 M, 4e9), 1.2 (gpt of 30,000 to 200,000, 5e8 to 9e8), 0.8 (8e7); 2.2
+# and 3.1 (mlp, 5e8 and 3e9); 1.4 to 1.6 (cnn, 2e9 to 2e10), 1.0 (3e8).
 _PAYS_AVX512 = 1e9
 _PAYS_CUDA = 1e9
-# Below this, a second thread gains less than its start and its waiting cost, and on a machine shared with other work it loses much:
-# a thread that waits for one that is not scheduled makes a step of 1 ms one of 20 ms.
+# Below this, a second thread gains less than its start and its waiting cost, and on a machine
+# shared with other work it loses much: a thread that waits for one that is not scheduled makes a
+# step of 1 ms one of 20 ms.
 _PAYS_THREADS = 2e8
 
 
 def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float]) -> Placement:
     """The placement with `auto` precision and compile decided for a model.
 
-    `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device multiplies it faster (CUDA from
-    compute capability 8.0, or a CPU with AMX or avx512_bf16) and the work of a step pays; compile on CUDA for the same work. A CPU
-    compiles for half a minute, which a training that short never earns back: never by rule. One thread where a step is too small to
-    share.
-    """
+    `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device
+    multiplies it faster (CUDA from compute capability 8.0, or a CPU with AMX or avx512_bf16) and
+    the work of a step pays; compile on CUDA for the same work. A CPU compiles for half a minute,
+    which a training that short never earns back: never by rule. One thread where a step is too
+    small to share."""
     precision, compile_, threads = placement.precision, placement.compile, placement.threads
-    if train.threads is None and threads > 1 and placement.device.type == "cpu" and flops_of_step() < _PAYS_THREADS:
+    if (
+        train.threads is None
+        and threads > 1
+        and placement.device.type == "cpu"
+        and flops_of_step() < _PAYS_THREADS
+    ):
         threads = 1
     if placement.device.type == "cuda":
         able = torch.cuda.get_device_capability(placement.device) >= (8, 0)
-        heavy = (train.precision == "auto" or train.compile == "auto") and flops_of_step() >= _PAYS_CUDA
+        heavy = (
+            train.precision == "auto" or train.compile == "auto"
+        ) and flops_of_step() >= _PAYS_CUDA
         precision = "bfloat16" if train.precision == "auto" and able and heavy else precision
         compile_ = heavy if train.compile == "auto" else compile_
     elif placement.device.type == "cpu" and train.precision == "auto":
         flags = machine.instruction_sets()
-        pays = _PAYS_AMX if "amx_bf16" in flags else _PAYS_AVX512 if "avx512_bf16" in flags else math.inf
+        pays = (
+            _PAYS_AMX
+            if "amx_bf16" in flags
+            else _PAYS_AVX512
+            if "avx512_bf16" in flags
+            else math.inf
+        )
         precision = "bfloat16" if pays < math.inf and flops_of_step() >= pays else precision
     return Placement(placement.device, precision, threads, compile_)

@@ -17,7 +17,8 @@ _COLOUR_TYPE = {1: 0, 3: 2}  # grey, RGB
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
-    """uint8 images (N, H, W, C) side by side, row by row, as one picture (H', W', C); `gap` white pixels stand between them.
+    """uint8 images (N, H, W, C) side by side, row by row, as one picture (H', W', C); `gap` white
+    pixels stand between them.
 
     `columns` null: as many as make the picture about square.
     """
@@ -29,7 +30,9 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.nda
     for place in range(count):
         sheet[place // columns, :height, place % columns, :width] = images[place]
     return np.ascontiguousarray(
-        sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[: -gap or None, : -gap or None]
+        sheet.reshape(rows * (height + gap), columns * (width + gap), channels)[
+            : -gap or None, : -gap or None
+        ]
     )
 
 
@@ -39,11 +42,20 @@ def png(pixels: np.ndarray) -> bytes:
         pixels = pixels[:, :, None]
     height, width, channels = pixels.shape
     if pixels.dtype != np.uint8 or channels not in _COLOUR_TYPE:
-        raise ValueError(f"a picture is uint8 with 1 or 3 channels, and this is {pixels.dtype} with {channels}")
-    lines = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each line begins with its filter: 0, none
+        raise ValueError(
+            f"a picture is uint8 with 1 or 3 channels, and this is {pixels.dtype} with {channels}"
+        )
+    lines = np.zeros(
+        (height, 1 + width * channels), dtype=np.uint8
+    )  # each line begins with its filter: 0, none
     lines[:, 1:] = pixels.reshape(height, -1)
     head = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPE[channels], 0, 0, 0)
-    return _SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)) + _chunk(b"IEND", b"")
+    return (
+        _SIGNATURE
+        + _chunk(b"IHDR", head)
+        + _chunk(b"IDAT", zlib.compress(lines.tobytes(), 9))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Signals that ask training to end: the first lets the running step end and saves, the second ends at once.
 
-Before the first step and after the last one there is nothing to save, so there the first signal ends what runs, by KeyboardInterrupt.
-"""
+Before the first step and after the last one there is nothing to save, so there the first signal
+ends what runs, by KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _SHOW_CURSOR = b"\x1b[?25h"  # a progress display hides it
 
 
 class Interruption:
-    """`asked` is the exit code of the first signal, 0 while there was none; `name` is what the signal is called.
+    """`asked` is the exit code of the first signal, 0 while there was none; `name` is what the
+    signal is called.
 
-    `patient` says whether somebody looks at `asked` and saves; else a signal raises KeyboardInterrupt. A context manager (only the main
-    thread hears signals); handlers are put back at its end.
-    """
+    `patient` says whether somebody looks at `asked` and saves; else a signal raises
+    KeyboardInterrupt. A context manager (only the main thread hears signals); handlers are put back
+    at its end."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -37,7 +38,12 @@ class Interruption:
                 self._before[number] = signal.signal(number, self._hear)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -47,7 +53,9 @@ class Interruption:
             _stop_at_once(code)
         self.asked, self.name = code, signal.Signals(number).name
         outer = getattr(self._before.get(number), "__self__", None)
-        if isinstance(outer, Interruption):  # a signal on the threshold is caught one `with` further out
+        if isinstance(
+            outer, Interruption
+        ):  # a signal on the threshold is caught one `with` further out
             outer.asked, outer.name = self.asked, self.name
         if not self.patient:
             raise KeyboardInterrupt

@@ -4,9 +4,8 @@
     danlu.sign("runs/digits", "signing.key")                signature.json beside them
     danlu.verify_signature("runs/digits", "signing.key.pub")
 
-A signature is over what the files hold, so that it stays good when the folder is encrypted or decrypted. Ed25519 (RFC 8032); the form of an
-encrypted file stands in danlu.system.encryption.
-"""
+A signature is over what the files hold, so that it stays good when the folder is encrypted or
+decrypted. Ed25519 (RFC 8032); the form of an encrypted file stands in danlu.system.encryption."""
 
 from __future__ import annotations
 
@@ -19,7 +18,15 @@ from typing import Any
 
 from danlu.errors import ArtifactError, DataError
 from danlu.system import encryption
-from danlu.system.atomic_files import LARGEST_FILE, inside, missing, read_regular, sha256, whole_folder, write_file
+from danlu.system.atomic_files import (
+    LARGEST_FILE,
+    inside,
+    missing,
+    read_regular,
+    sha256,
+    whole_folder,
+    write_file,
+)
 
 MANIFESTS = ("artifact.json", "export.json")
 SIGNATURE = "signature.json"
@@ -35,11 +42,12 @@ def encrypt(
     key_file: str | Path | None = None,
     passphrase_file: str | Path | None = None,
 ) -> Path:
-    """Encrypt every file of an artifact or export, in its place or into a new folder `out`; the folder.
+    """Encrypt every file of an artifact or export, in its place or into a new folder `out`; the
+    folder.
 
-    All or nothing: what was written is opened again before it takes the other's place. Without a file the key in use is taken
-    (danlu.system.encryption). Raises DataError without a key, ArtifactError for what is no artifact or is encrypted already.
-    """
+    All or nothing: what was written is opened again before it takes the other's place. Without a
+    file the key in use is taken (danlu.system.encryption). Raises DataError without a key,
+    ArtifactError for what is no artifact or is encrypted already."""
     folder = find(path)
     key = _wanted(key_file, passphrase_file)
     files = {name: _bytes(folder / name) for name in names(folder)}
@@ -47,7 +55,12 @@ def encrypt(
         raise ArtifactError("it is encrypted already.", where=str(folder))
     shared = encryption.Folder.new(key)
     with encryption.holding(key):
-        return _written(folder, out, {name: shared.close(name, data, key) for name, data in files.items()}, files)
+        return _written(
+            folder,
+            out,
+            {name: shared.close(name, data, key) for name, data in files.items()},
+            files,
+        )
 
 
 def decrypt(
@@ -57,10 +70,11 @@ def decrypt(
     key_file: str | Path | None = None,
     passphrase_file: str | Path | None = None,
 ) -> Path:
-    """Write an encrypted artifact or export in plain text, in its place or into a new folder `out`; the folder.
+    """Write an encrypted artifact or export in plain text, in its place or into a new folder `out`;
+    the folder.
 
-    Raises ArtifactError where the key does not fit, a bit was changed, or the files are not of one encryption.
-    """
+    Raises ArtifactError where the key does not fit, a bit was changed, or the files are not of one
+    encryption."""
     folder = find(path)
     key = _wanted(key_file, passphrase_file)
     files = {name: _bytes(folder / name) for name in names(folder)}
@@ -68,17 +82,25 @@ def decrypt(
     if len(bare) == len(files):
         raise ArtifactError("it is not encrypted.", where=str(folder))
     if bare:
-        raise ArtifactError("this file is not encrypted, and others beside it are.", where=str(folder / bare[0]))
-    shared = {encryption.read_header(str(folder / name), data).folder.number for name, data in files.items()}
+        raise ArtifactError(
+            "this file is not encrypted, and others beside it are.", where=str(folder / bare[0])
+        )
+    shared = {
+        encryption.read_header(str(folder / name), data).folder.number
+        for name, data in files.items()
+    }
     if len(shared) > 1:
-        raise ArtifactError("its files are not of one encryption: some come from another folder.", where=str(folder))
+        raise ArtifactError(
+            "its files are not of one encryption: some come from another folder.", where=str(folder)
+        )
     with encryption.holding(key):
         plain = {name: encryption.opened(folder / name, data) for name, data in files.items()}
         return _written(folder, out, plain, plain)
 
 
 def sign(path: str | Path, signing_key: str | Path) -> Path:
-    """Write signature.json into an artifact or export; its path. `signing_key` is a file of `new_signing_key`, or any Ed25519 key as PEM."""
+    """Write signature.json into an artifact or export; its path. `signing_key` is a file of
+    `new_signing_key`, or any Ed25519 key as PEM."""
     folder = find(path)
     private = _private(signing_key)
     said = _told(folder)
@@ -105,7 +127,8 @@ def sign(path: str | Path, signing_key: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Signed:
-    """A signature that is good: of which folder, by which key (its fingerprint), over how many files."""
+    """A signature that is good: of which folder, by which key (its fingerprint), over how many
+    files."""
 
     folder: Path
     signer: str
@@ -115,9 +138,9 @@ class Signed:
 def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
     """Whether an artifact or export is, file by file, what the owner of a public key signed.
 
-    The key in signature.json is not believed: `public_key` names the file of the one that is expected. Raises ArtifactError naming what is
-    missing, added or changed, or that somebody else signed it.
-    """
+    The key in signature.json is not believed: `public_key` names the file of the one that is
+    expected. Raises ArtifactError naming what is missing, added or changed, or that somebody else
+    signed it."""
     encryption.need()
     from cryptography.exceptions import InvalidSignature
 
@@ -128,37 +151,56 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
         about = json.loads(read_regular(where, _LARGEST_SIGNATURE))
         files, signature = about["files"], b64decode(about["signature"], validate=True)
         signer = b64decode(about["public_key"], validate=True)
-        if about["format"] != _FORMAT or about["algorithm"] != "ed25519" or not isinstance(files, dict):
+        if (
+            about["format"] != _FORMAT
+            or about["algorithm"] != "ed25519"
+            or not isinstance(files, dict)
+        ):
             raise ValueError("its form is not known")
         message = _message(files)
     except FileNotFoundError:
-        raise ArtifactError("it is not signed.", where=str(folder), hint="danlu sign signs it") from None
+        raise ArtifactError(
+            "it is not signed.", where=str(folder), hint="danlu sign signs it"
+        ) from None
     except OSError as error:
-        raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
+        raise ArtifactError(
+            f"cannot be read: {error.strerror or error}.", where=str(where)
+        ) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"this signature is damaged: {error}.", where=str(where)) from None
     if signer != _raw(public):
         raise ArtifactError(
-            f"somebody else signed it: key {sha256(signer)[:16]}, not {sha256(_raw(public))[:16]}.", where=str(where)
+            f"somebody else signed it: key {sha256(signer)[:16]}, not {sha256(_raw(public))[:16]}.",
+            where=str(where),
         )
     try:
         public.verify(signature, message)
     except InvalidSignature:
-        raise ArtifactError("the signature is not of this list of files.", where=str(where)) from None
+        raise ArtifactError(
+            "the signature is not of this list of files.", where=str(where)
+        ) from None
     _compare(folder, files, _told(folder))
     return Signed(folder, sha256(signer)[:16], len(files))
 
 
 def new_signing_key(path: str | Path) -> Path:
-    """Write a new Ed25519 key: the private one to `path` (PEM, mode 0600), the public one to `path`.pub, which is returned."""
+    """Write a new Ed25519 key: the private one to `path` (PEM, mode 0600), the public one to
+    `path`.pub, which is returned."""
     encryption.need()
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()
-    encryption.write_secret(path, private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
+    encryption.write_secret(
+        path,
+        private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()),
+    )
     public = Path(f"{path}.pub")
-    public.write_bytes(private.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo))
+    public.write_bytes(
+        private.public_key().public_bytes(
+            forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
     return public
 
 
@@ -174,12 +216,15 @@ def find(path: str | Path) -> Path:
     if not given.exists():
         raise missing(given, "there is no such artifact, run or export.")
     raise ArtifactError(
-        "there is no artifact or export.", where=str(given), hint="name the folder of an artifact, a run or an export"
+        "there is no artifact or export.",
+        where=str(given),
+        hint="name the folder of an artifact, a run or an export",
     )
 
 
 def names(folder: Path) -> list[str]:
-    """The files of a folder and those below it, with slashes, in order. Raises ArtifactError where there is something else than regular files."""
+    """The files of a folder and those below it, with slashes, in order. Raises ArtifactError where
+    there is something else than regular files."""
     found: list[str] = []
     for here, below, files in os.walk(folder):
         for name in [*files, *below]:
@@ -196,7 +241,8 @@ def _wanted(key_file: str | Path | None, passphrase_file: str | Path | None) -> 
     key = encryption.read_key(key_file, passphrase_file) or encryption.in_use()
     if key is None:
         raise DataError(
-            "there is no key.", hint="give --key-file or --passphrase-file; danlu encrypt --new-key FILE writes a key file"
+            "there is no key.",
+            hint="give --key-file or --passphrase-file; danlu encrypt --new-key FILE writes a key file",
         )
     return key
 
@@ -206,14 +252,23 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None
+        raise ArtifactError(
+            f"cannot be read: {error.strerror or error}.", where=str(path)
+        ) from None
 
 
-def _written(folder: Path, out: str | Path | None, files: dict[str, bytes], hold: dict[str, bytes]) -> Path:
-    """Write files to `out`, or in the place of those there, once they are found to hold what they shall."""
+def _written(
+    folder: Path, out: str | Path | None, files: dict[str, bytes], hold: dict[str, bytes]
+) -> Path:
+    """Write files to `out`, or in the place of those there, once they are found to hold what they
+    shall."""
     target = Path(out) if out is not None else folder
     if out is not None and target.exists():
-        raise DataError("there is something of this name already.", where=str(target), hint="choose another --out")
+        raise DataError(
+            "there is something of this name already.",
+            where=str(target),
+            hint="choose another --out",
+        )
     try:
         with whole_folder(target) as beside:
             for name, data in files.items():
@@ -221,9 +276,14 @@ def _written(folder: Path, out: str | Path | None, files: dict[str, bytes], hold
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_file(path, data)
                 if read_regular(path, LARGEST_FILE) != hold[name]:
-                    raise ArtifactError("what was written cannot be read again; nothing was changed.", where=str(folder / name))
+                    raise ArtifactError(
+                        "what was written cannot be read again; nothing was changed.",
+                        where=str(folder / name),
+                    )
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}.", where=str(target)) from None
+        raise DataError(
+            f"cannot be written: {error.strerror or error}.", where=str(target)
+        ) from None
     return target
 
 
@@ -245,7 +305,10 @@ def _told(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _message(files: Any) -> bytes:
-    return b"danlu artifact signature 1\n" + json.dumps(files, sort_keys=True, separators=(",", ":")).encode()
+    return (
+        b"danlu artifact signature 1\n"
+        + json.dumps(files, sort_keys=True, separators=(",", ":")).encode()
+    )
 
 
 def _compare(folder: Path, signed: dict[str, Any], found: dict[str, Any]) -> None:
@@ -253,9 +316,13 @@ def _compare(folder: Path, signed: dict[str, Any], found: dict[str, Any]) -> Non
         if name not in found:
             raise ArtifactError("a file that was signed is missing.", where=str(folder / name))
         if name not in signed:
-            raise ArtifactError("this file was added after the folder was signed.", where=str(folder / name))
+            raise ArtifactError(
+                "this file was added after the folder was signed.", where=str(folder / name)
+            )
         if signed[name] != found[name]:
-            raise ArtifactError("this file is not the one that was signed.", where=str(folder / name))
+            raise ArtifactError(
+                "this file is not the one that was signed.", where=str(folder / name)
+            )
 
 
 def _private(path: str | Path) -> Any:
@@ -270,7 +337,11 @@ def _private(path: str | Path) -> Any:
         found = None
     if not isinstance(found, Ed25519PrivateKey):
         hint = "danlu sign --new-key FILE writes one"
-        raise DataError("this is no private Ed25519 key (PEM, without a passphrase).", where=str(path), hint=hint)
+        raise DataError(
+            "this is no private Ed25519 key (PEM, without a passphrase).",
+            where=str(path),
+            hint=hint,
+        )
     return found
 
 
@@ -289,7 +360,11 @@ def _public(path: str | Path) -> Any:
     except Exception:
         found = None
     if not isinstance(found, Ed25519PublicKey):
-        raise DataError("this is no public Ed25519 key (PEM).", where=str(path), hint="danlu sign --new-key FILE writes FILE.pub")
+        raise DataError(
+            "this is no public Ed25519 key (PEM).",
+            where=str(path),
+            hint="danlu sign --new-key FILE writes FILE.pub",
+        )
     return found
 
 

@@ -2,10 +2,9 @@
 
 Code of the user's own runs only where the caller says so.
 
-A recipe or an artifact can name a Python object (models/python); importing it runs what stands in its file. So danlu imports it only
-after `allow_code()`, which the command line calls for --allow-code and Python callers call themselves. No recipe and no artifact
-can call it.
-"""
+A recipe or an artifact can name a Python object (models/python); importing it runs what stands in
+its file. So danlu imports it only after `allow_code()`, which the command line calls for
+--allow-code and Python callers call themselves. No recipe and no artifact can call it."""
 
 from __future__ import annotations
 
@@ -24,7 +23,8 @@ def code_is_allowed() -> bool:
 
 
 class allow_code:  # noqa: N801 - called like a function
-    """Permits the user's own code from now on; used as `with allow_code():`, until the end of the block. This thread and its tasks only.
+    """Permits the user's own code from now on; used as `with allow_code():`, until the end of the
+    block. This thread and its tasks only.
 
     allow_code(False) forbids it again.
     """
@@ -35,14 +35,19 @@ class allow_code:  # noqa: N801 - called like a function
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         _allowed.reset(self._before)
 
 
 @contextmanager
 def on_its_own() -> Iterator[None]:
-    """Until the end of the block nothing outside is looked at that a recipe names, no file and no address: what is built comes from an
-    artifact, whose recipe anybody may have written."""
+    """Until the end of the block nothing outside is looked at that a recipe names, no file and no
+    address: what is built comes from an artifact, whose recipe anybody may have written."""
     before = _alone.set(True)
     try:
         yield

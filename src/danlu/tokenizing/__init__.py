@@ -5,9 +5,8 @@
     tokenizer.decode(codes[:7])                      text
     tokenizing.restore(tokenizer.state())            an equal one, from JSON values
 
-Codes 0 to 4 are danlu's own in every kind (danlu.terms: PADDING, UNKNOWN, BEGINNING, END, MASK); a vocabulary's entries follow. See
-danlu.tokenizing.tokenizer.Tokenizer for what all kinds offer.
-"""
+Codes 0 to 4 are danlu's own in every kind (danlu.terms: PADDING, UNKNOWN, BEGINNING, END, MASK); a
+vocabulary's entries follow. See danlu.tokenizing.tokenizer.Tokenizer for what all kinds offer."""
 
 from __future__ import annotations
 
@@ -25,7 +24,12 @@ USUAL_COUNT = {"words": 2, "bpe": 2}  # how often a word, or pair, must be seen
 
 
 def fit(
-    kind: Kind, column: Column, size: int | None = None, lower: bool = False, min_count: int | None = None, path: str | None = None
+    kind: Kind,
+    column: Column,
+    size: int | None = None,
+    lower: bool = False,
+    min_count: int | None = None,
+    path: str | None = None,
 ) -> Tokenizer:
     """The tokenizer of a kind, learnt from the rows of a text column.
 
@@ -33,8 +37,8 @@ def fit(
     lower       text is put into lower case first (not for a file, which says so itself)
     min_count   how often a character, word or pair must be seen (None: words and pairs twice)
     path        the tokenizer.json of kind file, or the folder of an artifact (or run) whose tokenizer is taken
-    Raises MissingExtra where bpe or file find no library tokenizers, DataError where the file is none.
-    """
+    Raises MissingExtra where bpe or file find no library tokenizers, DataError where the file is
+    none."""
     size = USUAL_SIZE.get(kind) if size is None else size
     least = USUAL_COUNT.get(kind, 1) if min_count is None else min_count
     if kind == "characters":
@@ -68,11 +72,15 @@ def _of_file(path: str | None) -> Tokenizer:
         return Given.read(path)
     state = state_of(path)
     if state is None:
-        raise ArtifactError("this artifact has not exactly one tokenizer.", where=path, hint="name a tokenizer.json")
+        raise ArtifactError(
+            "this artifact has not exactly one tokenizer.", where=path, hint="name a tokenizer.json"
+        )
     try:
         return restore(state)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ArtifactError(f"its tokenizer is damaged: {type(error).__name__}: {error}.", where=path) from None
+        raise ArtifactError(
+            f"its tokenizer is damaged: {type(error).__name__}: {error}.", where=path
+        ) from None
 
 
 def restore(state: Mapping[str, Any]) -> Tokenizer:

@@ -1,10 +1,11 @@
 """Byte-level byte pair encoding: codes for pieces of text that are common in the training text; lossless on any text.
 
-Text is first divided so that no piece joins what does not belong together: runs of letters of one script with the space before them,
-single digits, runs of punctuation, line ends. Han characters are runs of their own. Within such a part the commonest pair of neighbours
-becomes a piece of its own, again and again, until there are as many codes as asked.
-Source: Sennrich, Haddow and Birch, 2016, arXiv:1508.07909; over bytes: Radford et al., 2019 (GPT-2).
-"""
+Text is first divided so that no piece joins what does not belong together: runs of letters of one
+script with the space before them, single digits, runs of punctuation, line ends. Han characters are
+runs of their own. Within such a part the commonest pair of neighbours becomes a piece of its own,
+again and again, until there are as many codes as asked.
+Source: Sennrich, Haddow and Birch, 2016, arXiv:1508.07909; over bytes: Radford et al., 2019
+(GPT-2)."""
 
 from __future__ import annotations
 
@@ -29,16 +30,20 @@ MOST = 1 << 20  # codes
 MOST_TRAINING = 64 << 20  # bytes of text that merges are learnt from; of more, evenly spaced blocks
 _FEW = 1 << 14  # bytes of text below which the library alone is fast enough
 _TOGETHER = 1 << 20  # bytes of text given to the library at a time
-_PIECE = 1 << 12  # characters after which a long row is cut, at the next place where a part surely begins
-# A line end before anything but space, a single space between two words, and Chinese punctuation before a letter always end a part.
+_PIECE = (
+    1 << 12
+)  # characters after which a long row is cut, at the next place where a part surely begins
+# A line end before anything but space, a single space between two words, and Chinese punctuation
+# before a letter always end a part.
 _BORDER = re.compile(r"(?<=\n)(?=\S)|(?<=\S)(?= \S)|(?<=[。！？；，、：”])(?=[^\W_])")
 
 
 class BytePairs(Tokenizer):
-    """`merges` holds the pairs in the order they are joined, each two pieces with a space between, bytes written as GPT-2 writes them.
+    """`merges` holds the pairs in the order they are joined, each two pieces with a space between,
+    bytes written as GPT-2 writes them.
 
-    Codes: danlu's own, then the 256 bytes (in the order of the characters they are written as), then what the merges make.
-    """
+    Codes: danlu's own, then the 256 bytes (in the order of the characters they are written as),
+    then what the merges make."""
 
     kind = "bpe"
 
@@ -48,14 +53,17 @@ class BytePairs(Tokenizer):
         super().__init__(FIRST_TOKEN + len(pieces), lower)
         self.pieces = tuple(pieces)
         byte_of = {letter: value for value, letter in enumerate(byte_letters())}
-        self._bytes_of = [b""] * FIRST_TOKEN + [bytes(byte_of[letter] for letter in piece) for piece in pieces]
+        self._bytes_of = [b""] * FIRST_TOKEN + [
+            bytes(byte_of[letter] for letter in piece) for piece in pieces
+        ]
         self._bytes_of[UNKNOWN] = "\ufffd".encode()
         self._library = library(self.pieces, self.merges)
         self._joining = library(self.pieces, self.merges, divides=False)
 
     @classmethod
     def fit(cls, column: Column, size: int, lower: bool = False, min_count: int = 2) -> BytePairs:
-        """At most `size` codes; pairs seen fewer than `min_count` times are not joined. The same text gives the same codes."""
+        """At most `size` codes; pairs seen fewer than `min_count` times are not joined. The same
+        text gives the same codes."""
         tokenizers = _tokenizers()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=max(size, LEAST), min_frequency=min_count, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
@@ -70,7 +78,11 @@ class BytePairs(Tokenizer):
     def restore(cls, state: Mapping[str, Any]) -> BytePairs:
         """The tokenizer whose `state` this is. ValueError where it is none."""
         merges = state["merges"]
-        if not isinstance(merges, list) or len(merges) > MOST or not all(isinstance(merge, str) for merge in merges):
+        if (
+            not isinstance(merges, list)
+            or len(merges) > MOST
+            or not all(isinstance(merge, str) for merge in merges)
+        ):
             raise ValueError("the merges are none")
         return cls(merges, bool(state["lower"]))
 
@@ -79,7 +91,9 @@ class BytePairs(Tokenizer):
 
     @property
     def byte_lengths(self) -> np.ndarray:
-        return np.array([0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64)
+        return np.array(
+            [0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
+        )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
         return self.decode_bytes(codes).decode("utf-8", "replace")
@@ -88,7 +102,8 @@ class BytePairs(Tokenizer):
         return b"".join(map(self._bytes_of.__getitem__, np.asarray(codes, dtype=np.int64).tolist()))
 
     def tokenizer_json(self) -> str:
-        """The tokenizer as a tokenizer.json with the same codes, danlu's own as special tokens; for other libraries."""
+        """The tokenizer as a tokenizer.json with the same codes, danlu's own as special tokens; for
+        other libraries."""
         tokenizers = _tokenizers()
         made = library(self.pieces, self.merges)
         if self.lower:
@@ -106,7 +121,9 @@ class BytePairs(Tokenizer):
         rest = np.concatenate([[0], np.cumsum(np.where(good, 0, np.diff(offsets)))])
         few = np.concatenate([[0], np.cumsum(np.where(good, np.diff(ends), 0))])
         return _together(
-            self._by_parts(text[inside], kind[np.repeat(good, np.diff(ends))], few), self._by_library(text[~inside], rest), good
+            self._by_parts(text[inside], kind[np.repeat(good, np.diff(ends))], few),
+            self._by_library(text[~inside], rest),
+            good,
         )
 
     def _by_library(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +137,9 @@ class BytePairs(Tokenizer):
             stop = min(max(stop, start + 1), len(counts))
             pieces: list[str] = []
             owner: list[int] = []
-            for row, (begin, end) in enumerate(itertools.pairwise(offsets[start : stop + 1].tolist()), start=start):
+            for row, (begin, end) in enumerate(
+                itertools.pairwise(offsets[start : stop + 1].tolist()), start=start
+            ):
                 cut = _short(data[begin:end].decode("utf-8"))
                 pieces += cut
                 owner += [row] * len(cut)
@@ -130,7 +149,9 @@ class BytePairs(Tokenizer):
             start = stop
         return np.concatenate(codes) if codes else np.zeros(0, dtype=self.dtype), counts
 
-    def _by_parts(self, text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _by_parts(
+        self, text: np.ndarray, kind: np.ndarray, ends: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The same with parts found by array operations, and each distinct part joined once."""
         starts = divide(text, kind, ends)
         begins = np.flatnonzero((text & 0xC0) != 0x80)[starts]
@@ -151,13 +172,16 @@ class BytePairs(Tokenizer):
 
 
 def byte_letters() -> list[str]:
-    """The character that each of the 256 bytes is written as, so that every piece is printable (the table of GPT-2)."""
+    """The character that each of the 256 bytes is written as, so that every piece is printable (the
+    table of GPT-2)."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = itertools.count(0x100)
     return [chr(value if value in printable else next(others)) for value in range(256)]
 
 
-def library(pieces: Sequence[str], merges: Sequence[str], divides: bool = True) -> tokenizers.Tokenizer:
+def library(
+    pieces: Sequence[str], merges: Sequence[str], divides: bool = True
+) -> tokenizers.Tokenizer:
     """The library's tokenizer of these pieces; without `divides` of text that is one part already.
 
     It knows danlu's own codes as names only: no text can spell them.
@@ -165,7 +189,9 @@ def library(pieces: Sequence[str], merges: Sequence[str], divides: bool = True) 
     tokenizers = _tokenizers()
     vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *pieces))}
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    made = _with_parts(tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs)), divides)
+    made = _with_parts(
+        tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs)), divides
+    )
     made.decoder = tokenizers.decoders.ByteLevel()
     return made
 
@@ -181,21 +207,28 @@ def _tokenizers() -> Any:
 def _with_parts(made: tokenizers.Tokenizer, divides: bool = True) -> tokenizers.Tokenizer:
     before = _tokenizers().pre_tokenizers
     steps = [before.Split(_tokenizers().Regex(PARTS), "isolated")] if divides else []
-    made.pre_tokenizer = before.Sequence([*steps, before.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.pre_tokenizer = before.Sequence(
+        [*steps, before.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     return made
 
 
-def _codes(made: tokenizers.Tokenizer, texts: Sequence[str], dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _codes(
+    made: tokenizers.Tokenizer, texts: Sequence[str], dtype: np.dtype[Any]
+) -> tuple[np.ndarray, np.ndarray]:
     """(the codes of all texts one after the other, the number of codes of each)."""
     lists = [each.ids for each in made.encode_batch_fast(texts, add_special_tokens=False)]
     sizes = np.array([len(each) for each in lists], dtype=np.int64)
-    return np.fromiter(itertools.chain.from_iterable(lists), dtype=dtype, count=int(sizes.sum())), sizes
+    return np.fromiter(
+        itertools.chain.from_iterable(lists), dtype=dtype, count=int(sizes.sum())
+    ), sizes
 
 
 def _together(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], ones: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of `one` and `other` (each with its number of codes a row, 0 in the rows of the other), in the order of the rows."""
+    """The codes of `one` and `other` (each with its number of codes a row, 0 in the rows of the
+    other), in the order of the rows."""
     counts = one[1] + other[1]
     whose = np.repeat(ones, counts)
     result = np.empty(len(whose), dtype=one[0].dtype)
@@ -204,7 +237,8 @@ def _together(
 
 
 def _pieces(merges: Sequence[str]) -> list[str]:
-    """The 256 bytes, then what each merge makes of two pieces that are there. ValueError where a merge joins what is not."""
+    """The 256 bytes, then what each merge makes of two pieces that are there. ValueError where a
+    merge joins what is not."""
     pieces = dict.fromkeys(sorted(byte_letters()))
     for merge in merges:
         left, space, right = merge.partition(" ")
@@ -225,7 +259,8 @@ def _merges_of(learner: tokenizers.Tokenizer) -> list[str]:
 
 
 def _some_text(tokenizer: Tokenizer, column: Column) -> Iterator[str]:
-    """Text to learn from, in pieces; all of it, or evenly spaced blocks of MOST_TRAINING bytes together."""
+    """Text to learn from, in pieces; all of it, or evenly spaced blocks of MOST_TRAINING bytes
+    together."""
     total = 0 if column.offsets is None else int(column.offsets[-1] - column.offsets[0])
     every = max(1, -(-total // MOST_TRAINING))
     for number, (_, text, offsets, _) in enumerate(tokenizer.texts(column)):
@@ -236,7 +271,8 @@ def _some_text(tokenizer: Tokenizer, column: Column) -> Iterator[str]:
 
 
 def _short(text: str) -> list[str]:
-    """A text in pieces of about _PIECE characters, cut where a part ends, so that its codes stay the same."""
+    """A text in pieces of about _PIECE characters, cut where a part ends, so that its codes stay
+    the same."""
     if len(text) <= _PIECE:
         return [text] if text else []
     found, start = [], 0

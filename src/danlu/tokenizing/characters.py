@@ -13,7 +13,8 @@ from danlu.tokenizing.tokenizer import Tokenizer
 
 
 class Characters(Tokenizer):
-    """`alphabet` holds the characters that have a code of their own, in the order of their codes; every other is UNKNOWN."""
+    """`alphabet` holds the characters that have a code of their own, in the order of their codes;
+    every other is UNKNOWN."""
 
     kind = "characters"
 
@@ -21,20 +22,27 @@ class Characters(Tokenizer):
         super().__init__(FIRST_TOKEN + len(alphabet), lower)
         self.alphabet = alphabet
         known = np.array([ord(each) for each in alphabet], dtype=np.int64)
-        self._code_of = np.full(int(known.max(initial=0)) + 2, UNKNOWN, dtype=self.dtype)  # the last stands for all beyond
+        self._code_of = np.full(
+            int(known.max(initial=0)) + 2, UNKNOWN, dtype=self.dtype
+        )  # the last stands for all beyond
         self._code_of[known] = FIRST_TOKEN + np.arange(len(known))
         self._text_of = ["", "\ufffd", "", "", "", *alphabet]
 
     @classmethod
-    def fit(cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1) -> Characters:
-        """The characters seen at least `min_count` times; the commonest where that would be more than `size` codes."""
+    def fit(
+        cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1
+    ) -> Characters:
+        """The characters seen at least `min_count` times; the commonest where that would be more
+        than `size` codes."""
         counts = np.zeros(scripts.CODE_POINTS, dtype=np.int64)
         for _, text, _, _ in cls("", lower).texts(column):
             found = np.bincount(scripts.code_points(text))
             counts[: len(found)] += found
         seen = np.flatnonzero(counts >= max(min_count, 1))
         if size is not None and len(seen) > size - FIRST_TOKEN:
-            seen = np.sort(seen[np.argsort(-counts[seen], kind="stable")[: max(size - FIRST_TOKEN, 0)]])
+            seen = np.sort(
+                seen[np.argsort(-counts[seen], kind="stable")[: max(size - FIRST_TOKEN, 0)]]
+            )
         return cls("".join(map(chr, seen.tolist())), lower)
 
     @classmethod

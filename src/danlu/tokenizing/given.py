@@ -1,9 +1,10 @@
 """A tokenizer that is given as a tokenizer.json of the tokenizers library, its codes set beside danlu's own.
 
-Special tokens of the file that play the part of one of danlu's (<pad>, [UNK], <s>, [CLS], </s>, [SEP], <|endoftext|>, [MASK], ...) get
-danlu's code for it; all others follow from FIRST_TOKEN on, in the order of the file. `file_codes` and `codes` tell which is which. The
-text of a special token is ordinary text here, and what the file would add around a text, pad or cut is left to danlu's own options.
-"""
+Special tokens of the file that play the part of one of danlu's (<pad>, [UNK], <s>, [CLS], </s>,
+[SEP], <|endoftext|>, [MASK], ...) get danlu's code for it; all others follow from FIRST_TOKEN on,
+in the order of the file. `file_codes` and `codes` tell which is which. The text of a special token
+is ordinary text here, and what the file would add around a text, pad or cut is left to danlu's own
+options."""
 
 from __future__ import annotations
 
@@ -44,13 +45,24 @@ class Given(Tokenizer):
         self.text = text
         self._library = _parsed(text)
         about = json.loads(text)
-        names = {code: name for name, code in self._library.get_vocab(with_added_tokens=True).items()}
+        names = {
+            code: name for name, code in self._library.get_vocab(with_added_tokens=True).items()
+        }
         if not names or min(names) < 0 or max(names) >= MOST:
             raise ValueError(f"its codes are not between 0 and {MOST:,}")
-        special = {each["content"]: each["id"] for each in about.get("added_tokens") or () if each.get("special")}
-        parts = {code: next((special[name] for name in known if name in special), -1) for code, known in _PARTS}
+        special = {
+            each["content"]: each["id"]
+            for each in about.get("added_tokens") or ()
+            if each.get("special")
+        }
+        parts = {
+            code: next((special[name] for name in known if name in special), -1)
+            for code, known in _PARTS
+        }
         others = [code for code in sorted(names) if code not in parts.values()]
-        self.file_codes = np.array([*(parts[code] for code in range(FIRST_TOKEN)), *others], dtype=np.int64)
+        self.file_codes = np.array(
+            [*(parts[code] for code in range(FIRST_TOKEN)), *others], dtype=np.int64
+        )
         self.codes = np.full(max(names) + 1, -1, dtype=np.int64)
         there = self.file_codes >= 0
         self.codes[self.file_codes[there]] = np.flatnonzero(there)
@@ -65,7 +77,11 @@ class Given(Tokenizer):
 
         where = Path(path)
         if files.check(where).st_size > LARGEST:
-            raise DataError(f"it is larger than {LARGEST >> 20} MiB, which no tokenizer is.", where=path, hint="check the path")
+            raise DataError(
+                f"it is larger than {LARGEST >> 20} MiB, which no tokenizer is.",
+                where=path,
+                hint="check the path",
+            )
         try:
             return cls(where.read_bytes().decode("utf-8"))
         except OSError as error:
@@ -73,7 +89,9 @@ class Given(Tokenizer):
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = str(error).split("\n")[0].rstrip(".")[:160]
             hint = "give the tokenizer.json that the tokenizers library writes"
-            raise DataError(f"this is no tokenizer that can be read ({said}).", where=path, hint=hint) from None
+            raise DataError(
+                f"this is no tokenizer that can be read ({said}).", where=path, hint=hint
+            ) from None
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Given:
@@ -90,7 +108,9 @@ class Given(Tokenizer):
     def byte_lengths(self) -> np.ndarray | None:
         if self._bytes_of is None:
             return None
-        return np.array([0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64)
+        return np.array(
+            [0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
+        )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
         if self._bytes_of is not None:
@@ -105,11 +125,16 @@ class Given(Tokenizer):
 
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         data = text.tobytes()
-        rows = [data[start:stop].decode("utf-8") for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+        rows = [
+            data[start:stop].decode("utf-8")
+            for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())
+        ]
         encoded = self._library.encode_batch_fast(rows, add_special_tokens=False)
         lists = [np.array(each.ids, dtype=np.int64) for each in encoded]
         counts = np.array([len(each) for each in lists], dtype=np.int64)
-        return (self.codes[np.concatenate(lists)] if lists else np.zeros(0)).astype(self.dtype), counts
+        return (self.codes[np.concatenate(lists)] if lists else np.zeros(0)).astype(
+            self.dtype
+        ), counts
 
     def _cut(self, text: bytes) -> int:
         return 0  # nothing is known of where its pieces end: a row stays whole
@@ -124,16 +149,23 @@ def _parsed(text: str) -> Any:
         library = tokenizers.Tokenizer.from_str(text)
         library.no_padding()
         library.no_truncation()
-        library.encode_special_tokens = True  # what a user writes is text, even where it spells a special token
+        library.encode_special_tokens = (
+            True  # what a user writes is text, even where it spells a special token
+        )
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # the library raises plain Exception, and Rust's panics are no Exception
+    except (
+        BaseException
+    ) as error:  # the library raises plain Exception, and Rust's panics are no Exception
         raise ValueError(f"the tokenizers library says: {error}") from None
     return library
 
 
-def _bytes_of(about: Mapping[str, Any], names: Mapping[int, str], added: set[int], file_codes: np.ndarray) -> list[bytes] | None:
-    """The bytes that each of danlu's codes stands for; None where the file's pieces are not written byte by byte."""
+def _bytes_of(
+    about: Mapping[str, Any], names: Mapping[int, str], added: set[int], file_codes: np.ndarray
+) -> list[bytes] | None:
+    """The bytes that each of danlu's codes stands for; None where the file's pieces are not written
+    byte by byte."""
     if "ByteLevel" not in _types(about.get("decoder")):
         return None
     byte_of = {letter: value for value, letter in enumerate(byte_letters())}

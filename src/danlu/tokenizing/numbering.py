@@ -10,7 +10,8 @@ _FEW = 4096  # pieces up to which a dict is as quick
 
 
 def numbered(letters: np.ndarray, bounds: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """(the distinct pieces, the number of each piece, int64) of UTF-8 bytes; piece i is letters[bounds[i]:bounds[i+1]]."""
+    """(the distinct pieces, the number of each piece, int64) of UTF-8 bytes; piece i is
+    letters[bounds[i]:bounds[i+1]]."""
     if len(bounds) > _FEW:
         try:
             import pyarrow as pa
@@ -22,7 +23,9 @@ def numbered(letters: np.ndarray, bounds: np.ndarray) -> tuple[list[str], np.nda
                 pa.py_buffer(np.ascontiguousarray(bounds, dtype=np.int64)),
                 pa.py_buffer(np.ascontiguousarray(letters)),
             ]
-            coded = pa.Array.from_buffers(pa.large_string(), len(bounds) - 1, buffers).dictionary_encode()
+            coded = pa.Array.from_buffers(
+                pa.large_string(), len(bounds) - 1, buffers
+            ).dictionary_encode()
             return coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
     data = letters.tobytes()
     place: dict[bytes, int] = {}

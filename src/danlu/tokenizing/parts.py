@@ -1,9 +1,8 @@
 """Where byte pairs may not join: a text divided into the parts that PARTS finds, a whole block at a time.
 
-The regular expression is the definition. `divide` finds the same parts with array operations, many times faster, for text of characters
-whose class it is sure of; `sure` tells which rows that holds for (nearly all text: Latin, Greek, Cyrillic, Chinese, Japanese, Korean,
-punctuation, emoji).
-"""
+The regular expression is the definition. `divide` finds the same parts with array operations, many
+times faster, for text of characters whose class it is sure of; `sure` tells which rows that holds
+for (nearly all text: Latin, Greek, Cyrillic, Chinese, Japanese, Korean, punctuation, emoji)."""
 
 from __future__ import annotations
 
@@ -16,9 +15,18 @@ from danlu.tokenizing import scripts
 PARTS = r" ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{Han}+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CLASSES = (r"[\p{L}\p{M}&&[^\p{Han}]]+", r"\p{Han}+", r"\p{N}+", r"\s+", r"[\r\n]+")
 _UNSURE, _LETTER, _HAN, _DIGIT, _SPACE, _END, _OTHER = 0, 1, 2, 3, 4, 5, 6
-# First and one past the last code point. The library is asked for the classes of the first; those of the second no version of Unicode
-# changes (Han and Hangul as first encoded, symbols that are neither letters nor digits).
-_ASKED = ((0, 0x530), (0x2000, 0x2070), (0x20A0, 0x20D0), (0x2100, 0x27C0), (0x3000, 0x3100), (0xFE30, 0xFE50), (0xFF00, 0xFFF0))
+# First and one past the last code point. The library is asked for the classes of the first; those
+# of the second no version of Unicode changes (Han and Hangul as first encoded, symbols that are
+# neither letters nor digits).
+_ASKED = (
+    (0, 0x530),
+    (0x2000, 0x2070),
+    (0x20A0, 0x20D0),
+    (0x2100, 0x27C0),
+    (0x3000, 0x3100),
+    (0xFE30, 0xFE50),
+    (0xFF00, 0xFFF0),
+)
 _FIXED = (
     (0x3400, 0x4DB6, _HAN),
     (0x4E00, 0x9FA6, _HAN),
@@ -39,9 +47,13 @@ def _class_of() -> np.ndarray:
     found = np.full(len(asked), _OTHER, dtype=np.int8)
     for kind, pattern in enumerate(_CLASSES, start=_LETTER):
         inside = np.ones(len(asked), dtype=bool)
-        for _, (start, stop) in pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str(text):
+        for _, (start, stop) in pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str(
+            text
+        ):
             inside[start:stop] = False
-        found[inside & ((found == _OTHER) | (kind == _END))] = kind  # 〇 is Han and a digit: the first alternative takes it
+        found[inside & ((found == _OTHER) | (kind == _END))] = (
+            kind  # 〇 is Han and a digit: the first alternative takes it
+        )
     table[asked] = found
     for start, stop, kind in _FIXED:
         table[start:stop] = kind
@@ -49,8 +61,8 @@ def _class_of() -> np.ndarray:
 
 
 def sure(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(which rows of UTF-8 bytes `divide` can be asked for, bool; the class of each character; the first character of each row, and the
-    end)."""
+    """(which rows of UTF-8 bytes `divide` can be asked for, bool; the class of each character; the
+    first character of each row, and the end)."""
     codes = scripts.code_points(text)
     kind = _class_of().take(codes, mode="clip")
     ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[offsets]
@@ -59,11 +71,12 @@ def sure(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def divide(text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Which characters begin a part, bool (characters,), of the bytes `text`, the classes of its characters and where rows begin.
+    """Which characters begin a part, bool (characters,), of the bytes `text`, the classes of its
+    characters and where rows begin.
 
-    A run of one class is a part, a digit alone. Of spaces between two of them: up to the last line end is one part, the rest but the
-    last another, and the last joins what follows where it is a plain space, else it is a part.
-    """
+    A run of one class is a part, a digit alone. Of spaces between two of them: up to the last line
+    end is one part, the rest but the last another, and the last joins what follows where it is a
+    plain space, else it is a part."""
     count = len(kind)
     if not count:
         return np.zeros(0, dtype=bool)
@@ -79,7 +92,8 @@ def divide(text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> np.ndarray:
     joins = np.zeros(count, dtype=bool)
     joins[1:] = plain[:-1] & ~white[1:] & ~row[1:]
     starts &= ~joins
-    # within a run of spaces: after its last line end, and before its last space where something else follows in the row
+    # within a run of spaces: after its last line end, and before its last space where something
+    # else follows in the row
     run = np.cumsum(changes) - 1
     newline = np.flatnonzero(kind == _END)
     last = np.full(int(run[-1]) + 1, -1, dtype=np.int64)

@@ -1,8 +1,8 @@
 """Characters seen as code points: what each is, and its small letter. Whole arrays.
 
-A letter belongs to a word; in scripts that put no spaces between words (Chinese, Japanese, Thai, ...) each character is a word, and so
-is each emoji; the rest is punctuation, or a gap between words.
-"""
+A letter belongs to a word; in scripts that put no spaces between words (Chinese, Japanese, Thai,
+...) each character is a word, and so is each emoji; the rest is punctuation, or a gap between
+words."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def code_points(text: np.ndarray) -> np.ndarray:
 
 def utf8(codes: np.ndarray) -> np.ndarray:
     """The UTF-8 bytes of code points, uint8."""
-    return np.frombuffer(codes.astype("<u4").tobytes().decode("utf-32-le").encode("utf-8"), dtype=np.uint8)
+    return np.frombuffer(
+        codes.astype("<u4").tobytes().decode("utf-32-le").encode("utf-8"), dtype=np.uint8
+    )
 
 
 def widths(codes: np.ndarray) -> np.ndarray:
@@ -42,7 +44,8 @@ def widths(codes: np.ndarray) -> np.ndarray:
 
 
 def lower_and_kind(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(each code point in lower case, one for one; GAP, LETTER, ALONE or MARK of each) of code points."""
+    """(each code point in lower case, one for one; GAP, LETTER, ALONE or MARK of each) of code
+    points."""
     if not len(codes) or codes.max() < 0x80:
         lower, kind = _tables(0x80)
         return lower[codes], kind[codes]
@@ -51,8 +54,12 @@ def lower_and_kind(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if basic.all():
         return lower[codes], kind[codes]
     inside = np.where(basic, codes, 0)
-    beyond = np.where(codes >= 0x1F000, ALONE, LETTER)  # emoji and rare Chinese characters; ancient and rare alphabets
-    return np.where(basic, lower[inside], codes.astype(np.int64)), np.where(basic, kind[inside], beyond).astype(kind.dtype)
+    beyond = np.where(
+        codes >= 0x1F000, ALONE, LETTER
+    )  # emoji and rare Chinese characters; ancient and rare alphabets
+    return np.where(basic, lower[inside], codes.astype(np.int64)), np.where(
+        basic, kind[inside], beyond
+    ).astype(kind.dtype)
 
 
 @functools.cache
@@ -61,7 +68,9 @@ def _tables(size: int) -> tuple[np.ndarray, np.ndarray]:
     letters = [chr(code) for code in range(size)]
     lower = np.array([ord(each.lower()[0]) for each in letters], dtype=np.int64)
     kinds = {"L": LETTER, "M": LETTER, "N": LETTER, "Z": GAP, "C": GAP}
-    kind = np.array([kinds.get(unicodedata.category(each)[0], MARK) for each in letters], dtype=np.int8)
+    kind = np.array(
+        [kinds.get(unicodedata.category(each)[0], MARK) for each in letters], dtype=np.int8
+    )
     for first, last in UNSPACED:
         kind[first : last + 1][kind[first : last + 1] == LETTER] = ALONE
     return lower, kind

@@ -16,7 +16,8 @@ Texts = Column | Sequence[str | bytes]
 
 
 class Block(NamedTuple):
-    """The codes of rows `first` on: all of them one after the other, the number in each row, and whether the last of the rows ends here."""
+    """The codes of rows `first` on: all of them one after the other, the number in each row, and
+    whether the last of the rows ends here."""
 
     first: int
     codes: np.ndarray
@@ -30,8 +31,8 @@ class Block(NamedTuple):
 
 
 class Tokenizer(ABC):
-    """Text to codes and back. Codes below danlu.terms.FIRST_TOKEN are danlu's own in every kind; no text can produce PADDING,
-    BEGINNING, END or MASK, whatever it spells.
+    """Text to codes and back. Codes below danlu.terms.FIRST_TOKEN are danlu's own in every kind; no
+    text can produce PADDING, BEGINNING, END or MASK, whatever it spells.
 
     kind           which of danlu.tokenizing.KINDS
     size           how many codes there are; codes are 0 to size - 1
@@ -53,11 +54,12 @@ class Tokenizer(ABC):
         return np.dtype(np.uint16 if self.size <= 1 << 16 else np.uint32)
 
     def encode(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
-        """(codes (T,) of `dtype`, offsets int64 (N + 1,)): text i is codes[offsets[i]:offsets[i+1]].
+        """(codes (T,) of `dtype`, offsets int64 (N + 1,)): text i is
+        codes[offsets[i]:offsets[i+1]].
 
-        `texts` is a text column or a list of strings (or UTF-8 bytes). Codes of more than danlu.reading.spool.LIMIT bytes lie in a
-        temporary file, memory-mapped. A missing row has no code.
-        """
+        `texts` is a text column or a list of strings (or UTF-8 bytes). Codes of more than
+        danlu.reading.spool.LIMIT bytes lie in a temporary file, memory-mapped. A missing row has no
+        code."""
         column = as_column(texts, mend=self.lower or self.kind != "bytes")
         lengths = np.zeros(len(column), dtype=np.int64)
         codes = Spool(self.dtype)
@@ -67,14 +69,15 @@ class Tokenizer(ABC):
         return codes.finish(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     def stream(self, column: Column) -> Iterator[Block]:
-        """`encode` block by block. A row longer than a block comes in several, cut where no code is changed by it."""
+        """`encode` block by block. A row longer than a block comes in several, cut where no code is
+        changed by it."""
         for first, text, offsets, done in self.texts(column):
             codes, counts = self._encode(text, offsets)
             yield Block(first, codes.astype(self.dtype, copy=False), counts, done)
 
     def texts(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
-        """The text of a column as the tokenizer sees it, block by block: (first row, uint8 bytes, int64 offsets of rows in them,
-        whether the last of them ends here)."""
+        """The text of a column as the tokenizer sees it, block by block: (first row, uint8 bytes,
+        int64 offsets of rows in them, whether the last of them ends here)."""
         for first, text, offsets, done in self._blocks(column):
             if self.lower:
                 text, offsets = in_lower_case(text, offsets)
@@ -82,7 +85,8 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
-        """The text of codes; danlu's own are left out, but for UNKNOWN, which reads as U+FFFD. Half a character reads as U+FFFD too."""
+        """The text of codes; danlu's own are left out, but for UNKNOWN, which reads as U+FFFD. Half
+        a character reads as U+FFFD too."""
 
     @abstractmethod
     def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
@@ -103,10 +107,12 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _cut(self, text: bytes) -> int:
-        """A place in `text`, near its end, where cutting it changes no code; 0 where there is none. Its last character may be cut off."""
+        """A place in `text`, near its end, where cutting it changes no code; 0 where there is none.
+        Its last character may be cut off."""
 
     def _blocks(self, column: Column) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
-        """(first row, bytes, offsets, True) of rows together at most `block` bytes long; of a longer row piece by piece."""
+        """(first row, bytes, offsets, True) of rows together at most `block` bytes long; of a
+        longer row piece by piece."""
         assert column.offsets is not None
         ends = column.offsets
         start, rows = 0, len(column)
@@ -114,7 +120,9 @@ class Tokenizer(ABC):
             begin = int(ends[start])
             stop = int(np.searchsorted(ends, begin + self.block, side="right")) - 1
             stop = min(max(stop, start + 1), rows)
-            if int(ends[stop]) - begin > self.block and (column.missing is None or not column.missing[start]):  # one row
+            if int(ends[stop]) - begin > self.block and (
+                column.missing is None or not column.missing[start]
+            ):  # one row
                 for piece, done in self._pieces(column.values, begin, int(ends[stop])):
                     yield start, piece, np.array([0, len(piece)], dtype=np.int64), done
             else:
@@ -126,7 +134,9 @@ class Tokenizer(ABC):
                 yield start, text, offsets, True
             start = stop
 
-    def _pieces(self, values: np.ndarray, begin: int, end: int) -> Iterator[tuple[np.ndarray, bool]]:
+    def _pieces(
+        self, values: np.ndarray, begin: int, end: int
+    ) -> Iterator[tuple[np.ndarray, bool]]:
         size = self.block
         while begin < end:
             piece = np.asarray(values[begin : min(begin + size, end)])
@@ -142,8 +152,8 @@ class Tokenizer(ABC):
 
 
 def as_column(texts: Texts, mend: bool = True) -> Column:
-    """A list of strings or bytes as a text column. Half a surrogate pair becomes a question mark and, to `mend` bytes, what is no UTF-8
-    becomes U+FFFD."""
+    """A list of strings or bytes as a text column. Half a surrogate pair becomes a question mark
+    and, to `mend` bytes, what is no UTF-8 becomes U+FFFD."""
     if isinstance(texts, Column):
         return texts
     if isinstance(texts, str | bytes):
@@ -151,7 +161,8 @@ def as_column(texts: Texts, mend: bool = True) -> Column:
     data = [each.encode("utf-8", "replace") if isinstance(each, str) else each for each in texts]
     if mend:
         data = [
-            each.decode("utf-8", "replace").encode("utf-8") if isinstance(text, bytes) else each for each, text in zip(data, texts)
+            each.decode("utf-8", "replace").encode("utf-8") if isinstance(text, bytes) else each
+            for each, text in zip(data, texts)
         ]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in data])]).astype(np.int64)
     return Column("", "text", np.frombuffer(b"".join(data), dtype=np.uint8), offsets=offsets)
@@ -168,7 +179,9 @@ def in_lower_case(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np
     return scripts.utf8(lower), after[np.searchsorted(before, offsets)]
 
 
-def _without(text: np.ndarray, offsets: np.ndarray, lost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _without(
+    text: np.ndarray, offsets: np.ndarray, lost: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The same rows, those `lost` of no length."""
     lengths = np.diff(offsets)
     kept = np.repeat(~lost, lengths)

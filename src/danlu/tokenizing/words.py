@@ -1,9 +1,9 @@
 """Words: one code for each word of the training text.
 
-A word is a run of letters, digits and their accents; an apostrophe between two of them belongs to it (don't). In scripts that put no
-spaces between words (Chinese, Japanese, Thai, ...) each character is a word. Each punctuation mark and each symbol is a word too. Spaces
-have no code, so text comes back with spaces where they usually stand.
-"""
+A word is a run of letters, digits and their accents; an apostrophe between two of them belongs to
+it (don't). In scripts that put no spaces between words (Chinese, Japanese, Thai, ...) each
+character is a word. Each punctuation mark and each symbol is a word too. Spaces have no code, so
+text comes back with spaces where they usually stand."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from danlu.tokenizing.scripts import ALONE, GAP, LETTER
 from danlu.tokenizing.tokenizer import Tokenizer
 
 _APOSTROPHES = (0x27, 0x2019)
-_LEANS_LEFT, _LEANS_RIGHT = frozenset(".,;:!?%)]}…'’”»"), frozenset("([{“«$#@")  # no space before, no space after
+_LEANS_LEFT, _LEANS_RIGHT = (
+    frozenset(".,;:!?%)]}…'’”»"),
+    frozenset("([{“«$#@"),
+)  # no space before, no space after
 
 
 class Words(Tokenizer):
-    """`vocabulary` holds the words that have a code of their own, in the order of their codes; every other is UNKNOWN."""
+    """`vocabulary` holds the words that have a code of their own, in the order of their codes;
+    every other is UNKNOWN."""
 
     kind = "words"
 
@@ -33,22 +37,30 @@ class Words(Tokenizer):
         self._place = {word: code for code, word in enumerate(self.vocabulary, start=FIRST_TOKEN)}
 
     @classmethod
-    def fit(cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1) -> Words:
-        """The words seen at least `min_count` times, the commonest first, so many that there are at most `size` codes."""
+    def fit(
+        cls, column: Column, size: int | None = None, lower: bool = False, min_count: int = 1
+    ) -> Words:
+        """The words seen at least `min_count` times, the commonest first, so many that there are at
+        most `size` codes."""
         counts: dict[str, int] = {}
         for _, text, offsets, _ in cls((), lower).texts(column):
             letters, bounds, _ = _split(text, offsets)
             distinct, codes = numbered(letters, bounds)
             for word, count in zip(distinct, np.bincount(codes, minlength=len(distinct)).tolist()):
                 counts[word] = counts.get(word, 0) + count
-        common = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+        common = sorted(
+            (word for word, count in counts.items() if count >= min_count),
+            key=lambda word: (-counts[word], word),
+        )
         return cls(common if size is None else common[: max(size - FIRST_TOKEN, 0)], lower)
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Words:
         """The tokenizer whose `state` this is. ValueError where it is none."""
         words = state["vocabulary"]
-        if not all(isinstance(word, str) and word for word in words) or len(set(words)) < len(words):
+        if not all(isinstance(word, str) and word for word in words) or len(set(words)) < len(
+            words
+        ):
             raise ValueError("the vocabulary of its words is none")
         return cls(words, bool(state["lower"]))
 
@@ -61,7 +73,11 @@ class Words(Tokenizer):
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
         names = ["", "\ufffd", "", "", "", *self.vocabulary]
-        words = [names[code] for code in np.asarray(codes, dtype=np.int64).tolist() if code >= FIRST_TOKEN or code == UNKNOWN]
+        words = [
+            names[code]
+            for code in np.asarray(codes, dtype=np.int64).tolist()
+            if code >= FIRST_TOKEN or code == UNKNOWN
+        ]
         if not words:
             return ""
         edges = np.array([[ord(word[0]), ord(word[-1])] for word in words])
@@ -69,7 +85,12 @@ class Words(Tokenizer):
         text = words[0]
         for place in range(1, len(words)):
             before, word = words[place - 1], words[place]
-            joined = alone[place - 1, 1] or alone[place, 0] or word[0] in _LEANS_LEFT or before[-1] in _LEANS_RIGHT
+            joined = (
+                alone[place - 1, 1]
+                or alone[place, 0]
+                or word[0] in _LEANS_LEFT
+                or before[-1] in _LEANS_RIGHT
+            )
             text += word if joined or _is_wide(before[-1]) or _is_wide(word[0]) else f" {word}"
         return text
 
@@ -79,14 +100,22 @@ class Words(Tokenizer):
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         letters, bounds, counts = _split(text, offsets)
         distinct, codes = numbered(letters, bounds)
-        known = np.array([*(self._place.get(word, UNKNOWN) for word in distinct), UNKNOWN], dtype=self.dtype)
+        known = np.array(
+            [*(self._place.get(word, UNKNOWN) for word in distinct), UNKNOWN], dtype=self.dtype
+        )
         return known[codes], counts
 
     def _cut(self, text: bytes) -> int:
         whole = text.decode("utf-8", "ignore")
-        kind = scripts.lower_and_kind(np.array([ord(each) for each in whole[-1000:]], dtype=np.int64))[1]
+        kind = scripts.lower_and_kind(
+            np.array([ord(each) for each in whole[-1000:]], dtype=np.int64)
+        )[1]
         places = np.flatnonzero((kind == GAP) | (kind == ALONE))
-        return len(whole[: len(whole) - len(kind) + int(places[-1])].encode("utf-8")) if len(places) else 0
+        return (
+            len(whole[: len(whole) - len(kind) + int(places[-1])].encode("utf-8"))
+            if len(places)
+            else 0
+        )
 
 
 def _is_wide(letter: str) -> bool:
@@ -95,11 +124,13 @@ def _is_wide(letter: str) -> bool:
 
 
 def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(the bytes of all words one after the other, where each begins and the last ends, the number of words in each row) of rows of
-    UTF-8 bytes."""
+    """(the bytes of all words one after the other, where each begins and the last ends, the number
+    of words in each row) of rows of UTF-8 bytes."""
     codes = scripts.code_points(text)
     width = scripts.widths(codes)
-    ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[offsets]  # of rows, counted in characters
+    ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[
+        offsets
+    ]  # of rows, counted in characters
     begins = np.zeros(len(codes) + 1, dtype=bool)
     begins[ends] = True  # of a row
     kind = _with_apostrophes(codes, scripts.lower_and_kind(codes)[1], begins)
@@ -110,14 +141,23 @@ def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarra
     starts[1:] |= inside[1:] & (~inside[:-1] | begins[1:-1])
     places = np.concatenate([[0], np.cumsum(np.where(kept, width, 0))])
     bounds = np.append(places[:-1][starts], places[-1])
-    return text[np.repeat(kept, width)], bounds, np.diff(np.concatenate([[0], np.cumsum(starts)])[ends])
+    return (
+        text[np.repeat(kept, width)],
+        bounds,
+        np.diff(np.concatenate([[0], np.cumsum(starts)])[ends]),
+    )
 
 
 def _with_apostrophes(codes: np.ndarray, kind: np.ndarray, begins: np.ndarray) -> np.ndarray:
     """The kinds, where an apostrophe between two letters of one row is a letter too."""
     found = np.flatnonzero((codes == _APOSTROPHES[0]) | (codes == _APOSTROPHES[1]))
     found = found[(found > 0) & (found < len(codes) - 1)]
-    between = (kind[found - 1] == LETTER) & (kind[found + 1] == LETTER) & ~begins[found] & ~begins[found + 1]
+    between = (
+        (kind[found - 1] == LETTER)
+        & (kind[found + 1] == LETTER)
+        & ~begins[found]
+        & ~begins[found + 1]
+    )
     if not between.any():
         return kind
     kind = kind.copy()

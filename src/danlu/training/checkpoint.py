@@ -3,9 +3,9 @@
     checkpoints/step-0000001200/checkpoint.json      step, facts, size and SHA-256 of each file; sealed with its own checksum
     checkpoints/step-0000001200/state.safetensors    every tensor
 
-A checkpoint is written to a hidden folder, every file and the folder synced, then renamed and the parent synced: at every instant the
-newest named folder is whole. What is read is verified bit for bit before any of it is used.
-"""
+A checkpoint is written to a hidden folder, every file and the folder synced, then renamed and the
+parent synced: at every instant the newest named folder is whole. What is read is verified bit for
+bit before any of it is used."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Checkpoints:
     # --- before step 1
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse a folder that cannot be written or has no room for what will be kept, before any work is done."""
+        """Refuse a folder that cannot be written or has no room for what will be kept, before any
+        work is done."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
@@ -65,8 +66,11 @@ class Checkpoints:
                 hint="choose another --run folder",
             ) from None
         held = sum(path.stat().st_size for path in self.folder.glob("step-*/*") if path.is_file())
-        # the newest kept, the best one, and the one being written; momentum buffers that do not exist yet: at most twice the weights
-        weights = bytes_of({name: tensor for name, tensor in tensors.items() if name.startswith("weights.")})
+        # the newest kept, the best one, and the one being written; momentum buffers that do not
+        # exist yet: at most twice the weights
+        weights = bytes_of(
+            {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
+        )
         needed = (bytes_of(tensors) + 3 * weights) * (self.keep + 2) - held
         free = shutil.disk_usage(self.folder).free
         if free < needed:
@@ -86,22 +90,30 @@ class Checkpoints:
         *spared: int,
         first: Callable[[], None] | None = None,
     ) -> None:
-        """Copy the state and write it in the background; waits only while the previous one is still being written.
+        """Copy the state and write it in the background; waits only while the previous one is still
+        being written.
 
-        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is called in the writing thread: what must be on
-        the disk before the checkpoint is. What is a function of the recipe is the same each time a step is reached, so a step whose
-        checkpoint this run has just written or read is not written again. Raises CheckpointError where the previous write failed.
-        """
+        Of older checkpoints the last `keep` stay, and those of the steps `spared`. `first` is
+        called in the writing thread: what must be on the disk before the checkpoint is. What is a
+        function of the recipe is the same each time a step is reached, so a step whose checkpoint
+        this run has just written or read is not written again. Raises CheckpointError where the
+        previous write failed."""
         if step == self.held:
             return
         self.wait()
         # The copy is the only thing the loop waits for.
-        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        self._writing = self._writer.submit(self._write, step, copies, copy.deepcopy(dict(facts)), spared, first)
+        copies = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in tensors.items()
+        }
+        self._writing = self._writer.submit(
+            self._write, step, copies, copy.deepcopy(dict(facts)), spared, first
+        )
         self.held = step
 
     def wait(self) -> None:
-        """Wait until what was saved is on the disk. Raises CheckpointError where it could not be written."""
+        """Wait until what was saved is on the disk. Raises CheckpointError where it could not be
+        written."""
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
@@ -162,10 +174,13 @@ class Checkpoints:
         """The steps there are checkpoints of, ascending; whether they are good is not looked at."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(match[1]) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+        return sorted(
+            int(match[1]) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))
+        )
 
     def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(tensors, facts) of one checkpoint, verified bit for bit. Raises CheckpointError naming the file."""
+        """(tensors, facts) of one checkpoint, verified bit for bit. Raises CheckpointError naming
+        the file."""
         from safetensors.torch import load
 
         folder = self.folder / f"step-{step:010d}"
@@ -173,7 +188,9 @@ class Checkpoints:
         try:
             manifest = read_sealed(where)
             if manifest.get("format") != FORMAT:
-                raise ValueError(f"it is of format {manifest.get('format')}, and this danlu reads {FORMAT}")
+                raise ValueError(
+                    f"it is of format {manifest.get('format')}, and this danlu reads {FORMAT}"
+                )
             if manifest["run"] != self.run_id:
                 raise ValueError("it belongs to another run")
             if manifest["step"] != step:
@@ -184,16 +201,19 @@ class Checkpoints:
         except FileNotFoundError:
             raise CheckpointError("the file is missing.", where=str(where)) from None
         except OSError as error:
-            raise CheckpointError(f"cannot be read: {error.strerror or error}.", where=str(where)) from None
+            raise CheckpointError(
+                f"cannot be read: {error.strerror or error}.", where=str(where)
+            ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"this checkpoint is damaged: {error}.", where=str(where)) from None
+            raise CheckpointError(
+                f"this checkpoint is damaged: {error}.", where=str(where)
+            ) from None
 
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """(tensors, facts) of the newest good checkpoint, None where there is none at all.
 
-        A damaged one is named in `notices`, set aside as step-N.damaged, and the one before it taken. Raises CheckpointError where
-        there are checkpoints and none is good.
-        """
+        A damaged one is named in `notices`, set aside as step-N.damaged, and the one before it
+        taken. Raises CheckpointError where there are checkpoints and none is good."""
         steps = self.steps()
         failures: list[str] = []
         for step in reversed(steps):

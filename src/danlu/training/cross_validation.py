@@ -20,17 +20,30 @@ def cross_validate(
     beside: Callable[[], Any] = lambda: None,
     after: Callable[[list[dict[str, Any]]], None] = lambda scores: None,
 ) -> dict[str, Any]:
-    """Train `folds` models in RUN/fold-1, RUN/fold-2, ...; {"folds": [scores], "mean": {...}, "std": {...}} of their validation scores.
+    """Train `folds` models in RUN/fold-1, RUN/fold-2, ...; {"folds": [scores], "mean": {...},
+    "std": {...}} of their validation scores.
 
-    The test split, where there is one, stays out of all folds. `std` is the sample standard deviation over folds. Each fold continues
-    by itself after a kill, and finished folds are not trained again. `beside()` gives each fold a watcher of its own; `after` hears the
-    scores of the folds so far at the end of each, and what it raises ends the whole.
-    """
+    The test split, where there is one, stays out of all folds. `std` is the sample standard
+    deviation over folds. Each fold continues by itself after a kill, and finished folds are not
+    trained again. `beside()` gives each fold a watcher of its own; `after` hears the scores of the
+    folds so far at the end of each, and what it raises ends the whole."""
     home = Path(run) if run is not None else Path("runs") / recipe.name
     scores = []
     for index in range(folds):
-        artifact = train(recipe, home / f"fold-{index + 1}-of-{folds}", output=output, fold=(index, folds), beside=beside())
-        scores.append({name: value for name, value in artifact.scores["validation"].items() if isinstance(value, int | float)})
+        artifact = train(
+            recipe,
+            home / f"fold-{index + 1}-of-{folds}",
+            output=output,
+            fold=(index, folds),
+            beside=beside(),
+        )
+        scores.append(
+            {
+                name: value
+                for name, value in artifact.scores["validation"].items()
+                if isinstance(value, int | float)
+            }
+        )
         after(scores)
     names = [name for name in scores[0] if name != "rows" and all(name in each for each in scores)]
     return {

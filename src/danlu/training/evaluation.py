@@ -43,7 +43,11 @@ class Evaluator:
         self.rows = rows
         self.task = task
         # what an adversarial loss says of outputs alone is no score
-        self.loss = registry.build_loss(loss, task) if getattr(registry.facts("losses", loss.name), "SCORED", True) else None
+        self.loss = (
+            registry.build_loss(loss, task)
+            if getattr(registry.facts("losses", loss.name), "SCORED", True)
+            else None
+        )
         self.metrics: list[tuple[str, Any]] = []
         self.readers: list[tuple[str, Any]] = []
         self.seed = draw_seed(seed, EVALUATION, 0)
@@ -56,29 +60,51 @@ class Evaluator:
                 _lend_eyes(built.observer)
             taken = {name for name, _ in [*self.metrics, *self.readers]}
             name = getattr(built, "label", part.name)
-            held = self.readers if getattr(registry.facts("metrics", part.name), "READS_TEXT", False) else self.metrics
+            held = (
+                self.readers
+                if getattr(registry.facts("metrics", part.name), "READS_TEXT", False)
+                else self.metrics
+            )
             held.append((name if name not in taken else f"{name}_{len(taken)}", built))
         self.metric: str
         self.better: Literal["higher", "lower"]
         self.metric, self.better = self._order(metrics)
 
     def _order(self, metrics: Sequence[Part]) -> tuple[str, Literal["higher", "lower"]]:
-        """The task's own choice where the recipe measures it, else the loss, which is always there."""
+        """The task's own choice where the recipe measures it, else the loss, which is always
+        there."""
         name, better = self.task.score_order
-        texts = {part.name for part in metrics if getattr(registry.facts("metrics", part.name), "READS_TEXT", False)}
-        measured = {part.name for part in metrics if part.name not in texts} | {label for label, _ in self.metrics} | {"loss"}
+        texts = {
+            part.name
+            for part in metrics
+            if getattr(registry.facts("metrics", part.name), "READS_TEXT", False)
+        }
+        measured = (
+            {part.name for part in metrics if part.name not in texts}
+            | {label for label, _ in self.metrics}
+            | {"loss"}
+        )
         return (name, better) if name in measured else ("loss", "lower")
 
     def score(
-        self, module: nn.Module, split: str, which: np.ndarray, forward: Callable[..., Tensor] | None = None, *, final: bool = True
+        self,
+        module: nn.Module,
+        split: str,
+        which: np.ndarray,
+        forward: Callable[..., Tensor] | None = None,
+        *,
+        final: bool = True,
     ) -> Scores:
-        """The Scores of `module` over examples `which` (int64), in evaluation mode; the module's mode is restored.
+        """The Scores of `module` over examples `which` (int64), in evaluation mode; the module's
+        mode is restored.
 
-        `final` scores are those of the model as it is served, in float32. On the way, training's own number format is used where it is
-        faster, and metrics that read generated text are left out: they take as long as an epoch.
-        """
+        `final` scores are those of the model as it is served, in float32. On the way, training's
+        own number format is used where it is faster, and metrics that read generated text are left
+        out: they take as long as an epoch."""
         if len(which) == 0:
-            raise DataError(f"the {split} split has no row.", hint=f"give data.split a share for {split}")
+            raise DataError(
+                f"the {split} split has no row.", hint=f"give data.split a share for {split}"
+            )
         was_training = module.training
         module.eval()
         self.autocast = None if final else self.placement.autocast()
@@ -88,41 +114,64 @@ class Evaluator:
             with torch.inference_mode():
                 for piece in order.split(rows_at_once(self.rows, self.task.output)):
                     batch = self._hidden(self.rows.gather(piece))
-                    tally.add(self._outputs(module if forward is None else forward, batch.inputs), batch)
+                    tally.add(
+                        self._outputs(module if forward is None else forward, batch.inputs), batch
+                    )
                 read = self._read(module, order) if final and self.readers else {}
-                samples = self.task.samples(module, self.seed) if hasattr(self.task, "samples") else ()
+                samples = (
+                    self.task.samples(module, self.seed) if hasattr(self.task, "samples") else ()
+                )
         finally:
             module.train(was_training)
         values, tables = tally.scores(read)
         return Scores(split, len(which), values, tables, samples)
 
-    def score_many(self, forward: Callable[..., Tensor], losses: Sequence[Part], split: str, which: np.ndarray) -> list[Scores]:
-        """The Scores of K models over examples `which`, on the way of a training: `forward(inputs)` gives (K, B, ...) outputs.
+    def score_many(
+        self, forward: Callable[..., Tensor], losses: Sequence[Part], split: str, which: np.ndarray
+    ) -> list[Scores]:
+        """The Scores of K models over examples `which`, on the way of a training: `forward(inputs)`
+        gives (K, B, ...) outputs.
 
         `losses` are those of the models' own recipes, which may smooth labels differently.
         """
         if len(which) == 0:
-            raise DataError(f"the {split} split has no row.", hint=f"give data.split a share for {split}")
+            raise DataError(
+                f"the {split} split has no row.", hint=f"give data.split a share for {split}"
+            )
         self.autocast = self.placement.autocast()
-        built = {} if self.loss is None else {repr(part): registry.build_loss(part, self.task) for part in losses}
+        built = (
+            {}
+            if self.loss is None
+            else {repr(part): registry.build_loss(part, self.task) for part in losses}
+        )
         tallies = [_Tally(built.get(repr(part)), self.metrics) for part in losses]
         order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
         rows = rows_at_once(self.rows, self.task.output)
         at_once = max(1, rows // max(len(losses) // 4, 1))
-        alike = self.task.output.each == "row" and len(losses) * rows * self.task.output.size * 4 <= _BYTES
+        alike = (
+            self.task.output.each == "row"
+            and len(losses) * rows * self.task.output.size * 4 <= _BYTES
+        )
         with torch.no_grad():
             # read in small pieces, and counted in large ones where their outputs have one shape
             for piece in order.split(rows if alike else at_once):
                 batch = self._hidden(self.rows.gather(piece))
                 parts = piece.split(at_once)
-                shown = [batch] if len(parts) == 1 else [self._hidden(self.rows.gather(each)) for each in parts]
+                shown = (
+                    [batch]
+                    if len(parts) == 1
+                    else [self._hidden(self.rows.gather(each)) for each in parts]
+                )
                 read = [self._outputs(forward, each.inputs) for each in shown]
-                for tally, outputs in zip(tallies, (read[0] if len(read) == 1 else torch.cat(read, dim=1)).unbind(0)):
+                for tally, outputs in zip(
+                    tallies, (read[0] if len(read) == 1 else torch.cat(read, dim=1)).unbind(0)
+                ):
                     tally.add(outputs, batch)
         return [Scores(split, len(which), *tally.scores({})) for tally in tallies]
 
     def pairs(self, module: nn.Module, which: np.ndarray) -> Iterator[tuple[Tensor, Batch]]:
-        """(outputs, batch) of examples `which`, piece by piece, in evaluation mode; the module's mode is restored."""
+        """(outputs, batch) of examples `which`, piece by piece, in evaluation mode; the module's
+        mode is restored."""
         was_training = module.training
         module.eval()
         self.autocast = None  # as the model is served
@@ -195,7 +244,10 @@ class _Tally:
             (values if isinstance(value, int | float) or value is None else tables)[label] = value
         for (name, metric), held in zip(self.metrics, self.totals):
             joined = getattr(metric, "JOINED", False)
-            merged = {key: torch.cat(pieces) if joined else torch.stack(pieces).sum(0) for key, pieces in held.items()}
+            merged = {
+                key: torch.cat(pieces) if joined else torch.stack(pieces).sum(0)
+                for key, pieces in held.items()
+            }
             score = metric.score(merged)
             for label, value in score.items() if isinstance(score, dict) else [(name, score)]:
                 (tables if isinstance(value, list | dict) else values)[label] = value
@@ -206,11 +258,14 @@ def _lend_eyes(observer: Any) -> None:
     """Hand a metric that looks through another run's model that model."""
     if observer.classifier is not None:
         found = artifacts.read(observer.classifier)
-        observer.wear(found.module, found.described or found.preprocessor.inputs, found.task.output.names)
+        observer.wear(
+            found.module, found.described or found.preprocessor.inputs, found.task.output.names
+        )
 
 
 def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -> Scores:
-    """The Scores of an artifact on its own split, or on every row of a data file with the same columns.
+    """The Scores of an artifact on its own split, or on every row of a data file with the same
+    columns.
 
     Raises DataError where the file lacks a column or its own data is no longer the same.
     """
@@ -233,7 +288,9 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
             near = nearest(missing[0], table.columns)
             raise DataError(
                 f"{table.origin} has no column {missing[0]!r}, the target, so there is nothing to compare answers with.",
-                hint=f"did you mean {near[0]}?" if near else "danlu predict answers without a target",
+                hint=f"did you mean {near[0]}?"
+                if near
+                else "danlu predict answers without a target",
             )
         table = recast(recipe, table)
         which = np.arange(len(table))
@@ -250,7 +307,9 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     rows = Rows(examples.inputs, artifact.preprocessor.pixels, examples.target, placement)
     module = artifact.module.to(placement.device)
     views = Views(recipe.data.test_time_augmentation, examples.described, artifact.task.output)
-    evaluator = Evaluator(rows, artifact.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views)
+    evaluator = Evaluator(
+        rows, artifact.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views
+    )
     return evaluator.score(module, split, examples.splits[split])
 
 
@@ -273,7 +332,8 @@ def best_of(scores: Mapping[str, Any], metric: str) -> float | None:
 
 
 def finite(value: Any) -> Any:
-    """Scores with None in place of every number that is NaN or infinite, which JSON cannot hold and no score can be compared with."""
+    """Scores with None in place of every number that is NaN or infinite, which JSON cannot hold and
+    no score can be compared with."""
     if isinstance(value, dict):
         return {name: finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,7 @@
 """Fine-tuning: which weights of a model move, how fast each, and narrow paths beside those that stay (section finetune).
 
-Names are those of the model's parameters, with * for anything: embeddings.*, *.bias. `danlu train` tells what moves; a name that none
-bears is refused, with those there are.
-"""
+Names are those of the model's parameters, with * for anything: embeddings.*, *.bias. `danlu train`
+tells what moves; a name that none bears is refused, with those there are."""
 
 from __future__ import annotations
 
@@ -24,9 +23,9 @@ _LISTED = 12
 def tune(module: nn.Module, asked: FineTune, fresh: Sequence[str] | None) -> str:
     """Make of a module what section finetune asks, and say so ("" where it asks nothing).
 
-    `fresh` names the tensors that were drawn anew where the model starts from learnt weights (None: it does not). Raises RunError for a
-    name that no parameter bears, and where nothing is left to learn.
-    """
+    `fresh` names the tensors that were drawn anew where the model starts from learnt weights (None:
+    it does not). Raises RunError for a name that no parameter bears, and where nothing is left to
+    learn."""
     if asked == FineTune():
         return ""
     said = ""
@@ -49,19 +48,31 @@ def tune(module: nn.Module, asked: FineTune, fresh: Sequence[str] | None) -> str
     total = numbers(module)
     moving = sum(each.numel() for each in module.parameters() if each.requires_grad)
     if not moving:
-        raise RunError("section finetune leaves no weight that moves.", hint="freeze less, or name some under finetune.thaw")
+        raise RunError(
+            "section finetune leaves no weight that moves.",
+            hint="freeze less, or name some under finetune.thaw",
+        )
     return f"{moving:,} of {total:,} weights are trained ({100 * moving / total:.3g} %){said}."
 
 
-def _staying(module: nn.Module, targets: Sequence[str], fresh: set[str], thaw: Sequence[str]) -> list[str]:
-    """The layers whose matrices stay as they are: those beside a path, and all others inside the model's blocks."""
+def _staying(
+    module: nn.Module, targets: Sequence[str], fresh: set[str], thaw: Sequence[str]
+) -> list[str]:
+    """The layers whose matrices stay as they are: those beside a path, and all others inside the
+    model's blocks."""
     blocks, layers = _blocks(module), adaptable(module)
-    inside = {name for name in layers if any(name.startswith(f"{block}.") for block in blocks)} | set(targets)
+    inside = {
+        name for name in layers if any(name.startswith(f"{block}.") for block in blocks)
+    } | set(targets)
     named = dict(module.named_parameters(remove_duplicate=False))
     holders = Counter(id(each) for each in named.values())
     thawed = {name for pattern in thaw for name in _named(named, pattern, "finetune.thaw")}
     weights = {name: f"{name}.weight" for name in layers if name in inside}
-    return [name for name, weight in weights.items() if weight not in fresh | thawed and holders[id(named[weight])] == 1]
+    return [
+        name
+        for name, weight in weights.items()
+        if weight not in fresh | thawed and holders[id(named[weight])] == 1
+    ]
 
 
 def _kept(module: nn.Module, asked: FineTune) -> str:
@@ -73,7 +84,8 @@ def _kept(module: nn.Module, asked: FineTune) -> str:
 
 
 def merged(module: nn.Module) -> None:
-    """Put the narrow paths into the weights, so that what is measured, released and served is one plain model."""
+    """Put the narrow paths into the weights, so that what is measured, released and served is one
+    plain model."""
     merge(module)
 
 
@@ -81,15 +93,20 @@ def rates(module: nn.Module, asked: FineTune) -> dict[Tensor, float]:
     """The share of the learning rate that each parameter learns at, where it is not 1."""
     named = dict(module.named_parameters())
     depths, top = _depths(module, named) if asked.layer_decay < 1 else ({}, 0)
-    found = {each: asked.layer_decay ** (top - depths.get(name, top)) for name, each in named.items()}
+    found = {
+        each: asked.layer_decay ** (top - depths.get(name, top)) for name, each in named.items()
+    }
     for pattern, share in asked.rates.items():
         for name in _named(named, pattern, "finetune.rates"):
             found[named[name]] *= share
     return {each: share for each, share in found.items() if share != 1.0}
 
 
-def apart(groups: Iterable[Mapping[str, Any]], shares: Mapping[Tensor, float]) -> list[dict[str, Any]]:
-    """The parameter groups, each divided by the share of the learning rate that its parameters learn at."""
+def apart(
+    groups: Iterable[Mapping[str, Any]], shares: Mapping[Tensor, float]
+) -> list[dict[str, Any]]:
+    """The parameter groups, each divided by the share of the learning rate that its parameters
+    learn at."""
     result = []
     for group in groups:
         by_share: dict[float, list[Tensor]] = {}
@@ -111,48 +128,75 @@ def _set(module: nn.Module, patterns: Sequence[str], moves: bool, where: str) ->
 def _named(names: Iterable[str], pattern: str, where: str) -> list[str]:
     """The names that a pattern fits, as a whole or from one of their words on."""
     names = list(names)
-    found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")]
+    found = [
+        name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+    ]
     if not found:
         heads = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
-        listed = ", ".join(heads[:_LISTED]) + (f" and {len(heads) - _LISTED} more" if len(heads) > _LISTED else "")
-        raise RunError(f"{where} names {pattern}, and nothing of the model is called so.", hint=f"names begin with {listed}")
+        listed = ", ".join(heads[:_LISTED]) + (
+            f" and {len(heads) - _LISTED} more" if len(heads) > _LISTED else ""
+        )
+        raise RunError(
+            f"{where} names {pattern}, and nothing of the model is called so.",
+            hint=f"names begin with {listed}",
+        )
     return found
 
 
 def _targets(module: nn.Module, patterns: Sequence[str] | None) -> list[str]:
-    """The layers that get a narrow path: those named, else every one inside the model's repeated blocks."""
+    """The layers that get a narrow path: those named, else every one inside the model's repeated
+    blocks."""
     layers = list(adaptable(module))
     if patterns is not None:
-        return list(dict.fromkeys(name for pattern in patterns for name in _named(layers, pattern, "finetune.lora.targets")))
+        return list(
+            dict.fromkeys(
+                name
+                for pattern in patterns
+                for name in _named(layers, pattern, "finetune.lora.targets")
+            )
+        )
     blocks = _blocks(module)
     found = [name for name in layers if any(name.startswith(f"{block}.") for block in blocks)]
     if not found:
         raise RunError(
             "finetune.lora finds no linear layer inside repeated blocks of this model.",
-            hint=f"name layers: finetune.lora.targets: [{', '.join(layers[:3])}]" if layers else "it has no linear layer",
+            hint=f"name layers: finetune.lora.targets: [{', '.join(layers[:3])}]"
+            if layers
+            else "it has no linear layer",
         )
     return found
 
 
 def _blocks(module: nn.Module) -> list[str]:
-    """The names of the lists of blocks that hold most of the model: the largest, and those as long beside it."""
-    lists = {name: each for name, each in module.named_modules() if isinstance(each, nn.ModuleList) and len(each) > 0}
+    """The names of the lists of blocks that hold most of the model: the largest, and those as long
+    beside it."""
+    lists = {
+        name: each
+        for name, each in module.named_modules()
+        if isinstance(each, nn.ModuleList) and len(each) > 0
+    }
     outer = {
-        name: each for name, each in lists.items() if not any(name.startswith(f"{other}.") for other in lists if other != name)
+        name: each
+        for name, each in lists.items()
+        if not any(name.startswith(f"{other}.") for other in lists if other != name)
     }
     if not outer:
         return []
-    sizes = {name: sum(each.numel() for each in blocks.parameters()) for name, blocks in outer.items()}
+    sizes = {
+        name: sum(each.numel() for each in blocks.parameters()) for name, blocks in outer.items()
+    }
     largest = max(sizes, key=lambda name: sizes[name])
     return [name for name in outer if len(outer[name]) == len(outer[largest])]
 
 
 def _depths(module: nn.Module, named: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
-    """(how deep each parameter stands: 0 before the blocks, 1, 2, ... inside, the top after them; the top)."""
+    """(how deep each parameter stands: 0 before the blocks, 1, 2, ... inside, the top after them;
+    the top)."""
     blocks = _blocks(module)
     if not blocks:
         raise RunError(
-            "finetune.layer_decay goes by a model's blocks, and this one has no list of them.", hint="use finetune.rates"
+            "finetune.layer_decay goes by a model's blocks, and this one has no list of them.",
+            hint="use finetune.rates",
         )
     top = len(module.get_submodule(blocks[0])) + 1  # type: ignore[arg-type]
     depths: dict[str, int] = {}
@@ -160,12 +204,19 @@ def _depths(module: nn.Module, named: Mapping[str, Tensor]) -> tuple[dict[str, i
     for name in named:
         block = next((each for each in blocks if name.startswith(f"{each}.")), None)
         reached = reached or block is not None
-        depths[name] = int(name[len(block) + 1 :].split(".")[0]) + 1 if block is not None else top if reached else 0
+        depths[name] = (
+            int(name[len(block) + 1 :].split(".")[0]) + 1
+            if block is not None
+            else top
+            if reached
+            else 0
+        )
     return depths, top
 
 
 def _still_norms(module: nn.Module) -> None:
-    """A frozen batch normalization keeps its statistics and uses them: they belong to the weights around it."""
+    """A frozen batch normalization keeps its statistics and uses them: they belong to the weights
+    around it."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             weights = list(layer.parameters())

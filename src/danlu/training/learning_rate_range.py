@@ -1,9 +1,10 @@
 """Which learning rate to begin with: short trainings at many rates as one program, or one training while the rate is raised.
 
-Where a recipe can be stacked (danlu.training.population), every rate has a training of its own, so that a rate is judged by what it does and not by
-what the rates before it left behind. Elsewhere the range test: the rate is raised step by step, and the steepest fall of the loss is looked
-for. Source: Smith, 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
-"""
+Where a recipe can be stacked (danlu.training.population), every rate has a training of its own, so
+that a rate is judged by what it does and not by what the rates before it left behind. Elsewhere the
+range test: the rate is raised step by step, and the steepest fall of the loss is looked for.
+Source: Smith, 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section
+3.3."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ _SMOOTHING = 0.9  # of the running mean of the loss; its start is corrected
 class RangeTest:
     """`rates` and the training `losses` at them; `suggestion` is a rate to train with.
 
-    `trainings`: whether each rate had a training of its own; else one training met them one after the other, and losses are smoothed.
-    """
+    `trainings`: whether each rate had a training of its own; else one training met them one after
+    the other, and losses are smoothed."""
 
     rates: list[float]
     losses: list[float]
@@ -40,16 +41,25 @@ class RangeTest:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {"suggestion": self.suggestion, "rates": self.rates, "losses": self.losses, "trainings": self.trainings}
+        return {
+            "suggestion": self.suggestion,
+            "rates": self.rates,
+            "losses": self.losses,
+            "trainings": self.trainings,
+        }
 
 
-def find_learning_rate(recipe: Recipe, least: float = 1e-6, most: float = 10.0, steps: int = 150) -> RangeTest:
-    """The RangeTest of a recipe on its own data, for rates from `least` to `most`. Nothing is written.
+def find_learning_rate(
+    recipe: Recipe, least: float = 1e-6, most: float = 10.0, steps: int = 150
+) -> RangeTest:
+    """The RangeTest of a recipe on its own data, for rates from `least` to `most`. Nothing is
+    written.
 
-    As one program, where that takes less than a minute: RATES trainings of half as many updates at a constant rate each; the loss of a
-    rate is that of its last updates, and the suggestion the rate where it is lowest, its neighbours counted in. Else `steps` updates of
-    one model while the rate grows: it ends where the smoothed loss is four times its lowest, and the suggestion is the rate of the
-    steepest fall over the logarithm of the rate.
+    As one program, where that takes less than a minute: RATES trainings of half as many updates at
+    a constant rate each; the loss of a rate is that of its last updates, and the suggestion the
+    rate where it is lowest, its neighbours counted in. Else `steps` updates of one model while the
+    rate grows: it ends where the smoothed loss is four times its lowest, and the suggestion is the
+    rate of the steepest fall over the logarithm of the rate.
     Raises TrainingStopped where the loss is never finite, RunError for a loss of two sides at odds.
     """
     if getattr(registry.facts("losses", recipe.loss.name), "SCORED", True) is False:
@@ -86,17 +96,30 @@ def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> Rang
         population.step(n)
         if n == 1 and steps * (time.process_time() - began) > _PATIENCE:
             return None
-    losses = [lane.loss_sum / lane.loss_count if not lane.state and lane.loss_count else math.inf for lane in population.everyone]
+    losses = [
+        lane.loss_sum / lane.loss_count if not lane.state and lane.loss_count else math.inf
+        for lane in population.everyone
+    ]
     known = [(rate, loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
     if len(known) < 5:
         raise TrainingStopped(
-            f"the loss is not finite from a learning rate of {least:g} on.", hint="look at the inputs and the loss"
+            f"the loss is not finite from a learning rate of {least:g} on.",
+            hint="look at the inputs and the loss",
         )
-    # noise of one short training must not choose: a rate is as good as the mean of it and its neighbours, and a broken one is bad
+    # noise of one short training must not choose: a rate is as good as the mean of it and its
+    # neighbours, and a broken one is bad
     worst = max(loss for _, loss in known)
     held = [min(loss, worst) for loss in losses]
-    around = [sum(held[max(place - 1, 0) : place + 2]) / len(held[max(place - 1, 0) : place + 2]) for place in range(RATES)]
-    return RangeTest([rate for rate, _ in known], [loss for _, loss in known], rates[around.index(min(around))], trainings=True)
+    around = [
+        sum(held[max(place - 1, 0) : place + 2]) / len(held[max(place - 1, 0) : place + 2])
+        for place in range(RATES)
+    ]
+    return RangeTest(
+        [rate for rate, _ in known],
+        [loss for _, loss in known],
+        rates[around.index(min(around))],
+        trainings=True,
+    )
 
 
 def _by_raising(recipe: Recipe, least: float, most: float, steps: int) -> RangeTest:
@@ -113,7 +136,9 @@ def _by_raising(recipe: Recipe, least: float, most: float, steps: int) -> RangeT
             update(n)
         except NotFinite:
             break
-        running = _SMOOTHING * running + (1 - _SMOOTHING) * float(state.loss_sum) / float(state.loss_count)
+        running = _SMOOTHING * running + (1 - _SMOOTHING) * float(state.loss_sum) / float(
+            state.loss_count
+        )
         smooth = running / (1 - _SMOOTHING ** (n + 1))
         rates.append(least * growth**n)
         losses.append(smooth)
@@ -122,7 +147,8 @@ def _by_raising(recipe: Recipe, least: float, most: float, steps: int) -> RangeT
             break
     if len(rates) < 5:
         raise TrainingStopped(
-            f"the loss is not finite from a learning rate of {least:g} on.", hint="look at the inputs and the loss"
+            f"the loss is not finite from a learning rate of {least:g} on.",
+            hint="look at the inputs and the loss",
         )
     return RangeTest(rates, losses, _steepest(rates, losses))
 

@@ -1,9 +1,10 @@
 """THE LOOP: recipe in, artifact out.
 
-The order of this file is the order of events: the folder, the data, the model, the state (fresh or from the newest good checkpoint), then
-update after update, with reports, evaluations and checkpoints at steps that are a function of the recipe; then the test split, and the
-artifact. Everything a killed run needs to end in the same bytes is in the state; nothing is remembered elsewhere.
-"""
+The order of this file is the order of events: the folder, the data, the model, the state (fresh or
+from the newest good checkpoint), then update after update, with reports, evaluations and
+checkpoints at steps that are a function of the recipe; then the test split, and the artifact.
+Everything a killed run needs to end in the same bytes is in the state; nothing is remembered
+elsewhere."""
 
 from __future__ import annotations
 
@@ -49,12 +50,13 @@ def train(
     beside: Any = None,
     given: Given | None = None,
 ) -> Artifact:
-    """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe name>); returns the artifact.
+    """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
+    name>); returns the artifact.
 
-    The same call continues a run that was cut off, and returns at once the artifact of one that has finished. `beside` is a watcher that
-    is no part of the recipe; what it raises ends the training. `given` brings a module in place of a new one. Raises DanluError: a wrong
-    recipe or data, a folder of another run, training that stopped itself, an interruption (state saved).
-    """
+    The same call continues a run that was cut off, and returns at once the artifact of one that has
+    finished. `beside` is a watcher that is no part of the recipe; what it raises ends the training.
+    `given` brings a module in place of a new one. Raises DanluError: a wrong recipe or data, a
+    folder of another run, training that stopped itself, an interruption (state saved)."""
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:
@@ -102,9 +104,14 @@ class Training:
         )
         if self.built.start is not None:
             folder.refuse_other_weights(self.built.start.digest, str(weights_of(recipe)))
-        self.resolved = self.resolved or {**self.built.record(), "fold": list(fold) if fold else None}
+        self.resolved = self.resolved or {
+            **self.built.record(),
+            "fold": list(fold) if fold else None,
+        }
         self.state, self.plan, self.data = self.built.state, self.built.plan, self.built.data
-        self.checkpoints = Checkpoints(folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep)
+        self.checkpoints = Checkpoints(
+            folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep
+        )
         self.watchers = self._watchers(beside)
 
     def run(self) -> Artifact:
@@ -145,8 +152,14 @@ class Training:
         else:
             self.watchers.load({})
         now = machine.versions()
-        moved = [f"{name} {then} -> {now.get(name)}" for name, then in self.resolved["versions"].items() if now.get(name) != then]
-        self._tell("start", message=f"going on from step {self.state.step:,}" if found is not None else "")
+        moved = [
+            f"{name} {then} -> {now.get(name)}"
+            for name, then in self.resolved["versions"].items()
+            if now.get(name) != then
+        ]
+        self._tell(
+            "start", message=f"going on from step {self.state.step:,}" if found is not None else ""
+        )
         for message in [*self.data.notices, *self.checkpoints.notices]:
             self._tell("notice", message=message)
         if moved:
@@ -167,7 +180,8 @@ class Training:
     # --- the loop
 
     def loop(self, n: int) -> None:
-        """Updates n, n + 1, ... to the end of the plan, or until a watcher or a signal asks to stop."""
+        """Updates n, n + 1, ... to the end of the plan, or until a watcher or a signal asks to
+        stop."""
         total, step, state = self.plan.total_steps, self.built.update, self.state
         self.clock, self.clock_step = time.perf_counter(), n
         self.interruption.patient = True
@@ -193,7 +207,11 @@ class Training:
     def _next_event(self, n: int) -> int:
         """The first step after n at which something is due."""
         plan = self.plan
-        every = [plan.report_every, plan.save_every, *([plan.evaluate_every] if plan.evaluate_every else [])]
+        every = [
+            plan.report_every,
+            plan.save_every,
+            *([plan.evaluate_every] if plan.evaluate_every else []),
+        ]
         return min(plan.total_steps, *((n // each + 1) * each for each in every))
 
     def _events(self, n: int) -> None:
@@ -214,11 +232,17 @@ class Training:
             "loss": float(state.loss_sum) / count if count else None,
             **{name: float(total) / float(parts) for name, (total, parts) in state.told.items()},
             "learning_rate": self.built.update.learning_rate * self.built.schedule(n - 1),
-            "grad_norm": grad_norm(self.built.update.parameters) if n - 1 not in state.skipped else None,
+            "grad_norm": grad_norm(self.built.update.parameters)
+            if n - 1 not in state.skipped
+            else None,
         }
         rate = steps / seconds if steps and seconds > 0 else 0.0
         examples, rows_per_second = self.data.examples, rate * self.built.batches.batch_size
-        timing = {"seconds": seconds, "rows_per_second": rows_per_second, "memory_bytes": float(machine.resident_memory())}
+        timing = {
+            "seconds": seconds,
+            "rows_per_second": rows_per_second,
+            "memory_bytes": float(machine.resident_memory()),
+        }
         if examples.units:
             timing[f"{examples.unit}_per_second"] = rows_per_second * examples.units
         if self.built.pace:
@@ -232,17 +256,24 @@ class Training:
     def _evaluate(self, n: int) -> None:
         state, began = self.state, time.perf_counter()
         with state.wearing(state.released):
-            scores = self.built.evaluator.score(state.module, "validation", self.data.splits["validation"], final=False)
+            scores = self.built.evaluator.score(
+                state.module, "validation", self.data.splits["validation"], final=False
+            )
         values = finite(flat(scores))
         score = best_of(values, self.built.evaluator.metric)
         sign = 1.0 if self.built.evaluator.better == "higher" else -1.0
-        if score is not None and (state.best_score is None or sign * (score - state.best_score) > 0):
+        if score is not None and (
+            state.best_score is None or sign * (score - state.best_score) > 0
+        ):
             state.remember_best(score, finite(dict(scores.values)))
         if hasattr(self.built.schedule, "observe"):
             self.built.schedule.observe(score, self.built.evaluator.better)
             state.schedule = self.built.schedule.state()
         seconds = time.perf_counter() - began
-        state.stopped = self._tell("validation", values, {"seconds": seconds}, samples=scores.samples) or state.stopped
+        state.stopped = (
+            self._tell("validation", values, {"seconds": seconds}, samples=scores.samples)
+            or state.stopped
+        )
         self.clock += seconds
 
     def _save(self) -> None:
@@ -252,7 +283,9 @@ class Training:
         # what a roll-back needs, also after an interruption saved between two planned checkpoints
         if self.recipe.train.on_nan == "roll_back":
             spared.append(self._planned_before(state.step))
-        self.checkpoints.save(state.step, state.tensors(), state.facts(), *spared, first=self.watchers.sync)
+        self.checkpoints.save(
+            state.step, state.tensors(), state.facts(), *spared, first=self.watchers.sync
+        )
 
     def _planned_before(self, n: int) -> int:
         """The newest step up to n at which the recipe, not a signal, had a checkpoint saved."""
@@ -268,11 +301,16 @@ class Training:
         )
 
     def _not_finite(self, found: NotFinite) -> int:
-        """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for `stop`, and where it keeps happening."""
+        """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for
+        `stop`, and where it keeps happening."""
         state, policy = self.state, self.recipe.train.on_nan
         suspects = find_culprits(state.module, self.built.rows, found.rows)
         names = [self.data.where(row) for row in suspects[:5]]
-        which = f"every one of the {len(suspects):,} rows of the batch, among them" if len(suspects) == len(found.rows) else "rows"
+        which = (
+            f"every one of the {len(suspects):,} rows of the batch, among them"
+            if len(suspects) == len(found.rows)
+            else "rows"
+        )
         where = f"{which} {', '.join(names)}{f' and {len(suspects) - 5:,} more' if len(suspects) > 5 else ''}"
         message = f"step {found.step + 1:,}: {found.tensor} is NaN or infinite ({where}); no weight was changed by it."
         hint = "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; train.on_nan can skip such updates"
@@ -291,7 +329,8 @@ class Training:
         return state.step
 
     def _roll_back(self, last: int, message: str) -> int:
-        """Back to the last planned checkpoint; the updates from there to `last` are left out. Returns the step to go on with.
+        """Back to the last planned checkpoint; the updates from there to `last` are left out.
+        Returns the step to go on with.
 
         To repeat them would lead, bit for bit, to where they led before.
         """
@@ -302,7 +341,11 @@ class Training:
         self.clock, self.clock_step = time.perf_counter(), first
         state.skipped, state.failures = sorted(set(skipped)), failures
         self.built.update.skip = frozenset(state.skipped)
-        left_out = f"updates {first + 1:,} to {last + 1:,} are" if first < last else f"update {first + 1:,} is"
+        left_out = (
+            f"updates {first + 1:,} to {last + 1:,} are"
+            if first < last
+            else f"update {first + 1:,} is"
+        )
         self._tell("notice", message=f"{message} Back to step {first:,}; {left_out} left out.")
         return first
 
@@ -314,14 +357,19 @@ class Training:
         self.checkpoints.wait()
         if state.stopped.startswith("diverged"):
             raise TrainingStopped(
-                state.stopped, hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run"
+                state.stopped,
+                hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run",
             )
         state.put(state.best if state.best is not None else state.released)
         merged(state.module)  # what is scored from here on is what is released
         if self.given is not None:
             self.given.close(state.module)
         if hasattr(data.task, "calibrate"):
-            unseen = data.splits["validation"] if len(data.splits["validation"]) else data.splits["train"]
+            unseen = (
+                data.splits["validation"]
+                if len(data.splits["validation"])
+                else data.splits["train"]
+            )
             data.task.calibrate(self.built.evaluator.pairs(state.module, unseen))
         scores: dict[str, Any] = {}
         for split in ("validation", "test"):
@@ -335,16 +383,31 @@ class Training:
         if measured:  # what a score is worth is seen beside the score of knowing nothing
             scores["baseline"] = {"split": measured[0], **finite(data.baseline(measured[0]))}
         if state.stopped:
-            self._tell("notice", message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: {state.stopped}.")
+            self._tell(
+                "notice",
+                message=f"stopped at step {state.step:,} of {self.plan.total_steps:,}: {state.stopped}.",
+            )
         best = state.best_step if state.best is not None else state.step
-        provenance = {**self.resolved, "step": state.step, "best_step": best, "skipped": state.skipped}
+        provenance = {
+            **self.resolved,
+            "step": state.step,
+            "best_step": best,
+            "skipped": state.skipped,
+        }
         described = data.examples.described
         contents = artifacts.Contents(
-            settled(self.recipe), state.module, data.task, data.preprocessor, scores, provenance, described
+            settled(self.recipe),
+            state.module,
+            data.task,
+            data.preprocessor,
+            scores,
+            provenance,
+            described,
         )
         if self.given is not None:
             contents.changes = self.given.changes
-        # it gets its name, by which a run is known to have finished, only after it was read back and compared
+        # it gets its name, by which a run is known to have finished, only after it was read back
+        # and compared
         candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
         artifacts.write(candidate, contents, self.lock)
         released = load(candidate)
@@ -355,7 +418,8 @@ class Training:
         return released
 
     def _compare(self, released: Artifact) -> None:
-        """The artifact as read back must answer like the model that was measured, bit for bit, on real rows."""
+        """The artifact as read back must answer like the model that was measured, bit for bit, on
+        real rows."""
         few = min(64, rows_at_once(self.built.rows, self.data.task.output))
         rows = torch.from_numpy(self.data.splits["train"][:few].copy())
         batch = self.built.rows.gather(self.built.placement.put(rows))
@@ -378,10 +442,19 @@ class Training:
     ) -> str:
         step = self.state.step
         return self.watchers.hear(
-            Report(kind, step, step / self.plan.steps_per_epoch, values or {}, timing or {}, message, samples)
+            Report(
+                kind,
+                step,
+                step / self.plan.steps_per_epoch,
+                values or {},
+                timing or {},
+                message,
+                samples,
+            )
         )
 
 
 def default_output() -> str:
-    """How progress is shown when nobody says: a live display on a terminal, plain lines elsewhere."""
+    """How progress is shown when nobody says: a live display on a terminal, plain lines
+    elsewhere."""
     return "display" if sys.stderr.isatty() else "lines"

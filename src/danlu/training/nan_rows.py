@@ -9,7 +9,8 @@ from danlu.data.batches import Rows, rows_at_once
 
 
 def find_culprits(module: nn.Module, rows: Rows, batch: list[int]) -> list[int]:
-    """The rows of `batch` whose own outputs are not finite; where none is, the whole batch, the most extreme inputs first."""
+    """The rows of `batch` whose own outputs are not finite; where none is, the whole batch, the
+    most extreme inputs first."""
     bad: list[int] = []
     module.eval()
     with torch.no_grad():
@@ -21,10 +22,15 @@ def find_culprits(module: nn.Module, rows: Rows, batch: list[int]) -> list[int]:
 
 
 def _by_size(rows: Rows, batch: list[int]) -> list[int]:
-    """Rows with the largest input value of each first: where no output is wrong yet, the row that spoils a batch is an extreme one."""
+    """Rows with the largest input value of each first: where no output is wrong yet, the row that
+    spoils a batch is an extreme one."""
     sizes: list[float] = []
     for piece in torch.tensor(batch).split(rows_at_once(rows)):
-        inputs = [each for each in rows.gather(rows.placement.put(piece)).inputs.values() if each.is_floating_point()]
+        inputs = [
+            each
+            for each in rows.gather(rows.placement.put(piece)).inputs.values()
+            if each.is_floating_point()
+        ]
         largest = [each.abs().flatten(1).amax(1) for each in inputs if each.numel()]
         sizes += torch.stack(largest).amax(0).tolist() if largest else [0.0] * len(piece)
     return [row for _, row in sorted(zip(sizes, batch), key=lambda pair: -pair[0])]

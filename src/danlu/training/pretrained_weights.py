@@ -22,7 +22,8 @@ _LISTED = 6
 
 @dataclass(frozen=True)
 class Start:
-    """What was taken over: the SHA-256 of the weights' file, a sentence for the reader, and the names of what was drawn anew."""
+    """What was taken over: the SHA-256 of the weights' file, a sentence for the reader, and the
+    names of what was drawn anew."""
 
     digest: str
     notice: str
@@ -36,12 +37,13 @@ def weights_of(recipe: Recipe) -> str | None:
 
 
 def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) -> Start | None:
-    """Put the weights that model.weights names into a fresh module: every tensor that has the same name and shape in both.
+    """Put the weights that model.weights names into a fresh module: every tensor that has the same
+    name and shape in both.
 
-    Where a task puts the same body elsewhere (an encoder under a new head), names are the same behind one prefix. A head that tells others
-    than `classes` (what the outputs of the new one are called) apart stays as it was drawn: that it has as many says nothing.
-    None where the recipe names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits.
-    """
+    Where a task puts the same body elsewhere (an encoder under a new head), names are the same
+    behind one prefix. A head that tells others than `classes` (what the outputs of the new one are
+    called) apart stays as it was drawn: that it has as many says nothing. None where the recipe
+    names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits."""
     part = registry.facts("models", recipe.model.name)
     path = getattr(recipe.model.options, "weights", None)
     if path is None:
@@ -49,7 +51,9 @@ def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) ->
     base = artifacts.read(path)
     assert base.path is not None
     rebuilt = [
-        each["name"] for each in base.changes if any(each["state"].get(key) for key in ("fold", "layers", "ranks", "widths"))
+        each["name"]
+        for each in base.changes
+        if any(each["state"].get(key) for key in ("fold", "layers", "ranks", "widths"))
     ]
     if rebuilt:
         raise ArtifactError(
@@ -61,7 +65,11 @@ def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) ->
     theirs, mine = unique_tensors(base.module), unique_tensors(module)
     fitting = paired(mine, theirs)
     if tuple(base.task.output.names) != tuple(classes):
-        fitting = {name: other for name, other in fitting.items() if name not in _head(module, len(classes))}
+        fitting = {
+            name: other
+            for name, other in fitting.items()
+            if name not in _head(module, len(classes))
+        }
     if not fitting:
         raise ArtifactError(
             f"none of its {len(theirs)} tensors has the name and shape of one of the new model's {len(mine)}.",
@@ -86,22 +94,33 @@ def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) ->
     fresh = [name for name in mine if name not in fitting]
     said = f"{len(fitting)} of {len(mine)} tensors of the model are those of {path}"
     if fresh:
-        said += (
-            f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
-        )
+        said += f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
     return Start(digest, f"{said}.", tuple(fresh))
 
 
 def _head(module: nn.Module, size: int) -> set[str]:
-    """The tensors of the last layer, where it gives one number a class; none where nothing has a name."""
-    last = [name for name, each in module.named_modules() if next(each.parameters(recurse=False), None) is not None]
-    named = [f"{last[-1]}.{name}" for name, _ in module.get_submodule(last[-1]).named_parameters(recurse=False)] if last else []
+    """The tensors of the last layer, where it gives one number a class; none where nothing has a
+    name."""
+    last = [
+        name
+        for name, each in module.named_modules()
+        if next(each.parameters(recurse=False), None) is not None
+    ]
+    named = (
+        [
+            f"{last[-1]}.{name}"
+            for name, _ in module.get_submodule(last[-1]).named_parameters(recurse=False)
+        ]
+        if last
+        else []
+    )
     weights = dict(module.named_parameters())
     return {name for name in named if size and name in weights and len(weights[name]) == size}
 
 
 def settled(recipe: Recipe) -> Recipe:
-    """The recipe as an artifact keeps it: what a model read outside of it, but for the weights, is written in (its `settled`)."""
+    """The recipe as an artifact keeps it: what a model read outside of it, but for the weights, is
+    written in (its `settled`)."""
     part = registry.facts("models", recipe.model.name)
     if not hasattr(part, "settled"):
         return recipe
@@ -109,29 +128,45 @@ def settled(recipe: Recipe) -> Recipe:
 
 
 def paired(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
-    """The tensor of `theirs` for each of `mine` that has one: the same name and shape; else the same shape and name behind a prefix.
+    """The tensor of `theirs` for each of `mine` that has one: the same name and shape; else the
+    same shape and name behind a prefix.
 
     That prefix, one on each side for all of them, is the one that most tensors ask for.
     """
-    found = {name: name for name, each in mine.items() if name in theirs and theirs[name].shape == each.shape}
+    found = {
+        name: name
+        for name, each in mine.items()
+        if name in theirs and theirs[name].shape == each.shape
+    }
     left = [name for name in mine if name not in found]
     free = {name for name in theirs if name not in found}
-    votes = Counter(pair for name in left for other in free if (pair := _prefixes(name, other)) is not None)
+    votes = Counter(
+        pair for name in left for other in free if (pair := _prefixes(name, other)) is not None
+    )
     same = len(found)
     for (before, after), count in votes.most_common(1):
-        for name in left if count > max(1, same) else ():  # a body elsewhere, not a layer that looks like another
+        for name in (
+            left if count > max(1, same) else ()
+        ):  # a body elsewhere, not a layer that looks like another
             other = after + name.removeprefix(before)
-            if name.startswith(before) and other in free and theirs[other].shape == mine[name].shape:
+            if (
+                name.startswith(before)
+                and other in free
+                and theirs[other].shape == mine[name].shape
+            ):
                 found[name] = other
     return found
 
 
 def _prefixes(one: str, other: str) -> tuple[str, str] | None:
-    """What stands before the longest end that two names share, of whole words; None where they share none."""
+    """What stands before the longest end that two names share, of whole words; None where they
+    share none."""
     words, others = one.split("."), other.split(".")
     shared = 0
     while shared < min(len(words), len(others)) and words[-1 - shared] == others[-1 - shared]:
         shared += 1
     if shared < 2:  # "weight" alone says nothing
         return None
-    return tuple("".join(f"{word}." for word in each[: len(each) - shared]) for each in (words, others))  # type: ignore[return-value]
+    return tuple(
+        "".join(f"{word}." for word in each[: len(each) - shared]) for each in (words, others)
+    )  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """Progressive resizing: images are smaller early in training, where an update then costs less.
 
 B batch, C channels, H height, W width.
-Sources: Karras et al., 2017, arXiv:1710.10196; Howard, 2018 (fast.ai in DAWNBench); Tan and Le, 2021, arXiv:2104.00298.
-"""
+Sources: Karras et al., 2017, arXiv:1710.10196; Howard, 2018 (fast.ai in DAWNBench); Tan and Le,
+2021, arXiv:2104.00298."""
 
 from __future__ import annotations
 
@@ -20,14 +20,23 @@ from danlu.terms import Batch, Input
 class ProgressiveResizing:
     """resize(batch, n) -> the batch of update n, its images brought to the size that belongs to n.
 
-    Sides begin at `start` times their full size and grow in proportion to the steps done, until they are whole after `until` steps;
-    they are multiples of `multiple` pixels on the way. A function of n alone.
-    """
+    Sides begin at `start` times their full size and grow in proportion to the steps done, until
+    they are whole after `until` steps; they are multiples of `multiple` pixels on the way. A
+    function of n alone."""
 
-    def __init__(self, inputs: Mapping[str, Input], start: float, until: int, multiple: int) -> None:
-        self.full = {name: (each.shape[1], each.shape[2]) for name, each in inputs.items() if each.kind == "image"}
+    def __init__(
+        self, inputs: Mapping[str, Input], start: float, until: int, multiple: int
+    ) -> None:
+        self.full = {
+            name: (each.shape[1], each.shape[2])
+            for name, each in inputs.items()
+            if each.kind == "image"
+        }
         if not self.full:
-            raise PartError("train.progressive_resizing changes images, and the inputs hold none.", hint="leave it out")
+            raise PartError(
+                "train.progressive_resizing changes images, and the inputs hold none.",
+                hint="leave it out",
+            )
         self.start, self.until, self.multiple = start, until, multiple
 
     def size(self, name: str, n: int) -> tuple[int, int]:
@@ -46,7 +55,8 @@ class ProgressiveResizing:
         return replace(batch, inputs={**batch.inputs, **changed})
 
     def refuse_unable(self, module: nn.Module, one: Mapping[str, Tensor]) -> None:
-        """Raise PartError unless the module takes the smallest images, tried on the inputs of one row."""
+        """Raise PartError unless the module takes the smallest images, tried on the inputs of one
+        row."""
         small = {**one, **{name: resized(one[name], self.size(name, 0)) for name in self.full}}
         training = module.training
         module.eval()
@@ -64,7 +74,8 @@ class ProgressiveResizing:
 
 
 def resized(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """The images at another size: each pixel a weighed mean of those it covers (bilinear, antialiased)."""
+    """The images at another size: each pixel a weighed mean of those it covers (bilinear,
+    antialiased)."""
     if tuple(x_BCHW.shape[2:]) == size:
         return x_BCHW
     return functional.interpolate(x_BCHW, size, mode="bilinear", antialias=True)

@@ -26,7 +26,8 @@ _SEAL = "# SHA-256 of all above: "
 
 
 class RunFolder:
-    """A run folder held by this process alone. A context manager: a second process that wants it is refused."""
+    """A run folder held by this process alone. A context manager: a second process that wants it is
+    refused."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +36,9 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            held = os.open(self.path / ".held", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+            held = os.open(
+                self.path / ".held", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644
+            )
         except OSError as error:
             raise RunError(
                 f"the run folder cannot be written: {error.strerror or error}.",
@@ -45,7 +48,9 @@ class RunFolder:
         try:
             import fcntl
 
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it however the process ends
+            fcntl.flock(
+                held, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the system lets go of it however the process ends
         except ImportError:  # Windows
             pass
         except OSError:
@@ -59,7 +64,12 @@ class RunFolder:
         remove_leftovers(self.path)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._held is not None:
             os.close(self._held)
             self._held = None
@@ -75,7 +85,8 @@ class RunFolder:
         return (self.path / LOCK).is_file()
 
     def resolved(self) -> dict[str, Any]:
-        """What the lock file recorded as resolved; {} for a fresh folder. Raises RunError where it cannot be read."""
+        """What the lock file recorded as resolved; {} for a fresh folder. Raises RunError where it
+        cannot be read."""
         return self._read().get("resolved") or {} if self.started else {}
 
     def _read(self) -> dict[str, Any]:
@@ -86,9 +97,17 @@ class RunFolder:
                 raise ValueError("it was cut or edited: its checksum does not match")
             return read_yaml(text, LOCK)[0]
         except (OSError, ValueError, RecipeError) as error:
-            said = error.strerror if isinstance(error, OSError) else "it is not UTF-8" if isinstance(error, UnicodeError) else error
+            said = (
+                error.strerror
+                if isinstance(error, OSError)
+                else "it is not UTF-8"
+                if isinstance(error, UnicodeError)
+                else error
+            )
             raise RunError(
-                f"the lock file cannot be used: {said}.", where=str(path), hint="restore it, or start in another --run folder"
+                f"the lock file cannot be used: {said}.",
+                where=str(path),
+                hint="restore it, or start in another --run folder",
             ) from None
 
     def refuse_another(self, recipe: Recipe) -> None:
@@ -104,11 +123,15 @@ class RunFolder:
             return
         found, now = self._read(), recipe.as_dict()
         found.pop("resolved")
-        if found["train"]["on_nan"] == "stop":  # nothing was left out so far, so any policy may take over from here
+        if (
+            found["train"]["on_nan"] == "stop"
+        ):  # nothing was left out so far, so any policy may take over from here
             found["train"]["on_nan"] = now["train"]["on_nan"]
         changed = differences(comparable(found), comparable(now))
         if changed:
-            shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if len(changed) > 20 else "")
+            shown = "\n  ".join(changed[:20]) + (
+                f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
+            )
             raise RunError(
                 f"this run folder belongs to another recipe. What differs (folder -> now):\n  {shown}",
                 where=str(self.path),
@@ -126,7 +149,8 @@ class RunFolder:
             )
 
     def refuse_other_weights(self, digest: str, path: str) -> None:
-        """Raise RunError where the artifact that the model starts from is another one than when this run began."""
+        """Raise RunError where the artifact that the model starts from is another one than when
+        this run began."""
         if self.started and self.resolved().get("weights") != digest:
             raise RunError(
                 f"model.weights ({path}) holds other weights than when this run began.",
@@ -135,19 +159,23 @@ class RunFolder:
             )
 
     def write_lock(self, recipe: Recipe, resolved: dict[str, Any]) -> str:
-        """Write the environment once, and the lock file where it does not say the same yet; returns the lock's text."""
+        """Write the environment once, and the lock file where it does not say the same yet; returns
+        the lock's text."""
         path = self.path / LOCK
         text = write_yaml({**recipe.as_dict(), "resolved": resolved})
         text += f"{_SEAL}{sha256(text.encode())}\n"
         if not self.started:
-            replace_file(self.path / "environment.json", json.dumps(machine.environment(), indent=1).encode())
+            replace_file(
+                self.path / "environment.json", json.dumps(machine.environment(), indent=1).encode()
+            )
         if not self.started or path.read_text("utf-8") != text:
             replace_file(path, text.encode())
         return text
 
 
 def comparable(tree: dict[str, Any]) -> dict[str, Any]:
-    """A recipe without what may change between two starts of the same run: where the data lies (its content is hashed) and the watchers."""
+    """A recipe without what may change between two starts of the same run: where the data lies (its
+    content is hashed) and the watchers."""
     copy = json.loads(json.dumps(tree))
     source = copy.get("data", {}).get("source", {})
     for key in PLACES:
@@ -167,7 +195,10 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
     """What ties a checkpoint to its run: the hash of recipe, data, placement."""
     told = comparable(recipe.as_dict())
     whole = {
-        "recipe": {**told, "train": {name: value for name, value in told["train"].items() if name != "on_nan"}},
+        "recipe": {
+            **told,
+            "train": {name: value for name, value in told["train"].items() if name != "on_nan"},
+        },
         "data": resolved["data"]["digest"],
         "placement": resolved["placement"],
         "fold": resolved.get("fold"),
@@ -178,7 +209,8 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
 
 @contextmanager
 def writing(folder: Path, error: type[DanluError]) -> Iterator[None]:
-    """What the system says while a run's files are written, in words: no room, a folder that was removed, ..."""
+    """What the system says while a run's files are written, in words: no room, a folder that was
+    removed, ..."""
     try:
         yield
     except OSError as said:

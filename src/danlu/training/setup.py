@@ -32,7 +32,8 @@ from danlu.training.step import AdversarialStep, SupervisedStep, Update
 
 @dataclass(frozen=True)
 class Plan:
-    """How many steps, and at which of them something happens: a function of the recipe and the number of rows."""
+    """How many steps, and at which of them something happens: a function of the recipe and the
+    number of rows."""
 
     steps_per_epoch: int
     total_steps: int
@@ -43,10 +44,16 @@ class Plan:
 
 def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
     """The Plan of a recipe's train section."""
-    total = train.steps if train.steps is not None else max(1, round((train.epochs or 1) * steps_per_epoch), train.least_steps)
+    total = (
+        train.steps
+        if train.steps is not None
+        else max(1, round((train.epochs or 1) * steps_per_epoch), train.least_steps)
+    )
     report = train.report_every or max(1, total // 100)
     # once an epoch, but at most about 100 times a run: a full-batch run has as many epochs as steps
-    evaluate = train.evaluate_every or steps_per_epoch * max(1, math.ceil(total / steps_per_epoch / 100))
+    evaluate = train.evaluate_every or steps_per_epoch * max(
+        1, math.ceil(total / steps_per_epoch / 100)
+    )
     evaluate = min(evaluate, total)
     save = train.save_every or evaluate * max(1, math.ceil(total / evaluate / 20))
     return Plan(steps_per_epoch, total, report, evaluate if has_validation else 0, save)
@@ -95,7 +102,8 @@ class Apparatus:
 
     @cached_property
     def pace(self) -> float:
-        """Updates a second at the measured peak of this machine's matrix products; 0 where examples are no tokens.
+        """Updates a second at the measured peak of this machine's matrix products; 0 where examples
+        are no tokens.
 
         Work is counted over what has weights: attention's own products are left out.
         """
@@ -103,8 +111,12 @@ class Apparatus:
         one = self.rows.gather(self.batches.indices(0)[:1])
         if not examples.units or "tokens" not in one.inputs:
             return 0.0
-        work = work_of(self.state.module, one.inputs) / max(one.inputs["tokens"].shape[1], 1)  # of one token
-        return peak(self.placement) / max(3.0 * work * examples.units * self.batches.batch_size, 1.0)
+        work = work_of(self.state.module, one.inputs) / max(
+            one.inputs["tokens"].shape[1], 1
+        )  # of one token
+        return peak(self.placement) / max(
+            3.0 * work * examples.units * self.batches.batch_size, 1.0
+        )
 
     def record(self) -> dict[str, Any]:
         """What was decided and found, as plain data, for the lock file and the artifact."""
@@ -131,7 +143,10 @@ class Apparatus:
 
     def sentences(self) -> tuple[tuple[str, str], ...]:
         """(subject, what is to be known of it) in plain words."""
-        recipe, rows = self.recipe, {name: f"{len(each):,}" for name, each in self.data.splits.items()}
+        recipe, rows = (
+            self.recipe,
+            {name: f"{len(each):,}" for name, each in self.data.splits.items()},
+        )
         return (
             (
                 "data",
@@ -143,7 +158,10 @@ class Apparatus:
                 f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; "
                 f"{self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
             ),
-            ("place", ", ".join(f"{name} {value}" for name, value in self.placement.as_dict().items())),
+            (
+                "place",
+                ", ".join(f"{name} {value}" for name, value in self.placement.as_dict().items()),
+            ),
         )
 
 
@@ -158,10 +176,10 @@ def assemble(
 ) -> Apparatus:
     """The Apparatus of a recipe.
 
-    `decided` is the placement that a lock file recorded; `look` sees the data before anything is built and may refuse it; `rates`
-    (learning rate, step -> scale) stands in for the recipe's own, without averages; `given` brings the module. Raises DanluError for
-    what the data, the machine or the combination of options does not allow.
-    """
+    `decided` is the placement that a lock file recorded; `look` sees the data before anything is
+    built and may refuse it; `rates` (learning rate, step -> scale) stands in for the recipe's own,
+    without averages; `given` brings the module. Raises DanluError for what the data, the machine or
+    the combination of options does not allow."""
     placement = place(recipe.train, decided)
     placement.use()
     data = prepare(recipe, fold)
@@ -179,7 +197,10 @@ def assemble(
         module, start, told = given.module, None, ""
     if given is not None:
         start = Start(given.digest, start.notice if start is not None else "")
-    data.notices += [*([start.notice] if start is not None and start.notice else []), *([told] if told else [])]
+    data.notices += [
+        *([start.notice] if start is not None and start.notice else []),
+        *([told] if told else []),
+    ]
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
         placement.use()
@@ -190,38 +211,74 @@ def assemble(
     _refuse_without_validation(recipe, schedule, planned)
     regularization = recipe.regularization
     if rates is not None:
-        regularization = regularization.model_copy(update={"ema_decay": None, "restore_best": False})
+        regularization = regularization.model_copy(
+            update={"ema_decay": None, "restore_best": False}
+        )
     keeps_best = regularization.restore_best and planned.evaluate_every > 0
-    state = TrainingState(module, optimizer, ema=regularization.ema_decay is not None, keep_best=keeps_best)
+    state = TrainingState(
+        module, optimizer, ema=regularization.ema_decay is not None, keep_best=keeps_best
+    )
     if hasattr(schedule, "state"):
         state.schedule = schedule.state()
     described = examples.described, data.task.output
-    augmentations = [registry.build_augmentation(part, *described) for part in recipe.data.augmentations]
+    augmentations = [
+        registry.build_augmentation(part, *described) for part in recipe.data.augmentations
+    ]
     loss = registry.build_loss(recipe.loss, data.task)
     loss = loss if given is None else given.learns(loss, module, data)
     rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
     rate, scale = rates or (rate, schedule)
     hide = getattr(data.task, "corrupt", None)
-    kind = AdversarialStep if getattr(data.task, "STEP", "supervised") == "adversarial" else SupervisedStep
+    kind = (
+        AdversarialStep
+        if getattr(data.task, "STEP", "supervised") == "adversarial"
+        else SupervisedStep
+    )
     resize = _resizing(recipe.train, examples.described, planned, module, batches)
-    update = kind(state, batches, loss, scale, rate, augmentations, placement, recipe.train, regularization, hide, resize)
+    update = kind(
+        state,
+        batches,
+        loss,
+        scale,
+        rate,
+        augmentations,
+        placement,
+        recipe.train,
+        regularization,
+        hide,
+        resize,
+    )
     views = Views(recipe.data.test_time_augmentation, *described)
-    evaluator = Evaluator(rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views)
-    return Apparatus(recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator, start)
+    evaluator = Evaluator(
+        rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views
+    )
+    return Apparatus(
+        recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator, start
+    )
 
 
-def fresh_module(recipe: Recipe, data: Dataset, placement: Placement) -> tuple[torch.nn.Module, Start | None, str]:
-    """(the module as a training of the recipe begins with it, on the CPU; the weights it took over; what section finetune made of it)."""
+def fresh_module(
+    recipe: Recipe, data: Dataset, placement: Placement
+) -> tuple[torch.nn.Module, Start | None, str]:
+    """(the module as a training of the recipe begins with it, on the CPU; the weights it took over;
+    what section finetune made of it)."""
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
     module = registry.build_model(recipe.model, data.examples.described, data.task.output)
     start = take_over(module, recipe, data.task.output.names)
-    return module, start, finetuning.tune(module, recipe.finetune, None if start is None else start.fresh)
+    return (
+        module,
+        start,
+        finetuning.tune(module, recipe.finetune, None if start is None else start.fresh),
+    )
 
 
 def groups_over(module: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The parameter groups of a module: what weight decay spares, tables, and what learns at a share of the rate, apart."""
+    """The parameter groups of a module: what weight decay spares, tables, and what learns at a
+    share of the rate, apart."""
     optimizer = recipe.optimizer
-    groups = finetuning.apart(parameter_groups(module, optimizer), finetuning.rates(module, recipe.finetune))
+    groups = finetuning.apart(
+        parameter_groups(module, optimizer), finetuning.rates(module, recipe.finetune)
+    )
     part = registry.facts("optimizers", optimizer.name)
     return scaled(
         groups,
@@ -239,7 +296,8 @@ def optimizer_over(module: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 
 
 def decimal_mark(table: Table) -> str:
-    """The decimal mark that the table's numbers were written with; "auto" where they show none, or both.
+    """The decimal mark that the table's numbers were written with; "auto" where they show none, or
+    both.
 
     Kept with the artifact: 5,250 in a file to be answered must mean what it meant in training.
     """
@@ -254,19 +312,31 @@ def decimal_mark(table: Table) -> str:
 
 
 def _work_of_step(module: torch.nn.Module, rows: Rows, batches: Batches) -> float:
-    """Floating-point operations of one update: one row forward, counted, times three (forward and backward), times rows."""
+    """Floating-point operations of one update: one row forward, counted, times three (forward and
+    backward), times rows."""
     one = rows.gather(batches.indices(0)[:1])
-    return 3.0 * work_of(module, {name: tensor.to("cpu") for name, tensor in one.inputs.items()}) * batches.batch_size
+    return (
+        3.0
+        * work_of(module, {name: tensor.to("cpu") for name, tensor in one.inputs.items()})
+        * batches.batch_size
+    )
 
 
 def _resizing(
-    train: Train, described: Mapping[str, Input], planned: Plan, module: torch.nn.Module, batches: Batches
+    train: Train,
+    described: Mapping[str, Input],
+    planned: Plan,
+    module: torch.nn.Module,
+    batches: Batches,
 ) -> ProgressiveResizing | None:
-    """What brings images to the size of an update, tried on the model; None where the recipe asks for none."""
+    """What brings images to the size of an update, tried on the model; None where the recipe asks
+    for none."""
     asked = train.progressive_resizing
     if asked is None:
         return None
-    resizing = ProgressiveResizing(described, asked.start, round(asked.until * planned.total_steps), asked.multiple)
+    resizing = ProgressiveResizing(
+        described, asked.start, round(asked.until * planned.total_steps), asked.multiple
+    )
     resizing.refuse_unable(module, batches.rows.gather(batches.indices(0)[:1]).inputs)
     return resizing
 
@@ -280,17 +350,25 @@ def _refuse_without_validation(recipe: Recipe, schedule: Any, planned: Plan) -> 
             hint="give data.split a share for validation, or choose another schedule",
         )
     if recipe.regularization.early_stopping is not None:
-        raise RunError("early stopping needs a validation split, and it has no row.", hint="give data.split a share for validation")
+        raise RunError(
+            "early stopping needs a validation split, and it has no row.",
+            hint="give data.split a share for validation",
+        )
 
 
 def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str, Any]]:
-    """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves alone (their size says nothing).
+    """Matrices and kernels, which weight decay shrinks; then biases and norms, which it leaves
+    alone (their size says nothing).
 
-    Where the optimizer asks for it (SPARES_TABLES), tables stand apart from matrices and say `"muon": False`. One group where nothing
-    decays: each group is a call of the kernel, and 7 microseconds a step.
-    """
+    Where the optimizer asks for it (SPARES_TABLES), tables stand apart from matrices and say
+    `"muon": False`. One group where nothing decays: each group is a call of the kernel, and 7
+    microseconds a step."""
     trainable = [each for each in module.parameters() if each.requires_grad] or [torch.zeros(1)]
-    apart = tables(module) if getattr(registry.facts("optimizers", optimizer.name), "SPARES_TABLES", False) else set()
+    apart = (
+        tables(module)
+        if getattr(registry.facts("optimizers", optimizer.name), "SPARES_TABLES", False)
+        else set()
+    )
     decayed = [each for each in trainable if each.ndim >= 2 and each not in apart]
     spared = [each for each in trainable if each.ndim < 2]
     looked_up = [each for each in trainable if each.ndim >= 2 and each in apart]
@@ -302,6 +380,11 @@ def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str,
 
 
 def tables(module: torch.nn.Module) -> set[torch.Tensor]:
-    """Parameters with a row for each code, of which a batch moves a few: embeddings, and what a layer names in TABLES."""
-    found: set[torch.Tensor] = {layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Embedding)}
-    return found | {getattr(layer, name) for layer in module.modules() for name in getattr(layer, "TABLES", ())}
+    """Parameters with a row for each code, of which a batch moves a few: embeddings, and what a
+    layer names in TABLES."""
+    found: set[torch.Tensor] = {
+        layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Embedding)
+    }
+    return found | {
+        getattr(layer, name) for layer in module.modules() for name in getattr(layer, "TABLES", ())
+    }

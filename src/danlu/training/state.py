@@ -17,12 +17,14 @@ from danlu.layers.tensors import unique_tensors
 class TrainingState:
     """Model, optimizer, averages, the best weights so far, counters.
 
-    `step` counts updates done. `loss_sum` and `loss_count` gather the training loss since the last report (numbers on the CPU, tensors
-    elsewhere), `told` further sums and counts by name (a generator's loss). `best` holds copies of the released weights at the best
-    evaluation. `skipped` are the updates left out after a NaN, and `failures` counts the NaNs.
-    """
+    `step` counts updates done. `loss_sum` and `loss_count` gather the training loss since the last
+    report (numbers on the CPU, tensors elsewhere), `told` further sums and counts by name (a
+    generator's loss). `best` holds copies of the released weights at the best evaluation. `skipped`
+    are the updates left out after a NaN, and `failures` counts the NaNs."""
 
-    def __init__(self, module: nn.Module, optimizer: Optimizer, *, ema: bool, keep_best: bool) -> None:
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, *, ema: bool, keep_best: bool
+    ) -> None:
         self.module = module
         self.optimizer = optimizer
         self.live = unique_tensors(module)
@@ -66,7 +68,8 @@ class TrainingState:
 
     @contextmanager
     def wearing(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """The module with other weights inside the `with`; the live ones are put back bit for bit."""
+        """The module with other weights inside the `with`; the live ones are put back bit for
+        bit."""
         if weights is self.live:
             yield
             return
@@ -78,19 +81,27 @@ class TrainingState:
             self.put(live)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by a dotted name: weights.*, ema.*, best.*, optimizer.<parameter number>.<entry>. No copies are made."""
+        """Every tensor by a dotted name: weights.*, ema.*, best.*, optimizer.<parameter
+        number>.<entry>. No copies are made."""
         result = {f"weights.{name}": tensor for name, tensor in self.live.items()}
         for group, held in (("ema", self.ema), ("best", self.best)):
             result |= {f"{group}.{name}": tensor for name, tensor in (held or {}).items()}
         for number, entries in self.optimizer.state_dict()["state"].items():
-            result |= {f"optimizer.{number}.{name}": value for name, value in entries.items() if isinstance(value, Tensor)}
+            result |= {
+                f"optimizer.{number}.{name}": value
+                for name, value in entries.items()
+                if isinstance(value, Tensor)
+            }
         return result
 
     def facts(self) -> dict[str, Any]:
         """Everything that is no tensor, as JSON values (a double survives JSON exactly)."""
         numbers = {
-            str(number): {name: value for name, value in entries.items() if not isinstance(value, Tensor)}
-            # in the order of the parameters, not of their first move, which a resumed run does not know
+            str(number): {
+                name: value for name, value in entries.items() if not isinstance(value, Tensor)
+            }
+            # in the order of the parameters, not of their first move, which a resumed run does not
+            # know
             for number, entries in sorted(self.optimizer.state_dict()["state"].items())
         }
         return {
@@ -100,7 +111,9 @@ class TrainingState:
             "best_scores": self.best_scores,
             "loss_sum": float(self.loss_sum),
             "loss_count": float(self.loss_count),
-            "told": {name: [float(total), float(count)] for name, (total, count) in self.told.items()},
+            "told": {
+                name: [float(total), float(count)] for name, (total, count) in self.told.items()
+            },
             "stopped": self.stopped,
             "skipped": self.skipped,
             "failures": self.failures,
@@ -110,11 +123,16 @@ class TrainingState:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint holds. Raises CheckpointError where it is of another model."""
+        """Take over what a checkpoint holds. Raises CheckpointError where it is of another
+        model."""
         self._copy("weights", self.live, tensors)
         if self.ema is not None:
             self._copy("ema", self.ema, tensors)
-        best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
+        best = {
+            name.removeprefix("best."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("best.")
+        }
         self.best = None
         if best and self.keep_best:
             self.best = {name: tensor.clone() for name, tensor in self.live.items()}
@@ -128,8 +146,20 @@ class TrainingState:
             entries.setdefault(int(number), {}).update(values)
         # in the order of the parameters: the file hands its tensors out in any
         entries = dict(sorted(entries.items()))
-        self.optimizer.load_state_dict({"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        for name in ("step", "best_step", "best_score", "best_scores", "loss_sum", "loss_count", "stopped", "watchers", "schedule"):
+        self.optimizer.load_state_dict(
+            {"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
+        for name in (
+            "step",
+            "best_step",
+            "best_score",
+            "best_scores",
+            "loss_sum",
+            "loss_count",
+            "stopped",
+            "watchers",
+            "schedule",
+        ):
             setattr(self, name, facts[name])
         self.failures = facts["failures"]
         self.skipped = list(facts["skipped"])
@@ -140,7 +170,11 @@ class TrainingState:
         for name, tensor in into.items():
             found = tensors.get(f"{group}.{name}")
             if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
-                said = "is not in it" if found is None else f"has shape {list(found.shape)}, not {list(tensor.shape)}"
+                said = (
+                    "is not in it"
+                    if found is None
+                    else f"has shape {list(found.shape)}, not {list(tensor.shape)}"
+                )
                 raise CheckpointError(f"the checkpoint is of another model: {group}.{name} {said}.")
             with torch.no_grad():
                 tensor.copy_(found)

@@ -1,8 +1,8 @@
 """Proof, on the user's own recipe, that a run killed anywhere ends in the same bytes as one never killed.
 
-Both runs are real processes and every death is a real kill -9. Half of them come at a moment drawn evenly over the whole life of the process,
-half are aimed: they come when a checkpoint is being written. A run that ends before its next death is compared, and another one begun.
-"""
+Both runs are real processes and every death is a real kill -9. Half of them come at a moment drawn
+evenly over the whole life of the process, half are aimed: they come when a checkpoint is being
+written. A run that ends before its next death is compared, and another one begun."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _GLANCE = 0.0005  # seconds between two looks at a life
 class Verdict:
     """What the proof found.
 
-    `kills` counts deaths, `inside_saves` those that left a half-written checkpoint, `runs` the killed runs brought to their end and
-    compared. `hashes` holds the SHA-256 of every compared file of the unbroken run: artifact, metric log, lock file, final checkpoint.
-    `differing` names the files of killed runs that differ.
-    """
+    `kills` counts deaths, `inside_saves` those that left a half-written checkpoint, `runs` the
+    killed runs brought to their end and compared. `hashes` holds the SHA-256 of every compared file
+    of the unbroken run: artifact, metric log, lock file, final checkpoint. `differing` names the
+    files of killed runs that differ."""
 
     kills: int
     inside_saves: int
@@ -69,11 +69,11 @@ def verify_resume(
     say: Callable[[str], None] = lambda text: None,
     folder: Path | None = None,
 ) -> Verdict:
-    """Train once unbroken, then with `kills` kill -9, each time started again by the same command; compare the bytes.
+    """Train once unbroken, then with `kills` kill -9, each time started again by the same command;
+    compare the bytes.
 
-    The runs lie in a temporary folder (or in `folder`, an empty one, which is kept); what they say is not shown. `say` hears of each
-    death. Raises DanluError where the recipe does not train.
-    """
+    The runs lie in a temporary folder (or in `folder`, an empty one, which is kept); what they say
+    is not shown. `say` hears of each death. Raises DanluError where the recipe does not train."""
     recipes.read(recipe, registry, overrides)
     with _home(folder) as home:
         command = [sys.executable, "-m", "danlu", "train", str(recipe), *overrides, "--quiet"]
@@ -86,16 +86,29 @@ def verify_resume(
                     ready = time.monotonic()
                 time.sleep(0.01)
         if process.returncode != 0:
-            raise DanluError(f"the recipe does not train, so there is nothing to prove: {_said(home)}", where=str(recipe))
+            raise DanluError(
+                f"the recipe does not train, so there is nothing to prove: {_said(home)}",
+                where=str(recipe),
+            )
         start, training = ready - began, time.monotonic() - ready
         say(f"the unbroken run took {start + training:.1f} s")
-        killer = _Killer(command, home, fingerprint(unbroken), start, training, _last_step(unbroken), random.Random(seed), say)
+        killer = _Killer(
+            command,
+            home,
+            fingerprint(unbroken),
+            start,
+            training,
+            _last_step(unbroken),
+            random.Random(seed),
+            say,
+        )
         return killer.verdict(kills)
 
 
 @dataclass
 class _Killer:
-    """Starts, kills, compares. `start` and `training` are seconds that an unbroken life takes before and after its first step."""
+    """Starts, kills, compares. `start` and `training` are seconds that an unbroken life takes
+    before and after its first step."""
 
     command: list[str]
     home: Path
@@ -132,15 +145,19 @@ class _Killer:
             self.runs += self.deaths > before
             got = fingerprint(run)
             shutil.rmtree(run)
-            return sorted(name for name in {*self.wanted, *got} if self.wanted.get(name) != got.get(name))
+            return sorted(
+                name for name in {*self.wanted, *got} if self.wanted.get(name) != got.get(name)
+            )
 
     def _count(self, kills: int, inside: bool) -> None:
         self.deaths, self.inside, self.missed = self.deaths + 1, self.inside + inside, 0
         self.say(f"kill {self.deaths} of {kills}{' (inside a save)' if inside else ''}")
 
     def _strike(self, process: subprocess.Popen[bytes], run: Path, already: set[str]) -> bool:
-        """Kill at a drawn moment, or when a drawn number of saves have been seen; False where the process ended by itself."""
-        # a save can be too quick to be seen: after some misses the moment is drawn, and earlier after each
+        """Kill at a drawn moment, or when a drawn number of saves have been seen; False where the
+        process ended by itself."""
+        # a save can be too quick to be seen: after some misses the moment is drawn, and earlier
+        # after each
         sightings = self.draw.randrange(1, 4) if self.deaths % 2 == 1 and self.missed < 3 else 0
         left = self.start + self.training * (1 - _last_step(run) / max(self.last_step, 1))
         moment, seen = time.monotonic() + left * self.draw.random() * 0.8**self.missed, set[str]()
@@ -155,10 +172,20 @@ class _Killer:
 
 
 def fingerprint(run: Path) -> dict[str, str]:
-    """SHA-256 of every file that a run must repeat, by name: artifact, metric log, lock file, final checkpoint."""
+    """SHA-256 of every file that a run must repeat, by name: artifact, metric log, lock file, final
+    checkpoint."""
     last = run / "checkpoints" / f"step-{_last_step(run):010d}"
-    files = [run / "metrics.jsonl", run / "recipe.lock.yaml", *(run / "artifact").glob("*"), *last.glob("*")]
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()}
+    files = [
+        run / "metrics.jsonl",
+        run / "recipe.lock.yaml",
+        *(run / "artifact").glob("*"),
+        *last.glob("*"),
+    ]
+    return {
+        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(files)
+        if path.is_file()
+    }
 
 
 def _last_step(run: Path) -> int:
@@ -168,9 +195,12 @@ def _last_step(run: Path) -> int:
 
 
 def _half_written(run: Path) -> set[str]:
-    """Names of the checkpoints that are being written, or were when their writer died; each has a name of its own."""
+    """Names of the checkpoints that are being written, or were when their writer died; each has a
+    name of its own."""
     with contextlib.suppress(FileNotFoundError):
-        return {path.name for path in (run / "checkpoints").iterdir() if path.match(".step-*.writing")}
+        return {
+            path.name for path in (run / "checkpoints").iterdir() if path.match(".step-*.writing")
+        }
     return set()
 
 
@@ -179,7 +209,9 @@ def _home(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise DanluError("the folder for the proof is not empty.", where=str(folder), hint="name a new one")
+            raise DanluError(
+                "the folder for the proof is not empty.", where=str(folder), hint="name a new one"
+            )
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="danlu-verify-") as temporary:
@@ -201,4 +233,6 @@ def _life(command: Sequence[str], home: Path) -> Iterator[subprocess.Popen[bytes
 
 def _said(home: Path) -> str:
     """The last words of the last life, on one line."""
-    return " ".join((home / "said").read_text("utf-8", "replace").split())[-500:] or "it said nothing"
+    return (
+        " ".join((home / "said").read_text("utf-8", "replace").split())[-500:] or "it said nothing"
+    )

@@ -4,8 +4,8 @@
     transformers.AutoModelForCausalLM.from_pretrained("folder")
     module = hugging_face.read("folder")                a Llama checkpoint as danlu's gpt, a BERT as its encoder; codes are those of the file
 
-`write` gives equal logits and equal codes. Other checkpoints are used as they are by the model pretrained.
-"""
+`write` gives equal logits and equal codes. Other checkpoints are used as they are by the model
+pretrained."""
 
 from __future__ import annotations
 

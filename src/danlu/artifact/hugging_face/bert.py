@@ -1,7 +1,7 @@
 """danlu's encoder and the BERT of transformers: the same network, its tensors under other names.
 
-V codes of the vocabulary, D width, S answers.
-BERT tells the first of two texts from the second by token types. danlu reads one text: what the first type adds is part of its positions.
+V codes of the vocabulary, D width, S answers. BERT tells the first of two texts from the second by
+token types. danlu reads one text: what the first type adds is part of its positions.
 Source: modeling_bert.py of transformers 5; Devlin et al., 2019, arXiv:1810.04805.
 """
 
@@ -19,7 +19,13 @@ from danlu.errors import ArtifactError, DataError
 from danlu.layers.recurrent.sequence_reader import Reader
 from danlu.layers.text.embeddings import WordEmbedding
 from danlu.layers.transformer.blocks import Block, Sizes
-from danlu.layers.transformer.encoder import EncodedPlaces, EncodedRow, Encoder, Pooler, VocabularyHead
+from danlu.layers.transformer.encoder import (
+    EncodedPlaces,
+    EncodedRow,
+    Encoder,
+    Pooler,
+    VocabularyHead,
+)
 from danlu.terms import BEGINNING, END, PADDING
 
 NEEDED = {
@@ -49,7 +55,8 @@ _LAYER = {
 
 @dataclass(frozen=True)
 class Pieces:
-    """The parts of an encoder: what reads, and what answers. `pooler` and `head` (before `last`) are None where there is none."""
+    """The parts of an encoder: what reads, and what answers. `pooler` and `head` (before `last`)
+    are None where there is none."""
 
     encoder: Encoder
     last: nn.Linear
@@ -64,7 +71,8 @@ class Pieces:
 
 
 def pieces(module: nn.Module, options: Any, task: str, where: str) -> Pieces:
-    """The parts of an artifact's encoder. ArtifactError naming the options that BERT does not know."""
+    """The parts of an artifact's encoder. ArtifactError naming the options that BERT does not
+    know."""
     needed = dict(NEEDED)
     if task == "classification":
         needed |= {"pooling": "first", "head": "dense"}
@@ -80,10 +88,16 @@ def pieces(module: nn.Module, options: Any, task: str, where: str) -> Pieces:
         )
     if task not in TASKS:
         raise ArtifactError(
-            f"an encoder trained for {task} has no layout there.", where=where, hint=f"it may be written after {', '.join(TASKS)}"
+            f"an encoder trained for {task} has no layout there.",
+            where=where,
+            hint=f"it may be written after {', '.join(TASKS)}",
         )
     found = _parts_of(module)
-    if found is None or len(found.encoder.reader.names) != 1 or not isinstance(found.encoder.widen, nn.Identity):
+    if (
+        found is None
+        or len(found.encoder.reader.names) != 1
+        or not isinstance(found.encoder.widen, nn.Identity)
+    ):
         raise ArtifactError(
             "this encoder reads more than one text of plain tokens, and a BERT reads nothing else.",
             where=where,
@@ -93,13 +107,16 @@ def pieces(module: nn.Module, options: Any, task: str, where: str) -> Pieces:
 
 
 def _parts_of(module: nn.Module) -> Pieces | None:
-    """The parts of a module that `models/encoder` built; None where it is another, or reads more than one text."""
+    """The parts of a module that `models/encoder` built; None where it is another, or reads more
+    than one text."""
     if isinstance(module, EncodedPlaces):
         last = module.head[-1] if isinstance(module.head, nn.Sequential) else None
         if module.aside is not None or last is None:
             return None
         head = last if isinstance(last, VocabularyHead) else None
-        return Pieces(module.encoder, head.last if head is not None else cast("nn.Linear", last), head=head)
+        return Pieces(
+            module.encoder, head.last if head is not None else cast("nn.Linear", last), head=head
+        )
     rows = [each for each in module.modules() if isinstance(each, EncodedRow)]
     linear = [each for each in module.children() if isinstance(each, nn.Linear)]
     if len(rows) != 1 or len(linear) != 1 or linear[0].in_features != rows[0].encoder.width:
@@ -107,7 +124,9 @@ def _parts_of(module: nn.Module) -> Pieces | None:
     return Pieces(rows[0].encoder, linear[0], pooler=cast("Pooler", rows[0].pooling))
 
 
-def config(found: Pieces, task: str, size: int, codes: Mapping[int, int], labels: tuple[str, ...]) -> dict[str, Any]:
+def config(
+    found: Pieces, task: str, size: int, codes: Mapping[int, int], labels: tuple[str, ...]
+) -> dict[str, Any]:
     """The config.json; `codes` gives the file's code of danlu's special ones."""
     encoder = found.encoder
     block = cast("Block", encoder.stack.blocks[0])
@@ -139,7 +158,8 @@ def config(found: Pieces, task: str, size: int, codes: Mapping[int, int], labels
 
 
 def tensors(found: Pieces, task: str, rows: np.ndarray) -> dict[str, Tensor]:
-    """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of the file's, -1 for none."""
+    """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of
+    the file's, -1 for none."""
     encoder = found.encoder
     assert encoder.positions is not None
     made: dict[str, Tensor] = {
@@ -151,8 +171,13 @@ def tensors(found: Pieces, task: str, rows: np.ndarray) -> dict[str, Tensor]:
         made |= {f"{theirs}.{name}": each for name, each in layer.named_parameters()}
     if found.head is not None:
         made["cls.predictions.decoder.weight"] = _chosen(found.last.weight, rows, 0.0)
-        made["cls.predictions.decoder.bias"] = made["cls.predictions.bias"] = _chosen(found.last.bias, rows, NEVER)
-    return {name: each.detach().to("cpu", torch.float32).clone().contiguous() for name, each in made.items()}
+        made["cls.predictions.decoder.bias"] = made["cls.predictions.bias"] = _chosen(
+            found.last.bias, rows, NEVER
+        )
+    return {
+        name: each.detach().to("cpu", torch.float32).clone().contiguous()
+        for name, each in made.items()
+    }
 
 
 def _layers(found: Pieces, task: str) -> dict[str, nn.Module]:
@@ -160,11 +185,17 @@ def _layers(found: Pieces, task: str) -> dict[str, nn.Module]:
     assert found.encoder.norm is not None
     layers = {"bert.embeddings.LayerNorm": found.encoder.norm}
     for number, block in enumerate(found.encoder.stack.blocks):
-        layers |= {f"bert.encoder.layer.{number}.{theirs}": block.get_submodule(ours) for ours, theirs in _LAYER.items()}
+        layers |= {
+            f"bert.encoder.layer.{number}.{theirs}": block.get_submodule(ours)
+            for ours, theirs in _LAYER.items()
+        }
     if found.pooler is not None:
         layers["bert.pooler.dense"] = found.pooler.dense
     if found.head is not None:
-        layers |= {"cls.predictions.transform.dense": found.head.dense, "cls.predictions.transform.LayerNorm": found.head.norm}
+        layers |= {
+            "cls.predictions.transform.dense": found.head.dense,
+            "cls.predictions.transform.LayerNorm": found.head.norm,
+        }
     else:
         layers["classifier"] = found.last
     return layers
@@ -180,8 +211,11 @@ def _chosen(weight: Tensor, rows: np.ndarray, missing: float) -> Tensor:
 # --- from there -----------------------------------------------------------------------------------------------------------
 
 
-def module_of(about: Mapping[str, Any], kind: str, labels: int, weights: Mapping[str, Tensor], where: str) -> nn.Module:
-    """A checkpoint as danlu's encoder, whose codes are those of the file; `kind` is one of TASKS' values.
+def module_of(
+    about: Mapping[str, Any], kind: str, labels: int, weights: Mapping[str, Tensor], where: str
+) -> nn.Module:
+    """A checkpoint as danlu's encoder, whose codes are those of the file; `kind` is one of TASKS'
+    values.
 
     DataError for what an encoder is not built of, or a tensor that is missing.
     """
@@ -190,11 +224,20 @@ def module_of(about: Mapping[str, Any], kind: str, labels: int, weights: Mapping
     size, width = int(about["vocab_size"]), sizes.width
     with torch.random.fork_rng(devices=[]):
         body = WordEmbedding((size,), (), width, letter_size=1, filters=1, unknown=0.0)
-        encoder = Encoder(Reader(["tokens"], [body], 0.0), width, sizes, context=int(about["max_position_embeddings"]))
+        encoder = Encoder(
+            Reader(["tokens"], [body], 0.0),
+            width,
+            sizes,
+            context=int(about["max_position_embeddings"]),
+        )
         if kind == "ForSequenceClassification":
-            module: nn.Module = nn.Sequential(EncodedRow(encoder, Pooler(width)), nn.Linear(width, labels))
+            module: nn.Module = nn.Sequential(
+                EncodedRow(encoder, Pooler(width)), nn.Linear(width, labels)
+            )
         else:
-            last = VocabularyHead(width, size) if kind == "ForMaskedLM" else nn.Linear(width, labels)
+            last = (
+                VocabularyHead(width, size) if kind == "ForMaskedLM" else nn.Linear(width, labels)
+            )
             module = EncodedPlaces(encoder, None, nn.Sequential(nn.Identity(), last))
     found = _parts_of(module)
     assert found is not None and encoder.positions is not None
@@ -211,7 +254,12 @@ def module_of(about: Mapping[str, Any], kind: str, labels: int, weights: Mapping
         if found.head is not None:
             decoder = "cls.predictions.decoder.weight"
             tied = decoder not in weights and about.get("tie_word_embeddings", True)
-            _put(found.last.weight, "bert.embeddings.word_embeddings.weight" if tied else decoder, weights, where)
+            _put(
+                found.last.weight,
+                "bert.embeddings.word_embeddings.weight" if tied else decoder,
+                weights,
+                where,
+            )
             _put(found.last.bias, "cls.predictions.bias", weights, where)
     for norm in (each for each in module.modules() if isinstance(each, nn.LayerNorm)):
         norm.eps = float(about.get("layer_norm_eps", 1e-12))
@@ -220,21 +268,32 @@ def module_of(about: Mapping[str, Any], kind: str, labels: int, weights: Mapping
 
 def _as_now(name: str) -> str:
     """The name of a tensor as versions of today have it."""
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
 
 
 def _put(parameter: Tensor, name: str, weights: Mapping[str, Tensor], where: str) -> None:
     found = weights.get(name)
     if found is None or found.shape != parameter.shape:
-        said = "is missing" if found is None else f"has shape {list(found.shape)}, not {list(parameter.shape)}"
-        raise DataError(f"the tensor {name} {said}.", where=where, hint="give the whole checkpoint of a BERT, with its head")
+        said = (
+            "is missing"
+            if found is None
+            else f"has shape {list(found.shape)}, not {list(parameter.shape)}"
+        )
+        raise DataError(
+            f"the tensor {name} {said}.",
+            where=where,
+            hint="give the whole checkpoint of a BERT, with its head",
+        )
     parameter.copy_(found)
 
 
 def _sizes(about: Mapping[str, Any], where: str) -> Sizes:
     odd = {
         "hidden_act is gelu": about.get("hidden_act", "gelu") != "gelu",
-        "positions are absolute": about.get("position_embedding_type", "absolute") not in ("absolute", None),
+        "positions are absolute": about.get("position_embedding_type", "absolute")
+        not in ("absolute", None),
         "it is no decoder": bool(about.get("is_decoder")) or bool(about.get("add_cross_attention")),
         f"its code of padding is {PADDING}": int(about.get("pad_token_id") or 0) != PADDING,
     }

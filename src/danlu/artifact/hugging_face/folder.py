@@ -24,26 +24,38 @@ _LOOKED_AT = (2, 24)  # rows and places of the tokens that both are asked for
 
 
 def write(artifact: Contents, path: str | Path) -> list[Path]:
-    """Write an artifact of gpt as a Llama of transformers, or one of encoder as a BERT, all or nothing; the files written.
+    """Write an artifact of gpt as a Llama of transformers, or one of encoder as a BERT, all or
+    nothing; the files written.
 
-    Where transformers is installed, the folder is read back by it, and what it answers compared. Raises ArtifactError for a model that is
-    no such network, with the options that would make it one, and where the answers differ.
-    """
+    Where transformers is installed, the folder is read back by it, and what it answers compared.
+    Raises ArtifactError for a model that is no such network, with the options that would make it
+    one, and where the answers differ."""
     where = str(artifact.path or artifact.recipe.name)
     files, told = files_of(artifact)
     gpt = artifact.recipe.model.name == "gpt"
     if Path(path).exists():
-        raise ArtifactError("there is already a file or folder of this name.", where=str(path), hint="choose another name")
+        raise ArtifactError(
+            "there is already a file or folder of this name.",
+            where=str(path),
+            hint="choose another name",
+        )
     with whole_folder(Path(path)) as folder:
         for each, data in files.items():
             write_file(folder / each, data)
         if importlib.util.find_spec("transformers") is not None:
-            _refuse_different(artifact.module, folder, told, where, kind="causal" if gpt else bert.TASKS[artifact.recipe.task.name])
+            _refuse_different(
+                artifact.module,
+                folder,
+                told,
+                where,
+                kind="causal" if gpt else bert.TASKS[artifact.recipe.task.name],
+            )
     return [Path(path) / each for each in files]
 
 
 def files_of(artifact: Contents) -> tuple[dict[str, bytes], Written]:
-    """(the files of the folder by name, the tokenizer as it is written). ArtifactError for a model that is no such network."""
+    """(the files of the folder by name, the tokenizer as it is written). ArtifactError for a model
+    that is no such network."""
     where = str(artifact.path or artifact.recipe.name)
     name = artifact.recipe.model.name
     if name not in ("gpt", "encoder"):
@@ -56,10 +68,11 @@ def files_of(artifact: Contents) -> tuple[dict[str, bytes], Written]:
 
 
 def read(path: str | Path) -> nn.Module:
-    """A Llama checkpoint as danlu's gpt, or a BERT one as its encoder, in evaluation mode: forward({"tokens": codes of the file}) -> logits.
+    """A Llama checkpoint as danlu's gpt, or a BERT one as its encoder, in evaluation mode:
+    forward({"tokens": codes of the file}) -> logits.
 
-    Of a BERT for hidden tokens, classes of a text, or classes of tokens, as its config.json says. Raises DataError where the folder is not
-    whole, or the network has parts that danlu's has not.
+    Of a BERT for hidden tokens, classes of a text, or classes of tokens, as its config.json says.
+    Raises DataError where the folder is not whole, or the network has parts that danlu's has not.
     """
     from safetensors.torch import load_file
 
@@ -72,15 +85,22 @@ def read(path: str | Path) -> nn.Module:
         if about["config"]["model_type"] == "bert":
             kind = _kind_of_bert(folder)
             return bert.module_of(
-                about["config"], kind, max(len(about["labels"]), 1) if about["labels"] else 2, weights, str(folder)
+                about["config"],
+                kind,
+                max(len(about["labels"]), 1) if about["labels"] else 2,
+                weights,
+                str(folder),
             )
         return llama.module_of(about["config"], weights, str(folder))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"its config.json makes no network: {error}.", where=str(folder)) from None
 
 
-def difference(module: nn.Module, folder: Path, told: Written, kind: str = "causal") -> tuple[float, float]:
-    """(the largest difference of logits between a model and its folder as transformers reads it, the largest logit).
+def difference(
+    module: nn.Module, folder: Path, told: Written, kind: str = "causal"
+) -> tuple[float, float]:
+    """(the largest difference of logits between a model and its folder as transformers reads it,
+    the largest logit).
 
     `kind` is "causal" for a gpt, else one of danlu.artifact.hugging_face.bert.TASKS' values.
     """
@@ -89,10 +109,16 @@ def difference(module: nn.Module, folder: Path, told: Written, kind: str = "caus
     ours = torch.from_numpy(told.rows)
     known = torch.nonzero(ours >= FIRST_TOKEN).flatten()
     with quietly(), torch.inference_mode():
-        named = library().LlamaForCausalLM if kind == "causal" else getattr(library(), f"Bert{kind}")
-        other = named.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32).eval()
+        named = (
+            library().LlamaForCausalLM if kind == "causal" else getattr(library(), f"Bert{kind}")
+        )
+        other = named.from_pretrained(
+            str(folder), local_files_only=True, dtype=torch.float32
+        ).eval()
         places = min(_LOOKED_AT[1], int(other.config.max_position_embeddings))
-        picked = torch.randint(len(known), (_LOOKED_AT[0], places), generator=torch.Generator().manual_seed(0))
+        picked = torch.randint(
+            len(known), (_LOOKED_AT[0], places), generator=torch.Generator().manual_seed(0)
+        )
         codes = known[picked]
         inputs = dict.fromkeys(names_read(module), ours[codes])
         wanted, found = module.eval().to("cpu")(inputs), other(codes).logits
@@ -103,7 +129,11 @@ def difference(module: nn.Module, folder: Path, told: Written, kind: str = "caus
 
 def names_read(module: nn.Module) -> tuple[str, ...]:
     """What the module calls the tokens that it reads."""
-    readers = [each.encoder.reader.names for each in module.modules() if isinstance(each, bert.EncodedPlaces | bert.EncodedRow)]
+    readers = [
+        each.encoder.reader.names
+        for each in module.modules()
+        if isinstance(each, bert.EncodedPlaces | bert.EncodedRow)
+    ]
     return readers[0] if readers else ("tokens",)
 
 
@@ -120,7 +150,11 @@ def _of_gpt(artifact: Contents, where: str) -> tuple[dict[str, bytes], Written]:
     context = int(getattr(artifact.task, "context", 0) or module.context)
     config = llama.config(module, context, len(told.rows), told.codes)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    generation |= {"suppress_tokens": told.never_drawn or None, "do_sample": True, "temperature": 0.8}
+    generation |= {
+        "suppress_tokens": told.never_drawn or None,
+        "do_sample": True,
+        "temperature": 0.8,
+    }
     return {
         "config.json": _json(config),
         "generation_config.json": _json(generation),
@@ -143,7 +177,9 @@ def _of_encoder(artifact: Contents, where: str) -> tuple[dict[str, bytes], Writt
         "config.json": _json(config),
         "model.safetensors": save(bert.tensors(found, task, told.rows), metadata={"format": "pt"}),
         "tokenizer.json": told.text.encode(),
-        "tokenizer_config.json": _json(told.config(found.encoder.positions.num_embeddings, encoder=True)),
+        "tokenizer_config.json": _json(
+            told.config(found.encoder.positions.num_embeddings, encoder=True)
+        ),
     }, told
 
 
@@ -154,7 +190,13 @@ def _told(artifact: Contents, where: str) -> Written:
     if tokenizer is not None:
         options: Any = next(part.options for part, state in steps if "tokenizer" in state)
         return written(
-            tokenizer, where, tuple(code for code, asked in ((BEGINNING, options.beginning), (END, options.end)) if asked)
+            tokenizer,
+            where,
+            tuple(
+                code
+                for code, asked in ((BEGINNING, options.beginning), (END, options.end))
+                if asked
+            ),
         )
     words = [(part.options, state) for part, state in steps if part.name == "vocabulary"]
     if len(words) != 1:
@@ -166,7 +208,9 @@ def _told(artifact: Contents, where: str) -> Written:
 
 def _kind_of_bert(folder: Path) -> str:
     named = hugging_face.classes(folder)
-    kind = next((kind for kind in bert.TASKS.values() for each in named if each == f"Bert{kind}"), None)
+    kind = next(
+        (kind for kind in bert.TASKS.values() for each in named if each == f"Bert{kind}"), None
+    )
     if kind is None:
         wanted = " or ".join(f"Bert{kind}" for kind in bert.TASKS.values())
         raise DataError(
@@ -181,7 +225,9 @@ def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _refuse_different(module: nn.Module, folder: Path, told: Written, where: str, kind: str) -> None:
+def _refuse_different(
+    module: nn.Module, folder: Path, told: Written, where: str, kind: str
+) -> None:
     farthest, largest = difference(module, folder, told, kind)
     if not farthest <= FARTHEST * max(largest, 1.0):
         raise ArtifactError(

@@ -19,7 +19,13 @@ from danlu.layers.transformer.blocks import Block, Sizes
 from danlu.layers.transformer.language_model import LanguageModel
 from danlu.terms import END, PADDING
 
-NEEDED = {"positions": "rotary", "normalization": "rms", "feed_forward": "swiglu", "qk_norm": False, "bias": False}
+NEEDED = {
+    "positions": "rotary",
+    "normalization": "rms",
+    "feed_forward": "swiglu",
+    "qk_norm": False,
+    "bias": False,
+}
 _LAYER = {
     "attention_norm": "input_layernorm",
     "attention.query": "self_attn.q_proj",
@@ -37,7 +43,11 @@ def refuse_others(options: Any, where: str) -> None:
     """ArtifactError naming the options of a gpt that Llama does not know."""
     odd = [f"{name}: {value}" for name, value in NEEDED.items() if getattr(options, name) != value]
     if odd:
-        own = ", ".join(f"{name}: {getattr(options, name)}" for name in NEEDED if getattr(options, name) != NEEDED[name])
+        own = ", ".join(
+            f"{name}: {getattr(options, name)}"
+            for name in NEEDED
+            if getattr(options, name) != NEEDED[name]
+        )
         raise ArtifactError(
             f"this gpt is not built as a Llama is ({own}), and Hugging Face knows no other network that it fits.",
             where=where,
@@ -45,7 +55,9 @@ def refuse_others(options: Any, where: str) -> None:
         )
 
 
-def config(module: LanguageModel, context: int, size: int, codes: Mapping[int, int]) -> dict[str, Any]:
+def config(
+    module: LanguageModel, context: int, size: int, codes: Mapping[int, int]
+) -> dict[str, Any]:
     """The config.json; `codes` gives the code of danlu's END and PADDING in the file."""
     block = cast("Block", module.stack.blocks[0])
     attention, feed_forward, rotary = block.attention, block.feed_forward, module.stack.rotary
@@ -77,9 +89,13 @@ def config(module: LanguageModel, context: int, size: int, codes: Mapping[int, i
 
 
 def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
-    """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of the file's, -1 for none."""
+    """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of
+    the file's, -1 for none."""
     norm = module.stack.norm.weight * module.tied_multiplier  # type: ignore[operator]
-    found = {"model.embed_tokens.weight": _chosen(module.embedding.weight, rows), "model.norm.weight": norm}
+    found = {
+        "model.embed_tokens.weight": _chosen(module.embedding.weight, rows),
+        "model.norm.weight": norm,
+    }
     for number, block in enumerate(cast("list[Block]", list(module.stack.blocks))):
         # multipliers of a muP model, which Llama has not, go into the weights
         factors = {
@@ -91,8 +107,12 @@ def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
             weight = block.get_submodule(ours).weight
             found[f"model.layers.{number}.{theirs}.weight"] = weight * factors.get(ours, 1.0)  # type: ignore[operator]
     if module.head is not None:
-        found["lm_head.weight"] = _chosen(module.head.weight * getattr(module.head, "multiplier", 1.0), rows)
-    return {name: each.detach().to("cpu", torch.float32).contiguous() for name, each in found.items()}  # type: ignore[union-attr]
+        found["lm_head.weight"] = _chosen(
+            module.head.weight * getattr(module.head, "multiplier", 1.0), rows
+        )
+    return {
+        name: each.detach().to("cpu", torch.float32).contiguous() for name, each in found.items()
+    }  # type: ignore[union-attr]
 
 
 def _chosen(weight_VD: Tensor, rows: np.ndarray) -> Tensor:
@@ -101,15 +121,27 @@ def _chosen(weight_VD: Tensor, rows: np.ndarray) -> Tensor:
 
 
 def module_of(about: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> LanguageModel:
-    """A checkpoint as danlu's gpt, whose codes are those of the file. DataError for what gpt is not built of, or a tensor that is missing."""
+    """A checkpoint as danlu's gpt, whose codes are those of the file. DataError for what gpt is not
+    built of, or a tensor that is missing."""
     sizes, theta = _sizes(about, where)
     tied = bool(about.get("tie_word_embeddings", False))
     context = int(about.get("max_position_embeddings", 2048))
     with torch.random.fork_rng(devices=[]):
-        made = LanguageModel("tokens", int(about["vocab_size"]), sizes, rotary=True, context=context, tied=tied, theta=theta)
+        made = LanguageModel(
+            "tokens",
+            int(about["vocab_size"]),
+            sizes,
+            rotary=True,
+            context=context,
+            tied=tied,
+            theta=theta,
+        )
     wanted = {"model.embed_tokens": made.embedding, "model.norm": made.stack.norm}
     for number, block in enumerate(made.stack.blocks):
-        wanted |= {f"model.layers.{number}.{theirs}": block.get_submodule(ours) for ours, theirs in _LAYER.items()}
+        wanted |= {
+            f"model.layers.{number}.{theirs}": block.get_submodule(ours)
+            for ours, theirs in _LAYER.items()
+        }
     if made.head is not None:
         wanted["lm_head"] = made.head
     with torch.no_grad():
@@ -122,8 +154,14 @@ def _put(layer: nn.Module, name: str, weights: Mapping[str, Tensor], where: str)
     found, weight = weights.get(name), layer.weight
     assert isinstance(weight, Tensor)
     if found is None or found.shape != weight.shape:
-        said = "is missing" if found is None else f"has shape {list(found.shape)}, not {list(weight.shape)}"
-        raise DataError(f"the tensor {name} {said}.", where=where, hint="give the whole checkpoint of a Llama")
+        said = (
+            "is missing"
+            if found is None
+            else f"has shape {list(found.shape)}, not {list(weight.shape)}"
+        )
+        raise DataError(
+            f"the tensor {name} {said}.", where=where, hint="give the whole checkpoint of a Llama"
+        )
     weight.copy_(found)
 
 
@@ -137,7 +175,9 @@ def _sizes(about: Mapping[str, Any], where: str) -> tuple[Sizes, float]:
         "layers have no bias": bool(about.get("attention_bias")) or bool(about.get("mlp_bias")),
         "hidden_act is silu": about.get("hidden_act", "silu") != "silu",
         f"rms_norm_eps is {EPSILON}": about.get("rms_norm_eps", 1e-6) != EPSILON,
-        "heads together are as wide as the model": int(about.get("head_dim") or width // heads) * heads != width,
+        "heads together are as wide as the model": int(about.get("head_dim") or width // heads)
+        * heads
+        != width,
     }
     broken = [rule for rule, wrong in odd.items() if wrong]
     if broken:

@@ -8,9 +8,8 @@ file          the file that it came from, with its own codes (the network's rows
 
 vocabulary    one word a word of a sentence that is split already (is_split_into_words)
 
-A text in lower case differs for the few letters whose small form is several (İ). words cannot be written: where danlu ends a word the
-library has no rule for.
-"""
+A text in lower case differs for the few letters whose small form is several (İ). words cannot be
+written: where danlu ends a word the library has no rule for."""
 
 from __future__ import annotations
 
@@ -34,7 +33,8 @@ _ROLES = {PADDING: "pad_token", UNKNOWN: "unk_token", MASK: "mask_token"}
 
 @dataclass(frozen=True)
 class Written:
-    """A tokenizer.json. `rows` int64 (V,): danlu's code of each of the file's, -1 for none; `codes`: the file's code of danlu's specials."""
+    """A tokenizer.json. `rows` int64 (V,): danlu's code of each of the file's, -1 for none;
+    `codes`: the file's code of danlu's specials."""
 
     text: str
     rows: np.ndarray
@@ -42,7 +42,8 @@ class Written:
     names: dict[int, str]
 
     def config(self, context: int, *, encoder: bool = False) -> dict[str, Any]:
-        """The tokenizer_config.json; a language model begins a text with the end of another, an encoder with a mark of its own."""
+        """The tokenizer_config.json; a language model begins a text with the end of another, an
+        encoder with a mark of its own."""
         roles = {role: self.names[code] for code, role in _ROLES.items() if code in self.names}
         end = self.names[END]
         begin = self.names.get(BEGINNING, end) if encoder else end
@@ -56,15 +57,16 @@ class Written:
     @property
     def never_drawn(self) -> list[int]:
         """The file's codes of what danlu never writes: padding, unknown, beginning, mask."""
-        return sorted(self.codes[code] for code in (PADDING, UNKNOWN, BEGINNING, MASK) if code in self.codes)
+        return sorted(
+            self.codes[code] for code in (PADDING, UNKNOWN, BEGINNING, MASK) if code in self.codes
+        )
 
 
 def written(tokenizer: Tokenizer, where: str, frame: Sequence[int] = (END,)) -> Written:
     """The tokenizer as a file. ArtifactError for a kind that cannot be written.
 
-    `frame` holds danlu's codes around a text that the file adds: END before it for a language model; of BEGINNING and END those that an
-    encoder was trained with.
-    """
+    `frame` holds danlu's codes around a text that the file adds: END before it for a language
+    model; of BEGINNING and END those that an encoder was trained with."""
     if isinstance(tokenizer, Given):
         return _given(tokenizer, frame)
     if isinstance(tokenizer, BytePairs):
@@ -88,12 +90,14 @@ def written(tokenizer: Tokenizer, where: str, frame: Sequence[int] = (END,)) -> 
 
 
 def of_words(words: Sequence[str], lower: bool, digits: bool) -> Written:
-    """The words of the transform vocabulary as a file; `lower` and `digits` as there (words in small letters, every digit a 0)."""
+    """The words of the transform vocabulary as a file; `lower` and `digits` as there (words in
+    small letters, every digit a 0)."""
     tokenizers = _library()
     normalizers = tokenizers.normalizers
     made = tokenizers.Tokenizer(
         tokenizers.models.WordLevel(
-            {name: code for code, name in enumerate((*SPECIAL_TOKENS, *words))}, unk_token=SPECIAL_TOKENS[UNKNOWN]
+            {name: code for code, name in enumerate((*SPECIAL_TOKENS, *words))},
+            unk_token=SPECIAL_TOKENS[UNKNOWN],
         )
     )
     said = [
@@ -105,13 +109,19 @@ def of_words(words: Sequence[str], lower: bool, digits: bool) -> Written:
     made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     own: dict[int, str] = dict(enumerate(SPECIAL_TOKENS))
     made.add_special_tokens(list(SPECIAL_TOKENS))
-    return Written(made.to_str(), np.arange(FIRST_TOKEN + len(words)), {code: code for code in own}, own)
+    return Written(
+        made.to_str(), np.arange(FIRST_TOKEN + len(words)), {code: code for code in own}, own
+    )
 
 
 def _given(tokenizer: Given, frame: Sequence[int]) -> Written:
     made = _parsed(tokenizer.text)
     rows = tokenizer.codes
-    codes = {code: int(own) for code, own in enumerate(tokenizer.file_codes[:FIRST_TOKEN].tolist()) if own >= 0}
+    codes = {
+        code: int(own)
+        for code, own in enumerate(tokenizer.file_codes[:FIRST_TOKEN].tolist())
+        if own >= 0
+    }
     if END not in codes:  # a file without an end of text gets one, after all others
         made.add_special_tokens([SPECIAL_TOKENS[END]])
         codes[END] = made.token_to_id(SPECIAL_TOKENS[END])
@@ -129,7 +139,9 @@ def _of_bytes() -> Any:
     vocabulary = {name: code for code, name in enumerate(SPECIAL_TOKENS)}
     vocabulary |= {letter: FIRST_TOKEN + value for value, letter in enumerate(byte_letters())}
     made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=False
+    )
     made.decoder = tokenizers.decoders.ByteLevel()
     return made
 
@@ -137,23 +149,33 @@ def _of_bytes() -> Any:
 def _of_characters(alphabet: str) -> Any:
     tokenizers = _library()
     vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *alphabet))}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS[UNKNOWN]))
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS[UNKNOWN])
+    )
     made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
     made.decoder = tokenizers.decoders.Fuse()
     return made
 
 
-def _frame(made: Any, frame: Sequence[int], names: Mapping[int, str], codes: Mapping[int, int]) -> None:
-    """Let the file add what stands around a text: for (END,) the end of the one before, as danlu generate does; for an encoder
-    BEGINNING before it and END after it, where asked (add_special_tokens=False leaves it out)."""
+def _frame(
+    made: Any, frame: Sequence[int], names: Mapping[int, str], codes: Mapping[int, int]
+) -> None:
+    """Let the file add what stands around a text: for (END,) the end of the one before, as danlu
+    generate does; for an encoder BEGINNING before it and END after it, where asked
+    (add_special_tokens=False leaves it out)."""
     if not frame:
         made.post_processor = None
         return
     before = [names[code] for code in frame if code == BEGINNING or frame == (END,)]
     after = [names[code] for code in frame if code == END and frame != (END,)]
-    single, pair = " ".join([*before, "$A", *after]), " ".join([*before, "$A", *after, "$B", *after])
+    single, pair = (
+        " ".join([*before, "$A", *after]),
+        " ".join([*before, "$A", *after, "$B", *after]),
+    )
     added = [(names[code], codes[code]) for code in frame]
-    made.post_processor = _library().processors.TemplateProcessing(single=single, pair=pair, special_tokens=added)
+    made.post_processor = _library().processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=added
+    )
 
 
 def _parsed(text: str) -> Any:

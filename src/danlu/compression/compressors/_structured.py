@@ -1,8 +1,8 @@
 """Hidden units and channels taken out of a model where one layer alone reads what another gives.
 
-A group is the layers that make such units (one, or the two halves of a gated feed-forward), the normalisations on the way, and the layer
-that reads them. `spread` is how many of its inputs belong to one unit (pixels of a channel, where an image was flattened).
-"""
+A group is the layers that make such units (one, or the two halves of a gated feed-forward), the
+normalisations on the way, and the layer that reads them. `spread` is how many of its inputs belong
+to one unit (pixels of a channel, where an image was flattened)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ class Group:
 
 
 def groups(module: nn.Module, only: Sequence[str] | None, spare: Sequence[str]) -> list[Group]:
-    """The groups of a module whose makers patterns name (`only`; None: all) and others do not spare."""
+    """The groups of a module whose makers patterns name (`only`; None: all) and others do not
+    spare."""
     layers = {
         name: layer
-        for name, layer in unshared(module, {**convolutions(module), **linear_layers(module)}).items()
+        for name, layer in unshared(
+            module, {**convolutions(module), **linear_layers(module)}
+        ).items()
         if getattr(layer, "groups", 1) == 1 and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     }
     makers = among(layers, only, spare, "prune")
@@ -68,17 +71,27 @@ def _in_a_row(before: str, row: nn.Sequential, layers: Mapping[str, nn.Module]) 
                 break
             if isinstance(after, _NORMS):
                 norms.append(name)
-            elif isinstance(after, nn.Flatten) and not isinstance(layer, nn.Linear) and after.start_dim == 1:
+            elif (
+                isinstance(after, nn.Flatten)
+                and not isinstance(layer, nn.Linear)
+                and after.start_dim == 1
+            ):
                 flat = True
             elif not isinstance(after, (*ELEMENTWISE, *_BY_CHANNEL)):
                 break
     return found
 
 
-def _group(maker: str, layer: nn.Module, norms: tuple[str, ...], name: str, reader: nn.Module, flat: bool) -> Group | None:
+def _group(
+    maker: str, layer: nn.Module, norms: tuple[str, ...], name: str, reader: nn.Module, flat: bool
+) -> Group | None:
     if isinstance(reader, nn.Linear):
         width = _width(layer)
-        return Group((maker,), norms, name, reader.in_features // width) if flat and reader.in_features % width == 0 else None
+        return (
+            Group((maker,), norms, name, reader.in_features // width)
+            if flat and reader.in_features % width == 0
+            else None
+        )
     return Group((maker,), norms, name) if not flat and type(reader) is type(layer) else None
 
 
@@ -88,7 +101,8 @@ def width_of(module: nn.Module, group: Group) -> int:
 
 
 def best(module: nn.Module, group: Group, share: float, multiple: int) -> Tensor | None:
-    """The units that stay, int64 ascending, a multiple of `multiple`; None where that leaves the group as it is."""
+    """The units that stay, int64 ascending, a multiple of `multiple`; None where that leaves the
+    group as it is."""
     width = width_of(module, group)
     stay = max(multiple, round((1 - share) * width / multiple) * multiple)
     if stay >= width:
@@ -157,8 +171,14 @@ def _keep_features(norm: nn.Module, units: Tensor) -> None:
     if norm.weight is not None:
         norm.weight, norm.bias = _some(norm.weight, units, 0), _some(norm.bias, units, 0)
     if norm.running_mean is not None and norm.running_var is not None:
-        norm.running_mean, norm.running_var = norm.running_mean[units].clone(), norm.running_var[units].clone()
+        norm.running_mean, norm.running_var = (
+            norm.running_mean[units].clone(),
+            norm.running_var[units].clone(),
+        )
 
 
 def _some(parameter: Tensor, units: Tensor, axis: int) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().index_select(axis, units).contiguous(), requires_grad=parameter.requires_grad)
+    return nn.Parameter(
+        parameter.detach().index_select(axis, units).contiguous(),
+        requires_grad=parameter.requires_grad,
+    )

@@ -12,7 +12,8 @@ from danlu.layers.quantization.int8 import matrix_of
 
 
 class Factored(nn.Module):
-    """The closest pair of layers of a rank to a linear layer; `empty`: of the shape alone. ValueError for a rank that cannot be."""
+    """The closest pair of layers of a rank to a linear layer; `empty`: of the shape alone.
+    ValueError for a rank that cannot be."""
 
     def __init__(self, layer: nn.Module, rank: int, *, empty: bool = False) -> None:
         super().__init__()
@@ -26,7 +27,9 @@ class Factored(nn.Module):
         self.up = nn.Linear(rank, outputs, bias=bias is not None)
         if empty:
             return
-        left_OR, values_R, right_RI = (each for each in torch.linalg.svd(matrix_OI.double(), full_matrices=False))
+        left_OR, values_R, right_RI = (
+            each for each in torch.linalg.svd(matrix_OI.double(), full_matrices=False)
+        )
         root_R = values_R[:rank].sqrt()
         with torch.no_grad():
             self.up.weight.copy_(left_OR[:, :rank] * root_R)

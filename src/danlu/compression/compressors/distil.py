@@ -1,15 +1,18 @@
 """A smaller model of the same task that learns from this one, or from another teacher: knowledge distillation.
 
-The student is a recipe of its own (`student`), or this recipe with another model (`model`: options to change, or a family by name). It is
-trained from the start, on the same rows, by the ordinary loop; its loss is drawn towards what the teacher answers (and, where layers are
-named, towards its inner states and attention). The teacher is the artifact that is compressed, another artifact, or a folder of a Hugging
-Face checkpoint whose head is of this task; it may read its inputs in another form (another tokenizer) as long as the rows are the same.
+The student is a recipe of its own (`student`), or this recipe with another model (`model`: options
+to change, or a family by name). It is trained from the start, on the same rows, by the ordinary
+loop; its loss is drawn towards what the teacher answers (and, where layers are named, towards its
+inner states and attention). The teacher is the artifact that is compressed, another artifact, or a
+folder of a Hugging Face checkpoint whose head is of this task; it may read its inputs in another
+form (another tokenizer) as long as the rows are the same.
 
-A student that writes texts (sequence_to_sequence, instruction_tuning) may learn from those that the teacher writes (`sequences`), beside its
-logits or, with weight 0, alone: then their vocabularies may differ. A running text (language_modeling) asks nothing that could be answered,
-and a recording's text (speech_recognition) is told frame by frame: there logits say it all.
-See danlu/compression/distillation_loss.py for the loss, danlu/compression/teacher_texts.py for the texts.
-"""
+A student that writes texts (sequence_to_sequence, instruction_tuning) may learn from those that the
+teacher writes (`sequences`), beside its logits or, with weight 0, alone: then their vocabularies
+may differ. A running text (language_modeling) asks nothing that could be answered, and a
+recording's text (speech_recognition) is told frame by frame: there logits say it all. See
+danlu/compression/distillation_loss.py for the loss, danlu/compression/teacher_texts.py for the
+texts."""
 
 from __future__ import annotations
 
@@ -31,42 +34,66 @@ NEEDS_STUDENT = True
 class Config(Options):
     """Who learns, from whom, and how closely."""
 
-    student: str | None = Field(None, description="A recipe file of the same task: the student, its training, its augmentations.")
+    student: str | None = Field(
+        None,
+        description="A recipe file of the same task: the student, its training, its augmentations.",
+    )
     model: str | dict[str, Any] | None = Field(
-        None, description="The student's model: another family by name, or options that differ from this one's, as {width: 8}."
+        None,
+        description="The student's model: another family by name, or options that differ from this one's, as {width: 8}.",
     )
     teacher: str | None = Field(
-        None, description="An artifact (or run), or the folder of a Hugging Face checkpoint; null: the artifact itself."
+        None,
+        description="An artifact (or run), or the folder of a Hugging Face checkpoint; null: the artifact itself.",
     )
     epochs: float | None = Field(
-        None, gt=0, le=1e6, description="Passes over the training rows; null: as the student's recipe says."
+        None,
+        gt=0,
+        le=1e6,
+        description="Passes over the training rows; null: as the student's recipe says.",
     )
-    learning_rate: float = Field(1.0, gt=0, le=1000, description="Share of the learning rate of the student's recipe.")
-    temperature: float = Field(4.0, gt=0, le=1000, description="What logits are divided by before they are compared.")
-    weight: float = Field(0.7, ge=0, le=1, description="Share of the teacher in the loss; the data's own targets have the rest.")
+    learning_rate: float = Field(
+        1.0, gt=0, le=1000, description="Share of the learning rate of the student's recipe."
+    )
+    temperature: float = Field(
+        4.0, gt=0, le=1000, description="What logits are divided by before they are compared."
+    )
+    weight: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Share of the teacher in the loss; the data's own targets have the rest.",
+    )
     sequences: bool = Field(
         False,
         description="Train on what the teacher writes in answer to each training row (beam search, by its own options) in place of the "
         "data's text; validation and test keep theirs. With weight 0 nothing else of the teacher is learnt.",
     )
     hidden: dict[str, str] = Field(
-        default={}, description="Layers whose outputs are to be alike: name in the teacher, name in the student (text, in quotes)."
+        default={},
+        description="Layers whose outputs are to be alike: name in the teacher, name in the student (text, in quotes).",
     )
     hidden_weight: float = Field(1.0, ge=0, le=1e6, description="Weight of each pair of hidden.")
     attention: dict[str, str] = Field(
-        default={}, description="Attention layers whose probabilities are to be alike: name in the teacher, name in the student."
+        default={},
+        description="Attention layers whose probabilities are to be alike: name in the teacher, name in the student.",
     )
-    attention_weight: float = Field(1.0, ge=0, le=1e6, description="Weight of each pair of attention.")
+    attention_weight: float = Field(
+        1.0, ge=0, le=1e6, description="Weight of each pair of attention."
+    )
 
     @model_validator(mode="after")
     def _one_student(self) -> Config:
         if (self.student is None) == (self.model is None):
-            raise ValueError("the student is named by one of student (a recipe file) and model (what differs)")
+            raise ValueError(
+                "the student is named by one of student (a recipe file) and model (what differs)"
+            )
         return self
 
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
-    """Train the student; subject.contents and subject.module are then its own. DanluError where it cannot learn from this teacher."""
+    """Train the student; subject.contents and subject.module are then its own. DanluError where it
+    cannot learn from this teacher."""
     return subject.teach(config)
 
 

@@ -1,8 +1,7 @@
 """Linear layers in 4 bits, in groups of inputs: an eighth of the size on disk and in memory. For large matrices, as Transformers have.
 
-Each group of `group` inputs of an output has a scale and a middle of its own; codes stand two in a byte. torchao's int4 keeps a byte a code
-on a CPU, so this uses torch's own kernel.
-"""
+Each group of `group` inputs of an output has a scale and a middle of its own; codes stand two in a
+byte. torchao's int4 keeps a byte a code on a CPU, so this uses torch's own kernel."""
 
 from __future__ import annotations
 
@@ -23,10 +22,14 @@ ROUNDS = True
 class Config(Options):
     """Which layers, how finely, and how they are multiplied by."""
 
-    layers: list[str] | None = Field(None, description="Layers, by name (* for anything); null: every linear layer.")
+    layers: list[str] | None = Field(
+        None, description="Layers, by name (* for anything); null: every linear layer."
+    )
     spare: list[str] = Field([], description="Layers that stay float32, by name (* for anything).")
     smallest: int = Field(4096, ge=1, description="Layers of fewer weights stay float32.")
-    group: Literal[32, 64, 128, 256] = Field(32, description="Inputs that share a scale: fewer are closer, and cost more room.")
+    group: Literal[32, 64, 128, 256] = Field(
+        32, description="Inputs that share a scale: fewer are closer, and cost more room."
+    )
     products: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
         description="Format of products: bfloat16 is fast where few rows are answered at a time, float32 keeps every digit of inputs.",
@@ -38,7 +41,9 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     from danlu.layers.compressible import large_matrices
 
     instead = "int8_weight_only, which keeps other layers too"
-    alone = large_matrices(config, "int4_weight_only", subject.module, subject.family, subject.told, instead)
+    alone = large_matrices(
+        config, "int4_weight_only", subject.module, subject.family, subject.told, instead
+    )
     state = {"layers": list(alone)}
     replay(config, state, subject.module)
     return state
@@ -50,4 +55,7 @@ def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     from danlu.layers.quantization.weight_only import KeptInt4Linear
 
     for name in state["layers"]:
-        module.set_submodule(name, KeptInt4Linear(matrix_at(module, name, linear_layers), config.group, config.products))
+        module.set_submodule(
+            name,
+            KeptInt4Linear(matrix_at(module, name, linear_layers), config.group, config.products),
+        )

@@ -1,8 +1,8 @@
 """Linear layers in 8 bits; what they read is rounded row by row when it is there. Needs no data.
 
-Weights are multiples of 1/127 of each output's largest, inputs of each row's largest; the products are sums of whole numbers. A row's
-answer does not depend on the rows beside it, which one scale for a whole batch (as torch's own dynamic quantisation has it) would break.
-"""
+Weights are multiples of 1/127 of each output's largest, inputs of each row's largest; the products
+are sums of whole numbers. A row's answer does not depend on the rows beside it, which one scale for
+a whole batch (as torch's own dynamic quantisation has it) would break."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ ROUNDS = True
 class Config(Options):
     """Which layers."""
 
-    layers: list[str] | None = Field(None, description="Layers, by name (* for anything); null: every linear layer.")
+    layers: list[str] | None = Field(
+        None, description="Layers, by name (* for anything); null: every linear layer."
+    )
     spare: list[str] = Field([], description="Layers that stay float32, by name (* for anything).")
     smallest: int = Field(
-        4096, ge=1, description="Layers of fewer weights stay float32: rounding what they read costs more than they do."
+        4096,
+        ge=1,
+        description="Layers of fewer weights stay float32: rounding what they read costs more than they do.",
     )
 
 
@@ -35,7 +39,9 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     from danlu.layers.compressible import large_matrices
 
     instead = "int8_weight_only, which keeps other layers too"
-    alone = large_matrices(config, "int8_dynamic", subject.module, subject.family, subject.told, instead)
+    alone = large_matrices(
+        config, "int8_dynamic", subject.module, subject.family, subject.told, instead
+    )
     state = {"layers": list(alone)}
     replay(config, state, subject.module)
     return state

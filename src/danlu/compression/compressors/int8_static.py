@@ -1,9 +1,9 @@
 """Convolutions and linear layers in 8 bits, and what they read too, at scales fixed by real rows: the fastest form where the CPU has VNNI.
 
-Batch normalisations are folded into the layers before them. A range that a layer reads is set by training rows (danlu/layers/quantization/calibration.py)
-and cut off where rounding all of it would cost more. An activation that follows is done on the way, and layers that follow each other hand
-codes on. Layers so small that a call of the kernel costs more than they do stay float32.
-"""
+Batch normalisations are folded into the layers before them. A range that a layer reads is set by
+training rows (danlu/layers/quantization/calibration.py) and cut off where rounding all of it would
+cost more. An activation that follows is done on the way, and layers that follow each other hand
+codes on. Layers so small that a call of the kernel costs more than they do stay float32."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ class Config(Options):
 
     rows: int = Field(512, ge=1, le=1_000_000, description="Training rows that set the ranges.")
     layers: list[str] | None = Field(
-        None, description="Layers, by name (* for anything); null: every convolution and linear layer."
+        None,
+        description="Layers, by name (* for anything); null: every convolution and linear layer.",
     )
     spare: list[str] = Field([], description="Layers that stay float32, by name (* for anything).")
     smallest: int = Field(
-        16_384, ge=1, description="Layers of fewer weights, and fewer than 64 times as many multiplications a row, stay float32."
+        16_384,
+        ge=1,
+        description="Layers of fewer weights, and fewer than 64 times as many multiplications a row, stay float32.",
     )
 
 
@@ -40,7 +43,12 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
 
     plan = folded(subject.module)
     readings = calibrated(
-        subject, layers=config.layers, spare=config.spare, rows=config.rows, smallest=config.smallest, who="int8_static"
+        subject,
+        layers=config.layers,
+        spare=config.spare,
+        rows=config.rows,
+        smallest=config.smallest,
+        who="int8_static",
     )
     codes = {name: reading.codes() for name, reading in readings.items()}
     return {"fold": plan, **replaced(subject.module, codes)}

@@ -1,8 +1,8 @@
 """Weights in 8 bits, what is computed stays floating point: a quarter of the size on disk, and less to read from memory a product.
 
-Linear layers and embeddings are kept in 8 bits in memory too. Layers for which there is no such product (recurrent ones, convolutions, a
-matrix that is shared) are rounded and stored in 8 bits, and opened when the artifact is read.
-"""
+Linear layers and embeddings are kept in 8 bits in memory too. Layers for which there is no such
+product (recurrent ones, convolutions, a matrix that is shared) are rounded and stored in 8 bits,
+and opened when the artifact is read."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ class Config(Options):
     """Which layers, and how they are multiplied by."""
 
     layers: list[str] | None = Field(
-        None, description="Linear layers and embeddings, by name (* for anything); null: all, and weights of other layers."
+        None,
+        description="Linear layers and embeddings, by name (* for anything); null: all, and weights of other layers.",
     )
-    spare: list[str] = Field([], description="Linear layers and embeddings that stay float32, by name (* for anything).")
+    spare: list[str] = Field(
+        [], description="Linear layers and embeddings that stay float32, by name (* for anything)."
+    )
     smallest: int = Field(1024, ge=1, description="Layers of fewer weights stay float32.")
     products: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
@@ -35,17 +38,24 @@ class Config(Options):
 
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
-    """Replace linear layers and embeddings, round all else. PartError where nothing is of the size."""
+    """Replace linear layers and embeddings, round all else. PartError where nothing is of the
+    size."""
     from danlu.errors import PartError
     from danlu.layers.compressible import among, linear_layers, size_of, tables
 
     module = subject.module
-    layers = among(linear_layers(module) | tables(module), config.layers, config.spare, "int8_weight_only")
+    layers = among(
+        linear_layers(module) | tables(module), config.layers, config.spare, "int8_weight_only"
+    )
     large = {name: layer for name, layer in layers.items() if size_of(layer) >= config.smallest}
     kept = [name for name, layer in large.items() if _alone_or_tied(module, layer)]
     state: dict[str, Any] = {"layers": kept}
     replay(config, state, module)
-    spared = [name for name in {**linear_layers(module), **tables(module)} if name not in kept] if config.spare else []
+    spared = (
+        [name for name in {**linear_layers(module), **tables(module)} if name not in kept]
+        if config.spare
+        else []
+    )
     stored = _round_rest(module, config.smallest, spared) if config.layers is None else []
     if not kept and not stored:
         raise PartError(
@@ -56,7 +66,8 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
 
 
 def _alone_or_tied(module: nn.Module, layer: nn.Module) -> bool:
-    """A weight that one layer alone holds; where an output layer reads a table as its own matrix it does so by that table's product."""
+    """A weight that one layer alone holds; where an output layer reads a table as its own matrix it
+    does so by that table's product."""
     from danlu.layers.compressible import unshared
 
     return bool(unshared(module, {"": layer}))
@@ -71,7 +82,11 @@ def _round_rest(module: nn.Module, smallest: int, spared: list[str]) -> list[str
     names = []
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if parameter.ndim >= 2 and parameter.numel() >= smallest and parameter.dtype == torch.float32:
+            if (
+                parameter.ndim >= 2
+                and parameter.numel() >= smallest
+                and parameter.dtype == torch.float32
+            ):
                 if any(name.startswith(f"{each}.") for each in spared):
                     continue
                 parameter.copy_(opened(*rounded(parameter)))
@@ -89,6 +104,8 @@ def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     for name in state["layers"]:
         layer = matrix_at(module, name, lambda each: {**linear_layers(each), **tables(each)})
         kept = (
-            KeptInt8Embedding(layer, config.products) if isinstance(layer, nn.Embedding) else KeptInt8Linear(layer, config.products)
+            KeptInt8Embedding(layer, config.products)
+            if isinstance(layer, nn.Embedding)
+            else KeptInt8Linear(layer, config.products)
         )
         module.set_submodule(name, kept)

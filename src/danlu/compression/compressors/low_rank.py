@@ -2,8 +2,9 @@
 
     W ~ up down        down (rank, inputs), up (outputs, rank): the largest singular values, a root of each on both sides
 
-The rank is the least that keeps a share of the sum of squares (`energy`), or a share of the smaller side (`rank`). A layer is replaced only
-where that makes it smaller. Some epochs of training after it make up for what was lost.
+The rank is the least that keeps a share of the sum of squares (`energy`), or a share of the smaller
+side (`rank`). A layer is replaced only where that makes it smaller. Some epochs of training after
+it make up for what was lost.
 Source: Eckart and Young, 1936; Denton et al., 2014, arXiv:1404.0736.
 """
 
@@ -26,11 +27,21 @@ TRAINS = True
 class Config(Options):
     """How narrow, which layers, and how it is made up for."""
 
-    energy: float | None = Field(None, gt=0, lt=1, description="Share of a matrix's sum of squares that is kept.")
-    rank: float | None = Field(None, gt=0, le=1, description="Rank as a share of the smaller side of a matrix.")
-    epochs: float = Field(1.0, ge=0, le=1e6, description="Passes over the training rows after it; 0: none.")
-    learning_rate: float = Field(0.3, gt=0, le=100, description="Share of the recipe's learning rate.")
-    layers: list[str] | None = Field(None, description="Layers, by name (* for anything); null: every linear layer.")
+    energy: float | None = Field(
+        None, gt=0, lt=1, description="Share of a matrix's sum of squares that is kept."
+    )
+    rank: float | None = Field(
+        None, gt=0, le=1, description="Rank as a share of the smaller side of a matrix."
+    )
+    epochs: float = Field(
+        1.0, ge=0, le=1e6, description="Passes over the training rows after it; 0: none."
+    )
+    learning_rate: float = Field(
+        0.3, gt=0, le=100, description="Share of the recipe's learning rate."
+    )
+    layers: list[str] | None = Field(
+        None, description="Layers, by name (* for anything); null: every linear layer."
+    )
     spare: list[str] = Field([], description="Layers that stay whole, by name (* for anything).")
     smallest: int = Field(4096, ge=1, description="Layers of fewer weights stay whole.")
 
@@ -57,7 +68,9 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     for name, layer in layers.items():
         if size_of(layer) >= config.smallest:
             matrix = matrix_of(layer)
-            energy = config.energy if config.energy is not None or config.rank is not None else _ENERGY
+            energy = (
+                config.energy if config.energy is not None or config.rank is not None else _ENERGY
+            )
             rank = rank_of(matrix, energy, config.rank)
             if rank * sum(matrix.shape) < matrix.numel():
                 ranks[name] = rank
@@ -80,4 +93,6 @@ def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     from danlu.layers.compressible import linear_layers, matrix_at
 
     for name, rank in state["ranks"].items():
-        module.set_submodule(name, Factored(matrix_at(module, name, linear_layers), rank, empty=True))
+        module.set_submodule(
+            name, Factored(matrix_at(module, name, linear_layers), rank, empty=True)
+        )

@@ -5,8 +5,8 @@ method: magnitude    the smallest weights become 0, over the whole model or in e
 method: structured   whole hidden units and channels are removed, where one layer alone reads what another gives: inside of feed-forward
                      halves, and between neighbours in an nn.Sequential (a perceptron, the inside of a residual block). The model is
                      smaller and faster. A unit counts as the product of the lengths of its weights in and out
-Sources: Han et al., 2015, arXiv:1506.02626 (magnitude, and training on); Li et al., 2017, arXiv:1608.08710 (channels).
-"""
+Sources: Han et al., 2015, arXiv:1506.02626 (magnitude, and training on); Li et al., 2017,
+arXiv:1608.08710 (channels)."""
 
 from __future__ import annotations
 
@@ -28,21 +28,35 @@ class Config(Options):
     """What is taken out, how much, and how it is made up for."""
 
     share: float = Field(
-        0.5, gt=0, lt=1, description="Share of weights (magnitude) or of hidden units and channels (structured) taken out."
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of weights (magnitude) or of hidden units and channels (structured) taken out.",
     )
     method: Literal["magnitude", "structured"] = Field(
         "magnitude", description="Single weights, or whole hidden units and channels."
     )
     scope: Literal["global", "layer"] = Field(
-        "global", description="Which weights are compared: those of all layers, or of each layer alone (magnitude)."
+        "global",
+        description="Which weights are compared: those of all layers, or of each layer alone (magnitude).",
     )
-    epochs: float = Field(2.0, ge=0, le=1e6, description="Passes over the training rows after it; 0: none.")
-    learning_rate: float = Field(0.3, gt=0, le=100, description="Share of the recipe's learning rate.")
+    epochs: float = Field(
+        2.0, ge=0, le=1e6, description="Passes over the training rows after it; 0: none."
+    )
+    learning_rate: float = Field(
+        0.3, gt=0, le=100, description="Share of the recipe's learning rate."
+    )
     layers: list[str] | None = Field(
-        None, description="Layers, by name (* for anything); null: every convolution and linear layer."
+        None,
+        description="Layers, by name (* for anything); null: every convolution and linear layer.",
     )
     spare: list[str] = Field([], description="Layers that stay whole, by name (* for anything).")
-    multiple: int = Field(8, ge=1, le=1024, description="Hidden units and channels that stay are a multiple of it (structured).")
+    multiple: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Hidden units and channels that stay are a multiple of it (structured).",
+    )
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> Config:
@@ -53,7 +67,11 @@ class Config(Options):
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Take out, train on. PartError where there is nothing that can be taken out."""
-    return _structured(config, subject) if config.method == "structured" else _magnitude(config, subject)
+    return (
+        _structured(config, subject)
+        if config.method == "structured"
+        else _magnitude(config, subject)
+    )
 
 
 def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
@@ -69,7 +87,9 @@ def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
             f"prune finds no convolution or linear layer in this {subject.family}.",
             hint="int8_weight_only keeps other layers smaller",
         )
-    for name, mask in _masks({name: layer.weight for name, layer in layers.items()}, config).items():  # type: ignore[misc]
+    for name, mask in _masks(
+        {name: layer.weight for name, layer in layers.items()}, config
+    ).items():  # type: ignore[misc]
         module.set_submodule(name, Masked(layers[name], mask))
     if config.epochs:
         subject.settle(config, "prune", {}, module, close=settle)
@@ -125,4 +145,6 @@ def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     for name, width in widths.items():
         if type(width) is not int or not 0 < width <= width_of(module, found[name]):
             raise ValueError(f"{name} cannot be made {width} wide")
-    narrow(module, list(found.values()), {name: torch.arange(width) for name, width in widths.items()})
+    narrow(
+        module, list(found.values()), {name: torch.arange(width) for name, width in widths.items()}
+    )

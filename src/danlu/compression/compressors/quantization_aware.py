@@ -1,11 +1,13 @@
 """Static int8 that the model was trained for: some epochs on, with every rounding in place, so that weights settle where rounding is kind.
 
-The forward pass rounds weights and what layers read as int8_static will; the gradient passes through as if nothing were rounded
-(danlu/layers/quantization/fake_quant.py). Ranges are set by real rows first and stay. Batch normalisations are folded before. Training is the
-recipe's own loop from the artifact's weights on, in float32 at a share of its learning rate.
+The forward pass rounds weights and what layers read as int8_static will; the gradient passes
+through as if nothing were rounded (danlu/layers/quantization/fake_quant.py). Ranges are set by real
+rows first and stay. Batch normalisations are folded before. Training is the recipe's own loop from
+the artifact's weights on, in float32 at a share of its learning rate.
 
-torchao's training for few bits is of linear layers, whose inputs it rounds row by row, or of captured programs that are then compiled;
-this one is of the layers themselves, convolutions too, and ends in the very scales it trained with.
+torchao's training for few bits is of linear layers, whose inputs it rounds row by row, or of
+captured programs that are then compiled; this one is of the layers themselves, convolutions too,
+and ends in the very scales it trained with.
 Source: Jacob et al., 2018, arXiv:1712.05877.
 """
 
@@ -31,14 +33,19 @@ class Config(Options):
     """How long, how fast, and which layers."""
 
     epochs: float = Field(2.0, gt=0, le=1e6, description="Passes over the training rows.")
-    learning_rate: float = Field(0.1, gt=0, le=100, description="Share of the recipe's learning rate.")
+    learning_rate: float = Field(
+        0.1, gt=0, le=100, description="Share of the recipe's learning rate."
+    )
     rows: int = Field(512, ge=1, le=1_000_000, description="Training rows that set the ranges.")
     layers: list[str] | None = Field(
-        None, description="Layers, by name (* for anything); null: every convolution and linear layer."
+        None,
+        description="Layers, by name (* for anything); null: every convolution and linear layer.",
     )
     spare: list[str] = Field([], description="Layers that stay float32, by name (* for anything).")
     smallest: int = Field(
-        16_384, ge=1, description="Layers of fewer weights, and fewer than 64 times as many multiplications a row, stay float32."
+        16_384,
+        ge=1,
+        description="Layers of fewer weights, and fewer than 64 times as many multiplications a row, stay float32.",
     )
 
 
@@ -51,7 +58,12 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     module = subject.module
     plan = folded(module)
     readings = calibrated(
-        subject, layers=config.layers, spare=config.spare, rows=config.rows, smallest=config.smallest, who="quantization_aware"
+        subject,
+        layers=config.layers,
+        spare=config.spare,
+        rows=config.rows,
+        smallest=config.smallest,
+        who="quantization_aware",
     )
     codes = {name: reading.codes() for name, reading in readings.items()}
     for name, each in codes.items():

@@ -28,5 +28,5 @@ What arrays `run` receives is for the part to say, by two keys of `about`:
   "left_out"  {output: entries of its last axis that the files have no place for}: marks of danlu's own, at most five
 The outputs are those of `program.outputs`: finished answers (probabilities, numbers in units of the data), which the task puts into words.
 
-The proof runs every export from its files as a user would, and no file is left where it fails: danlu.exporting.export.
-"""
+The proof runs every export from its files as a user would, and no file is left where it fails:
+danlu.exporting.export."""

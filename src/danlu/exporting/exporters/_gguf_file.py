@@ -13,7 +13,19 @@ from typing import Any
 
 MAGIC, VERSION = b"GGUF", 3
 MOST_PAIRS, MOST_TENSORS, MOST_ENTRIES = 10_000, 100_000, 5_000_000
-_PLAIN = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_PLAIN = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
 _TEXT, _ARRAY = 8, 9
 BLOCKS = {
     0: ("F32", 1, 4),
@@ -33,7 +45,8 @@ class Tensor:
 
 
 def read(data: bytes) -> tuple[dict[str, Any], list[Tensor]]:
-    """(the key-value pairs, the tensors) of a file. Raises ValueError for what a sound file of danlu's does not hold."""
+    """(the key-value pairs, the tensors) of a file. Raises ValueError for what a sound file of
+    danlu's does not hold."""
     cursor = _Cursor(data)
     if bytes(cursor.take(4)) != MAGIC or cursor.number("<I") != VERSION:
         raise ValueError(f"it is no GGUF of version {VERSION}")
@@ -68,7 +81,9 @@ def _tensor(about: tuple[str, tuple[int, ...], int, int], data: bytes, start: in
     count = math.prod(shape)
     if shape[-1] % block or count < 0 or start + offset + count // block * size > len(data):
         raise ValueError(f"the tensor {name[:60]} lies beyond the end of the file")
-    return Tensor(name, shape, kind, memoryview(data)[start + offset : start + offset + count // block * size])
+    return Tensor(
+        name, shape, kind, memoryview(data)[start + offset : start + offset + count // block * size]
+    )
 
 
 class _Cursor:

@@ -1,6 +1,7 @@
 """A checked Keras network on another of its backends, in a process of its own: arrays in, arrays out, through files of a folder.
 
-This file is run by its path, by the interpreter that has the backend; it needs numpy and Keras there, and nothing of danlu.
+This file is run by its path, by the interpreter that has the backend; it needs numpy and Keras
+there, and nothing of danlu.
 
     python keras_elsewhere.py FOLDER      config.json and model.weights.h5 lie there; each line on standard input is a number n: the rows of
                                           n.npz go through the network, and its outputs become n.out.npz; the answer is a line of JSON
@@ -28,7 +29,9 @@ def serve(folder: Path) -> None:
         number = int(line)
         with np.load(folder / f"{number}.npz", allow_pickle=False) as given:
             outputs = network([given[name] for name in names], training=False)
-        np.savez(folder / f"{number}.out.npz", outputs=np.asarray(keras.ops.convert_to_numpy(outputs)))
+        np.savez(
+            folder / f"{number}.out.npz", outputs=np.asarray(keras.ops.convert_to_numpy(outputs))
+        )
         _say({"done": number})
 
 

@@ -1,7 +1,7 @@
 """A look into an ONNX file without a library: whether it asks for a file outside of itself, or may run without an end.
 
-Only the fields that lead to tensors are followed. Source: onnx.proto (field numbers), Protocol Buffers encoding (wire types).
-"""
+Only the fields that lead to tensors are followed. Source: onnx.proto (field numbers), Protocol
+Buffers encoding (wire types)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _DEEPEST = 64
 
 
 def refuse_outside(data: bytes) -> None:
-    """Raises ArtifactError where a tensor of an ONNX model lies in another file, where it holds a loop, or where the bytes are no such model."""
+    """Raises ArtifactError where a tensor of an ONNX model lies in another file, where it holds a
+    loop, or where the bytes are no such model."""
     try:
         _look(memoryview(data), "model", 0)
     except (IndexError, ValueError) as error:
@@ -38,9 +39,13 @@ def _look(data: memoryview, message: str, depth: int) -> None:
     leads = _LEADS.get(message, {})
     for number, value in fields(data):
         if message == "tensor" and (number == _EXTERNAL or (number == _LOCATION and value == 1)):
-            raise ArtifactError("a tensor of this ONNX file lies in another file, which is never followed.")
+            raise ArtifactError(
+                "a tensor of this ONNX file lies in another file, which is never followed."
+            )
         if message == "node" and number == _OPERATOR and value in _LOOPS:
-            raise ArtifactError("this ONNX file holds a loop, which may have no end and which no export of danlu has.")
+            raise ArtifactError(
+                "this ONNX file holds a loop, which may have no end and which no export of danlu has."
+            )
         if number in leads and isinstance(value, memoryview):
             _look(value, leads[number], depth + 1)
 

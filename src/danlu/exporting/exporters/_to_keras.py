@@ -1,7 +1,8 @@
 """A network of danlu as a functional model of Keras 3: the same layers with the same weights, laid out as Keras lays them out.
 
-Only layers and operations of Keras' own are used, no Lambda, so that the file runs on each of its backends. Images stand with their channels
-last there, kernels with their outputs last. Dropout is kept, for whoever trains on.
+Only layers and operations of Keras' own are used, no Lambda, so that the file runs on each of its
+backends. Images stand with their channels last there, kernels with their outputs last. Dropout is
+kept, for whoever trains on.
 
 B batch, T places, H height, W width, C channels, D numbers at a place.
 """
@@ -34,8 +35,9 @@ _LOWEST = -3e38  # below every number of a network
 
 
 def twin(module: nn.Module, inputs: Mapping[str, Input], end: Callable[[Any, Any], Any]) -> Any:
-    """The model of Keras; one input for each of ours under its name: numbers (B, F), categories int32 (B, C), image uint8 (B, H, W, C),
-    tokens int32 (B, T), series (B, L, F). `end(keras, outputs)` makes answers of what the network gives.
+    """The model of Keras; one input for each of ours under its name: numbers (B, F), categories
+    int32 (B, C), image uint8 (B, H, W, C), tokens int32 (B, T), series (B, L, F). `end(keras,
+    outputs)` makes answers of what the network gives.
 
     Raises PartError naming a layer that has no counterpart.
     """
@@ -43,7 +45,8 @@ def twin(module: nn.Module, inputs: Mapping[str, Input], end: Callable[[Any, Any
 
 
 class Twin:
-    """One translation; `weights` gathers what each new layer holds, which is put in when all layers are built."""
+    """One translation; `weights` gathers what each new layer holds, which is put in when all layers
+    are built."""
 
     def __init__(self, inputs: Mapping[str, Input]) -> None:
         self.keras = library()
@@ -69,17 +72,25 @@ class Twin:
         if each.kind == "tokens":
             return self.keras.Input((None, *each.shape[1:]), name=name, dtype="int32")
         if each.kind == "frames":
-            raise PartError("recordings and frames have no input of a Keras file that knows where a row ends.", hint="--to onnx")
-        return self.keras.Input(each.shape, name=name, dtype="int32" if each.kind == "categories" else "float32")
+            raise PartError(
+                "recordings and frames have no input of a Keras file that knows where a row ends.",
+                hint="--to onnx",
+            )
+        return self.keras.Input(
+            each.shape, name=name, dtype="int32" if each.kind == "categories" else "float32"
+        )
 
     def _taken(self, name: str, each: Input) -> Any:
         """An input as the network reads it: pixels on its scale."""
         if each.kind != "image":
             return self.given[name]
-        mean, std = (np.broadcast_to(np.asarray(numbers, dtype=np.float64), each.shape[:1]) for numbers in (each.mean, each.std))
-        return self.layers.Rescaling((1 / (255 * std)).tolist(), (-mean / std).tolist(), name=self._name("pixels"))(
-            self.given[name]
+        mean, std = (
+            np.broadcast_to(np.asarray(numbers, dtype=np.float64), each.shape[:1])
+            for numbers in (each.mean, each.std)
         )
+        return self.layers.Rescaling(
+            (1 / (255 * std)).tolist(), (-mean / std).tolist(), name=self._name("pixels")
+        )(self.given[name])
 
     def _name(self, kind: str) -> str:
         self.count += 1
@@ -93,7 +104,8 @@ class Twin:
     # --- layers by their kind
 
     def of(self, module: nn.Module, x: Any) -> Any:
-        """What a module makes of x: a tensor, or the inputs by name. PartError for a layer that has no counterpart."""
+        """What a module makes of x: a tensor, or the inputs by name. PartError for a layer that has
+        no counterpart."""
         for kind, way in _WAYS.items():
             if type(module) is kind or (isinstance(module, kind) and kind in _ALSO_DERIVED):
                 return way(self, module, x)
@@ -112,26 +124,39 @@ class Twin:
         return x if module.body is None else self.of(module.body, x)
 
     def concatenate(self, module: Any, inputs: Any) -> Any:
-        return self.layers.Concatenate(name=self._name("joined"))([self.of(each, inputs) for each in module.branches])
+        return self.layers.Concatenate(name=self._name("joined"))(
+            [self.of(each, inputs) for each in module.branches]
+        )
 
     def add(self, module: Any, inputs: Any) -> Any:
-        return self.layers.Add(name=self._name("sum"))([self.of(each, inputs) for each in module.branches])
+        return self.layers.Add(name=self._name("sum"))(
+            [self.of(each, inputs) for each in module.branches]
+        )
 
     def linear(self, module: Any, x: Any) -> Any:
         weight = module.weight * getattr(module, "multiplier", 1.0)
         arrays = [weight.t(), *([module.bias] if module.bias is not None else [])]
-        dense = self.layers.Dense(module.out_features, use_bias=module.bias is not None, name=self._name("dense"))
+        dense = self.layers.Dense(
+            module.out_features, use_bias=module.bias is not None, name=self._name("dense")
+        )
         return self.put(dense, *arrays)(x)
 
     def convolution(self, module: Any, x: Any) -> Any:
         (high, wide), (down, across) = module.kernel_size, module.padding
         if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros":
-            raise PartError("a convolution in groups or with holes has no counterpart here.", hint="--to onnx")
+            raise PartError(
+                "a convolution in groups or with holes has no counterpart here.", hint="--to onnx"
+            )
         if down or across:
             x = self.layers.ZeroPadding2D(
-                ((down, down), (across, across)), data_format="channels_last", name=self._name("padding")
+                ((down, down), (across, across)),
+                data_format="channels_last",
+                name=self._name("padding"),
             )(x)
-        arrays = [module.weight.permute(2, 3, 1, 0), *([module.bias] if module.bias is not None else [])]
+        arrays = [
+            module.weight.permute(2, 3, 1, 0),
+            *([module.bias] if module.bias is not None else []),
+        ]
         layer = self.layers.Conv2D(
             module.out_channels,
             (high, wide),
@@ -143,8 +168,12 @@ class Twin:
         return self.put(layer, *arrays)(x)
 
     def batch_norm(self, module: Any, x: Any) -> Any:
-        layer = self.layers.BatchNormalization(epsilon=module.eps, momentum=1 - module.momentum, name=self._name("batch_norm"))
-        return self.put(layer, module.weight, module.bias, module.running_mean, module.running_var)(x)
+        layer = self.layers.BatchNormalization(
+            epsilon=module.eps, momentum=1 - module.momentum, name=self._name("batch_norm")
+        )
+        return self.put(layer, module.weight, module.bias, module.running_mean, module.running_var)(
+            x
+        )
 
     def layer_norm(self, module: Any, x: Any) -> Any:
         layer = self.layers.LayerNormalization(epsilon=module.eps, name=self._name("layer_norm"))
@@ -159,7 +188,11 @@ class Twin:
         return self.layers.Dropout(share, name=self._name("dropout"))(x) if share else x
 
     def locked_dropout(self, module: Any, x: Any) -> Any:
-        return self.layers.SpatialDropout1D(module.share, name=self._name("dropout"))(x) if module.share else x
+        return (
+            self.layers.SpatialDropout1D(module.share, name=self._name("dropout"))(x)
+            if module.share
+            else x
+        )
 
     def flatten(self, module: Any, x: Any) -> Any:
         if len(x.shape) == 4:  # as channels first would be flattened
@@ -168,18 +201,27 @@ class Twin:
 
     def max_pool(self, module: Any, x: Any) -> Any:
         padding, size, stride = (
-            each if isinstance(each, int) else each[0] for each in (module.padding, module.kernel_size, module.stride)
+            each if isinstance(each, int) else each[0]
+            for each in (module.padding, module.kernel_size, module.stride)
         )
         if padding:  # with what is never the largest: after GELU, SiLU or tanh a 0 may be
-            x = self.ops.pad(x, [[0, 0], [padding, padding], [padding, padding], [0, 0]], constant_values=_LOWEST)
-        return self.layers.MaxPooling2D(size, stride, data_format="channels_last", name=self._name("largest"))(x)
+            x = self.ops.pad(
+                x, [[0, 0], [padding, padding], [padding, padding], [0, 0]], constant_values=_LOWEST
+            )
+        return self.layers.MaxPooling2D(
+            size, stride, data_format="channels_last", name=self._name("largest")
+        )(x)
 
     def mean_pool(self, module: Any, x: Any) -> Any:
         size = module.kernel_size if isinstance(module.kernel_size, int) else module.kernel_size[0]
-        return self.layers.AveragePooling2D(size, size, padding="same", data_format="channels_last", name=self._name("mean"))(x)
+        return self.layers.AveragePooling2D(
+            size, size, padding="same", data_format="channels_last", name=self._name("mean")
+        )(x)
 
     def mean_of_pixels(self, module: Any, x: Any) -> Any:
-        return self.layers.GlobalAveragePooling2D(data_format="channels_last", name=self._name("mean"))(x)
+        return self.layers.GlobalAveragePooling2D(
+            data_format="channels_last", name=self._name("mean")
+        )(x)
 
     def residual(self, module: Any, x: Any) -> Any:
         y = self.of(module.body, x)
@@ -193,9 +235,13 @@ class Twin:
     def lookup(self, module: Any, codes: Any) -> Any:
         offsets = module.offsets.tolist()
         if any(offsets):
-            codes = self.layers.Rescaling(1.0, [float(each) for each in offsets], name=self._name("codes"))(codes)
+            codes = self.layers.Rescaling(
+                1.0, [float(each) for each in offsets], name=self._name("codes")
+            )(codes)
         table = module.table
-        return self.put(self.layers.Embedding(*table.shape, name=self._name("embedding")), table)(codes)
+        return self.put(self.layers.Embedding(*table.shape, name=self._name("embedding")), table)(
+            codes
+        )
 
     def category_embedding(self, module: Any, codes: Any) -> Any:
         found, start, order = [], 0, module.order.tolist()
@@ -204,22 +250,36 @@ class Twin:
             start += count
             some = codes if len(module.counts) == 1 else self.ops.take(codes, members, axis=1)
             found.append(self.layers.Flatten(name=self._name("flat"))(self.lookup(lookup, some)))
-        return found[0] if len(found) == 1 else self.layers.Concatenate(name=self._name("joined"))(found)
+        return (
+            found[0]
+            if len(found) == 1
+            else self.layers.Concatenate(name=self._name("joined"))(found)
+        )
 
     def category_weights(self, module: Any, codes: Any) -> Any:
         total = self.ops.sum(self.lookup(module.lookup, codes), axis=1)
         if module.bias is None:
             return total
-        return self.layers.Rescaling(1.0, _numbers(module.bias).tolist(), name=self._name("bias"))(total)
+        return self.layers.Rescaling(1.0, _numbers(module.bias).tolist(), name=self._name("bias"))(
+            total
+        )
 
     def periodic(self, module: Any, x: Any) -> Any:
         features, frequencies = module.frequencies_FK.shape
         wide = module.weight_FKE.shape[2]
-        angles = self.layers.EinsumDense("bf,fk->bfk", (features, frequencies), name=self._name("angles"))
+        angles = self.layers.EinsumDense(
+            "bf,fk->bfk", (features, frequencies), name=self._name("angles")
+        )
         angle = self.put(angles, module.frequencies_FK * (2 * math.pi))(x)
-        waves = self.layers.Concatenate(axis=2, name=self._name("waves"))([self.ops.sin(angle), self.ops.cos(angle)])
+        waves = self.layers.Concatenate(axis=2, name=self._name("waves"))(
+            [self.ops.sin(angle), self.ops.cos(angle)]
+        )
         layer = self.layers.EinsumDense(
-            "bfk,fke->bfe", (features, wide), bias_axes="fe", activation="relu", name=self._name("periodic")
+            "bfk,fke->bfe",
+            (features, wide),
+            bias_axes="fe",
+            activation="relu",
+            name=self._name("periodic"),
         )
         embedded = self.put(layer, module.weight_FKE, module.bias_F1E[:, 0])(waves)
         flat = self.layers.Flatten(name=self._name("flat"))(embedded)
@@ -232,11 +292,21 @@ class Twin:
         for (first, count), table in zip(module.groups, module.tables):
             if count > 1:
                 raise PartError(
-                    "words that are read with their letters have no counterpart among the layers of Keras.", hint="--to onnx"
+                    "words that are read with their letters have no counterpart among the layers of Keras.",
+                    hint="--to onnx",
                 )
             codes = tokens if len(tokens.shape) == 2 else self.ops.take(tokens, first, axis=2)
-            parts.append(self.put(self.layers.Embedding(*table.weight.shape, name=self._name("embedding")), table.weight)(codes))
-        return parts[0] if len(parts) == 1 else self.layers.Concatenate(name=self._name("joined"))(parts)
+            parts.append(
+                self.put(
+                    self.layers.Embedding(*table.weight.shape, name=self._name("embedding")),
+                    table.weight,
+                )(codes)
+            )
+        return (
+            parts[0]
+            if len(parts) == 1
+            else self.layers.Concatenate(name=self._name("joined"))(parts)
+        )
 
     def inside(self, tokens: Any) -> Any:
         """Which places of the tokens belong to a row, bool (B, T)."""
@@ -248,7 +318,9 @@ class Twin:
         words = self._kept(self.words(module.words, tokens), inside, 0.0)
         before, kernel = module.convolution.padding[0], module.convolution.weight
         padded = self.layers.ZeroPadding1D(before, name=self._name("padding"))(words)
-        layer = self.layers.Conv1D(kernel.shape[0], kernel.shape[2], activation="relu", name=self._name("phrases"))
+        layer = self.layers.Conv1D(
+            kernel.shape[0], kernel.shape[2], activation="relu", name=self._name("phrases")
+        )
         phrases = self.put(layer, kernel.permute(2, 1, 0), module.convolution.bias)(padded)
         found = [self.mean(None, words, inside), self.largest(None, phrases, inside)]
         return self.layers.Concatenate(name=self._name("joined"))(found)
@@ -261,7 +333,11 @@ class Twin:
             inputs[name] if isinstance(body, nn.Identity) else self.of(body, inputs[name])
             for name, body in zip(module.names, module.bodies)
         ]
-        x = found[0] if len(found) == 1 else self.layers.Concatenate(name=self._name("joined"))(found)
+        x = (
+            found[0]
+            if len(found) == 1
+            else self.layers.Concatenate(name=self._name("joined"))(found)
+        )
         return self.locked_dropout(module.dropout, x), inside
 
     def recurrent(self, module: Any, x: Any, inside: Any, *, last: bool) -> Any:
@@ -273,7 +349,9 @@ class Twin:
             if module.backwards is not None:
                 behind, more = self._cell(module.backwards[number], every, go_backwards=True)
                 layer, arrays = (
-                    self.layers.Bidirectional(layer, backward_layer=behind, name=self._name("both_ways")),
+                    self.layers.Bidirectional(
+                        layer, backward_layer=behind, name=self._name("both_ways")
+                    ),
                     [*arrays, *more],
                 )
             self.put(layer, *arrays)
@@ -283,10 +361,14 @@ class Twin:
     def _cell(self, module: Any, every: bool, **more: Any) -> tuple[Any, list[Any]]:
         hidden = module.hidden_size
         kinds = {nn.RNN: self.layers.SimpleRNN, nn.GRU: self.layers.GRU, nn.LSTM: self.layers.LSTM}
-        layer = kinds[type(module)](hidden, return_sequences=every, name=self._name("states"), **more)
+        layer = kinds[type(module)](
+            hidden, return_sequences=every, name=self._name("states"), **more
+        )
         into, again = module.weight_ih_l0, module.weight_hh_l0
         if isinstance(module, nn.GRU):  # Keras has the update gate first, and both biases
-            into, again, first, second = (_gates(each, hidden) for each in (into, again, module.bias_ih_l0, module.bias_hh_l0))
+            into, again, first, second = (
+                _gates(each, hidden) for each in (into, again, module.bias_ih_l0, module.bias_hh_l0)
+            )
             return layer, [into.t(), again.t(), torch.stack([first, second])]
         return layer, [into.t(), again.t(), module.bias_ih_l0 + module.bias_hh_l0]
 
@@ -295,12 +377,19 @@ class Twin:
         states = self.recurrent(module.recurrent, x, inside, last=module.pooling is None)
         if module.pooling is None:
             return states
-        ways = {pooling.MaxPooling: self.largest, pooling.MeanPooling: self.mean, pooling.AttentionPooling: self.attention}
+        ways = {
+            pooling.MaxPooling: self.largest,
+            pooling.MeanPooling: self.mean,
+            pooling.AttentionPooling: self.attention,
+        }
         return ways[type(module.pooling)](module.pooling, states, inside)
 
     def places(self, module: Any, inputs: Mapping[str, Any]) -> Any:
         if module.aside is not None or module.after is not None:
-            raise PartError("labels that depend on each other, or on other columns, have no counterpart here.", hint="--to onnx")
+            raise PartError(
+                "labels that depend on each other, or on other columns, have no counterpart here.",
+                hint="--to onnx",
+            )
         x, inside = self.reader(module.reader, inputs)
         return self.of(module.head, self.recurrent(module.recurrent, x, inside, last=False))
 
@@ -316,11 +405,15 @@ class Twin:
     def mean(self, module: Any, x: Any, inside: Any) -> Any:
         if inside is None:
             return self.ops.mean(x, axis=1)
-        count = self.ops.maximum(self.ops.sum(self.ops.cast(inside, "float32"), axis=1, keepdims=True), 1.0)
+        count = self.ops.maximum(
+            self.ops.sum(self.ops.cast(inside, "float32"), axis=1, keepdims=True), 1.0
+        )
         return self.ops.divide(self.ops.sum(self._kept(x, inside, 0.0), axis=1), count)
 
     def attention(self, module: Any, x: Any, inside: Any) -> Any:
-        inner = self.layers.Activation("tanh", name=self._name("tanh"))(self.linear(module.inner, x))
+        inner = self.layers.Activation("tanh", name=self._name("tanh"))(
+            self.linear(module.inner, x)
+        )
         score = self.linear(module.score, inner)
         if inside is not None:
             score = self._kept(score, inside, _LOWEST)
@@ -379,5 +472,6 @@ _WAYS: dict[type, Callable[..., Any]] = {
     sequence_reader.PlaceOutputs: Twin.places,
     sequence_reader.GeneratingPlaceOutputs: Twin.places,
 }
-# kinds whose derivates (batch normalization of one row, dropout with masks of our own) compute the same in evaluation
+# kinds whose derivates (batch normalization of one row, dropout with masks of our own) compute the
+# same in evaluation
 _ALSO_DERIVED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout)

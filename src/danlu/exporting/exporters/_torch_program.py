@@ -1,10 +1,11 @@
 """A program of torch.export (.pt2) without anything that could run when it is read: numbers, and a graph of torch's own operators.
 
-What torch.export.save writes is a zip: the graph as JSON, weights and constants as raw bytes, and example inputs as a pickle. When it is
-read back, torch unpickles (the examples, and what a payload declares so), evaluates expressions of sizes, runs guards that are Python code,
-and takes any name under `torch` as an operator. `cleaned` gives the same program without pickles, guards and traces of source files, and
-refuses what is no plain program; danlu reads no other. So a file that danlu wrote holds no pickle at all.
-"""
+What torch.export.save writes is a zip: the graph as JSON, weights and constants as raw bytes, and
+example inputs as a pickle. When it is read back, torch unpickles (the examples, and what a payload
+declares so), evaluates expressions of sizes, runs guards that are Python code, and takes any name
+under `torch` as an operator. `cleaned` gives the same program without pickles, guards and traces of
+source files, and refuses what is no plain program; danlu reads no other. So a file that danlu wrote
+holds no pickle at all."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ _SYMBOL = re.compile(r"[suzf]\d{1,9}|u\d{1,9}")
 
 
 def cleaned(data: bytes) -> bytes:
-    """The program in the bytes of a .pt2, rewritten. Raises ValueError naming what is no part of a plain program."""
+    """The program in the bytes of a .pt2, rewritten. Raises ValueError naming what is no part of a
+    plain program."""
     made = io.BytesIO()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(made, "w") as target:
@@ -58,8 +60,16 @@ def cleaned(data: bytes) -> bytes:
                     content = archive.read(each)
                     if inner.endswith(".json"):
                         content = _json(inner, content)
-                target.writestr(zipfile.ZipInfo(each.filename), content)  # at one date: equal programs are equal files
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RecursionError, UnicodeDecodeError) as error:
+                target.writestr(
+                    zipfile.ZipInfo(each.filename), content
+                )  # at one date: equal programs are equal files
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        EOFError,
+        RecursionError,
+        UnicodeDecodeError,
+    ) as error:
         raise ValueError(f"it is no program of torch.export ({type(error).__name__})") from None
     return made.getvalue()
 
@@ -70,7 +80,11 @@ def _inner(each: zipfile.ZipInfo, seen: set[str]) -> str:
     inner = found["inner"] if found else ""
     if ".." in inner or not (inner == EXAMPLES or any(kind.fullmatch(inner) for kind in _KEPT)):
         raise ValueError(f"it holds {each.filename[:80]!r}, which is no part of a plain program")
-    if inner in seen or each.compress_type != zipfile.ZIP_STORED or each.file_size != each.compress_size:
+    if (
+        inner in seen
+        or each.compress_type != zipfile.ZIP_STORED
+        or each.file_size != each.compress_size
+    ):
         raise ValueError(f"{inner} is there twice, or packed")
     if inner.endswith(".json") and each.file_size > MOST_GRAPH:
         raise ValueError(f"{inner} has {each.file_size:,} bytes")
@@ -82,7 +96,9 @@ def _json(name: str, content: bytes) -> bytes:
     value = json.loads(content)
     if name.startswith("data/"):
         for key, each in value["config"].items():
-            if each.get("use_pickle") is not False or not re.fullmatch(r"(weight|tensor)_\d+", str(each.get("path_name"))):
+            if each.get("use_pickle") is not False or not re.fullmatch(
+                r"(weight|tensor)_\d+", str(each.get("path_name"))
+            ):
                 raise ValueError(f"{str(key)[:80]} is kept as a pickle")
     else:
         value["guards_code"] = []
@@ -93,7 +109,8 @@ def _json(name: str, content: bytes) -> bytes:
 
 
 def _check(value: Any, depth: int) -> None:
-    """Refuse what torch would run while it reads or runs the graph; leave out what tells of source files."""
+    """Refuse what torch would run while it reads or runs the graph; leave out what tells of source
+    files."""
     if depth > DEEPEST:
         raise ValueError(f"its graph goes more than {DEEPEST} levels deep")
     if isinstance(value, list):
@@ -119,8 +136,20 @@ def _check(value: Any, depth: int) -> None:
 
 def _check_expression(text: Any) -> None:
     """An expression of sizes: torch evaluates it as Python."""
-    sound = isinstance(text, str) and _EXPRESSION.fullmatch(text) and not re.search(r"__|\.\s*[A-Za-z_]", text)
-    odd = [] if not sound else [word for word in _WORD.findall(text) if word not in _WORDS and not _SYMBOL.fullmatch(word)]
+    sound = (
+        isinstance(text, str)
+        and _EXPRESSION.fullmatch(text)
+        and not re.search(r"__|\.\s*[A-Za-z_]", text)
+    )
+    odd = (
+        []
+        if not sound
+        else [
+            word
+            for word in _WORD.findall(text)
+            if word not in _WORDS and not _SYMBOL.fullmatch(word)
+        ]
+    )
     if not sound or odd:
         raise ValueError(f"it holds the size {str(text)[:80]!r}, which is no expression of sizes")
 

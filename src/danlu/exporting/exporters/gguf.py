@@ -1,6 +1,7 @@
 """A GGUF file of a gpt, for llama.cpp, Ollama and what is built on them: metadata, tokenizer and weights in one file.
 
-The gpt must be built as a Llama is (positions: rotary, normalization: rms, feed_forward: swiglu, no bias, no qk_norm).
+The gpt must be built as a Llama is (positions: rotary, normalization: rms, feed_forward: swiglu, no
+bias, no qk_norm).
 
 type    f32; f16; q8_0 (8 bits, a scale for every 32 numbers; a matrix whose rows are no multiple of 32 stays in f32). The proof reads the
         file back, and allows logits to differ by 1e-4 in f32, by 0.02 in f16 and by 0.25 in q8_0
@@ -36,7 +37,9 @@ LARGEST = 64 << 30  # bytes
 ALLOWED = {"f32": 1e-4, "f16": 0.02, "q8_0": 0.25}  # of logits
 ALIKE = 0.99  # least share of held-out tokens that llama.cpp reads as danlu does
 RULES = "poro-chat"  # llama.cpp's rule of words that lets all of danlu's pieces form
-_WORDS = re.compile(r" ?[^(\s|.,!?…。，、।۔،)]+")  # that rule; what stands between words is a part of its own
+_WORDS = re.compile(
+    r" ?[^(\s|.,!?…。，、।۔،)]+"
+)  # that rule; what stands between words is a part of its own
 _NO_MERGE = "Ā Ā"  # of two bytes 0, whose sum is no token: llama.cpp wants a list that is not empty
 _FACTS = {"context_length": "max_position_embeddings", "embedding_length": "hidden_size", "block_count": "num_hidden_layers",
           "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
@@ -51,7 +54,9 @@ _OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_h
 class Config(Options):
     """How fine the weights are kept."""
 
-    type: Literal["f32", "f16", "q8_0"] = Field("f32", description="How matrices are kept; norms always in f32.")
+    type: Literal["f32", "f16", "q8_0"] = Field(
+        "f32", description="How matrices are kept; norms always in f32."
+    )
 
 
 def fits(config: Config, artifact: Artifact) -> str:
@@ -93,7 +98,9 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
         )
     module: Any = artifact.module
     context = int(getattr(artifact.task, "context", 0) or module.context)
-    about = llama.config(module, context, tokenizer.size, {code: code for code in range(FIRST_TOKEN)})
+    about = llama.config(
+        module, context, tokenizer.size, {code: code for code in range(FIRST_TOKEN)}
+    )
     writer = gguf.GGUFWriter(folder / FILE, "llama")
     writer.add_name(artifact.recipe.name)
     writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[config.type])
@@ -111,7 +118,12 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return {"input": next(iter(program.inputs)), "output": next(iter(program.outputs)), "type": config.type, "read_alike": alike}
+    return {
+        "input": next(iter(program.inputs)),
+        "output": next(iter(program.outputs)),
+        "type": config.type,
+        "read_alike": alike,
+    }
 
 
 def _tokens(writer: Any, tokenizer: Any) -> None:
@@ -119,7 +131,10 @@ def _tokens(writer: Any, tokenizer: Any) -> None:
     import gguf
 
     pieces, merges = pieces_of(tokenizer)
-    kinds = [gguf.TokenType.UNKNOWN if code == UNKNOWN else gguf.TokenType.CONTROL for code in range(FIRST_TOKEN)]
+    kinds = [
+        gguf.TokenType.UNKNOWN if code == UNKNOWN else gguf.TokenType.CONTROL
+        for code in range(FIRST_TOKEN)
+    ]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(RULES)
     writer.add_token_list([*SPECIAL_TOKENS, *pieces])
@@ -134,17 +149,23 @@ def _tokens(writer: Any, tokenizer: Any) -> None:
 
 
 def pieces_of(tokenizer: Any) -> tuple[list[str], list[str]]:
-    """(the pieces behind the special tokens, every byte written as a printable letter; the merges)."""
+    """(the pieces behind the special tokens, every byte written as a printable letter; the
+    merges)."""
     from danlu.tokenizing.bpe import byte_letters
 
     letters = byte_letters()
     if tokenizer.kind == "bpe":
         return list(tokenizer.pieces), list(tokenizer.merges)
-    return (letters if tokenizer.kind == "bytes" else [letters[ord(each)] for each in tokenizer.alphabet]), []
+    return (
+        letters
+        if tokenizer.kind == "bytes"
+        else [letters[ord(each)] for each in tokenizer.alphabet]
+    ), []
 
 
 def read_alike(tokenizer: Any, codes: np.ndarray) -> float:
-    """The share of tokens of some text that llama.cpp's rule of words leads to as well: 1 for tokenizers without merges."""
+    """The share of tokens of some text that llama.cpp's rule of words leads to as well: 1 for
+    tokenizers without merges."""
     if tokenizer.kind != "bpe":
         return 1.0
     from danlu.tokenizing.bpe import library
@@ -155,7 +176,11 @@ def read_alike(tokenizer: Any, codes: np.ndarray) -> float:
     for row in codes:
         text = tokenizer.decode(row[row >= FIRST_TOKEN])
         ours = whole.encode(text, add_special_tokens=False).ids
-        theirs = [code for part in _parts(text) for code in joins.encode(part, add_special_tokens=False).ids]
+        theirs = [
+            code
+            for part in _parts(text)
+            for code in joins.encode(part, add_special_tokens=False).ids
+        ]
         total += len(ours)
         same += len(ours) - _edits(ours, theirs)
     return max(0.0, same / max(total, 1))
@@ -186,19 +211,36 @@ def _their_name(name: str) -> str:
     return f"blk.{number}.{_LAYER[inner]}.weight"
 
 
-def _turned(name: str, weight: np.ndarray, about: Mapping[str, Any], back: bool = False) -> np.ndarray:
-    """Queries and keys in llama.cpp's order: it turns neighbouring numbers of a head together, Llama's own code halves of it."""
-    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
+def _turned(
+    name: str, weight: np.ndarray, about: Mapping[str, Any], back: bool = False
+) -> np.ndarray:
+    """Queries and keys in llama.cpp's order: it turns neighbouring numbers of a head together,
+    Llama's own code halves of it."""
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(
+        name.split(".")[-2]
+    )
     if heads is None:
         return weight
     count = int(about[heads])
-    shape = (count, weight.shape[0] // count // 2, 2) if back else (count, 2, weight.shape[0] // count // 2)
+    shape = (
+        (count, weight.shape[0] // count // 2, 2)
+        if back
+        else (count, 2, weight.shape[0] // count // 2)
+    )
     return weight.reshape(*shape, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
 def _put(gguf: Any, writer: Any, name: str, weight: np.ndarray, kind: str) -> None:
-    kinds = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
-    chosen = kinds[kind] if weight.ndim > 1 and not (kind == "q8_0" and weight.shape[-1] % 32) else kinds["f32"]
+    kinds = {
+        "f32": gguf.GGMLQuantizationType.F32,
+        "f16": gguf.GGMLQuantizationType.F16,
+        "q8_0": gguf.GGMLQuantizationType.Q8_0,
+    }
+    chosen = (
+        kinds[kind]
+        if weight.ndim > 1 and not (kind == "q8_0" and weight.shape[-1] % 32)
+        else kinds["f32"]
+    )
     weight = np.ascontiguousarray(weight, dtype=np.float32)
     if chosen == kinds["f32"]:
         writer.add_tensor(name, weight)
@@ -208,7 +250,9 @@ def _put(gguf: Any, writer: Any, name: str, weight: np.ndarray, kind: str) -> No
         writer.add_tensor(name, gguf.quants.quantize(weight, chosen), raw_dtype=chosen)
 
 
-def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+def start(
+    folder: Path, about: Mapping[str, Any]
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """What runs the network of the file, its weights brought back to float32."""
     import torch
 
@@ -219,12 +263,18 @@ def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.n
     except DanluError as error:
         raise ArtifactError(error.problem.message, where=FILE, hint=error.problem.hint) from None
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"it is no GGUF of a gpt: {type(error).__name__}: {error}.", where=FILE) from None
+        raise ArtifactError(
+            f"it is no GGUF of a gpt: {type(error).__name__}: {error}.", where=FILE
+        ) from None
     name, output = str(about["input"]), str(about["output"])
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            return {output: module({"tokens": torch.from_numpy(np.ascontiguousarray(arrays[name]))}).float().numpy()}
+            return {
+                output: module({"tokens": torch.from_numpy(np.ascontiguousarray(arrays[name]))})
+                .float()
+                .numpy()
+            }
 
     return run
 
@@ -241,14 +291,22 @@ def network(data: bytes) -> LanguageModel:
     if facts.get("general.architecture") != "llama":
         raise ValueError(f"its architecture is {facts.get('general.architecture')!r}")
     about: dict[str, Any] = {theirs: facts[f"llama.{name}"] for name, theirs in _FACTS.items()}
-    about |= {"model_type": "llama", "rms_norm_eps": round(about["rms_norm_eps"], 9), "tie_word_embeddings": True}
+    about |= {
+        "model_type": "llama",
+        "rms_norm_eps": round(about["rms_norm_eps"], 9),
+        "tie_word_embeddings": True,
+    }
     inner = {theirs: ours for ours, theirs in _LAYER.items()}
     outer = {theirs: ours for ours, theirs in _OUTER.items()}
     weights = {}
     for each in tensors:
         _, block, size = gguf_file.BLOCKS[each.kind]
-        rows = np.frombuffer(each.data, dtype=np.uint8).reshape(*each.shape[:-1], each.shape[-1] // block * size)
-        numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(each.kind)).reshape(each.shape)
+        rows = np.frombuffer(each.data, dtype=np.uint8).reshape(
+            *each.shape[:-1], each.shape[-1] // block * size
+        )
+        numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(each.kind)).reshape(
+            each.shape
+        )
         plain = each.name.removesuffix(".weight")
         head, _, rest = plain.partition(".")
         number, _, layer = rest.partition(".")

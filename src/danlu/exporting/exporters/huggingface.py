@@ -1,9 +1,9 @@
 """A folder in the layout of Hugging Face: a gpt of Llama's parts as a Llama, an encoder as a BERT, with its tokenizer.json.
 
-transformers, vLLM, text-generation-inference and llama.cpp's own converter read it. Equal logits are proven by danlu's reader, and by
-transformers where it is installed. A gpt must be built as a Llama is (positions: rotary, normalization: rms, feed_forward: swiglu, no bias, no
-qk_norm). Marks that a borrowed tokenizer has not are left out.
-"""
+transformers, vLLM, text-generation-inference and llama.cpp's own converter read it. Equal logits
+are proven by danlu's reader, and by transformers where it is installed. A gpt must be built as a
+Llama is (positions: rotary, normalization: rms, feed_forward: swiglu, no bias, no qk_norm). Marks
+that a borrowed tokenizer has not are left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 NEEDS = ("tokenizers", "huggingface")
 TORCH_FREE = False
-ANSWERS = {"language_modeling": "logits", "masked_language_modeling": "logits", "classification": "probabilities"}
+ANSWERS = {
+    "language_modeling": "logits",
+    "masked_language_modeling": "logits",
+    "classification": "probabilities",
+}
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -60,7 +64,10 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
         "causal": task == "language_modeling",
     }
     missing = sorted(set(range(int(told.rows.max()) + 1)) - set(told.rows.tolist()))
-    return {**about, **({"left_out": {"logits": missing}} if missing and ANSWERS[task] == "logits" else {})}
+    return {
+        **about,
+        **({"left_out": {"logits": missing}} if missing and ANSWERS[task] == "logits" else {}),
+    }
 
 
 def start(folder: Path, about: Mapping[str, Any]) -> Run:
@@ -70,13 +77,16 @@ def start(folder: Path, about: Mapping[str, Any]) -> Run:
     try:
         module = hugging_face.read(folder)
     except DanluError as error:
-        raise ArtifactError(error.problem.message, where=str(folder), hint=error.problem.hint) from None
+        raise ArtifactError(
+            error.problem.message, where=str(folder), hint=error.problem.hint
+        ) from None
     name = next(iter(_names(module)), "tokens")
     return _run(lambda tokens: module({name: tokens}), about)
 
 
 def elsewhere(folder: Path, about: Mapping[str, Any]) -> dict[str, Run]:
-    """The folder as transformers reads it, where it is installed; of a gpt, whose padding says nothing."""
+    """The folder as transformers reads it, where it is installed; of a gpt, whose padding says
+    nothing."""
     if not about["causal"] or importlib.util.find_spec("transformers") is None:
         return {}
     import torch
@@ -85,7 +95,11 @@ def elsewhere(folder: Path, about: Mapping[str, Any]) -> dict[str, Run]:
 
     with quietly():
         model = library().LlamaForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
         )
     model.eval()
     return {"transformers": _run(lambda tokens: model(tokens).logits, about)}
@@ -101,7 +115,9 @@ def _run(forward: Callable[[Tensor], Tensor], about: Mapping[str, Any]) -> Run:
     """Prepared tokens in danlu's codes to answers in danlu's codes."""
     import torch
 
-    theirs = torch.tensor(about["codes"], dtype=torch.int64)  # danlu's code of each of the file's, -1 for none
+    theirs = torch.tensor(
+        about["codes"], dtype=torch.int64
+    )  # danlu's code of each of the file's, -1 for none
     known = torch.nonzero(theirs >= 0).flatten()
     size = int(theirs.max()) + 1
     code_of = torch.zeros(size, dtype=torch.int64)
@@ -123,5 +139,14 @@ def _run(forward: Callable[[Tensor], Tensor], about: Mapping[str, Any]) -> Run:
 def card(about: Mapping[str, Any]) -> list[str]:
     """How another program reads the folder."""
     kind = "AutoModelForCausalLM" if about["causal"] else "AutoModel"
-    code = [f"from transformers import AutoTokenizer, {kind}", f'model = {kind}.from_pretrained("FOLDER")']
-    return ["The folder is a checkpoint of Hugging Face (safetensors).", "", "```python", *code, "```"]
+    code = [
+        f"from transformers import AutoTokenizer, {kind}",
+        f'model = {kind}.from_pretrained("FOLDER")',
+    ]
+    return [
+        "The folder is a checkpoint of Hugging Face (safetensors).",
+        "",
+        "```python",
+        *code,
+        "```",
+    ]

@@ -1,11 +1,12 @@
 """A Keras 3 file, which runs on its TensorFlow, JAX and PyTorch backends: linear, mlp, cnn, rnn.
 
-model.keras is a functional model of Keras' own layers, without a Lambda, and can be trained on there. It takes prepared inputs under danlu's
-names (numbers float32, categories int32, image uint8 with the channels last, tokens int32, series float32) and gives finished answers:
-probabilities, or numbers in units of the data. The scale of pixels stands inside; columns are prepared as export.json says.
-Its outputs are proven equal on the torch backend, and on TensorFlow and JAX where they are installed, each in a process of its own. Where they
-live in other environments, DANLU_TENSORFLOW_PYTHON and DANLU_JAX_PYTHON name the interpreters.
-"""
+model.keras is a functional model of Keras' own layers, without a Lambda, and can be trained on
+there. It takes prepared inputs under danlu's names (numbers float32, categories int32, image uint8
+with the channels last, tokens int32, series float32) and gives finished answers: probabilities, or
+numbers in units of the data. The scale of pixels stands inside; columns are prepared as export.json
+says. Its outputs are proven equal on the torch backend, and on TensorFlow and JAX where they are
+installed, each in a process of its own. Where they live in other environments,
+DANLU_TENSORFLOW_PYTHON and DANLU_JAX_PYTHON name the interpreters."""
 
 from __future__ import annotations
 
@@ -66,14 +67,22 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     described = artifact.described or artifact.preprocessor.inputs
     try:
         model = twin(
-            artifact.module, {name: described[name] for name in program.inputs}, lambda keras, x: _finished(keras, x, artifact)
+            artifact.module,
+            {name: described[name] for name in program.inputs},
+            lambda keras, x: _finished(keras, x, artifact),
         )
     except PartError as error:
-        raise ArtifactError(f"no Keras file: {error.problem.message}", hint=error.problem.hint) from None
+        raise ArtifactError(
+            f"no Keras file: {error.problem.message}", hint=error.problem.hint
+        ) from None
     (output,) = program.outputs
     with _quiet():
         model.save(folder / FILE)
-    said = {name: ", ".join(each.names[:50]) for name, each in described.items() if name in program.inputs}
+    said = {
+        name: ", ".join(each.names[:50])
+        for name, each in described.items()
+        if name in program.inputs
+    }
     return {"inputs": list(program.inputs), "output": output, "features": said}
 
 
@@ -86,15 +95,23 @@ def _finished(keras: Any, outputs: Any, artifact: Artifact) -> Any:
         return keras.layers.Activation("softmax", name="answers")(outputs)
     if artifact.recipe.task.name == "multi_label":
         return keras.layers.Activation("sigmoid", name="answers")(outputs)
-    ends = task.to_units(torch.tensor([[0.0] * task.output.size, [1.0] * task.output.size])).double().numpy()
-    return keras.layers.Rescaling((ends[1] - ends[0]).tolist(), ends[0].tolist(), name="answers")(outputs)
+    ends = (
+        task.to_units(torch.tensor([[0.0] * task.output.size, [1.0] * task.output.size]))
+        .double()
+        .numpy()
+    )
+    return keras.layers.Rescaling((ends[1] - ends[0]).tolist(), ends[0].tolist(), name="answers")(
+        outputs
+    )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without numpy's talk of how Keras turns its variables into arrays."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", message="__array__ implementation", category=DeprecationWarning
+        )
         yield
 
 
@@ -112,7 +129,10 @@ def start(folder: Path, about: Mapping[str, Any]) -> Run:
 
     def run(arrays: Arrays) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            found = network([torch.from_numpy(np.ascontiguousarray(_given(arrays[name]))) for name in names], training=False)
+            found = network(
+                [torch.from_numpy(np.ascontiguousarray(_given(arrays[name]))) for name in names],
+                training=False,
+            )
         return {output: found.numpy()}
 
     return run
@@ -123,10 +143,13 @@ def _given(array: np.ndarray) -> np.ndarray:
 
 
 def elsewhere(folder: Path, about: Mapping[str, Any]) -> dict[str, Run]:
-    """The same file on each other backend that is installed: {name: run}, each in a process that ends with its `run`."""
+    """The same file on each other backend that is installed: {name: run}, each in a process that
+    ends with its `run`."""
     found: dict[str, Run] = {}
     for backend, variable in BACKENDS.items():
-        python = os.environ.get(variable) or (sys.executable if importlib.util.find_spec(backend) is not None else "")
+        python = os.environ.get(variable) or (
+            sys.executable if importlib.util.find_spec(backend) is not None else ""
+        )
         if python:
             found[backend] = _another(python, backend, folder, about)
     return found
@@ -155,11 +178,19 @@ def _another(python: str, backend: str, folder: Path, about: Mapping[str, Any]) 
         },
     )
     _heard(process, backend, place)
-    names, output, count = [str(name) for name in about["inputs"]], str(about["output"]), iter(range(1 << 62))
+    names, output, count = (
+        [str(name) for name in about["inputs"]],
+        str(about["output"]),
+        iter(range(1 << 62)),
+    )
 
     def run(arrays: Arrays) -> dict[str, np.ndarray]:
         number = next(count)
-        np.savez(place / f"{number}.npz", allow_pickle=False, **{name: _given(arrays[name]) for name in names})
+        np.savez(
+            place / f"{number}.npz",
+            allow_pickle=False,
+            **{name: _given(arrays[name]) for name in names},
+        )
         assert process.stdin is not None
         process.stdin.write(f"{number}\n")
         process.stdin.flush()
@@ -178,7 +209,9 @@ def _heard(process: subprocess.Popen[str], backend: str, place: Path) -> None:
         if line.startswith("danlu "):
             return
     said = (place / "said.txt").read_text("utf-8", "replace").strip().splitlines()
-    raise ArtifactError(f"Keras on {backend} ended: {said[-1][:300] if said else 'it said nothing'}.", where=FILE)
+    raise ArtifactError(
+        f"Keras on {backend} ended: {said[-1][:300] if said else 'it said nothing'}.", where=FILE
+    )
 
 
 def _ended(process: subprocess.Popen[str], home: tempfile.TemporaryDirectory[str]) -> None:
@@ -188,7 +221,15 @@ def _ended(process: subprocess.Popen[str], home: tempfile.TemporaryDirectory[str
 
 def card(about: Mapping[str, Any]) -> list[str]:
     """How another program runs the file."""
-    lines = ["`model.keras` takes prepared inputs (`export.json`, `preprocessing`), in this order:", ""]
-    lines += [f"- `{name}`{f': {said}' if said else ''}" for name, said in about["features"].items()]
-    code = ["import keras  # KERAS_BACKEND: tensorflow, jax or torch", 'model = keras.saving.load_model("model.keras")']
+    lines = [
+        "`model.keras` takes prepared inputs (`export.json`, `preprocessing`), in this order:",
+        "",
+    ]
+    lines += [
+        f"- `{name}`{f': {said}' if said else ''}" for name, said in about["features"].items()
+    ]
+    code = [
+        "import keras  # KERAS_BACKEND: tensorflow, jax or torch",
+        'model = keras.saving.load_model("model.keras")',
+    ]
     return [*lines, "", "```python", *code, "```"]

@@ -1,10 +1,11 @@
 """ONNX with the preprocessing inside, run by ONNX Runtime without torch.
 
-The network goes through torch.onnx.export (dynamo), with any number of rows and, where rows are sequences, of any length. Before it stand
-the transforms as ONNX operators (each transform writes its own, see danlu/transforms), behind it what makes answers of outputs:
-probabilities, numbers in units of the data. Transforms that ONNX has no operators for (tokens of a text) stay outside and are run by
-danlu.exporting.loader with numpy. In int8 products run in 8 bits where the processor has units for it; what that costs is measured before release.
-"""
+The network goes through torch.onnx.export (dynamo), with any number of rows and, where rows are
+sequences, of any length. Before it stand the transforms as ONNX operators (each transform writes
+its own, see danlu/transforms), behind it what makes answers of outputs: probabilities, numbers in
+units of the data. Transforms that ONNX has no operators for (tokens of a text) stay outside and are
+run by danlu.exporting.loader with numpy. In int8 products run in 8 bits where the processor has
+units for it; what that costs is measured before release."""
 
 from __future__ import annotations
 
@@ -41,11 +42,19 @@ class Config(Options):
     """How the graph is written."""
 
     precision: Literal["float32", "int8"] = Field(
-        "float32", description="int8: products in 8 bits (static, QDQ), scales learnt from training rows; classification only."
+        "float32",
+        description="int8: products in 8 bits (static, QDQ), scales learnt from training rows; classification only.",
     )
-    calibration_rows: int = Field(256, ge=8, le=100_000, description="Training rows that the scales of int8 are learnt from.")
-    max_drop: float = Field(0.01, ge=0, le=1, description="Accuracy that int8 may lose on the held-out rows.")
-    preprocessing: bool = Field(True, description="Put the transforms into the graph; false: the graph takes prepared arrays.")
+    calibration_rows: int = Field(
+        256, ge=8, le=100_000, description="Training rows that the scales of int8 are learnt from."
+    )
+    max_drop: float = Field(
+        0.01, ge=0, le=1, description="Accuracy that int8 may lose on the held-out rows."
+    )
+    preprocessing: bool = Field(
+        True,
+        description="Put the transforms into the graph; false: the graph takes prepared arrays.",
+    )
 
 
 def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
@@ -69,7 +78,10 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
         about["columns"] = columns
     data = model.SerializeToString()
     if len(data) > LARGEST:
-        raise ArtifactError(f"the graph has {len(data):,} bytes, and one ONNX file holds 2 GB.", hint="--to safetensors")
+        raise ArtifactError(
+            f"the graph has {len(data):,} bytes, and one ONNX file holds 2 GB.",
+            hint="--to safetensors",
+        )
     (folder / FILE).write_bytes(data)
     return about
 
@@ -80,14 +92,20 @@ def lets(config: Config) -> dict[str, float]:
 
 
 def quantized(network: Any, program: Program, rows: int) -> Any:
-    """The network with its convolutions and matrices in int8, a scale a channel; activations uint8, their range as on training rows.
+    """The network with its convolutions and matrices in int8, a scale a channel; activations uint8,
+    their range as on training rows.
 
-    Source: Jacob et al., 2018, arXiv:1712.05877; ONNX Runtime's static quantization in the form QuantizeLinear, DequantizeLinear.
-    """
+    Source: Jacob et al., 2018, arXiv:1712.05877; ONNX Runtime's static quantization in the form
+    QuantizeLinear, DequantizeLinear."""
     import tempfile
 
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     assert program.training is not None
     arrays = {name: each.numpy() for name, each in program.training(rows).items()}
@@ -95,7 +113,12 @@ def quantized(network: Any, program: Program, rows: int) -> Any:
     class Rows(CalibrationDataReader):
         def __init__(self) -> None:
             count = len(next(iter(arrays.values())))
-            self.pieces = iter([{name: each[at : at + 64] for name, each in arrays.items()} for at in range(0, count, 64)])
+            self.pieces = iter(
+                [
+                    {name: each[at : at + 64] for name, each in arrays.items()}
+                    for at in range(0, count, 64)
+                ]
+            )
 
         def get_next(self) -> Any:
             return next(self.pieces, None)
@@ -117,12 +140,15 @@ def takes_rows(artifact: Artifact) -> bool:
 
 
 def network_of(program: Program) -> tuple[Any, dict[str, int]]:
-    """(the onnx.ModelProto of a program, the length that an input of places must be padded to, by name: none where any length will do)."""
+    """(the onnx.ModelProto of a program, the length that an input of places must be padded to, by
+    name: none where any length will do)."""
     import torch
 
     module = with_operators(program.module)
     reach = max(_REACH, 4 * max(program.longest.values(), default=0))
-    for each in module.modules():  # the angles of places are a table in the graph, which cannot grow
+    for (
+        each
+    ) in module.modules():  # the angles of places are a table in the graph, which cannot grow
         if hasattr(each, "angles") and hasattr(each, "cosines"):
             each.angles(reach)
     try:
@@ -130,7 +156,8 @@ def network_of(program: Program) -> tuple[Any, dict[str, int]]:
             captured, fixed = replace(program, module=module).captured()
     except Exception as error:
         raise ArtifactError(
-            f"torch cannot capture this network as a graph ({_first_line(error)}).", hint="--to safetensors"
+            f"torch cannot capture this network as a graph ({_first_line(error)}).",
+            hint="--to safetensors",
         ) from None
     try:
         with quiet():
@@ -138,7 +165,10 @@ def network_of(program: Program) -> tuple[Any, dict[str, int]]:
                 captured, dynamo=True, opset_version=OPSET, input_names=list(program.inputs), output_names=list(program.outputs), verbose=False,
             )  # fmt: skip
     except Exception as error:
-        raise ArtifactError(f"ONNX has no operators for this network ({_first_line(error)}).", hint="--to torch_export") from None
+        raise ArtifactError(
+            f"ONNX has no operators for this network ({_first_line(error)}).",
+            hint="--to torch_export",
+        ) from None
     assert made is not None
     return made.model_proto, fixed
 
@@ -152,7 +182,8 @@ def _first_line(error: Exception) -> str:
 
 
 def with_operators(module: Any) -> Any:
-    """The module with its recurrent layers as single operators of ONNX; torch would write them out place by place."""
+    """The module with its recurrent layers as single operators of ONNX; torch would write them out
+    place by place."""
     import copy
 
     from torch import nn
@@ -160,16 +191,26 @@ def with_operators(module: Any) -> Any:
     found = copy.deepcopy(module)
     for parent in list(found.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.RNNBase) and child.num_layers == 1 and not child.bidirectional and child.batch_first:
+            if (
+                isinstance(child, nn.RNNBase)
+                and child.num_layers == 1
+                and not child.bidirectional
+                and child.batch_first
+            ):
                 setattr(parent, name, _cell(child))
     return found
 
 
-_OPERATORS = {"LSTM": ("LSTM", (0, 3, 1, 2)), "GRU": ("GRU", (1, 0, 2)), "RNN": ("RNN", (0,))}  # torch's gates in the order of ONNX
+_OPERATORS = {
+    "LSTM": ("LSTM", (0, 3, 1, 2)),
+    "GRU": ("GRU", (1, 0, 2)),
+    "RNN": ("RNN", (0,)),
+}  # torch's gates in the order of ONNX
 
 
 def _cell(layer: Any) -> Any:
-    """A recurrent layer as one operator. Source: ONNX operators LSTM, GRU (linear_before_reset) and RNN, opset 14."""
+    """A recurrent layer as one operator. Source: ONNX operators LSTM, GRU (linear_before_reset) and
+    RNN, opset 14."""
     import torch
     from torch import Tensor, nn
 
@@ -190,7 +231,9 @@ def _cell(layer: Any) -> Any:
             self.register_buffer("w", sorted_(layer.weight_ih_l0)[None])
             self.register_buffer("r", sorted_(layer.weight_hh_l0)[None])
             if layer.bias:
-                self.register_buffer("b", torch.cat([sorted_(layer.bias_ih_l0), sorted_(layer.bias_hh_l0)])[None])
+                self.register_buffer(
+                    "b", torch.cat([sorted_(layer.bias_ih_l0), sorted_(layer.bias_hh_l0)])[None]
+                )
             else:
                 self.b = None
             self.attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
@@ -201,9 +244,15 @@ def _cell(layer: Any) -> Any:
 
         def forward(self, x_BTI: Tensor, before: Any = None) -> tuple[Tensor, Any]:
             rows, places = x_BTI.shape[0], x_BTI.shape[1]
-            given = () if before is None else tuple(before) if isinstance(before, tuple) else (before,)
+            given = (
+                () if before is None else tuple(before) if isinstance(before, tuple) else (before,)
+            )
             state = (1, rows, self.hidden)
-            shapes = [(places, 1, rows, self.hidden), state, *([state] if operator == "LSTM" else [])]
+            shapes = [
+                (places, 1, rows, self.hidden),
+                state,
+                *([state] if operator == "LSTM" else []),
+            ]
             found = torch.onnx.ops.symbolic_multi_out(
                 f"ai.onnx::{operator}", (x_BTI.transpose(0, 1), self.w, self.r, self.b, None, *given), self.attributes,
                 dtypes=[x_BTI.dtype] * len(shapes), shapes=shapes, version=14,
@@ -217,7 +266,10 @@ def _cell(layer: Any) -> Any:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporter's talk of torchvision, of its own deprecations and of its passes."""
-    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    ]
     levels = [each.level for each in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -232,7 +284,8 @@ def quiet() -> Iterator[None]:
 
 
 def preprocessing(before: Graph, preprocessor: Any) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the chains into a graph: ({column: how many of its first transforms stay outside}, {input of the network: value})."""
+    """Write the chains into a graph: ({column: how many of its first transforms stay outside},
+    {input of the network: value})."""
     ends: dict[str, list[Value]] = {}
     columns: dict[str, int] = {}
     for chain in preprocessor.chains:
@@ -263,11 +316,17 @@ def _tell_unusable(before: Graph, numbers: str) -> None:
     first = before.add("ArgMax", [flags], axis=1, keepdims=0)
     some = before.add("ReduceMax", [flags, before.constant(np.array([1]))], keepdims=0)
     none = before.add("Equal", [some, before.constant(np.int64(0))])
-    before.output(before.add("Where", [none, before.constant(np.int64(-1)), first]), "unusable", "int64", ("rows",))
+    before.output(
+        before.add("Where", [none, before.constant(np.int64(-1)), first]),
+        "unusable",
+        "int64",
+        ("rows",),
+    )
 
 
 def outside_of(chain: Any) -> int:
-    """How many of a chain's first transforms have no operators in a graph, or stand before one that has none."""
+    """How many of a chain's first transforms have no operators in a graph, or stand before one that
+    has none."""
     last = 0
     for number, (part, _) in enumerate(chain.steps, 1):
         if not hasattr(registry.take("transforms", part.name), "graph"):
@@ -276,14 +335,17 @@ def outside_of(chain: Any) -> int:
 
 
 def entered(before: Graph, chain: Any, schema: Mapping[str, Any], outside: int) -> Value:
-    """The value by which a column enters the graph, raw or after the transforms that stay outside."""
+    """The value by which a column enters the graph, raw or after the transforms that stay
+    outside."""
     kind, name = schema["kind"], f"column {chain.name}"
     if outside:
         made = chain.tried(outside, schema)
         if made.kind == "number":
             width = 1 if made.values.ndim == 1 else made.values.shape[1]
             return Value(before.input(name, "float64", ("rows", width)), "number", width)
-        kind, dtype = ("code", "int64") if outside == len(chain.steps) else (made.kind, _DTYPES[made.kind])
+        kind, dtype = (
+            ("code", "int64") if outside == len(chain.steps) else (made.kind, _DTYPES[made.kind])
+        )
         return Value(before.input(name, dtype, ("rows",)), kind)
     if kind == "number":
         width = schema.get("width", 1)
@@ -294,8 +356,11 @@ def entered(before: Graph, chain: Any, schema: Mapping[str, Any], outside: int) 
     return Value(before.input(name, _DTYPES[kind], ("rows",)), kind)
 
 
-def stages(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """As `start`, but what is run is the preprocessing alone: it gives the network's inputs. For finding where answers part."""
+def stages(
+    folder: Path, about: Mapping[str, Any]
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """As `start`, but what is run is the preprocessing alone: it gives the network's inputs. For
+    finding where answers part."""
     import onnx
     import onnxruntime
 
@@ -306,18 +371,26 @@ def stages(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.
     if not names:  # images and prepared arrays enter the network as they are
         return lambda arrays: {}
     del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(f"network/{name}", types[name], None) for name in names)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(f"network/{name}", types[name], None) for name in names
+    )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     wanted = [each.name for each in session.get_inputs()]
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = session.run([f"network/{name}" for name in names], {name: arrays[name] for name in wanted})
+        found = session.run(
+            [f"network/{name}" for name in names], {name: arrays[name] for name in wanted}
+        )
         return {name: np.asarray(each) for name, each in zip(names, found, strict=True)}
 
     return run
 
 
-def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+def start(
+    folder: Path, about: Mapping[str, Any]
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """What runs the graph in `folder` with ONNX Runtime on the CPU."""
     try:
         import onnxruntime
@@ -335,7 +408,9 @@ def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.n
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises errors of its own of every kind
-        raise ArtifactError(f"ONNX Runtime cannot open it: {str(error).splitlines()[0][:300]}.", where=FILE) from None
+        raise ArtifactError(
+            f"ONNX Runtime cannot open it: {str(error).splitlines()[0][:300]}.", where=FILE
+        ) from None
     names = [each.name for each in session.get_inputs()]
     outputs = [each.name for each in session.get_outputs()]
 
@@ -343,7 +418,9 @@ def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.n
         try:
             found = session.run(outputs, {name: arrays[name] for name in names})
         except Exception as error:
-            raise ArtifactError(f"ONNX Runtime stopped: {str(error).splitlines()[0][:300]}.", where=FILE) from None
+            raise ArtifactError(
+                f"ONNX Runtime stopped: {str(error).splitlines()[0][:300]}.", where=FILE
+            ) from None
         return {name: np.asarray(each) for name, each in zip(outputs, found, strict=True)}
 
     return run

@@ -1,9 +1,9 @@
 """OpenVINO's intermediate representation (model.xml beside model.bin), run by OpenVINO without torch.
 
-The network with finished answers goes through ONNX into OpenVINO, weights in float32. It takes prepared inputs (columns are prepared as
-export.json says; the scale of pixels stands inside). OpenVINO may compute in fewer bits than float32 where the processor likes that better;
-the proof, and danlu itself, ask for float32 (INFERENCE_PRECISION_HINT: f32).
-"""
+The network with finished answers goes through ONNX into OpenVINO, weights in float32. It takes
+prepared inputs (columns are prepared as export.json says; the scale of pixels stands inside).
+OpenVINO may compute in fewer bits than float32 where the processor likes that better; the proof,
+and danlu itself, ask for float32 (INFERENCE_PRECISION_HINT: f32)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,17 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     network, fixed = registry.take("exporters", "onnx").network_of(program)
     model = openvino.Core().read_model(model=network.SerializeToString())
     openvino.save_model(model, str(folder / GRAPH), compress_to_fp16=False)
-    about = {"inputs": list(program.inputs), "outputs": list(program.outputs), "openvino": openvino.__version__.split("-")[0]}
+    about = {
+        "inputs": list(program.inputs),
+        "outputs": list(program.outputs),
+        "openvino": openvino.__version__.split("-")[0],
+    }
     return {**about, **({"longest": fixed} if fixed else {})}
 
 
-def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+def start(
+    folder: Path, about: Mapping[str, Any]
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """What runs the graph with OpenVINO on the processor, in float32."""
     try:
         import openvino
@@ -59,11 +65,18 @@ def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.n
     refuse_strange(graph, len(weights))
     core = openvino.Core()
     try:
-        model = core.read_model(model=graph, weights=openvino.Tensor(np.frombuffer(weights, dtype=np.uint8)))
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"})
+        model = core.read_model(
+            model=graph, weights=openvino.Tensor(np.frombuffer(weights, dtype=np.uint8))
+        )
+        compiled = core.compile_model(
+            model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        )
     except RuntimeError as error:
         raise ArtifactError(f"OpenVINO cannot open it: {_first(error)}.", where=GRAPH) from None
-    names, outputs = [str(name) for name in about["inputs"]], [str(name) for name in about["outputs"]]
+    names, outputs = (
+        [str(name) for name in about["inputs"]],
+        [str(name) for name in about["outputs"]],
+    )
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
@@ -78,15 +91,22 @@ def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.n
 
 
 def refuse_strange(graph: bytes, size: int) -> None:
-    """ArtifactError for a graph with declarations of XML, operators that no release of OpenVINO has, or numbers beyond model.bin."""
+    """ArtifactError for a graph with declarations of XML, operators that no release of OpenVINO
+    has, or numbers beyond model.bin."""
     if b"<!" in graph:
-        raise ArtifactError("its graph declares entities, which OpenVINO never writes.", where=GRAPH)
+        raise ArtifactError(
+            "its graph declares entities, which OpenVINO never writes.", where=GRAPH
+        )
     odd = next((each for each in _LAYER.findall(graph) if not _OPSETS.fullmatch(each)), None)
     if odd is not None:
-        raise ArtifactError(f"its graph has operators of {odd[:40].decode('utf-8', 'replace')!r}.", where=GRAPH)
+        raise ArtifactError(
+            f"its graph has operators of {odd[:40].decode('utf-8', 'replace')!r}.", where=GRAPH
+        )
     for offset, length in re.findall(rb'offset="(\d+)"[^>]*size="(\d+)"', graph):
         if len(offset) > 15 or len(length) > 15 or int(offset) + int(length) > size:
-            raise ArtifactError(f"its graph takes numbers beyond the end of {WEIGHTS}.", where=GRAPH)
+            raise ArtifactError(
+                f"its graph takes numbers beyond the end of {WEIGHTS}.", where=GRAPH
+            )
 
 
 def _first(error: Exception) -> str:

@@ -1,10 +1,10 @@
 """The plain weights (safetensors) beside a description in JSON: for whoever builds the network anew, in any language.
 
-model.safetensors holds every tensor of the network under danlu's names (named after its modules; linear layers outputs first, as torch lays
-them out), config.json what the network is built of: the family and its options, its inputs and outputs, what the task makes of them, and how
-columns are prepared. Arrays that transforms learnt stand in preprocessing.safetensors, where there are any. Reading it needs no danlu; danlu
-proves it by building the network anew from these files alone.
-"""
+model.safetensors holds every tensor of the network under danlu's names (named after its modules;
+linear layers outputs first, as torch lays them out), config.json what the network is built of: the
+family and its options, its inputs and outputs, what the task makes of them, and how columns are
+prepared. Arrays that transforms learnt stand in preprocessing.safetensors, where there are any.
+Reading it needs no danlu; danlu proves it by building the network anew from these files alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     from danlu.artifact.artifact import plain_inputs
     from danlu.layers.tensors import unique_tensors
 
-    weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in unique_tensors(artifact.module).items()}
+    weights = {
+        name: tensor.detach().to("cpu").contiguous()
+        for name, tensor in unique_tensors(artifact.module).items()
+    }
     (folder / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt", "producer": "danlu"}))
     output = artifact.task.output
     about = {
@@ -48,7 +51,12 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
         "model": artifact.recipe.model.as_dict(),
         "changes": artifact.changes,
         "inputs": plain_inputs(artifact.described or artifact.preprocessor.inputs),
-        "output": {"size": output.size, "names": list(output.names), "each": output.each, "steps": output.steps},
+        "output": {
+            "size": output.size,
+            "names": list(output.names),
+            "each": output.each,
+            "steps": output.steps,
+        },
         "task": {"part": artifact.recipe.task.as_dict(), "state": artifact.task.state()},
         "answers": {name: slot.as_json() for name, slot in program.outputs.items()},
         "preprocessing": artifact.preprocessor.state()[0],
@@ -57,7 +65,9 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     return {}
 
 
-def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+def start(
+    folder: Path, about: Mapping[str, Any]
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """What runs the network that the files describe, built anew."""
     import torch
 
@@ -67,12 +77,28 @@ def start(folder: Path, about: Mapping[str, Any]) -> Callable[[Mapping[str, np.n
         contents = _contents(folder)
         program = program_of(contents, _examples(contents))
     except DanluError as error:
-        raise ArtifactError(f"no network can be built: {error.problem.message}", where=CONFIG, hint=error.problem.hint) from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, RecursionError) as error:
-        raise ArtifactError(f"this export is damaged: {type(error).__name__}: {error}.", where=CONFIG) from None
+        raise ArtifactError(
+            f"no network can be built: {error.problem.message}",
+            where=CONFIG,
+            hint=error.problem.hint,
+        ) from None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
+        raise ArtifactError(
+            f"this export is damaged: {type(error).__name__}: {error}.", where=CONFIG
+        ) from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = program.run({name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in program.inputs})
+        found = program.run(
+            {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in program.inputs}
+        )
         return {name: each.numpy() for name, each in found.items()}
 
     return run
@@ -96,7 +122,9 @@ def _contents(folder: Path) -> Any:
         for change in about["changes"]:
             artifacts.replay(change, module)
     artifacts.put_weights(module, load(read_regular(folder / WEIGHTS, LARGEST)))
-    return artifacts.Contents(recipe, module.eval(), task, None, {}, {}, described, changes=about["changes"])  # type: ignore[arg-type]
+    return artifacts.Contents(
+        recipe, module.eval(), task, None, {}, {}, described, changes=about["changes"]
+    )  # type: ignore[arg-type]
 
 
 def _examples(contents: Any) -> dict[str, Any]:
@@ -114,7 +142,9 @@ def _examples(contents: Any) -> dict[str, Any]:
             found[name] = torch.zeros(2, *each.shape)
             found[f"{name}_lengths"] = torch.full((2,), each.shape[0], dtype=torch.int64)
         else:
-            found[name] = torch.zeros(2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32)
+            found[name] = torch.zeros(
+                2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32
+            )
     return found
 
 

@@ -2,11 +2,11 @@
 
 B batch, H heads, T places that ask, S places that answer, E size of a head, N = B H.
 
-Measured on a CPU with bfloat16 units, torch 2.13, B 8, H 6, T 256, E 64, forward and backward pass, one thread: torch's fused kernel
-takes 36 ms in float32 and 96 ms in bfloat16, of which it makes no fast products; batched products in bfloat16, causal ones in two pieces
-(half of a square is never looked at), take 21 ms. In float32 the products take 85 ms. So: products for bfloat16 on a CPU, as long as
-the weights fit in memory, else torch's kernel.
-"""
+Measured on a CPU with bfloat16 units, torch 2.13, B 8, H 6, T 256, E 64, forward and backward pass,
+one thread: torch's fused kernel takes 36 ms in float32 and 96 ms in bfloat16, of which it makes no
+fast products; batched products in bfloat16, causal ones in two pieces (half of a square is never
+looked at), take 21 ms. In float32 the products take 85 ms. So: products for bfloat16 on a CPU, as
+long as the weights fit in memory, else torch's kernel."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ PIECE = 128  # places that ask at once, causal
 LARGEST = 64 * 2**20  # bytes of weights kept for the gradient, of one layer
 
 
-def weigh(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """(B, H, T, E). `mask` is bool, True where a place may be looked at, and broadcasts to (B, H, T, S); causal needs T = S."""
+def weigh(
+    query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool
+) -> Tensor:
+    """(B, H, T, E). `mask` is bool, True where a place may be looked at, and broadcasts to (B, H,
+    T, S); causal needs T = S."""
     if under_vmap():
         return _of_many(query_BHTE, key_BHSE, value_BHSE, mask, causal)
     by_place = mask is None or (mask.ndim == 4 and mask.shape[1:3] == (1, 1))
@@ -34,29 +37,40 @@ def weigh(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor
         bytes_of_weights = query_BHTE.shape[:3].numel() * key_BHSE.shape[2] * 2
         if 0 < bytes_of_weights <= LARGEST:
             return _by_products(query_BHTE, key_BHSE, value_BHSE, mask, causal)
-    return functional.scaled_dot_product_attention(query_BHTE, key_BHSE, value_BHSE, attn_mask=mask, is_causal=causal)
+    return functional.scaled_dot_product_attention(
+        query_BHTE, key_BHSE, value_BHSE, attn_mask=mask, is_causal=causal
+    )
 
 
-def _of_many(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """The same for K models, whose rows stand one after the other: torch has no rule for the fused kernel under vmap."""
+def _of_many(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+) -> Tensor:
+    """The same for K models, whose rows stand one after the other: torch has no rule for the fused
+    kernel under vmap."""
     K = models()
     held = [of_each(each) for each in (query, key, value)]
     masks = None if mask is None else of_each(mask)
 
     def weighed() -> Tensor:
         queries, keys, values = (each.flatten(0, 1) for each in held)
-        return weigh(queries, keys, values, None if masks is None else masks.flatten(0, 1), causal).unflatten(0, (K, -1))
+        return weigh(
+            queries, keys, values, None if masks is None else masks.flatten(0, 1), causal
+        ).unflatten(0, (K, -1))
 
     return by_hand(weighed)  # type: ignore[no-any-return]
 
 
-def _by_products(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def _by_products(
+    query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool
+) -> Tensor:
     batch, heads, count, _ = query_BHTE.shape
     bias = None
     if mask is not None:
         hidden_B1S = torch.where(mask, 0.0, HIDDEN).to(query_BHTE.dtype).reshape(batch, 1, -1)
         bias = hidden_B1S.repeat_interleave(heads, 0)
-    flat = [each.reshape(batch * heads, *each.shape[2:]) for each in (query_BHTE, key_BHSE, value_BHSE)]
+    flat = [
+        each.reshape(batch * heads, *each.shape[2:]) for each in (query_BHTE, key_BHSE, value_BHSE)
+    ]
     return _Products.apply(*flat, bias, causal).view(batch, heads, count, -1)  # type: ignore[no-any-return]
 
 
@@ -73,7 +87,9 @@ class _Products(torch.autograd.Function):
     """query_NTE, key_NSE, value_NSE, bias (N, 1, S) or None -> (N, T, E)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool
+    ) -> Tensor:
         pieces = _pieces(query.shape[1], key.shape[1], causal)
         scale = query.shape[2] ** -0.5
         found, kept = [], []
@@ -84,7 +100,9 @@ class _Products(torch.autograd.Function):
             if added is None:
                 scores = torch.bmm(query[:, first:end] * scale, transposed)
             else:
-                scores = torch.baddbmm(added.expand(shape), query[:, first:end], transposed, alpha=scale)
+                scores = torch.baddbmm(
+                    added.expand(shape), query[:, first:end], transposed, alpha=scale
+                )
             weights = scores.softmax(-1)
             kept.append(weights)
             found.append(torch.bmm(weights, value[:, :reach]))
@@ -98,7 +116,9 @@ class _Products(torch.autograd.Function):
         query, key, value, *kept = ctx.saved_tensors
         dquery, dkey, dvalue = torch.empty_like(query), None, None
         scaled_query, scaled_key = query * ctx.scale, key * ctx.scale
-        for (first, end, reach), weights in zip(reversed(ctx.pieces), reversed(kept)):  # the last reaches every place that answers
+        for (first, end, reach), weights in zip(
+            reversed(ctx.pieces), reversed(kept)
+        ):  # the last reaches every place that answers
             gradient = gradients[0][:, first:end]
             dweights = torch.bmm(gradient, value[:, :reach].mT)
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
@@ -114,5 +134,8 @@ class _Products(torch.autograd.Function):
 
 
 def _after(first: int, end: int, reach: int, like: Tensor) -> Tensor:
-    """(end - first, reach): HIDDEN where the place that answers comes after the one that asks, else 0."""
-    return torch.full((end - first, reach), HIDDEN, dtype=like.dtype, device=like.device).triu_(first + 1)
+    """(end - first, reach): HIDDEN where the place that answers comes after the one that asks, else
+    0."""
+    return torch.full((end - first, reach), HIDDEN, dtype=like.dtype, device=like.device).triu_(
+        first + 1
+    )

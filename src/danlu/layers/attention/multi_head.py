@@ -1,9 +1,9 @@
 """Multi-head attention: causal, full with padding, or to a memory; with grouped keys, rotary positions and normalised queries.
 
-B batch, T places that ask, S places that answer, D width, M width of a memory, H heads, G heads of keys and values, E size of a head.
-Sources: Vaswani et al., 2017, arXiv:1706.03762; Ainslie et al., 2023, arXiv:2305.13245 (grouped queries); Henry et al., 2020,
-arXiv:2010.04245 (normalised queries and keys).
-"""
+B batch, T places that ask, S places that answer, D width, M width of a memory, H heads, G heads of
+keys and values, E size of a head.
+Sources: Vaswani et al., 2017, arXiv:1706.03762; Ainslie et al., 2023, arXiv:2305.13245 (grouped
+queries); Henry et al., 2020, arXiv:2010.04245 (normalised queries and keys)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from danlu.layers.normalization import EPSILON
 def padding_mask(tokens_BS: Tensor) -> Tensor | None:
     """bool (B, 1, 1, S), True where a token stands; None where none is padding.
 
-    A row of padding only keeps its first place: attention to nothing has no value. Reading whether there is padding waits for the
-    device; where the tokens come from a compiled or captured program, make the mask outside of it.
-    """
+    A row of padding only keeps its first place: attention to nothing has no value. Reading whether
+    there is padding waits for the device; where the tokens come from a compiled or captured
+    program, make the mask outside of it."""
     present_BS = tokens_BS != 0
     return visible(present_BS)
 
@@ -38,12 +38,13 @@ def visible(present_BS: Tensor) -> Tensor | None:
 
 
 class Attention(nn.Module):
-    """x_BTD -> (B, T, D): each place takes a mean of the values of the places it may look at, weighed by query times key.
+    """x_BTD -> (B, T, D): each place takes a mean of the values of the places it may look at,
+    weighed by query times key.
 
-    `memory` gives keys and values another width than D, for attention to a memory. Query, key, value and output are matrices of their
-    own: Muon makes each orthogonal, which a fused one would not be. The weights of the mean are not dropped in training: that would
-    forbid the fused kernels, and dropping the output does as well.
-    """
+    `memory` gives keys and values another width than D, for attention to a memory. Query, key,
+    value and output are matrices of their own: Muon makes each orthogonal, which a fused one would
+    not be. The weights of the mean are not dropped in training: that would forbid the fused
+    kernels, and dropping the output does as well."""
 
     def __init__(
         self,
@@ -58,7 +59,9 @@ class Attention(nn.Module):
         super().__init__()
         num_key_value_heads = num_key_value_heads or num_heads
         if width % num_heads or num_heads % num_key_value_heads:
-            raise ValueError(f"width {width}, num_heads {num_heads} and num_key_value_heads {num_key_value_heads} do not divide")
+            raise ValueError(
+                f"width {width}, num_heads {num_heads} and num_key_value_heads {num_key_value_heads} do not divide"
+            )
         self.num_heads, self.num_key_value_heads = num_heads, num_key_value_heads
         self.head_size = width // num_heads
         self.qk_norm = qk_norm
@@ -82,9 +85,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Attention among the places of x, and with a cache to those it keeps.
 
-        `mask` is bool, True where a place may be looked at, and broadcasts to (B, H, T, S); it is not combined with `causal`. `angles`
-        turn queries and keys (rotary positions). With a cache, `layer` and `places` say where the new keys are kept.
-        """
+        `mask` is bool, True where a place may be looked at, and broadcasts to (B, H, T, S); it is
+        not combined with `causal`. `angles` turn queries and keys (rotary positions). With a cache,
+        `layer` and `places` say where the new keys are kept."""
         query_BHTE = self._heads(self.query(x_BTD), self.num_heads, angles)
         key_BGTE = self._heads(self.key(x_BTD), self.num_key_value_heads, angles)
         value_BGTE = self._split(self.value(x_BTD), self.num_key_value_heads).transpose(1, 2)
@@ -94,22 +97,29 @@ class Attention(nn.Module):
         return self._attend(query_BHTE, key_BGTE, value_BGTE, causal, mask)
 
     def widened(self, base: Attention) -> None:
-        """Let scores grow as those of `base`, and beyond its head size as 1 / E: products of what has learnt to agree add up, E of them."""
+        """Let scores grow as those of `base`, and beyond its head size as 1 / E: products of what
+        has learnt to agree add up, E of them."""
         self.sharpness = (base.head_size / self.head_size) ** 0.5
 
     def scores(self, x_BTD: Tensor, angles: Angles | None = None) -> Tensor:
-        """What the softmax would take of every pair of places of x, (B, H, T, T); for looking inside."""
+        """What the softmax would take of every pair of places of x, (B, H, T, T); for looking
+        inside."""
         query_BHTE = self._heads(self.query(x_BTD), self.num_heads, angles)
         key_BGTE = self._heads(self.key(x_BTD), self.num_key_value_heads, angles)
         key_BHTE = key_BGTE.repeat_interleave(self.num_heads // self.num_key_value_heads, dim=1)
         return (query_BHTE * (self.sharpness * self.head_size**-0.5)) @ key_BHTE.mT
 
     def remember(self, memory_BSM: Tensor) -> tuple[Tensor, Tensor]:
-        """(keys, values) of a memory, (B, G, S, E) each: made once, looked at from every place that follows."""
+        """(keys, values) of a memory, (B, G, S, E) each: made once, looked at from every place that
+        follows."""
         key_BGSE = self._heads(self.key(memory_BSM), self.num_key_value_heads, None)
-        return key_BGSE, self._split(self.value(memory_BSM), self.num_key_value_heads).transpose(1, 2)
+        return key_BGSE, self._split(self.value(memory_BSM), self.num_key_value_heads).transpose(
+            1, 2
+        )
 
-    def look(self, x_BTD: Tensor, keys_BGSE: Tensor, values_BGSE: Tensor, mask: Tensor | None = None) -> Tensor:
+    def look(
+        self, x_BTD: Tensor, keys_BGSE: Tensor, values_BGSE: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """Attention from x to a memory's keys and values, (B, T, D); `mask` as in forward."""
         query_BHTE = self._heads(self.query(x_BTD), self.num_heads, None)
         return self._attend(query_BHTE, keys_BGSE, values_BGSE, False, mask)
@@ -118,7 +128,8 @@ class Attention(nn.Module):
         return x_BTD.unflatten(-1, (heads, self.head_size))
 
     def _heads(self, x_BTD: Tensor, heads: int, angles: Angles | None) -> Tensor:
-        """Queries or keys (B, heads, T, E), normalised and turned as asked. They stay (B, T, heads, E) in memory."""
+        """Queries or keys (B, heads, T, E), normalised and turned as asked. They stay (B, T, heads,
+        E) in memory."""
         x_BTHE = self._split(x_BTD, heads)
         if self.qk_norm and angles is not None:
             x_BTHE = normalise_and_turn(x_BTHE, angles, EPSILON)
@@ -128,12 +139,21 @@ class Attention(nn.Module):
             x_BTHE = turn(x_BTHE, angles)
         return x_BTHE.transpose(1, 2)
 
-    def _attend(self, query_BHTE: Tensor, key_BGSE: Tensor, value_BGSE: Tensor, causal: bool, mask: Tensor | None) -> Tensor:
+    def _attend(
+        self,
+        query_BHTE: Tensor,
+        key_BGSE: Tensor,
+        value_BGSE: Tensor,
+        causal: bool,
+        mask: Tensor | None,
+    ) -> Tensor:
         key_BGSE, value_BGSE = key_BGSE.to(query_BHTE.dtype), value_BGSE.to(query_BHTE.dtype)
         if self.sharpness != 1.0:
             query_BHTE = query_BHTE * self.sharpness
         group = self.num_heads // self.num_key_value_heads
         if group > 1:  # torch's own grouping (enable_gqa) leaves the fused kernel on a CPU
-            key_BGSE, value_BGSE = (each.repeat_interleave(group, dim=1) for each in (key_BGSE, value_BGSE))
+            key_BGSE, value_BGSE = (
+                each.repeat_interleave(group, dim=1) for each in (key_BGSE, value_BGSE)
+            )
         y_BHTE = weigh(query_BHTE, key_BGSE, value_BGSE, mask, causal)
         return self.output(y_BHTE.transpose(1, 2).flatten(-2))

@@ -1,7 +1,7 @@
 """Rotary positions: queries and keys are turned by an angle that grows with their place, so that their product tells the distance.
 
-B batch, T places, H heads, E size of a head. The first half of a head is turned against the second half, as in the Llama of Hugging
-Face: entries i and i + E / 2 are one plane.
+B batch, T places, H heads, E size of a head. The first half of a head is turned against the second
+half, as in the Llama of Hugging Face: entries i and i + E / 2 are one plane.
 Source: Su et al., 2021, arXiv:2104.09864.
 """
 
@@ -22,7 +22,8 @@ Angles = tuple[Tensor, Tensor]
 
 
 class Rotary(nn.Module):
-    """angles(...) gives what `turn` needs for the places asked; the table grows with the longest text seen."""
+    """angles(...) gives what `turn` needs for the places asked; the table grows with the longest
+    text seen."""
 
     cosines: Tensor
     sines: Tensor
@@ -38,16 +39,20 @@ class Rotary(nn.Module):
         self.register_buffer("sines", sines_TE, persistent=False)
 
     def _table(self, length: int) -> Angles:
-        """Cosines, and sines with the sign of their half, (T, E); in float64 first: float32 angles of late places lose their last digits."""
+        """Cosines, and sines with the sign of their half, (T, E); in float64 first: float32 angles
+        of late places lose their last digits."""
         planes = torch.arange(0, self.head_size, 2, dtype=torch.float64) / self.head_size
         angles = torch.arange(length, dtype=torch.float64)[:, None] * self.theta**-planes
         cosines, sines = angles.cos().float(), angles.sin().float()
         return torch.cat([cosines, cosines], dim=1), torch.cat([-sines, sines], dim=1)
 
     def angles(self, length: int, positions: Tensor | None = None) -> Angles:
-        """(cosines, sines) of places 0 to length - 1 as (1, T, 1, E), or of `positions` (B, T), all below `length`, as (B, T, 1, E)."""
+        """(cosines, sines) of places 0 to length - 1 as (1, T, 1, E), or of `positions` (B, T), all
+        below `length`, as (B, T, 1, E)."""
         if length > len(self.cosines):
-            with torch.inference_mode(False):  # a table made while answering must serve training, too
+            with torch.inference_mode(
+                False
+            ):  # a table made while answering must serve training, too
                 cosines_TE, sines_TE = self._table(max(length, 2 * len(self.cosines)))
                 self.cosines, self.sines = cosines_TE.to(self.cosines), sines_TE.to(self.sines)
         if positions is None:
@@ -71,8 +76,9 @@ def normalise_and_turn(x_BTHE: Tensor, angles: Angles, epsilon: float) -> Tensor
 
 
 class _NormaliseAndTurn(torch.autograd.Function):
-    """Both in one, with one tensor kept for the gradient: a turn changes no product of heads, so that the norm's gradient may be taken
-    from the turned result y: dx = turn back((g - y mean(g y)) / root). On a CPU 2.2 ms for what takes torch 18 (2048 x 384, bfloat16)."""
+    """Both in one, with one tensor kept for the gradient: a turn changes no product of heads, so
+    that the norm's gradient may be taken from the turned result y: dx = turn back((g - y mean(g y))
+    / root). On a CPU 2.2 ms for what takes torch 18 (2048 x 384, bfloat16)."""
 
     @staticmethod
     def forward(ctx: Any, x_BTHE: Tensor, cosines: Tensor, sines: Tensor, epsilon: float) -> Tensor:

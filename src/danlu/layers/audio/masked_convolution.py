@@ -21,10 +21,11 @@ def halved(lengths_B: Tensor) -> Tensor:
 
 
 class FrameBlock(nn.Module):
-    """(x_BCTF, lengths_B) -> (B, D, t, f) and its lengths: convolution 3x3, batch normalization, ReLU, twice; then pooling by two.
+    """(x_BCTF, lengths_B) -> (B, D, t, f) and its lengths: convolution 3x3, batch normalization,
+    ReLU, twice; then pooling by two.
 
-    After every convolution what stands behind a row's end is 0 again: else the bias would grow into the row from there.
-    """
+    After every convolution what stands behind a row's end is 0 again: else the bias would grow into
+    the row from there."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -37,18 +38,22 @@ class FrameBlock(nn.Module):
         there = inside(lengths_B, x_BCTF.shape[2])[:, None, :, None]
         x = functional.relu(self.first_norm(self.first(x_BCTF))) * there
         x = functional.relu(self.second_norm(self.second(x))) * there
-        # values are 0 or more: where a window reaches over the end, what it finds there changes no maximum
+        # values are 0 or more: where a window reaches over the end, what it finds there changes no
+        # maximum
         return functional.max_pool2d(x, 2, ceil_mode=True), halved(lengths_B)
 
 
 class RecordingVector(nn.Module):
-    """{name: x_BTF, name_lengths: (B,)} -> (B, 2 D): blocks of convolutions, then mean and largest value over the frames."""
+    """{name: x_BTF, name_lengths: (B,)} -> (B, 2 D): blocks of convolutions, then mean and largest
+    value over the frames."""
 
     def __init__(self, name: str, bands: int, widths: list[int]) -> None:
         super().__init__()
         self.name = name
         channels = [1, *widths]
-        self.blocks = nn.ModuleList(FrameBlock(before, after) for before, after in zip(channels, widths))
+        self.blocks = nn.ModuleList(
+            FrameBlock(before, after) for before, after in zip(channels, widths)
+        )
         self.width = 2 * widths[-1]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:

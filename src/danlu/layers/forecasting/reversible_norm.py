@@ -1,9 +1,9 @@
 """What forecasters share: a window brought to its own level and spread, and its outputs brought back.
 
-B batch, L moments of the past, H moments ahead, F variables of the window, V variables that are forecast, Q quantiles of each,
-C other columns of the window, K columns known ahead, S columns that stand still, N rows of a body, W width of a matrix. The V * Q columns
-of an output have the quantiles of a variable side by side.
-"""
+B batch, L moments of the past, H moments ahead, F variables of the window, V variables that are
+forecast, Q quantiles of each, C other columns of the window, K columns known ahead, S columns that
+stand still, N rows of a body, W width of a matrix. The V * Q columns of an output have the
+quantiles of a variable side by side."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class OwnLevel(nn.Module):
 
 
 class Variables(nn.Module):
-    """window_BLF -> (the V variables that are forecast, what else the window holds): by the names of inputs and output.
+    """window_BLF -> (the V variables that are forecast, what else the window holds): by the names
+    of inputs and output.
 
     `forecast` says where they stand, `others` where the rest does; `quantiles` is Q.
     """
@@ -86,27 +87,35 @@ class Variables(nn.Module):
 
 
 class OverTime(nn.Module):
-    """x_BLV -> (B, H, V, Q): every step ahead is a weighted sum of the L moments; one matrix for all variables, or one for each."""
+    """x_BLV -> (B, H, V, Q): every step ahead is a weighted sum of the L moments; one matrix for
+    all variables, or one for each."""
 
-    def __init__(self, moments: int, steps: int, variables: int, quantiles: int, shared: bool) -> None:
+    def __init__(
+        self, moments: int, steps: int, variables: int, quantiles: int, shared: bool
+    ) -> None:
         super().__init__()
         self.quantiles, self.shared = quantiles, shared
         wide = steps * quantiles
         # the mean of the past, from which the rest is learnt: a start that is a forecast already
-        self.weight = nn.Parameter(torch.full((wide, moments) if shared else (variables, wide, moments), 1 / moments))
+        self.weight = nn.Parameter(
+            torch.full((wide, moments) if shared else (variables, wide, moments), 1 / moments)
+        )
         self.bias = nn.Parameter(torch.zeros(wide) if shared else torch.zeros(variables, wide))
 
     def forward(self, x_BLV: Tensor) -> Tensor:
         if self.shared:
             y_BVW = functional.linear(x_BLV.transpose(1, 2), self.weight, self.bias)
         else:
-            y_BVW = torch.baddbmm(self.bias[:, None], x_BLV.permute(2, 0, 1), self.weight.transpose(1, 2)).transpose(0, 1)
+            y_BVW = torch.baddbmm(
+                self.bias[:, None], x_BLV.permute(2, 0, 1), self.weight.transpose(1, 2)
+            ).transpose(0, 1)
         return y_BVW.unflatten(-1, (-1, self.quantiles)).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a body sees: `moments` of `channels` numbers, `future` numbers at each of `steps` ahead, `static` ones; it gives `size`."""
+    """What a body sees: `moments` of `channels` numbers, `future` numbers at each of `steps` ahead,
+    `static` ones; it gives `size`."""
 
     moments: int
     channels: int
@@ -117,11 +126,12 @@ class Sizes:
 
 
 class Forecaster(nn.Module):
-    """inputs -> (B, H, V * Q), by a body (window (N, L, channels), future (N, H, K) or None, static (N, S) or None) -> (N, H, size).
+    """inputs -> (B, H, V * Q), by a body (window (N, L, channels), future (N, H, K) or None, static
+    (N, S) or None) -> (N, H, size).
 
-    Each variable goes through the body by itself, with other columns beside it and the same weights for all; with `mix` all together.
-    With `linear` the body learns what a linear forecast leaves (Das et al., 2023, arXiv:2304.08424).
-    """
+    Each variable goes through the body by itself, with other columns beside it and the same weights
+    for all; with `mix` all together. With `linear` the body learns what a linear forecast leaves
+    (Das et al., 2023, arXiv:2304.08424)."""
 
     def __init__(
         self,
@@ -136,14 +146,24 @@ class Forecaster(nn.Module):
         super().__init__()
         series = inputs["series"]
         self.variables = Variables(series, output)
-        count, others, quantiles = len(self.variables.forecast), len(self.variables.others), self.variables.quantiles
+        count, others, quantiles = (
+            len(self.variables.forecast),
+            len(self.variables.others),
+            self.variables.quantiles,
+        )
         self.mix = mix or count == 1
         self.count, self.quantiles = count, quantiles
         self.level = OwnLevel(level, count)
-        future, static = (inputs[name].shape[-1] if name in inputs else 0 for name in ("future", "numbers"))
+        future, static = (
+            inputs[name].shape[-1] if name in inputs else 0 for name in ("future", "numbers")
+        )
         channels, size = (count + others, output.size) if self.mix else (1 + others, quantiles)
         self.body = body(Sizes(series.shape[0], channels, future, static, output.steps, size))
-        self.linear = OverTime(series.shape[0], output.steps, count, quantiles, shared=True) if linear else None
+        self.linear = (
+            OverTime(series.shape[0], output.steps, count, quantiles, shared=True)
+            if linear
+            else None
+        )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         x_BLV, others_BLC = self.variables(inputs["series"])
@@ -151,7 +171,9 @@ class Forecaster(nn.Module):
         future_BHK, static_BS = inputs.get("future"), inputs.get("numbers")
         if self.mix:
             window_BLC = x_BLV if others_BLC is None else torch.cat([x_BLV, others_BLC], dim=2)
-            y_BHVQ = self.body(window_BLC, future_BHK, static_BS).unflatten(-1, (self.count, self.quantiles))
+            y_BHVQ = self.body(window_BLC, future_BHK, static_BS).unflatten(
+                -1, (self.count, self.quantiles)
+            )
         else:
             y_BHVQ = self._one_by_one(x_BLV, others_BLC, future_BHK, static_BS)
         if self.linear is not None:
@@ -161,7 +183,9 @@ class Forecaster(nn.Module):
     def _one_by_one(self, x_BLV: Tensor, *beside: Tensor | None) -> Tensor:
         """The body over each variable, as so many rows more of the batch."""
         window_NLC = x_BLV.transpose(1, 2).reshape(-1, x_BLV.shape[1], 1)
-        others, future, static = (None if each is None else each.repeat_interleave(self.count, dim=0) for each in beside)
+        others, future, static = (
+            None if each is None else each.repeat_interleave(self.count, dim=0) for each in beside
+        )
         if others is not None:
             window_NLC = torch.cat([window_NLC, others], dim=2)
         return self.body(window_NLC, future, static).unflatten(0, (-1, self.count)).transpose(1, 2)

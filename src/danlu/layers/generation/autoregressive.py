@@ -20,9 +20,11 @@ NEVER_DRAWN = (PADDING, UNKNOWN, BEGINNING, MASK)
 class Continuation:
     """Rows of tokens that grow by one at each `step`, until they end or are stopped.
 
-    Each row is a function of its own prompt, number, the seed and the weights; what else is generated beside it changes nothing but the
-    last digits of logits. The model sees the last `context` tokens at most: a row that is full lets go of its first quarter and is read
-    anew. A model with `cache` and `extend` (danlu.layers.generation.kv_cache) reads each token once, any other the whole row again.
+    Each row is a function of its own prompt, number, the seed and the weights; what else is
+    generated beside it changes nothing but the last digits of logits. The model sees the last
+    `context` tokens at most: a row that is full lets go of its first quarter and is read anew. A
+    model with `cache` and `extend` (danlu.layers.generation.kv_cache) reads each token once, any
+    other the whole row again.
 
     codes     the tokens of each row, prompt included
     alive     the numbers of the rows that still go on
@@ -37,7 +39,8 @@ class Continuation:
         seed: int,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        """`prompts` hold at least one token each; `numbers` tell which draws a row uses (0, 1, 2, ...), where prompts come in portions."""
+        """`prompts` hold at least one token each; `numbers` tell which draws a row uses (0, 1, 2,
+        ...), where prompts come in portions."""
         self.module = module
         self.context = max(context, 1)
         self.sampling = sampling
@@ -67,7 +70,9 @@ class Continuation:
         logits_BV[:, list(NEVER_DRAWN)] = float("-inf")
         numbers = torch.tensor([self.numbers[row] for row in self.alive])
         steps = torch.tensor([self._drawn[row] for row in self.alive])
-        tokens = next_token(logits_BV, self.sampling, self.seed, numbers, steps, self._seen_by(logits_BV.shape[1])).tolist()
+        tokens = next_token(
+            logits_BV, self.sampling, self.seed, numbers, steps, self._seen_by(logits_BV.shape[1])
+        ).tolist()
         found = dict(zip(self.alive, tokens, strict=True))
         for row, token in found.items():
             self.codes[row].append(token)
@@ -118,10 +123,13 @@ class Continuation:
         return dict(zip(rows, _last(logits_BTV, sizes_B), strict=True))
 
     def _unread(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """(the tokens of `rows` that no cache has read, PADDING at the end (B, T); how many each has, (B,))."""
+        """(the tokens of `rows` that no cache has read, PADDING at the end (B, T); how many each
+        has, (B,))."""
         pieces = [self.codes[row][max(self._begins[row], self._read_to[row]) :] for row in rows]
         longest = max(map(len, pieces))
-        tokens = torch.tensor([piece + [PADDING] * (longest - len(piece)) for piece in pieces], device=self._device)
+        tokens = torch.tensor(
+            [piece + [PADDING] * (longest - len(piece)) for piece in pieces], device=self._device
+        )
         return tokens, torch.tensor([len(piece) for piece in pieces], device=self._device)
 
 

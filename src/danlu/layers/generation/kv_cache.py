@@ -7,9 +7,9 @@ A model that generates offers
                                                     tokens are real, the rest padding at the end (None: all are real); what the
                                                     logits of padding are, nobody says
 
-and the logits of tokens that come piece by piece are those of forward over the whole, to float32's last digits. Rows of one cache may
-have different lengths. `keep` and `join` take rows out of a cache and put others in, while the rest goes on: beams, and requests that
-come and go.
+and the logits of tokens that come piece by piece are those of forward over the whole, to float32's
+last digits. Rows of one cache may have different lengths. `keep` and `join` take rows out of a
+cache and put others in, while the rest goes on: beams, and requests that come and go.
 
 B batch, T new places, S places kept, H heads of keys and values, E size of a head.
 """
@@ -80,7 +80,9 @@ class Cache:
             visible = (torch.arange(end, device=device) <= positions_BT[..., None]).unsqueeze(1)
         return Places(longest if equal else None, end, positions_BT, visible, causal)
 
-    def write(self, layer: int, places: Places, keys_BHTE: Tensor, values_BHTE: Tensor) -> tuple[Tensor, Tensor]:
+    def write(
+        self, layer: int, places: Places, keys_BHTE: Tensor, values_BHTE: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of new tokens; gives those of all places, (B, H, S, E) each."""
         kept = self.layers[layer]
         for name, new in (("keys", keys_BHTE), ("values", values_BHTE)):
@@ -95,15 +97,22 @@ class Cache:
         return kept["keys"][:, :, : places.end], kept["values"][:, :, : places.end]
 
     def advance(self, count: int, sizes_B: Tensor | Sequence[int] | None = None) -> None:
-        """Count the new tokens: `count` in every row, or sizes_B[b] in row b. What was written beyond is written over later."""
-        self.lengths = self.lengths + (count if sizes_B is None else torch.as_tensor(sizes_B, dtype=torch.int64, device="cpu"))
+        """Count the new tokens: `count` in every row, or sizes_B[b] in row b. What was written
+        beyond is written over later."""
+        self.lengths = self.lengths + (
+            count if sizes_B is None else torch.as_tensor(sizes_B, dtype=torch.int64, device="cpu")
+        )
 
     def keep(self, rows: Sequence[int] | Tensor) -> Cache:
-        """A new cache of `rows` of this one, in their order; a row may stand there several times."""
+        """A new cache of `rows` of this one, in their order; a row may stand there several
+        times."""
         rows = torch.as_tensor(rows, dtype=torch.int64, device="cpu")
         found = Cache(0, self.capacity, len(self.layers))
         found.lengths = self.lengths[rows]
-        found.layers = [{name: each[rows.to(each.device)] for name, each in layer.items()} for layer in self.layers]
+        found.layers = [
+            {name: each[rows.to(each.device)] for name, each in layer.items()}
+            for layer in self.layers
+        ]
         found.shared = {name: each[rows.to(each.device)] for name, each in self.shared.items()}
         return found
 
@@ -113,7 +122,8 @@ class Cache:
         found.lengths = torch.cat([self.lengths, other.lengths])
         ones, others = [self.shared, *self.layers], [other.shared, *other.layers]
         found.shared, *found.layers = (
-            _joined(*pair, len(self), len(other), found.capacity) for pair in zip(ones, others, strict=True)
+            _joined(*pair, len(self), len(other), found.capacity)
+            for pair in zip(ones, others, strict=True)
         )
         return found
 
@@ -126,13 +136,19 @@ class Cache:
                 layer[name] = _padded(layer[name], 2, self.capacity)
 
 
-def _joined(one: dict[str, Tensor], other: dict[str, Tensor], rows: int, more: int, capacity: int) -> dict[str, Tensor]:
-    """The tensors of both, one below the other; zeros where one of them has none of that name yet."""
+def _joined(
+    one: dict[str, Tensor], other: dict[str, Tensor], rows: int, more: int, capacity: int
+) -> dict[str, Tensor]:
+    """The tensors of both, one below the other; zeros where one of them has none of that name
+    yet."""
     found = {}
     for name in [*one, *(each for each in other if each not in one)]:
         like = one.get(name, other.get(name))
         assert like is not None
-        pair = [one.get(name, like.new_zeros(rows, *like.shape[1:])), other.get(name, like.new_zeros(more, *like.shape[1:]))]
+        pair = [
+            one.get(name, like.new_zeros(rows, *like.shape[1:])),
+            other.get(name, like.new_zeros(more, *like.shape[1:])),
+        ]
         if name in GROWING:
             pair = [_padded(each, 2, capacity) for each in pair]
         for dimension in range(1, like.ndim):  # memories of different lengths, their masks

@@ -1,7 +1,8 @@
 """From the logits of the next token to the token drawn: temperature, top-k, top-p, min-p, repetition penalty.
 
-Pure functions on logits_BV, applied in the order of Hugging Face's processors: repetition penalty, temperature, top-k, top-p, min-p;
-what is ruled out becomes minus infinity, and one token always stays.
+Pure functions on logits_BV, applied in the order of Hugging Face's processors: repetition penalty,
+temperature, top-k, top-p, min-p; what is ruled out becomes minus infinity, and one token always
+stays.
 
 B rows, V vocabulary.
 """
@@ -37,12 +38,16 @@ class Sampling:
 
 
 def repetition_penalty(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
-    """Logits where tokens that stand in the text already (seen_BV, bool) are less likely. Source: Keskar et al., 2019, arXiv:1909.05858."""
-    return torch.where(seen_BV, torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty), logits_BV)
+    """Logits where tokens that stand in the text already (seen_BV, bool) are less likely. Source:
+    Keskar et al., 2019, arXiv:1909.05858."""
+    return torch.where(
+        seen_BV, torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty), logits_BV
+    )
 
 
 def top_k(logits_BV: Tensor, k: int) -> Tensor:
-    """Logits with all but the k likeliest ruled out; those equal to the k-th stay. Source: Fan et al., 2018, arXiv:1805.04833."""
+    """Logits with all but the k likeliest ruled out; those equal to the k-th stay. Source: Fan et
+    al., 2018, arXiv:1805.04833."""
     if k >= logits_BV.shape[1]:
         return logits_BV
     least_B1 = logits_BV.topk(k, dim=1).values[:, -1:]
@@ -50,7 +55,8 @@ def top_k(logits_BV: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Logits with all ruled out but the likeliest that together reach probability p. Source: Holtzman et al., 2019, arXiv:1904.09751."""
+    """Logits with all ruled out but the likeliest that together reach probability p. Source:
+    Holtzman et al., 2019, arXiv:1904.09751."""
     ordered_BV, order_BV = logits_BV.sort(dim=1)
     out_BV = ordered_BV.softmax(dim=1).cumsum(dim=1) <= 1 - p  # from the unlikeliest on
     out_BV[:, -1] = False
@@ -58,13 +64,17 @@ def top_p(logits_BV: Tensor, p: float) -> Tensor:
 
 
 def min_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Logits with all ruled out that are less than p times as likely as the likeliest. Source: Nguyen et al., 2024, arXiv:2407.01082."""
+    """Logits with all ruled out that are less than p times as likely as the likeliest. Source:
+    Nguyen et al., 2024, arXiv:2407.01082."""
     probability_BV = logits_BV.softmax(dim=1)
-    return logits_BV.masked_fill(probability_BV < p * probability_BV.amax(dim=1, keepdim=True), _NEVER)
+    return logits_BV.masked_fill(
+        probability_BV < p * probability_BV.amax(dim=1, keepdim=True), _NEVER
+    )
 
 
 def filtered(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = None) -> Tensor:
-    """The logits that the next token is drawn from, float32; seen_BV tells which tokens stand in each text already."""
+    """The logits that the next token is drawn from, float32; seen_BV tells which tokens stand in
+    each text already."""
     logits_BV = logits_BV.float()
     if sampling.repetition_penalty != 1 and seen_BV is not None:
         logits_BV = repetition_penalty(logits_BV, seen_BV, sampling.repetition_penalty)
@@ -80,18 +90,25 @@ def filtered(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = Non
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """A token a row, int64 (B,), by the inverse of the distribution function at uniform_B (float64 in [0, 1))."""
+    """A token a row, int64 (B,), by the inverse of the distribution function at uniform_B (float64
+    in [0, 1))."""
     reached_BV = logits_BV.double().softmax(dim=1).cumsum(dim=1)
     goal_B1 = uniform_B[:, None] * reached_BV[:, -1:]
-    # the first place that has more than the goal: never one of probability 0, since the sum does not rise there
+    # the first place that has more than the goal: never one of probability 0, since the sum does
+    # not rise there
     return (reached_BV <= goal_B1).sum(dim=1).clamp(max=logits_BV.shape[1] - 1)
 
 
 def next_token(
-    logits_BV: Tensor, sampling: Sampling, seed: int | Tensor, rows_B: Tensor, steps_B: Tensor, seen_BV: Tensor | None = None
+    logits_BV: Tensor,
+    sampling: Sampling,
+    seed: int | Tensor,
+    rows_B: Tensor,
+    steps_B: Tensor,
+    seen_BV: Tensor | None = None,
 ) -> Tensor:
-    """The next token of each row, int64 (B,): a function of its logits, the seed (or its own seed, int64 (B,)), its number and how many it
-    has drawn.
+    """The next token of each row, int64 (B,): a function of its logits, the seed (or its own seed,
+    int64 (B,)), its number and how many it has drawn.
 
     So a text does not depend on what else is generated beside it.
     """

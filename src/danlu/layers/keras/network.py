@@ -1,8 +1,9 @@
 """A Keras 3 network behind danlu's own forward: its layers do the computing, its weights are this module's own tensors.
 
-Keras runs on its torch backend, and is called without state of its own: every call tells it the values of its variables, which stand here
-as plain parameters and buffers. So a checkpoint, an average of weights or an export sees a module like any other; dropout and batch
-normalization follow train() and eval(); and every random draw comes from torch's own generator, which the update seeded.
+Keras runs on its torch backend, and is called without state of its own: every call tells it the
+values of its variables, which stand here as plain parameters and buffers. So a checkpoint, an
+average of weights or an export sees a module like any other; dropout and batch normalization follow
+train() and eval(); and every random draw comes from torch's own generator, which the update seeded.
 
 B batch, C channels, H height, W width, F numbers, T places, S numbers of an output.
 """
@@ -33,7 +34,8 @@ _ENDS = {"softmax": "classes", "sigmoid": "labels"}
 
 
 def library() -> Any:
-    """The library Keras on its torch backend. MissingExtra where it is not installed, PartError where it runs on another backend."""
+    """The library Keras on its torch backend. MissingExtra where it is not installed, PartError
+    where it runs on another backend."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "torch"
     try:
@@ -41,7 +43,10 @@ def library() -> Any:
     except ImportError:
         raise MissingExtra("the library keras", "keras", "a Keras network") from None
     if not str(getattr(keras, "__version__", "0")).startswith("3."):
-        raise PartError(f"this is Keras {keras.__version__}, and danlu works with Keras 3.", hint="pip install 'danlu[keras]'")
+        raise PartError(
+            f"this is Keras {keras.__version__}, and danlu works with Keras 3.",
+            hint="pip install 'danlu[keras]'",
+        )
     if keras.config.backend() != "torch":
         raise PartError(
             f"Keras was imported on its backend {keras.config.backend()} before, and danlu trains its networks on torch.",
@@ -82,19 +87,28 @@ class Held(nn.Module):
 
 
 class KerasNetwork(nn.Module):
-    """inputs -> (B, S), or what danlu.terms.Output says, of a checked architecture (danlu.reading.keras_file). Weights start at zero.
+    """inputs -> (B, S), or what danlu.terms.Output says, of a checked architecture
+    (danlu.reading.keras_file). Weights start at zero.
 
-    A last activation that makes probabilities of classes is left out: the outputs are logits, as every loss here wants them. A network
-    with one sigmoid output stands for two classes. Raises PartError where inputs or outputs are not those of the task.
-    """
+    A last activation that makes probabilities of classes is left out: the outputs are logits, as
+    every loss here wants them. A network with one sigmoid output stands for two classes. Raises
+    PartError where inputs or outputs are not those of the task."""
 
-    def __init__(self, architecture: Mapping[str, Any], inputs: Mapping[str, Input], output: Output, pixels: Pixels) -> None:
+    def __init__(
+        self,
+        architecture: Mapping[str, Any],
+        inputs: Mapping[str, Input],
+        output: Output,
+        pixels: Pixels,
+    ) -> None:
         super().__init__()
         keras = library()
         self.output = output
         self.pixels: Pixels = pixels
         body, learning, self.still = _built(keras, _without_end(architecture, output))
-        self.wants = [(name, tuple(each.shape[1:])) for name, each in zip(_names(body), body.inputs)]
+        self.wants = [
+            (name, tuple(each.shape[1:])) for name, each in zip(_names(body), body.inputs)
+        ]
         self.matched = _matched(self.wants, inputs)
         self.described = {name: inputs[name] for name in self.matched}
         self.keys = _keys(architecture)
@@ -102,7 +116,11 @@ class KerasNetwork(nn.Module):
         for (name, shape), ours in zip(self.wants, self.matched):
             _refuse_other_input(name, shape, ours, inputs[ours])
         self.weights = Held()
-        known = {str(each["config"]["name"]) for each in keras_file.objects(dict(architecture)) if "name" in each["config"]}
+        known = {
+            str(each["config"]["name"])
+            for each in keras_file.objects(dict(architecture))
+            if "name" in each["config"]
+        }
         places = []
         for variable in body.variables:
             if variable.name == "seed_generator_state":
@@ -125,9 +143,14 @@ class KerasNetwork(nn.Module):
         values = self.places.values()
         first = inputs[self.matched[0]]
         pairs = [*zip(variables, values), *((seed, self._seed(first.device)) for seed in seeds)]
-        given = [self._arranged(ours, shape, inputs[ours]) for ours, (_, shape) in zip(self.matched, self.wants)]
+        given = [
+            self._arranged(ours, shape, inputs[ours])
+            for ours, (_, shape) in zip(self.matched, self.wants)
+        ]
         with keras.device(str(first.device)), keras.StatelessScope(state_mapping=pairs) as scope:
-            found = body(given[0] if self.keys is None else self.keys(given), training=self.training)
+            found = body(
+                given[0] if self.keys is None else self.keys(given), training=self.training
+            )
         if self.training:
             for (place, name), variable, value in zip(self.places.names, variables, values):
                 new = scope.get_current_value(variable)
@@ -138,7 +161,8 @@ class KerasNetwork(nn.Module):
         return torch.cat([torch.zeros_like(found), found], dim=1) if self.two else found
 
     def _seed(self, device: torch.device) -> Tensor:
-        """What the draws of one layer of one update begin with: from torch's generator, in training alone."""
+        """What the draws of one layer of one update begin with: from torch's generator, in training
+        alone."""
         if not self.training:
             return torch.zeros(2, dtype=torch.int64, device=device)
         return torch.randint(0, 2**31 - 1, (2,), dtype=torch.int64, device=device)
@@ -158,12 +182,16 @@ class KerasNetwork(nn.Module):
         """Normalised pixels on the scale that the file was trained at."""
         if self.pixels == "normalised":
             return x_BCHW
-        mean, std = (torch.tensor(each, device=x_BCHW.device)[:, None, None] for each in (described.mean, described.std))
+        mean, std = (
+            torch.tensor(each, device=x_BCHW.device)[:, None, None]
+            for each in (described.mean, described.std)
+        )
         unit_BCHW = x_BCHW * std + mean
         return unit_BCHW * 255 if self.pixels == "bytes" else unit_BCHW
 
     def load(self, weights: bytes, where: str) -> None:
-        """Put the weights of a file (checked HDF5) into the module. DataError where they are not of this network."""
+        """Put the weights of a file (checked HDF5) into the module. DataError where they are not of
+        this network."""
         body, variables, _ = self.held
         keras = library()
         keras_file.refuse_unsound(weights, where)
@@ -175,7 +203,9 @@ class KerasNetwork(nn.Module):
                     body.load_weights(path)
             except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
                 said = str(error).strip().split("\n")[0][:300]
-                raise DataError(f"its weights are not those of its layers: {said}", where=where) from None
+                raise DataError(
+                    f"its weights are not those of its layers: {said}", where=where
+                ) from None
         for variable, value in zip(variables, self.places.values()):
             found = scope.get_current_value(variable)
             if found is None or not torch.isfinite(found).all():
@@ -194,7 +224,8 @@ class KerasNetwork(nn.Module):
 
 
 class _Places:
-    """Where each variable of the network finds its value now: tensors are looked up, since a move of the module replaces buffers."""
+    """Where each variable of the network finds its value now: tensors are looked up, since a move
+    of the module replaces buffers."""
 
     def __init__(self, names: list[tuple[Held, str]]) -> None:
         self.names = names
@@ -210,10 +241,24 @@ def _built(keras: Any, architecture: Mapping[str, Any]) -> tuple[Any, set[int], 
     """(the network of Keras, the variables that can learn, the layers that the file froze)."""
     try:
         with torch.random.fork_rng(devices=[]), keras.device("cpu"):
-            body = keras.saving.deserialize_keras_object(copy.deepcopy(dict(architecture)), safe_mode=True)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, NotImplementedError, MemoryError) as error:
+            body = keras.saving.deserialize_keras_object(
+                copy.deepcopy(dict(architecture)), safe_mode=True
+            )
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        NotImplementedError,
+        MemoryError,
+    ) as error:
         said = str(error).strip().split("\n")[0][:300]
-        raise PartError(f"its config makes no network: {said}", hint="save the network again with this version of Keras") from None
+        raise PartError(
+            f"its config makes no network: {said}",
+            hint="save the network again with this version of Keras",
+        ) from None
     if not isinstance(body, keras.Model) or not body.built or not body.inputs:
         raise PartError(
             "its layers are not built: the shape of its input is not known.",
@@ -235,12 +280,14 @@ def _names(body: Any) -> list[str]:
 
 
 def _path(path: str, known: set[str]) -> list[str]:
-    """A variable's path without the numbers that Keras draws in the order in which a process builds layers."""
+    """A variable's path without the numbers that Keras draws in the order in which a process builds
+    layers."""
     return [step if step in known else re.sub(r"_\d+$", "", step) for step in path.split("/")]
 
 
 def _keys(architecture: Mapping[str, Any]) -> Any:
-    """What puts the tensors of several inputs into the form that the network is called with; None for one input."""
+    """What puts the tensors of several inputs into the form that the network is called with; None
+    for one input."""
     asked = architecture["config"].get("input_layers")
     if isinstance(asked, dict):
         names = sorted(asked)  # as Keras flattens a dict
@@ -267,7 +314,10 @@ def _without_end(architecture: Mapping[str, Any], output: Output) -> dict[str, A
         inner = _without_end(last, output)
         last.update(inner)
     elif last.get("class_name") == "Softmax":
-        last.update(class_name="Activation", config={"name": last["config"].get("name"), "activation": "linear"})
+        last.update(
+            class_name="Activation",
+            config={"name": last["config"].get("name"), "activation": "linear"},
+        )
         for node in last.get("inbound_nodes", []):
             node["kwargs"] = {}  # a mask, which Activation does not take
     elif last.get("config", {}).get("activation") in _ENDS:
@@ -279,7 +329,8 @@ MODELS_WITHIN = keras_file.MODELS
 
 
 def _refuse_other_output(body: Any, output: Output) -> bool:
-    """Whether the network's one output tells two classes apart. PartError where its outputs are not those that are asked for."""
+    """Whether the network's one output tells two classes apart. PartError where its outputs are not
+    those that are asked for."""
     (found,) = body.outputs
     shape = tuple(found.shape[1:])
     wanted = (output.steps, output.size) if output.each == "step" else (output.size,)
@@ -294,7 +345,9 @@ def _refuse_other_output(body: Any, output: Output) -> bool:
     return False
 
 
-def _matched(wants: Sequence[tuple[str, tuple[int | None, ...]]], inputs: Mapping[str, Input]) -> list[str]:
+def _matched(
+    wants: Sequence[tuple[str, tuple[int | None, ...]]], inputs: Mapping[str, Input]
+) -> list[str]:
     """The name of our input for each of the network's."""
     if len(wants) == 1 and len(inputs) == 1:
         return list(inputs)
@@ -307,16 +360,29 @@ def _matched(wants: Sequence[tuple[str, tuple[int | None, ...]]], inputs: Mappin
     return [name for name, _ in wants]
 
 
-def _refuse_other_input(name: str, shape: tuple[int | None, ...], ours: str, described: Input) -> None:
+def _refuse_other_input(
+    name: str, shape: tuple[int | None, ...], ours: str, described: Input
+) -> None:
     if described.kind == "image":
         channels, height, width = described.shape
-        forms = [(height, width, channels), (channels, height, width), (math.prod(described.shape),)]
+        forms = [
+            (height, width, channels),
+            (channels, height, width),
+            (math.prod(described.shape),),
+        ]
         forms += [(height, width)] if channels == 1 else []
     else:
         forms = [described.shape]
-    if described.kind == "tokens" and len(shape) == len(described.shape) and shape[1:] == described.shape[1:]:
+    if (
+        described.kind == "tokens"
+        and len(shape) == len(described.shape)
+        and shape[1:] == described.shape[1:]
+    ):
         return  # of any length
-    if not any(len(shape) == len(form) and all(mine in (None, theirs) for mine, theirs in zip(shape, form)) for form in forms):
+    if not any(
+        len(shape) == len(form) and all(mine in (None, theirs) for mine, theirs in zip(shape, form))
+        for form in forms
+    ):
         said = "x".join("any" if each is None else str(each) for each in shape) or "a single number"
         raise PartError(
             f"its input {name} takes {said}, and {ours} is {' or '.join('x'.join(map(str, form)) for form in forms)} a row.",
@@ -335,7 +401,8 @@ def _image(x_BCHW: Tensor, shape: tuple[int | None, ...], described: Input) -> T
 
 
 def opened(file: keras_file.KerasFile, where: str) -> Any:
-    """The network of Keras that a checked file holds, with its weights. PartError or DataError where it makes none."""
+    """The network of Keras that a checked file holds, with its weights. PartError or DataError
+    where it makes none."""
     keras = library()
     body, _, _ = _built(keras, file.architecture)
     keras_file.refuse_unsound(file.weights, where)
@@ -347,5 +414,7 @@ def opened(file: keras_file.KerasFile, where: str) -> Any:
                 body.load_weights(path)
         except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
             said = str(error).strip().split("\n")[0][:300]
-            raise DataError(f"its weights are not those of its layers: {said}", where=where) from None
+            raise DataError(
+                f"its weights are not those of its layers: {said}", where=where
+            ) from None
     return body

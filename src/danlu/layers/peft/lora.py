@@ -2,8 +2,9 @@
 
     y = x W' + b + (alpha / rank) dropout(x) down' up'
 
-`down` (rank, inputs) is drawn, `up` (outputs, rank) begins at 0, so that nothing is changed before the first update. `merge` puts both
-into W: the layer is then the one it was, and costs what it cost. W itself may be kept in few bits (danlu.layers.quantization.nf4): QLoRA.
+`down` (rank, inputs) is drawn, `up` (outputs, rank) begins at 0, so that nothing is changed before
+the first update. `merge` puts both into W: the layer is then the one it was, and costs what it
+cost. W itself may be kept in few bits (danlu.layers.quantization.nf4): QLoRA.
 Sources: Hu et al., 2021, arXiv:2106.09685; Dettmers et al., 2023, arXiv:2305.14314.
 """
 
@@ -21,9 +22,12 @@ from danlu.layers.quantization.nf4 import FewBits, Kind, keep, open_all
 
 
 class LowRank(nn.Module):
-    """A layer with a narrow path beside it. Weight and bias keep their names, so that a checkpoint of the layer fits this one."""
+    """A layer with a narrow path beside it. Weight and bias keep their names, so that a checkpoint
+    of the layer fits this one."""
 
-    def __init__(self, layer: nn.Module, inputs: int, outputs: int, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(
+        self, layer: nn.Module, inputs: int, outputs: int, rank: int, alpha: float, dropout: float
+    ) -> None:
         super().__init__()
         self._hold(layer)
         device = next(layer.parameters()).device
@@ -56,7 +60,8 @@ class LowRank(nn.Module):
 
 
 class LowRankConv1D(LowRank):
-    """The same for the linear layer of GPT-2 in transformers, Conv1D, whose weight is (inputs, outputs)."""
+    """The same for the linear layer of GPT-2 in transformers, Conv1D, whose weight is (inputs,
+    outputs)."""
 
     def _plain(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight.T, self.bias)  # type: ignore[arg-type, operator]
@@ -66,7 +71,8 @@ class LowRankConv1D(LowRank):
 
 
 class LowRankFewBits(LowRank):
-    """The same beside a matrix that is kept in few bits, and is a full one again once the path is in it."""
+    """The same beside a matrix that is kept in few bits, and is a full one again once the path is
+    in it."""
 
     def _hold(self, layer: nn.Module) -> None:
         self.base = layer
@@ -88,7 +94,8 @@ class LowRankFewBits(LowRank):
 
 
 def adaptable(module: nn.Module) -> dict[str, nn.Module]:
-    """The layers, by name, that a narrow path can be put beside: those that do nothing but multiply by a matrix."""
+    """The layers, by name, that a narrow path can be put beside: those that do nothing but multiply
+    by a matrix."""
     return {
         name: layer
         for name, layer in module.named_modules()
@@ -116,7 +123,8 @@ def adapt(module: nn.Module, names: Iterable[str], rank: int, alpha: float, drop
 
 
 def merge(module: nn.Module) -> None:
-    """Put every narrow path into the weights beside it; the module is then built as it was before `close` and `adapt`."""
+    """Put every narrow path into the weights beside it; the module is then built as it was before
+    `close` and `adapt`."""
     for name, layer in list(module.named_modules()):
         if isinstance(layer, LowRank):
             module.set_submodule(name, layer.merged())
@@ -128,4 +136,8 @@ def _is_linear(layer: nn.Module) -> bool:
 
 
 def _is_conv1d(layer: nn.Module) -> bool:
-    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf") and getattr(layer, "weight", torch.empty(0)).ndim == 2
+    return (
+        type(layer).__name__ == "Conv1D"
+        and hasattr(layer, "nf")
+        and getattr(layer, "weight", torch.empty(0)).ndim == 2
+    )

@@ -27,7 +27,9 @@ def library() -> Any:
     try:
         import transformers
     except ImportError:
-        raise MissingExtra("the library transformers", "huggingface", "a pretrained model") from None
+        raise MissingExtra(
+            "the library transformers", "huggingface", "a pretrained model"
+        ) from None
     return transformers
 
 
@@ -57,9 +59,9 @@ class Pretrained(nn.Module):
     def load(self, folder: Path, theirs: Sequence[str]) -> list[str]:
         """Take the weights over; the names of the tensors that stay as they were drawn.
 
-        `theirs` names the classes of the checkpoint. A head is taken over only where it tells the same classes apart, and its rows are put
-        in our order: that it has as many says nothing. Raises ArtifactError where nothing fits.
-        """
+        `theirs` names the classes of the checkpoint. A head is taken over only where it tells the
+        same classes apart, and its rows are put in our order: that it has as many says nothing.
+        Raises ArtifactError where nothing fits."""
         with quietly(), torch.random.fork_rng(devices=[]):
             try:
                 other, info = type(self.body).from_pretrained(  # type: ignore[attr-defined]
@@ -68,17 +70,29 @@ class Pretrained(nn.Module):
                 )  # fmt: skip
             except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
                 said = str(error).strip().split("\n")[0][:300]
-                raise ArtifactError(f"the checkpoint cannot be read: {said}.", where=str(folder)) from None
+                raise ArtifactError(
+                    f"the checkpoint cannot be read: {said}.", where=str(folder)
+                ) from None
         missing = {*info["missing_keys"], *(each[0] for each in info["mismatched_keys"])}
-        heads = {name for name, each in self.body.named_parameters() if is_head(name) and len(each) == len(self.labels)}
-        order = [list(theirs).index(name) for name in self.labels] if set(theirs) == set(self.labels) else None
+        heads = {
+            name
+            for name, each in self.body.named_parameters()
+            if is_head(name) and len(each) == len(self.labels)
+        }
+        order = (
+            [list(theirs).index(name) for name in self.labels]
+            if set(theirs) == set(self.labels)
+            else None
+        )
         missing |= heads if order is None else set()
         mine, found = self.body.state_dict(), other.state_dict()
         if not set(mine) - missing:
             raise ArtifactError("none of its tensors is one of this network.", where=str(folder))
         for name, tensor in mine.items():
             if name not in missing:
-                tensor.copy_(found[name][order] if order is not None and name in heads else found[name])
+                tensor.copy_(
+                    found[name][order] if order is not None and name in heads else found[name]
+                )
         return sorted(f"body.{name}" for name in missing if name in mine)
 
 
@@ -88,11 +102,12 @@ def is_head(name: str) -> bool:
 
 
 class PretrainedText(Pretrained):
-    """tokens_BT int64 -> logits: (B, classes); (B, T, classes); or (B, T, V) where it tells danlu's own codes (`tells_codes`).
+    """tokens_BT int64 -> logits: (B, classes); (B, T, classes); or (B, T, V) where it tells danlu's
+    own codes (`tells_codes`).
 
-    `file_codes` int64 (V,): the checkpoint's own code of each of danlu's, -1 where it has none; `substitute` stands for those. `limit` is
-    how many places the network reaches. A causal network reads END at the beginning of a row as its own beginning of a text.
-    """
+    `file_codes` int64 (V,): the checkpoint's own code of each of danlu's, -1 where it has none;
+    `substitute` stands for those. `limit` is how many places the network reaches. A causal network
+    reads END at the beginning of a row as its own beginning of a text."""
 
     file_codes: Tensor
     substitute: Tensor
@@ -110,7 +125,13 @@ class PretrainedText(Pretrained):
         limit: int,
     ) -> None:
         super().__init__(body, labels)
-        self.name, self.each, self.causal, self.tells_codes, self.limit = name, each, causal, tells_codes, limit
+        self.name, self.each, self.causal, self.tells_codes, self.limit = (
+            name,
+            each,
+            causal,
+            tells_codes,
+            limit,
+        )
         self.register_buffer("file_codes", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("substitute", torch.zeros(1, dtype=torch.int64))
 
@@ -126,7 +147,9 @@ class PretrainedText(Pretrained):
         tokens_BT = self._within_limit(tokens_BT)
         mask_BT = tokens_BT != PADDING
         first_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device) == 0
-        mask_BT = mask_BT | first_T  # a row of padding keeps a place: attention to nothing has no value
+        mask_BT = (
+            mask_BT | first_T
+        )  # a row of padding keeps a place: attention to nothing has no value
         ids_BT = self._ids(tokens_BT, first_T)
         if self.causal and self.each == "row":
             return self._of_last(ids_BT, mask_BT)
@@ -138,7 +161,9 @@ class PretrainedText(Pretrained):
 
     def _of_last(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """The head over the last token of each row, as transformers has it."""
-        x_BTD = self.body.base_model(input_ids=ids_BT, attention_mask=mask_BT.long()).last_hidden_state  # type: ignore[operator, union-attr]
+        x_BTD = self.body.base_model(
+            input_ids=ids_BT, attention_mask=mask_BT.long()
+        ).last_hidden_state  # type: ignore[operator, union-attr]
         last_B = mask_BT.sum(dim=1) - 1
         return self.body.score(x_BTD[torch.arange(len(x_BTD), device=x_BTD.device), last_B]).float()  # type: ignore[operator]
 
@@ -167,7 +192,8 @@ class PretrainedText(Pretrained):
 
 
 class PretrainedTagger(PretrainedText):
-    """tokens_BTD int64, the D pieces of each of T words -> logits (B, T, classes), those of a word's first piece.
+    """tokens_BTD int64, the D pieces of each of T words -> logits (B, T, classes), those of a
+    word's first piece.
 
     The network reads the pieces of a row one after another, between its beginning and its end.
     """
@@ -184,31 +210,42 @@ class PretrainedTagger(PretrainedText):
                 f"the pretrained network reaches {self.limit:,} places, and a sentence has {longest:,} pieces.",
                 hint="cut long sentences in the data",
             )
-        codes_BL = pieces_BP.new_full((len(pieces_BP), longest + 1), PADDING)  # the last place takes what is padding
+        codes_BL = pieces_BP.new_full(
+            (len(pieces_BP), longest + 1), PADDING
+        )  # the last place takes what is padding
         codes_BL.scatter_(1, torch.where(there_BP, place_BP, longest), pieces_BP)
         codes_BL = codes_BL[:, :longest].scatter(1, counts_B1 + 1, END)
         codes_BL[:, 0] = BEGINNING
         mask_BL = torch.arange(longest, device=tokens.device) <= counts_B1 + 1
-        logits_BLS = self.body(input_ids=self._ids(codes_BL, mask_BL), attention_mask=mask_BL.long()).logits.float()
+        logits_BLS = self.body(
+            input_ids=self._ids(codes_BL, mask_BL), attention_mask=mask_BL.long()
+        ).logits.float()
         first_BT = place_BP.reshape(*tokens.shape[:2], -1)[:, :, 0] if tokens.shape[1] else place_BP
         return logits_BLS.gather(1, first_BT[:, :, None].expand(-1, -1, logits_BLS.shape[2]))
 
 
 class PretrainedWriter(PretrainedText):
-    """A causal network that tells the next code, and goes on from what it has read; see danlu.layers.generation.kv_cache."""
+    """A causal network that tells the next code, and goes on from what it has read; see
+    danlu.layers.generation.kv_cache."""
 
     def cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows with room for `length` tokens each."""
         return Cache(batch, length, self.body.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
-    def extend(self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None) -> Tensor:
-        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are real (None: all)."""
+    def extend(
+        self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are
+        real (None: all)."""
         places = cache.places(tokens_BT.shape[1], tokens_BT.device)
         if cache.longest + (tokens_BT.shape[1] if sizes_B is None else 0) > self.limit:
             raise PartError(
-                f"the pretrained network reaches {self.limit:,} places, and a text is longer.", hint="lower task.context"
+                f"the pretrained network reaches {self.limit:,} places, and a text is longer.",
+                hint="lower task.context",
             )
-        visible_B1TS = (torch.arange(places.end, device=tokens_BT.device) <= places.positions[..., None]).unsqueeze(1)
+        visible_B1TS = (
+            torch.arange(places.end, device=tokens_BT.device) <= places.positions[..., None]
+        ).unsqueeze(1)
         logits_BTV = self.body(
             input_ids=self._ids(tokens_BT, places.positions == 0),
             position_ids=places.positions.clamp(max=self.limit - 1),  # beyond stands padding
@@ -228,7 +265,9 @@ class Past:
     def __init__(self, cache: Cache, places: Places) -> None:
         self.kept, self.places = cache, places
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *others: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, layer_idx: int, *others: Any, **named: Any
+    ) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of new places; those of all places."""
         return self.kept.write(layer_idx, self.places, keys, values)
 
@@ -238,10 +277,11 @@ class Past:
 
 
 class PretrainedImage(Pretrained):
-    """image_BCHW -> logits (B, classes). Images come as danlu scales them, and are brought to the scale and size of the checkpoint.
+    """image_BCHW -> logits (B, classes). Images come as danlu scales them, and are brought to the
+    scale and size of the checkpoint.
 
-    `ours` and `theirs` are (mean, std) by channel of pixel / 255; `size` (height, width), None where any will do.
-    """
+    `ours` and `theirs` are (mean, std) by channel of pixel / 255; `size` (height, width), None
+    where any will do."""
 
     shift: Tensor
     scale: Tensor
@@ -257,16 +297,23 @@ class PretrainedImage(Pretrained):
     ) -> None:
         super().__init__(body, labels)
         (mean, std), (mean_there, std_there) = (
-            [torch.tensor(list(each) * (channels if len(each) == 1 else 1), dtype=torch.float64) for each in pair]
+            [
+                torch.tensor(list(each) * (channels if len(each) == 1 else 1), dtype=torch.float64)
+                for each in pair
+            ]
             for pair in (ours, theirs)
         )
         self.channels, self.size = channels, size
         self.register_buffer("scale", (std / std_there).float()[:, None, None], persistent=False)
-        self.register_buffer("shift", ((mean - mean_there) / std_there).float()[:, None, None], persistent=False)
+        self.register_buffer(
+            "shift", ((mean - mean_there) / std_there).float()[:, None, None], persistent=False
+        )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         x_BCHW = inputs["image"]
         if self.size is not None and x_BCHW.shape[2:] != self.size:
-            x_BCHW = functional.interpolate(x_BCHW, self.size, mode="bilinear", align_corners=False, antialias=True)
+            x_BCHW = functional.interpolate(
+                x_BCHW, self.size, mode="bilinear", align_corners=False, antialias=True
+            )
         x_BCHW = x_BCHW.expand(-1, self.channels, -1, -1) if x_BCHW.shape[1] == 1 else x_BCHW
         return self.body(pixel_values=x_BCHW * self.scale + self.shift).logits.float()

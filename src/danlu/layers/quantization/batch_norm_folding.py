@@ -23,7 +23,11 @@ def foldable(module: nn.Module) -> list[tuple[str, str]]:
             continue
         inside = list(each.named_children())
         for (first, layer), (second, norm) in itertools.pairwise(inside):
-            if isinstance(layer, _LAYERS) and isinstance(norm, _NORMS) and norm.running_mean is not None:
+            if (
+                isinstance(layer, _LAYERS)
+                and isinstance(norm, _NORMS)
+                and norm.running_mean is not None
+            ):
                 before = f"{name}." if name else ""
                 found.append((before + first, before + second))
     return found

@@ -1,7 +1,7 @@
 """What layers read on real rows: the range that 8 bits should cover, and how much work a layer is.
 
-A range is the one whose rounding and cutting off moves the numbers least, in squares, of 21 ranges between half and all of what was seen.
-"""
+A range is the one whose rounding and cutting off moves the numbers least, in squares, of 21 ranges
+between half and all of what was seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _SHARES = 20
 
 @dataclass
 class Reading:
-    """What one layer reads: the range, evenly spaced samples, and the multiplications a row costs."""
+    """What one layer reads: the range, evenly spaced samples, and the multiplications a row
+    costs."""
 
     least: float = 0.0
     most: float = 0.0
@@ -30,7 +31,10 @@ class Reading:
     def note(self, x: Tensor) -> None:
         """Look at one batch of inputs."""
         flat = x.detach().float().reshape(-1)
-        self.least, self.most = min(self.least, float(flat.min())), max(self.most, float(flat.max()))
+        self.least, self.most = (
+            min(self.least, float(flat.min())),
+            max(self.most, float(flat.max())),
+        )
         self.samples.append(flat[:: max(1, len(flat) // _SAMPLES)].clone())
 
     def codes(self) -> tuple[float, int]:
@@ -53,8 +57,11 @@ def affine(least: float, most: float) -> tuple[float, int]:
     return scale, min(CODES, max(0, round(-least / scale)))
 
 
-def readings(module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Mapping[str, Tensor]]) -> dict[str, Reading]:
-    """What each of `layers` reads while the module answers batches of inputs; a layer that reads nothing is left out."""
+def readings(
+    module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Mapping[str, Tensor]]
+) -> dict[str, Reading]:
+    """What each of `layers` reads while the module answers batches of inputs; a layer that reads
+    nothing is left out."""
     found: dict[str, Reading] = {}
 
     def listen(name: str) -> Any:

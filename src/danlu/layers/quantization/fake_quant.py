@@ -1,9 +1,10 @@
 """Layers that train as what they will be: their weights seen through a rounding or a mask, while the full ones behind it move.
 
-The gradient goes through a rounding as if it were not there, where the number is within the range, and stops outside of it (the
-straight-through estimator). A mask lets no gradient of what it hides through, and what optimizers add there anyway is not seen.
-Sources: Bengio et al., 2013, arXiv:1308.3432; Jacob et al., 2018, arXiv:1712.05877 (training for 8 bits).
-"""
+The gradient goes through a rounding as if it were not there, where the number is within the range,
+and stops outside of it (the straight-through estimator). A mask lets no gradient of what it hides
+through, and what optimizers add there anyway is not seen.
+Sources: Bengio et al., 2013, arXiv:1308.3432; Jacob et al., 2018, arXiv:1712.05877 (training for 8
+bits)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from danlu.layers.quantization.int8 import CODES, LARGEST
 
 
 class SeenThrough(nn.Module):
-    """A linear layer or convolution whose weight is changed on the way; weight and bias keep their names."""
+    """A linear layer or convolution whose weight is changed on the way; weight and bias keep their
+    names."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -58,7 +60,8 @@ class Masked(SeenThrough):
 
 
 class Rounded(SeenThrough):
-    """A layer as its static int8 form will be: weights to 8 bits, an output's by its largest; inputs to codes at a fixed scale."""
+    """A layer as its static int8 form will be: weights to 8 bits, an output's by its largest;
+    inputs to codes at a fixed scale."""
 
     def __init__(self, layer: nn.Module, scale: float, zero: int) -> None:
         super().__init__(layer)

@@ -6,13 +6,16 @@ A weight is `codes` int8 times `scales` float32, one an output. What a layer rea
     by row    round(x / s) int8, s = 1/127 of the largest number of the row: each row by itself, so that no answer depends on which rows
               are answered together
 
-Both are exact but for the rounding: the sums are whole numbers of 32 bits. Layers that follow each other in an nn.Sequential hand the
-codes on (`following`), with the activation between them done on the way.
+Both are exact but for the rounding: the sums are whole numbers of 32 bits. Layers that follow each
+other in an nn.Sequential hand the codes on (`following`), with the activation between them done on
+the way.
 
-Where there is no such CPU, on other devices and while a model is exported, the same numbers are multiplied in float32: the answers differ
-in what float32 rounds. Without VNNI the 8-bit instructions cut sums off at 16 bits, so they are not used there.
+Where there is no such CPU, on other devices and while a model is exported, the same numbers are
+multiplied in float32: the answers differ in what float32 rounds. Without VNNI the 8-bit
+instructions cut sums off at 16 bits, so they are not used there.
 
-Each layer's buffers are all that there is to know of it: codes, scales, bias, input_scale, input_zero.
+Each layer's buffers are all that there is to know of it: codes, scales, bias, input_scale,
+input_zero.
 B batch, C channels in, O outputs, I inputs, N rows.
 """
 
@@ -34,25 +37,41 @@ _FAST = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 @functools.cache
 def kernels() -> bool:
-    """Whether this machine multiplies 8-bit numbers without cutting sums off, and torch has oneDNN's operators for it."""
-    operators = all(hasattr(torch.ops.onednn, name) for name in ("qconv_pointwise", "qlinear_pointwise"))
-    return operators and torch.backends.mkldnn.is_available() and bool(_FAST & machine.instruction_sets())
+    """Whether this machine multiplies 8-bit numbers without cutting sums off, and torch has
+    oneDNN's operators for it."""
+    operators = all(
+        hasattr(torch.ops.onednn, name) for name in ("qconv_pointwise", "qlinear_pointwise")
+    )
+    return (
+        operators
+        and torch.backends.mkldnn.is_available()
+        and bool(_FAST & machine.instruction_sets())
+    )
 
 
 def portable(x: Tensor) -> bool:
-    """Whether a product must be made of torch's ordinary operators: another device, another CPU, a program that is being captured."""
-    return not kernels() or x.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    """Whether a product must be made of torch's ordinary operators: another device, another CPU, a
+    program that is being captured."""
+    return (
+        not kernels()
+        or x.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
+    )
 
 
 def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes int8 like the weight, scales float32 (O,)): each output's numbers as multiples of 1/127 of its largest.
+    """(codes int8 like the weight, scales float32 (O,)): each output's numbers as multiples of
+    1/127 of its largest.
 
-    A scale has 16 significant bits, so that 127 times it is exact: numbers that were rounded once are rounded to themselves again.
-    """
+    A scale has 16 significant bits, so that 127 times it is exact: numbers that were rounded once
+    are rounded to themselves again."""
     flat = weight.detach().float().flatten(1)
     mantissa, exponent = torch.frexp(flat.abs().amax(1) / LARGEST)
     scales = torch.ldexp(torch.ceil(mantissa * 2**16) / 2**16, exponent)
-    shares = torch.where(scales[:, None] > 0, flat / scales[:, None].clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+    shares = torch.where(
+        scales[:, None] > 0, flat / scales[:, None].clamp(min=torch.finfo(torch.float32).tiny), 0.0
+    )
     return torch.round(shares).to(torch.int8).view(weight.shape), scales
 
 
@@ -62,7 +81,8 @@ def opened(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 class Int8(nn.Module):
-    """What these layers share: a weight in codes, and the form in which a kernel wants it, made when it is first asked for."""
+    """What these layers share: a weight in codes, and the form in which a kernel wants it, made
+    when it is first asked for."""
 
     codes: Tensor
     scales: Tensor
@@ -122,7 +142,8 @@ class RowInt8Linear(Int8):
 
 
 class StaticInt8(Int8):
-    """A layer that reads codes at a fixed scale. `relu`: what it gives is cut off at 0; `following`: the layer that alone reads it."""
+    """A layer that reads codes at a fixed scale. `relu`: what it gives is cut off at 0;
+    `following`: the layer that alone reads it."""
 
     input_scale: Tensor
     input_zero: Tensor
@@ -140,8 +161,11 @@ class StaticInt8(Int8):
         self._following = (following,)
 
     def reads(self) -> tuple[float, int]:
-        """(scale, zero) of the codes that this layer reads. While a program is captured, where a tensor has no value, as last seen."""
-        if self._reads is None or not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
+        """(scale, zero) of the codes that this layer reads. While a program is captured, where a
+        tensor has no value, as last seen."""
+        if self._reads is None or not (
+            torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        ):
             self._reads = float(self.input_scale), int(self.input_zero)
         return self._reads
 
@@ -150,7 +174,8 @@ class StaticInt8(Int8):
         self.reads()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's answer; float32, or codes uint8 where another layer of the kind alone reads them."""
+        """The layer's answer; float32, or codes uint8 where another layer of the kind alone reads
+        them."""
         if portable(x):
             return self._portably(x)
         ready = self._ready()
@@ -164,7 +189,16 @@ class StaticInt8(Int8):
         dtype = torch.uint8 if self._following else torch.float32
         zeros = torch.zeros(len(self.scales), dtype=torch.int32)
         packed = self._packed_weight(scale, zero)
-        return packed, scale, zero, zeros, out_scale, out_zero, dtype, "relu" if self.relu else "none"
+        return (
+            packed,
+            scale,
+            zero,
+            zeros,
+            out_scale,
+            out_zero,
+            dtype,
+            "relu" if self.relu else "none",
+        )
 
     def _portably(self, x: Tensor) -> Tensor:
         y = self._plain(seen(x, *self.reads()), self.weight)
@@ -194,7 +228,19 @@ class StaticInt8Linear(StaticInt8):
         _, packed, scale, zero, zeros, out_scale, out_zero, dtype, after = ready
         x_NI = x.reshape(-1, self.in_features)
         y_NO = torch.ops.onednn.qlinear_pointwise(
-            x_NI, scale, zero, packed, self.scales, zeros, self.bias, out_scale, out_zero, dtype, after, [], ""
+            x_NI,
+            scale,
+            zero,
+            packed,
+            self.scales,
+            zeros,
+            self.bias,
+            out_scale,
+            out_zero,
+            dtype,
+            after,
+            [],
+            "",
         )
         return y_NO if x.ndim == 2 else y_NO.view(*x.shape[:-1], self.out_features)
 
@@ -213,7 +259,15 @@ class StaticInt8Conv(StaticInt8):
 
     def _packed_weight(self, scale: float, zero: int) -> Tensor:
         return torch.ops.onednn.qconv_prepack(
-            self.codes, self.scales, scale, zero, self.stride, self.padding, self.dilation, self.groups, None
+            self.codes,
+            self.scales,
+            scale,
+            zero,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            None,
         )
 
     def _by_kernel(self, x: Tensor, ready: Any) -> Tensor:
@@ -243,7 +297,8 @@ def seen(x: Tensor, scale: float, zero: int) -> Tensor:
 
 
 def matrix_of(layer: nn.Module) -> Tensor:
-    """The matrix (outputs, inputs) of a linear layer, also where the layer holds it the other way round."""
+    """The matrix (outputs, inputs) of a linear layer, also where the layer holds it the other way
+    round."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight.T if type(layer).__name__ == "Conv1D" else weight

@@ -4,8 +4,9 @@
           distribution fall on each equally often. The blocks' scales are kept in 8 bits themselves (double quantisation): 4.14 bits in all
     int8  8 bits: a whole number from -127 to 127, times 1/127 of the largest number of its block of 64: 8.5 bits in all
 
-A product opens the matrix for as long as it takes, in the forward pass and once more in the backward one, so that one open matrix is held
-at a time, whatever the number of layers. Everything kept is a plain tensor, which checkpoints write as they do any other.
+A product opens the matrix for as long as it takes, in the forward pass and once more in the
+backward one, so that one open matrix is held at a time, whatever the number of layers. Everything
+kept is a plain tensor, which checkpoints write as they do any other.
 Source: Dettmers et al., 2023, arXiv:2305.14314 (NF4, sections 2 and 3, values of appendix E).
 """
 
@@ -31,9 +32,9 @@ NF4 = (
 class FewBits(nn.Module):
     """A layer that multiplies by a frozen matrix, which is kept in few bits a number.
 
-    `layer` is a linear layer, or (`transposed`) one whose matrix is (inputs, outputs). Its own matrix is let go of; `restored` gives the
-    layer back with the matrix as it was multiplied by. What is kept are parameters that never move.
-    """
+    `layer` is a linear layer, or (`transposed`) one whose matrix is (inputs, outputs). Its own
+    matrix is let go of; `restored` gives the layer back with the matrix as it was multiplied by.
+    What is kept are parameters that never move."""
 
     pairs: Tensor | None
 
@@ -46,7 +47,9 @@ class FewBits(nn.Module):
         kept = _in_four_bits(weight.detach()) if kind == "nf4" else _in_eight_bits(weight.detach())
         for name, tensor in kept.items():
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
-        self.register_buffer("pairs", _pairs(weight.device) if kind == "nf4" else None, persistent=False)
+        self.register_buffer(
+            "pairs", _pairs(weight.device) if kind == "nf4" else None, persistent=False
+        )
         self.bias = layer.bias
         layer.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
         self._layer = (layer,)  # in a tuple: it is no part of this one
@@ -61,7 +64,11 @@ class FewBits(nn.Module):
         with torch.no_grad():
             kept = dict(self.named_parameters(recurse=False))
             kept.pop("bias", None)
-            blocks = _from_four_bits(self.pairs, **kept) if self.pairs is not None else _from_eight_bits(**kept)
+            blocks = (
+                _from_four_bits(self.pairs, **kept)
+                if self.pairs is not None
+                else _from_eight_bits(**kept)
+            )
             rows, columns = self.matrix_shape
             return blocks.flatten()[: rows * columns].view(rows, columns).to(dtype)
 
@@ -110,7 +117,12 @@ def open_all(module: nn.Module) -> None:
 def numbers(module: nn.Module) -> int:
     """How many weights a module has, those kept in few bits counted as what they stand for."""
     closed = [layer for layer in module.modules() if isinstance(layer, FewBits)]
-    kept = {each for layer in closed for name, each in layer.named_parameters(recurse=False) if name != "bias"}
+    kept = {
+        each
+        for layer in closed
+        for name, each in layer.named_parameters(recurse=False)
+        if name != "bias"
+    }
     plain = sum(each.numel() for each in module.parameters() if each not in kept)
     return plain + sum(layer.matrix_shape[0] * layer.matrix_shape[1] for layer in closed)
 
@@ -118,7 +130,12 @@ def numbers(module: nn.Module) -> int:
 def room(module: nn.Module) -> tuple[int, int]:
     """(bytes of the matrices that are kept in few bits, what they took in float32)."""
     closed = [layer for layer in module.modules() if isinstance(layer, FewBits)]
-    kept = [each for layer in closed for name, each in layer.named_parameters(recurse=False) if name != "bias"]
+    kept = [
+        each
+        for layer in closed
+        for name, each in layer.named_parameters(recurse=False)
+        if name != "bias"
+    ]
     full = sum(4 * layer.matrix_shape[0] * layer.matrix_shape[1] for layer in closed)
     return sum(each.numel() * each.element_size() for each in kept), full
 
@@ -140,12 +157,16 @@ def _from_eight_bits(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def _in_four_bits(weight: Tensor) -> dict[str, Tensor]:
-    """`codes` uint8: two of NF4 in a byte, the first in the upper half; the scales as in `_scales_in_eight_bits`."""
+    """`codes` uint8: two of NF4 in a byte, the first in the upper half; the scales as in
+    `_scales_in_eight_bits`."""
     blocks = _blocks(weight)
     kept = _scales_in_eight_bits(blocks.abs().amax(dim=1))
     values = torch.tensor(NF4, device=weight.device)
-    # measured against the largest itself, which the kept scale misses by at most 0.4 % of the spread
-    codes = torch.bucketize(_shares(blocks, blocks.abs().amax(dim=1)), (values[1:] + values[:-1]) / 2, out_int32=True)
+    # measured against the largest itself, which the kept scale misses by at most 0.4 % of the
+    # spread
+    codes = torch.bucketize(
+        _shares(blocks, blocks.abs().amax(dim=1)), (values[1:] + values[:-1]) / 2, out_int32=True
+    )
     codes = codes.to(torch.uint8)
     return {"codes": (codes[:, ::2] << 4) | codes[:, 1::2], **kept}
 
@@ -156,7 +177,9 @@ def _pairs(device: torch.device) -> Tensor:
     return torch.cartesian_prod(values, values)
 
 
-def _from_four_bits(pairs: Tensor, codes: Tensor, scales: Tensor, scales_of_scales: Tensor, mean_scale: Tensor) -> Tensor:
+def _from_four_bits(
+    pairs: Tensor, codes: Tensor, scales: Tensor, scales_of_scales: Tensor, mean_scale: Tensor
+) -> Tensor:
     opened = pairs.index_select(0, codes.flatten().int()).view(len(codes), BLOCK)
     full = _from_eight_bits(scales, scales_of_scales).flatten()[: len(codes)] + mean_scale
     return opened.mul_(full[:, None])
@@ -177,4 +200,8 @@ def _scales_in_eight_bits(scales: Tensor) -> dict[str, Tensor]:
 
 def _shares(blocks: Tensor, scales: Tensor) -> Tensor:
     """Each number as a share of its block's scale; 0 where that is 0."""
-    return torch.where(scales[:, None] > 0, blocks / scales[:, None].clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+    return torch.where(
+        scales[:, None] > 0,
+        blocks / scales[:, None].clamp(min=torch.finfo(torch.float32).tiny),
+        0.0,
+    )

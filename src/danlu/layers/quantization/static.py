@@ -8,12 +8,21 @@ from typing import Any
 from torch import nn
 
 from danlu.errors import PartError
-from danlu.layers.compressible import among, convolutions, linear_layers, matrix_at, size_of, unshared
+from danlu.layers.compressible import (
+    among,
+    convolutions,
+    linear_layers,
+    matrix_at,
+    size_of,
+    unshared,
+)
 from danlu.layers.quantization.batch_norm_folding import fold, foldable
 from danlu.layers.quantization.calibration import Reading, readings
 from danlu.layers.quantization.int8 import StaticInt8, StaticInt8Conv, StaticInt8Linear
 
-_WORK = 64  # multiplications of a row, a weight, from which a small layer is worth a call of a kernel
+_WORK = (
+    64  # multiplications of a row, a weight, from which a small layer is worth a call of a kernel
+)
 _SILENT = (nn.Identity, nn.Dropout)  # steps that change nothing in evaluation
 
 
@@ -30,13 +39,23 @@ def folded(module: nn.Module) -> list[list[str]]:
 
 
 def calibrated(
-    subject: Any, *, layers: Sequence[str] | None, spare: Sequence[str], rows: int, smallest: int, who: str
+    subject: Any,
+    *,
+    layers: Sequence[str] | None,
+    spare: Sequence[str],
+    rows: int,
+    smallest: int,
+    who: str,
 ) -> dict[str, Reading]:
     """What each layer that is large enough reads. PartError where there is none."""
     chosen = among(both(subject.module), layers, spare, who)
     alone = unshared(subject.module, chosen)
     found = readings(subject.module, alone, subject.rows(rows))
-    large = {name: each for name, each in found.items() if size_of(alone[name]) >= smallest or each.work >= _WORK * smallest}
+    large = {
+        name: each
+        for name, each in found.items()
+        if size_of(alone[name]) >= smallest or each.work >= _WORK * smallest
+    }
     if not large:
         raise PartError(
             f"{who} finds no convolution or linear layer in this {subject.family} that is worth it "
@@ -58,12 +77,15 @@ def replaced(module: nn.Module, codes: Mapping[str, tuple[float, int]]) -> dict[
 
 
 def restore(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Fold and replace as written. ValueError, KeyError, TypeError or AttributeError where that does not fit the module."""
+    """Fold and replace as written. ValueError, KeyError, TypeError or AttributeError where that
+    does not fit the module."""
     fold(module, [(str(first), str(second)) for first, second in state["fold"]])
     _put(module, state["layers"], {})
 
 
-def _put(module: nn.Module, plan: Sequence[Mapping[str, Any]], codes: Mapping[str, tuple[float, int]]) -> None:
+def _put(
+    module: nn.Module, plan: Sequence[Mapping[str, Any]], codes: Mapping[str, tuple[float, int]]
+) -> None:
     made: dict[str, StaticInt8] = {}
     for each in plan:
         name = each["name"]
@@ -83,7 +105,8 @@ def _put(module: nn.Module, plan: Sequence[Mapping[str, Any]], codes: Mapping[st
 
 
 def _after(module: nn.Module, name: str, codes: Mapping[str, Any]) -> dict[str, str | None]:
-    """The ReLU that follows a layer, and the layer of the kind that alone reads what it gives; by name, None where there is none."""
+    """The ReLU that follows a layer, and the layer of the kind that alone reads what it gives; by
+    name, None where there is none."""
     head, _, own = name.rpartition(".")
     parent = module.get_submodule(head)
     found: dict[str, str | None] = {"relu": None, "next": None}

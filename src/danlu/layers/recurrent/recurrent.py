@@ -1,13 +1,14 @@
 """Recurrent layers over rows of unequal length, in one direction or both, without packing.
 
-Padding stands at a row's end, so a pass from left to right never reads it before the row's own places. For the other direction each
-row is turned round within its own length, read from left to right, and turned back. A packed sequence does the same outside of oneDNN's
-fused kernels: 64 ms against 40 for an update of 32 rows of 25 places and 2 x 200 LSTM states (one core, AVX-512).
+Padding stands at a row's end, so a pass from left to right never reads it before the row's own
+places. For the other direction each row is turned round within its own length, read from left to
+right, and turned back. A packed sequence does the same outside of oneDNN's fused kernels: 64 ms
+against 40 for an update of 32 rows of 25 places and 2 x 200 LSTM states (one core, AVX-512).
 
 B batch, T places, I numbers at a place, H numbers of a state, D all directions together.
-Sources: Elman, 1990 (vanilla); Hochreiter and Schmidhuber, 1997 (LSTM); Cho et al., 2014, arXiv:1406.1078 (GRU); Schuster and Paliwal,
-1997 (both directions); Gal and Ghahramani, 2015, arXiv:1512.05287 (one dropout mask for all places of a row).
-"""
+Sources: Elman, 1990 (vanilla); Hochreiter and Schmidhuber, 1997 (LSTM); Cho et al., 2014,
+arXiv:1406.1078 (GRU); Schuster and Paliwal, 1997 (both directions); Gal and Ghahramani, 2015,
+arXiv:1512.05287 (one dropout mask for all places of a row)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
 
 
 class LockedDropout(nn.Module):
-    """x_BTI -> the same with the same share of numbers dropped at every place of a row, in training."""
+    """x_BTI -> the same with the same share of numbers dropped at every place of a row, in
+    training."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -34,23 +36,36 @@ class LockedDropout(nn.Module):
     def forward(self, x_BTI: Tensor) -> Tensor:
         if not self.training or not self.share:
             return x_BTI
-        return x_BTI * functional.dropout(x_BTI.new_ones(x_BTI.shape[0], 1, x_BTI.shape[2]), self.share)
+        return x_BTI * functional.dropout(
+            x_BTI.new_ones(x_BTI.shape[0], 1, x_BTI.shape[2]), self.share
+        )
 
 
 class Recurrent(nn.Module):
     """x_BTI, lengths_B int64 -> the state after each place, (B, T, width).
 
-    What stands after a row's end changes none of its states; the states there mean nothing. `dropout` drops numbers of the input of
-    every layer but the first, the same at all places of a row.
-    """
+    What stands after a row's end changes none of its states; the states there mean nothing.
+    `dropout` drops numbers of the input of every layer but the first, the same at all places of a
+    row."""
 
-    def __init__(self, size: int, hidden: int, *, cell: Cell, layers: int, bidirectional: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        size: int,
+        hidden: int,
+        *,
+        cell: Cell,
+        layers: int,
+        bidirectional: bool,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.hidden = hidden
         self.width = 2 * hidden if bidirectional else hidden
         sizes = [size] + [self.width] * (layers - 1)
         self.forwards = nn.ModuleList(_layer(cell, each, hidden) for each in sizes)
-        self.backwards = nn.ModuleList(_layer(cell, each, hidden) for each in sizes) if bidirectional else None
+        self.backwards = (
+            nn.ModuleList(_layer(cell, each, hidden) for each in sizes) if bidirectional else None
+        )
         self.dropout = LockedDropout(dropout)
 
     def forward(self, x_BTI: Tensor, lengths_B: Tensor) -> Tensor:
@@ -72,12 +87,13 @@ class Recurrent(nn.Module):
             return ahead_BH
         return torch.cat([ahead_BH, states_BTD[:, 0, self.hidden :]], dim=1)
 
-    def resume(self, x_BTI: Tensor, states: list[dict[str, Tensor]], sizes_B: Tensor | None) -> Tensor:
+    def resume(
+        self, x_BTI: Tensor, states: list[dict[str, Tensor]], sizes_B: Tensor | None
+    ) -> Tensor:
         """The states (B, T, H) of places that follow those read before; one direction only.
 
-        `states` holds one dict a layer, {} before the first place: what is kept of row b after its first sizes_B[b] new places (None:
-        after all of them) is written into it, rows first.
-        """
+        `states` holds one dict a layer, {} before the first place: what is kept of row b after its
+        first sizes_B[b] new places (None: after all of them) is written into it, rows first."""
         for number, ahead in enumerate(self.forwards):
             kept = states[number]
             before = tuple(kept[name].unsqueeze(0) for name in ("state", "memory") if name in kept)
@@ -87,13 +103,18 @@ class Recurrent(nn.Module):
                 x_BTI, after = ahead(x, given)
             else:
                 x_BTI, after = _until(ahead, x, given, sizes_B)
-            for name, each in zip(("state", "memory"), after if isinstance(after, tuple) else (after,)):
+            for name, each in zip(
+                ("state", "memory"), after if isinstance(after, tuple) else (after,)
+            ):
                 kept[name] = each.squeeze(0)
         return x_BTI
 
 
-def _until(ahead: nn.Module, x_BTI: Tensor, given: object, sizes_B: Tensor) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-    """All states, and the last of each row where rows end at different places: one place after the other."""
+def _until(
+    ahead: nn.Module, x_BTI: Tensor, given: object, sizes_B: Tensor
+) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+    """All states, and the last of each row where rows end at different places: one place after the
+    other."""
     found: list[Tensor] = []
     now: Tensor | tuple[Tensor, ...] | None = given  # type: ignore[assignment]
     for place in range(x_BTI.shape[1]):
@@ -110,11 +131,16 @@ def _until(ahead: nn.Module, x_BTI: Tensor, given: object, sizes_B: Tensor) -> t
 
 
 def _zeros(like: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-    return tuple(torch.zeros_like(each) for each in like) if isinstance(like, tuple) else torch.zeros_like(like)
+    return (
+        tuple(torch.zeros_like(each) for each in like)
+        if isinstance(like, tuple)
+        else torch.zeros_like(like)
+    )
 
 
 def turned(lengths_B: Tensor, places: int) -> Tensor:
-    """Where each place goes when every row is turned round within its length, int64 (B, T); turning twice changes nothing."""
+    """Where each place goes when every row is turned round within its length, int64 (B, T); turning
+    twice changes nothing."""
     place_BT = lengths_B[:, None] - 1 - torch.arange(places, device=lengths_B.device)
     return torch.where(place_BT < 0, place_BT + places, place_BT)
 
@@ -125,8 +151,8 @@ def in_order(x_BTD: Tensor, order_BT: Tensor) -> Tensor:
 
 
 def _layer(cell: Cell, size: int, hidden: int) -> nn.Module:
-    """One layer in one direction: input weights by Glorot, orthogonal recurrent ones (a gate each), biases 0; an LSTM's forget gates
-    start open (bias 1: Jozefowicz et al., 2015)."""
+    """One layer in one direction: input weights by Glorot, orthogonal recurrent ones (a gate each),
+    biases 0; an LSTM's forget gates start open (bias 1: Jozefowicz et al., 2015)."""
     layer: Any = _CELLS[cell](size, hidden, batch_first=True)
     with torch.no_grad():
         for gate in range(_GATES[cell]):

@@ -18,7 +18,8 @@ from danlu.terms import PADDING
 
 
 def lengths_of(name: str, inputs: Mapping[str, Tensor]) -> Tensor:
-    """How many places each row of an input has, int64 (B,): told beside it (frames), seen by its padding (tokens), or all (series)."""
+    """How many places each row of an input has, int64 (B,): told beside it (frames), seen by its
+    padding (tokens), or all (series)."""
     told = inputs.get(f"{name}_lengths")
     if told is not None:
         return told
@@ -29,12 +30,15 @@ def lengths_of(name: str, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 class Reader(nn.Module):
-    """inputs -> (x_BTI, lengths_B): one or several inputs that have the same places, side by side at each, and how many a row has.
+    """inputs -> (x_BTI, lengths_B): one or several inputs that have the same places, side by side
+    at each, and how many a row has.
 
-    `bodies` make (B, T, size) of the input each; None takes it as it is (frames, series). A batch without any place gets one of zeros.
-    """
+    `bodies` make (B, T, size) of the input each; None takes it as it is (frames, series). A batch
+    without any place gets one of zeros."""
 
-    def __init__(self, names: Sequence[str], bodies: Sequence[nn.Module | None], dropout: float) -> None:
+    def __init__(
+        self, names: Sequence[str], bodies: Sequence[nn.Module | None], dropout: float
+    ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.bodies = nn.ModuleList(body or nn.Identity() for body in bodies)
@@ -51,7 +55,8 @@ class Reader(nn.Module):
 
 
 class RowVector(nn.Module):
-    """inputs -> (B, D): what is left of a row that was read: its last states, or a pooling of all."""
+    """inputs -> (B, D): what is left of a row that was read: its last states, or a pooling of
+    all."""
 
     def __init__(self, reader: Reader, recurrent: Recurrent, pooling: nn.Module | None) -> None:
         super().__init__()
@@ -66,13 +71,25 @@ class RowVector(nn.Module):
 
 
 class PlaceOutputs(nn.Module):
-    """inputs -> (B, T, S): an output for each place of the rows; `aside` makes (B, D) of a row's other inputs, told at every place."""
+    """inputs -> (B, T, S): an output for each place of the rows; `aside` makes (B, D) of a row's
+    other inputs, told at every place."""
 
     def __init__(
-        self, reader: Reader, recurrent: Recurrent, aside: nn.Module | None, head: nn.Module, after: nn.Module | None = None
+        self,
+        reader: Reader,
+        recurrent: Recurrent,
+        aside: nn.Module | None,
+        head: nn.Module,
+        after: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.reader, self.recurrent, self.aside, self.head, self.after = reader, recurrent, aside, head, after
+        self.reader, self.recurrent, self.aside, self.head, self.after = (
+            reader,
+            recurrent,
+            aside,
+            head,
+            after,
+        )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         places = inputs[self.reader.names[0]].shape[1]
@@ -85,18 +102,24 @@ class PlaceOutputs(nn.Module):
     def _beside(self, states_BTD: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.aside is None:
             return states_BTD
-        return torch.cat([states_BTD, self.aside(inputs)[:, None].expand(-1, states_BTD.shape[1], -1)], dim=2)
+        return torch.cat(
+            [states_BTD, self.aside(inputs)[:, None].expand(-1, states_BTD.shape[1], -1)], dim=2
+        )
 
 
 class GeneratingPlaceOutputs(PlaceOutputs):
-    """The same in one direction over one input of tokens, which may come piece by piece: see danlu.layers.generation.kv_cache."""
+    """The same in one direction over one input of tokens, which may come piece by piece: see
+    danlu.layers.generation.kv_cache."""
 
     def cache(self, batch: int, length: int) -> Cache:
         """The state before the first token."""
         return Cache(batch, length, len(self.recurrent.forwards))
 
-    def extend(self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None) -> Tensor:
-        """The logits (B, T, S) of tokens that follow those in the cache, which then holds them as well."""
+    def extend(
+        self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """The logits (B, T, S) of tokens that follow those in the cache, which then holds them as
+        well."""
         x_BTI, _ = self.reader({self.reader.names[0]: tokens_BT})
         sizes = None if sizes_B is None else torch.as_tensor(sizes_B, dtype=torch.int64)
         states_BTH = self.recurrent.resume(x_BTI, cache.layers, sizes)

@@ -1,6 +1,7 @@
 """Categories as numbers that are learnt: embeddings, and one weight a value for linear models.
 
-B batch, C columns, E size of an embedding, S output size. A code is 0 where the value is unknown or missing.
+B batch, C columns, E size of an embedding, S output size. A code is 0 where the value is unknown or
+missing.
 Source: Guo and Berkhahn, 2016, arXiv:1604.06737 (entity embeddings).
 """
 
@@ -16,7 +17,8 @@ LARGEST_EMBEDDING = 64
 
 
 def embedding_size(cardinality: int) -> int:
-    """Numbers that stand for one of `cardinality` values: 1.6 * cardinality ** 0.56, up to a power of two, at most 64.
+    """Numbers that stand for one of `cardinality` values: 1.6 * cardinality ** 0.56, up to a power
+    of two, at most 64.
 
     A power of two, so that many columns share a size and are looked up together.
     """
@@ -28,11 +30,11 @@ def embedding_size(cardinality: int) -> int:
 
 
 class Lookup(nn.Module):
-    """codes_BC int64 -> (B, C, E): each column's rows of one table that holds the columns one below the other.
+    """codes_BC int64 -> (B, C, E): each column's rows of one table that holds the columns one below
+    the other.
 
-    Weights are drawn with standard deviation `spread`. The row of code 0 starts at zero: what was never seen in training then says
-    nothing, rather than something at random.
-    """
+    Weights are drawn with standard deviation `spread`. The row of code 0 starts at zero: what was
+    never seen in training then says nothing, rather than something at random."""
 
     offsets: Tensor
 
@@ -40,7 +42,11 @@ class Lookup(nn.Module):
         super().__init__()
         starts_C = torch.tensor([0, *cardinalities[:-1]]).cumsum(0)
         self.register_buffer("offsets", starts_C, persistent=False)
-        table = torch.randn(sum(cardinalities), size) * spread if spread else torch.zeros(sum(cardinalities), size)
+        table = (
+            torch.randn(sum(cardinalities), size) * spread
+            if spread
+            else torch.zeros(sum(cardinalities), size)
+        )
         table[starts_C] = 0.0
         self.table = nn.Parameter(table)
 
@@ -49,7 +55,8 @@ class Lookup(nn.Module):
 
 
 class CategoryEmbedding(nn.Module):
-    """codes_BC int64 -> (B, width): an embedding of each column, side by side; columns whose embeddings have one size stand together.
+    """codes_BC int64 -> (B, width): an embedding of each column, side by side; columns whose
+    embeddings have one size stand together.
 
     `size` is the size of every embedding; None takes `embedding_size` of each column's cardinality.
     """
@@ -62,23 +69,29 @@ class CategoryEmbedding(nn.Module):
         for column, cardinality in enumerate(cardinalities):
             columns.setdefault(size or embedding_size(cardinality), []).append(column)
         self.lookups = nn.ModuleList(
-            Lookup([cardinalities[column] for column in members], each, each**-0.5) for each, members in columns.items()
+            Lookup([cardinalities[column] for column in members], each, each**-0.5)
+            for each, members in columns.items()
         )
         order_C = torch.tensor([column for members in columns.values() for column in members])
         self.register_buffer("order", order_C, persistent=False)
         self.counts = [len(members) for members in columns.values()]
-        self.widths = [each for each, members in columns.items() for _ in members]  # in the order they stand side by side
+        self.widths = [
+            each for each, members in columns.items() for _ in members
+        ]  # in the order they stand side by side
         self.width = sum(self.widths)
 
     def forward(self, codes_BC: Tensor) -> Tensor:
         if len(self.counts) == 1:
             return self.lookups[0](codes_BC).flatten(1)
         groups = codes_BC[:, self.order].split(self.counts, dim=1)
-        return torch.cat([lookup(group).flatten(1) for lookup, group in zip(self.lookups, groups)], dim=1)
+        return torch.cat(
+            [lookup(group).flatten(1) for lookup, group in zip(self.lookups, groups)], dim=1
+        )
 
 
 class CategoryWeights(nn.Module):
-    """codes_BC int64 -> (B, S): the sum over columns of a weight vector for each value; what one-hot columns times a matrix give.
+    """codes_BC int64 -> (B, S): the sum over columns of a weight vector for each value; what
+    one-hot columns times a matrix give.
 
     Weights start at zero. `bias` adds a vector that is the same for all rows.
     """

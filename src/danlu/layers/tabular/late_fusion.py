@@ -27,7 +27,8 @@ def require_image(model: str, inputs: Mapping[str, Input], smallest: int) -> Non
     images = [(name, each.shape) for name, each in inputs.items() if each.kind == "image"]
     if not images:
         raise PartError(
-            f"{model} needs an image, and the inputs hold none.", hint="choose model: mlp, or give the column the kind image"
+            f"{model} needs an image, and the inputs hold none.",
+            hint="choose model: mlp, or give the column the kind image",
         )
     for name, (_, height, width) in images:
         if min(height, width) < smallest:
@@ -38,16 +39,24 @@ def require_image(model: str, inputs: Mapping[str, Input], smallest: int) -> Non
 
 
 def branches_of(
-    inputs: Mapping[str, Input], image: Callable[[Input], Branch], text: Callable[[Input], Branch] | None = None
+    inputs: Mapping[str, Input],
+    image: Callable[[Input], Branch],
+    text: Callable[[Input], Branch] | None = None,
 ) -> list[Branch]:
-    """A branch for each input: numbers as they are, categories embedded, tokens summed up or through what `text` makes of them, an
-    image through what `image` makes of it."""
+    """A branch for each input: numbers as they are, categories embedded, tokens summed up or
+    through what `text` makes of them, an image through what `image` makes of it."""
     return [
-        _branch(name, each, text if text is not None and each.kind == "tokens" else image, text) for name, each in inputs.items()
+        _branch(name, each, text if text is not None and each.kind == "tokens" else image, text)
+        for name, each in inputs.items()
     ]
 
 
-def _branch(name: str, each: Input, body_of: Callable[[Input], Branch], text: Callable[[Input], Branch] | None) -> Branch:
+def _branch(
+    name: str,
+    each: Input,
+    body_of: Callable[[Input], Branch],
+    text: Callable[[Input], Branch] | None,
+) -> Branch:
     if each.kind == "numbers":
         return Take(name), each.shape[0]
     if each.kind == "categories":
@@ -69,7 +78,8 @@ def fused(
     dropout: float = 0.0,
     always_dense: bool = False,
 ) -> nn.Sequential:
-    """inputs -> (B, size): the branches side by side, a layer of `dense` where several meet (or always), dropout, linear."""
+    """inputs -> (B, size): the branches side by side, a layer of `dense` where several meet (or
+    always), dropout, linear."""
     layers: list[nn.Module] = [side_by_side([branch for branch, _ in branches])]
     width = sum(width for _, width in branches)
     if always_dense or len(branches) > 1:  # features of several inputs meet in a layer of their own
@@ -84,7 +94,8 @@ def fused(
 
 
 def _share_equally(linear: nn.Linear, widths: list[int]) -> None:
-    """Scales a layer's start so that each branch has as much say as another: else one number beside a text of 128 is drowned."""
+    """Scales a layer's start so that each branch has as much say as another: else one number beside
+    a text of 128 is drowned."""
     start, total = 0, sum(widths)
     with torch.no_grad():
         for width in widths:

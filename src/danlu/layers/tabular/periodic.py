@@ -15,17 +15,20 @@ EMBEDDING = 16
 
 
 class PeriodicEmbedding(nn.Module):
-    """x_BF -> (B, width): each feature itself, and EMBEDDING numbers made of its sines and cosines at K frequencies of its own.
+    """x_BF -> (B, width): each feature itself, and EMBEDDING numbers made of its sines and cosines
+    at K frequencies of its own.
 
-    embedding_f = relu(W_f [sin(2 pi c_f x_f), cos(2 pi c_f x_f)] + b_f), the frequencies c_f drawn from a normal distribution with
-    standard deviation `scale`. It expects features of unit scale.
+    embedding_f = relu(W_f [sin(2 pi c_f x_f), cos(2 pi c_f x_f)] + b_f), the frequencies c_f drawn
+    from a normal distribution with standard deviation `scale`. It expects features of unit scale.
     """
 
     def __init__(self, features: int, frequencies: int, scale: float) -> None:
         super().__init__()
         self.frequencies_FK = nn.Parameter(torch.randn(features, frequencies) * scale)
         edge = (2 * frequencies) ** -0.5
-        self.weight_FKE = nn.Parameter(torch.empty(features, 2 * frequencies, EMBEDDING).uniform_(-edge, edge))
+        self.weight_FKE = nn.Parameter(
+            torch.empty(features, 2 * frequencies, EMBEDDING).uniform_(-edge, edge)
+        )
         self.bias_F1E = nn.Parameter(torch.empty(features, 1, EMBEDDING).uniform_(-edge, edge))
         self.width = features * (EMBEDDING + 1)
 

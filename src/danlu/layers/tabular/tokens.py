@@ -21,7 +21,8 @@ from danlu.terms import Input
 
 
 def widths(numbers: Input) -> list[int]:
-    """How many of the F features belong to each column, in their order; 1 each where nobody says."""
+    """How many of the F features belong to each column, in their order; 1 each where nobody
+    says."""
     if not numbers.of:
         return [1] * numbers.shape[0]
     return [len(list(features)) for _, features in itertools.groupby(numbers.of)]
@@ -33,7 +34,9 @@ class NumberTokens(nn.Module):
     With `frequencies`, each feature is joined by its PeriodicEmbedding first.
     """
 
-    def __init__(self, widths: Sequence[int], size: int, frequencies: int = 0, scale: float = 0.05) -> None:
+    def __init__(
+        self, widths: Sequence[int], size: int, frequencies: int = 0, scale: float = 0.05
+    ) -> None:
         super().__init__()
         self.widths = list(widths)
         self.periodic = PeriodicEmbedding(sum(widths), frequencies, scale) if frequencies else None
@@ -55,14 +58,20 @@ class NumberTokens(nn.Module):
         """Numbers themselves, then their embeddings, brought column by column."""
         features = sum(self.widths)
         plain, embedded = x[:, :features], x[:, features:]
-        pairs = zip(plain.split(self.widths, 1), embedded.split([width * EMBEDDING for width in self.widths], 1), strict=True)
+        pairs = zip(
+            plain.split(self.widths, 1),
+            embedded.split([width * EMBEDDING for width in self.widths], 1),
+            strict=True,
+        )
         return [each for pair in pairs for each in pair]
 
 
 class FeatureTransformer(nn.Module):
     """inputs -> (B, D): what a gathering token holds after a Transformer over the columns."""
 
-    def __init__(self, inputs: Mapping[str, Input], sizes: Sizes, frequencies: int, scale: float) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Input], sizes: Sizes, frequencies: int, scale: float
+    ) -> None:
         super().__init__()
         self.tokens = Tokens(inputs, sizes.width, frequencies, scale)
         self.stack = Stack(sizes, causal=False)
@@ -72,9 +81,12 @@ class FeatureTransformer(nn.Module):
 
 
 class Tokens(nn.Module):
-    """inputs -> (B, 1 + C, D): a token that gathers, then one for each column of numbers, of categories, and each text."""
+    """inputs -> (B, 1 + C, D): a token that gathers, then one for each column of numbers, of
+    categories, and each text."""
 
-    def __init__(self, inputs: Mapping[str, Input], size: int, frequencies: int, scale: float) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Input], size: int, frequencies: int, scale: float
+    ) -> None:
         super().__init__()
         self.gathering_D = nn.Parameter((torch.rand(size) * 2 - 1) * size**-0.5)
         self.bodies = nn.ModuleList()

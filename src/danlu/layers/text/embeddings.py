@@ -29,7 +29,8 @@ def lookup(cardinality: int, size: int, spread: float) -> nn.Embedding:
 
 
 class Letters(nn.Module):
-    """letters_NL int64 -> (N, filters): the strongest answer of each filter over three neighbouring letters.
+    """letters_NL int64 -> (N, filters): the strongest answer of each filter over three neighbouring
+    letters.
 
     A word of fewer letters is padded with 0 at its end; windows without any letter take no part.
     """
@@ -47,19 +48,29 @@ class Letters(nn.Module):
         found_NFL = self.convolution(self.embedding(letters_NL).transpose(1, 2))
         gap_NL = letters_NL == PADDING
         gap_NL[:, 0] = False  # a word without letters has one window, of padding
-        return functional.relu(found_NFL.masked_fill(gap_NL[:, None], torch.finfo(found_NFL.dtype).min).amax(dim=2))
+        return functional.relu(
+            found_NFL.masked_fill(gap_NL[:, None], torch.finfo(found_NFL.dtype).min).amax(dim=2)
+        )
 
 
 class WordEmbedding(nn.Module):
     """tokens_BT or tokens_BTD int64 -> (B, T, width).
 
-    `cardinalities` counts the codes of each of the D, and codes that have one name in `names` are letters of one alphabet: they
-    share a table and go through Letters. The first code is the word; it becomes `size` numbers. Every other code becomes a small
-    embedding. In training a share `unknown` of the words is read as unknown (its letters stay), so that the model learns to do without.
-    """
+    `cardinalities` counts the codes of each of the D, and codes that have one name in `names` are
+    letters of one alphabet: they share a table and go through Letters. The first code is the word;
+    it becomes `size` numbers. Every other code becomes a small embedding. In training a share
+    `unknown` of the words is read as unknown (its letters stay), so that the model learns to do
+    without."""
 
     def __init__(
-        self, cardinalities: Sequence[int], names: Sequence[str], size: int, *, letter_size: int, filters: int, unknown: float
+        self,
+        cardinalities: Sequence[int],
+        names: Sequence[str],
+        size: int,
+        *,
+        letter_size: int,
+        filters: int,
+        unknown: float,
     ) -> None:
         super().__init__()
         self.groups = _groups(len(cardinalities), names)
@@ -96,7 +107,8 @@ class WordEmbedding(nn.Module):
         return codes_BT.masked_fill(chosen_BT & (codes_BT != PADDING), UNKNOWN)
 
     def drawn(self, codes_BT: Tensor) -> Tensor:
-        """A number from [0, 1) for each code; a method, so that a stack of models can draw for each of them (danlu.training.population.batched_layers)."""
+        """A number from [0, 1) for each code; a method, so that a stack of models can draw for each
+        of them (danlu.training.population.batched_layers)."""
         return torch.rand(codes_BT.shape, device=codes_BT.device)
 
 

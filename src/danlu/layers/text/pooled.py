@@ -1,7 +1,7 @@
 """A text as one vector without recurrence: convolutions over its words, or the mean and the largest values of their embeddings.
 
-B batch, T places, D codes of a place, I numbers of a word's embedding, F filters, N length of a run of words.
-"""
+B batch, T places, D codes of a place, I numbers of a word's embedding, F filters, N length of a run
+of words."""
 
 from __future__ import annotations
 
@@ -19,32 +19,50 @@ from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels
 from danlu.layers.vision.residual import ResidualBlock
 from danlu.terms import PADDING
 
-_PRIMES = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0x2545F491, 0x5851F42D, 0x14057B7F)  # odd, below 2**32
+_PRIMES = (
+    0x9E3779B1,
+    0x85EBCA77,
+    0xC2B2AE3D,
+    0x27D4EB2F,
+    0x165667B1,
+    0x2545F491,
+    0x5851F42D,
+    0x14057B7F,
+)  # odd, below 2**32
 
 
 def words_and_inside(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """(the words, int64 (B, T); which places belong to a row, bool (B, T)) of tokens_BT or tokens_BTD; at least one place."""
+    """(the words, int64 (B, T); which places belong to a row, bool (B, T)) of tokens_BT or
+    tokens_BTD; at least one place."""
     words_BT = tokens if tokens.ndim == 2 else tokens[:, :, 0]
     return words_BT, words_BT != PADDING
 
 
 def not_empty(tokens: Tensor) -> Tensor:
     """The tokens, with one place of padding where no row of the batch has any."""
-    return tokens if tokens.shape[1] else functional.pad(tokens, [0, 0] * (tokens.ndim - 2) + [0, 1])
+    return (
+        tokens if tokens.shape[1] else functional.pad(tokens, [0, 0] * (tokens.ndim - 2) + [0, 1])
+    )
 
 
 class ConvolvedText(nn.Module):
-    """tokens -> (B, F of all widths): the strongest answer of each filter over `widths` neighbouring words, anywhere in the row.
+    """tokens -> (B, F of all widths): the strongest answer of each filter over `widths`
+    neighbouring words, anywhere in the row.
 
-    A filter may begin before the row or end after it, where it sees zeros, so that short rows are seen too. 0 where a row is empty.
+    A filter may begin before the row or end after it, where it sees zeros, so that short rows are
+    seen too. 0 where a row is empty.
     Source: Kim, 2014, arXiv:1408.5882.
     """
 
-    def __init__(self, embedding: WordEmbedding, widths: Sequence[int], filters: int, dropout: float) -> None:
+    def __init__(
+        self, embedding: WordEmbedding, widths: Sequence[int], filters: int, dropout: float
+    ) -> None:
         super().__init__()
         self.embedding = embedding
         self.dropout = Dropout(dropout)
-        convolutions = [nn.Conv1d(embedding.width, filters, width, padding=width // 2) for width in widths]
+        convolutions = [
+            nn.Conv1d(embedding.width, filters, width, padding=width // 2) for width in widths
+        ]
         for convolution in convolutions:
             start_linear(convolution, "relu")
         self.convolutions = nn.ModuleList(convolutions)
@@ -64,20 +82,27 @@ class ConvolvedText(nn.Module):
 
 
 class BagOfWords(nn.Module):
-    """tokens -> (B, width): mean, largest values, or both, of the embeddings of the words and of all runs of 2 to `longest` words.
+    """tokens -> (B, width): mean, largest values, or both, of the embeddings of the words and of
+    all runs of 2 to `longest` words.
 
-    A run is hashed to one of `buckets` embeddings, so that runs never seen cost nothing. 0 where a row is empty.
+    A run is hashed to one of `buckets` embeddings, so that runs never seen cost nothing. 0 where a
+    row is empty.
     Source: Joulin, Grave, Bojanowski and Mikolov, 2016, arXiv:1607.01759 (fastText).
     """
 
-    def __init__(self, embedding: WordEmbedding, longest: int, buckets: int, pooling: str, dropout: float) -> None:
+    def __init__(
+        self, embedding: WordEmbedding, longest: int, buckets: int, pooling: str, dropout: float
+    ) -> None:
         super().__init__()
         self.embedding = embedding
         self.longest = longest
         self.buckets = buckets
         self.runs = lookup(buckets, embedding.width, embedding.width**-0.5) if longest > 1 else None
         self.dropout = Dropout(dropout)
-        self.poolings = nn.ModuleList(([MeanPooling()] if "mean" in pooling else []) + ([MaxPooling()] if "max" in pooling else []))
+        self.poolings = nn.ModuleList(
+            ([MeanPooling()] if "mean" in pooling else [])
+            + ([MaxPooling()] if "max" in pooling else [])
+        )
         self.width = embedding.width * len(self.poolings)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -92,14 +117,15 @@ class BagOfWords(nn.Module):
         return torch.cat([pooling(x_BTI, inside_BT) for pooling in self.poolings], dim=1)
 
     def _hashed(self, words_BT: Tensor) -> Tensor:
-        """The bucket of every run of 2 to `longest` words, int64 (B, runs), 1 to buckets - 1; 0 where it would reach beyond a row."""
+        """The bucket of every run of 2 to `longest` words, int64 (B, runs), 1 to buckets - 1; 0
+        where it would reach beyond a row."""
         found = []
         mixed_BT = words_BT * _PRIMES[0]
         for number in range(1, self.longest):
             behind_BT = functional.pad(words_BT, (0, number))[:, number:]
-            mixed_BT = (mixed_BT ^ (mixed_BT >> 15)) * _PRIMES[number % len(_PRIMES)] + behind_BT * _PRIMES[
-                (number + 3) % len(_PRIMES)
-            ]
+            mixed_BT = (mixed_BT ^ (mixed_BT >> 15)) * _PRIMES[
+                number % len(_PRIMES)
+            ] + behind_BT * _PRIMES[(number + 3) % len(_PRIMES)]
             mixed_BT = mixed_BT & 0x7FFFFFFF  # the same whatever the device does beyond 63 bits
             bucket_BT = 1 + (mixed_BT ^ (mixed_BT >> 13)) % (self.buckets - 1)
             found.append(bucket_BT.masked_fill(behind_BT == PADDING, PADDING))
@@ -107,7 +133,8 @@ class BagOfWords(nn.Module):
 
 
 def small_image(shape: Sequence[int], size: int) -> tuple[nn.Module, int]:
-    """(what makes (B, size) of an image beside a text, size): three residual blocks, each at half the height and width before it."""
+    """(what makes (B, size) of an image beside a text, size): three residual blocks, each at half
+    the height and width before it."""
     channels, height, width = shape
     narrow = max(size // 4, 8)
     blocks = [

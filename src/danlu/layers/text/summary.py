@@ -1,8 +1,8 @@
 """A row of tokens as one vector, for models that read a text beside other inputs: which tokens stand there, and which phrases.
 
 B batch, T places, D codes of a place, E size of an embedding.
-Sources: Iyyer et al., 2015, "Deep unordered composition rivals syntactic methods" (the mean of embeddings); Kim, 2014, arXiv:1408.5882 (the
-strongest answer of filters over neighbouring tokens).
+Sources: Iyyer et al., 2015, "Deep unordered composition rivals syntactic methods" (the mean of
+embeddings); Kim, 2014, arXiv:1408.5882 (the strongest answer of filters over neighbouring tokens).
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ UNKNOWN_SHARE = 0.02  # of the tokens that training reads as unknown
 
 
 class TokenSummary(nn.Module):
-    """tokens (B, T) or (B, T, D) int64 -> (B, width): the mean of the embeddings, and the strongest answer of each filter."""
+    """tokens (B, T) or (B, T, D) int64 -> (B, width): the mean of the embeddings, and the strongest
+    answer of each filter."""
 
     def __init__(self, described: Input, size: int = SIZE) -> None:
         super().__init__()
         self.words = WordEmbedding(
-            described.cardinalities, described.names, size, letter_size=LETTERS, filters=size, unknown=UNKNOWN_SHARE
+            described.cardinalities,
+            described.names,
+            size,
+            letter_size=LETTERS,
+            filters=size,
+            unknown=UNKNOWN_SHARE,
         )
         self.convolution = nn.Conv1d(self.words.width, size, PHRASE, padding=PHRASE // 2)
         self.mean, self.largest = MeanPooling(), MaxPooling()
@@ -35,7 +41,10 @@ class TokenSummary(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         inside_BT = (tokens if tokens.ndim == 2 else tokens[:, :, 0]) != PADDING
-        # what stands at padding is 0, as is what lies beyond the longest row: a filter at a row's end sees the same in every batch
+        # what stands at padding is 0, as is what lies beyond the longest row: a filter at a row's
+        # end sees the same in every batch
         words_BTE = self.words(tokens).masked_fill(~inside_BT[:, :, None], 0.0)
         phrases_BTE = functional.relu(self.convolution(words_BTE.transpose(1, 2)).transpose(1, 2))
-        return torch.cat([self.mean(words_BTE, inside_BT), self.largest(phrases_BTE, inside_BT)], dim=1)
+        return torch.cat(
+            [self.mean(words_BTE, inside_BT), self.largest(phrases_BTE, inside_BT)], dim=1
+        )

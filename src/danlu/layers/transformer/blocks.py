@@ -1,9 +1,8 @@
 """Transformer blocks, and the stack of them that encoders and decoders are.
 
 B batch, T places, S places of a memory, D width, M width of a memory.
-Sources: Vaswani et al., 2017, arXiv:1706.03762 (normalization after each half of a block); before it: Xiong et al., 2020,
-arXiv:2002.04745.
-"""
+Sources: Vaswani et al., 2017, arXiv:1706.03762 (normalization after each half of a block); before
+it: Xiong et al., 2020, arXiv:2002.04745."""
 
 from __future__ import annotations
 
@@ -23,7 +22,8 @@ from danlu.layers.transformer.feed_forward import FeedForward, Kind
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a stack is built of; `memory` is the width of what cross-attention looks at (None: there is none)."""
+    """What a stack is built of; `memory` is the width of what cross-attention looks at (None: there
+    is none)."""
 
     num_layers: int
     width: int
@@ -40,7 +40,8 @@ class Sizes:
 
 
 class Block(nn.Module):
-    """x_BTD -> (B, T, D): x + attention(norm(x)), then + attention to a memory (where there is one), then + feed_forward(norm(x)).
+    """x_BTD -> (B, T, D): x + attention(norm(x)), then + attention to a memory (where there is
+    one), then + feed_forward(norm(x)).
 
     Without `norm_first` norm(x + attention(x)), and so on.
     """
@@ -53,9 +54,13 @@ class Block(nn.Module):
         self.memory_norm = self.memory_attention = None
         if sizes.memory is not None:
             self.memory_norm = normalization(sizes.normalization, width, bias=sizes.bias)
-            self.memory_attention = Attention(width, heads, groups, memory=sizes.memory, qk_norm=sizes.qk_norm, bias=sizes.bias)
+            self.memory_attention = Attention(
+                width, heads, groups, memory=sizes.memory, qk_norm=sizes.qk_norm, bias=sizes.bias
+            )
         self.feed_forward_norm = normalization(sizes.normalization, width, bias=sizes.bias)
-        self.feed_forward = FeedForward(width, sizes.feed_forward, sizes.feed_forward_width, bias=sizes.bias)
+        self.feed_forward = FeedForward(
+            width, sizes.feed_forward, sizes.feed_forward_width, bias=sizes.bias
+        )
         self.dropout = Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
         self.branch = 1.0  # what each half adds is multiplied by it
         self.norm_first = sizes.norm_first
@@ -75,17 +80,43 @@ class Block(nn.Module):
     ) -> Tensor:
         """See Stack; `memory` is here what `remember` gave."""
         if not self.norm_first:
-            attended = self.attention(x_BTD, causal=causal, mask=mask, angles=angles, cache=cache, layer=layer, places=places)
+            attended = self.attention(
+                x_BTD,
+                causal=causal,
+                mask=mask,
+                angles=angles,
+                cache=cache,
+                layer=layer,
+                places=places,
+            )
             x_BTD = self.attention_norm(x_BTD + self._added(attended))
-            if memory is not None and self.memory_attention is not None and self.memory_norm is not None:
-                x_BTD = self.memory_norm(x_BTD + self._added(self.memory_attention.look(x_BTD, *memory, memory_mask)))
+            if (
+                memory is not None
+                and self.memory_attention is not None
+                and self.memory_norm is not None
+            ):
+                x_BTD = self.memory_norm(
+                    x_BTD + self._added(self.memory_attention.look(x_BTD, *memory, memory_mask))
+                )
             return self.feed_forward_norm(x_BTD + self._added(self.feed_forward(x_BTD)))
         attended = self.attention(
-            self.attention_norm(x_BTD), causal=causal, mask=mask, angles=angles, cache=cache, layer=layer, places=places
+            self.attention_norm(x_BTD),
+            causal=causal,
+            mask=mask,
+            angles=angles,
+            cache=cache,
+            layer=layer,
+            places=places,
         )
         x_BTD = x_BTD + self._added(attended)
-        if memory is not None and self.memory_attention is not None and self.memory_norm is not None:
-            x_BTD = x_BTD + self._added(self.memory_attention.look(self.memory_norm(x_BTD), *memory, memory_mask))
+        if (
+            memory is not None
+            and self.memory_attention is not None
+            and self.memory_norm is not None
+        ):
+            x_BTD = x_BTD + self._added(
+                self.memory_attention.look(self.memory_norm(x_BTD), *memory, memory_mask)
+            )
         return x_BTD + self._added(self.feed_forward(self.feed_forward_norm(x_BTD)))
 
     def _added(self, x_BTD: Tensor) -> Tensor:
@@ -95,17 +126,18 @@ class Block(nn.Module):
     def remember(self, memory_BSM: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a memory, (B, G, S, E) each."""
         if self.memory_attention is None:
-            raise ValueError("this block has no attention to a memory: give Sizes(memory=...) its width")
+            raise ValueError(
+                "this block has no attention to a memory: give Sizes(memory=...) its width"
+            )
         return self.memory_attention.remember(memory_BSM)
 
 
 class Stack(nn.Module):
-    """x_BTD -> (B, T, D): blocks one after another and a last normalization, where the blocks do not end in one.
-    An encoder is causal=False, a decoder causal=True.
+    """x_BTD -> (B, T, D): blocks one after another and a last normalization, where the blocks do
+    not end in one. An encoder is causal=False, a decoder causal=True.
 
-    `rotary` turns the queries and keys of every block; without it x must tell its places (learned or sinusoidal positions).
-    Weights start as `start` says.
-    """
+    `rotary` turns the queries and keys of every block; without it x must tell its places (learned
+    or sinusoidal positions). Weights start as `start` says."""
 
     def __init__(self, sizes: Sizes, *, causal: bool, rotary: Rotary | None = None) -> None:
         super().__init__()
@@ -137,13 +169,22 @@ class Stack(nn.Module):
         angles = None if self.rotary is None else self.rotary.angles(x_BTD.shape[1])
         for block in self._blocks():
             memory = None if memory_BSM is None else block.remember(memory_BSM)
-            x_BTD = block(x_BTD, causal=self.causal, mask=mask, angles=angles, memory=memory, memory_mask=memory_mask)
+            x_BTD = block(
+                x_BTD,
+                causal=self.causal,
+                mask=mask,
+                angles=angles,
+                memory=memory,
+                memory_mask=memory_mask,
+            )
         return self.norm(x_BTD)
 
     def remember(self, memory_BSM: Tensor, memory_present_BS: Tensor | None, cache: Cache) -> None:
         """Keep in the cache what every block needs of a memory, once, before the first `extend`."""
         if memory_present_BS is None:
-            memory_present_BS = torch.ones(memory_BSM.shape[:2], dtype=torch.bool, device=memory_BSM.device)
+            memory_present_BS = torch.ones(
+                memory_BSM.shape[:2], dtype=torch.bool, device=memory_BSM.device
+            )
         cache.shared["memory_present"] = memory_present_BS
         for block, kept in zip(self._blocks(), cache.layers, strict=True):
             kept["memory_keys"], kept["memory_values"] = block.remember(memory_BSM)
@@ -153,23 +194,32 @@ class Stack(nn.Module):
         return Cache(batch, length, len(self.blocks))
 
     def extend(self, x_BTD: Tensor, cache: Cache, places: Places) -> Tensor:
-        """(B, T, D) of new places after those that the cache holds; `places` is cache.places(T, device). The caller advances the cache."""
+        """(B, T, D) of new places after those that the cache holds; `places` is cache.places(T,
+        device). The caller advances the cache."""
         angles = None if self.rotary is None else self.rotary.angles(places.end, places.positions)
         present_BS = cache.shared.get("memory_present")
         memory_mask = None if present_BS is None else visible(present_BS)
         for number, (block, kept) in enumerate(zip(self._blocks(), cache.layers, strict=True)):
             memory = (kept["memory_keys"], kept["memory_values"]) if "memory_keys" in kept else None
             x_BTD = block(
-                x_BTD, causal=True, angles=angles, memory=memory, memory_mask=memory_mask, cache=cache, layer=number, places=places
+                x_BTD,
+                causal=True,
+                angles=angles,
+                memory=memory,
+                memory_mask=memory_mask,
+                cache=cache,
+                layer=number,
+                places=places,
             )
         return self.norm(x_BTD)
 
 
 def start(stack: nn.Module) -> None:
-    """Draws the weights: normal, 1 / sqrt(inputs) wide, biases 0; what is added to the residual stream starts ten times smaller.
+    """Draws the weights: normal, 1 / sqrt(inputs) wide, biases 0; what is added to the residual
+    stream starts ten times smaller.
 
-    Blocks then begin close to the identity and every parameter still has a gradient, which it has not where they begin at 0.
-    """
+    Blocks then begin close to the identity and every parameter still has a gradient, which it has
+    not where they begin at 0."""
     for layer in stack.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)

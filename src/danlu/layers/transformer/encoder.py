@@ -1,8 +1,8 @@
 """The Transformer encoder of texts and frames: every place sees the whole row.
 
 B batch, T places, I numbers that reading gives a place, D width, S numbers of an output.
-Source: Devlin et al., 2019, arXiv:1810.04805 (BERT); by default with the normalization before each half of a block.
-"""
+Source: Devlin et al., 2019, arXiv:1810.04805 (BERT); by default with the normalization before each
+half of a block."""
 
 from __future__ import annotations
 
@@ -24,20 +24,32 @@ from danlu.layers.transformer.language_model import EMBEDDING_SPREAD
 
 
 class Encoder(nn.Module):
-    """inputs -> (x_BTD, present_BT): what each place means among all others, and which places there are (bool).
+    """inputs -> (x_BTD, present_BT): what each place means among all others, and which places there
+    are (bool).
 
-    `size` counts the numbers that `reader` makes of a place. A row without any place counts as one of padding. `context` is how many
-    places learned positions reach (None: rotary ones).
-    """
+    `size` counts the numbers that `reader` makes of a place. A row without any place counts as one
+    of padding. `context` is how many places learned positions reach (None: rotary ones)."""
 
-    def __init__(self, reader: Reader, size: int, sizes: Sizes, *, context: int | None, theta: float = 10_000.0) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        size: int,
+        sizes: Sizes,
+        *,
+        context: int | None,
+        theta: float = 10_000.0,
+    ) -> None:
         super().__init__()
         self.reader = reader
-        self.widen = nn.Identity() if size == sizes.width else nn.Linear(size, sizes.width, bias=False)
+        self.widen = (
+            nn.Identity() if size == sizes.width else nn.Linear(size, sizes.width, bias=False)
+        )
         self.positions = None if context is None else nn.Embedding(context, sizes.width)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=EMBEDDING_SPREAD)
-        self.norm = None if sizes.norm_first else normalization(sizes.normalization, sizes.width, bias=True)
+        self.norm = (
+            None if sizes.norm_first else normalization(sizes.normalization, sizes.width, bias=True)
+        )
         self.dropout = Dropout(sizes.dropout) if sizes.dropout else nn.Identity()
         turning = Rotary(sizes.width // sizes.num_heads, 512, theta) if context is None else None
         self.stack = Stack(sizes, causal=False, rotary=turning)
@@ -52,24 +64,31 @@ class Encoder(nn.Module):
             x_BTD = x_BTD + self._told(places, lengths_B)
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
-        mask = present_BT if captured() or not bool(present_BT.all()) else None  # attention without a mask has faster kernels
+        mask = (
+            present_BT if captured() or not bool(present_BT.all()) else None
+        )  # attention without a mask has faster kernels
         return self.stack(self.dropout(x_BTD), mask), present_BT
 
     def _told(self, places: int, lengths_B: Tensor) -> Tensor:
         assert self.positions is not None
         reach = self.positions.num_embeddings
-        if captured():  # a place beyond the last has no position, which stops whoever runs the graph
+        if (
+            captured()
+        ):  # a place beyond the last has no position, which stops whoever runs the graph
             return self.positions.weight[torch.arange(places, device=lengths_B.device)]
         if int(lengths_B.max()) > reach:
             raise PartError(
                 f"the model learned positions for {reach:,} places, and a row has {int(lengths_B.max()):,}.",
                 hint="shorten the row (max_length of its transform), or train with positions: rotary, which have no end",
             )
-        return self.positions.weight[torch.arange(places, device=lengths_B.device).clamp(max=reach - 1)]
+        return self.positions.weight[
+            torch.arange(places, device=lengths_B.device).clamp(max=reach - 1)
+        ]
 
 
 class EncodedRow(nn.Module):
-    """inputs -> (B, D): the places of a row pooled to one vector; `pooling` None takes the first place."""
+    """inputs -> (B, D): the places of a row pooled to one vector; `pooling` None takes the first
+    place."""
 
     def __init__(self, encoder: Encoder, pooling: nn.Module | None) -> None:
         super().__init__()
@@ -81,7 +100,8 @@ class EncodedRow(nn.Module):
 
 
 class EncodedPlaces(nn.Module):
-    """inputs -> (B, T, S): an output for each place; `aside` makes (B, A) of a row's other inputs, told at every place."""
+    """inputs -> (B, T, S): an output for each place; `aside` makes (B, A) of a row's other inputs,
+    told at every place."""
 
     def __init__(self, encoder: Encoder, aside: nn.Module | None, head: nn.Module) -> None:
         super().__init__()
@@ -91,12 +111,15 @@ class EncodedPlaces(nn.Module):
         places = inputs[self.encoder.reader.names[0]].shape[1]
         x_BTD, _ = self.encoder(inputs)
         if self.aside is not None:
-            x_BTD = torch.cat([x_BTD, self.aside(inputs)[:, None].expand(-1, x_BTD.shape[1], -1)], dim=2)
+            x_BTD = torch.cat(
+                [x_BTD, self.aside(inputs)[:, None].expand(-1, x_BTD.shape[1], -1)], dim=2
+            )
         return self.head(x_BTD)[:, :places]
 
 
 class Pooler(nn.Module):
-    """x_BTD, present_BT -> (B, D): the first place through a dense layer and tanh, as BERT has it."""
+    """x_BTD, present_BT -> (B, D): the first place through a dense layer and tanh, as BERT has
+    it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -107,7 +130,8 @@ class Pooler(nn.Module):
 
 
 class VocabularyHead(nn.Module):
-    """x_BTD -> (B, T, V): a dense layer, GELU and a normalization before the last layer, as BERT tells a hidden token."""
+    """x_BTD -> (B, T, V): a dense layer, GELU and a normalization before the last layer, as BERT
+    tells a hidden token."""
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()

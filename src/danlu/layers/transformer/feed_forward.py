@@ -22,14 +22,17 @@ Kind = Literal["gelu", "swiglu", "relu_squared"]
 
 
 def inner_width(kind: Kind, width: int) -> int:
-    """The usual inner width: 4 times the width; for swiglu, which has three matrices, 8/3 times, up to a multiple of 32."""
+    """The usual inner width: 4 times the width; for swiglu, which has three matrices, 8/3 times, up
+    to a multiple of 32."""
     return 4 * width if kind != "swiglu" else -(-8 * width // 3 // 32) * 32
 
 
 class FeedForward(nn.Module):
     """x_BTD -> (B, T, D), each place for itself."""
 
-    def __init__(self, width: int, kind: Kind = "swiglu", inner: int | None = None, *, bias: bool = False) -> None:
+    def __init__(
+        self, width: int, kind: Kind = "swiglu", inner: int | None = None, *, bias: bool = False
+    ) -> None:
         super().__init__()
         inner = inner or inner_width(kind, width)
         self.kind = kind
@@ -56,7 +59,8 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 class _SquaredRelu(torch.autograd.Function):
-    """Two passes over memory for the gradient, 2 g relu(x): on a CPU 2.6 ms with the forward pass, torch's own 14 (2048 x 1536, bfloat16)."""
+    """Two passes over memory for the gradient, 2 g relu(x): on a CPU 2.6 ms with the forward pass,
+    torch's own 14 (2048 x 1536, bfloat16)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
 """The decoder-only language model.
 
 B batch, T places, D width, V codes of the vocabulary.
-Source: Radford et al., 2019 (GPT-2), with the parts that Llama (Touvron et al., 2023, arXiv:2302.13971) and the speed runs of nanoGPT
-(Jordan and others, 2024) changed.
-"""
+Source: Radford et al., 2019 (GPT-2), with the parts that Llama (Touvron et al., 2023,
+arXiv:2302.13971) and the speed runs of nanoGPT (Jordan and others, 2024) changed."""
 
 from __future__ import annotations
 
@@ -20,12 +19,11 @@ from danlu.layers.generation.kv_cache import Cache
 from danlu.layers.quantization.weight_only import tied_product
 from danlu.layers.transformer.blocks import Sizes, Stack
 
-# What enters the first block is of the size of what a block adds. With GPT-2's 0.02 the first blocks drown it: 1.750 in place of 1.718
-# nats a character of tinyshakespeare after 0.6 M tokens (size nano).
+# What enters the first block is of the size of what a block adds. With GPT-2's 0.02 the first
+# blocks drown it: 1.750 in place of 1.718 nats a character of tinyshakespeare after 0.6 M tokens
+# (size nano).
 EMBEDDING_SPREAD = 0.5
-HEAD_SPREAD = (
-    0.02  # small logits: the first loss is close to the logarithm of V; an embedding that is the head as well starts like it
-)
+HEAD_SPREAD = 0.02  # small logits: the first loss is close to the logarithm of V; an embedding that is the head as well starts like it
 
 
 class Head(nn.Linear):
@@ -40,14 +38,23 @@ class Head(nn.Linear):
 
 
 class LanguageModel(nn.Module):
-    """{input: tokens_BT int64} -> logits_BTV float32: what may follow each token, from it and those before it alone.
+    """{input: tokens_BT int64} -> logits_BTV float32: what may follow each token, from it and those
+    before it alone.
 
-    `context` is how many places learned positions reach (None: rotary positions, which have no end). A tied head multiplies by the
-    embedding's own weights. Codes of padding, which stand at the end, change nothing before them.
-    """
+    `context` is how many places learned positions reach (None: rotary positions, which have no
+    end). A tied head multiplies by the embedding's own weights. Codes of padding, which stand at
+    the end, change nothing before them."""
 
     def __init__(
-        self, name: str, cardinality: int, sizes: Sizes, *, rotary: bool, context: int, tied: bool, theta: float = 10_000.0
+        self,
+        name: str,
+        cardinality: int,
+        sizes: Sizes,
+        *,
+        rotary: bool,
+        context: int,
+        tied: bool,
+        theta: float = 10_000.0,
     ) -> None:
         super().__init__()
         self.name = name
@@ -65,7 +72,8 @@ class LanguageModel(nn.Module):
         self.tied_multiplier = 1.0  # of what a tied head reads
 
     def widened(self, base: LanguageModel) -> None:
-        """Let the logits of a tied head, which sum over the width, keep the size of those of `base`."""
+        """Let the logits of a tied head, which sum over the width, keep the size of those of
+        `base`."""
         if self.head is None:
             self.tied_multiplier = base.embedding.embedding_dim / self.embedding.embedding_dim
 
@@ -74,11 +82,15 @@ class LanguageModel(nn.Module):
         return self._logits(self.stack(self._embedded(tokens_BT, None)))
 
     def cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` rows with room for `length` tokens each; see danlu.layers.generation.kv_cache."""
+        """An empty cache for `batch` rows with room for `length` tokens each; see
+        danlu.layers.generation.kv_cache."""
         return self.stack.cache(batch, length)
 
-    def extend(self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None) -> Tensor:
-        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are real (None: all)."""
+    def extend(
+        self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are
+        real (None: all)."""
         places = cache.places(tokens_BT.shape[1], tokens_BT.device)
         x_BTD = self.stack.extend(self._embedded(tokens_BT, places.positions), cache, places)
         cache.advance(tokens_BT.shape[1], sizes_B)
@@ -93,7 +105,9 @@ class LanguageModel(nn.Module):
         return self.dropout(x_BTD)
 
     def _within_context(self, positions_BT: Tensor) -> Tensor:
-        if captured():  # a place beyond the last has no position, which stops whoever runs the graph
+        if (
+            captured()
+        ):  # a place beyond the last has no position, which stops whoever runs the graph
             return positions_BT
         last = int(positions_BT.max()) if positions_BT.numel() else 0
         if last >= self.context:

@@ -2,10 +2,11 @@
 
 B batch, C channels of the image, H height, W width, D features, Z numbers that an image is made of.
 
-A side is halved n times, n the largest with min(H, W) / 2^n >= 4, each time rounded down. An image is made from 1 / 2^n of its size,
-rounded up, doubled n times; what stands over H x W is cut off evenly, so every size is made exactly.
-Source: Radford, Metz and Chintala, 2016, arXiv:1511.06434 (the sizes of kernels and strides, the first weights).
-"""
+A side is halved n times, n the largest with min(H, W) / 2^n >= 4, each time rounded down. An image
+is made from 1 / 2^n of its size, rounded up, doubled n times; what stands over H x W is cut off
+evenly, so every size is made exactly.
+Source: Radford, Metz and Chintala, 2016, arXiv:1511.06434 (the sizes of kernels and strides, the
+first weights)."""
 
 from __future__ import annotations
 
@@ -34,14 +35,18 @@ def halvings(height: int, width: int) -> int:
 
 
 def channels_of(width: int, count: int) -> list[int]:
-    """Channels after each of `count` halvings: `width`, then twice as many each time, at most eight times."""
+    """Channels after each of `count` halvings: `width`, then twice as many each time, at most eight
+    times."""
     return [width * min(2**number, 8) for number in range(count)]
 
 
 class Halve(nn.Module):
-    """images (B, C, H, W) -> (B, features): each halving a 4x4 convolution, the normalisation (not after the first), a leaky ReLU."""
+    """images (B, C, H, W) -> (B, features): each halving a 4x4 convolution, the normalisation (not
+    after the first), a leaky ReLU."""
 
-    def __init__(self, shape: tuple[int, int, int], width: int, normalization: Normalization) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], width: int, normalization: Normalization
+    ) -> None:
         super().__init__()
         channels, height, across = shape
         wide = channels_of(width, halvings(height, across))
@@ -60,20 +65,31 @@ class Halve(nn.Module):
 
 
 class Double(nn.Module):
-    """(B, Z) -> images (B, C, H, W): a linear layer to the smallest image, then transposed 4x4 convolutions with ReLU between."""
+    """(B, Z) -> images (B, C, H, W): a linear layer to the smallest image, then transposed 4x4
+    convolutions with ReLU between."""
 
-    def __init__(self, entry: int, shape: tuple[int, int, int], width: int, normalization: Normalization) -> None:
+    def __init__(
+        self, entry: int, shape: tuple[int, int, int], width: int, normalization: Normalization
+    ) -> None:
         super().__init__()
         channels, self.height, self.width = shape
         count = halvings(self.height, self.width)
         wide = channels_of(width, count)[::-1]
         self.start = wide[0], -(-self.height // 2**count), -(-self.width // 2**count)
-        self.entry = started(nn.Linear(entry, wide[0] * self.start[1] * self.start[2]), normalization)
-        layers: list[nn.Module] = [ChannelsLast(), *_after(wide[0], normalization), nn.ReLU(inplace=True)]
+        self.entry = started(
+            nn.Linear(entry, wide[0] * self.start[1] * self.start[2]), normalization
+        )
+        layers: list[nn.Module] = [
+            ChannelsLast(),
+            *_after(wide[0], normalization),
+            nn.ReLU(inplace=True),
+        ]
         for before, after in itertools.pairwise(wide):
             double = started(nn.ConvTranspose2d(before, after, 4, 2, 1), normalization)
             layers += [double, *_after(after, normalization), nn.ReLU(inplace=True)]
-        self.body = nn.Sequential(*layers, started(nn.ConvTranspose2d(wide[-1], channels, 4, 2, 1), normalization))
+        self.body = nn.Sequential(
+            *layers, started(nn.ConvTranspose2d(wide[-1], channels, 4, 2, 1), normalization)
+        )
 
     def forward(self, x_BZ: Tensor) -> Tensor:
         x_BCHW = self.body(self.entry(x_BZ).reshape(-1, *self.start))
@@ -81,7 +97,9 @@ class Double(nn.Module):
         return x_BCHW[:, :, top : top + self.height, left : left + self.width]
 
 
-def started(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding, normalization: Normalization) -> nn.Module:
+def started(
+    layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding, normalization: Normalization
+) -> nn.Module:
     """The layer with its first weights, spectrally normalised where asked."""
     nn.init.normal_(layer.weight, 0.0, _SPREAD)
     if not isinstance(layer, nn.Embedding) and layer.bias is not None:

@@ -1,6 +1,7 @@
 """An image as a sequence of patches.
 
-B batch, C channels, H height, W width, P side of a patch, T patches (row by row), D width of a patch's vector.
+B batch, C channels, H height, W width, P side of a patch, T patches (row by row), D width of a
+patch's vector.
 Source: Dosovitskiy et al., 2020, arXiv:2010.11929.
 """
 
@@ -14,14 +15,16 @@ LARGEST_AUTO = 16
 
 
 def patch_side(height: int, width: int) -> int:
-    """The side of a patch that suits an image: the power of two nearest to an eighth of its shorter side, from 2 to 16."""
+    """The side of a patch that suits an image: the power of two nearest to an eighth of its shorter
+    side, from 2 to 16."""
     wanted = min(height, width) / 8
     sides = [2, 4, 8, LARGEST_AUTO]
     return min(sides, key=lambda side: abs(side - wanted))
 
 
 class Patches(nn.Module):
-    """x_BCHW -> (B, T, D): each patch through one linear map. What a patch lacks at the right and lower edge is 0, the mean pixel."""
+    """x_BCHW -> (B, T, D): each patch through one linear map. What a patch lacks at the right and
+    lower edge is 0, the mean pixel."""
 
     def __init__(self, channels: int, side: int, width: int) -> None:
         super().__init__()
@@ -46,7 +49,8 @@ class Patches(nn.Module):
 
 
 class PatchPositions(nn.Module):
-    """x_BTD -> x_BTD plus a learnt vector for each place of the grid; another grid than the built one takes them in between."""
+    """x_BTD -> x_BTD plus a learnt vector for each place of the grid; another grid than the built
+    one takes them in between."""
 
     def __init__(self, grid: tuple[int, int], width: int) -> None:
         super().__init__()
@@ -55,5 +59,7 @@ class PatchPositions(nn.Module):
     def forward(self, x_BTD: Tensor, grid: tuple[int, int]) -> Tensor:
         positions_DHW: Tensor = self.positions_DHW
         if positions_DHW.shape[1:] != grid:
-            positions_DHW = functional.interpolate(positions_DHW[None], grid, mode="bilinear", align_corners=False)[0]
+            positions_DHW = functional.interpolate(
+                positions_DHW[None], grid, mode="bilinear", align_corners=False
+            )[0]
         return x_BTD + positions_DHW.flatten(1).t()

@@ -12,10 +12,11 @@ from danlu.compat.torch_vmap import under_vmap
 
 
 class ChannelsLast(nn.Module):
-    """The same image with the channels of a pixel side by side in memory, and so every convolution after it.
+    """The same image with the channels of a pixel side by side in memory, and so every convolution
+    after it.
 
-    Measured on a residual network of width 64 and 28x28 images, CPU with AVX-512: 1.2 times faster in float32, 1.4 times in bfloat16.
-    """
+    Measured on a residual network of width 64 and 28x28 images, CPU with AVX-512: 1.2 times faster
+    in float32, 1.4 times in bfloat16."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return x_BCHW if under_vmap() else x_BCHW.to(memory_format=torch.channels_last)

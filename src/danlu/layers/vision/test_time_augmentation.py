@@ -22,8 +22,9 @@ Inputs = Mapping[str, Tensor]
 
 
 class Views:
-    """views(forward, inputs) -> float32 (B, S): the mean of the answers to the images as they are, mirrored (flip), and moved by a
-    pixel to the upper left and the lower right, the edge repeated (shift); with both also mirrored and moved.
+    """views(forward, inputs) -> float32 (B, S): the mean of the answers to the images as they are,
+    mirrored (flip), and moved by a pixel to the upper left and the lower right, the edge repeated
+    (shift); with both also mirrored and moved.
 
     Raises PartError where there is no image, or where outputs are not one a row.
     """
@@ -34,7 +35,8 @@ class Views:
         self.images = [name for name, each in inputs.items() if each.kind == "image"]
         if self.asked and not self.images:
             raise PartError(
-                "data.test_time_augmentation changes images, and the inputs hold none.", hint="leave test_time_augmentation out"
+                "data.test_time_augmentation changes images, and the inputs hold none.",
+                hint="leave test_time_augmentation out",
             )
         if self.asked and output.each != "row":
             raise PartError(
@@ -45,7 +47,12 @@ class Views:
     def __call__(self, forward: Callable[[dict[str, Tensor]], Tensor], inputs: Inputs) -> Tensor:
         if not self.asked:
             return forward(dict(inputs))
-        return average(torch.stack([forward({**inputs, **changed}).float() for changed in self._views(inputs)]), self.output)
+        return average(
+            torch.stack(
+                [forward({**inputs, **changed}).float() for changed in self._views(inputs)]
+            ),
+            self.output,
+        )
 
     def _views(self, inputs: Inputs) -> list[dict[str, Tensor]]:
         views = [{name: inputs[name] for name in self.images}]
@@ -57,7 +64,8 @@ class Views:
 
 
 def moved(x_BCHW: Tensor, by: int) -> Tensor:
-    """The image moved down and to the right by `by` pixels (to the upper left where it is negative); the edge is repeated."""
+    """The image moved down and to the right by `by` pixels (to the upper left where it is
+    negative); the edge is repeated."""
     far = abs(by)
     padded = functional.pad(x_BCHW, (far, far, far, far), mode="replicate")
     start, (height, width) = far - by, x_BCHW.shape[2:]

@@ -20,18 +20,23 @@ Pooling = Literal["mean", "class_token"]
 
 
 class VisionTransformer(nn.Module):
-    """x_BCHW -> (B, D): patches with learnt positions through a Transformer; the mean over them, or what a token of its own gathers.
+    """x_BCHW -> (B, D): patches with learnt positions through a Transformer; the mean over them, or
+    what a token of its own gathers.
 
     Images of another size than `shape` (C, H, W) are taken too: positions are interpolated.
     Source: Dosovitskiy et al., 2020, arXiv:2010.11929.
     """
 
-    def __init__(self, shape: tuple[int, int, int], side: int, sizes: Sizes, pooling: Pooling) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], side: int, sizes: Sizes, pooling: Pooling
+    ) -> None:
         super().__init__()
         channels, height, width = shape
         self.patches = Patches(channels, side, sizes.width)
         self.positions = PatchPositions(self.patches.grid(height, width), sizes.width)
-        self.token_D = nn.Parameter(torch.randn(sizes.width) * 0.02) if pooling == "class_token" else None
+        self.token_D = (
+            nn.Parameter(torch.randn(sizes.width) * 0.02) if pooling == "class_token" else None
+        )
         self.stack = Stack(sizes, causal=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -43,9 +48,12 @@ class VisionTransformer(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """x_BTD -> (B, T, D): x + a network over the places of each feature, then + one over the features of each place."""
+    """x_BTD -> (B, T, D): x + a network over the places of each feature, then + one over the
+    features of each place."""
 
-    def __init__(self, places: int, width: int, inner_places: int, inner_width: int, dropout: float) -> None:
+    def __init__(
+        self, places: int, width: int, inner_places: int, inner_width: int, dropout: float
+    ) -> None:
         super().__init__()
         self.places_norm = normalization("layer", width, bias=True)
         self.places = FeedForward(places, "gelu", inner_places, bias=True)
@@ -54,12 +62,15 @@ class MixerBlock(nn.Module):
         self.dropout = Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.places(self.places_norm(x_BTD).transpose(1, 2)).transpose(1, 2))
+        x_BTD = x_BTD + self.dropout(
+            self.places(self.places_norm(x_BTD).transpose(1, 2)).transpose(1, 2)
+        )
         return x_BTD + self.dropout(self.features(self.features_norm(x_BTD)))
 
 
 class Mixer(nn.Module):
-    """x_BCHW -> (B, D): patches through blocks that mix places and features in turn; the mean over the patches.
+    """x_BCHW -> (B, D): patches through blocks that mix places and features in turn; the mean over
+    the patches.
 
     Source: Tolstikhin et al., 2021, arXiv:2105.01601.
     """
@@ -79,7 +90,12 @@ class Mixer(nn.Module):
         self.patches = Patches(channels, side, width)
         down, across = self.patches.grid(height, wide)
         places = down * across
-        self.blocks = nn.Sequential(*(MixerBlock(places, width, inner_places, inner_width, dropout) for _ in range(num_layers)))
+        self.blocks = nn.Sequential(
+            *(
+                MixerBlock(places, width, inner_places, inner_width, dropout)
+                for _ in range(num_layers)
+            )
+        )
         self.norm = normalization("layer", width, bias=True)
         start(self.blocks)
 

@@ -1,7 +1,7 @@
 """Random brightness and contrast: x becomes m + c (x - m) + b, where m is the image's mean, the same for all its channels.
 
-c is drawn from exp(-contrast) to exp(contrast), evenly in its logarithm, b from -brightness to +brightness, both for each row.
-"""
+c is drawn from exp(-contrast) to exp(contrast), evenly in its logarithm, b from -brightness to
++brightness, both for each row."""
 
 from __future__ import annotations
 
@@ -21,12 +21,24 @@ if TYPE_CHECKING:
 class Config(Options):
     """How far."""
 
-    brightness: float = Field(0.2, ge=0, le=10, description="Largest change of brightness, in standard deviations of a pixel.")
-    contrast: float = Field(0.2, ge=0, le=5, description="Largest change of the logarithm of contrast; 0.2 is about 20 percent.")
+    brightness: float = Field(
+        0.2,
+        ge=0,
+        le=10,
+        description="Largest change of brightness, in standard deviations of a pixel.",
+    )
+    contrast: float = Field(
+        0.2,
+        ge=0,
+        le=5,
+        description="Largest change of the logarithm of contrast; 0.2 is about 20 percent.",
+    )
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are changed.")
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch
 
@@ -35,12 +47,18 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
     names = images_of("brightness_contrast", inputs)
 
     def change(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        factor, offset = (uniform(generator, 2, len(x_BCHW), 1, 1, 1, like=x_BCHW) * 2 - 1).to(x_BCHW.dtype)
+        factor, offset = (uniform(generator, 2, len(x_BCHW), 1, 1, 1, like=x_BCHW) * 2 - 1).to(
+            x_BCHW.dtype
+        )
         mean = x_BCHW.mean((1, 2, 3), keepdim=True)
-        changed = torch.lerp(mean, x_BCHW, (factor * config.contrast).exp()) + offset * config.brightness
+        changed = (
+            torch.lerp(mean, x_BCHW, (factor * config.contrast).exp()) + offset * config.brightness
+        )
         if config.probability == 1:
             return changed
-        return torch.where(chosen(generator, config.probability, x_BCHW)[:, None, None, None], changed, x_BCHW)
+        return torch.where(
+            chosen(generator, config.probability, x_BCHW)[:, None, None, None], changed, x_BCHW
+        )
 
     def augment(batch: Batch, generator: torch.Generator) -> Batch:
         return with_inputs(batch, {name: change(batch.inputs[name], generator) for name in names})

@@ -1,8 +1,8 @@
 """Random crop: the image is shifted by a few pixels.
 
-The same as padding by `padding` pixels on each side and cutting the old size out at a random place. What comes in at the edge: edge
-(the outermost pixels again), reflect (the image mirrored) or zero (the mean of the training images, since pixels are normalised).
-"""
+The same as padding by `padding` pixels on each side and cutting the old size out at a random place.
+What comes in at the edge: edge (the outermost pixels again), reflect (the image mirrored) or zero
+(the mean of the training images, since pixels are normalised)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,20 @@ if TYPE_CHECKING:
 class Config(Options):
     """How far, and what fills the edge."""
 
-    padding: int = Field(4, ge=1, le=4096, description="Largest shift, in pixels, up, down, left and right.")
-    fill: Literal["edge", "reflect", "zero"] = Field("edge", description="What comes in at the edge.")
+    padding: int = Field(
+        4, ge=1, le=4096, description="Largest shift, in pixels, up, down, left and right."
+    )
+    fill: Literal["edge", "reflect", "zero"] = Field(
+        "edge", description="What comes in at the edge."
+    )
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are cropped.")
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where there is no image, or one smaller than a reflected edge."""
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
+    """augment(batch, generator). Raises PartError where there is no image, or one smaller than a
+    reflected edge."""
     import torch
 
     from danlu.system.random_draws import chosen, images_of, uniform, with_inputs
@@ -53,12 +60,18 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
 
     def shift(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         _, channels, height, width = x_BCHW.shape
-        drawn = (uniform(generator, 2, len(x_BCHW), like=x_BCHW) * (2 * config.padding + 1)).long() - config.padding
+        drawn = (
+            uniform(generator, 2, len(x_BCHW), like=x_BCHW) * (2 * config.padding + 1)
+        ).long() - config.padding
         if config.probability < 1:
             drawn = torch.where(chosen(generator, config.probability, x_BCHW), drawn, 0)
         y_BH, x_BW = source(height, drawn[0]), source(width, drawn[1])
-        flat_BP = (inner(y_BH, height)[:, :, None] * width + inner(x_BW, width)[:, None, :]).flatten(1)
-        moved = x_BCHW.flatten(2).gather(2, flat_BP[:, None].expand(-1, channels, -1)).view_as(x_BCHW)
+        flat_BP = (
+            inner(y_BH, height)[:, :, None] * width + inner(x_BW, width)[:, None, :]
+        ).flatten(1)
+        moved = (
+            x_BCHW.flatten(2).gather(2, flat_BP[:, None].expand(-1, channels, -1)).view_as(x_BCHW)
+        )
         if config.fill == "zero":
             y_inside, x_inside = (y_BH >= 0) & (y_BH < height), (x_BW >= 0) & (x_BW < width)
             moved = torch.where((y_inside[:, :, None] & x_inside[:, None, :])[:, None], moved, 0.0)

@@ -1,9 +1,8 @@
 """CutMix: a box of each image is replaced by the same box of another image of the batch; the target by the areas.
 
-The box's share of the area is 1 - s, s drawn for each row from Beta(alpha, alpha); after cutting at the edge the target takes the
-areas as they are. Classes become probabilities.
-Yun et al., 2019, arXiv:1905.04899.
-"""
+The box's share of the area is 1 - s, s drawn for each row from Beta(alpha, alpha); after cutting at
+the edge the target takes the areas as they are. Classes become probabilities. Yun et al., 2019,
+arXiv:1905.04899."""
 
 from __future__ import annotations
 
@@ -24,11 +23,20 @@ if TYPE_CHECKING:
 class Config(Options):
     """How often, how large."""
 
-    alpha: float = Field(1.0, gt=0, le=100, description="Both parameters of the Beta distribution; 1 draws areas evenly.")
-    probability: float = Field(0.5, ge=0, le=1, description="Share of rows that get a box of another.")
+    alpha: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="Both parameters of the Beta distribution; 1 draws areas evenly.",
+    )
+    probability: float = Field(
+        0.5, ge=0, le=1, description="Share of rows that get a box of another."
+    )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where the inputs are not one image alone."""
     import torch
 
@@ -60,8 +68,14 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
         side_B = torch.where(chosen(generator, config.probability, x_BCHW), side_B, 0.0)
         middle_y_B, middle_x_B = (down_B * height).floor(), (across_B * width).floor()
         half_tall_B, half_wide_B = (side_B * height / 2).floor(), (side_B * width / 2).floor()
-        top_B, bottom_B = (middle_y_B - half_tall_B).clamp(min=0), (middle_y_B + half_tall_B).clamp(max=height)
-        left_B, right_B = (middle_x_B - half_wide_B).clamp(min=0), (middle_x_B + half_wide_B).clamp(max=width)
+        top_B, bottom_B = (
+            (middle_y_B - half_tall_B).clamp(min=0),
+            (middle_y_B + half_tall_B).clamp(max=height),
+        )
+        left_B, right_B = (
+            (middle_x_B - half_wide_B).clamp(min=0),
+            (middle_x_B + half_wide_B).clamp(max=width),
+        )
         inside = box_mask(top_B, left_B, bottom_B - top_B, right_B - left_B, x_BCHW)
         partner_B = partners(generator, x_BCHW)
         result = with_inputs(batch, {name: torch.where(inside, x_BCHW[partner_B], x_BCHW)})

@@ -1,7 +1,7 @@
 """Random erasing: a box of the image, at a random place and of a random shape, is blanked or filled with noise.
 
-Zhong et al., 2017, arXiv:1708.04896. Pixels are normalised, so zero is the mean of the training images and noise has their spread.
-"""
+Zhong et al., 2017, arXiv:1708.04896. Pixels are normalised, so zero is the mean of the training
+images and noise has their spread."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ class Config(Options):
     """How often, how large, of which shape."""
 
     probability: float = Field(0.5, ge=0, le=1, description="Share of rows a box is erased from.")
-    smallest: float = Field(0.02, gt=0, le=1, description="Smallest box, as a share of the image's area.")
-    largest: float = Field(0.25, gt=0, le=1, description="Largest box, as a share of the image's area.")
-    aspect: float = Field(0.4, gt=0, le=1, description="Height over width lies between aspect and 1 / aspect.")
+    smallest: float = Field(
+        0.02, gt=0, le=1, description="Smallest box, as a share of the image's area."
+    )
+    largest: float = Field(
+        0.25, gt=0, le=1, description="Largest box, as a share of the image's area."
+    )
+    aspect: float = Field(
+        0.4, gt=0, le=1, description="Height over width lies between aspect and 1 / aspect."
+    )
     fill: Literal["zero", "noise"] = Field("zero", description="What stands in the box.")
 
     @model_validator(mode="after")
@@ -35,11 +41,20 @@ class Config(Options):
         return self
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch
 
-    from danlu.system.random_draws import box_mask, chosen, images_of, normal_like, uniform, with_inputs
+    from danlu.system.random_draws import (
+        box_mask,
+        chosen,
+        images_of,
+        normal_like,
+        uniform,
+        with_inputs,
+    )
 
     names = images_of("erase", inputs)
 

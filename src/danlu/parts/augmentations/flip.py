@@ -20,7 +20,9 @@ class Config(Options):
 
     horizontal: bool = Field(True, description="Mirror left to right.")
     vertical: bool = Field(False, description="Turn upside down.")
-    probability: float = Field(0.5, ge=0, le=1, description="Share of rows mirrored, for each way by itself.")
+    probability: float = Field(
+        0.5, ge=0, le=1, description="Share of rows mirrored, for each way by itself."
+    )
 
     @model_validator(mode="after")
     def _one_way_at_least(self) -> Config:
@@ -29,7 +31,9 @@ class Config(Options):
         return self
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch
 

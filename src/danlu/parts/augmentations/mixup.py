@@ -1,9 +1,8 @@
 """Mixup: each row is blended with another row of the batch, and so is its target.
 
-x = s x_i + (1 - s) x_j, target likewise, s drawn for each row from Beta(alpha, alpha), taken as max(s, 1 - s) so that a row stays mostly
-itself. Classes become probabilities; numbers of a regression are blended as they are.
-Zhang et al., 2017, arXiv:1710.09412.
-"""
+x = s x_i + (1 - s) x_j, target likewise, s drawn for each row from Beta(alpha, alpha), taken as
+max(s, 1 - s) so that a row stays mostly itself. Classes become probabilities; numbers of a
+regression are blended as they are. Zhang et al., 2017, arXiv:1710.09412."""
 
 from __future__ import annotations
 
@@ -24,22 +23,43 @@ if TYPE_CHECKING:
 class Config(Options):
     """How strongly."""
 
-    alpha: float = Field(0.2, gt=0, le=100, description="Both parameters of the Beta distribution; larger blends more evenly.")
+    alpha: float = Field(
+        0.2,
+        gt=0,
+        le=100,
+        description="Both parameters of the Beta distribution; larger blends more evenly.",
+    )
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are blended.")
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError for categories, which have nothing half way."""
     import torch
 
-    from danlu.system.random_draws import chosen, from_quantiles, mixed_target, partners, symmetric_beta, uniform, with_inputs
+    from danlu.system.random_draws import (
+        chosen,
+        from_quantiles,
+        mixed_target,
+        partners,
+        symmetric_beta,
+        uniform,
+        with_inputs,
+    )
 
-    other = [(name, each.kind) for name, each in inputs.items() if each.kind not in ("numbers", "image", "series")]
+    other = [
+        (name, each.kind)
+        for name, each in inputs.items()
+        if each.kind not in ("numbers", "image", "series")
+    ]
     if other:
         name, kind = other[0]
         raise PartError(
             f"mixup blends numbers and images, and {name} holds {kind}.",
-            hint="encode them with one_hot, or leave mixup out" if kind == "categories" else "leave mixup out",
+            hint="encode them with one_hot, or leave mixup out"
+            if kind == "categories"
+            else "leave mixup out",
         )
     quantiles = symmetric_beta(config.alpha)
 

@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 class Config(Options):
     """How strong, and on what."""
 
-    scale: float = Field(0.1, gt=0, le=100, description="Standard deviation of the noise, in the units of the scaled inputs.")
-    kind: Literal["numbers", "image", "all"] = Field("all", description="Which inputs get it; all: both.")
+    scale: float = Field(
+        0.1,
+        gt=0,
+        le=100,
+        description="Standard deviation of the noise, in the units of the scaled inputs.",
+    )
+    kind: Literal["numbers", "image", "all"] = Field(
+        "all", description="Which inputs get it; all: both."
+    )
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that get it.")
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where the inputs hold nothing of the kind."""
     import torch
 
@@ -37,13 +46,18 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
     names = [name for name, each in inputs.items() if each.kind in kinds]
     if not names:
         what = "numbers or images" if config.kind == "all" else config.kind
-        raise PartError(f"the augmentation noise changes {what}, and the inputs hold none.", hint="leave noise out")
+        raise PartError(
+            f"the augmentation noise changes {what}, and the inputs hold none.",
+            hint="leave noise out",
+        )
 
     def disturb(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         disturbed = x + normal_like(generator, x) * config.scale
         if config.probability == 1:
             return disturbed
-        return torch.where(chosen(generator, config.probability, x).view(-1, *(1,) * (x.ndim - 1)), disturbed, x)
+        return torch.where(
+            chosen(generator, config.probability, x).view(-1, *(1,) * (x.ndim - 1)), disturbed, x
+        )
 
     def augment(batch: Batch, generator: torch.Generator) -> Batch:
         return with_inputs(batch, {name: disturb(batch.inputs[name], generator) for name in names})

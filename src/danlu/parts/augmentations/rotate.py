@@ -20,11 +20,15 @@ class Config(Options):
     """How far, and what fills the corners."""
 
     degrees: float = Field(10.0, gt=0, le=180, description="Largest angle, in degrees, either way.")
-    fill: Literal["edge", "reflect", "zero"] = Field("edge", description="What comes in at the corners; zero is the mean image.")
+    fill: Literal["edge", "reflect", "zero"] = Field(
+        "edge", description="What comes in at the corners; zero is the mean image."
+    )
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are rotated.")
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch
     from torch.nn import functional
@@ -39,12 +43,19 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
         angle_B = (uniform(generator, count, like=x_BCHW) * 2 - 1) * math.radians(config.degrees)
         picked_B = chosen(generator, config.probability, x_BCHW) if config.probability < 1 else None
         cosine, sine, nothing = angle_B.cos(), angle_B.sin(), torch.zeros_like(angle_B)
-        # affine_grid counts both sides from -1 to 1: an image that is not square needs its sides in the off-diagonal
+        # affine_grid counts both sides from -1 to 1: an image that is not square needs its sides in
+        # the off-diagonal
         rows = [cosine, -sine * (height / width), nothing, sine * (width / height), cosine, nothing]
         matrix_B23 = torch.stack(rows, dim=1).view(count, 2, 3).to(x_BCHW.dtype)
         grid = functional.affine_grid(matrix_B23, list(x_BCHW.shape), align_corners=False)
-        turned = functional.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
-        return turned if picked_B is None else torch.where(picked_B[:, None, None, None], turned, x_BCHW)
+        turned = functional.grid_sample(
+            x_BCHW, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False
+        )
+        return (
+            turned
+            if picked_B is None
+            else torch.where(picked_B[:, None, None, None], turned, x_BCHW)
+        )
 
     def augment(batch: Batch, generator: torch.Generator) -> Batch:
         return with_inputs(batch, {name: turn(batch.inputs[name], generator) for name in names})

@@ -1,7 +1,7 @@
 """SpecAugment: bands and stretches of time of a recording's frames are blanked at random.
 
-Park et al., 2019, arXiv:1904.08779, without its warping of time, which gains least. Frames are scaled, so 0 is the mean of a band.
-"""
+Park et al., 2019, arXiv:1904.08779, without its warping of time, which gains least. Frames are
+scaled, so 0 is the mean of a band."""
 
 from __future__ import annotations
 
@@ -24,13 +24,23 @@ TAKES = ("frames",)
 class Config(Options):
     """How many masks, and how large."""
 
-    band_masks: int = Field(2, ge=0, le=100, description="Masks over neighbouring bands, in every row.")
-    bands: float = Field(0.15, ge=0, le=1, description="Bands of such a mask at most, as a share of all.")
-    time_masks: int = Field(2, ge=0, le=100, description="Masks over neighbouring frames, in every row.")
-    time: float = Field(0.15, ge=0, le=1, description="Frames of such a mask at most, as a share of the row's own.")
+    band_masks: int = Field(
+        2, ge=0, le=100, description="Masks over neighbouring bands, in every row."
+    )
+    bands: float = Field(
+        0.15, ge=0, le=1, description="Bands of such a mask at most, as a share of all."
+    )
+    time_masks: int = Field(
+        2, ge=0, le=100, description="Masks over neighbouring frames, in every row."
+    )
+    time: float = Field(
+        0.15, ge=0, le=1, description="Frames of such a mask at most, as a share of the row's own."
+    )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callable[[Batch, torch.Generator], Batch]:
+def build(
+    config: Config, inputs: Mapping[str, Input], output: Output
+) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where there are no frames."""
     import torch
 
@@ -38,9 +48,14 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
 
     names = [name for name, each in inputs.items() if each.kind == "frames"]
     if not names:
-        raise PartError("the augmentation spec_augment changes frames, and the inputs hold none.", hint="leave spec_augment out")
+        raise PartError(
+            "the augmentation spec_augment changes frames, and the inputs hold none.",
+            hint="leave spec_augment out",
+        )
 
-    def mask(x_BTF: torch.Tensor, lengths_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def mask(
+        x_BTF: torch.Tensor, lengths_B: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
         blank = torch.zeros(x_BTF.shape, dtype=torch.bool, device=x_BTF.device)
         bands = torch.full_like(lengths_B, x_BTF.shape[2])
         for count, share, whole_B, axis in (
@@ -57,7 +72,10 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> Callab
         return x_BTF.masked_fill(blank, 0.0)
 
     def augment(batch: Batch, generator: torch.Generator) -> Batch:
-        changed = {name: mask(batch.inputs[name], batch.inputs[f"{name}_lengths"], generator) for name in names}
+        changed = {
+            name: mask(batch.inputs[name], batch.inputs[f"{name}_lengths"], generator)
+            for name in names
+        }
         return with_inputs(batch, changed)
 
     return augment

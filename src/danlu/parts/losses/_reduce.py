@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class RowCount:
     """A number of rows as a float32 scalar Tensor on a device, made once for each size.
 
-    A loss needs it every step, and making a tensor costs more than the rest of its Python. What is returned is shared: never
-    change it in place. float32 holds whole numbers exactly up to 2**24.
+    A loss needs it every step, and making a tensor costs more than the rest of its Python. What is
+    returned is shared: never change it in place. float32 holds whole numbers exactly up to 2**24.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,9 @@ class RowCount:
         if made is None:
             if len(self._made) >= 256:
                 self._made.clear()
-            with torch.inference_mode(False):  # else one first made by an evaluation could not be used in training
+            with torch.inference_mode(
+                False
+            ):  # else one first made by an evaluation could not be used in training
                 made = self._made[count, device] = torch.full((), float(count), device=device)
         return made
 
@@ -59,31 +61,40 @@ class OnDevice:
 
 
 def filled(outputs: Tensor, target: Tensor) -> Tensor:
-    """The target (B, steps, size) with each place where nothing is asked (NaN) holding the output: no difference and no gradient."""
+    """The target (B, steps, size) with each place where nothing is asked (NaN) holding the output:
+    no difference and no gradient."""
     return target.where(~target.isnan(), outputs.detach().to(target.dtype))
 
 
 def refuse_quantiles(loss: str, task: Any) -> None:
-    """Raises RecipeError where a task asks for quantiles, which only a loss of quantiles can train."""
+    """Raises RecipeError where a task asks for quantiles, which only a loss of quantiles can
+    train."""
     if getattr(task, "quantiles", ()):
         message = f"the loss {loss} trains one number a step, and task.quantiles asks for {len(task.quantiles)}."
-        raise RecipeError([Problem("recipe", message, "set loss: quantile, or leave task.quantiles out")])
+        raise RecipeError(
+            [Problem("recipe", message, "set loss: quantile, or leave task.quantiles out")]
+        )
 
 
 def refuse_no_text(metric: str, task: Any) -> None:
-    """Raises RecipeError where a task has no text to compare: a metric that reads text has nothing to read."""
+    """Raises RecipeError where a task has no text to compare: a metric that reads text has nothing
+    to read."""
     if not hasattr(task, "references"):
         message = f"the metric {metric} compares generated text with references, and the task gives no text."
-        raise RecipeError([Problem("recipe", message, "leave it out, or choose task: sequence_to_sequence")])
+        raise RecipeError(
+            [Problem("recipe", message, "leave it out, or choose task: sequence_to_sequence")]
+        )
 
 
 def asked(target: Tensor) -> Tensor:
-    """How many places of a target of steps are asked for (not NaN), a float32 scalar, at least 1."""
+    """How many places of a target of steps are asked for (not NaN), a float32 scalar, at least
+    1."""
     return (~target.isnan()).sum().clamp(min=1).float()
 
 
 def differences(task: Any, outputs: Tensor, target: Tensor, units: str) -> tuple[Tensor, Tensor]:
-    """(outputs minus target, how many are asked for): float64 (..., size), 0 where nothing is asked; int64 (size,).
+    """(outputs minus target, how many are asked for): float64 (..., size), 0 where nothing is
+    asked; int64 (size,).
 
     units   "data": those of the target; "scaled": standard deviations of the training rows; "auto": those of the data for numbers,
             scaled for steps, whose several variables have no unit in common
@@ -102,7 +113,8 @@ def differences(task: Any, outputs: Tensor, target: Tensor, units: str) -> tuple
 
 
 def names_of(task: Any) -> tuple[str, ...]:
-    """What the numbers that are compared are called: the variables of a forecast, else the outputs."""
+    """What the numbers that are compared are called: the variables of a forecast, else the
+    outputs."""
     return getattr(task, "variables", task.output.names)
 
 
@@ -130,24 +142,35 @@ def share(part: Any, whole: Any) -> float | None:
     return number(float(part) / whole) if whole else None
 
 
-def by_target(name: str, values: Tensor, targets: tuple[str, ...]) -> float | dict[str, float | None] | None:
-    """One target: its number. Several: {name: their mean, "target/name": each}; None where a number is not finite."""
+def by_target(
+    name: str, values: Tensor, targets: tuple[str, ...]
+) -> float | dict[str, float | None] | None:
+    """One target: its number. Several: {name: their mean, "target/name": each}; None where a number
+    is not finite."""
     each = [number(value) for value in values.tolist()]
     if len(each) == 1:
         return each[0]
     known = [value for value in each if value is not None]
     mean = sum(known) / len(known) if len(known) == len(each) else None
-    return {name: mean, **{f"{target}/{name}": value for target, value in zip(targets, each, strict=True)}}
+    return {
+        name: mean,
+        **{f"{target}/{name}": value for target, value in zip(targets, each, strict=True)},
+    }
 
 
 def tally(predicted: Tensor, target: Tensor, classes: int) -> dict[str, Tensor]:
-    """How often each class was rightly predicted, predicted at all, and true: right, predicted, actual, each int64 (classes,).
+    """How often each class was rightly predicted, predicted at all, and true: right, predicted,
+    actual, each int64 (classes,).
 
     Class numbers (B,) and (B,), or labels given (bool) and held (0/1), both (B, classes).
     """
     if predicted.ndim == 2:
         held = target > 0.5
-        return {"right": (predicted & held).sum(dim=0), "predicted": predicted.sum(dim=0), "actual": held.sum(dim=0)}
+        return {
+            "right": (predicted & held).sum(dim=0),
+            "predicted": predicted.sum(dim=0),
+            "actual": held.sum(dim=0),
+        }
     return {
         "right": predicted[predicted == target].bincount(minlength=classes),
         "predicted": predicted.bincount(minlength=classes),
@@ -159,7 +182,8 @@ _CELLS = 1 << 24  # logits whose logarithms are taken at a time
 
 
 def token_nats(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(the cross-entropy of all places asked, float64 scalar; which are asked, bool (B, T)) of logits (B, T, V) and int64 (B, T)."""
+    """(the cross-entropy of all places asked, float64 scalar; which are asked, bool (B, T)) of
+    logits (B, T, V) and int64 (B, T)."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -167,7 +191,10 @@ def token_nats(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     logits, places = outputs.flatten(0, 1), target.flatten()
     size = max(1, _CELLS // logits.shape[1])
     pieces = zip(logits.split(size), places.split(size))
-    each = [cross_entropy(piece.float(), asks, ignore_index=IGNORED, reduction="none").double().sum() for piece, asks in pieces]
+    each = [
+        cross_entropy(piece.float(), asks, ignore_index=IGNORED, reduction="none").double().sum()
+        for piece, asks in pieces
+    ]
     return torch.stack(each).sum(), asked
 
 
@@ -175,7 +202,8 @@ AVERAGES = Literal["auto", "binary", "macro", "micro", "weighted"]
 
 
 def chosen_average(average: str, metric: str, task: Any) -> str:
-    """`average`, "auto" resolved: binary for two classes, else macro. RecipeError for binary where there is no positive class."""
+    """`average`, "auto" resolved: binary for two classes, else macro. RecipeError for binary where
+    there is no positive class."""
     two = hasattr(task, "positive_class") and len(task.classes) == 2
     if average == "auto":
         return "binary" if two else "macro"
@@ -185,12 +213,14 @@ def chosen_average(average: str, metric: str, task: Any) -> str:
     return average
 
 
-def averaged(top: Tensor, bottom: Tensor, total: dict[str, Tensor], average: str, positive: int) -> float | None:
+def averaged(
+    top: Tensor, bottom: Tensor, total: dict[str, Tensor], average: str, positive: int
+) -> float | None:
     """top / bottom a class, as one number.
 
-    binary: that of the positive class; macro: the mean over classes; weighted: the mean weighted by true rows; micro: of the sums.
-    A class that is neither true nor predicted anywhere is left out; 0 / 0 of a class that is one of the two counts as 0.
-    """
+    binary: that of the positive class; macro: the mean over classes; weighted: the mean weighted by
+    true rows; micro: of the sums. A class that is neither true nor predicted anywhere is left out;
+    0 / 0 of a class that is one of the two counts as 0."""
     if average == "micro":
         return share(top.sum(), bottom.sum())
     values = top.double() / bottom.clamp(min=1)
@@ -203,10 +233,11 @@ def averaged(top: Tensor, bottom: Tensor, total: dict[str, Tensor], average: str
 
 
 def ranked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """(positives, negatives): how many rows of each hold each distinct score, scores ascending; int64, equal scores together.
+    """(positives, negatives): how many rows of each hold each distinct score, scores ascending;
+    int64, equal scores together.
 
-    `scores` (N,) and `truth` bool (N,). Whatever depends on order only (AUROC, average precision) is exact from these.
-    """
+    `scores` (N,) and `truth` bool (N,). Whatever depends on order only (AUROC, average precision)
+    is exact from these."""
     ordered, order = scores.sort()
     _, group, rows = ordered.unique_consecutive(return_inverse=True, return_counts=True)
     positives = rows.new_zeros(len(rows)).index_add_(0, group, truth[order].to(rows.dtype))
@@ -214,11 +245,12 @@ def ranked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def one_against_rest(outputs: Tensor, target: Tensor, task: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """(scores, truth) of every ranking a task asks for: one for two classes, else one a class or label.
+    """(scores, truth) of every ranking a task asks for: one for two classes, else one a class or
+    label.
 
-    Scores rise with the probability. They are taken from the logits of the whole split, in float64: float32 probabilities near 1
-    would tie rows that the model tells apart. One ranking is made at a time: all at once would be eight times the outputs' memory.
-    """
+    Scores rise with the probability. They are taken from the logits of the whole split, in float64:
+    float32 probabilities near 1 would tie rows that the model tells apart. One ranking is made at a
+    time: all at once would be eight times the outputs' memory."""
     import torch
 
     if target.ndim == 2:
@@ -230,7 +262,10 @@ def one_against_rest(outputs: Tensor, target: Tensor, task: Any) -> Iterator[tup
     else:
         whole = torch.cat([rows.double().logsumexp(dim=1) for rows in outputs.split(8192)])
         for number in range(outputs.shape[1]):
-            yield outputs[:, number].double() - whole, target == number  # the logarithm of the probability
+            yield (
+                outputs[:, number].double() - whole,
+                target == number,
+            )  # the logarithm of the probability
 
 
 def mean_of_known(values: list[float | None]) -> float | None:

@@ -15,26 +15,41 @@ from danlu.compat.torch_vmap import under_vmap
 from danlu.terms import IGNORED
 
 
-def token_cross_entropy(logits_NV: Tensor, target_N: Tensor, weights_V: Tensor | None, label_smoothing: float) -> Tensor:
-    """The sum over places of cross-entropy, float32 scalar; places whose target is IGNORED add nothing and get no gradient.
+def token_cross_entropy(
+    logits_NV: Tensor, target_N: Tensor, weights_V: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """The sum over places of cross-entropy, float32 scalar; places whose target is IGNORED add
+    nothing and get no gradient.
 
-    Smoothing and weights are those of torch.nn.functional.cross_entropy. On the CPU without weights this is 2 to 3 times as fast: the
-    gradient is made in place of the log-probabilities, and where few places are asked (masked tokens) only those are looked at. Such a
-    gradient can be taken once.
-    """
+    Smoothing and weights are those of torch.nn.functional.cross_entropy. On the CPU without weights
+    this is 2 to 3 times as fast: the gradient is made in place of the log-probabilities, and where
+    few places are asked (masked tokens) only those are looked at. Such a gradient can be taken
+    once."""
     if under_vmap():
         return gathered_cross_entropy(logits_NV, target_N, weights_V, label_smoothing)
     if weights_V is not None or logits_NV.device.type != "cpu":
-        return cross_entropy(logits_NV, target_N, weights_V, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
+        return cross_entropy(
+            logits_NV,
+            target_N,
+            weights_V,
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
     asked_N = target_N != IGNORED
     if bool(asked_N.all()):
         return _Summed.apply(logits_NV, target_N, label_smoothing)  # type: ignore[no-any-return]
     asked = asked_N.nonzero()[:, 0]
-    return _Summed.apply(logits_NV.index_select(0, asked), target_N.index_select(0, asked), label_smoothing)  # type: ignore[no-any-return]
+    return _Summed.apply(
+        logits_NV.index_select(0, asked), target_N.index_select(0, asked), label_smoothing
+    )  # type: ignore[no-any-return]
 
 
-def gathered_cross_entropy(logits_NV: Tensor, target: Tensor, weights_V: Tensor | None, label_smoothing: float) -> Tensor:
-    """The sum over places of cross-entropy as torch's own, by operators that torch.func.vmap runs for all models at once.
+def gathered_cross_entropy(
+    logits_NV: Tensor, target: Tensor, weights_V: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """The sum over places of cross-entropy as torch's own, by operators that torch.func.vmap runs
+    for all models at once.
 
     `target` holds classes (N,), IGNORED where nothing is asked, or probabilities (N, V).
     """
@@ -54,7 +69,8 @@ def gathered_cross_entropy(logits_NV: Tensor, target: Tensor, weights_V: Tensor 
 
 
 class _Summed(torch.autograd.Function):
-    """sum_n -(1 - s) log p_n[target_n] - s mean_c log p_n[c], whose gradient is p - (1 - s) one_hot - s / V."""
+    """sum_n -(1 - s) log p_n[target_n] - s mean_c log p_n[c], whose gradient is p - (1 - s) one_hot
+    - s / V."""
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, target_N: Tensor, smoothing: float) -> Tensor:
@@ -69,8 +85,12 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         log_NV, target_N = ctx.saved_tensors
-        gradient_NV = log_NV.exp_()  # in place: a second backward pass is refused by autograd's own count of changes
+        gradient_NV = (
+            log_NV.exp_()
+        )  # in place: a second backward pass is refused by autograd's own count of changes
         if ctx.smoothing:
             gradient_NV.sub_(ctx.smoothing / log_NV.shape[1])
-        gradient_NV.scatter_add_(1, target_N[:, None], gradient_NV.new_full((len(target_N), 1), ctx.smoothing - 1.0))
+        gradient_NV.scatter_add_(
+            1, target_N[:, None], gradient_NV.new_full((len(target_N), 1), ctx.smoothing - 1.0)
+        )
         return gradient_NV.mul_(grad_outputs[0]), None, None

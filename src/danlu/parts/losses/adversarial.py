@@ -8,17 +8,18 @@ r, f: the discriminator's logits of real and of generated rows. Each is averaged
     least_squares     ((r - 1)^2 + f^2) / 2                      (f - 1)^2 / 2
     wasserstein       f - r                                      -f
 
-To the discriminator's may be added, g the gradient of its logit by the image, |g| its length over all pixels:
+To the discriminator's may be added, g the gradient of its logit by the image, |g| its length over
+all pixels:
 
     gradient_penalty * (|g| - 1)^2   at a random point between a real and a generated image (wasserstein needs it)
     r1 / 2 * |g|^2                   at real images
 
 It says nothing of single outputs, so it is no score.
-Sources: Goodfellow et al., 2014, arXiv:1406.2661; Lim and Ye, 2017, arXiv:1705.02894 (hinge); Mao et al., 2017, arXiv:1611.04076;
-Arjovsky et al., 2017, arXiv:1701.07875; Gulrajani et al., 2017, arXiv:1704.00028 (gradient penalty); Mescheder et al., 2018,
-arXiv:1801.04406 (R1); Karras et al., 2020, arXiv:1912.04958 (penalties every few updates); Heusel et al., 2017, arXiv:1706.08500 (two
-learning rates).
-"""
+Sources: Goodfellow et al., 2014, arXiv:1406.2661; Lim and Ye, 2017, arXiv:1705.02894 (hinge); Mao
+et al., 2017, arXiv:1611.04076; Arjovsky et al., 2017, arXiv:1701.07875; Gulrajani et al., 2017,
+arXiv:1704.00028 (gradient penalty); Mescheder et al., 2018, arXiv:1801.04406 (R1); Karras et al.,
+2020, arXiv:1912.04958 (penalties every few updates); Heusel et al., 2017, arXiv:1706.08500 (two
+learning rates)."""
 
 from __future__ import annotations
 
@@ -46,7 +47,10 @@ class Config(Options):
         "hinge", description="The losses of both sides."
     )
     discriminator_steps: int = Field(
-        1, ge=1, le=100, description="Updates of the discriminator for each of the generator; 5 is usual with wasserstein."
+        1,
+        ge=1,
+        le=100,
+        description="Updates of the discriminator for each of the generator; 5 is usual with wasserstein.",
     )
     gradient_penalty: float = Field(
         0.0,
@@ -55,10 +59,17 @@ class Config(Options):
     )
     r1: float = Field(0.0, ge=0, description="Weight of the squared gradient at real images.")
     penalty_every: int = Field(
-        1, ge=1, le=1000, description="Updates of which only one adds the penalties, that many times as strong."
+        1,
+        ge=1,
+        le=1000,
+        description="Updates of which only one adds the penalties, that many times as strong.",
     )
-    generator_learning_rate_scale: float = Field(1.0, ge=0, description="Times the learning rate, for the generator.")
-    discriminator_learning_rate_scale: float = Field(1.0, ge=0, description="Times the learning rate, for the discriminator.")
+    generator_learning_rate_scale: float = Field(
+        1.0, ge=0, description="Times the learning rate, for the generator."
+    )
+    discriminator_learning_rate_scale: float = Field(
+        1.0, ge=0, description="Times the learning rate, for the discriminator."
+    )
 
     @model_validator(mode="after")
     def _wasserstein_needs_a_penalty(self) -> Config:
@@ -68,7 +79,8 @@ class Config(Options):
 
 
 class Adversarial:
-    """The losses of both sides as (sum, count) over rows; `options` says how often each side moves, and how far."""
+    """The losses of both sides as (sum, count) over rows; `options` says how often each side moves,
+    and how far."""
 
     def __init__(self, config: Config) -> None:
         self.options = config
@@ -101,7 +113,11 @@ class Adversarial:
         fake_B = fake_B.float()
         form = self.options.form
         each_B = (
-            softplus(-fake_B) if form == "non_saturating" else (fake_B - 1).square() / 2 if form == "least_squares" else -fake_B
+            softplus(-fake_B)
+            if form == "non_saturating"
+            else (fake_B - 1).square() / 2
+            if form == "least_squares"
+            else -fake_B
         )
         return each_B.sum(), self._rows(len(fake_B), fake_B.device)
 
@@ -111,7 +127,8 @@ class Adversarial:
         return bool(self.options.gradient_penalty or self.options.r1)
 
     def penalty(self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """The sum over rows of the penalties on `judge`'s gradient at images (B, ...); needs a graph of its own, so float32.
+        """The sum over rows of the penalties on `judge`'s gradient at images (B, ...); needs a
+        graph of its own, so float32.
 
         The point between is drawn from torch's own generator.
         """
@@ -121,7 +138,9 @@ class Adversarial:
         if self.options.gradient_penalty:
             share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
             between = torch.lerp(real, fake.detach(), share)
-            total = total + self.options.gradient_penalty * (_slope(judge, between) - 1).square().sum()
+            total = (
+                total + self.options.gradient_penalty * (_slope(judge, between) - 1).square().sum()
+            )
         if self.options.r1:
             total = total + self.options.r1 / 2 * _slope(judge, real, squared=True).sum()
         return self.options.penalty_every * total

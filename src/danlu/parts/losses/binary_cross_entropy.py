@@ -43,7 +43,9 @@ class BinaryCrossEntropy:
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         weights = None if self.weights is None else self.weights(outputs.device)
-        total = self._binary_cross_entropy(outputs.float(), batch.target, reduction="sum", pos_weight=weights)
+        total = self._binary_cross_entropy(
+            outputs.float(), batch.target, reduction="sum", pos_weight=weights
+        )
         return total, self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:

@@ -2,11 +2,11 @@
 
     loss = -sum_c w_c q_c log softmax(outputs)_c,   q = (1 - s) target + s / classes   (s: label_smoothing)
 
-Divided by the sum of the rows' weights, sum_c w_c target_c: the number of rows where no class weights are given. (torch divides
-soft targets by the number of rows even with weights; here a soft target that is one-hot gives exactly the loss of the hard one.)
-Of tokens (B, T, classes) every place is a row of its own, and places where nothing is asked count nothing: nats a token.
-Label smoothing: Szegedy et al., 2015, arXiv:1512.00567.
-"""
+Divided by the sum of the rows' weights, sum_c w_c target_c: the number of rows where no class
+weights are given. (torch divides soft targets by the number of rows even with weights; here a soft
+target that is one-hot gives exactly the loss of the hard one.) Of tokens (B, T, classes) every
+place is a row of its own, and places where nothing is asked count nothing: nats a token. Label
+smoothing: Szegedy et al., 2015, arXiv:1512.00567."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ FITS = ("classes", "tokens")
 class Config(Options):
     """Options of cross_entropy."""
 
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target spread evenly over all classes.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each target spread evenly over all classes."
+    )
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None,
         description="Weight of a row by its class: balanced (rows / (classes * rows of the class)), or a weight by class name "
@@ -39,7 +41,8 @@ class Config(Options):
 
 
 class CrossEntropy:
-    """Cross-entropy over logits (B, classes); targets int64 (B,) or probabilities float32 (B, classes).
+    """Cross-entropy over logits (B, classes); targets int64 (B,) or probabilities float32 (B,
+    classes).
 
     Over logits (B, T, classes) with targets int64 (B, T), IGNORED where nothing is asked.
     """
@@ -48,7 +51,10 @@ class CrossEntropy:
         from torch.nn.functional import cross_entropy
 
         from danlu.compat.torch_vmap import under_vmap
-        from danlu.parts.losses._token_cross_entropy import gathered_cross_entropy, token_cross_entropy
+        from danlu.parts.losses._token_cross_entropy import (
+            gathered_cross_entropy,
+            token_cross_entropy,
+        )
 
         self._under_vmap = under_vmap
         self._gathered = gathered_cross_entropy
@@ -63,11 +69,17 @@ class CrossEntropy:
         weights = None if self.weights is None else self.weights(outputs.device)
         if outputs.ndim == 3:
             places, classes = target.reshape(-1), outputs.shape[2]
-            total = self._token_cross_entropy(outputs.float().reshape(-1, classes), places, weights, self.label_smoothing)
+            total = self._token_cross_entropy(
+                outputs.float().reshape(-1, classes), places, weights, self.label_smoothing
+            )
             return total, self.count(batch)
         if self._under_vmap():
-            return self._gathered(outputs.float(), target, weights, self.label_smoothing), self.count(batch)
-        total = self._cross_entropy(outputs.float(), target, weights, reduction="sum", label_smoothing=self.label_smoothing)
+            return self._gathered(
+                outputs.float(), target, weights, self.label_smoothing
+            ), self.count(batch)
+        total = self._cross_entropy(
+            outputs.float(), target, weights, reduction="sum", label_smoothing=self.label_smoothing
+        )
         return total, self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
@@ -85,7 +97,8 @@ class CrossEntropy:
 
 
 def build(config: Config, task: Any) -> CrossEntropy:
-    """The loss for a task with classes. Raises RecipeError for class weights where classes have no counts (a vocabulary)."""
+    """The loss for a task with classes. Raises RecipeError for class weights where classes have no
+    counts (a vocabulary)."""
     if config.class_weights is None:
         return CrossEntropy(config.label_smoothing, None)
     if not hasattr(task, "class_weights"):

@@ -1,9 +1,9 @@
 """Connectionist temporal classification: minus the log probability of all ways to spell the target over the frames.
 
-Divided by the characters of the targets, so that a long utterance weighs as much as its characters. A target that cannot be spelt in the
-frames there are (fewer frames than characters, a blank between equal ones counted) has an infinite loss, which stops the update and names
-the row. Source: Graves et al., 2006, "Connectionist temporal classification".
-"""
+Divided by the characters of the targets, so that a long utterance weighs as much as its characters.
+A target that cannot be spelt in the frames there are (fewer frames than characters, a blank between
+equal ones counted) has an infinite loss, which stops the update and names the row. Source: Graves
+et al., 2006, "Connectionist temporal classification"."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Ctc:
         log_TBS = outputs.float().log_softmax(dim=2).transpose(0, 1)
         frames_B = torch.full((outputs.shape[0],), outputs.shape[1], dtype=torch.int64)
         sizes_B = (target_BC != 0).sum(dim=1)
-        return ctc_loss(log_TBS, target_BC, frames_B, sizes_B.cpu(), blank=0, reduction="sum"), self.count(batch)
+        return ctc_loss(
+            log_TBS, target_BC, frames_B, sizes_B.cpu(), blank=0, reduction="sum"
+        ), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
         """The characters of the targets; at least 1."""

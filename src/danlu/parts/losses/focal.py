@@ -22,15 +22,23 @@ if TYPE_CHECKING:
     from danlu.terms import Batch
 
 FITS = ("classes", "labels")
-# Below this 1 - p counts as this: with gamma < 1 the slope of (1 - p)^gamma is infinite at p = 1, and times 0 it would be NaN.
+# Below this 1 - p counts as this: with gamma < 1 the slope of (1 - p)^gamma is infinite at p = 1,
+# and times 0 it would be NaN.
 LEAST_MISS = 1e-12
 
 
 class Config(Options):
     """Options of focal."""
 
-    gamma: float = Field(2.0, ge=0, le=100, description="How fast well-answered rows fade; 0 is cross-entropy.")
-    alpha: Literal["balanced"] | Annotated[float, Field(gt=0, lt=1)] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+    gamma: float = Field(
+        2.0, ge=0, le=100, description="How fast well-answered rows fade; 0 is cross-entropy."
+    )
+    alpha: (
+        Literal["balanced"]
+        | Annotated[float, Field(gt=0, lt=1)]
+        | dict[str, Annotated[float, Field(gt=0)]]
+        | None
+    ) = Field(
         None,
         description="Weight of the truth: a number for a held label or the positive of two classes (the others get 1 minus it), "
         "balanced (rows / (classes * rows of the class)), a number by class (1 for those not named), or null for none.",
@@ -38,7 +46,8 @@ class Config(Options):
 
 
 class FocalOfClasses:
-    """Focal loss over logits (B, classes); targets int64 (B,) or probabilities float32 (B, classes)."""
+    """Focal loss over logits (B, classes); targets int64 (B,) or probabilities float32 (B,
+    classes)."""
 
     def __init__(self, gamma: float, alpha: list[float] | None) -> None:
         self.gamma = gamma
@@ -77,7 +86,9 @@ class FocalOfLabels:
         target, logits = batch.target, outputs.float()
         yes = faded(self._logsigmoid(logits), self.gamma)
         no = faded(self._logsigmoid(-logits), self.gamma)
-        return (self.held * target * yes + self.not_held * (1 - target) * no).sum(), self.count(batch)
+        return (self.held * target * yes + self.not_held * (1 - target) * no).sum(), self.count(
+            batch
+        )
 
     def count(self, batch: Batch) -> Tensor:
         """Rows times labels."""
@@ -101,7 +112,9 @@ def build(config: Config, task: Any) -> FocalOfClasses | FocalOfLabels:
         return FocalOfClasses(config.gamma, task.class_weights(alpha))
     if len(task.classes) != 2:
         raise _refused(f"loss.alpha is one number, and there are {len(task.classes)} classes.")
-    return FocalOfClasses(config.gamma, [alpha if number == task.positive_class else 1 - alpha for number in range(2)])
+    return FocalOfClasses(
+        config.gamma, [alpha if number == task.positive_class else 1 - alpha for number in range(2)]
+    )
 
 
 def _refused(message: str) -> RecipeError:

@@ -26,7 +26,9 @@ class Config(Options):
     """Options of huber."""
 
     delta: float = Field(
-        1.0, gt=0, description="Where squared turns into absolute; with scale_target in standard deviations of the target."
+        1.0,
+        gt=0,
+        description="Where squared turns into absolute; with scale_target in standard deviations of the target.",
     )
 
 
@@ -42,7 +44,9 @@ class Huber:
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         target = batch.target if batch.target.ndim == 2 else filled(outputs, batch.target)
-        return self._huber_loss(outputs.float(), target, reduction="sum", delta=self.delta), self.count(batch)
+        return self._huber_loss(
+            outputs.float(), target, reduction="sum", delta=self.delta
+        ), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
         """How many numbers are averaged: rows times targets (times steps, those asked for)."""

@@ -23,7 +23,8 @@ class Config(Options):
 
 
 class MeanAbsoluteError:
-    """Absolute error over outputs and targets (B, size), or (B, steps, size) where NaN asks nothing."""
+    """Absolute error over outputs and targets (B, size), or (B, steps, size) where NaN asks
+    nothing."""
 
     def __init__(self) -> None:
         from torch.nn.functional import l1_loss

@@ -1,7 +1,7 @@
 """Mean squared error: the square of output minus target, averaged over all numbers.
 
-With scale_target the difference is in standard deviations of the training target; the metric mse is in squared units of the data.
-"""
+With scale_target the difference is in standard deviations of the training target; the metric mse is
+in squared units of the data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Config(Options):
 
 
 class MeanSquaredError:
-    """Squared error over outputs and targets (B, size), or (B, steps, size) where NaN asks nothing."""
+    """Squared error over outputs and targets (B, size), or (B, steps, size) where NaN asks
+    nothing."""
 
     def __init__(self) -> None:
         from torch.nn.functional import mse_loss

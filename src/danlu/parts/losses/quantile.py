@@ -2,8 +2,8 @@
 
     max(q d, (q - 1) d)   d: target minus output for the quantile q, averaged over quantiles and all numbers asked for
 
-Targets are in standard deviations of the training rows. Source: Koenker and Bassett, 1978, doi:10.2307/1913643.
-"""
+Targets are in standard deviations of the training rows. Source: Koenker and Bassett, 1978,
+doi:10.2307/1913643."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Config(Options):
 
 
 class Pinball:
-    """Pinball loss over outputs (B, steps, variables * quantiles) and targets (B, steps, variables), NaN where nothing is asked."""
+    """Pinball loss over outputs (B, steps, variables * quantiles) and targets (B, steps,
+    variables), NaN where nothing is asked."""
 
     def __init__(self, quantiles: list[float]) -> None:
         self._quantiles = OnDevice(quantiles)
@@ -50,5 +51,7 @@ def build(config: Config, task: Any) -> Pinball:
     """The loss. Raises RecipeError for a task that asks for no quantiles."""
     if not getattr(task, "quantiles", ()):
         message = "the loss quantile needs quantiles to train, and task.quantiles names none."
-        raise RecipeError([Problem("recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or another loss")])
+        raise RecipeError(
+            [Problem("recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or another loss")]
+        )
     return Pinball(list(task.quantiles))

@@ -1,8 +1,8 @@
 """The losses of several targets, each times its weight (task.targets.NAME.weight).
 
-Each target takes its task's own default loss unless `losses` names another. The sum is over targets of weight times mean loss, each
-mean over its own rows and weights, so a target with many numbers does not drown one with a single class.
-"""
+Each target takes its task's own default loss unless `losses` names another. The sum is over targets
+of weight times mean loss, each mean over its own rows and weights, so a target with many numbers
+does not drown one with a single class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ FITS = ("several",)
 class Config(Options):
     """Options of weighted."""
 
-    losses: dict[str, LossPart] = Field({}, description="By name of the target: its loss; those not named take their task's own.")
+    losses: dict[str, LossPart] = Field(
+        {}, description="By name of the target: its loss; those not named take their task's own."
+    )
 
 
 class Weighted:
@@ -35,23 +37,33 @@ class Weighted:
         import torch
 
         self._stack = torch.stack
-        self.losses = [(name, task.slices[name], task.weights[name], loss) for name, loss in losses.items()]
+        self.losses = [
+            (name, task.slices[name], task.weights[name], loss) for name, loss in losses.items()
+        ]
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         sums, counts = [], []
         for name, columns, weight, loss in self.losses:
-            total, count = loss(outputs[:, columns], Batch(batch.inputs, batch.target[name], batch.rows))
+            total, count = loss(
+                outputs[:, columns], Batch(batch.inputs, batch.target[name], batch.rows)
+            )
             sums.append(total if weight == 1 else weight * total)
             counts.append(count)
         return self._stack(sums), self._stack(counts)
 
     def count(self, batch: Batch) -> Tensor:
         """Each target's own count, (targets,)."""
-        return self._stack([loss.count(Batch(batch.inputs, batch.target[name], batch.rows)) for name, _, _, loss in self.losses])
+        return self._stack(
+            [
+                loss.count(Batch(batch.inputs, batch.target[name], batch.rows))
+                for name, _, _, loss in self.losses
+            ]
+        )
 
 
 def build(config: Config, task: Any) -> Weighted:
-    """The losses in the order of the task's targets. Raises RecipeError for a target that is none and a loss that does not fit."""
+    """The losses in the order of the task's targets. Raises RecipeError for a target that is none
+    and a loss that does not fit."""
     for name in config.losses:
         if name not in task.tasks:
             known = list(task.tasks)
@@ -60,7 +72,9 @@ def build(config: Config, task: Any) -> Weighted:
     losses = {}
     for name, inner in task.tasks.items():
         kind = task.parts[name].name
-        part = config.losses.get(name) or part_of("losses", registry.defaults("tasks", kind)["loss"])
+        part = config.losses.get(name) or part_of(
+            "losses", registry.defaults("tasks", kind)["loss"]
+        )
         fitting = registry.facts("tasks", kind).LOSSES
         if part.name not in fitting:
             message = f"loss.losses.{name}: the loss {part.name} does not fit the task {kind}."

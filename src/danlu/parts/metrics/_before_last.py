@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 
 class BeforeLast:
-    """seen(inputs) -> (features (B, D), outputs (B, S)), both float32, in evaluation mode and without gradients.
+    """seen(inputs) -> (features (B, D), outputs (B, S)), both float32, in evaluation mode and
+    without gradients.
 
-    The last linear layer is the one called last. Raises ValueError where the network has none, or one that sees more than a row at once.
-    """
+    The last linear layer is the one called last. Raises ValueError where the network has none, or
+    one that sees more than a row at once."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.eval()

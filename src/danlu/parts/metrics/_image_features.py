@@ -1,7 +1,7 @@
 """How images are looked at to be compared: through a classifier that danlu trained, or as they are, small.
 
-What metrics of generated images share. Features are float32 (N, D). The classifier is another run's artifact; whoever owns artifacts
-hands it over (`Observer.wear`), since a metric stands below them.
+What metrics of generated images share. Features are float32 (N, D). The classifier is another run's
+artifact; whoever owns artifacts hands it over (`Observer.wear`), since a metric stands below them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SIDE = 8  # of the small image that stands for an image where there is no classi
 class Observer:
     """Looks at images (N, C, H, W) on the scale of the normalised input `image` of a task.
 
-    `classifier` is the path of an artifact; null: the features are the image's own shades, averaged to at most 8x8.
-    """
+    `classifier` is the path of an artifact; null: the features are the image's own shades, averaged
+    to at most 8x8."""
 
     def __init__(self, classifier: str | None, image: Input) -> None:
         self.classifier = classifier
@@ -32,12 +32,17 @@ class Observer:
         self._own: Input | None = None
 
     def wear(self, module: nn.Module, inputs: Mapping[str, Input], names: Sequence[str]) -> None:
-        """Look through a classifier: its module, its inputs, the names of its classes. ArtifactError where it looks at something else."""
+        """Look through a classifier: its module, its inputs, the names of its classes.
+        ArtifactError where it looks at something else."""
         from danlu.parts.metrics._before_last import BeforeLast
 
         own = inputs.get("image")
         if own is None or set(inputs) != {"image"} or own.shape != self.image.shape:
-            there = "no image alone" if own is None or len(inputs) > 1 else "x".join(map(str, own.shape))
+            there = (
+                "no image alone"
+                if own is None or len(inputs) > 1
+                else "x".join(map(str, own.shape))
+            )
             raise ArtifactError(
                 f"this classifier takes {there}, and the images are {'x'.join(map(str, self.image.shape))} (channels, height, width).",
                 where=str(self.classifier),
@@ -53,7 +58,9 @@ class Observer:
         try:
             return self._seen({"image": _on_scale(_shades(images, self.image), self._own)})
         except ValueError as error:
-            raise ArtifactError(f"this classifier cannot be looked through: {error}.", where=str(self.classifier)) from None
+            raise ArtifactError(
+                f"this classifier cannot be looked through: {error}.", where=str(self.classifier)
+            ) from None
 
 
 def _shades(images: Tensor, image: Input) -> Tensor:

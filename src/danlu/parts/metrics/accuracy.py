@@ -31,7 +31,10 @@ class Accuracy:
         """right and rows, int64 scalars."""
         if outputs.ndim == 3:
             asked = batch.target != IGNORED
-            return {"right": ((outputs.argmax(dim=2) == batch.target) & asked).sum(), "rows": asked.sum()}
+            return {
+                "right": ((outputs.argmax(dim=2) == batch.target) & asked).sum(),
+                "rows": asked.sum(),
+            }
         right = self.task.predicted(outputs) == batch.target
         if right.ndim == 2:
             right = right.all(dim=1)

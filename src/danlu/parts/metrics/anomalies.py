@@ -1,8 +1,8 @@
 """How well anomalies were found: the share of rows flagged and, where labels are known, precision, recall, F1 and average precision.
 
-Average precision needs no threshold: it is high where true anomalies have the highest scores. It is the score proper; the others stand
-beside it as "anomalies/f1" and so on, None before the threshold is learnt (when training ends).
-"""
+Average precision needs no threshold: it is high where true anomalies have the highest scores. It is
+the score proper; the others stand beside it as "anomalies/f1" and so on, None before the threshold
+is learnt (when training ends)."""
 
 from __future__ import annotations
 
@@ -49,12 +49,16 @@ class FoundAnomalies:
             found |= self._against(scores[known], total["label"][known] == 1, threshold)
         return found
 
-    def _against(self, scores: Tensor, true: Tensor, threshold: float | None) -> dict[str, float | None]:
+    def _against(
+        self, scores: Tensor, true: Tensor, threshold: float | None
+    ) -> dict[str, float | None]:
         from sklearn.metrics import average_precision_score
 
         found: dict[str, float | None] = {}
         if true.any():
-            found[self.label] = number(average_precision_score(true.cpu().numpy(), scores.cpu().numpy()))
+            found[self.label] = number(
+                average_precision_score(true.cpu().numpy(), scores.cpu().numpy())
+            )
         if threshold is None:
             return found
         flagged = scores > threshold

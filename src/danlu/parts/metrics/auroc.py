@@ -1,9 +1,10 @@
 """AUROC: how often a row that has the class is ranked above one that has not; 0.5 is guessing, 1 is perfect.
 
-Exact, equal scores count half. Two classes: the positive one; more classes: each against the rest, mean over classes; labels: mean
-over labels. Classes that all rows or no row has are left out of the mean.
-Source: Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating characteristic (ROC) curve".
-"""
+Exact, equal scores count half. Two classes: the positive one; more classes: each against the rest,
+mean over classes; labels: mean over labels. Classes that all rows or no row has are left out of the
+mean.
+Source: Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating
+characteristic (ROC) curve"."""
 
 from __future__ import annotations
 
@@ -41,11 +42,14 @@ class AreaUnderCurve:
         """The area, 0 to 1."""
         if not bool(total["outputs"].isfinite().all()):
             return None
-        return mean_of_known([area(*pair) for pair in one_against_rest(total["outputs"], total["target"], self.task)])
+        return mean_of_known(
+            [area(*pair) for pair in one_against_rest(total["outputs"], total["target"], self.task)]
+        )
 
 
 def area(scores: Tensor, truth: Tensor) -> float | None:
-    """The area under the curve of one ranking; None where all rows or none are true. Counted in whole numbers."""
+    """The area under the curve of one ranking; None where all rows or none are true. Counted in
+    whole numbers."""
     positives, negatives = ranked(scores, truth)
     below = negatives.cumsum(dim=0) - negatives
     half_wins = (positives * (2 * below + negatives)).sum()

@@ -2,8 +2,8 @@
 
     sum over thresholds, falling, of (recall_n - recall_(n-1)) precision_n
 
-Exact, equal scores are one threshold. Two classes: the positive one; more classes: each against the rest, mean over classes;
-labels: mean over labels. Classes that no row has are left out of the mean.
+Exact, equal scores are one threshold. Two classes: the positive one; more classes: each against the
+rest, mean over classes; labels: mean over labels. Classes that no row has are left out of the mean.
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ class AveragePrecision:
         """The area, 0 to 1."""
         if not bool(total["outputs"].isfinite().all()):
             return None
-        return mean_of_known([steps(*pair) for pair in one_against_rest(total["outputs"], total["target"], self.task)])
+        return mean_of_known(
+            [
+                steps(*pair)
+                for pair in one_against_rest(total["outputs"], total["target"], self.task)
+            ]
+        )
 
 
 def steps(scores: Tensor, truth: Tensor) -> float | None:

@@ -1,9 +1,9 @@
 """Bits per byte: the cross-entropy of all tokens in bits, divided by the bytes of UTF-8 that they write.
 
-What a compressor built on the model would need for each byte of the text; unlike loss and perplexity it does not depend on the
-tokenizer, so that any two language models can be compared by it. Tokens that write nothing (the end of a document) cost bits and have
-no bytes. A Chinese character has three bytes.
-"""
+What a compressor built on the model would need for each byte of the text; unlike loss and
+perplexity it does not depend on the tokenizer, so that any two language models can be compared by
+it. Tokens that write nothing (the end of a document) cost bits and have no bytes. A Chinese
+character has three bytes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def build(config: Config, task: Any) -> BitsPerByte:
     Raises RecipeError for a task whose tokens are no text at all.
     """
     if not hasattr(task, "token_bytes"):
-        message = "metrics: bits_per_byte needs tokens that write text, and those of this task do not."
+        message = (
+            "metrics: bits_per_byte needs tokens that write text, and those of this task do not."
+        )
         raise RecipeError([Problem("recipe", message, "choose perplexity or accuracy")])
     lengths = task.token_bytes
     return BitsPerByte(None if lengths is None else [float(length) for length in lengths])

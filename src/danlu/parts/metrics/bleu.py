@@ -1,9 +1,10 @@
 """BLEU of generated text: how many of its runs of one to four words stand in the reference, times a penalty for brevity; 0 to 100.
 
-Computed by sacrebleu over the text as it is read (detokenised), so that scores of different systems can be compared; its signature, which
-belongs beside a published score, stands as "bleu_signature" among the scores.
-Sources: Papineni et al., 2002, doi:10.3115/1073083.1073135; Post, 2018, arXiv:1804.08771 (sacrebleu).
-"""
+Computed by sacrebleu over the text as it is read (detokenised), so that scores of different systems
+can be compared; its signature, which belongs beside a published score, stands as "bleu_signature"
+among the scores.
+Sources: Papineni et al., 2002, doi:10.3115/1073083.1073135; Post, 2018, arXiv:1804.08771
+(sacrebleu)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Config(Options):
     """How sacrebleu counts."""
 
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = Field(
-        "13a", description="What words are: 13a for languages with spaces (WMT's), zh for Chinese, char for each character."
+        "13a",
+        description="What words are: 13a for languages with spaces (WMT's), zh for Chinese, char for each character.",
     )
     lowercase: bool = Field(False, description="Whether capital and small letters are the same.")
 
@@ -49,6 +51,7 @@ class Bleu:
 
 
 def build(config: Config, task: Any) -> Bleu:
-    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no text."""
+    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no
+    text."""
     refuse_no_text("bleu", task)
     return Bleu(config)

@@ -1,7 +1,7 @@
 """The error of a forecast at each step ahead, as a table of mse and mae, in standard deviations of the training rows.
 
-How far ahead a forecast can be trusted is read off here. The score itself is the error of the last step divided by that of the first.
-"""
+How far ahead a forecast can be trusted is read off here. The score itself is the error of the last
+step divided by that of the first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ class ErrorByStep:
         """squared and absolute float64, asked int64, all (steps,)."""
         wrong, _ = differences(self.task, outputs, batch.target, "scaled")
         asked = (~batch.target.isnan()).sum(dim=(0, 2))
-        return {"squared": wrong.square().sum(dim=(0, 2)), "absolute": wrong.abs().sum(dim=(0, 2)), "asked": asked}
+        return {
+            "squared": wrong.square().sum(dim=(0, 2)),
+            "absolute": wrong.abs().sum(dim=(0, 2)),
+            "asked": asked,
+        }
 
     def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
         """{"growth_of_error": last mae / first mae, "by_step": {"1": {"mse", "mae"}, ...}}."""

@@ -1,7 +1,8 @@
 """Expected calibration error: how far stated probabilities are from how often they come true; 0.05 is five points off.
 
-Classes: rows fall into equal bins of the likeliest class's probability; the error is the mean over rows of |accuracy - mean
-probability| of their bin. Labels: the same over every label's probability and how often it is held.
+Classes: rows fall into equal bins of the likeliest class's probability; the error is the mean over
+rows of |accuracy - mean probability| of their bin. Labels: the same over every label's probability
+and how often it is held.
 Source: Guo et al., 2017, arXiv:1706.04599.
 """
 
@@ -26,7 +27,12 @@ BETTER = "lower"
 class Config(Options):
     """Options of calibration_error."""
 
-    bins: int = Field(15, ge=1, le=10_000, description="Equal bins of probability, (0, 1/bins], ..., (1 - 1/bins, 1].")
+    bins: int = Field(
+        15,
+        ge=1,
+        le=10_000,
+        description="Equal bins of probability, (0, 1/bins], ..., (1 - 1/bins, 1].",
+    )
 
 
 class CalibrationError:

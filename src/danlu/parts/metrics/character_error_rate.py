@@ -1,7 +1,7 @@
 """Character error rate: insertions, deletions and replacements of characters between answer and truth, a character of the truth.
 
-0 is perfect; an answer that is longer than the truth can lie above 1. Over the characters of all rows together.
-"""
+0 is perfect; an answer that is longer than the truth can lie above 1. Over the characters of all
+rows together."""
 
 from __future__ import annotations
 

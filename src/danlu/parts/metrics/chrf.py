@@ -1,9 +1,10 @@
 """chrF of generated text: F-score of the runs of one to six characters it shares with the reference; 0 to 100.
 
-It needs no words, and so suits languages with rich endings or without spaces better than BLEU. Computed by sacrebleu, whose signature
-stands as "chrf_signature" among the scores. `word_order: 2` gives chrF++, which counts words and pairs of words as well.
-Sources: Popović, 2015, doi:10.18653/v1/W15-3049, and 2017, doi:10.18653/v1/W17-4770 (chrF++); Post, 2018, arXiv:1804.08771 (sacrebleu).
-"""
+It needs no words, and so suits languages with rich endings or without spaces better than BLEU.
+Computed by sacrebleu, whose signature stands as "chrf_signature" among the scores. `word_order: 2`
+gives chrF++, which counts words and pairs of words as well.
+Sources: Popović, 2015, doi:10.18653/v1/W15-3049, and 2017, doi:10.18653/v1/W17-4770 (chrF++); Post,
+2018, arXiv:1804.08771 (sacrebleu)."""
 
 from __future__ import annotations
 
@@ -25,8 +26,12 @@ class Config(Options):
     """How sacrebleu counts."""
 
     character_order: int = Field(6, ge=1, le=20, description="Characters of the longest run.")
-    word_order: int = Field(0, ge=0, le=10, description="Words of the longest run of words; 0: chrF, 2: chrF++.")
-    beta: int = Field(2, ge=1, le=10, description="How many times as much recall weighs as precision.")
+    word_order: int = Field(
+        0, ge=0, le=10, description="Words of the longest run of words; 0: chrF, 2: chrF++."
+    )
+    beta: int = Field(
+        2, ge=1, le=10, description="How many times as much recall weighs as precision."
+    )
     lowercase: bool = Field(False, description="Whether capital and small letters are the same.")
 
 
@@ -41,7 +46,10 @@ class Chrf:
         except ImportError:
             raise MissingExtra("sacrebleu", "translation", "the metric chrf") from None
         self._chrf = CHRF(
-            char_order=config.character_order, word_order=config.word_order, beta=config.beta, lowercase=config.lowercase
+            char_order=config.character_order,
+            word_order=config.word_order,
+            beta=config.beta,
+            lowercase=config.lowercase,
         )
 
     def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
@@ -51,6 +59,7 @@ class Chrf:
 
 
 def build(config: Config, task: Any) -> Chrf:
-    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no text."""
+    """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no
+    text."""
     refuse_no_text("chrf", task)
     return Chrf(config)

@@ -1,8 +1,8 @@
 """Share of generated images in which a classifier sees the class that was asked for.
 
-Beside it stands the share of the real images in which the same classifier sees their own class: what a generator can hope for.
-The classifier is one that danlu trained on the same classes; a class is known by its name.
-"""
+Beside it stands the share of the real images in which the same classifier sees their own class:
+what a generator can hope for. The classifier is one that danlu trained on the same classes; a class
+is known by its name."""
 
 from __future__ import annotations
 
@@ -71,6 +71,12 @@ def build(config: Config, task: Any) -> ClassAgreement:
     """The metric. RecipeError where nothing is asked for."""
     if not task.classes:
         raise RecipeError(
-            [Problem("recipe", "metrics: class_agreement needs a class to ask for.", "name a column of classes as data.target")]
+            [
+                Problem(
+                    "recipe",
+                    "metrics: class_agreement needs a class to ask for.",
+                    "name a column of classes as data.target",
+                )
+            ]
         )
     return ClassAgreement(Observer(config.classifier, task.image), task.names)

@@ -1,7 +1,7 @@
 """Confusion matrix: how many rows of each true class (line) were given each class (column), in the order of the classes.
 
-With labels: one matrix a label, [[rightly not given, wrongly given], [wrongly not given, rightly given]].
-"""
+With labels: one matrix a label, [[rightly not given, wrongly given], [wrongly not given, rightly
+given]]."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ class ConfusionMatrix:
         """rows int64 (classes, classes), or (labels, 2, 2)."""
         predicted, target, size = self.task.predicted(outputs), batch.target, self.task.output.size
         if target.ndim == 1:
-            return {"rows": (target * size + predicted).bincount(minlength=size * size).reshape(size, size)}
+            return {
+                "rows": (target * size + predicted)
+                .bincount(minlength=size * size)
+                .reshape(size, size)
+            }
         first = 4 * target.new_tensor(range(size)).long()
         cells = first + 2 * (target > 0.5).long() + predicted.long()
         return {"rows": cells.flatten().bincount(minlength=4 * size).reshape(size, 2, 2)}

@@ -1,8 +1,7 @@
 """How often the truth lies at or below each quantile of a forecast: 0.9 for the quantile 0.9 where it tells the truth.
 
-The score is the mean distance between what a quantile promises and what it held (0 is perfect); the shares themselves stand beside it
-as "q0.9/coverage".
-"""
+The score is the mean distance between what a quantile promises and what it held (0 is perfect); the
+shares themselves stand beside it as "q0.9/coverage"."""
 
 from __future__ import annotations
 
@@ -37,13 +36,23 @@ class Coverage:
         """held int64 (quantiles,), asked int64."""
         target = batch.target.float().unsqueeze(-1)
         given = outputs.float().unflatten(-1, (-1, len(self.quantiles)))
-        return {"held": (target <= given).sum(dim=(0, 1, 2)), "asked": (~target.isnan()).sum()}  # NaN is below nothing
+        return {
+            "held": (target <= given).sum(dim=(0, 1, 2)),
+            "asked": (~target.isnan()).sum(),
+        }  # NaN is below nothing
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """{"coverage_error": mean distance, "q0.9/coverage": share}."""
         shares = [share(held, total["asked"]) for held in total["held"].tolist()]
-        known = [abs(each - quantile) for each, quantile in zip(shares, self.quantiles, strict=True) if each is not None]
-        named = {f"q{quantile:g}/coverage": each for quantile, each in zip(self.quantiles, shares, strict=True)}
+        known = [
+            abs(each - quantile)
+            for each, quantile in zip(shares, self.quantiles, strict=True)
+            if each is not None
+        ]
+        named = {
+            f"q{quantile:g}/coverage": each
+            for quantile, each in zip(self.quantiles, shares, strict=True)
+        }
         return {self.label: sum(known) / len(known) if known else None, **named}
 
 
@@ -51,5 +60,11 @@ def build(config: Config, task: Any) -> Coverage:
     """The metric. Raises RecipeError for a task that asks for no quantiles."""
     if not getattr(task, "quantiles", ()):
         message = "the metric coverage needs quantiles, and task.quantiles names none."
-        raise RecipeError([Problem("recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or leave coverage out")])
+        raise RecipeError(
+            [
+                Problem(
+                    "recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or leave coverage out"
+                )
+            ]
+        )
     return Coverage(tuple(task.quantiles))

@@ -1,8 +1,8 @@
 """F1: the harmonic mean of precision and recall, 2 right / (given + true).
 
-With two classes it is that of the positive class (task.positive), with more the mean over classes (macro), unless `average` says
-otherwise. A class that is neither true nor given anywhere is left out; one that is one of the two and has 0 / 0 counts as 0.
-"""
+With two classes it is that of the positive class (task.positive), with more the mean over classes
+(macro), unless `average` says otherwise. A class that is neither true nor given anywhere is left
+out; one that is one of the two and has 0 / 0 counts as 0."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class F1:
     def score(self, total: dict[str, Tensor]) -> float | None:
         """The share, 0 to 1."""
         positive = getattr(self.task, "positive_class", 0)
-        return averaged(2 * total["right"], total["predicted"] + total["actual"], total, self.average, positive)
+        return averaged(
+            2 * total["right"], total["predicted"] + total["actual"], total, self.average, positive
+        )
 
 
 def build(config: Config, task: Any) -> F1:

@@ -2,10 +2,11 @@
 
     |m - m'|^2 + trace(S + S' - 2 (S S')^(1/2))         m, S: mean and covariance of the features of real images; m', S' of generated
 
-Features are those that a classifier trained by danlu sees before its last layer (option classifier), else the image's own shades,
-averaged to at most 8x8. Distances compare generators only over the same features and the same number of rows: fewer rows make it larger.
-Source: Heusel et al., 2017, arXiv:1706.08500 (there with a network that is downloaded, so its numbers are not these).
-"""
+Features are those that a classifier trained by danlu sees before its last layer (option
+classifier), else the image's own shades, averaged to at most 8x8. Distances compare generators only
+over the same features and the same number of rows: fewer rows make it larger.
+Source: Heusel et al., 2017, arXiv:1706.08500 (there with a network that is downloaded, so its
+numbers are not these)."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Config(Options):
     """Through whose eyes."""
 
     classifier: str | None = Field(
-        None, description="A run or artifact whose features are compared; null: the image's shades, small."
+        None,
+        description="A run or artifact whose features are compared; null: the image's shades, small.",
     )
 
 
@@ -53,7 +55,10 @@ class FrechetDistance:
         rows = int(total["rows"])
         if rows < 2:
             return None
-        moments = [_moments(total[name].cpu().numpy(), total[f"{name}_products"].cpu().numpy(), rows) for name in ("real", "made")]
+        moments = [
+            _moments(total[name].cpu().numpy(), total[f"{name}_products"].cpu().numpy(), rows)
+            for name in ("real", "made")
+        ]
         return frechet(*moments[0], *moments[1])
 
 
@@ -64,17 +69,24 @@ def _moments(sums: np.ndarray, products: np.ndarray, rows: int) -> tuple[np.ndar
     return mean, (products - rows * np.outer(mean, mean)) / (rows - 1)
 
 
-def frechet(mean: np.ndarray, covariance: np.ndarray, other_mean: np.ndarray, other_covariance: np.ndarray) -> float:
+def frechet(
+    mean: np.ndarray, covariance: np.ndarray, other_mean: np.ndarray, other_covariance: np.ndarray
+) -> float:
     """The Frechet distance (squared 2-Wasserstein) between two normal distributions.
 
-    The trace of (S S')^(1/2) is the sum of roots of the eigenvalues of S^(1/2) S' S^(1/2), which is symmetric: no complex numbers.
-    """
+    The trace of (S S')^(1/2) is the sum of roots of the eigenvalues of S^(1/2) S' S^(1/2), which is
+    symmetric: no complex numbers."""
     import numpy as np
 
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     shared = np.sqrt(np.linalg.eigvalsh(root @ other_covariance @ root).clip(min=0)).sum()
-    distance = np.square(mean - other_mean).sum() + np.trace(covariance) + np.trace(other_covariance) - 2 * shared
+    distance = (
+        np.square(mean - other_mean).sum()
+        + np.trace(covariance)
+        + np.trace(other_covariance)
+        - 2 * shared
+    )
     return max(float(distance), 0.0)
 
 

@@ -1,7 +1,7 @@
 """Log loss: minus the mean logarithm of the probability given to the truth, in nats, without weights or smoothing.
 
-Two classes answered with their shares give their entropy (0.69 for one half each). With labels: the mean over rows and labels.
-"""
+Two classes answered with their shares give their entropy (0.69 for one half each). With labels: the
+mean over rows and labels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Mean absolute error, in the units of the target.
 
-With several targets it is the mean of their errors, and each stands beside it as "target/mae". Of forecasts it is told in standard
-deviations of the training rows, unless `units` says otherwise (mae_in_units).
-"""
+With several targets it is the mean of their errors, and each stands beside it as "target/mae". Of
+forecasts it is told in standard deviations of the training rows, unless `units` says otherwise
+(mae_in_units)."""
 
 from __future__ import annotations
 

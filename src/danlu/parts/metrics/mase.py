@@ -1,10 +1,10 @@
 """Mean absolute scaled error of forecasts: below 1 is better than the seasonal naive guess was on the training rows.
 
-The absolute error is divided by the mean absolute difference between a training row and the one a season before it (the row before,
-where there is no season). Without a unit, so that series can be averaged. With several targets it is their mean, and each stands
-beside it as "target/mase". None for a target that repeats itself exactly. Source: Hyndman and Koehler, 2006,
-doi:10.1016/j.ijforecast.2006.03.001.
-"""
+The absolute error is divided by the mean absolute difference between a training row and the one a
+season before it (the row before, where there is no season). Without a unit, so that series can be
+averaged. With several targets it is their mean, and each stands beside it as "target/mase". None
+for a target that repeats itself exactly. Source: Hyndman and Koehler, 2006,
+doi:10.1016/j.ijforecast.2006.03.001."""
 
 from __future__ import annotations
 

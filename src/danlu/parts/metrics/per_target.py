@@ -55,9 +55,19 @@ class PerTarget:
         scores: dict[str, Any] = {}
         for number, (target, part, metric) in enumerate(self.metrics):
             prefix = f"{number}/"
-            mine = {name.removeprefix(prefix): value for name, value in total.items() if name.startswith(prefix)}
-            score = metric.score(mine if _joined(metric) else {name: value.sum(dim=0) for name, value in mine.items()})
-            named = score if isinstance(score, dict) else {getattr(metric, "label", part.name): score}
+            mine = {
+                name.removeprefix(prefix): value
+                for name, value in total.items()
+                if name.startswith(prefix)
+            }
+            score = metric.score(
+                mine
+                if _joined(metric)
+                else {name: value.sum(dim=0) for name, value in mine.items()}
+            )
+            named = (
+                score if isinstance(score, dict) else {getattr(metric, "label", part.name): score}
+            )
             scores |= {f"{target}/{name}": value for name, value in named.items()}
         return scores
 
@@ -67,7 +77,8 @@ def _joined(metric: Any) -> bool:
 
 
 def build(config: Config, task: Any) -> PerTarget:
-    """The metrics in the order of the task's targets. RecipeError for a target that is none and a metric that does not fit."""
+    """The metrics in the order of the task's targets. RecipeError for a target that is none and a
+    metric that does not fit."""
     for name in config.metrics:
         if name not in task.tasks:
             known = list(task.tasks)
@@ -78,11 +89,15 @@ def build(config: Config, task: Any) -> PerTarget:
         kind = task.parts[target].name
         chosen = config.metrics.get(target)
         if chosen is None:
-            chosen = [part_of("metrics", each) for each in registry.defaults("tasks", kind)["metrics"]]
+            chosen = [
+                part_of("metrics", each) for each in registry.defaults("tasks", kind)["metrics"]
+            ]
         fitting = registry.facts("tasks", kind).METRICS
         for part in chosen:
             if part.name not in fitting:
-                message = f"metrics: {part.name} of the target {target} does not fit the task {kind}."
+                message = (
+                    f"metrics: {part.name} of the target {target} does not fit the task {kind}."
+                )
                 raise RecipeError([Problem("recipe", message, f"it takes {', '.join(fitting)}")])
             metrics.append((target, part, registry.build_metric(part, inner)))
     return PerTarget(task, metrics)

@@ -1,7 +1,7 @@
 """Perplexity: e to the mean cross-entropy of a token. Of how many equally likely tokens the model chooses, as it were.
 
-It depends on the tokenizer: only models of one vocabulary can be compared by it. Class weights and smoothing of the loss are left out.
-"""
+It depends on the tokenizer: only models of one vocabulary can be compared by it. Class weights and
+smoothing of the loss are left out."""
 
 from __future__ import annotations
 

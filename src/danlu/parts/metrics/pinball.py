@@ -1,6 +1,7 @@
 """Mean pinball loss of a forecast's quantiles, in standard deviations of the training rows; lower is better.
 
-Half the mean absolute error where the only quantile is 0.5. With several quantiles each stands beside it as "q0.9/pinball".
+Half the mean absolute error where the only quantile is 0.5. With several quantiles each stands
+beside it as "q0.9/pinball".
 Source: Gneiting and Raftery, 2007, doi:10.1198/016214506000001437.
 """
 
@@ -37,19 +38,31 @@ class QuantileLoss:
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """loss float64 (quantiles,), asked int64."""
         quantiles, target = self.quantiles.to(outputs.device), batch.target.double().unsqueeze(-1)
-        wrong = self.task.in_deviations((target - outputs.double().unflatten(-1, (-1, len(quantiles)))).transpose(-1, -2))
+        wrong = self.task.in_deviations(
+            (target - outputs.double().unflatten(-1, (-1, len(quantiles)))).transpose(-1, -2)
+        )
         wrong = wrong.transpose(-1, -2)
         loss = (quantiles * wrong).maximum((quantiles - 1) * wrong).where(~target.isnan(), 0.0)
         return {"loss": loss.sum(dim=(0, 1, 2)), "asked": (~target.isnan()).sum()}
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """The mean over quantiles, 0 or more."""
-        return by_target("pinball", total["loss"] / total["asked"], tuple(f"q{each:g}" for each in self.quantiles.tolist()))
+        return by_target(
+            "pinball",
+            total["loss"] / total["asked"],
+            tuple(f"q{each:g}" for each in self.quantiles.tolist()),
+        )
 
 
 def build(config: Config, task: Any) -> QuantileLoss:
     """The metric. Raises RecipeError for a task that asks for no quantiles."""
     if not getattr(task, "quantiles", ()):
         message = "the metric pinball needs quantiles, and task.quantiles names none."
-        raise RecipeError([Problem("recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or leave pinball out")])
+        raise RecipeError(
+            [
+                Problem(
+                    "recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or leave pinball out"
+                )
+            ]
+        )
     return QuantileLoss(task)

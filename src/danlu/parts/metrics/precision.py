@@ -1,8 +1,8 @@
 """Precision: of the rows given a class, the share that truly have it.
 
-With two classes it is that of the positive class (task.positive), with more the mean over classes (macro), unless `average` says
-otherwise. A class that is neither true nor given anywhere is left out; one that is one of the two and has 0 / 0 counts as 0.
-"""
+With two classes it is that of the positive class (task.positive), with more the mean over classes
+(macro), unless `average` says otherwise. A class that is neither true nor given anywhere is left
+out; one that is one of the two and has 0 / 0 counts as 0."""
 
 from __future__ import annotations
 

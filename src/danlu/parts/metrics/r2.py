@@ -1,7 +1,7 @@
 """R2: the share of the target's variance that the answers explain; 0 is guessing the mean of the split, 1 is perfect.
 
-None where the split's target is constant. With several targets it is their mean, and each stands beside it as "target/r2".
-"""
+None where the split's target is constant. With several targets it is their mean, and each stands
+beside it as "target/r2"."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Config(Options):
 class ExplainedShare:
     """Sums of squared errors, targets and squared targets, and rows.
 
-    All in deviations from the training rows' mean, where a sum of squares does not lose the variance beside a large mean.
-    """
+    All in deviations from the training rows' mean, where a sum of squares does not lose the
+    variance beside a large mean."""
 
     def __init__(self, task: Any) -> None:
         self.task = task

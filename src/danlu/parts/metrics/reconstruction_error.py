@@ -1,8 +1,7 @@
 """Mean squared difference between a row and what is made of it again, on the scale the model sees.
 
-0 is perfect. Every feature, or colour channel, has deviation 1 over the training rows, so 1 is as far off as two unlike rows are; what
-always giving the mean row would score is told beside it.
-"""
+0 is perfect. Every feature, or colour channel, has deviation 1 over the training rows, so 1 is as
+far off as two unlike rows are; what always giving the mean row would score is told beside it."""
 
 from __future__ import annotations
 

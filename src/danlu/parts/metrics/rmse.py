@@ -1,8 +1,8 @@
 """Root mean squared error, in the units of the target.
 
-With several targets it is the mean of their errors, and each stands beside it as "target/rmse". Of forecasts it is told in standard
-deviations of the training rows, unless `units` says otherwise (rmse_in_units).
-"""
+With several targets it is the mean of their errors, and each stands beside it as "target/rmse". Of
+forecasts it is told in standard deviations of the training rows, unless `units` says otherwise
+(rmse_in_units)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class RootMeanSquaredError:
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """The error, 0 or more."""
-        return by_target(self.label, (total["squared"] / total["asked"]).sqrt(), names_of(self.task))
+        return by_target(
+            self.label, (total["squared"] / total["asked"]).sqrt(), names_of(self.task)
+        )
 
 
 def build(config: Config, task: Any) -> RootMeanSquaredError:

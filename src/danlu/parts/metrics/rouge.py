@@ -3,10 +3,11 @@
     rouge1, rouge2   2 P R / (P + R), P and R the share of the text's and of the reference's runs of n words that the other holds
     rougeL           the same of the longest sequence of words that both hold in the same order, with gaps
 
-Each is the mean over rows. Words are runs of letters and digits in small letters, without stemming; in scripts without spaces (Chinese,
-Japanese, Thai, ...) each character is a word. On English text equal to the library rouge-score (use_stemmer=False).
-Sources: Lin, 2004, aclanthology.org/W04-1013; the longest common subsequence by Hyyrö, 2004 (bit-parallel).
-"""
+Each is the mean over rows. Words are runs of letters and digits in small letters, without stemming;
+in scripts without spaces (Chinese, Japanese, Thai, ...) each character is a word. On English text
+equal to the library rouge-score (use_stemmer=False).
+Sources: Lin, 2004, aclanthology.org/W04-1013; the longest common subsequence by Hyyrö, 2004
+(bit-parallel)."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def words(text: str) -> list[str]:
 
 def _of_runs(said: list[str], meant: list[str], length: int) -> float:
     """F1 of the runs of `length` words."""
-    ours, theirs = (Counter(zip(*(each[start:] for start in range(length)))) for each in (said, meant))
+    ours, theirs = (
+        Counter(zip(*(each[start:] for start in range(length)))) for each in (said, meant)
+    )
     return _f1((ours & theirs).total(), ours.total(), theirs.total())
 
 
@@ -69,7 +72,8 @@ def _f1(common: int, said: int, meant: int) -> float:
 
 
 def _common(one: list[str], other: list[str]) -> int:
-    """The length of the longest common subsequence: a row of its table is one whole number, a bit a word."""
+    """The length of the longest common subsequence: a row of its table is one whole number, a bit a
+    word."""
     places: dict[str, int] = {}
     for place, word in enumerate(one):
         places[word] = places.get(word, 0) | 1 << place

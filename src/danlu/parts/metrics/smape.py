@@ -2,9 +2,9 @@
 
     200 |d| / (|output| + |target|)   d: output minus target, in the units of the data; 0 where both are 0
 
-Small where the numbers are far from 0, whatever the model does: compare it with the baseline's. With several targets it is their mean,
-and each stands beside it as "target/smape". Source: Makridakis et al., 2020, doi:10.1016/j.ijforecast.2019.04.014 (M4).
-"""
+Small where the numbers are far from 0, whatever the model does: compare it with the baseline's.
+With several targets it is their mean, and each stands beside it as "target/smape". Source:
+Makridakis et al., 2020, doi:10.1016/j.ijforecast.2019.04.014 (M4)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class SymmetricPercentage:
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """share float64 and asked int64, both (size,)."""
-        given, target = self.task.to_units(self.task.point(outputs)), self.task.to_units(batch.target)
+        given, target = (
+            self.task.to_units(self.task.point(outputs)),
+            self.task.to_units(batch.target),
+        )
         known = ~target.isnan()
         wrong, size = (given - target).abs(), given.abs() + target.abs()
         share = (wrong / size).where(known & (size > 0), 0.0)

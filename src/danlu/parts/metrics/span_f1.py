@@ -1,9 +1,10 @@
 """F1 of spans of words: a span counts as found where its first word, its last word and its type are all right.
 
-precision = found and right / found, recall = found and right / true, F1 = 2 right / (found + true), over all spans of all rows (micro).
-Told beside it: precision and recall, and all three by type. What is a span is told in danlu/parts/tasks/_spans.py; the numbers are those of
-the program conlleval. Tjong Kim Sang and Buchholz, 2000, "Introduction to the CoNLL-2000 shared task: chunking".
-"""
+precision = found and right / found, recall = found and right / true, F1 = 2 right / (found + true),
+over all spans of all rows (micro). Told beside it: precision and recall, and all three by type.
+What is a span is told in danlu/parts/tasks/_spans.py; the numbers are those of the program
+conlleval. Tjong Kim Sang and Buchholz, 2000, "Introduction to the CoNLL-2000 shared task:
+chunking"."""
 
 from __future__ import annotations
 
@@ -56,11 +57,19 @@ class SpanF1:
         return key * max(len(self.finder.types), 1) + spans.types
 
     def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
-        """span_f1, span_precision, span_recall, 0 to 1, and span_types: the same of each type, with its number of true spans."""
+        """span_f1, span_precision, span_recall, 0 to 1, and span_types: the same of each type, with
+        its number of true spans."""
         right, found, actual = (total[name] for name in ("right", "found", "actual"))
         rows = {
-            name: {"precision": share(r, f), "recall": share(r, a), "f1": share(2 * r, f + a), "spans": a}
-            for name, r, f, a in zip(self.finder.types, right.tolist(), found.tolist(), actual.tolist())
+            name: {
+                "precision": share(r, f),
+                "recall": share(r, a),
+                "f1": share(2 * r, f + a),
+                "spans": a,
+            }
+            for name, r, f, a in zip(
+                self.finder.types, right.tolist(), found.tolist(), actual.tolist()
+            )
             if f + a
         }
         return {
@@ -76,5 +85,7 @@ def build(config: Config, task: Any) -> SpanF1:
     classes = tuple(getattr(task, "classes", ()))
     if not classes:
         message = "metrics: span_f1 counts spans of tagged words, and this task tags none."
-        raise RecipeError([Problem("recipe", message, "leave span_f1 out, or choose task: token_classification")])
+        raise RecipeError(
+            [Problem("recipe", message, "leave span_f1 out, or choose task: token_classification")]
+        )
     return SpanF1(classes)

@@ -41,7 +41,9 @@ class TopK:
         truth = batch.target[:, None]
         mine = outputs.gather(1, truth)
         earlier = torch.arange(outputs.shape[1], device=outputs.device) < truth
-        before = (outputs > mine) | ((outputs == mine) & earlier)  # classes that come before the true one
+        before = (outputs > mine) | (
+            (outputs == mine) & earlier
+        )  # classes that come before the true one
         right = (before.sum(dim=1) < self.k).sum()
         return {"right": right, "rows": right.new_full((), len(batch.target))}
 

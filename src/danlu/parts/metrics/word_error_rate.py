@@ -1,7 +1,7 @@
 """Word error rate: insertions, deletions and replacements of words between answer and truth, a word of the truth.
 
-0 is perfect; an answer that is longer than the truth can lie above 1. Over the words of all rows together.
-"""
+0 is perfect; an answer that is longer than the truth can lie above 1. Over the words of all rows
+together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class WordErrorRate:
 
     def compare(self, predictions: Sequence[str], references: Sequence[str]) -> float | None:
         """The rate; None where the references hold no word."""
-        return error_rate([text.split() for text in predictions], [text.split() for text in references])
+        return error_rate(
+            [text.split() for text in predictions], [text.split() for text in references]
+        )
 
 
 def build(config: Config, task: Any) -> WordErrorRate:

@@ -1,8 +1,9 @@
 """An encoder to a few numbers and a decoder back.
 
-B batch, S what one row holds (F numbers, or C x H x W), Z numbers of the code, L moments of a window.
-Sources: Hinton and Salakhutdinov, 2006, doi.org/10.1126/science.1127647; Vincent et al., 2008 (denoising).
-"""
+B batch, S what one row holds (F numbers, or C x H x W), Z numbers of the code, L moments of a
+window.
+Sources: Hinton and Salakhutdinov, 2006, doi.org/10.1126/science.1127647; Vincent et al., 2008
+(denoising)."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Autoencoder(nn.Module):
 
 
 class WindowAutoencoder(Autoencoder):
-    """The window of a series as the decoder makes it of its code, float32 (B, L, variables); what goes in may hold more variables."""
+    """The window of a series as the decoder makes it of its code, float32 (B, L, variables); what
+    goes in may hold more variables."""
 
     def __init__(self, name: str, encoder: nn.Module, decoder: nn.Module, moments: int) -> None:
         super().__init__(name, encoder, decoder)
@@ -46,15 +48,23 @@ class WindowAutoencoder(Autoencoder):
         return self.encoder(inputs[self.name].flatten(1))
 
 
-def of_numbers(features: int, hidden: Sequence[int], code: int, activation_name: Activation) -> tuple[nn.Module, nn.Module]:
-    """(encoder, decoder) of numbers: layers of `hidden` sizes to the code, and back in the reverse order."""
-    return _dense([features, *hidden, code], activation_name), _dense([code, *reversed(hidden), features], activation_name)
+def of_numbers(
+    features: int, hidden: Sequence[int], code: int, activation_name: Activation
+) -> tuple[nn.Module, nn.Module]:
+    """(encoder, decoder) of numbers: layers of `hidden` sizes to the code, and back in the reverse
+    order."""
+    return _dense([features, *hidden, code], activation_name), _dense(
+        [code, *reversed(hidden), features], activation_name
+    )
 
 
 def of_images(shape: tuple[int, int, int], width: int, code: int) -> tuple[nn.Module, nn.Module]:
-    """(encoder, decoder) of images: convolutions that halve them, a linear layer to the code, and back."""
+    """(encoder, decoder) of images: convolutions that halve them, a linear layer to the code, and
+    back."""
     halve = Halve(shape, width, "batch")
-    return nn.Sequential(halve, nn.Linear(halve.features, code)), Double(code, shape, width, "batch")
+    return nn.Sequential(halve, nn.Linear(halve.features, code)), Double(
+        code, shape, width, "batch"
+    )
 
 
 def _dense(sizes: Sequence[int], activation_name: Activation) -> nn.Module:

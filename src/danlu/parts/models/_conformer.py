@@ -1,9 +1,8 @@
 """Conformer blocks over the frames of a recording: attention for what is far, convolution for what is near.
 
 B batch, T frames, F bands, D width; t after strides, rounded up.
-Source: Gulati et al., 2020, arXiv:2005.08100. Layer normalization stands where the paper has that of the batch, so that padding and the
-other rows of a batch have no say; positions are rotary.
-"""
+Source: Gulati et al., 2020, arXiv:2005.08100. Layer normalization stands where the paper has that
+of the batch, so that padding and the other rows of a batch have no say; positions are rotary."""
 
 from __future__ import annotations
 
@@ -24,13 +23,15 @@ CERTAIN = -1e4  # the logit of every other character where the blank is certain
 
 
 class Subsampling(nn.Module):
-    """(x_BTF, lengths_B) -> (B, t, D) and lengths: convolutions with a stride of two, each halving time and bands."""
+    """(x_BTF, lengths_B) -> (B, t, D) and lengths: convolutions with a stride of two, each halving
+    time and bands."""
 
     def __init__(self, bands: int, width: int, halvings: int, channels: int) -> None:
         super().__init__()
         sizes = [1, *[channels] * halvings]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in itertools.pairwise(sizes)
+            nn.Conv2d(before, after, 3, stride=2, padding=1)
+            for before, after in itertools.pairwise(sizes)
         )
         for _ in range(halvings):
             bands = (bands + 1) // 2
@@ -45,7 +46,8 @@ class Subsampling(nn.Module):
 
 
 class Near(nn.Module):
-    """x_BTD -> (B, T, D): a gate, a convolution over neighbouring frames within each channel, a linear layer."""
+    """x_BTD -> (B, T, D): a gate, a convolution over neighbouring frames within each channel, a
+    linear layer."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -61,7 +63,8 @@ class Near(nn.Module):
 
 
 class Half(nn.Sequential):
-    """x_BTD -> (B, T, D): a feed-forward layer, of which a block adds half before and half after."""
+    """x_BTD -> (B, T, D): a feed-forward layer, of which a block adds half before and half
+    after."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__(
@@ -80,14 +83,22 @@ class ConformerBlock(nn.Module):
     def __init__(self, width: int, num_heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.before, self.after = Half(width, dropout), Half(width, dropout)
-        self.attention_norm, self.near_norm, self.last_norm = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention_norm, self.near_norm, self.last_norm = (
+            nn.LayerNorm(width),
+            nn.LayerNorm(width),
+            nn.LayerNorm(width),
+        )
         self.attention = Attention(width, num_heads, bias=True)
         self.near = Near(width, kernel)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x_BTD: Tensor, there_BT1: Tensor, mask: Tensor | None, angles: Angles) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, there_BT1: Tensor, mask: Tensor | None, angles: Angles
+    ) -> Tensor:
         x_BTD = x_BTD + 0.5 * self.before(x_BTD)
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), mask=mask, angles=angles))
+        x_BTD = x_BTD + self.dropout(
+            self.attention(self.attention_norm(x_BTD), mask=mask, angles=angles)
+        )
         x_BTD = x_BTD + self.dropout(self.near(self.near_norm(x_BTD), there_BT1))
         return self.last_norm(x_BTD + 0.5 * self.after(x_BTD))
 
@@ -96,14 +107,24 @@ class Conformer(nn.Module):
     """{name: x_BTF, name_lengths: (B,)} -> (x_BtD, lengths_B)."""
 
     def __init__(
-        self, name: str, bands: int, width: int, num_heads: int, num_layers: int, kernel: int, halvings: int, dropout: float
+        self,
+        name: str,
+        bands: int,
+        width: int,
+        num_heads: int,
+        num_layers: int,
+        kernel: int,
+        halvings: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.name, self.width = name, width
         self.subsampling = Subsampling(bands, width, halvings, channels=max(8, width // 4))
         self.dropout = Dropout(dropout)
         self.rotary = Rotary(width // num_heads, 512)
-        self.blocks = nn.ModuleList(ConformerBlock(width, num_heads, kernel, dropout) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(
+            ConformerBlock(width, num_heads, kernel, dropout) for _ in range(num_layers)
+        )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         x_BTF, lengths_B = inputs[self.name], inputs[f"{self.name}_lengths"]
@@ -132,7 +153,8 @@ class RecordingRow(nn.Module):
 
 
 class RecordingFrames(nn.Module):
-    """inputs -> logits (B, t, S) of characters, the first the blank, which is certain after a row's end."""
+    """inputs -> logits (B, t, S) of characters, the first the blank, which is certain after a row's
+    end."""
 
     def __init__(self, body: Conformer, size: int) -> None:
         super().__init__()

@@ -1,9 +1,12 @@
 """Labels that go together: a linear chain over the places of a row, read out as the probability of each label at each place.
 
-The chain gives a row of labels y the weight exp(sum_t u_t[y_t] + A[y_t-1, y_t]), with u the network's outputs and A learnt. Its exact
-marginals take one pass from either end. Training makes the probability of the right label large at every place, instead of that of the
-right row as a whole: so the outputs stay one number a label and place, and every loss and metric of labels works on them.
-Sources: Lafferty, McCallum and Pereira, 2001 (the chain); Kakade, Teh and Roweis, 2002 (training marginals).
+The chain gives a row of labels y the weight exp(sum_t u_t[y_t] + A[y_t-1, y_t]), with u the
+network's outputs and A learnt. Its exact marginals take one pass from either end. Training makes
+the probability of the right label large at every place, instead of that of the right row as a
+whole: so the outputs stay one number a label and place, and every loss and metric of labels works
+on them.
+Sources: Lafferty, McCallum and Pereira, 2001 (the chain); Kakade, Teh and Roweis, 2002 (training
+marginals).
 
 B batch, T places, S labels.
 """
@@ -18,7 +21,8 @@ from danlu.layers.recurrent.recurrent import in_order, turned
 
 
 class TransitionMarginals(nn.Module):
-    """u_BTS, lengths_B -> log p(label at place t | row), float32 (B, T, S). Transitions start at 0: the softmax of u."""
+    """u_BTS, lengths_B -> log p(label at place t | row), float32 (B, T, S). Transitions start at 0:
+    the softmax of u."""
 
     def __init__(self, labels: int) -> None:
         super().__init__()
@@ -33,9 +37,9 @@ class TransitionMarginals(nn.Module):
             return (ahead_BTS + in_order(back_BTS, turned_BT) - u_BTS).log_softmax(dim=2)
 
     def _reached(self, u_2BTS: Tensor) -> Tensor:
-        """The logarithm of the weight of all that leads to each label of each place, up to a number a place; 0 from the left, 1 from
-        the right. A product of probabilities within a place, their logarithm between places: nothing overflows, and what vanishes is
-        e-87 of the rest."""
+        """The logarithm of the weight of all that leads to each label of each place, up to a number
+        a place; 0 from the left, 1 from the right. A product of probabilities within a place, their
+        logarithm between places: nothing overflows, and what vanishes is e-87 of the rest."""
         weights_2SS = torch.stack([self.transitions, self.transitions.T]).exp()
         if captured():
             return _scanned(u_2BTS, weights_2SS)

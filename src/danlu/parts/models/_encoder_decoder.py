@@ -1,9 +1,10 @@
 """The encoder-decoder Transformer: one stack reads the source, another writes the target and looks at what was read.
 
-B batch, S places of the source, T places of the target, D width, V codes of the target's vocabulary.
-Source: Vaswani et al., 2017, arXiv:1706.03762; with normalization before each half of a block (Xiong et al., 2020, arXiv:2002.04745)
-and rotary positions in both stacks (Su et al., 2021, arXiv:2104.09864).
-"""
+B batch, S places of the source, T places of the target, D width, V codes of the target's
+vocabulary.
+Source: Vaswani et al., 2017, arXiv:1706.03762; with normalization before each half of a block
+(Xiong et al., 2020, arXiv:2002.04745) and rotary positions in both stacks (Su et al., 2021,
+arXiv:2104.09864)."""
 
 from __future__ import annotations
 
@@ -21,11 +22,12 @@ from danlu.layers.transformer.language_model import EMBEDDING_SPREAD, Head
 
 
 class EncoderDecoder(nn.Module):
-    """{source: tokens_BS int64, target: tokens_BT int64} -> logits_BTV float32: what follows each place of the target.
+    """{source: tokens_BS int64, target: tokens_BT int64} -> logits_BTV float32: what follows each
+    place of the target.
 
-    A place of the target sees the whole source, and of the target itself and what stands before it. 0 is padding, at the end of a row,
-    and changes nothing. To write: `begin` reads the sources once, `extend` appends tokens to the targets.
-    """
+    A place of the target sees the whole source, and of the target itself and what stands before it.
+    0 is padding, at the end of a row, and changes nothing. To write: `begin` reads the sources
+    once, `extend` appends tokens to the targets."""
 
     def __init__(
         self,
@@ -39,16 +41,21 @@ class EncoderDecoder(nn.Module):
         tied: bool,
         shared: bool,
     ) -> None:
-        """`tied`: the head multiplies by the target's embedding; `shared`: both sides have one vocabulary and one embedding."""
+        """`tied`: the head multiplies by the target's embedding; `shared`: both sides have one
+        vocabulary and one embedding."""
         super().__init__()
         self.source, self.target = source, target
         width = encoder.width
         self.target_embedding = _embedding(cardinalities[1], width)
-        self.source_embedding = self.target_embedding if shared else _embedding(cardinalities[0], width)
+        self.source_embedding = (
+            self.target_embedding if shared else _embedding(cardinalities[0], width)
+        )
         self.dropout = Dropout(encoder.dropout) if encoder.dropout else nn.Identity()
         head_size = width // encoder.num_heads
         self.encoder = Stack(encoder, causal=False, rotary=Rotary(head_size, longest))
-        self.decoder = Stack(replace(decoder, memory=width), causal=True, rotary=Rotary(head_size, longest))
+        self.decoder = Stack(
+            replace(decoder, memory=width), causal=True, rotary=Rotary(head_size, longest)
+        )
         self.head = None if tied else Head(width, cardinalities[1])
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -57,27 +64,34 @@ class EncoderDecoder(nn.Module):
         return self._logits(self.decoder(x_BTD, None, memory_BSD, present_BS))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(memory_BSD, present_BS bool): the source as the decoder looks at it, and where there is any."""
+        """(memory_BSD, present_BS bool): the source as the decoder looks at it, and where there is
+        any."""
         tokens_BS = inputs[self.source]
         present_BS = tokens_BS != 0
         return self.encoder(self.dropout(self.source_embedding(tokens_BS)), present_BS), present_BS
 
     def begin(self, inputs: Mapping[str, Tensor], length: int) -> Cache:
-        """A cache that holds what the decoder needs of the sources, with room for targets of `length` tokens (it grows)."""
+        """A cache that holds what the decoder needs of the sources, with room for targets of
+        `length` tokens (it grows)."""
         memory_BSD, present_BS = self.encode(inputs)
         cache = self.decoder.cache(len(present_BS), length)
         self.decoder.remember(memory_BSD, present_BS, cache)
         return cache
 
-    def extend(self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None) -> Tensor:
-        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are real (None: all)."""
+    def extend(
+        self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """logits_BTV of tokens appended to the cache's rows, of which row b's first sizes_B[b] are
+        real (None: all)."""
         places = cache.places(tokens_BT.shape[1], tokens_BT.device)
         x_BTD = self.decoder.extend(self.dropout(self.target_embedding(tokens_BT)), cache, places)
         cache.advance(tokens_BT.shape[1], sizes_B)
         return self._logits(x_BTD)
 
     def _logits(self, x_BTD: Tensor) -> Tensor:
-        logits_BTV = tied_product(x_BTD, self.target_embedding) if self.head is None else self.head(x_BTD)
+        logits_BTV = (
+            tied_product(x_BTD, self.target_embedding) if self.head is None else self.head(x_BTD)
+        )
         return logits_BTV.float()
 
 

@@ -1,9 +1,9 @@
 """A generator of images and the discriminator it is trained against, for images of any size from 8x8 on (danlu.layers.vision.dcgan).
 
 B batch, C channels of the image, H height, W width, Z numbers of noise, D features.
-Sources: Radford, Metz and Chintala, 2016, arXiv:1511.06434 (convolutions); Miyato et al., 2018, arXiv:1802.05957 (spectral
-normalisation); Miyato and Koyama, 2018, arXiv:1802.05637 (the class as a projection in the discriminator).
-"""
+Sources: Radford, Metz and Chintala, 2016, arXiv:1511.06434 (convolutions); Miyato et al., 2018,
+arXiv:1802.05957 (spectral normalisation); Miyato and Koyama, 2018, arXiv:1802.05637 (the class as a
+projection in the discriminator)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ from danlu.system.random_draws import counted_normal
 
 
 class Generator(nn.Module):
-    """(noise_BZ, class_B or None) -> images (B, C, H, W) between -1 and 1. The class joins the noise as a learnt vector of `embedding`."""
+    """(noise_BZ, class_B or None) -> images (B, C, H, W) between -1 and 1. The class joins the
+    noise as a learnt vector of `embedding`."""
 
     def __init__(
-        self, shape: tuple[int, int, int], latent: int, width: int, classes: int, embedding: int, normalization: Normalization
+        self,
+        shape: tuple[int, int, int],
+        latent: int,
+        width: int,
+        classes: int,
+        embedding: int,
+        normalization: Normalization,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(classes, embedding) if classes else None
@@ -33,16 +40,21 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(images (B, C, H, W) between -1 and 1, class_B or None) -> logits (B,), large where an image looks real.
+    """(images (B, C, H, W) between -1 and 1, class_B or None) -> logits (B,), large where an image
+    looks real.
 
-    With classes the logit is that of the image alone plus the inner product of its features with a learnt vector of the class.
-    """
+    With classes the logit is that of the image alone plus the inner product of its features with a
+    learnt vector of the class."""
 
-    def __init__(self, shape: tuple[int, int, int], width: int, classes: int, normalization: Normalization) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], width: int, classes: int, normalization: Normalization
+    ) -> None:
         super().__init__()
         self.body = Halve(shape, width, normalization)
         self.exit = started(nn.Linear(self.body.features, 1), normalization)
-        self.embedding = started(nn.Embedding(classes, self.body.features), normalization) if classes else None
+        self.embedding = (
+            started(nn.Embedding(classes, self.body.features), normalization) if classes else None
+        )
 
     def forward(self, images_BCHW: Tensor, class_B: Tensor | None = None) -> Tensor:
         features_BD = self.body(images_BCHW)
@@ -53,17 +65,23 @@ class Discriminator(nn.Module):
 
 
 class AdversarialPair(nn.Module):
-    """inputs -> images float32 (B, C, H, W) on the scale of the normalised input image, from noise that the input "row" decides.
+    """inputs -> images float32 (B, C, H, W) on the scale of the normalised input image, from noise
+    that the input "row" decides.
 
-    What an adversarial update calls: `draw`, `imagine` and `judge`; `generator` and `discriminator` hold the weights of each side.
-    `mean` and `std` are those that pixels of the input are normalised with.
-    """
+    What an adversarial update calls: `draw`, `imagine` and `judge`; `generator` and `discriminator`
+    hold the weights of each side. `mean` and `std` are those that pixels of the input are
+    normalised with."""
 
     black: Tensor
     reach: Tensor
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module, latent: int, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> None:
         super().__init__()
         self.generator = generator
@@ -71,7 +89,9 @@ class AdversarialPair(nn.Module):
         self.latent = latent
         mean_C11, std_C11 = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
         self.register_buffer("black", -mean_C11 / std_C11, persistent=False)  # black
-        self.register_buffer("reach", 0.5 / std_C11, persistent=False)  # half way from black to white
+        self.register_buffer(
+            "reach", 0.5 / std_C11, persistent=False
+        )  # half way from black to white
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return self.imagine(inputs, self.noise_of(inputs["row"].reshape(-1)))
@@ -86,10 +106,17 @@ class AdversarialPair(nn.Module):
 
     def imagine(self, inputs: Mapping[str, Tensor], noise_BZ: Tensor) -> Tensor:
         """Images (B, C, H, W) of the classes in `inputs`."""
-        return self.generator(noise_BZ, _classes(inputs)).float().add(1).mul(self.reach).add(self.black)
+        return (
+            self.generator(noise_BZ, _classes(inputs))
+            .float()
+            .add(1)
+            .mul(self.reach)
+            .add(self.black)
+        )
 
     def judge(self, images_BCHW: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The discriminator's logits (B,) of images that are said to be of the classes in `inputs`."""
+        """The discriminator's logits (B,) of images that are said to be of the classes in
+        `inputs`."""
         return self.discriminator((images_BCHW - self.black) / self.reach - 1, _classes(inputs))
 
 

@@ -1,8 +1,8 @@
 """Linear forecasters: each value ahead is a weighted sum of the past, of other columns, and of what is known ahead.
 
-B batch, L moments of the past, H moments ahead, F variables of the window, V variables that are forecast, Q quantiles of each, C other
-columns of the window, K columns known ahead, R channels they are brought to.
-"""
+B batch, L moments of the past, H moments ahead, F variables of the window, V variables that are
+forecast, Q quantiles of each, C other columns of the window, K columns known ahead, R channels they
+are brought to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _CHANNELS = 8  # that other columns are brought to before time is looked at: the
 
 
 class MovingAverage(nn.Module):
-    """x_BLV -> (B, L, V): the mean over `moments` around each moment; the ends go on with the first and the last value."""
+    """x_BLV -> (B, L, V): the mean over `moments` around each moment; the ends go on with the first
+    and the last value."""
 
     def __init__(self, moments: int) -> None:
         super().__init__()
@@ -31,9 +32,12 @@ class MovingAverage(nn.Module):
 
 
 class FromOthers(nn.Module):
-    """(others_BLC, future_BHK, static_BS) -> (B, H, V, Q): what other columns add; 0 before training. Any may be None."""
+    """(others_BLC, future_BHK, static_BS) -> (B, H, V, Q): what other columns add; 0 before
+    training. Any may be None."""
 
-    def __init__(self, moments: int, steps: int, sizes: tuple[int, int, int], variables: int, quantiles: int) -> None:
+    def __init__(
+        self, moments: int, steps: int, sizes: tuple[int, int, int], variables: int, quantiles: int
+    ) -> None:
         super().__init__()
         others, future, static = sizes
         self.quantiles = quantiles
@@ -45,7 +49,9 @@ class FromOthers(nn.Module):
         self.future = _silent(future, wide) if future else None
         self.static = _silent(static, wide) if static else None
 
-    def forward(self, others_BLC: Tensor | None, future_BHK: Tensor | None, static_BS: Tensor | None) -> Tensor | float:
+    def forward(
+        self, others_BLC: Tensor | None, future_BHK: Tensor | None, static_BS: Tensor | None
+    ) -> Tensor | float:
         total: Tensor | float = 0.0
         if others_BLC is not None and self.others is not None and self.over_time is not None:
             others_BLR = others_BLC if self.mix is None else self.mix(others_BLC)
@@ -67,17 +73,38 @@ def _silent(inputs: int, outputs: int) -> nn.Linear:
 class LinearForecast(nn.Module):
     """inputs -> (B, H, V * Q); see danlu.parts.models.linear_forecaster."""
 
-    def __init__(self, inputs: Mapping[str, Input], output: Output, *, smooth: int | None, level: Level, shared: bool) -> None:
+    def __init__(
+        self,
+        inputs: Mapping[str, Input],
+        output: Output,
+        *,
+        smooth: int | None,
+        level: Level,
+        shared: bool,
+    ) -> None:
         super().__init__()
         series = inputs["series"]
         self.variables = Variables(series, output)
-        count, quantiles, moments = len(self.variables.forecast), self.variables.quantiles, series.shape[0]
+        count, quantiles, moments = (
+            len(self.variables.forecast),
+            self.variables.quantiles,
+            series.shape[0],
+        )
         self.level = OwnLevel(level, count)
         self.smooth = None if smooth is None else MovingAverage(min(smooth, moments))
         self.rest = OverTime(moments, output.steps, count, quantiles, shared)
-        self.trend = None if smooth is None else OverTime(moments, output.steps, count, quantiles, shared)
-        sizes = (len(self.variables.others), *(inputs[name].shape[-1] if name in inputs else 0 for name in ("future", "numbers")))
-        self.others = FromOthers(moments, output.steps, (sizes[0], sizes[1], sizes[2]), count, quantiles) if any(sizes) else None
+        self.trend = (
+            None if smooth is None else OverTime(moments, output.steps, count, quantiles, shared)
+        )
+        sizes = (
+            len(self.variables.others),
+            *(inputs[name].shape[-1] if name in inputs else 0 for name in ("future", "numbers")),
+        )
+        self.others = (
+            FromOthers(moments, output.steps, (sizes[0], sizes[1], sizes[2]), count, quantiles)
+            if any(sizes)
+            else None
+        )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         x_BLV, others_BLC = self.variables(inputs["series"])

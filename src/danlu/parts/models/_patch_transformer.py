@@ -1,8 +1,8 @@
 """A Transformer over patches of a series: each token a stretch of moments.
 
-N rows, L moments of the past, H moments ahead, C channels of the window, P patches, W numbers in a patch, D width, K columns known ahead,
-S columns that stand still. Source: Nie et al., 2022, arXiv:2211.14730 (PatchTST).
-"""
+N rows, L moments of the past, H moments ahead, C channels of the window, P patches, W numbers in a
+patch, D width, K columns known ahead, S columns that stand still. Source: Nie et al., 2022,
+arXiv:2211.14730 (PatchTST)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from danlu.layers.transformer.blocks import Stack
 
 
 class Patches(nn.Module):
-    """x_NLC -> (N, P, D): stretches of `length` moments, one beginning every `stride`; the end goes on with the last moment.
+    """x_NLC -> (N, P, D): stretches of `length` moments, one beginning every `stride`; the end goes
+    on with the last moment.
 
     Their places are learnt.
     """
@@ -25,7 +26,9 @@ class Patches(nn.Module):
     def __init__(self, moments: int, channels: int, length: int, stride: int, width: int) -> None:
         super().__init__()
         self.length, self.stride = min(length, moments), min(stride, moments)
-        self.beyond = (self.length - moments) % self.stride or self.stride  # whole strides, and one more, as published
+        self.beyond = (
+            self.length - moments
+        ) % self.stride or self.stride  # whole strides, and one more, as published
         self.count = (moments + self.beyond - self.length) // self.stride + 1
         self.embed = nn.Linear(channels * self.length, width)
         self.places = nn.Parameter(0.02 * torch.randn(self.count, width))
@@ -37,7 +40,8 @@ class Patches(nn.Module):
 
 
 class PatchTokens(nn.Module):
-    """(window_NLC, future_NHK or None, static_NS or None) -> (N, P, D) tokens that have seen each other.
+    """(window_NLC, future_NHK or None, static_NS or None) -> (N, P, D) tokens that have seen each
+    other.
 
     Patches of what is known ahead, and one token of what stands still, follow those of the past.
     """
@@ -45,13 +49,23 @@ class PatchTokens(nn.Module):
     def __init__(self, sizes: Sizes, length: int, stride: int, stack: StackSizes) -> None:
         super().__init__()
         self.past = Patches(sizes.moments, sizes.channels, length, stride, stack.width)
-        self.future = Patches(sizes.steps, sizes.future, length, length, stack.width) if sizes.future else None
+        self.future = (
+            Patches(sizes.steps, sizes.future, length, length, stack.width)
+            if sizes.future
+            else None
+        )
         self.static = nn.Linear(sizes.static, stack.width) if sizes.static else None
-        self.count = self.past.count + (self.future.count if self.future is not None else 0) + (self.static is not None)
+        self.count = (
+            self.past.count
+            + (self.future.count if self.future is not None else 0)
+            + (self.static is not None)
+        )
         self.dropout = Dropout(stack.dropout)
         self.stack = Stack(stack, causal=False)
 
-    def forward(self, window_NLC: Tensor, future_NHK: Tensor | None, static_NS: Tensor | None) -> Tensor:
+    def forward(
+        self, window_NLC: Tensor, future_NHK: Tensor | None, static_NS: Tensor | None
+    ) -> Tensor:
         tokens = [self.past(window_NLC)]
         if self.future is not None and future_NHK is not None:
             tokens.append(self.future(future_NHK))
@@ -61,18 +75,27 @@ class PatchTokens(nn.Module):
 
 
 class PatchForecast(nn.Module):
-    """(window_NLC, future_NHK or None, static_NS or None) -> (N, H, size), from all tokens side by side."""
+    """(window_NLC, future_NHK or None, static_NS or None) -> (N, H, size), from all tokens side by
+    side."""
 
-    def __init__(self, sizes: Sizes, length: int, stride: int, stack: StackSizes, head_dropout: float) -> None:
+    def __init__(
+        self, sizes: Sizes, length: int, stride: int, stack: StackSizes, head_dropout: float
+    ) -> None:
         super().__init__()
         self.tokens = PatchTokens(sizes, length, stride, stack)
         self.steps = sizes.steps
         self.head = nn.Sequential(
-            nn.Flatten(), Dropout(head_dropout), nn.Linear(self.tokens.count * stack.width, sizes.steps * sizes.size)
+            nn.Flatten(),
+            Dropout(head_dropout),
+            nn.Linear(self.tokens.count * stack.width, sizes.steps * sizes.size),
         )
 
-    def forward(self, window_NLC: Tensor, future_NHK: Tensor | None, static_NS: Tensor | None) -> Tensor:
-        return self.head(self.tokens(window_NLC, future_NHK, static_NS)).unflatten(1, (self.steps, -1))
+    def forward(
+        self, window_NLC: Tensor, future_NHK: Tensor | None, static_NS: Tensor | None
+    ) -> Tensor:
+        return self.head(self.tokens(window_NLC, future_NHK, static_NS)).unflatten(
+            1, (self.steps, -1)
+        )
 
 
 class PatchSummary(nn.Module):

@@ -19,7 +19,8 @@ from danlu.terms import PADDING
 
 @dataclass
 class Begun:
-    """Sources that were read, and what the decoder keeps of the tokens it has written after each."""
+    """Sources that were read, and what the decoder keeps of the tokens it has written after
+    each."""
 
     memory: Tensor  # (N, S, D)
     mask: Tensor  # (N, S)
@@ -35,14 +36,25 @@ class Begun:
 
 
 class PretrainedSeq2Seq(PretrainedText):
-    """{source: tokens_BS, target: tokens_BT} int64 -> logits_BTV float32 in danlu's codes: what follows each place of the target.
+    """{source: tokens_BS, target: tokens_BT} int64 -> logits_BTV float32 in danlu's codes: what
+    follows each place of the target.
 
-    A target begins with BEGINNING, which the network reads as the codes `opening` of its own (BART has two: the one its decoder starts
-    with, and the beginning of a text).
-    """
+    A target begins with BEGINNING, which the network reads as the codes `opening` of its own (BART
+    has two: the one its decoder starts with, and the beginning of a text)."""
 
-    def __init__(self, body: nn.Module, source: str, target: str, size: int, *, opening: Sequence[int], limit: int) -> None:
-        super().__init__(body, source, size, (), each="token", causal=False, tells_codes=True, limit=limit)
+    def __init__(
+        self,
+        body: nn.Module,
+        source: str,
+        target: str,
+        size: int,
+        *,
+        opening: Sequence[int],
+        limit: int,
+    ) -> None:
+        super().__init__(
+            body, source, size, (), each="token", causal=False, tells_codes=True, limit=limit
+        )
         self.target = target
         self.opening = tuple(opening)
 
@@ -56,7 +68,9 @@ class PretrainedSeq2Seq(PretrainedText):
         """The sources, read once."""
         transformers = library()
         memory_BSD, mask_BS = self._read(inputs[self.name])
-        past = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
+        past = transformers.EncoderDecoderCache(
+            transformers.DynamicCache(), transformers.DynamicCache()
+        )
         return Begun(memory_BSD, mask_BS, past)
 
     def extend(self, tokens_NT: Tensor, begun: Begun) -> Tensor:
@@ -64,7 +78,9 @@ class PretrainedSeq2Seq(PretrainedText):
         places = tokens_NT.shape[1]
         codes_NT = self._told(tokens_NT, not begun.written)
         self._refuse_beyond(begun.written + codes_NT.shape[1])
-        found = self._decoded(codes_NT, begun.memory, begun.mask, past_key_values=begun.past, use_cache=True)
+        found = self._decoded(
+            codes_NT, begun.memory, begun.mask, past_key_values=begun.past, use_cache=True
+        )
         begun.past, begun.written = found.past_key_values, begun.written + codes_NT.shape[1]
         return self._in_codes(found.logits[:, -places:].float())
 
@@ -72,12 +88,17 @@ class PretrainedSeq2Seq(PretrainedText):
         """(what the encoder makes of each place, which places there are)."""
         tokens_BS = self._within_limit(tokens_BS)
         first_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device) == 0
-        mask_BS = ((tokens_BS != PADDING) | first_S).long()  # a row of padding keeps a place: attention to nothing has no value
-        memory_BSD = self.body.get_encoder()(input_ids=self._ids(tokens_BS, first_S), attention_mask=mask_BS)[0]  # type: ignore[operator]
+        mask_BS = (
+            (tokens_BS != PADDING) | first_S
+        ).long()  # a row of padding keeps a place: attention to nothing has no value
+        memory_BSD = self.body.get_encoder()(
+            input_ids=self._ids(tokens_BS, first_S), attention_mask=mask_BS
+        )[0]  # type: ignore[operator]
         return memory_BSD, mask_BS
 
     def _told(self, tokens_BT: Tensor, begins: bool) -> Tensor:
-        """The network's codes of a target, those that open it in place of the first where it `begins` here."""
+        """The network's codes of a target, those that open it in place of the first where it
+        `begins` here."""
         codes_BT = self._ids(tokens_BT, tokens_BT == -1)
         if not begins:
             return codes_BT
@@ -88,7 +109,9 @@ class PretrainedSeq2Seq(PretrainedText):
 
     def _decoded(self, codes_BT: Tensor, memory_BSD: Tensor, mask_BS: Tensor, **more: Any) -> Any:
         outputs = library().modeling_outputs.BaseModelOutput(last_hidden_state=memory_BSD)
-        return self.body(encoder_outputs=outputs, attention_mask=mask_BS, decoder_input_ids=codes_BT, **more)
+        return self.body(
+            encoder_outputs=outputs, attention_mask=mask_BS, decoder_input_ids=codes_BT, **more
+        )
 
     def _refuse_beyond(self, places: int) -> None:
         if places > self.limit:
@@ -106,8 +129,15 @@ def opening_of(config: Mapping[str, Any]) -> tuple[int, ...]:
     if start is None and config["model_type"] == "bart":
         start = config.get("eos_token_id", 2)
     if start is None:
-        raise PartError("the checkpoint's config names no decoder_start_token_id.", hint="give the whole checkpoint")
-    return (int(start), int(config.get("bos_token_id", 0))) if config["model_type"] == "bart" else (int(start),)
+        raise PartError(
+            "the checkpoint's config names no decoder_start_token_id.",
+            hint="give the whole checkpoint",
+        )
+    return (
+        (int(start), int(config.get("bos_token_id", 0)))
+        if config["model_type"] == "bart"
+        else (int(start),)
+    )
 
 
 __all__ = ["Begun", "PretrainedSeq2Seq", "opening_of"]

@@ -1,8 +1,7 @@
 """Several steps ahead from the state of a recurrent network that has read the past, and from what is known of the time ahead.
 
-B batch, L moments of the past, H moments ahead, F variables of the window, V of them forecast, Q quantiles of each, K columns known
-ahead, D numbers of a state.
-"""
+B batch, L moments of the past, H moments ahead, F variables of the window, V of them forecast, Q
+quantiles of each, K columns known ahead, D numbers of a state."""
 
 from __future__ import annotations
 
@@ -20,9 +19,9 @@ from danlu.layers.recurrent.sequence_reader import lengths_of
 class RecurrentForecast(nn.Module):
     """inputs -> (B, H, V * Q).
 
-    The window goes through `past` on its own level, and every step ahead is linear in the last state beside what `aside` makes of the
-    row's other inputs. What is known ahead goes through `ahead` from both ends, and adds to each step what its states there say.
-    """
+    The window goes through `past` on its own level, and every step ahead is linear in the last
+    state beside what `aside` makes of the row's other inputs. What is known ahead goes through
+    `ahead` from both ends, and adds to each step what its states there say."""
 
     def __init__(
         self,
@@ -51,10 +50,14 @@ class RecurrentForecast(nn.Module):
             state_BD = torch.cat([state_BD, self.aside(inputs)], dim=1)
         y_BHS = self.head(self.dropout(state_BD)).unflatten(1, (self.steps, -1))
         if self.ahead is not None and self.known is not None:
-            y_BHS = y_BHS + self.known(self.dropout(self.ahead(inputs["future"], lengths_of("future", inputs))))
+            y_BHS = y_BHS + self.known(
+                self.dropout(self.ahead(inputs["future"], lengths_of("future", inputs)))
+            )
         if self.variables is None:
             return y_BHS
-        return self.level.back(y_BHS.unflatten(2, (-1, self.variables.quantiles)), levels).flatten(2)
+        return self.level.back(y_BHS.unflatten(2, (-1, self.variables.quantiles)), levels).flatten(
+            2
+        )
 
     def _levelled(self, window_BLF: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         if self.variables is None:

@@ -1,8 +1,8 @@
 """Many networks in one: members share their matrices, and each has scales, biases and a last layer of its own.
 
 B batch, K members, D width in, E width out, S output size.
-Sources: Wen et al., 2020, arXiv:2002.06715 (BatchEnsemble); Gorishniy et al., 2024, arXiv:2410.24210 (TabM).
-"""
+Sources: Wen et al., 2020, arXiv:2002.06715 (BatchEnsemble); Gorishniy et al., 2024,
+arXiv:2410.24210 (TabM)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,23 @@ Start = Literal["ones", "signs", "normal"]
 class Scale(nn.Module):
     """x_BKD -> x times a number for each member and feature.
 
-    The numbers start at 1, at 1 or -1 at random, or drawn from the standard normal distribution; `chunks` gives the features of one
-    input (the pieces of an embedding) the same start. They are kept as a vector: no matrix, so neither decayed nor made orthogonal.
-    """
+    The numbers start at 1, at 1 or -1 at random, or drawn from the standard normal distribution;
+    `chunks` gives the features of one input (the pieces of an embedding) the same start. They are
+    kept as a vector: no matrix, so neither decayed nor made orthogonal."""
 
-    def __init__(self, members: int, width: int, start: Start = "ones", chunks: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, members: int, width: int, start: Start = "ones", chunks: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         chunks = [1] * width if chunks is None else chunks
         if start == "signs":
             drawn = torch.randint(0, 2, (members, len(chunks))).float() * 2 - 1
         else:
-            drawn = torch.randn(members, len(chunks)) if start == "normal" else torch.ones(members, len(chunks))
+            drawn = (
+                torch.randn(members, len(chunks))
+                if start == "normal"
+                else torch.ones(members, len(chunks))
+            )
         self.scales = nn.Parameter(drawn.repeat_interleave(torch.tensor(chunks), dim=1).flatten())
         self.members = members
 
@@ -44,7 +50,9 @@ class Scale(nn.Module):
 class EnsembleLinear(nn.Module):
     """x_BKD -> (B, K, E): (x * r_k) W * s_k + b_k, W one for all members."""
 
-    def __init__(self, members: int, width: int, next_width: int, first: Scale | None = None) -> None:
+    def __init__(
+        self, members: int, width: int, next_width: int, first: Scale | None = None
+    ) -> None:
         super().__init__()
         self.members = members
         self.before = first if first is not None else Scale(members, width)
@@ -74,7 +82,8 @@ class MemberLinear(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """inputs -> in training (B * K, S), the members of a row side by side; in evaluation (B, S), the mean of their answers.
+    """inputs -> in training (B * K, S), the members of a row side by side; in evaluation (B, S),
+    the mean of their answers.
 
     `features` takes the inputs to (B, D); `chunks` are the widths of what it makes of each input.
     """
@@ -99,7 +108,10 @@ class Ensemble(nn.Module):
         first: Scale | None = Scale(members, width, start, chunks)
         layers: list[nn.Module] = [] if hidden else [Scale(members, width, start, chunks)]
         for next_width in hidden:
-            layers += [EnsembleLinear(members, width, next_width, first), activation(activation_name)]
+            layers += [
+                EnsembleLinear(members, width, next_width, first),
+                activation(activation_name),
+            ]
             if dropout:
                 layers.append(Dropout(dropout))
             width, first = next_width, None

@@ -24,8 +24,14 @@ def way_to_call(module: nn.Module, names: list[str]) -> Call:
     except (TypeError, ValueError):  # a scripted module has no signature
         return "tensor" if len(names) == 1 else "dict"
     first = next(iter(parameters.values()), None)
-    annotation = "" if first is None or first.annotation is inspect.Parameter.empty else str(first.annotation).lower()
-    if first is not None and (first.name == "inputs" or "dict" in annotation or "mapping" in annotation):
+    annotation = (
+        ""
+        if first is None or first.annotation is inspect.Parameter.empty
+        else str(first.annotation).lower()
+    )
+    if first is not None and (
+        first.name == "inputs" or "dict" in annotation or "mapping" in annotation
+    ):
         return "dict"
     if all(name in parameters for name in names):
         return "names"

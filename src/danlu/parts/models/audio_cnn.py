@@ -1,9 +1,10 @@
 """Convolutions over the frames of a recording, pooled over time: one answer for a recording of any length.
 
-Blocks of two 3x3 convolutions over time and bands, each block followed by pooling, as in VGG; then the mean and the largest value of
-every channel over time, and a dense layer. What stands behind the end of a shorter recording of a batch has no say.
-Sources: Simonyan and Zisserman, 2015, arXiv:1409.1556; Kong et al., 2020, arXiv:1912.10211 (mean and maximum over time).
-"""
+Blocks of two 3x3 convolutions over time and bands, each block followed by pooling, as in VGG; then
+the mean and the largest value of every channel over time, and a dense layer. What stands behind the
+end of a shorter recording of a batch has no say.
+Sources: Simonyan and Zisserman, 2015, arXiv:1409.1556; Kong et al., 2020, arXiv:1912.10211 (mean
+and maximum over time)."""
 
 from __future__ import annotations
 
@@ -33,12 +34,23 @@ DEFAULTS = {
 class Config(Options):
     """How wide and how deep."""
 
-    weights: str | None = Field(None, description="An artifact (or run) of an audio_cnn whose weights this model starts from.")
+    weights: str | None = Field(
+        None,
+        description="An artifact (or run) of an audio_cnn whose weights this model starts from.",
+    )
     widths: list[Annotated[int, Field(ge=1, le=8192)]] = Field(
-        [32, 64, 128], min_length=1, max_length=8, description="Channels of each block; each halves time and bands."
+        [32, 64, 128],
+        min_length=1,
+        max_length=8,
+        description="Channels of each block; each halves time and bands.",
     )
     dense: int = Field(128, ge=1, le=65536, description="Width of the dense layer before the last.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share of the features dropped before the last layer in training.")
+    dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share of the features dropped before the last layer in training.",
+    )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -46,9 +58,14 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.layers.tabular.late_fusion import fused
 
     if not any(each.kind == "frames" for each in inputs.values()):
-        raise PartError("audio_cnn reads the frames of recordings, and the inputs hold none.", hint="choose another model")
+        raise PartError(
+            "audio_cnn reads the frames of recordings, and the inputs hold none.",
+            hint="choose another model",
+        )
     branches = [_branch(config, name, each) for name, each in inputs.items()]
-    return fused(branches, output.size, dense=config.dense, dropout=config.dropout, always_dense=True)
+    return fused(
+        branches, output.size, dense=config.dense, dropout=config.dropout, always_dense=True
+    )
 
 
 def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:

@@ -1,7 +1,8 @@
 """Autoencoder: learns to squeeze a row into a few numbers, the code, and to make the row of them again.
 
-Of numbers, or of a window of a series: layers of the sizes `hidden` to the code and back. Of an image (from 8x8 on): convolutions that
-halve it until its shorter side has 4 to 7 pixels, a linear layer to the code, and the same way back.
+Of numbers, or of a window of a series: layers of the sizes `hidden` to the code and back. Of an
+image (from 8x8 on): convolutions that halve it until its shorter side has 4 to 7 pixels, a linear
+layer to the code, and the same way back.
 Source: Hinton and Salakhutdinov, 2006, doi.org/10.1126/science.1127647.
 """
 
@@ -35,20 +36,31 @@ class Config(Options):
 
     code: int = Field(16, ge=1, le=65_536, description="Numbers that a row is squeezed into.")
     hidden: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
-        [128, 64], max_length=20, description="Sizes of the layers before the code, mirrored after it (numbers, series)."
+        [128, 64],
+        max_length=20,
+        description="Sizes of the layers before the code, mirrored after it (numbers, series).",
     )
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
         "gelu", description="The function between layers (numbers, series)."
     )
     width: int = Field(
-        32, ge=1, le=2048, description="Channels at half the image's size, twice as many each time it is halved (images)."
+        32,
+        ge=1,
+        le=2048,
+        description="Channels at half the image's size, twice as many each time it is halved (images).",
     )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The module. Raises PartError unless there is one input, and the output is that input again."""
+    """The module. Raises PartError unless there is one input, and the output is that input
+    again."""
     from danlu.layers.vision.dcgan import SMALLEST
-    from danlu.parts.models._autoencoder import Autoencoder, WindowAutoencoder, of_images, of_numbers
+    from danlu.parts.models._autoencoder import (
+        Autoencoder,
+        WindowAutoencoder,
+        of_images,
+        of_numbers,
+    )
 
     if len(inputs) != 1:
         raise PartError(
@@ -59,12 +71,18 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     if each.kind == "series" and output.each == "moment":
         moments, variables = each.shape
         encoder, _ = of_numbers(moments * variables, config.hidden, config.code, config.activation)
-        _, decoder = of_numbers(moments * output.size, config.hidden, config.code, config.activation)
+        _, decoder = of_numbers(
+            moments * output.size, config.hidden, config.code, config.activation
+        )
         return WindowAutoencoder(name, encoder, decoder, moments)
     size = 1
     for length in each.shape:
         size *= length
-    if output.size != size or output.each != ("image" if each.kind == "image" else "row") or each.kind == "series":
+    if (
+        output.size != size
+        or output.each != ("image" if each.kind == "image" else "row")
+        or each.kind == "series"
+    ):
         raise PartError(
             "autoencoder gives its input again, and the task asks for something else.",
             hint="choose task: autoencoding, or anomaly_detection by reconstruction",
@@ -73,5 +91,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
         return Autoencoder(name, *of_numbers(size, config.hidden, config.code, config.activation))
     channels, height, width = each.shape
     if min(height, width) < SMALLEST:
-        raise PartError(f"autoencoder takes images from {SMALLEST}x{SMALLEST} pixels on, and these have {height}x{width}.")
+        raise PartError(
+            f"autoencoder takes images from {SMALLEST}x{SMALLEST} pixels on, and these have {height}x{width}."
+        )
     return Autoencoder(name, *of_images((channels, height, width), config.width, config.code))

@@ -1,8 +1,8 @@
 """The mean of the embeddings of a text's words and phrases: the fast baseline of text, often hard to beat.
 
-Each word, and each run of up to `longest` words (hashed into a table), has an embedding; their mean (or largest values, or both) goes
-through dropout and one linear layer. Several texts of a row have tables of their own; numbers, categories and an image join them in a
-dense layer.
+Each word, and each run of up to `longest` words (hashed into a table), has an embedding; their mean
+(or largest values, or both) goes through dropout and one linear layer. Several texts of a row have
+tables of their own; numbers, categories and an image join them in a dense layer.
 Source: Joulin, Grave, Bojanowski and Mikolov, 2016, arXiv:1607.01759 (fastText).
 """
 
@@ -33,17 +33,39 @@ DEFAULTS = {
 class Config(Options):
     """What has an embedding, and how embeddings become one vector."""
 
-    embedding: int = Field(64, ge=1, le=65536, description="Numbers that stand for a word, or for a run of words.")
-    longest: int = Field(2, ge=1, le=8, description="Words of the longest run that has an embedding; 1: words alone.")
-    buckets: int = Field(32_768, ge=16, le=1 << 24, description="Embeddings that runs of words are hashed to.")
-    pooling: Literal["mean", "max", "mean_and_max"] = Field("mean", description="How embeddings become one vector.")
-    letter_embedding: int = Field(
-        32, ge=1, le=4096, description="Numbers that stand for a letter of a word (vocabulary: characters)."
+    embedding: int = Field(
+        64, ge=1, le=65536, description="Numbers that stand for a word, or for a run of words."
     )
-    letter_filters: int = Field(64, ge=1, le=65536, description="Filters over the letters of a word.")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Share of the numbers dropped in training: of embeddings and of features.")
-    unknown: float = Field(0.02, ge=0, lt=1, description="Share of the words that training reads as unknown.")
-    dense: int = Field(128, ge=1, le=65536, description="Width of the layer in which several inputs meet.")
+    longest: int = Field(
+        2, ge=1, le=8, description="Words of the longest run that has an embedding; 1: words alone."
+    )
+    buckets: int = Field(
+        32_768, ge=16, le=1 << 24, description="Embeddings that runs of words are hashed to."
+    )
+    pooling: Literal["mean", "max", "mean_and_max"] = Field(
+        "mean", description="How embeddings become one vector."
+    )
+    letter_embedding: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Numbers that stand for a letter of a word (vocabulary: characters).",
+    )
+    letter_filters: int = Field(
+        64, ge=1, le=65536, description="Filters over the letters of a word."
+    )
+    dropout: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="Share of the numbers dropped in training: of embeddings and of features.",
+    )
+    unknown: float = Field(
+        0.02, ge=0, lt=1, description="Share of the words that training reads as unknown."
+    )
+    dense: int = Field(
+        128, ge=1, le=65536, description="Width of the layer in which several inputs meet."
+    )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -53,7 +75,9 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.layers.text.pooled import BagOfWords, small_image
 
     if not any(each.kind == "tokens" for each in inputs.values()):
-        raise PartError("bag_of_embeddings reads tokens, and the inputs hold none.", hint="choose model: mlp")
+        raise PartError(
+            "bag_of_embeddings reads tokens, and the inputs hold none.", hint="choose model: mlp"
+        )
 
     def text_branch(each: Input) -> tuple[nn.Module, int]:
         words = WordEmbedding(

@@ -6,8 +6,8 @@ design: residual   convolution, then stages of residual blocks, each stage after
 design: textbook   convolution 32 (3x3), pooling, convolution 64 (3x3), pooling, dense 128, dropout, linear.
                    LeCun et al., 1998, in the sizes of today's textbooks.
 
-Images from 4x4 on, of any shape. Numbers, categories and texts join after the pooling, before a dense layer (late fusion).
-"""
+Images from 4x4 on, of any shape. Numbers, categories and texts join after the pooling, before a
+dense layer (late fusion)."""
 
 from __future__ import annotations
 
@@ -40,15 +40,29 @@ RESIDUAL_ONLY = ("width", "blocks", "batch_norm", "parametrization", "base_width
 class Config(Options):
     """Which design, and its size."""
 
-    weights: str | None = Field(None, description="An artifact (or run) of a cnn whose weights this model starts from.")
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a cnn whose weights this model starts from."
+    )
     design: Literal["residual", "textbook"] = Field("residual", description="The network's plan.")
     width: int = Field(32, ge=1, le=8192, description="Channels of the first stage (residual).")
     blocks: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
-        [1, 1, 1], min_length=1, max_length=8, description="Residual blocks of each stage (residual)."
+        [1, 1, 1],
+        min_length=1,
+        max_length=8,
+        description="Residual blocks of each stage (residual).",
     )
-    activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="The function between convolutions.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the features dropped before the last layer in training.")
-    batch_norm: bool = Field(True, description="Normalise after every convolution, over the batch (residual).")
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
+        "relu", description="The function between convolutions."
+    )
+    dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the features dropped before the last layer in training.",
+    )
+    batch_norm: bool = Field(
+        True, description="Normalise after every convolution, over the batch (residual)."
+    )
     parametrization: Literal["standard", "mup"] = Field(
         "standard",
         description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
@@ -64,9 +78,15 @@ class Config(Options):
     @model_validator(mode="after")
     def _options_of_the_design(self) -> Config:
         if self.design == "textbook":
-            changed = [name for name in RESIDUAL_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+            changed = [
+                name
+                for name in RESIDUAL_ONLY
+                if getattr(self, name) != type(self).model_fields[name].default
+            ]
             if changed:
-                raise ValueError(f"{' and '.join(changed)} belong to design: residual; design: textbook has its sizes fixed")
+                raise ValueError(
+                    f"{' and '.join(changed)} belong to design: residual; design: textbook has its sizes fixed"
+                )
         return self
 
 
@@ -88,7 +108,9 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
 
     base = at_width(config, config.base_width)
     branch = 1.0 if config.base_layers is None else (config.base_layers / sum(config.blocks)) ** 0.5
-    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+    return parametrized(
+        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
+    )
 
 
 def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -99,7 +121,9 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
     return fused(
         branches_of(inputs, lambda each: body(config, *each.shape)),
         output.size,
-        dense=TEXTBOOK_DENSE if config.design == "textbook" else config.width * 2 ** (len(config.blocks) - 1),
+        dense=TEXTBOOK_DENSE
+        if config.design == "textbook"
+        else config.width * 2 ** (len(config.blocks) - 1),
         activation_name=config.activation,
         dropout=config.dropout,
         always_dense=config.design == "textbook",
@@ -151,8 +175,9 @@ def _residual(config: Config, channels: int, height: int, width: int) -> tuple[n
 
 
 def _stem(config: Config, channels: int, side: int) -> list[nn.Module]:
-    """The first convolution. It halves images from 16 pixels on and quarters those from 64 on: most of a network's time goes into
-    the pixels of its first stage, and the first features need few of them."""
+    """The first convolution. It halves images from 16 pixels on and quarters those from 64 on: most
+    of a network's time goes into the pixels of its first stage, and the first features need few of
+    them."""
     from torch import nn
 
     from danlu.layers.activations import activation
@@ -161,7 +186,14 @@ def _stem(config: Config, channels: int, side: int) -> list[nn.Module]:
 
     size, stride = (3, 1) if side < 16 else (5, 2) if side < 64 else (7, 2)
     layers: list[nn.Module] = [
-        convolution(channels, config.width, size, stride=stride, bias=not config.batch_norm, activation_name=config.activation)
+        convolution(
+            channels,
+            config.width,
+            size,
+            stride=stride,
+            bias=not config.batch_norm,
+            activation_name=config.activation,
+        )
     ]
     if config.batch_norm:
         layers.append(BatchNorm2d(config.width))

@@ -1,8 +1,7 @@
 """Conformer: attention and convolution over the frames of a recording; for one answer a recording, or the characters of speech.
 
-Two convolutions with a stride of two make one frame of four; then blocks of feed-forward, attention, convolution, feed-forward.
-Gulati et al., 2020, arXiv:2005.08100.
-"""
+Two convolutions with a stride of two make one frame of four; then blocks of feed-forward,
+attention, convolution, feed-forward. Gulati et al., 2020, arXiv:2005.08100."""
 
 from __future__ import annotations
 
@@ -35,31 +34,46 @@ DEFAULTS = {
 class Config(Options):
     """Its size."""
 
-    weights: str | None = Field(None, description="An artifact (or run) of a conformer whose weights this model starts from.")
+    weights: str | None = Field(
+        None,
+        description="An artifact (or run) of a conformer whose weights this model starts from.",
+    )
     width: int = Field(96, ge=2, le=8192, description="Numbers that stand for a frame.")
     num_heads: int = Field(4, ge=1, le=128, description="Heads of attention.")
     num_layers: int = Field(4, ge=1, le=100, description="Blocks.")
-    kernel: int = Field(15, ge=1, le=255, description="Frames that a convolution sees; an odd number.")
-    halvings: int = Field(2, ge=0, le=4, description="Times that time and bands are halved before the blocks.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the activations dropped in training.")
+    kernel: int = Field(
+        15, ge=1, le=255, description="Frames that a convolution sees; an odd number."
+    )
+    halvings: int = Field(
+        2, ge=0, le=4, description="Times that time and bands are halved before the blocks."
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of the activations dropped in training."
+    )
 
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
         if self.width % (2 * self.num_heads):
-            raise ValueError(f"width {self.width} must be a multiple of twice num_heads {self.num_heads}")
+            raise ValueError(
+                f"width {self.width} must be a multiple of twice num_heads {self.num_heads}"
+            )
         if self.kernel % 2 == 0:
             raise ValueError("kernel must be odd")
         return self
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The module. Raises PartError where there are no frames, or more than frames for an output a frame."""
+    """The module. Raises PartError where there are no frames, or more than frames for an output a
+    frame."""
     from danlu.layers.tabular.late_fusion import fused
     from danlu.parts.models._conformer import RecordingFrames
 
     frames = [name for name, each in inputs.items() if each.kind == "frames"]
     if not frames:
-        raise PartError("conformer reads the frames of recordings, and the inputs hold none.", hint="choose another model")
+        raise PartError(
+            "conformer reads the frames of recordings, and the inputs hold none.",
+            hint="choose another model",
+        )
     if output.each == "frame":
         if len(inputs) > 1:
             raise PartError(
@@ -75,7 +89,14 @@ def _body(config: Config, name: str, each: Input) -> Conformer:
     from danlu.parts.models._conformer import Conformer
 
     return Conformer(
-        name, each.shape[1], config.width, config.num_heads, config.num_layers, config.kernel, config.halvings, config.dropout
+        name,
+        each.shape[1],
+        config.width,
+        config.num_heads,
+        config.num_layers,
+        config.kernel,
+        config.halvings,
+        config.dropout,
     )
 
 

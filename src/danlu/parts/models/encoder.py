@@ -6,11 +6,13 @@ mini         4      4    256
 small        4      8    512
 base        12     12    768
 
-A number given beside the size overrides the size's own. One answer a text comes from the places pooled; several texts are read each
-by an encoder of its own, and meet with numbers, categories and images before the last layer. Inputs that have the same places
-(words and their parts of speech) are joined place by place where there is one answer a place.
-Trained with task: masked_language_modeling first, it starts other tasks with `weights`. Built of BERT's very parts (positions: learned,
-norm_position: after, head: dense, and pooling: first for one answer a text) it can be written in the layout of Hugging Face.
+A number given beside the size overrides the size's own. One answer a text comes from the places
+pooled; several texts are read each by an encoder of its own, and meet with numbers, categories and
+images before the last layer. Inputs that have the same places (words and their parts of speech) are
+joined place by place where there is one answer a place. Trained with task: masked_language_modeling
+first, it starts other tasks with `weights`. Built of BERT's very parts (positions: learned,
+norm_position: after, head: dense, and pooling: first for one answer a text) it can be written in
+the layout of Hugging Face.
 Sources: Devlin et al., 2019, arXiv:1810.04805; sizes: Turc et al., 2019, arXiv:1908.08962.
 """
 
@@ -55,41 +57,78 @@ class Config(Options):
         "tiny", description="A size by name; the numbers below override its own."
     )
     weights: str | None = Field(
-        None, description="An artifact (or run) of an encoder whose weights and tokenizer this model starts from."
+        None,
+        description="An artifact (or run) of an encoder whose weights and tokenizer this model starts from.",
     )
-    num_layers: int | None = Field(None, ge=1, le=1000, description="Blocks; null: as the size has it.")
-    num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; null: as the size has it.")
-    width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a place; null: as the size has it.")
-    positions: Literal["rotary", "learned"] = Field("rotary", description="How the order of places is told.")
+    num_layers: int | None = Field(
+        None, ge=1, le=1000, description="Blocks; null: as the size has it."
+    )
+    num_heads: int | None = Field(
+        None, ge=1, le=1024, description="Heads of attention; null: as the size has it."
+    )
+    width: int | None = Field(
+        None,
+        ge=2,
+        le=65536,
+        description="Numbers that stand for a place; null: as the size has it.",
+    )
+    positions: Literal["rotary", "learned"] = Field(
+        "rotary", description="How the order of places is told."
+    )
     context: int | None = Field(
-        None, ge=1, le=1_048_576, description="Places that learned positions reach; null: the longest row of training."
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Places that learned positions reach; null: the longest row of training.",
     )
-    normalization: Literal["rms", "layer"] = Field("layer", description="Normalization before each half of a block.")
+    normalization: Literal["rms", "layer"] = Field(
+        "layer", description="Normalization before each half of a block."
+    )
     norm_position: Literal["before", "after"] = Field(
-        "before", description="Normalise what each half of a block reads, or what is left after it (BERT; the embedding then too)."
+        "before",
+        description="Normalise what each half of a block reads, or what is left after it (BERT; the embedding then too).",
     )
-    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("gelu", description="Kind of the feed-forward half.")
+    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
+        "gelu", description="Kind of the feed-forward half."
+    )
     feed_forward_width: int | None = Field(
-        None, ge=1, le=1_048_576, description="Its inner width; null: 4 times the width, 8/3 times for swiglu."
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Its inner width; null: 4 times the width, 8/3 times for swiglu.",
     )
-    letter_embedding: int = Field(24, ge=1, le=1024, description="Numbers that stand for a letter, where words are spelt.")
-    letter_filters: int = Field(48, ge=1, le=4096, description="Filters over the letters of a word, where words are spelt.")
-    pooling: Literal["mean", "max", "attention", "first"] = Field("mean", description="How the places of a text become one vector.")
+    letter_embedding: int = Field(
+        24, ge=1, le=1024, description="Numbers that stand for a letter, where words are spelt."
+    )
+    letter_filters: int = Field(
+        48, ge=1, le=4096, description="Filters over the letters of a word, where words are spelt."
+    )
+    pooling: Literal["mean", "max", "attention", "first"] = Field(
+        "mean", description="How the places of a text become one vector."
+    )
     head: Literal["linear", "dense"] = Field(
         "linear",
         description="What answers: a linear layer, or a dense one before it, as BERT's (of one answer a text, and of hidden tokens).",
     )
     dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share dropped of the embedding, of what each half of a block adds, of features."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share dropped of the embedding, of what each half of a block adds, of features.",
     )
-    unknown: float = Field(0.0, ge=0, lt=1, description="Share of the tokens that training reads as unknown.")
+    unknown: float = Field(
+        0.0, ge=0, lt=1, description="Share of the tokens that training reads as unknown."
+    )
     parametrization: Literal["standard", "mup"] = Field(
         "standard",
         description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
     )
     base_width: int = Field(128, ge=2, description="Width at which mup is the same as standard.")
     base_layers: int | None = Field(
-        None, ge=1, le=1000, description="Blocks at which depth changes nothing (mup); null: depth is not scaled."
+        None,
+        ge=1,
+        le=1000,
+        description="Blocks at which depth changes nothing (mup); null: depth is not scaled.",
     )
 
     @model_validator(mode="after")
@@ -135,7 +174,9 @@ def at_width(config: Config, width: int) -> Config:
     """The same network at another width: as many heads, each as much wider or narrower."""
     changed: dict[str, int] = {"width": width}
     if config.feed_forward_width is not None:
-        changed["feed_forward_width"] = max(1, round(config.feed_forward_width * width / width_of(config)))
+        changed["feed_forward_width"] = max(
+            1, round(config.feed_forward_width * width / width_of(config))
+        )
     return Config.model_validate({**config.model_dump(), **changed})
 
 
@@ -146,17 +187,26 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.layers.parametrization import parametrized
 
     base = at_width(config, config.base_width)
-    branch = 1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
-    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+    branch = (
+        1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
+    )
+    return parametrized(
+        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
+    )
 
 
 def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     from danlu.layers.tabular.late_fusion import fused
 
     if not any(each.kind in SEQUENCES for each in inputs.values()):
-        raise PartError("encoder reads tokens or frames, and the inputs hold none.", hint="choose model: mlp")
+        raise PartError(
+            "encoder reads tokens or frames, and the inputs hold none.", hint="choose model: mlp"
+        )
     if output.causal:
-        raise PartError("encoder sees what follows a place, and this task must not look ahead.", hint="choose model: gpt")
+        raise PartError(
+            "encoder sees what follows a place, and this task must not look ahead.",
+            hint="choose model: gpt",
+        )
     if output.each == "token":
         return _places(config, inputs, output)
     branches = [_branch(config, name, each) for name, each in inputs.items()]
@@ -197,11 +247,16 @@ def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.M
     asides = [_branch(config, name, each) for name, each in inputs.items() if name not in read]
     encoder = _encoder(config, read)
     width = encoder.width + sum(width for _, width in asides)
-    told = nn.Linear(width, output.size)  # of a vocabulary, which has no names, the head may be BERT's
+    told = nn.Linear(
+        width, output.size
+    )  # of a vocabulary, which has no names, the head may be BERT's
     head = nn.Sequential(
-        Dropout(config.dropout), told if output.names or config.head == "linear" else VocabularyHead(width, output.size)
+        Dropout(config.dropout),
+        told if output.names or config.head == "linear" else VocabularyHead(width, output.size),
     )
-    return EncodedPlaces(encoder, side_by_side([aside for aside, _ in asides]) if asides else None, head)
+    return EncodedPlaces(
+        encoder, side_by_side([aside for aside, _ in asides]) if asides else None, head
+    )
 
 
 def _encoder(config: Config, inputs: Mapping[str, Input]) -> Encoder:

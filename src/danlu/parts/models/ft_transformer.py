@@ -1,9 +1,9 @@
 """FT-Transformer for tables: each column becomes a token, and a Transformer lets the columns look at each other.
 
-A number's token is linear in it (or in its periodic embedding with `periodic`, or in its pieces where data.columns.*.transforms hold
-piecewise_linear: features of one column make one token); a category's token is looked up; a text is one token. A token of its own gathers the answer.
-Gorishniy et al., 2021, arXiv:2106.11959; periodic embeddings: Gorishniy et al., 2022, arXiv:2203.05556.
-"""
+A number's token is linear in it (or in its periodic embedding with `periodic`, or in its pieces
+where data.columns.*.transforms hold piecewise_linear: features of one column make one token); a
+category's token is looked up; a text is one token. A token of its own gathers the answer. Gorishniy
+et al., 2021, arXiv:2106.11959; periodic embeddings: Gorishniy et al., 2022, arXiv:2203.05556."""
 
 from __future__ import annotations
 
@@ -33,15 +33,27 @@ class Config(Options):
     """Its size."""
 
     num_layers: int = Field(3, ge=1, le=1000, description="Blocks of attention and feed-forward.")
-    width: int = Field(64, ge=1, le=65536, description="Size of a column's token; a multiple of num_heads.")
+    width: int = Field(
+        64, ge=1, le=65536, description="Size of a column's token; a multiple of num_heads."
+    )
     num_heads: int = Field(4, ge=1, le=1024, description="Heads of attention.")
-    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("swiglu", description="The network after each attention.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training.")
+    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
+        "swiglu", description="The network after each attention."
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training."
+    )
     periodic: int = Field(
-        0, ge=0, le=4096, description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is."
+        0,
+        ge=0,
+        le=4096,
+        description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is.",
     )
     periodic_scale: float = Field(
-        0.05, gt=0, le=100, description="Standard deviation the frequencies start with; larger ones see finer steps, and noise."
+        0.05,
+        gt=0,
+        le=100,
+        description="Standard deviation the frequencies start with; larger ones see finer steps, and noise.",
     )
 
     @model_validator(mode="after")
@@ -67,5 +79,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
         dropout=config.dropout,
     )
     return nn.Sequential(
-        FeatureTransformer(inputs, sizes, config.periodic, config.periodic_scale), nn.ReLU(), nn.Linear(config.width, output.size)
+        FeatureTransformer(inputs, sizes, config.periodic, config.periodic_scale),
+        nn.ReLU(),
+        nn.Linear(config.width, output.size),
     )

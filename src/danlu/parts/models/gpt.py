@@ -6,10 +6,10 @@ nano         4      4    128      nanoGPT's for a CPU
 small        6      6    384      nanoGPT's for tinyshakespeare on a GPU
 gpt2        12     12    768      then gpt2_medium, gpt2_large, gpt2_xl as published
 
-A number given beside the size overrides the size's own. With positions: rotary, normalization: rms, feed_forward: swiglu, qk_norm: false
-and bias: false it is Llama's network, to the last digits.
-Sources: Radford et al., 2019; Touvron et al., 2023, arXiv:2302.13971; Jordan and others, 2024 (nanoGPT speed runs).
-"""
+A number given beside the size overrides the size's own. With positions: rotary, normalization: rms,
+feed_forward: swiglu, qk_norm: false and bias: false it is Llama's network, to the last digits.
+Sources: Radford et al., 2019; Touvron et al., 2023, arXiv:2302.13971; Jordan and others, 2024
+(nanoGPT speed runs)."""
 
 from __future__ import annotations
 
@@ -54,35 +54,78 @@ class Config(Options):
         "nano", description="A size by name; the numbers below override its own."
     )
     weights: str | None = Field(
-        None, description="An artifact (or run) of a gpt whose weights and tokenizer this model starts from."
+        None,
+        description="An artifact (or run) of a gpt whose weights and tokenizer this model starts from.",
     )
-    num_layers: int | None = Field(None, ge=1, le=1000, description="Blocks; none: as the size has it.")
-    num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; none: as the size has it.")
-    width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a token; none: as the size has it.")
+    num_layers: int | None = Field(
+        None, ge=1, le=1000, description="Blocks; none: as the size has it."
+    )
+    num_heads: int | None = Field(
+        None, ge=1, le=1024, description="Heads of attention; none: as the size has it."
+    )
+    width: int | None = Field(
+        None,
+        ge=2,
+        le=65536,
+        description="Numbers that stand for a token; none: as the size has it.",
+    )
     num_key_value_heads: int | None = Field(
-        None, ge=1, le=1024, description="Heads of keys and values, shared by groups of query heads; none: one each."
+        None,
+        ge=1,
+        le=1024,
+        description="Heads of keys and values, shared by groups of query heads; none: one each.",
     )
     context: int | None = Field(
-        None, ge=1, le=1_048_576, description="Tokens that learned positions reach; none: the longest example of the task."
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Tokens that learned positions reach; none: the longest example of the task.",
     )
-    positions: Literal["rotary", "learned"] = Field("rotary", description="How a token's place is told.")
-    rotary_theta: float = Field(10_000.0, gt=1, description="Base of the wave lengths of rotary positions.")
-    normalization: Literal["rms", "layer"] = Field("rms", description="Normalization before each half of a block.")
-    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("swiglu", description="Kind of the feed-forward half.")
+    positions: Literal["rotary", "learned"] = Field(
+        "rotary", description="How a token's place is told."
+    )
+    rotary_theta: float = Field(
+        10_000.0, gt=1, description="Base of the wave lengths of rotary positions."
+    )
+    normalization: Literal["rms", "layer"] = Field(
+        "rms", description="Normalization before each half of a block."
+    )
+    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
+        "swiglu", description="Kind of the feed-forward half."
+    )
     feed_forward_width: int | None = Field(
-        None, ge=1, le=1_048_576, description="Its inner width; none: 4 times the width, 8/3 times for swiglu."
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Its inner width; none: 4 times the width, 8/3 times for swiglu.",
     )
-    qk_norm: bool = Field(True, description="Normalise queries and keys: attention cannot grow sharper than training can bear.")
-    tied: bool = Field(False, description="The head multiplies by the embedding's weights instead of its own.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share dropped of the embedding and of what each half of a block adds.")
-    bias: bool = Field(False, description="Add biases to the layers inside the blocks, and shifts to layer normalization.")
+    qk_norm: bool = Field(
+        True,
+        description="Normalise queries and keys: attention cannot grow sharper than training can bear.",
+    )
+    tied: bool = Field(
+        False, description="The head multiplies by the embedding's weights instead of its own."
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share dropped of the embedding and of what each half of a block adds.",
+    )
+    bias: bool = Field(
+        False,
+        description="Add biases to the layers inside the blocks, and shifts to layer normalization.",
+    )
     parametrization: Literal["standard", "mup"] = Field(
         "standard",
         description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
     )
     base_width: int = Field(128, ge=2, description="Width at which mup is the same as standard.")
     base_layers: int | None = Field(
-        None, ge=1, le=1000, description="Blocks at which depth changes nothing (mup); null: depth is not scaled."
+        None,
+        ge=1,
+        le=1000,
+        description="Blocks at which depth changes nothing (mup); null: depth is not scaled.",
     )
 
     @model_validator(mode="after")
@@ -92,7 +135,9 @@ class Config(Options):
         if self.parametrization == "mup":
             self._refuse_indivisible("base_width", self.base_width, heads)
         if self.num_key_value_heads is not None and heads % self.num_key_value_heads:
-            raise ValueError(f"num_heads {heads} is no multiple of num_key_value_heads {self.num_key_value_heads}")
+            raise ValueError(
+                f"num_heads {heads} is no multiple of num_key_value_heads {self.num_key_value_heads}"
+            )
         return self
 
     def _refuse_indivisible(self, name: str, width: int, heads: int) -> None:
@@ -118,19 +163,26 @@ def at_width(config: Config, width: int) -> Config:
     """The same network at another width: as many heads, each as much wider or narrower."""
     changed: dict[str, int] = {"width": width}
     if config.feed_forward_width is not None:
-        changed["feed_forward_width"] = max(1, round(config.feed_forward_width * width / width_of(config)))
+        changed["feed_forward_width"] = max(
+            1, round(config.feed_forward_width * width / width_of(config))
+        )
     return Config.model_validate({**config.model_dump(), **changed})
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The module. Raises PartError where the inputs are not one text, or a tied head has other codes to tell than it reads."""
+    """The module. Raises PartError where the inputs are not one text, or a tied head has other
+    codes to tell than it reads."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
     from danlu.layers.parametrization import parametrized
 
     base = at_width(config, config.base_width)
-    branch = 1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
-    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch)
+    branch = (
+        1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
+    )
+    return parametrized(
+        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
+    )
 
 
 def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -159,7 +211,13 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
     )
     context = config.context or tokens.shape[0]
     return LanguageModel(
-        name, cardinality, sizes, rotary=config.positions == "rotary", context=context, tied=config.tied, theta=config.rotary_theta
+        name,
+        cardinality,
+        sizes,
+        rotary=config.positions == "rotary",
+        context=context,
+        tied=config.tied,
+        theta=config.rotary_theta,
     )
 
 
@@ -170,4 +228,7 @@ def _text(inputs: Mapping[str, Input]) -> tuple[str, Input]:
         if only.kind == "tokens" and len(only.cardinalities) == 1:
             return name, only
     said = ", ".join(f"{name} ({each.kind})" for name, each in inputs.items())
-    raise PartError(f"gpt reads one text, one code a place; the inputs are {said}.", hint="use task: language_modeling")
+    raise PartError(
+        f"gpt reads one text, one code a place; the inputs are {said}.",
+        hint="use task: language_modeling",
+    )

@@ -1,8 +1,9 @@
 """A Keras 3 network, trained on from the weights of its file.
 
-`path` is a .keras file of a functional or sequential model, built (the shape of its input known), of Keras' own layers in float32. It runs on
-Keras' torch backend; nothing in the file is run: Lambda layers and classes of somebody else are refused by name, and so are files with
-anything beside config, metadata and weights. Its weights are the start; a layer that the file froze stays frozen.
+`path` is a .keras file of a functional or sequential model, built (the shape of its input known),
+of Keras' own layers in float32. It runs on Keras' torch backend; nothing in the file is run: Lambda
+layers and classes of somebody else are refused by name, and so are files with anything beside
+config, metadata and weights. Its weights are the start; a layer that the file froze stays frozen.
 
 Inputs  one input takes the one that the data gives; several go by their names (numbers, categories, image, ...). An image may be
         height x width x channels, channels first, height x width or flat; a text is padded with 0, or cut, to the length of the input
@@ -49,17 +50,22 @@ class Config(Options):
         "auto: bytes where it has a layer Rescaling, else unit.",
     )
     architecture: dict[str, Any] | None = Field(
-        None, description="What the network is built of, as an artifact keeps it; null: as the file says."
+        None,
+        description="What the network is built of, as an artifact keeps it; null: as the file says.",
     )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The network, its weights zero; `begin` puts the file's in. PartError where it cannot do what the task asks."""
+    """The network, its weights zero; `begin` puts the file's in. PartError where it cannot do what
+    the task asks."""
     from danlu.layers.keras.network import KerasNetwork
 
     architecture = _architecture(config)
     if output.causal:
-        raise PartError("nothing shows that a Keras network does not look ahead.", hint="choose model: gpt or rnn")
+        raise PartError(
+            "nothing shows that a Keras network does not look ahead.",
+            hint="choose model: gpt or rnn",
+        )
     rescales = any(each["class_name"] == "Rescaling" for each in keras_file.objects(architecture))
     pixels = ("bytes" if rescales else "unit") if config.pixels == "auto" else config.pixels
     return KerasNetwork(architecture, inputs, output, pixels)
@@ -70,14 +76,18 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
     from danlu.layers.keras.network import KerasNetwork
 
     if config.path is None:
-        raise PartError("a Keras network to train needs its weights.", hint="name its file: model.path")
+        raise PartError(
+            "a Keras network to train needs its weights.", hint="name its file: model.path"
+        )
     assert isinstance(module, KerasNetwork)
     file = keras_file.read(config.path)
     module.load(file.weights, config.path)
     said = f"the weights are those of {config.path}"
     if module.still:
         said += f"; {', '.join(module.still[:6])} stay as they are, since the file froze them"
-    left = sorted({each["class_name"] for each in keras_file.objects(file.architecture)} & _LEFT_OUT)
+    left = sorted(
+        {each["class_name"] for each in keras_file.objects(file.architecture)} & _LEFT_OUT
+    )
     if left:
         said += f"; the file's {' and '.join(left)} are left out (section regularization has such things)"
     return file.digest, f"{said}.", ()
@@ -97,5 +107,7 @@ def _architecture(config: Config) -> dict[str, Any]:
     if config.path is None:
         raise PartError("the model keras needs a file.", hint="name it: model.path: FILE.keras")
     if not may_look_outside():
-        raise PartError("this artifact does not say what its network is built of, and the file that it names is not looked at.")
+        raise PartError(
+            "this artifact does not say what its network is built of, and the file that it names is not looked at."
+        )
     return keras_file.read(config.path).architecture

@@ -1,9 +1,9 @@
 """Linear or logistic regression: one weight for each feature and each value of a category.
 
-outputs = W x + b, where x holds all inputs flattened, side by side, and categories as one-hot columns. With the cross-entropy of the task
-classification it is (multinomial) logistic regression, with the squared error of regression least squares. Weights start at zero: the
-losses are convex in them, so no start is better.
-"""
+outputs = W x + b, where x holds all inputs flattened, side by side, and categories as one-hot
+columns. With the cross-entropy of the task classification it is (multinomial) logistic regression,
+with the squared error of regression least squares. Weights start at zero: the losses are convex in
+them, so no start is better."""
 
 from __future__ import annotations
 
@@ -39,16 +39,22 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.layers.tabular.joining import Add, Take, side_by_side
 
     dense = [
-        Take(name, nn.Flatten() if len(each.shape) > 1 else None) for name, each in inputs.items() if each.kind != "categories"
+        Take(name, nn.Flatten() if len(each.shape) > 1 else None)
+        for name, each in inputs.items()
+        if each.kind != "categories"
     ]
     terms: list[nn.Module] = []
     if dense:
-        features = sum(math.prod(each.shape) for each in inputs.values() if each.kind != "categories")
+        features = sum(
+            math.prod(each.shape) for each in inputs.values() if each.kind != "categories"
+        )
         layer = nn.Linear(features, output.size)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
         terms.append(nn.Sequential(side_by_side([*dense]), layer))
     for name, each in inputs.items():
         if each.kind == "categories":
-            terms.append(Take(name, CategoryWeights(each.cardinalities, output.size, bias=not terms)))
+            terms.append(
+                Take(name, CategoryWeights(each.cardinalities, output.size, bias=not terms))
+            )
     return terms[0] if len(terms) == 1 else Add(terms)

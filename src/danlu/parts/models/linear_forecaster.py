@@ -6,8 +6,8 @@ decompose: moving_average, level: none        DLinear
 decompose: none,           level: last        N-Linear
 decompose: none,           level: standard    with reversible instance normalization (RLinear)
 Other columns of the past, columns known ahead and columns that stand still in a series add linear terms.
-Sources: Zeng et al., 2022, arXiv:2205.13504; Kim et al., 2022 (openreview cGDAkQo1C0p); Li et al., 2023, arXiv:2305.10721.
-"""
+Sources: Zeng et al., 2022, arXiv:2205.13504; Kim et al., 2022 (openreview cGDAkQo1C0p); Li et al.,
+2023, arXiv:2305.10721."""
 
 from __future__ import annotations
 
@@ -39,13 +39,17 @@ class Config(Options):
     """Which of the linear forecasters."""
 
     decompose: Literal["moving_average", "none"] = Field(
-        "moving_average", description="Weigh the moving average and what it leaves by themselves, or the past as it is."
+        "moving_average",
+        description="Weigh the moving average and what it leaves by themselves, or the past as it is.",
     )
     moving_average: int = Field(25, ge=2, le=10_000, description="Moments of the moving average.")
     level: Literal["standard", "last", "none"] = Field(
-        "standard", description="Bring each window to its own mean and deviation, to its last value, or leave it where it is."
+        "standard",
+        description="Bring each window to its own mean and deviation, to its last value, or leave it where it is.",
     )
-    shared: bool = Field(True, description="One set of weights for all variables; false: one for each.")
+    shared: bool = Field(
+        True, description="One set of weights for all variables; false: one for each."
+    )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -54,7 +58,8 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
 
     if "series" not in inputs:
         raise PartError(
-            "linear_forecaster goes on with a series, and the inputs hold none.", hint="choose task: forecasting, or model: mlp"
+            "linear_forecaster goes on with a series, and the inputs hold none.",
+            hint="choose task: forecasting, or model: mlp",
         )
     smooth = config.moving_average if config.decompose == "moving_average" else None
     return LinearForecast(inputs, output, smooth=smooth, level=config.level, shared=config.shared)

@@ -1,9 +1,9 @@
 """Multilayer perceptron: dense layers with an activation between them.
 
-Each hidden layer is linear -> normalization (if asked for) -> activation -> dropout. Numbers go in as they are, or as periodic
-embeddings (`periodic`); categories as embeddings; images flattened; texts as the mean of their tokens and their strongest phrases. The
-textbook network 784-128-10 is {name: mlp, hidden: [128], activation: relu, dropout: 0}.
-"""
+Each hidden layer is linear -> normalization (if asked for) -> activation -> dropout. Numbers go in
+as they are, or as periodic embeddings (`periodic`); categories as embeddings; images flattened;
+texts as the mean of their tokens and their strongest phrases. The textbook network 784-128-10 is
+{name: mlp, hidden: [128], activation: relu, dropout: 0}."""
 
 from __future__ import annotations
 
@@ -34,25 +34,44 @@ Width = Annotated[int, Field(ge=1, le=1_000_000)]
 class Config(Options):
     """How wide, how deep, and what keeps it from learning by heart."""
 
-    hidden: list[Width] = Field([256, 256], max_length=100, description="Width of each hidden layer; [] leaves a linear model.")
-    activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="The function between dense layers.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of each hidden layer's activations dropped in training.")
+    hidden: list[Width] = Field(
+        [256, 256],
+        max_length=100,
+        description="Width of each hidden layer; [] leaves a linear model.",
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
+        "relu", description="The function between dense layers."
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of each hidden layer's activations dropped in training."
+    )
     batch_norm: bool = Field(False, description="Normalise each hidden layer over the batch.")
     layer_norm: bool = Field(False, description="Normalise each hidden layer over its features.")
     embedding: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
-        "auto", description="Numbers that stand for a category; auto: by how many values the column has, 2 to 64."
+        "auto",
+        description="Numbers that stand for a category; auto: by how many values the column has, 2 to 64.",
     )
     periodic: int = Field(
-        0, ge=0, le=4096, description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is."
+        0,
+        ge=0,
+        le=4096,
+        description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is.",
     )
     periodic_scale: float = Field(
-        0.05, gt=0, le=100, description="Standard deviation the frequencies start with; larger ones see finer steps, and noise."
+        0.05,
+        gt=0,
+        le=100,
+        description="Standard deviation the frequencies start with; larger ones see finer steps, and noise.",
     )
     parametrization: Literal["standard", "mup"] = Field(
         "standard",
         description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
     )
-    base_width: int = Field(128, ge=1, description="Width of the widest hidden layer at which mup is the same as standard.")
+    base_width: int = Field(
+        128,
+        ge=1,
+        description="Width of the widest hidden layer at which mup is the same as standard.",
+    )
 
     @model_validator(mode="after")
     def _one_normalization(self) -> Config:
@@ -75,13 +94,16 @@ def at_width(config: Config, width: int) -> Config:
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The module; dense weights by He et al., 2015, but for the last, which keeps torch's smaller start."""
+    """The module; dense weights by He et al., 2015, but for the last, which keeps torch's smaller
+    start."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
     from danlu.layers.parametrization import parametrized
 
     base = at_width(config, config.base_width)
-    return parametrized(lambda: _network(config, inputs, output), lambda: _network(base, inputs, output))
+    return parametrized(
+        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output)
+    )
 
 
 def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -101,7 +123,9 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
         start_linear(linear, config.activation)
         layers.append(linear)
         if normalized:
-            layers.append(BatchNorm1d(next_width) if config.batch_norm else nn.LayerNorm(next_width))
+            layers.append(
+                BatchNorm1d(next_width) if config.batch_norm else nn.LayerNorm(next_width)
+            )
         layers.append(activation(config.activation))
         if config.dropout:
             layers.append(Dropout(config.dropout))
@@ -119,7 +143,9 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
     from danlu.layers.text.summary import TokenSummary
 
     if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities, None if config.embedding == "auto" else config.embedding)
+        embedding = CategoryEmbedding(
+            each.cardinalities, None if config.embedding == "auto" else config.embedding
+        )
         return Take(name, embedding), embedding.width
     if each.kind == "image":
         return Take(name, nn.Flatten()), math.prod(each.shape)

@@ -1,7 +1,7 @@
 """MLP-Mixer for images: patches, mixed in turn across places and across features by dense layers; no convolution, no attention.
 
-Tolstikhin et al., 2021, arXiv:2105.01601. Numbers, categories and texts join after the mean over the patches, before a dense layer (late fusion).
-"""
+Tolstikhin et al., 2021, arXiv:2105.01601. Numbers, categories and texts join after the mean over
+the patches, before a dense layer (late fusion)."""
 
 from __future__ import annotations
 
@@ -32,15 +32,25 @@ SMALLEST = 2  # pixels of the shorter side
 class Config(Options):
     """Its size."""
 
-    weights: str | None = Field(None, description="An artifact (or run) of an mlp_mixer whose weights this model starts from.")
+    weights: str | None = Field(
+        None,
+        description="An artifact (or run) of an mlp_mixer whose weights this model starts from.",
+    )
     patch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description="Pixels of a patch's side; auto: about an eighth of the image's shorter side, from 2 to 16."
+        "auto",
+        description="Pixels of a patch's side; auto: about an eighth of the image's shorter side, from 2 to 16.",
     )
     num_layers: int = Field(6, ge=1, le=1000, description="Blocks, each of two mixing networks.")
     width: int = Field(128, ge=1, le=65536, description="Size of a patch's vector.")
-    inner_places: int = Field(64, ge=1, le=65536, description="Inner width of the networks that mix places.")
-    inner_width: int = Field(512, ge=1, le=262144, description="Inner width of the networks that mix features.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training.")
+    inner_places: int = Field(
+        64, ge=1, le=65536, description="Inner width of the networks that mix places."
+    )
+    inner_width: int = Field(
+        512, ge=1, le=262144, description="Inner width of the networks that mix features."
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training."
+    )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -49,7 +59,10 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
 
     require_image("mlp_mixer", inputs, SMALLEST if config.patch == "auto" else config.patch)
     return fused(
-        branches_of(inputs, lambda each: _body(config, *each.shape)), output.size, dense=config.width, activation_name="gelu"
+        branches_of(inputs, lambda each: _body(config, *each.shape)),
+        output.size,
+        dense=config.width,
+        activation_name="gelu",
     )
 
 
@@ -59,6 +72,12 @@ def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Mo
 
     side = patch_side(height, width) if config.patch == "auto" else config.patch
     body = Mixer(
-        (channels, height, width), side, config.width, config.num_layers, config.inner_places, config.inner_width, config.dropout
+        (channels, height, width),
+        side,
+        config.width,
+        config.num_layers,
+        config.inner_places,
+        config.inner_width,
+        config.dropout,
     )
     return body, config.width

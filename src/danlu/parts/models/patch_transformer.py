@@ -1,7 +1,8 @@
 """Transformer over patches of a series (PatchTST): each token is a stretch of moments of one variable.
 
-Every variable goes through the network by itself with the same weights (channel independence), on its own level; other columns stand
-in its patches beside it, what is known ahead follows in patches of its own. All tokens side by side give all steps ahead at once.
+Every variable goes through the network by itself with the same weights (channel independence), on
+its own level; other columns stand in its patches beside it, what is known ahead follows in patches
+of its own. All tokens side by side give all steps ahead at once.
 Source: Nie et al., 2022, arXiv:2211.14730.
 """
 
@@ -35,23 +36,41 @@ class Config(Options):
     """Patches, and the size of the Transformer."""
 
     patch: int = Field(16, ge=1, le=10_000, description="Moments in a patch.")
-    stride: int = Field(8, ge=1, le=10_000, description="Moments from the begin of a patch to that of the next.")
+    stride: int = Field(
+        8, ge=1, le=10_000, description="Moments from the begin of a patch to that of the next."
+    )
     width: int = Field(32, ge=1, le=8192, description="Numbers of a token.")
     num_layers: int = Field(2, ge=1, le=1000, description="Transformer blocks.")
-    num_heads: int = Field(4, ge=1, le=1024, description="Heads of attention; they divide the width.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share of what each half of a block adds that is dropped in training.")
+    num_heads: int = Field(
+        4, ge=1, le=1024, description="Heads of attention; they divide the width."
+    )
+    dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share of what each half of a block adds that is dropped in training.",
+    )
     head_dropout: float = Field(
-        0.2, ge=0, lt=1, description="Share of the tokens' numbers dropped before the last layer in training."
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share of the tokens' numbers dropped before the last layer in training.",
     )
     level: Literal["standard", "last", "none"] = Field(
-        "standard", description="Bring each window to its own mean and deviation, to its last value, or leave it where it is."
+        "standard",
+        description="Bring each window to its own mean and deviation, to its last value, or leave it where it is.",
     )
-    linear: bool = Field(False, description="A linear forecast beside the network, which then learns what that leaves.")
+    linear: bool = Field(
+        False,
+        description="A linear forecast beside the network, which then learns what that leaves.",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Config:
         if self.width % self.num_heads:
-            raise ValueError(f"width ({self.width}) must be a multiple of num_heads ({self.num_heads})")
+            raise ValueError(
+                f"width ({self.width}) must be a multiple of num_heads ({self.num_heads})"
+            )
         return self
 
 
@@ -62,12 +81,17 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.parts.models._patch_transformer import PatchForecast, PatchSummary
 
     if "series" not in inputs:
-        raise PartError("patch_transformer reads a series, and the inputs hold none.", hint="choose task: forecasting")
+        raise PartError(
+            "patch_transformer reads a series, and the inputs hold none.",
+            hint="choose task: forecasting",
+        )
     stack = StackSizes(config.num_layers, config.width, config.num_heads, dropout=config.dropout)
     if output.each == "row":
         moments, channels = inputs["series"].shape
         static = inputs["numbers"].shape[0] if "numbers" in inputs else 0
-        return PatchSummary(Sizes(moments, channels, 0, static, 0, output.size), config.patch, config.stride, stack)
+        return PatchSummary(
+            Sizes(moments, channels, 0, static, 0, output.size), config.patch, config.stride, stack
+        )
     return Forecaster(
         inputs,
         output,

@@ -6,13 +6,14 @@ gpt2, llama                         language_modeling, then danlu generate; clas
 t5, bart, marian                    sequence_to_sequence, its answers found by beam search
 vit, deit, resnet, convnext         classification of images
 
-`path` is a folder as save_pretrained writes it, or owner/name on the Hub where it was downloaded before (download: true fetches it).
-Weights are read from safetensors alone, and no code of the checkpoint is run. Text is read (and written) with the checkpoint's tokenizer.json, images
-are scaled as its preprocessor says. A head for other classes than the checkpoint's is drawn anew. The artifact is whole: it needs the
-folder no more. Section finetune freezes layers, lets them learn at different rates, or learns low-rank paths (LoRA).
-`weights` goes on from a danlu artifact of such a model: masked words first, then classes.
-Needs the library transformers: pip install 'danlu[huggingface]'.
-"""
+`path` is a folder as save_pretrained writes it, or owner/name on the Hub where it was downloaded
+before (download: true fetches it). Weights are read from safetensors alone, and no code of the
+checkpoint is run. Text is read (and written) with the checkpoint's tokenizer.json, images are
+scaled as its preprocessor says. A head for other classes than the checkpoint's is drawn anew. The
+artifact is whole: it needs the folder no more. Section finetune freezes layers, lets them learn at
+different rates, or learns low-rank paths (LoRA). `weights` goes on from a danlu artifact of such a
+model: masked words first, then classes. Needs the library transformers: pip install
+'danlu[huggingface]'."""
 
 from __future__ import annotations
 
@@ -58,13 +59,19 @@ _USUAL_LENGTH = 256  # tokens of a text that are read where nobody says
 class Config(Options):
     """Which checkpoint."""
 
-    path: str | None = Field(None, description="The folder of the checkpoint, or owner/name on the Hugging Face Hub.")
-    weights: str | None = Field(
-        None, description="An artifact (or run) of a pretrained model that this one goes on from, instead of path."
+    path: str | None = Field(
+        None, description="The folder of the checkpoint, or owner/name on the Hugging Face Hub."
     )
-    download: bool = Field(False, description="Fetch a checkpoint of the Hub that is not in the local cache.")
+    weights: str | None = Field(
+        None,
+        description="An artifact (or run) of a pretrained model that this one goes on from, instead of path.",
+    )
+    download: bool = Field(
+        False, description="Fetch a checkpoint of the Hub that is not in the local cache."
+    )
     architecture: dict[str, Any] | None = Field(
-        None, description="What the network is built of, as an artifact keeps it; null: as the checkpoint says."
+        None,
+        description="What the network is built of, as an artifact keeps it; null: as the checkpoint says.",
     )
 
 
@@ -77,17 +84,31 @@ def adapt(config: Config, data: Data) -> Data:
     if config.path is None and config.weights is None:
         return data
     path = config.weights or str(hugging_face.tokenizer(_folder(config)))
-    framed = {"beginning": family not in ("gpt2", "t5", "marian"), "end": family in (*BOTH_WAYS, *ANSWERING)}
+    framed = {
+        "beginning": family not in ("gpt2", "t5", "marian"),
+        "end": family in (*BOTH_WAYS, *ANSWERING),
+    }
     borrowed = {"kind": "file", "tokenizer": path, **framed}
 
     def change(part: Part) -> Part:
         longest = min(_limit(about), part.options.max_length or _limit(about))  # type: ignore[attr-defined]
-        return Part(part.name, type(part.options).model_validate({**borrowed, "max_length": longest}))
+        return Part(
+            part.name, type(part.options).model_validate({**borrowed, "max_length": longest})
+        )
 
     texts = data.transforms.get("text")
-    usual: dict[Any, list[Part]] = {} if texts is not None else {"text": [_tokenize(borrowed, min(_limit(about), _USUAL_LENGTH))]}
+    usual: dict[Any, list[Part]] = (
+        {}
+        if texts is not None
+        else {"text": [_tokenize(borrowed, min(_limit(about), _USUAL_LENGTH))]}
+    )
     if "sequence" not in data.transforms:
-        usual["sequence"] = [Part("word_pieces", registry.config("transforms", "word_pieces").model_validate({"tokenizer": path}))]
+        usual["sequence"] = [
+            Part(
+                "word_pieces",
+                registry.config("transforms", "word_pieces").model_validate({"tokenizer": path}),
+            )
+        ]
     data = documents.retokenized(data, change)
     return data.model_copy(update={"transforms": {**usual, **data.transforms}})
 
@@ -102,23 +123,32 @@ def adapt_task(config: Config, task: Part) -> Part:
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The network, its weights drawn; `begin` puts the checkpoint's in. PartError where it cannot do what the task asks."""
+    """The network, its weights drawn; `begin` puts the checkpoint's in. PartError where it cannot
+    do what the task asks."""
     about = _architecture(config)
     family = _family(about)
     if family in IMAGE:
         return _image(about, inputs, output)
-    return _answering(about, inputs, output) if family in ANSWERING else _text(about, family, inputs, output)
+    return (
+        _answering(about, inputs, output)
+        if family in ANSWERING
+        else _text(about, family, inputs, output)
+    )
 
 
 def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]:
-    """The checkpoint's weights and codes put into the module: (SHA-256, a sentence, what was drawn anew)."""
+    """The checkpoint's weights and codes put into the module: (SHA-256, a sentence, what was drawn
+    anew)."""
     import torch
 
     from danlu.layers.pretrained.network import Pretrained, PretrainedText
     from danlu.tokenizing.given import Given
 
     if config.path is None:
-        raise PartError("a pretrained model to train needs its weights.", hint="name the folder of the checkpoint: model.path")
+        raise PartError(
+            "a pretrained model to train needs its weights.",
+            hint="name the folder of the checkpoint: model.path",
+        )
     assert isinstance(module, Pretrained)
     folder = _folder(config)
     digest = hugging_face.digest(folder)
@@ -131,15 +161,22 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
             )
         if int(codes.max()) >= module.body.config.vocab_size:  # type: ignore[union-attr, operator]
             raise PartError(
-                "the checkpoint's tokenizer has more codes than its network.", hint="give the tokenizer it was trained with"
+                "the checkpoint's tokenizer has more codes than its network.",
+                hint="give the tokenizer it was trained with",
             )
         if module.tells_codes and codes[END] < 0:
-            raise PartError("the checkpoint's tokenizer has no token that ends a text (</s>, <|endoftext|>, [SEP]).")
+            raise PartError(
+                "the checkpoint's tokenizer has no token that ends a text (</s>, <|endoftext|>, [SEP])."
+            )
         module.read_with(torch.from_numpy(codes))
     fresh = module.load(folder, _architecture(config)["labels"])
     own = len(module.body.state_dict())
     said = f"{own - len(fresh)} of {own} tensors of the model are those of {config.path}"
-    return digest, f"{said}; drawn anew are {', '.join(fresh)}." if fresh else f"{said}.", tuple(fresh)
+    return (
+        digest,
+        f"{said}; drawn anew are {', '.join(fresh)}." if fresh else f"{said}.",
+        tuple(fresh),
+    )
 
 
 def settled(config: Config) -> Config:
@@ -151,25 +188,37 @@ def _architecture(config: Config) -> dict[str, Any]:
     if config.architecture is not None:
         return config.architecture
     if not may_look_outside():
-        raise PartError("this artifact does not say what its network is built of, and what it names is not looked at.")
+        raise PartError(
+            "this artifact does not say what its network is built of, and what it names is not looked at."
+        )
     if config.weights is not None:
         return _of_artifact(config.weights)
     if config.path is None:
-        raise PartError("the model pretrained needs a checkpoint.", hint="name its folder, or owner/name on the Hub: model.path")
+        raise PartError(
+            "the model pretrained needs a checkpoint.",
+            hint="name its folder, or owner/name on the Hub: model.path",
+        )
     return hugging_face.architecture(_folder(config))
 
 
 def _folder(config: Config) -> Path:
     assert config.path is not None
     if not may_look_outside():
-        raise PartError(f"this artifact names a checkpoint ({config.path}), which is not looked at.")
+        raise PartError(
+            f"this artifact names a checkpoint ({config.path}), which is not looked at."
+        )
     return hugging_face.locate(config.path, config.download)
 
 
 def _of_artifact(path: str) -> dict[str, Any]:
     """The architecture that an artifact keeps. ArtifactError where there is none."""
     manifest = next(
-        (each for each in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json") if each.is_file()), None
+        (
+            each
+            for each in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json")
+            if each.is_file()
+        ),
+        None,
     )
     try:
         if manifest is None:
@@ -180,7 +229,9 @@ def _of_artifact(path: str) -> dict[str, Any]:
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            f"this is no artifact to go on from: {error}.", where=path, hint="name the run of a pretrained model"
+            f"this is no artifact to go on from: {error}.",
+            where=path,
+            hint="name the run of a pretrained model",
         ) from None
 
 
@@ -188,7 +239,10 @@ def _family(about: Mapping[str, Any]) -> str:
     family = str(about["config"].get("model_type"))
     if family not in (*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE):
         known = ", ".join((*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE))
-        raise PartError(f"the checkpoint is of the family {family}, which danlu does not know.", hint=f"it knows {known}")
+        raise PartError(
+            f"the checkpoint is of the family {family}, which danlu does not know.",
+            hint=f"it knows {known}",
+        )
     return family
 
 
@@ -200,11 +254,20 @@ def _limit(about: Mapping[str, Any]) -> int:
         or config.get("n_positions")
         or {"llama": 2048, "gpt2": 1024, "t5": 1 << 20, "bart": 1024}.get(config["model_type"], 512)
     )
-    return places - int(config.get("pad_token_id", 1)) - 1 if config["model_type"] == "roberta" else places
+    return (
+        places - int(config.get("pad_token_id", 1)) - 1
+        if config["model_type"] == "roberta"
+        else places
+    )
 
 
 def _tokenize(borrowed: Mapping[str, Any], longest: int) -> Part:
-    return Part("tokenize", registry.config("transforms", "tokenize").model_validate({**borrowed, "max_length": longest}))
+    return Part(
+        "tokenize",
+        registry.config("transforms", "tokenize").model_validate(
+            {**borrowed, "max_length": longest}
+        ),
+    )
 
 
 def _sized(about: Mapping[str, Any], data: Data) -> Data:
@@ -241,7 +304,9 @@ def _body(about: Mapping[str, Any], kind: str, output: Output) -> nn.Module:
             return getattr(transformers, f"AutoModelFor{kind}").from_config(made).float()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = str(error).strip().split("\n")[0][:300]
-            raise PartError(f"the checkpoint's config makes no network for {kind}: {said}.") from None
+            raise PartError(
+                f"the checkpoint's config makes no network for {kind}: {said}."
+            ) from None
 
 
 def _image(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -255,14 +320,25 @@ def _image(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output
     ours = inputs["image"]
     channels = int(about["config"].get("num_channels", 3))
     if ours.shape[0] not in (1, channels):
-        raise PartError(f"the checkpoint sees {channels} channels, and the images have {ours.shape[0]}.")
+        raise PartError(
+            f"the checkpoint sees {channels} channels, and the images have {ours.shape[0]}."
+        )
     pixels = about.get("pixels") or {"mean": [0.5], "std": [0.5]}
     theirs = pixels["mean"], pixels["std"]
     size = _size(about)
-    return PretrainedImage(_body(about, "ImageClassification", output), output.names, (ours.mean, ours.std), theirs, channels, size)
+    return PretrainedImage(
+        _body(about, "ImageClassification", output),
+        output.names,
+        (ours.mean, ours.std),
+        theirs,
+        channels,
+        size,
+    )
 
 
-def _answering(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output) -> PretrainedText:
+def _answering(
+    about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output
+) -> PretrainedText:
     """A network that reads one text and writes another."""
     from danlu.parts.models._pretrained_seq2seq import PretrainedSeq2Seq, opening_of
 
@@ -282,14 +358,21 @@ def _answering(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Ou
             hint="let the text column be read by tokenize alone; its tokenizer is then the checkpoint's",
         )
     body = _body(about, "Seq2SeqLM", output)
-    return PretrainedSeq2Seq(body, name, DECODER, size, opening=opening_of(about["config"]), limit=_limit(about))
+    return PretrainedSeq2Seq(
+        body, name, DECODER, size, opening=opening_of(about["config"]), limit=_limit(about)
+    )
 
 
-def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _text(
+    about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], output: Output
+) -> nn.Module:
     from danlu.layers.pretrained.network import PretrainedTagger, PretrainedText, PretrainedWriter
 
     if DECODER in inputs:
-        raise PartError(f"a checkpoint of {family} writes no text of another.", hint=f"take one of {', '.join(ANSWERING)}")
+        raise PartError(
+            f"a checkpoint of {family} writes no text of another.",
+            hint=f"take one of {', '.join(ANSWERING)}",
+        )
     name, tokens = _only(family, inputs)
     size = tokens.cardinalities[0]
     tells_codes = output.each == "token" and not output.names and output.size == size
@@ -301,7 +384,9 @@ def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], ou
         )
     if tells_codes and output.causal != (family in CAUSAL):
         other = "one of gpt2 or llama" if output.causal else "one of bert, roberta or distilbert"
-        raise PartError(f"a checkpoint of {family} cannot do what this task asks.", hint=f"take {other}")
+        raise PartError(
+            f"a checkpoint of {family} cannot do what this task asks.", hint=f"take {other}"
+        )
     limit = _limit(about)
     if tells_codes and tokens.shape[0] > limit:
         raise PartError(
@@ -310,10 +395,25 @@ def _text(about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], ou
         )
     kind = "TokenClassification" if tags else "SequenceClassification"
     kind = kind if not tells_codes else "CausalLM" if output.causal else "MaskedLM"
-    wrapper = PretrainedTagger if tags else PretrainedWriter if tells_codes and output.causal else PretrainedText
+    wrapper = (
+        PretrainedTagger
+        if tags
+        else PretrainedWriter
+        if tells_codes and output.causal
+        else PretrainedText
+    )
     body = _body(about, kind, output)
     labels = () if tells_codes else output.names
-    return wrapper(body, name, size, labels, each=output.each, causal=family in CAUSAL, tells_codes=tells_codes, limit=limit)
+    return wrapper(
+        body,
+        name,
+        size,
+        labels,
+        each=output.each,
+        causal=family in CAUSAL,
+        tells_codes=tells_codes,
+        limit=limit,
+    )
 
 
 def _only(family: str, inputs: Mapping[str, Input]) -> tuple[str, Input]:

@@ -1,15 +1,16 @@
 """A torch.nn.Module of your own, named as package.module:Class; only with --allow-code.
 
-The class is called with `options` as keyword arguments; where its constructor has parameters called inputs or output and options does
-not set them, they get danlu's description of the inputs (a dict of danlu.terms.Input) and of the outputs wanted (danlu.terms.Output).
+The class is called with `options` as keyword arguments; where its constructor has parameters called
+inputs or output and options does not set them, they get danlu's description of the inputs (a dict
+of danlu.terms.Input) and of the outputs wanted (danlu.terms.Output).
 
-forward gets the tensor itself where there is one input (forward(x)), the dict of all inputs where its first parameter is called inputs
-or annotated as a dict, or each input by its name (forward(numbers, categories)). It returns float32 (B, output size): one number for
-each class or target. This is tried on two rows of zeros when the model is built.
+forward gets the tensor itself where there is one input (forward(x)), the dict of all inputs where
+its first parameter is called inputs or annotated as a dict, or each input by its name
+(forward(numbers, categories)). It returns float32 (B, output size): one number for each class or
+target. This is tried on two rows of zeros when the model is built.
 
-Importing the module runs its file. So it is refused, in a recipe as in an artifact, unless the caller allows code:
-danlu train --allow-code, or danlu.system.trust.allow_code() in Python.
-"""
+Importing the module runs its file. So it is refused, in a recipe as in an artifact, unless the
+caller allows code: danlu train --allow-code, or danlu.system.trust.allow_code() in Python."""
 
 from __future__ import annotations
 
@@ -55,11 +56,15 @@ class Config(Options):
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The user's module, tried on two rows. Raises PartError for a module that cannot be imported, made or called."""
+    """The user's module, tried on two rows. Raises PartError for a module that cannot be imported,
+    made or called."""
     from danlu.parts.models._user_module import Outside
 
     if not code_is_allowed():  # the options may have been checked under a permission that is gone
-        raise PartError(f"the model {config.object} is code of your own, and code is not allowed.", hint="add --allow-code")
+        raise PartError(
+            f"the model {config.object} is code of your own, and code is not allowed.",
+            hint="add --allow-code",
+        )
     made = _construct(config, inputs, output)
     module = Outside(made, list(inputs))
     _try(config.object, module, inputs, output)
@@ -73,14 +78,18 @@ def _construct(config: Config, inputs: Mapping[str, Input], output: Output) -> n
 
     kind = _import(config.object)
     if not callable(kind):
-        raise PartError(f"{config.object} is no class derived from torch.nn.Module but an object of type {type(kind).__name__}.")
+        raise PartError(
+            f"{config.object} is no class derived from torch.nn.Module but an object of type {type(kind).__name__}."
+        )
     options = dict(config.options)
     try:
         parameters = inspect.signature(kind).parameters
     except (TypeError, ValueError):
         parameters = {}
     described = {"inputs": dict(inputs), "output": output}
-    options |= {name: each for name, each in described.items() if name in parameters and name not in options}
+    options |= {
+        name: each for name, each in described.items() if name in parameters and name not in options
+    }
     try:
         made = kind(**options)
     except Exception as error:
@@ -89,7 +98,9 @@ def _construct(config: Config, inputs: Mapping[str, Input], output: Output) -> n
             hint="model.options holds the arguments of its constructor",
         ) from error
     if not isinstance(made, nn.Module):
-        raise PartError(f"{config.object} gave an object of type {type(made).__name__}, not a torch.nn.Module.")
+        raise PartError(
+            f"{config.object} gave an object of type {type(made).__name__}, not a torch.nn.Module."
+        )
     return made
 
 
@@ -103,12 +114,17 @@ def _import(path: str) -> Any:
             hint="start danlu in the folder that holds it, or put that folder on PYTHONPATH",
         ) from error
     except Exception as error:
-        raise PartError(f"the module {module} failed while it was imported: {_say(error)}.") from error
+        raise PartError(
+            f"the module {module} failed while it was imported: {_say(error)}."
+        ) from error
     for name in names.split("."):
         if not hasattr(found, name):
             from danlu.errors import did_you_mean
 
-            raise PartError(f"{module} has no {name} (for model.object {path}).", hint=did_you_mean(name, vars(found)))
+            raise PartError(
+                f"{module} has no {name} (for model.object {path}).",
+                hint=did_you_mean(name, vars(found)),
+            )
         found = getattr(found, name)
     return found
 
@@ -118,7 +134,9 @@ def _try(path: str, module: nn.Module, inputs: Mapping[str, Input], output: Outp
     import torch
 
     rows = {
-        name: torch.zeros(2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32)
+        name: torch.zeros(
+            2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32
+        )
         for name, each in inputs.items()
     }
     shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in rows.items())
@@ -128,7 +146,8 @@ def _try(path: str, module: nn.Module, inputs: Mapping[str, Input], output: Outp
             outputs = module(rows)
     except Exception as error:
         raise PartError(
-            f"{path} failed on two rows ({shapes}): {_say(error)}.", hint="B is the first dimension of every input"
+            f"{path} failed on two rows ({shapes}): {_say(error)}.",
+            hint="B is the first dimension of every input",
         ) from error
     finally:
         module.train()
@@ -139,7 +158,9 @@ def _try(path: str, module: nn.Module, inputs: Mapping[str, Input], output: Outp
     if tuple(outputs.shape) != (2, output.size):
         raise PartError(
             f"{path} made {tuple(outputs.shape)} of two rows ({shapes}); it must make (B, {output.size}), here (2, {output.size}).",
-            hint=f"one number a row for each of {', '.join(output.names[:5])}" if output.names else "",
+            hint=f"one number a row for each of {', '.join(output.names[:5])}"
+            if output.names
+            else "",
         )
     if not outputs.is_floating_point():
         raise PartError(f"{path} returned {outputs.dtype}; its forward must return float32.")
@@ -148,14 +169,17 @@ def _try(path: str, module: nn.Module, inputs: Mapping[str, Input], output: Outp
 
 
 def _say(error: Exception) -> str:
-    """'TypeError: the message (net.py:12)', the place being the last line of code the user wrote."""
+    """'TypeError: the message (net.py:12)', the place being the last line of code the user
+    wrote."""
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame
         for frame in frames
-        if "/torch/" not in frame.filename and "/danlu/" not in frame.filename and "importlib" not in frame.filename
+        if "/torch/" not in frame.filename
+        and "/danlu/" not in frame.filename
+        and "importlib" not in frame.filename
     ]
     place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{place}"

@@ -1,10 +1,11 @@
 """Residual network for images: ResNet-18, 34 (two 3x3 convolutions a block) or 50 (bottleneck blocks).
 
-A first convolution, four stages of residual blocks, each after the first half as high and wide and with twice as many channels; the mean
-over the image; linear. Images from 64 pixels on are quartered at the start (7x7 convolution of stride 2 and pooling, as for ImageNet);
-smaller ones keep their pixels (3x3 convolution).
-He et al., 2015, arXiv:1512.03385; the stride of a bottleneck lies in its 3x3 convolution; ways around are pooled (He et al., 2018,
-arXiv:1812.01187); blocks start near the identity (Goyal et al., 2017, arXiv:1706.02677).
+A first convolution, four stages of residual blocks, each after the first half as high and wide and
+with twice as many channels; the mean over the image; linear. Images from 64 pixels on are quartered
+at the start (7x7 convolution of stride 2 and pooling, as for ImageNet); smaller ones keep their
+pixels (3x3 convolution). He et al., 2015, arXiv:1512.03385; the stride of a bottleneck lies in its
+3x3 convolution; ways around are pooled (He et al., 2018, arXiv:1812.01187); blocks start near the
+identity (Goyal et al., 2017, arXiv:1706.02677).
 
 Numbers, categories and texts join after the mean, before a dense layer (late fusion).
 """
@@ -31,7 +32,11 @@ DEFAULTS = {
     "train.batch_size": 128,
 }
 
-STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # blocks of each stage by number of layers
+STAGES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+}  # blocks of each stage by number of layers
 BOTTLENECK_FROM = 50
 EXPANSION = 4  # channels a bottleneck gives for each it works in
 SMALLEST = 4  # pixels of the shorter side
@@ -41,14 +46,31 @@ LARGE = 64  # pixels of the shorter side from which the ImageNet stem is taken
 class Config(Options):
     """Its size."""
 
-    weights: str | None = Field(None, description="An artifact (or run) of a resnet whose weights this model starts from.")
-    num_layers: Literal[18, 34, 50] = Field(18, description="Layers with weights, in the paper's count.")
-    width: int = Field(64, ge=1, le=8192, description="Channels of the first stage (a bottleneck gives 4 times as many).")
-    stem: Literal["auto", "small", "imagenet"] = Field(
-        "auto", description="The start: small keeps all pixels, imagenet a sixteenth; auto: imagenet from 64 pixels on."
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a resnet whose weights this model starts from."
     )
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="The function between convolutions.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the features dropped before the last layer in training.")
+    num_layers: Literal[18, 34, 50] = Field(
+        18, description="Layers with weights, in the paper's count."
+    )
+    width: int = Field(
+        64,
+        ge=1,
+        le=8192,
+        description="Channels of the first stage (a bottleneck gives 4 times as many).",
+    )
+    stem: Literal["auto", "small", "imagenet"] = Field(
+        "auto",
+        description="The start: small keeps all pixels, imagenet a sixteenth; auto: imagenet from 64 pixels on.",
+    )
+    activation: Literal["relu", "gelu", "silu"] = Field(
+        "relu", description="The function between convolutions."
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the features dropped before the last layer in training.",
+    )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -83,10 +105,22 @@ def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Mo
         for number in range(count):
             stride = 2 if stage > 0 and number == 0 else 1
             if config.num_layers < BOTTLENECK_FROM:
-                layers.append(ResidualBlock(channels, wide, stride=stride, batch_norm=True, activation_name=config.activation))
+                layers.append(
+                    ResidualBlock(
+                        channels,
+                        wide,
+                        stride=stride,
+                        batch_norm=True,
+                        activation_name=config.activation,
+                    )
+                )
                 channels = wide
             else:
-                layers.append(BottleneckBlock(channels, EXPANSION * wide, stride=stride, activation_name=config.activation))
+                layers.append(
+                    BottleneckBlock(
+                        channels, EXPANSION * wide, stride=stride, activation_name=config.activation
+                    )
+                )
                 channels = EXPANSION * wide
     return nn.Sequential(*layers, MeanOfPixels()), channels
 
@@ -100,7 +134,14 @@ def _stem(config: Config, channels: int, large: bool) -> list[nn.Module]:
 
     size, stride = (7, 2) if large else (3, 1)
     layers: list[nn.Module] = [
-        convolution(channels, config.width, size, stride=stride, bias=False, activation_name=config.activation),
+        convolution(
+            channels,
+            config.width,
+            size,
+            stride=stride,
+            bias=False,
+            activation_name=config.activation,
+        ),
         BatchNorm2d(config.width),
         activation(config.activation),
     ]

@@ -43,10 +43,13 @@ class Config(Options):
     """Which cell, how wide, and what keeps it from learning by heart."""
 
     weights: str | None = Field(
-        None, description="An artifact (or run) of an rnn whose weights and tokenizer this model starts from."
+        None,
+        description="An artifact (or run) of an rnn whose weights and tokenizer this model starts from.",
     )
     cell: Literal["vanilla", "gru", "lstm"] = Field("lstm", description="The recurrent cell.")
-    width: int = Field(128, ge=1, le=65536, description="Numbers of the state of each layer and direction.")
+    width: int = Field(
+        128, ge=1, le=65536, description="Numbers of the state of each layer and direction."
+    )
     num_layers: int = Field(1, ge=1, le=64, description="Layers of cells, one above the other.")
     bidirectional: bool | Literal["auto"] = Field(
         "auto",
@@ -54,28 +57,41 @@ class Config(Options):
     )
     embedding: int = Field(128, ge=1, le=65536, description="Numbers that stand for a token.")
     letter_embedding: int = Field(
-        32, ge=1, le=4096, description="Numbers that stand for a letter of a word (vocabulary: characters)."
+        32,
+        ge=1,
+        le=4096,
+        description="Numbers that stand for a letter of a word (vocabulary: characters).",
     )
-    letter_filters: int = Field(64, ge=1, le=65536, description="Filters over the letters of a word.")
+    letter_filters: int = Field(
+        64, ge=1, le=65536, description="Filters over the letters of a word."
+    )
     pooling: Literal["max", "mean", "attention", "last"] = Field(
-        "max", description="How the places of a row become one vector, where there is one output a row."
+        "max",
+        description="How the places of a row become one vector, where there is one output a row.",
     )
     dropout: float = Field(
-        0.3, ge=0, lt=1, description="Share of the numbers dropped in training: of embeddings, states, features."
+        0.3,
+        ge=0,
+        lt=1,
+        description="Share of the numbers dropped in training: of embeddings, states, features.",
     )
-    unknown: float = Field(0.02, ge=0, lt=1, description="Share of the tokens that training reads as unknown.")
+    unknown: float = Field(
+        0.02, ge=0, lt=1, description="Share of the tokens that training reads as unknown."
+    )
     level: Literal["none", "last", "standard"] = Field(
         "standard",
         description="Of forecasts: what each window is brought to before it is read, and its outputs back from: minus its last value, "
         "or minus its mean and divided by its deviation.",
     )
     crf: bool = Field(
-        False, description="Couple the labels of neighbouring places by learnt transitions (one output a place only)."
+        False,
+        description="Couple the labels of neighbouring places by learnt transitions (one output a place only).",
     )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The module. Raises PartError where there is nothing to read, and for directions or outputs that exclude each other."""
+    """The module. Raises PartError where there is nothing to read, and for directions or outputs
+    that exclude each other."""
     _check(config, inputs, output)
     if output.each == "token":
         return _places(config, inputs, output)
@@ -84,21 +100,35 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.layers.tabular.late_fusion import fused
 
     branches = [_row_branch(config, name, each) for name, each in inputs.items()]
-    return fused(branches, output.size, dense=config.width, activation_name="relu", dropout=config.dropout)
+    return fused(
+        branches, output.size, dense=config.width, activation_name="relu", dropout=config.dropout
+    )
 
 
 def _check(config: Config, inputs: Mapping[str, Input], output: Output) -> None:
     if not any(each.kind in SEQUENCES for each in inputs.values()):
-        raise PartError("rnn reads tokens, frames or a series, and the inputs hold none.", hint="choose model: mlp")
+        raise PartError(
+            "rnn reads tokens, frames or a series, and the inputs hold none.",
+            hint="choose model: mlp",
+        )
     if config.crf and output.each != "token":
-        raise PartError("crf couples the labels of places, and this task asks for no label a place.", hint="leave crf out")
+        raise PartError(
+            "crf couples the labels of places, and this task asks for no label a place.",
+            hint="leave crf out",
+        )
     if config.crf and output.causal:
-        raise PartError("crf looks at the labels that follow, and this task must not look ahead.", hint="leave crf out")
+        raise PartError(
+            "crf looks at the labels that follow, and this task must not look ahead.",
+            hint="leave crf out",
+        )
     if output.each == "step" and "series" not in inputs:
-        raise PartError("rnn forecasts a series, and the inputs hold none.", hint="choose task: forecasting")
+        raise PartError(
+            "rnn forecasts a series, and the inputs hold none.", hint="choose task: forecasting"
+        )
     if config.bidirectional is True and output.causal:
         raise PartError(
-            "bidirectional reads what follows a place, and this task must not look ahead.", hint="leave bidirectional to auto"
+            "bidirectional reads what follows a place, and this task must not look ahead.",
+            hint="leave bidirectional to auto",
         )
 
 
@@ -153,7 +183,14 @@ def _reader(config: Config, inputs: Mapping[str, Input]) -> tuple[Reader, int]:
 def _recurrent(config: Config, size: int, both: bool) -> Recurrent:
     from danlu.layers.recurrent.recurrent import Recurrent
 
-    return Recurrent(size, config.width, cell=config.cell, layers=config.num_layers, bidirectional=both, dropout=config.dropout)
+    return Recurrent(
+        size,
+        config.width,
+        cell=config.cell,
+        layers=config.num_layers,
+        bidirectional=both,
+        dropout=config.dropout,
+    )
 
 
 def _forecast(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -167,10 +204,24 @@ def _forecast(config: Config, inputs: Mapping[str, Input], output: Output) -> nn
     level = OwnLevel(config.level, len(variables.forecast) if variables else 1)
     past = _recurrent(config, series.shape[-1], config.bidirectional is True)
     known = inputs.get("future")
-    ahead = None if known is None else _recurrent(config, known.shape[-1], config.bidirectional is not False)
-    branches = [_row_branch(config, name, each) for name, each in inputs.items() if name not in ("series", "future")]
-    aside = (side_by_side([branch for branch, _ in branches]), sum(width for _, width in branches)) if branches else None
-    return RecurrentForecast(variables, level, past, aside, ahead, output.steps, output.size, config.dropout)
+    ahead = (
+        None
+        if known is None
+        else _recurrent(config, known.shape[-1], config.bidirectional is not False)
+    )
+    branches = [
+        _row_branch(config, name, each)
+        for name, each in inputs.items()
+        if name not in ("series", "future")
+    ]
+    aside = (
+        (side_by_side([branch for branch, _ in branches]), sum(width for _, width in branches))
+        if branches
+        else None
+    )
+    return RecurrentForecast(
+        variables, level, past, aside, ahead, output.steps, output.size, config.dropout
+    )
 
 
 def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:

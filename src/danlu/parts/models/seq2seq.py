@@ -6,10 +6,11 @@ small       3+3      4    256     some ten thousand pairs of sentences
 medium      6+6      8    512     Vaswani's base model: some million pairs
 large       6+6     16   1024
 
-A number given beside the size overrides the size's own. Normalization stands before each half of a block, positions are rotary in both
-stacks, and the head multiplies by the embedding of the target unless `tied` is false.
-Sources: Vaswani et al., 2017, arXiv:1706.03762; Press and Wolf, 2017, arXiv:1608.05859 (tied embeddings).
-"""
+A number given beside the size overrides the size's own. Normalization stands before each half of a
+block, positions are rotary in both stacks, and the head multiplies by the embedding of the target
+unless `tied` is false.
+Sources: Vaswani et al., 2017, arXiv:1706.03762; Press and Wolf, 2017, arXiv:1608.05859 (tied
+embeddings)."""
 
 from __future__ import annotations
 
@@ -51,27 +52,61 @@ class Config(Options):
     """Its size, and which of the usual parts it is built of."""
 
     weights: str | None = Field(
-        None, description="An artifact (or run) of a seq2seq whose weights and tokenizers this model starts from."
+        None,
+        description="An artifact (or run) of a seq2seq whose weights and tokenizers this model starts from.",
     )
     size: Literal["tiny", "small", "medium", "large"] = Field(
         "small", description="A size by name; the numbers below override its own."
     )
-    encoder_layers: int | None = Field(None, ge=1, le=1000, description="Blocks that read the source; none: as the size has it.")
-    decoder_layers: int | None = Field(None, ge=1, le=1000, description="Blocks that write the target; none: as the size has it.")
-    num_heads: int | None = Field(None, ge=1, le=1024, description="Heads of attention; none: as the size has it.")
-    width: int | None = Field(None, ge=2, le=65536, description="Numbers that stand for a token; none: as the size has it.")
-    normalization: Literal["rms", "layer"] = Field("rms", description="Normalization before each half of a block.")
-    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field("relu_squared", description="Kind of the feed-forward half.")
+    encoder_layers: int | None = Field(
+        None, ge=1, le=1000, description="Blocks that read the source; none: as the size has it."
+    )
+    decoder_layers: int | None = Field(
+        None, ge=1, le=1000, description="Blocks that write the target; none: as the size has it."
+    )
+    num_heads: int | None = Field(
+        None, ge=1, le=1024, description="Heads of attention; none: as the size has it."
+    )
+    width: int | None = Field(
+        None,
+        ge=2,
+        le=65536,
+        description="Numbers that stand for a token; none: as the size has it.",
+    )
+    normalization: Literal["rms", "layer"] = Field(
+        "rms", description="Normalization before each half of a block."
+    )
+    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
+        "relu_squared", description="Kind of the feed-forward half."
+    )
     feed_forward_width: int | None = Field(
-        None, ge=1, le=1_048_576, description="Its inner width; none: 4 times the width, 8/3 times for swiglu."
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Its inner width; none: 4 times the width, 8/3 times for swiglu.",
     )
-    qk_norm: bool = Field(False, description="Normalise queries and keys: attention cannot grow sharper than training can bear.")
-    tied: bool = Field(True, description="The head multiplies by the target's embedding instead of weights of its own.")
+    qk_norm: bool = Field(
+        False,
+        description="Normalise queries and keys: attention cannot grow sharper than training can bear.",
+    )
+    tied: bool = Field(
+        True,
+        description="The head multiplies by the target's embedding instead of weights of its own.",
+    )
     shared: bool = Field(
-        False, description="One embedding for source and target; only where both are written in one and the same vocabulary."
+        False,
+        description="One embedding for source and target; only where both are written in one and the same vocabulary.",
     )
-    dropout: float = Field(0.2, ge=0, lt=1, description="Share dropped of the embeddings and of what each half of a block adds.")
-    bias: bool = Field(False, description="Add biases to the layers inside the blocks, and shifts to layer normalization.")
+    dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share dropped of the embeddings and of what each half of a block adds.",
+    )
+    bias: bool = Field(
+        False,
+        description="Add biases to the layers inside the blocks, and shifts to layer normalization.",
+    )
 
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
@@ -87,7 +122,11 @@ class Config(Options):
     def resolved(self) -> tuple[tuple[int, int], int, int]:
         """((layers of the encoder, of the decoder), heads, width) as they are built."""
         layers, heads, width = SIZES[self.size]
-        return (self.encoder_layers or layers, self.decoder_layers or layers), self.num_heads or heads, self.width or width
+        return (
+            (self.encoder_layers or layers, self.decoder_layers or layers),
+            self.num_heads or heads,
+            self.width or width,
+        )
 
 
 def adapt_task(config: Config, task: Part) -> Part:
@@ -99,7 +138,8 @@ def adapt_task(config: Config, task: Part) -> Part:
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
-    """The module. Raises PartError where the inputs are not a source and a target, one code a place."""
+    """The module. Raises PartError where the inputs are not a source and a target, one code a
+    place."""
     from danlu.layers.transformer.blocks import Sizes
     from danlu.parts.models._encoder_decoder import EncoderDecoder
 

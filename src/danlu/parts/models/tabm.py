@@ -1,10 +1,10 @@
 """TabM: an ensemble of multilayer perceptrons for tables, trained as one network.
 
-Members share their matrices; each has scales and biases of its own in every layer, and a last layer of its own. Each learns by itself, and
-they answer together: the mean of their probabilities, or of their numbers. Numbers go in as they are, or as periodic embeddings
-(`periodic`), or cut into pieces by data.columns.*.transforms (piecewise_linear); categories as embeddings; texts summed up.
-Gorishniy et al., 2024, arXiv:2410.24210.
-"""
+Members share their matrices; each has scales and biases of its own in every layer, and a last layer
+of its own. Each learns by itself, and they answer together: the mean of their probabilities, or of
+their numbers. Numbers go in as they are, or as periodic embeddings (`periodic`), or cut into pieces
+by data.columns.*.transforms (piecewise_linear); categories as embeddings; texts summed up.
+Gorishniy et al., 2024, arXiv:2410.24210."""
 
 from __future__ import annotations
 
@@ -35,17 +35,30 @@ class Config(Options):
     """How many members, how wide and deep each is."""
 
     members: int = Field(16, ge=1, le=4096, description="Networks that learn side by side.")
-    hidden: list[Width] = Field([256, 256, 256], max_length=100, description="Width of each hidden layer.")
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="The function between dense layers.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of each hidden layer's activations dropped in training.")
+    hidden: list[Width] = Field(
+        [256, 256, 256], max_length=100, description="Width of each hidden layer."
+    )
+    activation: Literal["relu", "gelu", "silu"] = Field(
+        "relu", description="The function between dense layers."
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of each hidden layer's activations dropped in training."
+    )
     embedding: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
-        "auto", description="Numbers that stand for a category; auto: by how many values the column has, 2 to 64."
+        "auto",
+        description="Numbers that stand for a category; auto: by how many values the column has, 2 to 64.",
     )
     periodic: int = Field(
-        0, ge=0, le=4096, description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is."
+        0,
+        ge=0,
+        le=4096,
+        description="Learnt frequencies a number is turned into (sines and cosines); 0 takes the number as it is.",
     )
     periodic_scale: float = Field(
-        0.05, gt=0, le=100, description="Standard deviation the frequencies start with; larger ones see finer steps, and noise."
+        0.05,
+        gt=0,
+        le=100,
+        description="Standard deviation the frequencies start with; larger ones see finer steps, and noise.",
     )
 
 
@@ -62,7 +75,8 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
         output,
         members=config.members,
         hidden=config.hidden,
-        # columns that one number stands for differ in sign only, as in the paper; embedded ones in size too
+        # columns that one number stands for differ in sign only, as in the paper; embedded ones in
+        # size too
         start="signs" if all(chunk == 1 for chunk in chunks) else "normal",
         activation_name=config.activation,
         dropout=config.dropout,
@@ -70,7 +84,8 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
 
 
 def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, list[int]]:
-    """What takes one input to (B, D), and how many of the D belong to each column (or to each feature's embedding)."""
+    """What takes one input to (B, D), and how many of the D belong to each column (or to each
+    feature's embedding)."""
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.joining import Take
     from danlu.layers.tabular.periodic import EMBEDDING, PeriodicEmbedding
@@ -78,14 +93,16 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, list[int
     from danlu.layers.text.summary import TokenSummary
 
     if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities, None if config.embedding == "auto" else config.embedding)
+        embedding = CategoryEmbedding(
+            each.cardinalities, None if config.embedding == "auto" else config.embedding
+        )
         return Take(name, embedding), embedding.widths
     if each.kind == "tokens":
         summary = TokenSummary(each)
         return Take(name, summary), [1] * summary.width
     if config.periodic:
         features = each.shape[0]
-        return Take(name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)), [1] * features + [
-            EMBEDDING
-        ] * features
+        return Take(name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)), [
+            1
+        ] * features + [EMBEDDING] * features
     return Take(name), widths(each)

@@ -1,8 +1,8 @@
 """Temporal convolutional network (TCN) for series: causal convolutions whose taps lie 1, 2, 4, ... moments apart.
 
-As many blocks as it takes for the last moment to see the whole window. A linear forecast stands beside the network, which learns what
-that leaves. Sources: Bai et al., 2018, arXiv:1803.01271; Das et al., 2023, arXiv:2304.08424 (the linear forecast beside it).
-"""
+As many blocks as it takes for the last moment to see the whole window. A linear forecast stands
+beside the network, which learns what that leaves. Sources: Bai et al., 2018, arXiv:1803.01271; Das
+et al., 2023, arXiv:2304.08424 (the linear forecast beside it)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,19 @@ class Config(Options):
 
     width: int = Field(32, ge=1, le=8192, description="Channels of every block.")
     kernel: int = Field(3, ge=2, le=999, description="Moments a convolution weighs.")
-    num_layers: int | None = Field(None, ge=1, le=30, description="Blocks; null: as many as see the whole window.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the activations dropped in training.")
+    num_layers: int | None = Field(
+        None, ge=1, le=30, description="Blocks; null: as many as see the whole window."
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of the activations dropped in training."
+    )
     level: Literal["standard", "last", "none"] = Field(
-        "standard", description="Bring each window to its own mean and deviation, to its last value, or leave it where it is."
+        "standard",
+        description="Bring each window to its own mean and deviation, to its last value, or leave it where it is.",
     )
     mix: bool = Field(
-        True, description="Variables see each other; false: each goes through the network by itself, with the same weights."
+        True,
+        description="Variables see each other; false: each goes through the network by itself, with the same weights.",
     )
     linear: bool = Field(True, description="A linear forecast beside the network.")
 
@@ -49,22 +55,39 @@ class Config(Options):
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
     """The module. Raises PartError where there is no series."""
     from danlu.layers.forecasting.reversible_norm import Forecaster
-    from danlu.parts.models._temporal_convolution import TemporalForecast, TemporalSummary, layers_to_see
+    from danlu.parts.models._temporal_convolution import (
+        TemporalForecast,
+        TemporalSummary,
+        layers_to_see,
+    )
 
     if "series" not in inputs:
-        raise PartError("temporal_convolution reads a series, and the inputs hold none.", hint="choose task: forecasting")
+        raise PartError(
+            "temporal_convolution reads a series, and the inputs hold none.",
+            hint="choose task: forecasting",
+        )
     if output.each == "row":
         moments, channels = inputs["series"].shape
         static = inputs["numbers"].shape[0] if "numbers" in inputs else 0
         layers = config.num_layers or layers_to_see(moments, config.kernel)
         return TemporalSummary(
-            channels, static, output.size, width=config.width, kernel=config.kernel, layers=layers, dropout=config.dropout
+            channels,
+            static,
+            output.size,
+            width=config.width,
+            kernel=config.kernel,
+            layers=layers,
+            dropout=config.dropout,
         )
     return Forecaster(
         inputs,
         output,
         lambda sizes: TemporalForecast(
-            sizes, width=config.width, kernel=config.kernel, layers=config.num_layers, dropout=config.dropout
+            sizes,
+            width=config.width,
+            kernel=config.kernel,
+            layers=config.num_layers,
+            dropout=config.dropout,
         ),
         level=config.level,
         mix=config.mix,

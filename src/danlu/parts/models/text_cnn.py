@@ -1,7 +1,8 @@
 """Convolutions over words: filters that look for phrases of a few words, wherever they stand; a fast and strong reader of sentences.
 
-Each filter slides over the embeddings of 3, 4 or 5 neighbouring words, its strongest answer in the row is kept, and dropout and one
-linear layer follow. Several texts of a row are read apart; numbers, categories and an image join them in a dense layer.
+Each filter slides over the embeddings of 3, 4 or 5 neighbouring words, its strongest answer in the
+row is kept, and dropout and one linear layer follow. Several texts of a row are read apart;
+numbers, categories and an image join them in a dense layer.
 Source: Kim, 2014, arXiv:1408.5882 (its model CNN-rand: embeddings are learnt from the start).
 """
 
@@ -35,19 +36,35 @@ class Config(Options):
     """Which phrases are looked for, how many, and what keeps them from being learnt by heart."""
 
     weights: str | None = Field(
-        None, description="An artifact (or run) of a text_cnn whose weights and tokenizer this model starts from."
+        None,
+        description="An artifact (or run) of a text_cnn whose weights and tokenizer this model starts from.",
     )
-    widths: list[Width] = Field([3, 4, 5], min_length=1, max_length=16, description="Words that a filter sees at once.")
+    widths: list[Width] = Field(
+        [3, 4, 5], min_length=1, max_length=16, description="Words that a filter sees at once."
+    )
     filters: int = Field(100, ge=1, le=65536, description="Filters of each width.")
     embedding: int = Field(128, ge=1, le=65536, description="Numbers that stand for a word.")
     letter_embedding: int = Field(
-        32, ge=1, le=4096, description="Numbers that stand for a letter of a word (vocabulary: characters)."
+        32,
+        ge=1,
+        le=4096,
+        description="Numbers that stand for a letter of a word (vocabulary: characters).",
     )
-    letter_filters: int = Field(64, ge=1, le=65536, description="Filters over the letters of a word.")
-    dropout: float = Field(0.5, ge=0, lt=1, description="Share of the filters' answers dropped in training.")
-    embedding_dropout: float = Field(0.3, ge=0, lt=1, description="Share of the numbers of words dropped in training.")
-    unknown: float = Field(0.02, ge=0, lt=1, description="Share of the words that training reads as unknown.")
-    dense: int = Field(128, ge=1, le=65536, description="Width of the layer in which several inputs meet.")
+    letter_filters: int = Field(
+        64, ge=1, le=65536, description="Filters over the letters of a word."
+    )
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="Share of the filters' answers dropped in training."
+    )
+    embedding_dropout: float = Field(
+        0.3, ge=0, lt=1, description="Share of the numbers of words dropped in training."
+    )
+    unknown: float = Field(
+        0.02, ge=0, lt=1, description="Share of the words that training reads as unknown."
+    )
+    dense: int = Field(
+        128, ge=1, le=65536, description="Width of the layer in which several inputs meet."
+    )
 
 
 def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
@@ -57,7 +74,9 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     from danlu.layers.text.pooled import ConvolvedText, small_image
 
     if not any(each.kind == "tokens" for each in inputs.values()):
-        raise PartError("text_cnn reads tokens, and the inputs hold none.", hint="choose model: mlp")
+        raise PartError(
+            "text_cnn reads tokens, and the inputs hold none.", hint="choose model: mlp"
+        )
 
     def text_branch(each: Input) -> tuple[nn.Module, int]:
         words = WordEmbedding(

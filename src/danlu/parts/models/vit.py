@@ -1,7 +1,8 @@
 """Vision Transformer for images: patches as tokens, a Transformer encoder, the mean over them or a class token.
 
-Dosovitskiy et al., 2020, arXiv:2010.11929. Learnt positions; normalization before each half of a block; no biases; the mean over patches
-instead of a class token by default (Beyer et al., 2022, arXiv:2205.01580). On a few thousand images a convolutional network learns more.
+Dosovitskiy et al., 2020, arXiv:2010.11929. Learnt positions; normalization before each half of a
+block; no biases; the mean over patches instead of a class token by default (Beyer et al., 2022,
+arXiv:2205.01580). On a few thousand images a convolutional network learns more.
 
 Numbers, categories and texts join after the encoder, before a dense layer (late fusion).
 """
@@ -35,15 +36,24 @@ SMALLEST = 2  # pixels of the shorter side
 class Config(Options):
     """Its size."""
 
-    weights: str | None = Field(None, description="An artifact (or run) of a vit whose weights this model starts from.")
+    weights: str | None = Field(
+        None, description="An artifact (or run) of a vit whose weights this model starts from."
+    )
     patch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description="Pixels of a patch's side; auto: about an eighth of the image's shorter side, from 2 to 16."
+        "auto",
+        description="Pixels of a patch's side; auto: about an eighth of the image's shorter side, from 2 to 16.",
     )
     num_layers: int = Field(6, ge=1, le=1000, description="Blocks of attention and feed-forward.")
-    width: int = Field(128, ge=1, le=65536, description="Size of a patch's vector; a multiple of num_heads.")
+    width: int = Field(
+        128, ge=1, le=65536, description="Size of a patch's vector; a multiple of num_heads."
+    )
     num_heads: int = Field(4, ge=1, le=1024, description="Heads of attention.")
-    pooling: Literal["mean", "class_token"] = Field("mean", description="The mean over the patches, or a token that gathers them.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training.")
+    pooling: Literal["mean", "class_token"] = Field(
+        "mean", description="The mean over the patches, or a token that gathers them."
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share dropped of what each half of a block adds, in training."
+    )
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Config:
@@ -58,7 +68,10 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
 
     require_image("vit", inputs, SMALLEST if config.patch == "auto" else config.patch)
     return fused(
-        branches_of(inputs, lambda each: _body(config, *each.shape)), output.size, dense=config.width, activation_name="gelu"
+        branches_of(inputs, lambda each: _body(config, *each.shape)),
+        output.size,
+        dense=config.width,
+        activation_name="gelu",
     )
 
 
@@ -69,6 +82,11 @@ def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Mo
 
     side = patch_side(height, width) if config.patch == "auto" else config.patch
     sizes = Sizes(
-        config.num_layers, config.width, config.num_heads, feed_forward="gelu", normalization="layer", dropout=config.dropout
+        config.num_layers,
+        config.width,
+        config.num_heads,
+        feed_forward="gelu",
+        normalization="layer",
+        dropout=config.dropout,
     )
     return VisionTransformer((channels, height, width), side, sizes, config.pooling), config.width

@@ -1,12 +1,11 @@
 """Wide residual network for images of about 28 to 64 pixels: few layers, many channels, norm and activation before each convolution.
 
-A 3x3 convolution to 16 channels, three stages of (depth - 4) / 6 blocks each with 16, 32 and 64 times `width` channels, the second and
-third half as high and wide; norm, activation, the mean over the image, linear.
-Zagoruyko and Komodakis, 2016, arXiv:1605.07146 (WRN-depth-width).
+A 3x3 convolution to 16 channels, three stages of (depth - 4) / 6 blocks each with 16, 32 and 64
+times `width` channels, the second and third half as high and wide; norm, activation, the mean over
+the image, linear. Zagoruyko and Komodakis, 2016, arXiv:1605.07146 (WRN-depth-width).
 
-Where the first convolution takes every second pixel (`stride` 2) a network costs a quarter. Numbers, categories and texts join after the
-mean, before a dense layer (late fusion).
-"""
+Where the first convolution takes every second pixel (`stride` 2) a network costs a quarter.
+Numbers, categories and texts join after the mean, before a dense layer (late fusion)."""
 
 from __future__ import annotations
 
@@ -38,21 +37,39 @@ LARGE = 48  # pixels of the shorter side from which the first convolution halves
 class Config(Options):
     """Its size."""
 
-    weights: str | None = Field(None, description="An artifact (or run) of a wide_resnet whose weights this model starts from.")
-    depth: int = Field(16, ge=10, le=1000, description="Layers of convolution, 4 more than a multiple of 6: 10, 16, 22, 28, 40.")
+    weights: str | None = Field(
+        None,
+        description="An artifact (or run) of a wide_resnet whose weights this model starts from.",
+    )
+    depth: int = Field(
+        16,
+        ge=10,
+        le=1000,
+        description="Layers of convolution, 4 more than a multiple of 6: 10, 16, 22, 28, 40.",
+    )
     width: int = Field(2, ge=1, le=512, description="Channels of the first stage, in sixteens.")
     stride: Literal[1, 2, "auto"] = Field(
-        "auto", description="Pixels from one place of the first convolution to the next; auto: 2 from 48 pixels on."
+        "auto",
+        description="Pixels from one place of the first convolution to the next; auto: 2 from 48 pixels on.",
     )
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="The function before convolutions.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share dropped between the two convolutions of a block in training.")
+    activation: Literal["relu", "gelu", "silu"] = Field(
+        "relu", description="The function before convolutions."
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share dropped between the two convolutions of a block in training.",
+    )
 
     @field_validator("depth")
     @classmethod
     def _depth_of_three_stages(cls, depth: int) -> int:
         if depth % 6 != 4:
             below = depth - (depth - 4) % 6
-            raise ValueError(f"depth must be 4 more than a multiple of 6, such as {max(below, 10)} or {below + 6}")
+            raise ValueError(
+                f"depth must be 4 more than a multiple of 6, such as {max(below, 10)} or {below + 6}"
+            )
         return depth
 
 
@@ -82,7 +99,9 @@ def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Mo
     size = 3 if stride == 1 else 5  # so that pixels are seen by several places still
     layers: list[nn.Module] = [
         ChannelsLast(),
-        convolution(channels, STEM, size, stride=stride, bias=False, activation_name=config.activation),
+        convolution(
+            channels, STEM, size, stride=stride, bias=False, activation_name=config.activation
+        ),
     ]
     channels = STEM
     for stage in range(3):

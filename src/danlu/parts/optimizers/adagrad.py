@@ -30,9 +30,13 @@ ELEMENTWISE = True  # each entry is moved by itself
 class Config(Options):
     """Options of Adagrad."""
 
-    learning_rate: float = Field(0.01, ge=0, description="Length of the first update of each weight.")
+    learning_rate: float = Field(
+        0.01, ge=0, description="Length of the first update of each weight."
+    )
     epsilon: float = Field(1e-10, gt=0, description="Added to the root in the denominator.")
-    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
@@ -58,10 +62,16 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     gradient = gradient + options["weight_decay"] * parameter
     squares = state["squares"] + gradient * gradient
-    parameter = parameter - options["learning_rate"] * gradient / (squares.sqrt() + options["epsilon"])
+    parameter = parameter - options["learning_rate"] * gradient / (
+        squares.sqrt() + options["epsilon"]
+    )
     return parameter, {"squares": squares}

@@ -5,7 +5,8 @@
     v_t = beta2 * v_{t-1} + (1 - beta2) * d_t^2                      v_0 = 0
     p_t = p_{t-1} - learning_rate * m_t / (1 - beta1^t) / (sqrt(v_t / (1 - beta2^t)) + epsilon)
 
-Its weight decay passes through the division, so it hardly shrinks weights with large gradients: adamw mends that.
+Its weight decay passes through the division, so it hardly shrinks weights with large gradients:
+adamw mends that.
 Source: Kingma and Ba, 2015, arXiv:1412.6980.
 """
 
@@ -31,11 +32,22 @@ ELEMENTWISE = True  # each entry is moved by itself
 class Config(Options):
     """Options of Adam."""
 
-    learning_rate: float = Field(0.001, ge=0, description="Length of the update of each weight, about.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Share of the mean of gradients that is kept each step.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Share of the mean of squared gradients that is kept each step.")
+    learning_rate: float = Field(
+        0.001, ge=0, description="Length of the update of each weight, about."
+    )
+    beta1: float = Field(
+        0.9, ge=0, lt=1, description="Share of the mean of gradients that is kept each step."
+    )
+    beta2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="Share of the mean of squared gradients that is kept each step.",
+    )
     epsilon: float = Field(1e-8, gt=0, description="Added to the root in the denominator.")
-    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
@@ -62,7 +74,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     beta1, beta2 = options["beta1"], options["beta2"]
@@ -70,4 +86,7 @@ def update(
     mean = beta1 * state["mean"] + (1 - beta1) * gradient
     squares = beta2 * state["squares"] + (1 - beta2) * gradient * gradient
     root = (squares / (1 - beta2**step)).sqrt() + options["epsilon"]
-    return parameter - options["learning_rate"] * mean / (1 - beta1**step) / root, {"mean": mean, "squares": squares}
+    return parameter - options["learning_rate"] * mean / (1 - beta1**step) / root, {
+        "mean": mean,
+        "squares": squares,
+    }

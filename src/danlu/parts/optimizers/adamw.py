@@ -32,11 +32,22 @@ ELEMENTWISE = True  # each entry is moved by itself
 class Config(Options):
     """Options of AdamW."""
 
-    learning_rate: float = Field(0.001, ge=0, description="Length of the update of each weight, about.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Share of the mean of gradients that is kept each step.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Share of the mean of squared gradients that is kept each step.")
+    learning_rate: float = Field(
+        0.001, ge=0, description="Length of the update of each weight, about."
+    )
+    beta1: float = Field(
+        0.9, ge=0, lt=1, description="Share of the mean of gradients that is kept each step."
+    )
+    beta2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="Share of the mean of squared gradients that is kept each step.",
+    )
     epsilon: float = Field(1e-8, gt=0, description="Added to the root in the denominator.")
-    weight_decay: float = Field(0.01, ge=0, description="Share of each weight taken off a step, times the learning rate.")
+    weight_decay: float = Field(
+        0.01, ge=0, description="Share of each weight taken off a step, times the learning rate."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
@@ -63,7 +74,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     beta1, beta2, learning_rate = options["beta1"], options["beta2"], options["learning_rate"]
@@ -71,4 +86,7 @@ def update(
     squares = beta2 * state["squares"] + (1 - beta2) * gradient * gradient
     root = (squares / (1 - beta2**step)).sqrt() + options["epsilon"]
     shrunk = (1 - learning_rate * options["weight_decay"]) * parameter
-    return shrunk - learning_rate * mean / (1 - beta1**step) / root, {"mean": mean, "squares": squares}
+    return shrunk - learning_rate * mean / (1 - beta1**step) / root, {
+        "mean": mean,
+        "squares": squares,
+    }

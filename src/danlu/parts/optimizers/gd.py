@@ -3,7 +3,8 @@
     g_t = gradient of the mean loss over every training row, at p_{t-1}
     p_t = p_{t-1} - learning_rate * (g_t + weight_decay * p_{t-1})
 
-One epoch is one update (`train.batch_size` is "all"); `train.micro_batch` limits memory, and the sum over micro batches is exact.
+One epoch is one update (`train.batch_size` is "all"); `train.micro_batch` limits memory, and the
+sum over micro batches is exact.
 Source: Cauchy, 1847, Comptes rendus 25, 536-538.
 """
 
@@ -30,7 +31,9 @@ class Config(Options):
     """Options of gradient descent."""
 
     learning_rate: float = Field(0.1, ge=0, description="Length of the update, in gradients.")
-    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
@@ -38,7 +41,9 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     import torch
 
     return keep_layouts(
-        lean(torch.optim.SGD)(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fusable(groups))
+        lean(torch.optim.SGD)(
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fusable(groups)
+        )
     )
 
 
@@ -48,7 +53,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     gradient = gradient + options["weight_decay"] * parameter

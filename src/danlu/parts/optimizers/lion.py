@@ -4,8 +4,8 @@
     p_t = (1 - learning_rate * weight_decay) * p_{t-1} - learning_rate * u_t
     m_t = beta2 * m_{t-1} + (1 - beta2) * g_t
 
-Half the state of Adam. The authors take a learning rate 3 to 10 times smaller, and a weight decay as much larger, than AdamW's; the
-defaults here are a third and three times of AdamW's.
+Half the state of Adam. The authors take a learning rate 3 to 10 times smaller, and a weight decay
+as much larger, than AdamW's; the defaults here are a third and three times of AdamW's.
 Source: Chen and others, 2023, Symbolic Discovery of Optimization Algorithms, arXiv:2302.06675.
 """
 
@@ -33,14 +33,27 @@ class Config(Options):
     """Options of Lion."""
 
     learning_rate: float = Field(3e-4, ge=0, description="Length of the update of each weight.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Share of past gradients in the average whose sign is taken.")
-    beta2: float = Field(0.99, ge=0, lt=1, description="Share of the mean of gradients that is kept each step.")
-    weight_decay: float = Field(0.03, ge=0, description="Share of each weight taken off a step, times the learning rate.")
+    beta1: float = Field(
+        0.9, ge=0, lt=1, description="Share of past gradients in the average whose sign is taken."
+    )
+    beta2: float = Field(
+        0.99, ge=0, lt=1, description="Share of the mean of gradients that is kept each step."
+    )
+    weight_decay: float = Field(
+        0.03, ge=0, description="Share of each weight taken off a step, times the learning rate."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     """Lion over the groups, several tensors at a time (torch._foreach)."""
-    return _lion()(groups, {"lr": config.learning_rate, "betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay})
+    return _lion()(
+        groups,
+        {
+            "lr": config.learning_rate,
+            "betas": (config.beta1, config.beta2),
+            "weight_decay": config.weight_decay,
+        },
+    )
 
 
 @functools.cache
@@ -89,10 +102,16 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     mean, learning_rate = state["mean"], options["learning_rate"]
     move = (mean + (1 - options["beta1"]) * (gradient - mean)).sign()
     shrunk = (1 - learning_rate * options["weight_decay"]) * parameter
-    return shrunk - learning_rate * move, {"mean": mean + (1 - options["beta2"]) * (gradient - mean)}
+    return shrunk - learning_rate * move, {
+        "mean": mean + (1 - options["beta2"]) * (gradient - mean)
+    }

@@ -3,7 +3,8 @@
     b_t = momentum * b_{t-1} + g_t + weight_decay * p_{t-1}          b_0 = 0
     p_t = p_{t-1} - learning_rate * b_t
 
-In a steady direction the sum is 1 / (1 - momentum) gradients long, so the learning rate is about a tenth of plain descent's.
+In a steady direction the sum is 1 / (1 - momentum) gradients long, so the learning rate is about a
+tenth of plain descent's.
 Source: Polyak, 1964, USSR Computational Mathematics and Mathematical Physics 4(5), 1-17.
 """
 
@@ -29,9 +30,15 @@ ELEMENTWISE = True  # each entry is moved by itself
 class Config(Options):
     """Options of momentum."""
 
-    learning_rate: float = Field(0.01, ge=0, description="Length of the update, in sums of gradients.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Share of the sum of gradients that is kept each step.")
-    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+    learning_rate: float = Field(
+        0.01, ge=0, description="Length of the update, in sums of gradients."
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Share of the sum of gradients that is kept each step."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
@@ -57,7 +64,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     gradient = gradient + options["weight_decay"] * parameter

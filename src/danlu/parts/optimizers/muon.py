@@ -7,13 +7,12 @@ For a matrix of R rows and C columns, both at least 2:
     o_t = newton_schulz(u_t)                                         nearly orthogonal: singular values about 1
     p_t = (1 - learning_rate * weight_decay) * p_{t-1} - learning_rate * 0.2 * sqrt(max(R, C)) * o_t
 
-The factor 0.2 * sqrt(max(R, C)) gives the update the size of AdamW's, so one learning rate and weight decay serve both. A
-convolution kernel (out, in, height, width) is taken as the matrix (out, in * height * width). Vectors, numbers and matrices with
-one row or column go to AdamW, and so does every parameter of a group that says `"muon": False`, as embeddings and output layers
-should.
-Source: Jordan and others, 2024, kellerjordan.github.io/posts/muon; Liu and others, 2025, Muon is Scalable for LLM Training,
-arXiv:2502.16982.
-"""
+The factor 0.2 * sqrt(max(R, C)) gives the update the size of AdamW's, so one learning rate and
+weight decay serve both. A convolution kernel (out, in, height, width) is taken as the matrix (out,
+in * height * width). Vectors, numbers and matrices with one row or column go to AdamW, and so does
+every parameter of a group that says `"muon": False`, as embeddings and output layers should.
+Source: Jordan and others, 2024, kellerjordan.github.io/posts/muon; Liu and others, 2025, Muon is
+Scalable for LLM Training, arXiv:2502.16982."""
 
 from __future__ import annotations
 
@@ -35,7 +34,11 @@ if TYPE_CHECKING:
 UPDATE = "matrix"
 DECAY = "weights"
 SPARES_TABLES = True  # embeddings and output layers go to AdamW: their rows are moved one by one
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, so that small singular values grow fast
+NEWTON_SCHULZ = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of Jordan's quintic: steep at 0, so that small singular values grow fast
 SMALLEST_NORM = 1e-7
 
 
@@ -43,23 +46,52 @@ class Config(Options):
     """Options of Muon."""
 
     learning_rate: float = Field(0.002, ge=0, description="Length of the update, on AdamW's scale.")
-    momentum: float = Field(0.95, ge=0, lt=1, description="Share of the mean of gradients that is kept each step (matrices).")
-    nesterov: bool = Field(True, description="Mix the newest gradient once more into the mean before it is made orthogonal.")
-    iterations: int = Field(5, ge=1, le=20, description="Newton-Schulz iterations that make a matrix orthogonal.")
+    momentum: float = Field(
+        0.95,
+        ge=0,
+        lt=1,
+        description="Share of the mean of gradients that is kept each step (matrices).",
+    )
+    nesterov: bool = Field(
+        True,
+        description="Mix the newest gradient once more into the mean before it is made orthogonal.",
+    )
+    iterations: int = Field(
+        5, ge=1, le=20, description="Newton-Schulz iterations that make a matrix orthogonal."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="Number format of the iterations on float32 weights. auto: bfloat16 where the device multiplies it faster.",
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's share of the mean of gradients that is kept each step.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's share of the mean of squared gradients that is kept each step.")
-    epsilon: float = Field(1e-8, gt=0, description="AdamW's term beside the root in the denominator.")
-    weight_decay: float = Field(0.01, ge=0, description="Share of each weight taken off a step, times the learning rate.")
+    beta1: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="AdamW's share of the mean of gradients that is kept each step.",
+    )
+    beta2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="AdamW's share of the mean of squared gradients that is kept each step.",
+    )
+    epsilon: float = Field(
+        1e-8, gt=0, description="AdamW's term beside the root in the denominator."
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="Share of each weight taken off a step, times the learning rate."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
-    """Muon over the groups: matrices of one shape are iterated together, the rest takes torch's fused AdamW where it can."""
+    """Muon over the groups: matrices of one shape are iterated together, the rest takes torch's
+    fused AdamW where it can."""
     options = config.model_dump(exclude={"learning_rate"})
-    return keep_layouts(_muon()(groups, {"lr": config.learning_rate, **options, "muon": True, "fused": fusable(groups)}))
+    return keep_layouts(
+        _muon()(
+            groups, {"lr": config.learning_rate, **options, "muon": True, "fused": fusable(groups)}
+        )
+    )
 
 
 @functools.cache
@@ -69,7 +101,8 @@ def _muon() -> type[Optimizer]:
     from torch.optim.adamw import adamw
 
     class Muon(torch.optim.Optimizer):
-        """Muon as a torch optimizer; state: "momentum_buffer" of matrices; "step", "exp_avg", "exp_avg_sq" of the rest."""
+        """Muon as a torch optimizer; state: "momentum_buffer" of matrices; "step", "exp_avg",
+        "exp_avg_sq" of the rest."""
 
         @torch.no_grad()
         def step(self, closure: Any = None) -> Any:
@@ -97,13 +130,24 @@ def _muon() -> type[Optimizer]:
 
         def _turn(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
             """Update matrices of one shape."""
-            buffers = [self._state(each, "momentum_buffer")["momentum_buffer"] for each in parameters]
+            buffers = [
+                self._state(each, "momentum_buffer")["momentum_buffer"] for each in parameters
+            ]
             gradients = [each.grad for each in parameters if each.grad is not None]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-            moves = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
+            moves = (
+                torch._foreach_lerp(gradients, buffers, group["momentum"])
+                if group["nesterov"]
+                else buffers
+            )
             stacked = torch.stack([as_matrix(each) for each in moves])
-            turned = newton_schulz(stacked, group["iterations"], iteration_dtype(stacked, group["precision"]))
-            moves = [each.reshape(parameter.shape) for each, parameter in zip(turned.to(stacked.dtype), parameters)]
+            turned = newton_schulz(
+                stacked, group["iterations"], iteration_dtype(stacked, group["precision"])
+            )
+            moves = [
+                each.reshape(parameter.shape)
+                for each, parameter in zip(turned.to(stacked.dtype), parameters)
+            ]
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, moves, alpha=-group["lr"] * length(stacked))
 
@@ -112,7 +156,9 @@ def _muon() -> type[Optimizer]:
             states = [self._state(each, "exp_avg", "exp_avg_sq") for each in parameters]
             for parameter, state in zip(parameters, states):
                 if "step" not in state:
-                    state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
+                    state["step"] = torch.zeros(
+                        (), device=parameter.device if group["fused"] else "cpu"
+                    )
             adamw(
                 parameters,
                 [each.grad for each in parameters if each.grad is not None],
@@ -141,7 +187,8 @@ def _muon() -> type[Optimizer]:
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon itself updates it: two dimensions or more, and as a matrix at least two rows and columns."""
+    """Whether Muon itself updates it: two dimensions or more, and as a matrix at least two rows and
+    columns."""
     return parameter.ndim >= 2 and parameter.shape[0] >= 2 and math.prod(parameter.shape[1:]) >= 2
 
 
@@ -161,12 +208,17 @@ def iteration_dtype(matrix: Tensor, precision: str) -> torch.dtype:
 
     if matrix.dtype != torch.float32 or precision == "float32":
         return matrix.dtype
-    return torch.bfloat16 if precision == "bfloat16" or _multiplies_bfloat16(matrix.device.type) else torch.float32
+    return (
+        torch.bfloat16
+        if precision == "bfloat16" or _multiplies_bfloat16(matrix.device.type)
+        else torch.float32
+    )
 
 
 @functools.cache
 def _multiplies_bfloat16(device: str) -> bool:
-    """Whether matrices of bfloat16 are multiplied faster than float32: 3 to 4 times with avx512_bf16, measured at 256 x 256."""
+    """Whether matrices of bfloat16 are multiplied faster than float32: 3 to 4 times with
+    avx512_bf16, measured at 256 x 256."""
     import torch
 
     if device == "cpu":
@@ -176,7 +228,8 @@ def _multiplies_bfloat16(device: str) -> bool:
 
 
 def newton_schulz(matrices: Tensor, iterations: int, dtype: torch.dtype) -> Tensor:
-    """The orthogonal matrices near `matrices` (N, R, C), in `dtype`: x <- a x + (b x x' + c (x x')^2) x, repeated."""
+    """The orthogonal matrices near `matrices` (N, R, C), in `dtype`: x <- a x + (b x x' + c (x
+    x')^2) x, repeated."""
     import torch
 
     a, b, c = NEWTON_SCHULZ
@@ -207,9 +260,14 @@ def initial_of_table(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(parameter, state) after one update; nesterov, iterations and precision are read as they are, not as tensors."""
+    """(parameter, state) after one update; nesterov, iterations and precision are read as they are,
+    not as tensors."""
     learning_rate = options["learning_rate"]
     shrunk = (1 - learning_rate * options["weight_decay"]) * parameter
     if "squares" in state:
@@ -217,11 +275,16 @@ def update(
         mean = beta1 * state["mean"] + (1 - beta1) * gradient
         squares = beta2 * state["squares"] + (1 - beta2) * gradient * gradient
         root = (squares / (1 - beta2**step)).sqrt() + options["epsilon"]
-        return shrunk - learning_rate * mean / (1 - beta1**step) / root, {"mean": mean, "squares": squares}
+        return shrunk - learning_rate * mean / (1 - beta1**step) / root, {
+            "mean": mean,
+            "squares": squares,
+        }
     momentum = options["momentum"]
     mean = momentum * state["mean"] + (1 - momentum) * gradient
     move = momentum * mean + (1 - momentum) * gradient if options["nesterov"] else mean
     matrix = as_matrix(move).unsqueeze(0)
-    turned = newton_schulz(matrix, options["iterations"], iteration_dtype(matrix, options["precision"]))
+    turned = newton_schulz(
+        matrix, options["iterations"], iteration_dtype(matrix, options["precision"])
+    )
     turned = turned.to(parameter.dtype).reshape(parameter.shape)
     return shrunk - learning_rate * length(matrix) * turned, {"mean": mean}

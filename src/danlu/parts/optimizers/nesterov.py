@@ -5,8 +5,8 @@
     p_t = p_{t-1} - learning_rate * (d_t + momentum * b_t)
 
 The form of Sutskever and others, in which p is the point the gradient is taken at.
-Source: Nesterov, 1983, Soviet Mathematics Doklady 27, 372-376; Sutskever and others, 2013, ICML (PMLR 28(3), 1139-1147).
-"""
+Source: Nesterov, 1983, Soviet Mathematics Doklady 27, 372-376; Sutskever and others, 2013, ICML
+(PMLR 28(3), 1139-1147)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,15 @@ ELEMENTWISE = True  # each entry is moved by itself
 class Config(Options):
     """Options of Nesterov momentum."""
 
-    learning_rate: float = Field(0.01, ge=0, description="Length of the update, in sums of gradients.")
-    momentum: float = Field(0.9, gt=0, lt=1, description="Share of the sum of gradients that is kept each step.")
-    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+    learning_rate: float = Field(
+        0.01, ge=0, description="Length of the update, in sums of gradients."
+    )
+    momentum: float = Field(
+        0.9, gt=0, lt=1, description="Share of the sum of gradients that is kept each step."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
@@ -59,7 +65,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     gradient = gradient + options["weight_decay"] * parameter

@@ -5,7 +5,8 @@
     b_t = momentum * b_{t-1} + d_t / (sqrt(v_t) + epsilon)           b_0 = 0
     p_t = p_{t-1} - learning_rate * b_t
 
-The centred variant is left out: on a steady gradient the variance it divides by rounds below 0, and its root is NaN.
+The centred variant is left out: on a steady gradient the variance it divides by rounds below 0, and
+its root is NaN.
 Source: Tieleman and Hinton, 2012, Neural Networks for Machine Learning, lecture 6.5.
 """
 
@@ -30,15 +31,27 @@ ELEMENTWISE = True  # each entry is moved by itself
 class Config(Options):
     """Options of RMSprop."""
 
-    learning_rate: float = Field(0.001, ge=0, description="Length of the update of each weight, about.")
-    alpha: float = Field(0.99, ge=0, lt=1, description="Share of the mean of squared gradients that is kept each step.")
+    learning_rate: float = Field(
+        0.001, ge=0, description="Length of the update of each weight, about."
+    )
+    alpha: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="Share of the mean of squared gradients that is kept each step.",
+    )
     epsilon: float = Field(1e-8, gt=0, description="Added to the root in the denominator.")
-    momentum: float = Field(0.0, ge=0, lt=1, description="Share of the sum of scaled gradients that is kept each step.")
-    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+    momentum: float = Field(
+        0.0, ge=0, lt=1, description="Share of the sum of scaled gradients that is kept each step."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
-    """torch.optim.RMSprop over the groups; torch has no fused form, so several tensors are updated at a time where it can."""
+    """torch.optim.RMSprop over the groups; torch has no fused form, so several tensors are updated
+    at a time where it can."""
     import torch
 
     return lean(torch.optim.RMSprop)(
@@ -59,7 +72,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     gradient = gradient + options["weight_decay"] * parameter

@@ -3,7 +3,8 @@
     g_t = gradient of the mean loss over batch t, at p_{t-1}
     p_t = p_{t-1} - learning_rate * (g_t + weight_decay * p_{t-1})
 
-It reaches the minimum itself only when the learning rate goes to 0 (schedules linear, cosine, ...): else it keeps circling.
+It reaches the minimum itself only when the learning rate goes to 0 (schedules linear, cosine, ...):
+else it keeps circling.
 Source: Robbins and Monro, 1951, Annals of Mathematical Statistics 22, 400-407.
 """
 
@@ -30,7 +31,9 @@ class Config(Options):
     """Options of stochastic gradient descent."""
 
     learning_rate: float = Field(0.1, ge=0, description="Length of the update, in gradients.")
-    weight_decay: float = Field(0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty).")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
+    )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
@@ -38,7 +41,9 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     import torch
 
     return keep_layouts(
-        lean(torch.optim.SGD)(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fusable(groups))
+        lean(torch.optim.SGD)(
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fusable(groups)
+        )
     )
 
 
@@ -48,7 +53,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def update(
-    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int, options: dict[str, Any]
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    step: int,
+    options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
     gradient = gradient + options["weight_decay"] * parameter

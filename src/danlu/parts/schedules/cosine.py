@@ -20,8 +20,14 @@ from danlu.recipe import ScheduleOptions
 class Config(ScheduleOptions):
     """Options of the cosine schedule."""
 
-    final: float = Field(0.0, ge=0, le=1, description="Share of the learning rate that is left at the end.")
-    cycles: int = Field(1, ge=1, description="How often it falls; each cycle starts again at the full learning rate.")
+    final: float = Field(
+        0.0, ge=0, le=1, description="Share of the learning rate that is left at the end."
+    )
+    cycles: int = Field(
+        1,
+        ge=1,
+        description="How often it falls; each cycle starts again at the full learning rate.",
+    )
 
 
 def build(config: Config, total_steps: int) -> Callable[[int], float]:

@@ -17,7 +17,9 @@ from danlu.recipe import ScheduleOptions
 class Config(ScheduleOptions):
     """Options of the exponential schedule."""
 
-    final: float = Field(0.01, gt=0, le=1, description="Share of the learning rate that is left at the end.")
+    final: float = Field(
+        0.01, gt=0, le=1, description="Share of the learning rate that is left at the end."
+    )
 
 
 def build(config: Config, total_steps: int) -> Callable[[int], float]:

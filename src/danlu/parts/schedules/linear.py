@@ -17,7 +17,9 @@ from danlu.recipe import ScheduleOptions
 class Config(ScheduleOptions):
     """Options of the linear schedule."""
 
-    final: float = Field(0.0, ge=0, le=1, description="Share of the learning rate that is left at the end.")
+    final: float = Field(
+        0.0, ge=0, le=1, description="Share of the learning rate that is left at the end."
+    )
 
 
 def build(config: Config, total_steps: int) -> Callable[[int], float]:

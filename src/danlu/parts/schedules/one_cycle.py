@@ -3,8 +3,9 @@
     top         = rise * total_steps
     scale(step) = from `start` up to 1 while step < top, then down to `final` at total_steps
 
-The rise is the warm-up: leave `warmup` at 0. Where both are given, warm-up climbs from 0 to `start` first, and the cycle takes the
-steps that remain. Momentum is not cycled against it, as the paper proposes for sgd.
+The rise is the warm-up: leave `warmup` at 0. Where both are given, warm-up climbs from 0 to `start`
+first, and the cycle takes the steps that remain. Momentum is not cycled against it, as the paper
+proposes for sgd.
 Source: Smith and Topin, 2018, Super-Convergence, arXiv:1708.07120.
 """
 
@@ -21,14 +22,22 @@ from danlu.recipe import ScheduleOptions
 class Config(ScheduleOptions):
     """Options of the one-cycle schedule."""
 
-    rise: float = Field(0.3, gt=0, lt=1, description="Share of the steps on which the learning rate rises.")
-    start: float = Field(0.04, ge=0, le=1, description="Share of the learning rate at the first step.")
-    final: float = Field(4e-6, ge=0, le=1, description="Share of the learning rate that is left at the end.")
+    rise: float = Field(
+        0.3, gt=0, lt=1, description="Share of the steps on which the learning rate rises."
+    )
+    start: float = Field(
+        0.04, ge=0, le=1, description="Share of the learning rate at the first step."
+    )
+    final: float = Field(
+        4e-6, ge=0, le=1, description="Share of the learning rate that is left at the end."
+    )
 
 
 def build(config: Config, total_steps: int) -> Callable[[int], float]:
     """schedule(step) -> scale, up from `start` to 1 and down to `final`."""
-    top = int(config.rise * total_steps)  # a whole step, so that one update is made at the full learning rate
+    top = int(
+        config.rise * total_steps
+    )  # a whole step, so that one update is made at the full learning rate
 
     def schedule(step: int) -> float:
         if step < top:

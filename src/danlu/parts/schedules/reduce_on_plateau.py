@@ -3,7 +3,8 @@
     a score is better when it beats the best one so far by more than `threshold` of that one's size
     after more than `patience` evaluations in a row that are not: scale <- max(scale * factor, smallest), and the count starts again
 
-It depends on scores, not on the step alone: its state is kept in the checkpoint. Needs a validation split.
+It depends on scores, not on the step alone: its state is kept in the checkpoint. Needs a validation
+split.
 Source: torch.optim.lr_scheduler.ReduceLROnPlateau has the same rule (mode "rel").
 """
 
@@ -22,9 +23,17 @@ class Config(ScheduleOptions):
     """Options of the reduce-on-plateau schedule."""
 
     factor: float = Field(0.5, gt=0, lt=1, description="What the learning rate is multiplied by.")
-    patience: int = Field(3, ge=0, description="Evaluations without a better score that are borne before the learning rate falls.")
-    threshold: float = Field(1e-4, ge=0, lt=1, description="Share of the best score by which a new one must beat it.")
-    smallest: float = Field(1e-4, ge=0, le=1, description="Share of the learning rate below which it does not fall.")
+    patience: int = Field(
+        3,
+        ge=0,
+        description="Evaluations without a better score that are borne before the learning rate falls.",
+    )
+    threshold: float = Field(
+        1e-4, ge=0, lt=1, description="Share of the best score by which a new one must beat it."
+    )
+    smallest: float = Field(
+        1e-4, ge=0, le=1, description="Share of the learning rate below which it does not fall."
+    )
 
 
 class ReduceOnPlateau:
@@ -64,7 +73,11 @@ class ReduceOnPlateau:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self.scale, self.best, self.waited = float(state["scale"]), state["best"], int(state["waited"])
+        self.scale, self.best, self.waited = (
+            float(state["scale"]),
+            state["best"],
+            int(state["waited"]),
+        )
 
 
 def build(config: Config, total_steps: int) -> ReduceOnPlateau:

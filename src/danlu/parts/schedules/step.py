@@ -15,8 +15,14 @@ from danlu.recipe import ScheduleOptions
 class Config(ScheduleOptions):
     """Options of the step schedule."""
 
-    every: float = Field(0.3, gt=0, description="Steps between drops; below 1 it is a share of the steps after the warm-up.")
-    factor: float = Field(0.1, gt=0, le=1, description="What the learning rate is multiplied by at each drop.")
+    every: float = Field(
+        0.3,
+        gt=0,
+        description="Steps between drops; below 1 it is a share of the steps after the warm-up.",
+    )
+    factor: float = Field(
+        0.1, gt=0, le=1, description="What the learning rate is multiplied by at each drop."
+    )
 
 
 def build(config: Config, total_steps: int) -> Callable[[int], float]:

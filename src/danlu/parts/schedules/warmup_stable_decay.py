@@ -5,8 +5,8 @@
     scale(step) = final + (1 - final) * fall(progress)
     fall(x)     = 1 - x (linear), 1 - sqrt(x) (square_root), (1 + cos(pi x)) / 2 (cosine)
 
-How long training lasts need not be known before the fall begins, so one run serves several lengths. The square root is the best of
-the three in the second paper.
+How long training lasts need not be known before the fall begins, so one run serves several lengths.
+The square root is the best of the three in the second paper.
 Source: Hu and others, 2024, MiniCPM, arXiv:2404.06395; Hägele and others, 2024, arXiv:2405.18392.
 """
 
@@ -25,11 +25,22 @@ class Config(ScheduleOptions):
     """Options of the warmup-stable-decay schedule."""
 
     warmup: float = Field(
-        0.05, ge=0, description="Steps of linear warm-up before the schedule; below 1 it is a share of all steps."
+        0.05,
+        ge=0,
+        description="Steps of linear warm-up before the schedule; below 1 it is a share of all steps.",
     )
-    decay: float = Field(0.2, gt=0, le=1, description="Share of the steps after the warm-up on which the learning rate falls.")
-    shape: Literal["linear", "square_root", "cosine"] = Field("square_root", description="The line along which it falls.")
-    final: float = Field(0.0, ge=0, le=1, description="Share of the learning rate that is left at the end.")
+    decay: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of the steps after the warm-up on which the learning rate falls.",
+    )
+    shape: Literal["linear", "square_root", "cosine"] = Field(
+        "square_root", description="The line along which it falls."
+    )
+    final: float = Field(
+        0.0, ge=0, le=1, description="Share of the learning rate that is left at the end."
+    )
 
 
 def build(config: Config, total_steps: int) -> Callable[[int], float]:

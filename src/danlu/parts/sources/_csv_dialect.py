@@ -1,8 +1,8 @@
 """How a delimited text is written: delimiter, quote, the rows of the table, and its header; found in the text, and told.
 
-The delimiter is the candidate under which most records have one number of fields. Lines above the table (titles, comments) and notes below it
-are left out only where they cannot be rows; a row that is merely too short or too long is never dropped: it is an error.
-"""
+The delimiter is the candidate under which most records have one number of fields. Lines above the
+table (titles, comments) and notes below it are left out only where they cannot be rows; a row that
+is merely too short or too long is never dropped: it is an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from danlu.parts.sources._csv_records import Records, place
 
 _SAMPLE = 2**18  # bytes that are looked at to find the delimiter
 _CANDIDATES = ("\t", ",", ";", "|")
-_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "spaces", "": "nothing (one column)"}
+_NAMES = {
+    ",": "commas",
+    "\t": "tabs",
+    ";": "semicolons",
+    "|": "bars",
+    " ": "spaces",
+    "": "nothing (one column)",
+}
 _NUMBER = re.compile(r"[-+−]?(\d[\d.,' ]*|[.,]\d+)([eE][-+]?\d+)?%?$")
 _DATE = re.compile(r"\d{1,4}[-/.年]\d{1,2}[-/.月]\d{1,4}日?([T ].*)?$")
 _DECLARED = re.compile(rb"sep=(.)\r?\n")  # what Excel writes above a table
@@ -67,7 +74,8 @@ class Layout:
 
 
 def find(content: bytes, name: str, asked: Asked, suffix: str = ".csv") -> Layout:
-    """The layout of the table in a text (UTF-8). DataError naming row and line where its rows do not fit together."""
+    """The layout of the table in a text (UTF-8). DataError naming row and line where its rows do
+    not fit together."""
     notices: list[str] = []
     content, delimiter = _separated(content, name, asked, suffix, notices)
     quote = _quote(content, asked.quote)
@@ -88,7 +96,11 @@ def find(content: bytes, name: str, asked: Asked, suffix: str = ".csv") -> Layou
 
 
 def _summary(name: str, delimiter: str, names: list[str], notices: list[str]) -> str:
-    separated = "one column" if not delimiter else f"{len(names)} columns separated by {_NAMES.get(delimiter, repr(delimiter))}"
+    separated = (
+        "one column"
+        if not delimiter
+        else f"{len(names)} columns separated by {_NAMES.get(delimiter, repr(delimiter))}"
+    )
     told = "; ".join(notices)
     notices.clear()
     return f"{name}: {separated}{'; ' if told else ''}{told}."
@@ -97,7 +109,9 @@ def _summary(name: str, delimiter: str, names: list[str], notices: list[str]) ->
 # --- delimiter and quote --------------------------------------------------------------------------------------------------
 
 
-def _separated(content: bytes, name: str, asked: Asked, suffix: str, notices: list[str]) -> tuple[bytes, str]:
+def _separated(
+    content: bytes, name: str, asked: Asked, suffix: str, notices: list[str]
+) -> tuple[bytes, str]:
     """The text, and the delimiter where recipe or text say which."""
     declared = _DECLARED.match(content[:8])
     if declared and asked.delimiter == "auto" and asked.skip_rows is None:
@@ -135,10 +149,17 @@ def _quote(content: bytes, asked: str) -> str:
 
 
 def _delimiter(content: bytes, quote: str, suffix: str) -> str:
-    """The delimiter under which the most records agree; " " for runs of spaces, "" where there is one column."""
-    sample = content if len(content) <= _SAMPLE else content[: content.rfind(b"\n", 0, _SAMPLE) + 1 or _SAMPLE]
+    """The delimiter under which the most records agree; " " for runs of spaces, "" where there is
+    one column."""
+    sample = (
+        content
+        if len(content) <= _SAMPLE
+        else content[: content.rfind(b"\n", 0, _SAMPLE) + 1 or _SAMPLE]
+    )
     scores: list[tuple[float, bool, float, int, str]] = []
-    for number, delimiter in enumerate(("\t", *_CANDIDATES[1:]) if suffix.startswith(".tsv") else (",", "\t", ";", "|")):
+    for number, delimiter in enumerate(
+        ("\t", *_CANDIDATES[1:]) if suffix.startswith(".tsv") else (",", "\t", ";", "|")
+    ):
         counts = _counts(sample, delimiter, quote)
         width, agreeing = Counter(counts).most_common(1)[0] if counts else (1, 0)
         several = Counter(count for count in counts if count > 1)
@@ -146,11 +167,22 @@ def _delimiter(content: bytes, quote: str, suffix: str) -> str:
             width, agreeing = several.most_common(1)[0]
         if width > 1:
             cells = [cell for row in _cells(sample, delimiter, quote, _LOOKED_AT) for cell in row]
-            # that the header agrees too tells "6,10;b;12,19" below "v;c;y": both marks give every row three fields, of as many numbers
-            scores.append((round(agreeing / len(counts), 1), agreeing == len(counts), _plain_share(cells), -number, delimiter))
+            # that the header agrees too tells "6,10;b;12,19" below "v;c;y": both marks give every
+            # row three fields, of as many numbers
+            scores.append(
+                (
+                    round(agreeing / len(counts), 1),
+                    agreeing == len(counts),
+                    _plain_share(cells),
+                    -number,
+                    delimiter,
+                )
+            )
     if scores:
         return max(scores)[4]
-    lines = [line.split() for line in sample.decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [
+        line.split() for line in sample.decode("utf-8", "replace").splitlines() if line.strip()
+    ]
     flat = [cell for line in lines[:_LOOKED_AT] for cell in line]
     if '"' not in quote or b'"' not in sample:
         widths = {len(line) for line in lines}
@@ -177,7 +209,9 @@ def _cells(sample: bytes, delimiter: str, quote: str, most: int | None = None) -
             rows.append(cells)
     except DataError:
         if not rows:
-            rows = [line.split(delimiter) for line in sample.decode("utf-8", "replace").splitlines()]
+            rows = [
+                line.split(delimiter) for line in sample.decode("utf-8", "replace").splitlines()
+            ]
     return rows
 
 
@@ -193,7 +227,8 @@ def _plain_share(cells: list[str]) -> float:
 
 
 def _refuse_commas(content: bytes, name: str, quote: str) -> None:
-    """One column was found; a record that holds commas may be two cells or one text, and that is not guessed."""
+    """One column was found; a record that holds commas may be two cells or one text, and that is
+    not guessed."""
     found = records.scan(content, ",", quote)
     several = np.flatnonzero(found.fields > 1)
     if len(several) and found.regular:
@@ -219,13 +254,17 @@ def _records(
             raise
         plain = records.scan(content, delimiter, "")
         filled = plain.fields[plain.ends > plain.starts]
-        if len(filled) and (filled == filled[0]).all() and filled[0] > 1:  # tabs fit everywhere: quotes are characters like others
+        if (
+            len(filled) and (filled == filled[0]).all() and filled[0] > 1
+        ):  # tabs fit everywhere: quotes are characters like others
             notices.append("quotes are plain characters")
             return plain, None, ""
         raise
 
 
-def _one_by_one(content: bytes, delimiter: str, quote: str, escape: str, name: str) -> tuple[Records, list[list[str]]]:
+def _one_by_one(
+    content: bytes, delimiter: str, quote: str, escape: str, name: str
+) -> tuple[Records, list[list[str]]]:
     starts, ends, lines, cells = [], [], [], []
     for start, end, line, row in records.fields(content, delimiter, quote, escape, name):
         starts.append(start)
@@ -256,7 +295,11 @@ class _Table:
         self.name = name
         self.notices = notices
         self.width = 1
-        self.declared = asked.skip_rows is None and asked.delimiter == "auto" and bool(_DECLARED.match(content[:8]))
+        self.declared = (
+            asked.skip_rows is None
+            and asked.delimiter == "auto"
+            and bool(_DECLARED.match(content[:8]))
+        )
 
     def at(self, record: int) -> str:
         return f"{self.name} {place(record + 1, int(self.found.lines[record]))}"
@@ -266,7 +309,9 @@ class _Table:
         if self.read is not None:
             return [cell.strip() for cell in self.read[record]]
         piece = self.content[self.found.starts[record] : self.found.ends[record]]
-        row = next(records.fields(piece, self.delimiter, self.quote, "", self.name), (0, 0, 0, [""]))[3]
+        row = next(
+            records.fields(piece, self.delimiter, self.quote, "", self.name), (0, 0, 0, [""])
+        )[3]
         return [cell.strip() for cell in row]
 
     def filled(self, record: int) -> int:
@@ -279,7 +324,9 @@ class _Table:
         kept = self.without_skipped(kept)
         kept = self.without_comments(kept)
         if not len(kept):
-            raise DataError("the file holds no row.", where=self.name, hint="check that it is the right file")
+            raise DataError(
+                "the file holds no row.", where=self.name, hint="check that it is the right file"
+            )
         self.width = self.common_width(kept)
         kept = self.without_title(kept)
         kept = self.without_notes(kept, blank)
@@ -291,7 +338,11 @@ class _Table:
         """Records of nothing, or of spaces only."""
         lengths = self.found.ends - self.found.starts
         blank = lengths == 0
-        for record in np.flatnonzero((self.found.fields == 1) & ~blank & (lengths < 1000)) if self.delimiter else ():
+        for record in (
+            np.flatnonzero((self.found.fields == 1) & ~blank & (lengths < 1000))
+            if self.delimiter
+            else ()
+        ):
             piece = self.content[self.found.starts[record] : self.found.ends[record]]
             blank[record] = not piece.strip() or piece == (self.quote * 2).encode()
         return blank
@@ -305,24 +356,39 @@ class _Table:
 
     def without_comments(self, kept: np.ndarray) -> np.ndarray:
         mark = self.asked.comment or "#"
-        first = np.frombuffer(self.content, dtype=np.uint8)[self.found.starts[kept]] if len(kept) else np.zeros(0, np.uint8)
+        first = (
+            np.frombuffer(self.content, dtype=np.uint8)[self.found.starts[kept]]
+            if len(kept)
+            else np.zeros(0, np.uint8)
+        )
         marked = first == ord(mark)
-        if self.asked.comment is None:  # found, not asked: only where it has not the fields of a row
+        if (
+            self.asked.comment is None
+        ):  # found, not asked: only where it has not the fields of a row
             common = Counter(self.found.fields[kept].tolist()).most_common(1)
             marked &= self.found.fields[kept] != (common[0][0] if common else 0)
         if marked.any():
-            self.notices.append(f"{int(marked.sum()):,} comment lines beginning with {mark} are left out")
+            self.notices.append(
+                f"{int(marked.sum()):,} comment lines beginning with {mark} are left out"
+            )
         return kept[~marked]
 
     def common_width(self, kept: np.ndarray) -> int:
         counts = Counter(self.found.fields[kept].tolist())
         if isinstance(self.asked.header, list):
-            return len(self.asked.header) if counts.get(len(self.asked.header)) else counts.most_common(1)[0][0]
-        widest = [width for width, count in counts.most_common() if width > 1 and 2 * count > len(kept)]
+            return (
+                len(self.asked.header)
+                if counts.get(len(self.asked.header))
+                else counts.most_common(1)[0][0]
+            )
+        widest = [
+            width for width, count in counts.most_common() if width > 1 and 2 * count > len(kept)
+        ]
         return widest[0] if widest else counts.most_common(1)[0][0]
 
     def without_title(self, kept: np.ndarray) -> np.ndarray:
-        """Lines above the table: at most half as many fields as a row has, or one filled cell of three and more."""
+        """Lines above the table: at most half as many fields as a row has, or one filled cell of
+        three and more."""
         if self.asked.skip_rows is not None or self.width < 2:
             return kept
         above = 0
@@ -336,7 +402,10 @@ class _Table:
             above += 1
         following = kept[above:]
         if above and (self.found.fields[following[:1]] == self.width).all():
-            shown = "; ".join(" ".join(cell for cell in self.cells(int(record)) if cell)[:40] for record in kept[:above][:2])
+            shown = "; ".join(
+                " ".join(cell for cell in self.cells(int(record)) if cell)[:40]
+                for record in kept[:above][:2]
+            )
             self.notices.append(f"{_lines(above)} above the table left out ({shown})")
             return following
         return kept
@@ -360,15 +429,26 @@ class _Table:
     def without_empty(self, kept: np.ndarray, blank: np.ndarray) -> np.ndarray:
         """Records whose cells are all empty, and blank ones between rows, are left out and told."""
         lengths = (self.found.ends - self.found.starts)[kept]
-        empty = (self.found.fields[kept] == self.width) & (lengths == self.width - 1) & (self.width > 1)
+        empty = (
+            (self.found.fields[kept] == self.width) & (lengths == self.width - 1) & (self.width > 1)
+        )
         inside = blank[kept[0] : kept[-1] + 1] if len(kept) else blank[:0]
         count = int(empty.sum()) + int(inside.sum())
         if count:
-            first = min([*(kept[empty][:1] + 1).tolist(), *(np.flatnonzero(inside)[:1] + kept[0] + 1).tolist()])
-            self.notices.append(f"{count:,} empty row{'s' if count > 1 else ''} left out (the first: row {first:,})")
+            first = min(
+                [
+                    *(kept[empty][:1] + 1).tolist(),
+                    *(np.flatnonzero(inside)[:1] + kept[0] + 1).tolist(),
+                ]
+            )
+            self.notices.append(
+                f"{count:,} empty row{'s' if count > 1 else ''} left out (the first: row {first:,})"
+            )
         kept = kept[~empty]
         if not len(kept):
-            raise DataError("every row is empty.", where=self.name, hint="check that it is the right file")
+            raise DataError(
+                "every row is empty.", where=self.name, hint="check that it is the right file"
+            )
         return kept
 
     def refuse_ragged(self, kept: np.ndarray) -> None:
@@ -382,7 +462,9 @@ class _Table:
         if record == kept[0]:
             hint = "set data.source.skip_rows if it is no row, or name the columns as data.source.header"
         elif record == kept[-1]:
-            hint = "mend the row (is the file cut off?), or set data.source.skip_end if it is no row"
+            hint = (
+                "mend the row (is the file cut off?), or set data.source.skip_end if it is no row"
+            )
         raise DataError(
             f"the row has {held:,} field{'s' if held > 1 else ''}, and {len(kept) - len(ragged):,} of {len(kept):,} rows have {self.width:,}{count}.",
             where=self.at(record), hint=hint,
@@ -409,15 +491,20 @@ class _Table:
         return [f"column_{number}" for number in range(1, self.width + 1)], kept
 
     def without_repeats(self, kept: np.ndarray) -> np.ndarray:
-        """The rows below the header, without those that repeat it (tables put together from several files)."""
+        """The rows below the header, without those that repeat it (tables put together from several
+        files)."""
         lengths = (self.found.ends - self.found.starts)[kept]
         text = self.content[self.found.starts[kept[0]] : self.found.ends[kept[0]]]
         alike = [
-            record for record in kept[1:][lengths[1:] == lengths[0]] if self.content.startswith(text, self.found.starts[record])
+            record
+            for record in kept[1:][lengths[1:] == lengths[0]]
+            if self.content.startswith(text, self.found.starts[record])
         ]
         if not alike:
             return kept[1:]
-        self.notices.append(f"{_lines(len(alike))} repeating the header left out (the first: row {int(alike[0]) + 1:,})")
+        self.notices.append(
+            f"{_lines(len(alike))} repeating the header left out (the first: row {int(alike[0]) + 1:,})"
+        )
         return np.setdiff1d(kept[1:], alike)
 
     def one_row(self, cells: list[str], record: int) -> DataError:
@@ -427,7 +514,11 @@ class _Table:
             if self.asked.header is True
             else f"there is one row ({shown}), a header or data"
         )
-        return DataError(f"{said}.", where=self.at(record), hint="add rows, or set data.source.header to false if this is a row")
+        return DataError(
+            f"{said}.",
+            where=self.at(record),
+            hint="add rows, or set data.source.header to false if this is a row",
+        )
 
     def given_names(self, names: list[str], kept: np.ndarray) -> tuple[list[str], np.ndarray]:
         if len(names) != self.width:
@@ -436,7 +527,9 @@ class _Table:
                 hint="name every column",
             )  # fmt: skip
         if self.cells(int(kept[0])) == [name.strip() for name in names]:
-            self.notices.append("the first row repeats the names of data.source.header and is left out")
+            self.notices.append(
+                "the first row repeats the names of data.source.header and is left out"
+            )
             kept = kept[1:]
         return list(names), kept
 
@@ -449,7 +542,11 @@ class _Table:
         rows = others if 2 * len(others) >= len(rows) else rows
         if self.many_unnamed(first):
             raise self.no_header(first, int(kept[0]))
-        above, below, outside = 0, 0, 0  # columns that speak for a header, for a row, and numbers no row below comes near
+        above, below, outside = (
+            0,
+            0,
+            0,
+        )  # columns that speak for a header, for a row, and numbers no row below comes near
         for name, cells in zip(first, zip(*rows)):
             filled = [cell for cell in cells if cell not in self.asked.missing]
             if not filled or name in self.asked.missing:
@@ -490,7 +587,9 @@ class _Table:
         for number, name in enumerate(cells):
             if not name:
                 names[number] = f"column_{number + 1}"
-                self.notices.append(f"column {number + 1} has no name and is called column_{number + 1}")
+                self.notices.append(
+                    f"column {number + 1} has no name and is called column_{number + 1}"
+                )
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise DataError(
@@ -518,11 +617,19 @@ def _is_outside(cell: str, others: list[str]) -> bool:
 
 
 def _in_steps(first: list[str], rows: list[list[str]]) -> bool:
-    """Whether the numbers of a first row are names in equal steps (1990, 2000, 2010), which the row below does not continue."""
+    """Whether the numbers of a first row are names in equal steps (1990, 2000, 2010), which the row
+    below does not continue."""
 
     def steps(cells: list[str]) -> set[int]:
-        whole = [int(cell) for cell in cells if cell.isascii() and cell.isdigit() and len(cell) < 10]
+        whole = [
+            int(cell) for cell in cells if cell.isascii() and cell.isdigit() and len(cell) < 10
+        ]
         return {after - before for before, after in pairwise(whole)} if len(whole) > 2 else set()
 
     words = [name for name in first if name and not _is_plain(name)]
-    return len(steps(first)) == 1 and 0 not in steps(first) and bool(words) and steps(rows[0]) != steps(first)
+    return (
+        len(steps(first)) == 1
+        and 0 not in steps(first)
+        and bool(words)
+        and steps(rows[0]) != steps(first)
+    )

@@ -1,9 +1,9 @@
 """The records of a delimited text: where each begins and ends, how many fields it has, and its cells.
 
-`scan` finds the structure of a whole text with array operations and proves, or disproves, that every quote stands where RFC 4180 puts it
-(around a whole field, doubled inside). A regular text is then cut into columns by pyarrow, and the result is held against the
-structure found here; everything else goes field by field through `fields`, which refuses what has no single meaning.
-"""
+`scan` finds the structure of a whole text with array operations and proves, or disproves, that
+every quote stands where RFC 4180 puts it (around a whole field, doubled inside). A regular text is
+then cut into columns by pyarrow, and the result is held against the structure found here;
+everything else goes field by field through `fields`, which refuses what has no single meaning."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Records:
 
 
 def scan(content: bytes, delimiter: str, quote: str) -> Records:
-    """The structure of a text; `delimiter` "" means one field a record, `quote` "" means that no character quotes."""
+    """The structure of a text; `delimiter` "" means one field a record, `quote` "" means that no
+    character quotes."""
     data = np.frombuffer(content, dtype=np.uint8)
     classes = np.zeros(256, dtype=np.uint8)
     classes[[_LF, _CR]] = 1
@@ -78,17 +79,21 @@ def scan(content: bytes, delimiter: str, quote: str) -> Records:
         breaks.append(at[ends])
         counts.append(delimiters[ends] + fields_before)
         fields_before += int(delimiters[-1]) if len(delimiters) else 0
-    return _assemble(data, breaks, counts, physical, fields_before, regular, last_quote if quotes & 1 else -1)
+    return _assemble(
+        data, breaks, counts, physical, fields_before, regular, last_quote if quotes & 1 else -1
+    )
 
 
 def _ends_line(data: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Of the line-end characters at `at`, which end a line: every LF, and a CR that no LF follows."""
+    """Of the line-end characters at `at`, which end a line: every LF, and a CR that no LF
+    follows."""
     following = data[np.minimum(at + 1, len(data) - 1)]
     return (data[at] == _LF) | (following != _LF) | (at + 1 == len(data))
 
 
 def _regular(data: np.ndarray, at: np.ndarray, opening: np.ndarray, classes: np.ndarray) -> bool:
-    """Whether every opening quote begins a field and every closing one ends it (or is one of a doubled pair)."""
+    """Whether every opening quote begins a field and every closing one ends it (or is one of a
+    doubled pair)."""
     before = classes[data[at[opening] - 1]]
     before[at[opening] == 0] = 1
     closing = at[~opening]
@@ -115,7 +120,9 @@ def _assemble(
     starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64) if len(stops) else none
     ends = stops.copy()
     crlf = (
-        (ends > starts) & (data[np.maximum(ends - 1, 0)] == _CR) & (data[np.minimum(ends, len(data) - 1)] == _LF)
+        (ends > starts)
+        & (data[np.maximum(ends - 1, 0)] == _CR)
+        & (data[np.minimum(ends, len(data) - 1)] == _LF)
         if len(ends)
         else ends > 0
     )
@@ -129,12 +136,14 @@ def _assemble(
 # --- field by field -------------------------------------------------------------------------------------------------------
 
 
-def fields(content: bytes, delimiter: str, quote: str, escape: str, name: str) -> Iterator[tuple[int, int, int, list[str]]]:
+def fields(
+    content: bytes, delimiter: str, quote: str, escape: str, name: str
+) -> Iterator[tuple[int, int, int, list[str]]]:
     """(start, end, line, cells) of each record of a text whose quotes are not regular.
 
-    Spaces around a quoted field are not part of it; a quote inside a field that does not begin with one is a character like others.
-    DataError for text after a closing quote and for a quote that is never closed.
-    """
+    Spaces around a quoted field are not part of it; a quote inside a field that does not begin with
+    one is a character like others. DataError for text after a closing quote and for a quote that is
+    never closed."""
     text = content.decode("utf-8")
     pattern = _patterns(delimiter, quote, escape)
     position, line, number = 0, 1, 0
@@ -148,7 +157,14 @@ def fields(content: bytes, delimiter: str, quote: str, escape: str, name: str) -
             assert found is not None  # the last alternative matches everything
             if found["open"] is not None:
                 raise _bad_quote(
-                    text, position, found, quote, name, number, line + text.count("\n", start, position), len(cells) + 1
+                    text,
+                    position,
+                    found,
+                    quote,
+                    name,
+                    number,
+                    line + text.count("\n", start, position),
+                    len(cells) + 1,
                 )
             cells.append(_cell(found, quote, escape))
             position = found.end()
@@ -175,7 +191,8 @@ def _patterns(delimiter: str, quote: str, escape: str) -> re.Pattern[str]:
     inner = rf"[^{q}{re.escape(escape)}]*(?:(?:{pairs})[^{q}{re.escape(escape)}]*)*"
     blank = "[ ]*" if delimiter == "\t" else r"[ \t]*"
     return re.compile(
-        rf"{blank}{q}(?P<quoted>{inner}){q}{blank}(?=[{stop}]|\Z)|(?P<open>{blank}{q})|(?P<plain>[^{stop}]*)", re.DOTALL
+        rf"{blank}{q}(?P<quoted>{inner}){q}{blank}(?=[{stop}]|\Z)|(?P<open>{blank}{q})|(?P<plain>[^{stop}]*)",
+        re.DOTALL,
     )
 
 
@@ -188,19 +205,30 @@ def _cell(found: re.Match[str], quote: str, escape: str) -> str:
 
 
 def _bad_quote(
-    text: str, position: int, found: re.Match[str], quote: str, name: str, number: int, line: int, field: int
+    text: str,
+    position: int,
+    found: re.Match[str],
+    quote: str,
+    name: str,
+    number: int,
+    line: int,
+    field: int,
 ) -> DataError:
     after = found.end()
-    closing = re.compile(rf"[^{re.escape(quote)}]*(?:{re.escape(quote) * 2}[^{re.escape(quote)}]*)*{re.escape(quote)}").match(
-        text, after
-    )
+    closing = re.compile(
+        rf"[^{re.escape(quote)}]*(?:{re.escape(quote) * 2}[^{re.escape(quote)}]*)*{re.escape(quote)}"
+    ).match(text, after)
     hint = "double the quotes inside a quoted field, or set data.source.quote to none where quotes are plain characters"
     where = f"{name} {place(number, line)}"
     if closing is None:
-        return DataError(f"the quote that opens field {field} is never closed.", where=where, hint=hint)
+        return DataError(
+            f"the quote that opens field {field} is never closed.", where=where, hint=hint
+        )
     shown = text[closing.end() : closing.end() + 20].split("\n")[0].strip()
     return DataError(
-        f"after the closing quote of field {field} stands {shown!r}, where the field must end.", where=where, hint=hint
+        f"after the closing quote of field {field} stands {shown!r}, where the field must end.",
+        where=where,
+        hint=hint,
     )
 
 
@@ -212,7 +240,8 @@ def place(number: int, line: int) -> str:
 def table(
     content: bytes, records: Records, kept: np.ndarray, width: int, delimiter: str, quote: str
 ) -> list[pa.ChunkedArray] | None:
-    """The cells of the records `kept` (int64, ascending) of a regular text, one string array a column; None where pyarrow disagrees."""
+    """The cells of the records `kept` (int64, ascending) of a regular text, one string array a
+    column; None where pyarrow disagrees."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -221,7 +250,10 @@ def table(
     if longest > 2**30:
         return None
     names = [str(number) for number in range(width)]
-    spread = bool(quote) and bool((np.diff(records.lines) > 1).any() or content[records.starts[-1] : records.ends[-1]].count(b"\n"))
+    spread = bool(quote) and bool(
+        (np.diff(records.lines) > 1).any()
+        or content[records.starts[-1] : records.ends[-1]].count(b"\n")
+    )
     try:
         read = csv.read_csv(
             pa.py_buffer(piece),

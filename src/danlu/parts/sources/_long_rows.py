@@ -17,14 +17,18 @@ from danlu.terms import Column
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SAMPLED, _SAMPLED_BYTES = 20_000, 4 << 20  # rows, and bytes, of a column of strings by which its kind is told
+_SAMPLED, _SAMPLED_BYTES = (
+    20_000,
+    4 << 20,
+)  # rows, and bytes, of a column of strings by which its kind is told
 
 
 class LongRows:
-    """Columns in the making. A column of strings alone is spooled to disk; one of other values is held as they are.
+    """Columns in the making. A column of strings alone is spooled to disk; one of other values is
+    held as they are.
 
-    `unused` names columns that nothing is learnt from: such a one is left out where a value of it is nested.
-    """
+    `unused` names columns that nothing is learnt from: such a one is left out where a value of it
+    is nested."""
 
     def __init__(self, unused: frozenset[str] = frozenset()) -> None:
         self.unused = unused
@@ -33,7 +37,8 @@ class LongRows:
         self.count = 0
 
     def add(self, rows: Sequence[Mapping[str, Any]], where: Callable[[int], str]) -> None:
-        """Add rows; `where` names one of them by its place in `rows`. DataError for an object within a row."""
+        """Add rows; `where` names one of them by its place in `rows`. DataError for an object
+        within a row."""
         named = dict.fromkeys([*self.columns, *(key for row in rows for key in row)])
         for name in named:
             if name not in self.left_out:
@@ -51,7 +56,9 @@ class LongRows:
         column = self.columns.get(name)
         if column is None:
             column = self.columns[name] = _Strings(self.count)
-        if isinstance(column, _Strings) and any(value is not None and not isinstance(value, str) for value in values):
+        if isinstance(column, _Strings) and any(
+            value is not None and not isinstance(value, str) for value in values
+        ):
             column = self.columns[name] = column.array().to_pylist()
         if isinstance(column, _Strings):
             column.add(values, lambda row: f"{where(row)}, column {name}")
@@ -60,7 +67,10 @@ class LongRows:
 
     def finish(self) -> dict[str, pa.Array | list[Any]]:
         """The values by column: arrays of large_string (a blank one is empty), or lists."""
-        return {name: each.array() if isinstance(each, _Strings) else each for name, each in self.columns.items()}
+        return {
+            name: each.array() if isinstance(each, _Strings) else each
+            for name, each in self.columns.items()
+        }
 
 
 def nested(name: str, where: str) -> DataError:
@@ -81,17 +91,26 @@ class _Strings:
 
     def add(self, values: list[Any], where: Callable[[int], str]) -> None:
         try:
-            written = [value.encode() if value is not None and not value.isspace() else b"" for value in values]
+            written = [
+                value.encode() if value is not None and not value.isspace() else b""
+                for value in values
+            ]
         except UnicodeEncodeError:
             bad = next(
-                row for row, value in enumerate(values) if value is not None and any("\ud800" <= each <= "\udfff" for each in value)
+                row
+                for row, value in enumerate(values)
+                if value is not None and any("\ud800" <= each <= "\udfff" for each in value)
             )
             raise DataError(
-                "the text holds half of a surrogate pair, which is no character.", where=where(bad), hint="mend the row"
+                "the text holds half of a surrogate pair, which is no character.",
+                where=where(bad),
+                hint="mend the row",
             ) from None
         self.values.append(np.frombuffer(b"".join(written), dtype=np.uint8))
         self.sizes.append(np.fromiter(map(len, written), dtype=np.int64, count=len(written)))
-        self.there.append(np.fromiter((value is not None for value in values), dtype=np.bool_, count=len(values)))
+        self.there.append(
+            np.fromiter((value is not None for value in values), dtype=np.bool_, count=len(values))
+        )
 
     def array(self) -> pa.Array:
         """All of them; the spools are empty afterwards."""
@@ -101,7 +120,9 @@ class _Strings:
         offsets = np.zeros(len(sizes) + 1, dtype=np.int64)
         np.cumsum(sizes, out=offsets[1:])
         lost = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
-        return pa.LargeStringArray.from_buffers(len(sizes), pa.py_buffer(offsets), pa.py_buffer(values), lost)
+        return pa.LargeStringArray.from_buffers(
+            len(sizes), pa.py_buffer(offsets), pa.py_buffer(values), lost
+        )
 
 
 def column_of(
@@ -119,7 +140,11 @@ def column_of(
 
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
     asked = options.kind if options is not None else None
-    if asked in (None, "text") and all(isinstance(each, pa.LargeStringArray) for each in chunks) and any(map(len, chunks)):
+    if (
+        asked in (None, "text")
+        and all(isinstance(each, pa.LargeStringArray) for each in chunks)
+        and any(map(len, chunks))
+    ):
         first = next(each for each in chunks if len(each))
         heads = np.searchsorted(_offsets(first), _offsets(first)[0] + _SAMPLED_BYTES, side="right")
         sample = first.slice(0, max(min(int(heads) - 1, _SAMPLED), 1))
@@ -132,7 +157,9 @@ def column_of(
 def _text(told: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
     """The text column of arrays of large_string; one of them is not copied."""
     reason = f"{told.reason} (of the first rows)" if by_sample else told.reason
-    parts = [(_offsets(each), np.frombuffer(each.buffers()[2] or b"", dtype=np.uint8)) for each in chunks]
+    parts = [
+        (_offsets(each), np.frombuffer(each.buffers()[2] or b"", dtype=np.uint8)) for each in chunks
+    ]
     if len(parts) == 1:
         offsets, values = parts[0]
     else:
@@ -143,8 +170,12 @@ def _text(told: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
             ends.append(ends[-1][-1] + offsets[1:] - offsets[0])
         offsets, values = np.concatenate(ends), spool.finish()
     lost = np.diff(offsets) == 0
-    return replace(told, values=values, offsets=offsets, missing=lost if lost.any() else None, reason=reason)
+    return replace(
+        told, values=values, offsets=offsets, missing=lost if lost.any() else None, reason=reason
+    )
 
 
 def _offsets(array: pa.Array) -> np.ndarray:
-    return np.frombuffer(array.buffers()[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(array.buffers()[1], dtype=np.int64)[
+        array.offset : array.offset + len(array) + 1
+    ]

@@ -4,9 +4,9 @@
     digits/7_jackson_32.wav                  names: "{digit}_{speaker}_{index}" gives a column for each word in braces
     speech/metadata.csv, speech/a/1.flac     table: metadata.csv, whose column `file` names the recordings, gives all its other columns
 
-Columns: "audio" (16-bit samples of one channel, at one rate) and those above. Rows are sorted by path, or in the order of the table. WAV
-is read by Python itself; FLAC, OGG and MP3 need the extra danlu[audio]. Recordings of another rate are resampled.
-"""
+Columns: "audio" (16-bit samples of one channel, at one rate) and those above. Rows are sorted by
+path, or in the order of the table. WAV is read by Python itself; FLAC, OGG and MP3 need the extra
+danlu[audio]. Recordings of another rate are resampled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ _TOGETHER = 64  # files read by the threads at a time
 class Config(Options):
     """Which folder, the rate, and where classes and texts come from."""
 
-    path: str = Field(description="The folder of the recordings (or one recording, to be answered).")
+    path: str = Field(
+        description="The folder of the recordings (or one recording, to be answered)."
+    )
     rate: int | None = Field(
         default=None,
         ge=1_000,
@@ -44,8 +46,13 @@ class Config(Options):
         default=None,
         description='How file names are made, without their ending: "{digit}_{speaker}_{index}"; each word is a column.',
     )
-    table: str | None = Field(default=None, description="A table in the folder (CSV, JSON Lines, Parquet) with a row a recording.")
-    file: str = Field(default="file", description="The table's column of the files, below the folder.")
+    table: str | None = Field(
+        default=None,
+        description="A table in the folder (CSV, JSON Lines, Parquet) with a row a recording.",
+    )
+    file: str = Field(
+        default="file", description="The table's column of the files, below the folder."
+    )
 
     @field_validator("names")
     @classmethod
@@ -55,7 +62,9 @@ class Config(Options):
             if not words or len(set(words)) < len(words) or "audio" in words:
                 raise ValueError("must hold words in braces, each once and none of them audio")
             if re.search(r"\}\{", value):
-                raise ValueError("must hold something between two words in braces, else nobody knows where one ends")
+                raise ValueError(
+                    "must hold something between two words in braces, else nobody knows where one ends"
+                )
         return value
 
     @model_validator(mode="after")
@@ -73,11 +82,16 @@ def claims(folder: Path) -> bool:
 def files(config: Config) -> list[Path]:
     """The recordings, sorted by their path below the folder, and the table."""
     found = folders.inside(config.path, SUFFIXES, "recording")
-    return [*found, Path(config.path) / config.table] if config.table is not None and _has_table(config) else found
+    return (
+        [*found, Path(config.path) / config.table]
+        if config.table is not None and _has_table(config)
+        else found
+    )
 
 
 def _has_table(config: Config) -> bool:
-    """Whether a table stands beside the recordings; none does beside a single one that is to be answered."""
+    """Whether a table stands beside the recordings; none does beside a single one that is to be
+    answered."""
     return config.table is not None and not Path(config.path).is_file()
 
 
@@ -93,7 +107,9 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     made = {"audio": audio}
     split = None
     if config.table is not None or (
-        config.names is not None and root.is_file() and not _expression(config.names).fullmatch(root.stem)
+        config.names is not None
+        and root.is_file()
+        and not _expression(config.names).fullmatch(root.stem)
     ):
         pass  # a single recording to be answered: nothing else is known of it
     elif config.names is not None:
@@ -106,17 +122,29 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         notices += said
         if label is not None:
             made["label"] = label
-    return Table(columns=made, origin=root.name or str(root), row_names=names, split=split, notices=tuple(notices))
+    return Table(
+        columns=made,
+        origin=root.name or str(root),
+        row_names=names,
+        split=split,
+        notices=tuple(notices),
+    )
 
 
-def _by_names(pattern: str, stems: Sequence[str], names: Sequence[str], columns: Mapping[str, ColumnOptions]) -> dict[str, Column]:
+def _by_names(
+    pattern: str, stems: Sequence[str], names: Sequence[str], columns: Mapping[str, ColumnOptions]
+) -> dict[str, Column]:
     """A column for each word in braces of the pattern."""
     reader = _expression(pattern)
     found: list[dict[str, str]] = []
     for stem, name in zip(stems, names):
         match = reader.fullmatch(stem)
         if match is None:
-            raise DataError(f"the name is not made as {pattern!r} says.", where=name, hint="change data.source.names, or the file")
+            raise DataError(
+                f"the name is not made as {pattern!r} says.",
+                where=name,
+                hint="change data.source.names, or the file",
+            )
         found.append(match.groupdict())
     made = {}
     for word in reader.groupindex:
@@ -128,7 +156,12 @@ def _by_names(pattern: str, stems: Sequence[str], names: Sequence[str], columns:
 def _expression(pattern: str) -> re.Pattern[str]:
     """What reads the words of a pattern in braces from a name."""
     pieces = re.split(r"\{(\w+)\}", pattern)
-    return re.compile("".join(f"(?P<{piece}>.+?)" if place % 2 else re.escape(piece) for place, piece in enumerate(pieces)))
+    return re.compile(
+        "".join(
+            f"(?P<{piece}>.+?)" if place % 2 else re.escape(piece)
+            for place, piece in enumerate(pieces)
+        )
+    )
 
 
 def _by_table(config: Config, root: Path, columns: Mapping[str, ColumnOptions]) -> Table:
@@ -136,10 +169,16 @@ def _by_table(config: Config, root: Path, columns: Mapping[str, ColumnOptions]) 
     path = str(root / config.table)
     name = registry.source_for(path)
     if name is None or name == "audio":
-        raise DataError("no source is known for this table.", where=path, hint="name a CSV, JSON Lines or Parquet file")
+        raise DataError(
+            "no source is known for this table.",
+            where=path,
+            hint="name a CSV, JSON Lines or Parquet file",
+        )
     # the column of files is read as text whatever it looks like: 007 is a name
     wanted = {**columns, config.file: ColumnOptions(kind="text")}
-    table = registry.build_source(Part(name, registry.config("sources", name).model_validate({"path": path})), wanted)
+    table = registry.build_source(
+        Part(name, registry.config("sources", name).model_validate({"path": path})), wanted
+    )
     if config.file not in table.columns:
         raise DataError(
             f"the table has no column {config.file!r}; it has {', '.join(table.columns)}.",
@@ -147,9 +186,16 @@ def _by_table(config: Config, root: Path, columns: Mapping[str, ColumnOptions]) 
             hint="name it as data.source.file",
         )
     cells = table.columns[config.file]
-    paths = [_beside(root, cells.text(row), table.where(row), config.file) for row in range(len(table))]
-    audio, notices = _recordings(paths, [path.relative_to(root).as_posix() for path in paths], config.rate)
-    made = {"audio": audio, **{name: column for name, column in table.columns.items() if name != config.file}}
+    paths = [
+        _beside(root, cells.text(row), table.where(row), config.file) for row in range(len(table))
+    ]
+    audio, notices = _recordings(
+        paths, [path.relative_to(root).as_posix() for path in paths], config.rate
+    )
+    made = {
+        "audio": audio,
+        **{name: column for name, column in table.columns.items() if name != config.file},
+    }
     return Table(
         columns=made,
         origin=table.origin,
@@ -164,25 +210,41 @@ def _by_table(config: Config, root: Path, columns: Mapping[str, ColumnOptions]) 
 def _beside(root: Path, cell: str | None, where: str, column: str) -> Path:
     """The file a cell names, which must lie below the folder."""
     if not cell:
-        raise DataError("no recording is named.", where=f"{where}, column {column}", hint="name a file, or leave out the row")
+        raise DataError(
+            "no recording is named.",
+            where=f"{where}, column {column}",
+            hint="name a file, or leave out the row",
+        )
     named = Path(cell)
     if named.is_absolute() or ".." in named.parts:
         raise DataError(
-            f"{cell!r} leads out of the folder.", where=f"{where}, column {column}", hint="name files below data.source.path"
+            f"{cell!r} leads out of the folder.",
+            where=f"{where}, column {column}",
+            hint="name files below data.source.path",
         )
     return root / named
 
 
-def _recordings(paths: Sequence[Path], names: Sequence[str], rate: int | None) -> tuple[Column, list[str]]:
+def _recordings(
+    paths: Sequence[Path], names: Sequence[str], rate: int | None
+) -> tuple[Column, list[str]]:
     """(the column of all recordings at one rate, what was decided)."""
     pieces: list[tuple[np.ndarray, int]] = []
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), _TOGETHER):  # a mistake in the first files is told before the last are read
-            pieces += pool.map(sound.read, paths[start : start + _TOGETHER], names[start : start + _TOGETHER])
+        for start in range(
+            0, len(paths), _TOGETHER
+        ):  # a mistake in the first files is told before the last are read
+            pieces += pool.map(
+                sound.read, paths[start : start + _TOGETHER], names[start : start + _TOGETHER]
+            )
     counts = collections.Counter(found for _, found in pieces)
     wanted = rate or max(counts, key=lambda each: (counts[each], each))
     others = sum(count for found, count in counts.items() if found != wanted)
-    notices = [f"{others:,} recordings of another rate are resampled to {wanted:,} samples a second."] if others else []
+    notices = (
+        [f"{others:,} recordings of another rate are resampled to {wanted:,} samples a second."]
+        if others
+        else []
+    )
     samples = [sound.resampled(each, found, wanted) for each, found in pieces]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in samples])]).astype(np.int64)
     seconds = offsets[-1] / wanted

@@ -30,21 +30,31 @@ _BOUNDARY = "-DOCSTART-"
 class Config(Options):
     """Which files, and how their lines are laid out."""
 
-    path: str | list[str] = Field(description="A file, a folder of .conll files, a pattern (corpus/*.conll), or a list of them.")
-    validation: str | list[str] | None = Field(default=None, description="Files whose sentences are the validation split.")
-    test: str | list[str] | None = Field(default=None, description="Files whose sentences are the test split.")
+    path: str | list[str] = Field(
+        description="A file, a folder of .conll files, a pattern (corpus/*.conll), or a list of them."
+    )
+    validation: str | list[str] | None = Field(
+        default=None, description="Files whose sentences are the validation split."
+    )
+    test: str | list[str] | None = Field(
+        default=None, description="Files whose sentences are the test split."
+    )
     columns: list[str] | None = Field(
         default=None,
         min_length=1,
         description="Names of the columns, in their order; null: word, column_2, ..., tag (those of CoNLL-U for .conllu).",
     )
     separator: Literal["auto", "space", "tab"] = Field(
-        default="auto", description="What stands between columns; auto: tabs where the first line holds one, else white space."
+        default="auto",
+        description="What stands between columns; auto: tabs where the first line holds one, else white space.",
     )
     comments: bool | Literal["auto"] = Field(
-        default="auto", description="Whether a line that begins with # is a comment; auto: in .conllu files."
+        default="auto",
+        description="Whether a line that begins with # is a comment; auto: in .conllu files.",
     )
-    encoding: charsets.Encoding = Field(default="auto", description="The character encoding (utf-8, gb18030, ...), or auto.")
+    encoding: charsets.Encoding = Field(
+        default="auto", description="The character encoding (utf-8, gb18030, ...), or auto."
+    )
 
 
 def files(config: Config) -> list[Path]:
@@ -81,7 +91,10 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     several = len(names) > 1
     codes = np.array([code for code, inside in splits for _ in inside], dtype=np.int8)
-    made = {name: _column(name, (word for row in cells for word in row), place, offsets) for place, name in enumerate(header)}
+    made = {
+        name: _column(name, (word for row in cells for word in row), place, offsets)
+        for place, name in enumerate(header)
+    }
     return Table(
         columns=made,
         origin=f"{names[0]} and {len(names) - 1} more" if several else names[0],
@@ -96,7 +109,12 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 def _column(name: str, words: object, place: int, offsets: np.ndarray) -> Column:
     codes, categories = numbered(word[place] for word in words)  # type: ignore[attr-defined]
     return Column(
-        name, "sequence", codes, categories=categories, offsets=offsets, reason="sequence: a column of the words of sentences"
+        name,
+        "sequence",
+        codes,
+        categories=categories,
+        offsets=offsets,
+        reason="sequence: a column of the words of sentences",
     )
 
 
@@ -107,17 +125,26 @@ def _is_conllu(path: Path) -> bool:
 def _header(width: int, conllu: bool) -> tuple[str, ...]:
     if conllu and width == len(CONLLU):
         return CONLLU
-    return ("word", *(f"column_{number}" for number in range(2, width)), "tag")[:width] if width > 1 else ("word",)
+    return (
+        ("word", *(f"column_{number}" for number in range(2, width)), "tag")[:width]
+        if width > 1
+        else ("word",)
+    )
 
 
-def _read(config: Config, text: str, name: str, conllu: bool, header: Sequence[str]) -> tuple[list[list[str]], np.ndarray]:
-    """(the cells of every word, the number of words of each sentence). DataError naming the line that has more or fewer columns.
+def _read(
+    config: Config, text: str, name: str, conllu: bool, header: Sequence[str]
+) -> tuple[list[list[str]], np.ndarray]:
+    """(the cells of every word, the number of words of each sentence). DataError naming the line
+    that has more or fewer columns.
 
-    All lines of a file have as many columns as its first, and that may be fewer than `header` names: a file to answer holds no tags.
-    """
+    All lines of a file have as many columns as its first, and that may be fewer than `header`
+    names: a file to answer holds no tags."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     comments = conllu if config.comments == "auto" else config.comments
-    tab = config.separator == "tab" or (config.separator == "auto" and "\t" in _first(lines, comments))
+    tab = config.separator == "tab" or (
+        config.separator == "auto" and "\t" in _first(lines, comments)
+    )
     rows: list[list[str]] = []
     sizes: list[int] = []
     begun = 0  # words read before this sentence
@@ -146,7 +173,11 @@ def _read(config: Config, text: str, name: str, conllu: bool, header: Sequence[s
 
 def _first(lines: Sequence[str], comments: bool) -> str:
     """The first line that holds a word."""
-    words = (line for line in lines if line.strip() and not (comments and line[0] == "#") and not line.startswith(_BOUNDARY))
+    words = (
+        line
+        for line in lines
+        if line.strip() and not (comments and line[0] == "#") and not line.startswith(_BOUNDARY)
+    )
     return next(words, "")
 
 
@@ -160,9 +191,15 @@ def _another_width(cells: Sequence[str], width: int, where: str, tab: bool) -> D
     )
 
 
-def _refuse_other_kinds(header: Sequence[str], columns: Mapping[str, ColumnOptions], where: str) -> None:
+def _refuse_other_kinds(
+    header: Sequence[str], columns: Mapping[str, ColumnOptions], where: str
+) -> None:
     if len(set(header)) < len(header):
-        raise DataError("two columns have the same name.", where=where, hint="name each once in data.source.columns")
+        raise DataError(
+            "two columns have the same name.",
+            where=where,
+            hint="name each once in data.source.columns",
+        )
     for name, options in columns.items():
         if name in header and options.kind not in (None, "sequence"):
             raise DataError(

@@ -1,11 +1,12 @@
 """Tables in delimited text: CSV, TSV and their relatives, plain or gzip.
 
-Encoding, delimiter, quote, header, decimal mark, lines above and below the table are found in the file and told; each can be set. What
-has no single meaning is refused with row and line: rows of unequal length, quotes that do not close, two columns of one name.
-Row numbers in messages count the file's rows from 1, the header and lines left out included, as a spreadsheet does.
+Encoding, delimiter, quote, header, decimal mark, lines above and below the table are found in the
+file and told; each can be set. What has no single meaning is refused with row and line: rows of
+unequal length, quotes that do not close, two columns of one name. Row numbers in messages count the
+file's rows from 1, the header and lines left out included, as a spreadsheet does.
 
-Records are found by RFC 4180 (https://www.rfc-editor.org/rfc/rfc4180); spaces around a quoted field are allowed beyond it.
-"""
+Records are found by RFC 4180 (https://www.rfc-editor.org/rfc/rfc4180); spaces around a quoted field
+are allowed beyond it."""
 
 from __future__ import annotations
 
@@ -42,45 +43,76 @@ NAMES_IMAGES = True
 class Config(Options):
     """Which files, and what is known of how they are written."""
 
-    path: str | list[str] = Field(description="A file, a folder of files, a pattern (data/*.csv), or a list of them.")
-    validation: str | list[str] | None = Field(default=None, description="Files whose rows are the validation split.")
-    test: str | list[str] | None = Field(default=None, description="Files whose rows are the test split.")
+    path: str | list[str] = Field(
+        description="A file, a folder of files, a pattern (data/*.csv), or a list of them."
+    )
+    validation: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the validation split."
+    )
+    test: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the test split."
+    )
     delimiter: str = Field(
-        default="auto", description="What stands between fields: one character, tab, whitespace (runs of spaces), none, or auto."
+        default="auto",
+        description="What stands between fields: one character, tab, whitespace (runs of spaces), none, or auto.",
     )
     encoding: charsets.Encoding = Field(
         default="auto", description="The character encoding (utf-8, gb18030, cp1252, ...), or auto."
     )
     header: bool | Literal["auto"] | list[str] = Field(
-        default="auto", description="Whether the first row names the columns, or the names themselves where it does not."
+        default="auto",
+        description="Whether the first row names the columns, or the names themselves where it does not.",
     )
-    decimal: Literal["auto", ".", ","] = Field(default="auto", description="The decimal mark; auto: by column, then by file.")
+    decimal: Literal["auto", ".", ","] = Field(
+        default="auto", description="The decimal mark; auto: by column, then by file."
+    )
     quote: str = Field(
-        default="auto", description="What stands around a field that holds delimiters: one character, none, or auto."
+        default="auto",
+        description="What stands around a field that holds delimiters: one character, none, or auto.",
     )
-    escape: str = Field(default="", max_length=1, description="A character that takes the meaning from the next one, as \\ does.")
+    escape: str = Field(
+        default="",
+        max_length=1,
+        description="A character that takes the meaning from the next one, as \\ does.",
+    )
     comment: str | None = Field(
         default=None,
         min_length=1,
         max_length=1,
         description="Lines beginning with it are left out; null: # where it begins no row.",
     )
-    skip_rows: int | None = Field(default=None, ge=0, description="Lines above the header to leave out; null: found.")
-    skip_end: int | None = Field(default=None, ge=0, description="Lines at the end to leave out; null: notes after a blank line.")
-    missing: list[str] = Field(default=list(MISSING_MARKS), description="What stands for a missing value, beside the empty cell.")
-    trim: dict[str, str] = Field(default={}, description="An ending to cut off a column's values, by its name: {income: '.'}.")
+    skip_rows: int | None = Field(
+        default=None, ge=0, description="Lines above the header to leave out; null: found."
+    )
+    skip_end: int | None = Field(
+        default=None,
+        ge=0,
+        description="Lines at the end to leave out; null: notes after a blank line.",
+    )
+    missing: list[str] = Field(
+        default=list(MISSING_MARKS),
+        description="What stands for a missing value, beside the empty cell.",
+    )
+    trim: dict[str, str] = Field(
+        default={},
+        description="An ending to cut off a column's values, by its name: {income: '.'}.",
+    )
 
     @field_validator("delimiter")
     @classmethod
     def _one_delimiter(cls, value: str) -> str:
-        if value not in ("auto", "tab", "whitespace", "none") and (len(value) != 1 or value in '"\r\n' or not value.isascii()):
+        if value not in ("auto", "tab", "whitespace", "none") and (
+            len(value) != 1 or value in '"\r\n' or not value.isascii()
+        ):
             raise ValueError("must be one ASCII character, tab, whitespace, none or auto")
         return value
 
     @field_validator("quote")
     @classmethod
     def _one_quote(cls, value: str) -> str:
-        if value not in ("auto", "none") and (len(value) != 1 or value in "\r\n" or not value.isascii()):
+        if value not in ("auto", "none") and (
+            len(value) != 1 or value in "\r\n" or not value.isascii()
+        ):
             raise ValueError("must be one ASCII character, none or auto")
         return value
 
@@ -90,7 +122,11 @@ class Config(Options):
         if isinstance(value, list):
             twice = [name for number, name in enumerate(value) if name in value[:number]]
             if twice or not value:
-                raise ValueError(f"names the column {twice[0]} twice" if twice else "must name at least one column")
+                raise ValueError(
+                    f"names the column {twice[0]} twice"
+                    if twice
+                    else "must name at least one column"
+                )
         return value
 
 
@@ -106,29 +142,49 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of all files, one below the other; see danlu.sources."""
 
-    def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
+    def make(
+        joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
+    ) -> dict[str, Column]:
         return _columns(config, columns, joined, where, notices)
 
     known = frozenset(columns)
-    table = assemble(_by_split(config), lambda path, name: _read(path, name, config, known), make, columns)
+    table = assemble(
+        _by_split(config), lambda path, name: _read(path, name, config, known), make, columns
+    )
     return replace(table, notices=(*table.notices, *_endings(table)))
 
 
 def _columns(
-    config: Config, options: Mapping[str, ColumnOptions], given: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
+    config: Config,
+    options: Mapping[str, ColumnOptions],
+    given: Mapping[str, Any],
+    where: Callable[[int], str],
+    notices: list[str],
 ) -> dict[str, Column]:
     joined = dict(given)
     for name, ending in config.trim.items():
         if name in joined:
             pattern = re.escape(ending) + r"\s*$"
-            joined[name] = compute().replace_substring_regex(joined[name], pattern=pattern, replacement="", max_replacements=1)
+            joined[name] = compute().replace_substring_regex(
+                joined[name], pattern=pattern, replacement="", max_replacements=1
+            )
     told: dict[str, list[str]] = {name: [] for name in joined}
 
     def column(name: str, decimal: str | None) -> Column:
         told[name].clear()
-        return infer(name, joined[name], options.get(name), where, missing=config.missing, decimal=decimal, notices=told[name])
+        return infer(
+            name,
+            joined[name],
+            options.get(name),
+            where,
+            missing=config.missing,
+            decimal=decimal,
+            notices=told[name],
+        )
 
-    made = {name: column(name, None if config.decimal == "auto" else config.decimal) for name in joined}
+    made = {
+        name: column(name, None if config.decimal == "auto" else config.decimal) for name in joined
+    }
     open_ones = [name for name, each in made.items() if "assumed: " in each.reason]
     if open_ones and config.decimal == "auto":
         mark = _agreed(joined)
@@ -139,7 +195,9 @@ def _columns(
 
 def _agreed(joined: Mapping[str, pa.ChunkedArray]) -> str | None:
     """The decimal mark that every column which shows one agrees on."""
-    marks = {decimal_mark(values.slice(0, 10_000).combine_chunks()) for values in joined.values()} - {None}
+    marks = {
+        decimal_mark(values.slice(0, 10_000).combine_chunks()) for values in joined.values()
+    } - {None}
     return marks.pop() if len(marks) == 1 else None
 
 
@@ -153,7 +211,8 @@ def _together(told: list[str]) -> list[str]:
 
 
 def _endings(table: Table) -> list[str]:
-    """Where the names of a column end in a point in one file and without it in another (as adult.test's do): what to set."""
+    """Where the names of a column end in a point in one file and without it in another (as
+    adult.test's do): what to set."""
     notices = []
     for name, column in table.columns.items() if table.split is not None else ():
         plain = set(column.categories)
@@ -179,22 +238,34 @@ def _read(path: Path, name: str, config: Config, known: frozenset[str]) -> Piece
     _refuse_nul(text.content, name)
     if not text.content.strip():
         raise DataError(
-            "the file is empty." if not content else "the file holds only blank lines.", where=name, hint="check the file"
+            "the file is empty." if not content else "the file holds only blank lines.",
+            where=name,
+            hint="check the file",
         )
     asked = dialect.Asked(
         delimiter=config.delimiter, quote=config.quote, escape=config.escape, header=config.header, comment=config.comment,
         skip_rows=config.skip_rows, skip_end=config.skip_end, missing=("", *config.missing), known=known,
     )  # fmt: skip
-    layout = dialect.find(text.content, name, asked, "".join(path.suffixes[-2:]).lower().removesuffix(".gz"))
+    layout = dialect.find(
+        text.content, name, asked, "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
+    )
     width = len(layout.names)
     arrays = None
     if layout.cells is None:
-        arrays = records.table(layout.content, layout.records, layout.rows, width, layout.delimiter, layout.quote)
+        arrays = records.table(
+            layout.content, layout.records, layout.rows, width, layout.delimiter, layout.quote
+        )
     if arrays is None:
         rows = layout.cells or [
-            row for *_, row in records.fields(layout.content, layout.delimiter, layout.quote, config.escape, name)
+            row
+            for *_, row in records.fields(
+                layout.content, layout.delimiter, layout.quote, config.escape, name
+            )
         ]
-        arrays = [pa.chunked_array([pa.array([rows[row][number] for row in layout.rows], pa.string())]) for number in range(width)]
+        arrays = [
+            pa.chunked_array([pa.array([rows[row][number] for row in layout.rows], pa.string())])
+            for number in range(width)
+        ]
     notices = list(layout.notices)
     if text.reason:
         notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
@@ -207,9 +278,15 @@ def _drop_unnamed(named: dict[str, pa.ChunkedArray], notices: list[str], name: s
     """A last column without name and without value is the delimiter at the end of every row."""
     last = list(named)[-1]
     called = any(f"column {len(named)} has no name" in notice for notice in notices)
-    if called and len(named) > 1 and compute().all(compute().equal(compute().utf8_trim_whitespace(named[last]), "")).as_py():
+    if (
+        called
+        and len(named) > 1
+        and compute().all(compute().equal(compute().utf8_trim_whitespace(named[last]), "")).as_py()
+    ):
         del named[last]
-        notices.append(f"{name}: {last} holds no value and is left out (a delimiter ends every row).")
+        notices.append(
+            f"{name}: {last} holds no value and is left out (a delimiter ends every row)."
+        )
 
 
 def _refuse_other_formats(content: bytes, path: Path, name: str) -> None:
@@ -234,7 +311,11 @@ def _refuse_other_formats(content: bytes, path: Path, name: str) -> None:
             raise DataError(f"this is {what}, not a text table.", where=name, hint=hint)
     start = content[:512].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
-        raise DataError("this is a web page or XML, not a text table.", where=name, hint="download the file itself")
+        raise DataError(
+            "this is a web page or XML, not a text table.",
+            where=name,
+            hint="download the file itself",
+        )
 
 
 def _refuse_nul(content: bytes, name: str) -> None:

@@ -1,12 +1,13 @@
 """Images in IDX files, plain or gzip: the form MNIST and Fashion-MNIST come in.
 
-Columns: "image" (uint8, height, width, 1 or 3) and, where there are label files, "label" (category "0", "1", ...).
-A folder with the usual names (train-images-idx3-ubyte, t10k-labels-idx1-ubyte, ...; .gz or not) gives its training and test files;
-other names are given one by one. Rows of the test files are the test split.
+Columns: "image" (uint8, height, width, 1 or 3) and, where there are label files, "label" (category
+"0", "1", ...). A folder with the usual names (train-images-idx3-ubyte, t10k-labels-idx1-ubyte, ...;
+.gz or not) gives its training and test files; other names are given one by one. Rows of the test
+files are the test split.
 
-An IDX file is two zero bytes, the type (0x08: uint8), the number of dimensions, each dimension as a big-endian int32, and the values
-(http://yann.lecun.com/exdb/mnist). What a header declares must be exactly what follows; nothing is allocated on its word.
-"""
+An IDX file is two zero bytes, the type (0x08: uint8), the number of dimensions, each dimension as a
+big-endian int32, and the values (http://yann.lecun.com/exdb/mnist). What a header declares must be
+exactly what follows; nothing is allocated on its word."""
 
 from __future__ import annotations
 
@@ -36,13 +37,17 @@ class Config(Options):
     """A folder with the usual names, or the files one by one."""
 
     path: str | None = Field(
-        default=None, description="The folder that holds the files under MNIST's names, or one file of images."
+        default=None,
+        description="The folder that holds the files under MNIST's names, or one file of images.",
     )
     images: str | None = Field(
-        default=None, description="The file of the images (of the training images, where test_images is given)."
+        default=None,
+        description="The file of the images (of the training images, where test_images is given).",
     )
     labels: str | None = Field(default=None, description="The file of their labels.")
-    test_images: str | None = Field(default=None, description="The file of the test images; its rows are the test split.")
+    test_images: str | None = Field(
+        default=None, description="The file of the test images; its rows are the test split."
+    )
     test_labels: str | None = Field(default=None, description="The file of the test labels.")
 
     @model_validator(mode="after")
@@ -60,7 +65,11 @@ class Config(Options):
 
 def claims(folder: Path) -> bool:
     """Whether a folder holds files under the usual names."""
-    return any((folder / f"{name}{ending}").is_file() for name in _USUAL["images"] for ending in ("", ".gz"))
+    return any(
+        (folder / f"{name}{ending}").is_file()
+        for name in _USUAL["images"]
+        for ending in ("", ".gz")
+    )
 
 
 def files(config: Config) -> list[Path]:
@@ -78,19 +87,32 @@ def _files(config: Config) -> dict[str, Path]:
         return {"images": folder}
     found: dict[str, Path] = {}
     for role, names in _USUAL.items():
-        there = [folder / f"{name}{ending}" for name in names for ending in ("", ".gz") if (folder / f"{name}{ending}").exists()]
+        there = [
+            folder / f"{name}{ending}"
+            for name in names
+            for ending in ("", ".gz")
+            if (folder / f"{name}{ending}").exists()
+        ]
         if there:
             found[role] = there[0]
     if "images" not in found:
         hint = "name the files as data.source.images and data.source.labels"
-        raise DataError(f"the folder holds no {_USUAL['images'][0]} (.gz or not).", where=str(folder), hint=hint)
+        raise DataError(
+            f"the folder holds no {_USUAL['images'][0]} (.gz or not).", where=str(folder), hint=hint
+        )
     for images, labels in (("images", "labels"), ("test_images", "test_labels")):
         if labels in found and images not in found:
             raise DataError(
-                f"{found[labels].name} has no file of images beside it.", where=str(folder), hint="add it, or name the files"
+                f"{found[labels].name} has no file of images beside it.",
+                where=str(folder),
+                hint="add it, or name the files",
             )
     if "test_images" in found and ("labels" in found) != ("test_labels" in found):
-        raise DataError("there are labels for one of training and test only.", where=str(folder), hint="add the missing file")
+        raise DataError(
+            "there are labels for one of training and test only.",
+            where=str(folder),
+            hint="add the missing file",
+        )
     return found
 
 
@@ -104,9 +126,13 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     if len(shapes) > 1:
         sizes = " and ".join("x".join(map(str, array.shape[1:])) for array in images)
         raise DataError(
-            f"training and test images have the shapes {sizes}.", where=found["test_images"].name, hint="they must be equal"
+            f"training and test images have the shapes {sizes}.",
+            where=found["test_images"].name,
+            hint="they must be equal",
         )
-    made = {"image": Column("image", "image", _stacked(images), reason="image: IDX files hold pixels")}
+    made = {
+        "image": Column("image", "image", _stacked(images), reason="image: IDX files hold pixels")
+    }
     if "labels" in found:
         labels = [_labels(found[role], len(array)) for (_, role), array in zip(parts, images)]
         made["label"] = _category("label", _stacked(labels))
@@ -119,19 +145,28 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         row_numbers=np.concatenate([np.arange(1, length + 1) for length in lengths]),
         files=tuple(names),
         file_numbers=np.repeat(np.arange(len(parts), dtype=np.int32), lengths),
-        split=np.repeat(np.array([0, 2], dtype=np.int8)[: len(parts)], lengths) if several else None,
+        split=np.repeat(np.array([0, 2], dtype=np.int8)[: len(parts)], lengths)
+        if several
+        else None,
     )
 
 
 def _stacked(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays)  # a copy of a single one too: arrays over a file's bytes cannot be written
+    return np.concatenate(
+        arrays
+    )  # a copy of a single one too: arrays over a file's bytes cannot be written
 
 
 def _images(path: Path) -> np.ndarray:
     array = _read(path)
     if array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.dtype != np.uint8 or array.shape[3] not in (1, 3) or 0 in array.shape:
+    if (
+        array.ndim != 4
+        or array.dtype != np.uint8
+        or array.shape[3] not in (1, 3)
+        or 0 in array.shape
+    ):
         shape = "x".join(map(str, array.shape))
         raise DataError(
             f"it holds {array.dtype} values of the shape {shape}, not uint8 images (count x height x width).", where=path.name,
@@ -144,10 +179,15 @@ def _labels(path: Path, count: int) -> np.ndarray:
     array = _read(path)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         shape = "x".join(map(str, array.shape))
-        raise DataError(f"it holds {array.dtype} values of the shape {shape}, not one whole number an image.", where=path.name)
+        raise DataError(
+            f"it holds {array.dtype} values of the shape {shape}, not one whole number an image.",
+            where=path.name,
+        )
     if len(array) != count:
         raise DataError(
-            f"it holds {len(array):,} labels for {count:,} images.", where=path.name, hint="the two files do not belong together"
+            f"it holds {len(array):,} labels for {count:,} images.",
+            where=path.name,
+            hint="the two files do not belong together",
         )
     return array
 
@@ -155,7 +195,9 @@ def _labels(path: Path, count: int) -> np.ndarray:
 def _category(name: str, numbers: np.ndarray) -> Column:
     classes, codes = np.unique(numbers, return_inverse=True)
     words = tuple(str(each) for each in classes.tolist())
-    return Column(name, "category", codes.astype(np.int32), words, reason=f"category: {len(words)} labels")
+    return Column(
+        name, "category", codes.astype(np.int32), words, reason=f"category: {len(words)} labels"
+    )
 
 
 def _read(path: Path) -> np.ndarray:
@@ -163,7 +205,9 @@ def _read(path: Path) -> np.ndarray:
     where, hint = path.name, "is it complete, and an IDX file?"
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES or content[3] == 0:
         raise DataError(
-            "this is no IDX file (it must begin with 00 00, a type and a number of dimensions).", where=where, hint=hint
+            "this is no IDX file (it must begin with 00 00, a type and a number of dimensions).",
+            where=where,
+            hint=hint,
         )
     count = content[3]
     start = 4 + 4 * count
@@ -178,7 +222,9 @@ def _read(path: Path) -> np.ndarray:
     if declared != held:
         said = "x".join(map(str, shape))
         raise DataError(
-            f"the header declares {said} values ({declared:,} bytes), and {held:,} bytes follow.", where=where, hint=hint
+            f"the header declares {said} values ({declared:,} bytes), and {held:,} bytes follow.",
+            where=where,
+            hint=hint,
         )
     array = np.frombuffer(content, dtype=dtype, offset=start).reshape(shape)
     return array.astype(dtype.newbyteorder("="), copy=False)

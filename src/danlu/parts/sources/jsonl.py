@@ -1,11 +1,12 @@
 """Tables in JSON Lines: one object a line, plain or gzip; a .json file that holds one array of objects is read as well.
 
-A key is a column; an object that lacks it has no value there. Types are the file's own: a string stays a name or text. Lists of
-equally many numbers become one column of several numbers, lists of strings a sequence, lists of lists of numbers frames; other nested
-values are refused unless the recipe sets the column's `use` to false. Large files are read line by line, and columns of texts laid out in
-a temporary file (in the folder named by TMPDIR) and memory-mapped, so that memory does not limit a corpus; whether strings are names or
-text is then told by the first rows. Source of the format: https://jsonlines.org
-"""
+A key is a column; an object that lacks it has no value there. Types are the file's own: a string
+stays a name or text. Lists of equally many numbers become one column of several numbers, lists of
+strings a sequence, lists of lists of numbers frames; other nested values are refused unless the
+recipe sets the column's `use` to false. Large files are read line by line, and columns of texts
+laid out in a temporary file (in the folder named by TMPDIR) and memory-mapped, so that memory does
+not limit a corpus; whether strings are names or text is then told by the first rows. Source of the
+format: https://jsonlines.org"""
 
 from __future__ import annotations
 
@@ -29,17 +30,27 @@ from danlu.terms import Column, Table
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 NAMES_IMAGES = True
-LONG = 32 << 20  # bytes of a file from which on it is read line by line; of a compressed one, a tenth of it
+LONG = (
+    32 << 20
+)  # bytes of a file from which on it is read line by line; of a compressed one, a tenth of it
 _MOST_DIGITS = 400  # no number that float64 can hold has more
 
 
 class Config(Options):
     """Which files."""
 
-    path: str | list[str] = Field(description="A file, a folder of files, a pattern (data/*.jsonl), or a list of them.")
-    validation: str | list[str] | None = Field(default=None, description="Files whose rows are the validation split.")
-    test: str | list[str] | None = Field(default=None, description="Files whose rows are the test split.")
-    encoding: charsets.Encoding = Field(default="auto", description="The character encoding; JSON is UTF-8 by its standard.")
+    path: str | list[str] = Field(
+        description="A file, a folder of files, a pattern (data/*.jsonl), or a list of them."
+    )
+    validation: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the validation split."
+    )
+    test: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the test split."
+    )
+    encoding: charsets.Encoding = Field(
+        default="auto", description="The character encoding; JSON is UTF-8 by its standard."
+    )
 
 
 def files(config: Config) -> list[Path]:
@@ -54,22 +65,38 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of all files, one below the other; see danlu.sources."""
 
-    def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
+    def make(
+        joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
+    ) -> dict[str, Column]:
         used = {name: values for name, values in joined.items() if _is_used(name, values, columns)}
         return {
-            name: infer(name, _flat(name, values, where), columns.get(name), where, typed=True, notices=notices)
+            name: infer(
+                name,
+                _flat(name, values, where),
+                columns.get(name),
+                where,
+                typed=True,
+                notices=notices,
+            )
             for name, values in used.items()
         }
 
     if any(_is_long(path) for path in files(config)):
         return assemble(
-            _by_split(config), lambda path, name: _read_long(path, name, config, columns), _made_long(columns), columns, loose=True
+            _by_split(config),
+            lambda path, name: _read_long(path, name, config, columns),
+            _made_long(columns),
+            columns,
+            loose=True,
         )
-    return assemble(_by_split(config), lambda path, name: _read(path, name, config), make, columns, loose=True)
+    return assemble(
+        _by_split(config), lambda path, name: _read(path, name, config), make, columns, loose=True
+    )
 
 
 def _is_long(path: Path) -> bool:
-    """Whether a file is larger than is read at once; one that holds a single array is always read so."""
+    """Whether a file is larger than is read at once; one that holds a single array is always read
+    so."""
     if disk.check(path).st_size < (LONG // 10 if path.suffix == ".gz" else LONG):
         return False
     head = next(disk.blocks(path), b"")
@@ -77,7 +104,9 @@ def _is_long(path: Path) -> bool:
 
 
 def _made_long(columns: Mapping[str, ColumnOptions]) -> Callable[..., dict[str, Column]]:
-    def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
+    def make(
+        joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
+    ) -> dict[str, Column]:
         return {
             name: infer(name, values, columns.get(name), where, typed=True, notices=notices)
             if isinstance(values, list)
@@ -88,20 +117,27 @@ def _made_long(columns: Mapping[str, ColumnOptions]) -> Callable[..., dict[str, 
     return make
 
 
-def _read_long(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> Piece:
+def _read_long(
+    path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]
+) -> Piece:
     """The rows of a file of any length, in the memory of a few blocks."""
     encoding, reason, blocks = open_text(path, name, config.encoding)
     rows = LongRows(frozenset(name for name, each in columns.items() if not each.use))
     numbers = []
     for first, lines in _in_blocks(blocks):
         there = [(first + nth, line) for nth, line in enumerate(lines) if line.strip()]
-        found = [_object(_parsed(line, f"{name} row {number:,}"), f"{name} row {number:,}") for number, line in there]
+        found = [
+            _object(_parsed(line, f"{name} row {number:,}"), f"{name} row {number:,}")
+            for number, line in there
+        ]
         rows.add(found, lambda row, there=there: f"{name} row {there[row][0]:,}")  # type: ignore[misc]
         numbers.append(np.array([number for number, _ in there], dtype=np.int64))
     if not rows.count:
         raise DataError("the file is empty.", where=name, hint="check the file")
     if not rows.columns and not rows.left_out:
-        raise DataError("the objects have no key.", where=name, hint="check that it is the right file")
+        raise DataError(
+            "the objects have no key.", where=name, hint="check that it is the right file"
+        )
     notices = [f"{name}: read as {encoding}, since {reason}."] if reason else []
     return Piece(rows.finish(), np.concatenate(numbers), notices)
 
@@ -122,7 +158,11 @@ def _in_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 def _is_used(name: str, values: list[Any], columns: Mapping[str, ColumnOptions]) -> bool:
     """Whether a column is wanted, or is at least of single values."""
-    return name not in columns or columns[name].use or not any(isinstance(value, dict | list) for value in values)
+    return (
+        name not in columns
+        or columns[name].use
+        or not any(isinstance(value, dict | list) for value in values)
+    )
 
 
 def _flat(name: str, values: list[Any], where: Callable[[int], str]) -> list[Any]:
@@ -136,12 +176,22 @@ def _read(path: Path, name: str, config: Config) -> Piece:
     text = charsets.decode(disk.read(path), name, config.encoding)
     if not text.content.strip():
         raise DataError("the file is empty.", where=name, hint="check the file")
-    rows, numbers = _array(text.content, name) if text.content.lstrip()[:1] == b"[" else _lines(text.content, name)
+    rows, numbers = (
+        _array(text.content, name)
+        if text.content.lstrip()[:1] == b"["
+        else _lines(text.content, name)
+    )
     names = list(dict.fromkeys(key for row in rows for key in row))
     if not names:
-        raise DataError("the objects have no key.", where=name, hint="check that it is the right file")
+        raise DataError(
+            "the objects have no key.", where=name, hint="check that it is the right file"
+        )
     notices = [f"{name}: read as {text.encoding}, since {text.reason}."] if text.reason else []
-    return Piece({key: [row.get(key) for row in rows] for key in names}, np.array(numbers, dtype=np.int64), notices)
+    return Piece(
+        {key: [row.get(key) for row in rows] for key in names},
+        np.array(numbers, dtype=np.int64),
+        notices,
+    )
 
 
 def _lines(content: bytes, name: str) -> tuple[list[dict[str, Any]], list[int]]:
@@ -162,12 +212,16 @@ def _array(content: bytes, name: str) -> tuple[list[dict[str, Any]], list[int]]:
     if first.endswith(b"]") and first != content.strip():
         line = content[: content.index(b"[")].count(b"\n") + 1
         raise DataError(
-            "the line holds an array, where an object with column names is needed.", where=f"{name} row {line:,}", hint=_HINT
+            "the line holds an array, where an object with column names is needed.",
+            where=f"{name} row {line:,}",
+            hint=_HINT,
         )
     rows = _parsed(content, name)
     if not isinstance(rows, list) or not rows:
         raise DataError("the array holds no object.", where=name, hint=_HINT)
-    return [_object(row, f"{name} row {number:,}") for number, row in enumerate(rows, start=1)], list(range(1, len(rows) + 1))
+    return [
+        _object(row, f"{name} row {number:,}") for number, row in enumerate(rows, start=1)
+    ], list(range(1, len(rows) + 1))
 
 
 _HINT = 'a row is {"column": value, ...}'
@@ -177,21 +231,36 @@ def _object(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         words = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}
         raise DataError(
-            f"{words.get(type(row), 'a number')} stands where an object with column names is needed.", where=where, hint=_HINT
+            f"{words.get(type(row), 'a number')} stands where an object with column names is needed.",
+            where=where,
+            hint=_HINT,
         )
     return row
 
 
 def _parsed(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_int=_whole, parse_constant=_constant)
+        return json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_once,
+            parse_int=_whole,
+            parse_constant=_constant,
+        )
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno:,}, character {error.colno:,}" if error.lineno > 1 else f"character {error.colno:,}"
+        place = (
+            f"line {error.lineno:,}, character {error.colno:,}"
+            if error.lineno > 1
+            else f"character {error.colno:,}"
+        )
         raise DataError(
-            f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at {place}.", where=where, hint="mend the row"
+            f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at {place}.",
+            where=where,
+            hint="mend the row",
         ) from None
     except RecursionError:
-        raise DataError("the values are nested too deep.", where=where, hint="mend the row") from None
+        raise DataError(
+            "the values are nested too deep.", where=where, hint="mend the row"
+        ) from None
     except ValueError as error:
         raise DataError(f"{error}.", where=where, hint="mend the row") from None
 
@@ -200,16 +269,21 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        raise ValueError(
+            f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
+        )
     return found
 
 
 def _whole(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"a whole number of {len(digits):,} digits is larger than any that can be computed with")
+        raise ValueError(
+            f"a whole number of {len(digits):,} digits is larger than any that can be computed with"
+        )
     return int(digits)
 
 
 def _constant(word: str) -> float | None:
-    """NaN, which Python writes for a missing number; Infinity is an error that names its column later."""
+    """NaN, which Python writes for a missing number; Infinity is an error that names its column
+    later."""
     return None if word == "NaN" else float(word)

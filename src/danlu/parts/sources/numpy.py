@@ -1,10 +1,10 @@
 """Arrays in numpy's files: one array (.npy) or several by name (.npz). Never unpickled.
 
-The first dimension counts rows. A one-dimensional array is a column; (N, D) numbers are one column of D numbers, or D columns where
-`names` names them; (N, H, W), (N, H, W, 1) and (N, H, W, 3) of uint8 are images; a structured array has a column a field. In an .npz a
-column is called as its array; arrays x_train, x_validation (or x_val) and x_test are one column x with its splits, as in Keras's
-mnist.npz. The array of an .npy is called "image", "features" or "value", by its shape.
-"""
+The first dimension counts rows. A one-dimensional array is a column; (N, D) numbers are one column
+of D numbers, or D columns where `names` names them; (N, H, W), (N, H, W, 1) and (N, H, W, 3) of
+uint8 are images; a structured array has a column a field. In an .npz a column is called as its
+array; arrays x_train, x_validation (or x_val) and x_test are one column x with its splits, as in
+Keras's mnist.npz. The array of an .npy is called "image", "features" or "value", by its shape."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Config(Options):
 
     path: str = Field(description="An .npy or .npz file.")
     names: list[str] | None = Field(
-        default=None, description="Names of the D columns of an (N, D) array; null: one column of D numbers."
+        default=None,
+        description="Names of the D columns of an (N, D) array; null: one column of D numbers.",
     )
 
 
@@ -50,23 +51,36 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
-        raise DataError(f"the arrays have different numbers of rows: {said}.", where=path.name, hint=_HINT)
+        raise DataError(
+            f"the arrays have different numbers of rows: {said}.", where=path.name, hint=_HINT
+        )
     made: dict[str, Column] = {}
     notices: list[str] = []
     for name, array in arrays.items():
         for column in _columns(name, array, config, columns, path.name, notices):
             made[column.name] = column
     if not made or not len(next(iter(made.values()))):
-        raise DataError("the file holds no row.", where=path.name, hint="check that it is the right file")
+        raise DataError(
+            "the file holds no row.", where=path.name, hint="check that it is the right file"
+        )
     return Table(columns=made, origin=path.name, split=split, notices=tuple(notices))
 
 
 def _columns(
-    name: str, array: np.ndarray, config: Config, options: Mapping[str, ColumnOptions], where: str, notices: list[str]
+    name: str,
+    array: np.ndarray,
+    config: Config,
+    options: Mapping[str, ColumnOptions],
+    where: str,
+    notices: list[str],
 ) -> list[Column]:
     if array.dtype.names:
         fields = ((field, array[field]) for field in array.dtype.names)
-        return [column for field, values in fields for column in _columns(field, values, config, options, where, notices)]
+        return [
+            column
+            for field, values in fields
+            for column in _columns(field, values, config, options, where, notices)
+        ]
     if (
         array.ndim in (3, 4)
         and array.dtype == np.uint8
@@ -78,26 +92,45 @@ def _columns(
     if array.ndim > 2:
         hint = "images are uint8 of the shape (N, height, width) or (N, height, width, 1 or 3)"
         shape = "x".join(map(str, array.shape))
-        raise DataError(f"the array {name} holds {array.dtype} values of the shape {shape}.", where=where, hint=hint)
+        raise DataError(
+            f"the array {name} holds {array.dtype} values of the shape {shape}.",
+            where=where,
+            hint=hint,
+        )
     if array.dtype.kind in "OVc":
-        raise DataError(f"the array {name} holds {array.dtype} values, not numbers or text.", where=where, hint=_HINT)
+        raise DataError(
+            f"the array {name} holds {array.dtype} values, not numbers or text.",
+            where=where,
+            hint=_HINT,
+        )
     if array.ndim == 2 and config.names is not None:
         if len(config.names) != array.shape[1]:
             said = f"data.source.names names {len(config.names)} columns, and the array {name} has {array.shape[1]}."
             raise DataError(said, where=where, hint="name every column")
         pairs = [(each, array[:, number]) for number, each in enumerate(config.names)]
-        return [infer(each, np.array(values), options.get(each), where, typed=True, notices=notices) for each, values in pairs]
+        return [
+            infer(each, np.array(values), options.get(each), where, typed=True, notices=notices)
+            for each, values in pairs
+        ]
     if array.ndim == 2 and array.dtype.kind not in "iufb":
         hint = "name its columns as data.source.names"
-        raise DataError(f"the array {name} holds {array.dtype} values in {array.shape[1]} columns.", where=where, hint=hint)
+        raise DataError(
+            f"the array {name} holds {array.dtype} values in {array.shape[1]} columns.",
+            where=where,
+            hint=hint,
+        )
     return [infer(name, np.array(array), options.get(name), where, typed=True, notices=notices)]
 
 
-def _with_splits(arrays: Mapping[str, np.ndarray], where: str) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+def _with_splits(
+    arrays: Mapping[str, np.ndarray], where: str
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """x_train and x_test as one array x, and the split of its rows."""
     groups: dict[str, dict[int, np.ndarray]] = {}
     for name, array in arrays.items():
-        ending = next((ending for ending in _SPLITS if name.endswith(ending) and name != ending), "")
+        ending = next(
+            (ending for ending in _SPLITS if name.endswith(ending) and name != ending), ""
+        )
         if not ending:
             return dict(arrays), None
         groups.setdefault(name.removesuffix(ending), {})[_SPLITS[ending]] = array
@@ -106,8 +139,14 @@ def _with_splits(arrays: Mapping[str, np.ndarray], where: str) -> tuple[dict[str
         return dict(arrays), None
     for name, group in groups.items():
         if sorted(group) != codes or len({array.shape[1:] for array in group.values()}) > 1:
-            raise DataError(f"the arrays of {name} do not stand for the same splits, or differ in shape.", where=where, hint=_HINT)
-    joined = {name: np.concatenate([group[code] for code in codes]) for name, group in groups.items()}
+            raise DataError(
+                f"the arrays of {name} do not stand for the same splits, or differ in shape.",
+                where=where,
+                hint=_HINT,
+            )
+    joined = {
+        name: np.concatenate([group[code] for code in codes]) for name, group in groups.items()
+    }
     first = next(iter(groups.values()))
     return joined, np.repeat(np.array(codes, dtype=np.int8), [len(first[code]) for code in codes])
 
@@ -118,9 +157,15 @@ def _with_splits(arrays: Mapping[str, np.ndarray], where: str) -> tuple[dict[str
 def _single(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         if file.read(6) != b"\x93NUMPY":
-            raise DataError("this is no numpy file.", where=path.name, hint="is it complete, or in another format?")
+            raise DataError(
+                "this is no numpy file.",
+                where=path.name,
+                hint="is it complete, or in another format?",
+            )
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header that lies allocates nothing
+        array = np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # mapped: a header that lies allocates nothing
     except Exception as error:  # numpy raises errors of every kind for damaged headers
         raise _damaged(error, path.name) from None
     if not array.ndim:
@@ -137,7 +182,9 @@ def _archive(path: Path) -> dict[str, np.ndarray]:
                 if member.filename.endswith(".npy"):
                     _refuse_bomb(member, path.name)
                     with archive.open(member) as file:
-                        arrays[member.filename.removesuffix(".npy")] = _member(file, member, path.name)
+                        arrays[member.filename.removesuffix(".npy")] = _member(
+                            file, member, path.name
+                        )
     except DataError:
         raise
     except Exception as error:  # zipfile and numpy raise errors of every kind for damaged archives
@@ -149,18 +196,28 @@ def _archive(path: Path) -> dict[str, np.ndarray]:
 
 def _member(file: IO[bytes], member: zipfile.ZipInfo, where: str) -> np.ndarray:
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, fortran, dtype = read(file)
     name = member.filename.removesuffix(".npy")
     if dtype.hasobject:
-        raise DataError(f"the array {name} holds Python objects, which are never unpickled.", where=where, hint=_HINT)
+        raise DataError(
+            f"the array {name} holds Python objects, which are never unpickled.",
+            where=where,
+            hint=_HINT,
+        )
     if not shape:
         raise DataError(f"the array {name} is a single value.", where=where, hint=_HINT)
     declared = dtype.itemsize
     for size in shape:  # Python's integers: no product overflows
         declared *= size
     if declared > member.file_size:
-        said = f"the array {name} declares {declared:,} bytes, and holds at most {member.file_size:,}."
+        said = (
+            f"the array {name} declares {declared:,} bytes, and holds at most {member.file_size:,}."
+        )
         raise DataError(said, where=where, hint=_HINT)
     values = np.frombuffer(file.read(declared), dtype=dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
@@ -177,5 +234,9 @@ def _refuse_bomb(member: zipfile.ZipInfo, where: str) -> None:
 def _damaged(error: Any, where: str) -> DataError:
     said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]
     if "pickle" in said.lower() or "Python objects" in said:
-        return DataError("it holds Python objects, which are never unpickled.", where=where, hint=_HINT)
-    return DataError(f"this is no numpy file that can be read ({said}).", where=where, hint="is it complete?")
+        return DataError(
+            "it holds Python objects, which are never unpickled.", where=where, hint=_HINT
+        )
+    return DataError(
+        f"this is no numpy file that can be read ({said}).", where=where, hint="is it complete?"
+    )

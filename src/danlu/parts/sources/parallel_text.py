@@ -1,9 +1,10 @@
 """Parallel texts: files of as many lines, line by line the same in several languages (or an article and its summary).
 
-A path names the files of a split at once, the columns in braces: corpus/train.{de,en}.gz is train.de.gz as column "de" beside train.en.gz
-as column "en"; {articles,summaries}/train.txt reads two folders. Row n holds line n of each file (plain or gzip). A line's end and the
-spaces around a line are not part of it; an empty line is a missing value. This is how the corpora of WMT, OPUS and Moses come.
-"""
+A path names the files of a split at once, the columns in braces: corpus/train.{de,en}.gz is
+train.de.gz as column "de" beside train.en.gz as column "en"; {articles,summaries}/train.txt reads
+two folders. Row n holds line n of each file (plain or gzip). A line's end and the spaces around a
+line are not part of it; an empty line is a missing value. This is how the corpora of WMT, OPUS and
+Moses come."""
 
 from __future__ import annotations
 
@@ -40,8 +41,14 @@ def _names(path: str) -> list[str]:
     if not found and "{" not in path and "}" not in path:
         return []
     names = found[0].split(",") if len(found) == 1 else []
-    if not names or len(set(names)) < len(names) or not all(re.fullmatch(r"[\w-]+", name) for name in names):
-        raise ValueError("must name its columns in one pair of braces, each once, as in corpus/train.{de,en}.gz")
+    if (
+        not names
+        or len(set(names)) < len(names)
+        or not all(re.fullmatch(r"[\w-]+", name) for name in names)
+    ):
+        raise ValueError(
+            "must name its columns in one pair of braces, each once, as in corpus/train.{de,en}.gz"
+        )
     return names
 
 
@@ -52,16 +59,25 @@ class Config(Options):
     """Which files."""
 
     path: Braced = Field(description="The files, their columns in braces: corpus/train.{de,en}.gz.")
-    validation: Braced | None = Field(default=None, description="Files whose rows are the validation split, with the same columns.")
-    test: Braced | None = Field(default=None, description="Files whose rows are the test split, with the same columns.")
-    encoding: charsets.Encoding = Field(default="auto", description="The character encoding (utf-8, gb18030, ...), or auto.")
+    validation: Braced | None = Field(
+        default=None,
+        description="Files whose rows are the validation split, with the same columns.",
+    )
+    test: Braced | None = Field(
+        default=None, description="Files whose rows are the test split, with the same columns."
+    )
+    encoding: charsets.Encoding = Field(
+        default="auto", description="The character encoding (utf-8, gb18030, ...), or auto."
+    )
 
     @model_validator(mode="after")
     def _same_columns(self) -> Config:
         for name in ("validation", "test"):
             path = getattr(self, name)
             if path is not None and _names(path) != _names(self.path):
-                raise ValueError(f"{name} names the columns {_said(path)}, and path names {_said(self.path)}: give them the same")
+                raise ValueError(
+                    f"{name} names the columns {_said(path)}, and path names {_said(self.path)}: give them the same"
+                )
         return self
 
 
@@ -89,7 +105,9 @@ def _files_of(path: str) -> list[Path]:
     if not names:
         disk.check(Path(path))
         raise DataError(
-            "this is one file, and no column is named.", where=path, hint="write train.{de,en} for train.de and train.en"
+            "this is one file, and no column is named.",
+            where=path,
+            hint="write train.{de,en} for train.de and train.en",
         )
     return [Path(_BRACES.sub(name, path)) for name in names]
 
@@ -106,17 +124,28 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     names = _names(config.path)
     several = len(splits) > 1
     return Table(
-        columns={name: _column(name, [read[inside[place]] for _, inside in splits]) for place, name in enumerate(names)},
+        columns={
+            name: _column(name, [read[inside[place]] for _, inside in splits])
+            for place, name in enumerate(names)
+        },
         origin=Path(config.path).name,
         row_numbers=np.concatenate([np.arange(1, count + 1) for count in counts]),
-        files=tuple(Path(path).name for path in (config.path, config.validation, config.test) if path) if several else (),
+        files=tuple(
+            Path(path).name for path in (config.path, config.validation, config.test) if path
+        )
+        if several
+        else (),
         file_numbers=np.repeat(np.arange(len(splits), dtype=np.int32), counts) if several else None,
         notices=tuple(notices),
-        split=np.repeat(np.array([code for code, _ in splits], dtype=np.int8), counts) if several else None,
+        split=np.repeat(np.array([code for code, _ in splits], dtype=np.int8), counts)
+        if several
+        else None,
     )
 
 
-def _lines(path: Path, name: str, encoding: str, notices: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _lines(
+    path: Path, name: str, encoding: str, notices: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 bytes of all lines, int64 length of each) of a file; no spaces around a line."""
     text = charsets.decode(disk.read(path), name, encoding)
     if text.reason:
@@ -143,7 +172,8 @@ def _stripped(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _refuse_unequal(read: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
-    """DataError naming two files of a split that have not as many lines, and where the shorter one ends."""
+    """DataError naming two files of a split that have not as many lines, and where the shorter one
+    ends."""
     name, _, lengths = read[0]
     for other, _, found in read[1:]:
         if len(found) != len(lengths):
@@ -160,4 +190,6 @@ def _column(name: str, pieces: list[tuple[np.ndarray, np.ndarray]]) -> Column:
     lengths = np.concatenate([found for _, found in pieces])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     values = np.concatenate([values for values, _ in pieces])
-    return Column(name, "text", values, offsets=offsets, missing=lengths == 0, reason="text: one row a line")
+    return Column(
+        name, "text", values, offsets=offsets, missing=lengths == 0, reason="text: one row a line"
+    )

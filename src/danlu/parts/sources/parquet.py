@@ -1,8 +1,8 @@
 """Tables in Apache Parquet files. Types are the file's own: a string stays a name or text, a number a number.
 
-Lists of equally many numbers become one column of several numbers, lists of strings a sequence, lists of lists of numbers frames; other
-nested columns are refused unless the recipe sets their `use` to false. Source of the format: https://parquet.apache.org/docs/file-format
-"""
+Lists of equally many numbers become one column of several numbers, lists of strings a sequence,
+lists of lists of numbers frames; other nested columns are refused unless the recipe sets their
+`use` to false. Source of the format: https://parquet.apache.org/docs/file-format"""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ NAMES_IMAGES = True
 class Config(Options):
     """Which files, and which of their columns."""
 
-    path: str | list[str] = Field(description="A file, a folder of files, a pattern (data/*.parquet), or a list of them.")
-    validation: str | list[str] | None = Field(default=None, description="Files whose rows are the validation split.")
-    test: str | list[str] | None = Field(default=None, description="Files whose rows are the test split.")
+    path: str | list[str] = Field(
+        description="A file, a folder of files, a pattern (data/*.parquet), or a list of them."
+    )
+    validation: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the validation split."
+    )
+    test: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the test split."
+    )
     only: list[str] | None = Field(default=None, description="The columns to read; null: all.")
 
 
@@ -45,10 +51,17 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of all files, one below the other; see danlu.sources."""
 
-    def make(joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]) -> dict[str, Column]:
-        return {name: infer(name, values, columns.get(name), where, typed=True, notices=notices) for name, values in joined.items()}
+    def make(
+        joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
+    ) -> dict[str, Column]:
+        return {
+            name: infer(name, values, columns.get(name), where, typed=True, notices=notices)
+            for name, values in joined.items()
+        }
 
-    return assemble(_by_split(config), lambda path, name: _read(path, name, config, columns), make, columns)
+    return assemble(
+        _by_split(config), lambda path, name: _read(path, name, config, columns), make, columns
+    )
 
 
 def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> Piece:
@@ -62,7 +75,9 @@ def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOpt
         with path.open("rb") as file:
             opened = parquet.ParquetFile(file, page_checksum_verification=True)
             if not opened.metadata.num_rows:  # told before pyarrow starts threads: a process that ends at once after them may abort
-                raise DataError("the file holds no row.", where=name, hint="check that it is the right file")
+                raise DataError(
+                    "the file holds no row.", where=name, hint="check that it is the right file"
+                )
             wanted = _wanted(opened.schema_arrow, name, config, columns)
             _room(opened.metadata, len(wanted), name)
             table = opened.read(columns=wanted, use_threads=True)
@@ -71,12 +86,19 @@ def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOpt
         if isinstance(error, PermissionError):
             raise disk.unreadable(path, error) from None
         said = str(error).split("\n")[0].rstrip(".")[:160]
-        raise DataError(f"this is no Parquet file that can be read ({said}).", where=name, hint="is it complete?") from None
+        raise DataError(
+            f"this is no Parquet file that can be read ({said}).",
+            where=name,
+            hint="is it complete?",
+        ) from None
     return Piece({each: table.column(each) for each in wanted}, np.arange(1, table.num_rows + 1))
 
 
-def _wanted(schema: Any, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> list[str]:
-    """The columns to read: all, or those of `only`; nested ones not where the recipe does not use them."""
+def _wanted(
+    schema: Any, name: str, config: Config, columns: Mapping[str, ColumnOptions]
+) -> list[str]:
+    """The columns to read: all, or those of `only`; nested ones not where the recipe does not use
+    them."""
     import pyarrow as pa
 
     there = list(schema.names)
@@ -88,17 +110,29 @@ def _wanted(schema: Any, name: str, config: Config, columns: Mapping[str, Column
             near = nearest(each, there, 1)
             held = ", ".join(there[:20])
             raise DataError(
-                f"there is no column {each}; the file has {held}.", where=name, hint=f"did you mean {near[0]}?" if near else ""
+                f"there is no column {each}; the file has {held}.",
+                where=name,
+                hint=f"did you mean {near[0]}?" if near else "",
             )
     wanted = []
     for each in config.only or there:
         kind = schema.field(each).type
-        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        lists = (
+            pa.types.is_list(kind)
+            or pa.types.is_large_list(kind)
+            or pa.types.is_fixed_size_list(kind)
+        )
         used = each not in columns or columns[each].use
         if used or not (pa.types.is_nested(kind) or pa.types.is_binary(kind)):
             if pa.types.is_nested(kind) and not lists:
-                hint = f"set data.columns.{each}.use to false, or give its parts columns of their own"
-                raise DataError(f"the column holds {kind}, which is no single value.", where=f"{name}, column {each}", hint=hint)
+                hint = (
+                    f"set data.columns.{each}.use to false, or give its parts columns of their own"
+                )
+                raise DataError(
+                    f"the column holds {kind}, which is no single value.",
+                    where=f"{name}, column {each}",
+                    hint=hint,
+                )
             wanted.append(each)
     if not wanted:
         raise DataError("no column is left to read.", where=name, hint="use at least one")
@@ -109,7 +143,9 @@ def _room(metadata: Any, width: int, name: str) -> None:
     """Refuses what would not fit into memory: a few bytes can stand for billions of equal rows."""
     import psutil
 
-    declared = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    declared = sum(
+        metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)
+    )
     needed = max(declared, 8 * metadata.num_rows * width)
     free = psutil.virtual_memory().available
     if needed > free / 2:

@@ -1,8 +1,8 @@
 """The source text of the running Python's standard library: a real corpus that every machine has.
 
-Columns: "path" (text, as in json/decoder.py) and "text" (the module's source). One row a module, sorted by path; tests, installed packages and
-modules that are not valid text are left out. Another Python version is another corpus: the content hash tells.
-"""
+Columns: "path" (text, as in json/decoder.py) and "text" (the module's source). One row a module,
+sorted by path; tests, installed packages and modules that are not valid text are left out. Another
+Python version is another corpus: the content hash tells."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def files(config: Config) -> list[Path]:
         found += [Path(folder) / name for name in names if name.endswith(".py")]
     if not found:
         raise DataError(
-            "this Python has no source text of its standard library.", where=str(home), hint="use the source text with files"
+            "this Python has no source text of its standard library.",
+            where=str(home),
+            hint="use the source text with files",
         )
     return sorted(found, key=lambda path: path.relative_to(home).as_posix())
 
@@ -61,11 +63,16 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         names.append(path.relative_to(home).as_posix())
         texts.append(text.replace("\r\n", "\n").encode("utf-8"))
     notices = (f"{skipped} modules that are no valid text are left out.",) if skipped else ()
-    made = {"path": _text("path", [name.encode("utf-8") for name in names]), "text": _text("text", texts)}
+    made = {
+        "path": _text("path", [name.encode("utf-8") for name in names]),
+        "text": _text("text", texts),
+    }
     return Table(columns=made, origin="the standard library", row_names=names, notices=notices)
 
 
 def _text(name: str, rows: Sequence[bytes]) -> Column:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    values = np.frombuffer(bytearray().join(rows), dtype=np.uint8)  # over bytes it could not be written
+    values = np.frombuffer(
+        bytearray().join(rows), dtype=np.uint8
+    )  # over bytes it could not be written
     return Column(name, "text", values, offsets=offsets, reason="text: one row a module")

@@ -8,8 +8,8 @@ breast_cancer   569 tumours: 30 measures, and "target" (category malignant, beni
 diabetes        442 patients: 10 measures as they were taken (age in years, ...; sex as category "1", "2"), and "target" (number)
 linnerud        20 men: Chins, Situps, Jumps, and the targets Weight, Waist, Pulse (numbers)
 
-Measures keep scikit-learn's names ("sepal length (cm)"). Source: https://scikit-learn.org/stable/datasets/toy_dataset.html
-"""
+Measures keep scikit-learn's names ("sepal length (cm)"). Source:
+https://scikit-learn.org/stable/datasets/toy_dataset.html"""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
     name = config.set
     # unscaled: scaling is a transform's matter, fitted on the training split
-    bunch: Any = datasets.load_diabetes(scaled=False) if name == "diabetes" else getattr(datasets, f"load_{name}")()
+    bunch: Any = (
+        datasets.load_diabetes(scaled=False)
+        if name == "diabetes"
+        else getattr(datasets, f"load_{name}")()
+    )
     made = _digits(bunch) if name == "digits" else _measures(bunch, columns, name)
     return Table(columns=made, origin=name)
 
@@ -59,24 +63,42 @@ def _digits(bunch: Any) -> dict[str, Column]:
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = tuple(str(each) for each in bunch.target_names.tolist())
     return {
-        "image": Column("image", "image", pixels, reason="image: 8x8 pixels, 0 to 16 scaled to 0 to 255"),
-        "label": Column("label", "category", bunch.target.astype(np.int32), labels, reason="category: 10 digits"),
+        "image": Column(
+            "image", "image", pixels, reason="image: 8x8 pixels, 0 to 16 scaled to 0 to 255"
+        ),
+        "label": Column(
+            "label", "category", bunch.target.astype(np.int32), labels, reason="category: 10 digits"
+        ),
     }
 
 
 def _measures(bunch: Any, options: Mapping[str, ColumnOptions], origin: str) -> dict[str, Column]:
     names = [str(name) for name in bunch.feature_names]
-    made = {name: infer(name, bunch.data[:, number], options.get(name), origin) for number, name in enumerate(names)}
+    made = {
+        name: infer(name, bunch.data[:, number], options.get(name), origin)
+        for number, name in enumerate(names)
+    }
     if origin == "diabetes" and options.get("sex", ColumnOptions()).kind is None:
-        made["sex"] = infer("sex", bunch.data[:, names.index("sex")], ColumnOptions(kind="category"), origin)
+        made["sex"] = infer(
+            "sex", bunch.data[:, names.index("sex")], ColumnOptions(kind="category"), origin
+        )
     if bunch.target.ndim == 2:
         return made | {
             str(name): infer(str(name), bunch.target[:, number], options.get(str(name)), origin)
             for number, name in enumerate(bunch.target_names)
         }
-    if "target_names" in bunch and options.get("target", ColumnOptions()).kind in (None, "category"):
+    if "target_names" in bunch and options.get("target", ColumnOptions()).kind in (
+        None,
+        "category",
+    ):
         classes = tuple(str(name) for name in bunch.target_names)
         return made | {
-            "target": Column("target", "category", bunch.target.astype(np.int32), classes, reason="category: named classes")
+            "target": Column(
+                "target",
+                "category",
+                bunch.target.astype(np.int32),
+                classes,
+                reason="category: named classes",
+            )
         }
     return made | {"target": infer("target", bunch.target, options.get("target"), origin)}

@@ -1,8 +1,8 @@
 """Text files: one row a line, or one row a file; larger than memory too.
 
-Column: "text" (UTF-8). A line's end is not part of it; empty lines are rows too, so that the rows joined by line ends are the file. Much
-text is laid out in a temporary file (in the folder named by TMPDIR) and memory-mapped, so that memory does not limit it.
-"""
+Column: "text" (UTF-8). A line's end is not part of it; empty lines are rows too, so that the rows
+joined by line ends are the file. Much text is laid out in a temporary file (in the folder named by
+TMPDIR) and memory-mapped, so that memory does not limit it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,29 @@ from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
 SUFFIXES = (".txt", ".txt.gz")
-LONG = 32 << 20  # bytes of a file from which on it is read block by block; of a compressed one, a tenth of it
+LONG = (
+    32 << 20
+)  # bytes of a file from which on it is read block by block; of a compressed one, a tenth of it
 
 
 class Config(Options):
     """Which files, and what a row is."""
 
-    path: str | list[str] = Field(description="A file, a folder of .txt files, a pattern (books/*.txt), or a list of them.")
-    validation: str | list[str] | None = Field(default=None, description="Files whose rows are the validation split.")
-    test: str | list[str] | None = Field(default=None, description="Files whose rows are the test split.")
-    unit: Literal["line", "document"] = Field(default="line", description="What a row is: a line, or a whole file.")
-    encoding: charsets.Encoding = Field(default="auto", description="The character encoding (utf-8, gb18030, ...), or auto.")
+    path: str | list[str] = Field(
+        description="A file, a folder of .txt files, a pattern (books/*.txt), or a list of them."
+    )
+    validation: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the validation split."
+    )
+    test: str | list[str] | None = Field(
+        default=None, description="Files whose rows are the test split."
+    )
+    unit: Literal["line", "document"] = Field(
+        default="line", description="What a row is: a line, or a whole file."
+    )
+    encoding: charsets.Encoding = Field(
+        default="auto", description="The character encoding (utf-8, gb18030, ...), or auto."
+    )
 
 
 def files(config: Config) -> list[Path]:
@@ -104,17 +116,26 @@ class _Rows:
 
     def column(self, reason: str) -> Column:
         """The text of all rows."""
-        return Column("text", "text", self.text.finish(), offsets=self.offsets.finish(), reason=reason)
+        return Column(
+            "text", "text", self.text.finish(), offsets=self.offsets.finish(), reason=reason
+        )
 
 
-def _pieces(path: Path, name: str, config: Config) -> tuple[str, str, Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """(the encoding of a file, why that one, its bytes and the lengths of the rows that end in them, piece by piece)."""
+def _pieces(
+    path: Path, name: str, config: Config
+) -> tuple[str, str, Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """(the encoding of a file, why that one, its bytes and the lengths of the rows that end in
+    them, piece by piece)."""
     if disk.check(path).st_size >= (LONG // 10 if path.suffix == ".gz" else LONG):
         encoding, reason, blocks = open_text(path, name, config.encoding)
         return encoding, reason, lines_of(blocks) if config.unit == "line" else _whole(blocks)
     text = charsets.decode(disk.read(path), name, config.encoding)
     refuse_no_text(text.content, name)
-    return text.encoding, text.reason, iter([lines(text.content)]) if config.unit == "line" else _whole(iter([text.content]))
+    return (
+        text.encoding,
+        text.reason,
+        iter([lines(text.content)]) if config.unit == "line" else _whole(iter([text.content])),
+    )
 
 
 def _whole(blocks: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

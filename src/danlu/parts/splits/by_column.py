@@ -19,16 +19,28 @@ class Config(Options):
     """The column, and which of its values mean which split."""
 
     column: str = Field(description="The column that names the split of each row.")
-    train_values: list[str] = Field(default=["train", "training"], min_length=1, description="Values that mean train.")
-    validation_values: list[str] = Field(default=["validation", "valid", "val", "dev"], description="Values that mean validation.")
-    test_values: list[str] = Field(default=["test", "testing"], description="Values that mean test.")
+    train_values: list[str] = Field(
+        default=["train", "training"], min_length=1, description="Values that mean train."
+    )
+    validation_values: list[str] = Field(
+        default=["validation", "valid", "val", "dev"], description="Values that mean validation."
+    )
+    test_values: list[str] = Field(
+        default=["test", "testing"], description="Values that mean test."
+    )
     validation_share: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the training rows drawn for validation where the column names none; 0: none."
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the training rows drawn for validation where the column names none; 0: none.",
     )
 
     @model_validator(mode="after")
     def _one_meaning_each(self) -> Config:
-        given = [value.casefold() for value in [*self.train_values, *self.validation_values, *self.test_values]]
+        given = [
+            value.casefold()
+            for value in [*self.train_values, *self.validation_values, *self.test_values]
+        ]
         twice = sorted({value for value in given if given.count(value) > 1})
         if twice:
             raise ValueError(f"a value must mean one split ({', '.join(twice)} stands twice)")
@@ -39,9 +51,15 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
     """Rows of each split, sorted. DataError naming the first row whose value means no split."""
     column = column_of(table, config.column, "by_column")
     if column.kind == "image" or column.values.ndim > 1:
-        raise DataError(f"column {column.name} holds {column.kind} and cannot name splits.", where=table.origin)
+        raise DataError(
+            f"column {column.name} holds {column.kind} and cannot name splits.", where=table.origin
+        )
     number = {"train": 0, "validation": 1, "test": 2}
-    meaning = {value.casefold(): number[split] for split in number for value in getattr(config, f"{split}_values")}
+    meaning = {
+        value.casefold(): number[split]
+        for split in number
+        for value in getattr(config, f"{split}_values")
+    }
     found, first, place = np.unique(codes(column), return_index=True, return_inverse=True)
     splits = np.zeros(len(found), dtype=np.int64)
     for index, row in enumerate(first):
@@ -54,7 +72,9 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
             )
         splits[index] = meaning[said.casefold()]
     rows = splits[place]
-    return _complete(config, table, {name: np.flatnonzero(rows == split) for name, split in number.items()}, seed)
+    return _complete(
+        config, table, {name: np.flatnonzero(rows == split) for name, split in number.items()}, seed
+    )
 
 
 def _as_text(column: Column, row: int) -> str | None:
@@ -67,11 +87,15 @@ def _as_text(column: Column, row: int) -> str | None:
     return value if value is None else str(value).strip()
 
 
-def _complete(config: Config, table: Table, splits: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+def _complete(
+    config: Config, table: Table, splits: dict[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
     train = splits["train"]
     if not len(train):
         raise DataError(
-            f"column {config.column} gives no row to train.", where=table.origin, hint="name its values in data.split.train_values"
+            f"column {config.column} gives no row to train.",
+            where=table.origin,
+            hint="name its values in data.split.train_values",
         )
     if len(splits["validation"]) or not config.validation_share:
         return splits
@@ -83,4 +107,8 @@ def _complete(config: Config, table: Table, splits: dict[str, np.ndarray], seed:
             hint="set data.split.validation_share to 0",
         )
     order = shuffled(len(train), seed)
-    return {**splits, "train": train[np.sort(order[count:])], "validation": train[np.sort(order[:count])]}
+    return {
+        **splits,
+        "train": train[np.sort(order[count:])],
+        "validation": train[np.sort(order[:count])],
+    }

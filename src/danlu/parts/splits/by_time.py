@@ -1,7 +1,7 @@
 """The latest rows for the test, those before them for validation, the oldest for training: the future is never taught.
 
-Rows of the same moment stay together (in the later split) wherever that leaves every split some rows.
-"""
+Rows of the same moment stay together (in the later split) wherever that leaves every split some
+rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
     order = np.argsort(column.values, kind="stable")
     times = column.values[order]
     to_test = _between_moments(times, len(times) - test, validation + 1) if test else len(times)
-    to_validation = _between_moments(times[:to_test], to_test - validation, 1) if validation else to_test
+    to_validation = (
+        _between_moments(times[:to_test], to_test - validation, 1) if validation else to_test
+    )
     return {
         "train": np.sort(order[:to_validation]),
         "validation": np.sort(order[to_validation:to_test]),
@@ -48,6 +50,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
 
 
 def _between_moments(times: np.ndarray, cut: int, least: int) -> int:
-    """The last place at or before `cut` where the time changes, if `least` rows remain before it; else `cut`."""
+    """The last place at or before `cut` where the time changes, if `least` rows remain before it;
+    else `cut`."""
     earliest = int(np.searchsorted(times, times[cut], side="left"))
     return earliest if earliest >= least else cut

@@ -1,8 +1,8 @@
 """Whole groups of rows (a patient, a customer, a document) drawn at random, so that no group stands in two splits.
 
-A model that met a patient in training knows the patient, not the disease: its score on the same patient's other rows flatters. Rows
-without a group count as one group. Shares are met as closely as whole groups allow. The column is not an input of the model.
-"""
+A model that met a patient in training knows the patient, not the disease: its score on the same
+patient's other rows flatters. Rows without a group count as one group. Shares are met as closely as
+whole groups allow. The column is not an input of the model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ class Config(Shares):
 
 
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
-    """Rows of each split, sorted. DataError where the groups are fewer than the splits asked for."""
+    """Rows of each split, sorted. DataError where the groups are fewer than the splits asked
+    for."""
     column = column_of(table, config.column, "grouped")
     if column.kind == "image" or column.values.ndim > 1:
-        raise DataError(f"column {column.name} holds {column.kind} and cannot name groups.", where=table.origin)
+        raise DataError(
+            f"column {column.name} holds {column.kind} and cannot name groups.", where=table.origin
+        )
     groups = np.unique(codes(column), return_inverse=True)[1]
     counts = np.bincount(groups)
     asked = 1 + (config.validation > 0) + (config.test > 0)
@@ -38,11 +41,15 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
     validation, test = sizes(len(table), config, table.origin)
     split_of_group = _assign(counts, shuffled(len(counts), seed), validation, test)
     splits = split_of_group[groups]
-    return {name: np.flatnonzero(splits == number) for number, name in enumerate(("train", "validation", "test"))}
+    return {
+        name: np.flatnonzero(splits == number)
+        for number, name in enumerate(("train", "validation", "test"))
+    }
 
 
 def _assign(counts: np.ndarray, order: np.ndarray, validation: int, test: int) -> np.ndarray:
-    """The split of each group (0 train, 1 validation, 2 test): along `order`, by where the middle of the group falls."""
+    """The split of each group (0 train, 1 validation, 2 test): along `order`, by where the middle
+    of the group falls."""
     rows = counts[order]
     middle = np.cumsum(rows) - rows / 2
     result = np.zeros(len(counts), dtype=np.int64)

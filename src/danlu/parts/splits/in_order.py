@@ -1,10 +1,11 @@
 """The rows in the order of the table: the first for training, those after them for validation, the last for the test.
 
-For what has an order already: a series, a running text. Where the table holds nothing but text, a share is one of its bytes, so that
-short and long rows count as what they are. With `train` given the three stand one after the other from the first row on, and what is
-left over at the end is not used (ETTh1 by convention: train 8640, validation 2880, test 2880 of 17,420 rows). With train.folds: k the
-rows before the test are cut into k + 1 stretches, and fold i trains on the first i and is validated on the next (rolling origin).
-"""
+For what has an order already: a series, a running text. Where the table holds nothing but text, a
+share is one of its bytes, so that short and long rows count as what they are. With `train` given
+the three stand one after the other from the first row on, and what is left over at the end is not
+used (ETTh1 by convention: train 8640, validation 2880, test 2880 of 17,420 rows). With train.folds:
+k the rows before the test are cut into k + 1 stretches, and fold i trains on the first i and is
+validated on the next (rolling origin)."""
 
 from __future__ import annotations
 
@@ -21,11 +22,24 @@ from danlu.terms import Column, Table
 class Config(Options):
     """How much each split holds."""
 
-    validation: float = Field(0.1, ge=0, description="For validation: a share of the rows (below 1), or how many rows; 0: none.")
-    test: float = Field(0.1, ge=0, description="For the test: a share of the rows (below 1), or how many rows; 0: none.")
-    train: float | None = Field(None, gt=0, description="For training: a share, or how many rows; null: all that the others leave.")
+    validation: float = Field(
+        0.1,
+        ge=0,
+        description="For validation: a share of the rows (below 1), or how many rows; 0: none.",
+    )
+    test: float = Field(
+        0.1,
+        ge=0,
+        description="For the test: a share of the rows (below 1), or how many rows; 0: none.",
+    )
+    train: float | None = Field(
+        None,
+        gt=0,
+        description="For training: a share, or how many rows; null: all that the others leave.",
+    )
     within: str | None = Field(
-        None, description="A column that names several series in one table: each of them is cut by itself. null: the whole table."
+        None,
+        description="A column that names several series in one table: each of them is cut by itself. null: the whole table.",
     )
 
     @model_validator(mode="after")
@@ -33,10 +47,14 @@ class Config(Options):
         for name in ("validation", "test", "train"):
             size = getattr(self, name)
             if size is not None and size >= 1 and size != int(size):
-                raise ValueError(f"{name} is {size:g}: a number of rows must be whole, and a share must be below 1")
+                raise ValueError(
+                    f"{name} is {size:g}: a number of rows must be whole, and a share must be below 1"
+                )
         shares = sum(size for size in (self.validation, self.test, self.train or 0) if size < 1)
         if shares > 1 + 1e-9 or (self.train is None and shares >= 1):
-            raise ValueError("the shares together must leave rows for training (their sum must be below 1)")
+            raise ValueError(
+                "the shares together must leave rows for training (their sum must be below 1)"
+            )
         return self
 
 
@@ -48,12 +66,15 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
     series = codes(column_of(table, config.within, "in_order"))
     order = np.argsort(series, kind="stable")
     first = np.flatnonzero(np.diff(series[order], prepend=series[order[:1]] - 1))
-    pieces = [_cut(config, rows, sizes, table.where(int(rows[0]))) for rows in np.split(order, first[1:])]
+    pieces = [
+        _cut(config, rows, sizes, table.where(int(rows[0]))) for rows in np.split(order, first[1:])
+    ]
     return {name: np.sort(np.concatenate([piece[name] for piece in pieces])) for name in pieces[0]}
 
 
 def _bytes_of_rows(table: Table) -> np.ndarray:
-    """How much of the table each row is, int64 (N,): its bytes where there is nothing but text, else 1."""
+    """How much of the table each row is, int64 (N,): its bytes where there is nothing but text,
+    else 1."""
     columns = list(table.columns.values())
     if not columns or any(column.kind not in ("text", "sequence") for column in columns):
         return np.ones(len(table), dtype=np.int64)
@@ -63,7 +84,9 @@ def _bytes_of_rows(table: Table) -> np.ndarray:
 
 def _cut(config: Config, rows: np.ndarray, sizes: np.ndarray, where: str) -> dict[str, np.ndarray]:
     """`rows` cut where training, validation and test end."""
-    ends = np.concatenate([[0], np.cumsum(sizes[rows])])  # how much stands before each place between rows
+    ends = np.concatenate(
+        [[0], np.cumsum(sizes[rows])]
+    )  # how much stands before each place between rows
     stop = len(rows)
     if config.train is None:
         to_test = _before(stop, config.test, ends)
@@ -79,18 +102,24 @@ def _cut(config: Config, rows: np.ndarray, sizes: np.ndarray, where: str) -> dic
             where=where,
             hint="give more rows, or lower data.split.validation, data.split.test or data.split.train",
         )
-    return {"train": rows[:to_validation], "validation": rows[to_validation:to_test], "test": rows[to_test:stop]}
+    return {
+        "train": rows[:to_validation],
+        "validation": rows[to_validation:to_test],
+        "test": rows[to_test:stop],
+    }
 
 
 def _after(place: int, asked: float, ends: np.ndarray) -> int:
-    """The place where a split of `asked` ends that begins at `place`; a share holds at least one row."""
+    """The place where a split of `asked` ends that begins at `place`; a share holds at least one
+    row."""
     if asked == 0 or asked >= 1 or place >= len(ends):
         return place + int(np.ceil(asked))
     return max(place + 1, _nearest(ends, ends[place] + asked * ends[-1]))
 
 
 def _before(place: int, asked: float, ends: np.ndarray) -> int:
-    """The place where a split of `asked` begins that ends at `place`; a share holds at least one row."""
+    """The place where a split of `asked` begins that ends at `place`; a share holds at least one
+    row."""
     if asked == 0 or asked >= 1 or place < 0:
         return place - int(np.ceil(asked))
     return min(place - 1, _nearest(ends, ends[place] - asked * ends[-1]))

@@ -1,8 +1,9 @@
 """Rows drawn at random so that every split holds the classes of the target in equal proportion.
 
-Rows are ordered by class, at random within it, and every k-th is drawn (systematic sampling), so a class's share in each split is right
-to within about one row. One row of each class always stays in train: a class of a single row is never tested without having been
-taught. A number target of many values goes by its tenths (quantile bins).
+Rows are ordered by class, at random within it, and every k-th is drawn (systematic sampling), so a
+class's share in each split is right to within about one row. One row of each class always stays in
+train: a class of a single row is never tested without having been taught. A number target of many
+values goes by its tenths (quantile bins).
 Source: Madow and Madow, 1944, doi:10.1214/aoms/1177731312.
 """
 
@@ -20,10 +21,12 @@ class Config(Shares):
 
 
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
-    """Rows of each split, sorted. DataError without a target, or where its classes are too many for the rows."""
+    """Rows of each split, sorted. DataError without a target, or where its classes are too many for
+    the rows."""
     if target is None:
         raise DataError(
-            "a stratified split goes by the target, and there is none.", hint="name data.target, or choose the split random"
+            "a stratified split goes by the target, and there is none.",
+            hint="name data.target, or choose the split random",
         )
     validation, test = sizes(len(table), config, table.origin)
     order = shuffled(len(table), seed)
@@ -42,7 +45,11 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
         )
     tested, pool = _every(pool, test)
     validated, pool = _every(pool, validation)
-    return {"train": np.sort(np.concatenate([kept, pool])), "validation": np.sort(validated), "test": np.sort(tested)}
+    return {
+        "train": np.sort(np.concatenate([kept, pool])),
+        "validation": np.sort(validated),
+        "test": np.sort(tested),
+    }
 
 
 def _every(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

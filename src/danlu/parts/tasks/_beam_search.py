@@ -2,11 +2,13 @@
 
     score(Y) = log P(Y) / penalty(Y),   penalty(Y) = ((5 + |Y|) / 6)^length_penalty,   |Y| counts the end
 
-Each step every beam of a row is prolonged by every code, and the best `beams` by log P go on. Of the 2 * beams best, those that end
-within the first `beams` are complete. A row is done when `beams` sequences are complete, or when no beam can still beat the best of
-them: log P only falls, and the penalty is largest at the longest length. With enough beams for every prefix the search is exact; one
-beam is greedy search.
-Sources: Sutskever et al., 2014, arXiv:1409.3215; Wu et al., 2016, arXiv:1609.08144 (length penalty).
+Each step every beam of a row is prolonged by every code, and the best `beams` by log P go on. Of
+the 2 * beams best, those that end within the first `beams` are complete. A row is done when `beams`
+sequences are complete, or when no beam can still beat the best of them: log P only falls, and the
+penalty is largest at the longest length. With enough beams for every prefix the search is exact;
+one beam is greedy search.
+Sources: Sutskever et al., 2014, arXiv:1409.3215; Wu et al., 2016, arXiv:1609.08144 (length
+penalty).
 
 R rows, K beams of a row, N = rows times beams that go on, V codes, L tokens so far.
 """
@@ -26,7 +28,8 @@ MINUS = -math.inf
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A sequence found: `tokens` without beginning and end, its log-probability, its score; `ended` is False where it was cut off."""
+    """A sequence found: `tokens` without beginning and end, its log-probability, its score; `ended`
+    is False where it was cut off."""
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -46,7 +49,8 @@ def beam_search(
     forbidden: Sequence[int] = (),
     device: torch.device | str = "cpu",
 ) -> list[list[Hypothesis]]:
-    """The hypotheses of each row, best first, at most `beams`; of equals the one whose codes are smaller.
+    """The hypotheses of each row, best first, at most `beams`; of equals the one whose codes are
+    smaller.
 
     step        step(tokens_N, parents_N) -> logits_NV of what follows `tokens`, int64 (N,); row n goes on from row parents_N[n] of the
                 call before. The first call has one row each, with `begin`
@@ -77,10 +81,17 @@ class _Search:
         device: torch.device | str,
     ) -> None:
         self.limits = list(limits)
-        self.end, self.beams, self.length_penalty, self.no_repeat = end, beams, length_penalty, no_repeat
+        self.end, self.beams, self.length_penalty, self.no_repeat = (
+            end,
+            beams,
+            length_penalty,
+            no_repeat,
+        )
         self.forbidden = torch.tensor(list(forbidden), dtype=torch.int64, device=device)
         self.rows = list(range(len(self.limits)))
-        self.tokens_RKL = torch.full((len(self.rows), 1, 1), begin, dtype=torch.int64, device=device)
+        self.tokens_RKL = torch.full(
+            (len(self.rows), 1, 1), begin, dtype=torch.int64, device=device
+        )
         self.log_RK = torch.zeros(len(self.rows), 1, dtype=torch.float64, device=device)
         self.complete: list[list[Hypothesis]] = [[] for _ in self.rows]
         self.found: list[list[Hypothesis]] = [[] for _ in self.rows]
@@ -98,8 +109,11 @@ class _Search:
         parent_RM, token_RM = place_RM // V, place_RM % V
         ends_RM = token_RM == self.end
         self._finish(log_RM, parent_RM, ends_RM)
-        # The beams that go on: the first that do not end. A stable sort by "ends" keeps the order of the rest.
-        order_RK = (ends_RM | log_RM.isneginf()).int().sort(dim=1, stable=True).indices[:, : self.beams]
+        # The beams that go on: the first that do not end. A stable sort by "ends" keeps the order
+        # of the rest.
+        order_RK = (
+            (ends_RM | log_RM.isneginf()).int().sort(dim=1, stable=True).indices[:, : self.beams]
+        )
         parent_RK, token_RK = parent_RM.gather(1, order_RK), token_RM.gather(1, order_RK)
         dead_RK = (ends_RM | log_RM.isneginf()).gather(1, order_RK)
         self.log_RK = log_RM.gather(1, order_RK).masked_fill(dead_RK, MINUS)
@@ -110,8 +124,15 @@ class _Search:
         parents_RK = parent_RK + torch.arange(R, device=parent_RK.device)[:, None] * K
         if len(going) < R:
             chosen = torch.tensor(going, dtype=torch.int64, device=parent_RK.device)
-            self.rows, self.complete = [self.rows[place] for place in going], [self.complete[place] for place in going]
-            self.tokens_RKL, self.log_RK, parents_RK = self.tokens_RKL[chosen], self.log_RK[chosen], parents_RK[chosen]
+            self.rows, self.complete = (
+                [self.rows[place] for place in going],
+                [self.complete[place] for place in going],
+            )
+            self.tokens_RKL, self.log_RK, parents_RK = (
+                self.tokens_RKL[chosen],
+                self.log_RK[chosen],
+                parents_RK[chosen],
+            )
         return parents_RK.reshape(-1)
 
     def _penalty(self, length: int) -> float:
@@ -141,8 +162,12 @@ class _Search:
             for beam, log in enumerate(self.log_RK[place].tolist()):
                 if log > MINUS:
                     tokens = tuple(self.tokens_RKL[place, beam, 1:].tolist())
-                    complete.append(Hypothesis(tokens, log, log / self._penalty(max(length, 1)), False))
-        self.found[row] = sorted(complete, key=lambda each: (-each.score, each.tokens))[: self.beams]
+                    complete.append(
+                        Hypothesis(tokens, log, log / self._penalty(max(length, 1)), False)
+                    )
+        self.found[row] = sorted(complete, key=lambda each: (-each.score, each.tokens))[
+            : self.beams
+        ]
         return True
 
     def _forbid_repeats(self, log_NV: Tensor) -> None:
@@ -159,7 +184,8 @@ class _Search:
 
 
 def best_first(values_RC: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(the `count` largest values of each row, their places), largest first, of equals the first; torch.topk promises no order of equals."""
+    """(the `count` largest values of each row, their places), largest first, of equals the first;
+    torch.topk promises no order of equals."""
     least_R1 = values_RC.topk(count, dim=1).values[:, -1:]
     row, place = (values_RC >= least_R1).nonzero(as_tuple=True)
     found = torch.bincount(row, minlength=len(values_RC))

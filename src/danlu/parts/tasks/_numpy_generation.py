@@ -1,8 +1,8 @@
 """From logits of the next token to texts, with numpy alone: the likeliest token after the other, and beam search. For exports.
 
-What danlu.layers.generation.autoregressive (temperature 0) and danlu.parts.tasks._beam_search write, without a cache: the whole row is read again for each token.
-`run(rows)` gives the logits of the token after each row of codes, float32 (N, V).
-"""
+What danlu.layers.generation.autoregressive (temperature 0) and danlu.parts.tasks._beam_search
+write, without a cache: the whole row is read again for each token. `run(rows)` gives the logits of
+the token after each row of codes, float32 (N, V)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 def last_of(logits_NTV: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
     """The logits after the last code of each row."""
-    return logits_NTV[np.arange(len(rows)), np.array([len(row) for row in rows]) - 1].astype(np.float32)
+    return logits_NTV[np.arange(len(rows)), np.array([len(row) for row in rows]) - 1].astype(
+        np.float32
+    )
 
 
 def greedy(run: Run, prompts: Sequence[Sequence[int]], context: int, most: int) -> list[list[int]]:
-    """What the likeliest token after the other makes of each prompt, at most `most` of them, END the last where it comes.
+    """What the likeliest token after the other makes of each prompt, at most `most` of them, END
+    the last where it comes.
 
-    The model sees the last `context` tokens at most: a row that is full lets go of its first quarter.
-    """
+    The model sees the last `context` tokens at most: a row that is full lets go of its first
+    quarter."""
     rows = [list(prompt) for prompt in prompts]
     begins = [0] * len(rows)
     alive = list(range(len(rows)))
@@ -70,10 +73,11 @@ def beam_search(
     length_penalty: float,
     no_repeat: int,
 ) -> list[tuple[int, ...]]:
-    """The best sequence found for each row, without beginning and end; () where there is none. See danlu.parts.tasks._beam_search.
+    """The best sequence found for each row, without beginning and end; () where there is none. See
+    danlu.parts.tasks._beam_search.
 
-    `run(rows, codes)` gives the logits of what follows `codes` (BEGINNING first) of the rows of these numbers.
-    """
+    `run(rows, codes)` gives the logits of what follows `codes` (BEGINNING first) of the rows of
+    these numbers."""
     rows = [_Row(limit) for limit in limits]
     going = list(range(len(rows)))
     while going:
@@ -109,7 +113,11 @@ def _advance(row: _Row, logs: np.ndarray, beams: int, power: float) -> None:
     order = np.argsort(-total, kind="stable")[: min(2 * beams, len(total))]
     going: list[tuple[float, tuple[int, ...]]] = []
     for rank, place in enumerate(order.tolist()):
-        log, codes, token = float(total[place]), row.beams[place // logs.shape[1]][1], place % logs.shape[1]
+        log, codes, token = (
+            float(total[place]),
+            row.beams[place // logs.shape[1]][1],
+            place % logs.shape[1],
+        )
         if log == -np.inf:
             continue
         if token != END:
@@ -127,11 +135,15 @@ def _done(row: _Row, beams: int, power: float) -> bool:
         return True
     if not row.complete:
         return False
-    return row.beams[0][0] / max(_penalty(row.limit, power), _penalty(length + 1, power)) < max(score for score, _ in row.complete)
+    return row.beams[0][0] / max(_penalty(row.limit, power), _penalty(length + 1, power)) < max(
+        score for score, _ in row.complete
+    )
 
 
 def _best(row: _Row, power: float) -> tuple[int, ...]:
-    found = row.complete or [(log / _penalty(max(len(codes), 1), power), codes) for log, codes in row.beams]
+    found = row.complete or [
+        (log / _penalty(max(len(codes), 1), power), codes) for log, codes in row.beams
+    ]
     return min(found, key=lambda each: (-each[0], each[1]))[1] if found else ()
 
 
@@ -140,4 +152,8 @@ def _repeating(codes: tuple[int, ...], size: int) -> list[int]:
     if len(codes) < size:
         return []
     last = codes[len(codes) - size + 1 :]
-    return [codes[place + size - 1] for place in range(len(codes) - size + 1) if codes[place : place + size - 1] == last]
+    return [
+        codes[place + size - 1]
+        for place in range(len(codes) - size + 1)
+        if codes[place : place + size - 1] == last
+    ]

@@ -28,31 +28,48 @@ class SeriesOptions(Options):
     """What every task on series is told."""
 
     context: int | None = Field(
-        None, ge=1, le=1_000_000, description="How many moments of the past are looked at; null: three horizons or two seasons."
+        None,
+        ge=1,
+        le=1_000_000,
+        description="How many moments of the past are looked at; null: three horizons or two seasons.",
     )
     time: str | None = Field(
-        None, description="The column of the times; null: the one date-time column, else the order of the rows is the time."
+        None,
+        description="The column of the times; null: the one date-time column, else the order of the rows is the time.",
     )
-    series: str | None = Field(None, description="A column that names several series in one table; null: the table is one series.")
+    series: str | None = Field(
+        None,
+        description="A column that names several series in one table; null: the table is one series.",
+    )
     gaps: Literal["end", "ignore"] = Field(
         "end",
         description="A missing moment ends a window (end), or rows follow each other whatever has passed (ignore: business days).",
     )
     season: int | None = Field(
-        None, ge=1, description="Moments of a season, for the naive forecast beside the model; null: from the step (24 for hours)."
+        None,
+        ge=1,
+        description="Moments of a season, for the naive forecast beside the model; null: from the step (24 for hours).",
     )
-    known: list[str] = Field([], description="Columns whose future is known when a forecast is made (prices, holidays).")
+    known: list[str] = Field(
+        [], description="Columns whose future is known when a forecast is made (prices, holidays)."
+    )
     calendar: list[Literal["month", "day", "day_of_year", "weekday", "hour", "minute"]] = Field(
-        [], description="Parts of the times, given to the model for the past and for the moments ahead."
+        [],
+        description="Parts of the times, given to the model for the past and for the moments ahead.",
     )
 
 
 def recast(config: SeriesOptions, table: Table) -> Table:
-    """The rows by series and time; DataError for times that are missing, stand twice or have no step, and for a column not there."""
+    """The rows by series and time; DataError for times that are missing, stand twice or have no
+    step, and for a column not there."""
     for name in config.known:
         if name not in table.columns:
             near = did_you_mean(name, table.columns)
-            raise DataError(f"task.known names the column {name}, which is not there.", where=table.origin, hint=near)
+            raise DataError(
+                f"task.known names the column {name}, which is not there.",
+                where=table.origin,
+                hint=near,
+            )
     return in_time(table, config.time, config.series, config.gaps)
 
 
@@ -94,7 +111,8 @@ class Laid:
 
 
 class SeriesTask:
-    """The variables asked for, their scale, and what else the training rows say; see SeriesOptions."""
+    """The variables asked for, their scale, and what else the training rows say; see
+    SeriesOptions."""
 
     def __init__(
         self,
@@ -110,7 +128,11 @@ class SeriesTask:
         self.target_names = tuple(targets)
         self.variables = tuple(variables)
         self.mean, self.deviation = np.array(mean), np.array(deviation)
-        self.needs = tuple(name for name in (*targets, config.time, config.series, *config.known) if name is not None)
+        self.needs = tuple(
+            name
+            for name in (*targets, config.time, config.series, *config.known)
+            if name is not None
+        )
         # learnt with the first frame
         self.context = config.context or 0
         self.season = config.season or 1
@@ -136,7 +158,9 @@ class SeriesTask:
         """Take over what `state()` gave of another such task."""
         self.context, self.season = int(state["context"]), int(state["season"])
         self.step = Step(**state["step"])
-        self.features = {role: list(map(str, state["features"][role])) for role in ("past", "known", "static")}
+        self.features = {
+            role: list(map(str, state["features"][role])) for role in ("past", "known", "static")
+        }
         self.naive_errors = list(state["naive_errors"])
 
     # --- scales
@@ -156,22 +180,38 @@ class SeriesTask:
     # --- rows to moments
 
     def lay(
-        self, arrays: Mapping[str, Any], described: Mapping[str, Input], table: Table, splits: Mapping[str, np.ndarray]
+        self,
+        arrays: Mapping[str, Any],
+        described: Mapping[str, Input],
+        table: Table,
+        splits: Mapping[str, np.ndarray],
     ) -> tuple[Laid, list[str]]:
-        """The table laid out, and sentences for the reader; the first time what the training rows say is learnt."""
+        """The table laid out, and sentences for the reader; the first time what the training rows
+        say is learnt."""
         first, last = runs(table)
         values = self._scaled(table)
         numbers = arrays.get("numbers")
         empty = np.zeros((len(table), 0), dtype=np.float32)
-        prepared = Prepared(empty, ()) if numbers is None else Prepared(numbers, described["numbers"].names)
-        facts = [] if self.features else self._learn(table, values, first, prepared, splits["train"])
+        prepared = (
+            Prepared(empty, ())
+            if numbers is None
+            else Prepared(numbers, described["numbers"].names)
+        )
+        facts = (
+            [] if self.features else self._learn(table, values, first, prepared, splits["train"])
+        )
         known, calendar = prepared.take(self.features["known"]), self._calendar(table)
-        past = np.concatenate([carried(values, first), prepared.take(self.features["past"]), known, calendar], axis=1)
+        past = np.concatenate(
+            [carried(values, first), prepared.take(self.features["past"]), known, calendar], axis=1
+        )
         future = np.concatenate([known, calendar], axis=1)
-        return Laid(values, past, future, prepared.take(self.features["static"]), first, last), facts
+        return Laid(
+            values, past, future, prepared.take(self.features["static"]), first, last
+        ), facts
 
     def described(self) -> dict[str, Input]:
-        """What the model receives: "series", and where there are such columns "future" and "numbers" (those that stand still)."""
+        """What the model receives: "series", and where there are such columns "future" and
+        "numbers" (those that stand still)."""
         features, clock = self.features, self._calendar_names()
         past = (*self.variables, *features["past"], *features["known"], *clock)
         ahead = (*features["known"], *clock)
@@ -179,7 +219,9 @@ class SeriesTask:
         if ahead:
             result["future"] = Input("series", (self.horizon, len(ahead)), names=ahead)
         if features["static"]:
-            result["numbers"] = Input("numbers", (len(features["static"]),), names=tuple(features["static"]))
+            result["numbers"] = Input(
+                "numbers", (len(features["static"]),), names=tuple(features["static"])
+            )
         return result
 
     def _scaled(self, table: Table) -> np.ndarray:
@@ -196,7 +238,8 @@ class SeriesTask:
         values = np.concatenate(found, axis=1)
         if values.shape[1] != len(self.variables):
             raise DataError(
-                f"the targets hold {values.shape[1]} numbers a row; training had {len(self.variables)}.", where=table.origin
+                f"the targets hold {values.shape[1]} numbers a row; training had {len(self.variables)}.",
+                where=table.origin,
             )
         with np.errstate(over="ignore"):
             scaled = ((values - self.mean) / self.deviation).astype(np.float32)
@@ -210,8 +253,16 @@ class SeriesTask:
             )
         return scaled
 
-    def _learn(self, table: Table, values: np.ndarray, first: np.ndarray, prepared: Prepared, train: np.ndarray) -> list[str]:
-        """Context, season, step, features and the error of the naive guess, from the training rows; sentences for the reader."""
+    def _learn(
+        self,
+        table: Table,
+        values: np.ndarray,
+        first: np.ndarray,
+        prepared: Prepared,
+        train: np.ndarray,
+    ) -> list[str]:
+        """Context, season, step, features and the error of the naive guess, from the training rows;
+        sentences for the reader."""
         config = self.config
         time = time_of(table, config.time)
         group = series_codes(table, config.series)
@@ -220,23 +271,36 @@ class SeriesTask:
         self.season = config.season or self.step.season
         twice = [name for name in config.known if name in self.target_names]
         if twice:
-            raise DataError(f"task.known names {twice[0]}, which is a target: its future is what is asked.", where=table.origin)
+            raise DataError(
+                f"task.known names {twice[0]}, which is a target: its future is what is asked.",
+                where=table.origin,
+            )
         self.features, facts = self._roles(table, values, prepared, group, time)
         self.naive_errors = naive.seasonal_differences(values, first, train, self.season).tolist()
         if config.context is None:
             longest = int(np.bincount(first[train]).max())
-            self.context = max(1, min(max(3 * self.horizon, 2 * self.season), (longest - self.horizon) // 2))
+            self.context = max(
+                1, min(max(3 * self.horizon, 2 * self.season), (longest - self.horizon) // 2)
+            )
             facts.append(f"the model looks at the last {self.context:,} moments (task.context).")
         if config.calendar and self.step.unit not in ("microseconds", "months"):
             raise DataError(
-                "task.calendar needs a date-time column.", where=table.origin, hint="name it in task.time, or leave calendar out"
+                "task.calendar needs a date-time column.",
+                where=table.origin,
+                hint="name it in task.time, or leave calendar out",
             )
         return facts
 
     def _roles(
-        self, table: Table, values: np.ndarray, prepared: Prepared, group: np.ndarray, time: Column | None
+        self,
+        table: Table,
+        values: np.ndarray,
+        prepared: Prepared,
+        group: np.ndarray,
+        time: Column | None,
     ) -> tuple[dict[str, list[str]], list[str]]:
-        """Which prepared features are past, known or static; those of the time and of the targets as they are here are none."""
+        """Which prepared features are past, known or static; those of the time and of the targets
+        as they are here are none."""
         config = self.config
         same = group[1:] == group[:-1]
         places = {name: place for place, name in enumerate(self.variables)}
@@ -252,11 +316,22 @@ class SeriesTask:
                 if np.allclose(numbers[known], here[known], rtol=1e-3, atol=1e-3):
                     continue
             constant = config.series is not None and bool((numbers[1:] == numbers[:-1])[same].all())
-            roles["static" if constant or column == config.series else "known" if column in config.known else "past"].append(
-                feature
-            )
-        lost = [name for name in config.known if name not in {_column_of(each, table) for each in prepared.names}]
-        facts = [f"column {name} is left out though task.known names it: it has nothing to teach." for name in lost]
+            roles[
+                "static"
+                if constant or column == config.series
+                else "known"
+                if column in config.known
+                else "past"
+            ].append(feature)
+        lost = [
+            name
+            for name in config.known
+            if name not in {_column_of(each, table) for each in prepared.names}
+        ]
+        facts = [
+            f"column {name} is left out though task.known names it: it has nothing to teach."
+            for name in lost
+        ]
         return roles, facts
 
     def _calendar_names(self) -> tuple[str, ...]:
@@ -274,14 +349,25 @@ class SeriesTask:
         """The parts of the calendar of a column of times, float64 (N, parts)."""
         part = registry.take("transforms", "date_parts")
         return part.apply(
-            part.Config(parts=list(self.config.calendar)), {"parts": list(dict.fromkeys(self.config.calendar))}, times
+            part.Config(parts=list(self.config.calendar)),
+            {"parts": list(dict.fromkeys(self.config.calendar))},
+            times,
         )
 
-    def windows(self, split: str, laid: Laid, owned: np.ndarray, rows: int, table: Table, context: int | None = None) -> np.ndarray:
-        """The last known rows of a split's windows, int64, ascending; none without a single number to compare with.
+    def windows(
+        self,
+        split: str,
+        laid: Laid,
+        owned: np.ndarray,
+        rows: int,
+        table: Table,
+        context: int | None = None,
+    ) -> np.ndarray:
+        """The last known rows of a split's windows, int64, ascending; none without a single number
+        to compare with.
 
-        `context` moments of the past (None: the task's). DataError where a split of `rows` rows has no window.
-        """
+        `context` moments of the past (None: the task's). DataError where a split of `rows` rows has
+        no window."""
         horizon, context = self.horizon, self.context if context is None else context
         found = origins((laid.first, laid.last), owned, context, horizon, inside=split == "train")
         told = np.concatenate([[0], np.cumsum(~np.isnan(laid.values).all(axis=1))])
@@ -305,7 +391,8 @@ def _like(numbers: np.ndarray, tensor: Tensor) -> Tensor:
 
 
 def scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[float]]:
-    """(names, means, deviations) of the numbers that target columns of training rows hold; DataError where there is nothing to learn."""
+    """(names, means, deviations) of the numbers that target columns of training rows hold;
+    DataError where there is nothing to learn."""
     variables: list[str] = []
     means: list[float] = []
     deviations: list[float] = []
@@ -330,7 +417,8 @@ def _names(column: Column) -> tuple[str, ...]:
 
 
 def _numbers(column: Column) -> np.ndarray:
-    """A number column as float64 (N, D), NaN where missing; DataError for another kind and for infinities."""
+    """A number column as float64 (N, D), NaN where missing; DataError for another kind and for
+    infinities."""
     if column.kind != "number":
         raise DataError(
             f"the target {column.name} holds {column.kind}; what is forecast are numbers.",
@@ -339,14 +427,20 @@ def _numbers(column: Column) -> np.ndarray:
     values = matrix(column).astype(np.float64)
     infinite = int(np.isinf(values).any(axis=1).sum())
     if infinite:
-        raise DataError(f"the target {column.name} is infinite in {infinite:,} of {len(values):,} rows.", hint="mend those rows")
+        raise DataError(
+            f"the target {column.name} is infinite in {infinite:,} of {len(values):,} rows.",
+            hint="mend those rows",
+        )
     return values
 
 
 def _column_of(feature: str, table: Table) -> str:
-    """The column that a feature was made of: the longest name of a column that the feature's name begins with."""
+    """The column that a feature was made of: the longest name of a column that the feature's name
+    begins with."""
     fitting = [
-        name for name in table.columns if feature == name or feature.startswith((f"{name} ", f"{name}_", f"{name}.", f"{name}="))
+        name
+        for name in table.columns
+        if feature == name or feature.startswith((f"{name} ", f"{name}_", f"{name}.", f"{name}="))
     ]
     return max(fitting, key=len, default="")
 

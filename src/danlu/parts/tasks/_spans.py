@@ -7,8 +7,9 @@ A tag is O (in no span), or a letter, a dash and the type of the span (B-NP). Th
   io      I alone: neighbours of one type are one span
   none    tags without spans (parts of speech)
 
-What begins and ends a span is that of the program conlleval of the CoNLL shared tasks, so tags that break their scheme (I after O) still
-give its spans: a span begins at B and S, after O, E and S, and where the type changes.
+What begins and ends a span is that of the program conlleval of the CoNLL shared tasks, so tags that
+break their scheme (I after O) still give its spans: a span begins at B and S, after O, E and S, and
+where the type changes.
 
 B rows, T places.
 """
@@ -35,7 +36,8 @@ _FORM = re.compile(r"([BIELSU])-(.+)", re.DOTALL)
 
 
 def scheme_of(tags: Sequence[str]) -> Scheme:
-    """The scheme that a set of tags follows; "none" where one of them is neither O nor of the form B-TYPE."""
+    """The scheme that a set of tags follows; "none" where one of them is neither O nor of the form
+    B-TYPE."""
     forms = [_FORM.fullmatch(tag) for tag in tags if tag != "O"]
     letters = {form[1] for form in forms if form}
     if not letters or None in forms:
@@ -46,7 +48,8 @@ def scheme_of(tags: Sequence[str]) -> Scheme:
 
 
 def completed(tags: Sequence[str]) -> list[str]:
-    """The tags, sorted, and those that their scheme has for the same types as well: a rare type may lack its I by chance."""
+    """The tags, sorted, and those that their scheme has for the same types as well: a rare type may
+    lack its I by chance."""
     letters = {"bio": "BI", "bioes": "BIES", "io": "I", "none": ""}[scheme_of(tags)]
     if set("LU") & {tag[0] for tag in tags if tag != "O"}:
         letters = "BILU"
@@ -55,7 +58,8 @@ def completed(tags: Sequence[str]) -> list[str]:
 
 
 def taken_apart(tags: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
-    """(what each tag says: OUTSIDE, BEGIN, ...; the number of its type, -1 for none; the types, sorted)."""
+    """(what each tag says: OUTSIDE, BEGIN, ...; the number of its type, -1 for none; the types,
+    sorted)."""
     forms = [_FORM.fullmatch(tag) if tag != "O" else None for tag in tags]
     types = sorted({form[2] for form in forms if form})
     letters = [_LETTERS[form[1]] if form else OUTSIDE for form in forms]
@@ -64,7 +68,8 @@ def taken_apart(tags: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
 
 @dataclass(frozen=True)
 class Spans:
-    """Spans by row and start: words start to stop - 1 of a row are of a type; int64 (spans,) each."""
+    """Spans by row and start: words start to stop - 1 of a row are of a type; int64 (spans,)
+    each."""
 
     rows: Tensor
     starts: Tensor
@@ -80,7 +85,8 @@ class SpanFinder:
         self._made: dict[object, tuple[Tensor, Tensor]] = {}
 
     def find(self, tags_BT: Tensor, asked_BT: Tensor | None = None) -> Spans:
-        """The spans of int64 (B, T); where `asked` (bool) is False, or the tag is IGNORED, stands no tag (O)."""
+        """The spans of int64 (B, T); where `asked` (bool) is False, or the tag is IGNORED, stands
+        no tag (O)."""
         import torch
 
         letter_BT, type_BT = self._read(tags_BT, asked_BT)
@@ -102,15 +108,25 @@ class SpanFinder:
         letters, numbers = np.array([*self.letters, OUTSIDE]), np.array([*self.numbers, -1])
         index_BT = np.where((tags_BT == IGNORED) | ~asked_BT, -1, tags_BT)
         letter_BT, type_BT = letters[index_BT], numbers[index_BT]
-        before = np.pad(letter_BT[:, :-1], [(0, 0), (min(1, letter_BT.shape[1]), 0)], constant_values=OUTSIDE)
-        type_before = np.pad(type_BT[:, :-1], [(0, 0), (min(1, type_BT.shape[1]), 0)], constant_values=-1)
+        before = np.pad(
+            letter_BT[:, :-1], [(0, 0), (min(1, letter_BT.shape[1]), 0)], constant_values=OUTSIDE
+        )
+        type_before = np.pad(
+            type_BT[:, :-1], [(0, 0), (min(1, type_BT.shape[1]), 0)], constant_values=-1
+        )
         inside = letter_BT != OUTSIDE
         fresh, closed = np.isin(letter_BT, (BEGIN, SINGLE)), np.isin(before, (OUTSIDE, END, SINGLE))
         starts = inside & (fresh | closed | (type_BT != type_before))
         lasts = inside & (_follower(starts, True) | ~_follower(inside, False))
         rows, places = starts.nonzero()
         return list(
-            zip(rows.tolist(), places.tolist(), (lasts.nonzero()[1] + 1).tolist(), type_BT[rows, places].tolist(), strict=True)
+            zip(
+                rows.tolist(),
+                places.tolist(),
+                (lasts.nonzero()[1] + 1).tolist(),
+                type_BT[rows, places].tolist(),
+                strict=True,
+            )
         )
 
     def _read(self, tags_BT: Tensor, asked_BT: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -118,7 +134,9 @@ class SpanFinder:
 
         known = self._made.get(tags_BT.device)
         if known is None:  # the last entry, reached by -1, is no tag
-            table = torch.tensor([[*self.letters, OUTSIDE], [*self.numbers, -1]], device=tags_BT.device)
+            table = torch.tensor(
+                [[*self.letters, OUTSIDE], [*self.numbers, -1]], device=tags_BT.device
+            )
             known = self._made[tags_BT.device] = (table[0], table[1])
         absent = tags_BT == IGNORED
         if asked_BT is not None:

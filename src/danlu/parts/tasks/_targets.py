@@ -1,7 +1,7 @@
 """Target columns as plain arrays: distinct values with their codes, numbers, separated labels; missing values refused.
 
-What the tasks share. A target that cannot be used as asked raises DataError naming the column and the remedy.
-"""
+What the tasks share. A target that cannot be used as asked raises DataError naming the column and
+the remedy."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ ClassValue = str | int | float | bool
 
 
 def fitting(kind: str, asks: str) -> tuple[str, ...]:
-    """The parts on the shelf `kind` ("losses" or "metrics") that say they fit tasks asking for `asks`.
+    """The parts on the shelf `kind` ("losses" or "metrics") that say they fit tasks asking for
+    `asks`.
 
     Each loss and metric says so itself (FITS), so that a new one is one new file.
     """
-    return tuple(name for name in registry.names(kind) if asks in getattr(registry.take(kind, name), "FITS", ()))
+    return tuple(
+        name
+        for name in registry.names(kind)
+        if asks in getattr(registry.take(kind, name), "FITS", ())
+    )
 
 
 def refuse_missing(column: Column) -> None:
@@ -40,7 +45,10 @@ def refuse_missing(column: Column) -> None:
 def refuse_empty(column: Column) -> None:
     """Raises DataError where a target has no rows to learn from."""
     if not len(column):
-        raise DataError(f"the target {column.name} has no rows.", hint="look at the split: its training part is empty")
+        raise DataError(
+            f"the target {column.name} has no rows.",
+            hint="look at the split: its training part is empty",
+        )
 
 
 def as_text(column: Column) -> Column:
@@ -56,15 +64,20 @@ def as_text(column: Column) -> Column:
     codes = np.asarray(column.values)
     bounds = np.concatenate([[0], np.cumsum([len(each) for each in pieces])]).astype(np.int64)
     words = Column("", "text", np.frombuffer(b"".join(pieces), dtype=np.uint8), offsets=bounds)
-    found = words.take(np.maximum(codes, 0)) if pieces else replace(words, offsets=np.zeros(len(codes) + 1, dtype=np.int64))
+    found = (
+        words.take(np.maximum(codes, 0))
+        if pieces
+        else replace(words, offsets=np.zeros(len(codes) + 1, dtype=np.int64))
+    )
     return replace(found, name=column.name, missing=codes < 0)
 
 
 def distinct(column: Column) -> tuple[list[ClassValue], np.ndarray]:
-    """(values, codes): the distinct values of a category, boolean or number column and each row's index into them, int64 (N,).
+    """(values, codes): the distinct values of a category, boolean or number column and each row's
+    index into them, int64 (N,).
 
-    Whole numbers are given as int. Categories that no row holds are listed as well; `codes` does not name them.
-    """
+    Whole numbers are given as int. Categories that no row holds are listed as well; `codes` does
+    not name them."""
     refuse_missing(column)
     if column.kind == "category":
         return list(column.categories), column.values.astype(np.int64)
@@ -75,7 +88,9 @@ def distinct(column: Column) -> tuple[list[ClassValue], np.ndarray]:
         return [as_whole(value) for value in found.tolist()], codes.astype(np.int64)
     raise DataError(
         f"the target {column.name} holds {'several numbers a row' if column.kind == 'number' else column.kind}, no classes.",
-        hint=f"data.columns.{column.name}.kind: category reads each distinct value as a class" if column.kind == "text" else "",
+        hint=f"data.columns.{column.name}.kind: category reads each distinct value as a class"
+        if column.kind == "text"
+        else "",
     )
 
 
@@ -90,7 +105,8 @@ def class_text(value: ClassValue) -> str:
 
 
 def in_order(values: Sequence[ClassValue]) -> list[ClassValue]:
-    """Class values sorted: numbers by size (also those written as text: "2" before "10"), everything else by spelling."""
+    """Class values sorted: numbers by size (also those written as text: "2" before "10"),
+    everything else by spelling."""
     try:
         sizes = {value: float(value) for value in values}
     except ValueError:
@@ -101,7 +117,8 @@ def in_order(values: Sequence[ClassValue]) -> list[ClassValue]:
 
 
 def numbers(column: Column) -> np.ndarray:
-    """A number column as float64 (N, D); DataError for another kind, missing values and infinities."""
+    """A number column as float64 (N, D); DataError for another kind, missing values and
+    infinities."""
     if column.kind != "number":
         raise DataError(
             f"the target {column.name} is {column.kind}; regression needs numbers.",
@@ -111,46 +128,61 @@ def numbers(column: Column) -> np.ndarray:
     values = np.asarray(column.values, dtype=np.float64)
     infinite = int(np.count_nonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1)))
     if infinite:
-        raise DataError(f"the target {column.name} is infinite in {infinite:,} of {len(column):,} rows.", hint="mend those rows")
+        raise DataError(
+            f"the target {column.name} is infinite in {infinite:,} of {len(column):,} rows.",
+            hint="mend those rows",
+        )
     return values.reshape(len(values), -1)
 
 
 def label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """(labels, rows, codes) of a column whose cells hold labels joined by `separator`.
 
-    Entry i says that row rows[i] holds labels[codes[i]]; every label is held by some row. Spaces around a label and empty labels
-    are left out, a label named twice in a cell counts once. A missing cell holds no label here: the caller decides whether that
-    is allowed.
-    """
+    Entry i says that row rows[i] holds labels[codes[i]]; every label is held by some row. Spaces
+    around a label and empty labels are left out, a label named twice in a cell counts once. A
+    missing cell holds no label here: the caller decides whether that is allowed."""
     if column.kind == "category":
         pieces = [[piece.strip() for piece in text.split(separator)] for text in column.categories]
         labels = sorted({piece for each in pieces for piece in each if piece})
         place = {label: number for number, label in enumerate(labels)}
-        table = np.zeros((len(pieces) + 1, len(labels)), dtype=bool)  # the last row is "missing", reached by code -1
+        table = np.zeros(
+            (len(pieces) + 1, len(labels)), dtype=bool
+        )  # the last row is "missing", reached by code -1
         for number, each in enumerate(pieces):
             table[number, [place[piece] for piece in each if piece]] = True
         rows, codes = np.nonzero(table[column.values])
         return _held(labels, rows, codes)
     if column.kind != "text" or column.offsets is None:
-        raise DataError(f"the target {column.name} is {column.kind}, no text of labels joined by {separator!r}.")
+        raise DataError(
+            f"the target {column.name} is {column.kind}, no text of labels joined by {separator!r}."
+        )
     return _text_label_sets(column, separator)
 
 
 def _text_label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     import pyarrow as pa
-    from pyarrow.compute import SplitPatternOptions, call_function  # the short forms are made at run time: unknown to a checker
+    from pyarrow.compute import (  # the short forms are made at run time: unknown to a checker
+        SplitPatternOptions,
+        call_function,
+    )
 
     assert column.offsets is not None
     offsets = np.ascontiguousarray(column.offsets, dtype=np.int64)
     letters = np.ascontiguousarray(column.values)
-    text = pa.LargeStringArray.from_buffers(len(column), pa.py_buffer(offsets), pa.py_buffer(letters))
+    text = pa.LargeStringArray.from_buffers(
+        len(column), pa.py_buffer(offsets), pa.py_buffer(letters)
+    )
     split = call_function("split_pattern", [text], SplitPatternOptions(separator))
     rows = call_function("list_parent_indices", [split]).to_numpy(zero_copy_only=False)
-    coded = call_function("utf8_trim_whitespace", [call_function("list_flatten", [split])]).dictionary_encode()
+    coded = call_function(
+        "utf8_trim_whitespace", [call_function("list_flatten", [split])]
+    ).dictionary_encode()
     found = coded.dictionary.to_pylist()
     labels = sorted(label for label in found if label)
     place = {label: number for number, label in enumerate(labels)}
-    codes = np.array([place.get(label, -1) for label in found], dtype=np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
+    codes = np.array([place.get(label, -1) for label in found], dtype=np.int64)[
+        coded.indices.to_numpy(zero_copy_only=False)
+    ]
     keep = codes >= 0
     if column.missing is not None:
         keep &= ~np.asarray(column.missing, dtype=bool)[rows]
@@ -158,8 +190,11 @@ def _text_label_sets(column: Column, separator: str) -> tuple[list[str], np.ndar
     return _held(labels, pairs[0], pairs[1])
 
 
-def _held(labels: list[str], rows: np.ndarray, codes: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Without the labels that no row holds (those of categories in other rows, or of missing cells)."""
+def _held(
+    labels: list[str], rows: np.ndarray, codes: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Without the labels that no row holds (those of categories in other rows, or of missing
+    cells)."""
     held, codes = np.unique(codes, return_inverse=True)
     return [labels[number] for number in held], rows, codes
 
@@ -167,7 +202,13 @@ def _held(labels: list[str], rows: np.ndarray, codes: np.ndarray) -> tuple[list[
 def share_text(part: float) -> str:
     """0.2408 as '24 %', small shares with one digit more."""
     percent = 100 * part
-    return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.1f} %" if percent >= 0.1 else "under 0.1 %"
+    return (
+        f"{percent:.0f} %"
+        if percent >= 10 or percent == 0
+        else f"{percent:.1f} %"
+        if percent >= 0.1
+        else "under 0.1 %"
+    )
 
 
 def listed(values: Sequence[Any], most: int = 5) -> str:

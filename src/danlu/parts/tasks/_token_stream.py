@@ -36,13 +36,21 @@ class Stream:
         return self.rows[np.maximum(np.searchsorted(self.places, ids, side="right") - 1, 0)]
 
     def windows(self, split: str, context: int) -> np.ndarray:
-        """Where windows of `context` places begin so that each token of a split is predicted exactly once, int64."""
+        """Where windows of `context` places begin so that each token of a split is predicted
+        exactly once, int64."""
         start, stop = self.regions[split]
         return np.arange(start, stop - 1, context, dtype=np.int64)
 
 
-def stream(tokens: Ragged, splits: Mapping[str, np.ndarray], continues: np.ndarray | None, size: int, room: int) -> Stream:
-    """The Stream of rows of tokens by split; `size` counts the vocabulary, `room` the places of padding after each split."""
+def stream(
+    tokens: Ragged,
+    splits: Mapping[str, np.ndarray],
+    continues: np.ndarray | None,
+    size: int,
+    room: int,
+) -> Stream:
+    """The Stream of rows of tokens by split; `size` counts the vocabulary, `room` the places of
+    padding after each split."""
     plans = {split: _plan(tokens, rows, continues) for split, rows in splits.items() if len(rows)}
     values = Spool(np.uint16 if size <= 1 << 16 else np.uint32)
     regions, places, rows, at = {}, [], [], 0
@@ -57,20 +65,32 @@ def stream(tokens: Ragged, splits: Mapping[str, np.ndarray], continues: np.ndarr
         rows.append(splits[split])
         at = stop + room
     empty = np.zeros(0, dtype=np.int64)
-    return Stream(values.finish(), regions, np.concatenate(places or [empty]), np.concatenate(rows or [empty]))
+    return Stream(
+        values.finish(), regions, np.concatenate(places or [empty]), np.concatenate(rows or [empty])
+    )
 
 
-def _plan(tokens: Ragged, rows: np.ndarray, continues: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _plan(
+    tokens: Ragged, rows: np.ndarray, continues: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """(which rows are followed by END, bool; places that each row takes) of a split."""
     sizes = tokens.sizes[rows]
     goes_on = np.zeros(len(rows), dtype=bool) if continues is None else np.asarray(continues)[rows]
-    # a document that the split cuts off ends there for the model; where nothing follows, nothing need be said
+    # a document that the split cuts off ends there for the model; where nothing follows, nothing
+    # need be said
     breaks = np.append(np.diff(rows) != 1, False)
     ended = (~goes_on | breaks) & ((sizes > 0) | np.append(False, goes_on[:-1]))
     return ended, sizes + ended
 
 
-def _copy(values: Spool, tokens: Ragged, rows: np.ndarray, first: np.ndarray, ended: np.ndarray, lengths: np.ndarray) -> None:
+def _copy(
+    values: Spool,
+    tokens: Ragged,
+    rows: np.ndarray,
+    first: np.ndarray,
+    ended: np.ndarray,
+    lengths: np.ndarray,
+) -> None:
     """Add the tokens of `rows` and END after those that end; row i begins at place first[i]."""
     start = 0
     while start < len(rows):
@@ -85,13 +105,18 @@ def _copy(values: Spool, tokens: Ragged, rows: np.ndarray, first: np.ndarray, en
         start = stop
 
 
-def windows(whole: Stream, splits: Mapping[str, np.ndarray], context: int) -> tuple[dict[str, np.ndarray], int]:
+def windows(
+    whole: Stream, splits: Mapping[str, np.ndarray], context: int
+) -> tuple[dict[str, np.ndarray], int]:
     """(where the windows of each split begin, the phase of training).
 
-    Training windows leave room to be moved by up to context - 1 places, unless the text is too short for that to be worth it.
-    """
+    Training windows leave room to be moved by up to context - 1 places, unless the text is too
+    short for that to be worth it."""
     empty = np.zeros(0, dtype=np.int64)
-    found = {split: whole.windows(split, context) if split in whole.regions else empty for split in splits}
+    found = {
+        split: whole.windows(split, context) if split in whole.regions else empty
+        for split in splits
+    }
     if "train" not in whole.regions:
         return found, 1
     start, stop = whole.regions["train"]
@@ -112,20 +137,31 @@ def reached(field: Windows, ids: np.ndarray, phase: int = 1) -> np.ndarray:
 
 
 def unigram(told: np.ndarray, asked: np.ndarray, size: int) -> float:
-    """The cross-entropy (nats a token) of tokens `asked` under how often each stands among `told`, each counted once more."""
+    """The cross-entropy (nats a token) of tokens `asked` under how often each stands among `told`,
+    each counted once more."""
     counts = np.bincount(told, minlength=size) + 1.0
     shares = np.bincount(asked, minlength=size) / max(len(asked), 1)
     return float(-(shares * np.log(counts / counts.sum())).sum())
 
 
 def prompts(tokens: Ragged, continues: np.ndarray | None, room: int) -> tuple[Ragged, np.ndarray]:
-    """(END and the last tokens of each document, at most `room` in all; the first row of each) of rows that `continues` joins."""
+    """(END and the last tokens of each document, at most `room` in all; the first row of each) of
+    rows that `continues` joins."""
     count = len(tokens)
-    goes_on = np.zeros(count, dtype=bool) if continues is None else np.asarray(continues, dtype=bool)
-    first = np.flatnonzero(~np.concatenate([[False], goes_on[:-1]])) if count else np.zeros(0, dtype=np.int64)
+    goes_on = (
+        np.zeros(count, dtype=bool) if continues is None else np.asarray(continues, dtype=bool)
+    )
+    first = (
+        np.flatnonzero(~np.concatenate([[False], goes_on[:-1]]))
+        if count
+        else np.zeros(0, dtype=np.int64)
+    )
     ends = tokens.offsets[np.append(first[1:], count)]
     sizes = np.minimum(ends - tokens.offsets[first], room - 1)
-    last = take(Ragged(tokens.values, np.stack([ends - sizes, ends], axis=1).reshape(-1)), 2 * np.arange(len(first)))
+    last = take(
+        Ragged(tokens.values, np.stack([ends - sizes, ends], axis=1).reshape(-1)),
+        2 * np.arange(len(first)),
+    )
     offsets = np.concatenate([[0], np.cumsum(sizes + 1)]).astype(np.int64)
     values = np.full(int(offsets[-1]), END, dtype=tokens.values.dtype)
     inside = np.ones(len(values), dtype=bool)
@@ -135,7 +171,8 @@ def prompts(tokens: Ragged, continues: np.ndarray | None, room: int) -> tuple[Ra
 
 
 class RunningText:
-    """The base of a task over windows of `context` tokens of one running text, each token of a split asked once.
+    """The base of a task over windows of `context` tokens of one running text, each token of a
+    split asked once.
 
     size        how many codes the vocabulary has; 0 before any text was seen
     tokenizer   what reads and writes text, once `attach` was called
@@ -145,7 +182,9 @@ class RunningText:
     target_names: tuple[str, ...] = ()
     ahead = 0  # how many places after the input's its target stands
 
-    def __init__(self, context: int, size: int = 0, counts: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, context: int, size: int = 0, counts: Mapping[str, int] | None = None
+    ) -> None:
         self.context = context
         self.size = size
         self.counts = dict(counts or {})  # tokens by split
@@ -179,20 +218,37 @@ class RunningText:
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Windows over one stream of all splits; to be answered, one example a document: its last tokens."""
+        """Windows over one stream of all splits; to be answered, one example a document: its last
+        tokens."""
         name, tokens = one_text(arrays, described, table)
         self.size = described[name].cardinalities[0]
         about = {"tokens": replace(described[name], shape=(self.context,))}
         if answering:
             asked, first = prompts(tokens, table.continues, self.context)
-            return Examples({"tokens": asked}, about, None, {"data": np.arange(len(first))}, lambda ids: first[ids])
-        longest = max((int(tokens.sizes[rows].sum()) + len(rows) + 1 for rows in splits.values()), default=1)
-        context = min(self.context, longest)  # a window is no longer than the text: attention over padding costs its square
+            return Examples(
+                {"tokens": asked},
+                about,
+                None,
+                {"data": np.arange(len(first))},
+                lambda ids: first[ids],
+            )
+        longest = max(
+            (int(tokens.sizes[rows].sum()) + len(rows) + 1 for rows in splits.values()), default=1
+        )
+        context = min(
+            self.context, longest
+        )  # a window is no longer than the text: attention over padding costs its square
         whole = stream(tokens, splits, table.continues, self.size, context)
         if "train" in splits:
-            self.counts = {split: stop - start - 1 for split, (start, stop) in whole.regions.items()}
+            self.counts = {
+                split: stop - start - 1 for split, (start, stop) in whole.regions.items()
+            }
             if not self.counts.get("train"):
-                raise DataError("the training split holds no token.", where=table.origin, hint="look at the text and at data.split")
+                raise DataError(
+                    "the training split holds no token.",
+                    where=table.origin,
+                    hint="look at the text and at data.split",
+                )
         ids, phase = windows(whole, splits, context)
         return Examples(
             {"tokens": Windows(whole.values, context, fill=PADDING)},
@@ -206,11 +262,13 @@ class RunningText:
         )
 
     def finish(self, module: Any, inputs: Mapping[str, Any], outputs: Any) -> dict[str, Any]:
-        """{"logits": float32 (N, T, codes)}: of what follows each place, or of what stands at it."""
+        """{"logits": float32 (N, T, codes)}: of what follows each place, or of what stands at
+        it."""
         return {"logits": outputs}
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of knowing only how often each token stands in the training text, whatever stands before it."""
+        """Scores of knowing only how often each token stands in the training text, whatever stands
+        before it."""
         target = examples.target
         assert isinstance(target, Windows)
         told = reached(target, examples.splits["train"], examples.phase)
@@ -221,17 +279,28 @@ class RunningText:
         scores = {"loss": nats, "perplexity": float(np.exp(nats))}
         lengths = self.token_bytes
         written = 0 if lengths is None else int(np.asarray(lengths)[asked].sum())
-        return {**scores, "bits_per_byte": nats * len(asked) / np.log(2) / written} if written else scores
+        return (
+            {**scores, "bits_per_byte": nats * len(asked) / np.log(2) / written}
+            if written
+            else scores
+        )
 
     def described_as(self, what: str) -> str:
-        """'language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of 256'."""
+        """'language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of
+        256'."""
         count = self.counts.get("train", 0)
         return f"{what}: {count:,} tokens of a vocabulary of {self.size:,} to train, in windows of {self.context:,}"
 
 
-def one_text(arrays: Mapping[str, Any], described: Mapping[str, Input], table: Table) -> tuple[str, Ragged]:
+def one_text(
+    arrays: Mapping[str, Any], described: Mapping[str, Input], table: Table
+) -> tuple[str, Ragged]:
     """(name, tokens) of the one input of tokens. DataError where there is another, or none."""
-    names = [name for name, each in described.items() if each.kind == "tokens" and len(each.cardinalities) == 1]
+    names = [
+        name
+        for name, each in described.items()
+        if each.kind == "tokens" and len(each.cardinalities) == 1
+    ]
     if len(names) != 1 or len(described) > 1:
         said = ", ".join(f"{name} ({each.kind})" for name, each in described.items())
         raise DataError(

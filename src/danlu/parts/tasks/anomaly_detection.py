@@ -4,16 +4,18 @@ by               what a model is trained to                                     
 forecast         tell the next row from those before it                                what it misses the row by
 reconstruction   squeeze a window into a few numbers and make it of them again         what it misses the window's last row by
 
-Errors are measured in deviations of the model's own usual error, of the worst variable. A row is flagged where the score passes a
-threshold that `expected` of the rows pass on which the threshold is learnt: the validation rows, which the model was not fitted to, or
-the training rows where there are none. Neither way needs anything that comes after a row.
+Errors are measured in deviations of the model's own usual error, of the worst variable. A row is
+flagged where the score passes a threshold that `expected` of the rows pass on which the threshold
+is learnt: the validation rows, which the model was not fitted to, or the training rows where there
+are none. Neither way needs anything that comes after a row.
 
-Forecasting is the default: no width decides what counts as normal, and every family of forecasters serves. Reconstruction sees the row
-itself, so that what no past can tell (a drifting level, a burst of ordinary noise) is not held against it; how narrow the code is says how
-much. Either way what follows an anomaly is judged beside it, and is at times flagged with it. Rows that `labels` calls anomalies teach
-nothing, and are what precision, recall and F1 go by. Sources: Malhotra et al., 2015 (ESANN); Hundman et al., 2018, arXiv:1802.04431;
-Malhotra et al., 2016, arXiv:1607.00148 (reconstruction).
-"""
+Forecasting is the default: no width decides what counts as normal, and every family of forecasters
+serves. Reconstruction sees the row itself, so that what no past can tell (a drifting level, a burst
+of ordinary noise) is not held against it; how narrow the code is says how much. Either way what
+follows an anomaly is judged beside it, and is at times flagged with it. Rows that `labels` calls
+anomalies teach nothing, and are what precision, recall and F1 go by. Sources: Malhotra et al., 2015
+(ESANN); Hundman et al., 2018, arXiv:1802.04431; Malhotra et al., 2016, arXiv:1607.00148
+(reconstruction)."""
 
 from __future__ import annotations
 
@@ -25,7 +27,16 @@ from pydantic import Field
 
 from danlu.data.examples import Examples, Windows
 from danlu.errors import DataError
-from danlu.parts.tasks._series import Cut, Laid, SeriesOptions, SeriesTask, iso, letters, recast, scales
+from danlu.parts.tasks._series import (
+    Cut,
+    Laid,
+    SeriesOptions,
+    SeriesTask,
+    iso,
+    letters,
+    recast,
+    scales,
+)
 from danlu.parts.tasks._targets import fitting, listed, refuse_empty
 from danlu.recipe import ColumnOptions, Data
 from danlu.series import naive
@@ -49,7 +60,9 @@ DEFAULTS = {
     "metrics": ["mae", "anomalies"],
     "data.split": "in_order",
 }
-_LEAST_SPREAD = 1e-6  # of an error, in deviations of the training rows: a variable that is always told exactly
+_LEAST_SPREAD = (
+    1e-6  # of an error, in deviations of the training rows: a variable that is always told exactly
+)
 
 
 def adapt(config: Config, data: Data) -> Data:
@@ -75,11 +88,18 @@ class Config(SeriesOptions):
     """What is watched, and how much of it is expected to stand out."""
 
     by: Literal["forecast", "reconstruction"] = Field(
-        "forecast", description="Judge a row by what its past lets expect, or by what an autoencoder makes of the window it ends."
+        "forecast",
+        description="Judge a row by what its past lets expect, or by what an autoencoder makes of the window it ends.",
     )
-    expected: float = Field(0.005, gt=0, lt=0.5, description="Share of ordinary rows that may be flagged; it sets the threshold.")
+    expected: float = Field(
+        0.005,
+        gt=0,
+        lt=0.5,
+        description="Share of ordinary rows that may be flagged; it sets the threshold.",
+    )
     labels: str | None = Field(
-        None, description="A column that says which rows are known anomalies (true, 1 or anomaly); it is no input of the model."
+        None,
+        description="A column that says which rows are known anomalies (true, 1 or anomaly); it is no input of the model.",
     )
 
 
@@ -89,12 +109,24 @@ class AnomalyDetection(SeriesTask):
     score_order = ("loss", "lower")
     guess = "telling each row by the one before it, or a season before it"
 
-    def __init__(self, config: Config, targets: Sequence[str], variables: Sequence[str], *scale: Sequence[float]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        targets: Sequence[str],
+        variables: Sequence[str],
+        *scale: Sequence[float],
+    ) -> None:
         super().__init__(config, 1, targets, variables, *scale)
         self.labels, self.expected = config.labels, config.expected
         self.again = config.by == "reconstruction"
         each: Any = "moment" if self.again else "step"
-        self.output = Output(len(variables), tuple(variables), each=each, steps=0 if self.again else 1, of=tuple(variables))
+        self.output = Output(
+            len(variables),
+            tuple(variables),
+            each=each,
+            steps=0 if self.again else 1,
+            of=tuple(variables),
+        )
         self.spread: list[float] = []  # the usual error of each variable, see `calibrate`
         self.threshold: float | None = None
 
@@ -117,7 +149,8 @@ class AnomalyDetection(SeriesTask):
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """A window for each row: what came before it, and itself as the target; for reconstruction the window that it ends, twice.
+        """A window for each row: what came before it, and itself as the target; for reconstruction
+        the window that it ends, twice.
 
         With `answering` every row, else those with a past.
         """
@@ -125,7 +158,9 @@ class AnomalyDetection(SeriesTask):
         inputs = self.described()
         if self.again:
             inputs.pop("future", None)  # a window holds what was known of its own moments
-        fields: dict[str, Any] = {"series": Windows(laid.past, self.context, self.again - self.context)}
+        fields: dict[str, Any] = {
+            "series": Windows(laid.past, self.context, self.again - self.context)
+        }
         if "future" in inputs:
             fields["future"] = Windows(laid.future, 1)
         if "numbers" in inputs:
@@ -136,7 +171,10 @@ class AnomalyDetection(SeriesTask):
         fields["anomaly"] = marks
         owned = owners(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
         before = self.context - self.again
-        ids = {name: self.windows(name, laid, owned[name], len(rows), table, before) + 1 for name, rows in splits.items()}
+        ids = {
+            name: self.windows(name, laid, owned[name], len(rows), table, before) + 1
+            for name, rows in splits.items()
+        }
         length = self.context if self.again else 1
         if "train" in ids:
             bad = np.concatenate([[0], np.cumsum(marks == 1)])
@@ -144,10 +182,14 @@ class AnomalyDetection(SeriesTask):
         target = Windows(laid.values, length, 1 - length, fill=float("nan"))
         return Cut(fields, inputs, target, ids, facts=facts, first=laid.first)
 
-    def _to_answer(self, table: Table, laid: Laid, fields: dict[str, Any], inputs: dict[str, Input]) -> Examples:
+    def _to_answer(
+        self, table: Table, laid: Laid, fields: dict[str, Any], inputs: dict[str, Input]
+    ) -> Examples:
         place = np.arange(len(table))
         fields["actual"] = laid.values
-        fields["judged"] = (place - laid.first >= self.context - self.again) & ~np.isnan(laid.values).all(axis=1)
+        fields["judged"] = (place - laid.first >= self.context - self.again) & ~np.isnan(
+            laid.values
+        ).all(axis=1)
         if self.step.column:
             fields["moment"] = np.ascontiguousarray(table.columns[self.step.column].values)
         if self.config.series is not None:
@@ -157,7 +199,9 @@ class AnomalyDetection(SeriesTask):
 
     def _marks(self, table: Table) -> np.ndarray:
         """1 for a known anomaly, 0 for a row known to be none, -1 where nobody says; int64 (N,)."""
-        if self.labels is None or self.labels not in table.columns:  # training checked that it is there
+        if (
+            self.labels is None or self.labels not in table.columns
+        ):  # training checked that it is there
             return np.full(len(table), -1, dtype=np.int64)
         column = table.columns[self.labels]
         return np.where(column.is_missing(), -1, _truths(column, table))
@@ -165,7 +209,8 @@ class AnomalyDetection(SeriesTask):
     # --- what a model misses by
 
     def calibrate(self, pairs: Iterable[tuple[Tensor, Batch]]) -> None:
-        """Learn the usual error of each variable and the threshold from (outputs, batch) of rows that the model was not fitted to."""
+        """Learn the usual error of each variable and the threshold from (outputs, batch) of rows
+        that the model was not fitted to."""
         import torch
 
         wrong = []
@@ -174,9 +219,14 @@ class AnomalyDetection(SeriesTask):
             wrong.append((outputs.double() - batch.target.double())[ordinary][:, -1].abs().cpu())
         errors = torch.cat(wrong).numpy()
         if not len(errors):
-            raise DataError("there is no ordinary row to learn a threshold from.", hint="look at task.labels and at the split")
+            raise DataError(
+                "there is no ordinary row to learn a threshold from.",
+                hint="look at task.labels and at the split",
+            )
         known = ~np.isnan(errors)
-        squares = np.square(np.where(known, errors, 0.0)).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        squares = np.square(np.where(known, errors, 0.0)).sum(axis=0) / np.maximum(
+            known.sum(axis=0), 1
+        )
         self.spread = np.maximum(np.sqrt(squares), _LEAST_SPREAD).tolist()
         self.threshold = float(np.quantile(self._worst(errors), 1 - self.expected))
 
@@ -185,52 +235,75 @@ class AnomalyDetection(SeriesTask):
         return np.nanmax(errors / np.array(self.spread or 1.0), axis=1)
 
     def scored(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The score of each row, float64 (B,): 1 is the usual error of the worst of its variables."""
+        """The score of each row, float64 (B,): 1 is the usual error of the worst of its
+        variables."""
         spread = outputs.new_tensor(self.spread or [1.0], dtype=outputs.double().dtype)
         wrong = (outputs.double() - target.double())[:, -1].abs() / spread
         return wrong.nan_to_num(nan=0.0).amax(dim=1)
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """{"prediction": None, "expected": {variable: number}} a row: outputs alone do not say what was there."""
+        """{"prediction": None, "expected": {variable: number}} a row: outputs alone do not say what
+        was there."""
         expected = self.to_units(outputs)[:, -1].tolist()
-        return [{"prediction": None, "expected": dict(zip(self.variables, row, strict=True))} for row in expected]
+        return [
+            {"prediction": None, "expected": dict(zip(self.variables, row, strict=True))}
+            for row in expected
+        ]
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
-        """{"prediction": whether the row is an anomaly, "score", "variable", "expected"} a row, None for one without enough of a past.
+        """{"prediction": whether the row is an anomaly, "score", "variable", "expected"} a row,
+        None for one without enough of a past.
 
-        With "time" and "series" where the table has them; "variable" is the one that is furthest off, "score" passes 1 where flagged.
-        """
+        With "time" and "series" where the table has them; "variable" is the one that is furthest
+        off, "score" passes 1 where flagged."""
         finished = self.finish(module, batch.inputs, module(batch.inputs).float())
         beside = {name: each.cpu().numpy() for name, each in batch.inputs.items()}
         return self.told({name: each.cpu().numpy() for name, each in finished.items()}, beside)
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
-        """{"expected": float32 (N, V)}: each row as it was to be expected, in deviations of the training rows."""
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
+        """{"expected": float32 (N, V)}: each row as it was to be expected, in deviations of the
+        training rows."""
         return {"expected": outputs[:, -1]}
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """`respond` of what `finish` gave; beside it "actual", "judged" and where the rows stand."""
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """`respond` of what `finish` gave; beside it "actual", "judged" and where the rows
+        stand."""
         expected, actual = arrays["expected"], beside["actual"]
         spread = np.array(self.spread or [1.0])
         wrong = np.abs(expected.astype(np.float64) - actual.astype(np.float64)) / spread
         scores = np.nan_to_num(wrong, nan=0.0).max(axis=1) / (self.threshold or 1.0)
-        worst = np.nan_to_num(np.abs(expected - actual) / spread.astype(np.float32), nan=-1.0).argmax(axis=1).tolist()
+        worst = (
+            np.nan_to_num(np.abs(expected - actual) / spread.astype(np.float32), nan=-1.0)
+            .argmax(axis=1)
+            .tolist()
+        )
         units = (expected.astype(np.float64) * self.deviation + self.mean).tolist()
         told: list[dict[str, Any]] = [
-            {"prediction": None, "expected": dict(zip(self.variables, row, strict=True))} for row in units
+            {"prediction": None, "expected": dict(zip(self.variables, row, strict=True))}
+            for row in units
         ]
         judged = beside["judged"].tolist()
-        for answer, score, variable, known in zip(told, scores.tolist(), worst, judged, strict=True):
+        for answer, score, variable, known in zip(
+            told, scores.tolist(), worst, judged, strict=True
+        ):
             answer["prediction"] = score > 1 if known else None
             answer["score"] = score if known else None
             answer["variable"] = self.variables[variable] if known else None
             answer["expected"] = answer["expected"] if known else None
         return self._placed(told, beside)
 
-    def _placed(self, told: list[dict[str, Any]], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _placed(
+        self, told: list[dict[str, Any]], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         if "moment" in beside:
             moments = beside["moment"]
-            for answer, time in zip(told, moments.tolist() if self.step.unit == "number" else iso(moments), strict=True):
+            for answer, time in zip(
+                told, moments.tolist() if self.step.unit == "number" else iso(moments), strict=True
+            ):
                 answer["time"] = time
         if "series_name" in beside:
             for answer, each in zip(told, beside["series_name"], strict=True):
@@ -240,20 +313,26 @@ class AnomalyDetection(SeriesTask):
     # --- scores without learning, and words
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """{"repeat_last/mae", "seasonal_naive/mae", "mean/mae"}: what guesses that need no learning miss the rows by."""
+        """{"repeat_last/mae", "seasonal_naive/mae", "mean/mae"}: what guesses that need no learning
+        miss the rows by."""
         series, target = examples.inputs["series"], examples.target
         if not isinstance(series, Windows) or not isinstance(target, Windows):
             return {}
         past = series.values[:, : len(self.variables)]
         first = examples.first if isinstance(examples, Cut) else np.arange(len(past))
-        guesses = naive.guesses(past, first, self.season, 1, np.zeros(len(self.variables), dtype=np.float32))
+        guesses = naive.guesses(
+            past, first, self.season, 1, np.zeros(len(self.variables), dtype=np.float32)
+        )
         if self.again:  # a guess that has seen the row would be the row
             guesses = {"mean": guesses["mean"]}
 
         def truth(origins: np.ndarray) -> np.ndarray:
             return target.at(origins + 1)[:, -1:]
 
-        found = {name: naive.errors(guess, truth, examples.splits[split] - 1) for name, guess in guesses.items()}
+        found = {
+            name: naive.errors(guess, truth, examples.splits[split] - 1)
+            for name, guess in guesses.items()
+        }
         return {f"{name}/mae": scores["mae"] for name, scores in found.items() if scores}
 
     def describe(self) -> str:
@@ -272,7 +351,9 @@ def build(config: Config, targets: Mapping[str, Column]) -> AnomalyDetection:
 
 def restore(config: Config, state: Mapping[str, Any]) -> AnomalyDetection:
     """The task as `state()` wrote it."""
-    task = AnomalyDetection(config, state["targets"], state["variables"], state["mean"], state["deviation"])
+    task = AnomalyDetection(
+        config, state["targets"], state["variables"], state["mean"], state["deviation"]
+    )
     task.load(state)
     task.spread, task.threshold = list(state["spread"]), state["threshold"]
     return task
@@ -283,7 +364,8 @@ _WORDS = {"anomaly": 1, "anomalous": 1, "outlier": 1, "true": 1, "yes": 1, "1": 
 
 
 def _truths(column: Column, table: Table) -> np.ndarray:
-    """1 where a label says anomaly, 0 where it says none; DataError for a value that says neither."""
+    """1 where a label says anomaly, 0 where it says none; DataError for a value that says
+    neither."""
     if column.kind == "boolean":
         return column.values.astype(np.int64)
     if column.kind == "number" and column.values.ndim == 1:
@@ -297,11 +379,17 @@ def _truths(column: Column, table: Table) -> np.ndarray:
     if column.kind == "category":
         strange = [each for each in column.categories if each.strip().casefold() not in _WORDS]
         if not strange:
-            meaning = np.array([*(_WORDS[each.strip().casefold()] for each in column.categories), 0], dtype=np.int64)
+            meaning = np.array(
+                [*(_WORDS[each.strip().casefold()] for each in column.categories), 0],
+                dtype=np.int64,
+            )
             return meaning[column.values]
         raise DataError(
             f"{strange[0]!r} says neither anomaly nor none.",
             where=f"{table.origin}, column {column.name}",
             hint=f"write labels as one of {', '.join(word for word in _WORDS if word)}",
         )
-    raise DataError(f"the labels are {column.kind}; they must be true or false.", where=f"{table.origin}, column {column.name}")
+    raise DataError(
+        f"the labels are {column.kind}; they must be true or false.",
+        where=f"{table.origin}, column {column.name}",
+    )

@@ -1,10 +1,11 @@
 """Rows made again from a few numbers: what is hard to make again is unlike the training rows.
 
-No column is answered. The answer of a row is its reconstruction error (the mean squared difference, on the scale the model sees, where
-every feature or channel has deviation 1 over the training rows), an anomaly score, and its code. With `noise` a row is shown with noise
-on it and is asked for without (denoising), which keeps a large code from copying.
-Sources: Hinton and Salakhutdinov, 2006; Vincent et al., 2008, doi.org/10.1145/1390156.1390294 (denoising).
-"""
+No column is answered. The answer of a row is its reconstruction error (the mean squared difference,
+on the scale the model sees, where every feature or channel has deviation 1 over the training rows),
+an anomaly score, and its code. With `noise` a row is shown with noise on it and is asked for
+without (denoising), which keeps a large code from copying.
+Sources: Hinton and Salakhutdinov, 2006; Vincent et al., 2008, doi.org/10.1145/1390156.1390294
+(denoising)."""
 
 from __future__ import annotations
 
@@ -63,7 +64,12 @@ class Autoencoding:
         if self.described is None:
             return Output(0)
         shape, image = self.described.shape, self.described.kind == "image"
-        return Output(int(np.prod(shape)), self.described.names, "image" if image else "row", shape=shape if image else ())
+        return Output(
+            int(np.prod(shape)),
+            self.described.names,
+            "image" if image else "row",
+            shape=shape if image else (),
+        )
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -87,7 +93,8 @@ class Autoencoding:
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Rows as they are; what is asked for is the input itself, which `corrupt` puts beside it."""
+        """Rows as they are; what is asked for is the input itself, which `corrupt` puts beside
+        it."""
         if set(arrays) not in ({"numbers"}, {"image"}):
             raise DataError(
                 f"autoencoding takes numbers or one image, and the columns give {' and '.join(arrays)}.",
@@ -98,7 +105,8 @@ class Autoencoding:
         return Examples(dict(arrays), dict(described), None, splits)
 
     def corrupt(self, batch: Batch, seed: int) -> Batch:
-        """The batch that asks for its own input, shown with noise where the task says so: a function of seed and row."""
+        """The batch that asks for its own input, shown with noise where the task says so: a
+        function of seed and row."""
         clean = batch.inputs[self.name]
         if not self.noise:
             return Batch(batch.inputs, clean, batch.rows)
@@ -118,15 +126,23 @@ class Autoencoding:
 
     frames_rows = True
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"error": float64 (N,)} and, of a network that has one, {"code": float32 (N, K)}."""
         found = {"error": errors_of(outputs, inputs[self.name])}
-        return {**found, "code": module.encode(inputs).float()} if hasattr(module, "encode") else found
+        return (
+            {**found, "code": module.encode(inputs).float()} if hasattr(module, "encode") else found
+        )
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`respond` of what `finish` gave."""
         told: list[dict[str, Any]] = [{"prediction": error} for error in arrays["error"].tolist()]
-        for answer, code in zip(told, arrays["code"].tolist() if "code" in arrays else [], strict=False):
+        for answer, code in zip(
+            told, arrays["code"].tolist() if "code" in arrays else [], strict=False
+        ):
             answer["code"] = code
         return told
 
@@ -135,16 +151,24 @@ class Autoencoding:
         rows = examples.inputs[self.name]
         assert isinstance(rows, np.ndarray) and self.described is not None
         train, asked = examples.splits["train"], examples.splits[split]
-        scale = 255 * np.asarray(self.described.std) if self.described.kind == "image" else np.ones(1)
-        mean = sum(rows[block].sum(axis=0, dtype=np.float64) for block in _blocks(train)) / max(len(train), 1)
-        squares = sum(float(np.square((rows[block] - mean) / scale).sum()) for block in _blocks(asked))
+        scale = (
+            255 * np.asarray(self.described.std) if self.described.kind == "image" else np.ones(1)
+        )
+        mean = sum(rows[block].sum(axis=0, dtype=np.float64) for block in _blocks(train)) / max(
+            len(train), 1
+        )
+        squares = sum(
+            float(np.square((rows[block] - mean) / scale).sum()) for block in _blocks(asked)
+        )
         return {"reconstruction_error": squares / max(rows[:1].size * len(asked), 1)}
 
     def describe(self) -> str:
         """'autoencoding of 28x28 images' or 'autoencoding of 8 numbers'."""
         shape = self.described.shape if self.described is not None else (0,)
         what = f"{shape[1]}x{shape[2]} images" if len(shape) == 3 else f"{shape[0]} numbers"
-        return f"autoencoding of {what}{f', seen with noise of {self.noise:g}' if self.noise else ''}"
+        return (
+            f"autoencoding of {what}{f', seen with noise of {self.noise:g}' if self.noise else ''}"
+        )
 
 
 def _blocks(rows: np.ndarray) -> list[np.ndarray]:

@@ -1,9 +1,8 @@
 """One class out of two or more for each row; the answer is the likeliest class with the probabilities of all.
 
-The target is a category, a boolean, or a number with few distinct whole values. The model gives one logit a class, classes sorted
-(numbers by size); probabilities are their softmax. Two classes are no special case: softmax over two logits is the logistic
-function of their difference.
-"""
+The target is a category, a boolean, or a number with few distinct whole values. The model gives one
+logit a class, classes sorted (numbers by size); probabilities are their softmax. Two classes are no
+special case: softmax over two logits is the logistic function of their difference."""
 
 from __future__ import annotations
 
@@ -58,21 +57,33 @@ class Config(Options):
 class Classification:
     """The classes of one target column, and how outputs (N, classes) become answers."""
 
-    # The loss, not the accuracy: where one class is rare a model can get better for long while its accuracy stands still at the
-    # share of the common class, and on a small validation split many epochs tie. Chosen by loss, test accuracy was the same on
-    # Adult and 14,000 rows of Fashion-MNIST and 0.3 points better on digits (30 runs of an mlp, paired).
+    # The loss, not the accuracy: where one class is rare a model can get better for long while its
+    # accuracy stands still at the share of the common class, and on a small validation split many
+    # epochs tie. Chosen by loss, test accuracy was the same on Adult and 14,000 rows of
+    # Fashion-MNIST and 0.3 points better on digits (30 runs of an mlp, paired).
     score_order = ("loss", "lower")
 
-    def __init__(self, target: str, classes: list[ClassValue], class_counts: list[int], positive: ClassValue | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        classes: list[ClassValue],
+        class_counts: list[int],
+        positive: ClassValue | None = None,
+    ) -> None:
         self.target_names = (target,)
         self.classes = tuple(classes)
         self.class_counts = tuple(class_counts)  # of the training rows
-        self.output = Output(len(classes), tuple(class_text(value) for value in classes), means=(("classes", len(classes)),))
+        self.output = Output(
+            len(classes),
+            tuple(class_text(value) for value in classes),
+            means=(("classes", len(classes)),),
+        )
         self.positive_class = len(classes) - 1 if positive is None else self.class_number(positive)
         self._place = {text: number for number, text in enumerate(self.output.names)}
 
     def class_number(self, value: ClassValue) -> int:
-        """The position of a class, given as the recipe writes it; DataError for one that is none."""
+        """The position of a class, given as the recipe writes it; DataError for one that is
+        none."""
         text = class_text(value)
         if text not in self.output.names:
             raise DataError(
@@ -82,11 +93,14 @@ class Classification:
         return self.output.names.index(text)
 
     def class_weights(self, chosen: str | Mapping[str, float] | None) -> list[float] | None:
-        """A weight a class: "balanced" (rows / (classes * rows of the class)), given by name (1 for the others), or None."""
+        """A weight a class: "balanced" (rows / (classes * rows of the class)), given by name (1 for
+        the others), or None."""
         if chosen is None:
             return None
         if isinstance(chosen, str):
-            return [sum(self.class_counts) / (len(self.classes) * count) for count in self.class_counts]
+            return [
+                sum(self.class_counts) / (len(self.classes) * count) for count in self.class_counts
+            ]
         weights = [1.0] * len(self.classes)
         for name, weight in chosen.items():
             weights[self.class_number(name)] = weight
@@ -105,7 +119,9 @@ class Classification:
         """The class numbers of the target column, int64 (N,)."""
         column = targets[self.target_names[0]]
         values, codes = distinct(column)
-        table = np.array([self._place.get(class_text(value), -1) for value in values], dtype=np.int64)
+        table = np.array(
+            [self._place.get(class_text(value), -1) for value in values], dtype=np.int64
+        )
         found = table[codes]
         if len(found) and found.min() < 0:
             strange = np.unique(codes[found < 0])
@@ -134,21 +150,29 @@ class Classification:
             for best, row in zip(likeliest, rows, strict=True)
         ]
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"probabilities": float64 (N, classes)}."""
         return {"probabilities": self.probabilities(outputs)}
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`answers` of what `finish` gave."""
         rows = arrays["probabilities"].astype(np.float64)
         likeliest = rows.argmax(axis=1).tolist()
         return [
-            {"prediction": self.classes[best], "probabilities": dict(zip(self.classes, row, strict=True))}
+            {
+                "prediction": self.classes[best],
+                "probabilities": dict(zip(self.classes, row, strict=True)),
+            }
             for best, row in zip(likeliest, rows.tolist(), strict=True)
         ]
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Scores of always guessing the commonest class of the training rows (log loss: their class shares)."""
+        """Scores of always guessing the commonest class of the training rows (log loss: their class
+        shares)."""
         counts = np.bincount(train_target, minlength=len(self.classes))
         if not len(target) or not counts.sum():
             return {}
@@ -163,7 +187,9 @@ class Classification:
         shares = np.array(self.class_counts) / max(sum(self.class_counts), 1)
         names = self.output.names
         if len(names) <= 5:
-            detail = ", ".join(f"{name} {share_text(part)}" for name, part in zip(names, shares, strict=True))
+            detail = ", ".join(
+                f"{name} {share_text(part)}" for name, part in zip(names, shares, strict=True)
+            )
         else:
             most, least = int(shares.argmax()), int(shares.argmin())
             detail = f"commonest {names[most]} {share_text(shares[most])}, rarest {names[least]} {share_text(shares[least])}"
@@ -189,11 +215,14 @@ def build(config: Config, targets: Mapping[str, Column]) -> Classification:
 
 def restore(config: Config, state: Mapping[str, Any]) -> Classification:
     """The task as `state()` wrote it."""
-    return Classification(state["target"], state["classes"], state["class_counts"], state["positive"])
+    return Classification(
+        state["target"], state["classes"], state["class_counts"], state["positive"]
+    )
 
 
 def _refuse_continuous(column: Column) -> None:
-    """A number target must be whole and have few distinct values: at most 20, or a tenth of the rows."""
+    """A number target must be whole and have few distinct values: at most 20, or a tenth of the
+    rows."""
     if column.kind != "number" or column.values.ndim != 1:
         return
     known = column.values[~column.is_missing()]

@@ -1,10 +1,11 @@
 """The next values of one or several number columns in time, from their past, from other columns and from what is known ahead.
 
-Rows are moments. A window is `context` moments of the past and `horizon` moments ahead; windows lie in one series and cross no gap. A
-training window lies within the training rows; one of validation or test has all its moments ahead in its split, and its past may reach
-back before the border, as on any real day. Every such window is scored. Targets are standardised with the training rows' mean and
-deviation: the metrics mse and mae are on that scale, as the literature has them; mae_in_units and the answers are in units of the data.
-"""
+Rows are moments. A window is `context` moments of the past and `horizon` moments ahead; windows lie
+in one series and cross no gap. A training window lies within the training rows; one of validation
+or test has all its moments ahead in its split, and its past may reach back before the border, as on
+any real day. Every such window is scored. Targets are standardised with the training rows' mean and
+deviation: the metrics mse and mae are on that scale, as the literature has them; mae_in_units and
+the answers are in units of the data."""
 
 from __future__ import annotations
 
@@ -17,7 +18,16 @@ from pydantic import Field, model_validator
 from danlu.data.examples import Examples, Windows
 from danlu.data.matrix import matrix
 from danlu.errors import DataError
-from danlu.parts.tasks._series import Cut, Laid, SeriesOptions, SeriesTask, iso, letters, recast, scales
+from danlu.parts.tasks._series import (
+    Cut,
+    Laid,
+    SeriesOptions,
+    SeriesTask,
+    iso,
+    letters,
+    recast,
+    scales,
+)
 from danlu.parts.tasks._targets import fitting, listed, refuse_empty
 from danlu.series import naive
 from danlu.series.order import series_codes
@@ -54,9 +64,14 @@ class Config(SeriesOptions):
 
     horizon: int = Field(24, ge=1, le=100_000, description="How many moments ahead are forecast.")
     quantiles: list[float] = Field(
-        [], description="Quantiles to forecast, with loss: quantile; 0.5 among them, which is the answer."
+        [],
+        description="Quantiles to forecast, with loss: quantile; 0.5 among them, which is the answer.",
     )
-    stride: int = Field(1, ge=1, description="Training begins a window at every so many moments, elsewhere in each epoch.")
+    stride: int = Field(
+        1,
+        ge=1,
+        description="Training begins a window at every so many moments, elsewhere in each epoch.",
+    )
 
     @model_validator(mode="after")
     def _quantiles_in_order(self) -> Config:
@@ -75,19 +90,28 @@ class Config(SeriesOptions):
 
 
 class Forecasting(SeriesTask):
-    """The variables asked for, and how outputs (B, horizon, variables * quantiles) become answers."""
+    """The variables asked for, and how outputs (B, horizon, variables * quantiles) become
+    answers."""
 
     score_order = ("loss", "lower")
     guess = "forecasts that need no learning (mse and mae as above)"
 
-    def __init__(self, config: Config, targets: Sequence[str], variables: Sequence[str], *scale: Sequence[float]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        targets: Sequence[str],
+        variables: Sequence[str],
+        *scale: Sequence[float],
+    ) -> None:
         super().__init__(config, config.horizon, targets, variables, *scale)
         self.stride = config.stride
         self.quantiles = tuple(config.quantiles)
         columns = [(name, quantile) for name in variables for quantile in self.quantiles or (None,)]
         self.output = Output(
             len(columns),
-            tuple(name if quantile is None else f"{name} q{quantile:g}" for name, quantile in columns),
+            tuple(
+                name if quantile is None else f"{name} q{quantile:g}" for name, quantile in columns
+            ),
             each="step",
             steps=config.horizon,
             of=tuple(name for name, _ in columns),
@@ -102,25 +126,40 @@ class Forecasting(SeriesTask):
         return outputs[..., self.quantiles.index(0.5) :: len(self.quantiles)]
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """{"prediction": {variable: [H numbers]}} a window, a list alone for one variable; with quantiles {"quantiles": {"0.1": ...}}."""
-        return self._in_words({name: each.numpy() for name, each in self.finish(None, {}, outputs).items()})
+        """{"prediction": {variable: [H numbers]}} a window, a list alone for one variable; with
+        quantiles {"quantiles": {"0.1": ...}}."""
+        return self._in_words(
+            {name: each.numpy() for name, each in self.finish(None, {}, outputs).items()}
+        )
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
-        """{"forecast": float64 (N, H, V)} in units of the data; with quantiles {"quantile 0.1": (N, H, V)}, ... as well."""
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
+        """{"forecast": float64 (N, H, V)} in units of the data; with quantiles {"quantile 0.1": (N,
+        H, V)}, ... as well."""
         count = len(self.quantiles)
-        found = {f"quantile {each:g}": self.to_units(outputs[..., place::count]) for place, each in enumerate(self.quantiles)}
+        found = {
+            f"quantile {each:g}": self.to_units(outputs[..., place::count])
+            for place, each in enumerate(self.quantiles)
+        }
         return {"forecast": self.to_units(self.point(outputs)), **found}
 
     def scales(self) -> dict[str, Any]:
         """What differences are small beside: the deviations of the training rows."""
-        return dict.fromkeys(("forecast", *(f"quantile {each:g}" for each in self.quantiles)), self.deviation)
+        return dict.fromkeys(
+            ("forecast", *(f"quantile {each:g}" for each in self.quantiles)), self.deviation
+        )
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`respond` of what `finish` gave."""
         return self._placed(self._in_words(arrays), beside)
 
     def _in_words(self, arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = [{"prediction": self._by_variable(window)} for window in arrays["forecast"]]
+        told: list[dict[str, Any]] = [
+            {"prediction": self._by_variable(window)} for window in arrays["forecast"]
+        ]
         for quantile in self.quantiles:
             for answer, window in zip(told, arrays[f"quantile {quantile:g}"], strict=True):
                 answer.setdefault("quantiles", {})[f"{quantile:g}"] = self._by_variable(window)
@@ -132,11 +171,18 @@ class Forecasting(SeriesTask):
         return dict(zip(self.variables, window.T.tolist(), strict=True))
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
-        """The answers, each with the "times" ahead where they are known and, where there are several, the "series" it goes on with."""
-        beside = {name: batch.inputs[name].cpu().numpy() for name in ("moment", "series_name") if name in batch.inputs}
+        """The answers, each with the "times" ahead where they are known and, where there are
+        several, the "series" it goes on with."""
+        beside = {
+            name: batch.inputs[name].cpu().numpy()
+            for name in ("moment", "series_name")
+            if name in batch.inputs
+        }
         return self._placed(self.answers(module(batch.inputs).float().cpu()), beside)
 
-    def _placed(self, told: list[dict[str, Any]], beside: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def _placed(
+        self, told: list[dict[str, Any]], beside: Mapping[str, np.ndarray]
+    ) -> list[dict[str, Any]]:
         if "moment" in beside:
             ahead = self.step.after(beside["moment"], self.horizon)
             for answer, times in zip(told, ahead, strict=True):
@@ -157,7 +203,8 @@ class Forecasting(SeriesTask):
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """The windows of a table, each named by its last known row; with `answering` the last window of every series."""
+        """The windows of a table, each named by its last known row; with `answering` the last
+        window of every series."""
         laid, facts = self.lay(arrays, described, table, splits)
         inputs = self.described()
         if answering:
@@ -170,7 +217,10 @@ class Forecasting(SeriesTask):
             fields["numbers"] = laid.static
         target = Windows(laid.values, self.horizon, 1, fill=float("nan"))
         owned = owners(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
-        ids = {name: self.windows(name, laid, owned[name], len(rows), table) for name, rows in splits.items()}
+        ids = {
+            name: self.windows(name, laid, owned[name], len(rows), table)
+            for name, rows in splits.items()
+        }
         if "train" in ids:
             ids["train"] = _strided(ids["train"], self.stride)
         facts += _untaught(series_codes(table, self.config.series), splits)
@@ -180,12 +230,15 @@ class Forecasting(SeriesTask):
     # --- rows to answer
 
     def _to_answer(self, table: Table, laid: Laid, inputs: dict[str, Input]) -> Examples:
-        """The last window of every series: it ends at the last row that holds a target; rows after it tell what is known ahead."""
+        """The last window of every series: it ends at the last row that holds a target; rows after
+        it tell what is known ahead."""
         group = series_codes(table, self.config.series)
         told = np.flatnonzero(~np.isnan(laid.values).all(axis=1))
         last = told[np.append(group[told][1:] != group[told][:-1], True)] if len(told) else told
         self._refuse_short(table, last, laid.first)
-        fields: dict[str, Any] = {"series": Windows(laid.past, self.context, 1 - self.context).at(last)}
+        fields: dict[str, Any] = {
+            "series": Windows(laid.past, self.context, 1 - self.context).at(last)
+        }
         if self.step.column:
             fields["moment"] = np.ascontiguousarray(table.columns[self.step.column].values[last])
         if "future" in inputs:
@@ -193,8 +246,12 @@ class Forecasting(SeriesTask):
         if "numbers" in inputs:
             fields["numbers"] = laid.static[last]
         if self.config.series is not None:
-            fields["series_name"] = letters([str(table.columns[self.config.series].answer(int(row))) for row in last])
-        return Examples(fields, inputs, None, {"data": np.arange(len(last))}, row_of=lambda ids: last[ids])
+            fields["series_name"] = letters(
+                [str(table.columns[self.config.series].answer(int(row))) for row in last]
+            )
+        return Examples(
+            fields, inputs, None, {"data": np.arange(len(last))}, row_of=lambda ids: last[ids]
+        )
 
     def _refuse_short(self, table: Table, last: np.ndarray, first: np.ndarray) -> None:
         short = np.flatnonzero(last - first[last] + 1 < self.context)
@@ -208,7 +265,8 @@ class Forecasting(SeriesTask):
         )
 
     def _ahead(self, table: Table, last: np.ndarray, laid: Laid, moments: Any) -> np.ndarray:
-        """What is known of the moments ahead, float32 (M, H, K): from the rows after the last target, and from the calendar."""
+        """What is known of the moments ahead, float32 (M, H, K): from the rows after the last
+        target, and from the calendar."""
         horizon, known = self.horizon, len(self.features["known"])
         pieces = []
         if known:
@@ -231,15 +289,25 @@ class Forecasting(SeriesTask):
     # --- scores without learning, and words
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """{"seasonal_naive/mse", "seasonal_naive/mae", "repeat_last/mse", ...} over the windows of a split."""
+        """{"seasonal_naive/mse", "seasonal_naive/mae", "repeat_last/mse", ...} over the windows of
+        a split."""
         series, target = examples.inputs["series"], examples.target
         if not isinstance(series, Windows) or not isinstance(target, Windows):
             return {}
         past = series.values[:, : len(self.variables)]
         first = examples.first if isinstance(examples, Cut) else np.arange(len(past))
-        guesses = naive.guesses(past, first, self.season, self.horizon, np.zeros(len(self.variables), dtype=np.float32))
-        found = {name: naive.errors(guess, target.at, examples.splits[split]) for name, guess in guesses.items()}
-        return {f"{name}/{metric}": value for name, scores in found.items() for metric, value in scores.items()}
+        guesses = naive.guesses(
+            past, first, self.season, self.horizon, np.zeros(len(self.variables), dtype=np.float32)
+        )
+        found = {
+            name: naive.errors(guess, target.at, examples.splits[split])
+            for name, guess in guesses.items()
+        }
+        return {
+            f"{name}/{metric}": value
+            for name, scores in found.items()
+            for metric, value in scores.items()
+        }
 
     def describe(self) -> str:
         """'forecasting of load and price: 24 steps of 1 hour ahead, from the last 72'."""
@@ -256,19 +324,25 @@ def build(config: Config, targets: Mapping[str, Column]) -> Forecasting:
 
 def restore(config: Config, state: Mapping[str, Any]) -> Forecasting:
     """The task as `state()` wrote it."""
-    task = Forecasting(config, state["targets"], state["variables"], state["mean"], state["deviation"])
+    task = Forecasting(
+        config, state["targets"], state["variables"], state["mean"], state["deviation"]
+    )
     task.load(state)
     return task
 
 
 def _strided(found: np.ndarray, stride: int) -> np.ndarray:
-    """Every `stride`-th of the windows, each followed by those it may move to: the stride - 1 places after it."""
+    """Every `stride`-th of the windows, each followed by those it may move to: the stride - 1
+    places after it."""
     if stride == 1 or not len(found):
         return found
     starts = np.append(True, np.diff(found) > 1)
     begin = np.maximum.accumulate(np.where(starts, np.arange(len(found)), 0))
     place = np.arange(len(found)) - begin
-    movable = np.append(found[stride - 1 :] - found[: len(found) - stride + 1] == stride - 1, np.zeros(stride - 1, dtype=bool))
+    movable = np.append(
+        found[stride - 1 :] - found[: len(found) - stride + 1] == stride - 1,
+        np.zeros(stride - 1, dtype=bool),
+    )
     return found[(place % stride == 0) & movable[: len(found)]]
 
 

@@ -1,9 +1,9 @@
 """Images that look like those of the data; where a class is named, images of the class asked for.
 
-No column is answered: the images themselves are what is learnt. An optional target column (a category, a boolean, or a number with few
-values) makes the generator conditional. What is made for a row is a function of the weights and of the row's number alone.
-`danlu generate` makes pictures with the artifact.
-"""
+No column is answered: the images themselves are what is learnt. An optional target column (a
+category, a boolean, or a number with few values) makes the generator conditional. What is made for
+a row is a function of the weights and of the row's number alone. `danlu generate` makes pictures
+with the artifact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ import numpy as np
 
 from danlu.data.examples import Examples
 from danlu.errors import DataError
-from danlu.parts.tasks._targets import ClassValue, class_text, distinct, fitting, in_order, listed, refuse_empty
+from danlu.parts.tasks._targets import (
+    ClassValue,
+    class_text,
+    distinct,
+    fitting,
+    in_order,
+    listed,
+    refuse_empty,
+)
 from danlu.recipe import Options
 from danlu.system.png import grid, png
 from danlu.terms import Column, Input, Output, Sample, Table
@@ -65,16 +73,29 @@ class ImageGeneration:
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
-        image = {"shape": list(self.image.shape), "mean": list(self.image.mean), "std": list(self.image.std)}
-        return {"target": next(iter(self.target_names), None), "classes": list(self.classes), "image": image}
+        image = {
+            "shape": list(self.image.shape),
+            "mean": list(self.image.mean),
+            "std": list(self.image.std),
+        }
+        return {
+            "target": next(iter(self.target_names), None),
+            "classes": list(self.classes),
+            "image": image,
+        }
 
     def class_number(self, value: Any) -> int:
         """The position of a class; DataError for one that is none."""
         text = class_text(value)
         if text not in self._place:
-            known = f"the classes are {listed(self.classes, 20)}" if self.classes else "this generator knows no classes"
+            known = (
+                f"the classes are {listed(self.classes, 20)}"
+                if self.classes
+                else "this generator knows no classes"
+            )
             raise DataError(
-                f"{text!r} cannot be generated: {known}.", hint="ask for one of them" if self.classes else "leave it out"
+                f"{text!r} cannot be generated: {known}.",
+                hint="ask for one of them" if self.classes else "leave it out",
             )
         return self._place[text]
 
@@ -87,9 +108,14 @@ class ImageGeneration:
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Rows as they are; the input "row" decides the noise, "class" what is asked for (without a target: the classes in turn)."""
+        """Rows as they are; the input "row" decides the noise, "class" what is asked for (without a
+        target: the classes in turn)."""
         if "image" not in arrays:
-            raise DataError("there is no image to learn from.", where=table.origin, hint="give a column the kind image")
+            raise DataError(
+                "there is no image to learn from.",
+                where=table.origin,
+                hint="give a column the kind image",
+            )
         self.image = described["image"]
         count = len(arrays["image"])
         inputs = {"image": arrays["image"], "row": np.arange(count, dtype=np.int64)[:, None]}
@@ -100,12 +126,16 @@ class ImageGeneration:
             if targets:
                 codes[rows] = self._encoded(targets[self.target_names[0]].take(rows))
             inputs["class"] = codes[:, None]
-            told["class"] = Input("categories", (1,), names=self.target_names, cardinalities=(len(self.classes),))
+            told["class"] = Input(
+                "categories", (1,), names=self.target_names, cardinalities=(len(self.classes),)
+            )
         return Examples(inputs, told, None, splits)
 
     def _encoded(self, column: Column) -> np.ndarray:
         values, codes = distinct(column)
-        table = np.array([self._place.get(class_text(value), -1) for value in values], dtype=np.int64)
+        table = np.array(
+            [self._place.get(class_text(value), -1) for value in values], dtype=np.int64
+        )
         found = table[codes]
         if len(found) and found.min() < 0:
             strange = np.unique(codes[found < 0])
@@ -121,21 +151,30 @@ class ImageGeneration:
     def exported(self, module: Any) -> dict[str, Input]:
         """What an exported generator is given: "noise" and, where it knows classes, "class"."""
         found = {"noise": Input("numbers", (module.latent,))}
-        return {**found, "class": Input("categories", (1,), names=self.target_names)} if self.classes else found
+        return (
+            {**found, "class": Input("categories", (1,), names=self.target_names)}
+            if self.classes
+            else found
+        )
 
     def runs(self, module: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """Images of that noise."""
         return module.imagine(inputs, inputs["noise"])
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"shades": float32 (N, C, H, W)}, from 0 (black) to 1."""
         import torch
 
-        mean, std = (torch.tensor(each)[:, None, None] for each in (self.image.mean, self.image.std))
+        mean, std = (
+            torch.tensor(each)[:, None, None] for each in (self.image.mean, self.image.std)
+        )
         return {"shades": (outputs * std + mean).clamp(0, 1)}
 
     def tried(self, module: Any, count: int) -> dict[str, np.ndarray]:
-        """The inputs of `count` images for a proof: noise that numbers decide, the classes in turn."""
+        """The inputs of `count` images for a proof: noise that numbers decide, the classes in
+        turn."""
         import torch
 
         with torch.inference_mode():
@@ -145,26 +184,46 @@ class ImageGeneration:
 
     def asked(self) -> dict[str, dict[str, Any]]:
         """The columns of a row that asks for an image: "seed", and "class"."""
-        found: dict[str, dict[str, Any]] = {"seed": {"kind": "number", "minimum": 0.0, "maximum": 2.0**31}}
-        return {**found, "class": {"kind": "category", "categories": list(self.names)}} if self.classes else found
+        found: dict[str, dict[str, Any]] = {
+            "seed": {"kind": "number", "minimum": 0.0, "maximum": 2.0**31}
+        }
+        return (
+            {**found, "class": {"kind": "category", "categories": list(self.names)}}
+            if self.classes
+            else found
+        )
 
     def given(self, table: Table, latent: int) -> dict[str, np.ndarray]:
-        """The inputs of the rows of a table that asks: noise is a function of the seed alone. DataError for a class that is none."""
+        """The inputs of the rows of a table that asks: noise is a function of the seed alone.
+        DataError for a class that is none."""
         seeds = np.nan_to_num(table.columns["seed"].values).astype(np.int64)
-        noise = np.stack([np.random.Generator(np.random.Philox(key=int(seed) % 2**63)).standard_normal(latent) for seed in seeds])
+        noise = np.stack(
+            [
+                np.random.Generator(np.random.Philox(key=int(seed) % 2**63)).standard_normal(latent)
+                for seed in seeds
+            ]
+        )
         found: dict[str, np.ndarray] = {"noise": noise.astype(np.float32)}
         if self.classes:
             column = table.columns["class"]
-            found["class"] = np.array([[self.class_number(column.answer(row))] for row in range(len(table))], dtype=np.int64)
+            found["class"] = np.array(
+                [[self.class_number(column.answer(row))] for row in range(len(table))],
+                dtype=np.int64,
+            )
         return found
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """{"prediction": a PNG as a data URL} a row."""
         import base64
 
         made = np.rint(arrays["shades"].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         return [
-            {"prediction": f"data:image/png;base64,{base64.b64encode(png(np.ascontiguousarray(image))).decode()}"} for image in made
+            {
+                "prediction": f"data:image/png;base64,{base64.b64encode(png(np.ascontiguousarray(image))).decode()}"
+            }
+            for image in made
         ]
 
     def pixels(self, outputs: Tensor) -> np.ndarray:
@@ -172,7 +231,8 @@ class ImageGeneration:
         return to_pixels(outputs, self.image)
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
-        """One picture: a row of images for each class, or a square of them. A function of weights and seed."""
+        """One picture: a row of images for each class, or a square of them. A function of weights
+        and seed."""
         import torch
 
         device = next(iter(module.parameters())).device
@@ -196,7 +256,10 @@ class ImageGeneration:
         import base64
 
         made = self.pixels(outputs)
-        return [{"prediction": f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"} for image in made]
+        return [
+            {"prediction": f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"}
+            for image in made
+        ]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """Nothing: there is no constant answer to compare with."""
@@ -206,7 +269,11 @@ class ImageGeneration:
         """'generation of 28x28 grey images, 10 classes of label'."""
         channels, height, width = self.image.shape
         what = f"generation of {height}x{width} {'grey' if channels == 1 else 'RGB'} images"
-        return f"{what}, {len(self.classes):,} classes of {self.target_names[0]}" if self.classes else what
+        return (
+            f"{what}, {len(self.classes):,} classes of {self.target_names[0]}"
+            if self.classes
+            else what
+        )
 
 
 def to_pixels(outputs: Tensor, image: Input) -> np.ndarray:
@@ -239,5 +306,7 @@ def restore(config: Config, state: Mapping[str, Any]) -> ImageGeneration:
     """The task as `state()` wrote it."""
     task = ImageGeneration(state["target"], state["classes"])
     image = state["image"]
-    task.image = Input("image", tuple(image["shape"]), mean=tuple(image["mean"]), std=tuple(image["std"]))
+    task.image = Input(
+        "image", tuple(image["shape"]), mean=tuple(image["mean"]), std=tuple(image["std"])
+    )
     return task

@@ -1,13 +1,13 @@
 """Answers to instructions: fine-tuning a language model on conversations, with the loss on the answers alone.
 
-A row is a prompt and its response (two columns), or a whole conversation (a column of messages: JSON [{"role": ..., "content": ...}]). It is
-written as turns, each of them
+A row is a prompt and its response (two columns), or a whole conversation (a column of messages:
+JSON [{"role": ..., "content": ...}]). It is written as turns, each of them
 
     <s>ROLE\\n CONTENT </s>          ROLE is system, user or assistant; <s> and </s> are tokens that no text can spell
 
-and the model is asked for the tokens of the assistant's turns, their end included, and for nothing else. The template is kept in the
-artifact: `danlu chat` writes the same. Start from a pretrained model: model: {name: gpt, weights: PATH-OF-ITS-ARTIFACT}.
-"""
+and the model is asked for the tokens of the assistant's turns, their end included, and for nothing
+else. The template is kept in the artifact: `danlu chat` writes the same. Start from a pretrained
+model: model: {name: gpt, weights: PATH-OF-ITS-ARTIFACT}."""
 
 from __future__ import annotations
 
@@ -61,12 +61,23 @@ class Config(Options):
 
     prompt: str = Field("prompt", description="The column of what is asked.")
     response: str = Field("response", description="The column of what shall be answered.")
-    messages: str = Field("messages", description="The column of whole conversations as JSON, read instead where it is there.")
-    system: str | None = Field(None, description="What every conversation begins with, as the turn of the system; null: nothing.")
-    context: int = Field(
-        512, ge=8, le=1_048_576, description="Tokens of a conversation; of a longer one the oldest turns are cut off."
+    messages: str = Field(
+        "messages",
+        description="The column of whole conversations as JSON, read instead where it is there.",
     )
-    answer_tokens: int = Field(200, ge=1, le=100_000, description="Tokens of an answer to a row of predict, at most.")
+    system: str | None = Field(
+        None,
+        description="What every conversation begins with, as the turn of the system; null: nothing.",
+    )
+    context: int = Field(
+        512,
+        ge=8,
+        le=1_048_576,
+        description="Tokens of a conversation; of a longer one the oldest turns are cut off.",
+    )
+    answer_tokens: int = Field(
+        200, ge=1, le=100_000, description="Tokens of an answer to a row of predict, at most."
+    )
 
 
 # --- rows to conversations -------------------------------------------------------------------------------------------------
@@ -78,7 +89,8 @@ def adapt(config: Config, data: Data) -> Data:
 
 
 def recast(config: Config, table: Table) -> Table:
-    """One text column, called like the prompt's: each row a whole conversation. Without responses, the prompts to be answered.
+    """One text column, called like the prompt's: each row a whole conversation. Without responses,
+    the prompts to be answered.
 
     DataError naming the row where something is missing or is no conversation.
     """
@@ -89,28 +101,47 @@ def recast(config: Config, table: Table) -> Table:
         prompts = _strings(table, config.prompt)
         asked = [[("user", each)] if _TURN not in each else list(_turns(each)) for each in prompts]
         answers = _strings(table, config.response) if config.response in table.columns else None
-        talks = asked if answers is None else [[*turns, ("assistant", each)] for turns, each in zip(asked, answers, strict=True)]
+        talks = (
+            asked
+            if answers is None
+            else [[*turns, ("assistant", each)] for turns, each in zip(asked, answers, strict=True)]
+        )
     if config.system:
-        talks = [talk if talk[:1] and talk[0][0] == "system" else [("system", config.system), *talk] for talk in talks]
+        talks = [
+            talk if talk[:1] and talk[0][0] == "system" else [("system", config.system), *talk]
+            for talk in talks
+        ]
     data = [_written(talk).encode() for talk in talks]
     offsets = np.cumsum([0, *map(len, data)]).astype(np.int64)
     values = np.frombuffer(bytearray().join(data), dtype=np.uint8)
-    column = Column(config.prompt, "text", values, offsets=offsets, reason="text: one conversation a row")
+    column = Column(
+        config.prompt, "text", values, offsets=offsets, reason="text: one conversation a row"
+    )
     return replace(table, columns={config.prompt: column}, joined_by="", continues=None)
 
 
 def _strings(table: Table, name: str) -> list[str]:
     if name not in table.columns:
         hint = did_you_mean(name, table.columns) or "say which with task.prompt and task.response"
-        raise DataError(f"there is no column {name}; it has {', '.join(table.columns)}.", where=table.origin, hint=hint)
+        raise DataError(
+            f"there is no column {name}; it has {', '.join(table.columns)}.",
+            where=table.origin,
+            hint=hint,
+        )
     column = table.columns[name]
     if column.kind not in ("text", "category"):
         hint = f"set data.columns.{name}.kind to text"
-        raise DataError(f"the column {name} holds {column.kind}, no text.", where=table.origin, hint=hint)
+        raise DataError(
+            f"the column {name} holds {column.kind}, no text.", where=table.origin, hint=hint
+        )
     lost = np.flatnonzero(column.is_missing())
     if len(lost):
         where = f"{table.where(int(lost[0]))}, column {name}"
-        raise DataError(f"the text is missing ({len(lost):,} rows in all).", where=where, hint="mend or leave out these rows")
+        raise DataError(
+            f"the text is missing ({len(lost):,} rows in all).",
+            where=where,
+            hint="mend or leave out these rows",
+        )
     return [str(column.answer(row)) for row in range(len(column))]
 
 
@@ -123,9 +154,16 @@ def _messages(said: Any, where: str) -> list[Message]:
     odd = [role for role, _ in found if role not in ROLES]
     unsaid = [role for role, content in found if not isinstance(content, str)]
     if not found or odd or unsaid:
-        what = f"{odd[0]!r} is no role" if odd else f"a turn of {unsaid[0]} has no text" if unsaid else "this is no conversation"
+        what = (
+            f"{odd[0]!r} is no role"
+            if odd
+            else f"a turn of {unsaid[0]} has no text"
+            if unsaid
+            else "this is no conversation"
+        )
         raise DataError(
-            f'{what}; a conversation is [{{"role": ..., "content": ...}}, ...] with the roles {", ".join(ROLES)}.', where=where
+            f'{what}; a conversation is [{{"role": ..., "content": ...}}, ...] with the roles {", ".join(ROLES)}.',
+            where=where,
         )
     return found
 
@@ -154,7 +192,9 @@ class InstructionTuning(RunningText):
     ahead = 1
     classes = ()
 
-    def __init__(self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__(config.context, size, counts)
         self.config = config
         self.column = config.prompt
@@ -162,7 +202,11 @@ class InstructionTuning(RunningText):
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps; the template for whoever reads it."""
-        template = {"turn": "<s>{role}\n{content}</s>", "roles": list(ROLES), "system": self.config.system}
+        template = {
+            "turn": "<s>{role}\n{content}</s>",
+            "roles": list(ROLES),
+            "system": self.config.system,
+        }
         return {**super().state(), "template": template}
 
     def frame(
@@ -182,18 +226,35 @@ class InstructionTuning(RunningText):
         talks = [list(_turns(column.text(row) or "")) for row in range(len(table))]
         if answering:
             prompts = [self._cut(self.opened(turns)) for turns in self._encoded(talks)]
-            return Examples({"tokens": _ragged(prompts, PADDING)}, about, None, {"data": np.arange(len(prompts))})
+            return Examples(
+                {"tokens": _ragged(prompts, PADDING)},
+                about,
+                None,
+                {"data": np.arange(len(prompts))},
+            )
         rows = [self._asked(turns) for turns in self._encoded(talks)]
         self._refuse_unanswered(rows, table, splits)
         long = sum(len(codes) > self.context + 1 for codes, _ in rows)
         rows = [self._fitted(codes, asked) for codes, asked in rows]
         inputs = _ragged([codes[:-1] for codes, _ in rows], PADDING)
-        target = _ragged([[code if ask else IGNORED for code, ask in zip(codes[1:], asked[1:])] for codes, asked in rows], IGNORED)
+        target = _ragged(
+            [
+                [code if ask else IGNORED for code, ask in zip(codes[1:], asked[1:])]
+                for codes, asked in rows
+            ],
+            IGNORED,
+        )
         if "train" in splits:
             self.counts = {split: int(inputs.sizes[which].sum()) for split, which in splits.items()}
         shown = splits.get("validation", np.zeros(0, dtype=np.int64))[:_SHOWN]
         self._shown = [_question(inputs.row(row), target.row(row)) for row in shown.tolist()]
-        facts = [f"{long:,} conversations are longer than task.context ({self.context:,} tokens) and are cut."] if long else []
+        facts = (
+            [
+                f"{long:,} conversations are longer than task.context ({self.context:,} tokens) and are cut."
+            ]
+            if long
+            else []
+        )
         mean = max(1, round(float(inputs.sizes.mean()))) if len(rows) else 0
         return Examples(
             {"tokens": inputs}, about, target, {split: np.asarray(which) for split, which in splits.items()},
@@ -231,15 +292,23 @@ class InstructionTuning(RunningText):
         return codes, asked
 
     def _refuse_unanswered(
-        self, rows: Sequence[tuple[list[int], list[bool]]], table: Table, splits: Mapping[str, np.ndarray]
+        self,
+        rows: Sequence[tuple[list[int], list[bool]]],
+        table: Table,
+        splits: Mapping[str, np.ndarray],
     ) -> None:
         for row in np.concatenate([np.zeros(0, dtype=np.int64), *splits.values()]).tolist():
             if not any(rows[row][1]):
                 hint = f"name the column of answers as task.response (it is {self.config.response})"
-                raise DataError("the conversation has no turn of the assistant to learn from.", where=table.where(row), hint=hint)
+                raise DataError(
+                    "the conversation has no turn of the assistant to learn from.",
+                    where=table.where(row),
+                    hint=hint,
+                )
 
     def _fitted(self, codes: list[int], asked: list[bool]) -> tuple[list[int], list[bool]]:
-        """At most context + 1 tokens: the oldest are cut off, but not the beginning of the last answer."""
+        """At most context + 1 tokens: the oldest are cut off, but not the beginning of the last
+        answer."""
         over = len(codes) - (self.context + 1)
         if over <= 0:
             return codes, asked
@@ -255,13 +324,16 @@ class InstructionTuning(RunningText):
         return [self.tokenizer.decode(_first_answer(row)) for row in batch.target.tolist()]
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
-        """{"prediction": the likeliest answer} a row: to its first question where answers are there, else to its last."""
+        """{"prediction": the likeliest answer} a row: to its first question where answers are
+        there, else to its last."""
         from danlu.layers.generation.sampling import Sampling
 
         rows = batch.inputs["tokens"].cpu().numpy()
         targets = [None] * len(rows) if batch.target is None else batch.target.cpu().numpy()
         prompts = [_question(row, target) for row, target in zip(rows, targets, strict=True)]
-        texts = self._answers(module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens)
+        texts = self._answers(
+            module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens
+        )
         return [{"prediction": text} for text in texts]
 
     def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -280,10 +352,13 @@ class InstructionTuning(RunningText):
         """Answers to the first questions of the validation split."""
         from danlu.layers.generation.sampling import Sampling
 
-        texts = self._answers(module, self._shown, Sampling(temperature=0), seed, min(self.config.answer_tokens, 60))
+        texts = self._answers(
+            module, self._shown, Sampling(temperature=0), seed, min(self.config.answer_tokens, 60)
+        )
         asked = [self.tokenizer.decode(prompt) for prompt in self._shown]
         return tuple(
-            Sample(f"answer {number}", f"{question}\n-> {text}") for number, (question, text) in enumerate(zip(asked, texts), 1)
+            Sample(f"answer {number}", f"{question}\n-> {text}")
+            for number, (question, text) in enumerate(zip(asked, texts), 1)
         )
 
     @property
@@ -292,29 +367,56 @@ class InstructionTuning(RunningText):
         return self.column
 
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
-        """The conversations of the column with the model's likeliest answer in each turn of the assistant, given what then stands before
-        it; None where one of them is empty or was cut off at answer_tokens."""
-        talks: list[list[Message] | None] = [list(_turns(column.text(row) or "")) for row in batch.rows.tolist()]
+        """The conversations of the column with the model's likeliest answer in each turn of the
+        assistant, given what then stands before it; None where one of them is empty or was cut off
+        at answer_tokens."""
+        talks: list[list[Message] | None] = [
+            list(_turns(column.text(row) or "")) for row in batch.rows.tolist()
+        ]
         for turn in range(max((len(talk) for talk in talks if talk), default=0)):
-            asked = [each for each, talk in enumerate(talks) if talk and turn < len(talk) and talk[turn][0] == "assistant"]
+            asked = [
+                each
+                for each, talk in enumerate(talks)
+                if talk and turn < len(talk) and talk[turn][0] == "assistant"
+            ]
             before = self._encoded([(talks[each] or [])[:turn] for each in asked])
-            for each, answer in zip(asked, self._ended(module, [self._cut(self.opened(turns)) for turns in before]), strict=True):
+            for each, answer in zip(
+                asked,
+                self._ended(module, [self._cut(self.opened(turns)) for turns in before]),
+                strict=True,
+            ):
                 talk = talks[each] or []
-                talks[each] = None if answer is None else [*talk[:turn], ("assistant", answer), *talk[turn + 1 :]]
+                talks[each] = (
+                    None
+                    if answer is None
+                    else [*talk[:turn], ("assistant", answer), *talk[turn + 1 :]]
+                )
         return [None if talk is None else _written(talk) for talk in talks]
 
     def _ended(self, module: nn.Module, prompts: list[list[int]]) -> list[str | None]:
         """The likeliest answer to each prompt, None where it is empty or did not end."""
         from danlu.layers.generation.sampling import Sampling
 
-        found = self._continued(module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens)
+        found = self._continued(
+            module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens
+        )
         texts = [self.tokenizer.decode(codes) for codes in found]
-        return [text if codes[-1:] == [END] and text.strip() else None for codes, text in zip(found, texts, strict=True)]
+        return [
+            text if codes[-1:] == [END] and text.strip() else None
+            for codes, text in zip(found, texts, strict=True)
+        ]
 
-    def _answers(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int) -> list[str]:
-        return [self.tokenizer.decode(codes) for codes in self._continued(module, prompts, sampling, seed, most)]
+    def _answers(
+        self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int
+    ) -> list[str]:
+        return [
+            self.tokenizer.decode(codes)
+            for codes in self._continued(module, prompts, sampling, seed, most)
+        ]
 
-    def _continued(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int) -> list[list[int]]:
+    def _continued(
+        self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int
+    ) -> list[list[int]]:
         """What is written after each prompt, its END included."""
         from danlu.layers.generation.autoregressive import Continuation
 
@@ -325,9 +427,12 @@ class InstructionTuning(RunningText):
         return [codes[len(prompt) :] for codes, prompt in zip(going.codes, prompts, strict=True)]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of knowing only how often each token stands in the answers of the training rows."""
+        """Scores of knowing only how often each token stands in the answers of the training
+        rows."""
         assert isinstance(examples.target, Ragged)
-        told, asked = (take(examples.target, examples.splits[each]).values for each in ("train", split))
+        told, asked = (
+            take(examples.target, examples.splits[each]).values for each in ("train", split)
+        )
         told, asked = told[told != IGNORED], asked[asked != IGNORED]
         if not len(asked):
             return {}
@@ -346,7 +451,8 @@ def _ragged(rows: Sequence[Sequence[int]], fill: int) -> Ragged:
 
 
 def _question(row: np.ndarray, target: np.ndarray | None) -> list[int]:
-    """The tokens of a conversation up to where the assistant first speaks; the whole where nothing is asked."""
+    """The tokens of a conversation up to where the assistant first speaks; the whole where nothing
+    is asked."""
     if target is not None and (target != IGNORED).any():
         return row[: int((target != IGNORED).argmax()) + 1].tolist()
     return row[row != PADDING].tolist()
@@ -369,4 +475,8 @@ def build(config: Config, targets: Mapping[str, Column]) -> InstructionTuning:
 
 def restore(config: Config, state: Mapping[str, Any]) -> InstructionTuning:
     """The task as `state()` wrote it."""
-    return InstructionTuning(config, int(state["size"]), {str(split): int(count) for split, count in state["counts"].items()})
+    return InstructionTuning(
+        config,
+        int(state["size"]),
+        {str(split): int(count) for split, count in state["counts"].items()},
+    )

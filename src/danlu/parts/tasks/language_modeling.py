@@ -1,8 +1,9 @@
 """The next token of a running text: language modelling, the pretraining of GPT-like models.
 
-Every text of the column is one document after another in a single stream of tokens, with the end-of-document token between them; the
-model reads windows of `context` tokens and is asked for the next token at every place. Validation and test ask every token exactly
-once; training cuts its windows elsewhere in every epoch. The loss is in nats a token; bits per byte can be compared between
+Every text of the column is one document after another in a single stream of tokens, with the
+end-of-document token between them; the model reads windows of `context` tokens and is asked for the
+next token at every place. Validation and test ask every token exactly once; training cuts its
+windows elsewhere in every epoch. The loss is in nats a token; bits per byte can be compared between
 tokenizers. Splits are consecutive parts of the text, since neighbouring passages know each other.
 """
 
@@ -46,10 +47,22 @@ def __getattr__(name: str) -> Any:
 class Config(Options):
     """How far the model looks back, which column it reads, and what is written to look at."""
 
-    context: int = Field(256, ge=2, le=1_048_576, description="Tokens of a window: how far back the model can look.")
-    column: str | None = Field(None, description="The column that holds the text; null: the only one, or the one called text.")
-    samples: int = Field(2, ge=0, le=100, description="Texts written at each evaluation, to look at; 0: none.")
-    sample_tokens: int = Field(100, ge=1, le=10_000, description="Tokens of such a text, and of the answer to a row of predict.")
+    context: int = Field(
+        256, ge=2, le=1_048_576, description="Tokens of a window: how far back the model can look."
+    )
+    column: str | None = Field(
+        None,
+        description="The column that holds the text; null: the only one, or the one called text.",
+    )
+    samples: int = Field(
+        2, ge=0, le=100, description="Texts written at each evaluation, to look at; 0: none."
+    )
+    sample_tokens: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Tokens of such a text, and of the answer to a row of predict.",
+    )
 
 
 def adapt(config: Config, data: Data) -> Data:
@@ -68,12 +81,15 @@ class LanguageModeling(RunningText):
     ahead = 1
     classes = ()
 
-    def __init__(self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__(config.context, size, counts)
         self.config = config
 
     def describe(self) -> str:
-        """'language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of 256'."""
+        """'language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of
+        256'."""
         return self.described_as("language modelling")
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
@@ -88,8 +104,13 @@ class LanguageModeling(RunningText):
         """{"prediction": how the text most likely goes on} a row."""
         from danlu.layers.generation.sampling import Sampling
 
-        prompts = [[code for code in row if code != PADDING] for row in batch.inputs["tokens"].tolist()]
-        return [{"prediction": text} for text in self._written(module, prompts, Sampling(temperature=0), 0)]
+        prompts = [
+            [code for code in row if code != PADDING] for row in batch.inputs["tokens"].tolist()
+        ]
+        return [
+            {"prediction": text}
+            for text in self._written(module, prompts, Sampling(temperature=0), 0)
+        ]
 
     def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """`respond`, of a network that `run` runs."""
@@ -103,7 +124,9 @@ class LanguageModeling(RunningText):
             for each in greedy(following, prompts, self.context, self.config.sample_tokens)
         ]
 
-    def _written(self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int) -> list[str]:
+    def _written(
+        self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int
+    ) -> list[str]:
         """What is written after each prompt."""
         from danlu.layers.generation.autoregressive import Continuation
 
@@ -111,7 +134,10 @@ class LanguageModeling(RunningText):
         for _ in range(self.config.sample_tokens):
             if not going.step():
                 break
-        return [self.tokenizer.decode(codes[len(prompt) :]) for codes, prompt in zip(going.codes, prompts, strict=True)]
+        return [
+            self.tokenizer.decode(codes[len(prompt) :])
+            for codes, prompt in zip(going.codes, prompts, strict=True)
+        ]
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> LanguageModeling:
@@ -121,4 +147,8 @@ def build(config: Config, targets: Mapping[str, Column]) -> LanguageModeling:
 
 def restore(config: Config, state: Mapping[str, Any]) -> LanguageModeling:
     """The task as `state()` wrote it."""
-    return LanguageModeling(config, int(state["size"]), {str(split): int(count) for split, count in state["counts"].items()})
+    return LanguageModeling(
+        config,
+        int(state["size"]),
+        {str(split): int(count) for split, count in state["counts"].items()},
+    )

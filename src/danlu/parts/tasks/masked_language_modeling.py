@@ -1,9 +1,9 @@
 """Words hidden in a running text and asked back: masked language modelling, the pretraining of BERT-like encoders.
 
-Of the tokens of every window `share` are asked. Of those 80 % are hidden behind the mask, 10 % replaced by any token of the vocabulary,
-10 % left as they are, so that the model must have an opinion of every place. Which, is drawn anew in every update, and always alike in
-evaluation. Source: Devlin et al., 2018, arXiv:1810.04805.
-"""
+Of the tokens of every window `share` are asked. Of those 80 % are hidden behind the mask, 10 %
+replaced by any token of the vocabulary, 10 % left as they are, so that the model must have an
+opinion of every place. Which, is drawn anew in every update, and always alike in evaluation.
+Source: Devlin et al., 2018, arXiv:1810.04805."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class Config(Options):
 
     context: int = Field(128, ge=2, le=1_048_576, description="Tokens of a window.")
     share: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that are asked.")
-    column: str | None = Field(None, description="The column that holds the text; null: the only one, or the one called text.")
+    column: str | None = Field(
+        None,
+        description="The column that holds the text; null: the only one, or the one called text.",
+    )
 
 
 def adapt(config: Config, data: Data) -> Data:
@@ -71,7 +74,9 @@ class MaskedLanguageModeling(RunningText):
     score_order = ("loss", "lower")
     classes = ()
 
-    def __init__(self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__(config.context, size, counts)
         self.share = config.share
 
@@ -84,7 +89,8 @@ class MaskedLanguageModeling(RunningText):
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Windows over one stream of all splits; to be answered, the documents, in which [MASK] stands for a masked token."""
+        """Windows over one stream of all splits; to be answered, the documents, in which [MASK]
+        stands for a masked token."""
         found = super().frame(arrays, described, targets, splits, table, answering)
         if answering and self.tokenizer is not None:
             found.inputs["tokens"] = self._with_masks(table, found)
@@ -93,7 +99,10 @@ class MaskedLanguageModeling(RunningText):
     def _with_masks(self, table: Table, found: Examples) -> Ragged:
         (column,) = table.columns.values()
         starts = [*found.row_of(found.splits["data"]).tolist(), len(table)]
-        texts = ["".join(column.text(row) or "" for row in range(low, high)) for low, high in pairwise(starts)]
+        texts = [
+            "".join(column.text(row) or "" for row in range(low, high))
+            for low, high in pairwise(starts)
+        ]
         pieces = [text.split(_MARK) for text in texts]
         codes, offsets = self.tokenizer.encode([piece for each in pieces for piece in each])
         encoded = iter([codes[low:high].tolist() for low, high in pairwise(offsets.tolist())])
@@ -104,14 +113,16 @@ class MaskedLanguageModeling(RunningText):
                 row += [*([MASK] if number else []), *next(encoded)]
             rows.append(row[: self.context])
         sizes = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-        return Ragged(np.array([code for row in rows for code in row], dtype=np.int64), sizes, PADDING)
+        return Ragged(
+            np.array([code for row in rows for code in row], dtype=np.int64), sizes, PADDING
+        )
 
     def corrupt(self, batch: Batch, seed: int) -> Batch:
         """The batch with its tokens partly hidden, and a target at these places alone.
 
-        What happens at a place is a function of seed, the window it stands in and the place alone. A window without a single token
-        that could be asked asks nothing; any other asks one place at least.
-        """
+        What happens at a place is a function of seed, the window it stands in and the place alone.
+        A window without a single token that could be asked asks nothing; any other asks one place
+        at least."""
         import torch
 
         from danlu.system.random_draws import counted, counted_uniform
@@ -119,19 +130,30 @@ class MaskedLanguageModeling(RunningText):
         tokens = batch.inputs["tokens"]
         rows, places = batch.rows[:, None], torch.arange(tokens.shape[1], device=tokens.device)
         chance = counted_uniform(seed, rows, places).masked_fill_(tokens < FIRST_TOKEN, 2.0)
-        asked = (chance < self.share) | ((chance == chance.amin(dim=1, keepdim=True)) & (chance < 1))
+        asked = (chance < self.share) | (
+            (chance == chance.amin(dim=1, keepdim=True)) & (chance < 1)
+        )
         fate = counted_uniform(seed + 1, rows, places)
-        others = (counted(seed + 2, rows, places) & (2**31 - 1)) % max(self.size - FIRST_TOKEN, 1) + FIRST_TOKEN
+        others = (counted(seed + 2, rows, places) & (2**31 - 1)) % max(
+            self.size - FIRST_TOKEN, 1
+        ) + FIRST_TOKEN
         shown = torch.where(asked & (fate < _HIDDEN), MASK, tokens)
         shown = torch.where(asked & (fate >= 1 - _REPLACED), others, shown)
-        return replace(batch, inputs={**batch.inputs, "tokens": shown}, target=tokens.masked_fill(~asked, IGNORED))
+        return replace(
+            batch,
+            inputs={**batch.inputs, "tokens": shown},
+            target=tokens.masked_fill(~asked, IGNORED),
+        )
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
-        """{"prediction": the text with [MASK] filled in, "masked": [the likeliest tokens of each, with their probability]} a row."""
+        """{"prediction": the text with [MASK] filled in, "masked": [the likeliest tokens of each,
+        with their probability]} a row."""
         logits = module(batch.inputs).float().cpu().numpy()
         return self.told({"logits": logits}, {"tokens": batch.inputs["tokens"].cpu().numpy()})
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`respond` of what `finish` gave, and of the tokens."""
         logits = arrays["logits"].astype(np.float32)
         logits[..., :FIRST_TOKEN] = -np.inf
@@ -143,14 +165,22 @@ class MaskedLanguageModeling(RunningText):
         for place, code in enumerate(codes):
             if code == MASK:
                 shares = np.exp(logits[place] - logits[place].max())
-                best = np.argsort(-shares, kind="stable")[: min(_TOLD, self.size - FIRST_TOKEN)].tolist()
+                best = np.argsort(-shares, kind="stable")[
+                    : min(_TOLD, self.size - FIRST_TOKEN)
+                ].tolist()
                 codes[place] = best[0]
-                told.append({self.tokenizer.decode([each]): float(shares[each] / shares.sum()) for each in best})
+                told.append(
+                    {
+                        self.tokenizer.decode([each]): float(shares[each] / shares.sum())
+                        for each in best
+                    }
+                )
         text = self.tokenizer.decode([code for code in codes if code not in (PADDING, END)])
         return {"prediction": text, "masked": told}
 
     def describe(self) -> str:
-        """'masked language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of 128; 15 % asked'."""
+        """'masked language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows
+        of 128; 15 % asked'."""
         return f"{self.described_as('masked language modelling')}; {100 * self.share:g} % asked"
 
 
@@ -161,4 +191,8 @@ def build(config: Config, targets: Mapping[str, Column]) -> MaskedLanguageModeli
 
 def restore(config: Config, state: Mapping[str, Any]) -> MaskedLanguageModeling:
     """The task as `state()` wrote it."""
-    return MaskedLanguageModeling(config, int(state["size"]), {str(split): int(count) for split, count in state["counts"].items()})
+    return MaskedLanguageModeling(
+        config,
+        int(state["size"]),
+        {str(split): int(count) for split, count in state["counts"].items()},
+    )

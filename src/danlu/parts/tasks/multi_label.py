@@ -1,8 +1,8 @@
 """Any number of labels for each row, each its own yes or no.
 
-The target is several columns that hold 0 or 1 (one a label), or one column of text with labels joined by a separator ("red|round").
-The model gives one logit a label; its sigmoid is the label's probability. Labels are in the order of the columns, or sorted.
-"""
+The target is several columns that hold 0 or 1 (one a label), or one column of text with labels
+joined by a separator ("red|round"). The model gives one logit a label; its sigmoid is the label's
+probability. Labels are in the order of the columns, or sorted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import numpy as np
 from pydantic import Field
 
 from danlu.errors import DataError, did_you_mean
-from danlu.parts.tasks._targets import fitting, label_sets, listed, refuse_empty, refuse_missing, share_text
+from danlu.parts.tasks._targets import (
+    fitting,
+    label_sets,
+    listed,
+    refuse_empty,
+    refuse_missing,
+    share_text,
+)
 from danlu.recipe import Options
 from danlu.terms import Column, Output
 
@@ -37,21 +44,35 @@ def __getattr__(name: str) -> Any:
 class Config(Options):
     """Options of multi_label."""
 
-    threshold: float = Field(0.5, gt=0, lt=1, description="A label is given where its probability is at least this.")
-    separator: str = Field("|", min_length=1, description="What stands between the labels where one column of text holds them.")
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="A label is given where its probability is at least this."
+    )
+    separator: str = Field(
+        "|",
+        min_length=1,
+        description="What stands between the labels where one column of text holds them.",
+    )
     empty: Literal["error", "no_labels"] = Field(
-        "error", description="What a missing cell in a column of labels means: an error, or a row without labels."
+        "error",
+        description="What a missing cell in a column of labels means: an error, or a row without labels.",
     )
 
 
 class MultiLabel:
     """The labels, and how outputs (N, labels) become answers."""
 
-    # The loss moves with every row and label; a score at one threshold stands still until a probability crosses it.
+    # The loss moves with every row and label; a score at one threshold stands still until a
+    # probability crosses it.
     score_order = ("loss", "lower")
 
     def __init__(
-        self, config: Config, targets: list[str], labels: list[str], label_counts: list[int], rows: int, joined: bool
+        self,
+        config: Config,
+        targets: list[str],
+        labels: list[str],
+        label_counts: list[int],
+        rows: int,
+        joined: bool,
     ) -> None:
         self.config = config
         self.target_names = tuple(targets)
@@ -61,18 +82,25 @@ class MultiLabel:
         self.joined = joined  # one column of text holds all labels
         self.output = Output(len(labels), self.classes, means=(("labels", len(labels)),))
 
-    def positive_weights(self, chosen: str | float | Mapping[str, float] | None) -> list[float] | None:
-        """A weight of "yes" a label: "balanced" (rows without it / rows with it), one for all, by name (1 for others), or None."""
+    def positive_weights(
+        self, chosen: str | float | Mapping[str, float] | None
+    ) -> list[float] | None:
+        """A weight of "yes" a label: "balanced" (rows without it / rows with it), one for all, by
+        name (1 for others), or None."""
         if chosen is None:
             return None
         if chosen == "balanced":
-            return [(self.rows - count) / count if 0 < count < self.rows else 1.0 for count in self.label_counts]
+            return [
+                (self.rows - count) / count if 0 < count < self.rows else 1.0
+                for count in self.label_counts
+            ]
         if not isinstance(chosen, Mapping):
             return [float(chosen)] * len(self.classes)
         for name in chosen:
             if name not in self.classes:
                 raise DataError(
-                    f"{name!r} is no label; the labels are {listed(self.classes)}.", hint=did_you_mean(name, self.classes)
+                    f"{name!r} is no label; the labels are {listed(self.classes)}.",
+                    hint=did_you_mean(name, self.classes),
                 )
         return [chosen.get(label, 1.0) for label in self.classes]
 
@@ -114,13 +142,19 @@ class MultiLabel:
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": [labels given], "probabilities": {label: p}} a row."""
-        return self._in_words(self.predicted(outputs).tolist(), self.probabilities(outputs).tolist())
+        return self._in_words(
+            self.predicted(outputs).tolist(), self.probabilities(outputs).tolist()
+        )
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"probabilities": float64 (N, labels)}."""
         return {"probabilities": self.probabilities(outputs)}
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`answers` of what `finish` gave."""
         rows = arrays["probabilities"].astype(np.float64)
         return self._in_words((rows >= self.config.threshold).tolist(), rows.tolist())
@@ -136,7 +170,8 @@ class MultiLabel:
         ]
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Scores of always giving the labels that more than half of the training rows hold (log loss: the labels' shares)."""
+        """Scores of always giving the labels that more than half of the training rows hold (log
+        loss: the labels' shares)."""
         if not len(target) or not len(train_target):
             return {}
         shares = train_target.astype(np.float64).mean(axis=0)
@@ -167,13 +202,22 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
         labels = names
         counts = [int(_yes_or_no(column).sum()) for column in targets.values()]
     if not sum(counts):
-        raise DataError(f"the target {listed(names)} shows no label in {len(first):,} training rows: there is nothing to learn.")
+        raise DataError(
+            f"the target {listed(names)} shows no label in {len(first):,} training rows: there is nothing to learn."
+        )
     return MultiLabel(config, names, labels, counts, len(first), joined)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> MultiLabel:
     """The task as `state()` wrote it."""
-    return MultiLabel(config, state["targets"], state["labels"], state["label_counts"], state["rows"], state["joined"])
+    return MultiLabel(
+        config,
+        state["targets"],
+        state["labels"],
+        state["label_counts"],
+        state["rows"],
+        state["joined"],
+    )
 
 
 def _yes_or_no(column: Column) -> np.ndarray:

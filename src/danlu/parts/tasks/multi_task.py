@@ -1,7 +1,8 @@
 """Several targets of different kinds from one model, each with its own task, loss and weight.
 
-The model's outputs (N, size) are the tasks' outputs side by side. A target column not named under `targets` gets its task by its
-kind: numbers regression (0 and 1 alone: classification), categories and booleans classification.
+The model's outputs (N, size) are the tasks' outputs side by side. A target column not named under
+`targets` gets its task by its kind: numbers regression (0 and 1 alone: classification), categories
+and booleans classification.
 
     data: {target: [price, kind, red, round]}
     task:
@@ -50,10 +51,13 @@ class Target(Options):
     """What is asked of one target."""
 
     task: TaskPart | None = Field(
-        None, description="classification, regression or multi_label, with their options; null: by the column's kind."
+        None,
+        description="classification, regression or multi_label, with their options; null: by the column's kind.",
     )
     weight: float = Field(1.0, gt=0, description="Weight of its loss in the sum.")
-    columns: list[str] | None = Field(None, min_length=1, description="Its target columns; null: the column of the same name.")
+    columns: list[str] | None = Field(
+        None, min_length=1, description="Its target columns; null: the column of the same name."
+    )
 
     @field_validator("task")
     @classmethod
@@ -66,13 +70,18 @@ class Target(Options):
 class Config(Options):
     """Options of multi_task."""
 
-    targets: dict[str, Target] = Field({}, description="By name of the target: its task, the weight of its loss, its columns.")
+    targets: dict[str, Target] = Field(
+        {}, description="By name of the target: its task, the weight of its loss, its columns."
+    )
 
 
 class MultiTask:
     """The tasks by target name, and which outputs belong to which."""
 
-    score_order = ("loss", "lower")  # the one number that all targets share, in the weights the recipe gave
+    score_order = (
+        "loss",
+        "lower",
+    )  # the one number that all targets share, in the weights the recipe gave
 
     def __init__(
         self,
@@ -91,8 +100,12 @@ class MultiTask:
         for name, task in self.tasks.items():
             self.slices[name] = slice(start, start + task.output.size)
             start += task.output.size
-        names = tuple(f"{target}/{name}" for target, task in self.tasks.items() for name in task.output.names)
-        groups: list[Any] = [task.output.means or (("numbers", task.output.size),) for task in self.tasks.values()]
+        names = tuple(
+            f"{target}/{name}" for target, task in self.tasks.items() for name in task.output.names
+        )
+        groups: list[Any] = [
+            task.output.means or (("numbers", task.output.size),) for task in self.tasks.values()
+        ]
         self.output = Output(start, names, means=tuple(group for each in groups for group in each))
 
     def state(self) -> dict[str, Any]:
@@ -109,17 +122,28 @@ class MultiTask:
 
     def encode(self, targets: Mapping[str, Column]) -> dict[str, Any]:
         """Each task's encoded target by target name."""
-        return {name: task.encode({column: targets[column] for column in self.columns[name]}) for name, task in self.tasks.items()}
+        return {
+            name: task.encode({column: targets[column] for column in self.columns[name]})
+            for name, task in self.tasks.items()
+        }
 
     def outputs_of(self, name: str, outputs: Tensor) -> Tensor:
         """The outputs (N, its size) that belong to target `name`."""
         return outputs[:, self.slices[name]]
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """{"prediction": {target: value}, "probabilities": {target: {class: p}}} a row; probabilities where a task has them."""
-        return self._together({name: task.answers(self.outputs_of(name, outputs)) for name, task in self.tasks.items()})
+        """{"prediction": {target: value}, "probabilities": {target: {class: p}}} a row;
+        probabilities where a task has them."""
+        return self._together(
+            {
+                name: task.answers(self.outputs_of(name, outputs))
+                for name, task in self.tasks.items()
+            }
+        )
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """What each task finishes, as "target/name"."""
         return {
             f"{name}/{key}": each
@@ -127,18 +151,30 @@ class MultiTask:
             for key, each in task.finish(module, inputs, self.outputs_of(name, outputs)).items()
         }
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`answers` of what `finish` gave."""
         of = {
-            name: {key.removeprefix(f"{name}/"): each for key, each in arrays.items() if key.startswith(f"{name}/")}
+            name: {
+                key.removeprefix(f"{name}/"): each
+                for key, each in arrays.items()
+                if key.startswith(f"{name}/")
+            }
             for name in self.tasks
         }
-        return self._together({name: task.told(of[name], beside) for name, task in self.tasks.items()})
+        return self._together(
+            {name: task.told(of[name], beside) for name, task in self.tasks.items()}
+        )
 
     def scales(self) -> dict[str, Any]:
         """What differences are small beside, as "target/name"."""
-        found = {name: task.scales() for name, task in self.tasks.items() if hasattr(task, "scales")}
-        return {f"{name}/{key}": each for name, scales in found.items() for key, each in scales.items()}
+        found = {
+            name: task.scales() for name, task in self.tasks.items() if hasattr(task, "scales")
+        }
+        return {
+            f"{name}/{key}": each for name, scales in found.items() for key, each in scales.items()
+        }
 
     def _together(self, each: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         likely = [name for name, rows in each.items() if rows and "probabilities" in rows[0]]
@@ -146,13 +182,17 @@ class MultiTask:
         answers = []
         for row in zip(*each.values(), strict=True):
             by_name = dict(zip(names, row, strict=True))
-            answer: dict[str, Any] = {"prediction": {name: inner["prediction"] for name, inner in by_name.items()}}
+            answer: dict[str, Any] = {
+                "prediction": {name: inner["prediction"] for name, inner in by_name.items()}
+            }
             if likely:
                 answer["probabilities"] = {name: by_name[name]["probabilities"] for name in likely}
             answers.append(answer)
         return answers
 
-    def baseline(self, train_target: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, float]:
+    def baseline(
+        self, train_target: Mapping[str, Any], target: Mapping[str, Any]
+    ) -> dict[str, float]:
         """Each task's constant guess as "target/score"."""
         return {
             f"{name}/{score}": value
@@ -162,27 +202,37 @@ class MultiTask:
 
     def describe(self) -> str:
         """'2 targets: classification of income: ...; regression of hours: ...'."""
-        return f"{len(self.tasks)} targets: " + "; ".join(task.describe() for task in self.tasks.values())
+        return f"{len(self.tasks)} targets: " + "; ".join(
+            task.describe() for task in self.tasks.values()
+        )
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> MultiTask:
     """Every target's task over its columns of the training rows."""
     settings = dict(config.targets)
-    spoken_for = {column for name, target in settings.items() for column in target.columns or [name]}
+    spoken_for = {
+        column for name, target in settings.items() for column in target.columns or [name]
+    }
     settings |= {name: Target() for name in targets if name not in spoken_for}  # type: ignore[call-arg]
     _refuse_strange_columns(settings, targets)
     parts, tasks, columns = {}, {}, {}
     for name, target in settings.items():
         columns[name] = target.columns or [name]
         parts[name] = target.task or _by_kind(targets[columns[name][0]])
-        tasks[name] = registry.build_task(parts[name], {column: targets[column] for column in columns[name]})
-    return MultiTask(parts, tasks, columns, {name: target.weight for name, target in settings.items()})
+        tasks[name] = registry.build_task(
+            parts[name], {column: targets[column] for column in columns[name]}
+        )
+    return MultiTask(
+        parts, tasks, columns, {name: target.weight for name, target in settings.items()}
+    )
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> MultiTask:
     """The tasks as `state()` wrote them."""
     parts = {name: part_of("tasks", each["task"]) for name, each in state.items()}
-    tasks = {name: registry.restore_task(parts[name], each["state"]) for name, each in state.items()}
+    tasks = {
+        name: registry.restore_task(parts[name], each["state"]) for name, each in state.items()
+    }
     columns = {name: list(each["columns"]) for name, each in state.items()}
     return MultiTask(parts, tasks, columns, {name: each["weight"] for name, each in state.items()})
 
@@ -199,7 +249,11 @@ def _refuse_strange_columns(settings: Mapping[str, Target], targets: Mapping[str
 
 def _by_kind(column: Column) -> Part:
     name = BY_KIND.get(column.kind)
-    if name == "regression" and column.values.ndim == 1 and bool(np.isin(column.values, (0, 1)).all()):
+    if (
+        name == "regression"
+        and column.values.ndim == 1
+        and bool(np.isin(column.values, (0, 1)).all())
+    ):
         name = "classification"
     if name is None:
         raise DataError(

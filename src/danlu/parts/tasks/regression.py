@@ -1,8 +1,8 @@
 """One or several numbers for each row.
 
-Targets are standardised with the mean and standard deviation of the training rows (scale_target), so that one learning rate suits
-dollars and millimetres alike; answers and metrics are in the units of the data. Several targets are several outputs of one model.
-"""
+Targets are standardised with the mean and standard deviation of the training rows (scale_target),
+so that one learning rate suits dollars and millimetres alike; answers and metrics are in the units
+of the data. Several targets are several outputs of one model."""
 
 from __future__ import annotations
 
@@ -46,11 +46,18 @@ class Config(Options):
 class Regression:
     """The numbers asked for, and how outputs (N, size) become answers."""
 
-    # The loss is what was trained, is in one unit over several targets, and orders models as rmse does when it is mse.
+    # The loss is what was trained, is in one unit over several targets, and orders models as rmse
+    # does when it is mse.
     score_order = ("loss", "lower")
 
     def __init__(
-        self, target_names: list[str], widths: list[int], names: list[str], mean: list[float], deviation: list[float], scaled: bool
+        self,
+        target_names: list[str],
+        widths: list[int],
+        names: list[str],
+        mean: list[float],
+        deviation: list[float],
+        scaled: bool,
     ) -> None:
         self.target_names = tuple(target_names)
         self.widths = tuple(widths)  # numbers each target column holds
@@ -80,7 +87,9 @@ class Regression:
                 f"the target {', '.join(self.target_names)} holds {values.shape[1]} numbers a row; training had {self.output.size}."
             )
         with np.errstate(over="ignore"):
-            encoded = ((values - self.mean) / self.deviation if self.scaled else values).astype(np.float32)
+            encoded = ((values - self.mean) / self.deviation if self.scaled else values).astype(
+                np.float32
+            )
         if not np.isfinite(encoded).all():
             column = int((~np.isfinite(encoded)).any(axis=0).argmax())
             raise DataError(
@@ -94,15 +103,22 @@ class Regression:
         return outputs.double() * _like(self._unit, outputs) + _like(self._offset, outputs)
 
     def in_units(self, differences: Tensor) -> Tensor:
-        """Differences of outputs and encoded targets (N, size) in the units of the data, float64."""
+        """Differences of outputs and encoded targets (N, size) in the units of the data,
+        float64."""
         return differences.double() * _like(self._unit, differences)
 
     def in_deviations(self, differences: Tensor) -> Tensor:
-        """Differences of outputs and encoded targets (N, size) in deviations of the training rows, float64."""
-        return differences.double() if self.scaled else differences.double() / _like(self.deviation, differences)
+        """Differences of outputs and encoded targets (N, size) in deviations of the training rows,
+        float64."""
+        return (
+            differences.double()
+            if self.scaled
+            else differences.double() / _like(self.deviation, differences)
+        )
 
     def standardised(self, outputs: Tensor) -> Tensor:
-        """Outputs or encoded targets (N, size) in deviations from the training rows' mean, float64, scaled target or not."""
+        """Outputs or encoded targets (N, size) in deviations from the training rows' mean, float64,
+        scaled target or not."""
         if self.scaled:
             return outputs.double()
         return (outputs.double() - _like(self.mean, outputs)) / _like(self.deviation, outputs)
@@ -120,20 +136,26 @@ class Regression:
             return [{"prediction": value} for (value,) in rows]
         return [{"prediction": dict(zip(self.output.names, row, strict=True))} for row in rows]
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"predictions": float64 (N, size)}, in the units of the data."""
         return {"predictions": self.to_units(outputs)}
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`answers` of what `finish` gave."""
         return self._in_words(arrays["predictions"].astype(np.float64).tolist())
 
     def scales(self) -> dict[str, Any]:
-        """What a difference of "predictions" is small beside: the deviation of the training rows."""
+        """What a difference of "predictions" is small beside: the deviation of the training
+        rows."""
         return {"predictions": self.deviation}
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Scores of always guessing the mean of the training rows, in the units of the data; means over several targets."""
+        """Scores of always guessing the mean of the training rows, in the units of the data; means
+        over several targets."""
         if not len(target) or not len(train_target):
             return {}
         unit = np.array(self._unit)
@@ -141,7 +163,11 @@ class Regression:
         wrong = truth - train_target.astype(np.float64).mean(axis=0) * unit
         squared = np.square(wrong).mean(axis=0)
         spread = truth.var(axis=0)
-        scores = {"mse": float(squared.mean()), "rmse": float(np.sqrt(squared).mean()), "mae": float(np.abs(wrong).mean())}
+        scores = {
+            "mse": float(squared.mean()),
+            "rmse": float(np.sqrt(squared).mean()),
+            "mae": float(np.abs(wrong).mean()),
+        }
         if spread.all():
             scores["r2"] = float((1 - squared / spread).mean())
         return scores
@@ -171,7 +197,9 @@ def build(config: Config, targets: Mapping[str, Column]) -> Regression:
     for name, column in targets.items():
         width = 1 if column.values.ndim == 1 else column.values.shape[1]
         widths.append(width)
-        inner = column.names if len(column.names) == width else [str(number) for number in range(width)]
+        inner = (
+            column.names if len(column.names) == width else [str(number) for number in range(width)]
+        )
         names += [name] if column.values.ndim == 1 else [f"{name}.{each}" for each in inner]
     center = values.mean(axis=0)
     deviation = values.std(axis=0)
@@ -182,12 +210,21 @@ def build(config: Config, targets: Mapping[str, Column]) -> Regression:
             "there is nothing to learn.",
             hint="look at data.target and at the split",
         )
-    return Regression(list(targets), widths, names, center.tolist(), deviation.tolist(), config.scale_target)
+    return Regression(
+        list(targets), widths, names, center.tolist(), deviation.tolist(), config.scale_target
+    )
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> Regression:
     """The task as `state()` wrote it."""
-    return Regression(state["targets"], state["widths"], state["names"], state["mean"], state["deviation"], state["scaled"])
+    return Regression(
+        state["targets"],
+        state["widths"],
+        state["names"],
+        state["mean"],
+        state["deviation"],
+        state["scaled"],
+    )
 
 
 def _side_by_side(targets: Mapping[str, Column], names: tuple[str, ...]) -> np.ndarray:

@@ -1,9 +1,9 @@
 """One text in, another out: translation, summarisation, anything written in answer to what is read.
 
-The target is a text column, the one other text column is the source. The task learns a vocabulary of its own from the training targets
-(the source has that of its transform). A model is trained to tell each token of the target from the source and the tokens before it; an
-answer is what beam search finds. Source: Sutskever, Vinyals and Le, 2014, arXiv:1409.3215.
-"""
+The target is a text column, the one other text column is the source. The task learns a vocabulary
+of its own from the training targets (the source has that of its transform). A model is trained to
+tell each token of the target from the source and the tokens before it; an answer is what beam
+search finds. Source: Sutskever, Vinyals and Le, 2014, arXiv:1409.3215."""
 
 from __future__ import annotations
 
@@ -21,7 +21,20 @@ from danlu.errors import DataError
 from danlu.parts.tasks._numpy_generation import beam_search, last_of, padded
 from danlu.parts.tasks._targets import as_text, fitting, refuse_empty
 from danlu.recipe import Options
-from danlu.terms import BEGINNING, END, FIRST_TOKEN, IGNORED, MASK, PADDING, UNKNOWN, Column, Input, Output, Sample, Table
+from danlu.terms import (
+    BEGINNING,
+    END,
+    FIRST_TOKEN,
+    IGNORED,
+    MASK,
+    PADDING,
+    UNKNOWN,
+    Column,
+    Input,
+    Output,
+    Sample,
+    Table,
+)
 from danlu.tokenizing import Tokenizer
 from danlu.tokenizing.borrowed import is_artifact, written_in
 
@@ -53,34 +66,63 @@ def __getattr__(name: str) -> Any:
 class Config(Options):
     """The vocabulary of the target, and how answers are searched."""
 
-    kind: Literal["bpe", "words", "characters", "bytes", "file"] = Field("bpe", description="What a token of the target is.")
+    kind: Literal["bpe", "words", "characters", "bytes", "file"] = Field(
+        "bpe", description="What a token of the target is."
+    )
     vocabulary: int | None = Field(
         None,
         ge=FIRST_TOKEN + 1,
         le=1 << 20,
         description="Most tokens known, the five special ones included; null: 32,768 words, 8,192 byte pairs, all characters.",
     )
-    lower: bool = Field(False, description="Put the target into lower case first; answers then are in lower case.")
+    lower: bool = Field(
+        False, description="Put the target into lower case first; answers then are in lower case."
+    )
     tokenizer: str | None = Field(
-        None, description="The tokenizer.json of kind file, or an artifact whose vocabulary is written in."
+        None,
+        description="The tokenizer.json of kind file, or an artifact whose vocabulary is written in.",
     )
     max_tokens: int | None = Field(
-        None, ge=1, le=1_048_576, description="Most tokens of an answer; null: those of the longest training target."
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Most tokens of an answer; null: those of the longest training target.",
     )
-    num_beams: int = Field(5, ge=1, le=1000, description="Answers followed at the same time; 1: always the likeliest token.")
+    num_beams: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Answers followed at the same time; 1: always the likeliest token.",
+    )
     length_penalty: float = Field(
-        0.6, ge=-10, le=10, description="Power of the length that log-probabilities are divided by: above 0 favours longer answers."
+        0.6,
+        ge=-10,
+        le=10,
+        description="Power of the length that log-probabilities are divided by: above 0 favours longer answers.",
     )
-    no_repeat: int = Field(0, ge=0, le=1000, description="No run of so many tokens stands twice in an answer; 0: any may.")
+    no_repeat: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="No run of so many tokens stands twice in an answer; 0: any may.",
+    )
 
     @model_validator(mode="after")
     def _one_vocabulary(self) -> Config:
         if (self.kind == "file") != (self.tokenizer is not None):
             raise ValueError("tokenizer names a file for kind file, and only for it")
         if self.kind in ("bytes", "file") and self.vocabulary is not None:
-            raise ValueError(f"the vocabulary of kind {self.kind} is given: vocabulary says nothing")
-        if self.kind == "bpe" and self.vocabulary is not None and self.vocabulary < 256 + FIRST_TOKEN:
-            raise ValueError(f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for each byte")
+            raise ValueError(
+                f"the vocabulary of kind {self.kind} is given: vocabulary says nothing"
+            )
+        if (
+            self.kind == "bpe"
+            and self.vocabulary is not None
+            and self.vocabulary < 256 + FIRST_TOKEN
+        ):
+            raise ValueError(
+                f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for each byte"
+            )
         return self
 
 
@@ -100,11 +142,17 @@ class SequenceToSequence:
         self.longest = longest
         self.output = Output(tokenizer.size, each="token", causal=True)
         self._references: Column | None = None  # the raw targets of the rows last framed
-        self._shown: list[tuple[str, dict[str, np.ndarray]]] = []  # (what it is called, its inputs) of the samples
+        self._shown: list[
+            tuple[str, dict[str, np.ndarray]]
+        ] = []  # (what it is called, its inputs) of the samples
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
-        return {"target": self.target_names[0], "tokenizer": self.tokenizer.state(), "longest": self.longest}
+        return {
+            "target": self.target_names[0],
+            "tokenizer": self.tokenizer.state(),
+            "longest": self.longest,
+        }
 
     # --- examples
 
@@ -117,7 +165,8 @@ class SequenceToSequence:
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """A row is an example: the source, and as "decoder" BEGINNING and the target, whose tokens and END are asked."""
+        """A row is an example: the source, and as "decoder" BEGINNING and the target, whose tokens
+        and END are asked."""
         source = _source(described, table)
         rows = len(arrays[source])
         codes, offsets = np.zeros(0, dtype=np.int64), np.zeros(rows + 1, dtype=np.int64)
@@ -131,26 +180,36 @@ class SequenceToSequence:
         self._shown = _shown(source, inputs, splits, table, self.target_names[0])
         return Examples(
             inputs=inputs,
-            described={**described, DECODER: Input("tokens", (self.longest,), cardinalities=(self.tokenizer.size,))},
+            described={
+                **described,
+                DECODER: Input("tokens", (self.longest,), cardinalities=(self.tokenizer.size,)),
+            },
             target=target,
             splits=dict(splits),
-            units=round(float(decoder.sizes[splits["train"]].mean())) if "train" in splits and len(splits["train"]) else 0,
+            units=round(float(decoder.sizes[splits["train"]].mean()))
+            if "train" in splits and len(splits["train"])
+            else 0,
             unit="tokens",
         )
 
     def references(self, batch: Batch) -> list[str]:
         """The targets of a batch as they stand in the data."""
         if self._references is None:
-            raise DataError("the rows hold no target to compare with.", hint="give the column of the target")
+            raise DataError(
+                "the rows hold no target to compare with.", hint="give the column of the target"
+            )
         return [self._references.text(row) or "" for row in batch.rows.tolist()]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of telling each token by how common it is in the training targets, whatever is read."""
+        """Scores of telling each token by how common it is in the training targets, whatever is
+        read."""
         target = examples.target
         if not isinstance(target, Ragged):
             return {}
         train, asked = (_codes(target, examples.splits[name]) for name in ("train", split))
-        counts = np.bincount(train, minlength=self.tokenizer.size) + 1.0  # so that a token never seen has a logarithm
+        counts = (
+            np.bincount(train, minlength=self.tokenizer.size) + 1.0
+        )  # so that a token never seen has a logarithm
         shares = counts / counts.sum()
         if not len(asked):
             return {}
@@ -159,13 +218,19 @@ class SequenceToSequence:
 
     # --- answers
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
-        """{"logits": float32 (N, S, codes)} of what follows each place of the target so far ("decoder")."""
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
+        """{"logits": float32 (N, S, codes)} of what follows each place of the target so far
+        ("decoder")."""
         return {"logits": outputs}
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """{"prediction": the text that beam search finds} a row."""
-        return [{"prediction": text} for text, _ in self._written(module, batch.inputs, self.config.num_beams)]
+        return [
+            {"prediction": text}
+            for text, _ in self._written(module, batch.inputs, self.config.num_beams)
+        ]
 
     @property
     def answer_column(self) -> str:
@@ -173,7 +238,8 @@ class SequenceToSequence:
         return self.target_names[0]
 
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
-        """`respond` as texts of the column; None where the answer is empty or was cut off at the most tokens."""
+        """`respond` as texts of the column; None where the answer is empty or was cut off at the
+        most tokens."""
         found = self._written(module, batch.inputs, self.config.num_beams)
         return [text if ended and text else None for text, ended in found]
 
@@ -183,7 +249,9 @@ class SequenceToSequence:
         (source,) = (name for name in given if name != DECODER)
 
         def following(rows: list[int], codes: list[list[int]]) -> np.ndarray:
-            return last_of(run({source: given[source][rows], DECODER: padded(codes)})["logits"], codes)
+            return last_of(
+                run({source: given[source][rows], DECODER: padded(codes)})["logits"], codes
+            )
 
         found = beam_search(
             following,
@@ -192,7 +260,9 @@ class SequenceToSequence:
             length_penalty=self.config.length_penalty,
             no_repeat=self.config.no_repeat,
         )
-        return [{"prediction": self.tokenizer.decode(each).strip() if each else ""} for each in found]
+        return [
+            {"prediction": self.tokenizer.decode(each).strip() if each else ""} for each in found
+        ]
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
         """The answers to the first rows of the validation split, always the likeliest token."""
@@ -201,11 +271,16 @@ class SequenceToSequence:
         device = next(module.parameters()).device
         found = []
         for name, inputs in self._shown:
-            tensors = {key: torch.from_numpy(each.astype(np.int64))[None].to(device) for key, each in inputs.items()}
+            tensors = {
+                key: torch.from_numpy(each.astype(np.int64))[None].to(device)
+                for key, each in inputs.items()
+            }
             found.append(Sample(name, self._written(module, tensors, 1)[0][0]))
         return tuple(found)
 
-    def _written(self, module: nn.Module, inputs: Mapping[str, Tensor], beams: int) -> list[tuple[str, bool]]:
+    def _written(
+        self, module: nn.Module, inputs: Mapping[str, Tensor], beams: int
+    ) -> list[tuple[str, bool]]:
         """(the text that is found, whether it ended by itself) of each row."""
         import torch
 
@@ -224,7 +299,10 @@ class SequenceToSequence:
                 forbidden=_NEVER,
                 device=inputs[DECODER].device,
             )
-        return [(self.tokenizer.decode(each[0].tokens).strip(), each[0].ended) if each else ("", False) for each in found]
+        return [
+            (self.tokenizer.decode(each[0].tokens).strip(), each[0].ended) if each else ("", False)
+            for each in found
+        ]
 
     def describe(self) -> str:
         """'sequence to sequence: en, 8,192 tokens (bpe), up to 44 a row; 5 beams'."""
@@ -234,7 +312,9 @@ class SequenceToSequence:
         )
 
 
-def steps(module: Any, inputs: Mapping[str, Tensor], length: int) -> Callable[[Tensor, Tensor], Tensor]:
+def steps(
+    module: Any, inputs: Mapping[str, Tensor], length: int
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The step of a beam search with a model that offers `begin` and `extend`."""
     cache = module.begin(inputs, length)
 
@@ -251,18 +331,26 @@ def build(config: Config, targets: Mapping[str, Column]) -> SequenceToSequence:
     ((name, column),) = targets.items()
     refuse_empty(column)
     column = as_text(column)
-    written = None if config.tokenizer is None or not is_artifact(config.tokenizer) else written_in(config.tokenizer)
+    written = (
+        None
+        if config.tokenizer is None or not is_artifact(config.tokenizer)
+        else written_in(config.tokenizer)
+    )
     if written is not None:  # what another such task writes in, not what it reads with
         tokenizer = tokenizing.restore(written)
     else:
-        tokenizer = tokenizing.fit(config.kind, column, config.vocabulary, config.lower, path=config.tokenizer)
+        tokenizer = tokenizing.fit(
+            config.kind, column, config.vocabulary, config.lower, path=config.tokenizer
+        )
     _, offsets = tokenizer.encode(column)
     return SequenceToSequence(config, name, tokenizer, int(np.diff(offsets).max(initial=0)) + 1)
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> SequenceToSequence:
     """The task as `state()` wrote it."""
-    return SequenceToSequence(config, str(state["target"]), tokenizing.restore(state["tokenizer"]), int(state["longest"]))
+    return SequenceToSequence(
+        config, str(state["target"]), tokenizing.restore(state["tokenizer"]), int(state["longest"])
+    )
 
 
 def _source(described: Mapping[str, Input], table: Table) -> str:
@@ -280,7 +368,8 @@ def _source(described: Mapping[str, Input], table: Table) -> str:
 
 
 def _with_one(codes: np.ndarray, offsets: np.ndarray, code: int, *, before: bool) -> Ragged:
-    """The rows with one more code before or after each; padding is PADDING before, where it is read, and IGNORED after, where it is asked."""
+    """The rows with one more code before or after each; padding is PADDING before, where it is
+    read, and IGNORED after, where it is asked."""
     rows = len(offsets) - 1
     longer = offsets + np.arange(rows + 1)
     values = np.full(len(codes) + rows, code, dtype=np.int64)
@@ -298,14 +387,23 @@ def _codes(target: Ragged, rows: np.ndarray) -> np.ndarray:
 
 
 def _shown(
-    source: str, inputs: Mapping[str, Any], splits: Mapping[str, np.ndarray], table: Table, target: str
+    source: str,
+    inputs: Mapping[str, Any],
+    splits: Mapping[str, np.ndarray],
+    table: Table,
+    target: str,
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """(what is read, or where it stands, and its inputs) of the samples: the first rows of the validation split."""
+    """(what is read, or where it stands, and its inputs) of the samples: the first rows of the
+    validation split."""
     rows = splits.get("validation", np.zeros(0, dtype=np.int64))[:_SAMPLES].tolist()
-    read = [column for name, column in table.columns.items() if column.kind == "text" and name != target]
+    read = [
+        column for name, column in table.columns.items() if column.kind == "text" and name != target
+    ]
     return [
         (
-            textwrap.shorten(read[0].text(row) or "", _WIDTH, placeholder=" ...") if len(read) == 1 else table.where(row),
+            textwrap.shorten(read[0].text(row) or "", _WIDTH, placeholder=" ...")
+            if len(read) == 1
+            else table.where(row),
             {source: inputs[source].row(row), DECODER: inputs[DECODER].row(row)},
         )
         for row in rows

@@ -1,7 +1,8 @@
 """What is said in a recording, as text: characters over frames, told apart from silence (CTC).
 
-The target is a text column; its characters in the training rows are what can be written. The model gives, for each frame, a logit for the
-blank (nothing new is said) and one for every character; an answer takes the likeliest of each frame, drops repeats, then blanks.
+The target is a text column; its characters in the training rows are what can be written. The model
+gives, for each frame, a logit for the blank (nothing new is said) and one for every character; an
+answer takes the likeliest of each frame, drops repeats, then blanks.
 Source: Graves et al., 2006, "Connectionist temporal classification".
 """
 
@@ -53,7 +54,9 @@ class SpeechRecognition:
 
     score_order = ("loss", "lower")
 
-    def __init__(self, target: str, characters: Sequence[str], lower: bool, counts: Sequence[int]) -> None:
+    def __init__(
+        self, target: str, characters: Sequence[str], lower: bool, counts: Sequence[int]
+    ) -> None:
         self.target_names = (target,)
         self.characters = tuple(characters)
         self.counts = tuple(counts)  # of the training rows
@@ -63,10 +66,15 @@ class SpeechRecognition:
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
-        return {"target": self.target_names[0], "characters": list(self.characters), "counts": list(self.counts)}
+        return {
+            "target": self.target_names[0],
+            "characters": list(self.characters),
+            "counts": list(self.counts),
+        }
 
     def encode(self, targets: Mapping[str, Column]) -> Ragged:
-        """The characters' codes, int64, 0 after a row's end. DataError naming column and character for one never seen in training."""
+        """The characters' codes, int64, 0 after a row's end. DataError naming column and character
+        for one never seen in training."""
         (name,) = self.target_names
         texts = _texts(targets[name], self.lower)
         strange = sorted({character for text in texts for character in text} - self._code.keys())
@@ -75,7 +83,9 @@ class SpeechRecognition:
                 f"the target {name} holds {', '.join(map(repr, strange[:5]))}, which no training row shows.",
                 hint="mend those rows, or train with rows that hold every character",
             )
-        codes = np.array([self._code[character] for text in texts for character in text], dtype=np.int64)
+        codes = np.array(
+            [self._code[character] for text in texts for character in text], dtype=np.int64
+        )
         offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
         return Ragged(codes, offsets, fill=BLANK)
 
@@ -88,7 +98,8 @@ class SpeechRecognition:
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """Rows as they are. DataError naming the row whose text has more characters than its recording has frames."""
+        """Rows as they are. DataError naming the row whose text has more characters than its
+        recording has frames."""
         target = None
         if targets and not answering:
             name = self.target_names[0]
@@ -96,7 +107,9 @@ class SpeechRecognition:
             some = self.encode({name: targets[name].take(rows)})
             sizes = np.zeros(len(table), dtype=np.int64)
             sizes[rows] = some.sizes
-            target = Ragged(some.values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), fill=BLANK)
+            target = Ragged(
+                some.values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), fill=BLANK
+            )
             self._refuse_short(arrays, sizes, table)
         return Examples(dict(arrays), dict(described), target, splits)
 
@@ -125,21 +138,31 @@ class SpeechRecognition:
         return found
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """{"prediction": text, "confidence": the least sure character's probability} a row; 1 where nothing is heard."""
+        """{"prediction": text, "confidence": the least sure character's probability} a row; 1 where
+        nothing is heard."""
         return self.told({"probabilities": outputs.double().softmax(dim=2).cpu().numpy()}, {})
 
     frames_rows = True
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"probabilities": float64 (N, T', characters and blank)}."""
         return {"probabilities": outputs.double().softmax(dim=2)}
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`answers` of what `finish` gave."""
         likely_BTS = arrays["probabilities"].astype(np.float64)
         code_BT = likely_BTS.argmax(axis=2)
-        sure_B = np.where(code_BT == BLANK, 1.0, likely_BTS.max(axis=2, initial=0.0)).min(axis=1, initial=1.0)
-        return [{"prediction": text, "confidence": sure} for text, sure in zip(self._spelt(code_BT), sure_B.tolist(), strict=True)]
+        sure_B = np.where(code_BT == BLANK, 1.0, likely_BTS.max(axis=2, initial=0.0)).min(
+            axis=1, initial=1.0
+        )
+        return [
+            {"prediction": text, "confidence": sure}
+            for text, sure in zip(self._spelt(code_BT), sure_B.tolist(), strict=True)
+        ]
 
     def references(self, batch: Batch) -> list[str]:
         """The right texts."""
@@ -148,7 +171,11 @@ class SpeechRecognition:
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """Writing nothing at all misses every character."""
-        return {"character_error_rate": 1.0, "word_error_rate": 1.0} if len(examples.splits[split]) else {}
+        return (
+            {"character_error_rate": 1.0, "word_error_rate": 1.0}
+            if len(examples.splits[split])
+            else {}
+        )
 
     def describe(self) -> str:
         """'speech recognition of said: 27 characters'."""
@@ -176,9 +203,14 @@ def build(config: Config, targets: Mapping[str, Column]) -> SpeechRecognition:
         for character in text:
             counts[character] = counts.get(character, 0) + 1
     if not counts:
-        raise DataError(f"the target {name} is empty in all training rows.", hint="look at data.target and at the split")
+        raise DataError(
+            f"the target {name} is empty in all training rows.",
+            hint="look at data.target and at the split",
+        )
     if len(counts) > _MOST_CHARACTERS:
-        raise DataError(f"the target {name} holds {len(counts):,} different characters; at most {_MOST_CHARACTERS:,} are written.")
+        raise DataError(
+            f"the target {name} holds {len(counts):,} different characters; at most {_MOST_CHARACTERS:,} are written."
+        )
     characters = sorted(counts)
     return SpeechRecognition(name, characters, config.lower, [counts[each] for each in characters])
 

@@ -1,10 +1,10 @@
 """A label for each word of a sentence: names in a text, phrases, parts of speech; answered as tags and as spans.
 
-The target is a sequence, a tag for every word of the input. Tags such as B-NP, I-NP, O (BIO), with E and S (BIOES), or I alone (IO) mark
-spans of words, and the scheme is found by looking at them; other tags are labels of single words. Classes are the tags of the training
-rows. An answer holds the tag of each word and the spans: the numbers of their first word and of the one after their last, their type,
-and their words.
-"""
+The target is a sequence, a tag for every word of the input. Tags such as B-NP, I-NP, O (BIO), with
+E and S (BIOES), or I alone (IO) mark spans of words, and the scheme is found by looking at them;
+other tags are labels of single words. Classes are the tags of the training rows. An answer holds
+the tag of each word and the spans: the numbers of their first word and of the one after their last,
+their type, and their words."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Config(Options):
     """Options of token_classification."""
 
     unseen: Literal["error", "ignore"] = Field(
-        "error", description="What to do with words whose tag no training row shows: refuse them, or leave them out of all scores."
+        "error",
+        description="What to do with words whose tag no training row shows: refuse them, or leave them out of all scores.",
     )
 
 
@@ -51,28 +52,44 @@ class TokenClassification:
 
     guess = "each word answered with the tag it has most often in the training rows"
 
-    def __init__(self, target: str, classes: Sequence[str], class_counts: Sequence[int], unseen: str = "error") -> None:
+    def __init__(
+        self,
+        target: str,
+        classes: Sequence[str],
+        class_counts: Sequence[int],
+        unseen: str = "error",
+    ) -> None:
         self.target_names = (target,)
         self.classes = tuple(classes)
         self.class_counts = tuple(class_counts)  # of the training words
         self.output = Output(len(self.classes), self.classes, each="token")
         self.scheme = scheme_of(self.classes)
-        # Spans, not the loss: a tagger that has learnt its rows by heart grows too sure of its few mistakes, and its loss rises while
-        # it still finds more of the spans.
-        self.score_order = ("accuracy", "higher") if self.scheme == "none" else ("span_f1", "higher")
+        # Spans, not the loss: a tagger that has learnt its rows by heart grows too sure of its few
+        # mistakes, and its loss rises while it still finds more of the spans.
+        self.score_order = (
+            ("accuracy", "higher") if self.scheme == "none" else ("span_f1", "higher")
+        )
         self.finder = SpanFinder(self.classes)
         self.unseen = unseen
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
-        return {"target": self.target_names[0], "classes": list(self.classes), "class_counts": list(self.class_counts)}
+        return {
+            "target": self.target_names[0],
+            "classes": list(self.classes),
+            "class_counts": list(self.class_counts),
+        }
 
     def class_weights(self, chosen: str | Mapping[str, float] | None) -> list[float] | None:
-        """A weight a tag: "balanced" (words / (tags * words of the tag)), given by name (1 for the others), or None."""
+        """A weight a tag: "balanced" (words / (tags * words of the tag)), given by name (1 for the
+        others), or None."""
         if chosen is None:
             return None
         if isinstance(chosen, str):
-            return [sum(self.class_counts) / (len(self.classes) * max(count, 1)) for count in self.class_counts]
+            return [
+                sum(self.class_counts) / (len(self.classes) * max(count, 1))
+                for count in self.class_counts
+            ]
         for name in chosen:
             if name not in self.classes:
                 raise DataError(
@@ -82,12 +99,15 @@ class TokenClassification:
         return [float(chosen.get(name, 1.0)) for name in self.classes]
 
     def encode(self, targets: Mapping[str, Column]) -> Ragged:
-        """The number of each word's tag, int64; IGNORED where a word bears none. DataError for a tag that is unseen, unless told else."""
+        """The number of each word's tag, int64; IGNORED where a word bears none. DataError for a
+        tag that is unseen, unless told else."""
         column = targets[self.target_names[0]]
         refuse_missing(column)
         assert column.offsets is not None
         place = {name: number for number, name in enumerate(self.classes)}
-        table = np.array([*(place.get(name, -1) for name in column.categories), IGNORED], dtype=np.int64)
+        table = np.array(
+            [*(place.get(name, -1) for name in column.categories), IGNORED], dtype=np.int64
+        )
         found = table[np.asarray(column.values)]
         strange = np.unique(np.asarray(column.values)[found == -1])
         if len(strange) and self.unseen == "ignore":
@@ -109,8 +129,13 @@ class TokenClassification:
         table: Table,
         answering: bool = False,
     ) -> Examples:
-        """A row is an example; its inputs of words, and its tags, must have the same number of places."""
-        sizes = {f"the input {name}": array.sizes for name, array in arrays.items() if isinstance(array, Ragged)}
+        """A row is an example; its inputs of words, and its tags, must have the same number of
+        places."""
+        sizes = {
+            f"the input {name}": array.sizes
+            for name, array in arrays.items()
+            if isinstance(array, Ragged)
+        }
         if not sizes:
             raise DataError(
                 "token_classification needs words, and no input is a sequence of them.", where=table.origin,
@@ -120,7 +145,9 @@ class TokenClassification:
         if target is not None:
             sizes[f"the target {self.target_names[0]}"] = target.sizes
         _refuse_unequal(sizes, np.concatenate(list(splits.values())), table)
-        return Examples(dict(arrays), dict(described), target, splits, facts=[] if answering else self._facts())
+        return Examples(
+            dict(arrays), dict(described), target, splits, facts=[] if answering else self._facts()
+        )
 
     def _tags(self, targets: Mapping[str, Column], splits: Mapping[str, np.ndarray]) -> Ragged:
         """The tags of the rows that take part; the others hold none."""
@@ -131,33 +158,46 @@ class TokenClassification:
         some = self.encode({column.name: column.take(rows)})
         sizes = np.zeros(len(column), dtype=np.int64)
         sizes[rows] = some.sizes
-        return Ragged(some.values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), fill=IGNORED)
+        return Ragged(
+            some.values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), fill=IGNORED
+        )
 
     def _facts(self) -> list[str]:
         if self.scheme == "none":
             return [f"the tags of {self.target_names[0]} mark no spans, so span_f1 has no value."]
-        return [f"the tags of {self.target_names[0]} mark spans in the scheme {self.scheme.upper()}."]
+        return [
+            f"the tags of {self.target_names[0]} mark spans in the scheme {self.scheme.upper()}."
+        ]
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """The answers of a batch: rows are as long as their words."""
         from danlu.layers.recurrent.sequence_reader import lengths_of
 
         name = next(name for name in batch.inputs if name.partition(".")[0] in ("tokens", "frames"))
-        return self.answers(module(batch.inputs).float().cpu(), lengths_of(name, batch.inputs).cpu())
+        return self.answers(
+            module(batch.inputs).float().cpu(), lengths_of(name, batch.inputs).cpu()
+        )
 
     def answers(self, outputs: Tensor, lengths: Tensor | None = None) -> list[dict[str, Any]]:
-        """{"prediction": tags, "spans": [{"start", "stop", "type"}]} a row; of `lengths` (N,) words where they are given."""
+        """{"prediction": tags, "spans": [{"start", "stop", "type"}]} a row; of `lengths` (N,) words
+        where they are given."""
         rows, places = outputs.shape[:2]
-        best = outputs.argmax(dim=2).cpu().numpy() if places else np.zeros((rows, 0), dtype=np.int64)
+        best = (
+            outputs.argmax(dim=2).cpu().numpy() if places else np.zeros((rows, 0), dtype=np.int64)
+        )
         return self._in_tags(best, [places] * rows if lengths is None else lengths.tolist())
 
     frames_rows = True
 
-    def finish(self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"probabilities": float64 (N, T, tags)}."""
         return {"probabilities": outputs.double().softmax(dim=2)}
 
-    def told(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def told(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """`respond` of what `finish` gave; beside NAME_sizes, the words of each row."""
         sizes = next(each for name, each in beside.items() if name.endswith("_sizes"))
         return self._in_tags(arrays["probabilities"].argmax(axis=2), sizes.tolist())
@@ -167,20 +207,29 @@ class TokenClassification:
         spans: list[list[dict[str, Any]]] = [[] for _ in sizes]
         for row, start, stop, kind in self.finder.listed(best, asked):
             spans[row].append({"start": start, "stop": stop, "type": self.finder.types[kind]})
-        tags = [[self.classes[tag] for tag in row[:size]] for row, size in zip(best.tolist(), sizes, strict=True)]
+        tags = [
+            [self.classes[tag] for tag in row[:size]]
+            for row, size in zip(best.tolist(), sizes, strict=True)
+        ]
         if self.scheme == "none":
             return [{"prediction": row} for row in tags]
         return [{"prediction": row, "spans": each} for row, each in zip(tags, spans, strict=True)]
 
-    def in_words(self, answers: list[dict[str, Any]], table: Table, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """The answers with the words they are about, and each span with its text; of a text also with its first and last character."""
-        column = next((each for each in table.columns.values() if each.kind in ("sequence", "text")), None)
+    def in_words(
+        self, answers: list[dict[str, Any]], table: Table, rows: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """The answers with the words they are about, and each span with its text; of a text also
+        with its first and last character."""
+        column = next(
+            (each for each in table.columns.values() if each.kind in ("sequence", "text")), None
+        )
         if column is None:
             return answers
         return [_told(answer, column, row) for answer, row in zip(answers, rows, strict=True)]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
-        """Scores of giving each word the tag it has most often in the training rows, and a new word the commonest tag of all."""
+        """Scores of giving each word the tag it has most often in the training rows, and a new word
+        the commonest tag of all."""
         import torch
 
         assert isinstance(examples.target, Ragged)
@@ -188,9 +237,15 @@ class TokenClassification:
         words = examples.inputs[name]
         assert isinstance(words, Ragged)
         told, asked = (take(examples.target, examples.splits[each]) for each in ("train", split))
-        train, scored = (_first_codes(take(words, examples.splits[each])) for each in ("train", split))
+        train, scored = (
+            _first_codes(take(words, examples.splits[each])) for each in ("train", split)
+        )
         counts = np.zeros(
-            (max(int(train.max(initial=0)), int(scored.max(initial=0)), UNKNOWN) + 1, len(self.classes)), dtype=np.int64
+            (
+                max(int(train.max(initial=0)), int(scored.max(initial=0)), UNKNOWN) + 1,
+                len(self.classes),
+            ),
+            dtype=np.int64,
         )
         known = told.values != IGNORED
         np.add.at(counts, (train[known], told.values[known]), 1)
@@ -201,30 +256,45 @@ class TokenClassification:
             return {}
         scores = {"accuracy": float(right.mean())}
         if self.scheme != "none":
-            scores |= self._span_scores(torch.from_numpy(guess), torch.from_numpy(asked.values), asked.offsets)
+            scores |= self._span_scores(
+                torch.from_numpy(guess), torch.from_numpy(asked.values), asked.offsets
+            )
         return scores
 
     def _span_scores(self, guess: Tensor, target: Tensor, offsets: np.ndarray) -> dict[str, float]:
-        """span_f1 of tags of all rows one after the other, each row closed by a place without a tag."""
+        """span_f1 of tags of all rows one after the other, each row closed by a place without a
+        tag."""
         import torch
 
-        places = torch.from_numpy(np.arange(len(guess)) + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
+        places = torch.from_numpy(
+            np.arange(len(guess)) + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        )
         one_row = [
-            torch.full((1, len(guess) + len(offsets)), IGNORED).index_copy_(1, places, tags[None]) for tags in (guess, target)
+            torch.full((1, len(guess) + len(offsets)), IGNORED).index_copy_(1, places, tags[None])
+            for tags in (guess, target)
         ]
         found, actual = (
             {*zip(each.starts.tolist(), each.stops.tolist(), each.types.tolist(), strict=True)}
-            for each in (self.finder.find(one_row[0], one_row[1] != IGNORED), self.finder.find(one_row[1]))
+            for each in (
+                self.finder.find(one_row[0], one_row[1] != IGNORED),
+                self.finder.find(one_row[1]),
+            )
         )
         return {"span_f1": 2 * len(found & actual) / max(len(found) + len(actual), 1)}
 
     def describe(self) -> str:
         """'token_classification of chunk: 23 tags (O 13 %, ...) in the scheme BIO'."""
-        counted = sorted(zip(self.class_counts, self.classes, strict=True), key=lambda pair: (-pair[0], pair[1]))
+        counted = sorted(
+            zip(self.class_counts, self.classes, strict=True), key=lambda pair: (-pair[0], pair[1])
+        )
         total = max(sum(self.class_counts), 1)
         shown = ", ".join(f"{tag} {share_text(count / total)}" for count, tag in counted[:3])
         more = ", ..." if len(self.classes) > 3 else ""
-        scheme = "" if self.scheme == "none" else f", marking spans of {len(self.finder.types):,} types ({self.scheme.upper()})"
+        scheme = (
+            ""
+            if self.scheme == "none"
+            else f", marking spans of {len(self.finder.types):,} types ({self.scheme.upper()})"
+        )
         return f"token_classification of {self.target_names[0]}: {len(self.classes):,} tags ({shown}{more}){scheme}"
 
 
@@ -249,12 +319,16 @@ def build(config: Config, targets: Mapping[str, Column]) -> TokenClassification:
             hint="look at data.target and at the split",
         )
     classes = completed(list(count_of))
-    return TokenClassification(name, classes, [count_of.get(tag, 0) for tag in classes], config.unseen)
+    return TokenClassification(
+        name, classes, [count_of.get(tag, 0) for tag in classes], config.unseen
+    )
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> TokenClassification:
     """The task as `state()` wrote it."""
-    return TokenClassification(state["target"], state["classes"], state["class_counts"], config.unseen)
+    return TokenClassification(
+        state["target"], state["classes"], state["class_counts"], config.unseen
+    )
 
 
 def _refuse_unequal(sizes: Mapping[str, np.ndarray], rows: np.ndarray, table: Table) -> None:
@@ -275,7 +349,11 @@ def _refuse_unequal(sizes: Mapping[str, np.ndarray], rows: np.ndarray, table: Ta
 def _first_codes(words: Ragged) -> np.ndarray:
     """The first code of each place, int64."""
     values = words.values if words.values.ndim == 1 else words.values[:, 0]
-    return values.astype(np.int64) if values.dtype.kind in "iu" else np.zeros(len(values), dtype=np.int64)
+    return (
+        values.astype(np.int64)
+        if values.dtype.kind in "iu"
+        else np.zeros(len(values), dtype=np.int64)
+    )
 
 
 def _told(answer: dict[str, Any], column: Column, row: int) -> dict[str, Any]:
@@ -298,7 +376,9 @@ def _told(answer: dict[str, Any], column: Column, row: int) -> dict[str, Any]:
     return {**told, "spans": [_told_span(span, words, text, places) for span in answer["spans"]]}
 
 
-def _told_span(span: dict[str, Any], words: list[str], text: str | None, places: list[tuple[int, int]] | None) -> dict[str, Any]:
+def _told_span(
+    span: dict[str, Any], words: list[str], text: str | None, places: list[tuple[int, int]] | None
+) -> dict[str, Any]:
     start, stop = span["start"], span["stop"]
     if text is None or places is None:
         return {**span, "text": " ".join(words[start:stop])}

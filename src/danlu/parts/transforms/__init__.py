@@ -20,9 +20,9 @@ A part may offer further
   graph(config, state, graph, value) -> Value   `apply` as nodes of an ONNX graph (danlu.parts.transforms._onnx_graph.Graph, Value), for exports; a part
                                            without it is run outside of the graph
 
-Three keys of a state are read by others: "notice", a plain sentence the reader wants told; of an image, "pixels":
-{"mean": [...], "std": [...]} by channel, by which batches are scaled; of tokens and frames, "longest": the length of the longest row that
-a model must be ready for. State arrays hold finite numbers. Categories are learnt by their
-text, never by their code or place in the column's `categories`, which may differ from table to table.
-Row i of what apply gives depends on row i alone, to the last bit, so that a row served alone gets the answer it got among others.
-"""
+Three keys of a state are read by others: "notice", a plain sentence the reader wants told; of an
+image, "pixels": {"mean": [...], "std": [...]} by channel, by which batches are scaled; of tokens
+and frames, "longest": the length of the longest row that a model must be ready for. State arrays
+hold finite numbers. Categories are learnt by their text, never by their code or place in the
+column's `categories`, which may differ from table to table. Row i of what apply gives depends on
+row i alone, to the last bit, so that a row served alone gets the answer it got among others."""

@@ -2,8 +2,8 @@
 
     graph = Graph(); x = graph.input("age", "float64", (ROWS,)); y = graph.add("Div", [x, graph.constant(np.array([2.0]))])
 
-Source: ONNX operators of opset 20 and of ai.onnx.ml 4 (onnx.ai/onnx/operators), as ONNX Runtime runs them on a CPU.
-"""
+Source: ONNX operators of opset 20 and of ai.onnx.ml 4 (onnx.ai/onnx/operators), as ONNX Runtime
+runs them on a CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ import numpy as np
 OPSET, ML_OPSET = 20, 4
 ROWS = "rows"
 ML = "ai.onnx.ml"
-TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "str": 8, "bool": 9, "float64": 11}  # TensorProto
+TYPES = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int16": 5,
+    "int32": 6,
+    "int64": 7,
+    "str": 8,
+    "bool": 9,
+    "float64": 11,
+}  # TensorProto
 
 
 @dataclass(frozen=True)
@@ -66,16 +76,33 @@ class Graph:
             words = [str(each).encode() for each in array.reshape(-1).tolist()]
             self.constants[name] = helper.make_tensor(name, TYPES["str"], list(array.shape), words)  # type: ignore
         else:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+            self.constants[name] = numpy_helper.from_array(
+                np.ascontiguousarray(array).reshape(array.shape), name
+            )
         return name
 
-    def add(self, operator: str, values: Sequence[str], *, domain: str = "", called: str | None = None, **attributes: Any) -> str:
+    def add(
+        self,
+        operator: str,
+        values: Sequence[str],
+        *,
+        domain: str = "",
+        called: str | None = None,
+        **attributes: Any,
+    ) -> str:
         """The value that an operator gives of values."""
         from onnx import helper
 
         name = called or f"before/{operator}_{len(self.nodes)}"
         self.nodes.append(
-            helper.make_node(operator, list(values), [name], name=f"before/node_{len(self.nodes)}", domain=domain, **attributes)
+            helper.make_node(
+                operator,
+                list(values),
+                [name],
+                name=f"before/node_{len(self.nodes)}",
+                domain=domain,
+                **attributes,
+            )
         )
         return name
 
@@ -97,7 +124,10 @@ class Graph:
         """The number of each string, int64."""
         if not table:
             empty = self.add("Equal", [value, value])
-            return self.add("Where", [empty, self.constant(np.int64(otherwise)), self.constant(np.int64(otherwise))])
+            return self.add(
+                "Where",
+                [empty, self.constant(np.int64(otherwise)), self.constant(np.int64(otherwise))],
+            )
         return self.add(
             "LabelEncoder",
             [value],
@@ -115,16 +145,21 @@ class Graph:
         """The onnx.ModelProto."""
         from onnx import helper
 
-        graph = helper.make_graph(self.nodes, "danlu", self.inputs, self.outputs, list(self.constants.values()))
+        graph = helper.make_graph(
+            self.nodes, "danlu", self.inputs, self.outputs, list(self.constants.values())
+        )
         imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
-        return helper.make_model(graph, opset_imports=imports, producer_name=producer, ir_version=10)
+        return helper.make_model(
+            graph, opset_imports=imports, producer_name=producer, ir_version=10
+        )
 
 
 def joined(before: Graph, network: Any, feeds: Mapping[str, str]) -> Any:
-    """One model of a graph and the network behind it; `feeds` tells which value of `before` each input of the network is.
+    """One model of a graph and the network behind it; `feeds` tells which value of `before` each
+    input of the network is.
 
-    The network's other names are put behind "network/", so that no column of a table can share one. Its outputs keep theirs.
-    """
+    The network's other names are put behind "network/", so that no column of a table can share one.
+    Its outputs keep theirs."""
     from onnx import compose, helper
 
     inner = compose.add_prefix(network, "network/", rename_functions=False)

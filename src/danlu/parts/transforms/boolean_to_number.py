@@ -34,5 +34,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
     lost = graph.add("Less", [value.at, graph.constant(np.int8(0))])
-    numbers = graph.add("Where", [lost, graph.constant(np.float64(np.nan)), graph.cast(value.at, "float64")])
+    numbers = graph.add(
+        "Where", [lost, graph.constant(np.float64(np.nan)), graph.cast(value.at, "float64")]
+    )
     return graph.numbers(value, graph.reshape(numbers, -1, 1), 1)

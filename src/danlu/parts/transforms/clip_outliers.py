@@ -1,8 +1,8 @@
 """Numbers beyond the usual range of the training rows drawn in to its edge.
 
-by quantiles: the range from the `lower` to the `upper` quantile. by interquartile_range: from Q1 - factor * IQR to Q3 + factor * IQR
-(Tukey, 1977, Exploratory Data Analysis); a feature whose middle half is one value has no such range and is left alone.
-"""
+by quantiles: the range from the `lower` to the `upper` quantile. by interquartile_range: from Q1 -
+factor * IQR to Q3 + factor * IQR (Tukey, 1977, Exploratory Data Analysis); a feature whose middle
+half is one value has no such range and is left alone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ TAKES = ("number",)
 class Config(Options):
     """How the usual range is found."""
 
-    by: Literal["quantiles", "interquartile_range"] = Field(default="quantiles", description="How the range is found.")
+    by: Literal["quantiles", "interquartile_range"] = Field(
+        default="quantiles", description="How the range is found."
+    )
     lower: float = Field(default=0.01, ge=0, le=1, description="Quantile of the lower edge.")
     upper: float = Field(default=0.99, ge=0, le=1, description="Quantile of the upper edge.")
-    factor: float = Field(default=1.5, gt=0, description="How many interquartile ranges beyond the quartiles the edges lie.")
+    factor: float = Field(
+        default=1.5,
+        gt=0,
+        description="How many interquartile ranges beyond the quartiles the edges lie.",
+    )
 
     @model_validator(mode="after")
     def _lower_is_below_upper(self) -> Config:
@@ -39,13 +45,20 @@ class Config(Options):
 def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"low": (D,), "high": (D,)}: the edges of each feature."""
     edges = [_edges(config, values) for values in present(column)]
-    return {"low": np.array([low for low, _ in edges]), "high": np.array([high for _, high in edges])}
+    return {
+        "low": np.array([low for low, _ in edges]),
+        "high": np.array([high for _, high in edges]),
+    }
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The numbers within the edges; a missing one stays missing."""
     values = matrix(column)
-    return numbers(column, np.clip(values, state["low"].astype(values.dtype), state["high"].astype(values.dtype)), names(column))
+    return numbers(
+        column,
+        np.clip(values, state["low"].astype(values.dtype), state["high"].astype(values.dtype)),
+        names(column),
+    )
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

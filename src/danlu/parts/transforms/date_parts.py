@@ -1,8 +1,8 @@
 """A date-time as numbers: year, month, day, weekday, hour, ...; what comes round again as sine and cosine.
 
-On a circle December is next to January: a part with a period becomes sin and cos of 2 pi part / period. Parts that are the same in
-all training rows (the hour of plain dates) are left out. UTC. A missing date-time is missing in all parts, so let impute follow.
-"""
+On a circle December is next to January: a part with a period becomes sin and cos of 2 pi part /
+period. Parts that are the same in all training rows (the hour of plain dates) are left out. UTC. A
+missing date-time is missing in all parts, so let impute follow."""
 
 from __future__ import annotations
 
@@ -37,18 +37,29 @@ _DAY = 86_400_000_000  # microseconds
 class Config(Options):
     """Which parts, and in which form."""
 
-    parts: list[Literal["year", "month", "day", "day_of_year", "weekday", "hour", "minute", "second", "days"]] = Field(
+    parts: list[
+        Literal[
+            "year", "month", "day", "day_of_year", "weekday", "hour", "minute", "second", "days"
+        ]
+    ] = Field(
         default=["year", "month", "day", "weekday", "hour", "minute"],
         min_length=1,
         description="The parts; weekday is 0 on Monday, days counts days (with fraction) since 1970.",
     )
-    cyclic: bool = Field(default=True, description="Parts that come round again as sine and cosine; false: as plain numbers.")
+    cyclic: bool = Field(
+        default=True,
+        description="Parts that come round again as sine and cosine; false: as plain numbers.",
+    )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"parts": the parts that differ among the training rows; the first one where none does}."""
     moments = column.values[~column.is_missing()]
-    differing = [part for part in dict.fromkeys(config.parts) if len(moments) and np.ptp(_part(part, moments)) > 0]
+    differing = [
+        part
+        for part in dict.fromkeys(config.parts)
+        if len(moments) and np.ptp(_part(part, moments)) > 0
+    ]
     return {"parts": differing or config.parts[:1]}
 
 
@@ -62,7 +73,9 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         values = _part(part, moments)
         first, period = _PARTS[part]
         if config.cyclic and period:
-            angle = 2 * np.pi * np.arange(period) / period  # a table, so that a value's sine never depends on its neighbours
+            angle = (
+                2 * np.pi * np.arange(period) / period
+            )  # a table, so that a value's sine never depends on its neighbours
             features += [np.sin(angle)[values - first], np.cos(angle)[values - first]]
             names += [f"{column.name} {part} sine", f"{column.name} {part} cosine"]
         else:
@@ -74,7 +87,8 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
-    """`apply` in an ONNX graph: whole numbers of microseconds taken apart, rounded down as before 1970 as well."""
+    """`apply` in an ONNX graph: whole numbers of microseconds taken apart, rounded down as before
+    1970 as well."""
     whole = _Whole(graph)
     lost = graph.add("Equal", [value.at, whole.number(MISSING_DATETIME)])
     moments = graph.add("Where", [lost, whole.number(0), value.at])
@@ -85,12 +99,17 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
         if config.cyclic and period:
             angle = 2 * np.pi * np.arange(period) / period
             place = whole.minus(found, whole.number(first))
-            features += [graph.add("Gather", [graph.constant(table), place]) for table in (np.sin(angle), np.cos(angle))]
+            features += [
+                graph.add("Gather", [graph.constant(table), place])
+                for table in (np.sin(angle), np.cos(angle))
+            ]
         else:
             features.append(graph.cast(found, "float64"))
     gone = graph.reshape(lost, -1, 1)
     matrix = graph.beside([graph.reshape(each, -1, 1) for each in features])
-    return graph.numbers(value, graph.add("Where", [gone, graph.constant(np.float64(np.nan)), matrix]), len(features))
+    return graph.numbers(
+        value, graph.add("Where", [gone, graph.constant(np.float64(np.nan)), matrix]), len(features)
+    )
 
 
 class _Whole:
@@ -120,7 +139,9 @@ class _Whole:
 
 def _part_graph(whole: _Whole, part: str, moments: str) -> str:
     if part == "days":
-        return whole.graph.add("Div", [whole.graph.cast(moments, "float64"), whole.graph.constant(np.float64(_DAY))])
+        return whole.graph.add(
+            "Div", [whole.graph.cast(moments, "float64"), whole.graph.constant(np.float64(_DAY))]
+        )
     day = whole.over(moments, _DAY)
     if part == "weekday":
         return whole.rest(whole.plus(day, whole.number(3)), 7)
@@ -128,7 +149,9 @@ def _part_graph(whole: _Whole, part: str, moments: str) -> str:
         seconds = whole.over(whole.rest(moments, _DAY), 1_000_000)
         if part == "hour":
             return whole.over(seconds, 3600)
-        return whole.rest(whole.over(seconds, 60), 60) if part == "minute" else whole.rest(seconds, 60)
+        return (
+            whole.rest(whole.over(seconds, 60), 60) if part == "minute" else whole.rest(seconds, 60)
+        )
     year, month, of_month = _civil(whole, day)
     if part == "day_of_year":
         return whole.plus(whole.minus(day, _new_year(whole, year)), whole.number(1))
@@ -136,17 +159,23 @@ def _part_graph(whole: _Whole, part: str, moments: str) -> str:
 
 
 def _civil(whole: _Whole, day: str) -> tuple[str, str, str]:
-    """(year, month, day) of a day since 1970, by eras of 400 years that begin in March. Source: H. Hinnant, 2013, chrono-compatible
-    low-level date algorithms, civil_from_days."""
+    """(year, month, day) of a day since 1970, by eras of 400 years that begin in March. Source: H.
+    Hinnant, 2013, chrono-compatible low-level date algorithms, civil_from_days."""
     shifted = whole.plus(day, whole.number(719_468))
     era, of_era = whole.over(shifted, 146_097), whole.rest(shifted, 146_097)
     lean = whole.minus(of_era, whole.over(of_era, 1460))
     lean = whole.minus(whole.plus(lean, whole.over(of_era, 36_524)), whole.over(of_era, 146_096))
     years = whole.over(lean, 365)
-    of_year = whole.minus(of_era, whole.minus(whole.plus(whole.times(years, 365), whole.over(years, 4)), whole.over(years, 100)))
+    of_year = whole.minus(
+        of_era,
+        whole.minus(
+            whole.plus(whole.times(years, 365), whole.over(years, 4)), whole.over(years, 100)
+        ),
+    )
     month = whole.over(whole.plus(whole.times(of_year, 5), whole.number(2)), 153)  # 0 is March
     of_month = whole.plus(
-        whole.minus(of_year, whole.over(whole.plus(whole.times(month, 153), whole.number(2)), 5)), whole.number(1)
+        whole.minus(of_year, whole.over(whole.plus(whole.times(month, 153), whole.number(2)), 5)),
+        whole.number(1),
     )
     late = whole.over(month, 10)  # January and February belong to the next year
     usual = whole.minus(whole.plus(month, whole.number(3)), whole.times(late, 12))
@@ -156,7 +185,9 @@ def _civil(whole: _Whole, day: str) -> tuple[str, str, str]:
 def _new_year(whole: _Whole, year: str) -> str:
     """The day since 1970 of 1 January."""
     before = whole.minus(year, whole.number(1))
-    leaps = whole.plus(whole.minus(whole.over(before, 4), whole.over(before, 100)), whole.over(before, 400))
+    leaps = whole.plus(
+        whole.minus(whole.over(before, 4), whole.over(before, 100)), whole.over(before, 400)
+    )
     return whole.minus(whole.plus(whole.times(before, 365), leaps), whole.number(719_162))
 
 
@@ -169,7 +200,13 @@ def _part(part: str, moments: np.ndarray) -> np.ndarray:
         return (day + 3) % 7  # 1 January 1970 was a Thursday
     if part in ("hour", "minute", "second"):
         seconds = within // 1_000_000
-        return seconds // 3600 if part == "hour" else seconds // 60 % 60 if part == "minute" else seconds % 60
+        return (
+            seconds // 3600
+            if part == "hour"
+            else seconds // 60 % 60
+            if part == "minute"
+            else seconds % 60
+        )
     dates = day.astype("M8[D]")
     if part == "day":
         return (dates - dates.astype("M8[M]")).astype(np.int64) + 1

@@ -30,11 +30,15 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A category column of codes 0 to len(known), none missing."""
     known = state["known"]
     code = {category: index for index, category in enumerate(known, start=1)}
-    lookup = np.array([*(code.get(category, 0) for category in column.categories), 0], dtype=np.int32)
+    lookup = np.array(
+        [*(code.get(category, 0) for category in column.categories), 0], dtype=np.int32
+    )
     unknown = "(unknown)"
     while unknown in code:
         unknown = f"({unknown})"
-    return replace(column, values=lookup[column.values], categories=(unknown, *known))  # code -1 takes the last entry
+    return replace(
+        column, values=lookup[column.values], categories=(unknown, *known)
+    )  # code -1 takes the last entry
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

@@ -1,8 +1,7 @@
 """Categories seen only a few times in the training rows share one category, "(rare)".
 
-From a handful of rows nothing can be learnt that holds elsewhere. Where training had rare categories, one never seen counts as rare too;
-where it had none, it is missing.
-"""
+From a handful of rows nothing can be learnt that holds elsewhere. Where training had rare
+categories, one never seen counts as rare too; where it had none, it is missing."""
 
 from __future__ import annotations
 
@@ -37,7 +36,8 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"kept": the categories that stay, sorted; "rare": the name of the shared one, or null where none is rare}."""
+    """{"kept": the categories that stay, sorted; "rare": the name of the shared one, or null where
+    none is rare}."""
     minimum = min(max(len(column) // 100, 2), 5) if config.minimum == "auto" else config.minimum
     counts = np.bincount(column.values[column.values >= 0], minlength=len(column.categories))
     kept = sorted(column.categories[code] for code in np.flatnonzero(counts >= minimum))
@@ -56,9 +56,13 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     kept, rare = state["kept"], state["rare"]
     code = {category: index for index, category in enumerate(kept)}
     other = -1 if rare is None else len(kept)
-    lookup = np.array([*(code.get(category, other) for category in column.categories), -1], dtype=np.int32)
+    lookup = np.array(
+        [*(code.get(category, other) for category in column.categories), -1], dtype=np.int32
+    )
     categories = (*kept,) if rare is None else (*kept, rare)
-    return replace(column, values=lookup[column.values], categories=categories)  # code -1 takes the last entry
+    return replace(
+        column, values=lookup[column.values], categories=categories
+    )  # code -1 takes the last entry
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
@@ -66,5 +70,11 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
     kept, rare = state["kept"], state["rare"]
     names = ["", *kept] if rare is None else ["", *kept, rare]
     table = {name: code for code, name in enumerate(names)}
-    codes = graph.lookup(value.at, {category: table[category] for category in ["", *kept]}, 0 if rare is None else len(names) - 1)
-    return replace(value, at=graph.add("Gather", [graph.constant(np.array(names, dtype=object)), codes]))
+    codes = graph.lookup(
+        value.at,
+        {category: table[category] for category in ["", *kept]},
+        0 if rare is None else len(names) - 1,
+    )
+    return replace(
+        value, at=graph.add("Gather", [graph.constant(np.array(names, dtype=object)), codes])
+    )

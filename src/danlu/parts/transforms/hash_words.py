@@ -1,8 +1,9 @@
 """Text as counts of its words and pairs of words, hashed into a fixed number of features.
 
-Each run of n neighbouring words is hashed to one feature and to a sign; the row's counts are then divided by their length (the root of
-the sum of squares). Nothing is learnt, so no word is unknown. Words are runs of letters and digits in lower case; in scripts that put
-no spaces between words (Chinese, Japanese, Thai, ...) each character is a word, and so is each emoji.
+Each run of n neighbouring words is hashed to one feature and to a sign; the row's counts are then
+divided by their length (the root of the sum of squares). Nothing is learnt, so no word is unknown.
+Words are runs of letters and digits in lower case; in scripts that put no spaces between words
+(Chinese, Japanese, Thai, ...) each character is a word, and so is each emoji.
 Source: Weinberger, Dasgupta, Langford, Smola and Attenberg, 2009, arXiv:0902.2206.
 """
 
@@ -27,11 +28,24 @@ class Config(Options):
     """What is counted, and into how many features."""
 
     by: Literal["words", "characters"] = Field(
-        default="words", description="What is counted: words, or characters (for misspelt or unspaced text)."
+        default="words",
+        description="What is counted: words, or characters (for misspelt or unspaced text).",
     )
-    shortest: int = Field(default=1, ge=1, le=16, description="Words (or characters) in a row of the shortest run counted.")
-    longest: int = Field(default=2, ge=1, le=16, description="Words (or characters) in a row of the longest run counted.")
-    features: int = Field(default=1024, ge=2, le=1 << 20, description="Features that runs are hashed to.")
+    shortest: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Words (or characters) in a row of the shortest run counted.",
+    )
+    longest: int = Field(
+        default=2,
+        ge=1,
+        le=16,
+        description="Words (or characters) in a row of the longest run counted.",
+    )
+    features: int = Field(
+        default=1024, ge=2, le=1 << 20, description="Features that runs are hashed to."
+    )
 
     @model_validator(mode="after")
     def _shortest_first(self) -> Config:
@@ -47,7 +61,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A number column of `features` float32 features, each row of length 1; 0 where the text is missing or has no word."""
+    """A number column of `features` float32 features, each row of length 1; 0 where the text is
+    missing or has no word."""
     assert column.offsets is not None
     offsets = np.asarray(column.offsets, dtype=np.int64)
     result = np.empty((len(column), config.features), dtype=np.float32)
@@ -61,11 +76,14 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         start = stop
     if column.missing is not None:
         result[column.missing] = 0
-    return numbers(column, result, [f"{column.name} #{number}" for number in range(config.features)])
+    return numbers(
+        column, result, [f"{column.name} #{number}" for number in range(config.features)]
+    )
 
 
 def _count(config: Config, text: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Counts of a block of texts, given its bytes and their number a row; float64 (rows, features), each row of length 1."""
+    """Counts of a block of texts, given its bytes and their number a row; float64 (rows, features),
+    each row of length 1."""
     row_of_byte = np.repeat(np.arange(len(lengths)), lengths)
     characters, places = _characters(text)
     token, row = _tokens(config, characters, row_of_byte[places])
@@ -79,16 +97,22 @@ def _count(config: Config, text: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         if length >= config.shortest:
             whole = row[: len(run)] == row[length - 1 :]
             hashed = run[whole]
-            place = row[: len(run)][whole] * config.features + ((hashed >> np.uint64(1)) % np.uint64(config.features)).astype(
-                np.int64
+            place = row[: len(run)][whole] * config.features + (
+                (hashed >> np.uint64(1)) % np.uint64(config.features)
+            ).astype(np.int64)
+            counts += np.bincount(
+                place, weights=(hashed & np.uint64(1)) * 2.0 - 1.0, minlength=len(counts)
             )
-            counts += np.bincount(place, weights=(hashed & np.uint64(1)) * 2.0 - 1.0, minlength=len(counts))
     table = counts.reshape(len(lengths), config.features)
-    squares = np.square(table).sum(axis=1, keepdims=True)  # whole numbers: the sum is exact in any order
+    squares = np.square(table).sum(
+        axis=1, keepdims=True
+    )  # whole numbers: the sum is exact in any order
     return table / np.sqrt(np.maximum(squares, 1))
 
 
-def _tokens(config: Config, characters: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _tokens(
+    config: Config, characters: np.ndarray, row: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(the hash of each token, uint64 (T,); the row it stands in, int64 (T,))."""
     lower, kind = lower_and_kind(characters)
     same_row = np.zeros(len(row), dtype=bool)

@@ -1,8 +1,7 @@
 """Missing values filled with the mean, median or most frequent value of the training rows, or with a constant.
 
-A number column can gain a feature that says 1 where the value was missing: that a value is missing often tells something. Features
-that are always missing together (the parts of a date) share one.
-"""
+A number column can gain a feature that says 1 where the value was missing: that a value is missing
+often tells something. Features that are always missing together (the parts of a date) share one."""
 
 from __future__ import annotations
 
@@ -41,12 +40,15 @@ class Config(Options):
     @model_validator(mode="after")
     def _a_constant_where_one_is_asked(self) -> Config:
         if (self.strategy == "constant") != (self.value is not None):
-            raise ValueError("value belongs to strategy constant, and strategy constant needs a value")
+            raise ValueError(
+                "value belongs to strategy constant, and strategy constant needs a value"
+            )
         return self
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"fill": what fills gaps} and, for numbers, {"told": [the place, the name] of each gap that gains a feature}."""
+    """{"fill": what fills gaps} and, for numbers, {"told": [the place, the name] of each gap that
+    gains a feature}."""
     if column.kind == "number":
         return {"fill": _fill_of_numbers(config, column), "told": _told(config, column)}
     strategy = config.strategy
@@ -59,9 +61,17 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
             hint="set strategy of impute to most_frequent or constant",
         )
     if column.kind == "category":
-        return {"fill": _constant(config, column, str) if strategy == "constant" else _most_frequent_category(column)}
+        return {
+            "fill": _constant(config, column, str)
+            if strategy == "constant"
+            else _most_frequent_category(column)
+        }
     if strategy == "constant":
-        return {"fill": int(_constant(config, column, bool)) if column.kind == "boolean" else _moment(config, column)}
+        return {
+            "fill": int(_constant(config, column, bool))
+            if column.kind == "boolean"
+            else _moment(config, column)
+        }
     values = column.values[~column.is_missing()]
     if not len(values):
         return {"fill": 0}
@@ -79,7 +89,12 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         return _apply_to_numbers(state, column)
     lost = column.is_missing()
     if column.kind != "category":
-        return replace(column, values=np.where(lost, np.array(state["fill"], dtype=column.values.dtype), column.values))
+        return replace(
+            column,
+            values=np.where(
+                lost, np.array(state["fill"], dtype=column.values.dtype), column.values
+            ),
+        )
     fill, categories = state["fill"], column.categories
     if fill is None:  # no training row held a value: there is nothing to fill with
         return column
@@ -105,7 +120,10 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
     none, filling = {
         "category": ("", np.array(fill, dtype=object)),
         "boolean": (np.int8(-1), np.int8(fill) if value.kind == "boolean" else None),
-        "datetime": (np.int64(MISSING_DATETIME), np.int64(fill) if value.kind == "datetime" else None),
+        "datetime": (
+            np.int64(MISSING_DATETIME),
+            np.int64(fill) if value.kind == "datetime" else None,
+        ),
     }[value.kind]
     if value.kind == "category":
         there = graph.lookup(value.at, {"": 0}, 1)
@@ -118,7 +136,9 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
 def _fill_of_numbers(config: Config, column: Column) -> np.ndarray:
     if config.strategy == "constant":
         return np.full(matrix(column).shape[1], float(_constant(config, column, float)))
-    return np.array([_fill_of(config.strategy, values) for values in present(column)], dtype=np.float64)
+    return np.array(
+        [_fill_of(config.strategy, values) for values in present(column)], dtype=np.float64
+    )
 
 
 def _fill_of(strategy: str, values: np.ndarray) -> float:
@@ -132,7 +152,9 @@ def _fill_of(strategy: str, values: np.ndarray) -> float:
     middle = len(values) // 2
     low = middle - 1 + len(values) % 2
     parted = np.partition(values, (low, middle))
-    return float(parted[low] / 2 + parted[middle] / 2)  # halves first: the sum of two huge numbers is no number
+    return float(
+        parted[low] / 2 + parted[middle] / 2
+    )  # halves first: the sum of two huge numbers is no number
 
 
 def _told(config: Config, column: Column) -> list[list[Any]]:
@@ -144,7 +166,10 @@ def _told(config: Config, column: Column) -> list[list[Any]]:
         lost = np.isnan(values[:, feature])
         if config.indicator is True or lost.any():
             alike.setdefault(np.packbits(lost).tobytes(), []).append(feature)
-    together = [column.name if len(places) == len(labels) else labels[places[0]] for places in alike.values()]
+    together = [
+        column.name if len(places) == len(labels) else labels[places[0]]
+        for places in alike.values()
+    ]
     return [[places[0], f"{name} is missing"] for places, name in zip(alike.values(), together)]
 
 
@@ -191,4 +216,6 @@ def _most_frequent_category(column: Column) -> str | None:
     counts = np.bincount(column.values[column.values >= 0], minlength=len(column.categories))
     if not counts.any():
         return None
-    return min(column.categories[code] for code in np.flatnonzero(counts == counts.max()))  # of equals the first by name
+    return min(
+        column.categories[code] for code in np.flatnonzero(counts == counts.max())
+    )  # of equals the first by name

@@ -1,7 +1,7 @@
 """Long-tailed numbers drawn together: sign(x) * log(1 + |x|).
 
-when skewed: only features whose skewness over the training rows, E[(x - mean)^3] / deviation^3, is beyond the threshold in size.
-"""
+when skewed: only features whose skewness over the training rows, E[(x - mean)^3] / deviation^3, is
+beyond the threshold in size."""
 
 from __future__ import annotations
 
@@ -23,13 +23,20 @@ TAKES = ("number",)
 class Config(Options):
     """Which features are drawn together."""
 
-    when: Literal["skewed", "always"] = Field(default="skewed", description="Which features: those that are skewed, or all.")
-    threshold: float = Field(default=1.0, ge=0, description="Skewness from which a feature counts as skewed.")
+    when: Literal["skewed", "always"] = Field(
+        default="skewed", description="Which features: those that are skewed, or all."
+    )
+    threshold: float = Field(
+        default=1.0, ge=0, description="Skewness from which a feature counts as skewed."
+    )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"features": the places of the features that are changed}."""
-    chosen = [config.when == "always" or abs(_skewness(values)) > config.threshold for values in present(column)]
+    chosen = [
+        config.when == "always" or abs(_skewness(values)) > config.threshold
+        for values in present(column)
+    ]
     return {"features": [place for place, each in enumerate(chosen) if each]}
 
 
@@ -37,7 +44,9 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The numbers, the chosen features as signed logarithms; float64 of the same width."""
     result = matrix(column).astype(np.float64)
     for feature in state["features"]:
-        x = np.ascontiguousarray(result[:, feature])  # numpy's vector code for strided numbers may round otherwise
+        x = np.ascontiguousarray(
+            result[:, feature]
+        )  # numpy's vector code for strided numbers may round otherwise
         result[:, feature] = np.copysign(np.log1p(np.abs(x)), x)
     return numbers(column, result, names(column))
 

@@ -4,9 +4,9 @@
                    log(energy + floor)
     then           minus the mean of each band and divided by its standard deviation, both over the training rows
 
-The mel scale and the triangles of equal area are Slaney's (Auditory Toolbox, 1998), which librosa takes as well. A recording shorter
-than a window gives one frame; one of another rate than in training is resampled.
-"""
+The mel scale and the triangles of equal area are Slaney's (Auditory Toolbox, 1998), which librosa
+takes as well. A recording shorter than a window gives one frame; one of another rate than in
+training is resampled."""
 
 from __future__ import annotations
 
@@ -33,8 +33,12 @@ class Config(Options):
     window: float = Field(0.025, gt=0, le=1, description="Seconds that a frame looks at.")
     hop: float = Field(0.01, gt=0, le=1, description="Seconds from frame to frame.")
     lowest: float = Field(20.0, ge=0, le=100_000, description="Lowest pitch, in Hz.")
-    highest: float | None = Field(None, gt=0, le=200_000, description="Highest pitch, in Hz; null: half the sampling rate.")
-    scale: bool = Field(True, description="Bring each band to mean 0 and deviation 1 over the training rows.")
+    highest: float | None = Field(
+        None, gt=0, le=200_000, description="Highest pitch, in Hz; null: half the sampling rate."
+    )
+    scale: bool = Field(
+        True, description="Bring each band to mean 0 and deviation 1 over the training rows."
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Config:
@@ -58,13 +62,19 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """Frames float32 (frames, bands). A row is worked on by itself: its numbers never depend on the rows beside it."""
+    """Frames float32 (frames, bands). A row is worked on by itself: its numbers never depend on the
+    rows beside it."""
     assert column.offsets is not None
     rate = int(state["rate"])
     triangles_FM = _triangles(config, rate)
     offsets = np.asarray(column.offsets)
     rows = [
-        _frames(config, rate, resampled(np.asarray(column.values[begin:end]), column.rate, rate), triangles_FM)
+        _frames(
+            config,
+            rate,
+            resampled(np.asarray(column.values[begin:end]), column.rate, rate),
+            triangles_FM,
+        )
         for begin, end in itertools.pairwise(offsets)
     ]
     sizes = np.array([len(each) for each in rows], dtype=np.int64)
@@ -91,7 +101,9 @@ def _frames(config: Config, rate: int, samples: np.ndarray, triangles_FM: np.nda
     start = size // 2  # frame t is centred on sample t * hop
     kept = min(len(samples), len(padded) - start)
     padded[start : start + kept] = samples[:kept] / 32768.0
-    windows = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size + 1)[:-1]
+    windows = (
+        np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size + 1)[:-1]
+    )
     energies = np.abs(np.fft.rfft(windows, _fft(size), axis=1)) ** 2
     return np.log(energies @ triangles_FM + _FLOOR)
 
@@ -123,7 +135,9 @@ _STEP = np.log(6.4) / 27.0  # above: 27 mels to the factor 6.4
 
 
 def _mel(hertz: np.ndarray) -> np.ndarray:
-    return np.where(hertz < 1000.0, hertz / _LINEAR, 15.0 + np.log(np.maximum(hertz, 1e-9) / 1000.0) / _STEP)
+    return np.where(
+        hertz < 1000.0, hertz / _LINEAR, 15.0 + np.log(np.maximum(hertz, 1e-9) / 1000.0) / _STEP
+    )
 
 
 def _hertz(mel: np.ndarray) -> np.ndarray:

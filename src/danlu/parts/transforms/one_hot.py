@@ -21,7 +21,10 @@ class Config(Options):
     """How many features at most."""
 
     maximum: int = Field(
-        default=256, ge=1, le=100_000, description="Categories with a feature of their own: the most frequent of the training rows."
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Categories with a feature of their own: the most frequent of the training rows.",
     )
 
 
@@ -42,7 +45,9 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column of one float32 feature a known category, named column=category."""
     known = state["known"]
     place = {category: index for index, category in enumerate(known)}
-    lookup = np.array([*(place.get(category, -1) for category in column.categories), -1], dtype=np.int64)
+    lookup = np.array(
+        [*(place.get(category, -1) for category in column.categories), -1], dtype=np.int64
+    )
     places = lookup[column.values]  # code -1 takes the last entry
     hot = np.flatnonzero(places >= 0)
     values = np.zeros((len(column), len(known)), dtype=np.float32)
@@ -52,7 +57,9 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
-    places = graph.lookup(value.at, {category: place for place, category in enumerate(state["known"])}, -1)
+    places = graph.lookup(
+        value.at, {category: place for place, category in enumerate(state["known"])}, -1
+    )
     known = graph.constant(np.arange(len(state["known"])))
     hot = graph.cast(graph.add("Equal", [graph.reshape(places, -1, 1), known]), "float64")
     return graph.numbers(value, hot, len(state["known"]))

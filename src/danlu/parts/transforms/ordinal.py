@@ -25,7 +25,8 @@ class Config(Options):
     """The order."""
 
     order: list[str] = Field(
-        default=[], description="The categories from least to most; empty: the training rows' categories by name."
+        default=[],
+        description="The categories from least to most; empty: the training rows' categories by name.",
     )
 
     @model_validator(mode="after")
@@ -36,7 +37,8 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"order": the categories from least to most}. DataError for a training category that the order leaves out."""
+    """{"order": the categories from least to most}. DataError for a training category that the
+    order leaves out."""
     seen = sorted(column.categories[code] for code in np.unique(column.values[column.values >= 0]))
     left_out = [category for category in seen if category not in config.order]
     if config.order and left_out:
@@ -52,12 +54,18 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column, float64; NaN where missing or unknown."""
     place = {category: float(index) for index, category in enumerate(state["order"])}
     lookup = np.array([*(place.get(category, np.nan) for category in column.categories), np.nan])
-    return numbers(column, lookup[column.values][:, None], [column.name])  # code -1 takes the last entry
+    return numbers(
+        column, lookup[column.values][:, None], [column.name]
+    )  # code -1 takes the last entry
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
-    places = graph.lookup(value.at, {category: place for place, category in enumerate(state["order"])}, -1)
+    places = graph.lookup(
+        value.at, {category: place for place, category in enumerate(state["order"])}, -1
+    )
     lost = graph.add("Less", [places, graph.constant(np.int64(0))])
-    numbers = graph.add("Where", [lost, graph.constant(np.float64(np.nan)), graph.cast(places, "float64")])
+    numbers = graph.add(
+        "Where", [lost, graph.constant(np.float64(np.nan)), graph.cast(places, "float64")]
+    )
     return graph.numbers(value, graph.reshape(numbers, -1, 1), 1)

@@ -2,11 +2,11 @@
 
     feature_t = clamp((x - edge_t) / (edge_{t+1} - edge_t), 0, 1)       the first goes on below 0, the last above 1
 
-A linear map of these features is any continuous function that is straight within each bin, so that a network meets the steps and
-corners of a column at once, as trees do. Edges are quantiles of the training rows (`by: rows`), or of their distinct values (`by: values`),
-which cuts up the rare large values of a column that mostly holds one value. Missing values stay missing.
-Gorishniy et al., 2022, arXiv:2203.05556.
-"""
+A linear map of these features is any continuous function that is straight within each bin, so that
+a network meets the steps and corners of a column at once, as trees do. Edges are quantiles of the
+training rows (`by: rows`), or of their distinct values (`by: values`), which cuts up the rare large
+values of a column that mostly holds one value. Missing values stay missing. Gorishniy et al., 2022,
+arXiv:2203.05556."""
 
 from __future__ import annotations
 
@@ -29,16 +29,26 @@ TAKES = ("number",)
 class Config(Options):
     """How many pieces, and where they are cut."""
 
-    bins: int = Field(default=48, ge=1, le=10_000, description="Bins of each feature; fewer where edges would be equal.")
+    bins: int = Field(
+        default=48,
+        ge=1,
+        le=10_000,
+        description="Bins of each feature; fewer where edges would be equal.",
+    )
     by: Literal["rows", "values"] = Field(
-        default="rows", description="rows: as many training rows a bin; values: as many distinct values a bin."
+        default="rows",
+        description="rows: as many training rows a bin; values: as many distinct values a bin.",
     )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"edges": float64 (E,), the edges of all features one after the other, "counts": how many each has}."""
+    """{"edges": float64 (E,), the edges of all features one after the other, "counts": how many
+    each has}."""
     edges = [_edges(config, values) for values in present(column)]
-    return {"edges": np.concatenate(edges), "counts": np.array([len(each) for each in edges], dtype=np.int64)}
+    return {
+        "edges": np.concatenate(edges),
+        "counts": np.array([len(each) for each in edges], dtype=np.int64),
+    }
 
 
 def _edges(config: Config, values: np.ndarray) -> np.ndarray:
@@ -72,7 +82,10 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
         if len(edges) < 2:
             continue
         x = graph.add("Gather", [value.at, graph.constant(np.array([feature]))], axis=1)
-        share = graph.add("Div", [graph.add("Sub", [x, graph.constant(edges[:-1])]), graph.constant(np.diff(edges))])
+        share = graph.add(
+            "Div",
+            [graph.add("Sub", [x, graph.constant(edges[:-1])]), graph.constant(np.diff(edges))],
+        )
         lowest, highest = np.zeros(len(edges) - 1), np.ones(len(edges) - 1)
         lowest[0], highest[-1] = -np.inf, np.inf
         for operator, edge in (("Less", lowest), ("Greater", highest)):
@@ -87,7 +100,9 @@ def _pieces(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """float64 (N, bins) of one feature."""
     if len(edges) < 2:
         return np.zeros((len(values), 0))
-    with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite, and is refused by name further on
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # a number too large becomes infinite, and is refused by name further on
         share = (values[:, None].astype(np.float64) - edges[:-1]) / np.diff(edges)
     lowest = np.zeros(share.shape[1])
     highest = np.ones(share.shape[1])

@@ -29,31 +29,54 @@ TAKES = ("number",)
 class Config(Options):
     """Which scale."""
 
-    by: Literal["standard", "min_max", "robust", "quantile"] = Field(default="standard", description="Which scale.")
-    distribution: Literal["normal", "uniform"] = Field(default="normal", description="What the quantile scale maps to.")
-    quantiles: int = Field(default=1000, ge=2, le=100_000, description="Knots of the quantile scale, at most one a training row.")
-    keep_flags: bool = Field(default=True, description="Leave a feature alone whose training values are only 0 and 1.")
+    by: Literal["standard", "min_max", "robust", "quantile"] = Field(
+        default="standard", description="Which scale."
+    )
+    distribution: Literal["normal", "uniform"] = Field(
+        default="normal", description="What the quantile scale maps to."
+    )
+    quantiles: int = Field(
+        default=1000,
+        ge=2,
+        le=100_000,
+        description="Knots of the quantile scale, at most one a training row.",
+    )
+    keep_flags: bool = Field(
+        default=True, description="Leave a feature alone whose training values are only 0 and 1."
+    )
 
     @model_validator(mode="after")
     def _distribution_is_for_quantiles(self) -> Config:
         if self.distribution == "uniform" and self.by != "quantile":
-            raise ValueError("distribution uniform needs by quantile (min_max gives numbers from 0 to 1 as well)")
+            raise ValueError(
+                "distribution uniform needs by quantile (min_max gives numbers from 0 to 1 as well)"
+            )
         return self
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"center": (D,), "scale": (D,)}; for quantile {"knots": (D, K), "heights": (K,), "flags": (D,) of 0 and 1}."""
+    """{"center": (D,), "scale": (D,)}; for quantile {"knots": (D, K), "heights": (K,), "flags":
+    (D,) of 0 and 1}."""
     if config.by == "quantile":
         return _fit_quantiles(config, column)
     pairs = [_center_and_scale(config, values) for values in present(column)]
-    return {"center": np.array([center for center, _ in pairs]), "scale": np.array([scale for _, scale in pairs])}
+    return {
+        "center": np.array([center for center, _ in pairs]),
+        "scale": np.array([scale for _, scale in pairs]),
+    }
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The scaled numbers, float64 of the same width."""
     values = matrix(column)
-    with np.errstate(over="ignore", invalid="ignore"):  # a number too large becomes infinite, and is refused by name further on
-        scaled = _apply_quantiles(state, values) if config.by == "quantile" else (values - state["center"]) / state["scale"]
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # a number too large becomes infinite, and is refused by name further on
+        scaled = (
+            _apply_quantiles(state, values)
+            if config.by == "quantile"
+            else (values - state["center"]) / state["scale"]
+        )
     return numbers(column, scaled, names(column))
 
 
@@ -74,24 +97,32 @@ def _quantile_graph(state: dict[str, Any], graph: Graph, value: Value) -> str:
             features.append(x)
             continue
         upward = _between_graph(graph, x, knots, state["heights"])
-        downward = _between_graph(graph, graph.add("Neg", [x]), -knots[::-1], -state["heights"][::-1])
+        downward = _between_graph(
+            graph, graph.add("Neg", [x]), -knots[::-1], -state["heights"][::-1]
+        )
         total = graph.add("Sub", [upward, downward])
         features.append(graph.add("Div", [total, graph.constant(np.float64(2))]))
     return graph.beside(features)
 
 
 def _between_graph(graph: Graph, x: str, knots: np.ndarray, heights: np.ndarray) -> str:
-    """numpy.interp of (N, 1) in a graph: the last knot that x reaches, and straight on to the next one."""
+    """numpy.interp of (N, 1) in a graph: the last knot that x reaches, and straight on to the next
+    one."""
     reached = graph.cast(graph.add("GreaterOrEqual", [x, graph.constant(knots)]), "int64")
     count = graph.add("ReduceSum", [reached, graph.constant(np.array([1]))], keepdims=1)
-    place = graph.add("Max", [graph.add("Sub", [count, graph.constant(np.int64(1))]), graph.constant(np.int64(0))])
+    place = graph.add(
+        "Max", [graph.add("Sub", [count, graph.constant(np.int64(1))]), graph.constant(np.int64(0))]
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
     slopes[~np.isfinite(slopes)] = 0.0  # between equal knots nothing lies
     low, height, slope = (
-        graph.add("Gather", [graph.constant(np.ascontiguousarray(each)), place]) for each in (knots, heights, slopes)
+        graph.add("Gather", [graph.constant(np.ascontiguousarray(each)), place])
+        for each in (knots, heights, slopes)
     )
-    inside = graph.add("Where", [graph.add("Less", [x, low]), low, x])  # below the first knot: at its height
+    inside = graph.add(
+        "Where", [graph.add("Less", [x, low]), low, x]
+    )  # below the first knot: at its height
     return graph.add("Add", [graph.add("Mul", [graph.add("Sub", [inside, low]), slope]), height])
 
 
@@ -115,7 +146,12 @@ def _distance(low: float, high: float) -> float:
 
 
 def _is_flag(values: np.ndarray) -> bool:
-    return bool(len(values)) and values.min() == 0 and values.max() == 1 and bool(((values == 0) | (values == 1)).all())
+    return (
+        bool(len(values))
+        and values.min() == 0
+        and values.max() == 1
+        and bool(((values == 0) | (values == 1)).all())
+    )
 
 
 def _fit_quantiles(config: Config, column: Column) -> dict[str, Any]:
@@ -125,7 +161,9 @@ def _fit_quantiles(config: Config, column: Column) -> dict[str, Any]:
     knots = np.zeros((len(features), count))
     for knot, values in zip(knots, features):
         if len(values):
-            knot[:] = np.maximum.accumulate(np.quantile(values, shares))  # rounding must not turn two knots around
+            knot[:] = np.maximum.accumulate(
+                np.quantile(values, shares)
+            )  # rounding must not turn two knots around
     heights = shares
     if config.distribution == "normal":
         normal = NormalDist()
@@ -143,5 +181,7 @@ def _apply_quantiles(state: dict[str, Any], values: np.ndarray) -> np.ndarray:
         x = np.ascontiguousarray(result[:, feature])
         upward = np.interp(x, knots, heights)
         downward = -np.interp(-x, -knots[::-1], -heights[::-1])
-        result[:, feature] = (upward + downward) / 2  # the middle of the ranks of a value that many rows share
+        result[:, feature] = (
+            upward + downward
+        ) / 2  # the middle of the ranks of a value that many rows share
     return result

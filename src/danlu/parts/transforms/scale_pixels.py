@@ -1,8 +1,7 @@
 """Mean and standard deviation of the pixels of each colour channel; batches are scaled with them, images stay uint8.
 
-A batch becomes (pixel / 255 - mean) / std on the device where it is used: a quarter of the memory and of the transfer. The statistics
-are exact: they come from counts of the 256 pixel values.
-"""
+A batch becomes (pixel / 255 - mean) / std on the device where it is used: a quarter of the memory
+and of the transfer. The statistics are exact: they come from counts of the 256 pixel values."""
 
 from __future__ import annotations
 
@@ -25,7 +24,8 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"pixels": {"mean": [...], "std": [...]}} by channel, of pixel / 255; std is 1 where all pixels are equal."""
+    """{"pixels": {"mean": [...], "std": [...]}} by channel, of pixel / 255; std is 1 where all
+    pixels are equal."""
     counts = _counts(column.values)
     shades = np.arange(256) / 255
     mean, std = [], []
@@ -33,7 +33,11 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
         share = channel / max(1, channel.sum())
         center = float(share @ shades)
         mean.append(center)
-        std.append(float(np.sqrt(share @ np.square(shades - center))) if np.count_nonzero(channel) > 1 else 1.0)
+        std.append(
+            float(np.sqrt(share @ np.square(shades - center)))
+            if np.count_nonzero(channel) > 1
+            else 1.0
+        )
     return {"pixels": {"mean": mean, "std": std}}
 
 
@@ -60,7 +64,8 @@ def _counts(images: np.ndarray) -> np.ndarray:
 
 
 def _count_bytes(values: np.ndarray) -> np.ndarray:
-    """How often each of 256 values stands in uint8 (N,). Two at a time: counting pairs costs half."""
+    """How often each of 256 values stands in uint8 (N,). Two at a time: counting pairs costs
+    half."""
     even = len(values) // 2 * 2
     pairs = np.bincount(values[:even].view(np.uint16), minlength=65536).reshape(256, 256)
     counts = pairs.sum(axis=0) + pairs.sum(axis=1)

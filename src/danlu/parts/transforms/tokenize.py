@@ -1,8 +1,7 @@
 """Text as tokens: characters, bytes, words, byte pairs, or the pieces of a given tokenizer, each a number a model learns to read.
 
-The vocabulary is learnt from the training rows. words suits classification (a Chinese character is a word), characters and bpe suit
-generation. See danlu.tokenizing for what each kind is.
-"""
+The vocabulary is learnt from the training rows. words suits classification (a Chinese character is
+a word), characters and bpe suit generation. See danlu.tokenizing for what each kind is."""
 
 from __future__ import annotations
 
@@ -21,44 +20,72 @@ from danlu.tokenizing import Tokenizer
 
 TAKES = ("text",)
 SEPARATOR = "\x1e"  # U+001E, the record separator
-_MEASURED = 32 << 20  # bytes of text that are tokenized to learn the longest row; of more text, the longest rows of it
+_MEASURED = (
+    32 << 20
+)  # bytes of text that are tokenized to learn the longest row; of more text, the longest rows of it
 _KEPT = 8
-_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = OrderedDict()  # the state is kept, so that its id stays its own
+_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = (
+    OrderedDict()
+)  # the state is kept, so that its id stays its own
 
 
 class Config(Options):
     """What a token is, how many there are, and how many of a row are read."""
 
-    kind: Literal["words", "characters", "bytes", "bpe", "file"] = Field(default="words", description="What a token is.")
+    kind: Literal["words", "characters", "bytes", "bpe", "file"] = Field(
+        default="words", description="What a token is."
+    )
     vocabulary: int | None = Field(
         default=None,
         ge=FIRST_TOKEN + 1,
         le=1 << 20,
         description="Most tokens known, the five special ones included; null: 32,768 words, 8,192 byte pairs, all characters.",
     )
-    lower: bool | None = Field(default=None, description="Read the text in lower case; null: words yes, other kinds no.")
+    lower: bool | None = Field(
+        default=None, description="Read the text in lower case; null: words yes, other kinds no."
+    )
     min_count: int | None = Field(
-        default=None, ge=1, description="How often a word, character or pair must be seen to be known; null: words and pairs twice."
+        default=None,
+        ge=1,
+        description="How often a word, character or pair must be seen to be known; null: words and pairs twice.",
     )
     max_length: int | None = Field(
-        default=256, ge=1, le=1 << 30, description="Tokens of a row that are read, from its beginning; null: all."
+        default=256,
+        ge=1,
+        le=1 << 30,
+        description="Tokens of a row that are read, from its beginning; null: all.",
     )
-    beginning: bool = Field(default=False, description="Put a token before each row that says it begins.")
+    beginning: bool = Field(
+        default=False, description="Put a token before each row that says it begins."
+    )
     end: bool = Field(default=False, description="Put a token after each row that says it ends.")
     tokenizer: str | None = Field(
-        default=None, description="The tokenizer.json of kind file, or an artifact (or run) whose tokenizer is taken."
+        default=None,
+        description="The tokenizer.json of kind file, or an artifact (or run) whose tokenizer is taken.",
     )
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
         if (self.kind == "file") != (self.tokenizer is not None):
             raise ValueError("tokenizer names a file for kind file, and only for it")
-        if self.kind in ("bytes", "file") and (self.vocabulary is not None or self.min_count is not None):
-            raise ValueError(f"the vocabulary of kind {self.kind} is given: vocabulary and min_count say nothing")
+        if self.kind in ("bytes", "file") and (
+            self.vocabulary is not None or self.min_count is not None
+        ):
+            raise ValueError(
+                f"the vocabulary of kind {self.kind} is given: vocabulary and min_count say nothing"
+            )
         if self.kind == "file" and self.lower is not None:
-            raise ValueError("a given tokenizer says itself whether it reads in lower case: lower says nothing")
-        if self.kind == "bpe" and self.vocabulary is not None and self.vocabulary < 256 + FIRST_TOKEN:
-            raise ValueError(f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for each byte")
+            raise ValueError(
+                "a given tokenizer says itself whether it reads in lower case: lower says nothing"
+            )
+        if (
+            self.kind == "bpe"
+            and self.vocabulary is not None
+            and self.vocabulary < 256 + FIRST_TOKEN
+        ):
+            raise ValueError(
+                f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for each byte"
+            )
         if self.max_length is not None and self.max_length <= self.beginning + self.end:
             raise ValueError("max_length leaves no room for text between beginning and end")
         return self
@@ -67,7 +94,9 @@ class Config(Options):
 def fit(config: Config, column: Column) -> dict[str, Any]:
     """The tokenizer, and the length of the longest row once it is cut."""
     lower = config.kind == "words" if config.lower is None else config.lower
-    tokenizer = tokenizing.fit(config.kind, column, config.vocabulary, lower, config.min_count, config.tokenizer)
+    tokenizer = tokenizing.fit(
+        config.kind, column, config.vocabulary, lower, config.min_count, config.tokenizer
+    )
     state: dict[str, Any] = {"tokenizer": tokenizer.state()}
     lengths, unknown = _measure(tokenizer, column)
     whole = int(lengths.max(initial=0)) + config.beginning + config.end
@@ -86,12 +115,19 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         values, offsets = _framed(config, tokenizer, column, ~lost)
     missing = lost if lost.any() else None
     return replace(
-        column, kind="sequence", values=values, offsets=offsets, missing=missing, categories=(), cardinalities=(tokenizer.size,)
+        column,
+        kind="sequence",
+        values=values,
+        offsets=offsets,
+        missing=missing,
+        categories=(),
+        cardinalities=(tokenizer.size,),
     )
 
 
 def restored(state: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a state of this transform; made once for a state that is used over and over."""
+    """The tokenizer of a state of this transform; made once for a state that is used over and
+    over."""
     found = _restored.get(id(state))
     if found is None:
         found = _restored[id(state)] = (state, tokenizing.restore(state["tokenizer"]))
@@ -100,8 +136,11 @@ def restored(state: dict[str, Any]) -> Tokenizer:
     return found[1]
 
 
-def _framed(config: Config, tokenizer: Tokenizer, column: Column, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, offsets) of rows that are cut; of those that are `there`, between the tokens for beginning and end."""
+def _framed(
+    config: Config, tokenizer: Tokenizer, column: Column, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, offsets) of rows that are cut; of those that are `there`, between the tokens for
+    beginning and end."""
     room = None if config.max_length is None else config.max_length - config.beginning - config.end
     taken = np.zeros(len(column), dtype=np.int64)  # tokens of each row, without those around it
     begun = ~there
@@ -119,8 +158,11 @@ def _framed(config: Config, tokenizer: Tokenizer, column: Column, there: np.ndar
     return spool.finish(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _between(codes: np.ndarray, counts: np.ndarray, kept: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The first `kept` of the `counts` codes of each row, where asked with a BEGINNING `before` and an END `after` them."""
+def _between(
+    codes: np.ndarray, counts: np.ndarray, kept: np.ndarray, before: np.ndarray, after: np.ndarray
+) -> np.ndarray:
+    """The first `kept` of the `counts` codes of each row, where asked with a BEGINNING `before` and
+    an END `after` them."""
     sizes = kept + before + after
     ends = np.cumsum(sizes)
     result = np.empty(int(ends[-1]) if len(ends) else 0, dtype=codes.dtype)
@@ -137,7 +179,8 @@ def _between(codes: np.ndarray, counts: np.ndarray, kept: np.ndarray, before: np
 
 
 def _measure(tokenizer: Tokenizer, column: Column) -> tuple[np.ndarray, float]:
-    """(tokens in each row, the share of unknown ones): of all rows, or of the longest where there is much text."""
+    """(tokens in each row, the share of unknown ones): of all rows, or of the longest where there
+    is much text."""
     assert column.offsets is not None
     sizes = np.diff(column.offsets)
     if sizes.sum() > _MEASURED:
@@ -152,16 +195,32 @@ def _measure(tokenizer: Tokenizer, column: Column) -> tuple[np.ndarray, float]:
         lengths[block.rows] += block.counts
         unknown += int((block.codes == UNKNOWN).sum())
     if unknown:  # what stands between the turns of a conversation is no text that anyone wrote
-        unknown -= int((column.values == ord(SEPARATOR)).sum()) * int((tokenizer.encode([SEPARATOR])[0] == UNKNOWN).sum())
+        unknown -= int((column.values == ord(SEPARATOR)).sum()) * int(
+            (tokenizer.encode([SEPARATOR])[0] == UNKNOWN).sum()
+        )
     return lengths, unknown / max(int(lengths.sum()), 1)
 
 
 def _notice(config: Config, tokenizer: Tokenizer, lengths: np.ndarray, unknown: float) -> str:
-    names = {"words": "words", "characters": "characters", "bytes": "bytes", "bpe": "byte pairs", "file": "pieces"}
+    names = {
+        "words": "words",
+        "characters": "characters",
+        "bytes": "bytes",
+        "bpe": "byte pairs",
+        "file": "pieces",
+    }
     said = f"{tokenizer.size:,} tokens ({names[config.kind]})"
     if unknown:
         said += f"; {100 * unknown:.1f} % of the training text is none of them"
     if config.max_length is not None:
-        cut = float((lengths + config.beginning + config.end > config.max_length).mean()) if len(lengths) else 0.0
-        said += f"; of {100 * cut:.1f} % of the rows only the first {config.max_length:,} are read" if cut else ""
+        cut = (
+            float((lengths + config.beginning + config.end > config.max_length).mean())
+            if len(lengths)
+            else 0.0
+        )
+        said += (
+            f"; of {100 * cut:.1f} % of the rows only the first {config.max_length:,} are read"
+            if cut
+            else ""
+        )
     return f"{said}."

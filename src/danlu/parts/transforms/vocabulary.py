@@ -1,15 +1,15 @@
 """Words of a sentence as tokens: the number of each word in a vocabulary, and what its spelling tells.
 
-The vocabulary holds the words of the training rows, the commonest first; every other word is the token of the unknown. Beside the word
-a place may hold codes of its spelling, which speak for words never seen:
+The vocabulary holds the words of the training rows, the commonest first; every other word is the
+token of the unknown. Beside the word a place may hold codes of its spelling, which speak for words
+never seen:
 
   characters   its letters (`longest_word` of them; of a longer word the first and the last half), for a small convolution
   suffix       its last `suffix` letters
   shape        how it is written: small, Capital, CAPITALS, miXed, with digits, a number, punctuation
 
-codes: auto takes all three, and none where the vocabulary has at most 100 words: those are labels, not language. A text is split into
-words first.
-"""
+codes: auto takes all three, and none where the vocabulary has at most 100 words: those are labels,
+not language. A text is split into words first."""
 
 from __future__ import annotations
 
@@ -35,40 +35,67 @@ _FIRST = 2  # first code of letters, endings and shapes: 0 is padding, 1 unknown
 class Config(Options):
     """Which words are known, and which codes stand beside them."""
 
-    lower: bool = Field(True, description="Read words in small letters (characters and shape keep the difference).")
-    digits: bool = Field(True, description="Read every digit of a word as 0, so that all years are one word.")
-    min_count: int = Field(2, ge=1, description="Times a word must stand in the training rows to be known.")
+    lower: bool = Field(
+        True, description="Read words in small letters (characters and shape keep the difference)."
+    )
+    digits: bool = Field(
+        True, description="Read every digit of a word as 0, so that all years are one word."
+    )
+    min_count: int = Field(
+        2, ge=1, description="Times a word must stand in the training rows to be known."
+    )
     most: int = Field(100_000, ge=1, le=10_000_000, description="Words kept, the commonest first.")
     codes: list[Code] | Literal["auto"] = Field(
         "auto", description="Codes of the spelling beside the word: characters, suffix, shape."
     )
-    longest_word: int = Field(16, ge=2, le=256, description="Letters of a word that characters holds.")
+    longest_word: int = Field(
+        16, ge=2, le=256, description="Letters of a word that characters holds."
+    )
     suffix: int = Field(3, ge=1, le=16, description="Letters of the ending that suffix holds.")
-    split: Literal["words", "spaces"] = Field("words", description="How a text becomes words, where the column holds text.")
+    split: Literal["words", "spaces"] = Field(
+        "words", description="How a text becomes words, where the column holds text."
+    )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """The known words, letters and endings, the commonest first, and how long the longest sentence is."""
+    """The known words, letters and endings, the commonest first, and how long the longest sentence
+    is."""
     column = _as_words(config, column)
     assert column.offsets is not None
     codes = np.asarray(column.values)
     counts = np.bincount(codes[codes >= 0], minlength=len(column.categories)).tolist()
     seen = [(word, count) for word, count in zip(column.categories, counts) if count]
-    labels = config.codes == "auto" and len(seen) <= FEW  # all of a small set is known, as it is written
-    chosen = [] if labels else [code for code in ALL_CODES if config.codes == "auto" or code in config.codes]
-    state: dict[str, Any] = {"labels": labels, "codes": chosen, "longest": int(np.diff(column.offsets).max(initial=1))}
+    labels = (
+        config.codes == "auto" and len(seen) <= FEW
+    )  # all of a small set is known, as it is written
+    chosen = (
+        []
+        if labels
+        else [code for code in ALL_CODES if config.codes == "auto" or code in config.codes]
+    )
+    state: dict[str, Any] = {
+        "labels": labels,
+        "codes": chosen,
+        "longest": int(np.diff(column.offsets).max(initial=1)),
+    }
     counted = [(_reading(config, state, word), count) for word, count in seen]
     state["words"] = _commonest(counted, 1 if labels else config.min_count)[: config.most]
     if "characters" in chosen:
-        state["letters"] = "".join(_commonest([(letter, count) for word, count in seen for letter in word], 1))
+        state["letters"] = "".join(
+            _commonest([(letter, count) for word, count in seen for letter in word], 1)
+        )
     if "suffix" in chosen:
-        state["suffixes"] = _commonest([(_ending(config, state, word), count) for word, count in seen], max(config.min_count, 2))
+        state["suffixes"] = _commonest(
+            [(_ending(config, state, word), count) for word, count in seen],
+            max(config.min_count, 2),
+        )
     state["notice"] = _notice(state, sum(counts), seen, config)
     return state
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A sequence of tokens int32, (places,) or (places, D): the word, then the codes. A missing word is unknown."""
+    """A sequence of tokens int32, (places,) or (places, D): the word, then the codes. A missing
+    word is unknown."""
     column = _as_words(config, column)
     table = _table(config, state, column.categories)
     values = table[np.asarray(column.values)]  # -1, a missing place, is the last row: unknown
@@ -92,7 +119,9 @@ def _reading(config: Config, state: dict[str, Any], word: str) -> str:
     if state["labels"]:
         return word
     word = word.lower() if config.lower else word
-    return "".join("0" if letter.isdigit() else letter for letter in word) if config.digits else word
+    return (
+        "".join("0" if letter.isdigit() else letter for letter in word) if config.digits else word
+    )
 
 
 def _ending(config: Config, state: dict[str, Any], word: str) -> str:
@@ -100,7 +129,8 @@ def _ending(config: Config, state: dict[str, Any], word: str) -> str:
 
 
 def _commonest(counted: Sequence[tuple[str, int]], least: int) -> list[str]:
-    """The distinct strings counted at least `least` times, the commonest first, equals by spelling."""
+    """The distinct strings counted at least `least` times, the commonest first, equals by
+    spelling."""
     total: dict[str, int] = {}
     for each, count in counted:
         total[each] = total.get(each, 0) + count
@@ -121,30 +151,44 @@ def _cardinalities(state: dict[str, Any], longest_word: int) -> tuple[int, ...]:
         "suffix": (_FIRST + len(state.get("suffixes", ())),),
         "shape": (SHAPES,),
     }
-    return (FIRST_TOKEN + len(state["words"]), *(count for code in state["codes"] for count in counts[code]))
+    return (
+        FIRST_TOKEN + len(state["words"]),
+        *(count for code in state["codes"] for count in counts[code]),
+    )
 
 
 def _table(config: Config, state: dict[str, Any], words: Sequence[str]) -> np.ndarray:
-    """The codes of each distinct word, int32 (words + 1, D); the last row is that of a missing word."""
-    parts = [_numbers(state["words"], FIRST_TOKEN, [_reading(config, state, word) for word in words])[:, None]]
+    """The codes of each distinct word, int32 (words + 1, D); the last row is that of a missing
+    word."""
+    parts = [
+        _numbers(state["words"], FIRST_TOKEN, [_reading(config, state, word) for word in words])[
+            :, None
+        ]
+    ]
     for code in state["codes"]:
         if code == "characters":
             parts.append(_letters(state["letters"], words, config.longest_word))
         elif code == "suffix":
-            parts.append(_numbers(state["suffixes"], _FIRST, [_ending(config, state, word) for word in words])[:, None])
+            parts.append(
+                _numbers(
+                    state["suffixes"], _FIRST, [_ending(config, state, word) for word in words]
+                )[:, None]
+            )
         else:
             parts.append(np.array([*map(_shape, words), UNKNOWN], dtype=np.int32)[:, None])
     return np.concatenate(parts, axis=1)
 
 
 def _numbers(known: Sequence[str], first: int, asked: Sequence[str]) -> np.ndarray:
-    """The number of each string in `known`, counted from `first`, UNKNOWN where it is not there; then UNKNOWN once more."""
+    """The number of each string in `known`, counted from `first`, UNKNOWN where it is not there;
+    then UNKNOWN once more."""
     place = {each: first + number for number, each in enumerate(known)}
     return np.array([*(place.get(each, UNKNOWN) for each in asked), UNKNOWN], dtype=np.int32)
 
 
 def _letters(alphabet: str, words: Sequence[str], longest: int) -> np.ndarray:
-    """The letters of each word, int32 (words + 1, longest), padded at the end; the last row is one unknown letter."""
+    """The letters of each word, int32 (words + 1, longest), padded at the end; the last row is one
+    unknown letter."""
     place = {letter: _FIRST + number for number, letter in enumerate(alphabet)}
     table = np.full((len(words) + 1, longest), PADDING, dtype=np.int32)
     table[-1, 0] = UNKNOWN
@@ -169,7 +213,9 @@ def _shape(word: str) -> int:
     return 7 if letters[0].isupper() and not any(letter.isupper() for letter in letters[1:]) else 8
 
 
-def _notice(state: dict[str, Any], total: int, seen: Sequence[tuple[str, int]], config: Config) -> str:
+def _notice(
+    state: dict[str, Any], total: int, seen: Sequence[tuple[str, int]], config: Config
+) -> str:
     known = set(state["words"])
     lost = sum(count for word, count in seen if _reading(config, state, word) not in known)
     share = f"; {100 * lost / total:.1f} % of the training words are unknown" if lost else ""

@@ -1,8 +1,8 @@
 """Words of a sentence as the pieces that a tokenizer makes of them, so many a word: for networks that read pieces and answer by word.
 
-The tokenizer is a given tokenizer.json, or byte pairs learnt from the training words. Each word is read as one that others stand before;
-of a word in more pieces than `pieces` the first are read. model: pretrained chooses this transform by itself.
-"""
+The tokenizer is a given tokenizer.json, or byte pairs learnt from the training words. Each word is
+read as one that others stand before; of a word in more pieces than `pieces` the first are read.
+model: pretrained chooses this transform by itself."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ from danlu.tokenizing.tokenizer import as_column
 
 TAKES = ("sequence", "text")
 _KEPT = 8
-_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = OrderedDict()  # the state is kept, so that its id stays its own
+_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = (
+    OrderedDict()
+)  # the state is kept, so that its id stays its own
 
 
 class Config(Options):
     """Whose pieces, and how many of a word."""
 
-    tokenizer: str | None = Field(None, description="A tokenizer.json; null: byte pairs learnt from the training words.")
+    tokenizer: str | None = Field(
+        None, description="A tokenizer.json; null: byte pairs learnt from the training words."
+    )
     pieces: int = Field(6, ge=1, le=64, description="Pieces of a word that are read.")
-    split: Literal["words", "spaces"] = Field("words", description="How a text becomes words, where the column holds text.")
+    split: Literal["words", "spaces"] = Field(
+        "words", description="How a text becomes words, where the column holds text."
+    )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
@@ -45,7 +51,9 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
         tokenizer = tokenizing.fit("file", column, path=config.tokenizer)
     else:
         tokenizer = tokenizing.fit("bpe", _texts(seen), min_count=1)
-    spaced = tokenizer.byte_lengths is not None  # byte by byte, where a space is part of the word that follows
+    spaced = (
+        tokenizer.byte_lengths is not None
+    )  # byte by byte, where a space is part of the word that follows
     state: dict[str, Any] = {
         "pieces_of": tokenizer.state(),
         "spaced": spaced,
@@ -55,13 +63,18 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     total = max(int(counts.sum()), 1)
     cut = counts[counts > 0][lengths > config.pieces].sum() / total
     mean = float((lengths * counts[counts > 0]).sum() / total)
-    said = f"; of {100 * cut:.1f} % of the words only the first {config.pieces} pieces are read" if cut else ""
+    said = (
+        f"; of {100 * cut:.1f} % of the words only the first {config.pieces} pieces are read"
+        if cut
+        else ""
+    )
     state["notice"] = f"{tokenizer.size:,} pieces, {mean:.1f} a word{said}."
     return state
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A sequence of tokens int32, (places,) or (places, pieces): the pieces of each word, PADDING after them. A missing word is unknown."""
+    """A sequence of tokens int32, (places,) or (places, pieces): the pieces of each word, PADDING
+    after them. A missing word is unknown."""
     column = _as_words(config, column)
     tokenizer = _tokenizer(state)
     table = np.full((len(column.categories) + 1, config.pieces), PADDING, dtype=np.int32)

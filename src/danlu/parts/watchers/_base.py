@@ -15,9 +15,9 @@ from danlu.terms import Report
 class Setting:
     """The circumstances of a run, for watchers.
 
-    `metric` and `better` name the validation score that decides what is best. `resumed_step` is 0 for a fresh run. `facts` holds what is
-    known of the run in plain words: rows of each split, parameters, steps, device.
-    """
+    `metric` and `better` name the validation score that decides what is best. `resumed_step` is 0
+    for a fresh run. `facts` holds what is known of the run in plain words: rows of each split,
+    parameters, steps, device."""
 
     folder: Path
     recipe: Recipe
@@ -37,9 +37,13 @@ class Watchers:
     def __init__(self, parts: Sequence[Part], built: Sequence[Any]) -> None:
         names = [part.name for part in parts]
         # two of a kind (early stopping on two patiences) keep a state each
-        names = [name if name not in names[:at] else f"{name}_{at}" for at, name in enumerate(names)]
+        names = [
+            name if name not in names[:at] else f"{name}_{at}" for at, name in enumerate(names)
+        ]
         self.named = list(zip(names, built))
-        self.absent: dict[str, Any] = {}  # what a checkpoint holds of watchers that this start left out: they may come back
+        self.absent: dict[
+            str, Any
+        ] = {}  # what a checkpoint holds of watchers that this start left out: they may come back
 
     def hear(self, report: Report) -> str:
         """Tell everyone; a notice spoken by one watcher is heard by the others."""
@@ -59,7 +63,10 @@ class Watchers:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of them, by name."""
-        return {**self.absent, **{name: watcher.state() for name, watcher in self.named if hasattr(watcher, "state")}}
+        return {
+            **self.absent,
+            **{name: watcher.state() for name, watcher in self.named if hasattr(watcher, "state")},
+        }
 
     def sync(self) -> None:
         """Have what the last `state` speaks of on the disk."""

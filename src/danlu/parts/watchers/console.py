@@ -53,7 +53,11 @@ class Console:
             self.train = report
             self._train(report)
         elif report.kind == "validation":
-            scores = ", ".join(f"{name} {number(value)}" for name, value in report.values.items() if isinstance(value, int | float))
+            scores = ", ".join(
+                f"{name} {number(value)}"
+                for name, value in report.values.items()
+                if isinstance(value, int | float)
+            )
             self._print(f"step {report.step:,} (epoch {report.epoch:.4g})  validation: {scores}")
         elif report.kind == "end":
             self._end(report)
@@ -75,10 +79,16 @@ class Console:
                 TextColumn("{task.fields[said]}"),
             )
             self.progress = Progress(
-                *columns, console=Screen(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+                *columns,
+                console=Screen(stderr=True),
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self.progress.start()
-            self.task = self.progress.add_task("training", total=self.setting.total_steps, completed=report.step, said="")
+            self.task = self.progress.add_task(
+                "training", total=self.setting.total_steps, completed=report.step, said=""
+            )
 
     def _said(self, report: Report) -> str:
         timing = report.timing
@@ -103,7 +113,9 @@ class Console:
         self.last_line = now
         eta = report.timing.get("eta_seconds")
         left = f"  {duration(eta)} left" if eta else ""
-        self._print(f"step {report.step:,}/{self.setting.total_steps:,} (epoch {report.epoch:.4g})  {self._said(report)}{left}")
+        self._print(
+            f"step {report.step:,}/{self.setting.total_steps:,} (epoch {report.epoch:.4g})  {self._said(report)}{left}"
+        )
 
     def _end(self, report: Report) -> None:
         self.close()

@@ -15,7 +15,11 @@ from danlu.terms import Report
 class Config(Options):
     """How far is too far."""
 
-    factor: float = Field(100.0, gt=1, description="Times the first reported training loss at which training counts as diverged.")
+    factor: float = Field(
+        100.0,
+        gt=1,
+        description="Times the first reported training loss at which training counts as diverged.",
+    )
     reports: int = Field(3, ge=1, description="Reports in a row that must be beyond it.")
 
 

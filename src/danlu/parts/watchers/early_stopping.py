@@ -1,7 +1,7 @@
 """Stop when the validation score has not improved for a number of evaluations.
 
-A score that is not finite is no improvement. One that was never defined (no score at all so far) is not counted.
-"""
+A score that is not finite is no improvement. One that was never defined (no score at all so far) is
+not counted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from danlu.terms import Report
 class Config(Options):
     """When to give up."""
 
-    patience: int = Field(5, ge=1, description="Evaluations without improvement after which training stops.")
-    minimum_change: float = Field(0.0, ge=0, description="Least change of the score that counts as an improvement.")
+    patience: int = Field(
+        5, ge=1, description="Evaluations without improvement after which training stops."
+    )
+    minimum_change: float = Field(
+        0.0, ge=0, description="Least change of the score that counts as an improvement."
+    )
 
 
 class EarlyStopping:

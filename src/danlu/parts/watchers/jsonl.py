@@ -1,8 +1,8 @@
 """One JSON object a report in metrics.jsonl; a resumed run leaves the same bytes as an unbroken one.
 
-Only what a same-seed run repeats goes in; timings stand in timings.jsonl beside it. The checkpoint remembers how long the file was and its
-SHA-256; a resumed run proves that the file still begins so, and cuts it back to there.
-"""
+Only what a same-seed run repeats goes in; timings stand in timings.jsonl beside it. The checkpoint
+remembers how long the file was and its SHA-256; a resumed run proves that the file still begins so,
+and cuts it back to there."""
 
 from __future__ import annotations
 
@@ -34,13 +34,24 @@ class Jsonl:
     def hear(self, report: Report) -> None:
         if report.kind not in ("train", "validation", "test"):
             return
-        entry = {"step": report.step, "epoch": round(report.epoch, 6), "split": report.kind, **report.values}
+        entry = {
+            "step": report.step,
+            "epoch": round(report.epoch, 6),
+            "split": report.kind,
+            **report.values,
+        }
         line = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
         append(self.file, line)
         self.digest.update(line)
         if report.timing:
-            append(self.timings, (json.dumps({"step": report.step, "split": report.kind, **report.timing}) + "\n").encode())
-        # The artifact follows, and no checkpoint: after a power cut it must not be there without this line.
+            append(
+                self.timings,
+                (
+                    json.dumps({"step": report.step, "split": report.kind, **report.timing}) + "\n"
+                ).encode(),
+            )
+        # The artifact follows, and no checkpoint: after a power cut it must not be there without
+        # this line.
         if report.kind == "test":
             self.sync()
 
@@ -56,7 +67,11 @@ class Jsonl:
         self.digest = hashlib.sha256(self.file.read(size) or b"")
         if state and self.digest.hexdigest() != state["sha256"]:
             found = self.file.seek(0, os.SEEK_END)
-            how = f"it has {found:,} bytes and had {size:,}" if found < size else f"its first {size:,} bytes are others"
+            how = (
+                f"it has {found:,} bytes and had {size:,}"
+                if found < size
+                else f"its first {size:,} bytes are others"
+            )
             raise RunError(
                 f"metrics.jsonl was cut or edited since the checkpoint was saved: {how}.",
                 where=str(self.path),

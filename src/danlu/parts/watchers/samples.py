@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 class Config(Options):
     """How much of it is told at once."""
 
-    shown: int = Field(120, ge=0, le=10_000, description="Letters of the first text that are told with the other news; 0: none.")
+    shown: int = Field(
+        120,
+        ge=0,
+        le=10_000,
+        description="Letters of the first text that are told with the other news; 0: none.",
+    )
 
 
 class Samples:
@@ -58,7 +63,9 @@ class Samples:
 
 
 def _page(texts: Sequence[Sample]) -> bytes:
-    return "\n".join(f"--- {sample.name}\n{sample.value}\n" for sample in texts).encode("utf-8", "replace")
+    return "\n".join(f"--- {sample.name}\n{sample.value}\n" for sample in texts).encode(
+        "utf-8", "replace"
+    )
 
 
 def _brief(text: str, most: int) -> str:

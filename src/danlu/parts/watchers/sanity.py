@@ -14,7 +14,11 @@ from danlu.terms import Report
 class Config(Options):
     """When to speak."""
 
-    reports: int = Field(5, ge=2, description="Reports in a row without any change of the loss before it is called constant.")
+    reports: int = Field(
+        5,
+        ge=2,
+        description="Reports in a row without any change of the loss before it is called constant.",
+    )
 
 
 class Sanity:
@@ -37,7 +41,10 @@ class Sanity:
     def hear(self, report: Report) -> None:
         values = report.values
         if report.kind == "start" and self.setting.trainable == 0:
-            self._say("frozen", "nothing is trainable: the model has no parameter that takes a gradient, so no step changes it.")
+            self._say(
+                "frozen",
+                "nothing is trainable: the model has no parameter that takes a gradient, so no step changes it.",
+            )
         if report.kind == "train":
             self._train(values)
         if report.kind == "validation":
@@ -45,7 +52,10 @@ class Sanity:
 
     def _train(self, values: Any) -> None:
         if values.get("learning_rate") == 0:
-            self._say("rate", "the learning rate is 0: these steps change nothing; look at optimizer.learning_rate and schedule.")
+            self._say(
+                "rate",
+                "the learning rate is 0: these steps change nothing; look at optimizer.learning_rate and schedule.",
+            )
         if values.get("grad_norm") == 0:
             self._say(
                 "gradient",
@@ -75,7 +85,11 @@ class Sanity:
             return
         if self.best_validation is None or loss < self.best_validation:
             self.best_validation = loss
-        if loss > 1.5 * self.best_validation and self.train_loss < self.best_validation / 3 and loss > 0.1:
+        if (
+            loss > 1.5 * self.best_validation
+            and self.train_loss < self.best_validation / 3
+            and loss > 0.1
+        ):
             self._say(
                 "gap",
                 f"the training loss ({self.train_loss:.4g}) is far below validation ({loss:.4g}), which was {self.best_validation:.4g} "
@@ -83,7 +97,12 @@ class Sanity:
             )
 
     def state(self) -> dict[str, Any]:
-        return {"said": self.said, "losses": self.losses, "train_loss": self.train_loss, "best_validation": self.best_validation}
+        return {
+            "said": self.said,
+            "losses": self.losses,
+            "train_loss": self.train_loss,
+            "best_validation": self.best_validation,
+        }
 
     def load(self, state: dict[str, Any] | None) -> None:
         if state:

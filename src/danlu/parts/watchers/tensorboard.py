@@ -1,9 +1,9 @@
 """TensorBoard event files in the run folder: tensorboard --logdir RUN.
 
-The file is a row of records: length (uint64), its masked CRC-32C, an Event (Protocol Buffers), its masked CRC-32C; little-endian.
-Written here, at once and without a thread, in a few lines: the usual writer imports for half a second, and on a full disk dies in its
-own thread. Source of the format: tensorflow/core/util/event.proto and tensorflow/core/lib/io/record_writer.h.
-"""
+The file is a row of records: length (uint64), its masked CRC-32C, an Event (Protocol Buffers), its
+masked CRC-32C; little-endian. Written here, at once and without a thread, in a few lines: the usual
+writer imports for half a second, and on a full disk dies in its own thread. Source of the format:
+tensorflow/core/util/event.proto and tensorflow/core/lib/io/record_writer.h."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Config(Options):
 
 
 class TensorBoard:
-    """Scalars by split: train/loss, validation/accuracy, ...; notices and samples of text as text, of images as images.
+    """Scalars by split: train/loss, validation/accuracy, ...; notices and samples of text as text,
+    of images as images.
 
     A file that cannot be written is told once, and left.
     """
@@ -39,14 +40,22 @@ class TensorBoard:
         except OSError as error:
             self._give_up(error)
         self._write(_text(3, "brain.Event:2"))
-        if setting.resumed_step:  # what a killed run wrote beyond its last checkpoint is hidden by the viewer
+        if (
+            setting.resumed_step
+        ):  # what a killed run wrote beyond its last checkpoint is hidden by the viewer
             self._write(_number(2, setting.resumed_step + 1) + _bytes(7, _number(1, 1)))
 
     def hear(self, report: Report) -> None:
         if report.kind in ("train", "validation", "test"):
             told = {**report.values, **report.timing}
-            values = [_scalar(f"{report.kind}/{name}", value) for name, value in told.items() if isinstance(value, int | float)]
-            values += [_sample(f"{report.kind}/{sample.name}", sample.value) for sample in report.samples]
+            values = [
+                _scalar(f"{report.kind}/{name}", value)
+                for name, value in told.items()
+                if isinstance(value, int | float)
+            ]
+            values += [
+                _sample(f"{report.kind}/{sample.name}", sample.value) for sample in report.samples
+            ]
             self._write(_number(2, report.step) + _bytes(5, b"".join(values)))
         elif report.kind == "notice":
             self._write(_number(2, report.step) + _bytes(5, _note("notices", report.message)))
@@ -100,7 +109,8 @@ def _text(field: int, value: str) -> bytes:
 
 
 def _scalar(tag: str, value: float) -> bytes:
-    """A Summary.Value: tag = 1, simple_value = 2 (float32; what is beyond its range is infinity)."""
+    """A Summary.Value: tag = 1, simple_value = 2 (float32; what is beyond its range is
+    infinity)."""
     try:
         packed = struct.pack("<f", value)
     except OverflowError:
@@ -109,13 +119,15 @@ def _scalar(tag: str, value: float) -> bytes:
 
 
 def _note(tag: str, text: str) -> bytes:
-    """A Summary.Value of the text plugin: tag = 1, tensor = 8 (dtype 7, a string; shape [1]), metadata = 9."""
+    """A Summary.Value of the text plugin: tag = 1, tensor = 8 (dtype 7, a string; shape [1]),
+    metadata = 9."""
     tensor = _number(1, 7) + _bytes(2, _bytes(2, _number(1, 1))) + _text(8, text)
     return _bytes(1, _text(1, tag) + _bytes(8, tensor) + _bytes(9, _bytes(1, _text(1, "text"))))
 
 
 def _sample(tag: str, value: Any) -> bytes:
-    """A Summary.Value of what a model made: text, or pixels (H, W, C) as image = 4 (height 1, width 2, channels 3, PNG 4)."""
+    """A Summary.Value of what a model made: text, or pixels (H, W, C) as image = 4 (height 1, width
+    2, channels 3, PNG 4)."""
     if isinstance(value, str):
         return _note(tag, value)
     height, width, channels = value.shape
@@ -127,7 +139,9 @@ def _table() -> list[int]:
     table = []
     for value in range(256):
         for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # Castagnoli's polynomial, bits reversed
+            value = value >> 1 ^ (
+                0x82F63B78 if value & 1 else 0
+            )  # Castagnoli's polynomial, bits reversed
         table.append(value)
     return table
 

@@ -13,7 +13,9 @@ from typing import Any, BinaryIO
 class Channel:
     """One end of a connection. Several threads may send; one receives."""
 
-    def __init__(self, reader: BinaryIO, writer: BinaryIO, wire: socket.socket | None = None) -> None:
+    def __init__(
+        self, reader: BinaryIO, writer: BinaryIO, wire: socket.socket | None = None
+    ) -> None:
         self.reader = reader
         self.writer = writer
         self.wire = wire
@@ -37,13 +39,17 @@ class Channel:
             line = self.reader.readline()
         except (OSError, ValueError):  # reset, or closed by another thread
             return None
-        return json.loads(line) if line.endswith(b"\n") else None  # half a line: it died while it spoke
+        return (
+            json.loads(line) if line.endswith(b"\n") else None
+        )  # half a line: it died while it spoke
 
     def close(self) -> None:
         """Let go of this end: who receives on the other one gets None."""
         if self.wire is not None:
             with contextlib.suppress(OSError):
-                self.wire.shutdown(socket.SHUT_RDWR)  # else a thread that reads from it would keep it open
+                self.wire.shutdown(
+                    socket.SHUT_RDWR
+                )  # else a thread that reads from it would keep it open
         for end in (self.writer, self.reader):
             with contextlib.suppress(OSError):  # what was not sent yet cannot be sent any more
                 end.close()

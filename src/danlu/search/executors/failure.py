@@ -10,13 +10,18 @@ from danlu.errors import DanluError, Interrupted, RunHeld
 
 _LONGEST = 2000  # characters of a sentence that a study keeps
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # RuntimeErrors of torch on a CPU, and on others
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+)  # RuntimeErrors of torch on a CPU, and on others
 AGAIN = ("memory", "disk", "held")  # kinds of causes that another time may not be
 
 
 @dataclass(frozen=True)
 class Cause:
-    """`kind`: error (the same trial would end so again), one of AGAIN, or interrupted (somebody asked)."""
+    """`kind`: error (the same trial would end so again), one of AGAIN, or interrupted (somebody
+    asked)."""
 
     kind: Literal["error", "memory", "disk", "held", "interrupted"]
     sentence: str
@@ -47,7 +52,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    ):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 

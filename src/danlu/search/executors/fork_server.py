@@ -30,7 +30,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Nursery:
-    """The asking side. `ended(key, code)` is called in a thread for every worker that has ended; code None: the nursery itself has gone."""
+    """The asking side. `ended(key, code)` is called in a thread for every worker that has ended;
+    code None: the nursery itself has gone."""
 
     def __init__(self, ended: Callable[[int, int | None], None]) -> None:
         self.ended = ended
@@ -62,7 +63,8 @@ class Nursery:
             raise
 
     def kill(self, key: int) -> None:
-        """Kill -9 a worker, if it still lives: only its parent knows that its number is not another process's by now."""
+        """Kill -9 a worker, if it still lives: only its parent knows that its number is not another
+        process's by now."""
         with contextlib.suppress(OSError):
             self.control.send(json.dumps({"kill": key}).encode())
 
@@ -129,7 +131,9 @@ def _bury(born: dict[int, int], control: socket.socket) -> None:
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             key = born.pop(found[0])
-            control.send(json.dumps({"key": key, "code": os.waitstatus_to_exitcode(found[1])}).encode())
+            control.send(
+                json.dumps({"key": key, "code": os.waitstatus_to_exitcode(found[1])}).encode()
+            )
 
 
 def _fork(wire: int, control: socket.socket, *pipe: int) -> int:

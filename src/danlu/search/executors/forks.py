@@ -1,8 +1,8 @@
 """A piece of work in a forked process that shares what this one has in memory: it sends messages, waits for answers, and ends.
 
-The child never returns to the code that forked it, computes with one thread, dies with its parent, and its memory goes back to the system
-with it. Linux: elsewhere the same work is done in this process.
-"""
+The child never returns to the code that forked it, computes with one thread, dies with its parent,
+and its memory goes back to the system with it. Linux: elsewhere the same work is done in this
+process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from typing import Any
 from danlu.search.executors.channel import Channel
 
 Say = Callable[[dict[str, Any]], dict[str, Any]]  # a message, and its answer
-_KEPT = 1 << 29  # bytes: glibc gives back what is freed above its thresholds, and asks for it again at the next step
+_KEPT = (
+    1 << 29
+)  # bytes: glibc gives back what is freed above its thresholds, and asks for it again at the next step
 
 
 def can_fork() -> bool:
@@ -30,7 +32,8 @@ def can_fork() -> bool:
 
 
 class Fork:
-    """A child that runs `work(say)`; `receive` hears it, `answer` lets it go on. Its last message is {"say": "ended", "code": ...}."""
+    """A child that runs `work(say)`; `receive` hears it, `answer` lets it go on. Its last message
+    is {"say": "ended", "code": ...}."""
 
     def __init__(self, work: Callable[[Say], None], log: Path) -> None:
         ours, theirs = socket.socketpair()
@@ -82,14 +85,17 @@ def _live(work: Callable[[Say], None], channel: Channel, log: Path) -> None:
     """The whole life of a child."""
     code = 1
     try:
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nothing goes on for a study that is gone
+        ctypes.CDLL(None, use_errno=True).prctl(
+            1, signal.SIGKILL
+        )  # PR_SET_PDEATHSIG: nothing goes on for a study that is gone
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(each, signal.SIG_IGN)  # the parent hears them, and ends its children
         written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(written, 1)
         os.dup2(written, 2)
         keep_memory()
-        # the parent may have used several threads; what they wait for is not in a child, which so must never start any
+        # the parent may have used several threads; what they wait for is not in a child, which so
+        # must never start any
         sys.modules["torch"].set_num_threads(1)
 
         def say(message: dict[str, Any]) -> dict[str, Any]:
@@ -109,8 +115,9 @@ def _live(work: Callable[[Say], None], channel: Channel, log: Path) -> None:
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory for the next step. A stack frees and asks for megabytes in each, and fresh pages cost as much as the
-    arithmetic: 831 microseconds a trial-step became 540 (16 perceptrons 784-128-10, one core)."""
+    """Have glibc keep freed memory for the next step. A stack frees and asks for megabytes in each,
+    and fresh pages cost as much as the arithmetic: 831 microseconds a trial-step became 540 (16
+    perceptrons 784-128-10, one core)."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-1, _KEPT)  # M_TRIM_THRESHOLD

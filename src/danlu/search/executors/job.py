@@ -31,7 +31,12 @@ def assignments(study: Study) -> Callable[[Trial], dict[str, Any]]:
 
     def assignment(trial: Trial) -> dict[str, Any]:
         # a path of its own: another process may stand elsewhere
-        return {"recipe": trial.recipe.as_dict(), "folder": str(trial.folder.resolve()), "metrics": metrics, "folds": study.folds}
+        return {
+            "recipe": trial.recipe.as_dict(),
+            "folder": str(trial.folder.resolve()),
+            "metrics": metrics,
+            "folds": study.folds,
+        }
 
     return assignment
 
@@ -42,4 +47,6 @@ def carry_out(task: Any, line: Line) -> dict[str, Any]:
     from danlu.search.executors.one_trial import run_trial
 
     read = recipe.read(task["recipe"], registry)
-    return asdict(run_trial(read, Path(task["folder"]), task["metrics"], task["folds"], line.score, line.beat))
+    return asdict(
+        run_trial(read, Path(task["folder"]), task["metrics"], task["folds"], line.score, line.beat)
+    )

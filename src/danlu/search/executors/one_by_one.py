@@ -11,14 +11,17 @@ from danlu.search.study import Study, Trial
 
 
 def run(study: Study, setting: Setting) -> None:
-    """Train trial after trial until none is left. Raises Interrupted where somebody asks to stop; the running trial is saved by then."""
+    """Train trial after trial until none is left. Raises Interrupted where somebody asks to stop;
+    the running trial is saved by then."""
     metrics = [metric for metric, _ in study.objectives]
     interruption = setting.interruption
     patient, interruption.patient = interruption.patient, True
     try:
         while not interruption.asked and (trials := study.take(1)):
             for trial in trials:
-                outcome = run_trial(trial.recipe, trial.folder, metrics, study.folds, _report(study, trial))
+                outcome = run_trial(
+                    trial.recipe, trial.folder, metrics, study.folds, _report(study, trial)
+                )
                 study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
                 setting.tell(study.record(trial.number))
                 if interruption.asked:

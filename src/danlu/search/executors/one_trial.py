@@ -27,8 +27,9 @@ Ending = Literal["complete", "pruned", "failed"]
 class Outcome:
     """How a trial ended: what `Study.tell` takes. Plain data, so that it crosses processes.
 
-    `values` are the objectives' in their order (None where it was not completed); `facts` are scores, steps, seconds, parameters.
-    `kind` is that of the cause where it failed (danlu.search.executors.failure): error, or memory, disk, held, which another time may not be.
+    `values` are the objectives' in their order (None where it was not completed); `facts` are
+    scores, steps, seconds, parameters. `kind` is that of the cause where it failed
+    (danlu.search.executors.failure): error, or memory, disk, held, which another time may not be.
     """
 
     state: Ending
@@ -46,13 +47,14 @@ def run_trial(
     report: Callable[[int, float], bool],
     beat: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Train a trial's recipe in its folder, or go on where a killed process left it, and say how it ended.
+    """Train a trial's recipe in its folder, or go on where a killed process left it, and say how it
+    ended.
 
-    `metrics` names the objectives (validation scores, loss, seconds, parameters). `report(evaluations, value)` hears the first
-    objective after each evaluation, with how many there were, and answers whether the trial is to be ended there; `beat()` is
-    called at every report of training, as a sign of life. A failure of the trial (exception, NaN, no memory) is an Outcome with its
-    cause (`causes.cause_of`); Interrupted passes through.
-    """
+    `metrics` names the objectives (validation scores, loss, seconds, parameters).
+    `report(evaluations, value)` hears the first objective after each evaluation, with how many
+    there were, and answers whether the trial is to be ended there; `beat()` is called at every
+    report of training, as a sign of life. A failure of the trial (exception, NaN, no memory) is an
+    Outcome with its cause (`causes.cause_of`); Interrupted passes through."""
     began = time.monotonic()
     watched = dataclasses.replace(recipe, watchers=_watchers())
     try:
@@ -64,7 +66,11 @@ def run_trial(
             beside.say_again(folder)
         scores, told = artifact.scores["validation"], artifact.provenance
         facts = {
-            "scores": {name: value for name, value in scores.items() if isinstance(value, int | float) and name != "rows"},
+            "scores": {
+                name: value
+                for name, value in scores.items()
+                if isinstance(value, int | float) and name != "rows"
+            },
             "seconds": beside.seconds + time.monotonic() - began,
             "steps": told["step"],
             "best_step": told["best_step"],
@@ -78,7 +84,12 @@ def run_trial(
         raise
     except Exception as error:
         cause = cause_of(error)
-        return Outcome("failed", cause=cause.sentence, facts={"seconds": time.monotonic() - began}, kind=cause.kind)
+        return Outcome(
+            "failed",
+            cause=cause.sentence,
+            facts={"seconds": time.monotonic() - began},
+            kind=cause.kind,
+        )
 
 
 def _over_folds(
@@ -90,7 +101,8 @@ def _over_folds(
     beat: Callable[[], None],
     began: float,
 ) -> Outcome:
-    """A trial whose scores are means over folds; the mean of the folds so far is told after each."""
+    """A trial whose scores are means over folds; the mean of the folds so far is told after
+    each."""
     parameters = steps = 0
 
     def after(scores: list[dict[str, Any]]) -> None:
@@ -98,12 +110,24 @@ def _over_folds(
         told = load(folder / f"fold-{len(scores)}-of-{folds}").provenance
         parameters, steps = told["parameters"], steps + told["step"]
         known = [each[metrics[0]] for each in scores if metrics[0] in each]
-        if len(known) == len(scores) and report(len(scores), statistics.fmean(known)) and len(scores) < folds:
+        if (
+            len(known) == len(scores)
+            and report(len(scores), statistics.fmean(known))
+            and len(scores) < folds
+        ):
             raise Pruned(f"behind the others after {len(scores)} of {folds} folds", steps)
 
-    found = cross_validate(recipe, folds, folder, beside=lambda: Reporter("", report, beat), after=after)
+    found = cross_validate(
+        recipe, folds, folder, beside=lambda: Reporter("", report, beat), after=after
+    )
     seconds = time.monotonic() - began
-    facts = {"scores": found["mean"], "std": found["std"], "folds": found["folds"], "seconds": seconds, "steps": steps}
+    facts = {
+        "scores": found["mean"],
+        "std": found["std"],
+        "folds": found["folds"],
+        "seconds": seconds,
+        "steps": steps,
+    }
     facts["parameters"] = parameters
     return Outcome("complete", _values(metrics, facts), facts=facts)
 
@@ -127,12 +151,15 @@ class Pruned(Exception):
 
 
 class Reporter:
-    """A watcher that tells the score `metric` ("": none) after each evaluation, and ends the training where it is told to.
+    """A watcher that tells the score `metric` ("": none) after each evaluation, and ends the
+    training where it is told to.
 
-    What it told is kept in checkpoints: a training that goes on says it again, since the study may have been killed as well.
-    """
+    What it told is kept in checkpoints: a training that goes on says it again, since the study may
+    have been killed as well."""
 
-    def __init__(self, metric: str, report: Callable[[int, float], bool], beat: Callable[[], None]) -> None:
+    def __init__(
+        self, metric: str, report: Callable[[int, float], bool], beat: Callable[[], None]
+    ) -> None:
         self.metric = metric
         self.report = report
         self.beat = beat
@@ -143,17 +170,21 @@ class Reporter:
     def hear(self, report: Report) -> None:
         self.beat()
         if report.kind == "validation" and self._tell(report.values):
-            raise Pruned(f"behind the others after {len(self.curve)} evaluations", report.step, self.seconds)
+            raise Pruned(
+                f"behind the others after {len(self.curve)} evaluations", report.step, self.seconds
+            )
 
     def say_again(self, folder: Path) -> None:
-        """Tell the scores of a training that finished in an earlier life, by its log; others are pruned beside them."""
+        """Tell the scores of a training that finished in an earlier life, by its log; others are
+        pruned beside them."""
         for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
             entry = json.loads(line)
             if entry["split"] == "validation":
                 self._tell(entry)  # it had been let go on
 
     def _tell(self, values: Mapping[str, Any]) -> bool:
-        """Tell the score among the values of an evaluation, where there is one; whether the trial is to end there."""
+        """Tell the score among the values of an evaluation, where there is one; whether the trial
+        is to end there."""
         value = values.get(self.metric)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
@@ -172,7 +203,9 @@ class Reporter:
 
 def _watchers() -> tuple[Part, ...]:
     """Who watches a trial: its log, and whoever stops one that runs away."""
-    return tuple(Part(name, registry.config("watchers", name)()) for name in ("jsonl", "divergence"))
+    return tuple(
+        Part(name, registry.config("watchers", name)()) for name in ("jsonl", "divergence")
+    )
 
 
 __all__ = ["Ending", "Outcome", "Pruned", "Reporter", "run_trial"]

@@ -1,9 +1,9 @@
 """Trials in processes of this machine, several at a time: for models too large to be stacked.
 
-A worker runs one trial (or what a lost one left of it) and ends, so its memory goes back whole. Where Linux is, workers are forked from
-a process that has everything imported; elsewhere each is an interpreter of its own. Cores are divided among them. What happens when one
-is lost is decided in danlu.search.executors.scheduler.
-"""
+A worker runs one trial (or what a lost one left of it) and ends, so its memory goes back whole.
+Where Linux is, workers are forked from a process that has everything imported; elsewhere each is an
+interpreter of its own. Cores are divided among them. What happens when one is lost is decided in
+danlu.search.executors.scheduler."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ _Said = tuple[int, dict[str, Any]]
 
 
 def run(study: Study, setting: Setting) -> None:
-    """Run the study's trials in worker processes until none is left. Raises Interrupted, the trials at work saved."""
+    """Run the study's trials in worker processes until none is left. Raises Interrupted, the trials
+    at work saved."""
     recipe, tune = study.recipe, setting.tune
     gpus = placement.gpus(recipe.train)
     slots = tune.workers or len(gpus) or machine.cores()
-    # the number of threads has a part in the last bits, so a study keeps it; how many run at a time has none
+    # the number of threads has a part in the last bits, so a study keeps it; how many run at a time
+    # has none
     cores = study.decide("cores_of_a_worker", lambda: cores_each(machine.cores(), slots))
     workers = LocalWorkers(assignment.JOB, slots, cores, gpus)
     Crew(study, setting, workers, assignment.assignments(study), 60 * tune.hang_minutes).run()
@@ -60,16 +62,29 @@ class _Worker:
 
 
 class LocalWorkers:
-    """`slots` workers at a time of the job "module:function" (see danlu.search.executors.worker), with `cores` cores each.
+    """`slots` workers at a time of the job "module:function" (see danlu.search.executors.worker),
+    with `cores` cores each.
 
-    Each sees one of the `gpus` (values of CUDA_VISIBLE_DEVICES), the one that the fewest others see; without any, what there is.
-    """
+    Each sees one of the `gpus` (values of CUDA_VISIBLE_DEVICES), the one that the fewest others
+    see; without any, what there is."""
 
     queues = False
 
-    def __init__(self, job: str, slots: int, cores: int, gpus: Sequence[str] = (), fork: bool = sys.platform == "linux") -> None:
+    def __init__(
+        self,
+        job: str,
+        slots: int,
+        cores: int,
+        gpus: Sequence[str] = (),
+        fork: bool = sys.platform == "linux",
+    ) -> None:
         self.slots = slots
-        self.wish = {"job": job, "cores": cores, "allow_code": code_is_allowed(), "sys_path": sys.path}
+        self.wish = {
+            "job": job,
+            "cores": cores,
+            "allow_code": code_is_allowed(),
+            "sys_path": sys.path,
+        }
         self.gpus = gpus
         self.fork = fork
         self.nursery: Nursery | None = None
@@ -83,7 +98,9 @@ class LocalWorkers:
         self.living[key] = worker
         with contextlib.suppress(OSError):  # it died already, and its end will be heard
             worker.channel.send({**self.wish, "task": task, "log": str(log), "gpu": worker.gpu})
-        threading.Thread(target=self._listen, args=(key, worker.channel), name=f"worker {key}", daemon=True).start()
+        threading.Thread(
+            target=self._listen, args=(key, worker.channel), name=f"worker {key}", daemon=True
+        ).start()
 
     def _gpu(self) -> str | None:
         seen = [each.gpu for each in self.living.values()]
@@ -95,7 +112,9 @@ class LocalWorkers:
             for _ in range(2):
                 if self.nursery is None:
                     self.nursery = Nursery(lambda key, code: self.heard.put((key, "code", code)))
-                if not self.nursery.sound:  # a library started threads when it was imported: forking would be unsound
+                if (
+                    not self.nursery.sound
+                ):  # a library started threads when it was imported: forking would be unsound
                     self.fork = False
                     break
                 with contextlib.suppress(OSError):
@@ -115,7 +134,11 @@ class LocalWorkers:
             start_new_session=True,  # Ctrl-C at the terminal is for the process of the study, which passes it on
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
-        threading.Thread(target=lambda: self.heard.put((key, "code", process.wait())), name=f"end of {key}", daemon=True).start()
+        threading.Thread(
+            target=lambda: self.heard.put((key, "code", process.wait())),
+            name=f"end of {key}",
+            daemon=True,
+        ).start()
         return _Worker(Channel(process.stdout, process.stdin), process=process)  # type: ignore[arg-type]
 
     def _listen(self, key: int, channel: Channel) -> None:

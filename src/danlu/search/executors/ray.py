@@ -1,8 +1,8 @@
 """Trials on a Ray cluster: the same trainings as in worker processes, placed by Ray's scheduler. Extra `ray`.
 
-The process of the study asks and tells; a task trains one trial in the study's folder, which all nodes should share: where they do not, a
-trial whose node is lost begins anew on another. Tasks go away with the process of the study, also where that one is killed -9.
-"""
+The process of the study asks and tells; a task trains one trial in the study's folder, which all
+nodes should share: where they do not, a trial whose node is lost begins anew on another. Tasks go
+away with the process of the study, also where that one is killed -9."""
 
 from __future__ import annotations
 
@@ -29,24 +29,30 @@ _LONGEST_POLL = 5.0  # seconds
 
 
 def run(study: Study, setting: Setting) -> None:
-    """Run the study's trials on a Ray cluster until none is left. Raises Interrupted, the trials at work saved."""
+    """Run the study's trials on a Ray cluster until none is left. Raises Interrupted, the trials at
+    work saved."""
     tune = setting.tune
     with Cluster(tune.address) as cluster:
         share = cluster.share(study.recipe.train, tune.workers)
         # the number of threads has a part in the last bits, so a study keeps it
         share["cores"] = study.decide("cores_of_a_worker", lambda: share["cores"])
         workers = RayWorkers(assignment.JOB, share["slots"], share["cores"], share["gpus"])
-        setting.tell(message=f"{cluster}: {share['slots']} trials at a time, {share['cores']} cores each")
+        setting.tell(
+            message=f"{cluster}: {share['slots']} trials at a time, {share['cores']} cores each"
+        )
         Crew(study, setting, workers, assignment.assignments(study), 60 * tune.hang_minutes).run()
 
 
 class Cluster:
-    """A connection to the cluster at `address`; None: that of RAY_ADDRESS, else one of this machine alone. A context manager.
+    """A connection to the cluster at `address`; None: that of RAY_ADDRESS, else one of this machine
+    alone. A context manager.
 
     `asked` and `option` are what asked for it and what names its address, for messages.
     """
 
-    def __init__(self, address: str | None, asked: str = "tune.on: ray", option: str = "tune.address") -> None:
+    def __init__(
+        self, address: str | None, asked: str = "tune.on: ray", option: str = "tune.address"
+    ) -> None:
         self.address = address
         self.asked = asked
         self.option = option
@@ -61,7 +67,12 @@ class Cluster:
         self.joined = not ray.is_initialized()
         try:
             if self.joined:
-                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **options)
+                ray.init(
+                    address=self.address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **options,
+                )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RunError(
                 f"there is no Ray cluster at {self.address or 'this machine'}: {str(error).splitlines()[0] if str(error) else error!r}",
@@ -87,12 +98,17 @@ class Cluster:
         return f"a Ray cluster of {nodes} node{'s' if nodes > 1 else ''}"
 
     def share(self, train: Train, workers: int | None) -> dict[str, Any]:
-        """{"slots", "cores", "gpus"}: trials at a time and what each has; as many as there are GPUs, else cores, unless `workers` says."""
+        """{"slots", "cores", "gpus"}: trials at a time and what each has; as many as there are
+        GPUs, else cores, unless `workers` says."""
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cores = [int(node.get("CPU", 0)) for node in nodes]
-        gpus = sum(node.get("GPU", 0.0) for node in nodes) if train.device == "auto" or train.device.startswith("cuda") else 0.0
+        gpus = (
+            sum(node.get("GPU", 0.0) for node in nodes)
+            if train.device == "auto" or train.device.startswith("cuda")
+            else 0.0
+        )
         slots = workers or int(gpus) or max(sum(cores), 1)
         # no node could place a task that asks for more cores than any has
         each = max(1, min(sum(cores) // slots, max(cores, default=1)))
@@ -100,7 +116,8 @@ class Cluster:
 
 
 class RayWorkers:
-    """`slots` tasks at a time of the job "module:function", with `cores` cores and `gpus` (or a part of one) each."""
+    """`slots` tasks at a time of the job "module:function", with `cores` cores and `gpus` (or a
+    part of one) each."""
 
     queues = True
 
@@ -114,7 +131,11 @@ class RayWorkers:
         self.task = ray.remote(max_calls=1, max_retries=0, num_cpus=cores, num_gpus=gpus)(_work)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # beside the process of the study: lost only together with it
-        self.mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here, max_concurrency=10_000).remote()
+        self.mailbox: Any = (
+            ray.remote(Mailbox)
+            .options(num_cpus=0, scheduling_strategy=here, max_concurrency=10_000)
+            .remote()
+        )
         self.mail = self.mailbox.collect.remote()
         self.living: dict[Any, int] = {}  # task: key
         self.heard: deque[tuple[int, dict[str, Any]]] = deque()
@@ -177,7 +198,8 @@ class RayWorkers:
 
 
 class Mailbox:
-    """An actor between tasks and the process of the study. Its methods wait for each other without a thread."""
+    """An actor between tasks and the process of the study. Its methods wait for each other without
+    a thread."""
 
     def __init__(self) -> None:
         import asyncio
@@ -230,7 +252,11 @@ class _Line:
     def score(self, evaluations: int, value: float) -> bool:
         import ray
 
-        return ray.get(self.mailbox.ask.remote(self.key, {"say": "score", "evaluations": evaluations, "value": value}))
+        return ray.get(
+            self.mailbox.ask.remote(
+                self.key, {"say": "score", "evaluations": evaluations, "value": value}
+            )
+        )
 
 
 def _work(mailbox: Any, key: int, wish: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Gives trials out to workers, hears them, and decides what becomes of a trial whose worker is lost. It alone talks to the study.
 
-A worker that was killed, ran out of memory, hung or met a full disk loses nothing but time: its trial goes on from its checkpoint in
-another one. Lost LIVES times in a row without a new checkpoint in between, the trial is told as failed, with the cause.
-"""
+A worker that was killed, ran out of memory, hung or met a full disk loses nothing but time: its
+trial goes on from its checkpoint in another one. Lost LIVES times in a row without a new checkpoint
+in between, the trial is told as failed, with the cause."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _PAUSE = 5.0  # seconds between two questions for trials where there was none: a
 
 
 class Workers(Protocol):
-    """Where trials run. Each `start` has a key of its own; the last event of a key is {"say": "ended", "code", "cause"}."""
+    """Where trials run. Each `start` has a key of its own; the last event of a key is {"say":
+    "ended", "code", "cause"}."""
 
     slots: int
     queues: bool  # whether a task may have to wait for its place; its silence counts from its first word on
@@ -38,7 +39,8 @@ class Workers(Protocol):
         ...
 
     def event(self, seconds: float) -> tuple[int, dict[str, Any]] | None:
-        """(key, message) of the next thing a worker says, waited for so long; None where none said anything."""
+        """(key, message) of the next thing a worker says, waited for so long; None where none said
+        anything."""
         ...
 
     def answer(self, key: int, stop: bool) -> None:
@@ -69,7 +71,8 @@ class _Assignment:
 
 @dataclass
 class _Lost:
-    """A trial that waits for another worker: from when on, and whether no other may run beside it."""
+    """A trial that waits for another worker: from when on, and whether no other may run beside
+    it."""
 
     trial: Trial
     since: float
@@ -77,9 +80,17 @@ class _Lost:
 
 
 class Crew:
-    """One executor's loop. `task_of(trial)` is what a worker is given; `silence` the seconds without a sign of life that mean it hangs."""
+    """One executor's loop. `task_of(trial)` is what a worker is given; `silence` the seconds
+    without a sign of life that mean it hangs."""
 
-    def __init__(self, study: Study, setting: Setting, workers: Workers, task_of: Callable[[Trial], Any], silence: float) -> None:
+    def __init__(
+        self,
+        study: Study,
+        setting: Setting,
+        workers: Workers,
+        task_of: Callable[[Trial], Any],
+        silence: float,
+    ) -> None:
         self.study = study
         self.setting = setting
         self.workers = workers
@@ -87,13 +98,16 @@ class Crew:
         self.silence = silence
         self.at_work: dict[int, _Assignment] = {}
         self.waiting: list[_Lost] = []
-        self.losses: dict[int, tuple[int, int]] = {}  # trial: (times lost since, its newest checkpoint)
+        self.losses: dict[
+            int, tuple[int, int]
+        ] = {}  # trial: (times lost since, its newest checkpoint)
         self.keys = 0
         self.asked = -math.inf  # when the study last had no trial to give
         self.stopping = 0.0  # until when workers may still save
 
     def run(self) -> None:
-        """Until the study has no trial left. Raises Interrupted where somebody asks to stop; the trials at work are saved by then."""
+        """Until the study has no trial left. Raises Interrupted where somebody asks to stop; the
+        trials at work are saved by then."""
         interruption = self.setting.interruption
         patient, interruption.patient = interruption.patient, True
         try:
@@ -142,7 +156,9 @@ class Crew:
 
     def _start(self, trial: Trial, alone: bool = False) -> None:
         self.keys += 1
-        self.at_work[self.keys] = _Assignment(trial, math.inf if self.workers.queues else time.monotonic(), alone=alone)
+        self.at_work[self.keys] = _Assignment(
+            trial, math.inf if self.workers.queues else time.monotonic(), alone=alone
+        )
         self.workers.start(self.keys, self.task_of(trial), trial.folder / "worker.log")
 
     # --- hearing
@@ -154,7 +170,9 @@ class Crew:
         assignment.heard = time.monotonic()
         match message["say"]:
             case "score":
-                self.workers.answer(key, self._score(assignment.trial, message["evaluations"], message["value"]))
+                self.workers.answer(
+                    key, self._score(assignment.trial, message["evaluations"], message["value"])
+                )
             case "done" | "failed" | "interrupted":
                 assignment.last = message
             case "ended":
@@ -167,16 +185,31 @@ class Crew:
 
     def _ended(self, assignment: _Assignment, cause: str) -> None:
         trial, last = assignment.trial, assignment.last
-        outcome = last.get("result", {"state": "failed", **last})  # of a worker that failed outside of the training
+        outcome = last.get(
+            "result", {"state": "failed", **last}
+        )  # of a worker that failed outside of the training
         if last.get("say") in ("done", "failed") and outcome.get("kind") not in AGAIN:
-            self._tell(trial, outcome["state"], outcome.get("values"), outcome["cause"], outcome.get("facts"))
+            self._tell(
+                trial,
+                outcome["state"],
+                outcome.get("values"),
+                outcome["cause"],
+                outcome.get("facts"),
+            )
         elif last.get("say") in ("done", "failed"):
             self._lose(trial, outcome["cause"], outcome["kind"] == "memory")
-        elif not self.stopping:  # else saved, or as its last checkpoint left it: the study's next start goes on with it
+        elif (
+            not self.stopping
+        ):  # else saved, or as its last checkpoint left it: the study's next start goes on with it
             self._lose(trial, assignment.killed or cause)
 
     def _tell(
-        self, trial: Trial, state: Any, values: list[float] | None = None, cause: str = "", facts: Mapping[str, Any] | None = None
+        self,
+        trial: Trial,
+        state: Any,
+        values: list[float] | None = None,
+        cause: str = "",
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.study.tell(trial, values, state, cause, facts)
         self.setting.tell(self.study.record(trial.number))
@@ -192,7 +225,9 @@ class Crew:
             where = "from its last checkpoint" if step >= 0 else "from its beginning"
             self.setting.tell(message=f"trial {trial.number}: {cause}; it goes on {where}")
         elif not self.stopping:
-            self._tell(trial, "failed", cause=f"{cause} ({times} times in a row without getting further)")
+            self._tell(
+                trial, "failed", cause=f"{cause} ({times} times in a row without getting further)"
+            )
 
     # --- signals and clocks
 
@@ -215,8 +250,13 @@ class Crew:
 
 
 def newest_checkpoint(folder: Path) -> int:
-    """The step of the newest checkpoint in a trial's folder (of its folds: their sum); -1 where there is none."""
-    found = [step for each in (folder, *folder.glob("fold-*")) if (step := _newest(each / "checkpoints")) >= 0]
+    """The step of the newest checkpoint in a trial's folder (of its folds: their sum); -1 where
+    there is none."""
+    found = [
+        step
+        for each in (folder, *folder.glob("fold-*"))
+        if (step := _newest(each / "checkpoints")) >= 0
+    ]
     return sum(found) if found else -1
 
 

@@ -21,9 +21,9 @@ def _nothing(record: Record | None = None, message: str = "") -> None:
 class Setting:
     """The circumstances of a tuning.
 
-    `plan` holds what was decided when the study began (`study.decide` adds to it). `tell` shows progress: a trial that ended, or a
-    sentence. `interruption.asked` is looked at between trials and steps; who sees it saves and raises Interrupted.
-    """
+    `plan` holds what was decided when the study began (`study.decide` adds to it). `tell` shows
+    progress: a trial that ended, or a sentence. `interruption.asked` is looked at between trials
+    and steps; who sees it saves and raises Interrupted."""
 
     tune: Tune
     interruption: Interruption

@@ -1,9 +1,9 @@
 """Trials as one program: a batch is cut into groups of one shape, and each group is trained in one stack (danlu.training.population).
 
-How many trials stand in a stack, how many stacks run side by side, and in which number format, is measured once, when the study begins,
-and kept with it. A group is a function of its batch: after a kill, a group of which some trials were not told yet is trained again whole,
-so that every sum is taken in the same order, and those trials end as they would have.
-"""
+How many trials stand in a stack, how many stacks run side by side, and in which number format, is
+measured once, when the study begins, and kept with it. A group is a function of its batch: after a
+kill, a group of which some trials were not told yet is trained again whole, so that every sum is
+taken in the same order, and those trials end as they would have."""
 
 from __future__ import annotations
 
@@ -62,17 +62,30 @@ def _plan(study: Study) -> dict[str, Any]:
 
 
 def _measured(study: Study) -> dict[str, Any]:
-    """What is decided once: stack size, stacks at once, number format, and whether that is faster than one trial after another."""
+    """What is decided once: stack size, stacks at once, number format, and whether that is faster
+    than one trial after another."""
     recipe = _typical(study)
     budget = study.budget or math.inf
     lanes = study.folds or 1
     forks = can_fork() and place(recipe.train).device.type == "cpu"
     at_once = max(1, min(machine.cores(), math.ceil(budget * lanes / FEWEST))) if forks else 1
-    plan: dict[str, Any] = {"size": 1, "at_once": 1, "precision": None, "faster": False, "curve": []}
+    plan: dict[str, Any] = {
+        "size": 1,
+        "at_once": 1,
+        "precision": None,
+        "faster": False,
+        "curve": [],
+    }
     if reason := why_not(recipe):
         return {**plan, "reason": reason}
-    if any(metric not in ("seconds", "parameters", "loss") and _reads_text(metric) for metric, _ in study.objectives):
-        return {**plan, "reason": "an objective compares texts, which are made at the end of a training"}
+    if any(
+        metric not in ("seconds", "parameters", "loss") and _reads_text(metric)
+        for metric, _ in study.objectives
+    ):
+        return {
+            **plan,
+            "reason": "an objective compares texts, which are made at the end of a training",
+        }
     if budget * lanes < FEWEST:
         return {**plan, "reason": "there are too few trials"}
     if study.folds:
@@ -88,7 +101,11 @@ def _measured(study: Study) -> dict[str, Any]:
     alone = pace.alone or seconds_alone(recipe)
     rate = at_once / pace.stacked if pace.stacked < math.inf else 0.0
     faster = pace.size > 1 and rate > GAIN / alone
-    said = f"{rate * alone:.1f} times as fast in {at_once} stack(s) of {pace.size}, {pace.precision}" if rate else pace.reason
+    said = (
+        f"{rate * alone:.1f} times as fast in {at_once} stack(s) of {pace.size}, {pace.precision}"
+        if rate
+        else pace.reason
+    )
     return {
         "size": pace.size, "at_once": at_once, "precision": pace.precision, "faster": faster, "reason": said,
         "curve": [list(each) for each in pace.curve], "alone": alone,
@@ -96,7 +113,8 @@ def _measured(study: Study) -> dict[str, Any]:
 
 
 def _paces(recipe: Recipe, study: Study, most: int, at_once: int) -> list[Pace] | None:
-    """The Pace as measured by as many processes at the same time as will train; None where one was lost."""
+    """The Pace as measured by as many processes at the same time as will train; None where one was
+    lost."""
     found: list[Pace] = []
 
     def work(say: Say) -> None:
@@ -110,8 +128,17 @@ def _paces(recipe: Recipe, study: Study, most: int, at_once: int) -> list[Pace] 
             if message["say"] != "pace":
                 return None
             fork.answer({})
-            named = {name: message[name] for name in ("size", "precision", "alone", "stacked", "reason")}
-            found.append(Pace(curve=tuple((size, precision, seconds) for size, precision, seconds in message["curve"]), **named))
+            named = {
+                name: message[name] for name in ("size", "precision", "alone", "stacked", "reason")
+            }
+            found.append(
+                Pace(
+                    curve=tuple(
+                        (size, precision, seconds) for size, precision, seconds in message["curve"]
+                    ),
+                    **named,
+                )
+            )
     finally:
         for fork in forks:
             fork.kill()
@@ -142,15 +169,20 @@ def _typical(study: Study) -> Recipe:
 
 def _reads_text(metric: str) -> bool:
     name = metric.partition("/")[0]
-    return name in registry.names("metrics") and bool(getattr(registry.facts("metrics", name), "READS_TEXT", False))
+    return name in registry.names("metrics") and bool(
+        getattr(registry.facts("metrics", name), "READS_TEXT", False)
+    )
 
 
 def _batch(study: Study, room: int) -> int:
-    """Trials that are asked for together: as many as find room, but a sampler that learns must see results on its way."""
+    """Trials that are asked for together: as many as find room, but a sampler that learns must see
+    results on its way."""
     assert study.tune.sampler is not None
     learns = study.tune.sampler.name not in ("random", "grid", "quasi_random")
     pruner = study.tune.pruner
-    exploits = pruner is not None and getattr(registry.facts("pruners", pruner.name), "EXPLOITS", False)
+    exploits = pruner is not None and getattr(
+        registry.facts("pruners", pruner.name), "EXPLOITS", False
+    )
     if exploits:
         return study.budget or room
     if not learns or study.budget is None:
@@ -175,7 +207,9 @@ class _Group:
 
     lanes: list[_Lane]
     fork: Fork | None = None
-    curves: dict[tuple[int, int], list[float | None]] = field(default_factory=dict)  # by (trial, fold)
+    curves: dict[tuple[int, int], list[float | None]] = field(
+        default_factory=dict
+    )  # by (trial, fold)
     done: list[dict[str, Any]] | None = None
     lost: str = ""
     kind: str = ""
@@ -187,7 +221,8 @@ class _Group:
 
 
 def run(study: Study, setting: Setting) -> None:
-    """Train batch after batch until no trial is left. Raises Interrupted where somebody asks to stop: running groups begin anew then."""
+    """Train batch after batch until no trial is left. Raises Interrupted where somebody asks to
+    stop: running groups begin anew then."""
     plan = _plan(study)
     setting.tell(message=f"trials as one program: {plan['reason']}")
     Runner(study, setting, plan).run()
@@ -199,20 +234,26 @@ class Runner:
     def __init__(self, study: Study, setting: Setting, plan: dict[str, Any]) -> None:
         self.study, self.setting = study, setting
         self.size, self.at_once = max(int(plan["size"]), 1), int(plan["at_once"])
-        if not plan["faster"] and self.size == 1:  # asked for by name where it does not pay, or was not measured
+        if (
+            not plan["faster"] and self.size == 1
+        ):  # asked for by name where it does not pay, or was not measured
             self.size = 16
         self.precision: str | None = plan["precision"]
         self.metrics = [metric for metric, _ in study.objectives]
         self.forks = can_fork() and place(study.recipe.train).device.type == "cpu"
         pruner = study.tune.pruner
         self.exploiter = None
-        if pruner is not None and getattr(registry.facts("pruners", pruner.name), "EXPLOITS", False):
+        if pruner is not None and getattr(
+            registry.facts("pruners", pruner.name), "EXPLOITS", False
+        ):
             if study.folds:
                 raise RunError(
                     f"tune.pruner {pruner.name} copies trainings, and those of different folds have seen different rows.",
                     hint="leave out tune.folds, or choose another pruner",
                 )
-            self.exploiter = registry.build_pruner(pruner, study.directions[0], draw_seed(study.tune.seed, EXPLOITING, 0))
+            self.exploiter = registry.build_pruner(
+                pruner, study.directions[0], draw_seed(study.tune.seed, EXPLOITING, 0)
+            )
         self.told: set[int] = set()
         self.reading: threading.Thread | None = None
 
@@ -231,8 +272,15 @@ class Runner:
     def _run_batch(self, batch: list[Trial], open_: set[int]) -> None:
         """Train the groups of a batch that hold trials which are still open."""
         self.told = {trial.number for trial in batch if trial.number not in open_}
-        groups = [each for each in self._groups(batch) if any(trial.number in open_ for trial in each.trials)]
-        last = self.study.budget is not None and max(trial.number for trial in batch) + 1 >= self.study.budget
+        groups = [
+            each
+            for each in self._groups(batch)
+            if any(trial.number in open_ for trial in each.trials)
+        ]
+        last = (
+            self.study.budget is not None
+            and max(trial.number for trial in batch) + 1 >= self.study.budget
+        )
         while groups:
             wave, groups = groups[: self.at_once], groups[self.at_once :]
             self._run_wave(wave, last and not groups)
@@ -251,17 +299,28 @@ class Runner:
         for alike in by_shape.values():
             most = len(alike) if self.exploiter is not None else max(1, self.size // len(folds))
             pieces = math.ceil(len(alike) / most)
-            if self.exploiter is None:  # stacks side by side of equal size: the batch is as long as its longest
+            if (
+                self.exploiter is None
+            ):  # stacks side by side of equal size: the batch is as long as its longest
                 pieces = max(pieces, min(self.at_once, len(alike)))
             each = math.ceil(len(alike) / pieces)
             for first in range(0, len(alike), each):
-                groups.append(_Group([_Lane(trial, fold) for trial in alike[first : first + each] for fold in folds]))
+                groups.append(
+                    _Group(
+                        [
+                            _Lane(trial, fold)
+                            for trial in alike[first : first + each]
+                            for fold in folds
+                        ]
+                    )
+                )
         return groups
 
     # --- a wave: groups side by side
 
     def _run_wave(self, wave: list[_Group], last: bool = False) -> None:
-        """Train groups side by side until each is done or lost; beside the `last` the libraries of the report are read."""
+        """Train groups side by side until each is done or lost; beside the `last` the libraries of
+        the report are read."""
         in_step = self.study.pruner is not None
         if self.reading is not None:  # a fork would keep what another thread has locked
             self.reading.join()
@@ -277,9 +336,12 @@ class Runner:
                     self._run_here(group)
                 return
             waiting: dict[int, dict[str, Any]] = {}
-            while running := [place for place, group in enumerate(wave) if group.done is None and not group.lost]:
+            while running := [
+                place for place, group in enumerate(wave) if group.done is None and not group.lost
+            ]:
                 self._listen(wave, running, waiting)
-                # with a pruner every decision waits for all groups, so that what it sees does not depend on who is faster
+                # with a pruner every decision waits for all groups, so that what it sees does not
+                # depend on who is faster
                 if in_step and any(place not in waiting for place in running):
                     continue
                 for place in sorted(waiting):
@@ -293,7 +355,9 @@ class Runner:
                     group.fork.kill()
                     group.fork = None
 
-    def _listen(self, wave: list[_Group], running: list[int], waiting: dict[int, dict[str, Any]]) -> None:
+    def _listen(
+        self, wave: list[_Group], running: list[int], waiting: dict[int, dict[str, Any]]
+    ) -> None:
         """Take the messages that are there: events wait in `waiting`; ends are told at once."""
         expected = {wave[place].fork.fileno(): place for place in running if place not in waiting}  # type: ignore[union-attr]
         ready, _, _ = select.select(list(expected), [], [], 0.2)
@@ -321,7 +385,11 @@ class Runner:
                     group.lost, group.kind = ending(message["code"]), "memory"
         for place in running:
             fork = wave[place].fork
-            if fork is not None and place not in waiting and time.monotonic() - fork.heard > 60 * self.setting.tune.hang_minutes:
+            if (
+                fork is not None
+                and place not in waiting
+                and time.monotonic() - fork.heard > 60 * self.setting.tune.hang_minutes
+            ):
                 wave[place].lost = f"no report for {self.setting.tune.hang_minutes:g} minutes"
 
     def _work_of(self, group: _Group) -> Callable[[Say], None]:
@@ -337,7 +405,9 @@ class Runner:
                     say({"say": "beat"})
 
             def decide(events: list[Event]) -> Decision:
-                return self._understood(say({"say": "events", "events": [_as_plain(event) for event in events]}))
+                return self._understood(
+                    say({"say": "events", "events": [_as_plain(event) for event in events]})
+                )
 
             outcomes = self._train(group, decide, beat)
             say({"say": "done", "outcomes": [_plain_outcome(each) for each in outcomes]})
@@ -353,7 +423,9 @@ class Runner:
             return self._understood(self._decide(group, plain))
 
         try:
-            group.done = [_plain_outcome(each) for each in self._train(group, decide, lambda step: None)]
+            group.done = [
+                _plain_outcome(each) for each in self._train(group, decide, lambda step: None)
+            ]
         except (Interrupted, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -362,7 +434,9 @@ class Runner:
         else:
             self._tell(group)
 
-    def _train(self, group: _Group, decide: Callable[[list[Event]], Decision], beat: Callable[[int], None]) -> list[Outcome]:
+    def _train(
+        self, group: _Group, decide: Callable[[list[Event]], Decision], beat: Callable[[int], None]
+    ) -> list[Outcome]:
         interruption = None if self.forks else self.setting.interruption
         prepared = _one_thread if self.forks else lambda recipe: recipe
         return train_population(
@@ -373,10 +447,13 @@ class Runner:
     # --- what is heard of a group
 
     def _report(self, group: _Group, events: list[dict[str, Any]]) -> None:
-        """Keep the scores of an evaluation, and tell the study those of trials all of whose folds have come so far."""
+        """Keep the scores of an evaluation, and tell the study those of trials all of whose folds
+        have come so far."""
         for event in events:
             lane = group.lanes[event["number"]]
-            held = group.curves.setdefault((lane.trial.number, lane.fold[0] if lane.fold else 0), [])
+            held = group.curves.setdefault(
+                (lane.trial.number, lane.fold[0] if lane.fold else 0), []
+            )
             held.append(event["scores"].get(self.metrics[0], event["score"]))
         for trial in group.trials:
             curve = self._curve(group, trial)
@@ -401,13 +478,21 @@ class Runner:
         for trial in group.trials:
             if trial.number not in heard:
                 continue
-            if trial.number in self.told:  # it ended in an earlier life of the study, and ends here as it did there
+            if (
+                trial.number in self.told
+            ):  # it ended in an earlier life of the study, and ends here as it did there
                 record = self.study.record(trial.number)
-                ends = record.state == "pruned" and len(self._curve(group, trial)) >= len(record.curve)
+                ends = record.state == "pruned" and len(self._curve(group, trial)) >= len(
+                    record.curve
+                )
             else:
                 ends = self.study.should_prune(trial)
             if ends:
-                pruned += [number for number, lane in enumerate(group.lanes) if lane.trial.number == trial.number]
+                pruned += [
+                    number
+                    for number, lane in enumerate(group.lanes)
+                    if lane.trial.number == trial.number
+                ]
         return {"prune": pruned}
 
     def _exploit(self, group: _Group, events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -416,9 +501,16 @@ class Runner:
         if self.exploiter is None or len(events) < len(group.lanes) or turn % self.exploiter.every:
             return {}
         numeric = [each for each in self.study.space if each.kind != "choice"]
-        now = [self.become.setdefault(lane.trial.number, dict(lane.trial.values)) for lane in group.lanes]
+        now = [
+            self.become.setdefault(lane.trial.number, dict(lane.trial.values))
+            for lane in group.lanes
+        ]
         scores = [event["score"] for event in sorted(events, key=lambda event: event["number"])]
-        options = {each.name: [float(values[each.name]) for values in now] for each in numeric if all(each.name in v for v in now)}
+        options = {
+            each.name: [float(values[each.name]) for values in now]
+            for each in numeric
+            if all(each.name in v for v in now)
+        }
         generator = np.random.default_rng(draw_seed(self.study.tune.seed, EXPLOITING, turn))
         source, after = self.exploiter.exploit(scores, options, generator)
         copies: dict[str, Any] = {}
@@ -455,7 +547,11 @@ class Runner:
         for trial in group.trials:
             if trial.number in self.told:
                 continue
-            found = [outcome for lane, outcome in zip(group.lanes, group.done) if lane.trial.number == trial.number]
+            found = [
+                outcome
+                for lane, outcome in zip(group.lanes, group.done)
+                if lane.trial.number == trial.number
+            ]
             self._tell_one(trial, found)
             self.told.add(trial.number)
             self.setting.tell(self.study.record(trial.number))
@@ -479,28 +575,44 @@ class Runner:
         scores = {name: statistics.fmean(each[name] for each in each_scores) for name in names}
         facts |= {"scores": scores, "best_step": found[0]["best_step"]}
         if len(found) > 1:
-            facts |= {"std": {name: statistics.stdev(each[name] for each in each_scores) for name in names}, "folds": each_scores}
+            facts |= {
+                "std": {
+                    name: statistics.stdev(each[name] for each in each_scores) for name in names
+                },
+                "folds": each_scores,
+            }
         measured = {**scores, "seconds": facts["seconds"], "parameters": facts["parameters"]}
         lost = [metric for metric in self.metrics if metric not in measured]
         if lost:
             self.study.tell(
-                trial, None, "failed", f"there is no score {lost[0]} on these rows; there are {', '.join(measured)}.", facts
+                trial,
+                None,
+                "failed",
+                f"there is no score {lost[0]} on these rows; there are {', '.join(measured)}.",
+                facts,
             )
             return
-        self.study.tell(trial, [float(measured[metric]) for metric in self.metrics], "complete", "", facts)
+        self.study.tell(
+            trial, [float(measured[metric]) for metric in self.metrics], "complete", "", facts
+        )
 
     def _again(self, group: _Group) -> list[_Group]:
-        """Groups to be tried in place of one that was lost; trials that cannot be stacked are trained by themselves."""
+        """Groups to be tried in place of one that was lost; trials that cannot be stacked are
+        trained by themselves."""
         if not group.lost:
             return []
         open_ = [trial for trial in group.trials if trial.number not in self.told]
         folds = len(group.lanes) // len(group.trials)
         if group.kind in AGAIN and len(group.trials) > 1:
-            self.setting.tell(message=f"a stack of {len(group.lanes)} was lost ({group.lost}); it is trained in halves")
+            self.setting.tell(
+                message=f"a stack of {len(group.lanes)} was lost ({group.lost}); it is trained in halves"
+            )
             middle = math.ceil(len(group.trials) / 2) * folds
             return [_Group(group.lanes[:middle]), _Group(group.lanes[middle:])]
         if group.kind == "error":
-            self.setting.tell(message=f"{len(open_)} trial(s) are trained one after another: {group.lost}")
+            self.setting.tell(
+                message=f"{len(open_)} trial(s) are trained one after another: {group.lost}"
+            )
             for trial in open_:
                 self._alone(trial)
             return []
@@ -524,7 +636,12 @@ class Runner:
 
 
 def _as_plain(event: Event) -> dict[str, Any]:
-    return {"number": event.number, "step": event.step, "score": event.score, "scores": _numbers(event.scores)}
+    return {
+        "number": event.number,
+        "step": event.step,
+        "score": event.score,
+        "scores": _numbers(event.scores),
+    }
 
 
 def _plain_outcome(outcome: Outcome) -> dict[str, Any]:
@@ -539,7 +656,10 @@ def _numbers(scores: Any) -> dict[str, float]:
     return {
         name: value
         for name, value in scores.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and name != "rows"
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and name != "rows"
     }
 
 
@@ -547,6 +667,9 @@ def _inside(dimension: Any, value: float) -> float | int:
     """The value brought back into a dimension's range."""
     value = min(max(value, float(dimension.low)), float(dimension.high))
     if dimension.step:
-        value = float(dimension.low) + round((value - float(dimension.low)) / dimension.step) * dimension.step
+        value = (
+            float(dimension.low)
+            + round((value - float(dimension.low)) / dimension.step) * dimension.step
+        )
         value = min(value, float(dimension.high))
     return round(value) if dimension.kind == "integer" else value

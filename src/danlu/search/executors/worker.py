@@ -49,7 +49,8 @@ class Line:
             self._send({"say": "beat"})
 
     def score(self, evaluations: int, value: float) -> bool:
-        """Tell the score of evaluation number `evaluations`; True where the trial is to end. Waits for the answer."""
+        """Tell the score of evaluation number `evaluations`; True where the trial is to end. Waits
+        for the answer."""
         self._send({"say": "score", "evaluations": evaluations, "value": value})
         return self.answers.get()
 
@@ -64,7 +65,8 @@ class Line:
             os._exit(ORPHANED)
 
     def listen(self) -> None:
-        """Hear the other end until it is gone; then end this process. Runs in a thread of its own."""
+        """Hear the other end until it is gone; then end this process. Runs in a thread of its
+        own."""
         while (message := self.channel.receive()) is not None:
             if "stop" in message:
                 self.answers.put(bool(message["stop"]))
@@ -102,7 +104,9 @@ def done(wish: Mapping[str, Any], line: Any) -> dict[str, Any]:
         if wish.get("cores"):
             machine.use_cores(wish["cores"])
         if wish.get("gpu"):
-            os.environ["CUDA_VISIBLE_DEVICES"] = wish["gpu"]  # read when CUDA is first used, which is later
+            os.environ["CUDA_VISIBLE_DEVICES"] = wish[
+                "gpu"
+            ]  # read when CUDA is first used, which is later
         if wish.get("allow_code"):
             sys.path[:] = wish.get("sys_path", sys.path)
             allow_code()
@@ -122,7 +126,8 @@ def failure(cause: Cause) -> dict[str, Any]:
 
 
 def job(name: str) -> Callable[[Any, Any], Any]:
-    """The function that "module:function" names. The name comes from the process of the study, never from a file."""
+    """The function that "module:function" names. The name comes from the process of the study,
+    never from a file."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 

@@ -14,8 +14,11 @@ def rungs(first: int, reduction: int, upto: int) -> list[int]:
     return found
 
 
-def falls_behind(curve: Sequence[float], others: Iterable[Sequence[float]], reduction: int, direction: str) -> bool:
-    """Whether the last score of `curve` is not among the best 1/reduction of those that came as far (the best alone while they are few)."""
+def falls_behind(
+    curve: Sequence[float], others: Iterable[Sequence[float]], reduction: int, direction: str
+) -> bool:
+    """Whether the last score of `curve` is not among the best 1/reduction of those that came as far
+    (the best alone while they are few)."""
     sign = 1.0 if direction == "higher" else -1.0
     came = len(curve)
     own = sign * curve[-1]

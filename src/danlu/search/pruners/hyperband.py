@@ -1,9 +1,10 @@
 """Hyperband: successive halving at several degrees of impatience, each with a share of the trials of its own.
 
-Bracket s begins at `first * reduction^s` evaluations; trials belong to brackets by their number and the seed, to impatient ones more
-often, and are compared within their bracket alone. Good where the first evaluations say little about the last.
-Source: Li et al., 2018, Hyperband, JMLR 18(185), 1-52, in the form without waiting of arXiv:1810.05934.
-"""
+Bracket s begins at `first * reduction^s` evaluations; trials belong to brackets by their number and
+the seed, to impatient ones more often, and are compared within their bracket alone. Good where the
+first evaluations say little about the last.
+Source: Li et al., 2018, Hyperband, JMLR 18(185), 1-52, in the form without waiting of
+arXiv:1810.05934."""
 
 from __future__ import annotations
 
@@ -20,11 +21,24 @@ from danlu.search.pruners._rungs import falls_behind, rungs
 class Config(Options):
     """The brackets."""
 
-    first: int = Field(1, ge=1, le=1_000_000, description="Evaluations at the first rung of the most impatient bracket.")
-    most: int = Field(
-        27, ge=1, le=1_000_000, description="Evaluations of a whole trial, about: the most patient bracket ends none."
+    first: int = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="Evaluations at the first rung of the most impatient bracket.",
     )
-    reduction: int = Field(3, ge=2, le=100, description="One in so many goes on at a rung, and the next is so many times as far.")
+    most: int = Field(
+        27,
+        ge=1,
+        le=1_000_000,
+        description="Evaluations of a whole trial, about: the most patient bracket ends none.",
+    )
+    reduction: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="One in so many goes on at a rung, and the next is so many times as far.",
+    )
 
 
 class Hyperband:
@@ -41,18 +55,27 @@ class Hyperband:
         count, far = 1, self.config.first
         while far * self.config.reduction <= self.config.most:
             count, far = count + 1, far * self.config.reduction
-        return [count * self.config.reduction**halvings / (halvings + 1) for halvings in range(count - 1, -1, -1)]
+        return [
+            count * self.config.reduction**halvings / (halvings + 1)
+            for halvings in range(count - 1, -1, -1)
+        ]
 
     def bracket(self, number: int) -> int:
         """The bracket of a trial."""
-        return random.Random(f"{self.seed} {number}").choices(range(len(self.brackets)), self.brackets)[0]
+        return random.Random(f"{self.seed} {number}").choices(
+            range(len(self.brackets)), self.brackets
+        )[0]
 
-    def prune(self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]) -> bool:
+    def prune(
+        self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
+    ) -> bool:
         """Whether the trial stands at a rung of its bracket and is not among the best there."""
         own = self.bracket(number)
         if own == len(self.brackets) - 1 and own > 0:
             return False
-        if len(curve) not in rungs(self.config.first * self.config.reduction**own, self.config.reduction, len(curve)):
+        if len(curve) not in rungs(
+            self.config.first * self.config.reduction**own, self.config.reduction, len(curve)
+        ):
             return False
         beside = [other for each, other in others.items() if self.bracket(each) == own]
         return falls_behind(curve, beside, self.config.reduction, self.direction)

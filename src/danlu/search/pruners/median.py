@@ -16,7 +16,12 @@ from danlu.recipe import Options
 class Config(Options):
     """From when on trials are ended."""
 
-    trials: int = Field(5, ge=1, le=100_000, description="Other trials that must have come as far before any is ended.")
+    trials: int = Field(
+        5,
+        ge=1,
+        le=100_000,
+        description="Other trials that must have come as far before any is ended.",
+    )
     after: int = Field(1, ge=1, le=1_000_000, description="Evaluations that every trial may have.")
 
 
@@ -27,10 +32,17 @@ class Median:
         self.config = config
         self.sign = 1.0 if direction == "higher" else -1.0
 
-    def prune(self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]) -> bool:
-        """Whether the best score of `curve` is worse than the median of the others' at this evaluation."""
+    def prune(
+        self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
+    ) -> bool:
+        """Whether the best score of `curve` is worse than the median of the others' at this
+        evaluation."""
         came = len(curve)
-        reached = [max(self.sign * each for each in other) for other in others.values() if len(other) >= came]
+        reached = [
+            max(self.sign * each for each in other)
+            for other in others.values()
+            if len(other) >= came
+        ]
         if came < self.config.after or len(reached) < self.config.trials:
             return False
         return max(self.sign * each for each in curve) < statistics.median(reached)

@@ -14,7 +14,9 @@ class Config(Options):
 class Nobody:
     """Ends no trial."""
 
-    def prune(self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]) -> bool:
+    def prune(
+        self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
+    ) -> bool:
         """False."""
         return False
 

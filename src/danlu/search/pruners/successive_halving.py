@@ -1,7 +1,8 @@
 """Successive halving without waiting (ASHA): at evaluation 1, 3, 9, ... only the best third of the trials that came so far goes on.
 
-A rung is reached at `first * reduction^k` evaluations. There a trial is compared with every other that has reached it by now, and goes on
-where it is among the best 1/reduction of them (while there are fewer than `reduction`, where it is the best).
+A rung is reached at `first * reduction^k` evaluations. There a trial is compared with every other
+that has reached it by now, and goes on where it is among the best 1/reduction of them (while there
+are fewer than `reduction`, where it is the best).
 Source: Li et al., 2020, A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
 """
 
@@ -19,7 +20,12 @@ class Config(Options):
     """Where the rungs are."""
 
     first: int = Field(1, ge=1, le=1_000_000, description="Evaluations at the first rung.")
-    reduction: int = Field(3, ge=2, le=100, description="One in so many goes on at a rung, and the next is so many times as far.")
+    reduction: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="One in so many goes on at a rung, and the next is so many times as far.",
+    )
     spared: int = Field(0, ge=0, le=100, description="Rungs at which nobody is ended yet.")
 
 
@@ -30,10 +36,18 @@ class SuccessiveHalving:
         self.config = config
         self.direction = direction
 
-    def prune(self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]) -> bool:
+    def prune(
+        self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
+    ) -> bool:
         """Whether the trial stands at a rung and is not among the best there."""
-        at = rungs(self.config.first * self.config.reduction**self.config.spared, self.config.reduction, len(curve))
-        return len(curve) in at and falls_behind(curve, others.values(), self.config.reduction, self.direction)
+        at = rungs(
+            self.config.first * self.config.reduction**self.config.spared,
+            self.config.reduction,
+            len(curve),
+        )
+        return len(curve) in at and falls_behind(
+            curve, others.values(), self.config.reduction, self.direction
+        )
 
 
 def build(config: Config, direction: str, seed: int) -> SuccessiveHalving:

@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler
 
 from danlu.recipe import Dimension, Space, same
@@ -19,9 +24,13 @@ def distribution(dimension: Dimension) -> BaseDistribution:
         return CategoricalDistribution(tuple(range(len(dimension.choices))))
     if dimension.kind == "integer":
         low, step = int(dimension.low), int(dimension.step or 1)
-        return IntDistribution(low, low + (int(dimension.high) - low) // step * step, log=dimension.log, step=step)
+        return IntDistribution(
+            low, low + (int(dimension.high) - low) // step * step, log=dimension.log, step=step
+        )
     grid = dimension.grid
-    return FloatDistribution(dimension.low, grid[-1] if grid else dimension.high, log=dimension.log, step=dimension.step)
+    return FloatDistribution(
+        dimension.low, grid[-1] if grid else dimension.high, log=dimension.log, step=dimension.step
+    )
 
 
 def value_of(dimension: Dimension, stored: Any) -> Any:
@@ -48,28 +57,47 @@ def ask(trial: optuna.Trial, space: Space) -> dict[str, Any]:
         if isinstance(about, CategoricalDistribution):
             stored: Any = trial.suggest_categorical(dimension.name, about.choices)
         elif isinstance(about, IntDistribution):
-            stored = trial.suggest_int(dimension.name, about.low, about.high, step=about.step, log=about.log)
+            stored = trial.suggest_int(
+                dimension.name, about.low, about.high, step=about.step, log=about.log
+            )
         else:
             assert isinstance(about, FloatDistribution)
-            stored = trial.suggest_float(dimension.name, about.low, about.high, step=about.step, log=about.log)
+            stored = trial.suggest_float(
+                dimension.name, about.low, about.high, step=about.step, log=about.log
+            )
         values[dimension.name] = value_of(dimension, stored)
     return values
 
 
 def at_share(dimension: Dimension, share: float) -> Any:
-    """The plain value at a share in [0, 1) of a dimension: equal shares for equal parts of its (logarithmic) range."""
+    """The plain value at a share in [0, 1) of a dimension: equal shares for equal parts of its
+    (logarithmic) range."""
     if dimension.kind == "choice":
-        return dimension.choices[min(int(share * len(dimension.choices)), len(dimension.choices) - 1)]
+        return dimension.choices[
+            min(int(share * len(dimension.choices)), len(dimension.choices) - 1)
+        ]
     if dimension.kind == "integer" and dimension.log:
-        low, high = math.log(dimension.low - 0.5 if dimension.low > 0.5 else 0.5), math.log(dimension.high + 0.5)
-        return min(max(round(math.exp(low + share * (high - low))), int(dimension.low)), int(dimension.high))
+        low, high = (
+            math.log(dimension.low - 0.5 if dimension.low > 0.5 else 0.5),
+            math.log(dimension.high + 0.5),
+        )
+        return min(
+            max(round(math.exp(low + share * (high - low))), int(dimension.low)),
+            int(dimension.high),
+        )
     if dimension.kind == "integer" or dimension.step is not None:
         step = dimension.step or 1
         count = math.floor((dimension.high - dimension.low) / step + 1e-9) + 1
         number = min(int(share * count), count - 1)
-        return int(dimension.low) + number * int(step) if dimension.kind == "integer" else dimension.at(number)
+        return (
+            int(dimension.low) + number * int(step)
+            if dimension.kind == "integer"
+            else dimension.at(number)
+        )
     if dimension.log:
-        value = math.exp(math.log(dimension.low) + share * (math.log(dimension.high) - math.log(dimension.low)))
+        value = math.exp(
+            math.log(dimension.low) + share * (math.log(dimension.high) - math.log(dimension.low))
+        )
     else:
         value = dimension.low + share * (dimension.high - dimension.low)
     return min(max(value, dimension.low), dimension.high)
@@ -80,14 +108,19 @@ def share_of(dimension: Dimension, value: Any) -> float:
     if dimension.kind == "choice":
         return (stored_of(dimension, value) + 0.5) / len(dimension.choices)
     if dimension.kind == "integer" and dimension.log:
-        low, high = math.log(dimension.low - 0.5 if dimension.low > 0.5 else 0.5), math.log(dimension.high + 0.5)
+        low, high = (
+            math.log(dimension.low - 0.5 if dimension.low > 0.5 else 0.5),
+            math.log(dimension.high + 0.5),
+        )
         return (math.log(value) - low) / (high - low)
     if dimension.kind == "integer" or dimension.step is not None:
         step = dimension.step or 1
         count = math.floor((dimension.high - dimension.low) / step + 1e-9) + 1
         return (round((value - dimension.low) / step) + 0.5) / count
     if dimension.log:
-        return (math.log(value) - math.log(dimension.low)) / (math.log(dimension.high) - math.log(dimension.low))
+        return (math.log(value) - math.log(dimension.low)) / (
+            math.log(dimension.high) - math.log(dimension.low)
+        )
     return (value - dimension.low) / (dimension.high - dimension.low)
 
 
@@ -95,7 +128,8 @@ Choose = Callable[[optuna.Study, int], Mapping[str, Any]]
 
 
 class ByNumber(BaseSampler):
-    """A sampler whose suggestion `choose(study, number)` is made whole, plain values by name, for the trial of that number."""
+    """A sampler whose suggestion `choose(study, number)` is made whole, plain values by name, for
+    the trial of that number."""
 
     def __init__(self, space: Space, choose: Choose, otherwise: BaseSampler) -> None:
         self.space = {dimension.name: dimension for dimension in space}
@@ -103,13 +137,19 @@ class ByNumber(BaseSampler):
         self.otherwise = otherwise  # draws what `choose` leaves out
         self.chosen: tuple[int, Mapping[str, Any]] | None = None
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: Any
+    ) -> dict[str, BaseDistribution]:
         return {}
 
-    def sample_relative(self, study: optuna.Study, trial: Any, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: optuna.Study, trial: Any, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         return {}
 
-    def sample_independent(self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution) -> Any:
+    def sample_independent(
+        self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
         if self.chosen is None or self.chosen[0] != trial.number:
             self.chosen = (trial.number, self.choose(study, trial.number))
         if param_name in self.chosen[1]:

@@ -1,10 +1,11 @@
 """Bayesian search by a tree of Parzen estimators (TPE): more of what the best trials have, less of what the others have.
 
-The first trials are random. Then the values that lead to the best results, and those of all others, get a density each, over all
-dimensions together; of some values drawn from the first, the one is tried where their ratio is highest. Trials that run beside it
-count as bad ones, so that a batch is spread. Cheap, fit for choices and conditions; the default.
-Source: Bergstra et al., 2011, NeurIPS 24; the joint form of Falkner et al., 2018, arXiv:1807.01774; Watanabe, 2023, arXiv:2304.11127.
-"""
+The first trials are random. Then the values that lead to the best results, and those of all others,
+get a density each, over all dimensions together; of some values drawn from the first, the one is
+tried where their ratio is highest. Trials that run beside it count as bad ones, so that a batch is
+spread. Cheap, fit for choices and conditions; the default.
+Source: Bergstra et al., 2011, NeurIPS 24; the joint form of Falkner et al., 2018, arXiv:1807.01774;
+Watanabe, 2023, arXiv:2304.11127."""
 
 from __future__ import annotations
 
@@ -22,12 +23,26 @@ if TYPE_CHECKING:
 class Config(Options):
     """How TPE begins and draws."""
 
-    random_trials: int = Field(10, ge=1, le=100_000, description="Trials drawn at random before anything is learnt from them.")
-    candidates: int = Field(24, ge=1, le=10_000, description="Values drawn for a suggestion, of which the best is taken.")
-    joint: bool = Field(True, description="One density over all dimensions that take part, not one a dimension.")
+    random_trials: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="Trials drawn at random before anything is learnt from them.",
+    )
+    candidates: int = Field(
+        24,
+        ge=1,
+        le=10_000,
+        description="Values drawn for a suggestion, of which the best is taken.",
+    )
+    joint: bool = Field(
+        True, description="One density over all dimensions that take part, not one a dimension."
+    )
 
 
-def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+def build(
+    config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
     """Optuna's TPE sampler."""
     import warnings
 
@@ -35,7 +50,9 @@ def build(config: Config, space: Space, directions: Sequence[str], seed: int, st
     from optuna.samplers import TPESampler
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # of multivariate and group, there since 2020
+        warnings.simplefilter(
+            "ignore", ExperimentalWarning
+        )  # of multivariate and group, there since 2020
         return TPESampler(
             n_startup_trials=config.random_trials,
             n_ei_candidates=config.candidates,

@@ -1,9 +1,10 @@
 """Evolution by CMA-ES: generations drawn from a Gaussian whose centre, width and shape follow the best of the generation before.
 
-For numbers, with a budget of some hundred trials or more; choices, and what takes part only at times, are drawn at random. A generation is
-`population` complete trials in the order of their numbers; the state is worked out anew from all trials told, so nothing is
-stored. Source: Hansen and Ostermeier, 2001; Hansen, 2016, arXiv:1604.00772; the library cmaes (Nomura and Shibata, 2024, arXiv:2402.01373).
-"""
+For numbers, with a budget of some hundred trials or more; choices, and what takes part only at
+times, are drawn at random. A generation is `population` complete trials in the order of their
+numbers; the state is worked out anew from all trials told, so nothing is stored. Source: Hansen and
+Ostermeier, 2001; Hansen, 2016, arXiv:1604.00772; the library cmaes (Nomura and Shibata, 2024,
+arXiv:2402.01373)."""
 
 from __future__ import annotations
 
@@ -24,8 +25,15 @@ SEVERAL = False  # one objective
 class Config(Options):
     """The population."""
 
-    population: int | None = Field(None, ge=4, le=10_000, description="Trials of a generation; null: 4 + 3 ln(dimensions).")
-    width: float = Field(0.25, gt=0, le=1, description="Standard deviation of the first generation, as a share of each range.")
+    population: int | None = Field(
+        None, ge=4, le=10_000, description="Trials of a generation; null: 4 + 3 ln(dimensions)."
+    )
+    width: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Standard deviation of the first generation, as a share of each range.",
+    )
 
 
 def refuses(config: Config, space: Space) -> str:
@@ -35,7 +43,9 @@ def refuses(config: Config, space: Space) -> str:
     return "evolution needs a range of numbers that always takes part, and the space has choices and conditional ranges only."
 
 
-def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+def build(
+    config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
     """A sampler that works out the generations from the trials told."""
     from optuna.samplers import RandomSampler
 
@@ -62,8 +72,16 @@ def build(config: Config, space: Space, directions: Sequence[str], seed: int, st
             if search.should_stop():  # it has come to rest
                 break
             generation = trials[first : first + search.population_size]
-            points = [[share_of(each, value_of(each, trial.params[each.name])) for each in numbers] + idle for trial in generation]
-            search.tell([(np.array(point), sign * trial.values[0]) for point, trial in zip(points, generation)])
+            points = [
+                [share_of(each, value_of(each, trial.params[each.name])) for each in numbers] + idle
+                for trial in generation
+            ]
+            search.tell(
+                [
+                    (np.array(point), sign * trial.values[0])
+                    for point, trial in zip(points, generation)
+                ]
+            )
         return search
 
     def choose(study: Any, number: int) -> Mapping[str, Any]:

@@ -1,9 +1,10 @@
 """Bayesian search by a Gaussian process: a smooth guess of the score with its doubt, tried where improvement is most expected.
 
-Needs fewer trials than TPE in a few dimensions of numbers, and more time for a suggestion (about 0.1 s to 1 s, growing with the trials).
-Dimensions that take part only at times are drawn at random. Several objectives: expected growth of the dominated volume.
-Source: Jones, Schonlau and Welch, 1998, Journal of Global Optimization 13, 455-492; Matern kernel, a length for each dimension.
-"""
+Needs fewer trials than TPE in a few dimensions of numbers, and more time for a suggestion (about
+0.1 s to 1 s, growing with the trials). Dimensions that take part only at times are drawn at random.
+Several objectives: expected growth of the dominated volume.
+Source: Jones, Schonlau and Welch, 1998, Journal of Global Optimization 13, 455-492; Matern kernel,
+a length for each dimension."""
 
 from __future__ import annotations
 
@@ -21,11 +22,20 @@ if TYPE_CHECKING:
 class Config(Options):
     """How the process begins."""
 
-    random_trials: int = Field(10, ge=1, le=100_000, description="Trials drawn at random before anything is learnt from them.")
-    noiseless: bool = Field(False, description="Take scores as exact; false: as measured with noise.")
+    random_trials: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="Trials drawn at random before anything is learnt from them.",
+    )
+    noiseless: bool = Field(
+        False, description="Take scores as exact; false: as measured with noise."
+    )
 
 
-def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+def build(
+    config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
     """Optuna's Gaussian-process sampler."""
     import warnings
 

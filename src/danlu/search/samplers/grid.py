@@ -1,8 +1,8 @@
 """Grid search: every combination of choices, steps and points, in an order drawn once.
 
-A float range without a step is cut into `points` (at equal distances of its logarithm where the space says so). A dimension that takes no
-part multiplies nothing. The study ends when the grid does.
-"""
+A float range without a step is cut into `points` (at equal distances of its logarithm where the
+space says so). A dimension that takes no part multiplies nothing. The study ends when the grid
+does."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ _MOST = 1_000_000  # combinations
 class Config(Options):
     """How fine the grid is."""
 
-    points: int = Field(5, ge=2, le=1000, description="Points of a range of numbers without a step, both ends among them.")
+    points: int = Field(
+        5,
+        ge=2,
+        le=1000,
+        description="Points of a range of numbers without a step, both ends among them.",
+    )
     shuffle: bool = Field(
-        True, description="In an order drawn by the study's seed, so that a part of the grid is spread over all of it."
+        True,
+        description="In an order drawn by the study's seed, so that a part of the grid is spread over all of it.",
     )
 
 
@@ -40,7 +46,9 @@ def _points(config: Config, dimension: Dimension) -> Sequence[Any]:
         return range(int(low), int(high) + 1)
     shares = [number / (config.points - 1) for number in range(config.points)]
     if dimension.log:
-        values = [math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares]
+        values = [
+            math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares
+        ]
     else:
         values = [low + share * (high - low) for share in shares]
     values = [min(max(value, low), high) for value in values]
@@ -48,7 +56,9 @@ def _points(config: Config, dimension: Dimension) -> Sequence[Any]:
     return sorted({round(value) for value in values}) if dimension.kind == "integer" else values
 
 
-def _combinations(config: Config, space: Space, values: dict[str, Any] | None = None, place: int = 0) -> Iterator[dict[str, Any]]:
+def _combinations(
+    config: Config, space: Space, values: dict[str, Any] | None = None, place: int = 0
+) -> Iterator[dict[str, Any]]:
     """Every point of the grid, the last dimension running fastest."""
     values = values or {}
     if place == len(space):
@@ -90,7 +100,9 @@ def refuses(config: Config, space: Space) -> str:
     )
 
 
-def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+def build(
+    config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
     """A sampler that gives trial n the n-th point."""
     from optuna.samplers import RandomSampler
 

@@ -1,8 +1,9 @@
 """Search for several objectives at once: NSGA-II, generations bred from the trials that no other trial beats in everything; or TPE.
 
-For one objective it is an ordinary genetic algorithm. Trials before the first whole generation are random.
-Source: Deb et al., 2002, IEEE Transactions on Evolutionary Computation 6(2), 182-197; for tpe Ozaki et al., 2022, JAIR 73, 1209-1250.
-"""
+For one objective it is an ordinary genetic algorithm. Trials before the first whole generation are
+random.
+Source: Deb et al., 2002, IEEE Transactions on Evolutionary Computation 6(2), 182-197; for tpe Ozaki
+et al., 2022, JAIR 73, 1209-1250."""
 
 from __future__ import annotations
 
@@ -25,12 +26,23 @@ class Config(Options):
     method: Literal["nsga2", "tpe"] = Field(
         "nsga2", description="nsga2: by breeding; tpe: by densities of the trials that none beats."
     )
-    population: int = Field(24, ge=2, le=10_000, description="Trials of a generation; with tpe: random trials at the start.")
-    crossover: float = Field(0.9, ge=0, le=1, description="Probability that a child has two parents.")
-    swapping: float = Field(0.5, ge=0, le=1, description="Probability that an option comes from the second parent.")
+    population: int = Field(
+        24,
+        ge=2,
+        le=10_000,
+        description="Trials of a generation; with tpe: random trials at the start.",
+    )
+    crossover: float = Field(
+        0.9, ge=0, le=1, description="Probability that a child has two parents."
+    )
+    swapping: float = Field(
+        0.5, ge=0, le=1, description="Probability that an option comes from the second parent."
+    )
 
 
-def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+def build(
+    config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
     """Optuna's NSGA-II or TPE sampler."""
     import warnings
 
@@ -44,19 +56,25 @@ def build(config: Config, space: Space, directions: Sequence[str], seed: int, st
                 n_startup_trials=config.population, seed=seed % 2**32, multivariate=True, group=True, constant_liar=True,
                 )  # fmt: skip
         return _without_memory(NSGAIISampler)(
-            population_size=config.population, crossover_prob=config.crossover, swapping_prob=config.swapping, seed=seed % 2**32
+            population_size=config.population,
+            crossover_prob=config.crossover,
+            swapping_prob=config.swapping,
+            seed=seed % 2**32,
         )
 
 
 def _without_memory(kind: type[NSGAIISampler]) -> type[NSGAIISampler]:
-    """The sampler, working out the parents of each generation from the trials told; as it is, it keeps them beside the study."""
+    """The sampler, working out the parents of each generation from the trials told; as it is, it
+    keeps them beside the study."""
 
     class Anew(kind):  # type: ignore[misc, valid-type]
         def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
             known: dict[int, list[FrozenTrial]] = vars(self).setdefault("_parents", {0: []})  # type: ignore[attr-defined]
             for each in range(1, generation + 1):
                 if each not in known:
-                    known[each] = sorted(self.select_parent(study, each), key=lambda trial: trial.number)
+                    known[each] = sorted(
+                        self.select_parent(study, each), key=lambda trial: trial.number
+                    )
             return known[generation]
 
     return Anew

@@ -1,8 +1,8 @@
 """Quasi-random search: the points of a scrambled Sobol sequence, spread more evenly than random ones.
 
-Every dimension of the space, a choice too, is one coordinate. Suggestions depend on no result, so any number of trials can run
-together; a power of two of them is spread best. Source: Sobol, 1967; Owen's scrambling, 1998, as scipy.stats.qmc has it.
-"""
+Every dimension of the space, a choice too, is one coordinate. Suggestions depend on no result, so
+any number of trials can run together; a power of two of them is spread best. Source: Sobol, 1967;
+Owen's scrambling, 1998, as scipy.stats.qmc has it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ class Config(Options):
     """No options."""
 
 
-def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
-    """A sampler that gives trial n the n-th point of the sequence that the study's seed scrambles."""
+def build(
+    config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
+    """A sampler that gives trial n the n-th point of the sequence that the study's seed
+    scrambles."""
     import numpy as np
     from optuna.samplers import RandomSampler
     from scipy.stats import qmc

@@ -1,7 +1,7 @@
 """Random search: every trial drawn by itself, evenly over each range (its logarithm where the space says so).
 
-Suggestions depend on no result, so any number of trials can run together. Source: Bergstra and Bengio, 2012, JMLR 13, 281-305.
-"""
+Suggestions depend on no result, so any number of trials can run together. Source: Bergstra and
+Bengio, 2012, JMLR 13, 281-305."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class Config(Options):
     """No options."""
 
 
-def build(config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int) -> BaseSampler:
+def build(
+    config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
     """Optuna's random sampler."""
     from optuna.samplers import RandomSampler
 

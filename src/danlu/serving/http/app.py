@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 def build(pool: Pool, token: str | None = None, connections: Callable[[], int] = lambda: 0) -> Gate:
     """The whole app over a pool that has started. `connections` counts those that are open."""
-    app = FastAPI(title="danlu", version=version("danlu"), docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="danlu",
+        version=version("danlu"),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     _errors(app)
     _probes(app, pool, connections)
     _models(app, pool, token)
@@ -44,8 +51,15 @@ def build(pool: Pool, token: str | None = None, connections: Callable[[], int] =
     async def openapi() -> dict[str, Any]:
         cards = [served.about.get("card") for served in pool.models.values()]
         if described.get("cards") != cards:  # a swap may have changed a model's fields
-            made = get_openapi(title=app.title, version=app.version, description="Models served by danlu.", routes=app.routes)
-            described.update(cards=cards, made=openapi.complete(made, pool.models.values(), token is not None))
+            made = get_openapi(
+                title=app.title,
+                version=app.version,
+                description="Models served by danlu.",
+                routes=app.routes,
+            )
+            described.update(
+                cards=cards, made=openapi.complete(made, pool.models.values(), token is not None)
+            )
         return described["made"]
 
     return Gate(app, Predicting(pool), pool.settings, token)
@@ -59,14 +73,18 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Any, error: HTTPException) -> Response:
-        told = Refusal(str(error.detail), status=error.status_code, hint="GET /openapi.json lists the routes")
+        told = Refusal(
+            str(error.detail), status=error.status_code, hint="GET /openapi.json lists the routes"
+        )
         return JSONResponse({"error": told.as_dict()}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Any, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"] if each != "body")
-        return JSONResponse({"error": Refusal(f"{first['msg']}.", field=place or None).as_dict()}, 400)
+        return JSONResponse(
+            {"error": Refusal(f"{first['msg']}.", field=place or None).as_dict()}, 400
+        )
 
 
 def _probes(app: FastAPI, pool: Pool, connections: Callable[[], int]) -> None:
@@ -76,7 +94,9 @@ def _probes(app: FastAPI, pool: Pool, connections: Callable[[], int]) -> None:
 
     @app.get("/readyz", summary="Whether every model can answer")
     async def readyz() -> Response:
-        models = {name: "ready" if served.ready else "opening" for name, served in pool.models.items()}
+        models = {
+            name: "ready" if served.ready else "opening" for name, served in pool.models.items()
+        }
         state = "draining" if pool.draining else "ready" if pool.ready else "opening"
         return JSONResponse({"status": state, "models": models}, 200 if pool.ready else 503)
 
@@ -102,7 +122,9 @@ def _models(app: FastAPI, pool: Pool, token: str | None) -> None:
     @app.get("/v1/models/{name}", summary="What a model is and takes")
     async def model(name: str) -> dict[str, Any]:
         served = pool.find(name)
-        about = {key: value for key, value in served.about.items() if key not in ("paces", "opening")}
+        about = {
+            key: value for key, value in served.about.items() if key not in ("paces", "opening")
+        }
         told = {**listed(served), **about}
         if not served.writes:
             told["example"] = openapi.example(served.about["fields"])
@@ -119,5 +141,10 @@ def _models(app: FastAPI, pool: Pool, token: str | None) -> None:
             await pool.swap(name)
         except DanluError as error:
             problem = error.problem
-            raise Refusal(f"the model before stays: {problem.message}", status=409, field="model", hint=problem.hint) from None
+            raise Refusal(
+                f"the model before stays: {problem.message}",
+                status=409,
+                field="model",
+                hint=problem.hint,
+            ) from None
         return listed(served)

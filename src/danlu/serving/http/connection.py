@@ -1,8 +1,7 @@
 """A connection: uvicorn's HTTP protocol (httptools) with bounds on what a client may take its time with.
 
-A head larger than allowed is answered 431; a head or a body that comes too slowly 408; more connections than allowed 503. A client that does
-not read its answer is let go.
-"""
+A head larger than allowed is answered 431; a head or a body that comes too slowly 408; more
+connections than allowed 503. A client that does not read its answer is let go."""
 
 from __future__ import annotations
 
@@ -18,7 +17,12 @@ if TYPE_CHECKING:
 
     from danlu.serving.settings import Settings
 
-_PHRASES = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+_PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 
 def bare(status: int, message: str, retry: int = 0) -> bytes:
@@ -38,7 +42,9 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.waits_for: asyncio.Future[tuple[int, bytes]] | None = None
-        self.reading_since: float | None = time.monotonic()  # when a request began to come; None between two
+        self.reading_since: float | None = (
+            time.monotonic()
+        )  # when a request began to come; None between two
         self.in_head = True
         self.head = 0
         self.unread_since: float | None = None  # when the client stopped reading its answer
@@ -62,7 +68,12 @@ class Connection(HttpToolsProtocol):
             self.head += len(data)
         super().data_received(data)
         if self.in_head and self.head > self.bounds.most_header and self.parser is not None:
-            self._end(bare(431, f"the head of the request is larger than {self.bounds.most_header:,} bytes."))
+            self._end(
+                bare(
+                    431,
+                    f"the head of the request is larger than {self.bounds.most_header:,} bytes.",
+                )
+            )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -72,8 +83,16 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.in_head = False
         self.head = 0
-        if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > self.bounds.most_header:
-            self._end(bare(431, f"the head of the request is larger than {self.bounds.most_header:,} bytes."))
+        if (
+            sum(len(name) + len(value) for name, value in self.headers) + len(self.url)
+            > self.bounds.most_header
+        ):
+            self._end(
+                bare(
+                    431,
+                    f"the head of the request is larger than {self.bounds.most_header:,} bytes.",
+                )
+            )
             return
         self.begin()
 
@@ -115,6 +134,10 @@ class Connection(HttpToolsProtocol):
 
     def _end(self, answer: bytes) -> None:
         if not self.transport.is_closing():
-            if answer and (self.cycle is None or self.cycle.response_complete or not self.cycle.response_started):
+            if answer and (
+                self.cycle is None
+                or self.cycle.response_complete
+                or not self.cycle.response_started
+            ):
                 self.transport.write(answer)
             self.transport.close()

@@ -1,10 +1,11 @@
 """The quick way of a prediction: from the head of its request to its answer without a task, on the connection itself.
 
-A request to a model that is full is told so as soon as its head is read: under three times the load that can be met, two requests of three
-must cost next to nothing. One that may wait is given to the pool when its body is whole, and its answer goes out in one piece.
-What is not as plain (a body without a length, one that waits for 100 Continue, one behind another on the same connection, another
-route) goes the usual way, through uvicorn and the Gate; both ways ask the same questions and give the same answers.
-"""
+A request to a model that is full is told so as soon as its head is read: under three times the load
+that can be met, two requests of three must cost next to nothing. One that may wait is given to the
+pool when its body is whole, and its answer goes out in one piece. What is not as plain (a body
+without a length, one that waits for 100 Continue, one behind another on the same connection,
+another route) goes the usual way, through uvicorn and the Gate; both ways ask the same questions
+and give the same answers."""
 
 from __future__ import annotations
 
@@ -29,14 +30,13 @@ def whole(status: int, body: bytes, more: bytes = b"") -> bytes:
     """An answer as it goes over the wire; `more` are further header lines."""
     if status == 200 and not more:
         return _OK % len(body) + body
-    first = (
-        f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    )
+    first = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
     return first.encode() + more + b"\r\n" + body
 
 
 def whole_request(data: bytes, most_header: int) -> int:
-    """How many bytes the one request at the start of `data` has, as its head tells plainly; -1 where it takes a parser to know."""
+    """How many bytes the one request at the start of `data` has, as its head tells plainly; -1
+    where it takes a parser to know."""
     end = data.find(b"\r\n\r\n", 0, most_header)
     head = data[: end + 2].lower()
     at = head.find(b"\r\ncontent-length:")
@@ -91,13 +91,28 @@ class QuickConnection(Connection):
         self.on_response_complete()
 
     def _turned_away(self, data: bytes) -> bytes | None:
-        """The answer to a whole request to a model that is full, which needs no parsing then; None for anything else."""
-        between = self.in_head and not self.head and self.asked is None and (self.cycle is None or self.cycle.response_complete)
+        """The answer to a whole request to a model that is full, which needs no parsing then; None
+        for anything else."""
+        between = (
+            self.in_head
+            and not self.head
+            and self.asked is None
+            and (self.cycle is None or self.cycle.response_complete)
+        )
         predicting = self.gate.predicting
-        if not between or not data.startswith(b"POST ") or predicting.pool.draining or self.transport.is_closing():
+        if (
+            not between
+            or not data.startswith(b"POST ")
+            or predicting.pool.draining
+            or self.transport.is_closing()
+        ):
             return None
         served = predicting.by_url.get(data[5 : data.find(b" HTTP/1.1\r\n", 5, 500)])
-        if served is None or not predicting.full(served) or whole_request(data, self.bounds.most_header) != len(data):
+        if (
+            served is None
+            or not predicting.full(served)
+            or whole_request(data, self.bounds.most_header) != len(data)
+        ):
             return None
         return predicting.turns_away(served)
 
@@ -172,11 +187,18 @@ class QuickConnection(Connection):
         if asked is not None:
             self.gate.predicting.pool.leave(asked)
         draining = self.gate.predicting.pool.draining
-        self._answer(whole(status, body, b"connection: close\r\n" if draining else b""), close=draining)
+        self._answer(
+            whole(status, body, b"connection: close\r\n" if draining else b""), close=draining
+        )
 
     def _refuse(self, refusal: Refusal, more: bytes = b"") -> None:
         close = refusal.status == 413  # what follows of the body is not worth reading
-        self._answer(whole(refusal.status, refusal.body(), more + (b"connection: close\r\n" if close else b"")), close)
+        self._answer(
+            whole(
+                refusal.status, refusal.body(), more + (b"connection: close\r\n" if close else b"")
+            ),
+            close,
+        )
 
     def _answer(self, data: bytes, close: bool = False) -> None:
         self.mine.response_complete = True

@@ -66,7 +66,8 @@ class Front(uvicorn.Server):
         self._looking = asyncio.get_running_loop().create_task(self._look())
 
     def refuse_connections(self) -> None:
-        """Have the system begin no connection more; those that it has begun are completed and taken, so that none is reset at the end."""
+        """Have the system begin no connection more; those that it has begun are completed and
+        taken, so that none is reset at the end."""
         try:
             _begin_no_more(self.end)
         except OSError:  # no Linux: the few that are under way may be reset
@@ -86,17 +87,25 @@ class Front(uvicorn.Server):
 
 
 def _begin_no_more(end: socket.socket) -> None:
-    """Have Linux drop the segments that begin a connection (SYN) and let all others through, by a classic BPF program on the socket.
+    """Have Linux drop the segments that begin a connection (SYN) and let all others through, by a
+    classic BPF program on the socket.
 
-    A closed backlog would not do: it drops the ends of handshakes too, and their clients, who think themselves connected, are reset.
+    A closed backlog would not do: it drops the ends of handshakes too, and their clients, who think
+    themselves connected, are reset.
     Source: Linux, Documentation/networking/filter.rst. Raises OSError where there is no such thing.
     """
     if not sys.platform.startswith("linux"):
         raise OSError("socket filters are Linux's")
-    load, test, answer = 0x30, 0x45, 0x06  # BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K
+    load, test, answer = (
+        0x30,
+        0x45,
+        0x06,
+    )  # BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K
     steps = ((load, 0, 0, 13), (test, 0, 1, _BEGINNING), (answer, 0, 0, 0), (answer, 0, 0, 0xFFFF))
     program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in steps))
-    end.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", len(steps), ctypes.addressof(program)))
+    end.setsockopt(
+        socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", len(steps), ctypes.addressof(program))
+    )
 
 
 async def _unset(scope: Any, receive: Any, send: Any) -> None:

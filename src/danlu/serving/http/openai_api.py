@@ -3,11 +3,13 @@
     POST /v1/chat/completions    of a model tuned on conversations (task: instruction_tuning)
     POST /v1/completions         of any model that writes text; one tuned on conversations takes the prompt as a user's message
 
-Taken: model, prompt or messages, max_tokens (max_completion_tokens), temperature, top_p, n, stop, seed, stream, stream_options, and beside
-OpenAI's own top_k, min_p, repetition_penalty. What would change the text and is not done (logprobs, logit_bias, tools, ...) is refused by
-name; any other field is passed over. Without a seed every request draws another; with one, the same request gives the same text.
-Source: platform.openai.com/docs/api-reference (2026); error form {"error": {"message", "type", "param", "code"}}.
-"""
+Taken: model, prompt or messages, max_tokens (max_completion_tokens), temperature, top_p, n, stop,
+seed, stream, stream_options, and beside OpenAI's own top_k, min_p, repetition_penalty. What would
+change the text and is not done (logprobs, logit_bias, tools, ...) is refused by name; any other
+field is passed over. Without a seed every request draws another; with one, the same request gives
+the same text.
+Source: platform.openai.com/docs/api-reference (2026); error form {"error": {"message", "type",
+"param", "code"}}."""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-_Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=16), BeforeValidator(_as_list)]
+_Stop = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=1000)]],
+    Field(max_length=16),
+    BeforeValidator(_as_list),
+]
 
 
 class StreamOptions(BaseModel):
@@ -69,7 +75,8 @@ class Asked(BaseModel):
     repetition_penalty: float | None = Field(None, gt=0, le=100)
 
     def options(self, usual: int) -> dict[str, Any]:
-        """The options of danlu.artifact.generation.Writing; `usual` tokens where no number is said."""
+        """The options of danlu.artifact.generation.Writing; `usual` tokens where no number is
+        said."""
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**63
         found: dict[str, Any] = {
             "max_tokens": usual if self.max_tokens is None else self.max_tokens,
@@ -107,21 +114,33 @@ class AskedChat(Asked):
         if self.max_completion_tokens is not None:
             usual = self.max_completion_tokens
         talk = [{"role": each.role, "content": each.content} for each in self.messages]
-        return [{**self.options(usual), "messages": talk, "number": number} for number in range(self.n or 1)]
+        return [
+            {**self.options(usual), "messages": talk, "number": number}
+            for number in range(self.n or 1)
+        ]
 
 
 class AskedCompletion(Asked):
     """A request to /v1/completions."""
 
-    prompt: Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS), BeforeValidator(_as_list)]
+    prompt: Annotated[
+        list[str], Field(min_length=1, max_length=MOST_TEXTS), BeforeValidator(_as_list)
+    ]
 
     def wishes(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What the worker is asked, a text each: n of the first prompt, n of the second, ..."""
         usual = min(_USUAL_TOKENS, int(about.get("max_tokens", _USUAL_TOKENS)))
         options, count = self.options(usual), self.n or 1
         if len(self.prompt) * count > MOST_TEXTS:
-            raise ApiError(f"{len(self.prompt)} prompts times n {count} are more than {MOST_TEXTS} texts.", param="n")
-        return [{**options, "prompt": prompt, "number": number} for prompt in self.prompt for number in range(count)]
+            raise ApiError(
+                f"{len(self.prompt)} prompts times n {count} are more than {MOST_TEXTS} texts.",
+                param="n",
+            )
+        return [
+            {**options, "prompt": prompt, "number": number}
+            for prompt in self.prompt
+            for number in range(count)
+        ]
 
 
 # what would change the text, with the values that change nothing
@@ -150,17 +169,29 @@ class ApiError(Exception):
     """An answer that is an error, in OpenAI's form."""
 
     def __init__(
-        self, message: str, status: int = 400, *, param: str | None = None, code: str | None = None, after: int | None = None
+        self,
+        message: str,
+        status: int = 400,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        after: int | None = None,
     ) -> None:
         super().__init__(message)
-        kinds = {401: "authentication_error", 403: "permission_error", 404: "invalid_request_error", 429: "rate_limit_error"}
+        kinds = {
+            401: "authentication_error",
+            403: "permission_error",
+            404: "invalid_request_error",
+            429: "rate_limit_error",
+        }
         kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
         self.status, self.after = status, after
         self.told = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def read_body(data: bytes, kind: type[Asked]) -> Any:
-    """The request that a body holds. Raises ApiError naming the field that is wrong or that is not done here."""
+    """The request that a body holds. Raises ApiError naming the field that is wrong or that is not
+    done here."""
     try:
         found = from_json(data, allow_inf_nan=False)
     except ValueError as error:
@@ -169,12 +200,18 @@ def read_body(data: bytes, kind: type[Asked]) -> Any:
         raise ApiError("the body is no JSON object.")
     for name, harmless in _NOT_DONE.items():
         if name in found and not any(_same(found[name], each) for each in harmless):
-            raise ApiError(f"{name} is not done by this server.", param=name, code="unsupported_parameter")
+            raise ApiError(
+                f"{name} is not done by this server.", param=name, code="unsupported_parameter"
+            )
     try:
         return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = [str(each) for each in first["loc"] if not str(each).startswith(("list[", "constrained", "function-"))]
+        place = [
+            str(each)
+            for each in first["loc"]
+            if not str(each).startswith(("list[", "constrained", "function-"))
+        ]
         name = ".".join(place)
         raise ApiError(f"{name}: {first['msg']}.", param=name or None) from None
 
@@ -197,7 +234,8 @@ class Written:
     tokens: int = 0
 
     def hear(self, event: Mapping[str, Any]) -> str:
-        """Take an event of the worker over; what it adds to the text. Raises ApiError where it is a refusal."""
+        """Take an event of the worker over; what it adds to the text. Raises ApiError where it is a
+        refusal."""
         if event.get("error"):
             raise _refusal(event)
         piece = event.get("piece") or ""
@@ -213,7 +251,9 @@ def _refusal(event: Mapping[str, Any]) -> ApiError:
     message = _sentences(str(told.get("message")), str(told.get("hint") or ""))
     where = told.get("field")
     code = "context_length_exceeded" if "the model sees" in message else None
-    return ApiError(message, int(event.get("status", 400)), param=where, code=code, after=told.get("after"))
+    return ApiError(
+        message, int(event.get("status", 400)), param=where, code=code, after=told.get("after")
+    )
 
 
 def _sentences(message: str, hint: str) -> str:
@@ -237,10 +277,13 @@ class Answering:
         self.texts = [Written() for _ in self.wishes]
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str], None]:
-        """(number of the text, piece) of all texts as they come; the last of each comes even where it is empty. What is not written to
-        its end when the caller stops asking is cancelled."""
+        """(number of the text, piece) of all texts as they come; the last of each comes even where
+        it is empty. What is not written to its end when the caller stops asking is cancelled."""
         heard: asyncio.Queue[tuple[int, dict[str, Any] | BaseException | None]] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._listen(number, wish, heard)) for number, wish in enumerate(self.wishes)]
+        tasks = [
+            asyncio.create_task(self._listen(number, wish, heard))
+            for number, wish in enumerate(self.wishes)
+        ]
         left = len(tasks)
         try:
             while left:
@@ -271,14 +314,21 @@ class Answering:
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens read and written. A prompt counts once, however many texts were written after it."""
-        each = {wish.get("prompt", ""): text.prompt_tokens for wish, text in zip(self.wishes, self.texts, strict=True)}
+        """Tokens read and written. A prompt counts once, however many texts were written after
+        it."""
+        each = {
+            wish.get("prompt", ""): text.prompt_tokens
+            for wish, text in zip(self.wishes, self.texts, strict=True)
+        }
         read, written = sum(each.values()), sum(text.tokens for text in self.texts)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
     def whole(self) -> dict[str, Any]:
         """The answer, when all texts have ended."""
-        choices = [self._choice(number, text.text, _REASONS[str(text.ended)], whole=True) for number, text in enumerate(self.texts)]
+        choices = [
+            self._choice(number, text.text, _REASONS[str(text.ended)], whole=True)
+            for number, text in enumerate(self.texts)
+        ]
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head(kind), "choices": choices, "usage": self.usage}
 
@@ -295,7 +345,9 @@ class Answering:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _choice(self, number: int, text: str | None, reason: str | None, *, whole: bool = False) -> dict[str, Any]:
+    def _choice(
+        self, number: int, text: str | None, reason: str | None, *, whole: bool = False
+    ) -> dict[str, Any]:
         about = {"index": number, "logprobs": None, "finish_reason": reason}
         if not self.chat:
             return {**about, "text": text or ""}
@@ -306,7 +358,8 @@ class Answering:
         return {**about, "delta": {"content": text} if text else {}}
 
     async def stream(self, with_usage: bool) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events. The first comes when a text has begun: a request that is refused raises before."""
+        """The answer as server-sent events. The first comes when a text has begun: a request that
+        is refused raises before."""
         beside: dict[str, Any] = {"usage": None} if with_usage else {}
         begun: set[int] = set()
         async with contextlib.aclosing(self.pieces()) as pieces:
@@ -325,7 +378,9 @@ class Answering:
 
 
 def _event(value: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return (
+        b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    )
 
 
 # --- routes
@@ -352,7 +407,11 @@ def _described(kind: type[Asked]) -> dict[str, Any]:
     """What the schema of the server says of a request's body."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     for name, each in schema.pop("$defs", {}).items():
-        schema = json.loads(json.dumps(schema).replace(json.dumps({"$ref": f"#/components/schemas/{name}"}), json.dumps(each)))
+        schema = json.loads(
+            json.dumps(schema).replace(
+                json.dumps({"$ref": f"#/components/schemas/{name}"}), json.dumps(each)
+            )
+        )
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -363,14 +422,19 @@ async def _answer(pool: Any, request: Request, kind: type[Asked]) -> Response:
         chat = kind is AskedChat
         if chat and not about.get("chat"):
             raise ApiError(
-                f"{model} was not tuned on conversations: it goes on with a text. Ask /v1/completions.", param="messages"
+                f"{model} was not tuned on conversations: it goes on with a text. Ask /v1/completions.",
+                param="messages",
             )
         answering = Answering(pool, model, asked.wishes(about), chat)
         if not asked.stream:
             return await _while_asked(request, answering)
         stream = answering.stream(bool(asked.stream_options and asked.stream_options.include_usage))
         first = await anext(stream)
-        return StreamingResponse(_told(first, stream), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(
+            _told(first, stream),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store"},
+        )
     except (ApiError, Refusal, DanluError) as error:
         return _as_answer(error)
 
@@ -388,13 +452,20 @@ def _model(pool: Any, name: str | None) -> tuple[str, dict[str, Any]]:
     """(name, what is told of it) of a model that writes text. Raises ApiError for none."""
     known = {each.name: each.about for each in pool.models.values() if each.writes}
     if not known:
-        raise ApiError("no model of this server writes text.", 404, param="model", code="model_not_found")
+        raise ApiError(
+            "no model of this server writes text.", 404, param="model", code="model_not_found"
+        )
     if name is None and len(known) == 1:
         name = next(iter(known))
     if name is None or name not in known:
         near = did_you_mean(name, known) if name else ""
         said = f"there is no model {name[:200]!r} that writes text" if name else "model is missing"
-        raise ApiError(f"{said}; there is {', '.join(known)}. {near}".strip(), 404, param="model", code="model_not_found")
+        raise ApiError(
+            f"{said}; there is {', '.join(known)}. {near}".strip(),
+            404,
+            param="model",
+            code="model_not_found",
+        )
     return name, known[name]
 
 
@@ -424,7 +495,8 @@ async def _while_asked(request: Request, answering: Answering) -> Response:
 
 
 async def _told(first: bytes, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """A stream whose first event is there already. What goes wrong in its middle is told as an event, which clients raise."""
+    """A stream whose first event is there already. What goes wrong in its middle is told as an
+    event, which clients raise."""
     try:
         yield first
         async for each in stream:
@@ -441,9 +513,15 @@ def _in_form(error: Exception) -> ApiError:
         return error
     if isinstance(error, Refusal):
         after = getattr(error, "after", None)
-        return ApiError(_sentences(error.message, error.hint), error.status, param=error.field, after=after)
+        return ApiError(
+            _sentences(error.message, error.hint), error.status, param=error.field, after=after
+        )
     assert isinstance(error, DanluError)
-    return ApiError(_sentences(error.problem.message, error.problem.hint), 400, param=error.problem.where or None)
+    return ApiError(
+        _sentences(error.problem.message, error.problem.hint),
+        400,
+        param=error.problem.where or None,
+    )
 
 
 def _as_answer(error: Exception) -> Response:

@@ -28,12 +28,19 @@ def field_schema(field: dict[str, Any]) -> dict[str, Any]:
         if "minimum" in field:
             made["description"] = f"In training {field['minimum']:g} to {field['maximum']:g}."
         if "width" in field:
-            made = {"type": "array", "items": {"type": "number"}, "minItems": field["width"], "maxItems": field["width"]}
+            made = {
+                "type": "array",
+                "items": {"type": "number"},
+                "minItems": field["width"],
+                "maxItems": field["width"],
+            }
     elif kind == "category":
         known = field.get("categories", [])
         made = {"type": "string"}
         if 0 < len(known) <= _MOST_LISTED:
-            made["description"] = "In training: " + ", ".join(map(str, known)) + ". Others are answered as unknown."
+            made["description"] = (
+                "In training: " + ", ".join(map(str, known)) + ". Others are answered as unknown."
+            )
     elif kind == "boolean":
         made = {"type": "boolean"}
     elif kind == "datetime":
@@ -59,11 +66,19 @@ def field_schema(field: dict[str, Any]) -> dict[str, Any]:
 
 def _image(field: dict[str, Any]) -> dict[str, Any]:
     height, width, channels = field["shape"]
-    bytes_ = {"type": "string", "contentEncoding": "base64", "description": "An image file in base64, or a data URL."}
+    bytes_ = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "description": "An image file in base64, or a data URL.",
+    }
     pixel: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 255}
     if channels > 1:
         pixel = {"type": "array", "items": pixel, "minItems": channels, "maxItems": channels}
-    rows = {"type": "array", "items": {"type": "array", "items": pixel}, "description": "Rows of pixels."}
+    rows = {
+        "type": "array",
+        "items": {"type": "array", "items": pixel},
+        "description": "Rows of pixels.",
+    }
     return {
         "anyOf": [bytes_, rows],
         "description": f"Resized to {height} x {width} pixels, {'grey' if channels == 1 else 'colour'}.",
@@ -124,15 +139,25 @@ def _operation(served: Served, path: str) -> dict[str, Any]:
     json_body = {
         "oneOf": [
             {"type": "object", "properties": {"row": row}, "required": ["row"]},
-            {"type": "object", "properties": {"rows": {"type": "array", "items": row, "minItems": 1}}, "required": ["rows"]},
+            {
+                "type": "object",
+                "properties": {"rows": {"type": "array", "items": row, "minItems": 1}},
+                "required": ["rows"],
+            },
         ]
     }
-    bodies: dict[str, Any] = {"application/json": {"schema": json_body, "example": {"rows": [example(fields)]}}}
+    bodies: dict[str, Any] = {
+        "application/json": {"schema": json_body, "example": {"rows": [example(fields)]}}
+    }
     files = [field for field in fields if field["kind"] in ("image", "audio")]
     if not files:
-        bodies["text/csv"] = {"schema": {"type": "string", "description": "A line of names, then a line a row."}}
+        bodies["text/csv"] = {
+            "schema": {"type": "string", "description": "A line of names, then a line a row."}
+        }
     form = {
-        field["name"]: {"type": "string", "contentMediaType": "application/octet-stream"} if field in files else {"type": "string"}
+        field["name"]: {"type": "string", "contentMediaType": "application/octet-stream"}
+        if field in files
+        else {"type": "string"}
         for field in fields
     }
     bodies["multipart/form-data"] = {"schema": {"type": "object", "properties": form}}
@@ -165,7 +190,11 @@ def _operation(served: Served, path: str) -> dict[str, Any]:
 
 def _answer(card: dict[str, Any]) -> dict[str, Any]:
     classes = card.get("classes") or []
-    made: dict[str, Any] = {"type": "object", "properties": {"prediction": {}}, "required": ["prediction"]}
+    made: dict[str, Any] = {
+        "type": "object",
+        "properties": {"prediction": {}},
+        "required": ["prediction"],
+    }
     if classes and card.get("task") == "classification":
         made["properties"]["prediction"] = {"enum": classes}
         names = [str(each) for each in classes]

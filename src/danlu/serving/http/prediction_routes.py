@@ -1,7 +1,7 @@
 """POST /v1/predict and /v1/models/NAME/predict: the quick route. The body goes to the worker as it came; nothing of it is looked at here.
 
-Whether a request may wait is decided before its body is read (danlu.serving.pool.admission), so that being turned away costs next to nothing.
-"""
+Whether a request may wait is decided before its body is read (danlu.serving.pool.admission), so
+that being turned away costs next to nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ async def refuse(send: _Send, refusal: Refusal, retry: int = 0, close: bool = Fa
     await answer(send, refusal.status, refusal.body(), headers)
 
 
-async def answer(send: _Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+async def answer(
+    send: _Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
     """Answer with JSON."""
     head = [_JSON, (b"content-length", b"%d" % len(body)), *(headers or ())]
     await send({"type": "http.response.start", "status": status, "headers": head})
@@ -46,7 +48,9 @@ class Predicting:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.most_body = pool.settings.most_body
-        self.by_url = {f"/v1/models/{name}/predict".encode(): served for name, served in pool.models.items()}
+        self.by_url = {
+            f"/v1/models/{name}/predict".encode(): served for name, served in pool.models.items()
+        }
         self.by_url[b"/v1/predict"] = next(iter(pool.models.values()))
         self._refusals: dict[tuple[int, bool], bytes] = {}
 
@@ -68,7 +72,9 @@ class Predicting:
             return 1
         return served.turns_away() or int(pool.held_bytes > pool.settings.queue_bytes)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send, seen: Seen) -> None:
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send, seen: Seen
+    ) -> None:
         pool = self.pool
         try:
             served = pool.find(_model(scope["path"]))
@@ -85,7 +91,15 @@ class Predicting:
             return
         await self._ask(scope, send, served, seen, body, seconds)
 
-    async def _ask(self, scope: Any, send: _Send, served: Served, seen: Seen, body: bytes, seconds: float | None) -> None:
+    async def _ask(
+        self,
+        scope: Any,
+        send: _Send,
+        served: Served,
+        seen: Seen,
+        body: bytes,
+        seconds: float | None,
+    ) -> None:
         pool = self.pool
         asked = pool.begin(served, seen.kind.decode("latin-1"), body, seconds)
         assert asked.future is not None
@@ -107,8 +121,14 @@ class Predicting:
     def check(self, seen: Seen) -> None:
         """Raises Refusal for a body that its head tells will not be read."""
         if seen.encoding not in (b"", b"identity"):
-            raise Refusal("a compressed body is not read.", status=415, hint="send it without Content-Encoding")
-        if seen.length and (not seen.length.isdigit() or len(seen.length) > 18 or int(seen.length) > self.most_body):
+            raise Refusal(
+                "a compressed body is not read.",
+                status=415,
+                hint="send it without Content-Encoding",
+            )
+        if seen.length and (
+            not seen.length.isdigit() or len(seen.length) > 18 or int(seen.length) > self.most_body
+        ):
             raise _too_large(self.most_body)
 
     def seconds(self, seen: Seen) -> float | None:
@@ -151,12 +171,15 @@ class Predicting:
 
 
 def _model(path: str) -> str | None:
-    """The model that a path ending in /predict names; None where it names none. Raises Refusal for a path that is none."""
+    """The model that a path ending in /predict names; None where it names none. Raises Refusal for
+    a path that is none."""
     if path == "/v1/predict":
         return None
     parts = path.split("/")
     if len(parts) != 5 or parts[2] != "models":
-        raise Refusal("there is no such path.", status=404, hint="POST /v1/predict or /v1/models/NAME/predict")
+        raise Refusal(
+            "there is no such path.", status=404, hint="POST /v1/predict or /v1/models/NAME/predict"
+        )
     return parts[3]
 
 
@@ -164,19 +187,35 @@ def _seconds(deadline: bytes) -> float | None:
     if not deadline:
         return None
     if not deadline.isdigit() or len(deadline) > 12 or int(deadline) == 0:
-        raise Refusal("X-Deadline-Ms is a whole number of milliseconds above 0.", field="X-Deadline-Ms")
+        raise Refusal(
+            "X-Deadline-Ms is a whole number of milliseconds above 0.", field="X-Deadline-Ms"
+        )
     return int(deadline) / 1000
 
 
 def _too_large(most: int) -> Refusal:
-    return Refusal(f"the body is larger than the {most:,} bytes that are read.", status=413, hint="send fewer rows in a request")
+    return Refusal(
+        f"the body is larger than the {most:,} bytes that are read.",
+        status=413,
+        hint="send fewer rows in a request",
+    )
 
 
 def _busy(refusal: Refusal, retry: int, close: bool) -> bytes:
     from danlu.serving.http.fast_path import whole
 
-    return whole(503, refusal.body(), b"retry-after: %d\r\n" % retry + (b"connection: close\r\n" if close else b""))
+    return whole(
+        503,
+        refusal.body(),
+        b"retry-after: %d\r\n" % retry + (b"connection: close\r\n" if close else b""),
+    )
 
 
-_FULL = Refusal("the server is full.", status=503, hint="ask again after the seconds of Retry-After")
-_ENDING = Refusal("the server is about to end.", status=503, hint="ask again in a second: another one may have taken over")
+_FULL = Refusal(
+    "the server is full.", status=503, hint="ask again after the seconds of Retry-After"
+)
+_ENDING = Refusal(
+    "the server is about to end.",
+    status=503,
+    hint="ask again in a second: another one may have taken over",
+)

@@ -1,8 +1,8 @@
 """What stands before every route: who may ask, by which name, and how much; then the quick route, or the others.
 
-A server on this machine's own address is asked by pages of other sites too, whose scripts a browser runs here: so the name it is called by
-(Host) must be one of its own (DNS rebinding), and what a page of another origin posts is refused. No answer allows another origin to read it.
-"""
+A server on this machine's own address is asked by pages of other sites too, whose scripts a browser
+runs here: so the name it is called by (Host) must be one of its own (DNS rebinding), and what a
+page of another origin posts is refused. No answer allows another origin to read it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset(("/healthz", "/readyz", "/"))  # told to everybody: probes, and the page, which holds no data itself
+OPEN = frozenset(
+    ("/healthz", "/readyz", "/")
+)  # told to everybody: probes, and the page, which holds no data itself
 PAGE = "/page/"  # its files, the same for everybody
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
@@ -52,12 +54,16 @@ _NAMES = {
 class Gate:
     """An ASGI app before two others: `predicting` for POST .../predict, `app` for the rest."""
 
-    def __init__(self, app: App, predicting: Predicting, settings: Settings, token: str | None) -> None:
+    def __init__(
+        self, app: App, predicting: Predicting, settings: Settings, token: str | None
+    ) -> None:
         self.app = app
         self.predicting = predicting
         self.settings = settings
         self.token = token.encode() if token else None
-        self.hosts = _hosts(settings) if settings.host in LOOPBACK or settings.allowed_hosts else None
+        self.hosts = (
+            _hosts(settings) if settings.host in LOOPBACK or settings.allowed_hosts else None
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,8 +105,15 @@ class Gate:
             )  # fmt: skip
         if posts and seen.origin and seen.origin.partition(b"://")[2] != seen.host:
             raise Refusal("pages of another origin may not post here.", status=403)
-        if self.token is not None and path not in OPEN and not path.startswith(PAGE) and not self._knows(seen.authorization):
-            raise Refusal("a token is needed.", status=401, hint="send the header Authorization: Bearer TOKEN")
+        if (
+            self.token is not None
+            and path not in OPEN
+            and not path.startswith(PAGE)
+            and not self._knows(seen.authorization)
+        ):
+            raise Refusal(
+                "a token is needed.", status=401, hint="send the header Authorization: Bearer TOKEN"
+            )
 
     def _knows(self, authorization: bytes) -> bool:
         scheme, _, given = authorization.partition(b" ")
@@ -109,7 +122,11 @@ class Gate:
 
 
 def _hosts(settings: Settings) -> set[bytes]:
-    names = [*settings.allowed_hosts, settings.host, *(LOOPBACK if settings.host in LOOPBACK else ())]
+    names = [
+        *settings.allowed_hosts,
+        settings.host,
+        *(LOOPBACK if settings.host in LOOPBACK else ()),
+    ]
     return {name.lower().encode() for name in names}
 
 
@@ -125,7 +142,11 @@ def _declared(length: bytes, most: int) -> int:
     """The number of a Content-Length header. Raises Refusal where it is too large."""
     size = int(length) if length.isdigit() and len(length) < 20 else most + 1
     if size > most:
-        raise Refusal(f"the body is larger than the {most:,} bytes that are read.", status=413, hint="send fewer rows in a request")
+        raise Refusal(
+            f"the body is larger than the {most:,} bytes that are read.",
+            status=413,
+            hint="send fewer rows in a request",
+        )
     return size
 
 

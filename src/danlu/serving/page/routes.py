@@ -1,10 +1,10 @@
 """The page at /: what the models are, a form or a conversation for each, and the answers, in a browser.
 
-The files of the folder page/ are read once. Their addresses hold a digest of them all, so that a browser keeps them for as long as they
-are what they are; the page itself is asked for anew each time (304 where it is the same). The page holds no data: it asks the routes
-under v1/ for it, with the token that its user types in where the server wants one. It loads nothing from elsewhere, and its
-Content-Security-Policy lets no script run that is not one of these files.
-"""
+The files of the folder page/ are read once. Their addresses hold a digest of them all, so that a
+browser keeps them for as long as they are what they are; the page itself is asked for anew each
+time (304 where it is the same). The page holds no data: it asks the routes under v1/ for it, with
+the token that its user types in where the server wants one. It loads nothing from elsewhere, and
+its Content-Security-Policy lets no script run that is not one of these files."""
 
 from __future__ import annotations
 
@@ -40,20 +40,32 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
 class Page:
-    """The files of the page in memory: `front`, the others by name (as they are, and packed by gzip), and the digest of all."""
+    """The files of the page in memory: `front`, the others by name (as they are, and packed by
+    gzip), and the digest of all."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
-        self.files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in _KINDS}
+        self.files = {
+            path.name: path.read_bytes()
+            for path in sorted(folder.iterdir())
+            if path.suffix in _KINDS
+        }
         told = hashlib.sha256()
         for name, data in self.files.items():
             told.update(f"{name} {len(data)}\n".encode() + data)
         self.digest = told.hexdigest()[:16]
-        self.front = self.files.pop("index.html").replace(b'"page/', f'"page/{self.digest}/'.encode())
+        self.front = self.files.pop("index.html").replace(
+            b'"page/', f'"page/{self.digest}/'.encode()
+        )
         self.packed = {name: gzip.compress(data, mtime=0) for name, data in self.files.items()}
 
 
@@ -73,11 +85,15 @@ def router(page: Page | None = None) -> APIRouter:
     @routes.api_route("/page/{digest}/{name}", methods=["GET", "HEAD"])
     async def file(digest: str, name: str, request: Request) -> Response:
         if digest != shown.digest or name not in shown.files:
-            raise Refusal("there is no such file of the page.", status=404, hint="load the page again")
+            raise Refusal(
+                "there is no such file of the page.", status=404, hint="load the page again"
+            )
         kind = f"{_KINDS[Path(name).suffix]}; charset=utf-8"
         headers = {**HEADERS, "cache-control": _FOR_EVER, "vary": "accept-encoding"}
         if "gzip" not in request.headers.get("accept-encoding", ""):
             return Response(shown.files[name], media_type=kind, headers=headers)
-        return Response(shown.packed[name], media_type=kind, headers={**headers, "content-encoding": "gzip"})
+        return Response(
+            shown.packed[name], media_type=kind, headers={**headers, "content-encoding": "gzip"}
+        )
 
     return routes

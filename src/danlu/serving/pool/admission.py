@@ -1,10 +1,10 @@
 """Whether one more request may wait: by the time it would wait, not by a count alone.
 
-Of every step a worker tells how many rows it had and how long it took. A line through the latest ones (older ones count less) says what a
-step costs by itself and what a row costs; with the rows that wait already it says when a row that comes now would be answered. Where that
-is later than what the server promises, the request is turned away at once, before its body is read, with the time after which to ask
-again: those that are accepted are answered in time, however many come.
-"""
+Of every step a worker tells how many rows it had and how long it took. A line through the latest
+ones (older ones count less) says what a step costs by itself and what a row costs; with the rows
+that wait already it says when a row that comes now would be answered. Where that is later than what
+the server promises, the request is turned away at once, before its body is read, with the time
+after which to ask again: those that are accepted are answered in time, however many come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import math
 
 _FORGETS = 0.97  # what a step counts after the next one, for what a row costs more than a step
 _RECENT = 0.1  # what the latest step counts for how quick the machine is now
-_SUDDEN = 3.0  # times what was expected that one step may say: a stall, or an odd request, is no new pace
+_SUDDEN = (
+    3.0  # times what was expected that one step may say: a stall, or an odd request, is no new pace
+)
 _SURE = 3.0  # weight of steps from which on something is expected
 _ROWS_SPREAD = 0.5  # rows of standard deviation below which no line is drawn
 
@@ -47,20 +49,27 @@ class Pace:
             slope = (self._nt / self._weight - n * t) / spread
             self.each = max(slope, 0.002 * t / n)
         n, t = self._rows_now, self._seconds_now
-        self.each = min(self.each, t / n)  # where all steps are of one size, the slope that was seen before holds on
+        self.each = min(
+            self.each, t / n
+        )  # where all steps are of one size, the slope that was seen before holds on
         self.fixed = max(t - self.each * n, 0.0)
 
     def seconds(self, rows: float, together: float) -> float:
         """How long `rows` rows take in steps of at most `together`."""
         if not self._weight:
             return 0.0
-        return rows * self.each + math.ceil(rows / max(together, 1)) * self.fixed if rows > 0 else 0.0
+        return (
+            rows * self.each + math.ceil(rows / max(together, 1)) * self.fixed if rows > 0 else 0.0
+        )
 
 
 class Admission:
-    """The door of one model. `waiting` counts requests, `rows` their rows as far as they are known, `bytes` their bodies."""
+    """The door of one model. `waiting` counts requests, `rows` their rows as far as they are known,
+    `bytes` their bodies."""
 
-    def __init__(self, longest_wait: float, most: int, together: int, most_rows: int = 1 << 30) -> None:
+    def __init__(
+        self, longest_wait: float, most: int, together: int, most_rows: int = 1 << 30
+    ) -> None:
         self.longest_wait = longest_wait
         self.most_rows = most_rows
         self.most = most
@@ -71,8 +80,11 @@ class Admission:
         self._bytes_of_row = 0.0
 
     def rows_of(self, size: int) -> float:
-        """Rows that a body of so many bytes is thought to hold: by what bodies have held, and at least one."""
-        return min(max(1.0, size / self._bytes_of_row), self.most_rows) if self._bytes_of_row else 1.0
+        """Rows that a body of so many bytes is thought to hold: by what bodies have held, and at
+        least one."""
+        return (
+            min(max(1.0, size / self._bytes_of_row), self.most_rows) if self._bytes_of_row else 1.0
+        )
 
     def enter(self, rows: float) -> None:
         """A request more waits."""
@@ -88,7 +100,9 @@ class Admission:
         """A body of so many bytes held so many rows."""
         if rows > 0:
             found = size / rows
-            self._bytes_of_row = found if not self._bytes_of_row else 0.98 * self._bytes_of_row + 0.02 * found
+            self._bytes_of_row = (
+                found if not self._bytes_of_row else 0.98 * self._bytes_of_row + 0.02 * found
+            )
 
     def expected(self, delay: float = 0.0) -> float:
         """Seconds until a row that comes now is answered; `delay`: until a worker is there."""

@@ -1,8 +1,9 @@
 """The Pool: for each model that is served a worker process, what it was asked, and another process where it dies or hangs.
 
-An answer is a function of the rows, a text of its prompt and seed. So what a worker that is lost had been asked is asked again of the one
-that takes its place, and whoever waits sees a longer wait, not an error; a text goes on from the tokens that were told already. A request
-that two workers died of is asked alone, and after a third one given up: it is the one that kills them.
+An answer is a function of the rows, a text of its prompt and seed. So what a worker that is lost
+had been asked is asked again of the one that takes its place, and whoever waits sees a longer wait,
+not an error; a text goes on from the tokens that were told already. A request that two workers died
+of is asked alone, and after a third one given up: it is the one that kills them.
 
     await pool.answer(name, rows)        the answers of rows
     pool.write(name, request)            the events of a text, as they come
@@ -42,7 +43,8 @@ log = logging.getLogger("danlu.serving")
 
 
 class Asked:
-    """A request that a worker is to answer. `rows` is what admission thinks it holds; `lost` counts the workers that died with it."""
+    """A request that a worker is to answer. `rows` is what admission thinks it holds; `lost` counts
+    the workers that died with it."""
 
     __slots__ = (
         "answered",
@@ -61,7 +63,15 @@ class Asked:
         "worker",
     )
 
-    def __init__(self, served: Served, id: int, header: dict[str, Any], body: bytes, before: float, rows: float) -> None:
+    def __init__(
+        self,
+        served: Served,
+        id: int,
+        header: dict[str, Any],
+        body: bytes,
+        before: float,
+        rows: float,
+    ) -> None:
         self.served = served
         self.id = id
         self.header = header
@@ -79,7 +89,8 @@ class Asked:
 
 
 class Served:
-    """A model that is served. `about` is what its worker tells of it (see danlu.serving.worker.main.Desk)."""
+    """A model that is served. `about` is what its worker tells of it (see
+    danlu.serving.worker.main.Desk)."""
 
     def __init__(self, name: str, path: Path, settings: Settings) -> None:
         self.name = name
@@ -88,11 +99,15 @@ class Served:
         self.place: Place | None = None  # of the snapshot
         self.about: dict[str, Any] = {}
         self.worker: WorkerProcess | None = None
-        self.leaving: set[WorkerProcess] = set()  # of the model before a swap: they answer what they were asked
+        self.leaving: set[WorkerProcess] = (
+            set()
+        )  # of the model before a swap: they answer what they were asked
         self.asked: dict[int, Asked] = {}
         self.unsent: deque[Asked] = deque()
         self.suspect: Asked | None = None  # two workers died of it: it is asked alone
-        self.admission = Admission(settings.longest_wait, settings.queue, settings.batch, settings.most_rows)
+        self.admission = Admission(
+            settings.longest_wait, settings.queue, settings.batch, settings.most_rows
+        )
         self.counts = Counts()
         self.swapping = False
         self.failures = 0
@@ -113,7 +128,9 @@ class Served:
         """0 where one more request may wait, else the seconds after which to ask again."""
         if self.writes:
             return int(self.admission.waiting >= _TEXTS_A_SLOT * int(self.about.get("slots", 1)))
-        return self.admission.turns_away(0.0 if self.ready else max(float(self.about.get("opening", 1.0)), 0.05))
+        return self.admission.turns_away(
+            0.0 if self.ready else max(float(self.about.get("opening", 1.0)), 0.05)
+        )
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -122,11 +139,14 @@ class Served:
 
 
 class Pool:
-    """Workers of all models. `start` before anything else; everything happens in the thread of its event loop."""
+    """Workers of all models. `start` before anything else; everything happens in the thread of its
+    event loop."""
 
     def __init__(self, models: Mapping[str, str | Path], settings: Settings | None = None) -> None:
         self.settings = settings or Settings.model_validate({})
-        self.models = {name: Served(name, Path(path), self.settings) for name, path in models.items()}
+        self.models = {
+            name: Served(name, Path(path), self.settings) for name, path in models.items()
+        }
         self.threads = self.settings.threads or max(1, machine.cores() - 1)
         self.held_bytes = 0
         self.draining = False
@@ -149,7 +169,12 @@ class Pool:
             for served in self.models.values():
                 served.place = self._copy(served)
                 served.worker = await self._new(served.place.form)
-            await asyncio.gather(*(self._open(served, served.worker, served.place) for served in self.models.values()))  # type: ignore[arg-type]
+            await asyncio.gather(
+                *(
+                    self._open(served, served.worker, served.place)
+                    for served in self.models.values()
+                )
+            )  # type: ignore[arg-type]
             for served in self.models.values():
                 assert served.worker is not None
                 self._learn(served, served.worker)
@@ -192,7 +217,12 @@ class Pool:
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
-            raise Refusal(f"there is no model {name[:100]!r}.", status=404, field="model", hint=f"models: {', '.join(self.models)}")
+            raise Refusal(
+                f"there is no model {name[:100]!r}.",
+                status=404,
+                field="model",
+                hint=f"models: {', '.join(self.models)}",
+            )
         return self.models[name]
 
     # --- asking
@@ -202,15 +232,26 @@ class Pool:
     ) -> list[dict[str, Any]]:
         """The answers of rows, as JSON values. Raises Refusal."""
         served = self.find(name)
-        status, body = await self.ask(served, "application/json", to_json({"rows": list(rows)}), seconds)
+        status, body = await self.ask(
+            served, "application/json", to_json({"rows": list(rows)}), seconds
+        )
         told = from_json(body)
         if status != 200:
             error = told["error"]
-            raise Refusal(error["message"], status=status, field=error["field"], row=error["row"], hint=error["hint"])
+            raise Refusal(
+                error["message"],
+                status=status,
+                field=error["field"],
+                row=error["row"],
+                hint=error["hint"],
+            )
         return told["answers"]
 
-    async def ask(self, served: Served, kind: str, body: bytes, seconds: float | None = None) -> tuple[int, bytes]:
-        """(status, body) of the answer to a request's body of a content type. The caller has asked `served.turns_away`."""
+    async def ask(
+        self, served: Served, kind: str, body: bytes, seconds: float | None = None
+    ) -> tuple[int, bytes]:
+        """(status, body) of the answer to a request's body of a content type. The caller has asked
+        `served.turns_away`."""
         asked = self.begin(served, kind, body, seconds)
         assert asked.future is not None
         try:
@@ -219,12 +260,24 @@ class Pool:
             self.leave(asked)
 
     def begin(
-        self, served: Served, kind: str, body: bytes, seconds: float | None = None, then: Callable[[int, bytes], None] | None = None
+        self,
+        served: Served,
+        kind: str,
+        body: bytes,
+        seconds: float | None = None,
+        then: Callable[[int, bytes], None] | None = None,
     ) -> Asked:
-        """Ask, without waiting: `then` is called with (status, body), or `Asked.future` holds them in the end. `leave` is to follow."""
+        """Ask, without waiting: `then` is called with (status, body), or `Asked.future` holds them
+        in the end. `leave` is to follow."""
         limit = self.settings.deadline
         before = time.monotonic() + (limit if seconds is None else min(seconds, limit))
-        asked = self._enter(served, {"do": "answer", "kind": kind}, body, before, served.admission.rows_of(len(body)))
+        asked = self._enter(
+            served,
+            {"do": "answer", "kind": kind},
+            body,
+            before,
+            served.admission.rows_of(len(body)),
+        )
         if then is None:
             asked.future = asyncio.get_running_loop().create_future()
         asked.then = then
@@ -234,19 +287,31 @@ class Pool:
     async def write(
         self, name: str | None, request: Mapping[str, Any], seconds: float | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """The events of a text: {"piece", "ended", "tokens", "prompt_tokens", ...}; the last has "ended".
+        """The events of a text: {"piece", "ended", "tokens", "prompt_tokens", ...}; the last has
+        "ended".
 
-        Raises Refusal where the request cannot be met, the server is full (503) or its time is over (504). A caller that stops
-        listening (closes the iterator) stops the writing.
-        """
+        Raises Refusal where the request cannot be met, the server is full (503) or its time is over
+        (504). A caller that stops listening (closes the iterator) stops the writing."""
         served = self.find(name)
         if self.draining:
-            raise Refusal("the server is about to end.", status=503, hint="ask another one, or again in a second")
+            raise Refusal(
+                "the server is about to end.",
+                status=503,
+                hint="ask another one, or again in a second",
+            )
         if not served.writes:
-            raise Refusal(f"{served.name} writes no text.", field="model", hint=f"POST /v1/models/{served.name}/predict")
+            raise Refusal(
+                f"{served.name} writes no text.",
+                field="model",
+                hint=f"POST /v1/models/{served.name}/predict",
+            )
         if served.turns_away():
             served.counts.answers[503] += 1
-            raise Refusal("as many texts as can be are being written.", status=503, hint="ask again in a second")
+            raise Refusal(
+                "as many texts as can be are being written.",
+                status=503,
+                hint="ask again in a second",
+            )
         limit = self.settings.text_deadline
         before = time.monotonic() + (limit if seconds is None else min(seconds, limit))
         asked = self._enter(served, {"do": "write", "request": dict(request)}, b"", before, 1.0)
@@ -258,7 +323,9 @@ class Pool:
                 event = await asked.events.get()
                 if event["ended"] == "refused":
                     status, told = event["status"], event["error"]
-                    raise Refusal(told["message"], status=status, field=told["field"], hint=told["hint"])
+                    raise Refusal(
+                        told["message"], status=status, field=told["field"], hint=told["hint"]
+                    )
                 if event["piece"] or event["ended"]:
                     yield {key: value for key, value in event.items() if key not in ("say", "id")}
                 if event["ended"]:
@@ -268,9 +335,18 @@ class Pool:
             self._count(asked, status)
             self.leave(asked)
 
-    def _enter(self, served: Served, header: dict[str, Any], body: bytes, before: float, rows: float) -> Asked:
+    def _enter(
+        self, served: Served, header: dict[str, Any], body: bytes, before: float, rows: float
+    ) -> Asked:
         self._last_id += 1
-        asked = Asked(served, self._last_id, {**header, "id": self._last_id, "before": before}, body, before, rows)
+        asked = Asked(
+            served,
+            self._last_id,
+            {**header, "id": self._last_id, "before": before},
+            body,
+            before,
+            rows,
+        )
         served.asked[asked.id] = asked
         served.admission.enter(rows)
         self.held_bytes += len(body)
@@ -314,7 +390,9 @@ class Pool:
         if not served.ready or served.suspect is not None:
             return
         there = [each for each in served.unsent if each.id in served.asked]
-        served.unsent = deque(sorted(there, key=lambda each: each.lost < LIVES - 1))  # a sort keeps the order among equals
+        served.unsent = deque(
+            sorted(there, key=lambda each: each.lost < LIVES - 1)
+        )  # a sort keeps the order among equals
         while served.unsent:
             asked = served.unsent.popleft()
             suspected = asked.lost >= LIVES - 1
@@ -345,7 +423,14 @@ class Pool:
         if asked.events is None:
             self._finish(asked, refusal.status, refusal.body())
         else:
-            asked.events.put_nowait({"piece": "", "ended": "refused", "status": refusal.status, "error": refusal.as_dict()})
+            asked.events.put_nowait(
+                {
+                    "piece": "",
+                    "ended": "refused",
+                    "status": refusal.status,
+                    "error": refusal.as_dict(),
+                }
+            )
 
     # --- hearing
 
@@ -394,7 +479,12 @@ class Pool:
             asked.worker = None
             asked.lost += 1
             if asked.lost >= LIVES:
-                self._fail(asked, Refusal("the model's worker was lost three times with this request.", status=500))
+                self._fail(
+                    asked,
+                    Refusal(
+                        "the model's worker was lost three times with this request.", status=500
+                    ),
+                )
         again = [each for each in lost if each.lost < LIVES]
         served.counts.asked_again += len(again)
         served.unsent.extendleft(reversed(again))
@@ -414,9 +504,15 @@ class Pool:
 
     async def _new(self, form: str) -> WorkerProcess:
         """The spare where it is of that form, else a new process."""
-        if self._spare is not None and self._spare.form == form and self._spare.state in ("importing", "spare"):
+        if (
+            self._spare is not None
+            and self._spare.form == form
+            and self._spare.state in ("importing", "spare")
+        ):
             worker, self._spare = self._spare, None
-            self._spare_at = 0.0  # the next at once: the one that took its place may be lost as soon
+            self._spare_at = (
+                0.0  # the next at once: the one that took its place may be lost as soon
+            )
             return worker
         worker = WorkerProcess(form, self._hear, self._gone, self.threads)
         await worker.listen()
@@ -426,13 +522,19 @@ class Pool:
         """Have a worker open a model. Raises ArtifactError where it cannot."""
         waiter = self._opened[worker] = asyncio.get_running_loop().create_future()
         settings = self.settings
-        options = {"most_rows": settings.most_rows, "batch": settings.batch, "slots": settings.slots}
+        options = {
+            "most_rows": settings.most_rows,
+            "batch": settings.batch,
+            "slots": settings.slots,
+        }
         worker.open({"path": str(place.folder), "name": served.name, "options": options})
         try:
             await asyncio.wait_for(waiter, settings.opening)
         except TimeoutError:
             worker.kill()
-            raise ArtifactError(f"it was not open after {settings.opening:g} s.", where=str(served.path)) from None
+            raise ArtifactError(
+                f"it was not open after {settings.opening:g} s.", where=str(served.path)
+            ) from None
         finally:
             del self._opened[worker]
         if worker.state == "ready":
@@ -441,7 +543,9 @@ class Pool:
         told = worker.refusal
         worker.kill()
         if not told:
-            raise ArtifactError("the worker ended while it opened the model.", where=str(served.path))
+            raise ArtifactError(
+                "the worker ended while it opened the model.", where=str(served.path)
+            )
         where = told["where"].replace(str(place.folder), str(served.path))
         raise ArtifactError(told["message"], where=where, hint=told["hint"])
 
@@ -474,13 +578,16 @@ class Pool:
                 worker.kill()
                 return
             self._learn(served, worker)
-            log.warning("%s: a new worker after %.2f s", served.name, time.monotonic() - served.down_since)
+            log.warning(
+                "%s: a new worker after %.2f s", served.name, time.monotonic() - served.down_since
+            )
 
     async def swap(self, name: str) -> None:
-        """Read a model's folder anew: a worker opens it, takes over, and the one before answers what it was asked, then ends.
+        """Read a model's folder anew: a worker opens it, takes over, and the one before answers
+        what it was asked, then ends.
 
-        Raises DanluError where the new one cannot be opened; the old one then goes on as if nothing had been.
-        """
+        Raises DanluError where the new one cannot be opened; the old one then goes on as if nothing
+        had been."""
         served = self.models[name]
         if served.swapping:
             raise ArtifactError("this model is being read anew at this moment.", where=name)
@@ -522,7 +629,9 @@ class Pool:
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
-            late = now - last > 1.0 + _TICK  # this process itself stood still: what was not heard says nothing
+            late = (
+                now - last > 1.0 + _TICK
+            )  # this process itself stood still: what was not heard says nothing
             last = now
             for served in self.models.values():
                 self._expire(served, now)
@@ -531,7 +640,12 @@ class Pool:
                         worker.heard = worker.standing = now
                     elif reason := self._hung(worker, now):
                         served.counts.replaced[reason] += 1
-                        log.error("%s: its worker (process %d) is replaced: %s", served.name, worker.pid, reason)
+                        log.error(
+                            "%s: its worker (process %d) is replaced: %s",
+                            served.name,
+                            worker.pid,
+                            reason,
+                        )
                         worker.kill()
             if self._spare is None and now >= self._spare_at and self._wants_spare():
                 self._spare_at = now + 5.0
@@ -539,7 +653,9 @@ class Pool:
 
     def _expire(self, served: Served, now: float) -> None:
         for asked in [each for each in served.asked.values() if each.before < now]:
-            self._fail(asked, Refusal("there was no answer within the time that was given.", status=504))
+            self._fail(
+                asked, Refusal("there was no answer within the time that was given.", status=504)
+            )
 
     def _hung(self, worker: WorkerProcess, now: float) -> str:
         """Why a worker is to be replaced, "" where it is not."""

@@ -19,7 +19,8 @@ State = Literal["importing", "spare", "opening", "ready", "refused", "gone"]
 
 
 class WorkerProcess(asyncio.Protocol):
-    """One worker. `hear(worker, header, body)` is called for every message but beats, `gone(worker)` once, when it has ended.
+    """One worker. `hear(worker, header, body)` is called for every message but beats,
+    `gone(worker)` once, when it has ended.
 
     state     importing -> spare -> opening -> ready; refused: it could not open its model; gone
     since     when that state began
@@ -89,7 +90,8 @@ class WorkerProcess(asyncio.Protocol):
         return self.process.pid
 
     def wants_to_run(self) -> bool:
-        """Whether a thread of it waits for the processor: then it is starved, not hung. False where the system does not tell."""
+        """Whether a thread of it waits for the processor: then it is starved, not hung. False where
+        the system does not tell."""
         for path in Path(f"/proc/{self.pid}/task").glob("*/stat"):
             with contextlib.suppress(OSError):
                 if path.read_text().rpartition(") ")[2][:1] == "R":
@@ -110,7 +112,12 @@ class WorkerProcess(asyncio.Protocol):
         try:
             for message in self._unpacker.feed(data):
                 self._take(message)
-        except (ValueError, KeyError, TypeError, AttributeError):  # it speaks nonsense: its memory is damaged
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # it speaks nonsense: its memory is damaged
             self.kill()
 
     def _take(self, message: Message) -> None:
@@ -151,4 +158,9 @@ class WorkerProcess(asyncio.Protocol):
 
 def _environment(threads: int) -> dict[str, str]:
     """The environment of a worker: as many threads as it is given."""
-    return {"OMP_WAIT_POLICY": "passive", **os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    return {
+        "OMP_WAIT_POLICY": "passive",
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": "1",
+    }

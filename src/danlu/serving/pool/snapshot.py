@@ -1,7 +1,7 @@
 """A copy of what is served, of the server's own: a worker that takes another's place opens the same bytes, whatever became of the folder.
 
-So replacing or damaging the folder of a model that is served changes nothing until the operator asks for it (SIGHUP).
-"""
+So replacing or damaging the folder of a model that is served changes nothing until the operator
+asks for it (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Snapshots:
         self._number = 0
 
     def take(self, folder: Path) -> Path:
-        """A copy of a folder's files. Raises ArtifactError where there is something else than files and folders in it."""
+        """A copy of a folder's files. Raises ArtifactError where there is something else than files
+        and folders in it."""
         self._number += 1
         target = self.folder / str(self._number)
         try:
@@ -54,4 +55,8 @@ def _copy(folder: Path, target: Path) -> None:
         elif stat.S_ISDIR(kind):
             _copy(path, target / path.name)
         else:
-            raise ArtifactError("this is a link or a device, not a file.", where=str(path), hint="copy the file itself there")
+            raise ArtifactError(
+                "this is a link or a device, not a file.",
+                where=str(path),
+                hint="copy the file itself there",
+            )

@@ -6,13 +6,16 @@
         for event in engine.step():
             print(event.id, event.piece)
 
-Texts join and leave at every step. A step gives one token more to each text that goes on, and reads a piece of the prompts that wait to
-be read, so that a long prompt does not hold up the others. A text is a function of its prompt, its options (seed among them), its number
-and the weights, as `danlu generate` writes it, whatever is written beside it: so another process can go on with it from the tokens that
-were told.
+Texts join and leave at every step. A step gives one token more to each text that goes on, and reads
+a piece of the prompts that wait to be read, so that a long prompt does not hold up the others. A
+text is a function of its prompt, its options (seed among them), its number and the weights, as
+`danlu generate` writes it, whatever is written beside it: so another process can go on with it from
+the tokens that were told.
 
-Memory: `slots` texts of `context` tokens each, allocated once; no more texts are written at a time and the others wait. What a slot has
-no room for is let go as in danlu.layers.generation.autoregressive: the first quarter, and the rest is read anew, piece by piece too.
+Memory: `slots` texts of `context` tokens each, allocated once; no more texts are written at a time
+and the others wait. What a slot has no room for is let go as in
+danlu.layers.generation.autoregressive: the first quarter, and the rest is read anew, piece by piece
+too.
 
 B texts, T places, V vocabulary.
 """
@@ -55,8 +58,8 @@ class Event:
 
 @dataclass
 class _Text:
-    """A text that is written. `begins` is the first token that the model still sees, `read` how many tokens its slot holds, counted from
-    the beginning of `codes`."""
+    """A text that is written. `begins` is the first token that the model still sees, `read` how
+    many tokens its slot holds, counted from the beginning of `codes`."""
 
     id: Hashable
     codes: list[int]
@@ -76,7 +79,8 @@ class _Text:
         return self.codes[max(self.begins, self.read) :]
 
     def let_go(self, context: int) -> bool:
-        """Let the oldest quarter of the context go where the text has outgrown it; whether that was so."""
+        """Let the oldest quarter of the context go where the text has outgrown it; whether that was
+        so."""
         if len(self.codes) - self.begins <= context:
             return False
         self.begins = len(self.codes) - (context - context // 4)
@@ -108,8 +112,8 @@ class Engine:
         longest   most max_tokens of a text
         piece     tokens of prompts read in a step
 
-        Raises ArtifactError for a model that writes no text, or where a single slot (or as many as asked) takes more than `memory`.
-        """
+        Raises ArtifactError for a model that writes no text, or where a single slot (or as many as
+        asked) takes more than `memory`."""
         self.writer = Writer(artifact)
         self.module, self.task = self.writer.module, self.writer.task
         self.context = max(self.task.context, 1)
@@ -158,10 +162,14 @@ class Engine:
     def read(self, asked: Mapping[str, Any], max_tokens: int = 256) -> list[int]:
         """The tokens of {"prompt": text} or {"messages": [{"role", "content"}, ...]}.
 
-        Of a conversation that leaves no room for an answer the oldest turns are left out, as in danlu.artifact.generation.Chat. Raises DataError for
-        what is neither, and for a prompt longer than the context.
-        """
-        codes = self._conversation(asked["messages"], max_tokens) if "messages" in asked else self._prompt(asked.get("prompt"))
+        Of a conversation that leaves no room for an answer the oldest turns are left out, as in
+        danlu.artifact.generation.Chat. Raises DataError for what is neither, and for a prompt
+        longer than the context."""
+        codes = (
+            self._conversation(asked["messages"], max_tokens)
+            if "messages" in asked
+            else self._prompt(asked.get("prompt"))
+        )
         if len(codes) > self.context:
             raise DataError(
                 f"the prompt has {len(codes):,} tokens, and the model sees {self.context:,}.",
@@ -188,7 +196,11 @@ class Engine:
         begun = [talk[0]] if talk[0][0] == "system" else [("system", said)] if said else []
         rest = talk[1:] if talk[0][0] == "system" else talk
         if not rest:
-            raise DataError("there is no message but the system's.", where="messages", hint="add one of the user")
+            raise DataError(
+                "there is no message but the system's.",
+                where="messages",
+                hint="add one of the user",
+            )
         return conversation(self.task, begun, rest, max_tokens)
 
     def submit(
@@ -205,19 +217,36 @@ class Engine:
         written   tokens that were drawn before, by another engine (`codes` of its events): the text goes on after them without telling
                   them again
 
-        Raises DataError for options out of range or a prompt that does not fit, ServerBusy where too many texts wait.
-        """
+        Raises DataError for options out of range or a prompt that does not fit, ServerBusy where
+        too many texts wait."""
         from danlu.layers.generation.sampling import Sampling
 
         how = options if isinstance(options, Writing) else writing(options or {}, "options")
         if how.max_tokens > self.longest:
-            raise DataError(f"{how.max_tokens:,} tokens are more than the {self.longest:,} allowed.", where="max_tokens")
+            raise DataError(
+                f"{how.max_tokens:,} tokens are more than the {self.longest:,} allowed.",
+                where="max_tokens",
+            )
         if not 0 < len(prompt_codes) <= self.context:
-            raise DataError(f"the prompt has {len(prompt_codes):,} tokens, and the model sees {self.context:,}.", where="prompt")
+            raise DataError(
+                f"the prompt has {len(prompt_codes):,} tokens, and the model sees {self.context:,}.",
+                where="prompt",
+            )
         if len(self.queue) >= self.waiting_limit and None not in self.rows:
-            raise ServerBusy(f"{len(self.queue):,} texts wait to be written already.", hint="ask again later")
-        sampling = Sampling(how.temperature, how.top_k, how.top_p, how.min_p, how.repetition_penalty)
-        text = _Text(id, list(prompt_codes), how, sampling, number, Pen(self.writer.tokenizer, prompt_codes, how.stop))
+            raise ServerBusy(
+                f"{len(self.queue):,} texts wait to be written already.", hint="ask again later"
+            )
+        sampling = Sampling(
+            how.temperature, how.top_k, how.top_p, how.min_p, how.repetition_penalty
+        )
+        text = _Text(
+            id,
+            list(prompt_codes),
+            how,
+            sampling,
+            number,
+            Pen(self.writer.tokenizer, prompt_codes, how.stop),
+        )
         for code in written[: how.max_tokens]:
             text.let_go(self.context)
             text.codes.append(int(code))
@@ -242,7 +271,8 @@ class Engine:
     # --- steps
 
     def step(self) -> list[Event]:
-        """A token more for every text that can go on, in the order of their slots. A text that ended has left its slot."""
+        """A token more for every text that can go on, in the order of their slots. A text that
+        ended has left its slot."""
         import torch
 
         told, self._told = self._told, []
@@ -271,7 +301,8 @@ class Engine:
             self.cache.clear(text.slot)
 
     def _read_pieces(self, texts: list[_Text]) -> None:
-        """Read prompts, up to their last token, at most `piece` tokens in all: the shortest first, every other time the oldest."""
+        """Read prompts, up to their last token, at most `piece` tokens in all: the shortest first,
+        every other time the oldest."""
         self._steps += 1
         left = self.piece
         reading = [text for text in texts if len(text.unread) > 1]
@@ -282,13 +313,16 @@ class Engine:
         while reading and left > 0:
             together = self._alike(reading, left)
             size = min(left // len(together), max(len(text.unread) - 1 for text in together))
-            self._extend(together, [text.unread[: min(size, len(text.unread) - 1)] for text in together])
+            self._extend(
+                together, [text.unread[: min(size, len(text.unread) - 1)] for text in together]
+            )
             left -= size * len(together)
             reading = [text for text in reading if text not in together]
 
     @staticmethod
     def _alike(reading: list[_Text], left: int) -> list[_Text]:
-        """The first, and beside a text of which nothing is read yet others like it that can be read to their end."""
+        """The first, and beside a text of which nothing is read yet others like it that can be read
+        to their end."""
         first, *others = reading
         if first.read or len(first.unread) > left:
             return [first]
@@ -314,13 +348,16 @@ class Engine:
         return sorted(texts, key=lambda text: text.slot)
 
     def _extend(self, texts: list[_Text], pieces: list[list[int]]) -> Any:
-        """Let the slots of texts read pieces of them: logits (B, V) after the last token of each."""
+        """Let the slots of texts read pieces of them: logits (B, V) after the last token of
+        each."""
         import torch
 
         taken = self.cache.take([text.slot for text in texts])
         sizes = [len(piece) for piece in pieces]
         tokens_BT, sizes_B = self._padded(pieces)
-        logits_BTV = self.module.extend(tokens_BT, taken, None if min(sizes) == max(sizes) else sizes_B)  # type: ignore[operator]
+        logits_BTV = self.module.extend(
+            tokens_BT, taken, None if min(sizes) == max(sizes) else sizes_B
+        )  # type: ignore[operator]
         self.cache.keep(taken)
         for text, size in zip(texts, sizes, strict=True):
             text.read = max(text.begins, text.read) + size
@@ -332,7 +369,9 @@ class Engine:
 
         longest = max(map(len, pieces))
         device = next(self.module.parameters()).device
-        tokens_BT = torch.tensor([piece + [PADDING] * (longest - len(piece)) for piece in pieces], device=device)
+        tokens_BT = torch.tensor(
+            [piece + [PADDING] * (longest - len(piece)) for piece in pieces], device=device
+        )
         return tokens_BT, torch.tensor([len(piece) for piece in pieces], device=device)
 
     def _logits(self, texts: list[_Text]) -> Any:
@@ -366,12 +405,21 @@ class Engine:
             some = [texts[row] for row in rows]
             seeds, numbers, steps = (
                 torch.tensor([int(value) for value in values])
-                for values in zip(*((text.options.seed, text.number, text.drawn) for text in some), strict=True)
+                for values in zip(
+                    *((text.options.seed, text.number, text.drawn) for text in some), strict=True
+                )
             )
             seen = None
             if sampling.repetition_penalty != 1:
                 seen = torch.stack([self._seen(text, logits_BV) for text in some])
-            drawn = next_token(logits_BV[rows] if len(groups) > 1 else logits_BV, sampling, seeds, numbers, steps, seen)
+            drawn = next_token(
+                logits_BV[rows] if len(groups) > 1 else logits_BV,
+                sampling,
+                seeds,
+                numbers,
+                steps,
+                seen,
+            )
             for row, token in zip(rows, drawn.tolist(), strict=True):
                 found[row] = token
         return found
@@ -400,7 +448,9 @@ class Engine:
 def _messages(messages: Any) -> list[tuple[str, str]]:
     """(role, content) of messages in OpenAI's form; DataError naming the one that is none."""
     if not isinstance(messages, list) or not messages:
-        raise DataError("there are no messages.", where="messages", hint='[{"role": "user", "content": "..."}]')
+        raise DataError(
+            "there are no messages.", where="messages", hint='[{"role": "user", "content": "..."}]'
+        )
     found = []
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
@@ -408,7 +458,9 @@ def _messages(messages: Any) -> list[tuple[str, str]]:
             raise DataError("the message is no object.", where=where)
         role = {"developer": "system"}.get(str(message.get("role")), message.get("role"))
         if role not in ROLES:
-            raise DataError(f"{role!r} is no role this model knows: {', '.join(ROLES)}.", where=f"{where}.role")
+            raise DataError(
+                f"{role!r} is no role this model knows: {', '.join(ROLES)}.", where=f"{where}.role"
+            )
         found.append((str(role), _content(message.get("content"), f"{where}.content")))
     return found
 
@@ -416,7 +468,10 @@ def _messages(messages: Any) -> list[tuple[str, str]]:
 def _content(content: Any, where: str) -> str:
     """The text of a message: a string, or a list of parts of type text."""
     parts = content if isinstance(content, list) else [content]
-    said = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part for part in parts]
+    said = [
+        part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part
+        for part in parts
+    ]
     texts = [each for each in said if isinstance(each, str)]
     if not texts or len(texts) < len(said):
         raise DataError("the content is no text, and this model reads nothing else.", where=where)
@@ -429,15 +484,18 @@ def _whole_characters(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"half a character stands at place {error.start + 1:,} (a lone surrogate).", where=where) from None
+        raise DataError(
+            f"half a character stands at place {error.start + 1:,} (a lone surrogate).", where=where
+        ) from None
 
 
 class Desk:
-    """An Engine as a worker asks it (danlu.serving.worker.main.Texts): requests and events are plain data.
+    """An Engine as a worker asks it (danlu.serving.worker.main.Texts): requests and events are
+    plain data.
 
-    A request is {"prompt": text} or {"messages": [...]}, with the options of danlu.artifact.generation.Writing, and where they are wanted "number" and
-    "written" of Engine.submit. An event is that of Engine as a dict, with "prompt_tokens".
-    """
+    A request is {"prompt": text} or {"messages": [...]}, with the options of
+    danlu.artifact.generation.Writing, and where they are wanted "number" and "written" of
+    Engine.submit. An event is that of Engine as a dict, with "prompt_tokens"."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -456,11 +514,14 @@ class Desk:
         return self.engine.busy
 
     def submit(self, id: Hashable, request: Mapping[str, Any]) -> None:
-        """Begin to write. Raises DataError for a request that cannot be met, ServerBusy where too many texts wait."""
+        """Begin to write. Raises DataError for a request that cannot be met, ServerBusy where too
+        many texts wait."""
         beside = ("prompt", "messages", "number", "written")
         how = writing({name: value for name, value in request.items() if name not in beside}, None)
         codes = self.engine.read(request, how.max_tokens)
-        self.engine.submit(id, codes, how, int(request.get("number", 0)), request.get("written", ()))
+        self.engine.submit(
+            id, codes, how, int(request.get("number", 0)), request.get("written", ())
+        )
         self._asked[id] = len(codes)
 
     def step(self) -> list[dict[str, Any]]:
@@ -478,5 +539,6 @@ class Desk:
 
 
 def open_texts(artifact: Artifact | str | Path, options: Mapping[str, Any] | None = None) -> Desk:
-    """The Desk of a model that writes text; `options` are those of Engine. Raises ArtifactError for one that writes none."""
+    """The Desk of a model that writes text; `options` are those of Engine. Raises ArtifactError for
+    one that writes none."""
     return Desk(Engine(artifact, **dict(options or {})))

@@ -16,7 +16,8 @@ from danlu.terms import END
 
 
 class Slots:
-    """`count` slots of `length` tokens each, allocated once; a module with `cache` and `extend` (danlu.layers.generation.kv_cache) writes into them.
+    """`count` slots of `length` tokens each, allocated once; a module with `cache` and `extend`
+    (danlu.layers.generation.kv_cache) writes into them.
 
     lengths   tokens that each slot holds
     layers    one dict a layer: name -> Tensor, a row a slot
@@ -26,13 +27,19 @@ class Slots:
         self.length = length
         self.lengths = [0] * count
         self.layers = [
-            {name: each.new_zeros(count, *_shape(name, each, length)) for name, each in layer.items()} for layer in _probe(module)
+            {
+                name: each.new_zeros(count, *_shape(name, each, length))
+                for name, each in layer.items()
+            }
+            for layer in _probe(module)
         ]
 
     @property
     def bytes(self) -> int:
         """The memory of all slots."""
-        return sum(each.numel() * each.element_size() for layer in self.layers for each in layer.values())
+        return sum(
+            each.numel() * each.element_size() for layer in self.layers for each in layer.values()
+        )
 
     def take(self, rows: Sequence[int]) -> Taken:
         """A cache of some slots for `extend`. `keep` it afterwards."""
@@ -58,7 +65,11 @@ class Slots:
         most = max(self.lengths[one], self.lengths[other])
         for layer in self.layers:
             for name, each in layer.items():
-                pair = (each[one, :, :most], each[other, :, :most]) if name in GROWING else (each[one], each[other])
+                pair = (
+                    (each[one, :, :most], each[other, :, :most])
+                    if name in GROWING
+                    else (each[one], each[other])
+                )
                 if not self.lengths[other]:
                     pair[1].copy_(pair[0])
                 elif not self.lengths[one]:
@@ -74,7 +85,8 @@ class Slots:
 
 
 class Taken(Cache):
-    """Some slots as a cache. Slots that stand side by side are written and read in place; of others the places kept are copied."""
+    """Some slots as a cache. Slots that stand side by side are written and read in place; of others
+    the places kept are copied."""
 
     def __init__(self, slots: Slots, rows: list[int]) -> None:
         super().__init__(0, slots.length, len(slots.layers))
@@ -83,17 +95,26 @@ class Taken(Cache):
         together = rows == list(range(rows[0], rows[0] + len(rows)))
         self.where: slice | list[int] = slice(rows[0], rows[0] + len(rows)) if together else rows
         self.layers = [
-            {name: each[self.where] for name, each in layer.items() if together or name not in GROWING} for layer in slots.layers
+            {
+                name: each[self.where]
+                for name, each in layer.items()
+                if together or name not in GROWING
+            }
+            for layer in slots.layers
         ]
 
-    def write(self, layer: int, places: Places, keys_BHTE: Tensor, values_BHTE: Tensor) -> tuple[Tensor, Tensor]:
+    def write(
+        self, layer: int, places: Places, keys_BHTE: Tensor, values_BHTE: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of new tokens; gives those of all places, (B, H, S, E) each."""
         if isinstance(self.where, slice):
             return super().write(layer, places, keys_BHTE, values_BHTE)
         rows_B = torch.tensor(self.rows, device=keys_BHTE.device)
         kept = self.slots.layers[layer]
         for name, new in (("keys", keys_BHTE), ("values", values_BHTE)):
-            kept[name][rows_B[:, None], :, places.positions] = new.transpose(1, 2).to(kept[name].dtype)
+            kept[name][rows_B[:, None], :, places.positions] = new.transpose(1, 2).to(
+                kept[name].dtype
+            )
         return kept["keys"][:, :, : places.end][rows_B], kept["values"][:, :, : places.end][rows_B]
 
     def _grow(self, length: int) -> None:

@@ -1,12 +1,13 @@
 """Which rows are answered next: dynamic batching without a clock.
 
-A step takes what has come while the one before it was computed, up to `most` rows: under little load a row goes at once and alone, under
-much load steps grow until they pay. So no row waits for others to come, and the wait of a row is bounded by the step that runs and by the
-rows before it. A request of many rows is cut into pieces: each step gives every request its share, those that came first the rest, and a
-request of one row is not held up by one of a thousand.
+A step takes what has come while the one before it was computed, up to `most` rows: under little
+load a row goes at once and alone, under much load steps grow until they pay. So no row waits for
+others to come, and the wait of a row is bounded by the step that runs and by the rows before it. A
+request of many rows is cut into pieces: each step gives every request its share, those that came
+first the rest, and a request of one row is not held up by one of a thousand.
 
-`most` follows the measured time of a row: a step is to take about STEP seconds, so that a slow model answers in small steps.
-"""
+`most` follows the measured time of a row: a step is to take about STEP seconds, so that a slow
+model answers in small steps."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ class Batcher:
     def __init__(self, most: int = MOST_ROWS) -> None:
         self.limit = most
         self.most = most
-        self._queues: OrderedDict[Hashable, OrderedDict[int, Job]] = OrderedDict()  # by key, jobs in the order they came
+        self._queues: OrderedDict[Hashable, OrderedDict[int, Job]] = (
+            OrderedDict()
+        )  # by key, jobs in the order they came
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -72,7 +75,9 @@ class Batcher:
         """Learn what a step took."""
         if rows:
             fitting = STEP * rows / max(seconds, 1e-6)
-            aim = min(max(fitting, self.most / 2, 1.0), 2.0 * self.most)  # one odd step does not upset it
+            aim = min(
+                max(fitting, self.most / 2, 1.0), 2.0 * self.most
+            )  # one odd step does not upset it
             self.most = max(1, min(self.limit, round(aim)))
 
     def next(self, now: float) -> list[Share]:
@@ -84,7 +89,11 @@ class Batcher:
             if not jobs:
                 continue
             alone = isinstance(key, tuple) and key[:1] == ("alone",)
-            shares = [Share(job, 0, job.columns.count) for job in jobs.values()] if alone else self._shares(jobs)
+            shares = (
+                [Share(job, 0, job.columns.count) for job in jobs.values()]
+                if alone
+                else self._shares(jobs)
+            )
             for share in shares:
                 share.job.begun = share.stop
                 if not share.job.left:

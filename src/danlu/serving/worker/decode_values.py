@@ -1,11 +1,12 @@
 """The values of a request to columns that a model takes, and whether its rows may be answered beside those of other requests.
 
-A file is never named: a string where an image or a recording belongs is its bytes in base64 (or a data URL), never a path.
+A file is never named: a string where an image or a recording belongs is its bytes in base64 (or a
+data URL), never a path.
 
-What is read depends on one row alone where every value is written in the one way that its kind has: numbers as numbers, words as strings,
-date-times in ISO form. Such requests are put together (`key` is equal). Others (a number written as text, a date as 3/4/2011) are read by
-all that the request holds, as a file would be, and answered alone.
-"""
+What is read depends on one row alone where every value is written in the one way that its kind has:
+numbers as numbers, words as strings, date-times in ISO form. Such requests are put together (`key`
+is equal). Others (a number written as text, a date as 3/4/2011) are read by all that the request
+holds, as a file would be, and answered alone."""
 
 from __future__ import annotations
 
@@ -31,7 +32,15 @@ _MOMENTS = (
     re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\Z"),
     re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z"),
 )
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # those that danlu.reading.image_files decodes
+_FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "GIF",
+    "WEBP",
+    "PPM",
+    "TIFF",
+)  # those that danlu.reading.image_files decodes
 _DATA_URL = re.compile(r"data:[^,;]{0,100}(?:;[^,;]{0,100})*;base64,", re.IGNORECASE)
 
 
@@ -61,12 +70,17 @@ def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, first in parts[0].items():
         each = [part[name] for part in parts]
-        found[name] = np.concatenate(each) if isinstance(first, np.ndarray) else [cell for cells in each for cell in cells]
+        found[name] = (
+            np.concatenate(each)
+            if isinstance(first, np.ndarray)
+            else [cell for cells in each for cell in cells]
+        )
     return found
 
 
 def read(rows: Sequence[Mapping[str, Any]], fields: Sequence[dict[str, Any]]) -> Columns:
-    """The columns of `fields` in rows as they were sent; other names are passed over. Raises Refusal naming the field and row."""
+    """The columns of `fields` in rows as they were sent; other names are passed over. Raises
+    Refusal naming the field and row."""
     values: dict[str, Any] = {}
     key: list[Hashable] | None = []
     for field in fields:
@@ -83,7 +97,10 @@ def read(rows: Sequence[Mapping[str, Any]], fields: Sequence[dict[str, Any]]) ->
 def _lost(rows: Sequence[Mapping[str, Any]], name: str) -> Refusal:
     number, row = next((number, row) for number, row in enumerate(rows, start=1) if name not in row)
     given = [str(each) for each in row]
-    hint = did_you_mean(name, given).replace("did you mean", "was it written as") or "null stands for a missing value"
+    hint = (
+        did_you_mean(name, given).replace("did you mean", "was it written as")
+        or "null stands for a missing value"
+    )
     return Refusal(f"the field {name} is not there.", field=name, row=number, hint=hint)
 
 
@@ -96,14 +113,21 @@ def _numbers(field: dict[str, Any], cells: list[Any]) -> tuple[Any, Hashable | N
         _check_whole(field, cells)
         return cells, None
     _check_whole(field, cells)
-    return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64), "number"
+    return np.array(
+        [np.nan if cell is None else cell for cell in cells], dtype=np.float64
+    ), "number"
 
 
 def _check_whole(field: dict[str, Any], cells: list[Any]) -> None:
     for number, cell in enumerate(cells, start=1):
         each = cell if isinstance(cell, list) else (cell,)
         if any(type(one) is int and not -LARGEST_WHOLE <= one < LARGEST_WHOLE for one in each):
-            raise Refusal("the number is too large.", field=field["name"], row=number, hint="write it with a decimal point")
+            raise Refusal(
+                "the number is too large.",
+                field=field["name"],
+                row=number,
+                hint="write it with a decimal point",
+            )
 
 
 def _words(field: dict[str, Any], cells: list[Any]) -> tuple[Any, Hashable | None]:
@@ -152,7 +176,10 @@ def _images(field: dict[str, Any], cells: list[Any]) -> tuple[Any, Hashable | No
             if isinstance(made, bytes):
                 left -= _declared(made)
                 if left < 0:
-                    raise where(f"the images of a request may have {MOST_PIXELS:,} pixels together.", status=413)
+                    raise where(
+                        f"the images of a request may have {MOST_PIXELS:,} pixels together.",
+                        status=413,
+                    )
             pixels[number] = decode([made], size=shape[:2], channels=shape[2], name=lambda _: "")[0]
     return pixels, "image"
 
@@ -172,7 +199,8 @@ def _flat(cell: list[Any], shape: tuple[int, ...]) -> bytes | None:
 
 
 def _declared(content: bytes) -> int:
-    """Pixels that an image file says it has; 0 where that cannot be told (decoding it will say why)."""
+    """Pixels that an image file says it has; 0 where that cannot be told (decoding it will say
+    why)."""
     from PIL import Image
 
     try:
@@ -192,7 +220,9 @@ def _recordings(field: dict[str, Any], cells: list[Any]) -> tuple[Any, Hashable 
             if type(cell) is list:
                 found.append(sound.from_cell(np.array(cell), field["rate"], ""))
                 continue
-            with tempfile.TemporaryDirectory(prefix="danlu-") as folder:  # the readers of sound take files
+            with tempfile.TemporaryDirectory(
+                prefix="danlu-"
+            ) as folder:  # the readers of sound take files
                 content = _bytes(cell, where, "recording")
                 path = Path(folder) / f"sent{_sound_suffix(content)}"
                 path.write_bytes(content)
@@ -210,12 +240,18 @@ def _bytes(cell: Any, where: _Naming, what: str) -> bytes:
     if isinstance(cell, bytes):
         return cell
     if not isinstance(cell, str):
-        raise where(f"there is no {what}." if cell is None else f"this is no {what}.", hint="send its bytes in base64")
+        raise where(
+            f"there is no {what}." if cell is None else f"this is no {what}.",
+            hint="send its bytes in base64",
+        )
     begun = _DATA_URL.match(cell)
     try:
         return base64.b64decode(cell[begun.end() :] if begun else cell, validate=True)
     except (binascii.Error, ValueError):
-        raise where(f"this is no {what} in base64.", hint="a path is not read: send the bytes of the file in base64") from None
+        raise where(
+            f"this is no {what} in base64.",
+            hint="a path is not read: send the bytes of the file in base64",
+        ) from None
 
 
 class _Naming:

@@ -1,13 +1,15 @@
 """A worker process: `python -m danlu.serving.worker.main FD PARENT torch|light`. It opens one model and answers what its inbox holds.
 
-One thread works: it empties the inbox, does one step of its desk (a batch of rows, or one token of every text that is being written),
-sends what that finished, and looks into the inbox again. So rows that came meanwhile go with the next step, and nobody waits for a batch
-to fill. A second thread tells twice a second that the process lives and how long the present step lasts: a process that is stopped says
-nothing, one that works long says so. What the messages are stands in danlu.serving.messages.
+One thread works: it empties the inbox, does one step of its desk (a batch of rows, or one token of
+every text that is being written), sends what that finished, and looks into the inbox again. So rows
+that came meanwhile go with the next step, and nobody waits for a batch to fill. A second thread
+tells twice a second that the process lives and how long the present step lasts: a process that is
+stopped says nothing, one that works long says so. What the messages are stands in
+danlu.serving.messages.
 
-A worker begins by importing what its kind of model needs, before it is told which model: one that waits there is a spare, which takes the
-place of one that died without the seconds that importing takes.
-"""
+A worker begins by importing what its kind of model needs, before it is told which model: one that
+waits there is a spare, which takes the place of one that died without the seconds that importing
+takes."""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ class Desk(Protocol):
 
 
 class Texts(Protocol):
-    """What `danlu.serving.text.engine.open_texts(artifact, options)` gives to the desk of a model that writes text (danlu.serving.worker.text_handler).
+    """What `danlu.serving.text.engine.open_texts(artifact, options)` gives to the desk of a model
+    that writes text (danlu.serving.worker.text_handler).
 
     about       what is told of the model beside its card: {"context": tokens, "chat": whether it was tuned on conversations, ...}
     submit      begin to write under an id; `request` is {"prompt": text} or {"messages": [{"role", "content"}, ...]}, and the options of
@@ -93,7 +96,8 @@ class Wire:
             self.end.sendall(data)
 
     def receive(self, wait: bool) -> list[Message]:
-        """The messages that have come; `wait` for one where there is none. Raises EOFError where the front has gone."""
+        """The messages that have come; `wait` for one where there is none. Raises EOFError where
+        the front has gone."""
         found: list[Message] = []
         while not found or self._poll.poll(0):
             if not found and not wait and not self._poll.poll(0):
@@ -106,7 +110,8 @@ class Wire:
 
 
 class Pulse:
-    """Tells the front from time to time that the process lives, and how long its present step lasts."""
+    """Tells the front from time to time that the process lives, and how long its present step
+    lasts."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -118,7 +123,9 @@ class Pulse:
             began = self.began
             work = None if began is None else round(time.monotonic() - began, 3)
             with contextlib.suppress(OSError):
-                self.wire.send(pack({"say": "beat", "work": work, "cpu": round(time.process_time(), 3)}))
+                self.wire.send(
+                    pack({"say": "beat", "work": work, "cpu": round(time.process_time(), 3)})
+                )
             time.sleep(BEAT)
 
 
@@ -135,7 +142,9 @@ def work(wire: Wire, desk: Desk, pulse: Pulse) -> None:
         if desk.busy:
             _send(wire, desk.step())
             took = round(time.monotonic() - began, 6)
-            _send(wire, [pack({"say": "step", "rows": desk.rows, "seconds": took, "most": desk.most})])
+            _send(
+                wire, [pack({"say": "step", "rows": desk.rows, "seconds": took, "most": desk.most})]
+            )
         pulse.began = None
 
 
@@ -145,13 +154,22 @@ def _send(wire: Wire, messages: Iterable[bytes]) -> None:
 
 
 def _open(wire: Wire, wish: dict[str, Any]) -> Desk | None:
-    """The desk of the model that is asked for, which has answered its own example; None where it cannot be opened."""
+    """The desk of the model that is asked for, which has answered its own example; None where it
+    cannot be opened."""
     from danlu.serving.worker import models
 
     try:
         began = time.perf_counter()
         desk = models.desk(wish)
-        wire.send(pack({"say": "ready", "about": desk.about, "seconds": round(time.perf_counter() - began, 4)}))
+        wire.send(
+            pack(
+                {
+                    "say": "ready",
+                    "about": desk.about,
+                    "seconds": round(time.perf_counter() - began, 4),
+                }
+            )
+        )
         return desk
     except DanluError as error:
         problem = error.problem
@@ -159,7 +177,11 @@ def _open(wire: Wire, wish: dict[str, Any]) -> Desk | None:
     except MemoryError:
         told = {"message": "the model does not fit into memory.", "where": wish["path"], "hint": ""}
     except Exception as error:  # what a library raises of a damaged file has no end
-        told = {"message": f"the model cannot be opened: {type(error).__name__}: {error}", "where": wish["path"], "hint": ""}
+        told = {
+            "message": f"the model cannot be opened: {type(error).__name__}: {error}",
+            "where": wish["path"],
+            "hint": "",
+        }
     wire.send(pack({"say": "refused", "error": told}))
     return None
 
@@ -174,7 +196,9 @@ def _prepare(kind: str) -> None:
 
 def main() -> None:
     """Import, say so, open the model that is asked for, and answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front decides when to end: it still owes answers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the front decides when to end: it still owes answers
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(int(sys.argv[2]))
     if hasattr(os, "nice"):

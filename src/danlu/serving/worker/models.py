@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 Form = Literal["torch", "light"]
 MANIFESTS: dict[str, Form] = {"artifact.json": "torch", "export.json": "light"}
 # Tasks whose rows are no questions of their own: moments of a series, pieces of a running text.
-_JOINED = ("forecasting", "language_modeling", "masked_language_modeling", "instruction_tuning", "image_generation")
+_JOINED = (
+    "forecasting",
+    "language_modeling",
+    "masked_language_modeling",
+    "instruction_tuning",
+    "image_generation",
+)
 
 
 @dataclass
@@ -37,7 +43,8 @@ class ServedModel:
     kind: Literal["rows", "text"] = "rows"
 
     def answer(self, rows: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The answers of columns as danlu.serving.worker.decode_values reads them: those of Artifact.predict, of Export.predict."""
+        """The answers of columns as danlu.serving.worker.decode_values reads them: those of
+        Artifact.predict, of Export.predict."""
         return self.opened.predict(rows)
 
 
@@ -51,7 +58,8 @@ class Place:
 
 
 def locate(path: str | Path) -> Place:
-    """The artifact, run or export that a path means; its manifest is checked, nothing is opened. Raises ArtifactError."""
+    """The artifact, run or export that a path means; its manifest is checked, nothing is opened.
+    Raises ArtifactError."""
     given = Path(path)
     for folder in (given, given / "artifact"):
         for manifest, form in MANIFESTS.items():
@@ -76,11 +84,16 @@ def locate(path: str | Path) -> Place:
 def open_model(path: str | Path, name: str | None = None) -> ServedModel:
     """The model of rows at `path`, ready to answer. Raises ArtifactError for what is damaged."""
     place = locate(path)
-    return _open_export(place, name or place.name) if place.form == "light" else _served(_load(place), name or place.name)
+    return (
+        _open_export(place, name or place.name)
+        if place.form == "light"
+        else _served(_load(place), name or place.name)
+    )
 
 
 def desk(wish: Mapping[str, Any]) -> Desk:
-    """The desk of the model that an "open" message asks for. Raises DanluError where it cannot be opened."""
+    """The desk of the model that an "open" message asks for. Raises DanluError where it cannot be
+    opened."""
     from danlu.serving.worker.prediction_handler import AnsweringDesk
 
     place = locate(wish["path"])
@@ -146,7 +159,10 @@ def _writes(artifact: Any) -> bool:
     """Whether a model writes text token by token."""
     if hasattr(artifact.task, "attach"):
         artifact.task.attach(artifact.preprocessor)
-    return getattr(artifact.task, "tokenizer", None) is not None and getattr(artifact.task, "ahead", 0) == 1
+    return (
+        getattr(artifact.task, "tokenizer", None) is not None
+        and getattr(artifact.task, "ahead", 0) == 1
+    )
 
 
 def _writing_desk(artifact: Any, name: str, options: Mapping[str, Any]) -> Desk:
@@ -154,7 +170,10 @@ def _writing_desk(artifact: Any, name: str, options: Mapping[str, Any]) -> Desk:
     from danlu.serving.worker.text_handler import WritingDesk
 
     about = {"name": name, "kind": "text", "fields": [], "card": card_of(artifact, name)}
-    return WritingDesk(open_texts(artifact, {name: options[name] for name in ("slots",) if options.get(name)}), about)
+    return WritingDesk(
+        open_texts(artifact, {name: options[name] for name in ("slots",) if options.get(name)}),
+        about,
+    )
 
 
 def _open_export(place: Place, name: str) -> ServedModel:
@@ -163,6 +182,10 @@ def _open_export(place: Place, name: str) -> ServedModel:
     export = open_export(place.folder)
     about = export.about
     task = about["task"]["part"]["name"]
-    told = {key: about[key] for key in ("model", "scores", "provenance", "proof", "exporter") if key in about}
+    told = {
+        key: about[key]
+        for key in ("model", "scores", "provenance", "proof", "exporter")
+        if key in about
+    }
     card = {"name": name, "form": "export", "task": task, **_asked(export.task), **told}
     return ServedModel(name, export.inputs, card, task not in _JOINED, export)

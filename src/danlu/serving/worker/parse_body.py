@@ -5,8 +5,8 @@
     multipart/form-data         a part a field; a field that comes n times is n rows
     image/*, audio/*            one row of a model that takes one image (or recording) and nothing else
 
-Rows are dicts of what was written; danlu.serving.worker.decode_values makes of it what a model takes.
-"""
+Rows are dicts of what was written; danlu.serving.worker.decode_values makes of it what a model
+takes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ _MOST_PARTS = 10_000
 def read(kind: str, body: bytes, fields: Sequence[dict[str, Any]], most: int) -> Rows:
     """The rows of a body of the content type `kind`, at most `most`. Raises Refusal."""
     name = kind.partition(";")[0].strip().lower()
-    if name in ("application/json", "", "application/x-www-form-urlencoded") or name.endswith("+json"):
+    if name in ("application/json", "", "application/x-www-form-urlencoded") or name.endswith(
+        "+json"
+    ):
         rows = _json(body, fields)  # curl -d calls everything a form
     elif name in ("text/csv", "application/csv"):
         rows = _csv(body, most)
@@ -44,7 +46,11 @@ def read(kind: str, body: bytes, fields: Sequence[dict[str, Any]], most: int) ->
     if not rows:
         raise Refusal("there is no row.", hint=_JSON_HINT)
     if len(rows) > most:
-        raise Refusal(f"there are {len(rows):,} rows; a request may hold {most:,}.", status=413, hint="send several requests")
+        raise Refusal(
+            f"there are {len(rows):,} rows; a request may hold {most:,}.",
+            status=413,
+            hint="send several requests",
+        )
     return rows
 
 
@@ -65,15 +71,28 @@ def _json(body: bytes, fields: Sequence[dict[str, Any]]) -> Rows:
         names = [each["name"] for each in fields]
         near = did_you_mean(next(iter(given)), ["row", "rows"]) if given else ""
         bare = any(name in given for name in names)
-        raise Refusal("there is neither row nor rows.", hint=_JSON_HINT if bare or not near else near)
+        raise Refusal(
+            "there is neither row nor rows.", hint=_JSON_HINT if bare or not near else near
+        )
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise Refusal(f"a row is an object of names and values, not {_called(row)}.", row=number, hint=_JSON_HINT)
+            raise Refusal(
+                f"a row is an object of names and values, not {_called(row)}.",
+                row=number,
+                hint=_JSON_HINT,
+            )
     return rows
 
 
 def _called(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return kinds.get(type(value), "null")
 
 
@@ -81,13 +100,17 @@ def _csv(body: bytes, most: int) -> Rows:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refusal(f"byte {error.start + 1:,} of the body is not UTF-8.", hint="save the file as UTF-8") from None
+        raise Refusal(
+            f"byte {error.start + 1:,} of the body is not UTF-8.", hint="save the file as UTF-8"
+        ) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: Rows = []
     try:
         names = next(reader, [])
         if len(set(names)) != len(names):
-            raise Refusal("a name stands twice in the first line.", hint="the first line names the fields")
+            raise Refusal(
+                "a name stands twice in the first line.", hint="the first line names the fields"
+            )
         for cells in reader:
             if not cells:
                 continue
@@ -96,7 +119,11 @@ def _csv(body: bytes, most: int) -> Rows:
                 raise Refusal(message, row=len(rows) + 1, hint="the first line names the fields")
             rows.append(dict(zip(names, cells)))
             if len(rows) > most:
-                raise Refusal(f"there are more than {most:,} rows in a request.", status=413, hint="send several requests")
+                raise Refusal(
+                    f"there are more than {most:,} rows in a request.",
+                    status=413,
+                    hint="send several requests",
+                )
     except csv.Error as error:
         raise Refusal(f"the body is not CSV: {error}.", row=len(rows) + 1) from None
     return rows
@@ -105,7 +132,9 @@ def _csv(body: bytes, most: int) -> Rows:
 def _only(kind: str, body: bytes, fields: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(fields) != 1 or fields[0]["kind"] != kind:
         names = ", ".join(each["name"] for each in fields)
-        raise Refusal(f"the model takes {names}, not one {kind} alone.", status=415, hint=_JSON_HINT)
+        raise Refusal(
+            f"the model takes {names}, not one {kind} alone.", status=415, hint=_JSON_HINT
+        )
     return {fields[0]["name"]: body}
 
 
@@ -114,7 +143,10 @@ def _multipart(kind: str, body: bytes) -> Rows:
     counts = {len(values) for values in found.values()}
     if len(counts) > 1:
         told = ", ".join(f"{name} {len(values)}" for name, values in found.items())
-        raise Refusal(f"the fields come different numbers of times: {told}.", hint="give every field once a row")
+        raise Refusal(
+            f"the fields come different numbers of times: {told}.",
+            hint="give every field once a row",
+        )
     return [dict(zip(found, values)) for values in zip(*found.values())]
 
 
@@ -126,7 +158,9 @@ def _parts(kind: str, body: bytes) -> dict[str, list[Any]]:
     _, options = parse_options_header(kind)
     boundary = options.get(b"boundary")
     if not boundary:
-        raise Refusal("the content type names no boundary.", hint="multipart/form-data; boundary=...")
+        raise Refusal(
+            "the content type names no boundary.", hint="multipart/form-data; boundary=..."
+        )
     form = _Form()
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]

@@ -53,7 +53,10 @@ class AnsweringDesk:
         if header["before"] < time.monotonic():
             return ()
         if header["do"] != "answer":
-            refusal = Refusal("this model answers rows; it writes no text.", hint=f"POST /v1/models/{self.model.name}/predict")
+            refusal = Refusal(
+                "this model answers rows; it writes no text.",
+                hint=f"POST /v1/models/{self.model.name}/predict",
+            )
             return (pack({"say": "event", "id": header["id"], "piece": "", "ended": "refused", "status": 400, "tokens": 0,
                           "error": refusal.as_dict()}),)  # fmt: skip
         try:
@@ -83,7 +86,9 @@ class AnsweringDesk:
         if not shares:
             return
         try:
-            asked = decode_values.together([share.job.columns.cut(share.start, share.stop) for share in shares])
+            asked = decode_values.together(
+                [share.job.columns.cut(share.start, share.stop) for share in shares]
+            )
             answers = self.model.answer(asked)
         except Exception as error:
             if len(shares) > 1:  # somebody's fault: each on its own
@@ -105,24 +110,35 @@ class AnsweringDesk:
                 yield self._answered(share.job, share.job.answers)
 
     def _answered(self, job: Job, answers: list[dict[str, Any]]) -> bytes:
-        body = to_json({"model": self.model.name, "answers": answers}, inf_nan_mode="null", fallback=_plain)
+        body = to_json(
+            {"model": self.model.name, "answers": answers}, inf_nan_mode="null", fallback=_plain
+        )
         return pack({"say": "answer", "id": job.id, "status": 200, "rows": job.columns.count}, body)
 
     def _blame(self, error: Exception, share: Share) -> Refusal:
-        """Rows written in an odd way that a library cannot take are the client's; all else is ours."""
+        """Rows written in an odd way that a library cannot take are the client's; all else is
+        ours."""
         if isinstance(error, DanluError):
             refusal = Refusal.of(error)
             refusal.row = None if refusal.row is None else refusal.row + share.start
             return refusal
         if isinstance(error, MemoryError):
-            return Refusal("these rows do not fit into memory.", status=413, hint="send fewer rows in a request")
+            return Refusal(
+                "these rows do not fit into memory.",
+                status=413,
+                hint="send fewer rows in a request",
+            )
         traceback.print_exception(error, file=sys.stderr)
         if share.job.columns.key is None:
-            return Refusal(f"these rows cannot be answered ({type(error).__name__}).", hint="write values as the examples do")
+            return Refusal(
+                f"these rows cannot be answered ({type(error).__name__}).",
+                hint="write values as the examples do",
+            )
         return Refusal("the model failed at these rows; the server's log says why.", status=500)
 
     def _warm_up(self) -> list[tuple[int, float]]:
-        """Answer the model's own example, alone and several times over; [(rows, seconds)]. Raises where it cannot."""
+        """Answer the model's own example, alone and several times over; [(rows, seconds)]. Raises
+        where it cannot."""
         example = {field["name"]: field["example"] for field in self.model.fields}
         found = []
         for count in (1, 1, _WARM):

@@ -36,13 +36,19 @@ class WritingDesk:
         if header["before"] < time.monotonic():
             return
         if header["do"] != "write":
-            yield _refused(header["id"], "this model writes text; it does not answer rows.", hint="POST /v1/completions")
+            yield _refused(
+                header["id"],
+                "this model writes text; it does not answer rows.",
+                hint="POST /v1/completions",
+            )
             return
         try:
             self.texts.submit(header["id"], header["request"])
         except DanluError as error:
             status = 503 if isinstance(error, ServerBusy) else 400
-            yield _refused(header["id"], error.problem.message, error.problem.where, error.problem.hint, status)
+            yield _refused(
+                header["id"], error.problem.message, error.problem.where, error.problem.hint, status
+            )
 
     def cancel(self, id: int) -> None:
         """Stop writing a text."""
@@ -58,4 +64,14 @@ class WritingDesk:
 
 def _refused(id: int, message: str, field: str = "", hint: str = "", status: int = 400) -> bytes:
     told = {"message": message, "field": field or None, "row": None, "hint": hint}
-    return pack({"say": "event", "id": id, "piece": "", "ended": "refused", "tokens": 0, "status": status, "error": told})
+    return pack(
+        {
+            "say": "event",
+            "id": id,
+            "piece": "",
+            "ended": "refused",
+            "tokens": 0,
+            "status": status,
+            "error": told,
+        }
+    )

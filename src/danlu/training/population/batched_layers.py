@@ -1,8 +1,9 @@
 """Layers of many models as one: a template's layers are given forms that know how to run K weights at once under torch.func.vmap.
 
-vmap alone would multiply a batch that all models share K times, and would draw one dropout mask a model from one stream. Here a shared
-batch meets the weights of all models in one matrix product, and every model's masks come from a generator of its own, so that they are
-those of its own training, bit for bit.
+vmap alone would multiply a batch that all models share K times, and would draw one dropout mask a
+model from one stream. Here a shared batch meets the weights of all models in one matrix product,
+and every model's masks come from a generator of its own, so that they are those of its own
+training, bit for bit.
 
 K models, B rows, I inputs, O outputs.
 """
@@ -42,9 +43,11 @@ class Chance:
         """Go on with the models of these numbers."""
         self.generators = [self.generators[each] for each in which]
 
-    def masks(self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, *, ours: bool) -> Tensor:
-        """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as `ours` (danlu.layers.dropout) or torch's
-        own dropout draws it."""
+    def masks(
+        self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, *, ours: bool
+    ) -> Tensor:
+        """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as
+        `ours` (danlu.layers.dropout) or torch's own dropout draws it."""
         if ours and self.device.type == "cpu" and max(shares) < 1:
             return dropout.masks(shape, shares, dtype, self._running())
         masks = torch.empty((len(shares), *shape), dtype=dtype, device=self.device)
@@ -57,17 +60,24 @@ class Chance:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Numbers from [0, 1), float32 (K, *shape); each model's as torch.rand draws them."""
-        return torch.stack([torch.rand(shape, generator=each, device=self.device) for each in self._running()])
+        return torch.stack(
+            [torch.rand(shape, generator=each, device=self.device) for each in self._running()]
+        )
 
     def _running(self) -> list[torch.Generator]:
-        return self.generators if self.places is None else [self.generators[each] for each in self.places]
+        return (
+            self.generators
+            if self.places is None
+            else [self.generators[each] for each in self.places]
+        )
 
 
 def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -> dict[str, Tensor]:
-    """Give the template's layers their stacked forms; returns further buffers (K,) by name, to be run with beside its own.
+    """Give the template's layers their stacked forms; returns further buffers (K,) by name, to be
+    run with beside its own.
 
-    `template` is a copy of one of `modules`, which may differ in nothing but weights and shares of dropout.
-    """
+    `template` is a copy of one of `modules`, which may differ in nothing but weights and shares of
+    dropout."""
     shares: dict[str, Tensor] = {}
     others = [dict(module.named_modules()) for module in modules]
     for name, layer in list(template.named_modules()):
@@ -75,13 +85,19 @@ def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -
         if isinstance(layer, nn.Linear) and kind.forward is nn.Linear.forward:
             layer.forward = functools.partial(_linear, layer)  # type: ignore[method-assign]
         elif (
-            isinstance(layer, nn.RNNBase) and layer.num_layers == 1 and not layer.bidirectional and layer.batch_first and layer.bias
+            isinstance(layer, nn.RNNBase)
+            and layer.num_layers == 1
+            and not layer.bidirectional
+            and layer.batch_first
+            and layer.bias
         ):
             layer.forward = functools.partial(_recurrent, layer)  # type: ignore[method-assign]
         elif isinstance(layer, nn.Dropout | LockedDropout) or hasattr(layer, "drawn"):
             held = [float(share_of(each[name])) for each in others]
             layer.register_buffer(SHARE, torch.zeros(()), persistent=False)
-            shares[f"{name}.{SHARE}" if name else SHARE] = torch.tensor(held, dtype=torch.float64, device=chance.device)
+            shares[f"{name}.{SHARE}" if name else SHARE] = torch.tensor(
+                held, dtype=torch.float64, device=chance.device
+            )
             if hasattr(layer, "drawn"):
                 layer.drawn = functools.partial(_drawn, layer, chance)  # type: ignore[assignment]
                 continue
@@ -100,7 +116,14 @@ def _dropped(layer: nn.Module, chance: Chance, x: Tensor) -> Tensor:
     if not layer.training:
         return x
     x_K, shares = of_each(x), unwrapped(getattr(layer, SHARE))[0].tolist()
-    return by_hand(lambda: x_K * chance.masks(x_K.shape[1:], shares, x_K.dtype, ours=isinstance(layer, dropout.Dropout)))  # type: ignore[no-any-return]
+    return by_hand(
+        lambda: (
+            x_K
+            * chance.masks(
+                x_K.shape[1:], shares, x_K.dtype, ours=isinstance(layer, dropout.Dropout)
+            )
+        )
+    )  # type: ignore[no-any-return]
 
 
 def _dropped_alike(layer: nn.Module, chance: Chance, x_BTI: Tensor) -> Tensor:
@@ -133,15 +156,19 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def _shared_linear(x: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
-    """(..., K, O): a batch that all models share, multiplied once by all their matrices side by side."""
+    """(..., K, O): a batch that all models share, multiplied once by all their matrices side by
+    side."""
     K, outputs = weight_KOI.shape[:2]
     flat = None if bias_KO is None else bias_KO.reshape(-1)
-    return functional.linear(x, weight_KOI.reshape(K * outputs, -1), flat).unflatten(-1, (K, outputs))
+    return functional.linear(x, weight_KOI.reshape(K * outputs, -1), flat).unflatten(
+        -1, (K, outputs)
+    )
 
 
 def _own_linear(x_K: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
     """(K, ..., O): each model's own input by its own matrix."""
-    # laid out model by model: the gradient of a strided one is multiplied three times as slowly (bfloat16, torch 2.13)
+    # laid out model by model: the gradient of a strided one is multiplied three times as slowly
+    # (bfloat16, torch 2.13)
     flat_KBI = (x_K.flatten(1, -2) if x_K.ndim > 2 else x_K.unsqueeze(1)).contiguous()
     if bias_KO is None:
         y_KBO = torch.bmm(flat_KBI, weight_KOI.mT)
@@ -154,7 +181,10 @@ def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, given: Any = None) -> tuple[Ten
     """What the layer gives: states (B, T, H), and the last as torch's layers hand it out."""
     if not under_vmap() or given is not None:
         return type(layer).forward(layer, x_BTI, given)
-    weights = [of_each(cast(Tensor, each)) for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)]
+    weights = [
+        of_each(cast(Tensor, each))
+        for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    ]
     x_KBTI = of_each(x_BTI)
     y_BTH, memory_BH = by_hand(lambda: _states(layer.mode, x_KBTI, *weights))
     last = y_BTH[:, -1].unsqueeze(0)
@@ -164,9 +194,12 @@ def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, given: Any = None) -> tuple[Ten
 def _states(
     mode: str, x_KBTI: Tensor, into_KGI: Tensor, back_KGH: Tensor, bias_KG: Tensor, other_KG: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(states (K, B, T, H), the last memory (K, B, H)), place after place; the products of all inputs come first, at once."""
+    """(states (K, B, T, H), the last memory (K, B, H)), place after place; the products of all
+    inputs come first, at once."""
     K, count, places = x_KBTI.shape[:3]
-    read = torch.baddbmm(bias_KG.unsqueeze(1), x_KBTI.reshape(K, count * places, -1), into_KGI.mT).view(K, count, places, -1)
+    read = torch.baddbmm(
+        bias_KG.unsqueeze(1), x_KBTI.reshape(K, count * places, -1), into_KGI.mT
+    ).view(K, count, places, -1)
     back_KHG, other = back_KGH.mT, other_KG.unsqueeze(1)
     state = read.new_zeros(K, count, back_KGH.shape[2])
     memory = torch.zeros_like(state)
@@ -178,8 +211,11 @@ def _states(
     return torch.stack(states, dim=2), memory
 
 
-def _cell(mode: str, read: Tensor, own: Tensor, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """(state, memory) after one place, of the products with its input and with the state before it."""
+def _cell(
+    mode: str, read: Tensor, own: Tensor, state: Tensor, memory: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(state, memory) after one place, of the products with its input and with the state before
+    it."""
     if mode == "LSTM":
         enter, forget, new, out = (read + own).chunk(4, dim=-1)
         memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()

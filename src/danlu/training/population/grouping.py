@@ -10,16 +10,29 @@ from danlu.recipe import Recipe
 
 # Each lane has its own: what these change is no shape, no data and no operator.
 _OWN_SECTIONS = ("name", "optimizer", "schedule", "watchers")
-_OWN_TRAIN = ("seed", "epochs", "steps", "least_steps", "clip_norm", "clip_value", "save_every", "keep")
+_OWN_TRAIN = (
+    "seed",
+    "epochs",
+    "steps",
+    "least_steps",
+    "clip_norm",
+    "clip_value",
+    "save_every",
+    "keep",
+)
 _OWN_REGULARIZATION = ("l1", "l2", "early_stopping", "restore_best")
-HEARD = ("divergence", "early_stopping")  # the watchers that decide something; the others would only tell
+HEARD = (
+    "divergence",
+    "early_stopping",
+)  # the watchers that decide something; the others would only tell
 
 
 def shape_key(recipe: Recipe) -> str:
-    """Equal for recipes that may be trained in one stack: all of a recipe but what each trial has of its own.
+    """Equal for recipes that may be trained in one stack: all of a recipe but what each trial has
+    of its own.
 
-    Of its own are optimizer and schedule, seeds, length, clipping, penalties, label smoothing, and shares of dropout above 0.
-    """
+    Of its own are optimizer and schedule, seeds, length, clipping, penalties, label smoothing, and
+    shares of dropout above 0."""
     whole = recipe.as_dict()
     for name in _OWN_SECTIONS:
         whole.pop(name, None)
@@ -30,16 +43,21 @@ def shape_key(recipe: Recipe) -> str:
     whole["loss"].pop("label_smoothing", None)
     whole.pop("tune", None)
     whole["ema"] = whole["regularization"].pop("ema_decay", None) is not None
-    whole["spares_tables"] = bool(getattr(registry.facts("optimizers", recipe.optimizer.name), "SPARES_TABLES", False))
+    whole["spares_tables"] = bool(
+        getattr(registry.facts("optimizers", recipe.optimizer.name), "SPARES_TABLES", False)
+    )
     whole["model"] = _without_shares(whole["model"])
     return json.dumps(whole, sort_keys=True, default=str)
 
 
 def _without_shares(value: Any) -> Any:
-    """Options with every dropout above 0 as "some": without one, a model may have no such layer at all."""
+    """Options with every dropout above 0 as "some": without one, a model may have no such layer at
+    all."""
     if isinstance(value, dict):
         return {
-            name: ("some" if each else "none") if "dropout" in name and isinstance(each, int | float) else _without_shares(each)
+            name: ("some" if each else "none")
+            if "dropout" in name and isinstance(each, int | float)
+            else _without_shares(each)
             for name, each in value.items()
         }
     return [_without_shares(each) for each in value] if isinstance(value, list) else value
@@ -49,15 +67,20 @@ def why_not(recipe: Recipe) -> str:
     """Why a recipe cannot be trained in a stack, in a sentence; "" where nothing is against it."""
     train = recipe.train
     against = {
-        "the task trains two sides against each other": getattr(registry.facts("tasks", recipe.task.name), "STEP", "")
+        "the task trains two sides against each other": getattr(
+            registry.facts("tasks", recipe.task.name), "STEP", ""
+        )
         == "adversarial",
         "train.micro_batch cuts batches": train.micro_batch is not None,
         "train.on_nan goes back or leaves updates out": train.on_nan != "stop",
         "train.compile asks for a compiled model": train.compile is True,
         "train.progressive_resizing changes shapes": train.progressive_resizing is not None,
-        "data.test_time_augmentation asks every model several times": bool(recipe.data.test_time_augmentation),
+        "data.test_time_augmentation asks every model several times": bool(
+            recipe.data.test_time_augmentation
+        ),
         "section finetune changes the model": recipe.finetune.lora is not None,
         "the model is code of yours": recipe.model.name == "python",
-        f"the model {recipe.model.name} draws on another library": recipe.model.name in ("pretrained", "keras"),
+        f"the model {recipe.model.name} draws on another library": recipe.model.name
+        in ("pretrained", "keras"),
     }
     return next((reason for reason, holds in against.items() if holds), "")

@@ -1,8 +1,8 @@
 """The loop of a population: K recipes of one shape in, K outcomes out; what `danlu.training.loop` is for one.
 
-Every random number is that of the trial's own training: initial weights, order of rows, masks of dropout and augmentations are functions of
-(seed, step). So a trial in a stack goes the way of its own sequential run, up to the rounding of its sums.
-"""
+Every random number is that of the trial's own training: initial weights, order of rows, masks of
+dropout and augmentations are functions of (seed, step). So a trial in a stack goes the way of its
+own sequential run, up to the rounding of its sums."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from danlu.training.step.supervised import repeated
 
 @dataclass(frozen=True)
 class Event:
-    """An evaluation of one trial: `number` is its place among the recipes, `score` the deciding one (None: it has no meaning)."""
+    """An evaluation of one trial: `number` is its place among the recipes, `score` the deciding one
+    (None: it has no meaning)."""
 
     number: int
     step: int
@@ -43,7 +44,8 @@ class Event:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done after evaluations: trials that stop, and trials that go on from another's state with a recipe of their own."""
+    """What is to be done after evaluations: trials that stop, and trials that go on from another's
+    state with a recipe of their own."""
 
     prune: frozenset[int] = frozenset()
     copies: Mapping[int, tuple[int, Recipe]] = field(default_factory=dict)
@@ -51,8 +53,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: `state` complete, pruned or failed (with its cause); `scores` of the validation split at its best step, or at
-    its last where the recipe keeps no best; `curve` its (step, deciding score), `losses` its (step, training loss)."""
+    """How a trial ended: `state` complete, pruned or failed (with its cause); `scores` of the
+    validation split at its best step, or at its last where the recipe keeps no best; `curve` its
+    (step, deciding score), `losses` its (step, training loss)."""
 
     state: str
     cause: str
@@ -78,14 +81,20 @@ def train_population(
 ) -> list[Outcome]:
     """Train recipes of one shape as one program; the outcomes in their order.
 
-    `decide` hears the evaluations of each step at which there are some and says what follows. `folds` gives each recipe a (fold, of how
-    many) of its own data. `tell` is called after every step with its number. `precision` stands in for what train.precision auto would
-    become. Nothing is written. Raises RunError where the recipes cannot stand in one stack, Interrupted when a signal asks to stop.
-    """
+    `decide` hears the evaluations of each step at which there are some and says what follows.
+    `folds` gives each recipe a (fold, of how many) of its own data. `tell` is called after every
+    step with its number. `precision` stands in for what train.precision auto would become. Nothing
+    is written. Raises RunError where the recipes cannot stand in one stack, Interrupted when a
+    signal asks to stop."""
     if len({shape_key(recipe) for recipe in recipes}) > 1:
-        raise RunError("these trials differ in shape or data, so they cannot be trained as one program.")
+        raise RunError(
+            "these trials differ in shape or data, so they cannot be trained as one program."
+        )
     if reason := next((why for why in map(why_not, recipes) if why), ""):
-        raise RunError(f"trials of this recipe cannot be trained as one program: {reason}.", hint="tune.on=one_by_one")
+        raise RunError(
+            f"trials of this recipe cannot be trained as one program: {reason}.",
+            hint="tune.on=one_by_one",
+        )
     return Population(recipes, folds, interruption, precision).run(decide, tell)
 
 
@@ -101,7 +110,8 @@ class Population:
     ) -> None:
         self.interruption = interruption
         folds = folds or [None] * len(recipes)
-        # what a seed or a fold decides is the split, and with it what transforms learn: trials that share both share every batch
+        # what a seed or a fold decides is the split, and with it what transforms learn: trials that
+        # share both share every batch
         self.keys = [(recipe.train.seed, fold) for recipe, fold in zip(recipes, folds)]
         self.grounds: dict[Any, Apparatus] = {}
         lanes = []
@@ -117,7 +127,9 @@ class Population:
         self.lanes = sorted(lanes, key=lambda lane: rule_key(lane.recipe))
         self.everyone = lanes
         self.stack = Stack(
-            [lane.module for lane in self.lanes], self.placement, averaged=recipes[0].regularization.ema_decay is not None
+            [lane.module for lane in self.lanes],
+            self.placement,
+            averaged=recipes[0].regularization.ema_decay is not None,
         )
         self.stack.template.train()
         self.movers: list[Mover] = movers(self.stack, self.lanes)
@@ -140,9 +152,13 @@ class Population:
         if fresh:
             module = ground.state.module
         else:
-            module = fresh_module(recipe, ground.data, ground.placement)[0].to(ground.placement.device)
+            module = fresh_module(recipe, ground.data, ground.placement)[0].to(
+                ground.placement.device
+            )
             module.train()
-        planned = plan(recipe.train, ground.batches.steps_per_epoch, len(ground.data.splits["validation"]) > 0)
+        planned = plan(
+            recipe.train, ground.batches.steps_per_epoch, len(ground.data.splits["validation"]) > 0
+        )
         metric, better = ground.evaluator.metric, ground.evaluator.better
         rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
         return Lane(
@@ -152,7 +168,8 @@ class Population:
         )  # fmt: skip
 
     def _may_be_narrow(self) -> bool:
-        """Whether nobody but autocast and the optimizers' own kernels touches matrices and gradients in every update."""
+        """Whether nobody but autocast and the optimizers' own kernels touches matrices and
+        gradients in every update."""
         touched = [
             lane.recipe.train.clip_norm
             or lane.recipe.train.clip_value
@@ -168,23 +185,34 @@ class Population:
         return self.grounds[self.keys[lane.number]]
 
     def _set_losses(self) -> None:
-        """One loss for all; where smoothing differs, the loss is a straight line in it, drawn through two of its points."""
+        """One loss for all; where smoothing differs, the loss is a straight line in it, drawn
+        through two of its points."""
         first = self.first
         part = first.recipe.loss
-        smoothing = [float(getattr(lane.recipe.loss.options, "label_smoothing", 0.0) or 0.0) for lane in self.lanes]
+        smoothing = [
+            float(getattr(lane.recipe.loss.options, "label_smoothing", 0.0) or 0.0)
+            for lane in self.lanes
+        ]
         self.smoothing: Tensor | None = None
         self.loss = registry.build_loss(part, first.data.task)
         if len(set(smoothing)) > 1:
-            ends = [replace(part, options=part.options.model_copy(update={"label_smoothing": each})) for each in (0.0, 0.5)]
+            ends = [
+                replace(part, options=part.options.model_copy(update={"label_smoothing": each}))
+                for each in (0.0, 0.5)
+            ]
             self.loss, self.smoother = (registry.build_loss(each, first.data.task) for each in ends)
-            self.smoothing = torch.tensor([2 * each for each in smoothing], device=self.placement.device)
+            self.smoothing = torch.tensor(
+                [2 * each for each in smoothing], device=self.placement.device
+            )
         elif smoothing:
             self.loss = registry.build_loss(self.lanes[0].recipe.loss, first.data.task)
 
     # --- the loop
 
     def run(
-        self, decide: Callable[[list[Event]], Decision] | None = None, tell: Callable[[int], None] | None = None
+        self,
+        decide: Callable[[list[Event]], Decision] | None = None,
+        tell: Callable[[int], None] | None = None,
     ) -> list[Outcome]:
         """Steps until every trial has ended."""
         n = 0
@@ -222,7 +250,8 @@ class Population:
             stack.update_average([min(decay, (1 + n) / (10 + n)) for decay in decays])
 
     def _batches(self, n: int) -> Iterator[tuple[list[int] | None, Batch, bool]]:
-        """(places in the stack or None for all, their batch, whether they share it), until every lane has had its own.
+        """(places in the stack or None for all, their batch, whether they share it), until every
+        lane has had its own.
 
         Where lanes have batches of their own, those of like shape go together: (K, B, ...).
         """
@@ -251,7 +280,9 @@ class Population:
                 batch = augment(batch, generator)
         return batch
 
-    def _losses(self, places: list[int] | None, batch: Batch, shared: bool) -> tuple[Tensor, Tensor]:
+    def _losses(
+        self, places: list[int] | None, batch: Batch, shared: bool
+    ) -> tuple[Tensor, Tensor]:
         """(sum, count) of each lane's loss, (K,) each."""
         if self.autocast is None:
             outputs = self.stack.forward(batch.inputs, shared=shared, places=places)
@@ -262,21 +293,30 @@ class Population:
         total, count = self._measured(self.loss, outputs, batch, shared)
         if self.smoothing is not None:
             other, _ = self._measured(self.smoother, outputs, batch, shared)
-            share = (self.smoothing if places is None else self.smoothing[places]).view(-1, *(1,) * (total.ndim - 1))
+            share = (self.smoothing if places is None else self.smoothing[places]).view(
+                -1, *(1,) * (total.ndim - 1)
+            )
             total = total + share * (other - total)
         return total, count
 
-    def _measured(self, loss: Any, outputs: Tensor, batch: Batch, shared: bool) -> tuple[Tensor, Tensor]:
+    def _measured(
+        self, loss: Any, outputs: Tensor, batch: Batch, shared: bool
+    ) -> tuple[Tensor, Tensor]:
         with Together(len(outputs)) as together:
             asked = (
                 Batch({}, batch.target, batch.rows)
                 if shared
                 else Batch({}, _own(together, batch.target), together.split(batch.rows))
             )
-            total, count = loss(together.split(outputs), asked if self.members == 1 else repeated(asked, self.members))
+            total, count = loss(
+                together.split(outputs),
+                asked if self.members == 1 else repeated(asked, self.members),
+            )
             return together.join(total), together.join(torch.as_tensor(count))
 
-    def _notice(self, n: int, places: list[int] | None, total: Tensor, count: Tensor, batch: Batch) -> None:
+    def _notice(
+        self, n: int, places: list[int] | None, total: Tensor, count: Tensor, batch: Batch
+    ) -> None:
         """Add up each lane's loss; a lane whose loss is NaN or infinite has failed."""
         rows = batch.rows.shape[-1]
         totals, counts = total, count
@@ -287,7 +327,8 @@ class Population:
         for lane, value, number in zip(lanes, totals.tolist(), counts.tolist()):
             if value - value != 0:
                 lane.end(
-                    "failed", f"step {n + 1:,}: the loss is NaN or infinite; lower optimizer.learning_rate, or set train.clip_norm"
+                    "failed",
+                    f"step {n + 1:,}: the loss is NaN or infinite; lower optimizer.learning_rate, or set train.clip_norm",
                 )
             else:
                 lane.loss_sum, lane.loss_count = lane.loss_sum + value, lane.loss_count + number
@@ -315,19 +356,29 @@ class Population:
         with torch.no_grad():
             if any(values):
                 for each in gradients:
-                    most = _column([value if value is not None else float("inf") for value in values], each)
+                    most = _column(
+                        [value if value is not None else float("inf") for value in values], each
+                    )
                     torch.minimum(torch.maximum(each, -most, out=each), most, out=each)
             if any(norms):
-                squares = torch.stack([each.flatten(1).norm(dim=1) for each in gradients]).norm(dim=0)
-                most = torch.tensor([float("inf") if norm is None else norm for norm in norms], device=squares.device)
-                share = (most / (squares + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+                squares = torch.stack([each.flatten(1).norm(dim=1) for each in gradients]).norm(
+                    dim=0
+                )
+                most = torch.tensor(
+                    [float("inf") if norm is None else norm for norm in norms],
+                    device=squares.device,
+                )
+                share = (most / (squares + 1e-6)).clamp(
+                    max=1.0
+                )  # as torch.nn.utils.clip_grad_norm_
                 for each in gradients:
                     each.mul_(share.view(-1, *(1,) * (each.ndim - 1)))
 
     # --- after an update
 
     def _after(self, n: int, decide: Callable[[list[Event]], Decision] | None) -> None:
-        """Reports, evaluations and what follows of them, where some lane's plan has one after n updates."""
+        """Reports, evaluations and what follows of them, where some lane's plan has one after n
+        updates."""
         epoch = n / self.first.plan.steps_per_epoch
         for lane in self.lanes:
             if not lane.state and (n % lane.plan.report_every == 0 or n == lane.plan.total_steps):
@@ -335,7 +386,9 @@ class Population:
         due = [
             lane
             for lane in self.lanes
-            if not lane.state and lane.plan.evaluate_every and (n % lane.plan.evaluate_every == 0 or n == lane.plan.total_steps)
+            if not lane.state
+            and lane.plan.evaluate_every
+            and (n % lane.plan.evaluate_every == 0 or n == lane.plan.total_steps)
         ]
         if due:
             self._evaluate(n, epoch, due, decide)
@@ -345,14 +398,27 @@ class Population:
                 lane.end("complete")
         self._let_go([place for place, lane in enumerate(self.lanes) if not lane.state])
 
-    def _evaluate(self, n: int, epoch: float, due: list[Lane], decide: Callable[[list[Event]], Decision] | None) -> None:
+    def _evaluate(
+        self,
+        n: int,
+        epoch: float,
+        due: list[Lane],
+        decide: Callable[[list[Event]], Decision] | None,
+    ) -> None:
         by_lane: dict[int, Scores] = {}
         for key in dict.fromkeys(self.keys[lane.number] for lane in due):
-            places = [place for place, lane in enumerate(self.lanes) if self.keys[lane.number] == key]
+            places = [
+                place for place, lane in enumerate(self.lanes) if self.keys[lane.number] == key
+            ]
             ground = self.grounds[key]
-            answers = partial(self.stack.answers, places=None if len(places) == len(self.lanes) else places)
+            answers = partial(
+                self.stack.answers, places=None if len(places) == len(self.lanes) else places
+            )
             found = ground.evaluator.score_many(
-                answers, [self.lanes[place].recipe.loss for place in places], "validation", ground.data.splits["validation"]
+                answers,
+                [self.lanes[place].recipe.loss for place in places],
+                "validation",
+                ground.data.splits["validation"],
             )
             by_lane |= {self.lanes[place].number: scores for place, scores in zip(places, found)}
         events = []
@@ -369,12 +435,16 @@ class Population:
             self._copy(source, target, recipe)
 
     def _copy(self, source: int, target: int, recipe: Recipe) -> None:
-        """Go on with trial `target` from the state of trial `source`, with the numbers of a recipe of its own."""
+        """Go on with trial `target` from the state of trial `source`, with the numbers of a recipe
+        of its own."""
         places = {lane.number: place for place, lane in enumerate(self.lanes)}
         here, there = places[source], places[target]
         lane = self.lanes[there]
         if not any(mover.copy(self.stack, here, there, recipe) for mover in self.movers):
-            raise RunError("trials of different optimizers cannot go on from one another.", hint="leave optimizer out of the space")
+            raise RunError(
+                "trials of different optimizers cannot go on from one another.",
+                hint="leave optimizer out of the space",
+            )
         self.stack.copy(here, there)
         lane.recipe, lane.rate = recipe, float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009
         lane.schedule = registry.build_schedule(recipe.schedule, lane.plan.total_steps)
@@ -413,26 +483,37 @@ def _own(together: Together, target: Any) -> Any:
 
 def _together(batches: Sequence[Batch]) -> Batch:
     """Batches of as many rows as one, (K, B, ...)."""
-    inputs = {name: _side_by_side([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+    inputs = {
+        name: _side_by_side([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
+    }
     targets = [batch.target for batch in batches]
     target: Any = None
     if isinstance(targets[0], dict):
-        target = {name: _side_by_side([found[name] for found in targets], IGNORED) for name in targets[0]}
+        target = {
+            name: _side_by_side([found[name] for found in targets], IGNORED) for name in targets[0]
+        }
     elif targets[0] is not None:
         target = _side_by_side(targets, IGNORED)
     return Batch(inputs, target, torch.stack([batch.rows for batch in batches]))
 
 
 def _side_by_side(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
-    """(K, B, ...), of tensors that may be padded to different lengths (B, T, ...): brought to the longest."""
+    """(K, B, ...), of tensors that may be padded to different lengths (B, T, ...): brought to the
+    longest."""
     longest = max(each.shape[1] if each.ndim > 1 else 0 for each in tensors)
 
     def padded(each: Tensor) -> Tensor:
         short = longest - each.shape[1] if each.ndim > 1 else 0
-        return torch.nn.functional.pad(each, (0, 0) * (each.ndim - 2) + (0, short), value=padding) if short else each
+        return (
+            torch.nn.functional.pad(each, (0, 0) * (each.ndim - 2) + (0, short), value=padding)
+            if short
+            else each
+        )
 
     return torch.stack([padded(each) for each in tensors])
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *(1,) * (like.ndim - 1))
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(
+        -1, *(1,) * (like.ndim - 1)
+    )

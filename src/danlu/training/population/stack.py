@@ -21,12 +21,15 @@ _NARROW = 1 << 14  # numbers of a matrix below which a second copy costs more th
 
 
 class Stack:
-    """The weights of K models, (K, ...) by name: `moving` those that learn, `still` frozen ones and buffers; `average` the EMA.
+    """The weights of K models, (K, ...) by name: `moving` those that learn, `still` frozen ones and
+    buffers; `average` the EMA.
 
-    The modules keep their own parameters: views of the rows, so that an optimizer over a module moves the stack.
-    """
+    The modules keep their own parameters: views of the rows, so that an optimizer over a module
+    moves the stack."""
 
-    def __init__(self, modules: Sequence[nn.Module], placement: Placement, *, averaged: bool) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module], placement: Placement, *, averaged: bool
+    ) -> None:
         self.placement = placement
         self.modules = list(modules)
         template = copy.deepcopy(modules[0])
@@ -37,14 +40,26 @@ class Stack:
         self.holders = _holders(template)
         named = [dict(module.named_parameters()) for module in modules]
         self.names = [name for name, each in named[0].items() if each.requires_grad]
-        self.moving = batched_layers.stacked([{name: each[name] for name in self.names} for each in named])
-        self.still = batched_layers.stacked([{k: v for k, v in each.items() if k not in self.moving} for each in named])
-        # what a state_dict holds beside parameters are running statistics: they move in the forward pass; all else is a constant
+        self.moving = batched_layers.stacked(
+            [{name: each[name] for name in self.names} for each in named]
+        )
+        self.still = batched_layers.stacked(
+            [{k: v for k, v in each.items() if k not in self.moving} for each in named]
+        )
+        # what a state_dict holds beside parameters are running statistics: they move in the forward
+        # pass; all else is a constant
         kept = modules[0].state_dict().keys()
         self.statistics = [name for name, _ in modules[0].named_buffers() if name in kept]
         buffers = [dict(module.named_buffers()) for module in modules]
-        self.still |= batched_layers.stacked([{name: each[name] for name in self.statistics} for each in buffers]) | shares
-        self.average = {name: each.clone() for name, each in self._averaged().items()} if averaged else None
+        self.still |= (
+            batched_layers.stacked(
+                [{name: each[name] for name in self.statistics} for each in buffers]
+            )
+            | shares
+        )
+        self.average = (
+            {name: each.clone() for name, each in self._averaged().items()} if averaged else None
+        )
         self.linears = _linears(template)
         self.narrow: dict[str, Tensor] = {}
         self._ready()
@@ -53,7 +68,11 @@ class Stack:
         return len(self.modules)
 
     def _averaged(self) -> dict[str, Tensor]:
-        floating = {name: self.still[name] for name in self.statistics if self.still[name].is_floating_point()}
+        floating = {
+            name: self.still[name]
+            for name in self.statistics
+            if self.still[name].is_floating_point()
+        }
         return {**self.moving, **floating}
 
     def _ready(self) -> None:
@@ -63,19 +82,29 @@ class Stack:
         if self.narrow:
             self.narrow_down(next(iter(self.narrow.values())).dtype)
         rows = {name: each.detach().unbind(0) for name, each in self.moving.items()}
-        self.parameters = [{name: each for name, each in module.named_parameters() if name in rows} for module in self.modules]
+        self.parameters = [
+            {name: each for name, each in module.named_parameters() if name in rows}
+            for module in self.modules
+        ]
         for number, held in enumerate(self.parameters):
             for name, parameter in held.items():
                 parameter.data = rows[name][number]
 
     def narrow_down(self, dtype: torch.dtype) -> None:
-        """Keep the matrices of linear layers a second time, as autocast would cast them in every update: `narrow` (K, O, I) by name.
+        """Keep the matrices of linear layers a second time, as autocast would cast them in every
+        update: `narrow` (K, O, I) by name.
 
-        Their gradients then come in that format, and who moves the weights must carry both over, a trial at a time, while its rows lie in
-        the core's own cache: 16 perceptrons 784-128-10 take 372 microseconds a trial otherwise, of which casting is 77.
-        """
-        held = {name: each for name, each in self.moving.items() if name in self.linears and each[0].numel() >= _NARROW}
-        self.narrow = {name: each.detach().to(dtype).requires_grad_() for name, each in held.items()}
+        Their gradients then come in that format, and who moves the weights must carry both over, a
+        trial at a time, while its rows lie in the core's own cache: 16 perceptrons 784-128-10 take
+        372 microseconds a trial otherwise, of which casting is 77."""
+        held = {
+            name: each
+            for name, each in self.moving.items()
+            if name in self.linears and each[0].numel() >= _NARROW
+        }
+        self.narrow = {
+            name: each.detach().to(dtype).requires_grad_() for name, each in held.items()
+        }
 
     def forward(
         self,
@@ -85,9 +114,18 @@ class Stack:
         weights: Mapping[str, Tensor] | None = None,
         places: Sequence[int] | None = None,
     ) -> Tensor:
-        """Outputs (K, B, ...) of all models, or of those at `places`; `inputs` are one batch that all share, or (K, B, ...)."""
-        held = self.moving if weights is None else {**self.moving, **{k: v for k, v in weights.items() if k in self.moving}}
-        still = self.still if weights is None else {**self.still, **{k: v for k, v in weights.items() if k in self.still}}
+        """Outputs (K, B, ...) of all models, or of those at `places`; `inputs` are one batch that
+        all share, or (K, B, ...)."""
+        held = (
+            self.moving
+            if weights is None
+            else {**self.moving, **{k: v for k, v in weights.items() if k in self.moving}}
+        )
+        still = (
+            self.still
+            if weights is None
+            else {**self.still, **{k: v for k, v in weights.items() if k in self.still}}
+        )
         self.chance.places = places
         learns = self.template.training and weights is None
         if self.narrow and learns and places is not None:
@@ -105,7 +143,9 @@ class Stack:
                 own = together.split(each)
                 for holder, key in self.holders[name]:
                     holder[key] = own
-            outputs = together.join(self.template(dict(inputs) if shared else together.split(dict(inputs))))
+            outputs = together.join(
+                self.template(dict(inputs) if shared else together.split(dict(inputs)))
+            )
         if index is not None and self.statistics and self.template.training:
             with torch.no_grad():  # running statistics moved in the copies
                 for name in self.statistics:
@@ -113,7 +153,8 @@ class Stack:
         return outputs
 
     def answers(self, inputs: Mapping[str, Tensor], places: Sequence[int] | None = None) -> Tensor:
-        """Outputs (K, B, ...) as an evaluation asks for them: the averaged weights where there are some, nothing dropped."""
+        """Outputs (K, B, ...) as an evaluation asks for them: the averaged weights where there are
+        some, nothing dropped."""
         was = self.template.training
         self.template.eval()
         try:
@@ -127,16 +168,21 @@ class Stack:
             each.grad = None
 
     def gradients(self) -> dict[str, Tensor]:
-        """The gradients (K, ...) by name, of the parameters that hold one; those of narrow matrices in their own format."""
+        """The gradients (K, ...) by name, of the parameters that hold one; those of narrow matrices
+        in their own format."""
         found = {name: each.grad for name, each in self.moving.items() if each.grad is not None}
-        return found | {name: each.grad for name, each in self.narrow.items() if each.grad is not None}
+        return found | {
+            name: each.grad for name, each in self.narrow.items() if each.grad is not None
+        }
 
     def update_average(self, decays: Sequence[float]) -> None:
         """Bring the averages nearer to the live weights, each model's by its own decay."""
         if self.average is None:
             return
         with torch.no_grad():
-            share = torch.tensor([1 - each for each in decays], dtype=torch.float32, device=self.placement.device)
+            share = torch.tensor(
+                [1 - each for each in decays], dtype=torch.float32, device=self.placement.device
+            )
             for name, live in self._averaged().items():
                 self.average[name].lerp_(live.detach(), share.view(-1, *(1,) * (live.ndim - 1)))
 
@@ -146,15 +192,26 @@ class Stack:
         self.modules = [self.modules[each] for each in which]
         self.chance.keep(which)
         with torch.no_grad():
-            self.moving = {name: each.detach().index_select(0, index) for name, each in self.moving.items()}
-            self.still = {name: each.index_select(0, index.to(each.device)) for name, each in self.still.items()}
+            self.moving = {
+                name: each.detach().index_select(0, index) for name, each in self.moving.items()
+            }
+            self.still = {
+                name: each.index_select(0, index.to(each.device))
+                for name, each in self.still.items()
+            }
             if self.average is not None:
-                self.average = {name: each.index_select(0, index) for name, each in self.average.items()}
+                self.average = {
+                    name: each.index_select(0, index) for name, each in self.average.items()
+                }
         self._ready()
 
     def copy(self, source: int, target: int) -> None:
         """Give the model at `target` the weights of that at `source`."""
-        held = [self.moving, {name: self.still[name] for name in self.statistics}, self.average or {}]
+        held = [
+            self.moving,
+            {name: self.still[name] for name in self.statistics},
+            self.average or {},
+        ]
         with torch.no_grad():
             for each in held:
                 for tensor in each.values():
@@ -176,7 +233,8 @@ class Stack:
 
 
 def _holders(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
-    """Where each parameter and buffer is held, (dict, key), by its first name: weights that are tied are held at several places."""
+    """Where each parameter and buffer is held, (dict, key), by its first name: weights that are
+    tied are held at several places."""
     names: dict[int, str] = {}
     found: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for prefix, layer in module.named_modules():
@@ -189,14 +247,22 @@ def _holders(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
 
 
 def _linears(template: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers that read a matrix of their own, by its name: none that is tied or reparametrized."""
+    """The linear layers that read a matrix of their own, by its name: none that is tied or
+    reparametrized."""
     alone = {id(each) for each, count in Counter(_matrices(template)).items() if count == 1}
     return {
         f"{name}.weight" if name else "weight": layer
         for name, layer in template.named_modules()
-        if isinstance(layer, nn.Linear) and "forward" in layer.__dict__ and id(layer._parameters.get("weight")) in alone
+        if isinstance(layer, nn.Linear)
+        and "forward" in layer.__dict__
+        and id(layer._parameters.get("weight")) in alone
     }
 
 
 def _matrices(module: nn.Module) -> list[Tensor]:
-    return [each for layer in module.modules() for each in layer._parameters.values() if each is not None]
+    return [
+        each
+        for layer in module.modules()
+        for each in layer._parameters.values()
+        if each is not None
+    ]

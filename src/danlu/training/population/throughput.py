@@ -25,9 +25,8 @@ _MEMORY = 0.4  # share of what is free that a stack with its state may take
 class Pace:
     """`size` trials in one stack, in number format `precision`; 1 where a stack does not pay.
 
-    `alone` seconds of an update of one training by itself, `stacked` of one trial's share of the stack's; `curve` all that was measured;
-    `reason` in words.
-    """
+    `alone` seconds of an update of one training by itself, `stacked` of one trial's share of the
+    stack's; `curve` all that was measured; `reason` in words."""
 
     size: int
     precision: str
@@ -41,20 +40,28 @@ class Pace:
         return asdict(self)
 
 
-def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alone: float | None = None) -> Pace:
-    """The Pace of trials of one shape, measured with `recipes` (taken round as often as needed) in stacks of up to `most`.
+def measure_pace(
+    recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alone: float | None = None
+) -> Pace:
+    """The Pace of trials of one shape, measured with `recipes` (taken round as often as needed) in
+    stacks of up to `most`.
 
-    `at_once` stacks will be trained side by side, so each may take that share of the free memory. `alone`
-    is given where it is measured elsewhere.
-    """
+    `at_once` stacks will be trained side by side, so each may take that share of the free memory.
+    `alone` is given where it is measured elsewhere."""
     built = assemble(recipes[0])
     clock = clock_of(built.placement)
     alone = _fastest(built.update, clock) if alone is None else alone
     precisions = [built.placement.precision]
-    if recipes[0].train.precision == "auto" and precisions == ["float32"] and _has_narrow(built.placement.device.type):
+    if (
+        recipes[0].train.precision == "auto"
+        and precisions == ["float32"]
+        and _has_narrow(built.placement.device.type)
+    ):
         precisions.insert(0, "bfloat16")
     learnt = sum(each.numel() * 4 for each in built.state.module.parameters())
-    one = 6.0 * learnt + 4.0 * bytes_of(built.batches.take(0).inputs)  # weights, gradients, state, and what passes through
+    one = 6.0 * learnt + 4.0 * bytes_of(
+        built.batches.take(0).inputs
+    )  # weights, gradients, state, and what passes through
     room = max(1, int(_MEMORY * (machine.memory()[1]) / at_once / max(one, 1.0)))
     curve: list[tuple[int, str, float]] = []
     sizes = sorted({*(each for each in SIZES if each < most), max(min(most, SIZES[-1]), SIZES[0])})
@@ -64,9 +71,18 @@ def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alon
             if size > max(room, 1) or size > most > 1:
                 break
             try:
-                seconds = _of_stack([recipes[place % len(recipes)] for place in range(size)], precision, clock)
+                seconds = _of_stack(
+                    [recipes[place % len(recipes)] for place in range(size)], precision, clock
+                )
             except Exception as error:  # what vmap has no rule for is told by many kinds of error
-                return Pace(1, precisions[0], alone, math.inf, tuple(curve), f"the model cannot be stacked ({_short(error)})")
+                return Pace(
+                    1,
+                    precisions[0],
+                    alone,
+                    math.inf,
+                    tuple(curve),
+                    f"the model cannot be stacked ({_short(error)})",
+                )
             curve.append((size, precision, seconds))
             if seconds > _WORSE * best:
                 break
@@ -76,7 +92,9 @@ def measure_pace(recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alon
     if not curve:
         return Pace(1, precisions[0], alone, math.inf, (), "there is no memory for a stack")
     size, precision, stacked = min(curve, key=lambda each: each[2])
-    said = f"{1e6 * stacked:,.0f} microseconds of an update a trial in stacks of {size} ({precision})"
+    said = (
+        f"{1e6 * stacked:,.0f} microseconds of an update a trial in stacks of {size} ({precision})"
+    )
     return Pace(size, precision, alone, stacked, tuple(curve), said)
 
 
@@ -87,9 +105,13 @@ def seconds_alone(recipe: Recipe) -> float:
 
 
 def clock_of(placement: Placement) -> Callable[[], float]:
-    """The clock that a step is measured by: this process's own time where one CPU thread does all the work, which neighbours do not
-    disturb; else the time that passes."""
-    return time.process_time if placement.device.type == "cpu" and placement.threads == 1 else time.perf_counter
+    """The clock that a step is measured by: this process's own time where one CPU thread does all
+    the work, which neighbours do not disturb; else the time that passes."""
+    return (
+        time.process_time
+        if placement.device.type == "cpu" and placement.threads == 1
+        else time.perf_counter
+    )
 
 
 def _of_stack(recipes: Sequence[Recipe], precision: str, clock: Callable[[], float]) -> float:
@@ -99,7 +121,8 @@ def _of_stack(recipes: Sequence[Recipe], precision: str, clock: Callable[[], flo
 
 
 def _fastest(step: Callable[[int], Any], clock: Callable[[], float]) -> float:
-    """Seconds of the fastest of a few steps: what the machine does between them is not the step's own."""
+    """Seconds of the fastest of a few steps: what the machine does between them is not the step's
+    own."""
     fastest, spent, n = math.inf, 0.0, 0
     while n < 5 or (spent < _SECONDS and n < 50):
         began = clock()

@@ -19,7 +19,8 @@ from danlu.training.setup import Plan
 
 @dataclass
 class Lane:
-    """One trial. `number` is its place among the recipes given; `ended` says why it left early ("" while it goes on or at its end)."""
+    """One trial. `number` is its place among the recipes given; `ended` says why it left early (""
+    while it goes on or at its end)."""
 
     number: int
     recipe: Recipe
@@ -45,7 +46,8 @@ class Lane:
     seconds: float = 0.0
 
     def hear_loss(self, n: int, epoch: float) -> None:
-        """Take the training loss since the last report, and fail where a watcher sees it run away."""
+        """Take the training loss since the last report, and fail where a watcher sees it run
+        away."""
         count = float(self.loss_count)
         loss = finite(float(self.loss_sum) / count) if count else None
         self.losses.append((n, loss))
@@ -78,10 +80,21 @@ class Lane:
             self.state, self.cause = state, cause
 
 
-def watchers_of(recipe: Recipe, folder: RunFolder | None, plan: Plan, metric: str, better: Any) -> Watchers:
+def watchers_of(
+    recipe: Recipe, folder: RunFolder | None, plan: Plan, metric: str, better: Any
+) -> Watchers:
     """The watchers of a trial that may ask to stop."""
     stopping = recipe.regularization.early_stopping
     parts: list[Part] = [each for each in recipe.watchers if each.name in HEARD]
     parts += [stopping] if stopping is not None else []
-    setting = Setting(folder.path if folder else None, recipe, plan.total_steps, plan.steps_per_epoch, metric, better, 0, "quiet")  # type: ignore[arg-type]
+    setting = Setting(
+        folder.path if folder else None,
+        recipe,
+        plan.total_steps,
+        plan.steps_per_epoch,
+        metric,
+        better,
+        0,
+        "quiet",
+    )  # type: ignore[arg-type]
     return Watchers(parts, [registry.build_watcher(part, setting) for part in parts])

@@ -1,11 +1,13 @@
 """A generator against a discriminator: both sides move in one update, or neither.
 
-What it asks of the module (danlu.parts.models._gan.AdversarialPair): `generator` and `discriminator`, which hold the weights of each
-side; `draw(count)`, noise from torch's own generator; `imagine(inputs, noise)`, images; `judge(images, inputs)`, logits. Of the loss
-(danlu/parts/losses/adversarial.py): `discriminator`, `generator`, `penalty`, `penalised` and its `options`.
+What it asks of the module (danlu.parts.models._gan.AdversarialPair): `generator` and
+`discriminator`, which hold the weights of each side; `draw(count)`, noise from torch's own
+generator; `imagine(inputs, noise)`, images; `judge(images, inputs)`, logits. Of the loss
+(danlu/parts/losses/adversarial.py): `discriminator`, `generator`, `penalty`, `penalised` and its
+`options`.
 
-One optimizer serves both sides: while one moves, the gradients of the other are None, and its weights, momenta and counters stay.
-"""
+One optimizer serves both sides: while one moves, the gradients of the other are None, and its
+weights, momenta and counters stay."""
 
 from __future__ import annotations
 
@@ -24,21 +26,32 @@ from danlu.training.step.update import Update
 
 
 class AdversarialStep(Update):
-    """update(n) moves the discriminator, and the generator in every loss.options.discriminator_steps-th update.
+    """update(n) moves the discriminator, and the generator in every
+    loss.options.discriminator_steps-th update.
 
-    What is reported as the loss is the discriminator's, penalties included; the generator's is told beside it.
-    """
+    What is reported as the loss is the discriminator's, penalties included; the generator's is told
+    beside it."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         module: Any = self.state.module
         self.module, options = module, self.loss.options
         _refuse_misfits(module, self.loss.penalised)
-        self.rates = options.discriminator_learning_rate_scale, options.generator_learning_rate_scale
+        self.rates = (
+            options.discriminator_learning_rate_scale,
+            options.generator_learning_rate_scale,
+        )
         self.turn, self.penalty_every = options.discriminator_steps, options.penalty_every
-        self.discriminator = [each for each in module.discriminator.parameters() if each.requires_grad]
-        self.generator_weights = [each for each in module.generator.parameters() if each.requires_grad]
-        self.imagine, self.judge = self.placement.compiled(module.imagine), self.placement.compiled(module.judge)
+        self.discriminator = [
+            each for each in module.discriminator.parameters() if each.requires_grad
+        ]
+        self.generator_weights = [
+            each for each in module.generator.parameters() if each.requires_grad
+        ]
+        self.imagine, self.judge = (
+            self.placement.compiled(module.imagine),
+            self.placement.compiled(module.judge),
+        )
 
     def _perform(self, n: int) -> tuple[Any, Any]:
         rate, moves = self.learning_rate * self.schedule(n), (n + 1) % self.turn == 0
@@ -60,7 +73,9 @@ class AdversarialStep(Update):
                 raise
             self._set_rate(rate * self.rates[1])
             self._move()
-            for parameter, gradient in zip(self.discriminator, held):  # the report tells the length of both sides' gradient
+            for parameter, gradient in zip(
+                self.discriminator, held
+            ):  # the report tells the length of both sides' gradient
                 parameter.grad = gradient
             before, rows = self.state.told.get("generator_loss", (0.0, 0.0))
             self.state.told["generator_loss"] = before + told, rows + count
@@ -71,13 +86,16 @@ class AdversarialStep(Update):
         rows = self.batches.indices(n)
         cuts = [rows] if self.micro_batch is None else self.batches.take_micro(n, self.micro_batch)
         noise_BZ = self.module.draw(len(rows))  # drawn for the whole batch, however it is cut
-        batches = [self._augmented(self._shown(self.batches.rows.gather(cut), n), n) for cut in cuts]
+        batches = [
+            self._augmented(self._shown(self.batches.rows.gather(cut), n), n) for cut in cuts
+        ]
         return list(zip(batches, noise_BZ.split([len(cut) for cut in cuts]), strict=True))
 
     def _discriminate(
         self, n: int, pieces: Sequence[tuple[Batch, Tensor]], count: float, *, keep: bool
     ) -> tuple[Any, Tensor | None]:
-        """Gradients of the discriminator; (sum of its loss, the images of a batch in one piece with their graph, where `keep`)."""
+        """Gradients of the discriminator; (sum of its loss, the images of a batch in one piece with
+        their graph, where `keep`)."""
         share, whole, fakes = torch.tensor(1 / count, device=self.placement.device), 0.0, None
         for batch, noise_BZ in pieces:
             with torch.set_grad_enabled(keep), self._format():
@@ -89,7 +107,9 @@ class AdversarialStep(Update):
             total, _ = self.loss.discriminator(*judged)
             if self.loss.penalised and n % self.penalty_every == 0:
                 # float32 and never compiled: it is differentiated twice
-                total = total + self.loss.penalty(lambda images, inputs=batch.inputs: self._judge(images, inputs), real, fake)
+                total = total + self.loss.penalty(
+                    lambda images, inputs=batch.inputs: self._judge(images, inputs), real, fake
+                )
             walk_back(total, share)
             whole = whole + self._number(total)
         return whole, fakes
@@ -97,8 +117,11 @@ class AdversarialStep(Update):
     def _judge(self, images: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         return self.module.judge(images, inputs)
 
-    def _generate(self, pieces: Sequence[tuple[Batch, Tensor]], fakes: Tensor | None, count: float) -> Any:
-        """Gradients of the generator, against the discriminator that has just moved; the sum of its loss."""
+    def _generate(
+        self, pieces: Sequence[tuple[Batch, Tensor]], fakes: Tensor | None, count: float
+    ) -> Any:
+        """Gradients of the generator, against the discriminator that has just moved; the sum of its
+        loss."""
         share, whole = torch.tensor(1 / count, device=self.placement.device), 0.0
         for parameter in self.discriminator:
             parameter.requires_grad_(False)
@@ -134,10 +157,14 @@ class AdversarialStep(Update):
 class _Kept:
     """Copies of some parameters and of what an optimizer knows of them."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> None:
         self.optimizer = optimizer
         self.weights = [(each, each.detach().clone()) for each in parameters]
-        self.entries = {each: _copied(optimizer.state[each]) for each in parameters if each in optimizer.state}
+        self.entries = {
+            each: _copied(optimizer.state[each]) for each in parameters if each in optimizer.state
+        }
 
     def put_back(self) -> None:
         """As it was, bit for bit."""
@@ -150,13 +177,23 @@ class _Kept:
 
 
 def _copied(entries: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in entries.items()}
+    return {
+        name: value.clone() if isinstance(value, Tensor) else value
+        for name, value in entries.items()
+    }
 
 
 def _refuse_misfits(module: Any, penalised: bool) -> None:
-    missing = [name for name in ("generator", "discriminator", "draw", "imagine", "judge") if not hasattr(module, name)]
+    missing = [
+        name
+        for name in ("generator", "discriminator", "draw", "imagine", "judge")
+        if not hasattr(module, name)
+    ]
     if missing:
-        raise PartError(f"the model has no {missing[0]}, so it cannot be trained against itself.", hint="choose model: gan")
+        raise PartError(
+            f"the model has no {missing[0]}, so it cannot be trained against itself.",
+            hint="choose model: gan",
+        )
     batch_norm = nn.modules.batchnorm._BatchNorm
     if penalised and any(isinstance(each, batch_norm) for each in module.discriminator.modules()):
         raise PartError(

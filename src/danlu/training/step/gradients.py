@@ -10,12 +10,15 @@ from torch.autograd.graph import _engine_run_backward
 
 
 def walk_back(total: Tensor, share: Tensor) -> None:
-    """Add to every parameter's gradient that of total * share (`share` 1 / count: the mean, to the bit), summed over entries.
+    """Add to every parameter's gradient that of total * share (`share` 1 / count: the mean, to the
+    bit), summed over entries.
 
-    This is where Tensor.backward ends after its checks of shapes, which take 5 microseconds and, for a gradient that is given, import
-    a computer algebra system (0.3 s). With a division in the recorded graph instead it is 8 microseconds slower than this.
-    """
-    _engine_run_backward((total,), (share,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    This is where Tensor.backward ends after its checks of shapes, which take 5 microseconds and,
+    for a gradient that is given, import a computer algebra system (0.3 s). With a division in the
+    recorded graph instead it is 8 microseconds slower than this."""
+    _engine_run_backward(
+        (total,), (share,), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
 
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> float:

@@ -23,21 +23,31 @@ class NotFinite(ArithmeticError):
 class Soundness:
     """The checks of an update.
 
-    `named` are the parameters that move; `statistics` the running statistics (batch normalisation), which move in the forward pass;
-    `waits` whether reading a number makes the host wait for the device.
-    """
+    `named` are the parameters that move; `statistics` the running statistics (batch normalisation),
+    which move in the forward pass; `waits` whether reading a number makes the host wait for the
+    device."""
 
-    def __init__(self, named: Sequence[tuple[str, nn.Parameter]], statistics: Mapping[str, Tensor], *, waits: bool) -> None:
+    def __init__(
+        self,
+        named: Sequence[tuple[str, nn.Parameter]],
+        statistics: Mapping[str, Tensor],
+        *,
+        waits: bool,
+    ) -> None:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.statistics = statistics
         self.waits = waits
 
     def finite(self, total: Any) -> bool:
-        """Whether the loss, every gradient and the running statistics are finite: a NaN or infinity in any entry survives its sum."""
+        """Whether the loss, every gradient and the running statistics are finite: a NaN or infinity
+        in any entry survives its sum."""
         if self.waits:
             check = torch.stack(
-                [total.float().sum(), *(each.grad.sum().float() for each in self.parameters if each.grad is not None)]
+                [
+                    total.float().sum(),
+                    *(each.grad.sum().float() for each in self.parameters if each.grad is not None),
+                ]
             )
             return bool(torch.isfinite(check).all()) and self._sound_statistics()
         if not math.isfinite(total) or not self._sound_statistics():
@@ -45,12 +55,17 @@ class Soundness:
         for parameter in self.parameters:
             gradient = parameter.grad
             # a finite gradient may still overflow its sum: only then is every entry looked at
-            if gradient is not None and not math.isfinite(gradient.sum().item()) and not bool(torch.isfinite(gradient).all()):
+            if (
+                gradient is not None
+                and not math.isfinite(gradient.sum().item())
+                and not bool(torch.isfinite(gradient).all())
+            ):
                 return False
         return True
 
     def _sound_statistics(self) -> bool:
-        """Whether running statistics are finite. One huge input makes a variance infinite while loss and gradients look healthy."""
+        """Whether running statistics are finite. One huge input makes a variance infinite while
+        loss and gradients look healthy."""
         if not self.statistics:
             return True
         tensors = list(self.statistics.values())

@@ -14,11 +14,12 @@ from danlu.training.step.update import Update
 
 
 class SupervisedStep(Update):
-    """update(n) performs update n on the state; every random number in it is a function of (seed, n).
+    """update(n) performs update n on the state; every random number in it is a function of (seed,
+    n).
 
-    The gradient is that of the batch's mean loss, however many micro batches it is cut into: each contributes its sum divided by
-    the count of the whole batch. A module with `members` answers for each of them in training, and each is asked the same.
-    """
+    The gradient is that of the batch's mean loss, however many micro batches it is cut into: each
+    contributes its sum divided by the count of the whole batch. A module with `members` answers for
+    each of them in training, and each is asked the same."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -57,7 +58,8 @@ class SupervisedStep(Update):
         rows, gather = self.batches.indices(n), self.batches.rows.gather
         assert self.micro_batch is not None
         pieces = self.batches.take_micro(n, self.micro_batch)
-        # Counted from the targets alone and before any forward pass, so that each piece can be divided by the count of all.
+        # Counted from the targets alone and before any forward pass, so that each piece can be
+        # divided by the count of all.
         counts = [self.loss.count(self._target_of(piece, n)) for piece in pieces]
         count = torch.stack([torch.as_tensor(each) for each in counts]).sum(0)
         share = count.reciprocal()
@@ -71,12 +73,17 @@ class SupervisedStep(Update):
     def _target_of(self, piece: Tensor, n: int) -> Batch:
         """What a loss counts in a piece; what is hidden there is known only with its inputs."""
         rows = self.batches.rows
-        shown = self._shown(rows.gather(piece), n) if self.hide is not None else Batch({}, rows.gather_target(piece), piece)
+        shown = (
+            self._shown(rows.gather(piece), n)
+            if self.hide is not None
+            else Batch({}, rows.gather_target(piece), piece)
+        )
         return self._asked(shown)
 
     @staticmethod
     def _told(total: Tensor, count: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """(sum, count) as they are reported: of several tasks, the sum of their means, times rows."""
+        """(sum, count) as they are reported: of several tasks, the sum of their means, times
+        rows."""
         if total.ndim == 0:
             return total, count
         return (total / count).sum() * rows, count.new_tensor(float(rows))

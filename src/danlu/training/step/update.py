@@ -18,7 +18,8 @@ from danlu.training.step.soundness import NotFinite, Soundness
 
 
 class Update(ABC):
-    """update(n) performs update n on the state; every random number in it is a function of (seed, n)."""
+    """update(n) performs update n on the state; every random number in it is a function of (seed,
+    n)."""
 
     def __init__(
         self,
@@ -47,29 +48,49 @@ class Update(ABC):
         self.seed = train.seed
         self.optimizer = state.optimizer
         self.autocast = placement.autocast()
-        self.micro_batch = train.micro_batch if train.micro_batch and train.micro_batch < batches.batch_size else None
+        self.micro_batch = (
+            train.micro_batch
+            if train.micro_batch and train.micro_batch < batches.batch_size
+            else None
+        )
         self.generator = placement.generator() if augmentations else None
-        named = [(name, parameter) for name, parameter in state.module.named_parameters() if parameter.requires_grad]
+        named = [
+            (name, parameter)
+            for name, parameter in state.module.named_parameters()
+            if parameter.requires_grad
+        ]
         self.parameters = [parameter for _, parameter in named]
-        self.matrices: list[Tensor] = [parameter for parameter in self.parameters if parameter.ndim >= 2]
+        self.matrices: list[Tensor] = [
+            parameter for parameter in self.parameters if parameter.ndim >= 2
+        ]
         self.l1, self.l2 = regularization.l1, regularization.l2
         self.decay = regularization.ema_decay
         live, average = state.live, state.ema or {}
         floating = [name for name in average if live[name].is_floating_point()]
-        self.averages, self.averaged = [average[name] for name in floating], [live[name] for name in floating]
+        self.averages, self.averaged = (
+            [average[name] for name in floating],
+            [live[name] for name in floating],
+        )
         self.counters = [(average[name], live[name]) for name in average if name not in floating]
-        # Running statistics (batch normalisation) move in the forward pass, so a NaN is in them before it is seen.
+        # Running statistics (batch normalisation) move in the forward pass, so a NaN is in them
+        # before it is seen.
         weights = {name for name, _ in state.module.named_parameters(remove_duplicate=False)}
         self.buffers = [tensor for name, tensor in live.items() if name not in weights]
         self.before = [tensor.clone() for tensor in self.buffers]
-        statistics = {name: tensor for name, tensor in live.items() if name not in weights and tensor.is_floating_point()}
+        statistics = {
+            name: tensor
+            for name, tensor in live.items()
+            if name not in weights and tensor.is_floating_point()
+        }
         self.soundness = Soundness(named, statistics, waits=placement.waits)
-        # A checkpoint holds the next update's seed by holding its number; dropout is the only reader of torch's own generator.
+        # A checkpoint holds the next update's seed by holding its number; dropout is the only
+        # reader of torch's own generator.
         self.waits = placement.waits
         self.skip: frozenset[int] = frozenset(state.skipped)  # updates left out after a roll-back
 
     def __call__(self, n: int) -> None:
-        """Perform update n. Raises NotFinite, with no weight moved, on a NaN or infinity (the caller decides what follows)."""
+        """Perform update n. Raises NotFinite, with no weight moved, on a NaN or infinity (the
+        caller decides what follows)."""
         state = self.state
         if self.skip and n in self.skip:
             state.step = n + 1
@@ -91,7 +112,9 @@ class Update(ABC):
 
     def clear(self) -> None:
         """Let go of the gradients of the last update."""
-        for parameter in self.parameters:  # Optimizer.zero_grad does the same and opens a profiler's record around it: 7 us
+        for parameter in (
+            self.parameters
+        ):  # Optimizer.zero_grad does the same and opens a profiler's record around it: 7 us
             parameter.grad = None
 
     def _set_rate(self, rate: float) -> None:
@@ -109,7 +132,8 @@ class Update(ABC):
         return batch if self.resize is None else self.resize(batch, n)
 
     def _refuse_unsound(self, n: int, total: Any) -> None:
-        """NotFinite, gradients dropped and running statistics as they were, where a NaN or infinity stands anywhere."""
+        """NotFinite, gradients dropped and running statistics as they were, where a NaN or infinity
+        stands anywhere."""
         if self.soundness.finite(total):
             return
         name = self.soundness.culprit(total)
@@ -119,7 +143,8 @@ class Update(ABC):
         raise NotFinite(n, name, self.batches.indices(n).tolist())
 
     def _move(self) -> None:
-        """Penalties, clipping, and the optimizer's own step, for the parameters that hold a gradient."""
+        """Penalties, clipping, and the optimizer's own step, for the parameters that hold a
+        gradient."""
         self._regularize()
         if self.train.clip_value is not None:
             torch.nn.utils.clip_grad_value_(self.parameters, self.train.clip_value)
@@ -128,7 +153,8 @@ class Update(ABC):
         self.optimizer.step()
 
     def _regularize(self) -> None:
-        """Add the gradients of the L1 and L2 penalties: l1 * sign(w) and l2 * w, on matrices and kernels only."""
+        """Add the gradients of the L1 and L2 penalties: l1 * sign(w) and l2 * w, on matrices and
+        kernels only."""
         if not (self.l1 or self.l2):
             return
         weights = [each for each in self.matrices if each.grad is not None]
@@ -142,8 +168,8 @@ class Update(ABC):
     def _average(self) -> None:
         if self.decay is None:
             return
-        # Early on the average follows faster, else it would carry the random start for 1 / (1 - decay) steps.
-        # Source: the warm-up of tf.train.ExponentialMovingAverage.
+        # Early on the average follows faster, else it would carry the random start for 1 / (1 -
+        # decay) steps. Source: the warm-up of tf.train.ExponentialMovingAverage.
         done = self.state.step
         decay = min(self.decay, (1 + done) / (10 + done))
         with torch.no_grad():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from danlu.recipe import Options, Part
-    from danlu.terms import Column, Input, Output, Table
+    from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 _HOME = Path(__file__).parent
 _PACKAGES = ("parts", "search", "compression", "exporting")  # the packages that hold shelves
@@ -244,7 +244,7 @@ def restore_task(part: Part, state: Mapping[str, Any]) -> Any:
     return take("tasks", part.name).restore(part.options, state)
 
 
-def build_model(part: Part, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build_model(part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module of a model family, its weights drawn from torch's default generator."""
     return take("models", part.name).build(part.options, inputs, output)
 
@@ -264,7 +264,7 @@ def build_optimizer(part: Part, groups: list[dict[str, Any]]) -> Optimizer:
     return take("optimizers", part.name).build(part.options, groups)
 
 
-def build_augmentation(part: Part, inputs: Mapping[str, Input], output: Output) -> Any:
+def build_augmentation(part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Any:
     """augment(batch, generator) -> Batch."""
     return take("augmentations", part.name).build(part.options, inputs, output)
 

@@ -1,4 +1,4 @@
-"""The words every floor uses: Column, Table, Input, Output, Batch, Sample, Scores, Report.
+"""The types every floor uses: Column, Table, InputSpec, OutputSpec, Batch, Sample, Scores, ...
 
 Nothing here imports torch: a recipe is checked, and a shelf is listed, without it.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+# What a JSON file can hold, as it is read or written.
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 Kind = Literal[
     "number", "category", "boolean", "text", "datetime", "image", "sequence", "frames", "audio"
@@ -214,7 +217,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Input:
+class InputSpec:
     """What a model receives under one name; the batch dimension B is left out of `shape`.
 
     kind        dtype and shape of the tensor            also
@@ -242,7 +245,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputSpec:
     """What a model must return, float32. `names` names the `size` columns where they have names
     (classes, targets).
 
@@ -317,7 +320,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Report:
+class TrainingEvent:
     """What watchers hear.
 
     kind      start | train | validation | test | notice | saved | end

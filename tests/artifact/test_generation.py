@@ -14,7 +14,7 @@ from danlu import registry, tokenizing
 from danlu.artifact.generation import Pen
 from danlu.layers.generation.autoregressive import Continuation
 from danlu.layers.generation.sampling import Sampling
-from danlu.terms import END, FIRST_TOKEN, Column, Input, Output
+from danlu.terms import END, FIRST_TOKEN, Column, InputSpec, OutputSpec
 
 CODES = 41
 PROMPTS = [[END], [END, 7, 8, 9, 10, 11], [END, *range(6, 25)], [END, 30, 31]]
@@ -22,10 +22,10 @@ PROMPTS = [[END], [END, 7, 8, 9, 10, 11], [END, *range(6, 25)], [END, 30, 31]]
 
 def model(**options: Any) -> nn.Module:
     torch.manual_seed(2)
-    inputs = {"tokens": Input("tokens", (16,), cardinalities=(CODES,))}
+    inputs = {"tokens": InputSpec("tokens", (16,), cardinalities=(CODES,))}
     config = registry.config("models", "gpt")(size="tiny", width=32, **options)
     module = (
-        registry.take("models", "gpt").build(config, inputs, Output(CODES, each="token")).eval()
+        registry.take("models", "gpt").build(config, inputs, OutputSpec(CODES, each="token")).eval()
     )
     with torch.no_grad():
         for each in (

@@ -12,24 +12,24 @@ from torch import nn
 from danlu import registry
 from danlu.errors import PartError
 from danlu.recipe import Part
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)
 
 from danlu.exporting.exporters._to_keras import twin
 
-OUTPUT = Output(3, ("a", "b", "c"))
-PLACES = Output(4, ("a", "b", "c", "d"), each="token")
-NUMBERS = {"numbers": Input("numbers", (7,), names=tuple("abcdefg"))}
+OUTPUT = OutputSpec(3, ("a", "b", "c"))
+PLACES = OutputSpec(4, ("a", "b", "c", "d"), each="token")
+NUMBERS = {"numbers": InputSpec("numbers", (7,), names=tuple("abcdefg"))}
 CATEGORIES = {
-    "categories": Input("categories", (3,), names=("x", "y", "z"), cardinalities=(2, 11, 40))
+    "categories": InputSpec("categories", (3,), names=("x", "y", "z"), cardinalities=(2, 11, 40))
 }
-IMAGE = {"image": Input("image", (3, 13, 17), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))}
-TOKENS = {"tokens": Input("tokens", (9,), cardinalities=(23,))}
-CODES = {"tokens": Input("tokens", (9, 2), cardinalities=(23, 9))}
-SERIES = {"series": Input("series", (8, 3), names=("u", "v", "w"))}
-CASES: dict[str, tuple[str, dict[str, Any], dict[str, Input], Output]] = {
+IMAGE = {"image": InputSpec("image", (3, 13, 17), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))}
+TOKENS = {"tokens": InputSpec("tokens", (9,), cardinalities=(23,))}
+CODES = {"tokens": InputSpec("tokens", (9, 2), cardinalities=(23, 9))}
+SERIES = {"series": InputSpec("series", (8, 3), names=("u", "v", "w"))}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, InputSpec], OutputSpec]] = {
     "linear, numbers": ("linear", {}, NUMBERS, OUTPUT),
     "linear, all": ("linear", {}, {**NUMBERS, **CATEGORIES, **IMAGE}, OUTPUT),
     "linear, categories": ("linear", {}, CATEGORIES, OUTPUT),
@@ -58,7 +58,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Input], Output]] = {
     "cnn, large": (
         "cnn",
         {"width": 3, "blocks": [1, 1], "activation": "gelu"},
-        {"image": Input("image", (1, 65, 66))},
+        {"image": InputSpec("image", (1, 65, 66))},
         OUTPUT,
     ),
     "cnn, no norm": (
@@ -101,7 +101,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Input], Output]] = {
 
 
 def network(
-    name: str, options: dict[str, Any], inputs: dict[str, Input], output: Output
+    name: str, options: dict[str, Any], inputs: dict[str, InputSpec], output: OutputSpec
 ) -> nn.Module:
     torch.manual_seed(3)
     config = registry.config("models", name).model_validate(options)
@@ -116,7 +116,7 @@ def network(
 
 
 def rows(
-    inputs: dict[str, Input], count: int
+    inputs: dict[str, InputSpec], count: int
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(what danlu's module receives, what a program receives: pixels as bytes, channels last)."""
     ours, theirs = {}, {}
@@ -170,13 +170,13 @@ def test_the_twin_gives_what_the_network_gives(case) -> None:
 
 def test_what_has_no_counterpart_is_named() -> None:
     for name, options, inputs, output in (
-        ("rnn", {}, {"frames": Input("frames", (9, 3))}, OUTPUT),
+        ("rnn", {}, {"frames": InputSpec("frames", (9, 3))}, OUTPUT),
         ("rnn", {"crf": True}, TOKENS, PLACES),
         (
             "rnn",
             {},
             {
-                "tokens": Input(
+                "tokens": InputSpec(
                     "tokens", (9, 3), names=("word", "letter", "letter"), cardinalities=(23, 9, 9)
                 )
             },

@@ -16,14 +16,14 @@ from danlu.data import cache
 from danlu.errors import DataError
 from danlu.layers.text.summary import TokenSummary
 from danlu.recipe import ColumnOptions, Part
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
 ROWS = 240
 INPUTS = {
-    "numbers": Input("numbers", (4,)),
-    "categories": Input("categories", (2,), cardinalities=(3, 5)),
-    "tokens": Input("tokens", (9,), cardinalities=(17,)),
-    "image": Input("image", (3, 8, 8)),
+    "numbers": InputSpec("numbers", (4,)),
+    "categories": InputSpec("categories", (2,), cardinalities=(3, 5)),
+    "tokens": InputSpec("tokens", (9,), cardinalities=(17,)),
+    "image": InputSpec("image", (3, 8, 8)),
 }
 
 
@@ -127,7 +127,7 @@ def source(path: Path) -> Part:
 def test_every_branch_moves_the_output(model):
     torch.manual_seed(0)
     module = registry.build_model(
-        Part(model, registry.config("models", model)()), INPUTS, Output(2)
+        Part(model, registry.config("models", model)()), INPUTS, OutputSpec(2)
     ).eval()
     generator = torch.Generator().manual_seed(1)
     batch = {
@@ -151,7 +151,7 @@ def test_every_branch_moves_the_output(model):
 def test_padding_changes_nothing_of_a_text_summed_up(codes):
     torch.manual_seed(0)
     names = ("word", "letter", "letter", "letter") if codes else ()
-    described = Input(
+    described = InputSpec(
         "tokens", (7, *codes), names=names, cardinalities=(11, 5, 5, 5) if codes else (11,)
     )
     summary = TokenSummary(described).eval()

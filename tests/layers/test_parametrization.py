@@ -16,7 +16,7 @@ from danlu.layers.attention.multi_head import Attention
 from danlu.layers.parametrization import Readout, multipliers, scaled
 from danlu.layers.transformer.blocks import Block
 from danlu.recipe import Part, read
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 from danlu.training.setup import groups_over
 
 WITH_A_WIDTH = [
@@ -24,17 +24,17 @@ WITH_A_WIDTH = [
 ]
 INPUTS = {
     "mlp": {
-        "numbers": Input("numbers", (7,)),
-        "categories": Input("categories", (2,), cardinalities=(3, 40)),
+        "numbers": InputSpec("numbers", (7,)),
+        "categories": InputSpec("categories", (2,), cardinalities=(3, 40)),
     },
-    "cnn": {"image": Input("image", (3, 13, 17))},
-    "gpt": {"tokens": Input("tokens", (11,), cardinalities=(23,))},
+    "cnn": {"image": InputSpec("image", (3, 13, 17))},
+    "gpt": {"tokens": InputSpec("tokens", (11,), cardinalities=(23,))},
     "encoder": {
-        "tokens": Input("tokens", (11, 4), cardinalities=(23, 9, 9, 9)),
-        "numbers": Input("numbers", (3,)),
+        "tokens": InputSpec("tokens", (11, 4), cardinalities=(23, 9, 9, 9)),
+        "numbers": InputSpec("numbers", (3,)),
     },
 }
-OUTPUTS = {"gpt": Output(23, each="token", causal=True)}
+OUTPUTS = {"gpt": OutputSpec(23, each="token", causal=True)}
 # What a model is built with here; a new part that offers at_width needs an entry in INPUTS alone.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "mlp": [{"hidden": [48, 24]}, {"hidden": [48], "batch_norm": True}],
@@ -58,7 +58,7 @@ CASES = [
 def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
     torch.manual_seed(seed)
     part = Part(name, registry.config("models", name)(**options))
-    return registry.build_model(part, INPUTS[name], OUTPUTS.get(name, Output(5)))
+    return registry.build_model(part, INPUTS[name], OUTPUTS.get(name, OutputSpec(5)))
 
 
 def batch(name: str) -> dict[str, Tensor]:

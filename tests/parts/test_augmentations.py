@@ -15,29 +15,29 @@ import torch
 from danlu import registry
 from danlu.errors import PartError
 from danlu.recipe import Options, Part
-from danlu.terms import Batch, Input, Output
+from danlu.terms import Batch, InputSpec, OutputSpec
 
 NAMES = registry.names("augmentations")
-OUTPUT = Output(5)
+OUTPUT = OutputSpec(5)
 BLENDING = ("mixup", "cutmix")  # a row blended with itself is itself
-NUMBERS = Input("numbers", (6,))
-CATEGORIES = Input("categories", (2,), cardinalities=(3, 9))
+NUMBERS = InputSpec("numbers", (6,))
+CATEGORIES = InputSpec("categories", (2,), cardinalities=(3, 9))
 INPUTS = {
-    "grey-9x13": {"image": Input("image", (1, 9, 13))},
-    "colour-17x8": {"image": Input("image", (3, 17, 8))},
+    "grey-9x13": {"image": InputSpec("image", (1, 9, 13))},
+    "colour-17x8": {"image": InputSpec("image", (3, 17, 8))},
     "numbers": {"numbers": NUMBERS},
-    "image-and-numbers": {"image": Input("image", (3, 11, 11)), "numbers": NUMBERS},
-    "frames": {"frames": Input("frames", (19, 8))},
-    "image-and-categories": {"image": Input("image", (1, 8, 8)), "categories": CATEGORIES},
+    "image-and-numbers": {"image": InputSpec("image", (3, 11, 11)), "numbers": NUMBERS},
+    "frames": {"frames": InputSpec("frames", (19, 8))},
+    "image-and-categories": {"image": InputSpec("image", (1, 8, 8)), "categories": CATEGORIES},
 }
 Augment = Callable[[Batch, torch.Generator], Batch]
 
 
 def built(
     name: str,
-    inputs: dict[str, Input],
+    inputs: dict[str, InputSpec],
     options: dict[str, Any] | None = None,
-    output: Output = OUTPUT,
+    output: OutputSpec = OUTPUT,
 ) -> Augment:
     config = registry.config("augmentations", name).model_validate(options or {})
     return registry.build_augmentation(Part(name, config), inputs, output)
@@ -57,7 +57,7 @@ def sorted_out() -> tuple[list[Any], list[Any]]:
     return taken, refused
 
 
-def batch_of(inputs: dict[str, Input], count: int, seed: int = 3) -> Batch:
+def batch_of(inputs: dict[str, InputSpec], count: int, seed: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, each in inputs.items():
@@ -224,7 +224,7 @@ def test_no_augmentation_needs_torch_to_check_its_options():
 # --- single augmentations ---------------------------------------------------------------------------------------------
 
 
-def numbered(height: int, width: int, count: int = 200) -> tuple[dict[str, Input], Batch]:
+def numbered(height: int, width: int, count: int = 200) -> tuple[dict[str, InputSpec], Batch]:
     """Rows of one image whose pixels are 1, 2, 3, ..."""
     image = torch.arange(1.0, height * width + 1).view(1, 1, height, width)
     batch = Batch(
@@ -232,7 +232,7 @@ def numbered(height: int, width: int, count: int = 200) -> tuple[dict[str, Input
         torch.zeros(count, dtype=torch.int64),
         torch.arange(count),
     )
-    return {"image": Input("image", (1, height, width))}, batch
+    return {"image": InputSpec("image", (1, height, width))}, batch
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_crop_reaches_every_shift_equally_often():
 
 def test_a_crop_larger_than_the_image_cannot_reflect():
     with pytest.raises(PartError, match="cannot reflect 9 pixels"):
-        built("crop", {"image": Input("image", (1, 9, 20))}, {"padding": 9, "fill": "reflect"})
+        built("crop", {"image": InputSpec("image", (1, 9, 20))}, {"padding": 9, "fill": "reflect"})
 
 
 def test_a_flip_mirrors_half_of_the_rows():
@@ -286,7 +286,9 @@ def test_a_rotation_turns_about_the_centre_of_an_image_that_is_not_square():
         torch.arange(2),
     )
     rotate = built(
-        "rotate", {"image": Input("image", (1, height, width))}, {"degrees": 60.0, "fill": "zero"}
+        "rotate",
+        {"image": InputSpec("image", (1, height, width))},
+        {"degrees": 60.0, "fill": "zero"},
     )
     for seed in range(5):
         result = rotate(batch, seeded(seed)).inputs["image"][:, 0]
@@ -349,7 +351,7 @@ def test_mixup_draws_its_shares_from_beta():
 
 
 def test_mixup_and_cutmix_take_probabilities_and_numbers_as_targets():
-    inputs = {"image": Input("image", (1, 8, 8))}
+    inputs = {"image": InputSpec("image", (1, 8, 8))}
     for name in ("mixup", "cutmix"):
         batch = batch_of(inputs, 16)
         batch.target = torch.randn(16, 5, generator=seeded(1))
@@ -366,7 +368,7 @@ def test_mixup_and_cutmix_take_probabilities_and_numbers_as_targets():
 
 
 def test_several_tasks_are_not_mixed():
-    inputs = {"image": Input("image", (1, 8, 8))}
+    inputs = {"image": InputSpec("image", (1, 8, 8))}
     batch = batch_of(inputs, 4)
     batch.target = {"a": batch.target, "b": batch.target}
     for name in ("mixup", "cutmix"):
@@ -376,10 +378,10 @@ def test_several_tasks_are_not_mixed():
 
 def test_cutmix_counts_the_pixels_it_moved():
     height, width, count = 9, 14, 60
-    inputs = {"image": Input("image", (1, height, width))}
+    inputs = {"image": InputSpec("image", (1, height, width))}
     classes = torch.arange(count)
     image = classes.float().view(count, 1, 1, 1).expand(count, 1, height, width).clone()
-    augment = built("cutmix", inputs, {"probability": 1.0}, Output(count))
+    augment = built("cutmix", inputs, {"probability": 1.0}, OutputSpec(count))
     result = augment(Batch({"image": image}, classes, classes), seeded(3))
     pixels = (
         torch.nn.functional.one_hot(result.inputs["image"].flatten(1).long(), count).float().mean(1)
@@ -390,7 +392,7 @@ def test_cutmix_counts_the_pixels_it_moved():
 
 
 def test_noise_has_the_scale_asked_for():
-    inputs = {"numbers": Input("numbers", (50,))}
+    inputs = {"numbers": InputSpec("numbers", (50,))}
     batch = batch_of(inputs, 200)
     added = (
         built("noise", inputs, {"scale": 0.3})(batch, seeded(1)).inputs["numbers"]
@@ -401,7 +403,7 @@ def test_noise_has_the_scale_asked_for():
 
 
 def test_brightness_moves_the_mean_and_contrast_the_spread():
-    inputs = {"image": Input("image", (3, 10, 12))}
+    inputs = {"image": InputSpec("image", (3, 10, 12))}
     batch = batch_of(inputs, 300)
     x = batch.inputs["image"]
     bright = (

@@ -13,10 +13,10 @@ import torch
 from danlu import load, registry, train
 from danlu.errors import DataError, PartError, RecipeError
 from danlu.recipe import Part
-from danlu.terms import Batch, Input, Output, Table
+from danlu.terms import Batch, InputSpec, OutputSpec, Table
 
 
-def model(described: dict[str, Input], output: Output, **options: Any) -> Any:
+def model(described: dict[str, InputSpec], output: OutputSpec, **options: Any) -> Any:
     return registry.build_model(part("models", "autoencoder", **options), described, output).eval()
 
 
@@ -24,7 +24,7 @@ def part(kind: str, name: str, **options: Any) -> Part:
     return Part(name, registry.config(kind, name)(**options))
 
 
-def task_over(described: Input, rows: np.ndarray, **options: Any) -> tuple[Any, Any]:
+def task_over(described: InputSpec, rows: np.ndarray, **options: Any) -> tuple[Any, Any]:
     task = registry.build_task(part("tasks", "autoencoding", **options), {})
     name = described.kind
     splits = {"train": np.arange(len(rows) - 4), "test": np.arange(len(rows) - 4, len(rows))}
@@ -35,8 +35,8 @@ def task_over(described: Input, rows: np.ndarray, **options: Any) -> tuple[Any, 
 def test_images_of_any_shape_from_8x8_on_come_back_in_their_shape(
     shape: tuple[int, int, int],
 ) -> None:
-    described = {"image": Input("image", shape)}
-    output = Output(int(np.prod(shape)), each="image", shape=shape)
+    described = {"image": InputSpec("image", shape)}
+    output = OutputSpec(int(np.prod(shape)), each="image", shape=shape)
     module = model(described, output, code=3, width=4)
     images = torch.randn(5, *shape)
     assert module({"image": images}).shape == images.shape
@@ -44,21 +44,21 @@ def test_images_of_any_shape_from_8x8_on_come_back_in_their_shape(
 
 
 def test_numbers_come_back_and_pass_through_the_code_alone() -> None:
-    described = {"numbers": Input("numbers", (7,))}
-    module = model(described, Output(7), code=2, hidden=[9])
+    described = {"numbers": InputSpec("numbers", (7,))}
+    module = model(described, OutputSpec(7), code=2, hidden=[9])
     rows = torch.randn(5, 7)
     assert torch.equal(module({"numbers": rows}), module.decoder(module.encode({"numbers": rows})))
     assert module.encode({"numbers": rows}).shape == (5, 2)
 
 
 def test_what_is_no_autoencoding_is_refused() -> None:
-    numbers, image = Input("numbers", (7,)), Input("image", (1, 9, 9))
+    numbers, image = InputSpec("numbers", (7,)), InputSpec("image", (1, 9, 9))
     for inputs, output, match in [
-        ({"numbers": numbers}, Output(3), "the task asks for something else"),
-        ({"numbers": numbers, "image": image}, Output(7), "takes numbers or one image"),
+        ({"numbers": numbers}, OutputSpec(3), "the task asks for something else"),
+        ({"numbers": numbers, "image": image}, OutputSpec(7), "takes numbers or one image"),
         (
-            {"image": Input("image", (1, 7, 9))},
-            Output(63, each="image", shape=(1, 7, 9)),
+            {"image": InputSpec("image", (1, 7, 9))},
+            OutputSpec(63, each="image", shape=(1, 7, 9)),
             "from 8x8 pixels on",
         ),
     ]:
@@ -72,7 +72,7 @@ def test_what_is_no_autoencoding_is_refused() -> None:
 
 def test_noise_is_shown_and_the_clean_row_is_asked_for_whatever_the_batch() -> None:
     rows = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
-    task, _ = task_over(Input("numbers", (6,)), rows, noise=0.5)
+    task, _ = task_over(InputSpec("numbers", (6,)), rows, noise=0.5)
 
     def shown(which: list[int], seed: int) -> Batch:
         clean = torch.from_numpy(rows[which])
@@ -92,11 +92,11 @@ def test_noise_is_shown_and_the_clean_row_is_asked_for_whatever_the_batch() -> N
 def test_the_baseline_is_the_error_of_the_mean_row(kind: str) -> None:
     draw = np.random.default_rng(0)
     if kind == "numbers":
-        rows, described = draw.normal(size=(30, 5)).astype(np.float32), Input("numbers", (5,))
+        rows, described = draw.normal(size=(30, 5)).astype(np.float32), InputSpec("numbers", (5,))
         seen = rows.astype(np.float64)
     else:
         rows = draw.integers(0, 256, (30, 9, 8, 3)).astype(np.uint8)
-        described = Input("image", (3, 9, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+        described = InputSpec("image", (3, 9, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
         seen = (rows / 255 - np.array(described.mean)) / np.array(described.std)
     task, examples = task_over(described, rows)
     wanted = np.square(seen[-4:] - seen[:-4].mean(axis=0)).mean()
@@ -107,7 +107,7 @@ def test_the_baseline_is_the_error_of_the_mean_row(kind: str) -> None:
 
 def test_a_task_comes_back_from_its_state() -> None:
     task, _ = task_over(
-        Input("image", (3, 9, 8), mean=(0.5,), std=(0.2,)),
+        InputSpec("image", (3, 9, 8), mean=(0.5,), std=(0.2,)),
         np.zeros((9, 9, 8, 3), np.uint8),
         noise=0.1,
     )
@@ -128,7 +128,7 @@ def test_the_losses_of_numbers_serve_pixels() -> None:
     for name, each in (("mse", 0.25), ("mae", 0.5)):
         loss = registry.build_loss(
             part("losses", name),
-            task_over(Input("image", (2, 5, 4)), np.zeros((9, 5, 4, 2), np.uint8))[0],
+            task_over(InputSpec("image", (2, 5, 4)), np.zeros((9, 5, 4, 2), np.uint8))[0],
         )
         total, count = loss(outputs, batch)
         assert count.item() == target.numel() and (total / count).item() == pytest.approx(

@@ -24,7 +24,7 @@ from danlu.recipe import Part, Recipe
 from danlu.series import naive
 from danlu.series.runs import carried, origins
 from danlu.series.steps import Step
-from danlu.terms import Batch, Column, Input, Output, Table
+from danlu.terms import Batch, Column, InputSpec, OutputSpec, Table
 
 HOUR = np.timedelta64(1, "h")
 BEGIN = np.datetime64("2024-03-01T00:00")
@@ -658,12 +658,12 @@ def test_folds_roll_forward_within_each_series(tmp_path: Path) -> None:
 
 # --- models
 
-SERIES = Input("series", (50, 5), names=("x", "a", "b", "c", "y"))
+SERIES = InputSpec("series", (50, 5), names=("x", "a", "b", "c", "y"))
 BESIDE = {
-    "future": Input("series", (12, 2), names=("x", "y")),
-    "numbers": Input("numbers", (3,), names=("p", "q", "r")),
+    "future": InputSpec("series", (12, 2), names=("x", "y")),
+    "numbers": InputSpec("numbers", (3,), names=("p", "q", "r")),
 }
-AHEAD = Output(
+AHEAD = OutputSpec(
     6,
     ("b1", "b2", "b3", "a1", "a2", "a3"),
     each="step",
@@ -681,7 +681,10 @@ MODELS = [
 
 
 def model(
-    name: str, output: Output = AHEAD, inputs: dict[str, Input] | None = None, **options: Any
+    name: str,
+    output: OutputSpec = AHEAD,
+    inputs: dict[str, InputSpec] | None = None,
+    **options: Any,
 ) -> nn.Module:
     torch.manual_seed(0)
     built = registry.build_model(
@@ -745,7 +748,7 @@ def test_a_model_of_series_without_a_series_says_so(name: str) -> None:
 @pytest.mark.parametrize("name", ["temporal_convolution", "patch_transformer"])
 def test_a_series_as_a_whole_can_be_classified(name: str) -> None:
     inputs = {"series": SERIES, "numbers": BESIDE["numbers"]}
-    assert model(name, Output(3, ("r", "g", "b")), inputs)(drawn(2)).shape == (2, 3)
+    assert model(name, OutputSpec(3, ("r", "g", "b")), inputs)(drawn(2)).shape == (2, 3)
 
 
 def test_halving_gives_the_numbers_of_dilated_convolutions() -> None:

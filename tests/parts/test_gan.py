@@ -19,7 +19,7 @@ from danlu.parts.watchers._base import Setting
 from danlu.recipe import Part
 from danlu.system.png import grid, png
 from danlu.system.random_draws import counted_normal
-from danlu.terms import Batch, Column, Input, Output, Report, Sample, Table
+from danlu.terms import Batch, Column, InputSpec, OutputSpec, Sample, Table, TrainingEvent
 
 
 def part(kind: str, name: str, **options: Any) -> Part:
@@ -28,13 +28,13 @@ def part(kind: str, name: str, **options: Any) -> Part:
 
 def build(shape: tuple[int, int, int], classes: int = 0, **options: Any) -> nn.Module:
     inputs = {
-        "image": Input("image", shape, mean=(0.3,), std=(0.25,)),
-        "row": Input("categories", (1,)),
+        "image": InputSpec("image", shape, mean=(0.3,), std=(0.25,)),
+        "row": InputSpec("categories", (1,)),
     }
     if classes:
-        inputs["class"] = Input("categories", (1,), cardinalities=(classes,))
+        inputs["class"] = InputSpec("categories", (1,), cardinalities=(classes,))
     torch.manual_seed(0)
-    output = Output(int(np.prod(shape)), each="image", shape=shape)
+    output = OutputSpec(int(np.prod(shape)), each="image", shape=shape)
     return registry.build_model(
         part("models", "gan", **{"latent": 4, "width": 4, "class_size": 3, **options}),
         inputs,
@@ -95,7 +95,7 @@ def task_of(
     task = registry.build_task(part("tasks", "image_generation"), targets)
     images = draw.integers(0, 256, (rows, *shape[1:], shape[0])).astype(np.uint8)
     table = Table({"kind": column}, "made")
-    described = {"image": Input("image", shape, mean=(0.3,), std=(0.25,))}
+    described = {"image": InputSpec("image", shape, mean=(0.3,), std=(0.25,))}
     splits = {"train": np.arange(rows - 5), "test": np.arange(rows - 5, rows)}
     return task, task.frame({"image": images}, described, targets, splits, table)
 
@@ -147,7 +147,7 @@ def test_tensorboard_shows_what_was_made(tmp_path: Path) -> None:
     setting = Setting(tmp_path, read_recipe(recipe()), 10, 5, "frechet_distance", "lower")
     watcher = registry.build_watcher(part("watchers", "tensorboard"), setting)
     watcher.hear(
-        Report(
+        TrainingEvent(
             "validation",
             4,
             values={"x": 1.0},
@@ -246,7 +246,7 @@ class Bright(nn.Module):
 def test_class_agreement_counts_what_the_classifier_sees_by_the_names_of_classes() -> None:
     task, _ = task_of(2)
     metric = registry.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task)
-    own = Input(
+    own = InputSpec(
         "image", (1, 12, 12), mean=(0.5,), std=(0.5,)
     )  # another scale than that of the generator's images
     metric.observer.wear(Bright(), {"image": own}, ("b", "a"))  # and the classes in another order
@@ -267,14 +267,14 @@ def test_class_agreement_counts_what_the_classifier_sees_by_the_names_of_classes
 
 
 def test_a_classifier_of_other_images_or_classes_is_refused() -> None:
-    observer = Observer("somewhere", Input("image", (1, 12, 12)))
+    observer = Observer("somewhere", InputSpec("image", (1, 12, 12)))
     with pytest.raises(ArtifactError, match="takes 1x9x9, and the images are 1x12x12"):
-        observer.wear(Bright(), {"image": Input("image", (1, 9, 9))}, ("a", "b"))
+        observer.wear(Bright(), {"image": InputSpec("image", (1, 9, 9))}, ("a", "b"))
     with pytest.raises(ArtifactError, match="takes no image alone"):
-        observer.wear(Bright(), {"numbers": Input("numbers", (3,))}, ("a", "b"))
+        observer.wear(Bright(), {"numbers": InputSpec("numbers", (3,))}, ("a", "b"))
     task, _ = task_of(2)
     metric = registry.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task)
-    metric.observer.wear(Bright(), {"image": Input("image", (1, 12, 12))}, ("a", "c"))
+    metric.observer.wear(Bright(), {"image": InputSpec("image", (1, 12, 12))}, ("a", "c"))
     batch = Batch(
         {"image": torch.zeros(1, 1, 12, 12), "class": torch.zeros(1, 1, dtype=torch.int64)},
         None,

@@ -14,11 +14,11 @@ from danlu.errors import PartError
 from danlu.layers.transformer.language_model import LanguageModel
 from danlu.parts.models.gpt import SIZES, Config
 from danlu.recipe import Part
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 from danlu.training.setup import parameter_groups
 
 CODES = 23
-TEXT = {"text": Input("tokens", (12,), cardinalities=(CODES,))}
+TEXT = {"text": InputSpec("tokens", (12,), cardinalities=(CODES,))}
 OPTIONS = [
     {},
     {"num_key_value_heads": 2, "feed_forward": "swiglu", "qk_norm": False},
@@ -41,7 +41,7 @@ def built(**options: object) -> LanguageModel:
     torch.manual_seed(5)
     config = Config.model_validate({"size": "tiny", "num_layers": 2, "width": 32, **options})
     module = registry.build_model(
-        Part("gpt", config), TEXT, Output(CODES, each="token", causal=True)
+        Part("gpt", config), TEXT, OutputSpec(CODES, each="token", causal=True)
     )
     assert isinstance(module, LanguageModel)
     return module
@@ -114,8 +114,8 @@ def test_sizes_by_name_and_numbers_over_them():
 def test_nano_has_at_most_the_parameters_of_nanogpts():
     module = registry.build_model(
         Part("gpt", Config(size="nano")),
-        {"text": Input("tokens", (64,), cardinalities=(70,))},
-        Output(70),
+        {"text": InputSpec("tokens", (64,), cardinalities=(70,))},
+        OutputSpec(70),
     )
     assert sum(each.numel() for each in module.parameters()) <= 850_000
 
@@ -134,10 +134,12 @@ def test_what_is_no_text_is_refused():
     part = Part("gpt", Config(size="tiny"))
     with pytest.raises(PartError, match="reads one text"):
         registry.build_model(
-            part, {"words": Input("tokens", (12, 2), cardinalities=(9, 5))}, Output(9, each="token")
+            part,
+            {"words": InputSpec("tokens", (12, 2), cardinalities=(9, 5))},
+            OutputSpec(9, each="token"),
         )
     with pytest.raises(PartError, match="the next of the 23 codes"):
-        registry.build_model(part, TEXT, Output(7, each="token"))
+        registry.build_model(part, TEXT, OutputSpec(7, each="token"))
 
 
 def test_a_text_beyond_learned_positions_is_refused_and_rotary_ones_go_on():

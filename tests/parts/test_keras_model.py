@@ -18,7 +18,7 @@ import danlu
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, PartError
 from danlu.parts.models.keras import Config, begin, build
 from danlu.reading import keras_file
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 keras = library()
 layers = keras.layers
-OUTPUT = Output(3, ("a", "b", "c"), means=(("classes", 3),))
-NUMBERS = {"numbers": Input("numbers", (5,), names=tuple("vwxyz"))}
-IMAGE = {"image": Input("image", (1, 9, 8), mean=(0.3,), std=(0.2,))}
+OUTPUT = OutputSpec(3, ("a", "b", "c"), means=(("classes", 3),))
+NUMBERS = {"numbers": InputSpec("numbers", (5,), names=tuple("vwxyz"))}
+IMAGE = {"image": InputSpec("image", (1, 9, 8), mean=(0.3,), std=(0.2,))}
 # 1e-5: the same float32 sums by the same kernels, but for the order of pixels
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -71,7 +71,7 @@ def saved(network: Any, path: Path) -> Path:
 
 
 def taken(
-    path: Path, inputs: dict[str, Input], output: Output = OUTPUT, **more: Any
+    path: Path, inputs: dict[str, InputSpec], output: OutputSpec = OUTPUT, **more: Any
 ) -> torch.nn.Module:
     config = Config.model_validate({"path": str(path), **more})
     module = build(config, inputs, output)
@@ -122,10 +122,10 @@ def test_a_text_is_brought_to_the_length_of_the_network(cell, tmp_path) -> None:
     network = keras.Sequential(
         [keras.Input((7,)), layers.Embedding(20, 4, mask_zero=True), read, answer]
     )
-    output = Output(2, ("no", "yes"), means=(("classes", 2),))
+    output = OutputSpec(2, ("no", "yes"), means=(("classes", 2),))
     module = taken(
         saved(shaken(network), tmp_path / "n.keras"),
-        {"tokens": Input("tokens", (7,), cardinalities=(20,))},
+        {"tokens": InputSpec("tokens", (7,), cardinalities=(20,))},
         output,
     )
     tokens = torch.randint(1, 20, (4, 5))
@@ -170,7 +170,7 @@ def test_several_inputs_go_by_their_names(tmp_path) -> None:
     network = shaken(keras.Model([codes, numbers], layers.Dense(3)(x)))
     inputs = {
         **NUMBERS,
-        "categories": Input("categories", (2,), names=("k", "m"), cardinalities=(4, 4)),
+        "categories": InputSpec("categories", (2,), names=("k", "m"), cardinalities=(4, 4)),
     }
     module = taken(saved(network, tmp_path / "n.keras"), inputs).eval()
     batch = {"numbers": torch.randn(3, 5), "categories": torch.randint(0, 4, (3, 2))}
@@ -232,7 +232,7 @@ def test_names_do_not_depend_on_what_was_built_before(tmp_path) -> None:
         ),
         tmp_path / "n.keras",
     )
-    tokens = {"tokens": Input("tokens", (7,), cardinalities=(9,))}
+    tokens = {"tokens": InputSpec("tokens", (7,), cardinalities=(9,))}
     first = list(taken(path, tokens).state_dict())
     layers.LSTM(2)(keras.Input((4, 2)))
     assert list(taken(path, tokens).state_dict()) == first
@@ -432,9 +432,9 @@ def test_weights_that_are_not_sound_are_refused(how, tmp_path) -> None:
 def test_a_network_for_other_inputs_or_classes_is_refused_by_name(tmp_path) -> None:
     path = saved(number_network(), tmp_path / "n.keras")
     with pytest.raises(PartError, match="takes 5, and numbers is 6"):
-        taken(path, {"numbers": Input("numbers", (6,))})
+        taken(path, {"numbers": InputSpec("numbers", (6,))})
     with pytest.raises(PartError, match="gives 3 numbers a row, and the task asks for 4"):
-        taken(path, NUMBERS, Output(4, tuple("abcd"), means=(("classes", 4),)))
+        taken(path, NUMBERS, OutputSpec(4, tuple("abcd"), means=(("classes", 4),)))
     (tmp_path / "cut.keras").write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="no Keras 3 file"):
         taken(tmp_path / "cut.keras", NUMBERS)

@@ -31,7 +31,7 @@ from danlu.terms import (
     PADDING,
     Batch,
     Column,
-    Input,
+    InputSpec,
     Table,
 )
 
@@ -262,7 +262,7 @@ def _framed(
     }
     if answering:
         splits = {"data": np.arange(count)}
-    described = {"tokens": Input("tokens", (99,), cardinalities=(tokenizer.size,))}
+    described = {"tokens": InputSpec("tokens", (99,), cardinalities=(tokenizer.size,))}
     return task, task.frame(
         {"tokens": Ragged(codes, offsets)}, described, {}, splits, table, answering
     )

@@ -19,17 +19,19 @@ from danlu.parts.models.cnn import Config as CnnConfig
 from danlu.parts.models.mlp import Config as MlpConfig
 from danlu.recipe import Options, Part
 from danlu.system.trust import allow_code
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
-OUTPUT = Output(5, ("a", "b", "c", "d", "e"))
-NUMBERS = Input("numbers", (7,), names=tuple(f"n{i}" for i in range(7)))
-CATEGORIES = Input("categories", (3,), names=("x", "y", "z"), cardinalities=(2, 11, 4))
-IMAGE = Input("image", (3, 13, 17))
-TOKENS = Input("tokens", (11,), cardinalities=(23,))
-SPELT = Input("tokens", (11, 4), cardinalities=(23, 9, 9, 9))  # a word and three of its characters
-FRAMES = Input("frames", (13, 6), names=tuple(f"f{i}" for i in range(6)))
-SERIES = Input("series", (24, 3), names=("u", "v", "w"))
-FUTURE = Input("series", (5, 2), names=("holiday", "price"))
+OUTPUT = OutputSpec(5, ("a", "b", "c", "d", "e"))
+NUMBERS = InputSpec("numbers", (7,), names=tuple(f"n{i}" for i in range(7)))
+CATEGORIES = InputSpec("categories", (3,), names=("x", "y", "z"), cardinalities=(2, 11, 4))
+IMAGE = InputSpec("image", (3, 13, 17))
+TOKENS = InputSpec("tokens", (11,), cardinalities=(23,))
+SPELT = InputSpec(
+    "tokens", (11, 4), cardinalities=(23, 9, 9, 9)
+)  # a word and three of its characters
+FRAMES = InputSpec("frames", (13, 6), names=tuple(f"f{i}" for i in range(6)))
+SERIES = InputSpec("series", (24, 3), names=("u", "v", "w"))
+FUTURE = InputSpec("series", (5, 2), names=("holiday", "price"))
 SETS = {
     "numbers": {"numbers": NUMBERS},
     "categories": {"categories": CATEGORIES},
@@ -37,8 +39,11 @@ SETS = {
     "all": {"numbers": NUMBERS, "categories": CATEGORIES, "image": IMAGE},
     "tokens": {"tokens": TOKENS},
     "spelt": {"tokens": SPELT},
-    "aligned": {"tokens.words": TOKENS, "tokens.tags": Input("tokens", (11,), cardinalities=(9,))},
-    "translated": {"tokens": TOKENS, "decoder": Input("tokens", (9,), cardinalities=(23,))},
+    "aligned": {
+        "tokens.words": TOKENS,
+        "tokens.tags": InputSpec("tokens", (11,), cardinalities=(9,)),
+    },
+    "translated": {"tokens": TOKENS, "decoder": InputSpec("tokens", (9,), cardinalities=(23,))},
     "frames": {"frames": FRAMES},
     "series": {"series": SERIES},
     "future": {"series": SERIES, "future": FUTURE},
@@ -46,13 +51,15 @@ SETS = {
 }
 OUTPUTS = {
     "row": OUTPUT,
-    "again": Output(7, NUMBERS.names),  # as many numbers as there are: what an autoencoder gives
-    "token": Output(5, OUTPUT.names, each="token"),
-    "vocabulary": Output(23, each="token", causal=True),
-    "step": Output(3, ("u", "v", "w"), each="step", steps=5, of=("u", "v", "w")),
-    "moment": Output(3, ("u", "v", "w"), each="moment", of=("u", "v", "w")),
-    "frame": Output(6, ("", *OUTPUT.names), each="frame"),
-    "image": Output(3 * 13 * 17, each="image", shape=(3, 13, 17)),
+    "again": OutputSpec(
+        7, NUMBERS.names
+    ),  # as many numbers as there are: what an autoencoder gives
+    "token": OutputSpec(5, OUTPUT.names, each="token"),
+    "vocabulary": OutputSpec(23, each="token", causal=True),
+    "step": OutputSpec(3, ("u", "v", "w"), each="step", steps=5, of=("u", "v", "w")),
+    "moment": OutputSpec(3, ("u", "v", "w"), each="moment", of=("u", "v", "w")),
+    "frame": OutputSpec(6, ("", *OUTPUT.names), each="frame"),
+    "image": OutputSpec(3 * 13 * 17, each="image", shape=(3, 13, 17)),
 }
 # Which sets a form of output can be asked of: what has places, for an output a place; a text's own
 # vocabulary, for the next token.
@@ -155,7 +162,9 @@ def _accepted() -> list[Any]:
     return found
 
 
-def _builds(name: str, options: dict[str, Any], inputs: dict[str, Input], output: Output) -> bool:
+def _builds(
+    name: str, options: dict[str, Any], inputs: dict[str, InputSpec], output: OutputSpec
+) -> bool:
     if name == "python":  # the user's own: it stands in a module that exists only while a test runs
         return output.each == "row"
     try:
@@ -168,9 +177,9 @@ def _builds(name: str, options: dict[str, Any], inputs: dict[str, Input], output
 def built(
     name: str,
     options: dict[str, Any],
-    inputs: dict[str, Input],
+    inputs: dict[str, InputSpec],
     seed: int = 3,
-    output: Output = OUTPUT,
+    output: OutputSpec = OUTPUT,
 ) -> nn.Module:
     torch.manual_seed(seed)
     config = registry.config("models", name).model_validate(options)
@@ -181,7 +190,7 @@ CASES = _accepted()
 every_case = pytest.mark.parametrize(("name", "options", "inputs", "output"), CASES)
 
 
-def rows(inputs: dict[str, Input], count: int, seed: int = 5) -> dict[str, torch.Tensor]:
+def rows(inputs: dict[str, InputSpec], count: int, seed: int = 5) -> dict[str, torch.Tensor]:
     """A batch; texts and recordings of several lengths, the first as long as any."""
     generator = torch.Generator().manual_seed(seed)
     batch = {}
@@ -215,7 +224,7 @@ def rows(inputs: dict[str, Input], count: int, seed: int = 5) -> dict[str, torch
     return batch
 
 
-def shape_of(output: Output, batch: dict[str, torch.Tensor]) -> tuple[int, ...]:
+def shape_of(output: OutputSpec, batch: dict[str, torch.Tensor]) -> tuple[int, ...]:
     """The shape of the outputs of a batch; of "frame", as many frames as came in, at most."""
     count = len(next(iter(batch.values())))
     if output.each == "row":
@@ -235,7 +244,7 @@ def places_of(batch: dict[str, torch.Tensor]) -> str:
     return "decoder" if "decoder" in named else named[0]
 
 
-def real(outputs: torch.Tensor, output: Output, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def real(outputs: torch.Tensor, output: OutputSpec, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The outputs, 0 at places after a row's end, of which nothing is promised."""
     if output.each != "token":
         return outputs
@@ -466,8 +475,8 @@ def test_the_textbook_mlp_is_784_128_10():
     module = built(
         "mlp",
         {"hidden": [128], "activation": "relu", "dropout": 0.0},
-        {"image": Input("image", (1, 28, 28))},
-        output=Output(10),
+        {"image": InputSpec("image", (1, 28, 28))},
+        output=OutputSpec(10),
     )
     shapes = [tuple(parameter.shape) for parameter in module.parameters()]
     assert shapes == [(128, 784), (128,), (10, 128), (10,)]
@@ -475,7 +484,10 @@ def test_the_textbook_mlp_is_784_128_10():
 
 def test_the_textbook_cnn_has_convolutions_of_32_and_64_and_a_dense_layer_of_128():
     module = built(
-        "cnn", {"design": "textbook"}, {"image": Input("image", (1, 28, 28))}, output=Output(10)
+        "cnn",
+        {"design": "textbook"},
+        {"image": InputSpec("image", (1, 28, 28))},
+        output=OutputSpec(10),
     )
     shapes = [tuple(parameter.shape) for parameter in module.parameters() if parameter.ndim > 1]
     assert shapes == [(32, 1, 3, 3), (64, 32, 3, 3), (128, 64 * 7 * 7), (10, 128)]
@@ -486,7 +498,7 @@ def test_the_textbook_cnn_has_convolutions_of_32_and_64_and_a_dense_layer_of_128
     "shape", [(1, 4, 4), (1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 5, 31), (3, 64, 65), (1, 16, 4)]
 )
 def test_a_cnn_takes_any_image_from_four_pixels_on(shape, design):
-    inputs = {"image": Input("image", shape)}
+    inputs = {"image": InputSpec("image", shape)}
     module = built(
         "cnn", {"design": design} | ({"width": 4} if design == "residual" else {}), inputs
     )
@@ -498,7 +510,7 @@ def test_a_cnn_refuses_what_it_cannot_see():
     with pytest.raises(PartError, match="needs an image"):
         built("cnn", {}, {"numbers": NUMBERS})
     with pytest.raises(PartError, match=r"4x4 pixels on.*3x9"):
-        built("cnn", {}, {"image": Input("image", (1, 3, 9))})
+        built("cnn", {}, {"image": InputSpec("image", (1, 3, 9))})
 
 
 def test_options_that_contradict_each_other_are_refused():
@@ -511,10 +523,10 @@ def test_options_that_contradict_each_other_are_refused():
 def test_a_linear_model_is_least_squares():
     """Its minimum is that of the normal equations, categories as one-hot columns."""
     inputs = {
-        "numbers": Input("numbers", (2,)),
-        "categories": Input("categories", (1,), cardinalities=(3,)),
+        "numbers": InputSpec("numbers", (2,)),
+        "categories": InputSpec("categories", (1,), cardinalities=(3,)),
     }
-    module = built("linear", {}, inputs, output=Output(1)).double()
+    module = built("linear", {}, inputs, output=OutputSpec(1)).double()
     batch = rows(inputs, 40)
     batch["numbers"] = batch["numbers"].double()
     target = torch.randn(40, 1, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -568,11 +580,11 @@ def test_an_mlp_regulates_the_size_of_its_signal():
         module = built(
             "mlp",
             {"hidden": [512] * 8, "activation": activation, "dropout": 0.0},
-            {"numbers": Input("numbers", (100,))},
+            {"numbers": InputSpec("numbers", (100,))},
         )
         with torch.no_grad():
             spread = (
-                module[:-1](rows({"numbers": Input("numbers", (100,))}, 200))
+                module[:-1](rows({"numbers": InputSpec("numbers", (100,))}, 200))
                 .pow(2)
                 .mean()
                 .sqrt()
@@ -592,7 +604,7 @@ def test_batch_norm_keeps_its_statistics_on_a_batch_of_one():
 # --- the user's own module --------------------------------------------------------------------------------------------
 
 
-def own(name: str, options: dict[str, Any], inputs: dict[str, Input]) -> nn.Module:
+def own(name: str, options: dict[str, Any], inputs: dict[str, InputSpec]) -> nn.Module:
     return built("python", {"object": f"a_module_for_tests:{name}", "options": options}, inputs)
 
 

@@ -21,7 +21,7 @@ from danlu.layers.text.embeddings import WordEmbedding
 from danlu.parts.models._crf import TransitionMarginals
 from danlu.recipe import Part
 from danlu.system.placement import work_of
-from danlu.terms import UNKNOWN, Input, Output
+from danlu.terms import UNKNOWN, InputSpec, OutputSpec
 
 DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 SIZES = torch.tensor([5, 7, 1, 4])
@@ -30,7 +30,7 @@ KINDS: dict[str, type[nn.RNNBase]] = {"vanilla": nn.RNN, "gru": nn.GRU, "lstm": 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
-def built(inputs: dict[str, Input], output: Output, **options: Any) -> nn.Module:
+def built(inputs: dict[str, InputSpec], output: OutputSpec, **options: Any) -> nn.Module:
     torch.manual_seed(1)
     return registry.build_model(
         Part("rnn", registry.config("models", "rnn").model_validate(options)), inputs, output
@@ -45,7 +45,7 @@ def words(rows: Tensor = SIZES, vocabulary: int = 23) -> Tensor:
     return codes * inside(rows, codes.shape[1])
 
 
-TOKENS = {"tokens": Input("tokens", (9,), cardinalities=(23,))}
+TOKENS = {"tokens": InputSpec("tokens", (9,), cardinalities=(23,))}
 
 
 # --- directions
@@ -78,7 +78,7 @@ def test_both_directions_are_those_of_a_packed_sequence(cell: Any) -> None:
 
 
 def test_a_row_is_read_from_its_own_end() -> None:
-    module = built(TOKENS, Output(5, each="token"), dropout=0.0).eval()
+    module = built(TOKENS, OutputSpec(5, each="token"), dropout=0.0).eval()
     batch = words()
     before = module({"tokens": batch})
     changed = batch.clone()
@@ -90,29 +90,31 @@ def test_a_row_is_read_from_its_own_end() -> None:
 
 def test_rows_without_any_place_get_an_answer() -> None:
     assert (
-        built(TOKENS, Output(5), pooling="max")({"tokens": torch.zeros(3, 0, dtype=torch.int64)})
+        built(TOKENS, OutputSpec(5), pooling="max")(
+            {"tokens": torch.zeros(3, 0, dtype=torch.int64)}
+        )
         .isfinite()
         .all()
     )
-    assert built(TOKENS, Output(5, each="token"))(
+    assert built(TOKENS, OutputSpec(5, each="token"))(
         {"tokens": torch.zeros(3, 0, dtype=torch.int64)}
     ).shape == (3, 0, 5)
     for pooling in ("max", "mean", "attention", "last"):
-        module = built(TOKENS, Output(5), pooling=pooling).eval()
+        module = built(TOKENS, OutputSpec(5), pooling=pooling).eval()
         batch = words(torch.tensor([4, 0, 3, 2]))
         assert module({"tokens": batch}).isfinite().all(), pooling
 
 
 def test_what_must_not_look_ahead_goes_one_way() -> None:
-    output = Output(23, each="token", causal=True)
+    output = OutputSpec(23, each="token", causal=True)
     with pytest.raises(PartError, match="must not look ahead"):
         built(TOKENS, output, bidirectional=True)
     with pytest.raises(PartError, match="crf looks at the labels that follow"):
         built(TOKENS, output, crf=True)
     with pytest.raises(PartError, match="no label a place"):
-        built(TOKENS, Output(3), crf=True)
+        built(TOKENS, OutputSpec(3), crf=True)
     with pytest.raises(PartError, match="hold none"):
-        built({"numbers": Input("numbers", (3,))}, Output(3))
+        built({"numbers": InputSpec("numbers", (3,))}, OutputSpec(3))
     module = built(TOKENS, output, num_layers=2).eval()
     batch = words()
     changed = batch.clone()
@@ -122,7 +124,7 @@ def test_what_must_not_look_ahead_goes_one_way() -> None:
 
 def test_the_work_of_recurrent_layers_is_counted() -> None:
     batch = {"tokens": words(torch.tensor([7]))}
-    module = built(TOKENS, Output(5, each="token"), width=32, embedding=16)
+    module = built(TOKENS, OutputSpec(5, each="token"), width=32, embedding=16)
     gates = 4 * 32 * (16 + 32)  # weights of a direction, each used at each of 7 places
     assert work_of(module, batch) == 2 * 7 * (2 * gates + 64 * 5)
 
@@ -236,7 +238,7 @@ def test_a_long_sure_chain_stays_finite() -> None:
 @pytest.mark.parametrize("cell", KINDS)
 def test_tokens_that_come_piece_by_piece_get_the_logits_of_the_whole(cell: str) -> None:
     module: Any = built(
-        TOKENS, Output(23, each="token", causal=True), cell=cell, num_layers=2
+        TOKENS, OutputSpec(23, each="token", causal=True), cell=cell, num_layers=2
     ).eval()
     tokens = torch.randint(5, 23, (3, 9), generator=torch.Generator().manual_seed(0))
     whole = module({"tokens": tokens})

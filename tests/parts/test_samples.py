@@ -11,7 +11,7 @@ import pytest
 from danlu import registry
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Part
-from danlu.terms import Report, Sample
+from danlu.terms import Sample, TrainingEvent
 
 RED = np.full((5, 4, 3), (255, 0, 0), dtype=np.uint8)
 
@@ -24,7 +24,9 @@ def watcher(folder: Path, **options: Any) -> Any:
 def test_texts_are_kept_whole_and_told_briefly(tmp_path: Path) -> None:
     made = watcher(tmp_path, shown=20)
     poem = "床前明月光，疑是地上霜。\n举头望明月，低头思故乡。\n"
-    made.hear(Report("validation", 12, samples=(Sample("text 1", poem), Sample("text 2", "more"))))
+    made.hear(
+        TrainingEvent("validation", 12, samples=(Sample("text 1", poem), Sample("text 2", "more")))
+    )
     kept = (tmp_path / "samples" / "00000012.txt").read_text("utf-8")
     assert poem in kept
     assert "more" in kept
@@ -37,7 +39,7 @@ def test_texts_are_kept_whole_and_told_briefly(tmp_path: Path) -> None:
 def test_images_become_one_picture(tmp_path: Path) -> None:
     pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     watcher(tmp_path).hear(
-        Report("validation", 3, samples=tuple(Sample(str(n), RED) for n in range(4)))
+        TrainingEvent("validation", 3, samples=tuple(Sample(str(n), RED) for n in range(4)))
     )
     with pillow.open(tmp_path / "samples" / "00000003.png") as picture:
         assert picture.mode == "RGB"
@@ -46,7 +48,7 @@ def test_images_become_one_picture(tmp_path: Path) -> None:
 
 
 def test_a_run_without_samples_has_no_folder_of_them(tmp_path: Path) -> None:
-    watcher(tmp_path).hear(Report("validation", 3, values={"loss": 1.0}))
+    watcher(tmp_path).hear(TrainingEvent("validation", 3, values={"loss": 1.0}))
     assert not (tmp_path / "samples").exists()
 
 
@@ -54,6 +56,6 @@ def test_what_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("in the way")
     made = watcher(tmp_path, shown=0)
     for step in (1, 2):
-        made.hear(Report("validation", step, samples=(Sample("text 1", "a"),)))
+        made.hear(TrainingEvent("validation", step, samples=(Sample("text 1", "a"),)))
     assert len(made.notices) == 1
     assert "no longer written" in made.notices[0]

@@ -22,7 +22,17 @@ from danlu.parts.models._encoder_decoder import EncoderDecoder
 from danlu.parts.tasks import sequence_to_sequence as task_part
 from danlu.recipe import Part, Train
 from danlu.system.placement import place
-from danlu.terms import BEGINNING, END, IGNORED, PADDING, Batch, Column, Input, Output, Table
+from danlu.terms import (
+    BEGINNING,
+    END,
+    IGNORED,
+    PADDING,
+    Batch,
+    Column,
+    InputSpec,
+    OutputSpec,
+    Table,
+)
 
 ENGLISH = ["two dogs run", "a cat", "one red house by the sea", "a man", "the end"]
 GERMAN = ["zwei hunde laufen", "eine katze", "ein rotes haus am meer", "ein mann", "das ende"]
@@ -61,7 +71,7 @@ def framed(task: task_part.SequenceToSequence, answering: bool = False) -> Examp
         "test": np.zeros(0, dtype=np.int64),
     }
     targets = {} if answering else {"en": table().columns["en"]}
-    described = {"tokens": Input("tokens", (6,), cardinalities=(12,))}
+    described = {"tokens": InputSpec("tokens", (6,), cardinalities=(12,))}
     return task.frame({"tokens": source}, described, targets, splits, table(), answering)
 
 
@@ -141,7 +151,7 @@ def test_the_baseline_knows_how_common_tokens_are() -> None:
 def test_one_text_must_be_left_to_read() -> None:
     task = built()
     described = {
-        name: Input("tokens", (6,), cardinalities=(12,)) for name in ("tokens.a", "tokens.b")
+        name: InputSpec("tokens", (6,), cardinalities=(12,)) for name in ("tokens.a", "tokens.b")
     }
     with pytest.raises(DataError, match="reads one text"):
         task.frame({}, described, {}, {}, table())
@@ -210,18 +220,18 @@ def test_every_place_sees_the_whole_source() -> None:
 
 def test_what_is_no_source_and_target_is_refused() -> None:
     config = registry.config("models", "seq2seq")()
-    source = Input("tokens", (6,), cardinalities=(12,))
+    source = InputSpec("tokens", (6,), cardinalities=(12,))
     with pytest.raises(PartError, match="task: sequence_to_sequence"):
         registry.build_model(
-            Part("seq2seq", config), {"tokens": source}, Output(12, each="token", causal=True)
+            Part("seq2seq", config), {"tokens": source}, OutputSpec(12, each="token", causal=True)
         )
     shared = registry.config("models", "seq2seq")(shared=True)
     with pytest.raises(PartError, match="no vocabulary of both"):
-        target = Input("tokens", (6,), cardinalities=(9,))
+        target = InputSpec("tokens", (6,), cardinalities=(9,))
         registry.build_model(
             Part("seq2seq", shared),
             {"tokens": source, "decoder": target},
-            Output(9, each="token", causal=True),
+            OutputSpec(9, each="token", causal=True),
         )
 
 

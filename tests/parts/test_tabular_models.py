@@ -14,19 +14,22 @@ from danlu.layers.averaging import average
 from danlu.layers.tabular.tokens import NumberTokens, widths
 from danlu.parts.transforms import piecewise_linear
 from danlu.recipe import Part
-from danlu.terms import Batch, Column, Input, Output
+from danlu.terms import Batch, Column, InputSpec, OutputSpec
 from danlu.training.setup import assemble
 from danlu.training.step.supervised import repeated
 
-CLASSES = Output(3, ("a", "b", "c"), means=(("classes", 3),))
+CLASSES = OutputSpec(3, ("a", "b", "c"), means=(("classes", 3),))
 INPUTS = {
-    "numbers": Input("numbers", (4,)),
-    "categories": Input("categories", (2,), cardinalities=(3, 5)),
+    "numbers": InputSpec("numbers", (4,)),
+    "categories": InputSpec("categories", (2,), cardinalities=(3, 5)),
 }
 
 
 def built(
-    name: str, output: Output = CLASSES, inputs: dict[str, Input] = INPUTS, **options: object
+    name: str,
+    output: OutputSpec = CLASSES,
+    inputs: dict[str, InputSpec] = INPUTS,
+    **options: object,
 ) -> torch.nn.Module:
     torch.manual_seed(2)
     return registry.build_model(
@@ -57,7 +60,7 @@ def test_members_answer_one_by_one_in_training_and_together_in_evaluation():
 
 
 def test_a_number_is_the_mean_of_the_members():
-    module, batch = built("tabm", Output(2), members=3, hidden=[8], dropout=0.0), rows(4)
+    module, batch = built("tabm", OutputSpec(2), members=3, hidden=[8], dropout=0.0), rows(4)
     apart = module.train()(batch).reshape(4, 3, 2)
     torch.testing.assert_close(module.eval()(batch), apart.mean(1), rtol=1e-5, atol=1e-6)
 
@@ -159,7 +162,7 @@ def test_an_ensemble_is_trained_scored_and_served_alike(tmp_path):
 
 
 def test_answers_are_averaged_by_what_the_columns_mean():
-    output = Output(5, means=(("classes", 2), ("labels", 2), ("numbers", 1)))
+    output = OutputSpec(5, means=(("classes", 2), ("labels", 2), ("numbers", 1)))
     outputs = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)) * 3
     mean = average(outputs, output)
     # 1e-5: float32 logarithms there and back
@@ -175,7 +178,7 @@ def test_answers_are_averaged_by_what_the_columns_mean():
 def test_certain_opinions_stay_finite():
     outputs = torch.tensor([[[200.0, -200.0]], [[-200.0, 200.0]]])
     for kind in ("classes", "labels"):
-        mean = average(outputs, Output(2, means=((kind, 2),)))
+        mean = average(outputs, OutputSpec(2, means=((kind, 2),)))
         assert torch.isfinite(mean).all()
         assert (
             abs(float(mean[0, 0] - mean[0, 1])) < 1e-4
@@ -186,9 +189,9 @@ def test_certain_opinions_stay_finite():
 
 
 def test_features_of_one_column_make_one_token():
-    described = Input("numbers", (6,), of=("age", "born", "born", "born", "pay", "pay"))
+    described = InputSpec("numbers", (6,), of=("age", "born", "born", "born", "pay", "pay"))
     assert widths(described) == [1, 3, 2]
-    assert widths(Input("numbers", (2,))) == [1, 1]
+    assert widths(InputSpec("numbers", (2,))) == [1, 1]
     torch.manual_seed(0)
     tokens = NumberTokens(widths(described), 8)
     x = torch.randn(5, 6)

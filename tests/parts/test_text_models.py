@@ -11,16 +11,16 @@ from danlu import registry
 from danlu.errors import PartError
 from danlu.layers.text.pooled import BagOfWords, ConvolvedText
 from danlu.recipe import Part
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
-TOKENS = Input("tokens", (9,), cardinalities=(50,))
+TOKENS = InputSpec("tokens", (9,), cardinalities=(50,))
 
 
-def built(name: str, inputs: dict[str, Input] | None = None, **options: Any) -> torch.nn.Module:
+def built(name: str, inputs: dict[str, InputSpec] | None = None, **options: Any) -> torch.nn.Module:
     torch.manual_seed(0)
     config = registry.config("models", name).model_validate(options)
     return registry.build_model(
-        Part(name, config), inputs or {"tokens": TOKENS}, Output(2, ("a", "b"))
+        Part(name, config), inputs or {"tokens": TOKENS}, OutputSpec(2, ("a", "b"))
     ).eval()
 
 
@@ -91,11 +91,11 @@ def test_filters_find_a_phrase_wherever_it_stands_and_in_rows_shorter_than_they_
 @pytest.mark.parametrize("name", ["text_cnn", "bag_of_embeddings"])
 def test_texts_are_read_apart_and_joined_with_numbers_categories_and_an_image(name: str) -> None:
     inputs = {
-        "numbers": Input("numbers", (3,)),
-        "categories": Input("categories", (2,), cardinalities=(4, 5)),
-        "image": Input("image", (3, 13, 17)),
+        "numbers": InputSpec("numbers", (3,)),
+        "categories": InputSpec("categories", (2,), cardinalities=(4, 5)),
+        "image": InputSpec("image", (3, 13, 17)),
         "tokens.title": TOKENS,
-        "tokens.body": Input("tokens", (30,), cardinalities=(90,)),
+        "tokens.body": InputSpec("tokens", (30,), cardinalities=(90,)),
     }
     module = built(name, inputs)
     kind = ConvolvedText if name == "text_cnn" else BagOfWords
@@ -114,4 +114,4 @@ def test_texts_are_read_apart_and_joined_with_numbers_categories_and_an_image(na
 @pytest.mark.parametrize("name", ["text_cnn", "bag_of_embeddings"])
 def test_without_a_text_there_is_nothing_to_read(name: str) -> None:
     with pytest.raises(PartError, match="reads tokens"):
-        built(name, {"numbers": Input("numbers", (3,))})
+        built(name, {"numbers": InputSpec("numbers", (3,))})

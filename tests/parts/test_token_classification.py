@@ -17,7 +17,7 @@ from danlu.errors import DataError
 from danlu.parts.tasks import token_classification
 from danlu.parts.tasks.token_classification import Config
 from danlu.reading.words import sequence
-from danlu.terms import IGNORED, UNKNOWN, Column, Input, Table
+from danlu.terms import IGNORED, UNKNOWN, Column, InputSpec, Table
 
 TAGS = [["B-NP", "I-NP", "O"], ["B-VP"], ["O", "B-NP"]]
 WORDS = [["the", "dog", "."], ["runs"], ["!", "dogs"]]
@@ -40,7 +40,7 @@ def framed(
     rows = np.arange(len(tokens))
     table = Table({"word": sequence("word", WORDS)}, "a.conll")
     targets = {} if target is None else {"tag": target}
-    described = {"tokens": Input("tokens", (3,), cardinalities=(20,))}
+    described = {"tokens": InputSpec("tokens", (3,), cardinalities=(20,))}
     return task.frame({"tokens": tokens}, described, targets, splits or {"train": rows}, table)
 
 

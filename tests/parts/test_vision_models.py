@@ -16,19 +16,22 @@ from danlu.layers.vision.patches import Patches, PatchPositions, patch_side
 from danlu.layers.vision.residual import BottleneckBlock, PreActivationBlock, ResidualBlock
 from danlu.layers.vision.test_time_augmentation import Views, moved
 from danlu.recipe import Part
-from danlu.terms import Batch, Input, Output
+from danlu.terms import Batch, InputSpec, OutputSpec
 from danlu.training.progressive_resizing import ProgressiveResizing
 from danlu.training.setup import assemble
 
-TEN = Output(10, means=(("classes", 10),))
+TEN = OutputSpec(10, means=(("classes", 10),))
 
 
 def built(
-    name: str, shape: tuple[int, int, int] = (1, 28, 28), output: Output = TEN, **options: object
+    name: str,
+    shape: tuple[int, int, int] = (1, 28, 28),
+    output: OutputSpec = TEN,
+    **options: object,
 ) -> nn.Module:
     torch.manual_seed(1)
     config = registry.config("models", name).model_validate(options)
-    return registry.build_model(Part(name, config), {"image": Input("image", shape)}, output)
+    return registry.build_model(Part(name, config), {"image": InputSpec("image", shape)}, output)
 
 
 def weights(module: nn.Module) -> int:
@@ -44,7 +47,7 @@ def convolutions(module: nn.Module) -> list[nn.Conv2d]:
 
 @pytest.mark.parametrize(("layers", "millions"), [(18, 11.7), (34, 21.8), (50, 25.6)])
 def test_a_resnet_has_the_weights_of_the_paper(layers, millions):
-    module = built("resnet", (3, 224, 224), Output(1000), num_layers=layers)
+    module = built("resnet", (3, 224, 224), OutputSpec(1000), num_layers=layers)
     assert (
         round(weights(module) / 1e6, 1) == millions
     )  # torchvision's resnet18, 34, 50: 11.7, 21.8, 25.6 million
@@ -79,7 +82,7 @@ def test_a_vit_has_the_weights_of_the_paper():
     module = built(
         "vit",
         (3, 224, 224),
-        Output(1000),
+        OutputSpec(1000),
         patch=16,
         width=768,
         num_layers=12,
@@ -97,7 +100,7 @@ def test_a_mixer_has_the_weights_of_the_paper():
     module = built(
         "mlp_mixer",
         (3, 224, 224),
-        Output(1000),
+        OutputSpec(1000),
         patch=16,
         width=768,
         num_layers=12,
@@ -127,7 +130,9 @@ def test_any_image_from_four_pixels_on_is_taken(name, shape):
 def test_what_holds_no_image_is_refused(name):
     with pytest.raises(PartError, match=f"{name} needs an image"):
         registry.build_model(
-            Part(name, registry.config("models", name)()), {"numbers": Input("numbers", (3,))}, TEN
+            Part(name, registry.config("models", name)()),
+            {"numbers": InputSpec("numbers", (3,))},
+            TEN,
         )
 
 
@@ -214,7 +219,7 @@ def test_a_block_with_norm_first_adds_to_its_input_untouched():
 
 def test_images_grow_in_proportion_to_the_steps_done():
     resizing = ProgressiveResizing(
-        {"image": Input("image", (1, 28, 20))}, start=0.5, until=100, multiple=4
+        {"image": InputSpec("image", (1, 28, 20))}, start=0.5, until=100, multiple=4
     )
     assert [resizing.size("image", n) for n in (0, 30, 60, 90, 100, 10**6)] == [
         (16, 8),  # 14 and 10 to multiples of 4; of two equally near the one with an even count
@@ -280,13 +285,13 @@ def test_a_model_of_one_size_refuses_images_that_grow_before_training(model):
 
 
 def test_growing_images_and_views_need_an_image():
-    numbers = {"numbers": Input("numbers", (3,))}
+    numbers = {"numbers": InputSpec("numbers", (3,))}
     with pytest.raises(PartError, match="progressive_resizing changes images"):
         ProgressiveResizing(numbers, 0.5, 10, 4)
     with pytest.raises(PartError, match="test_time_augmentation changes images"):
         Views(["flip"], numbers, TEN)
     with pytest.raises(PartError, match="one answer a row"):
-        Views(["flip"], {"image": Input("image", (1, 4, 4))}, Output(3, each="token"))
+        Views(["flip"], {"image": InputSpec("image", (1, 4, 4))}, OutputSpec(3, each="token"))
 
 
 # --- several views -----------------------------------------------------------------------------------------------------------
@@ -295,7 +300,7 @@ def test_growing_images_and_views_need_an_image():
 def test_the_answer_to_several_views_is_the_mean_of_their_probabilities():
     module = built("cnn", width=4).eval()
     image = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    views = Views(["flip", "shift"], {"image": Input("image", (1, 28, 28))}, TEN)
+    views = Views(["flip", "shift"], {"image": InputSpec("image", (1, 28, 28))}, TEN)
     shown = [each for x in (image, moved(image, 1), moved(image, -1)) for each in (x, x.flip(3))]
     with torch.no_grad():
         wanted = torch.stack([module({"image": x}).softmax(1) for x in shown]).mean(0)

@@ -14,7 +14,7 @@ from danlu import registry
 from danlu.errors import RunError
 from danlu.parts.watchers._base import Setting, Watchers
 from danlu.recipe import Part
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 def setting(folder: Path, **changes: Any) -> Setting:
@@ -29,14 +29,14 @@ def build(name: str, folder: Path, options: dict[str, Any] | None = None, **chan
     return registry.build_watcher(part, setting(folder, **changes))
 
 
-def reports() -> Iterator[Report]:
+def reports() -> Iterator[TrainingEvent]:
     """A short life with everything in it: numbers, nulls, tables, notices; a loss that stands
     still, then runs away."""
-    yield Report("start", 0, message="going on from step 0")
+    yield TrainingEvent("start", 0, message="going on from step 0")
     for step in range(1, 20):
         loss = None if step == 3 else 0.5 if step < 12 else 10.0**step
         values = {"loss": loss, "learning_rate": 0.1, "grad_norm": 0.0 if loss else None}
-        yield Report(
+        yield TrainingEvent(
             "train",
             step,
             step / 7,
@@ -49,11 +49,11 @@ def reports() -> Iterator[Report]:
                 "accuracy": None if step == 9 else 0.8,
                 "confusion_matrix": [[3, 1], [0, 5]],
             }
-            yield Report("validation", step, step / 7, scores, {"seconds": 0.01})
+            yield TrainingEvent("validation", step, step / 7, scores, {"seconds": 0.01})
         if step == 5:
-            yield Report("notice", step, message="a sentence with 丹炉 in it")
-    yield Report("test", 19, 19 / 7, {"loss": 0.4, "accuracy": 0.8})
-    yield Report("end", 19)
+            yield TrainingEvent("notice", step, message="a sentence with 丹炉 in it")
+    yield TrainingEvent("test", 19, 19 / 7, {"loss": 0.4, "accuracy": 0.8})
+    yield TrainingEvent("end", 19)
 
 
 @pytest.mark.parametrize("name", registry.names("watchers"))
@@ -119,7 +119,7 @@ def test_tensorboard_itself_reads_what_is_written(tmp_path: Path) -> None:
     watcher = build("tensorboard", tmp_path / "run")
     for report in reports():
         watcher.hear(report)
-    watcher.hear(Report("train", 300, 1.0, {"huge": 1e300, "negative": -2.5}))
+    watcher.hear(TrainingEvent("train", 300, 1.0, {"huge": 1e300, "negative": -2.5}))
     watcher.close()
     read = accumulators.EventAccumulator(str(tmp_path / "run"))
     read.Reload()
@@ -143,7 +143,7 @@ def test_tensorboard_hides_what_a_killed_run_wrote_beyond_its_checkpoint(tmp_pat
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     first = build("tensorboard", tmp_path)
     for step in range(1, 9):
-        first.hear(Report("train", step, values={"loss": 1.0}))
+        first.hear(TrainingEvent("train", step, values={"loss": 1.0}))
     first.close()
     for path in tmp_path.glob("events*"):
         path.rename(
@@ -151,7 +151,7 @@ def test_tensorboard_hides_what_a_killed_run_wrote_beyond_its_checkpoint(tmp_pat
         )  # older than the next one
     second = build("tensorboard", tmp_path, resumed_step=5)
     for step in range(6, 11):
-        second.hear(Report("train", step, values={"loss": 2.0}))
+        second.hear(TrainingEvent("train", step, values={"loss": 2.0}))
     second.close()
     read = accumulators.EventAccumulator(str(tmp_path))
     read.Reload()
@@ -164,7 +164,7 @@ def test_early_stopping_counts_what_is_no_improvement(tmp_path: Path) -> None:
     def stopped_after(scores: list[Any], **options: Any) -> int | None:
         watcher = build("early_stopping", tmp_path, {"patience": 3, **options})
         for number, score in enumerate(scores, 1):
-            if watcher.hear(Report("validation", number, values={"accuracy": score})):
+            if watcher.hear(TrainingEvent("validation", number, values={"accuracy": score})):
                 return number
         return None
 
@@ -181,7 +181,7 @@ def test_divergence_asks_to_stop_only_when_the_loss_stays_away(tmp_path: Path) -
     def stopped_after(losses: list[Any]) -> int | None:
         watcher = build("divergence", tmp_path, {"factor": 10.0, "reports": 2})
         for number, loss in enumerate(losses, 1):
-            if watcher.hear(Report("train", number, values={"loss": loss})):
+            if watcher.hear(TrainingEvent("train", number, values={"loss": loss})):
                 return number
         return None
 

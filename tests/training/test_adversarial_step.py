@@ -15,7 +15,7 @@ from danlu.data.batches import Batches, Rows
 from danlu.errors import PartError
 from danlu.recipe import Part, Regularization, Train
 from danlu.system.placement import place
-from danlu.terms import Column, Input, Table
+from danlu.terms import Column, InputSpec, Table
 from danlu.training.state import TrainingState
 from danlu.training.step import AdversarialStep, NotFinite
 
@@ -44,7 +44,7 @@ def setup(
     placement = place(settings)
     target = Column("kind", "category", codes, ("a", "b", "c"))
     table = Table({"kind": target}, "made")
-    described = {"image": Input("image", (1, SIDE, SIDE), mean=(0.4,), std=(0.3,))}
+    described = {"image": InputSpec("image", (1, SIDE, SIDE), mean=(0.4,), std=(0.3,))}
     task = registry.build_task(part("tasks", "image_generation"), {"kind": target})
     examples = task.frame(
         {"image": images}, described, {"kind": target}, {"train": np.arange(ROWS)}, table

@@ -38,7 +38,7 @@ from danlu.system.atomic_files import (
     write_file,
 )
 from danlu.system.trust import on_its_own
-from danlu.terms import Input
+from danlu.terms import InputSpec
 
 FORMAT = 1
 # bytes that a model may take for each byte of its weights while it is built, and beside: a recipe
@@ -63,7 +63,7 @@ class Contents:
     preprocessor: Preprocessor
     scores: dict[str, Any]
     provenance: dict[str, Any]
-    described: dict[str, Input] | None = None
+    described: dict[str, InputSpec] | None = None
     path: Path | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
 
@@ -245,7 +245,7 @@ def replay(change: Mapping[str, Any], module: nn.Module) -> None:
     part.replay(config, change["state"], module)
 
 
-def plain_inputs(inputs: Mapping[str, Input]) -> dict[str, Any]:
+def plain_inputs(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
     """Descriptions of inputs as JSON values."""
     return {
         name: {
@@ -261,7 +261,7 @@ def plain_inputs(inputs: Mapping[str, Input]) -> dict[str, Any]:
     }
 
 
-def inputs_of(plain: Mapping[str, Any]) -> dict[str, Input]:
+def inputs_of(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
     """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file
     says."""
     found = {}
@@ -269,7 +269,7 @@ def inputs_of(plain: Mapping[str, Any]) -> dict[str, Input]:
         sizes = [*each["shape"], *each["cardinalities"]]
         if not sizes or any(type(size) is not int or not 0 < size < 2**31 for size in sizes):
             raise ValueError(f"the input {name} has no size that can be")
-        found[str(name)] = Input(
+        found[str(name)] = InputSpec(
             each["kind"],
             tuple(each["shape"]),
             names=tuple(map(str, each["names"])),

@@ -110,7 +110,7 @@ class Artifact(Contents):
         return recast(self.recipe, columns.read_as(schema, rows, "the rows given"))
 
     def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
-        """float32 on the CPU, what the model returns (see danlu.terms.Output), piece by piece in
+        """float32 on the CPU, what the model returns (see danlu.terms.OutputSpec), piece by piece in
         row order."""
         views = self.views()
         for module, batch in self._batches(table, placement or place(Train())):

@@ -36,7 +36,7 @@ from danlu.layers.vision.test_time_augmentation import Views
 from danlu.recipe import FineTune, Part, Recipe, Train
 from danlu.system.atomic_files import remove_leftovers, rename_folder, sha256
 from danlu.system.placement import Placement, place
-from danlu.terms import Input, Output, Table
+from danlu.terms import InputSpec, OutputSpec, Table
 from danlu.training.evaluation import Evaluator, finite, flat
 from danlu.training.loop import train
 from danlu.training.run_folder import RunFolder
@@ -140,7 +140,7 @@ class Subject:
         return self.contents.recipe
 
     @property
-    def output(self) -> Output:
+    def output(self) -> OutputSpec:
         """What the model returns."""
         return self.contents.task.output
 
@@ -287,7 +287,7 @@ class OwnRows:
 
     def prepared(
         self, contents: Contents
-    ) -> tuple[Mapping[str, Input], Rows, dict[str, np.ndarray]]:
+    ) -> tuple[Mapping[str, InputSpec], Rows, dict[str, np.ndarray]]:
         """(what the model receives, all rows, examples by split) as an artifact over the same table
         takes them."""
         targets = {name: self.table.columns[name] for name in contents.recipe.data.targets}

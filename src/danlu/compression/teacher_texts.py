@@ -30,7 +30,7 @@ from danlu.parts.tasks._targets import as_text
 from danlu.recipe import Train
 from danlu.system.atomic_files import read_sealed, replace_file, seal, sha256
 from danlu.system.placement import place
-from danlu.terms import Column, Input, Table
+from danlu.terms import Column, InputSpec, Table
 
 KEPT = 512  # texts of one file
 _TOGETHER = 64  # rows that are written together
@@ -44,7 +44,7 @@ class TeachersTable(Protocol):
 
     table: Table
 
-    def prepared(self, contents: Contents) -> tuple[Mapping[str, Input], Rows, Any]: ...
+    def prepared(self, contents: Contents) -> tuple[Mapping[str, InputSpec], Rows, Any]: ...
 
 
 class Rewriting:

@@ -16,7 +16,7 @@ from torch import Tensor
 from danlu.data.examples import Field, Ragged
 from danlu.data.gather import Gatherer, ImageRows, RaggedRows, as_tensor, gatherer
 from danlu.system.placement import ORDER, Placement, draw_seed
-from danlu.terms import Batch, Output
+from danlu.terms import Batch, OutputSpec
 
 BUCKET = 50  # batches whose rows are sorted by length before they are cut: little padding, and rows still meet others each epoch
 
@@ -182,7 +182,7 @@ _BYTES = 64 << 20  # of inputs in one forward pass
 _MOST_ROWS = 1024
 
 
-def rows_at_once(rows: Rows, output: Output | None = None) -> int:
+def rows_at_once(rows: Rows, output: OutputSpec | None = None) -> int:
     """Rows of one forward pass without gradients: many, while inputs and outputs stay within 64
     MiB. Depends on shapes alone."""
     each = rows.width

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from danlu.terms import Input
+from danlu.terms import InputSpec
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Examples:
     """What a task with a `frame` of its own makes of a table's rows.
 
     inputs      input name -> Field; every one is asked for the same ids
-    described   input name -> danlu.terms.Input, which the model is built from
+    described   input name -> danlu.terms.InputSpec, which the model is built from
     target      a Field, a dict of them, or None where there is nothing to compare with
     splits      split -> ids of its examples, int64, ascending
     row_of      ids (M,) -> the row of the table each is best named by, int64 (M,)
@@ -98,7 +98,7 @@ class Examples:
     """
 
     inputs: dict[str, Field]
-    described: dict[str, Input]
+    described: dict[str, InputSpec]
     target: Field | Mapping[str, Field] | None
     splits: dict[str, np.ndarray]
     row_of: Callable[[np.ndarray], np.ndarray] = lambda ids: ids

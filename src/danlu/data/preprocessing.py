@@ -25,7 +25,7 @@ from danlu.data.fingerprints import codes
 from danlu.data.matrix import between
 from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
 from danlu.recipe import ColumnOptions, Data, Part
-from danlu.terms import Column, Input, Kind, Table
+from danlu.terms import Column, InputSpec, Kind, Table
 
 IDENTIFIER = 0.9  # distinct values a row from which a category looks like an identifier
 LEAST_ROWS = 30  # training rows below which nothing is said to look like an identifier
@@ -48,7 +48,7 @@ class Preprocessor:
     also      the schema of columns that are no input and that the task needs to answer (the time of a series)
     """
 
-    inputs: dict[str, Input]
+    inputs: dict[str, InputSpec]
     schema: dict[str, dict[str, Any]]
     pixels: dict[str, dict[str, list[float]]]
     notices: list[str]
@@ -65,7 +65,7 @@ class Preprocessor:
         takes: Sequence[str],
         also: Sequence[str] = (),
     ) -> Preprocessor:
-        """The preprocessing of `table` for a model that takes `takes` (kinds of Input), learnt from
+        """The preprocessing of `table` for a model that takes `takes` (kinds of InputSpec), learnt from
         its training `rows` (int64).
 
         `also` names columns that the task reads itself. An image is an input of every model.
@@ -156,7 +156,12 @@ class Preprocessor:
         return result
 
     def _ragged(
-        self, name: str, described: Input, table: Table, rows: np.ndarray | None, key: str | None
+        self,
+        name: str,
+        described: InputSpec,
+        table: Table,
+        rows: np.ndarray | None,
+        key: str | None,
     ) -> Ragged:
         """The rows of the one chain that leads to an input of tokens or frames."""
         chains = [chain for chain in self.chains if chain.to == described.kind]
@@ -413,15 +418,17 @@ def _check_inputs(table: Table, chains: Sequence[Chain], notices: Sequence[str])
         )
 
 
-def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Input]:
-    result: dict[str, Input] = {}
+def _inputs(
+    chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]
+) -> dict[str, InputSpec]:
+    result: dict[str, InputSpec] = {}
     names = tuple(name for chain in chains if chain.to == "numbers" for name in chain.names)
     if names:
         of = tuple(chain.name for chain in chains if chain.to == "numbers" for _ in chain.names)
-        result["numbers"] = Input("numbers", (len(names),), names=names, of=of)
+        result["numbers"] = InputSpec("numbers", (len(names),), names=names, of=of)
     coded = [chain for chain in chains if chain.to == "categories"]
     if coded:
-        result["categories"] = Input(
+        result["categories"] = InputSpec(
             "categories",
             (len(coded),),
             names=tuple(chain.name for chain in coded),
@@ -431,18 +438,18 @@ def _inputs(chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]) ->
         if chain.to == "image":
             height, width, channels = schema[chain.name]["shape"]
             mean, std = (tuple(chain.pixels[name]) for name in ("mean", "std"))
-            result["image"] = Input("image", (channels, height, width), mean=mean, std=std)
+            result["image"] = InputSpec("image", (channels, height, width), mean=mean, std=std)
         elif chain.to in ("tokens", "frames"):
             alone = sum(other.to == chain.to for other in chains) == 1
             result[chain.to if alone else f"{chain.to}.{chain.name}"] = _ragged_input(chain)
     return result
 
 
-def _ragged_input(chain: Chain) -> Input:
+def _ragged_input(chain: Chain) -> InputSpec:
     if chain.to == "frames":
-        return Input("frames", (chain.longest, len(chain.names)), names=chain.names)
+        return InputSpec("frames", (chain.longest, len(chain.names)), names=chain.names)
     several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
-    return Input(
+    return InputSpec(
         "tokens", (chain.longest, *several), names=chain.names, cardinalities=chain.cardinalities
     )
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from danlu.artifact.artifact import Contents
 from danlu.errors import ArtifactError
 from danlu.layers.vision.test_time_augmentation import Views
-from danlu.terms import Input
+from danlu.terms import InputSpec
 
 ROWS = "rows"  # the axis of examples, in every input and output
 DTYPES = {
@@ -113,7 +113,7 @@ class _Answering(nn.Module):
     """The network between prepared inputs and finished answers."""
 
     def __init__(
-        self, contents: Contents, names: list[str], described: Mapping[str, Input]
+        self, contents: Contents, names: list[str], described: Mapping[str, InputSpec]
     ) -> None:
         super().__init__()
         self.network = contents.module
@@ -185,7 +185,7 @@ def program_of(contents: Contents, examples: Mapping[str, Tensor]) -> Program:
     return Program(module, inputs, outputs, examples, scales, longest)
 
 
-def _slots(name: str, each: Input) -> dict[str, Slot]:
+def _slots(name: str, each: InputSpec) -> dict[str, Slot]:
     """The tensors that one described input is."""
     if each.kind == "image":
         channels, height, width = each.shape

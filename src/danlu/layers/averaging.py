@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from danlu.terms import Output
+from danlu.terms import OutputSpec
 
 
-def average(outputs_KBS: Tensor, output: Output) -> Tensor:
+def average(outputs_KBS: Tensor, output: OutputSpec) -> Tensor:
     """float32 (B, S): outputs whose answers are the mean of the answers of all K, by what
     `output.means` says of the columns.
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from danlu.errors import PartError
-from danlu.terms import Batch, Input, Output
+from danlu.terms import Batch, InputSpec, OutputSpec
 
 
-def images_of(part: str, inputs: Mapping[str, Input]) -> list[str]:
+def images_of(part: str, inputs: Mapping[str, InputSpec]) -> list[str]:
     """The names of the images among the inputs. Raises PartError where there is none for `part` to
     change."""
     found = [name for name, each in inputs.items() if each.kind == "image"]
@@ -84,7 +84,7 @@ def partners(generator: torch.Generator, like: Tensor) -> Tensor:
 def mixed_target(
     part: str,
     target: Tensor | Mapping[str, Tensor],
-    output: Output,
+    output: OutputSpec,
     partner_B: Tensor,
     share_B: Tensor,
 ) -> Tensor:

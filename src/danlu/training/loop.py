@@ -27,7 +27,7 @@ from danlu.recipe import Recipe
 from danlu.system import machine
 from danlu.system.atomic_files import rename_folder
 from danlu.system.signals import Interruption
-from danlu.terms import Report, Sample
+from danlu.terms import Sample, TrainingEvent
 from danlu.training.checkpoint import Checkpoints
 from danlu.training.evaluation import best_of, finite, flat
 from danlu.training.finetuning import merged
@@ -442,7 +442,7 @@ class Training:
     ) -> str:
         step = self.state.step
         return self.watchers.hear(
-            Report(
+            TrainingEvent(
                 kind,
                 step,
                 step / self.plan.steps_per_epoch,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.errors import PartError
-from danlu.terms import Batch, Input
+from danlu.terms import Batch, InputSpec
 
 
 class ProgressiveResizing:
@@ -25,7 +25,7 @@ class ProgressiveResizing:
     function of n alone."""
 
     def __init__(
-        self, inputs: Mapping[str, Input], start: float, until: int, multiple: int
+        self, inputs: Mapping[str, InputSpec], start: float, until: int, multiple: int
     ) -> None:
         self.full = {
             name: (each.shape[1], each.shape[2])

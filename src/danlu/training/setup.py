@@ -21,7 +21,7 @@ from danlu.layers.vision.test_time_augmentation import Views
 from danlu.recipe import Part, Recipe, Train
 from danlu.system import machine
 from danlu.system.placement import WEIGHTS, Placement, choose, draw_seed, peak, place, work_of
-from danlu.terms import Input, Table
+from danlu.terms import InputSpec, Table
 from danlu.training import finetuning
 from danlu.training.evaluation import Evaluator
 from danlu.training.pretrained_weights import Start, take_over
@@ -324,7 +324,7 @@ def _work_of_step(module: torch.nn.Module, rows: Rows, batches: Batches) -> floa
 
 def _resizing(
     train: Train,
-    described: Mapping[str, Input],
+    described: Mapping[str, InputSpec],
     planned: Plan,
     module: torch.nn.Module,
     batches: Batches,

@@ -15,7 +15,7 @@ A part offers
 `subject` (danlu.compression.compress.Subject) holds
   module, family                            the model in evaluation mode, float32 on the CPU, and its family's name for messages
   rows(count) -> list[dict]                 inputs of at most `count` training rows, in batches; the same ones at every call
-  output                                    danlu.terms.Output
+  output                                    danlu.terms.OutputSpec
   train(module, close, ...) -> module       the recipe's own training of a module, by the ordinary loop; `close(module)` makes of it what is
                                             released
   teach(...)                                another recipe's training by a teacher (distil)

@@ -29,12 +29,12 @@ from danlu.layers.text.embeddings import WordEmbedding
 from danlu.layers.text.summary import TokenSummary
 from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels
 from danlu.layers.vision.residual import ResidualBlock
-from danlu.terms import PADDING, Input
+from danlu.terms import PADDING, InputSpec
 
 _LOWEST = -3e38  # below every number of a network
 
 
-def twin(module: nn.Module, inputs: Mapping[str, Input], end: Callable[[Any, Any], Any]) -> Any:
+def twin(module: nn.Module, inputs: Mapping[str, InputSpec], end: Callable[[Any, Any], Any]) -> Any:
     """The model of Keras; one input for each of ours under its name: numbers (B, F), categories
     int32 (B, C), image uint8 (B, H, W, C), tokens int32 (B, T), series (B, L, F). `end(keras,
     outputs)` makes answers of what the network gives.
@@ -48,7 +48,7 @@ class Twin:
     """One translation; `weights` gathers what each new layer holds, which is put in when all layers
     are built."""
 
-    def __init__(self, inputs: Mapping[str, Input]) -> None:
+    def __init__(self, inputs: Mapping[str, InputSpec]) -> None:
         self.keras = library()
         self.layers, self.ops = self.keras.layers, self.keras.ops
         self.described = dict(inputs)
@@ -65,7 +65,7 @@ class Twin:
                 layer.set_weights(arrays)
         return model
 
-    def _input(self, name: str, each: Input) -> Any:
+    def _input(self, name: str, each: InputSpec) -> Any:
         if each.kind == "image":
             channels, height, width = each.shape
             return self.keras.Input((height, width, channels), name=name, dtype="uint8")
@@ -80,7 +80,7 @@ class Twin:
             each.shape, name=name, dtype="int32" if each.kind == "categories" else "float32"
         )
 
-    def _taken(self, name: str, each: Input) -> Any:
+    def _taken(self, name: str, each: InputSpec) -> Any:
         """An input as the network reads it: pixels on its scale."""
         if each.kind != "image":
             return self.given[name]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
 Level = Literal["none", "last", "standard"]
 _LEAST_SPREAD = 1e-3  # of a window that stands still, in deviations of the training rows: what divides must not blow up noise
@@ -66,7 +66,7 @@ class Variables(nn.Module):
     `forecast` says where they stand, `others` where the rest does; `quantiles` is Q.
     """
 
-    def __init__(self, series: Input, output: Output) -> None:
+    def __init__(self, series: InputSpec, output: OutputSpec) -> None:
         super().__init__()
         names = list(dict.fromkeys(output.of))
         unknown = [name for name in names if name not in series.names]
@@ -135,8 +135,8 @@ class Forecaster(nn.Module):
 
     def __init__(
         self,
-        inputs: Mapping[str, Input],
-        output: Output,
+        inputs: Mapping[str, InputSpec],
+        output: OutputSpec,
         body: Callable[[Sizes], nn.Module],
         *,
         level: Level,

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from danlu.errors import DataError, MissingExtra, PartError
 from danlu.reading import keras_file
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
 Pixels = Literal["normalised", "unit", "bytes"]
 _ENDS = {"softmax": "classes", "sigmoid": "labels"}
@@ -87,7 +87,7 @@ class Held(nn.Module):
 
 
 class KerasNetwork(nn.Module):
-    """inputs -> (B, S), or what danlu.terms.Output says, of a checked architecture
+    """inputs -> (B, S), or what danlu.terms.OutputSpec says, of a checked architecture
     (danlu.reading.keras_file). Weights start at zero.
 
     A last activation that makes probabilities of classes is left out: the outputs are logits, as
@@ -97,8 +97,8 @@ class KerasNetwork(nn.Module):
     def __init__(
         self,
         architecture: Mapping[str, Any],
-        inputs: Mapping[str, Input],
-        output: Output,
+        inputs: Mapping[str, InputSpec],
+        output: OutputSpec,
         pixels: Pixels,
     ) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class KerasNetwork(nn.Module):
             return functional.pad(x, [0, 0] * (x.ndim - 2) + [0, places - x.shape[1]])
         return x
 
-    def _scaled(self, described: Input, x_BCHW: Tensor) -> Tensor:
+    def _scaled(self, described: InputSpec, x_BCHW: Tensor) -> Tensor:
         """Normalised pixels on the scale that the file was trained at."""
         if self.pixels == "normalised":
             return x_BCHW
@@ -296,7 +296,7 @@ def _keys(architecture: Mapping[str, Any]) -> Any:
     return list if several else None
 
 
-def _without_end(architecture: Mapping[str, Any], output: Output) -> dict[str, Any]:
+def _without_end(architecture: Mapping[str, Any], output: OutputSpec) -> dict[str, Any]:
     """The architecture whose last layer gives logits, where the outputs are classes or labels."""
     made = copy.deepcopy(dict(architecture))
     if len(output.means) != 1 or output.means[0][0] == "numbers":
@@ -328,7 +328,7 @@ def _without_end(architecture: Mapping[str, Any], output: Output) -> dict[str, A
 MODELS_WITHIN = keras_file.MODELS
 
 
-def _refuse_other_output(body: Any, output: Output) -> bool:
+def _refuse_other_output(body: Any, output: OutputSpec) -> bool:
     """Whether the network's one output tells two classes apart. PartError where its outputs are not
     those that are asked for."""
     (found,) = body.outputs
@@ -346,7 +346,7 @@ def _refuse_other_output(body: Any, output: Output) -> bool:
 
 
 def _matched(
-    wants: Sequence[tuple[str, tuple[int | None, ...]]], inputs: Mapping[str, Input]
+    wants: Sequence[tuple[str, tuple[int | None, ...]]], inputs: Mapping[str, InputSpec]
 ) -> list[str]:
     """The name of our input for each of the network's."""
     if len(wants) == 1 and len(inputs) == 1:
@@ -361,7 +361,7 @@ def _matched(
 
 
 def _refuse_other_input(
-    name: str, shape: tuple[int | None, ...], ours: str, described: Input
+    name: str, shape: tuple[int | None, ...], ours: str, described: InputSpec
 ) -> None:
     if described.kind == "image":
         channels, height, width = described.shape
@@ -390,7 +390,7 @@ def _refuse_other_input(
         )
 
 
-def _image(x_BCHW: Tensor, shape: tuple[int | None, ...], described: Input) -> Tensor:
+def _image(x_BCHW: Tensor, shape: tuple[int | None, ...], described: InputSpec) -> Tensor:
     channels, height, width = described.shape
     fits = [mine in (None, theirs) for mine, theirs in zip(shape, (height, width, channels))]
     if len(shape) == 1:

@@ -16,13 +16,13 @@ from danlu.layers.dropout import Dropout
 from danlu.layers.tabular.categories import CategoryEmbedding
 from danlu.layers.tabular.joining import Take, side_by_side
 from danlu.layers.text.summary import TokenSummary
-from danlu.terms import Input
+from danlu.terms import InputSpec
 
 # What makes (B, width) of one input's tensor, and width.
 Branch = tuple[nn.Module, int]
 
 
-def require_image(model: str, inputs: Mapping[str, Input], smallest: int) -> None:
+def require_image(model: str, inputs: Mapping[str, InputSpec], smallest: int) -> None:
     """Raise PartError unless there is an image, and all have at least `smallest` pixels a side."""
     images = [(name, each.shape) for name, each in inputs.items() if each.kind == "image"]
     if not images:
@@ -39,9 +39,9 @@ def require_image(model: str, inputs: Mapping[str, Input], smallest: int) -> Non
 
 
 def branches_of(
-    inputs: Mapping[str, Input],
-    image: Callable[[Input], Branch],
-    text: Callable[[Input], Branch] | None = None,
+    inputs: Mapping[str, InputSpec],
+    image: Callable[[InputSpec], Branch],
+    text: Callable[[InputSpec], Branch] | None = None,
 ) -> list[Branch]:
     """A branch for each input: numbers as they are, categories embedded, tokens summed up or
     through what `text` makes of them, an image through what `image` makes of it."""
@@ -53,9 +53,9 @@ def branches_of(
 
 def _branch(
     name: str,
-    each: Input,
-    body_of: Callable[[Input], Branch],
-    text: Callable[[Input], Branch] | None,
+    each: InputSpec,
+    body_of: Callable[[InputSpec], Branch],
+    text: Callable[[InputSpec], Branch] | None,
 ) -> Branch:
     if each.kind == "numbers":
         return Take(name), each.shape[0]

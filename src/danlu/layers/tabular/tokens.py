@@ -17,10 +17,10 @@ from danlu.layers.tabular.joining import Take
 from danlu.layers.tabular.periodic import EMBEDDING, PeriodicEmbedding
 from danlu.layers.text.summary import TokenSummary
 from danlu.layers.transformer.blocks import Sizes, Stack
-from danlu.terms import Input
+from danlu.terms import InputSpec
 
 
-def widths(numbers: Input) -> list[int]:
+def widths(numbers: InputSpec) -> list[int]:
     """How many of the F features belong to each column, in their order; 1 each where nobody
     says."""
     if not numbers.of:
@@ -70,7 +70,7 @@ class FeatureTransformer(nn.Module):
     """inputs -> (B, D): what a gathering token holds after a Transformer over the columns."""
 
     def __init__(
-        self, inputs: Mapping[str, Input], sizes: Sizes, frequencies: int, scale: float
+        self, inputs: Mapping[str, InputSpec], sizes: Sizes, frequencies: int, scale: float
     ) -> None:
         super().__init__()
         self.tokens = Tokens(inputs, sizes.width, frequencies, scale)
@@ -85,7 +85,7 @@ class Tokens(nn.Module):
     categories, and each text."""
 
     def __init__(
-        self, inputs: Mapping[str, Input], size: int, frequencies: int, scale: float
+        self, inputs: Mapping[str, InputSpec], size: int, frequencies: int, scale: float
     ) -> None:
         super().__init__()
         self.gathering_D = nn.Parameter((torch.rand(size) * 2 - 1) * size**-0.5)
@@ -107,7 +107,7 @@ class Tokens(nn.Module):
 class TextToken(nn.Module):
     """tokens -> (B, 1, D): a text as one token."""
 
-    def __init__(self, described: Input, size: int) -> None:
+    def __init__(self, described: InputSpec, size: int) -> None:
         super().__init__()
         self.summary = TokenSummary(described)
         self.linear = nn.Linear(self.summary.width, size)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from danlu.layers.pooling import MaxPooling, MeanPooling
 from danlu.layers.text.embeddings import WordEmbedding
-from danlu.terms import PADDING, Input
+from danlu.terms import PADDING, InputSpec
 
 SIZE = 64  # numbers that stand for a token, and filters over phrases
 PHRASE = 3  # tokens that a filter sees
@@ -25,7 +25,7 @@ class TokenSummary(nn.Module):
     """tokens (B, T) or (B, T, D) int64 -> (B, width): the mean of the embeddings, and the strongest
     answer of each filter."""
 
-    def __init__(self, described: Input, size: int = SIZE) -> None:
+    def __init__(self, described: InputSpec, size: int = SIZE) -> None:
         super().__init__()
         self.words = WordEmbedding(
             described.cardinalities,

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from danlu.errors import PartError
 from danlu.layers.averaging import average
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
 View = Literal["flip", "shift"]
 Inputs = Mapping[str, Tensor]
@@ -29,7 +29,9 @@ class Views:
     Raises PartError where there is no image, or where outputs are not one a row.
     """
 
-    def __init__(self, asked: Sequence[View], inputs: Mapping[str, Input], output: Output) -> None:
+    def __init__(
+        self, asked: Sequence[View], inputs: Mapping[str, InputSpec], output: OutputSpec
+    ) -> None:
         self.asked = tuple(asked)
         self.output = output
         self.images = [name for name, each in inputs.items() if each.kind == "image"]

@@ -16,7 +16,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
-    from danlu.terms import Batch, Input, Output
+    from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
@@ -42,7 +42,7 @@ class Config(Options):
 
 
 def build(
-    config: Config, inputs: Mapping[str, Input], output: Output
+    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
 ) -> Callable[[Batch, torch.Generator], Batch]:
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch

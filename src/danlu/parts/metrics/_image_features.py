@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import ArtifactError
-from danlu.terms import Input
+from danlu.terms import InputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,14 +24,16 @@ class Observer:
     `classifier` is the path of an artifact; null: the features are the image's own shades, averaged
     to at most 8x8."""
 
-    def __init__(self, classifier: str | None, image: Input) -> None:
+    def __init__(self, classifier: str | None, image: InputSpec) -> None:
         self.classifier = classifier
         self.image = image
         self.names: tuple[str, ...] = ()
         self._seen: Any = None
-        self._own: Input | None = None
+        self._own: InputSpec | None = None
 
-    def wear(self, module: nn.Module, inputs: Mapping[str, Input], names: Sequence[str]) -> None:
+    def wear(
+        self, module: nn.Module, inputs: Mapping[str, InputSpec], names: Sequence[str]
+    ) -> None:
         """Look through a classifier: its module, its inputs, the names of its classes.
         ArtifactError where it looks at something else."""
         from danlu.parts.metrics._before_last import BeforeLast
@@ -63,13 +65,13 @@ class Observer:
             ) from None
 
 
-def _shades(images: Tensor, image: Input) -> Tensor:
+def _shades(images: Tensor, image: InputSpec) -> Tensor:
     """Images from 0 to 1, rounded to the 256 shades that a picture can hold."""
     mean, std = _channels(image.mean, images), _channels(image.std, images)
     return ((images.float() * std + mean).clamp(0, 1) * 255).round() / 255
 
 
-def _on_scale(shades: Tensor, image: Input) -> Tensor:
+def _on_scale(shades: Tensor, image: InputSpec) -> Tensor:
     return (shades - _channels(image.mean, shades)) / _channels(image.std, shades)
 
 

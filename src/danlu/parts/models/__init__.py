@@ -5,10 +5,10 @@ A part offers
   DEFAULTS                                  recipe keys to values that suit the family: {"train.epochs": 20, "optimizer": {...}}
   TAKES                                     kinds of input it accepts: a subset of ("numbers", "categories", "image", "tokens", "frames",
                                             "series")
-  GIVES (optional)                          which forms of Output it can give, a subset of ("row", "token", "step", "moment", "frame",
+  GIVES (optional)                          which forms of OutputSpec it can give, a subset of ("row", "token", "step", "moment", "frame",
                                             "image"); ("row",) where it does not say
-  build(config, inputs, output) -> Module   `inputs` maps a name to danlu.terms.Input, `output` is danlu.terms.Output.
-                                            forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.Output
+  build(config, inputs, output) -> Module   `inputs` maps a name to danlu.terms.InputSpec, `output` is danlu.terms.OutputSpec.
+                                            forward(inputs: dict[str, Tensor]) -> Tensor float32, (B, output.size) or as danlu.terms.OutputSpec
                                             says; any B >= 1. Tokens and frames may be of any length in a batch; what stands after a
                                             row's end changes nothing of its outputs
 A part whose layers may be wider or narrower by one number may offer further

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.forecasting.reversible_norm import Level, OverTime, OwnLevel, Variables
-from danlu.terms import Input, Output
+from danlu.terms import InputSpec, OutputSpec
 
 _CHANNELS = 8  # that other columns are brought to before time is looked at: their weights would else outnumber all others
 
@@ -75,8 +75,8 @@ class LinearForecast(nn.Module):
 
     def __init__(
         self,
-        inputs: Mapping[str, Input],
-        output: Output,
+        inputs: Mapping[str, InputSpec],
+        output: OutputSpec,
         *,
         smooth: int | None,
         level: Level,

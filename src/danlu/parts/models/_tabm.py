@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from danlu.layers.activations import Activation, activation
 from danlu.layers.averaging import average
 from danlu.layers.dropout import Dropout
-from danlu.terms import Output
+from danlu.terms import OutputSpec
 
 Start = Literal["ones", "signs", "normal"]
 
@@ -92,7 +92,7 @@ class Ensemble(nn.Module):
         self,
         features: nn.Module,
         chunks: Sequence[int],
-        output: Output,
+        output: OutputSpec,
         *,
         members: int,
         hidden: Sequence[int],

@@ -19,7 +19,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("frames", "numbers", "categories")
 DEFAULTS = {
@@ -53,7 +53,7 @@ class Config(Options):
     )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there are no frames."""
     from danlu.layers.tabular.late_fusion import fused
 
@@ -68,7 +68,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.audio.masked_convolution import RecordingVector
     from danlu.layers.tabular.categories import CategoryEmbedding

@@ -19,7 +19,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "image", "series")
 GIVES = ("row", "image", "moment")
@@ -51,7 +51,7 @@ class Config(Options):
     )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError unless there is one input, and the output is that input
     again."""
     from danlu.layers.vision.dcgan import SMALLEST

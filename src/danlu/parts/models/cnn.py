@@ -21,7 +21,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
@@ -100,7 +100,7 @@ def at_width(config: Config, width: int) -> Config:
     return Config.model_validate({**config.model_dump(), "width": width})
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no image, or one too small."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
@@ -113,7 +113,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
 
     require_image("cnn", inputs, SMALLEST)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from danlu.parts.models._conformer import Conformer
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("frames", "numbers", "categories")
 GIVES = ("row", "frame")
@@ -62,7 +62,7 @@ class Config(Options):
         return self
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there are no frames, or more than frames for an output a
     frame."""
     from danlu.layers.tabular.late_fusion import fused
@@ -85,7 +85,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     return fused(branches, output.size, dense=config.width, dropout=config.dropout)
 
 
-def _body(config: Config, name: str, each: Input) -> Conformer:
+def _body(config: Config, name: str, each: InputSpec) -> Conformer:
     from danlu.parts.models._conformer import Conformer
 
     return Conformer(
@@ -100,7 +100,7 @@ def _body(config: Config, name: str, each: Input) -> Conformer:
     )
 
 
-def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.joining import Take

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from danlu.layers.transformer.encoder import Encoder
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("tokens", "frames", "numbers", "categories")
 GIVES = ("row", "token")
@@ -180,7 +180,7 @@ def at_width(config: Config, width: int) -> Config:
     return Config.model_validate({**config.model_dump(), **changed})
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no text, or the task must not look ahead."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
@@ -195,7 +195,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     from danlu.layers.tabular.late_fusion import fused
 
     if not any(each.kind in SEQUENCES for each in inputs.values()):
@@ -213,7 +213,7 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
     return fused(branches, output.size, dense=config.resolved()[2], dropout=config.dropout)
 
 
-def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.tabular.categories import CategoryEmbedding
@@ -236,7 +236,7 @@ def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
     return EncodedRow(encoder, pooling), encoder.width
 
 
-def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     from torch import nn
 
     from danlu.layers.dropout import Dropout
@@ -259,7 +259,7 @@ def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.M
     )
 
 
-def _encoder(config: Config, inputs: Mapping[str, Input]) -> Encoder:
+def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
     """What reads inputs of the same places."""
     from danlu.layers.recurrent.sequence_reader import Reader
     from danlu.layers.text.embeddings import WordEmbedding

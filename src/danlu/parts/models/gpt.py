@@ -24,7 +24,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("tokens",)
 GIVES = ("token",)
@@ -169,7 +169,7 @@ def at_width(config: Config, width: int) -> Config:
     return Config.model_validate({**config.model_dump(), **changed})
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where the inputs are not one text, or a tied head has other
     codes to tell than it reads."""
     if config.parametrization == "standard":
@@ -185,7 +185,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     from danlu.layers.transformer.blocks import Sizes
     from danlu.layers.transformer.language_model import LanguageModel
 
@@ -221,7 +221,7 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
     )
 
 
-def _text(inputs: Mapping[str, Input]) -> tuple[str, Input]:
+def _text(inputs: Mapping[str, InputSpec]) -> tuple[str, InputSpec]:
     """The one input, which is one code a place."""
     if len(inputs) == 1:
         name, only = next(iter(inputs.items()))

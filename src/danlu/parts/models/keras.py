@@ -28,7 +28,7 @@ from danlu.system.trust import may_look_outside
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "categories", "image", "tokens", "series")
 GIVES = ("row", "step")
@@ -55,7 +55,7 @@ class Config(Options):
     )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The network, its weights zero; `begin` puts the file's in. PartError where it cannot do what
     the task asks."""
     from danlu.layers.keras.network import KerasNetwork

@@ -16,7 +16,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "categories", "image")
 DEFAULTS = {
@@ -31,7 +31,7 @@ class Config(Options):
     """No options: regularization.l2 and l1 shrink the weights."""
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module, all weights zero."""
     from torch import nn
 

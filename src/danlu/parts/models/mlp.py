@@ -18,7 +18,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
@@ -93,7 +93,7 @@ def at_width(config: Config, width: int) -> Config:
     return Config.model_validate({**config.model_dump(), "hidden": hidden})
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module; dense weights by He et al., 2015, but for the last, which keeps torch's smaller
     start."""
     if config.parametrization == "standard":
@@ -106,7 +106,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     from torch import nn
 
     from danlu.layers.activations import activation, start_linear
@@ -133,7 +133,7 @@ def _network(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.
     return nn.Sequential(*layers, nn.Linear(width, output.size))
 
 
-def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from torch import nn
 

@@ -19,7 +19,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "series")
 NEEDS = ("series",)
@@ -74,7 +74,7 @@ class Config(Options):
         return self
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no series."""
     from danlu.layers.forecasting.reversible_norm import Forecaster, Sizes
     from danlu.layers.transformer.blocks import Sizes as StackSizes

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from danlu.layers.pretrained.network import PretrainedText
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("tokens", "image")
 GIVES = ("row", "token")
@@ -122,7 +122,7 @@ def adapt_task(config: Config, task: Part) -> Part:
     return Part(task.name, task.options.model_copy(update=borrowed))
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The network, its weights drawn; `begin` puts the checkpoint's in. PartError where it cannot
     do what the task asks."""
     about = _architecture(config)
@@ -289,7 +289,7 @@ def _size(about: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(said[0]), int(said[1])) if said else None
 
 
-def _body(about: Mapping[str, Any], kind: str, output: Output) -> nn.Module:
+def _body(about: Mapping[str, Any], kind: str, output: OutputSpec) -> nn.Module:
     """The network of transformers, of this size of output."""
     from danlu.layers.pretrained.network import library, quietly
 
@@ -309,7 +309,9 @@ def _body(about: Mapping[str, Any], kind: str, output: Output) -> nn.Module:
             ) from None
 
 
-def _image(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _image(
+    about: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
+) -> nn.Module:
     from danlu.layers.pretrained.network import PretrainedImage
 
     if set(inputs) != {"image"} or output.each != "row":
@@ -337,7 +339,7 @@ def _image(about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output
 
 
 def _answering(
-    about: Mapping[str, Any], inputs: Mapping[str, Input], output: Output
+    about: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
 ) -> PretrainedText:
     """A network that reads one text and writes another."""
     from danlu.parts.models._pretrained_seq2seq import PretrainedSeq2Seq, opening_of
@@ -364,7 +366,7 @@ def _answering(
 
 
 def _text(
-    about: Mapping[str, Any], family: str, inputs: Mapping[str, Input], output: Output
+    about: Mapping[str, Any], family: str, inputs: Mapping[str, InputSpec], output: OutputSpec
 ) -> nn.Module:
     from danlu.layers.pretrained.network import PretrainedTagger, PretrainedText, PretrainedWriter
 
@@ -416,7 +418,7 @@ def _text(
     )
 
 
-def _only(family: str, inputs: Mapping[str, Input]) -> tuple[str, Input]:
+def _only(family: str, inputs: Mapping[str, InputSpec]) -> tuple[str, InputSpec]:
     """The one input, which is a text."""
     if len(inputs) == 1:
         name, only = next(iter(inputs.items()))

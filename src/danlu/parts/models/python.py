@@ -2,7 +2,7 @@
 
 The class is called with `options` as keyword arguments; where its constructor has parameters called
 inputs or output and options does not set them, they get danlu's description of the inputs (a dict
-of danlu.terms.Input) and of the outputs wanted (danlu.terms.Output).
+of danlu.terms.InputSpec) and of the outputs wanted (danlu.terms.OutputSpec).
 
 forward gets the tensor itself where there is one input (forward(x)), the dict of all inputs where
 its first parameter is called inputs or annotated as a dict, or each input by its name
@@ -27,7 +27,7 @@ from danlu.system.trust import code_is_allowed
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "categories", "image")
 DEFAULTS = {
@@ -55,7 +55,7 @@ class Config(Options):
         return value
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The user's module, tried on two rows. Raises PartError for a module that cannot be imported,
     made or called."""
     from danlu.parts.models._user_module import Outside
@@ -71,7 +71,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     return module
 
 
-def _construct(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _construct(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     import inspect
 
     from torch import nn
@@ -129,7 +129,7 @@ def _import(path: str) -> Any:
     return found
 
 
-def _try(path: str, module: nn.Module, inputs: Mapping[str, Input], output: Output) -> None:
+def _try(path: str, module: nn.Module, inputs: Mapping[str, InputSpec], output: OutputSpec) -> None:
     """One forward pass of two rows in evaluation; it also gives lazy layers their shapes."""
     import torch
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from danlu.layers.recurrent.recurrent import Recurrent
     from danlu.layers.recurrent.sequence_reader import Reader
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("tokens", "frames", "series", "numbers", "categories")
 GIVES = ("row", "token", "step")
@@ -89,7 +89,7 @@ class Config(Options):
     )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is nothing to read, and for directions or outputs
     that exclude each other."""
     _check(config, inputs, output)
@@ -105,7 +105,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _check(config: Config, inputs: Mapping[str, Input], output: Output) -> None:
+def _check(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> None:
     if not any(each.kind in SEQUENCES for each in inputs.values()):
         raise PartError(
             "rnn reads tokens, frames or a series, and the inputs hold none.",
@@ -132,7 +132,7 @@ def _check(config: Config, inputs: Mapping[str, Input], output: Output) -> None:
         )
 
 
-def _row_branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]:
+def _row_branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.recurrent.sequence_reader import RowVector
@@ -154,7 +154,7 @@ def _row_branch(config: Config, name: str, each: Input) -> tuple[nn.Module, int]
     return RowVector(reader, recurrent, pooling), recurrent.width
 
 
-def _reader(config: Config, inputs: Mapping[str, Input]) -> tuple[Reader, int]:
+def _reader(config: Config, inputs: Mapping[str, InputSpec]) -> tuple[Reader, int]:
     """What reads inputs of the same places, and how many numbers it makes of a place."""
     from danlu.layers.recurrent.sequence_reader import Reader
     from danlu.layers.text.embeddings import WordEmbedding
@@ -193,7 +193,7 @@ def _recurrent(config: Config, size: int, both: bool) -> Recurrent:
     )
 
 
-def _forecast(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _forecast(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """Several steps ahead."""
     from danlu.layers.forecasting.reversible_norm import OwnLevel, Variables
     from danlu.layers.tabular.joining import side_by_side
@@ -224,7 +224,7 @@ def _forecast(config: Config, inputs: Mapping[str, Input], output: Output) -> nn
     )
 
 
-def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """One output a place."""
     from torch import nn
 
@@ -251,5 +251,5 @@ def _places(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.M
     return form(reader, recurrent, side_by_side(asides) if asides else None, head, after)
 
 
-def _one_input_of_tokens(read: Sequence[Input]) -> bool:
+def _one_input_of_tokens(read: Sequence[InputSpec]) -> bool:
     return len(read) == 1 and read[0].kind == "tokens"

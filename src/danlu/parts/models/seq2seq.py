@@ -26,7 +26,7 @@ from danlu.recipe import Options, Part
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("tokens",)
 GIVES = ("token",)
@@ -137,7 +137,7 @@ def adapt_task(config: Config, task: Part) -> Part:
     return Part(task.name, task.options.model_copy(update=borrowed))
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where the inputs are not a source and a target, one code a
     place."""
     from danlu.layers.transformer.blocks import Sizes
@@ -179,7 +179,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _source(inputs: Mapping[str, Input]) -> str:
+def _source(inputs: Mapping[str, InputSpec]) -> str:
     """The name of the input that is read."""
     sources = [name for name in inputs if name != TARGET]
     plain = all(each.kind == "tokens" and len(each.cardinalities) == 1 for each in inputs.values())

@@ -18,7 +18,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "categories", "tokens")
 DEFAULTS = {
@@ -62,7 +62,7 @@ class Config(Options):
     )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module, with `members`."""
     from danlu.layers.tabular.joining import side_by_side
     from danlu.parts.models._tabm import Ensemble
@@ -83,7 +83,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
     )
 
 
-def _branch(config: Config, name: str, each: Input) -> tuple[nn.Module, list[int]]:
+def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, list[int]]:
     """What takes one input to (B, D), and how many of the D belong to each column (or to each
     feature's embedding)."""
     from danlu.layers.tabular.categories import CategoryEmbedding

@@ -19,7 +19,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("tokens", "numbers", "categories", "image")
 DEFAULTS = {
@@ -67,7 +67,7 @@ class Config(Options):
     )
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no text."""
     from danlu.layers.tabular.late_fusion import branches_of, fused
     from danlu.layers.text.embeddings import WordEmbedding
@@ -78,7 +78,7 @@ def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Mod
             "text_cnn reads tokens, and the inputs hold none.", hint="choose model: mlp"
         )
 
-    def text_branch(each: Input) -> tuple[nn.Module, int]:
+    def text_branch(each: InputSpec) -> tuple[nn.Module, int]:
         words = WordEmbedding(
             each.cardinalities, each.names, config.embedding, letter_size=config.letter_embedding,
             filters=config.letter_filters, unknown=config.unknown,

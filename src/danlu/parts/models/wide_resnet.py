@@ -19,7 +19,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.terms import Input, Output
+    from danlu.terms import InputSpec, OutputSpec
 
 TAKES = ("numbers", "categories", "image", "tokens")
 DEFAULTS = {
@@ -73,7 +73,7 @@ class Config(Options):
         return depth
 
 
-def build(config: Config, inputs: Mapping[str, Input], output: Output) -> nn.Module:
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no image, or one too small."""
     from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
 

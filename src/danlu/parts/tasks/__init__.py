@@ -21,7 +21,7 @@ A part offers
                                             task must know (the classes) and raises DataError if the target does not fit the task
   restore(config, state) -> task            the same task from `task.state()`, for an artifact
 A task object offers
-  output: Output                            what the model must return
+  output: OutputSpec                        what the model must return
   target_names: tuple[str, ...]
   state() -> dict                           JSON values
   encode(targets) -> array or dict          targets (dict of Columns) as numpy: int64 (N,) classes, float32 (N, size) numbers or 0/1

@@ -18,7 +18,7 @@ from danlu.series import naive
 from danlu.series.order import in_time, series_codes, time_of
 from danlu.series.runs import carried, origins, runs
 from danlu.series.steps import Step, step_of
-from danlu.terms import Column, Input, Table
+from danlu.terms import Column, InputSpec, Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,7 +182,7 @@ class SeriesTask:
     def lay(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         table: Table,
         splits: Mapping[str, np.ndarray],
     ) -> tuple[Laid, list[str]]:
@@ -209,17 +209,17 @@ class SeriesTask:
             values, past, future, prepared.take(self.features["static"]), first, last
         ), facts
 
-    def described(self) -> dict[str, Input]:
+    def described(self) -> dict[str, InputSpec]:
         """What the model receives: "series", and where there are such columns "future" and
         "numbers" (those that stand still)."""
         features, clock = self.features, self._calendar_names()
         past = (*self.variables, *features["past"], *features["known"], *clock)
         ahead = (*features["known"], *clock)
-        result = {"series": Input("series", (self.context, len(past)), names=past)}
+        result = {"series": InputSpec("series", (self.context, len(past)), names=past)}
         if ahead:
-            result["future"] = Input("series", (self.horizon, len(ahead)), names=ahead)
+            result["future"] = InputSpec("series", (self.horizon, len(ahead)), names=ahead)
         if features["static"]:
-            result["numbers"] = Input(
+            result["numbers"] = InputSpec(
                 "numbers", (len(features["static"]),), names=tuple(features["static"])
             )
         return result

@@ -11,7 +11,7 @@ import numpy as np
 from danlu.data.examples import Examples, Ragged, Windows, take
 from danlu.errors import DataError
 from danlu.reading.spool import Spool
-from danlu.terms import END, PADDING, Column, Input, Output, Table
+from danlu.terms import END, PADDING, Column, InputSpec, OutputSpec, Table
 
 LEAST_WINDOWS = 8  # windows of a training text from which on they are cut elsewhere in every epoch
 _TOGETHER = 1 << 22  # tokens copied at a time
@@ -191,9 +191,9 @@ class RunningText:
         self.tokenizer: Any = None
 
     @property
-    def output(self) -> Output:
+    def output(self) -> OutputSpec:
         """One number for each code of the vocabulary, at every place."""
-        return Output(self.size, each="token", causal=self.ahead > 0)
+        return OutputSpec(self.size, each="token", causal=self.ahead > 0)
 
     @property
     def token_bytes(self) -> list[int] | None:
@@ -212,7 +212,7 @@ class RunningText:
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,
@@ -293,7 +293,7 @@ class RunningText:
 
 
 def one_text(
-    arrays: Mapping[str, Any], described: Mapping[str, Input], table: Table
+    arrays: Mapping[str, Any], described: Mapping[str, InputSpec], table: Table
 ) -> tuple[str, Ragged]:
     """(name, tokens) of the one input of tokens. DataError where there is another, or none."""
     names = [

@@ -41,7 +41,7 @@ from danlu.parts.tasks._targets import fitting, listed, refuse_empty
 from danlu.recipe import ColumnOptions, Data
 from danlu.series import naive
 from danlu.series.runs import owners
-from danlu.terms import Column, Input, Output, Table
+from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -120,7 +120,7 @@ class AnomalyDetection(SeriesTask):
         self.labels, self.expected = config.labels, config.expected
         self.again = config.by == "reconstruction"
         each: Any = "moment" if self.again else "step"
-        self.output = Output(
+        self.output = OutputSpec(
             len(variables),
             tuple(variables),
             each=each,
@@ -143,7 +143,7 @@ class AnomalyDetection(SeriesTask):
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -183,7 +183,7 @@ class AnomalyDetection(SeriesTask):
         return Cut(fields, inputs, target, ids, facts=facts, first=laid.first)
 
     def _to_answer(
-        self, table: Table, laid: Laid, fields: dict[str, Any], inputs: dict[str, Input]
+        self, table: Table, laid: Laid, fields: dict[str, Any], inputs: dict[str, InputSpec]
     ) -> Examples:
         place = np.arange(len(table))
         fields["actual"] = laid.values

@@ -19,7 +19,7 @@ from danlu.data.examples import Examples
 from danlu.errors import DataError
 from danlu.parts.tasks._targets import fitting
 from danlu.recipe import Options
-from danlu.terms import Batch, Column, Input, Output, Table
+from danlu.terms import Batch, Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,18 +53,18 @@ class Autoencoding:
     score_order = ("loss", "lower")
     target_names: tuple[str, ...] = ()
 
-    def __init__(self, noise: float, name: str = "", described: Input | None = None) -> None:
+    def __init__(self, noise: float, name: str = "", described: InputSpec | None = None) -> None:
         self.noise = noise
         self.name = name  # of the input; known when the rows are
         self.described = described
 
     @property
-    def output(self) -> Output:
+    def output(self) -> OutputSpec:
         """The input again."""
         if self.described is None:
-            return Output(0)
+            return OutputSpec(0)
         shape, image = self.described.shape, self.described.kind == "image"
-        return Output(
+        return OutputSpec(
             int(np.prod(shape)),
             self.described.names,
             "image" if image else "row",
@@ -87,7 +87,7 @@ class Autoencoding:
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -188,5 +188,5 @@ def build(config: Config, targets: Mapping[str, Column]) -> Autoencoding:
 def restore(config: Config, state: Mapping[str, Any]) -> Autoencoding:
     """The task as `state()` wrote it."""
     names, scale = tuple(state["names"]), (tuple(state["mean"]), tuple(state["std"]))
-    described = Input(state["kind"], tuple(state["shape"]), names, (), *scale)
+    described = InputSpec(state["kind"], tuple(state["shape"]), names, (), *scale)
     return Autoencoding(config.noise, state["name"], described)

@@ -25,7 +25,7 @@ from danlu.parts.tasks._targets import (
     share_text,
 )
 from danlu.recipe import Options
-from danlu.terms import Column, Output
+from danlu.terms import Column, OutputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ class Classification:
         self.target_names = (target,)
         self.classes = tuple(classes)
         self.class_counts = tuple(class_counts)  # of the training rows
-        self.output = Output(
+        self.output = OutputSpec(
             len(classes),
             tuple(class_text(value) for value in classes),
             means=(("classes", len(classes)),),

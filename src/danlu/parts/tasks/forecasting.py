@@ -32,7 +32,7 @@ from danlu.parts.tasks._targets import fitting, listed, refuse_empty
 from danlu.series import naive
 from danlu.series.order import series_codes
 from danlu.series.runs import owners
-from danlu.terms import Column, Input, Output, Table
+from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -107,7 +107,7 @@ class Forecasting(SeriesTask):
         self.stride = config.stride
         self.quantiles = tuple(config.quantiles)
         columns = [(name, quantile) for name in variables for quantile in self.quantiles or (None,)]
-        self.output = Output(
+        self.output = OutputSpec(
             len(columns),
             tuple(
                 name if quantile is None else f"{name} q{quantile:g}" for name, quantile in columns
@@ -197,7 +197,7 @@ class Forecasting(SeriesTask):
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -229,7 +229,7 @@ class Forecasting(SeriesTask):
 
     # --- rows to answer
 
-    def _to_answer(self, table: Table, laid: Laid, inputs: dict[str, Input]) -> Examples:
+    def _to_answer(self, table: Table, laid: Laid, inputs: dict[str, InputSpec]) -> Examples:
         """The last window of every series: it ends at the last row that holds a target; rows after
         it tell what is known ahead."""
         group = series_codes(table, self.config.series)

@@ -25,7 +25,7 @@ from danlu.parts.tasks._targets import (
 )
 from danlu.recipe import Options
 from danlu.system.png import grid, png
-from danlu.terms import Column, Input, Output, Sample, Table
+from danlu.terms import Column, InputSpec, OutputSpec, Sample, Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,12 +64,12 @@ class ImageGeneration:
         self.classes = tuple(classes)
         self.names = tuple(class_text(value) for value in classes)
         self._place = {text: number for number, text in enumerate(self.names)}
-        self.image = Input("image", (0, 0, 0))  # known when the rows are
+        self.image = InputSpec("image", (0, 0, 0))  # known when the rows are
 
     @property
-    def output(self) -> Output:
+    def output(self) -> OutputSpec:
         """An image of the data's own shape."""
-        return Output(int(np.prod(self.image.shape)), each="image", shape=self.image.shape)
+        return OutputSpec(int(np.prod(self.image.shape)), each="image", shape=self.image.shape)
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -102,7 +102,7 @@ class ImageGeneration:
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -119,14 +119,14 @@ class ImageGeneration:
         self.image = described["image"]
         count = len(arrays["image"])
         inputs = {"image": arrays["image"], "row": np.arange(count, dtype=np.int64)[:, None]}
-        told = {"image": self.image, "row": Input("categories", (1,), names=("row",))}
+        told = {"image": self.image, "row": InputSpec("categories", (1,), names=("row",))}
         if self.target_names:
             rows = np.sort(np.concatenate(list(splits.values())))
             codes = np.arange(count, dtype=np.int64) % len(self.classes)
             if targets:
                 codes[rows] = self._encoded(targets[self.target_names[0]].take(rows))
             inputs["class"] = codes[:, None]
-            told["class"] = Input(
+            told["class"] = InputSpec(
                 "categories", (1,), names=self.target_names, cardinalities=(len(self.classes),)
             )
         return Examples(inputs, told, None, splits)
@@ -148,11 +148,11 @@ class ImageGeneration:
 
     # --- exports: a generator takes noise and a class
 
-    def exported(self, module: Any) -> dict[str, Input]:
+    def exported(self, module: Any) -> dict[str, InputSpec]:
         """What an exported generator is given: "noise" and, where it knows classes, "class"."""
-        found = {"noise": Input("numbers", (module.latent,))}
+        found = {"noise": InputSpec("numbers", (module.latent,))}
         return (
-            {**found, "class": Input("categories", (1,), names=self.target_names)}
+            {**found, "class": InputSpec("categories", (1,), names=self.target_names)}
             if self.classes
             else found
         )
@@ -276,7 +276,7 @@ class ImageGeneration:
         )
 
 
-def to_pixels(outputs: Tensor, image: Input) -> np.ndarray:
+def to_pixels(outputs: Tensor, image: InputSpec) -> np.ndarray:
     """Images (N, C, H, W) on the scale of the normalised input `image`, as uint8 (N, H, W, C)."""
     import torch
 
@@ -306,7 +306,7 @@ def restore(config: Config, state: Mapping[str, Any]) -> ImageGeneration:
     """The task as `state()` wrote it."""
     task = ImageGeneration(state["target"], state["classes"])
     image = state["image"]
-    task.image = Input(
+    task.image = InputSpec(
         "image", tuple(image["shape"]), mean=tuple(image["mean"]), std=tuple(image["std"])
     )
     return task

@@ -27,7 +27,7 @@ from danlu.parts.tasks._numpy_generation import greedy, last_of, padded
 from danlu.parts.tasks._targets import fitting
 from danlu.parts.tasks._token_stream import RunningText, one_text, unigram
 from danlu.recipe import Data, Options
-from danlu.terms import BEGINNING, END, IGNORED, PADDING, Column, Input, Sample, Table
+from danlu.terms import BEGINNING, END, IGNORED, PADDING, Column, InputSpec, Sample, Table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -212,7 +212,7 @@ class InstructionTuning(RunningText):
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,

@@ -20,7 +20,7 @@ from danlu.data.examples import Examples, Ragged
 from danlu.parts.tasks._targets import fitting
 from danlu.parts.tasks._token_stream import RunningText
 from danlu.recipe import Data, Options
-from danlu.terms import END, FIRST_TOKEN, IGNORED, MASK, PADDING, Column, Input, Table
+from danlu.terms import END, FIRST_TOKEN, IGNORED, MASK, PADDING, Column, InputSpec, Table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +83,7 @@ class MaskedLanguageModeling(RunningText):
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,

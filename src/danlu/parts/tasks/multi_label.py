@@ -22,7 +22,7 @@ from danlu.parts.tasks._targets import (
     share_text,
 )
 from danlu.recipe import Options
-from danlu.terms import Column, Output
+from danlu.terms import Column, OutputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ class MultiLabel:
         self.label_counts = tuple(label_counts)  # training rows that hold each label, of `rows`
         self.rows = rows
         self.joined = joined  # one column of text holds all labels
-        self.output = Output(len(labels), self.classes, means=(("labels", len(labels)),))
+        self.output = OutputSpec(len(labels), self.classes, means=(("labels", len(labels)),))
 
     def positive_weights(
         self, chosen: str | float | Mapping[str, float] | None

@@ -27,7 +27,7 @@ from danlu.errors import DataError, did_you_mean
 from danlu.parts.tasks._targets import fitting, listed
 from danlu.recipe import Options, Part
 from danlu.registry_options import TaskPart, part_of
-from danlu.terms import Column, Output
+from danlu.terms import Column, OutputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,9 @@ class MultiTask:
         groups: list[Any] = [
             task.output.means or (("numbers", task.output.size),) for task in self.tasks.values()
         ]
-        self.output = Output(start, names, means=tuple(group for each in groups for group in each))
+        self.output = OutputSpec(
+            start, names, means=tuple(group for each in groups for group in each)
+        )
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from danlu.errors import DataError
 from danlu.parts.tasks._targets import fitting, listed, numbers, refuse_empty
 from danlu.recipe import Options
-from danlu.terms import Column, Output
+from danlu.terms import Column, OutputSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class Regression:
     ) -> None:
         self.target_names = tuple(target_names)
         self.widths = tuple(widths)  # numbers each target column holds
-        self.output = Output(len(names), tuple(names))
+        self.output = OutputSpec(len(names), tuple(names))
         self.scaled = scaled
         self.mean = np.array(mean)  # float64 (size,), of the training rows
         self.deviation = np.array(deviation)

@@ -30,8 +30,8 @@ from danlu.terms import (
     PADDING,
     UNKNOWN,
     Column,
-    Input,
-    Output,
+    InputSpec,
+    OutputSpec,
     Sample,
     Table,
 )
@@ -140,7 +140,7 @@ class SequenceToSequence:
         self.target_names = (target,)
         self.tokenizer = tokenizer
         self.longest = longest
-        self.output = Output(tokenizer.size, each="token", causal=True)
+        self.output = OutputSpec(tokenizer.size, each="token", causal=True)
         self._references: Column | None = None  # the raw targets of the rows last framed
         self._shown: list[
             tuple[str, dict[str, np.ndarray]]
@@ -159,7 +159,7 @@ class SequenceToSequence:
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,
@@ -182,7 +182,7 @@ class SequenceToSequence:
             inputs=inputs,
             described={
                 **described,
-                DECODER: Input("tokens", (self.longest,), cardinalities=(self.tokenizer.size,)),
+                DECODER: InputSpec("tokens", (self.longest,), cardinalities=(self.tokenizer.size,)),
             },
             target=target,
             splits=dict(splits),
@@ -353,7 +353,7 @@ def restore(config: Config, state: Mapping[str, Any]) -> SequenceToSequence:
     )
 
 
-def _source(described: Mapping[str, Input], table: Table) -> str:
+def _source(described: Mapping[str, InputSpec], table: Table) -> str:
     """The name of the one input, which is one code a place."""
     if len(described) == 1:
         name, only = next(iter(described.items()))

@@ -18,7 +18,7 @@ from danlu.data.examples import Examples, Ragged
 from danlu.errors import DataError
 from danlu.parts.tasks._targets import fitting, refuse_empty, refuse_missing
 from danlu.recipe import Options
-from danlu.terms import Column, Input, Output, Table
+from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class SpeechRecognition:
         self.characters = tuple(characters)
         self.counts = tuple(counts)  # of the training rows
         self.lower = lower
-        self.output = Output(1 + len(self.characters), ("", *self.characters), each="frame")
+        self.output = OutputSpec(1 + len(self.characters), ("", *self.characters), each="frame")
         self._code = {character: code for code, character in enumerate(self.characters, start=1)}
 
     def state(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class SpeechRecognition:
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,

@@ -20,7 +20,7 @@ from danlu.parts.tasks._spans import SpanFinder, completed, scheme_of
 from danlu.parts.tasks._targets import fitting, listed, refuse_empty, refuse_missing, share_text
 from danlu.reading.words import pattern
 from danlu.recipe import Options
-from danlu.terms import IGNORED, UNKNOWN, Column, Input, Output, Table
+from danlu.terms import IGNORED, UNKNOWN, Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +62,7 @@ class TokenClassification:
         self.target_names = (target,)
         self.classes = tuple(classes)
         self.class_counts = tuple(class_counts)  # of the training words
-        self.output = Output(len(self.classes), self.classes, each="token")
+        self.output = OutputSpec(len(self.classes), self.classes, each="token")
         self.scheme = scheme_of(self.classes)
         # Spans, not the loss: a tagger that has learnt its rows by heart grows too sure of its few
         # mistakes, and its loss rises while it still finds more of the spans.
@@ -123,7 +123,7 @@ class TokenClassification:
     def frame(
         self,
         arrays: Mapping[str, Any],
-        described: Mapping[str, Input],
+        described: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from danlu.recipe import Part, Recipe
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Watchers:
             str, Any
         ] = {}  # what a checkpoint holds of watchers that this start left out: they may come back
 
-    def hear(self, report: Report) -> str:
+    def hear(self, report: TrainingEvent) -> str:
         """Tell everyone; a notice spoken by one watcher is heard by the others."""
         stop = ""
         for _, watcher in self.named:
@@ -53,7 +53,7 @@ class Watchers:
             stop = stop or said or ""
         for name, watcher in self.named:
             for message in getattr(watcher, "notices", ()):
-                notice = Report("notice", report.step, report.epoch, message=message)
+                notice = TrainingEvent("notice", report.step, report.epoch, message=message)
                 for other, each in self.named:
                     if other != name:
                         each.hear(notice)

@@ -9,7 +9,7 @@ from typing import Any
 
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Options
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 class Config(Options):
@@ -37,12 +37,12 @@ class Console:
         self.setting = setting
         self.live = setting.output == "display"
         self.silent = setting.output in ("quiet", "json")
-        self.train: Report | None = None
+        self.train: TrainingEvent | None = None
         self.last_line = 0.0
         self.progress: Any = None
         self.task: Any = None
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: TrainingEvent) -> None:
         if self.silent:
             return
         if report.kind == "start":
@@ -62,7 +62,7 @@ class Console:
         elif report.kind == "end":
             self._end(report)
 
-    def _start(self, report: Report) -> None:
+    def _start(self, report: TrainingEvent) -> None:
         for name, value in self.setting.facts:
             self._print(f"{name}: {value}")
         if report.message:
@@ -90,7 +90,7 @@ class Console:
                 "training", total=self.setting.total_steps, completed=report.step, said=""
             )
 
-    def _said(self, report: Report) -> str:
+    def _said(self, report: TrainingEvent) -> str:
         timing = report.timing
         parts = [f"loss {number(report.values.get('loss'))}"]
         rates = [name for name in timing if name.endswith("_per_second")]
@@ -102,7 +102,7 @@ class Console:
             parts.append(f"{timing['memory_bytes'] / 1e6:,.0f} MB")
         return "  ".join(parts)
 
-    def _train(self, report: Report) -> None:
+    def _train(self, report: TrainingEvent) -> None:
         if self.progress is not None:
             with contextlib.suppress(OSError):
                 self.progress.update(self.task, completed=report.step, said=self._said(report))
@@ -117,7 +117,7 @@ class Console:
             f"step {report.step:,}/{self.setting.total_steps:,} (epoch {report.epoch:.4g})  {self._said(report)}{left}"
         )
 
-    def _end(self, report: Report) -> None:
+    def _end(self, report: TrainingEvent) -> None:
         self.close()
         if report.message:
             self._print(report.message)

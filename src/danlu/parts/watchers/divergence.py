@@ -9,7 +9,7 @@ from pydantic import Field
 
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Options
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 class Config(Options):
@@ -31,7 +31,7 @@ class Divergence:
         self.first: float | None = None
         self.beyond = 0
 
-    def hear(self, report: Report) -> str | None:
+    def hear(self, report: TrainingEvent) -> str | None:
         loss = report.values.get("loss") if report.kind == "train" else None
         if not isinstance(loss, int | float):
             return None

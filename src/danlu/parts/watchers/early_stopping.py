@@ -11,7 +11,7 @@ from pydantic import Field
 
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Options
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 class Config(Options):
@@ -35,7 +35,7 @@ class EarlyStopping:
         self.best: float | None = None
         self.waited = 0
 
-    def hear(self, report: Report) -> str | None:
+    def hear(self, report: TrainingEvent) -> str | None:
         if report.kind != "validation":
             return None
         score = report.values.get(self.metric)

@@ -15,7 +15,7 @@ from danlu.errors import RunError
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Options
 from danlu.system.atomic_files import append
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 class Config(Options):
@@ -31,7 +31,7 @@ class Jsonl:
         self.digest = hashlib.sha256()
         self.timings = (setting.folder / "timings.jsonl").open("ab", buffering=0)
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: TrainingEvent) -> None:
         if report.kind not in ("train", "validation", "test"):
             return
         entry = {

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from danlu.recipe import Options
 from danlu.system.atomic_files import replace_file
-from danlu.terms import Report, Sample
+from danlu.terms import Sample, TrainingEvent
 
 if TYPE_CHECKING:
     from danlu.parts.watchers._base import Setting
@@ -39,7 +39,7 @@ class Samples:
         self.notices: list[str] = []
         self.broken = False
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: TrainingEvent) -> None:
         if not report.samples:
             return
         texts = [sample for sample in report.samples if isinstance(sample.value, str)]

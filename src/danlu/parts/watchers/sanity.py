@@ -8,7 +8,7 @@ from pydantic import Field
 
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Options
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 class Config(Options):
@@ -38,7 +38,7 @@ class Sanity:
             self.said.append(key)
             self.notices.append(message)
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: TrainingEvent) -> None:
         values = report.values
         if report.kind == "start" and self.setting.trainable == 0:
             self._say(

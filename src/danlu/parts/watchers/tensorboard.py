@@ -17,7 +17,7 @@ from danlu.parts.watchers._base import Setting
 from danlu.recipe import Options
 from danlu.system.atomic_files import append
 from danlu.system.png import png
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 
 
 class Config(Options):
@@ -45,7 +45,7 @@ class TensorBoard:
         ):  # what a killed run wrote beyond its last checkpoint is hidden by the viewer
             self._write(_number(2, setting.resumed_step + 1) + _bytes(7, _number(1, 1)))
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: TrainingEvent) -> None:
         if report.kind in ("train", "validation", "test"):
             told = {**report.values, **report.timing}
             values = [

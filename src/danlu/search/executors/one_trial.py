@@ -16,7 +16,7 @@ from danlu.artifact.prediction import load
 from danlu.errors import Interrupted, RunError
 from danlu.recipe import Part, Recipe
 from danlu.search.executors.failure import cause_of
-from danlu.terms import Report
+from danlu.terms import TrainingEvent
 from danlu.training.cross_validation import cross_validate
 from danlu.training.loop import train
 
@@ -167,7 +167,7 @@ class Reporter:
         self.seconds = 0.0  # of lives before this one
         self.began = time.monotonic()
 
-    def hear(self, report: Report) -> None:
+    def hear(self, report: TrainingEvent) -> None:
         self.beat()
         if report.kind == "validation" and self._tell(report.values):
             raise Pruned(

@@ -10,7 +10,7 @@ from torch import nn
 from danlu import registry
 from danlu.parts.watchers._base import Setting, Watchers
 from danlu.recipe import Part, Recipe
-from danlu.terms import Report, Scores
+from danlu.terms import Scores, TrainingEvent
 from danlu.training.evaluation import best_of, finite, flat
 from danlu.training.population.grouping import HEARD
 from danlu.training.run_folder import RunFolder
@@ -52,7 +52,7 @@ class Lane:
         loss = finite(float(self.loss_sum) / count) if count else None
         self.losses.append((n, loss))
         self.loss_sum, self.loss_count = 0.0, 0.0
-        said = self.watchers.hear(Report("train", n, epoch, {"loss": loss}))
+        said = self.watchers.hear(TrainingEvent("train", n, epoch, {"loss": loss}))
         if said:
             self.end("failed" if said.startswith("diverged") else "complete", said)
 
@@ -69,7 +69,7 @@ class Lane:
         self.curve.append((n, score))
         if hasattr(self.schedule, "observe"):
             self.schedule.observe(score, self.better)
-        said = self.watchers.hear(Report("validation", n, epoch, values))
+        said = self.watchers.hear(TrainingEvent("validation", n, epoch, values))
         if said:
             self.end("complete", said)
         return score

@@ -14,7 +14,7 @@ import danlu
 from danlu import registry
 from danlu.compression import costs
 from danlu.errors import ArtifactError, PartError
-from danlu.system.atomic_files import read_sealed, seal
+from danlu.system.atomic_files import read_checked_json, with_checksum
 
 # For models so small that nobody would compress them: every layer counts, and training is a few
 # updates.
@@ -168,13 +168,13 @@ def test_a_state_that_does_not_fit_the_model_is_refused(
     name: str, compressed: Any, tmp_path: Path
 ) -> None:
     path = compressed("mlp", name).artifact.path
-    for folder, change in enumerate(_spoiled(read_sealed(path / "artifact.json")["changes"])):
+    for folder, change in enumerate(_spoiled(read_checked_json(path / "artifact.json")["changes"])):
         copy = tmp_path / str(folder)
         copy.mkdir()
         for each in path.iterdir():
             (copy / each.name).write_bytes(each.read_bytes())
-        about = {**read_sealed(path / "artifact.json"), "changes": change}
-        (copy / "artifact.json").write_bytes(seal(about))
+        about = {**read_checked_json(path / "artifact.json"), "changes": change}
+        (copy / "artifact.json").write_bytes(with_checksum(about))
         with pytest.raises(ArtifactError):
             danlu.load(copy)
 

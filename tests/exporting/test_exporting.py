@@ -16,7 +16,7 @@ import pytest
 
 import danlu
 from danlu.errors import ArtifactError, DanluError, DataError
-from danlu.system.atomic_files import seal, sha256, unseal
+from danlu.system.atomic_files import parse_checked, sha256, with_checksum
 
 pytest.importorskip("onnxruntime", reason="pip install 'danlu[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'danlu[onnx]'")
@@ -340,9 +340,9 @@ def sound(home: Path, tmp_path: Path) -> Path:
 
 def rewritten(folder: Path, change: Any) -> None:
     """The export with another manifest, sealed as it should be."""
-    about = unseal((folder / "export.json").read_bytes())
+    about = parse_checked((folder / "export.json").read_bytes())
     change(about)
-    (folder / "export.json").write_bytes(seal(about))
+    (folder / "export.json").write_bytes(with_checksum(about))
 
 
 def test_a_file_that_is_a_link_is_refused(sound: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from danlu.layers.generation import sampling
 from danlu.layers.generation.sampling import Sampling
-from danlu.system.random_draws import counted, counted_uniform
+from danlu.system.random_draws import counter_bits, counter_uniform
 
 LOGITS = torch.from_numpy(np.random.default_rng(3).normal(0, 3, (5, 37))).float()
 
@@ -121,11 +121,11 @@ def test_counted_bits_are_those_of_splitmix() -> None:
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
         state ^= state >> 31
-    assert int(counted(11, torch.tensor(3), torch.tensor(-4))) & mask == state
+    assert int(counter_bits(11, torch.tensor(3), torch.tensor(-4))) & mask == state
 
 
 def test_counted_numbers_are_even_and_independent_of_their_neighbours() -> None:
-    drawn = counted_uniform(0, torch.arange(200)[:, None], torch.arange(50))
+    drawn = counter_uniform(0, torch.arange(200)[:, None], torch.arange(50))
     assert float(drawn.min()) >= 0
     assert float(drawn.max()) < 1
     # the mean of 10,000 numbers has a standard deviation of 0.0029, a correlation one of 0.01; five

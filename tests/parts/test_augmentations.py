@@ -335,10 +335,10 @@ def test_mixup_blends_inputs_and_target_by_the_same_share():
 def test_mixup_draws_its_shares_from_beta():
     from scipy.stats import beta, kstest
 
-    from danlu.system.random_draws import from_quantiles, symmetric_beta
+    from danlu.system.random_draws import draw_from_quantiles, symmetric_beta
 
     for alpha in (0.1, 0.4, 1.0, 3.0):
-        drawn = from_quantiles(symmetric_beta(alpha), torch.rand(4000, generator=seeded(3)))
+        drawn = draw_from_quantiles(symmetric_beta(alpha), torch.rand(4000, generator=seeded(3)))
         # on a grid of 0.001, since the density of a small alpha is packed against 0 and 1, closer
         # than the table's points
         grid = torch.linspace(0.001, 0.999, 999)

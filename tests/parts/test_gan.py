@@ -18,7 +18,7 @@ from danlu.parts.metrics.frechet_distance import frechet
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Part
 from danlu.system.png import grid, png
-from danlu.system.random_draws import counted_normal
+from danlu.system.random_draws import counter_normal
 from danlu.terms import Batch, Column, InputSpec, OutputSpec, Sample, Table, TrainingEvent
 
 
@@ -74,7 +74,7 @@ def test_an_image_is_decided_by_its_row_and_class_whatever_stands_beside_it() ->
 
 
 def test_counted_noise_is_normal_and_its_rows_are_unlike() -> None:
-    noise = counted_normal(3, torch.arange(4000)[:, None], torch.arange(16)).double()
+    noise = counter_normal(3, torch.arange(4000)[:, None], torch.arange(16)).double()
     # of 64,000 draws: four standard errors of mean (1/253), variance (sqrt(2)/253) and fourth
     # moment (sqrt(96)/253)
     assert abs(noise.mean().item()) < 4 / 253

@@ -443,13 +443,13 @@ def test_a_network_for_other_inputs_or_classes_is_refused_by_name(tmp_path) -> N
 
 
 def test_an_artifact_whose_architecture_was_changed_is_refused(tmp_path, monkeypatch) -> None:
-    from danlu.system.atomic_files import read_sealed, seal
+    from danlu.system.atomic_files import read_checked_json, with_checksum
 
     monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "cache"))
     danlu.train(recipe(iris_network(tmp_path / "n.keras"), steps=4), tmp_path / "run")
     manifest = tmp_path / "run" / "artifact" / "artifact.json"
-    about = read_sealed(manifest)
+    about = read_checked_json(manifest)
     first_dense(about["recipe"]["model"]["architecture"]).update(class_name="Lambda")
-    manifest.write_bytes(seal(about))
+    manifest.write_bytes(with_checksum(about))
     with pytest.raises(ArtifactError, match="Lambda"):
         danlu.load(tmp_path / "run")

@@ -17,7 +17,7 @@ from danlu.errors import ArtifactError, ExportError
 from danlu.exporting.export import export, verify
 from danlu.exporting.exporters._torch_program import cleaned
 from danlu.exporting.loader import open_export, read_manifest
-from danlu.system.atomic_files import seal, sha256
+from danlu.system.atomic_files import sha256, with_checksum
 
 DIGITS = {"source": {"name": "sklearn", "set": "digits"}, "target": "label"}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -207,7 +207,7 @@ def test_a_program_with_more_than_operators_and_numbers_is_refused(what, program
     (folder / "model.pt2").write_bytes(held.getvalue())
     about = read_manifest(folder)
     about["files"]["model.pt2"] = {"size": len(held.getvalue()), "sha256": sha256(held.getvalue())}
-    (folder / "export.json").write_bytes(seal(about))
+    (folder / "export.json").write_bytes(with_checksum(about))
     with pytest.raises(ArtifactError, match="no plain program"):
         open_export(folder)
 

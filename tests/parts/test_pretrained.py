@@ -16,7 +16,7 @@ from danlu import registry
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, PartError, RunError
 from danlu.recipe import read
 from danlu.system.png import png
-from danlu.training.setup import assemble
+from danlu.training.setup import build_training
 
 pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'"
@@ -80,7 +80,7 @@ def recipe(
 
 def begun(told: dict[str, Any]) -> Any:
     """The apparatus of a recipe, its weights those of the checkpoint."""
-    return assemble(read(told, registry))
+    return build_training(read(told, registry))
 
 
 def asked(built: Any, count: int) -> dict[str, torch.Tensor]:
@@ -493,12 +493,12 @@ def test_what_a_checkpoint_cannot_do_is_said(checkpoints, texts, images) -> None
 
 def test_a_damaged_artifact_names_no_code(checkpoints, texts, tmp_path) -> None:
     danlu.train(recipe(texts, checkpoints["bert"]), tmp_path / "run")
-    from danlu.system.atomic_files import read_sealed, seal
+    from danlu.system.atomic_files import read_checked_json, with_checksum
 
     manifest = tmp_path / "run" / "artifact" / "artifact.json"
-    about = read_sealed(manifest)
+    about = read_checked_json(manifest)
     about["recipe"]["model"]["architecture"]["config"]["model_type"] = "somebody_elses"
-    manifest.write_bytes(seal(about))
+    manifest.write_bytes(with_checksum(about))
     with pytest.raises(ArtifactError, match="family somebody_elses, which danlu does not know"):
         danlu.load(tmp_path / "run")
 

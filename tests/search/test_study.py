@@ -19,7 +19,7 @@ from danlu.errors import RunError
 from danlu.recipe import contains
 from danlu.search.executors.one_trial import run_trial
 from danlu.search.study import Study, Trial
-from danlu.system.locks import Owner
+from danlu.system.locks import ProcessLease
 
 SPACE = {
     "optimizer.learning_rate": {"low": 1e-4, "high": 0.1, "log": True},
@@ -333,12 +333,12 @@ def test_a_storage_that_cannot_be_used_is_told_without_its_password(
 
 
 def test_an_owner_is_alive_as_long_as_its_process_holds_its_file(tmp_path: Path) -> None:
-    with Owner(tmp_path) as one, Owner(tmp_path) as other:
+    with ProcessLease(tmp_path) as one, ProcessLease(tmp_path) as other:
         assert one.is_alive(other.name) is True
         (tmp_path / "dead").touch()
         assert one.is_alive("dead") is False
         assert one.is_alive("elsewhere") is None
-    with Owner(tmp_path) as one:
+    with ProcessLease(tmp_path) as one:
         assert one.is_alive(other.name) is None
 
 

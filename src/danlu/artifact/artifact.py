@@ -22,22 +22,22 @@ from torch import Tensor, nn
 from danlu import recipe as recipes
 from danlu import registry
 from danlu.artifact.memory_limit import AllocationLimit
-from danlu.artifact.packing import restored, stored
+from danlu.artifact.packing import pack, unpack
 from danlu.data.preprocessing import Preprocessor
 from danlu.errors import ArtifactError, DanluError
 from danlu.layers.tensors import unique_tensors
 from danlu.recipe import Recipe
 from danlu.system.atomic_files import (
-    inside,
-    missing,
+    atomic_folder,
+    not_found,
     read_checked,
-    read_sealed,
-    seal,
+    read_checked_json,
+    require_inside,
     sha256,
-    whole_folder,
+    with_checksum,
     write_file,
 )
-from danlu.system.trust import on_its_own
+from danlu.system.trust import without_lookups
 from danlu.terms import InputSpec
 
 FORMAT = 1
@@ -79,7 +79,7 @@ def write(path: Path, contents: Contents, lock: str) -> None:
         for name, tensor in unique_tensors(contents.module).items()
     }
     eight_bits = {name for change in contents.changes for name in change["state"].get("stored", ())}
-    weights, how = stored(weights, eight_bits, sparse=bool(contents.changes))
+    weights, how = pack(weights, eight_bits, sparse=bool(contents.changes))
     data = {
         "weights.safetensors": save_tensors(weights),
         "preprocessing.safetensors": save_arrays(
@@ -92,30 +92,30 @@ def write(path: Path, contents: Contents, lock: str) -> None:
         "name": contents.recipe.name,
         "recipe": contents.recipe.as_dict(),
         "task": contents.task.state(),
-        "inputs": plain_inputs(contents.described or contents.preprocessor.inputs),
+        "inputs": inputs_to_json(contents.described or contents.preprocessor.inputs),
         "preprocessing": prepared,
         "scores": contents.scores,
         "provenance": contents.provenance,
         **({"changes": contents.changes, "stored": how} if contents.changes else {}),
         "files": {name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()},
     }
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         for name, each in data.items():
             write_file(folder / name, each)
-        write_file(folder / "artifact.json", seal(about))
+        write_file(folder / "artifact.json", with_checksum(about))
 
 
-def find(path: str | Path) -> Path:
+def find_artifact(path: str | Path) -> Path:
     """The artifact folder that a path means: itself, or that of a run folder. Raises ArtifactError
     saying what is there instead."""
     given = Path(path)
     for folder in (given, given / "artifact"):
         if (folder / "artifact.json").is_file():
-            return inside(given, folder)
+            return require_inside(given, folder)
     if given.name == "artifact.json" and given.is_file():
         return given.parent
     if not given.exists():
-        raise missing(given, "there is no such artifact or run.")
+        raise not_found(given, "there is no such artifact or run.")
     if (given / "recipe.lock.yaml").is_file():
         raise ArtifactError(
             "this run has not finished: it has no artifact yet.",
@@ -136,10 +136,10 @@ def read(path: str | Path) -> Contents:
     from safetensors.numpy import load as load_arrays
     from safetensors.torch import load as load_tensors
 
-    folder = find(path)
+    folder = find_artifact(path)
     where = folder / "artifact.json"
     try:
-        about = read_sealed(where)
+        about = read_checked_json(where)
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"it is of format {about.get('format')}, and this danlu reads format {FORMAT}"
@@ -176,17 +176,17 @@ def read(path: str | Path) -> Contents:
     ) + _BESIDE
     try:
         _refuse_strange(about)
-        with on_its_own():
+        with without_lookups():
             recipe = recipes.read(about["recipe"], registry)
             task = registry.restore_task(recipe.task, about["task"])
             preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
-            described = inputs_of(about["inputs"]) if "inputs" in about else preprocessor.inputs
+            described = inputs_from_json(about["inputs"]) if "inputs" in about else preprocessor.inputs
             with torch.random.fork_rng(devices=[]), AllocationLimit(most):
                 module = registry.build_model(recipe.model, described, task.output)
                 changes = about.get("changes", [])
                 for change in changes:
                     replay(change, module)
-        put_weights(module, restored(weights, about.get("stored", {}), unique_tensors(module)))
+        load_weights(module, unpack(weights, about.get("stored", {}), unique_tensors(module)))
         for layer in module.modules():
             if hasattr(layer, "weights_were_read"):
                 layer.weights_were_read()  # type: ignore[operator]
@@ -245,7 +245,7 @@ def replay(change: Mapping[str, Any], module: nn.Module) -> None:
     part.replay(config, change["state"], module)
 
 
-def plain_inputs(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
+def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
     """Descriptions of inputs as JSON values."""
     return {
         name: {
@@ -261,7 +261,7 @@ def plain_inputs(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
     }
 
 
-def inputs_of(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
+def inputs_from_json(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
     """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file
     says."""
     found = {}
@@ -281,7 +281,7 @@ def inputs_of(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
     return found
 
 
-def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy named weights into a module. Raises ArtifactError where a name or shape does not fit."""
     wanted = unique_tensors(module)
     if set(wanted) != set(weights):

@@ -19,12 +19,12 @@ from danlu.artifact.prediction import Artifact, load
 from danlu.errors import ArtifactError, DataError
 from danlu.recipe import Train
 from danlu.system.placement import place
-from danlu.system.random_draws import counted
+from danlu.system.random_draws import counter_bits
 
 TOGETHER = 256  # images made at a time
 
 
-def makes_pictures(artifact: Artifact) -> bool:
+def can_generate_images(artifact: Artifact) -> bool:
     """Whether `picture` can make any with it."""
     return hasattr(artifact.task, "pixels") and hasattr(artifact.task, "class_number")
 
@@ -41,7 +41,7 @@ def picture(
     Raises ArtifactError for a model that makes no images, DataError for a class it does not know.
     """
     model = artifact if isinstance(artifact, Artifact) else load(artifact)
-    if not makes_pictures(model):
+    if not can_generate_images(model):
         raise ArtifactError(
             f"this model makes no images: its task is {model.recipe.task.name}.",
             where=str(model.path or ""),
@@ -52,7 +52,7 @@ def picture(
     device = place(Train()).device
     asked = _asked(model.task, classes)
     total = count * max(len(asked), 1)
-    inputs = {"row": counted(seed, torch.arange(total))[:, None]}
+    inputs = {"row": counter_bits(seed, torch.arange(total))[:, None]}
     if asked:
         inputs["class"] = torch.tensor(asked).repeat_interleave(count)[:, None]
     module = model.module.to(device).eval()

@@ -612,17 +612,17 @@ def evaluate(
     _permit(allow_code)
     from danlu import evaluate as evaluate_artifact
     from danlu import load
-    from danlu.training.evaluation import flat
+    from danlu.training.evaluation import as_plain_scores
 
     if split not in ("train", "validation", "test"):
         raise DanluError(f"--split must be train, validation or test, and is {split!r}.")
     model = load(artifact)
     scores = evaluate_artifact(model, data, split)
     if as_json:
-        _print_json({"split": scores.split, "rows": scores.rows, "scores": flat(scores)})
+        _print_json({"split": scores.split, "rows": scores.rows, "scores": as_plain_scores(scores)})
     else:
         print(f"{data or scores.split + ' split'} ({scores.rows:,} rows)")
-        print(_scores(flat(scores), getattr(model.task, "classes", ())))
+        print(_scores(as_plain_scores(scores), getattr(model.task, "classes", ())))
 
 
 @app.command()
@@ -824,16 +824,16 @@ def generate(
     """Write texts with a language model, shown as they are written; or make images with a
     generator, as one PNG file."""
     from danlu import load
-    from danlu.artifact.generate_images import makes_pictures
-    from danlu.artifact.generation import Writer, read_prompts
+    from danlu.artifact.generate_images import can_generate_images
+    from danlu.artifact.generation import TextGenerator, read_prompts
 
     model = load(artifact)
-    if makes_pictures(model):
+    if can_generate_images(model):
         _draw(model, count, classes, Path(out or "generated.png"), seed, as_json)
         return
     given = [*(prompt or ()), *(read_prompts(prompts) if prompts else ())]
     asked = given or [""]
-    writer = Writer(
+    writer = TextGenerator(
         model, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, stop=[each.replace("\\n", "\n") for each in stop or ()], seed=seed,
     )  # fmt: skip
@@ -932,7 +932,7 @@ def _converse(talk: Any, interruption: Interruption) -> None:
             except KeyboardInterrupt:
                 if interruption.name != "SIGINT":
                     raise
-                interruption.asked = 0  # the next Ctrl-C is a first one again
+                interruption.exit_code = 0  # the next Ctrl-C is a first one again
             print()
 
 
@@ -1229,7 +1229,7 @@ def main() -> None:
         _say(
             f"{interruption.name or 'interrupted'}: stopped."
         )  # by which signal, typer does not know
-        sys.exit(interruption.asked or INTERRUPTED)
+        sys.exit(interruption.exit_code or INTERRUPTED)
     except BrokenPipeError:  # `danlu predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

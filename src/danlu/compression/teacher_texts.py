@@ -28,7 +28,7 @@ from danlu.data.gather import RaggedRows
 from danlu.errors import PartError
 from danlu.parts.tasks._targets import as_text
 from danlu.recipe import Train
-from danlu.system.atomic_files import read_sealed, replace_file, seal, sha256
+from danlu.system.atomic_files import read_checked_json, replace_file, sha256, with_checksum
 from danlu.system.placement import place
 from danlu.terms import Column, InputSpec, Table
 
@@ -38,7 +38,7 @@ _TOGETHER = 64  # rows that are written together
 Text = str | None
 
 
-class TeachersTable(Protocol):
+class ArtifactRows(Protocol):
     """The table that an artifact was trained on, and its rows as another takes them
     (danlu.compression.compress.OwnRows)."""
 
@@ -47,9 +47,9 @@ class TeachersTable(Protocol):
     def prepared(self, contents: Contents) -> tuple[Mapping[str, InputSpec], Rows, Any]: ...
 
 
-class Rewriting:
+class TeacherTexts:
     """reads(data) -> the data with the teacher's texts in its training rows
-    (danlu.training.setup.Given).
+    (danlu.training.setup.TrainingOverrides).
 
     folder   where texts are kept, under a name of `digest` (which the teacher is known by) and of the rows
     train    says on which device the teacher writes
@@ -59,7 +59,7 @@ class Rewriting:
     def __init__(
         self,
         teacher: Contents,
-        rows: TeachersTable,
+        rows: ArtifactRows,
         folder: Path,
         digest: str,
         train: Train,
@@ -80,7 +80,7 @@ class Rewriting:
         task, train = data.task, data.splits["train"]
         texts = self._texts(train, data.digest)
         which = np.array([text is not None for text in texts], dtype=bool)
-        column = rewritten(
+        column = replace_texts(
             as_text(data.table.columns[task.answer_column]),
             train[which],
             [text for text in texts if text is not None],
@@ -114,7 +114,7 @@ class Rewriting:
             texts = _kept(path, len(piece))
             if texts is None:
                 texts = self._written(rows, train[piece])
-                replace_file(path, seal({"texts": texts}))
+                replace_file(path, with_checksum({"texts": texts}))
                 self.say(
                     f"the teacher has written {min((number + 1) * KEPT, len(train)):,} of {len(train):,} texts"
                 )
@@ -138,7 +138,7 @@ class Rewriting:
         return found
 
 
-def rewritten(column: Column, rows: np.ndarray, texts: list[str]) -> Column:
+def replace_texts(column: Column, rows: np.ndarray, texts: list[str]) -> Column:
     """A text column with other texts in `rows`, int64 (M,)."""
     assert column.offsets is not None
     pieces = [text.encode() for text in texts]
@@ -167,7 +167,7 @@ def _lengths(rows: Rows) -> np.ndarray:
 def _kept(path: Path, count: int) -> list[Text] | None:
     """The texts of a file, None where there is none that is whole."""
     try:
-        found = read_sealed(path)["texts"]
+        found = read_checked_json(path)["texts"]
     except (OSError, ValueError, KeyError):
         return None
     return found if len(found) == count else None

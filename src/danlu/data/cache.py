@@ -178,7 +178,7 @@ def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | Non
     memo = home / "memo" / signature[0] if home else None
     if memo is not None:
         try:
-            return str(atomic_files.read_sealed(memo)["content"])
+            return str(atomic_files.read_checked_json(memo)["content"])
         except (OSError, ValueError, KeyError):
             pass
     begun = time.time_ns()
@@ -204,7 +204,7 @@ def _remember(memo: Path, content: str) -> None:
         if len(memos) > _MOST_MEMOS:
             for old in sorted(memos, key=_used)[: _MOST_MEMOS // 2]:
                 old.unlink(missing_ok=True)
-        atomic_files.replace_file(memo, atomic_files.seal({"content": content}))
+        atomic_files.replace_file(memo, atomic_files.with_checksum({"content": content}))
     except OSError:
         return  # _kept tells of a cache that cannot be written
 
@@ -248,7 +248,7 @@ def _arrays(table: Table) -> dict[str, np.ndarray]:
 
 
 def _write(table: Table, target: Path) -> None:
-    with atomic_files.whole_folder(target) as beside:
+    with atomic_files.atomic_folder(target) as beside:
         arrays = {}
         for name, array in _arrays(table).items():
             data = array.reshape(-1).view(np.uint8)
@@ -278,7 +278,7 @@ def _write(table: Table, target: Path) -> None:
             "joined_by": table.joined_by,
             "arrays": arrays,
         }
-        atomic_files.write_file(beside / "manifest.json", atomic_files.seal(manifest))
+        atomic_files.write_file(beside / "manifest.json", atomic_files.with_checksum(manifest))
 
 
 def _probe(data: np.ndarray) -> str:
@@ -293,7 +293,7 @@ def _probe(data: np.ndarray) -> str:
 def _opened(target: Path) -> Table | None:
     """The table in a folder, memory-mapped; None where there is none or it is damaged."""
     try:
-        manifest = atomic_files.read_sealed(target / "manifest.json")
+        manifest = atomic_files.read_checked_json(target / "manifest.json")
         arrays = {
             name: _array(target / f"{name}.bin", each) for name, each in manifest["arrays"].items()
         }

@@ -23,7 +23,7 @@ import numpy as np
 
 from danlu import registry
 from danlu.artifact.prediction import Artifact, load
-from danlu.artifact.row_schema import fields_of
+from danlu.artifact.row_schema import row_fields
 from danlu.errors import ArtifactError, DanluError, ExportError, MissingExtra
 from danlu.exporting.card import model_card
 from danlu.exporting.loader import ARRAYS, FORMAT, MANIFEST, Export, is_export, open_export
@@ -43,7 +43,7 @@ from danlu.exporting.traceable import Program, program_of
 from danlu.recipe import Part
 from danlu.recipe.yaml12 import read_yaml
 from danlu.registry_options import part_of
-from danlu.system.atomic_files import seal, sha256, sync_folder, whole_folder, write_file
+from danlu.system.atomic_files import atomic_folder, sha256, sync_folder, with_checksum, write_file
 
 CARD, SUMS = "MODEL_CARD.md", "SHA256SUMS"
 MOST_LOST = 0.01  # accuracy that an export of a model in few bits may lose, where nobody says
@@ -90,7 +90,7 @@ def export(
     program = program_of(original, examples_of(original, held))
     program.training = lambda count: training_rows(original, count)
     try:
-        with whole_folder(place) as folder:
+        with atomic_folder(place) as folder:
             about = _written(folder, part, original, program)
             write_tokenizer(folder, original, held.table)
             if changed is not None:
@@ -228,7 +228,7 @@ def _written(folder: Path, part: Part, artifact: Artifact, program: Program) -> 
             "state": artifact.task.state(),
             "said": artifact.task.describe(),
         },
-        "inputs": fields_of(artifact),
+        "inputs": row_fields(artifact),
         "reads": artifact.task.asked() if hasattr(artifact.task, "asked") else whole.reads,
         "feeds": {
             name: slot.as_json()
@@ -259,7 +259,7 @@ def _sealed(folder: Path, about: dict[str, Any]) -> None:
     about["files"] = {
         name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()
     }
-    manifest = seal(about)
+    manifest = with_checksum(about)
     write_file(folder / MANIFEST, manifest)
     sums = {
         **{name: said["sha256"] for name, said in about["files"].items()},

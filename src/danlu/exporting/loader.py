@@ -26,7 +26,7 @@ from danlu.errors import ArtifactError, DanluError, DataError
 from danlu.reading import columns
 from danlu.recipe import Part
 from danlu.registry_options import part_of
-from danlu.system.atomic_files import LARGEST_MANIFEST, read_regular, sha256, unseal
+from danlu.system.atomic_files import LARGEST_MANIFEST, parse_checked, read_regular, sha256
 from danlu.terms import KINDS, Column, Table
 
 FORMAT = 1
@@ -300,7 +300,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """What export.json says. Raises ArtifactError."""
     where = folder / MANIFEST
     try:
-        about = unseal(read_regular(where, LARGEST_MANIFEST))
+        about = parse_checked(read_regular(where, LARGEST_MANIFEST))
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"it is of format {about.get('format')!r}, and this danlu reads format {FORMAT}"

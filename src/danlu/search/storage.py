@@ -22,7 +22,7 @@ from typing import Any
 
 from danlu.errors import MissingExtra, RunError
 from danlu.recipe import Space, same
-from danlu.system.locks import alone
+from danlu.system.locks import exclusive
 
 _STATES = {"running": "RUNNING", "complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 _NAMES = {state: name for name, state in _STATES.items()} | {"WAITING": "running"}
@@ -85,7 +85,7 @@ class Ledger:
         """One process at a time begins a study in a file, or in a server's database."""
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with alone(self.file.with_name(f".{self.file.name}.lock")):
+            with exclusive(self.file.with_name(f".{self.file.name}.lock")):
                 yield
             return
         import sqlalchemy

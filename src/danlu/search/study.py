@@ -29,10 +29,10 @@ from danlu.recipe import Recipe, Space, Tune, differences, plain, write_yaml
 from danlu.search.storage import Entry, Ledger
 from danlu.search.suggest import PRUNING, Past, Suggesting, imported
 from danlu.system.atomic_files import replace_file
-from danlu.system.locks import Owner
+from danlu.system.locks import ProcessLease
 from danlu.system.placement import draw_seed
 from danlu.training.run_folder import comparable
-from danlu.training.setup import assemble
+from danlu.training.setup import build_training
 
 State = Literal["running", "complete", "pruned", "failed"]
 MEASURED = {
@@ -118,7 +118,7 @@ class Study:
         self.url = self.tune.storage or f"sqlite:///{self.folder / 'study.sqlite'}"
         self.ledger = Ledger(self.url, self.folder.resolve().name, self.directions, self.space)
         home = self.folder if self.ledger.file is None else self.ledger.file.parent
-        self.owner = Owner(home / ".owners")
+        self.owner = ProcessLease(home / ".owners")
         self.owner.__enter__()
         self.entries: dict[int, Entry] = {}
         self.mine: dict[int, Entry] = {}  # those that this process runs
@@ -411,7 +411,7 @@ class Study:
         for entry in taken:
             before = entry.about["owner"]
             self.ledger.own(entry, self.owner.name)
-            self.owner.bury(before)
+            self.owner.remove(before)
         return taken
 
     def _is_alive(self, owner: str) -> bool | None:
@@ -532,7 +532,7 @@ def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
     what the recipe does not measure."""
     tune = recipe.tune
     assert tune is not None
-    built = assemble(recipe, (0, tune.folds) if tune.folds else None)
+    built = build_training(recipe, (0, tune.folds) if tune.folds else None)
     if not len(built.data.splits["validation"]):
         raise RunError(
             "a search compares validation scores, and the validation split has no row.",

@@ -16,7 +16,7 @@ from danlu import registry
 from danlu.data.dataset import remembered
 from danlu.errors import DanluError, Interrupted, RunError
 from danlu.recipe import Recipe
-from danlu.search.executors.setting import Setting
+from danlu.search.context import Setting
 from danlu.search.progress import Progress
 from danlu.search.report import note_study, report
 from danlu.search.study import Record, Study
@@ -86,7 +86,7 @@ def tune(
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"{interruption.name or 'interrupted'}: the study is saved.",
-                    exit_code=interruption.asked or 130,
+                    exit_code=interruption.exit_code or 130,
                     hint="run the same command again: it goes on from there",
                 ) from None
             finally:

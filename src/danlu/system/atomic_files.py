@@ -70,7 +70,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path) -> Iterator[Path]:
     """A folder to write into that becomes `target` at the end, all or nothing; an older `target` is
     replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def missing(given: Path, what: str) -> ArtifactError:
+def not_found(given: Path, what: str) -> ArtifactError:
     """The error that there is nothing at `given`, with the name beside it that was probably
     meant."""
     siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
@@ -117,7 +117,7 @@ def missing(given: Path, what: str) -> ArtifactError:
     )
 
 
-def inside(given: Path, folder: Path) -> Path:
+def require_inside(given: Path, folder: Path) -> Path:
     """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a
     link that leads out of it."""
     if folder != given and not folder.resolve().is_relative_to(given.resolve()):
@@ -163,14 +163,14 @@ def read_regular(path: Path, largest: int) -> bytes:
     return data
 
 
-def seal(value: Mapping[str, Any]) -> bytes:
+def with_checksum(value: Mapping[str, Any]) -> bytes:
     """JSON on one line, and the checksum of that line on the next: no bit of it can change
     unnoticed."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return line + b"\n" + sha256(line).encode() + b"\n"
 
 
-def unseal(data: bytes) -> dict[str, Any]:
+def parse_checked(data: bytes) -> dict[str, Any]:
     """The value of `seal`. Raises ValueError where a bit has changed or the end is missing."""
     line, newline, rest = data.partition(b"\n")
     if not newline or rest != sha256(line).encode() + b"\n":
@@ -184,9 +184,9 @@ def unseal(data: bytes) -> dict[str, Any]:
     return value
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_checked_json(path: Path) -> dict[str, Any]:
     """`unseal` of a file. Raises as `read_regular` does."""
-    return unseal(read_regular(path, LARGEST_MANIFEST))
+    return parse_checked(read_regular(path, LARGEST_MANIFEST))
 
 
 def read_checked(path: Path, size: int, checksum: str) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 
-class Owner:
+class ProcessLease:
     """This process as an owner: `name` is its own, and while it lives FOLDER/NAME is locked. A
     context manager."""
 
@@ -20,7 +20,7 @@ class Owner:
         self.name = uuid.uuid4().hex
         self._held: int | None = None
 
-    def __enter__(self) -> Owner:
+    def __enter__(self) -> ProcessLease:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._held = _open(self.folder / self.name)
         _lock(self._held, wait=False)
@@ -53,14 +53,14 @@ class Owner:
         finally:
             os.close(handle)
 
-    def bury(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Remove what a dead owner left."""
         with contextlib.suppress(OSError):
             (self.folder / Path(name).name).unlink()
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; wait for the process that holds it."""
     handle = _open(path)
     try:

@@ -27,9 +27,9 @@ class Interruption:
     at its end."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.exit_code = 0
         self.name = ""
-        self.patient = False
+        self.deferred = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -49,15 +49,15 @@ class Interruption:
 
     def _hear(self, number: int, frame: object) -> None:
         code = EXIT_CODES[signal.Signals(number)]
-        if self.asked:
+        if self.exit_code:
             _stop_at_once(code)
-        self.asked, self.name = code, signal.Signals(number).name
+        self.exit_code, self.name = code, signal.Signals(number).name
         outer = getattr(self._before.get(number), "__self__", None)
         if isinstance(
             outer, Interruption
         ):  # a signal on the threshold is caught one `with` further out
-            outer.asked, outer.name = self.asked, self.name
-        if not self.patient:
+            outer.exit_code, outer.name = self.exit_code, self.name
+        if not self.deferred:
             raise KeyboardInterrupt
 
 

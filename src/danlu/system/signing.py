@@ -20,11 +20,11 @@ from danlu.errors import ArtifactError, DataError
 from danlu.system import encryption
 from danlu.system.atomic_files import (
     LARGEST_FILE,
-    inside,
-    missing,
+    atomic_folder,
+    not_found,
     read_regular,
+    require_inside,
     sha256,
-    whole_folder,
     write_file,
 )
 
@@ -212,9 +212,9 @@ def find(path: str | Path) -> Path:
     given = Path(path)
     for folder in (given, given / "artifact"):
         if any((folder / name).is_file() for name in MANIFESTS):
-            return inside(given, folder)
+            return require_inside(given, folder)
     if not given.exists():
-        raise missing(given, "there is no such artifact, run or export.")
+        raise not_found(given, "there is no such artifact, run or export.")
     raise ArtifactError(
         "there is no artifact or export.",
         where=str(given),
@@ -270,7 +270,7 @@ def _written(
             hint="choose another --out",
         )
     try:
-        with whole_folder(target) as beside:
+        with atomic_folder(target) as beside:
             for name, data in files.items():
                 path = beside / name
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ class allow_code:  # noqa: N801 - called like a function
 
 
 @contextmanager
-def on_its_own() -> Iterator[None]:
+def without_lookups() -> Iterator[None]:
     """Until the end of the block nothing outside is looked at that a recipe names, no file and no
     address: what is built comes from an artifact, whose recipe anybody may have written."""
     before = _alone.set(True)
@@ -55,6 +55,6 @@ def on_its_own() -> Iterator[None]:
         _alone.reset(before)
 
 
-def may_look_outside() -> bool:
+def lookups_are_allowed() -> bool:
     """Whether a part may read a file that its options name, or fetch it."""
     return not _alone.get()

@@ -22,13 +22,13 @@ from torch import Tensor
 from danlu.errors import CheckpointError, RunError
 from danlu.layers.tensors import bytes_of
 from danlu.system.atomic_files import (
+    atomic_folder,
     read_checked,
-    read_sealed,
+    read_checked_json,
     remove_leftovers,
-    seal,
     sha256,
     sync_folder,
-    whole_folder,
+    with_checksum,
     write_file,
 )
 
@@ -153,9 +153,9 @@ class Checkpoints:
             "files": {"state.safetensors": {"size": len(data), "sha256": sha256(data)}},
             "facts": facts,
         }
-        with whole_folder(self.folder / f"step-{step:010d}") as folder:
+        with atomic_folder(self.folder / f"step-{step:010d}") as folder:
             write_file(folder / "state.safetensors", data)
-            write_file(folder / "checkpoint.json", seal(manifest))
+            write_file(folder / "checkpoint.json", with_checksum(manifest))
         for old in self.steps()[: -self.keep]:
             if old not in spared:
                 self._remove(old)
@@ -186,7 +186,7 @@ class Checkpoints:
         folder = self.folder / f"step-{step:010d}"
         where = folder / "checkpoint.json"
         try:
-            manifest = read_sealed(where)
+            manifest = read_checked_json(where)
             if manifest.get("format") != FORMAT:
                 raise ValueError(
                     f"it is of format {manifest.get('format')}, and this danlu reads {FORMAT}"

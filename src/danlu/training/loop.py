@@ -29,12 +29,12 @@ from danlu.system.atomic_files import rename_folder
 from danlu.system.signals import Interruption
 from danlu.terms import Sample, TrainingEvent
 from danlu.training.checkpoint import Checkpoints
-from danlu.training.evaluation import best_of, finite, flat
-from danlu.training.finetuning import merged
-from danlu.training.nan_rows import find_culprits
-from danlu.training.pretrained_weights import settled, weights_of
-from danlu.training.run_folder import RunFolder, run_id, writing
-from danlu.training.setup import Given, assemble
+from danlu.training.evaluation import as_plain_scores, deciding_score, without_nonfinite
+from danlu.training.finetuning import merge_adapters
+from danlu.training.nan_rows import find_nonfinite_rows
+from danlu.training.pretrained_weights import recipe_to_store, weights_of
+from danlu.training.run_folder import RunFolder, disk_errors_as, run_id
+from danlu.training.setup import TrainingOverrides, build_training
 from danlu.training.step import NotFinite, grad_norm
 
 Output = Any  # "display" | "lines" | "quiet" | "json"
@@ -48,7 +48,7 @@ def train(
     output: Output = "quiet",
     fold: tuple[int, int] | None = None,
     beside: Any = None,
-    given: Given | None = None,
+    given: TrainingOverrides | None = None,
 ) -> Artifact:
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
     name>); returns the artifact.
@@ -71,7 +71,7 @@ def train(
         except KeyboardInterrupt:  # outside the loop, where nothing needs saving
             raise Interrupted(
                 f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
-                exit_code=interruption.asked or 130,
+                exit_code=interruption.exit_code or 130,
                 hint="run the same command again: it goes on from the last checkpoint",
             ) from None
 
@@ -87,7 +87,7 @@ class Training:
         output: Output,
         fold: tuple[int, int] | None,
         beside: Any = None,
-        given: Given | None = None,
+        given: TrainingOverrides | None = None,
     ) -> None:
         self.given = given
         self.recipe = recipe
@@ -95,7 +95,7 @@ class Training:
         self.interruption = interruption
         self.output = output
         self.resolved = folder.resolved()
-        self.built = assemble(
+        self.built = build_training(
             recipe,
             fold,
             self.resolved.get("placement"),
@@ -118,9 +118,9 @@ class Training:
         """From the first step, or where a killed run left off, to the artifact."""
         try:
             step = self._resume()
-            with writing(self.folder.path, CheckpointError):
+            with disk_errors_as(self.folder.path, CheckpointError):
                 self.loop(step)
-            with writing(self.folder.path, ArtifactError):
+            with disk_errors_as(self.folder.path, ArtifactError):
                 return self._release()
         finally:
             self.checkpoints.close()
@@ -184,12 +184,12 @@ class Training:
         stop."""
         total, step, state = self.plan.total_steps, self.built.update, self.state
         self.clock, self.clock_step = time.perf_counter(), n
-        self.interruption.patient = True
+        self.interruption.deferred = True
         if n == 0 and self.recipe.train.on_nan == "roll_back":
             self._save()
         while n < total and not state.stopped:
             due = self._next_event(n)
-            while n < due and not self.interruption.asked:
+            while n < due and not self.interruption.exit_code:
                 try:
                     step(n)
                 except NotFinite as found:
@@ -198,10 +198,10 @@ class Training:
                 n += 1
             if n == due:
                 self._events(n)
-            if self.interruption.asked:
+            if self.interruption.exit_code:
                 self._interrupted(n)
-        self.interruption.patient = False
-        if self.interruption.asked:  # between the last look and here
+        self.interruption.deferred = False
+        if self.interruption.exit_code:  # between the last look and here
             self._interrupted(n)
 
     def _next_event(self, n: int) -> int:
@@ -251,7 +251,7 @@ class Training:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
         state.loss_sum, state.loss_count, state.told = 0.0, 0.0, {}
         self.clock, self.clock_step = time.perf_counter(), n
-        state.stopped = self._tell("train", finite(values), timing) or state.stopped
+        state.stopped = self._tell("train", without_nonfinite(values), timing) or state.stopped
 
     def _evaluate(self, n: int) -> None:
         state, began = self.state, time.perf_counter()
@@ -259,13 +259,13 @@ class Training:
             scores = self.built.evaluator.score(
                 state.module, "validation", self.data.splits["validation"], final=False
             )
-        values = finite(flat(scores))
-        score = best_of(values, self.built.evaluator.metric)
+        values = without_nonfinite(as_plain_scores(scores))
+        score = deciding_score(values, self.built.evaluator.metric)
         sign = 1.0 if self.built.evaluator.better == "higher" else -1.0
         if score is not None and (
             state.best_score is None or sign * (score - state.best_score) > 0
         ):
-            state.remember_best(score, finite(dict(scores.values)))
+            state.remember_best(score, without_nonfinite(dict(scores.values)))
         if hasattr(self.built.schedule, "observe"):
             self.built.schedule.observe(score, self.built.evaluator.better)
             state.schedule = self.built.schedule.state()
@@ -296,7 +296,7 @@ class Training:
         self.checkpoints.wait()
         raise Interrupted(
             f"{self.interruption.name} at step {n:,} of {self.plan.total_steps:,}: the state is saved.",
-            exit_code=self.interruption.asked,
+            exit_code=self.interruption.exit_code,
             hint="run the same command again: it goes on from there",
         )
 
@@ -304,7 +304,7 @@ class Training:
         """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for
         `stop`, and where it keeps happening."""
         state, policy = self.state, self.recipe.train.on_nan
-        suspects = find_culprits(state.module, self.built.rows, found.rows)
+        suspects = find_nonfinite_rows(state.module, self.built.rows, found.rows)
         names = [self.data.where(row) for row in suspects[:5]]
         which = (
             f"every one of the {len(suspects):,} rows of the batch, among them"
@@ -361,7 +361,7 @@ class Training:
                 hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run",
             )
         state.put(state.best if state.best is not None else state.released)
-        merged(state.module)  # what is scored from here on is what is released
+        merge_adapters(state.module)  # what is scored from here on is what is released
         if self.given is not None:
             self.given.close(state.module)
         if hasattr(data.task, "calibrate"):
@@ -375,13 +375,13 @@ class Training:
         for split in ("validation", "test"):
             if len(data.splits[split]):
                 found = self.built.evaluator.score(state.module, split, data.splits[split])
-                values = finite(flat(found))
+                values = without_nonfinite(as_plain_scores(found))
                 scores[split] = {**values, "rows": found.rows}
                 if split == "test":
                     self._tell("test", values)
         measured = [split for split in ("test", "validation") if split in scores]
         if measured:  # what a score is worth is seen beside the score of knowing nothing
-            scores["baseline"] = {"split": measured[0], **finite(data.baseline(measured[0]))}
+            scores["baseline"] = {"split": measured[0], **without_nonfinite(data.baseline(measured[0]))}
         if state.stopped:
             self._tell(
                 "notice",
@@ -396,7 +396,7 @@ class Training:
         }
         described = data.examples.described
         contents = artifacts.Contents(
-            settled(self.recipe),
+            recipe_to_store(self.recipe),
             state.module,
             data.task,
             data.preprocessor,

@@ -15,13 +15,13 @@ from danlu.errors import ArtifactError
 from danlu.layers.parametrization import multipliers
 from danlu.layers.tensors import unique_tensors
 from danlu.recipe import Part, Recipe
-from danlu.system.atomic_files import read_sealed
+from danlu.system.atomic_files import read_checked_json
 
 _LISTED = 6
 
 
 @dataclass(frozen=True)
-class Start:
+class PretrainedStart:
     """What was taken over: the SHA-256 of the weights' file, a sentence for the reader, and the
     names of what was drawn anew."""
 
@@ -36,7 +36,7 @@ def weights_of(recipe: Recipe) -> str | None:
     return getattr(options, "weights", None) or getattr(options, "path", None)
 
 
-def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) -> Start | None:
+def load_pretrained(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) -> PretrainedStart | None:
     """Put the weights that model.weights names into a fresh module: every tensor that has the same
     name and shape in both.
 
@@ -47,7 +47,7 @@ def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) ->
     part = registry.facts("models", recipe.model.name)
     path = getattr(recipe.model.options, "weights", None)
     if path is None:
-        return Start(*part.begin(recipe.model.options, module)) if hasattr(part, "begin") else None
+        return PretrainedStart(*part.begin(recipe.model.options, module)) if hasattr(part, "begin") else None
     base = artifacts.read(path)
     assert base.path is not None
     rebuilt = [
@@ -61,9 +61,9 @@ def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) ->
             where=path,
             hint="start from the artifact that it was made of",
         )
-    digest = read_sealed(base.path / "artifact.json")["files"]["weights.safetensors"]["sha256"]
+    digest = read_checked_json(base.path / "artifact.json")["files"]["weights.safetensors"]["sha256"]
     theirs, mine = unique_tensors(base.module), unique_tensors(module)
-    fitting = paired(mine, theirs)
+    fitting = match_tensors(mine, theirs)
     if tuple(base.task.output.names) != tuple(classes):
         fitting = {
             name: other
@@ -95,7 +95,7 @@ def take_over(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) ->
     said = f"{len(fitting)} of {len(mine)} tensors of the model are those of {path}"
     if fresh:
         said += f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
-    return Start(digest, f"{said}.", tuple(fresh))
+    return PretrainedStart(digest, f"{said}.", tuple(fresh))
 
 
 def _head(module: nn.Module, size: int) -> set[str]:
@@ -118,7 +118,7 @@ def _head(module: nn.Module, size: int) -> set[str]:
     return {name for name in named if size and name in weights and len(weights[name]) == size}
 
 
-def settled(recipe: Recipe) -> Recipe:
+def recipe_to_store(recipe: Recipe) -> Recipe:
     """The recipe as an artifact keeps it: what a model read outside of it, but for the weights, is
     written in (its `settled`)."""
     part = registry.facts("models", recipe.model.name)
@@ -127,7 +127,7 @@ def settled(recipe: Recipe) -> Recipe:
     return replace(recipe, model=Part(recipe.model.name, part.settled(recipe.model.options)))
 
 
-def paired(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
+def match_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
     """The tensor of `theirs` for each of `mine` that has one: the same name and shape; else the
     same shape and name behind a prefix.
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from danlu.artifact.artifact import Contents
 from danlu.artifact.hugging_face import bert, llama
-from danlu.artifact.hugging_face.tokenizer import Written, of_words, written
+from danlu.artifact.hugging_face.tokenizer import TokenizerFile, tokenizer_file, word_tokenizer_file
 from danlu.errors import ArtifactError, DataError
 from danlu.layers.transformer.language_model import LanguageModel
 from danlu.reading import hugging_face
-from danlu.system.atomic_files import whole_folder, write_file
+from danlu.system.atomic_files import atomic_folder, write_file
 from danlu.terms import BEGINNING, END, FIRST_TOKEN
 
 FARTHEST = 1e-4  # largest difference of logits that is let through, relative to the largest logit where that is above 1
@@ -39,7 +39,7 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
             where=str(path),
             hint="choose another name",
         )
-    with whole_folder(Path(path)) as folder:
+    with atomic_folder(Path(path)) as folder:
         for each, data in files.items():
             write_file(folder / each, data)
         if importlib.util.find_spec("transformers") is not None:
@@ -53,7 +53,7 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
     return [Path(path) / each for each in files]
 
 
-def files_of(artifact: Contents) -> tuple[dict[str, bytes], Written]:
+def files_of(artifact: Contents) -> tuple[dict[str, bytes], TokenizerFile]:
     """(the files of the folder by name, the tokenizer as it is written). ArtifactError for a model
     that is no such network."""
     where = str(artifact.path or artifact.recipe.name)
@@ -97,7 +97,7 @@ def read(path: str | Path) -> nn.Module:
 
 
 def difference(
-    module: nn.Module, folder: Path, told: Written, kind: str = "causal"
+    module: nn.Module, folder: Path, told: TokenizerFile, kind: str = "causal"
 ) -> tuple[float, float]:
     """(the largest difference of logits between a model and its folder as transformers reads it,
     the largest logit).
@@ -137,7 +137,7 @@ def names_read(module: nn.Module) -> tuple[str, ...]:
     return readers[0] if readers else ("tokens",)
 
 
-def _of_gpt(artifact: Contents, where: str) -> tuple[dict[str, bytes], Written]:
+def _of_gpt(artifact: Contents, where: str) -> tuple[dict[str, bytes], TokenizerFile]:
     from safetensors.torch import save
 
     module = artifact.module
@@ -146,7 +146,7 @@ def _of_gpt(artifact: Contents, where: str) -> tuple[dict[str, bytes], Written]:
     tokenizer = artifact.preprocessor.tokenizer
     if tokenizer is None:
         raise ArtifactError("this artifact has not exactly one tokenizer.", where=where)
-    told = written(tokenizer, where)
+    told = tokenizer_file(tokenizer, where)
     context = int(getattr(artifact.task, "context", 0) or module.context)
     config = llama.config(module, context, len(told.rows), told.codes)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -164,11 +164,11 @@ def _of_gpt(artifact: Contents, where: str) -> tuple[dict[str, bytes], Written]:
     }, told
 
 
-def _of_encoder(artifact: Contents, where: str) -> tuple[dict[str, bytes], Written]:
+def _of_encoder(artifact: Contents, where: str) -> tuple[dict[str, bytes], TokenizerFile]:
     from safetensors.torch import save
 
     task = artifact.recipe.task.name
-    found = bert.pieces(artifact.module, artifact.recipe.model.options, task, where)
+    found = bert.bert_parts(artifact.module, artifact.recipe.model.options, task, where)
     told = _told(artifact, where)
     labels = () if task == "masked_language_modeling" else artifact.task.output.names
     config = bert.config(found, task, len(told.rows), told.codes, labels)
@@ -183,13 +183,13 @@ def _of_encoder(artifact: Contents, where: str) -> tuple[dict[str, bytes], Writt
     }, told
 
 
-def _told(artifact: Contents, where: str) -> Written:
+def _told(artifact: Contents, where: str) -> TokenizerFile:
     """What reads an encoder's text, as a file."""
     tokenizer = artifact.preprocessor.tokenizer
     steps = [step for chain in artifact.preprocessor.chains for step in chain.steps]
     if tokenizer is not None:
         options: Any = next(part.options for part, state in steps if "tokenizer" in state)
-        return written(
+        return tokenizer_file(
             tokenizer,
             where,
             tuple(
@@ -203,7 +203,7 @@ def _told(artifact: Contents, where: str) -> Written:
         raise ArtifactError("this artifact has not exactly one tokenizer.", where=where)
     asked, state = words[0]
     plain = state["labels"]
-    return of_words(state["words"], not plain and asked.lower, not plain and asked.digits)  # type: ignore[attr-defined]
+    return word_tokenizer_file(state["words"], not plain and asked.lower, not plain and asked.digits)  # type: ignore[attr-defined]
 
 
 def _kind_of_bert(folder: Path) -> str:
@@ -226,7 +226,7 @@ def _json(data: dict[str, Any]) -> bytes:
 
 
 def _refuse_different(
-    module: nn.Module, folder: Path, told: Written, where: str, kind: str
+    module: nn.Module, folder: Path, told: TokenizerFile, where: str, kind: str
 ) -> None:
     farthest, largest = difference(module, folder, told, kind)
     if not farthest <= FARTHEST * max(largest, 1.0):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from danlu.system.random_draws import counted_uniform
+from danlu.system.random_draws import counter_uniform
 
 _NEVER = float("-inf")
 
@@ -115,4 +115,4 @@ def next_token(
     logits_BV = filtered(logits_BV, sampling, seen_BV)
     if sampling.temperature == 0:
         return logits_BV.argmax(dim=1)
-    return draw(logits_BV, counted_uniform(seed, rows_B, steps_B).to(logits_BV.device))
+    return draw(logits_BV, counter_uniform(seed, rows_B, steps_B).to(logits_BV.device))

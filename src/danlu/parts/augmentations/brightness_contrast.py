@@ -42,7 +42,8 @@ def build(
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch
 
-    from danlu.system.random_draws import chosen, images_of, uniform, with_inputs
+    from danlu.parts.augmentations._images import images_of, with_inputs
+    from danlu.system.random_draws import chosen_rows, uniform
 
     names = images_of("brightness_contrast", inputs)
 
@@ -57,7 +58,7 @@ def build(
         if config.probability == 1:
             return changed
         return torch.where(
-            chosen(generator, config.probability, x_BCHW)[:, None, None, None], changed, x_BCHW
+            chosen_rows(generator, config.probability, x_BCHW)[:, None, None, None], changed, x_BCHW
         )
 
     def augment(batch: Batch, generator: torch.Generator) -> Batch:

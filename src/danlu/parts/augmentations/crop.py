@@ -39,7 +39,8 @@ def build(
     reflected edge."""
     import torch
 
-    from danlu.system.random_draws import chosen, images_of, uniform, with_inputs
+    from danlu.parts.augmentations._images import images_of, with_inputs
+    from danlu.system.random_draws import chosen_rows, uniform
 
     names = images_of("crop", inputs)
     smallest = min(min(inputs[name].shape[1:]) for name in names)
@@ -64,7 +65,7 @@ def build(
             uniform(generator, 2, len(x_BCHW), like=x_BCHW) * (2 * config.padding + 1)
         ).long() - config.padding
         if config.probability < 1:
-            drawn = torch.where(chosen(generator, config.probability, x_BCHW), drawn, 0)
+            drawn = torch.where(chosen_rows(generator, config.probability, x_BCHW), drawn, 0)
         y_BH, x_BW = source(height, drawn[0]), source(width, drawn[1])
         flat_BP = (
             inner(y_BH, height)[:, :, None] * width + inner(x_BW, width)[:, None, :]

@@ -40,17 +40,14 @@ def build(
     """augment(batch, generator). Raises PartError where the inputs are not one image alone."""
     import torch
 
-    from danlu.system.random_draws import (
+    from danlu.parts.augmentations._images import (
         box_mask,
-        chosen,
-        from_quantiles,
         images_of,
         mixed_target,
         partners,
-        symmetric_beta,
-        uniform,
         with_inputs,
     )
+    from danlu.system.random_draws import chosen_rows, draw_from_quantiles, symmetric_beta, uniform
 
     (name, *others) = images_of("cutmix", inputs)
     if others or len(inputs) > 1:
@@ -64,8 +61,8 @@ def build(
         x_BCHW = batch.inputs[name]
         count, _, height, width = x_BCHW.shape
         drawn_B, down_B, across_B = uniform(generator, 3, count, like=x_BCHW).unbind()
-        side_B = (1 - from_quantiles(quantiles, drawn_B)).sqrt()
-        side_B = torch.where(chosen(generator, config.probability, x_BCHW), side_B, 0.0)
+        side_B = (1 - draw_from_quantiles(quantiles, drawn_B)).sqrt()
+        side_B = torch.where(chosen_rows(generator, config.probability, x_BCHW), side_B, 0.0)
         middle_y_B, middle_x_B = (down_B * height).floor(), (across_B * width).floor()
         half_tall_B, half_wide_B = (side_B * height / 2).floor(), (side_B * width / 2).floor()
         top_B, bottom_B = (

@@ -47,14 +47,8 @@ def build(
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch
 
-    from danlu.system.random_draws import (
-        box_mask,
-        chosen,
-        images_of,
-        normal_like,
-        uniform,
-        with_inputs,
-    )
+    from danlu.parts.augmentations._images import box_mask, images_of, with_inputs
+    from danlu.system.random_draws import chosen_rows, normal_like, uniform
 
     names = images_of("erase", inputs)
 
@@ -65,7 +59,7 @@ def build(
         ratio_B = torch.exp((shape_B * 2 - 1) * -math.log(config.aspect))
         tall_B = (area_B * ratio_B).sqrt().round().clamp(1, height)
         wide_B = (area_B / ratio_B).sqrt().round().clamp(1, width)
-        tall_B = torch.where(chosen(generator, config.probability, x_BCHW), tall_B, 0)
+        tall_B = torch.where(chosen_rows(generator, config.probability, x_BCHW), tall_B, 0)
         top_B = (down_B * (height - tall_B + 1)).floor()
         left_B = (across_B * (width - wide_B + 1)).floor()
         inside = box_mask(top_B, left_B, tall_B, wide_B, x_BCHW)

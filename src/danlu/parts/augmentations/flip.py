@@ -37,14 +37,15 @@ def build(
     """augment(batch, generator). Raises PartError where there is no image."""
     import torch
 
-    from danlu.system.random_draws import chosen, images_of, with_inputs
+    from danlu.parts.augmentations._images import images_of, with_inputs
+    from danlu.system.random_draws import chosen_rows
 
     names = images_of("flip", inputs)
     sides = [side for side, asked in ((3, config.horizontal), (2, config.vertical)) if asked]
 
     def mirror(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         for side in sides:
-            picked_B = chosen(generator, config.probability, x_BCHW)
+            picked_B = chosen_rows(generator, config.probability, x_BCHW)
             x_BCHW = torch.where(picked_B[:, None, None, None], x_BCHW.flip(side), x_BCHW)
         return x_BCHW
 

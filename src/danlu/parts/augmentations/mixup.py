@@ -38,15 +38,8 @@ def build(
     """augment(batch, generator). Raises PartError for categories, which have nothing half way."""
     import torch
 
-    from danlu.system.random_draws import (
-        chosen,
-        from_quantiles,
-        mixed_target,
-        partners,
-        symmetric_beta,
-        uniform,
-        with_inputs,
-    )
+    from danlu.parts.augmentations._images import mixed_target, partners, with_inputs
+    from danlu.system.random_draws import chosen_rows, draw_from_quantiles, symmetric_beta, uniform
 
     other = [
         (name, each.kind)
@@ -65,10 +58,10 @@ def build(
 
     def augment(batch: Batch, generator: torch.Generator) -> Batch:
         rows = batch.rows
-        share_B = from_quantiles(quantiles, uniform(generator, len(rows), like=rows))
+        share_B = draw_from_quantiles(quantiles, uniform(generator, len(rows), like=rows))
         share_B = torch.maximum(share_B, 1 - share_B)
         if config.probability < 1:
-            share_B = torch.where(chosen(generator, config.probability, rows), share_B, 1.0)
+            share_B = torch.where(chosen_rows(generator, config.probability, rows), share_B, 1.0)
         partner_B = partners(generator, rows)
         mixed = {
             name: torch.lerp(x[partner_B], x, share_B.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)))

@@ -40,7 +40,8 @@ def build(
     """augment(batch, generator). Raises PartError where the inputs hold nothing of the kind."""
     import torch
 
-    from danlu.system.random_draws import chosen, normal_like, with_inputs
+    from danlu.parts.augmentations._images import with_inputs
+    from danlu.system.random_draws import chosen_rows, normal_like
 
     kinds = ("numbers", "image", "series") if config.kind == "all" else (config.kind,)
     names = [name for name, each in inputs.items() if each.kind in kinds]
@@ -56,7 +57,9 @@ def build(
         if config.probability == 1:
             return disturbed
         return torch.where(
-            chosen(generator, config.probability, x).view(-1, *(1,) * (x.ndim - 1)), disturbed, x
+            chosen_rows(generator, config.probability, x).view(-1, *(1,) * (x.ndim - 1)),
+            disturbed,
+            x,
         )
 
     def augment(batch: Batch, generator: torch.Generator) -> Batch:

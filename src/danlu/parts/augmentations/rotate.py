@@ -33,7 +33,8 @@ def build(
     import torch
     from torch.nn import functional
 
-    from danlu.system.random_draws import chosen, images_of, uniform, with_inputs
+    from danlu.parts.augmentations._images import images_of, with_inputs
+    from danlu.system.random_draws import chosen_rows, uniform
 
     names = images_of("rotate", inputs)
     padding_mode = {"edge": "border", "reflect": "reflection", "zero": "zeros"}[config.fill]
@@ -41,7 +42,9 @@ def build(
     def turn(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         count, _, height, width = x_BCHW.shape
         angle_B = (uniform(generator, count, like=x_BCHW) * 2 - 1) * math.radians(config.degrees)
-        picked_B = chosen(generator, config.probability, x_BCHW) if config.probability < 1 else None
+        picked_B = (
+            chosen_rows(generator, config.probability, x_BCHW) if config.probability < 1 else None
+        )
         cosine, sine, nothing = angle_B.cos(), angle_B.sin(), torch.zeros_like(angle_B)
         # affine_grid counts both sides from -1 to 1: an image that is not square needs its sides in
         # the off-diagonal

@@ -44,7 +44,8 @@ def build(
     """augment(batch, generator). Raises PartError where there are no frames."""
     import torch
 
-    from danlu.system.random_draws import uniform, with_inputs
+    from danlu.parts.augmentations._images import with_inputs
+    from danlu.system.random_draws import uniform
 
     names = [name for name, each in inputs.items() if each.kind == "frames"]
     if not names:

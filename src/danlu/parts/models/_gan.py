@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.layers.vision.dcgan import Double, Halve, Normalization, started
-from danlu.system.random_draws import counted_normal
+from danlu.system.random_draws import counter_normal
 
 
 class Generator(nn.Module):
@@ -98,7 +98,7 @@ class AdversarialPair(nn.Module):
 
     def noise_of(self, rows_B: Tensor) -> Tensor:
         """Noise that is a function of the number of a row alone, (B, Z)."""
-        return counted_normal(0, rows_B[:, None], torch.arange(self.latent, device=rows_B.device))
+        return counter_normal(0, rows_B[:, None], torch.arange(self.latent, device=rows_B.device))
 
     def draw(self, count: int) -> Tensor:
         """Noise for `count` images, (B, Z), from torch's own generator."""

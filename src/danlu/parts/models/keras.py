@@ -23,7 +23,7 @@ from pydantic import Field
 from danlu.errors import PartError
 from danlu.reading import keras_file
 from danlu.recipe import Options
-from danlu.system.trust import may_look_outside
+from danlu.system.trust import lookups_are_allowed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,7 +106,7 @@ def _architecture(config: Config) -> dict[str, Any]:
         return keras_file.checked(config.architecture)
     if config.path is None:
         raise PartError("the model keras needs a file.", hint="name it: model.path: FILE.keras")
-    if not may_look_outside():
+    if not lookups_are_allowed():
         raise PartError(
             "this artifact does not say what its network is built of, and the file that it names is not looked at."
         )

@@ -28,8 +28,8 @@ from danlu.data import documents
 from danlu.errors import ArtifactError, PartError
 from danlu.reading import hugging_face
 from danlu.recipe import Data, Options, Part
-from danlu.system.atomic_files import read_sealed
-from danlu.system.trust import may_look_outside
+from danlu.system.atomic_files import read_checked_json
+from danlu.system.trust import lookups_are_allowed
 from danlu.terms import END
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
     import torch
 
     from danlu.layers.pretrained.network import Pretrained, PretrainedText
-    from danlu.tokenizing.given import Given
+    from danlu.tokenizing.tokenizer_file import Given
 
     if config.path is None:
         raise PartError(
@@ -187,7 +187,7 @@ def settled(config: Config) -> Config:
 def _architecture(config: Config) -> dict[str, Any]:
     if config.architecture is not None:
         return config.architecture
-    if not may_look_outside():
+    if not lookups_are_allowed():
         raise PartError(
             "this artifact does not say what its network is built of, and what it names is not looked at."
         )
@@ -203,7 +203,7 @@ def _architecture(config: Config) -> dict[str, Any]:
 
 def _folder(config: Config) -> Path:
     assert config.path is not None
-    if not may_look_outside():
+    if not lookups_are_allowed():
         raise PartError(
             f"this artifact names a checkpoint ({config.path}), which is not looked at."
         )
@@ -223,7 +223,7 @@ def _of_artifact(path: str) -> dict[str, Any]:
     try:
         if manifest is None:
             raise ValueError("there is no artifact or finished run")
-        found = read_sealed(manifest)["recipe"]["model"].get("architecture")
+        found = read_checked_json(manifest)["recipe"]["model"].get("architecture")
         if not isinstance(found, dict):
             raise ValueError("its model is no pretrained one")
         return found

@@ -112,10 +112,10 @@ class Autoencoding:
             return Batch(batch.inputs, clean, batch.rows)
         import torch
 
-        from danlu.system.random_draws import counted_normal
+        from danlu.system.random_draws import counter_normal
 
         place = torch.arange(clean[0].numel(), device=clean.device)
-        noise = counted_normal(seed, batch.rows[:, None], place).reshape(clean.shape)
+        noise = counter_normal(seed, batch.rows[:, None], place).reshape(clean.shape)
         return Batch({**batch.inputs, self.name: clean + self.noise * noise}, clean, batch.rows)
 
     def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:

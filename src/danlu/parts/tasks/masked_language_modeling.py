@@ -125,16 +125,16 @@ class MaskedLanguageModeling(RunningText):
         at least."""
         import torch
 
-        from danlu.system.random_draws import counted, counted_uniform
+        from danlu.system.random_draws import counter_bits, counter_uniform
 
         tokens = batch.inputs["tokens"]
         rows, places = batch.rows[:, None], torch.arange(tokens.shape[1], device=tokens.device)
-        chance = counted_uniform(seed, rows, places).masked_fill_(tokens < FIRST_TOKEN, 2.0)
+        chance = counter_uniform(seed, rows, places).masked_fill_(tokens < FIRST_TOKEN, 2.0)
         asked = (chance < self.share) | (
             (chance == chance.amin(dim=1, keepdim=True)) & (chance < 1)
         )
-        fate = counted_uniform(seed + 1, rows, places)
-        others = (counted(seed + 2, rows, places) & (2**31 - 1)) % max(
+        fate = counter_uniform(seed + 1, rows, places)
+        others = (counter_bits(seed + 2, rows, places) & (2**31 - 1)) % max(
             self.size - FIRST_TOKEN, 1
         ) + FIRST_TOKEN
         shown = torch.where(asked & (fate < _HIDDEN), MASK, tokens)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from danlu.errors import Interrupted
+from danlu.search.context import Setting
 from danlu.search.executors.one_trial import run_trial
-from danlu.search.executors.setting import Setting
 from danlu.search.study import Study, Trial
 
 
@@ -15,23 +15,23 @@ def run(study: Study, setting: Setting) -> None:
     the running trial is saved by then."""
     metrics = [metric for metric, _ in study.objectives]
     interruption = setting.interruption
-    patient, interruption.patient = interruption.patient, True
+    patient, interruption.deferred = interruption.deferred, True
     try:
-        while not interruption.asked and (trials := study.take(1)):
+        while not interruption.exit_code and (trials := study.take(1)):
             for trial in trials:
                 outcome = run_trial(
                     trial.recipe, trial.folder, metrics, study.folds, _report(study, trial)
                 )
                 study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
                 setting.tell(study.record(trial.number))
-                if interruption.asked:
+                if interruption.exit_code:
                     break
     finally:
-        interruption.patient = patient
-    if interruption.asked:
+        interruption.deferred = patient
+    if interruption.exit_code:
         raise Interrupted(
             f"{interruption.name}: the study is saved.",
-            exit_code=interruption.asked,
+            exit_code=interruption.exit_code,
             hint="run the same command again: it goes on from there",
         )
 

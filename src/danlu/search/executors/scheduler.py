@@ -18,7 +18,7 @@ from danlu.errors import Interrupted
 from danlu.search.executors.failure import AGAIN
 
 if TYPE_CHECKING:
-    from danlu.search.executors.setting import Setting
+    from danlu.search.context import Setting
     from danlu.search.study import Study, Trial
 
 LIVES = 3
@@ -109,10 +109,10 @@ class Crew:
         """Until the study has no trial left. Raises Interrupted where somebody asks to stop; the
         trials at work are saved by then."""
         interruption = self.setting.interruption
-        patient, interruption.patient = interruption.patient, True
+        patient, interruption.deferred = interruption.deferred, True
         try:
             while True:
-                if interruption.asked and not self.stopping:
+                if interruption.exit_code and not self.stopping:
                     self._stop()
                 if not self.stopping:
                     self._fill()
@@ -123,12 +123,12 @@ class Crew:
                     self._hear(*said)
                 self._look_at_the_clock()
         finally:
-            interruption.patient = patient
+            interruption.deferred = patient
             self.workers.close()
-        if interruption.asked:
+        if interruption.exit_code:
             raise Interrupted(
                 f"{interruption.name}: the study is saved.",
-                exit_code=interruption.asked,
+                exit_code=interruption.exit_code,
                 hint="run the same command again: it goes on from there",
             )
 

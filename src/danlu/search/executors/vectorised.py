@@ -24,11 +24,11 @@ from danlu.data.dataset import prepare
 from danlu.errors import Interrupted, RunError
 from danlu.recipe import Recipe
 from danlu.reporting.importance import read_libraries
+from danlu.search.context import Setting
 from danlu.search.executors.failure import AGAIN, cause_of
 from danlu.search.executors.forks import Fork, Say, can_fork
 from danlu.search.executors.one_trial import run_trial
 from danlu.search.executors.scheduler import ending
-from danlu.search.executors.setting import Setting
 from danlu.search.study import Study, Trial
 from danlu.system import machine
 from danlu.system.placement import draw_seed, place
@@ -361,10 +361,10 @@ class Runner:
         """Take the messages that are there: events wait in `waiting`; ends are told at once."""
         expected = {wave[place].fork.fileno(): place for place in running if place not in waiting}  # type: ignore[union-attr]
         ready, _, _ = select.select(list(expected), [], [], 0.2)
-        if self.setting.interruption.asked:
+        if self.setting.interruption.exit_code:
             raise Interrupted(
                 f"{self.setting.interruption.name}: the study is saved.",
-                exit_code=self.setting.interruption.asked,
+                exit_code=self.setting.interruption.exit_code,
                 hint="run the same command again: it goes on from there",
             )
         for number in ready:

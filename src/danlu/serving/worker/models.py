@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from danlu.errors import ArtifactError
+from danlu.serving.protocol.model_folder import ModelFolder, locate
 from danlu.system import machine
-from danlu.system.atomic_files import inside, missing, read_sealed
 
 if TYPE_CHECKING:
     from danlu.serving.worker.main import Desk
 
-Form = Literal["torch", "light"]
-MANIFESTS: dict[str, Form] = {"artifact.json": "torch", "export.json": "light"}
 # Tasks whose rows are no questions of their own: moments of a series, pieces of a running text.
 _JOINED = (
     "forecasting",
@@ -27,7 +24,7 @@ _JOINED = (
 
 
 @dataclass
-class ServedModel:
+class OpenedModel:
     """A model of rows that is open.
 
     fields        what a row holds (danlu.artifact.row_schema)
@@ -48,40 +45,7 @@ class ServedModel:
         return self.opened.predict(rows)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a model lies: its folder, what runs it, and what its manifest calls it."""
-
-    folder: Path
-    form: Form
-    name: str
-
-
-def locate(path: str | Path) -> Place:
-    """The artifact, run or export that a path means; its manifest is checked, nothing is opened.
-    Raises ArtifactError."""
-    given = Path(path)
-    for folder in (given, given / "artifact"):
-        for manifest, form in MANIFESTS.items():
-            file = folder / manifest
-            if not file.is_file():
-                continue
-            folder = inside(given, folder)
-            try:
-                about = read_sealed(file)
-            except (OSError, ValueError, MemoryError) as error:
-                raise ArtifactError(f"it is damaged: {error}.", where=str(file)) from None
-            return Place(folder, form, str(about.get("name") or folder.resolve().name))
-    if not given.exists():
-        raise missing(given, "there is no such artifact, run or export.")
-    raise ArtifactError(
-        "this is neither an artifact nor an export: it holds no artifact.json and no export.json.",
-        where=str(given),
-        hint="danlu train writes RUN/artifact; danlu export writes an export",
-    )
-
-
-def open_model(path: str | Path, name: str | None = None) -> ServedModel:
+def open_model(path: str | Path, name: str | None = None) -> OpenedModel:
     """The model of rows at `path`, ready to answer. Raises ArtifactError for what is damaged."""
     place = locate(path)
     return (
@@ -115,17 +79,17 @@ def _use_threads() -> None:
     torch.set_num_threads(machine.cores())
 
 
-def _load(place: Place) -> Any:
+def _load(place: ModelFolder) -> Any:
     from danlu.artifact.prediction import load
 
     return load(place.folder)
 
 
-def _served(artifact: Any, name: str) -> ServedModel:
-    from danlu.artifact.row_schema import fields_of
+def _served(artifact: Any, name: str) -> OpenedModel:
+    from danlu.artifact.row_schema import row_fields
 
     independent = artifact.recipe.task.name not in _JOINED
-    return ServedModel(name, fields_of(artifact), card_of(artifact, name), independent, artifact)
+    return OpenedModel(name, row_fields(artifact), card_of(artifact, name), independent, artifact)
 
 
 def card_of(artifact: Any, name: str) -> dict[str, Any]:
@@ -176,7 +140,7 @@ def _writing_desk(artifact: Any, name: str, options: Mapping[str, Any]) -> Desk:
     )
 
 
-def _open_export(place: Place, name: str) -> ServedModel:
+def _open_export(place: ModelFolder, name: str) -> OpenedModel:
     from danlu.exporting.loader import open_export
 
     export = open_export(place.folder)
@@ -188,4 +152,4 @@ def _open_export(place: Place, name: str) -> ServedModel:
         if key in about
     }
     card = {"name": name, "form": "export", "task": task, **_asked(export.task), **told}
-    return ServedModel(name, export.inputs, card, task not in _JOINED, export)
+    return OpenedModel(name, export.inputs, card, task not in _JOINED, export)

@@ -16,23 +16,28 @@ import torch
 from torch import Tensor
 
 from danlu import registry
-from danlu.compat.torch_vmap import Together
+from danlu.compat.torch_vmap import VmapLevel
 from danlu.errors import Interrupted, RunError
 from danlu.recipe import Recipe
 from danlu.system.placement import AUGMENTATION, HIDING, STEP, draw_seed
 from danlu.system.signals import Interruption
 from danlu.terms import IGNORED, Batch, Scores
-from danlu.training.population.batched_optimizer import ByKernels, Mover, movers, rule_key
-from danlu.training.population.grouping import shape_key, why_not
+from danlu.training.population.batched_optimizer import (
+    BatchedOptimizer,
+    OptimizerPerTrial,
+    build_optimizers,
+    rule_key,
+)
+from danlu.training.population.grouping import reason_not_stackable, stack_key
 from danlu.training.population.stack import Stack
-from danlu.training.population.trial_state import Lane, watchers_of
-from danlu.training.setup import Apparatus, assemble, fresh_module, plan
-from danlu.training.step.gradients import walk_back
-from danlu.training.step.supervised import repeated
+from danlu.training.population.trial_state import TrialState, stopping_watchers
+from danlu.training.setup import TrainingSetup, build_training, fresh_module, plan_training
+from danlu.training.step.gradients import backward
+from danlu.training.step.supervised import repeat_rows
 
 
 @dataclass(frozen=True)
-class Event:
+class TrialEvaluation:
     """An evaluation of one trial: `number` is its place among the recipes, `score` the deciding one
     (None: it has no meaning)."""
 
@@ -72,7 +77,7 @@ class Outcome:
 
 def train_population(
     recipes: Sequence[Recipe],
-    decide: Callable[[list[Event]], Decision] | None = None,
+    decide: Callable[[list[TrialEvaluation]], Decision] | None = None,
     *,
     folds: Sequence[tuple[int, int] | None] | None = None,
     interruption: Interruption | None = None,
@@ -86,11 +91,11 @@ def train_population(
     step with its number. `precision` stands in for what train.precision auto would become. Nothing
     is written. Raises RunError where the recipes cannot stand in one stack, Interrupted when a
     signal asks to stop."""
-    if len({shape_key(recipe) for recipe in recipes}) > 1:
+    if len({stack_key(recipe) for recipe in recipes}) > 1:
         raise RunError(
             "these trials differ in shape or data, so they cannot be trained as one program."
         )
-    if reason := next((why for why in map(why_not, recipes) if why), ""):
+    if reason := next((why for why in map(reason_not_stackable, recipes) if why), ""):
         raise RunError(
             f"trials of this recipe cannot be trained as one program: {reason}.",
             hint="tune.on=one_by_one",
@@ -113,7 +118,7 @@ class Population:
         # what a seed or a fold decides is the split, and with it what transforms learn: trials that
         # share both share every batch
         self.keys = [(recipe.train.seed, fold) for recipe, fold in zip(recipes, folds)]
-        self.grounds: dict[Any, Apparatus] = {}
+        self.grounds: dict[Any, TrainingSetup] = {}
         lanes = []
         for number, (recipe, key) in enumerate(zip(recipes, self.keys)):
             fresh = key not in self.grounds
@@ -132,7 +137,7 @@ class Population:
             averaged=recipes[0].regularization.ema_decay is not None,
         )
         self.stack.template.train()
-        self.movers: list[Mover] = movers(self.stack, self.lanes)
+        self.movers: list[BatchedOptimizer] = build_optimizers(self.stack, self.lanes)
         self.autocast = self.placement.autocast()
         if self._may_be_narrow():
             self.stack.narrow_down(torch.bfloat16)
@@ -141,14 +146,14 @@ class Population:
         self.began = time.perf_counter()
 
     @staticmethod
-    def _ground(recipe: Recipe, fold: tuple[int, int] | None, precision: str | None) -> Apparatus:
-        built = assemble(recipe, fold)
+    def _ground(recipe: Recipe, fold: tuple[int, int] | None, precision: str | None) -> TrainingSetup:
+        built = build_training(recipe, fold)
         if precision is not None and recipe.train.precision == "auto":
             built.placement = replace(built.placement, precision=precision)
             built.evaluator.placement = built.placement
         return built
 
-    def _lane(self, number: int, recipe: Recipe, ground: Apparatus, fresh: bool) -> Lane:
+    def _lane(self, number: int, recipe: Recipe, ground: TrainingSetup, fresh: bool) -> TrialState:
         if fresh:
             module = ground.state.module
         else:
@@ -156,14 +161,14 @@ class Population:
                 ground.placement.device
             )
             module.train()
-        planned = plan(
+        planned = plan_training(
             recipe.train, ground.batches.steps_per_epoch, len(ground.data.splits["validation"]) > 0
         )
         metric, better = ground.evaluator.metric, ground.evaluator.better
         rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
-        return Lane(
+        return TrialState(
             number, recipe, module, planned, registry.build_schedule(recipe.schedule, planned.total_steps), rate,
-            watchers_of(recipe, None, planned, metric, better), metric, better,
+            stopping_watchers(recipe, None, planned, metric, better), metric, better,
             recipe.regularization.restore_best and planned.evaluate_every > 0, sum(each.numel() for each in module.parameters()),
         )  # fmt: skip
 
@@ -177,11 +182,11 @@ class Population:
             or lane.recipe.regularization.l2
             for lane in self.lanes
         ]
-        by_kernels = all(isinstance(mover, ByKernels) for mover in self.movers)
+        by_kernels = all(isinstance(mover, OptimizerPerTrial) for mover in self.movers)
         narrow = self.placement.precision == "bfloat16" and self.placement.device.type == "cpu"
         return narrow and by_kernels and len(self.grounds) == 1 and not any(touched)
 
-    def _ground_of(self, lane: Lane) -> Apparatus:
+    def _ground_of(self, lane: TrialState) -> TrainingSetup:
         return self.grounds[self.keys[lane.number]]
 
     def _set_losses(self) -> None:
@@ -211,7 +216,7 @@ class Population:
 
     def run(
         self,
-        decide: Callable[[list[Event]], Decision] | None = None,
+        decide: Callable[[list[TrialEvaluation]], Decision] | None = None,
         tell: Callable[[int], None] | None = None,
     ) -> list[Outcome]:
         """Steps until every trial has ended."""
@@ -222,10 +227,10 @@ class Population:
             self._after(n, decide)
             if tell is not None:
                 tell(n)
-            if self.interruption is not None and self.interruption.asked:
+            if self.interruption is not None and self.interruption.exit_code:
                 raise Interrupted(
                     f"{self.interruption.name} at step {n:,} of a population.",
-                    exit_code=self.interruption.asked,
+                    exit_code=self.interruption.exit_code,
                     hint="run the same command again: these trials start anew, those that ended are kept",
                 )
         return [_outcome(lane) for lane in self.everyone]
@@ -238,7 +243,7 @@ class Population:
         stack.clear()
         for places, batch, shared in self._batches(n):
             total, count = self._losses(places, batch, shared)
-            walk_back(total, count.reciprocal())
+            backward(total, count.reciprocal())
             self._notice(n, places, total.detach(), count, batch)
         self._regularize()
         self._clip()
@@ -267,7 +272,7 @@ class Population:
             each = [shown[self.keys[self.lanes[place].number]] for place in places]
             yield (None if len(alike) == 1 else places), _together(each), False
 
-    def _shown(self, ground: Apparatus, n: int) -> Batch:
+    def _shown(self, ground: TrainingSetup, n: int) -> Batch:
         """The batch of update n as the model is shown it."""
         seed = ground.recipe.train.seed
         batch = ground.batches.take(n)
@@ -302,7 +307,7 @@ class Population:
     def _measured(
         self, loss: Any, outputs: Tensor, batch: Batch, shared: bool
     ) -> tuple[Tensor, Tensor]:
-        with Together(len(outputs)) as together:
+        with VmapLevel(len(outputs)) as together:
             asked = (
                 Batch({}, batch.target, batch.rows)
                 if shared
@@ -310,7 +315,7 @@ class Population:
             )
             total, count = loss(
                 together.split(outputs),
-                asked if self.members == 1 else repeated(asked, self.members),
+                asked if self.members == 1 else repeat_rows(asked, self.members),
             )
             return together.join(total), together.join(torch.as_tensor(count))
 
@@ -376,7 +381,7 @@ class Population:
 
     # --- after an update
 
-    def _after(self, n: int, decide: Callable[[list[Event]], Decision] | None) -> None:
+    def _after(self, n: int, decide: Callable[[list[TrialEvaluation]], Decision] | None) -> None:
         """Reports, evaluations and what follows of them, where some lane's plan has one after n
         updates."""
         epoch = n / self.first.plan.steps_per_epoch
@@ -402,8 +407,8 @@ class Population:
         self,
         n: int,
         epoch: float,
-        due: list[Lane],
-        decide: Callable[[list[Event]], Decision] | None,
+        due: list[TrialState],
+        decide: Callable[[list[TrialEvaluation]], Decision] | None,
     ) -> None:
         by_lane: dict[int, Scores] = {}
         for key in dict.fromkeys(self.keys[lane.number] for lane in due):
@@ -424,7 +429,7 @@ class Population:
         events = []
         for lane in sorted(due, key=lambda each: each.number):
             score = lane.hear_scores(n, epoch, by_lane[lane.number])
-            events.append(Event(lane.number, n, score, dict(by_lane[lane.number].values)))
+            events.append(TrialEvaluation(lane.number, n, score, dict(by_lane[lane.number].values)))
         if decide is None:
             return
         decision = decide(events)
@@ -470,14 +475,14 @@ class Population:
         self._set_losses()
 
 
-def _outcome(lane: Lane) -> Outcome:
+def _outcome(lane: TrialState) -> Outcome:
     return Outcome(
         lane.state or "complete", lane.cause, lane.scores, lane.step, lane.curve, lane.losses, lane.seconds,
         lane.metric, lane.better, lane.best_step, lane.parameters,
     )  # fmt: skip
 
 
-def _own(together: Together, target: Any) -> Any:
+def _own(together: VmapLevel, target: Any) -> Any:
     return None if target is None else together.split(target)
 
 

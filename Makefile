@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test test-newest check format clean
 
 setup: $(STAMP)
 
@@ -20,15 +20,22 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
+# The whole suite on the newest versions that pyproject.toml allows, in an environment of its own.
+test-newest:
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[dev]"
+	$(VENV)-newest/bin/python -m pip list --disable-pip-version-check
+	$(VENV)-newest/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q tests/test_floors.py
+	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_names.py
 
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-newest build dist src/*.egg-info

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from danlu.errors import DanluError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from danlu.artifact.generate_images import picture

@@ -232,7 +232,7 @@ def visit(browser: Any, server: str) -> Iterator[Visit]:
 
 
 def png(image: np.ndarray) -> bytes:
-    from danlu.system.png import png as packed
+    from danlu.system.image_grid import encode_png as packed
 
     return packed(image)
 

@@ -17,7 +17,7 @@ from danlu.parts.metrics._image_features import Observer
 from danlu.parts.metrics.frechet_distance import frechet
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Part
-from danlu.system.png import grid, png
+from danlu.system.image_grid import encode_png, image_grid
 from danlu.system.random_draws import counter_normal
 from danlu.terms import Batch, Column, InputSpec, OutputSpec, Sample, Table, TrainingEvent
 
@@ -162,7 +162,7 @@ def test_tensorboard_shows_what_was_made(tmp_path: Path) -> None:
         4,
         6,
         7,
-        png(pixels),
+        encode_png(pixels),
     )
     assert read.Tensors("validation/text")[0].tensor_proto.string_val[0].decode() == "丹炉"
 
@@ -172,11 +172,13 @@ def test_a_png_holds_the_pixels_it_was_made_of() -> None:
     import io
 
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 4, 3), dtype=np.uint8)
-    sheet = grid(pixels, columns=3)
+    sheet = image_grid(pixels, columns=3)
     assert sheet.shape == (3 * 6 - 1, 3 * 5 - 1, 3)
     assert np.array_equal(sheet[6:11, 5:9], pixels[4])
-    assert np.array_equal(np.asarray(image.open(io.BytesIO(png(sheet)))), sheet)
-    assert np.array_equal(np.asarray(image.open(io.BytesIO(png(sheet[:, :, :1])))), sheet[:, :, 0])
+    assert np.array_equal(np.asarray(image.open(io.BytesIO(encode_png(sheet)))), sheet)
+    assert np.array_equal(
+        np.asarray(image.open(io.BytesIO(encode_png(sheet[:, :, :1])))), sheet[:, :, 0]
+    )
 
 
 # --- what generated images are measured by

@@ -15,7 +15,7 @@ import danlu
 from danlu import registry
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, PartError, RunError
 from danlu.recipe import read
-from danlu.system.png import png
+from danlu.system.image_grid import encode_png
 from danlu.training.setup import build_training
 
 pytest.importorskip(
@@ -60,7 +60,7 @@ def images(tmp_path) -> Path:
         for number in range(8):
             pixels = draw.integers(0, 90, (16, 16, 3), dtype=np.uint8)
             pixels[..., 2 - colour] += 150
-            (folder / f"{number}.png").write_bytes(png(pixels))
+            (folder / f"{number}.png").write_bytes(encode_png(pixels))
     return tmp_path / "images"
 
 
@@ -367,7 +367,9 @@ def test_an_image_model_is_trained_released_and_answers_without_the_folder(
 def test_images_of_unequal_sizes_come_in_the_size_of_the_checkpoint(
     checkpoints, images, tmp_path
 ) -> None:
-    (images / "red" / "large.png").write_bytes(png(np.full((31, 20, 3), 200, dtype=np.uint8)))
+    (images / "red" / "large.png").write_bytes(
+        encode_png(np.full((31, 20, 3), 200, dtype=np.uint8))
+    )
     artifact = danlu.train(recipe(images, checkpoints["resnet"]), tmp_path / "run")
     assert artifact.described["image"].shape == (3, 16, 16)
     assert danlu.evaluate(artifact).rows == artifact.scores["test"]["rows"]

@@ -13,8 +13,8 @@ import torch
 import danlu
 from danlu import registry
 from danlu.recipe import read
-from danlu.system.png import png
-from danlu.training.setup import assemble
+from danlu.system.image_grid import encode_png
+from danlu.training.setup import build_training
 
 pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'"
@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(8):
             pixels = draw.integers(0, 90, (16, 16, 3), dtype=np.uint8)
             pixels[..., 2 - colour] += 150
-            (home / "images" / name / f"{number}.png").write_bytes(png(pixels))
+            (home / "images" / name / f"{number}.png").write_bytes(encode_png(pixels))
     return home
 
 
@@ -75,7 +75,7 @@ def encoded(home: Path, family: str, text: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", TEXTS)
 def test_classes_of_texts_have_the_logits_of_transformers(family: str, home: Path) -> None:
-    built = assemble(read(recipe(home, f"{family}_labelled"), registry))
+    built = build_training(read(recipe(home, f"{family}_labelled"), registry))
     assert built.start is not None and not built.start.fresh
     module = transformers.AutoModelForSequenceClassification.from_pretrained(
         home / f"{family}_labelled"
@@ -96,7 +96,7 @@ def test_masked_words_have_the_logits_of_transformers(family: str, home: Path) -
     told = recipe(
         home, family, {"name": "masked_language_modeling", "context": 20, "column": "text"}
     )
-    built = assemble(read(told, registry))
+    built = build_training(read(told, registry))
     codes = built.data.preprocessor.tokenizer.codes
     ids = encoded(home, family, "the film is a play")
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_texts_of_any_length_are_answered_without_the_folder(
 def test_images_have_the_logits_of_transformers_and_need_no_folder(
     family: str, home: Path, tmp_path: Path
 ) -> None:
-    built = assemble(read(recipe(home, family), registry))
+    built = build_training(read(recipe(home, family), registry))
     pixels = (
         torch.from_numpy(np.asarray(built.data.table.columns["image"].values[:7])).permute(
             0, 3, 1, 2
@@ -183,7 +183,7 @@ def test_images_have_the_logits_of_transformers_and_need_no_folder(
 
 @pytest.mark.parametrize("family", [*TEXTS, "deit"])
 def test_low_rank_paths_find_the_blocks_of_every_transformer(family: str, home: Path) -> None:
-    built = assemble(
+    built = build_training(
         read(recipe(home, family, finetune={"lora": {"rank": 2, "base": "nf4"}}), registry)
     )
     assert any("beside 12 layers" in notice and "nf4" in notice for notice in built.data.notices)

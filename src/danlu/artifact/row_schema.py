@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.data import column_pipeline
-from danlu.system.png import png
+from danlu.system.image_grid import encode_png
 
 if TYPE_CHECKING:
     from danlu.artifact.artifact import Contents
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOMENT = "2024-01-31 12:00:00"
 
 
-def fields_of(contents: Contents) -> list[dict[str, Any]]:
+def row_fields(contents: Contents) -> list[dict[str, Any]]:
     """The fields of a row that `predict` takes, in the order of the columns."""
     generates = hasattr(contents.task, "asked")  # an image is asked for, not read
     made = {} if generates else {chain.name: chain for chain in contents.preprocessor.chains}
@@ -44,7 +44,7 @@ def fields_of(contents: Contents) -> list[dict[str, Any]]:
                 "kind": schema["kind"],
                 "required": required,
                 **told,
-                "example": example(schema),
+                "example": example_value(schema),
             }
         )
     return found
@@ -60,7 +60,7 @@ def _needs_a_value(chain: column_pipeline.Chain, schema: Mapping[str, Any]) -> b
     )
 
 
-def example(schema: Mapping[str, Any]) -> Any:
+def example_value(schema: Mapping[str, Any]) -> Any:
     """A value that a column of this schema could hold, as JSON."""
     kind = schema["kind"]
     if kind == "number":
@@ -79,7 +79,7 @@ def example(schema: Mapping[str, Any]) -> Any:
     if kind == "frames":
         return [[0.0] * schema["width"]] * 2
     if kind == "image":
-        return _data_url("image/png", png(np.full(schema["shape"], 128, dtype=np.uint8)))
+        return _data_url("image/png", encode_png(np.full(schema["shape"], 128, dtype=np.uint8)))
     if kind == "audio":
         return _data_url("audio/wav", _silence(schema["rate"]))
     return "some text"

@@ -866,11 +866,11 @@ def _draw(
     """Images as one picture: a row for each class."""
     from danlu import picture
     from danlu.system.atomic_files import replace_file
-    from danlu.system.png import grid, png
+    from danlu.system.image_grid import encode_png, image_grid
 
     made = picture(model, count, classes, seed)
     try:
-        replace_file(out, png(grid(made, count if model.task.classes else None)))
+        replace_file(out, encode_png(image_grid(made, count if model.task.classes else None)))
     except OSError as error:
         raise DanluError(f"cannot be written: {error.strerror or error}.", where=str(out)) from None
     if as_json:

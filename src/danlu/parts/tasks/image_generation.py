@@ -24,7 +24,7 @@ from danlu.parts.tasks._targets import (
     refuse_empty,
 )
 from danlu.recipe import Options
-from danlu.system.png import grid, png
+from danlu.system.image_grid import encode_png, image_grid
 from danlu.terms import Column, InputSpec, OutputSpec, Sample, Table
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class ImageGeneration:
         made = np.rint(arrays["shades"].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         return [
             {
-                "prediction": f"data:image/png;base64,{base64.b64encode(png(np.ascontiguousarray(image))).decode()}"
+                "prediction": f"data:image/png;base64,{base64.b64encode(encode_png(np.ascontiguousarray(image))).decode()}"
             }
             for image in made
         ]
@@ -249,7 +249,7 @@ class ImageGeneration:
                 made = self.pixels(module(inputs))
         finally:
             module.train(training)
-        return (Sample("samples", grid(made, A_CLASS)),)
+        return (Sample("samples", image_grid(made, A_CLASS)),)
 
     def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
         """{"prediction": a PNG as a data URL} a row."""
@@ -257,7 +257,7 @@ class ImageGeneration:
 
         made = self.pixels(outputs)
         return [
-            {"prediction": f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"}
+            {"prediction": f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"}
             for image in made
         ]
 

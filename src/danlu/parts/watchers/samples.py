@@ -78,11 +78,11 @@ def _picture(images: Sequence[Sample]) -> bytes:
     """One PNG; several images of one size side by side, else the first alone."""
     import numpy as np
 
-    from danlu.system.png import grid, png
+    from danlu.system.image_grid import encode_png, image_grid
 
     pixels = [np.asarray(sample.value) for sample in images]
     same = len({each.shape for each in pixels}) == 1 and len(pixels) > 1 and pixels[0].ndim == 3
-    return png(grid(np.stack(pixels)) if same else pixels[0])
+    return encode_png(image_grid(np.stack(pixels)) if same else pixels[0])
 
 
 def build(config: Config, setting: Setting) -> Samples:

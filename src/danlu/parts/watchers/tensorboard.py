@@ -16,7 +16,7 @@ from typing import Any
 from danlu.parts.watchers._base import Setting
 from danlu.recipe import Options
 from danlu.system.atomic_files import append
-from danlu.system.png import png
+from danlu.system.image_grid import encode_png
 from danlu.terms import TrainingEvent
 
 
@@ -131,7 +131,9 @@ def _sample(tag: str, value: Any) -> bytes:
     if isinstance(value, str):
         return _note(tag, value)
     height, width, channels = value.shape
-    image = _number(1, height) + _number(2, width) + _number(3, channels) + _bytes(4, png(value))
+    image = (
+        _number(1, height) + _number(2, width) + _number(3, channels) + _bytes(4, encode_png(value))
+    )
     return _bytes(1, _text(1, tag) + _bytes(4, image))
 
 

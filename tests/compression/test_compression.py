@@ -14,47 +14,47 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import danlu
+import make
 from danlu import recipe as recipes
 from danlu import registry
-from danlu.artifact.packing import restored, stored
+from danlu.artifact.packing import pack, unpack
 from danlu.cli.main import app
 from danlu.compression import costs
 from danlu.compression.compressors._structured import groups, narrow
 from danlu.compression.compressors._svd import Factored
-from danlu.compression.distillation_loss import Distillation, Looking, States
+from danlu.compression.distillation_loss import AttentionPair, DistillationLoss, HiddenStatePair
 from danlu.errors import DanluError, PartError, RecipeError
 from danlu.layers.attention.multi_head import Attention
 from danlu.layers.quantization import int8
-from danlu.layers.quantization.batch_norm_folding import fold, foldable
-from danlu.layers.quantization.fake_quant import Masked, Rounded, settle
+from danlu.layers.quantization.batch_norm_folding import fold, foldable_pairs
+from danlu.layers.quantization.fake_quant import (
+    FakeQuantizedLayer,
+    MaskedLayer,
+    restore_plain_layers,
+)
 from danlu.layers.quantization.int8 import (
-    RowInt8Linear,
+    DynamicInt8Linear,
     StaticInt8Conv,
     StaticInt8Linear,
-    opened,
-    rounded,
+    dequantize,
+    quantize,
 )
 from danlu.layers.quantization.weight_only import (
-    KeptInt4Linear,
-    KeptInt8Embedding,
-    KeptInt8Linear,
+    Int4WeightOnlyLinear,
+    Int8WeightOnlyEmbedding,
+    Int8WeightOnlyLinear,
     tied_product,
 )
 from danlu.parts.losses.cross_entropy import CrossEntropy
 from danlu.terms import Batch
-from danlu.training.pretrained_weights import take_over
+from danlu.training.pretrained_weights import load_pretrained
 
-RECIPE: dict[str, Any] = {
-    "name": "digits",
-    "task": "classification",
-    "data": {
-        "source": {"name": "sklearn", "set": "digits"},
-        "target": "label",
-        "split": {"name": "stratified", "validation": 0.1, "test": 0.2},
-    },
-    "model": {"name": "mlp", "hidden": [64, 32]},
-    "train": {"epochs": 3, "batch_size": 32, "threads": 1},
-}
+RECIPE: dict[str, Any] = make.digits(
+    name="digits",
+    data={"split": {"name": "stratified", "validation": 0.1, "test": 0.2}},
+    model={"name": "mlp", "hidden": [64, 32]},
+    train={"epochs": 3, "batch_size": 32, "threads": 1},
+)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_kernels_and_ordinary_operators_give_the_same(
         nn.Conv1d(inputs, outputs, 3, 1, 1),
     )
     layers = [
-        (RowInt8Linear(linear.weight, linear.bias), torch.randn(rows, inputs)),
+        (DynamicInt8Linear(linear.weight, linear.bias), torch.randn(rows, inputs)),
         (StaticInt8Linear(linear, 0.03, 127), torch.randn(rows, 4, inputs)),
         (StaticInt8Conv(image, 0.03, 127), torch.randn(rows, inputs, 5, 6)),
         (StaticInt8Conv(row, 0.03, 127), torch.randn(rows, inputs, 7)),
@@ -103,8 +103,11 @@ def test_kept_matrices_are_multiplied_as_their_weight_says(
 ) -> None:
     torch.manual_seed(0)
     linear, x = nn.Linear(inputs, outputs), torch.randn(3, 2, inputs)
-    layers = [KeptInt8Linear(linear, "bfloat16"), KeptInt8Linear(linear, "float32")]
-    layers += [KeptInt4Linear(linear, group, "bfloat16"), KeptInt4Linear(linear, group, "float32")]  # type: ignore[list-item]
+    layers = [Int8WeightOnlyLinear(linear, "bfloat16"), Int8WeightOnlyLinear(linear, "float32")]
+    layers += [
+        Int4WeightOnlyLinear(linear, group, "bfloat16"),
+        Int4WeightOnlyLinear(linear, group, "float32"),
+    ]  # type: ignore[list-item]
     for layer, bits in zip(layers, (8, 8, 4, 4)):
         said = functional.linear(x, layer.weight, layer.bias)
         near = (
@@ -117,7 +120,7 @@ def test_kept_matrices_are_multiplied_as_their_weight_says(
 
 def test_a_tied_table_answers_from_its_codes() -> None:
     table, x = nn.Embedding(50, 33), torch.randn(4, 33)
-    kept = KeptInt8Embedding(table, "float32")
+    kept = Int8WeightOnlyEmbedding(table, "float32")
     assert torch.equal(kept(torch.tensor([[3, 7]])), kept.weight[[3, 7]][None])
     assert torch.allclose(
         tied_product(x, kept), functional.linear(x, kept.weight), atol=1e-5
@@ -135,7 +138,7 @@ def test_new_weights_are_seen_after_the_first_answer() -> None:
 
 def test_a_dynamic_answer_does_not_depend_on_the_rows_beside_it() -> None:
     linear = nn.Linear(64, 20)
-    layer, x = RowInt8Linear(linear.weight, linear.bias), torch.randn(9, 64)
+    layer, x = DynamicInt8Linear(linear.weight, linear.bias), torch.randn(9, 64)
     x[5] *= 1000
     for row in range(9):
         assert torch.equal(layer(x[row : row + 1])[0], layer(x)[row])
@@ -144,9 +147,9 @@ def test_a_dynamic_answer_does_not_depend_on_the_rows_beside_it() -> None:
 def test_numbers_that_were_rounded_are_rounded_to_themselves() -> None:
     torch.manual_seed(0)
     for spread in (1e-6, 1e-3, 1.0, 300.0):
-        weight = opened(*rounded(torch.randn(200, 33) * spread))
-        assert torch.equal(opened(*rounded(weight)), weight)
-    assert not opened(*rounded(torch.zeros(3, 4))).any()
+        weight = dequantize(*quantize(torch.randn(200, 33) * spread))
+        assert torch.equal(dequantize(*quantize(weight)), weight)
+    assert not dequantize(*quantize(torch.zeros(3, 4))).any()
 
 
 def test_codes_are_handed_on_between_layers() -> None:
@@ -162,7 +165,7 @@ def test_codes_are_handed_on_between_layers() -> None:
     joined = StaticInt8Conv(first, float(x.max()) / 255, 0), StaticInt8Conv(second, scale, 0)
     joined[0].relu = True
     joined[0].hand_on(joined[1])
-    if int8.kernels():
+    if int8.has_int8_kernels():
         assert joined[0](x).dtype == torch.uint8
     # numbers near a half may be rounded the other way: a step of the scale, times a weight
     difference = (joined[1](joined[0](x)) - apart[1](torch.relu(apart[0](x)))).abs()
@@ -184,7 +187,7 @@ def test_folding_a_normalisation_changes_no_answer() -> None:
         net(torch.randn(16, 3, 4, 4))
     net.eval()
     x = torch.randn(7, 3, 4, 4)
-    before, pairs = net(x), foldable(net)
+    before, pairs = net(x), foldable_pairs(net)
     assert pairs == [("0", "1"), ("4", "5")]
     fold(net, pairs)
     assert torch.allclose(net(x), before, atol=1e-5)  # one multiplication in place of two
@@ -221,15 +224,15 @@ def test_units_that_nobody_reads_can_go() -> None:
 def test_a_mask_holds_through_training_and_a_rounding_lets_gradients_through() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
-    net[0] = Masked(net[0], torch.arange(24).view(4, 6) % 2)
-    net[1] = Rounded(net[1], 0.05, 128)
+    net[0] = MaskedLayer(net[0], torch.arange(24).view(4, 6) % 2)
+    net[1] = FakeQuantizedLayer(net[1], 0.05, 128)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
     before = net[1].weight.detach().clone()
     for _ in range(3):
         optimizer.zero_grad()
         net(torch.randn(5, 6)).square().sum().backward()
         optimizer.step()
-    settle(net)
+    restore_plain_layers(net)
     assert (net[0].weight.flatten()[::2] == 0).all() and (net[0].weight.flatten()[1::2] != 0).all()
     assert not torch.equal(net[1].weight, before)
 
@@ -261,9 +264,9 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
             return self.body(inputs["x"])
 
     there, here = Net(teacher), Net(student)
-    pairs = [States(teacher[0], student[0], 1.0)]
+    pairs = [HiddenStatePair(teacher[0], student[0], 1.0)]
     batch = Batch({"x": torch.randn(5, 4)}, torch.tensor([0, 1, 2, 0, 1]), torch.arange(5))
-    loss = Distillation(
+    loss = DistillationLoss(
         CrossEntropy(0.0, None),
         there,
         lambda each: each.inputs,
@@ -280,7 +283,7 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
     assert loss(here(batch.inputs), batch)[0].item() > 1e-3
     # the gradient of the soft loss by logits is T (softmax(s / T) - softmax(t / T)), a row
     logits = torch.randn(5, 3, requires_grad=True)
-    alone = Distillation(
+    alone = DistillationLoss(
         CrossEntropy(0.0, None),
         there,
         lambda each: each.inputs,
@@ -296,11 +299,11 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn() -> None:
 def test_attention_is_compared_by_where_it_looks() -> None:
     torch.manual_seed(0)
     teacher, student, x = Attention(16, 4), Attention(8, 2), torch.randn(2, 5, 16)
-    pair = Looking(teacher, student, 1.0)
+    pair = AttentionPair(teacher, student, 1.0)
     teacher(x, causal=True)
     student(x[..., :8], causal=True)
     assert pair().item() > 0
-    same = Looking(teacher, teacher, 1.0)
+    same = AttentionPair(teacher, teacher, 1.0)
     teacher(x, causal=True)
     assert abs(same().item()) < 1e-6
 
@@ -311,23 +314,23 @@ def test_attention_is_compared_by_where_it_looks() -> None:
 def test_tensors_of_zeros_are_stored_as_a_bitmap_and_come_back() -> None:
     torch.manual_seed(0)
     weight = torch.randn(60, 37) * (torch.rand(60, 37) < 0.2)
-    held, how = stored({"a": weight, "b": torch.randn(3)}, set(), sparse=True)
+    held, how = pack({"a": weight, "b": torch.randn(3)}, set(), sparse=True)
     assert how == {"a": "sparse"}
     assert (
         sum(each.numel() * each.element_size() for each in held.values()) < 0.3 * weight.numel() * 4
     )
-    assert torch.equal(restored(held, how, {"a": weight})["a"], weight)
+    assert torch.equal(unpack(held, how, {"a": weight})["a"], weight)
     for spoiled in (
         {**held, "a:present": held["a:present"][:-1]},
         {**held, "a:values": held["a:values"][:-1]},
         {**held, "a:values": held["a:values"].double()},
     ):
         with pytest.raises(ValueError, match="a"):
-            restored(spoiled, how, {"a": weight})
+            unpack(spoiled, how, {"a": weight})
     with pytest.raises(
         ValueError, match="bitmap"
     ):  # the model says how large a tensor is, not the file
-        restored(held, how, {"a": torch.zeros(10**4, 10)})
+        unpack(held, how, {"a": torch.zeros(10**4, 10)})
 
 
 # --- the grammar
@@ -335,7 +338,7 @@ def test_tensors_of_zeros_are_stored_as_a_bitmap_and_come_back() -> None:
 
 def test_steps_are_read_as_a_command_line_writes_them(tmp_path: Path) -> None:
     (tmp_path / "steps.yaml").write_text("- {name: prune, share: 0.25}\n- int8_static\n")
-    found = recipes.compressors(
+    found = recipes.parse_compressors(
         [
             "prune:share=0.8,epochs=2,layers=['0*', last]",
             "distil:model.width=8",
@@ -348,11 +351,11 @@ def test_steps_are_read_as_a_command_line_writes_them(tmp_path: Path) -> None:
     assert found[0].options.share == 0.8 and found[0].options.layers == ["0*", "last"]  # type: ignore[attr-defined]
     assert found[1].options.model == {"width": 8}  # type: ignore[attr-defined]
     with pytest.raises(RecipeError, match="prune:share=2"):
-        recipes.compressors(["prune:share=2"], registry)
+        recipes.parse_compressors(["prune:share=2"], registry)
     with pytest.raises(RecipeError, match="int8_static"):
-        recipes.compressors(["int8_statc"], registry)
+        recipes.parse_compressors(["int8_statc"], registry)
     with pytest.raises(RecipeError, match="no KEY=VALUE"):
-        recipes.compressors(["prune:share"], registry)
+        recipes.parse_compressors(["prune:share"], registry)
 
 
 # --- whole artifacts
@@ -427,7 +430,7 @@ def test_a_training_does_not_begin_from_layers_that_are_gone(
     small = danlu.compress(trained, ["int8_static:smallest=1"], tmp_path / "out").artifact
     recipe = danlu.read_recipe({**RECIPE, "model": {"name": "cnn", "weights": str(small.path)}})
     with pytest.raises(DanluError, match=r"it is compressed \(int8_static\)"):
-        take_over(nn.Linear(1, 1), recipe)
+        load_pretrained(nn.Linear(1, 1), recipe)
 
 
 def test_a_layer_that_nobody_is_called_is_refused(trained: danlu.Artifact, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from danlu import registry
 from danlu.data.dataset import prepare
 from danlu.data.new_recipe import draft
 from danlu.errors import DataError, RecipeError
-from danlu.recipe import Recipe, check, read_yaml
+from danlu.recipe import Recipe, check_recipe, read_yaml
 
 DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -27,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recipe_of(text: str) -> Recipe:
     tree, where = read_yaml(text, "draft.yaml")
-    return check(tree, where, registry, "draft.yaml")
+    return check_recipe(tree, where, registry, "draft.yaml")
 
 
 def table(tmp_path: Path, columns: dict[str, list[object]], name: str = "rows.csv") -> str:

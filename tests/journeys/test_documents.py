@@ -51,11 +51,11 @@ def test_every_file_that_a_readme_names_is_there(name: str) -> None:
 def test_every_recipe_in_a_readme_is_sound(name: str) -> None:
     text = (HOME / name).read_text("utf-8")
     whole, more, search = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    from danlu.recipe import check, read_yaml
+    from danlu.recipe import check_recipe, read_yaml
 
     for recipe in (whole, whole + more, whole + more + search):
         tree, where = read_yaml(recipe, name)
-        assert check(tree, where, registry).data.target == "churned"
+        assert check_recipe(tree, where, registry).data.target == "churned"
 
 
 def test_both_readmes_have_the_same_commands() -> None:

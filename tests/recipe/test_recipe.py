@@ -21,7 +21,7 @@ from danlu.recipe import (
     PARTS,
     SECTIONS,
     Recipe,
-    check,
+    check_recipe,
     differences,
     read,
     read_yaml,
@@ -668,8 +668,8 @@ def test_missing_keys_are_told_unless_a_typo_explains_them() -> None:
 def test_check_takes_a_tree_with_its_lines() -> None:
     tree, where = read_yaml(FIVE, "x.yaml")
     with pytest.raises(RecipeError):
-        check(tree, where, registry)
-    recipe = check({**SMALL, "resolved": {"anything": 1}}, {}, registry, "some/where/b.yaml")
+        check_recipe(tree, where, registry)
+    recipe = check_recipe({**SMALL, "resolved": {"anything": 1}}, {}, registry, "some/where/b.yaml")
     assert recipe.name == "b"
     assert "resolved" not in recipe.raw
 

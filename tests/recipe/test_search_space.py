@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import danlu
+import make
 from danlu import registry
 from danlu.errors import RecipeError
-from danlu.recipe import Dimension, contains, trial_recipe
+from danlu.recipe import Dimension, contains_point, trial_recipe
 
 HEAD = """\
 task: classification
@@ -37,11 +38,7 @@ def problems(tmp_path: Path, space: str, rest: str = "") -> list[str]:
 
 
 def recipe(space: dict[str, Any], **tune: Any) -> danlu.Recipe:
-    about = {
-        "task": "classification",
-        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label"},
-        "model": "mlp",
-    }
+    about = make.digits()
     return danlu.read_recipe({**about, "tune": {"space": space, **tune}})
 
 
@@ -177,11 +174,11 @@ def test_a_point_of_the_space_has_a_value_for_what_takes_part_alone() -> None:
             "optimizer.beta1": {"low": 0.5, "high": 0.9, "when": {"optimizer": "adam"}},
         }
     ).space
-    assert contains(space, {"optimizer": "adam", "optimizer.beta1": 0.5})
-    assert contains(space, {"optimizer": "sgd"})
-    assert not contains(space, {"optimizer": "sgd", "optimizer.beta1": 0.5})
-    assert not contains(space, {"optimizer": "adam"})
-    assert not contains(space, {"optimizer": "adam", "optimizer.beta1": 0.95})
+    assert contains_point(space, {"optimizer": "adam", "optimizer.beta1": 0.5})
+    assert contains_point(space, {"optimizer": "sgd"})
+    assert not contains_point(space, {"optimizer": "sgd", "optimizer.beta1": 0.5})
+    assert not contains_point(space, {"optimizer": "adam"})
+    assert not contains_point(space, {"optimizer": "adam", "optimizer.beta1": 0.95})
 
 
 def test_the_json_schema_knows_the_section() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from danlu import registry
-from danlu.recipe import Dimension, Part, Space, contains
-from danlu.search.suggest import Past, Suggesting
+from danlu.recipe import Dimension, Part, Space, contains_point
+from danlu.search.suggest import PastTrial, Suggester
 
 pytest.importorskip("optuna")
 
@@ -37,7 +37,7 @@ def part(name: str) -> Part:
     return Part(name, config(**short, **small, **points))
 
 
-def score(values: Mapping[str, Any], number: int) -> Past:
+def score(values: Mapping[str, Any], number: int) -> PastTrial:
     """What became of a trial: its result is a function of its values; every fifth failed, every
     seventh was pruned."""
     height = (
@@ -45,10 +45,10 @@ def score(values: Mapping[str, Any], number: int) -> Past:
     )
     curve = {1: height / 2, 2: height}
     if number % 5 == 4:
-        return Past(values, {}, "failed")
+        return PastTrial(values, {}, "failed")
     if number % 7 == 6:
-        return Past(values, {}, "pruned", curve={1: height / 2})
-    return Past(values, {}, "complete", (height,), curve)
+        return PastTrial(values, {}, "pruned", curve={1: height / 2})
+    return PastTrial(values, {}, "complete", (height,), curve)
 
 
 class Search:
@@ -58,13 +58,13 @@ class Search:
         self, name: str, space: Space = MIXED, seed: int = 3, directions: list[str] = DIRECTIONS
     ) -> None:
         self.name, self.space, self.seed, self.directions = name, space, seed, directions
-        self.trials: list[Past] = []
+        self.trials: list[PastTrial] = []
         self.suggesting = self.anew()
 
-    def anew(self) -> Suggesting:
-        return Suggesting(part(self.name), self.space, self.directions, self.seed)
+    def anew(self) -> Suggester:
+        return Suggester(part(self.name), self.space, self.directions, self.seed)
 
-    def batch(self, count: int, suggesting: Suggesting | None = None) -> list[Any]:
+    def batch(self, count: int, suggesting: Suggester | None = None) -> list[Any]:
         """What is suggested next."""
         suggesting = suggesting or self.suggesting
         suggesting.see(len(self.trials), lambda number: self.trials[number])
@@ -75,15 +75,15 @@ class Search:
             for made in self.batch(count):
                 told = self.told(made.values, len(self.trials))
                 self.trials.append(
-                    Past(told.values, made.kept, told.state, told.scores, told.curve)
+                    PastTrial(told.values, made.kept, told.state, told.scores, told.curve)
                 )
 
-    def told(self, values: Mapping[str, Any], number: int) -> Past:
+    def told(self, values: Mapping[str, Any], number: int) -> PastTrial:
         found = score(values, number)
         if len(self.directions) > 1:  # nobody prunes by several objectives
             if found.scores is None:
-                return Past(values, {}, "failed")
-            return Past(
+                return PastTrial(values, {}, "failed")
+            return PastTrial(
                 found.values,
                 {},
                 "complete",
@@ -121,7 +121,7 @@ def test_every_suggestion_is_inside_the_space_and_follows_its_conditions(name: s
     search = Search(name)
     search.run(6, 2)
     for each in search.trials:
-        assert contains(MIXED, each.values), each.values
+        assert contains_point(MIXED, each.values), each.values
     assert {type(each.values["train.batch_size"]) for each in search.trials} == {int}
     assert {each.values["optimizer"] for each in search.trials} == {"sgd", "momentum"}
 
@@ -149,7 +149,7 @@ def test_a_batch_holds_no_suggestion_twice_in_a_space_of_numbers(name: str) -> N
 def test_a_sampler_for_several_objectives_takes_two(name: str) -> None:
     search = Search(name, directions=["higher", "lower"])
     search.run(5, 2)
-    assert all(contains(MIXED, each.values) for each in search.trials)
+    assert all(contains_point(MIXED, each.values) for each in search.trials)
 
 
 def test_a_grid_holds_every_combination_once() -> None:
@@ -157,7 +157,7 @@ def test_a_grid_holds_every_combination_once() -> None:
     grid = registry.facts("samplers", "grid")
     size = grid.size(part("grid").options, MIXED[1:4])
     assert size == 3 * (1 + 3)  # sgd; momentum with three points
-    search.told = lambda values, number: Past(values, {}, "complete", (0.0,))  # type: ignore[method-assign]
+    search.told = lambda values, number: PastTrial(values, {}, "complete", (0.0,))  # type: ignore[method-assign]
     search.run(size, 1)
     assert len({repr(sorted(each.values.items())) for each in search.trials}) == size
 
@@ -169,8 +169,8 @@ def test_a_sampler_that_learns_comes_nearer_than_its_start(name: str, trials: in
     space: Space = tuple(Dimension(f"x{place}", "float", low=0.0, high=1.0) for place in range(2))
     search = Search(name, space)
 
-    def told(values: Mapping[str, Any], number: int) -> Past:
-        return Past(
+    def told(values: Mapping[str, Any], number: int) -> PastTrial:
+        return PastTrial(
             values, {}, "complete", (-sum((value - 0.3) ** 2 for value in values.values()),)
         )
 

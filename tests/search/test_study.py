@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+import make
+
 pytest.importorskip("optuna")
 
 import danlu
-from danlu.data.dataset import remembered
+from danlu.data.dataset import keep_in_memory
 from danlu.errors import RunError
-from danlu.recipe import contains
+from danlu.recipe import contains_point
 from danlu.search.executors.one_trial import run_trial
 from danlu.search.study import Study, Trial
 from danlu.system.locks import ProcessLease
@@ -31,18 +33,15 @@ SPACE = {
 
 @pytest.fixture(autouse=True)
 def rows_are_read_once() -> Iterator[None]:
-    with remembered():
+    with keep_in_memory():
         yield
 
 
 def recipe(space: dict[str, Any] = SPACE, **tune: Any) -> danlu.Recipe:
     return danlu.read_recipe(
-        {
-            "task": "classification",
-            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
-            "model": "mlp",
-            "tune": {"space": space, "trials": 12, "objectives": [{"metric": "accuracy"}], **tune},
-        }
+        make.iris(
+            tune={"space": space, "trials": 12, "objectives": [{"metric": "accuracy"}], **tune}
+        )
     )
 
 
@@ -314,7 +313,7 @@ def test_optuna_reads_the_study(tmp_path: Path) -> None:
         == records[0].values["optimizer.learning_rate"]
     )
     assert {trial.params["model.hidden"] for trial in found.trials} == {"[8]", "[8, 4]"}
-    assert all(contains(space, record.values) for record in records)
+    assert all(contains_point(space, record.values) for record in records)
 
 
 @pytest.mark.parametrize(
@@ -344,12 +343,10 @@ def test_an_owner_is_alive_as_long_as_its_process_holds_its_file(tmp_path: Path)
 
 def test_a_trial_that_finished_unheard_tells_its_scores_again(tmp_path: Path) -> None:
     recipe = danlu.read_recipe(
-        {
-            "task": "classification",
-            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
-            "model": {"name": "mlp", "hidden": [4]},
-            "train": {"epochs": 3, "batch_size": 16, "threads": 1},
-        }
+        make.iris(
+            model={"name": "mlp", "hidden": [4]},
+            train={"epochs": 3, "batch_size": 16, "threads": 1},
+        )
     )
     lives: list[list[tuple[int, float]]] = []
     for _ in range(2):  # the second finds the artifact of the first

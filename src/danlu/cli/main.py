@@ -203,13 +203,13 @@ def new(
 def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check a recipe without reading any data; prints it with every default."""
     from danlu import read_recipe
-    from danlu.recipe import plain, write_yaml
+    from danlu.recipe import as_plain, write_yaml
 
     found = read_recipe(recipe, overrides or ())
     beside = {"tune": found.tune, "compress": found.compress}
     checked = {
         **found.as_dict(),
-        **{key: plain(each) for key, each in beside.items() if each is not None},
+        **{key: as_plain(each) for key, each in beside.items() if each is not None},
     }
     if as_json:
         _print_json(checked)
@@ -586,7 +586,7 @@ def _tell_compressed(found: Any, quiet: bool, as_json: bool) -> None:
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
     if not quiet:
-        for each in found.told:
+        for each in found.notes:
             _say(each)
         _say(f"\nArtifact: {found.artifact.path}")
 
@@ -838,7 +838,7 @@ def generate(
         repetition_penalty=repetition_penalty, stop=[each.replace("\\n", "\n") for each in stop or ()], seed=seed,
     )  # fmt: skip
     alone = len(asked) == 1 and not as_json
-    if alone and writer.goes_on:
+    if alone and writer.continues_prompt:
         print(asked[0], end="", flush=True)
     for _, piece in writer.write(asked):
         if alone:
@@ -855,7 +855,8 @@ def generate(
     elif not alone:
         print(
             "\n----\n".join(
-                (text.prompt if writer.goes_on else "") + text.text for text in writer.texts
+                (text.prompt if writer.continues_prompt else "") + text.text
+                for text in writer.texts
             )
         )
 

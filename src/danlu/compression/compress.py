@@ -25,22 +25,29 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.artifact import Contents
 from danlu.artifact.prediction import Artifact, load
 from danlu.compression import costs
-from danlu.compression.distillation import Lesson, student_of, teacher_of
-from danlu.compression.teacher_texts import Rewriting
+from danlu.compression.distillation import DistillationSetup, load_teacher, student_recipe
+from danlu.compression.teacher_texts import TeacherTexts
 from danlu.data import cache
 from danlu.data.batches import Rows, rows_at_once
-from danlu.data.dataset import Dataset, alive_rows, cut, meant, recast, split_rows
+from danlu.data.dataset import (
+    Dataset,
+    effective_data,
+    make_examples,
+    split_rows,
+    task_table,
+    used_rows,
+)
 from danlu.errors import ArtifactError, DanluError, DataError, RunError
 from danlu.layers.tensors import unique_tensors
-from danlu.layers.vision.test_time_augmentation import Views
+from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
 from danlu.recipe import FineTune, Part, Recipe, Train
 from danlu.system.atomic_files import remove_leftovers, rename_folder, sha256
 from danlu.system.placement import Placement, place
 from danlu.terms import InputSpec, OutputSpec, Table
-from danlu.training.evaluation import Evaluator, finite, flat
+from danlu.training.evaluation import Evaluator, as_plain_scores, without_nonfinite
 from danlu.training.loop import train
 from danlu.training.run_folder import RunFolder
-from danlu.training.setup import Given
+from danlu.training.setup import TrainingOverrides
 
 BATCHES = (1, 64)  # at which latency is told
 _ROWS = 64  # of one batch for calibration
@@ -48,7 +55,7 @@ _SPREAD = 0x5EED  # which training rows calibrate is drawn from this
 
 
 @dataclass
-class Result:
+class CompressionReport:
     """What became of an artifact. Costs by batch size are seconds; sizes are bytes; `metric` is the
     score that the limit is on."""
 
@@ -60,7 +67,7 @@ class Result:
     metric: str
     better: str
     threads: int
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def drop(self) -> float:
@@ -70,10 +77,11 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
-        names = ("before", "after", "split", "rows", "metric", "better", "threads", "told")
+        names = ("before", "after", "split", "rows", "metric", "better", "threads")
         return {
             "artifact": str(self.artifact.path),
             **{name: getattr(self, name) for name in names},
+            "told": self.notes,
             "drop": self.drop,
         }
 
@@ -97,7 +105,7 @@ class Result:
             lines.append(
                 [
                     title,
-                    *(f"{each[name] / 1e6:,.3f} MB" for each in (before, after)),
+                    *(f"{costs_of[name] / 1e6:,.3f} MB" for costs_of in (before, after)),
                     _ratio(before[name], after[name], "smaller"),
                 ]
             )
@@ -124,10 +132,10 @@ class Subject:
     def __init__(self, contents: Contents, own: OwnRows, folder: Path, output: Any) -> None:
         self.contents = contents
         self.module: nn.Module = contents.module
-        self.own = own
+        self.own_rows = own
         self.folder = folder
-        self.how = output
-        self.told: list[str] = []
+        self.output_mode = output
+        self.notes: list[str] = []
 
     @property
     def family(self) -> str:
@@ -146,7 +154,7 @@ class Subject:
 
     def rows(self, count: int) -> list[dict[str, Tensor]]:
         """Inputs of at most `count` training rows, in batches; the same ones at every call."""
-        return self.own.inputs("train", count)
+        return self.own_rows.inputs("train", count)
 
     def train(
         self,
@@ -159,7 +167,7 @@ class Subject:
         reads: Callable[[Dataset], Dataset] = lambda data: data,
         recipe: Recipe | None = None,
         record: list[dict[str, Any]] | None = None,
-        said: Sequence[Any] = (),
+        extra_inputs: Sequence[Any] = (),
         changes: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """The artifact of a module that was trained on, by the ordinary loop over the recipe's own
@@ -168,19 +176,19 @@ class Subject:
         module          where it goes on from; None: a new one of `recipe`
         epochs          how long; None: as long as `recipe` says
         learning_rate   share of the recipe's own
-        close, learns, reads, record   see danlu.training.setup.Given
+        close, learns, reads, record   see danlu.training.setup.TrainingOverrides
         said            what else the training is a function of
         changes         further changes of the recipe, by dotted name
         """
-        asked = recipe or self.recipe
-        rate = float(getattr(asked.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+        base = recipe or self.recipe
+        rate = float(getattr(base.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
         length = (
             {}
             if epochs is None
             else {"train.steps": None, "train.epochs": epochs, "train.least_steps": 0}
         )
         varied = recipes.with_changes(
-            replace(asked, raw=asked.as_dict()),
+            replace(base, raw=base.as_dict()),
             registry,
             {
                 **length,
@@ -191,12 +199,15 @@ class Subject:
         )
         if module is not None:
             varied = replace(varied, finetune=FineTune())
-        digest = _digest(module or self.module, [*said, self.contents.changes])
+        digest = _digest(module or self.module, [*extra_inputs, self.contents.changes])
         return self._run(
-            varied, Given(module, digest, [] if record is None else record, close, learns, reads)
+            varied,
+            TrainingOverrides(
+                module, digest, [] if record is None else record, close, learns, reads
+            ),
         )
 
-    def settle(
+    def train_changed(
         self,
         config: Any,
         name: str,
@@ -207,63 +218,73 @@ class Subject:
         """Train the module that compressor `name` changed (so that `state` tells it) for the epochs
         of its options, at their share of the recipe's learning rate; it is then what is compressed
         on."""
-        change = {"name": name, "options": recipes.plain(config), "state": dict(state)}
-        found = self.train(
+        change = {"name": name, "options": recipes.as_plain(config), "state": dict(state)}
+        trained = self.train(
             module,
             epochs=config.epochs,
             learning_rate=config.learning_rate,
             close=close,
             record=[*self.contents.changes, change],
-            said=[name, change["options"]],
+            extra_inputs=[name, change["options"]],
         )
-        self.module = found.module
+        self.module = trained.module
 
-    def teach(self, config: Any) -> dict[str, Any]:
+    def distil(self, config: Any) -> dict[str, Any]:
         """Train another recipe's model by a teacher (compressors/distil.py); the contents are then
         the student's."""
-        student = student_of(config, self.recipe)
-        teacher, where = teacher_of(config, self.contents)
-        known = _digest(
+        student = student_recipe(config, self.recipe)
+        teacher, where = load_teacher(config, self.contents)
+        teacher_digest = _digest(
             teacher.module,
             [teacher.recipe.task.as_dict(), teacher.task.state(), teacher.preprocessor.state()[0]],
         )
         reads = {}
         if config.sequences:
-            reads["reads"] = Rewriting(
-                teacher, self.own, self.folder, known, student.train, self.say, self.told
+            reads["reads"] = TeacherTexts(
+                teacher,
+                self.own_rows,
+                self.folder,
+                teacher_digest,
+                student.train,
+                self.say,
+                self.notes,
             )
-        found = self.train(
+        student_artifact = self.train(
             None,
             recipe=student,
             epochs=config.epochs,
             learning_rate=config.learning_rate,
-            learns=Lesson(config, teacher, self.own, student, self.told),
-            said=["distil", recipes.plain(config), known],
+            learns=DistillationSetup(config, teacher, self.own_rows, student, self.notes),
+            extra_inputs=["distil", recipes.as_plain(config), teacher_digest],
             **reads,
         )
-        self.contents, self.module = found, found.module
+        self.contents, self.module = student_artifact, student_artifact.module
         return {"teacher": where}
 
     def say(self, text: str) -> None:
         """A line for who watches."""
-        if self.how in ("display", "lines"):
+        if self.output_mode in ("display", "lines"):
             print(text, file=sys.stderr, flush=True)
 
-    def _run(self, recipe: Recipe, given: Given) -> Artifact:
+    def _run(self, recipe: Recipe, training_overrides: TrainingOverrides) -> Artifact:
         """The training in a folder of the working folder; one that another call left there is
         removed."""
         folder = self.folder / f"training-{len(list(self.folder.glob('training-*.done'))) + 1}"
         started = self.folder / f"{folder.name}.of"
-        if not started.is_file() or started.read_text() != given.digest:
+        if not started.is_file() or started.read_text() != training_overrides.digest:
             shutil.rmtree(folder, ignore_errors=True)
-            started.write_text(given.digest)
+            started.write_text(training_overrides.digest)
         try:
-            found = train(recipe, folder, output=self.how, given=given)
+            artifact = train(
+                recipe, folder, output=self.output_mode, training_overrides=training_overrides
+            )
         except RunError:
             shutil.rmtree(folder, ignore_errors=True)
-            found = train(recipe, folder, output=self.how, given=given)
+            artifact = train(
+                recipe, folder, output=self.output_mode, training_overrides=training_overrides
+            )
         (self.folder / f"{folder.name}.done").touch()
-        return found
+        return artifact
 
 
 class OwnRows:
@@ -277,12 +298,15 @@ class OwnRows:
         self.placement.use()
         self.described, self.rows, self.examples = self.prepared(contents)
         recipe, task = contents.recipe, contents.task
-        views = Views(recipe.data.test_time_augmentation, self.described, task.output)
+        views = TestTimeAugmentation(
+            recipe.data.test_time_augmentation, self.described, task.output
+        )
         self.evaluator = Evaluator(
             self.rows, task, recipe.loss, recipe.metrics, self.placement, recipe.train.seed, views
         )
         self.split = next(
-            (each for each in ("test", "validation", "train") if len(self.examples[each])), "train"
+            (split for split in ("test", "validation", "train") if len(self.examples[split])),
+            "train",
         )
 
     def prepared(
@@ -291,7 +315,7 @@ class OwnRows:
         """(what the model receives, all rows, examples by split) as an artifact over the same table
         takes them."""
         targets = {name: self.table.columns[name] for name in contents.recipe.data.targets}
-        cut_ = cut(
+        cut_ = make_examples(
             contents.task, contents.preprocessor, self.table, targets, self.splits, self.alive
         )
         rows = Rows(cut_.inputs, contents.preprocessor.pixels, cut_.target, self.placement)
@@ -317,21 +341,23 @@ class OwnRows:
 
     def scores(self, module: nn.Module) -> dict[str, Any]:
         """Every score on the split that is measured on."""
-        return finite(flat(self.evaluator.score(module, self.split, self.examples[self.split])))
+        return without_nonfinite(
+            as_plain_scores(self.evaluator.score(module, self.split, self.examples[self.split]))
+        )
 
 
 def _same_rows(contents: Contents) -> tuple[Table, dict[str, np.ndarray], np.ndarray]:
     """(the table, rows by split, rows that count) of an artifact. Raises DataError where the data
     is no longer that of the training."""
-    said = meant(contents.recipe)
-    table, digest = cache.load(said.source, said.columns, contents.recipe.data.cache)
+    reading = effective_data(contents.recipe)
+    table, digest = cache.load_table(reading.source, reading.columns, contents.recipe.data.cache)
     if digest != contents.provenance["data"]["digest"]:
         raise DataError(
             f"{table.origin} has changed since training, so nothing measured on it could be compared with what was.",
             hint="train anew, or put the data back",
         )
-    table = recast(contents.recipe, table)
-    alive = alive_rows(table, contents.recipe)
+    table = task_table(contents.recipe, table)
+    alive = used_rows(table, contents.recipe)
     return table, split_rows(table, alive, contents.recipe), alive
 
 
@@ -343,7 +369,7 @@ def compress(
     max_drop: float | None = None,
     score: str | None = None,
     output: Any = "quiet",
-) -> Result:
+) -> CompressionReport:
     """Compress an artifact by `steps`, in order, into the folder `out` (default: beside it,
     NAME-compressed).
 
@@ -352,7 +378,7 @@ def compress(
     metric that has a better and a worse, else the loss). Raises DanluError where a compressor finds
     nothing to do, where the result does not answer as it did before it was written, or loses more
     than `max_drop`: then nothing is left."""
-    parts = recipes.compressors(steps, registry)
+    parts = recipes.parse_compressors(steps, registry)
     if not parts:
         raise DanluError("there is nothing to compress with.", hint="danlu list compressors")
     contents = artifact if isinstance(artifact, Contents) else load(artifact)
@@ -366,17 +392,17 @@ def compress(
         else contents.path.with_name(f"{contents.path.name}-compressed")
     )  # type: ignore[union-attr]
     _refuse_in_place(path, contents)
-    with Workshop(path) as folder:
-        found = _compressed(contents, parts, folder, score, output)
-        if max_drop is not None and found.drop > max_drop:
+    with WorkingFolder(path) as folder:
+        report = _compressed(contents, parts, folder, score, output)
+        if max_drop is not None and report.drop > max_drop:
             raise DanluError(
-                f"{found.metric} on the {found.split} split falls by {found.drop:.4g} (from {found.before['scores'][found.metric]:.4g} to "
-                f"{found.after['scores'][found.metric]:.4g}), and at most {max_drop:g} is allowed; nothing is kept.",
+                f"{report.metric} on the {report.split} split falls by {report.drop:.4g} (from {report.before['scores'][report.metric]:.4g} to "
+                f"{report.after['scores'][report.metric]:.4g}), and at most {max_drop:g} is allowed; nothing is kept.",
                 hint="take a milder compressor, let it train longer, or allow more with --max-drop",
             )
         rename_folder(folder / "candidate", path)
-    found.artifact.path = path
-    return found
+    report.artifact.path = path
+    return report
 
 
 def _refuse_in_place(path: Path, contents: Contents) -> None:
@@ -394,16 +420,16 @@ def _refuse_in_place(path: Path, contents: Contents) -> None:
         )
 
 
-class Workshop:
+class WorkingFolder:
     """A folder beside the result in which it is made, held by this process alone; it is there after
     a kill and nowhere else."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.compressing")
-        self.held = RunFolder(self.path)
+        self.folder_lock = RunFolder(self.path)
 
     def __enter__(self) -> Path:
-        self.held.__enter__()
+        self.folder_lock.__enter__()
         for done in self.path.glob("training-*.done"):
             done.unlink()
         remove_leftovers(self.path)
@@ -417,12 +443,12 @@ class Workshop:
         )
         if kind is None or not stopped:
             shutil.rmtree(self.path, ignore_errors=True)
-        self.held.__exit__(kind, error, trace)
+        self.folder_lock.__exit__(kind, error, trace)
 
 
 def _compressed(
     contents: Contents, parts: Sequence[Part], folder: Path, score: str | None, output: Any
-) -> Result:
+) -> CompressionReport:
     """The result, written as folder/candidate and measured."""
     own = OwnRows(contents)
     metric, better = _deciding(contents, own, score)
@@ -432,18 +458,18 @@ def _compressed(
     changed = replace(
         contents, module=copy.deepcopy(contents.module).eval(), changes=list(contents.changes)
     )
-    told: list[str] = []
+    notes: list[str] = []
     now = own
     for part in parts:
         earlier, (changed, more) = changed, _step(changed, part, now, folder, output)
-        told += [f"{part.name}: {each}" for each in more]
+        notes += [f"{part.name}: {each}" for each in more]
         if changed.preprocessor is not earlier.preprocessor:
             now = OwnRows(changed)
     again = _written(changed, folder / "candidate", now, own, parts)
     after_scores = now.scores(again.module)
     _require(after_scores, metric)
     times = {
-        size: costs.latencies([(original, own.first(size)), (again.module, now.first(size))])
+        size: costs.batch_latencies([(original, own.first(size)), (again.module, now.first(size))])
         for size in BATCHES
     }
     size = costs.size_on_disk(contents.path) if contents.path is not None else 0
@@ -456,7 +482,9 @@ def _compressed(
     for place_, each in enumerate((before, after)):
         each["latency"] = {batch: taken[place_] for batch, taken in times.items()}
     rows = len(own.examples[own.split])
-    return Result(again, before, after, own.split, rows, metric, better, costs.THREADS, told)
+    return CompressionReport(
+        again, before, after, own.split, rows, metric, better, costs.THREADS, notes
+    )
 
 
 def _step(
@@ -466,18 +494,18 @@ def _step(
     module = registry.facts("compressors", part.name)
     subject = Subject(contents, own, folder, output)
     subject.module.eval()
-    for each in subject.module.parameters():
-        each.requires_grad_(True) if each.is_floating_point() else None
+    for step in subject.module.parameters():
+        step.requires_grad_(True) if step.is_floating_point() else None
     state = module.compress(part.options, subject)
-    record = {"name": part.name, "options": recipes.plain(part.options), "state": state}
+    record = {"name": part.name, "options": recipes.as_plain(part.options), "state": state}
     subject.module.eval()
     if getattr(module, "NEEDS_STUDENT", False):
-        earlier = [{"name": each["name"], "options": each["options"]} for each in contents.changes]
+        earlier = [{"name": step["name"], "options": step["options"]} for step in contents.changes]
         state["after"] = earlier
-        return replace(subject.contents, module=subject.module, changes=[record]), subject.told
+        return replace(subject.contents, module=subject.module, changes=[record]), subject.notes
     return replace(
         contents, module=subject.module, changes=[*contents.changes, record]
-    ), subject.told
+    ), subject.notes
 
 
 def _written(
@@ -490,13 +518,15 @@ def _written(
         which = own.examples[split]
         if len(which):
             scores[split] = {
-                **finite(flat(own.evaluator.score(contents.module, split, which))),
+                **without_nonfinite(
+                    as_plain_scores(own.evaluator.score(contents.module, split, which))
+                ),
                 "rows": len(which),
             }
-    made = {"compressed_from": origin_of(first.contents, parts)}
+    origin = {"compressed_from": compression_origin(first.contents, parts)}
     lock = recipes.write_yaml(contents.recipe.as_dict())
     artifacts.write(
-        path, replace(contents, scores=scores, provenance={**contents.provenance, **made}), lock
+        path, replace(contents, scores=scores, provenance={**contents.provenance, **origin}), lock
     )
     again = load(path)
     inputs = own.first(_ROWS)
@@ -510,7 +540,7 @@ def _written(
     return again
 
 
-def origin_of(contents: Contents, parts: Sequence[Part]) -> dict[str, Any]:
+def compression_origin(contents: Contents, parts: Sequence[Part]) -> dict[str, Any]:
     """What a result is told to be made of: which weights, by which steps, and what was measured of
     them."""
     size = {} if contents.path is None else {"size": costs.size_on_disk(contents.path)}
@@ -555,11 +585,11 @@ def _require(scores: Mapping[str, Any], metric: str) -> None:
         )
 
 
-def _digest(module: nn.Module, said: Sequence[Any]) -> str:
+def _digest(module: nn.Module, extra_inputs: Sequence[Any]) -> str:
     """What a training of this module is known by: its weights, and what else is said of it."""
     import json
 
-    total = sha256(json.dumps(list(said), sort_keys=True, default=str).encode())
+    total = sha256(json.dumps(list(extra_inputs), sort_keys=True, default=str).encode())
     for name, tensor in unique_tensors(module).items():
         total = sha256(
             f"{total}{name}".encode()
@@ -568,15 +598,17 @@ def _digest(module: nn.Module, said: Sequence[Any]) -> str:
     return total
 
 
-def made_before(path: Path, contents: Contents, parts: Sequence[Part]) -> Artifact | None:
+def existing_result(path: Path, contents: Contents, parts: Sequence[Part]) -> Artifact | None:
     """The artifact at `path` where it was made of these contents by these steps; else None."""
     if not (path / "artifact.json").is_file():
         return None
-    found = load(path)
-    told, asked = found.provenance.get("compressed_from", {}), origin_of(contents, parts)
-    return (
-        found if all(told.get(name) == asked.get(name) for name in ("weights", "steps")) else None
+    artifact = load(path)
+    recorded, wanted = (
+        artifact.provenance.get("compressed_from", {}),
+        compression_origin(contents, parts),
     )
-
-
-__all__ = ["BATCHES", "Result", "Subject", "compress", "made_before"]
+    return (
+        artifact
+        if all(recorded.get(name) == wanted.get(name) for name in ("weights", "steps"))
+        else None
+    )

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from danlu import registry
-from danlu.data import cache, checks, documents, folding
-from danlu.data.examples import Examples, Ragged, take
-from danlu.data.fingerprints import codes
+from danlu.data import cache, checks, documents, folds
+from danlu.data.examples import Examples, Ragged, take_examples
+from danlu.data.fingerprints import value_codes
 from danlu.data.preprocessing import Preprocessor
 from danlu.errors import DataError, PartError, nearest
-from danlu.recipe import Data, Part, Recipe, plain
+from danlu.recipe import Data, Part, Recipe, as_plain
 from danlu.system.placement import SPLIT, draw_seed
 from danlu.terms import Column, Table
-from danlu.tokenizing.borrowed import state_of
+from danlu.tokenizing.from_artifact import input_tokenizer_state
 
 SPLITS = ("train", "validation", "test")
 
@@ -68,11 +68,11 @@ class Dataset:
         target = self.target
         if isinstance(target, dict):
             told, wanted = (
-                {name: take(each, which) for name, each in target.items()}
+                {name: take_examples(each, which) for name, each in target.items()}
                 for which in (train, asked)
             )
         else:
-            told, wanted = take(target, train), take(target, asked)
+            told, wanted = take_examples(target, train), take_examples(target, asked)
         return self.task.baseline(told, wanted)
 
 
@@ -82,7 +82,7 @@ _memo: dict[str, Dataset] | None = (
 
 
 @contextmanager
-def remembered() -> Iterator[None]:
+def keep_in_memory() -> Iterator[None]:
     """Inside, what is prepared is kept in memory for the next training on the same rows in the same
     form: a search has many of them.
 
@@ -104,14 +104,12 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
     """
     if _memo is None:
         return _prepared(recipe, fold)
-    part = registry.facts("models", recipe.model.name)
-    adapts = hasattr(part, "adapt") or hasattr(part, "adapt_task")
-    model = (
-        recipe.model.as_dict() if adapts else [list(part.TAKES), list(_gives(recipe.model.name))]
-    )
-    weights = getattr(recipe.model.options, "weights", None)
+    facts = registry.model_facts(recipe.model.name)
+    adapts = facts.adapt is not None or facts.adapt_task is not None
+    model = recipe.model.as_dict() if adapts else [list(facts.takes), list(facts.gives)]
+    weights = registry.weights_of(recipe.model)
     key = json.dumps(
-        [plain(recipe.data), recipe.task.as_dict(), model, weights, recipe.train.seed, fold],
+        [as_plain(recipe.data), recipe.task.as_dict(), model, weights, recipe.train.seed, fold],
         sort_keys=True,
     )
     if key not in _memo:
@@ -124,11 +122,11 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
 
 
 def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
-    data = meant(recipe)
-    table, digest = cache.load(data.source, data.columns, data.cache)
-    _check_names(table, data, needs_inputs=not inputs_too(recipe))
-    table = recast(recipe, table)
-    alive, notices = _alive(table, data, inputs_too(recipe))
+    data = effective_data(recipe)
+    table, digest = cache.load_table(data.source, data.columns, data.cache)
+    _check_names(table, data, needs_inputs=not targets_are_inputs(recipe))
+    table = task_table(recipe, table)
+    alive, notices = _alive(table, data, targets_are_inputs(recipe))
     notices = [*table.notices, *notices]
     splits = split_rows(table, alive, recipe)
     if fold is not None:
@@ -155,15 +153,15 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
     )
     takes = (
         getattr(registry.facts("tasks", recipe.task.name), "READS", None)
-        or registry.facts("models", recipe.model.name).TAKES
+        or registry.model_facts(recipe.model.name).takes
     )
-    apart = () if inputs_too(recipe) else data.targets
+    apart = () if targets_are_inputs(recipe) else data.targets
     preprocessor = Preprocessor.fit(table, train, data, apart, takes, getattr(task, "needs", ()))
     notices += preprocessor.notices
     key = (
         json.dumps([digest, recipe.task.as_dict()]) if data.cache else None
     )  # the task may have recast the table
-    examples = cut(
+    examples = make_examples(
         task,
         preprocessor,
         table,
@@ -177,38 +175,34 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
     return Dataset(table, digest, preprocessor, task, examples, notices)
 
 
-def inputs_too(recipe: Recipe) -> bool:
+def targets_are_inputs(recipe: Recipe) -> bool:
     """Whether the task's target columns are inputs as well (the past of a series)."""
     return bool(getattr(registry.facts("tasks", recipe.task.name), "INPUTS_TOO", False))
 
 
-def meant(recipe: Recipe) -> Data:
+def effective_data(recipe: Recipe) -> Data:
     """The recipe's data section as its task means it."""
     part = registry.facts("tasks", recipe.task.name)
     data = _with_tokenizer(recipe)
-    model = registry.facts("models", recipe.model.name)
-    data = model.adapt(recipe.model.options, data) if hasattr(model, "adapt") else data
+    adapt = registry.model_facts(recipe.model.name).adapt
+    data = adapt(recipe.model.options, data) if adapt is not None else data
     return part.adapt(recipe.task.options, data) if hasattr(part, "adapt") else data
 
 
 def _task_meant(recipe: Recipe) -> Part:
     """The recipe's task as its model means it."""
-    model = registry.facts("models", recipe.model.name)
-    return (
-        model.adapt_task(recipe.model.options, recipe.task)
-        if hasattr(model, "adapt_task")
-        else recipe.task
-    )
+    adapt_task = registry.model_facts(recipe.model.name).adapt_task
+    return recipe.task if adapt_task is None else adapt_task(recipe.model.options, recipe.task)
 
 
 def _with_tokenizer(recipe: Recipe) -> Data:
     """The data section reading text with the tokenizer of the artifact that the model's weights
     come from."""
-    data, path = recipe.data, getattr(recipe.model.options, "weights", None)
+    data, path = recipe.data, registry.weights_of(recipe.model)
     if (
         path is None
-        or "tokens" not in registry.facts("models", recipe.model.name).TAKES
-        or state_of(path) is None
+        or "tokens" not in registry.model_facts(recipe.model.name).takes
+        or input_tokenizer_state(path) is None
     ):
         return data
     config = registry.config("transforms", "tokenize")
@@ -218,18 +212,18 @@ def _with_tokenizer(recipe: Recipe) -> Data:
         kept = {name: getattr(part.options, name) for name in ("max_length", "beginning", "end")}
         return Part(part.name, config.model_validate({**borrowed, **kept}))
 
-    data = documents.retokenized(data, change)
+    data = documents.change_tokenize(data, change)
     usual = {"text": [Part("tokenize", config.model_validate(borrowed))]}
     return data.model_copy(update={"transforms": {**usual, **data.transforms}})
 
 
-def recast(recipe: Recipe, table: Table) -> Table:
+def task_table(recipe: Recipe, table: Table) -> Table:
     """The table in the rows that the task thinks in."""
     part = registry.facts("tasks", recipe.task.name)
     return part.recast(recipe.task.options, table) if hasattr(part, "recast") else table
 
 
-def cut(
+def make_examples(
     task: Any,
     preprocessor: Preprocessor,
     table: Table,
@@ -260,8 +254,8 @@ def cut(
 
 def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
     """A model must take what the task cuts, and give what it asks."""
-    part = registry.facts("models", recipe.model.name)
-    gives = getattr(part, "GIVES", ("row",))
+    facts = registry.model_facts(recipe.model.name)
+    gives = facts.gives
     if task.output.each not in gives:
         fitting = [
             name
@@ -273,7 +267,7 @@ def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
             f"{' or '.join(gives)}.",
             hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model",
         )
-    odd = sorted({each.kind for each in examples.described.values()} - set(part.TAKES))
+    odd = sorted({each.kind for each in examples.described.values()} - set(facts.takes))
     if odd:
         fitting = [
             name
@@ -281,7 +275,7 @@ def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
             if _takes(name, examples) and task.output.each in _gives(name)
         ]
         raise PartError(
-            f"the model {recipe.model.name} takes {', '.join(part.TAKES)}, and the data gives {', '.join(odd)}.",
+            f"the model {recipe.model.name} takes {', '.join(facts.takes)}, and the data gives {', '.join(odd)}.",
             hint=f"models that fit: {', '.join(fitting)}"
             if fitting
             else "choose another model, or leave these columns out",
@@ -289,12 +283,12 @@ def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
 
 
 def _gives(name: str) -> tuple[str, ...]:
-    return getattr(registry.facts("models", name), "GIVES", ("row",))
+    return registry.model_facts(name).gives
 
 
 def _takes(name: str, examples: Examples) -> bool:
     return {each.kind for each in examples.described.values()} <= set(
-        registry.facts("models", name).TAKES
+        registry.model_facts(name).takes
     )
 
 
@@ -316,9 +310,9 @@ def _check_names(table: Table, data: Data, needs_inputs: bool = True) -> None:
         )
 
 
-def alive_rows(table: Table, recipe: Recipe) -> np.ndarray:
+def used_rows(table: Table, recipe: Recipe) -> np.ndarray:
     """Rows (int64, ascending) that take part at all."""
-    return _alive(table, recipe.data, inputs_too(recipe))[0]
+    return _alive(table, recipe.data, targets_are_inputs(recipe))[0]
 
 
 def _alive(table: Table, data: Data, series: bool) -> tuple[np.ndarray, list[str]]:
@@ -395,7 +389,7 @@ def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.
         view = view.take(drawn)
     target = view.columns[data.targets[0]] if data.targets else None
     seed = draw_seed(recipe.train.seed, SPLIT, 0)
-    found = registry.take("splits", part.name).build(part.options, view, target, seed)
+    found = registry.build_split(part, view, target, seed)
     splits = {name: drawn[found.get(name, np.zeros(0, dtype=np.int64))] for name in SPLITS}
     for name in ("validation", "test"):
         if len(fixed.get(name, ())):
@@ -416,15 +410,15 @@ def _fold(
     rows = np.sort(np.concatenate([splits["train"], splits["validation"]]))
     split = data.split
     if split is not None and split.name in ("in_order", "by_time"):
-        train, validation = folding.rolling(rows, _moments(table, rows, split), count)[index]
+        train, validation = folds.rolling_origin(rows, _moments(table, rows, split), count)[index]
         return {"train": train, "validation": validation, "test": splits["test"]}
     target = table.columns[data.targets[0]].take(rows) if data.targets else None
     groups = None
     if split is not None and split.name == "grouped":  # a group stays whole across folds as well
         groups = table.columns[split.options.column].take(rows)  # type: ignore[attr-defined]
-    train, validation = folding.folds(
-        rows, target, count, draw_seed(seed, SPLIT, 1), groups=groups
-    )[index]
+    train, validation = folds.k_fold(rows, target, count, draw_seed(seed, SPLIT, 1), groups=groups)[
+        index
+    ]
     return {"train": train, "validation": validation, "test": splits["test"]}
 
 
@@ -436,7 +430,7 @@ def _moments(table: Table, rows: np.ndarray, split: Part) -> np.ndarray:
     within = split.options.within  # type: ignore[attr-defined]
     if within is None:
         return rows
-    series = np.unique(codes(table.columns[within].take(rows)), return_inverse=True)[1]
+    series = np.unique(value_codes(table.columns[within].take(rows)), return_inverse=True)[1]
     order = np.argsort(series, kind="stable")
     counts = np.bincount(series)
     place = np.empty(len(rows))

@@ -15,8 +15,8 @@ import numpy as np
 from danlu import registry
 from danlu.data import cache, checks
 from danlu.errors import DataError, did_you_mean, nearest
-from danlu.recipe import Options, Part, Recipe, plain, read, read_yaml, write_yaml
-from danlu.recipe import check as check_tree
+from danlu.recipe import Options, Part, Recipe, as_plain, read, read_yaml, write_yaml
+from danlu.recipe import check_recipe as check_tree
 from danlu.terms import Column, Table
 
 LIKELY_TARGETS = (
@@ -63,7 +63,7 @@ def draft(
     and where none of the tasks can predict it."""
     path = str(data_path)
     source = _source(path)
-    table, _ = cache.load(source, {}, True)
+    table, _ = cache.load_table(source, {}, True)
     alone = target is None and (
         _needs_no_target(task) or (task is None and _is_running_text(table))
     )
@@ -397,7 +397,9 @@ def _proposals(indent: str, options: Options, names: Sequence[str] = ()) -> Iter
     """Options with their values and meanings, commented out."""
     start = indent if indent.startswith("#") else f"{indent}# "
     for name in names or type(options).model_fields:
-        yield from _line(start, name, plain(getattr(options, name)), _meaning(type(options), name))
+        yield from _line(
+            start, name, as_plain(getattr(options, name)), _meaning(type(options), name)
+        )
 
 
 def _line(start: str, name: str, value: Any, meaning: str) -> Iterator[str]:

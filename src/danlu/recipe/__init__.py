@@ -4,21 +4,30 @@ A recipe is checked whole before any data is read, and every problem is reported
 options of a part are declared in the part's own file; this package reaches them through a
 `Catalogue` (danlu.registry is one), so that it knows no part by name.
 
-The way of a recipe: `yaml12` makes a tree of a text, `overrides` change the tree, `resolving` finds
-the parts and options that it means, `contradictions` looks at them together, `checking` makes a
-Recipe of them. Begin with `reading`."""
+The way of a recipe: `yaml12` makes a tree of a text, `overrides` change the tree, `resolve` finds
+the parts and options that it means, `contradictions` looks at them together, `check` makes a
+Recipe of them. Begin with `load`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from danlu.recipe.checking import check
-from danlu.recipe.comparing import differences
-from danlu.recipe.compressing import compressors
-from danlu.recipe.describing import describe_options
-from danlu.recipe.options import Catalogue, OnShelf, Options, Part, ScheduleOptions, on_shelf, plain
+from danlu.recipe.check import check_recipe
+from danlu.recipe.compressor_list import parse_compressors
+from danlu.recipe.describe import describe_options
+from danlu.recipe.diff import differences
+from danlu.recipe.load import read, trial_recipe, with_changes
+from danlu.recipe.options import (
+    Catalogue,
+    OnShelf,
+    Options,
+    Part,
+    ScheduleOptions,
+    as_plain,
+    on_shelf,
+)
 from danlu.recipe.overrides import apply_overrides
-from danlu.recipe.reading import read, trial_recipe, with_changes
+from danlu.recipe.search_space import Dimension, Space, contains_point, same_value
 from danlu.recipe.sections import (
     DEFAULTS,
     KEYS,
@@ -34,8 +43,7 @@ from danlu.recipe.sections import (
     Train,
     Tune,
 )
-from danlu.recipe.spaces import Dimension, Space, contains, same
-from danlu.recipe.trees import plain_data, split_values
+from danlu.recipe.tree import plain_data, split_values
 from danlu.recipe.yaml12 import read_yaml, write_yaml
 
 __all__ = [
@@ -60,17 +68,17 @@ __all__ = [
     "Train",
     "Tune",
     "apply_overrides",
-    "check",
-    "compressors",
-    "contains",
+    "as_plain",
+    "check_recipe",
+    "contains_point",
     "describe_options",
     "differences",
     "on_shelf",
-    "plain",
+    "parse_compressors",
     "plain_data",
     "read",
     "read_yaml",
-    "same",
+    "same_value",
     "schema",
     "split_values",
     "trial_recipe",

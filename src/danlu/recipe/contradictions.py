@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from danlu.recipe.resolving import Check
-from danlu.recipe.trees import mapping_or_empty
+from danlu.recipe.resolve import Resolver
+from danlu.recipe.tree import mapping_or_empty
 
 
-def note_contradictions(checking: Check, parts: dict[str, Any], sections: dict[str, Any]) -> None:
+def note_contradictions(
+    checking: Resolver, parts: dict[str, Any], sections: dict[str, Any]
+) -> None:
     """Note options that are each right and wrong together."""
     catalogue, tree = checking.catalogue, checking.tree
 

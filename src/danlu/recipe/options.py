@@ -37,7 +37,7 @@ class Part:
 
     def as_dict(self) -> dict[str, Any]:
         """{"name": ..., option: value, ...} with every default written out."""
-        return {"name": self.name, **plain(self.options)}
+        return {"name": self.name, **as_plain(self.options)}
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Catalogue(Protocol):
     def source_for(self, path: str) -> str | None: ...
 
 
-def plain(options: Any) -> Any:
+def as_plain(options: Any) -> Any:
     """Options as plain data (dicts, lists, numbers, words), parts written with their name."""
     if isinstance(options, Part):
         return options.as_dict()
     if isinstance(options, BaseModel):
-        return {name: plain(getattr(options, name)) for name in type(options).model_fields}
+        return {name: as_plain(getattr(options, name)) for name in type(options).model_fields}
     if isinstance(options, Mapping):
-        return {str(key): plain(value) for key, value in options.items()}
+        return {str(key): as_plain(value) for key, value in options.items()}
     if isinstance(options, list | tuple):
-        return [plain(value) for value in options]
+        return [as_plain(value) for value in options]
     return options

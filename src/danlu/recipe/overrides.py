@@ -8,7 +8,7 @@ from typing import Any
 from danlu.errors import Problem, RecipeError
 from danlu.recipe.options import Catalogue
 from danlu.recipe.short_forms import long_form
-from danlu.recipe.trees import Where, plain_data
+from danlu.recipe.tree import Where, plain_data
 from danlu.recipe.yaml12 import read_yaml
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from danlu.recipe.options import OnShelf, Options, Part, plain
-from danlu.recipe.spaces import Space
+from danlu.recipe.options import OnShelf, Options, Part, as_plain
+from danlu.recipe.search_space import Space
 from danlu.terms import Kind
 
 
@@ -441,15 +441,15 @@ class Recipe:
         return {
             "name": self.name,
             "task": self.task.as_dict(),
-            "data": plain(self.data),
+            "data": as_plain(self.data),
             "model": self.model.as_dict(),
             "loss": self.loss.as_dict(),
             "metrics": [part.as_dict() for part in self.metrics],
             "optimizer": self.optimizer.as_dict(),
             "schedule": self.schedule.as_dict(),
-            "regularization": plain(self.regularization),
-            "finetune": plain(self.finetune),
-            "train": plain(self.train),
+            "regularization": as_plain(self.regularization),
+            "finetune": as_plain(self.finetune),
+            "train": as_plain(self.train),
             "watchers": [part.as_dict() for part in self.watchers],
         }
 

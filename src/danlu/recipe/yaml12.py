@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from danlu.errors import Problem, RecipeError
-from danlu.recipe.trees import DEEPEST
-from danlu.recipe.wording import say
+from danlu.recipe.messages import format_value
+from danlu.recipe.tree import DEEPEST
 
 MOST_NODES = 20_000  # YAML nodes after aliases are followed: an alias bomb stops here
 
@@ -253,7 +253,7 @@ class _Tree:
             self.problems.append(
                 Problem(
                     self.line(node),
-                    f"{say(text)} is no {kind}, as its tag says.",
+                    f"{format_value(text)} is no {kind}, as its tag says.",
                     "leave the tag out",
                 )
             )

@@ -21,11 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from danlu.errors import MissingExtra, RunError
-from danlu.recipe import Space, same
+from danlu.recipe import Space, same_value
 from danlu.system.locks import exclusive
 
-_STATES = {"running": "RUNNING", "complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
-_NAMES = {state: name for name, state in _STATES.items()} | {"WAITING": "running"}
+_NAME_OF_STATE = {
+    "running": "RUNNING",
+    "complete": "COMPLETE",
+    "pruned": "PRUNED",
+    "failed": "FAIL",
+}
+_STATE_OF_NAME = {state: name for name, state in _NAME_OF_STATE.items()} | {"WAITING": "running"}
 _DRIVERS = {"postgresql": ("psycopg", "postgresql+psycopg"), "mysql": ("pymysql", "mysql+pymysql")}
 HEARTBEAT = (
     10.0  # seconds between two signs of life, where processes of several machines share a server
@@ -34,7 +39,7 @@ GRACE = 60  # seconds without one after which a process counts as dead
 
 
 @dataclass
-class Entry:
+class StoredTrial:
     """A trial as it is stored. `about` is what danlu keeps with it: values, batch, owner, what the
     sampler wants kept; later facts and cause."""
 
@@ -46,15 +51,15 @@ class Entry:
     curve: dict[int, float] = field(default_factory=dict)
 
 
-class Ledger:
+class TrialStorage:
     """One study's trials. Opens the storage, and begins the study `name` where there is none."""
 
     def __init__(self, url: str, name: str, directions: Sequence[str], space: Space) -> None:
         self.url = url
         self.space = {dimension.name: dimension for dimension in space}
         self.file = sqlite_file(url)
-        _import_all(url)
-        with _plain_words(url):
+        _import_libraries(url)
+        with _database_errors(url):
             import optuna
 
             named: list[Any] = [
@@ -63,7 +68,7 @@ class Ledger:
             with (
                 self._first()
             ):  # two processes that make the tables at once are in each other's way
-                self.storage = _opened(url, self.file)
+                self.storage = _open_optuna_storage(url, self.file)
                 study = optuna.create_study(
                     storage=self.storage, study_name=name, directions=named, load_if_exists=True
                 )
@@ -126,12 +131,12 @@ class Ledger:
             with self._first():
                 yield
             return
-        with _plain_words(self.url), _server_lock(self.storage.engine, f"danlu {self.study}"):
+        with _database_errors(self.url), _server_lock(self.storage.engine, f"danlu {self.study}"):
             yield
 
     # --- trials
 
-    def read(self, after: int = -1, those: Sequence[int] = ()) -> list[Entry]:
+    def read(self, after: int = -1, those: Sequence[int] = ()) -> list[StoredTrial]:
         """The trials with a number above `after`, and `those`, by number."""
         sql, m = _sqlalchemy(), self.models
         with self._session() as session:
@@ -142,7 +147,8 @@ class Ledger:
                 .order_by(m.TrialModel.number)
             ).all()
             entries = {
-                key: Entry(number, key, _NAMES[state.name], {}) for number, key, state in rows
+                key: StoredTrial(number, key, _STATE_OF_NAME[state.name], {})
+                for number, key, state in rows
             }
             if not entries:
                 return []
@@ -175,7 +181,7 @@ class Ledger:
                     entries[key].curve[int(evaluations)] = float(score)
         return list(entries.values())
 
-    def begin(self, first: int, abouts: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    def begin(self, first: int, abouts: Sequence[Mapping[str, Any]]) -> list[StoredTrial]:
         """New running trials with the numbers `first`, first + 1, ..., all or none. Call it inside
         `alone`."""
         import optuna
@@ -200,7 +206,7 @@ class Ledger:
                             trial_id=key, key=name, value_json=json.dumps(value)
                         )
                     )
-                entries.append(Entry(number, key, "running", dict(about)))
+                entries.append(StoredTrial(number, key, "running", dict(about)))
         return entries
 
     def _add_values(self, session: Any, key: int, values: Mapping[str, Any]) -> None:
@@ -208,7 +214,7 @@ class Ledger:
         text."""
         import optuna
 
-        from danlu.search.samplers._optuna import distribution, stored_of
+        from danlu.search.samplers._optuna import distribution, to_optuna
 
         for name, value in values.items():
             dimension = self.space[name]
@@ -217,7 +223,7 @@ class Ledger:
                 about = optuna.distributions.CategoricalDistribution(
                     tuple(_labels(dimension.choices))
                 )
-                stored = float(stored_of(dimension, value))
+                stored = float(to_optuna(dimension, value))
             else:
                 stored = about.to_internal_repr(value)
             session.add(
@@ -229,12 +235,12 @@ class Ledger:
                 )
             )
 
-    def own(self, entry: Entry, owner: str) -> None:
+    def own(self, entry: StoredTrial, owner: str) -> None:
         """Have a running trial belong to another process. Call it inside `alone`."""
         self.storage.set_trial_user_attr(entry.key, "owner", owner)
         entry.about["owner"] = owner
 
-    def release(self, entries: Sequence[Entry]) -> None:
+    def release(self, entries: Sequence[StoredTrial]) -> None:
         """Have running trials belong to nobody, those that did not get another owner meanwhile."""
         sql, about = _sqlalchemy(), self.models.TrialUserAttributeModel
         with self._session() as session:
@@ -280,7 +286,7 @@ class Ledger:
 
     def end(
         self,
-        entry: Entry,
+        entry: StoredTrial,
         state: str,
         scores: Sequence[float] | None,
         told: Mapping[str, Any],
@@ -297,7 +303,7 @@ class Ledger:
                 sql.update(m.TrialModel)
                 .where(m.TrialModel.trial_id == entry.key, m.TrialModel.state == running)
                 .values(
-                    state=optuna.trial.TrialState[_STATES[state]],
+                    state=optuna.trial.TrialState[_NAME_OF_STATE[state]],
                     datetime_complete=datetime.datetime.now(),
                 )
                 .execution_options(synchronize_session=False)
@@ -323,7 +329,7 @@ class Ledger:
 
     # --- signs of life
 
-    def beat(self, entries: Sequence[Entry]) -> None:
+    def beat(self, entries: Sequence[StoredTrial]) -> None:
         """From now on give signs of life for these running trials (in place of those before), where
         machines share a server."""
         if not self.on_server:
@@ -333,7 +339,7 @@ class Ledger:
         self.beats.keys = tuple(entry.key for entry in entries)
         self.beats.once()
 
-    def silent(self, entries: Sequence[Entry]) -> set[int]:
+    def silent(self, entries: Sequence[StoredTrial]) -> set[int]:
         """The numbers of those running trials of which no sign of life came for GRACE seconds."""
         sql, m = _sqlalchemy(), self.models
         with self._session() as session:
@@ -358,7 +364,7 @@ class Ledger:
     def _session(self) -> Iterator[Any]:
         from sqlalchemy.orm import Session
 
-        with _plain_words(self.url), Session(self.storage.engine) as session, session.begin():
+        with _database_errors(self.url), Session(self.storage.engine) as session, session.begin():
             yield session
 
 
@@ -394,7 +400,7 @@ def sqlite_file(url: str) -> Path | None:
     return Path(rest.removeprefix("/")) if head.startswith("sqlite") else None
 
 
-def _import_all(url: str) -> None:
+def _import_libraries(url: str) -> None:
     """Import what the URL needs. Raises MissingExtra."""
     for library, module in (("Optuna", "optuna"), ("SQLAlchemy", "sqlalchemy.exc")):
         try:
@@ -415,14 +421,14 @@ def _with_driver(url: str) -> str:
     return f"{_DRIVERS[head][1]}://{rest}" if head in _DRIVERS else url
 
 
-def _opened(url: str, file: Path | None) -> Any:
+def _open_optuna_storage(url: str, file: Path | None) -> Any:
     """Optuna's storage at the URL."""
     import optuna
 
     if file is None:
         return optuna.storages.RDBStorage(_with_driver(url))
     return optuna.storages.RDBStorage(
-        f"sqlite:///{file}", engine_kwargs={"creator": lambda: _connected(file)}
+        f"sqlite:///{file}", engine_kwargs={"creator": lambda: _connect_sqlite(file)}
     )
 
 
@@ -453,7 +459,7 @@ def _server_lock(engine: Any, name: str) -> Iterator[None]:
             connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"danlu{key}"})
 
 
-def _connected(file: Path) -> Any:
+def _connect_sqlite(file: Path) -> Any:
     import sqlite3
 
     connection = sqlite3.connect(file, timeout=60, check_same_thread=False)
@@ -480,7 +486,7 @@ def _labels(choices: Sequence[Any]) -> list[Any]:
         type(each) in (int, float) for each in choices
     )
     twice = any(
-        same(each, other) for number, each in enumerate(choices) for other in choices[:number]
+        same_value(each, other) for number, each in enumerate(choices) for other in choices[:number]
     )
     return (
         list(choices)
@@ -490,7 +496,7 @@ def _labels(choices: Sequence[Any]) -> list[Any]:
 
 
 @contextmanager
-def _plain_words(url: str) -> Iterator[None]:
+def _database_errors(url: str) -> Iterator[None]:
     """What a database says, in words: it cannot be reached, refuses the password, is full or
     locked."""
     import sqlalchemy.exc
@@ -498,18 +504,18 @@ def _plain_words(url: str) -> Iterator[None]:
     try:
         yield
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise _no_storage(url, error) from None
+        raise _storage_error(url, error) from None
     except OSError as error:
-        raise _no_storage(
+        raise _storage_error(
             url, OSError(f"{error.filename}: {error.strerror}" if error.filename else error)
         ) from None
     except Exception as error:
         if type(error).__name__ != "StorageInternalError":
             raise
-        raise _no_storage(url, error.__cause__ or error) from None
+        raise _storage_error(url, error.__cause__ or error) from None
 
 
-def _no_storage(url: str, error: BaseException) -> RunError:
+def _storage_error(url: str, error: BaseException) -> RunError:
     said = str(getattr(error, "orig", None) or error).strip().splitlines()
     return RunError(
         f"the study's storage cannot be used: {said[0] if said else type(error).__name__}.",

@@ -25,9 +25,9 @@ from typing import Any, Literal
 from danlu import recipe as recipes
 from danlu import registry
 from danlu.errors import RecipeError, RunError, nearest
-from danlu.recipe import Recipe, Space, Tune, differences, plain, write_yaml
-from danlu.search.storage import Entry, Ledger
-from danlu.search.suggest import PRUNING, Past, Suggesting, imported
+from danlu.recipe import Recipe, Space, Tune, as_plain, differences, write_yaml
+from danlu.search.storage import StoredTrial, TrialStorage
+from danlu.search.suggest import PRUNING, PastTrial, Suggester, import_optuna
 from danlu.system.atomic_files import replace_file
 from danlu.system.locks import ProcessLease
 from danlu.system.placement import draw_seed
@@ -35,12 +35,12 @@ from danlu.training.run_folder import comparable
 from danlu.training.setup import build_training
 
 State = Literal["running", "complete", "pruned", "failed"]
-MEASURED = {
+COMMON_OBJECTIVES = {
     "loss": "lower",
     "seconds": "lower",
     "parameters": "lower",
 }  # objectives of every recipe, and which is better
-_FLUSH = 1.0  # seconds between two writings of curves
+_FLUSH_SECONDS = 1.0  # seconds between two writings of curves
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Record:
+class TrialRecord:
     """What a study knows of a trial.
 
     `scores` holds the objectives in their order (None where it did not come so far), `curve` the
@@ -77,7 +77,7 @@ class Record:
         return {
             **vars(self),
             "values": dict(self.values),
-            "curve": [list(each) for each in self.curve],
+            "curve": [list(point) for point in self.curve],
             "facts": dict(self.facts),
         }
 
@@ -97,7 +97,7 @@ class Study:
                 where=recipe.path,
                 hint=_EXAMPLE,
             )
-        imported()
+        import_optuna()
         self.recipe = recipe
         self.tune: Tune = recipe.tune
         self.space: Space = recipe.space
@@ -109,22 +109,24 @@ class Study:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            said = error.strerror or error
+            reason = error.strerror or error
             raise RunError(
-                f"the study's folder cannot be written: {said}.",
+                f"the study's folder cannot be written: {reason}.",
                 where=str(folder),
                 hint="choose another --study",
             ) from None
         self.url = self.tune.storage or f"sqlite:///{self.folder / 'study.sqlite'}"
-        self.ledger = Ledger(self.url, self.folder.resolve().name, self.directions, self.space)
+        self.ledger = TrialStorage(
+            self.url, self.folder.resolve().name, self.directions, self.space
+        )
         home = self.folder if self.ledger.file is None else self.ledger.file.parent
         self.owner = ProcessLease(home / ".owners")
         self.owner.__enter__()
-        self.entries: dict[int, Entry] = {}
-        self.mine: dict[int, Entry] = {}  # those that this process runs
+        self.entries: dict[int, StoredTrial] = {}
+        self.mine: dict[int, StoredTrial] = {}  # those that this process runs
         self.unsaved: dict[int, dict[int, float]] = {}  # of the curves, by number
         self.flushed = time.monotonic()
-        self.suggesting: Suggesting | None = None
+        self.suggesting: Suggester | None = None
         self.pruner = self._pruner()
         try:
             with self.ledger.alone():
@@ -164,7 +166,7 @@ class Study:
             self.tune.budget,
             size(self.tune.sampler.options, self.space) if size is not None else None,
         ]
-        return min((each for each in limits if each is not None), default=None)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def seconds(self) -> float:
@@ -196,13 +198,15 @@ class Study:
     def batches(self, trials: Sequence[Trial]) -> list[list[Trial]]:
         """The batches that these trials were suggested in, whole, in order: trials of them that
         have ended are there too."""
-        found = []
+        batches = []
         for first, count in sorted(
             {tuple(self.entries[trial.number].about["batch"]) for trial in trials}
         ):
-            whole = [self.entries[number] for number in range(first, first + count)]
-            found.append([trial for entry in whole if (trial := self._ready(entry)) is not None])
-        return found
+            stored_batch = [self.entries[number] for number in range(first, first + count)]
+            batches.append(
+                [trial for entry in stored_batch if (trial := self._ready(entry)) is not None]
+            )
+        return batches
 
     def report(self, trial: Trial, evaluations: int, value: float) -> None:
         """The first objective of a trial after its evaluation number `evaluations` (1, 2, ...).
@@ -211,7 +215,7 @@ class Study:
         if entry.curve.get(evaluations) != value:
             entry.curve[evaluations] = float(value)
             self.unsaved.setdefault(trial.number, {})[evaluations] = float(value)
-        if time.monotonic() - self.flushed > _FLUSH:
+        if time.monotonic() - self.flushed > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -234,14 +238,14 @@ class Study:
         if self.pruner is None:
             return False
         own = self.mine[trial.number].curve
-        curve = [own[each] for each in sorted(own)]
+        curve = [own[evaluation] for evaluation in sorted(own)]
         if any(
             entry.state == "running" and number not in self.mine
             for number, entry in self.entries.items()
         ):
             self._refresh()
         others = {
-            number: [entry.curve[each] for each in sorted(entry.curve)][: len(curve)]
+            number: [entry.curve[evaluation] for evaluation in sorted(entry.curve)][: len(curve)]
             for number, entry in self.entries.items()
             if number != trial.number and entry.curve
         }
@@ -261,7 +265,9 @@ class Study:
         ):
             state, cause = "failed", f"the score it ended with is no finite number: {values}"
         scores = (
-            [float(each) for each in values] if state == "complete" and values is not None else None
+            [float(value) for value in values]
+            if state == "complete" and values is not None
+            else None
         )
         self._end(
             self.mine[trial.number], state, scores, {"cause": cause, "facts": dict(facts or {})}
@@ -279,23 +285,23 @@ class Study:
                     self.ledger.note("plan", self.plan)
         return self.plan[name]
 
-    def trials(self) -> list[Record]:
+    def trials(self) -> list[TrialRecord]:
         """Every trial so far, by number."""
         if any(
             entry.state == "running" and number not in self.mine
             for number, entry in self.entries.items()
         ):
             self._refresh()
-        return [record_of(entry) for _, entry in sorted(self.entries.items())]
+        return [to_record(entry) for _, entry in sorted(self.entries.items())]
 
-    def record(self, number: int) -> Record:
+    def record(self, number: int) -> TrialRecord:
         """What is known of one trial."""
-        return record_of(self.entries[number])
+        return to_record(self.entries[number])
 
-    def best(self) -> Record | None:
+    def best(self) -> TrialRecord | None:
         """The best complete trial by the first objective; the earlier where two are equal."""
         entry = self._best()
-        return None if entry is None else record_of(entry)
+        return None if entry is None else to_record(entry)
 
     def write_best(self) -> Path | None:
         """FOLDER/best.yaml: the best trial's recipe, ready to be trained, its score in comments;
@@ -304,14 +310,14 @@ class Study:
         if entry is None:
             return None
         recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
-        told = ", ".join(
+        scores = ", ".join(
             f"{metric} {score:.6g}"
             for (metric, _), score in zip(self.objectives, entry.scores or ())
         )
         over = f"the mean over {self.folds} folds" if self.folds else "on the validation split"
-        ended = sum(each.state != "running" for each in self.entries.values())
+        ended = sum(stored.state != "running" for stored in self.entries.values())
         text = (
-            f"# Trial {entry.number}, the best of {ended:,}: {told} ({over}).\n# Found in the study {self.folder}.\n"
+            f"# Trial {entry.number}, the best of {ended:,}: {scores} ({over}).\n# Found in the study {self.folder}.\n"
             f"#\n#     danlu train {self.folder / 'best.yaml'}\n\n"
         )
         path = self.folder / "best.yaml"
@@ -335,10 +341,10 @@ class Study:
         identity = {
             "recipe": comparable(self.recipe.as_dict()),
             "tune": {
-                name: plain(getattr(self.tune, name))
+                name: as_plain(getattr(self.tune, name))
                 for name in ("space", "sampler", "pruner", "folds", "seed")
             },
-            "objectives": [list(each) for each in self.objectives],
+            "objectives": [list(objective) for objective in self.objectives],
         }
         if "danlu" not in notes:
             self.ledger.note("danlu", {"identity": identity, "data": digest})
@@ -383,7 +389,7 @@ class Study:
         for entry in self.ledger.read(max(self.entries, default=-1), those):
             self.entries[entry.number] = entry
 
-    def _orphans(self, count: int) -> list[Entry]:
+    def _orphans(self, count: int) -> list[StoredTrial]:
         """Running trials whose process is dead, now ours: the first batch of them, and further ones
         while they fit into `count`."""
         others = [
@@ -402,7 +408,7 @@ class Study:
             for entry in others
             if alive[entry.about["owner"]] is False or entry.number in silent
         ]
-        taken: list[Entry] = []
+        taken: list[StoredTrial] = []
         for first in sorted({entry.about["batch"][0] for entry in dead}):
             batch = [entry for entry in dead if entry.about["batch"][0] == first]
             if taken and len(taken) + len(batch) > count:
@@ -418,10 +424,10 @@ class Study:
         """Whether a process lives; None where only its signs of life can tell."""
         if not owner:
             return False
-        known = self.owner.is_alive(owner)
-        return False if known is None and not self.ledger.on_server else known
+        alive = self.owner.is_alive(owner)
+        return False if alive is None and not self.ledger.on_server else alive
 
-    def _new(self, count: int) -> list[Entry]:
+    def _new(self, count: int) -> list[StoredTrial]:
         """New trials, suggested and written."""
         first = len(self.entries)
         if self.budget is not None:
@@ -430,40 +436,40 @@ class Study:
             return []
         if self.suggesting is None:
             assert self.tune.sampler is not None
-            self.suggesting = Suggesting(
+            self.suggesting = Suggester(
                 self.tune.sampler, self.space, self.directions, self.tune.seed
             )
         suggesting, self.suggesting = self.suggesting, None  # what fails half-way is made anew
-        suggesting.see(first, lambda number: _past(self.entries[number]))
-        abouts = []
+        suggesting.see(first, lambda number: _past_trial(self.entries[number]))
+        new_attributes = []
         for _ in range(count):
-            made = suggesting.suggest()
-            abouts.append(
+            suggestion = suggesting.suggest()
+            new_attributes.append(
                 {
-                    "values": dict(made.values),
-                    "kept": dict(made.kept),
+                    "values": dict(suggestion.values),
+                    "kept": dict(suggestion.kept),
                     "batch": [first, count],
                     "owner": self.owner.name,
                 }
             )
-        entries = self.ledger.begin(first, abouts)
+        entries = self.ledger.begin(first, new_attributes)
         self.suggesting = suggesting
         self.entries |= {entry.number: entry for entry in entries}
         return entries
 
-    def _trial(self, entry: Entry) -> Trial | None:
+    def _trial(self, entry: StoredTrial) -> Trial | None:
         """The trial of an entry; None, and it is told as failed, where its values do not fit
         together."""
         values = entry.about["values"]
         try:
             recipe = recipes.trial_recipe(self.recipe, values, registry)
         except RecipeError as error:
-            said = "; ".join(f"{each.message}" for each in error.problems)
-            self._end(entry, "failed", None, {"cause": said, "facts": {}})
+            messages = "; ".join(f"{problem.message}" for problem in error.problems)
+            self._end(entry, "failed", None, {"cause": messages, "facts": {}})
             return None
         return Trial(entry.number, values, recipe, self.folder / "trials" / f"{entry.number:04d}")
 
-    def _ready(self, entry: Entry) -> Trial | None:
+    def _ready(self, entry: StoredTrial) -> Trial | None:
         """The trial of an entry, ended or not; None where its values do not fit together."""
         try:
             recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
@@ -477,12 +483,12 @@ class Study:
         )
 
     def _end(
-        self, entry: Entry, state: State, scores: list[float] | None, told: dict[str, Any]
+        self, entry: StoredTrial, state: State, scores: list[float] | None, ending: dict[str, Any]
     ) -> None:
         before = self._best()
         curve = self.unsaved.pop(entry.number, {})
         self.mine.pop(entry.number, None)
-        if not self.ledger.end(entry, state, scores, told, curve):
+        if not self.ledger.end(entry, state, scores, ending, curve):
             self._refresh()  # another process took it for dead, ran it, and told it first: that stays
             return
         if self.tune.minutes is not None:
@@ -492,18 +498,18 @@ class Study:
         if before is not None and before is not best:
             self._tidy(before, keep=False)
 
-    def _best(self) -> Entry | None:
+    def _best(self) -> StoredTrial | None:
         sign = 1.0 if self.directions[0] == "higher" else -1.0
         complete = [
-            each
-            for _, each in sorted(self.entries.items())
-            if each.state == "complete" and each.scores
+            stored
+            for _, stored in sorted(self.entries.items())
+            if stored.state == "complete" and stored.scores
         ]
         return max(complete, key=lambda each: sign * each.scores[0], default=None)  # type: ignore[index]
 
     # --- the disk
 
-    def _tidy(self, entry: Entry, keep: bool) -> None:
+    def _tidy(self, entry: StoredTrial, keep: bool) -> None:
         """Remove the checkpoints of a trial that ended, and its artifact unless it is to be
         kept."""
         home = self.folder / "trials" / f"{entry.number:04d}"
@@ -532,32 +538,32 @@ def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
     what the recipe does not measure."""
     tune = recipe.tune
     assert tune is not None
-    built = build_training(recipe, (0, tune.folds) if tune.folds else None)
-    if not len(built.data.splits["validation"]):
+    setup = build_training(recipe, (0, tune.folds) if tune.folds else None)
+    if not len(setup.data.splits["validation"]):
         raise RunError(
             "a search compares validation scores, and the validation split has no row.",
             hint="give data.split a share for validation, or set tune.folds",
         )
-    evaluator = built.evaluator
+    evaluator = setup.evaluator
     if tune.objectives is None:
-        return [(evaluator.metric, evaluator.better)], built.data.digest
+        return [(evaluator.metric, evaluator.better)], setup.data.digest
     better = {
-        **MEASURED,
+        **COMMON_OBJECTIVES,
         **{name: registry.facts("metrics", name).BETTER for name in registry.names("metrics")},
     }
     labels = [label for label, _ in [*evaluator.metrics, *evaluator.readers]]
-    found = []
+    objectives = []
     for objective in tune.objectives:
         metric = objective.metric
         stem = next(
             (part.name for part, label in zip(recipe.metrics, labels) if metric == label),
             metric.partition("/")[0],
         )
-        if metric not in (*MEASURED, *labels) and "/" not in metric:
-            near = nearest(metric, [*labels, *MEASURED])
-            known = ", ".join([*labels, *MEASURED])
+        if metric not in (*COMMON_OBJECTIVES, *labels) and "/" not in metric:
+            near = nearest(metric, [*labels, *COMMON_OBJECTIVES])
+            measured = ", ".join([*labels, *COMMON_OBJECTIVES])
             raise RunError(
-                f"tune.objectives names {metric}, and what is measured is {known}.",
+                f"tune.objectives names {metric}, and what is measured is {measured}.",
                 hint=f"did you mean {near[0]}?" if near else "add it to metrics",
             )
         direction = (
@@ -566,26 +572,26 @@ def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
             or better.get(metric.rpartition("/")[2])
             or evaluator.better
         )
-        found.append((metric, direction))
-    return found, built.data.digest
+        objectives.append((metric, direction))
+    return objectives, setup.data.digest
 
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _past(entry: Entry) -> Past:
-    return Past(
+def _past_trial(entry: StoredTrial) -> PastTrial:
+    return PastTrial(
         entry.about["values"], entry.about.get("kept") or {}, entry.state, entry.scores, entry.curve
     )
 
 
-def record_of(entry: Entry) -> Record:
+def to_record(entry: StoredTrial) -> TrialRecord:
     """What is known of a stored trial."""
-    told = entry.about.get("told") or {}
-    facts = dict(told.get("facts") or {})
-    return Record(
-        entry.number, entry.about["values"], entry.state, entry.scores, str(told.get("cause") or ""),  # type: ignore[arg-type]
+    told_at_end = entry.about.get("told") or {}
+    facts = dict(told_at_end.get("facts") or {})
+    return TrialRecord(
+        entry.number, entry.about["values"], entry.state, entry.scores, str(told_at_end.get("cause") or ""),  # type: ignore[arg-type]
         float(facts.get("seconds") or 0.0), int(facts.get("steps") or 0), tuple(sorted(entry.curve.items())), facts,
     )  # fmt: skip
 

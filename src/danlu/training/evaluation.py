@@ -17,9 +17,16 @@ from danlu.artifact.artifact import Contents
 from danlu.artifact.own_data import source_like_training
 from danlu.data import cache
 from danlu.data.batches import _BYTES, Rows, rows_at_once
-from danlu.data.dataset import alive_rows, cut, inputs_too, meant, recast, split_rows
+from danlu.data.dataset import (
+    effective_data,
+    make_examples,
+    split_rows,
+    targets_are_inputs,
+    task_table,
+    used_rows,
+)
 from danlu.errors import DataError, nearest
-from danlu.layers.vision.test_time_augmentation import Views
+from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
 from danlu.recipe import Part, Train
 from danlu.system.placement import EVALUATION, Placement, draw_seed, place
 from danlu.terms import Batch, Scores
@@ -38,7 +45,7 @@ class Evaluator:
         metrics: Sequence[Part],
         placement: Placement,
         seed: int = 0,
-        views: Views | None = None,
+        views: TestTimeAugmentation | None = None,
     ) -> None:
         self.rows = rows
         self.task = task
@@ -57,15 +64,15 @@ class Evaluator:
         for part in metrics:
             built = registry.build_metric(part, task)
             if hasattr(built, "observer"):
-                _lend_eyes(built.observer)
+                _load_observer(built.observer)
             taken = {name for name, _ in [*self.metrics, *self.readers]}
             name = getattr(built, "label", part.name)
-            held = (
+            kind = (
                 self.readers
                 if getattr(registry.facts("metrics", part.name), "READS_TEXT", False)
                 else self.metrics
             )
-            held.append((name if name not in taken else f"{name}_{len(taken)}", built))
+            kind.append((name if name not in taken else f"{name}_{len(taken)}", built))
         self.metric: str
         self.better: Literal["higher", "lower"]
         self.metric, self.better = self._order(metrics)
@@ -160,9 +167,9 @@ class Evaluator:
                 shown = (
                     [batch]
                     if len(parts) == 1
-                    else [self._hidden(self.rows.gather(each)) for each in parts]
+                    else [self._hidden(self.rows.gather(small)) for small in parts]
                 )
-                read = [self._outputs(forward, each.inputs) for each in shown]
+                read = [self._outputs(forward, small.inputs) for small in shown]
                 for tally, outputs in zip(
                     tallies, (read[0] if len(read) == 1 else torch.cat(read, dim=1)).unbind(0)
                 ):
@@ -200,11 +207,11 @@ class Evaluator:
                 answers = self.task.answers(self._outputs(module, batch.inputs).cpu())
             predictions += [str(answer["prediction"]) for answer in answers]
             references += self.task.references(batch)
-        found: dict[str, Any] = {}
+        scores: dict[str, Any] = {}
         for name, metric in self.readers:
             score = metric.compare(predictions, references)
-            found |= score if isinstance(score, dict) else {name: score}
-        return found
+            scores |= score if isinstance(score, dict) else {name: score}
+        return scores
 
     def _outputs(self, forward: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Tensor:
         answer = functools.partial(self._one_view, forward)
@@ -230,9 +237,9 @@ class _Tally:
         if self.loss is not None:
             total, count = self.loss(outputs, batch)
             self.loss_sum, self.loss_count = self.loss_sum + total.double(), self.loss_count + count
-        for (_, metric), held in zip(self.metrics, self.totals):
+        for (_, metric), batches in zip(self.metrics, self.totals):
             for name, value in metric.count(outputs, batch).items():
-                held.setdefault(name, []).append(value)
+                batches.setdefault(name, []).append(value)
 
     def scores(self, read: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """(values, tables); `read` are those of metrics that compare texts."""
@@ -242,11 +249,11 @@ class _Tally:
             values["loss"] = float((self.loss_sum / self.loss_count).sum())
         for label, value in read.items():
             (values if isinstance(value, int | float) or value is None else tables)[label] = value
-        for (name, metric), held in zip(self.metrics, self.totals):
+        for (name, metric), batches in zip(self.metrics, self.totals):
             joined = getattr(metric, "JOINED", False)
             merged = {
                 key: torch.cat(pieces) if joined else torch.stack(pieces).sum(0)
-                for key, pieces in held.items()
+                for key, pieces in batches.items()
             }
             score = metric.score(merged)
             for label, value in score.items() if isinstance(score, dict) else [(name, score)]:
@@ -254,12 +261,14 @@ class _Tally:
         return values, tables
 
 
-def _lend_eyes(observer: Any) -> None:
+def _load_observer(observer: Any) -> None:
     """Hand a metric that looks through another run's model that model."""
     if observer.classifier is not None:
-        found = artifacts.read(observer.classifier)
+        classifier = artifacts.read(observer.classifier)
         observer.wear(
-            found.module, found.described or found.preprocessor.inputs, found.task.output.names
+            classifier.module,
+            classifier.described or classifier.preprocessor.inputs,
+            classifier.task.output.names,
         )
 
 
@@ -270,19 +279,21 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     Raises DataError where the file lacks a column or its own data is no longer the same.
     """
     recipe, placement = artifact.recipe, place(Train())
-    said = meant(recipe)  # what was read in training
+    reading = effective_data(recipe)  # what was read in training
     if data is None:
-        table, digest = cache.load(said.source, said.columns, recipe.data.cache)
+        table, digest = cache.load_table(reading.source, reading.columns, recipe.data.cache)
         if digest != artifact.provenance["data"]["digest"]:
             raise DataError(
                 f"{table.origin} has changed since training, so its {split} split is no longer the one that was held out.",
                 hint="name a data file to score every row of it",
             )
-        table = recast(recipe, table)
-        alive = alive_rows(table, recipe)
+        table = task_table(recipe, table)
+        alive = used_rows(table, recipe)
         splits = split_rows(table, alive, recipe)
     else:
-        table, _ = cache.load(source_like_training(data, artifact), said.columns, recipe.data.cache)
+        table, _ = cache.load_table(
+            source_like_training(data, artifact), reading.columns, recipe.data.cache
+        )
         missing = [name for name in recipe.data.targets if name not in table.columns]
         if missing:
             near = nearest(missing[0], table.columns)
@@ -292,9 +303,9 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
                 if near
                 else "danlu predict answers without a target",
             )
-        table = recast(recipe, table)
+        table = task_table(recipe, table)
         which = np.arange(len(table))
-        lost = _missing(table, () if inputs_too(recipe) else recipe.data.targets)
+        lost = _missing(table, () if targets_are_inputs(recipe) else recipe.data.targets)
         if lost.any():
             if recipe.data.missing_target == "error":
                 raise DataError(f"the target is missing in {int(lost.sum()):,} rows (first: {table.where(int(np.flatnonzero(lost)[0]))}).",
@@ -303,10 +314,12 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
         alive, split = which, "data"
         splits = {split: which}
     targets = {name: table.columns[name] for name in recipe.data.targets}
-    examples = cut(artifact.task, artifact.preprocessor, table, targets, splits, alive)
+    examples = make_examples(artifact.task, artifact.preprocessor, table, targets, splits, alive)
     rows = Rows(examples.inputs, artifact.preprocessor.pixels, examples.target, placement)
     module = artifact.module.to(placement.device)
-    views = Views(recipe.data.test_time_augmentation, examples.described, artifact.task.output)
+    views = TestTimeAugmentation(
+        recipe.data.test_time_augmentation, examples.described, artifact.task.output
+    )
     evaluator = Evaluator(
         rows, artifact.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views
     )
@@ -320,22 +333,22 @@ def _missing(table: Any, targets: Sequence[str]) -> np.ndarray:
     return lost
 
 
-def flat(scores: Scores) -> dict[str, Any]:
+def as_plain_scores(scores: Scores) -> dict[str, Any]:
     """Scores as plain data: numbers, then tables."""
     return {**scores.values, **scores.tables}
 
 
-def best_of(scores: Mapping[str, Any], metric: str) -> float | None:
+def deciding_score(scores: Mapping[str, Any], metric: str) -> float | None:
     """The deciding score, None where it has no meaning on this split."""
     value = scores.get(metric)
     return float(value) if isinstance(value, int | float) else None
 
 
-def finite(value: Any) -> Any:
+def without_nonfinite(value: Any) -> Any:
     """Scores with None in place of every number that is NaN or infinite, which JSON cannot hold and
     no score can be compared with."""
     if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
+        return {name: without_nonfinite(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [without_nonfinite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,7 +22,7 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.prediction import Artifact, load
 from danlu.data.batches import rows_at_once
 from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
-from danlu.parts.watchers._base import Setting, Watchers
+from danlu.parts.watchers._base import RunInfo, Watchers
 from danlu.recipe import Recipe
 from danlu.system import machine
 from danlu.system.atomic_files import rename_folder
@@ -35,7 +35,7 @@ from danlu.training.nan_rows import find_nonfinite_rows
 from danlu.training.pretrained_weights import recipe_to_store, weights_of
 from danlu.training.run_folder import RunFolder, disk_errors_as, run_id
 from danlu.training.setup import TrainingOverrides, build_training
-from danlu.training.step import NotFinite, grad_norm
+from danlu.training.step import NonFiniteError, grad_norm
 
 Output = Any  # "display" | "lines" | "quiet" | "json"
 
@@ -48,7 +48,7 @@ def train(
     output: Output = "quiet",
     fold: tuple[int, int] | None = None,
     beside: Any = None,
-    given: TrainingOverrides | None = None,
+    training_overrides: TrainingOverrides | None = None,
 ) -> Artifact:
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
     name>); returns the artifact.
@@ -67,7 +67,9 @@ def train(
                 folder.refuse_another(recipe)
                 if folder.finished:
                     return load(folder.path)
-                return Training(recipe, folder, interruption, output, fold, beside, given).run()
+                return Training(
+                    recipe, folder, interruption, output, fold, beside, training_overrides
+                ).run()
         except KeyboardInterrupt:  # outside the loop, where nothing needs saving
             raise Interrupted(
                 f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
@@ -87,28 +89,28 @@ class Training:
         output: Output,
         fold: tuple[int, int] | None,
         beside: Any = None,
-        given: TrainingOverrides | None = None,
+        training_overrides: TrainingOverrides | None = None,
     ) -> None:
-        self.given = given
+        self.training_overrides = training_overrides
         self.recipe = recipe
         self.folder = folder
         self.interruption = interruption
         self.output = output
         self.resolved = folder.resolved()
-        self.built = build_training(
+        self.setup = build_training(
             recipe,
             fold,
             self.resolved.get("placement"),
             look=lambda data: folder.refuse_other_data(data.digest, data.table.origin),
-            given=given,
+            overrides=training_overrides,
         )
-        if self.built.start is not None:
-            folder.refuse_other_weights(self.built.start.digest, str(weights_of(recipe)))
+        if self.setup.start is not None:
+            folder.refuse_other_weights(self.setup.start.digest, str(weights_of(recipe)))
         self.resolved = self.resolved or {
-            **self.built.record(),
+            **self.setup.record(),
             "fold": list(fold) if fold else None,
         }
-        self.state, self.plan, self.data = self.built.state, self.built.plan, self.built.data
+        self.state, self.plan, self.data = self.setup.state, self.setup.plan, self.setup.data
         self.checkpoints = Checkpoints(
             folder.path / "checkpoints", run_id(recipe, self.resolved), recipe.train.keep
         )
@@ -129,11 +131,11 @@ class Training:
     # --- before the first step
 
     def _watchers(self, beside: Any) -> Watchers:
-        recipe, built = self.recipe, self.built
+        recipe, built = self.recipe, self.setup
         stopping = recipe.regularization.early_stopping
         parts = [*recipe.watchers, *([stopping] if stopping is not None else [])]
         steps = self.checkpoints.steps()
-        setting = Setting(
+        setting = RunInfo(
             self.folder.path, recipe, self.plan.total_steps, self.plan.steps_per_epoch, built.evaluator.metric, built.evaluator.better,
             steps[-1] if steps else 0, self.output, built.trainable, built.sentences(),
         )  # fmt: skip
@@ -145,10 +147,10 @@ class Training:
     def _resume(self) -> int:
         """The step to go on from: that of the newest good checkpoint, else 0."""
         self.checkpoints.prepare(self.state.tensors())
-        found = self.checkpoints.newest()
+        checkpoint = self.checkpoints.newest()
         self.lock = self.folder.write_lock(self.recipe, self.resolved)
-        if found is not None:
-            self._restore(*found)
+        if checkpoint is not None:
+            self._restore(*checkpoint)
         else:
             self.watchers.load({})
         now = machine.versions()
@@ -158,7 +160,8 @@ class Training:
             if now.get(name) != then
         ]
         self._tell(
-            "start", message=f"going on from step {self.state.step:,}" if found is not None else ""
+            "start",
+            message=f"going on from step {self.state.step:,}" if checkpoint is not None else "",
         )
         for message in [*self.data.notices, *self.checkpoints.notices]:
             self._tell("notice", message=message)
@@ -172,17 +175,17 @@ class Training:
     def _restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         """Everything as it was when a checkpoint was saved."""
         self.state.restore(tensors, facts)
-        if hasattr(self.built.schedule, "load"):
-            self.built.schedule.load(self.state.schedule)
+        if hasattr(self.setup.schedule, "load"):
+            self.setup.schedule.load(self.state.schedule)
         self.watchers.load(self.state.watchers)
-        self.built.update.skip = frozenset(self.state.skipped)
+        self.setup.update.skip = frozenset(self.state.skipped)
 
     # --- the loop
 
     def loop(self, n: int) -> None:
         """Updates n, n + 1, ... to the end of the plan, or until a watcher or a signal asks to
         stop."""
-        total, step, state = self.plan.total_steps, self.built.update, self.state
+        total, step, state = self.plan.total_steps, self.setup.update, self.state
         self.clock, self.clock_step = time.perf_counter(), n
         self.interruption.deferred = True
         if n == 0 and self.recipe.train.on_nan == "roll_back":
@@ -192,8 +195,8 @@ class Training:
             while n < due and not self.interruption.exit_code:
                 try:
                     step(n)
-                except NotFinite as found:
-                    n = self._not_finite(found)
+                except NonFiniteError as error:
+                    n = self._not_finite(error)
                     break
                 n += 1
             if n == due:
@@ -212,7 +215,7 @@ class Training:
             plan.save_every,
             *([plan.evaluate_every] if plan.evaluate_every else []),
         ]
-        return min(plan.total_steps, *((n // each + 1) * each for each in every))
+        return min(plan.total_steps, *((n // interval + 1) * interval for interval in every))
 
     def _events(self, n: int) -> None:
         """What is due after n updates: report, evaluation, checkpoint, in this order."""
@@ -230,14 +233,16 @@ class Training:
         count = float(state.loss_count)
         values = {  # null where every update since the last report was left out
             "loss": float(state.loss_sum) / count if count else None,
-            **{name: float(total) / float(parts) for name, (total, parts) in state.told.items()},
-            "learning_rate": self.built.update.learning_rate * self.built.schedule(n - 1),
-            "grad_norm": grad_norm(self.built.update.parameters)
+            **{
+                name: float(total) / float(parts) for name, (total, parts) in state.reported.items()
+            },
+            "learning_rate": self.setup.update.learning_rate * self.setup.schedule(n - 1),
+            "grad_norm": grad_norm(self.setup.update.parameters)
             if n - 1 not in state.skipped
             else None,
         }
         rate = steps / seconds if steps and seconds > 0 else 0.0
-        examples, rows_per_second = self.data.examples, rate * self.built.batches.batch_size
+        examples, rows_per_second = self.data.examples, rate * self.setup.batches.batch_size
         timing = {
             "seconds": seconds,
             "rows_per_second": rows_per_second,
@@ -245,30 +250,30 @@ class Training:
         }
         if examples.units:
             timing[f"{examples.unit}_per_second"] = rows_per_second * examples.units
-        if self.built.pace:
-            timing["flop_utilisation"] = rate / self.built.pace
+        if self.setup.peak_rate:
+            timing["flop_utilisation"] = rate / self.setup.peak_rate
         if rate:
             timing["eta_seconds"] = (self.plan.total_steps - n) / rate
-        state.loss_sum, state.loss_count, state.told = 0.0, 0.0, {}
+        state.loss_sum, state.loss_count, state.reported = 0.0, 0.0, {}
         self.clock, self.clock_step = time.perf_counter(), n
         state.stopped = self._tell("train", without_nonfinite(values), timing) or state.stopped
 
     def _evaluate(self, n: int) -> None:
         state, began = self.state, time.perf_counter()
-        with state.wearing(state.released):
-            scores = self.built.evaluator.score(
+        with state.swapped_weights(state.eval_weights):
+            scores = self.setup.evaluator.score(
                 state.module, "validation", self.data.splits["validation"], final=False
             )
         values = without_nonfinite(as_plain_scores(scores))
-        score = deciding_score(values, self.built.evaluator.metric)
-        sign = 1.0 if self.built.evaluator.better == "higher" else -1.0
+        score = deciding_score(values, self.setup.evaluator.metric)
+        sign = 1.0 if self.setup.evaluator.better == "higher" else -1.0
         if score is not None and (
             state.best_score is None or sign * (score - state.best_score) > 0
         ):
             state.remember_best(score, without_nonfinite(dict(scores.values)))
-        if hasattr(self.built.schedule, "observe"):
-            self.built.schedule.observe(score, self.built.evaluator.better)
-            state.schedule = self.built.schedule.state()
+        if hasattr(self.setup.schedule, "observe"):
+            self.setup.schedule.observe(score, self.setup.evaluator.better)
+            state.schedule = self.setup.schedule.state()
         seconds = time.perf_counter() - began
         state.stopped = (
             self._tell("validation", values, {"seconds": seconds}, samples=scores.samples)
@@ -300,19 +305,19 @@ class Training:
             hint="run the same command again: it goes on from there",
         )
 
-    def _not_finite(self, found: NotFinite) -> int:
+    def _not_finite(self, error: NonFiniteError) -> int:
         """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for
         `stop`, and where it keeps happening."""
         state, policy = self.state, self.recipe.train.on_nan
-        suspects = find_nonfinite_rows(state.module, self.built.rows, found.rows)
+        suspects = find_nonfinite_rows(state.module, self.setup.rows, error.rows)
         names = [self.data.where(row) for row in suspects[:5]]
         which = (
             f"every one of the {len(suspects):,} rows of the batch, among them"
-            if len(suspects) == len(found.rows)
+            if len(suspects) == len(error.rows)
             else "rows"
         )
         where = f"{which} {', '.join(names)}{f' and {len(suspects) - 5:,} more' if len(suspects) > 5 else ''}"
-        message = f"step {found.step + 1:,}: {found.tensor} is NaN or infinite ({where}); no weight was changed by it."
+        message = f"step {error.step + 1:,}: {error.tensor} is NaN or infinite ({where}); no weight was changed by it."
         hint = "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; train.on_nan can skip such updates"
         if policy == "stop" or state.failures >= max(10, self.plan.total_steps // 100):
             if state.failures:
@@ -321,11 +326,11 @@ class Training:
             self.checkpoints.wait()
             raise TrainingStopped(message, hint=hint)
         if policy == "roll_back":
-            return self._roll_back(found.step, message)
+            return self._roll_back(error.step, message)
         state.failures += 1
-        state.skipped.append(found.step)
+        state.skipped.append(error.step)
         self._tell("notice", message=f"{message} The update is skipped.")
-        state.step = found.step + 1
+        state.step = error.step + 1
         return state.step
 
     def _roll_back(self, last: int, message: str) -> int:
@@ -340,7 +345,7 @@ class Training:
         self._restore(*self.checkpoints.read(first))
         self.clock, self.clock_step = time.perf_counter(), first
         state.skipped, state.failures = sorted(set(skipped)), failures
-        self.built.update.skip = frozenset(state.skipped)
+        self.setup.update.skip = frozenset(state.skipped)
         left_out = (
             f"updates {first + 1:,} to {last + 1:,} are"
             if first < last
@@ -360,28 +365,31 @@ class Training:
                 state.stopped,
                 hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run",
             )
-        state.put(state.best if state.best is not None else state.released)
+        state.load(state.best if state.best is not None else state.eval_weights)
         merge_adapters(state.module)  # what is scored from here on is what is released
-        if self.given is not None:
-            self.given.close(state.module)
+        if self.training_overrides is not None:
+            self.training_overrides.close(state.module)
         if hasattr(data.task, "calibrate"):
             unseen = (
                 data.splits["validation"]
                 if len(data.splits["validation"])
                 else data.splits["train"]
             )
-            data.task.calibrate(self.built.evaluator.pairs(state.module, unseen))
+            data.task.calibrate(self.setup.evaluator.pairs(state.module, unseen))
         scores: dict[str, Any] = {}
         for split in ("validation", "test"):
             if len(data.splits[split]):
-                found = self.built.evaluator.score(state.module, split, data.splits[split])
-                values = without_nonfinite(as_plain_scores(found))
-                scores[split] = {**values, "rows": found.rows}
+                split_scores = self.setup.evaluator.score(state.module, split, data.splits[split])
+                values = without_nonfinite(as_plain_scores(split_scores))
+                scores[split] = {**values, "rows": split_scores.rows}
                 if split == "test":
                     self._tell("test", values)
         measured = [split for split in ("test", "validation") if split in scores]
         if measured:  # what a score is worth is seen beside the score of knowing nothing
-            scores["baseline"] = {"split": measured[0], **without_nonfinite(data.baseline(measured[0]))}
+            scores["baseline"] = {
+                "split": measured[0],
+                **without_nonfinite(data.baseline(measured[0])),
+            }
         if state.stopped:
             self._tell(
                 "notice",
@@ -404,8 +412,8 @@ class Training:
             provenance,
             described,
         )
-        if self.given is not None:
-            contents.changes = self.given.changes
+        if self.training_overrides is not None:
+            contents.changes = self.training_overrides.changes
         # it gets its name, by which a run is known to have finished, only after it was read back
         # and compared
         candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
@@ -420,10 +428,10 @@ class Training:
     def _compare(self, released: Artifact) -> None:
         """The artifact as read back must answer like the model that was measured, bit for bit, on
         real rows."""
-        few = min(64, rows_at_once(self.built.rows, self.data.task.output))
+        few = min(64, rows_at_once(self.setup.rows, self.data.task.output))
         rows = torch.from_numpy(self.data.splits["train"][:few].copy())
-        batch = self.built.rows.gather(self.built.placement.put(rows))
-        module, again = self.state.module.eval(), released.module.to(self.built.placement.device)
+        batch = self.setup.rows.gather(self.setup.placement.put(rows))
+        module, again = self.state.module.eval(), released.module.to(self.setup.placement.device)
         with torch.inference_mode():
             if not torch.equal(module(batch.inputs), again(batch.inputs)):
                 raise ArtifactError(

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from danlu.data.cache import PLACES
+from danlu.data.cache import PATH_OPTIONS
 from danlu.errors import DanluError, RecipeError, RunError, RunHeld
-from danlu.recipe import FineTune, Recipe, differences, plain, read_yaml, write_yaml
+from danlu.recipe import FineTune, Recipe, as_plain, differences, read_yaml, write_yaml
 from danlu.system import machine
 from danlu.system.atomic_files import remove_leftovers, replace_file, sha256
 
@@ -31,12 +31,12 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._held: int | None = None
+        self._lock_file: int | None = None
 
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            held = os.open(
+            descriptor = os.open(
                 self.path / ".held", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644
             )
         except OSError as error:
@@ -49,18 +49,18 @@ class RunFolder:
             import fcntl
 
             fcntl.flock(
-                held, fcntl.LOCK_EX | fcntl.LOCK_NB
+                descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
             )  # the system lets go of it however the process ends
         except ImportError:  # Windows
             pass
         except OSError:
-            os.close(held)
+            os.close(descriptor)
             raise RunHeld(
                 "another process is training in this run folder.",
                 where=str(self.path),
                 hint="wait for it, or choose another --run folder",
             ) from None
-        self._held = held
+        self._lock_file = descriptor
         remove_leftovers(self.path)
         return self
 
@@ -70,9 +70,9 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
 
     @property
     def finished(self) -> bool:
@@ -97,7 +97,7 @@ class RunFolder:
                 raise ValueError("it was cut or edited: its checksum does not match")
             return read_yaml(text, LOCK)[0]
         except (OSError, ValueError, RecipeError) as error:
-            said = (
+            reason = (
                 error.strerror
                 if isinstance(error, OSError)
                 else "it is not UTF-8"
@@ -105,7 +105,7 @@ class RunFolder:
                 else error
             )
             raise RunError(
-                f"the lock file cannot be used: {said}.",
+                f"the lock file cannot be used: {reason}.",
                 where=str(path),
                 hint="restore it, or start in another --run folder",
             ) from None
@@ -121,13 +121,13 @@ class RunFolder:
                     hint="choose another --run folder",
                 )
             return
-        found, now = self._read(), recipe.as_dict()
-        found.pop("resolved")
+        recorded, now = self._read(), recipe.as_dict()
+        recorded.pop("resolved")
         if (
-            found["train"]["on_nan"] == "stop"
+            recorded["train"]["on_nan"] == "stop"
         ):  # nothing was left out so far, so any policy may take over from here
-            found["train"]["on_nan"] = now["train"]["on_nan"]
-        changed = differences(comparable(found), comparable(now))
+            recorded["train"]["on_nan"] = now["train"]["on_nan"]
+        changed = differences(comparable(recorded), comparable(now))
         if changed:
             shown = "\n  ".join(changed[:20]) + (
                 f"\n  and {len(changed) - 20} more" if len(changed) > 20 else ""
@@ -140,8 +140,8 @@ class RunFolder:
 
     def refuse_other_data(self, digest: str, origin: str) -> None:
         """Raise RunError where the data changed since this run began."""
-        known = self.resolved().get("data", {}).get("digest")
-        if known is not None and known != digest:
+        recorded = self.resolved().get("data", {}).get("digest")
+        if recorded is not None and recorded != digest:
             raise RunError(
                 f"{origin} has changed since this run began, so going on would mix two data sets.",
                 where=str(self.path),
@@ -178,12 +178,12 @@ def comparable(tree: dict[str, Any]) -> dict[str, Any]:
     content is hashed) and the watchers."""
     copy = json.loads(json.dumps(tree))
     source = copy.get("data", {}).get("source", {})
-    for key in PLACES:
+    for key in PATH_OPTIONS:
         source.pop(key, None)
     copy.get("data", {}).pop("cache", None)
     copy.get("model", {}).pop("weights", None)  # what it holds is hashed
     copy.get("model", {}).pop("path", None)
-    if copy.get("finetune") == plain(FineTune()):
+    if copy.get("finetune") == as_plain(FineTune()):
         copy.pop("finetune")  # runs begun before the section was there say nothing
     copy.pop("watchers", None)
     copy.pop("name", None)
@@ -193,11 +193,11 @@ def comparable(tree: dict[str, Any]) -> dict[str, Any]:
 
 def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
     """What ties a checkpoint to its run: the hash of recipe, data, placement."""
-    told = comparable(recipe.as_dict())
+    compared = comparable(recipe.as_dict())
     whole = {
         "recipe": {
-            **told,
-            "train": {name: value for name, value in told["train"].items() if name != "on_nan"},
+            **compared,
+            "train": {name: value for name, value in compared["train"].items() if name != "on_nan"},
         },
         "data": resolved["data"]["digest"],
         "placement": resolved["placement"],
@@ -208,14 +208,14 @@ def run_id(recipe: Recipe, resolved: dict[str, Any]) -> str:
 
 
 @contextmanager
-def writing(folder: Path, error: type[DanluError]) -> Iterator[None]:
+def disk_errors_as(folder: Path, error: type[DanluError]) -> Iterator[None]:
     """What the system says while a run's files are written, in words: no room, a folder that was
     removed, ..."""
     try:
         yield
-    except OSError as said:
+    except OSError as os_error:
         raise error(
-            f"a file could not be written: {said.strerror or said}.",
-            where=str(said.filename or folder),
+            f"a file could not be written: {os_error.strerror or os_error}.",
+            where=str(os_error.filename or folder),
             hint="make room and run the same command again: it goes on from the last checkpoint",
         ) from None

@@ -51,13 +51,13 @@ class Config(Options):
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Fold, calibrate, train, replace. PartError where no layer is large enough."""
-    from danlu.layers.quantization.fake_quant import Rounded, settle
-    from danlu.layers.quantization.static import calibrated, folded, replaced
-    from danlu.recipe import plain
+    from danlu.layers.quantization.fake_quant import FakeQuantizedLayer, restore_plain_layers
+    from danlu.layers.quantization.static import calibrate, fold_batch_norms, replace_layers
+    from danlu.recipe import as_plain
 
     module = subject.module
-    plan = folded(module)
-    readings = calibrated(
+    plan = fold_batch_norms(module)
+    readings = calibrate(
         subject,
         layers=config.layers,
         spare=config.spare,
@@ -66,26 +66,26 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
         who="quantization_aware",
     )
     codes = {name: reading.codes() for name, reading in readings.items()}
-    for name, each in codes.items():
-        module.set_submodule(name, Rounded(module.get_submodule(name), *each))
+    for name, scales in codes.items():
+        module.set_submodule(name, FakeQuantizedLayer(module.get_submodule(name), *scales))
     record = [*subject.contents.changes]
 
     def close(trained: nn.Module) -> None:
-        settle(trained)
-        state = {"fold": plan, **replaced(trained, codes)}
-        record.append({"name": "quantization_aware", "options": plain(config), "state": state})
+        restore_plain_layers(trained)
+        state = {"fold": plan, **replace_layers(trained, codes)}
+        record.append({"name": "quantization_aware", "options": as_plain(config), "state": state})
 
-    found = subject.train(
+    trained_artifact = subject.train(
         module,
         epochs=config.epochs,
         learning_rate=config.learning_rate,
         close=close,
         record=record,
-        said=["quantization_aware", plain(config), codes],
+        extra_inputs=["quantization_aware", as_plain(config), codes],
         changes={"train.precision": "float32"},
     )
-    subject.module = found.module
-    return found.changes[-1]["state"]
+    subject.module = trained_artifact.module
+    return trained_artifact.changes[-1]["state"]
 
 
 def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler
 
-from danlu.recipe import Dimension, Space, same
+from danlu.recipe import Dimension, Space, same_value
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
@@ -33,48 +33,58 @@ def distribution(dimension: Dimension) -> BaseDistribution:
     )
 
 
-def value_of(dimension: Dimension, stored: Any) -> Any:
+def from_optuna(dimension: Dimension, stored: Any) -> Any:
     """The plain value that a trial's recipe takes for what Optuna gave."""
     if dimension.kind == "choice":
         return dimension.choices[int(stored)]
     return int(stored) if dimension.kind == "integer" else float(stored)
 
 
-def stored_of(dimension: Dimension, value: Any) -> Any:
+def to_optuna(dimension: Dimension, value: Any) -> Any:
     """What Optuna is told of a plain value."""
     if dimension.kind == "choice":
-        return next(number for number, each in enumerate(dimension.choices) if same(each, value))
+        return next(
+            number for number, choice in enumerate(dimension.choices) if same_value(choice, value)
+        )
     return value
 
 
-def ask(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+def suggest_values(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """The plain values of a new trial: those of the dimensions that take part."""
     values: dict[str, Any] = {}
     for dimension in space:
         if not dimension.active(values):
             continue
-        about = distribution(dimension)
-        if isinstance(about, CategoricalDistribution):
-            stored: Any = trial.suggest_categorical(dimension.name, about.choices)
-        elif isinstance(about, IntDistribution):
+        distributed = distribution(dimension)
+        if isinstance(distributed, CategoricalDistribution):
+            stored: Any = trial.suggest_categorical(dimension.name, distributed.choices)
+        elif isinstance(distributed, IntDistribution):
             stored = trial.suggest_int(
-                dimension.name, about.low, about.high, step=about.step, log=about.log
+                dimension.name,
+                distributed.low,
+                distributed.high,
+                step=distributed.step,
+                log=distributed.log,
             )
         else:
-            assert isinstance(about, FloatDistribution)
+            assert isinstance(distributed, FloatDistribution)
             stored = trial.suggest_float(
-                dimension.name, about.low, about.high, step=about.step, log=about.log
+                dimension.name,
+                distributed.low,
+                distributed.high,
+                step=distributed.step,
+                log=distributed.log,
             )
-        values[dimension.name] = value_of(dimension, stored)
+        values[dimension.name] = from_optuna(dimension, stored)
     return values
 
 
-def at_share(dimension: Dimension, share: float) -> Any:
+def value_at(dimension: Dimension, position: float) -> Any:
     """The plain value at a share in [0, 1) of a dimension: equal shares for equal parts of its
     (logarithmic) range."""
     if dimension.kind == "choice":
         return dimension.choices[
-            min(int(share * len(dimension.choices)), len(dimension.choices) - 1)
+            min(int(position * len(dimension.choices)), len(dimension.choices) - 1)
         ]
     if dimension.kind == "integer" and dimension.log:
         low, high = (
@@ -82,13 +92,13 @@ def at_share(dimension: Dimension, share: float) -> Any:
             math.log(dimension.high + 0.5),
         )
         return min(
-            max(round(math.exp(low + share * (high - low))), int(dimension.low)),
+            max(round(math.exp(low + position * (high - low))), int(dimension.low)),
             int(dimension.high),
         )
     if dimension.kind == "integer" or dimension.step is not None:
         step = dimension.step or 1
         count = math.floor((dimension.high - dimension.low) / step + 1e-9) + 1
-        number = min(int(share * count), count - 1)
+        number = min(int(position * count), count - 1)
         return (
             int(dimension.low) + number * int(step)
             if dimension.kind == "integer"
@@ -96,17 +106,18 @@ def at_share(dimension: Dimension, share: float) -> Any:
         )
     if dimension.log:
         value = math.exp(
-            math.log(dimension.low) + share * (math.log(dimension.high) - math.log(dimension.low))
+            math.log(dimension.low)
+            + position * (math.log(dimension.high) - math.log(dimension.low))
         )
     else:
-        value = dimension.low + share * (dimension.high - dimension.low)
+        value = dimension.low + position * (dimension.high - dimension.low)
     return min(max(value, dimension.low), dimension.high)
 
 
-def share_of(dimension: Dimension, value: Any) -> float:
+def position_of(dimension: Dimension, value: Any) -> float:
     """The share at which `at_share` gives the value (the middle of the shares that do)."""
     if dimension.kind == "choice":
-        return (stored_of(dimension, value) + 0.5) / len(dimension.choices)
+        return (to_optuna(dimension, value) + 0.5) / len(dimension.choices)
     if dimension.kind == "integer" and dimension.log:
         low, high = (
             math.log(dimension.low - 0.5 if dimension.low > 0.5 else 0.5),
@@ -127,7 +138,7 @@ def share_of(dimension: Dimension, value: Any) -> float:
 Choose = Callable[[optuna.Study, int], Mapping[str, Any]]
 
 
-class ByNumber(BaseSampler):
+class SamplerByNumber(BaseSampler):
     """A sampler whose suggestion `choose(study, number)` is made whole, plain values by name, for
     the trial of that number."""
 
@@ -153,11 +164,11 @@ class ByNumber(BaseSampler):
         if self.chosen is None or self.chosen[0] != trial.number:
             self.chosen = (trial.number, self.choose(study, trial.number))
         if param_name in self.chosen[1]:
-            return stored_of(self.space[param_name], self.chosen[1][param_name])
+            return to_optuna(self.space[param_name], self.chosen[1][param_name])
         return self.otherwise.sample_independent(study, trial, param_name, param_distribution)
 
 
-def told(study: optuna.Study, states: Sequence[str] = ("COMPLETE",)) -> list[Any]:
+def trials_in(study: optuna.Study, states: Sequence[str] = ("COMPLETE",)) -> list[Any]:
     """The study's trials in one of these states, by number, not copied."""
     wanted = tuple(optuna.trial.TrialState[state] for state in states)
     return study.get_trials(deepcopy=False, states=wanted)

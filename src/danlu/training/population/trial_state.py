@@ -8,17 +8,17 @@ from typing import Any
 from torch import nn
 
 from danlu import registry
-from danlu.parts.watchers._base import Setting, Watchers
+from danlu.parts.watchers._base import RunInfo, Watchers
 from danlu.recipe import Part, Recipe
 from danlu.terms import Scores, TrainingEvent
-from danlu.training.evaluation import best_of, finite, flat
-from danlu.training.population.grouping import HEARD
+from danlu.training.evaluation import as_plain_scores, deciding_score, without_nonfinite
+from danlu.training.population.grouping import STOPPING_WATCHERS
 from danlu.training.run_folder import RunFolder
 from danlu.training.setup import Plan
 
 
 @dataclass
-class Lane:
+class TrialState:
     """One trial. `number` is its place among the recipes given; `ended` says why it left early (""
     while it goes on or at its end)."""
 
@@ -45,21 +45,21 @@ class Lane:
     cause: str = ""
     seconds: float = 0.0
 
-    def hear_loss(self, n: int, epoch: float) -> None:
+    def record_loss(self, n: int, epoch: float) -> None:
         """Take the training loss since the last report, and fail where a watcher sees it run
         away."""
         count = float(self.loss_count)
-        loss = finite(float(self.loss_sum) / count) if count else None
+        loss = without_nonfinite(float(self.loss_sum) / count) if count else None
         self.losses.append((n, loss))
         self.loss_sum, self.loss_count = 0.0, 0.0
-        said = self.watchers.hear(TrainingEvent("train", n, epoch, {"loss": loss}))
-        if said:
-            self.end("failed" if said.startswith("diverged") else "complete", said)
+        stop = self.watchers.hear(TrainingEvent("train", n, epoch, {"loss": loss}))
+        if stop:
+            self.end("failed" if stop.startswith("diverged") else "complete", stop)
 
-    def hear_scores(self, n: int, epoch: float, found: Scores) -> float | None:
+    def record_scores(self, n: int, epoch: float, scores: Scores) -> float | None:
         """Take the scores of an evaluation; the deciding one, None where it has no meaning."""
-        values = finite(flat(found))
-        score = best_of(values, self.metric)
+        values = without_nonfinite(as_plain_scores(scores))
+        score = deciding_score(values, self.metric)
         sign = 1.0 if self.better == "higher" else -1.0
         if score is not None and (self.best_score is None or sign * (score - self.best_score) > 0):
             self.best_score, self.best_step = score, n
@@ -69,9 +69,9 @@ class Lane:
         self.curve.append((n, score))
         if hasattr(self.schedule, "observe"):
             self.schedule.observe(score, self.better)
-        said = self.watchers.hear(TrainingEvent("validation", n, epoch, values))
-        if said:
-            self.end("complete", said)
+        stop = self.watchers.hear(TrainingEvent("validation", n, epoch, values))
+        if stop:
+            self.end("complete", stop)
         return score
 
     def end(self, state: str, cause: str = "") -> None:
@@ -80,14 +80,16 @@ class Lane:
             self.state, self.cause = state, cause
 
 
-def watchers_of(
+def stopping_watchers(
     recipe: Recipe, folder: RunFolder | None, plan: Plan, metric: str, better: Any
 ) -> Watchers:
     """The watchers of a trial that may ask to stop."""
     stopping = recipe.regularization.early_stopping
-    parts: list[Part] = [each for each in recipe.watchers if each.name in HEARD]
+    parts: list[Part] = [
+        watcher for watcher in recipe.watchers if watcher.name in STOPPING_WATCHERS
+    ]
     parts += [stopping] if stopping is not None else []
-    setting = Setting(
+    setting = RunInfo(
         folder.path if folder else None,
         recipe,
         plan.total_steps,

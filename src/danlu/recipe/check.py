@@ -8,23 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from danlu.errors import Problem, RecipeError
+from danlu.recipe.check_search_space import check_search_space, trial_checker
 from danlu.recipe.contradictions import note_contradictions
+from danlu.recipe.messages import NEW_RECIPE, format_value, is_slip
 from danlu.recipe.options import Catalogue, Part
-from danlu.recipe.resolving import Check
-from danlu.recipe.searching import note_search, tries
+from danlu.recipe.resolve import Resolver
 from danlu.recipe.sections import KEYS, LISTS, NAME, PARTS, SECTIONS, Recipe
 from danlu.recipe.short_forms import long_section
-from danlu.recipe.trees import Where
-from danlu.recipe.wording import NEW_RECIPE, is_slip, say
+from danlu.recipe.tree import Where
 
 
-def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = "") -> Recipe:
+def check_recipe(
+    tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = ""
+) -> Recipe:
     """The Recipe of a tree, every default filled in. Raises RecipeError with all problems at
     once."""
     tree = {
         key: value for key, value in tree.items() if value is not None and key != "resolved"
     }  # what a lock file adds
-    checking = Check(tree, where, catalogue)
+    checking = Resolver(tree, where, catalogue)
     for key in tree:
         if key not in KEYS:
             checking.unknown(key, KEYS, (key,), "a recipe", "keys")
@@ -50,7 +52,9 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
     note_contradictions(checking, parts, sections)
     if "tune" in sections:
         space = (
-            note_search(checking, sections["tune"], parts, tries(tree, catalogue, check))
+            check_search_space(
+                checking, sections["tune"], parts, trial_checker(tree, catalogue, check_recipe)
+            )
             if _sound(checking, tree)
             else ()
         )
@@ -66,7 +70,7 @@ def check(tree: dict[str, Any], where: Where, catalogue: Catalogue, path: str = 
     return Recipe(name=name, **parts, **lists, **sections, raw=tree, path=path)
 
 
-def _sound(checking: Check, tree: dict[str, Any]) -> bool:
+def _sound(checking: Resolver, tree: dict[str, Any]) -> bool:
     """Whether the section tune can be read: a space that is a mapping."""
     return (
         isinstance(tree["tune"], dict)
@@ -75,7 +79,7 @@ def _sound(checking: Check, tree: dict[str, Any]) -> bool:
     )
 
 
-def _name(checking: Check, path: str) -> str:
+def _name(checking: Resolver, path: str) -> str:
     """The recipe's name: as given, or the file's."""
     name = checking.tree.get("name")
     if name is not None:
@@ -83,7 +87,7 @@ def _name(checking: Check, path: str) -> str:
             hint = "put it in quotes" if not isinstance(name, str) else "it names the run's folder"
             checking.add(
                 ("name",),
-                f"name must be up to 100 letters, digits, spaces, '-', '_' or '.', and is {say(name)}.",
+                f"name must be up to 100 letters, digits, spaces, '-', '_' or '.', and is {format_value(name)}.",
                 hint,
             )
         return str(name)
@@ -91,7 +95,7 @@ def _name(checking: Check, path: str) -> str:
     return re.sub(r"[^\w.\- ]", "_", stem)[:100] if stem.strip(". ") else "recipe"
 
 
-def _parts(checking: Check) -> dict[str, Any]:
+def _parts(checking: Resolver) -> dict[str, Any]:
     """The parts by key; what task, model and optimizer recommend, in that order, is added to the
     defaults on the way."""
     tree, catalogue, filled = checking.tree, checking.catalogue, checking.filled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from danlu.recipe.wording import say
+from danlu.recipe.messages import format_value
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -14,11 +14,11 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         for key in [*old, *(key for key in new if key not in old)]:
             inner = f"{path}.{key}" if path else str(key)
             if key not in old:
-                lines.append(f"{inner}: (not there) -> {say(new[key])}")
+                lines.append(f"{inner}: (not there) -> {format_value(new[key])}")
             elif key not in new:
-                lines.append(f"{inner}: {say(old[key])} -> (not there)")
+                lines.append(f"{inner}: {format_value(old[key])} -> (not there)")
             else:
                 lines += differences(old[key], new[key], inner)
         return lines
     same = old == new and isinstance(old, bool) == isinstance(new, bool)  # true is not 1
-    return [] if same else [f"{path}: {say(old)} -> {say(new)}"]
+    return [] if same else [f"{path}: {format_value(old)} -> {format_value(new)}"]

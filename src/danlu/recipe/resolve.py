@@ -10,6 +10,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from danlu.errors import PartError, Problem, did_you_mean, nearest
+from danlu.recipe.messages import (
+    broken_rule,
+    field_hint,
+    format_value,
+    is_slip,
+    keys_of,
+    owner_of,
+    value_hint,
+)
 from danlu.recipe.options import Catalogue, OnShelf, Options, Part, on_shelf
 from danlu.recipe.sections import (
     DEFAULTS,
@@ -21,20 +30,11 @@ from danlu.recipe.sections import (
     Data,
 )
 from danlu.recipe.short_forms import long_column, long_early_stopping
-from danlu.recipe.trees import Where, mapping_or_empty
-from danlu.recipe.wording import (
-    broken_rule,
-    field_hint,
-    is_slip,
-    owner_of,
-    say,
-    steps_of,
-    value_hint,
-)
+from danlu.recipe.tree import Where, mapping_or_empty
 from danlu.terms import KINDS
 
 
-class Check:
+class Resolver:
     """One check of one tree: gathers problems, resolves parts, fills in defaults.
 
     What is wrong is noted and left out, and the rest is checked on: one mistake hides no other.
@@ -77,7 +77,7 @@ class Check:
         if not isinstance(name, str):
             self.add(
                 (*path, "name"),
-                f"{dotted}.name must be a word, and is {say(name)}.",
+                f"{dotted}.name must be a word, and is {format_value(name)}.",
                 self.choices(shelf),
             )
             return None
@@ -136,7 +136,7 @@ class Check:
         if not isinstance(value, dict):
             self.add(
                 path,
-                f"{dotted} must be the name of a part or a mapping with a name, and is {say(value)}.",
+                f"{dotted} must be the name of a part or a mapping with a name, and is {format_value(value)}.",
                 self.choices(shelf),
             )
             return None
@@ -203,7 +203,7 @@ class Check:
         if not isinstance(value, list):
             self.add(
                 path,
-                f"{'.'.join(map(str, path))} must be a list of parts, and is {say(value)}.",
+                f"{'.'.join(map(str, path))} must be a list of parts, and is {format_value(value)}.",
                 self.choices(shelf),
             )
             return []
@@ -218,7 +218,7 @@ class Check:
             dotted = ".".join(map(str, path))
             self.add(
                 path,
-                f"{dotted} must be a mapping of options, and is {say(values)}.",
+                f"{dotted} must be a mapping of options, and is {format_value(values)}.",
                 f"options: {', '.join(config.model_fields)}",
             )
             values = {}
@@ -287,13 +287,13 @@ class Check:
         if not isinstance(value, dict):
             self.add(
                 path,
-                f"{'.'.join(map(str, path))} must be true, false, a whole number or a mapping, and is {say(value)}.",
+                f"{'.'.join(map(str, path))} must be true, false, a whole number or a mapping, and is {format_value(value)}.",
             )
             return None
         if value.get("name", mark.fixed) != mark.fixed:
             self.add(
                 (*path, "name"),
-                f"{'.'.join(map(str, path))} can only be {mark.fixed}, and is {say(value['name'])}.",
+                f"{'.'.join(map(str, path))} can only be {mark.fixed}, and is {format_value(value['name'])}.",
                 "leave name out",
             )
             return None
@@ -305,7 +305,7 @@ class Check:
             dotted = ".".join(map(str, path))
             self.add(
                 path,
-                f"{dotted} must be a mapping by kind of column, and is {say(value)}.",
+                f"{dotted} must be a mapping by kind of column, and is {format_value(value)}.",
                 f"kinds: {', '.join(KINDS)}",
             )
             return {}
@@ -380,7 +380,7 @@ class Check:
         """Note what pydantic refused; the members of a union speak as one."""
         grouped: dict[tuple[Any, ...], list[Any]] = {}
         for error in errors:
-            grouped.setdefault(steps_of(error["loc"]), []).append(error)
+            grouped.setdefault(keys_of(error["loc"]), []).append(error)
         for steps, each in grouped.items():
             if any(len(other) > len(steps) and other[: len(steps)] == steps for other in grouped):
                 continue  # another member of the union took it apart further, and tells more exactly what is wrong
@@ -423,7 +423,7 @@ class Check:
                 ]
             )
             said = (
-                f"{dotted} {rule}, and is {say(value)}."
+                f"{dotted} {rule}, and is {format_value(value)}."
                 if rule.startswith(("must ", "is ", "has "))
                 else f"{dotted}: {rule}."
             )

@@ -29,14 +29,14 @@ class Dimension:
     def active(self, values: Mapping[str, Any]) -> bool:
         """Whether it takes part beside the values of the dimensions before it."""
         return all(
-            name in values and any(same(values[name], each) for each in wanted)
+            name in values and any(same_value(values[name], each) for each in wanted)
             for name, wanted in self.when.items()
         )
 
     def holds(self, value: Any) -> bool:
         """Whether a trial may take `value`."""
         if self.kind == "choice":
-            return any(same(value, each) for each in self.choices)
+            return any(same_value(value, each) for each in self.choices)
         if isinstance(value, bool) or not isinstance(
             value, int if self.kind == "integer" else int | float
         ):
@@ -71,7 +71,7 @@ class Dimension:
 Space = tuple[Dimension, ...]  # a dimension stands behind those that its `when` names
 
 
-def same(one: Any, other: Any) -> bool:
+def same_value(one: Any, other: Any) -> bool:
     """Whether two pieces of plain data are the same; true is not 1, and 1 is 1.0."""
     return _marked(one) == _marked(other)
 
@@ -82,7 +82,7 @@ def _marked(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def contains(space: Space, values: Mapping[str, Any]) -> bool:
+def contains_point(space: Space, values: Mapping[str, Any]) -> bool:
     """Whether `values` is a point of the space: a value for each dimension that takes part, and no
     other."""
     wanted = [each for each in space if each.active(values)]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from danlu.errors import Problem, RecipeError, did_you_mean
+from danlu.recipe.messages import format_value
 from danlu.recipe.options import Catalogue
 from danlu.recipe.overrides import apply_overrides
-from danlu.recipe.resolving import Check
+from danlu.recipe.resolve import Resolver
+from danlu.recipe.search_space import Dimension, Space, same_value
 from danlu.recipe.sections import KEYS, Objective, Tune
-from danlu.recipe.spaces import Dimension, Space, same
-from danlu.recipe.wording import say
 
 Try = Callable[[dict[str, Any]], list[Problem]]  # the problems of the recipe with these values
 
@@ -36,7 +36,9 @@ def in_order(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(sorted(values.items(), key=lambda item: item[0].count(".")))
 
 
-def note_search(checking: Check, tune: Tune, parts: Mapping[str, Any], try_out: Try) -> Space:
+def check_search_space(
+    checking: Resolver, tune: Tune, parts: Mapping[str, Any], try_out: Try
+) -> Space:
     """The dimensions of a checked section tune, in an order in which conditions can be followed;
     problems are noted.
 
@@ -59,7 +61,7 @@ def _path(name: str) -> tuple[str, ...]:
     return ("tune", "space", name)
 
 
-def _nameable(checking: Check, name: str) -> bool:
+def _nameable(checking: Resolver, name: str) -> bool:
     head = name.partition(".")[0]
     if any(f"{name}.".startswith(f"{other}.") for other in _WHAT_IS_COMPARED):
         checking.add(
@@ -83,7 +85,7 @@ def _nameable(checking: Check, name: str) -> bool:
 # --- one dimension
 
 
-def _dimension(checking: Check, name: str, value: Any) -> Dimension | None:
+def _dimension(checking: Resolver, name: str, value: Any) -> Dimension | None:
     """The dimension that is written; None after its problem was noted."""
     if isinstance(value, list):
         return _choice(checking, name, value, {})
@@ -91,7 +93,7 @@ def _dimension(checking: Check, name: str, value: Any) -> Dimension | None:
         hint = "example: {low: 1.0e-4, high: 0.1, log: true}, or [adam, sgd]"
         checking.add(
             _path(name),
-            f"tune.space.{name} must be a list of choices or a range, and is {say(value)}.",
+            f"tune.space.{name} must be a list of choices or a range, and is {format_value(value)}.",
             hint,
         )
         return None
@@ -99,7 +101,7 @@ def _dimension(checking: Check, name: str, value: Any) -> Dimension | None:
     if not isinstance(when, dict):
         checking.add(
             (*_path(name), "when"),
-            f"tune.space.{name}.when must be a mapping, and is {say(when)}.",
+            f"tune.space.{name}.when must be a mapping, and is {format_value(when)}.",
             "example: {optimizer: sgd}",
         )
         return None
@@ -114,7 +116,7 @@ def _dimension(checking: Check, name: str, value: Any) -> Dimension | None:
         if not isinstance(choices, list):
             checking.add(
                 (*_path(name), "choices"),
-                f"tune.space.{name}.choices must be a list, and is {say(choices)}.",
+                f"tune.space.{name}.choices must be a list, and is {format_value(choices)}.",
             )
             return None
         return None if wrong else _choice(checking, name, choices, when)
@@ -122,7 +124,7 @@ def _dimension(checking: Check, name: str, value: Any) -> Dimension | None:
 
 
 def _choice(
-    checking: Check, name: str, choices: list[Any], when: Mapping[str, tuple[Any, ...]]
+    checking: Resolver, name: str, choices: list[Any], when: Mapping[str, tuple[Any, ...]]
 ) -> Dimension | None:
     if not choices:
         checking.add(
@@ -132,12 +134,12 @@ def _choice(
     twice = [
         each
         for number, each in enumerate(choices)
-        if any(same(each, other) for other in choices[:number])
+        if any(same_value(each, other) for other in choices[:number])
     ]
     if twice:
         checking.add(
             _path(name),
-            f"tune.space.{name} names the choice {say(twice[0])} twice.",
+            f"tune.space.{name} names the choice {format_value(twice[0])} twice.",
             "keep one of the two",
         )
         return None
@@ -145,7 +147,7 @@ def _choice(
 
 
 def _range(
-    checking: Check, name: str, value: dict[str, Any], when: Mapping[str, tuple[Any, ...]]
+    checking: Resolver, name: str, value: dict[str, Any], when: Mapping[str, tuple[Any, ...]]
 ) -> Dimension | None:
     before = len(checking.problems)
     for key in value:
@@ -165,12 +167,12 @@ def _range(
         elif not absent and not _is_number(number):
             checking.add(
                 (*_path(name), key),
-                f"tune.space.{name}.{key} must be a finite number, and is {say(number)}.",
+                f"tune.space.{name}.{key} must be a finite number, and is {format_value(number)}.",
             )
     if log not in (None, True, False) or type(log) is int:
         checking.add(
             (*_path(name), "log"),
-            f"tune.space.{name}.log must be true or false, and is {say(log)}.",
+            f"tune.space.{name}.log must be true or false, and is {format_value(log)}.",
         )
     if len(checking.problems) > before:
         return None
@@ -222,7 +224,7 @@ def _wrong_range(low: float, high: float, step: float | None, log: bool) -> tupl
 
 
 def _note_conditions(
-    checking: Check, found: dict[str, Dimension], written: Mapping[str, Any]
+    checking: Resolver, found: dict[str, Dimension], written: Mapping[str, Any]
 ) -> None:
     """A condition names another dimension of choices, and choices that it has."""
     for name, dimension in list(found.items()):
@@ -248,15 +250,15 @@ def _note_conditions(
             elif other in found:
                 for each in wanted:
                     if not found[other].holds(each):
-                        choices = ", ".join(say(choice) for choice in found[other].choices)
+                        choices = ", ".join(format_value(choice) for choice in found[other].choices)
                         checking.add(
                             path,
-                            f"tune.space.{name}.when: {say(each)} is no choice of {other}. It has {choices}.",
+                            f"tune.space.{name}.when: {format_value(each)} is no choice of {other}. It has {choices}.",
                         )
                         found.pop(name, None)
 
 
-def _sorted(checking: Check, found: dict[str, Dimension]) -> Space:
+def _sorted(checking: Resolver, found: dict[str, Dimension]) -> Space:
     """Each dimension behind those that its condition names; else as written."""
     placed: dict[str, Dimension] = {}
     while len(placed) < len(found):
@@ -277,7 +279,7 @@ def _sorted(checking: Check, found: dict[str, Dimension]) -> Space:
     return tuple(placed.values())
 
 
-def _tried(checking: Check, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
+def _tried(checking: Resolver, dimension: Dimension, space: Space, try_out: Try) -> Dimension:
     """The dimension, every choice and both ends of it checked as options of the recipe; problems
     are noted."""
     known = try_out({})
@@ -350,7 +352,7 @@ def _around(dimension: Dimension, space: Space) -> Iterator[dict[str, Any]]:
 
 
 def _note_refusal(
-    checking: Check,
+    checking: Resolver,
     path: tuple[Any, ...],
     name: str,
     value: Any,
@@ -371,7 +373,7 @@ def _note_refusal(
         checking.add(path, f"tune.space.{name}: {first.message}", first.hint)
         return
     beside = ", ".join(
-        f"{other}={value if isinstance(value, str) else say(value)}"
+        f"{other}={value if isinstance(value, str) else format_value(value)}"
         for other, value in values.items()
     )
     checking.add(
@@ -382,7 +384,7 @@ def _note_refusal(
 
 
 def _note_circumstances(
-    checking: Check, tune: Tune, parts: Mapping[str, Any], space: Space
+    checking: Resolver, tune: Tune, parts: Mapping[str, Any], space: Space
 ) -> None:
     """What holds between the space and the rest of the section."""
     objectives = [
@@ -427,7 +429,7 @@ def _note_circumstances(
             )
 
 
-def tries(tree: dict[str, Any], catalogue: Catalogue, check: Callable[..., Any]) -> Try:
+def trial_checker(tree: dict[str, Any], catalogue: Catalogue, check: Callable[..., Any]) -> Try:
     """What checks the recipe of a tree, without its section tune, with some options changed."""
     bare = {key: value for key, value in tree.items() if key != "tune"}
     known: dict[str, list[Problem]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, get_args
 
-from danlu.recipe.options import Options, on_shelf, plain
+from danlu.recipe.options import Options, as_plain, on_shelf
 
 
 def describe_options(config: type[Options]) -> list[str]:
@@ -29,7 +29,7 @@ def _short(default: Any) -> str:
     text = (
         default
         if isinstance(default, str) and default
-        else json.dumps(plain(default), ensure_ascii=False)
+        else json.dumps(as_plain(default), ensure_ascii=False)
     )
     return text if len(text) <= 80 else text[:77] + "..."
 

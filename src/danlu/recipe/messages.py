@@ -15,7 +15,7 @@ from danlu.recipe.options import Part
 NEW_RECIPE = "danlu new DATA --target COLUMN writes one"  # the remedy for whoever has no recipe
 
 
-def say(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as messages show it: at most 80 letters, texts and truth values with their kind."""
     if value is None:
         return "null"
@@ -58,7 +58,7 @@ _UNION_PREFIXES = (
 )
 
 
-def steps_of(loc: tuple[Any, ...]) -> tuple[Any, ...]:
+def keys_of(loc: tuple[Any, ...]) -> tuple[Any, ...]:
     """Where in the recipe a pydantic location is: the names of union members and validators are
     left out."""
     return tuple(

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from danlu.errors import Problem, RecipeError, nearest
-from danlu.recipe.checking import check
+from danlu.recipe.check import check_recipe
+from danlu.recipe.check_search_space import in_order
+from danlu.recipe.messages import NEW_RECIPE
 from danlu.recipe.options import Catalogue
 from danlu.recipe.overrides import apply_overrides
-from danlu.recipe.searching import in_order
 from danlu.recipe.sections import Recipe
-from danlu.recipe.trees import plain_data
-from danlu.recipe.wording import NEW_RECIPE
+from danlu.recipe.tree import plain_data
 from danlu.recipe.yaml12 import read_yaml
 
 LARGEST_RECIPE = (
@@ -47,7 +47,7 @@ def read(
             ]
         )
     tree, where = apply_overrides(tree, where, overrides, catalogue)
-    return check(tree, where, catalogue, path)
+    return check_recipe(tree, where, catalogue, path)
 
 
 def _read_text(path: Path) -> str:
@@ -89,7 +89,7 @@ def with_changes(
     tree, where = apply_overrides(
         dict(recipe.raw), {(): recipe.path or "recipe"}, changes, catalogue
     )
-    return check(tree, where, catalogue, recipe.path)
+    return check_recipe(tree, where, catalogue, recipe.path)
 
 
 def trial_recipe(recipe: Recipe, values: Mapping[str, Any], catalogue: Catalogue) -> Recipe:

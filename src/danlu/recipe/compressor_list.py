@@ -8,14 +8,14 @@ from typing import Any
 
 from danlu.errors import Problem, RecipeError
 from danlu.recipe.options import Catalogue, Part
-from danlu.recipe.resolving import Check
-from danlu.recipe.trees import plain_data, split_values
+from danlu.recipe.resolve import Resolver
+from danlu.recipe.tree import plain_data, split_values
 from danlu.recipe.yaml12 import read_yaml
 
 _EXAMPLE = "example: --with prune:share=0.8,epochs=2"
 
 
-def compressors(
+def parse_compressors(
     given: Sequence[str | Mapping[str, Any] | Part], catalogue: Catalogue
 ) -> list[Part]:
     """The checked parts, in order. Raises RecipeError with every problem at once.
@@ -29,7 +29,7 @@ def compressors(
         for tree, said in _trees(each):
             where[("compress", len(trees))] = said
             trees.append(tree)
-    checking = Check({"compress": trees}, where, catalogue)
+    checking = Resolver({"compress": trees}, where, catalogue)
     parts = checking.many("compressors", trees, ("compress",))
     if checking.problems:
         raise RecipeError(checking.problems)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import danlu
+import make
 from danlu.artifact.artifact import Contents
 from danlu.compression import costs, teacher_texts
 from danlu.compression.compress import OwnRows
 from danlu.compression.compressors.distil import Config
-from danlu.compression.distillation import Lesson
-from danlu.compression.teacher_texts import Rewriting, rewritten
+from danlu.compression.distillation import DistillationSetup
+from danlu.compression.teacher_texts import TeacherTexts, replace_texts
 from danlu.data.dataset import Dataset, prepare
 from danlu.data.examples import Ragged
 from danlu.errors import DanluError, PartError
@@ -94,7 +95,7 @@ def retold(teacher: Contents, folder: Path) -> tuple[Dataset, Dataset, list[str]
     """(the data, the data that a student is trained on, what was told)."""
     told: list[str] = []
     plain = prepare(teacher.recipe)
-    rewrite = Rewriting(
+    rewrite = TeacherTexts(
         teacher, OwnRows(teacher), folder, "digest", Train(device="cpu"), lambda text: None, told
     )
     return plain, rewrite(prepare(teacher.recipe)), told
@@ -124,10 +125,10 @@ def test_some_rows_of_a_text_column_are_rewritten_and_the_rest_stay() -> None:
         offsets=offsets,
         missing=np.array([0, 1, 0], bool),
     )
-    found = rewritten(column, np.array([1, 2]), ["", "中国"])
+    found = replace_texts(column, np.array([1, 2]), ["", "中国"])
     assert [found.text(row) for row in range(3)] == ["früher", "", "中国"]
     assert [column.text(row) for row in range(3)] == ["früher", None, "später"]
-    assert [rewritten(column, np.zeros(0, np.int64), []).text(row) for row in range(3)] == [
+    assert [replace_texts(column, np.zeros(0, np.int64), []).text(row) for row in range(3)] == [
         "früher",
         None,
         "später",
@@ -240,16 +241,16 @@ def test_a_compression_killed_while_the_teacher_writes_goes_on_to_the_same_bytes
     whole = danlu.compress(translator, [step], tmp_path / "whole").artifact
     assert whole.path is not None
     written: list[int] = []
-    write = Rewriting._written
+    write = TeacherTexts._written
 
-    def killed(self: Rewriting, rows: Any, which: np.ndarray) -> Any:
+    def killed(self: TeacherTexts, rows: Any, which: np.ndarray) -> Any:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(len(which))
         return write(self, rows, which)
 
     with monkeypatch.context() as patch, pytest.raises(DanluError):
-        patch.setattr(Rewriting, "_written", killed)
+        patch.setattr(TeacherTexts, "_written", killed)
         danlu.compress(translator, [step], tmp_path / "killed")
     (texts,) = (tmp_path / ".killed.compressing").glob("texts-*")
     assert [each.name for each in sorted(texts.iterdir())] == ["000000.json", "000001.json"]
@@ -257,12 +258,12 @@ def test_a_compression_killed_while_the_teacher_writes_goes_on_to_the_same_bytes
     half.write_bytes(half.read_bytes()[:-30])  # what is not whole is written again
     pieces: list[int] = []
 
-    def counted(self: Rewriting, rows: Any, which: np.ndarray) -> Any:
+    def counted(self: TeacherTexts, rows: Any, which: np.ndarray) -> Any:
         pieces.append(len(which))
         return write(self, rows, which)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Rewriting, "_written", counted)
+        patch.setattr(TeacherTexts, "_written", counted)
         again = danlu.compress(translator, [step], tmp_path / "killed").artifact
     assert written == [40, 40]
     assert sum(pieces) == len(prepare(translator.recipe).splits["train"]) - 40
@@ -346,7 +347,7 @@ def test_by_texts_alone_the_teacher_is_not_asked_during_training(
 ) -> None:
     loss: list[Any] = []
     for weight, same in ((0.0, True), (0.5, False)):
-        lesson = Lesson(
+        lesson = DistillationSetup(
             Config.model_validate({"model": "rnn", "sequences": True, "weight": weight}),
             translator,
             OwnRows(translator),
@@ -379,12 +380,7 @@ def test_a_student_with_a_seed_of_its_own_is_measured_on_the_rows_that_were_held
 
 def test_a_task_without_texts_to_write_is_refused(tmp_path: Path) -> None:
     digits = danlu.train(
-        {
-            "task": "classification",
-            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
-            "model": "mlp",
-            "train": {"steps": 2, "threads": 1},
-        },
+        make.iris(train={"steps": 2, "threads": 1}),
         run=tmp_path / "run",
     )
     with pytest.raises(

@@ -18,6 +18,7 @@ from danlu.data.preprocessing import Preprocessor
 from danlu.errors import ArtifactError, DataError
 from danlu.recipe import ColumnOptions, Data, Options, Part
 from danlu.terms import MISSING_DATETIME, Column, Table
+from make import part
 
 ROWS = 203
 BOTH = ("numbers", "categories")
@@ -26,10 +27,6 @@ NAN = float("nan")
 
 class Nowhere(Options):
     """A source that these tests do not read."""
-
-
-def part(shelf_name: str, name: str, **options: Any) -> Part:
-    return Part(name, registry.config(shelf_name, name)(**options))
 
 
 def data_of(**options: Any) -> Data:

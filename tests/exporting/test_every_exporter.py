@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import danlu
+import make
 from danlu import registry
 from danlu.errors import ArtifactError, MissingExtra
 from danlu.exporting.export import export
@@ -21,13 +22,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[danlu.Artifac
     home = tmp_path_factory.mktemp("artifact")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DANLU_CACHE", str(home / "cache"))
-        recipe = {
-            "name": "iris",
-            "task": "classification",
-            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
-            "model": {"name": "mlp", "hidden": [5]},
-            "train": {"steps": 4},
-        }
+        recipe = make.iris(name="iris", model={"name": "mlp", "hidden": [5]}, train={"steps": 4})
         yield danlu.train(recipe, home / "run")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import danlu
+import make
 from danlu.errors import ArtifactError, ExportError
 from danlu.exporting.export import export, verify
 
@@ -17,10 +18,7 @@ if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "cnn": {
-        "task": "classification", "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label"},
-        "model": {"name": "cnn", "width": 4, "batch_norm": False}, "train": {"steps": 6},
-    },
+    "cnn": make.digits(model={"name": "cnn", "width": 4, "batch_norm": False}, train={"steps": 6}),
     "mlp": {
         "task": "regression", "data": {"source": {"name": "sklearn", "set": "diabetes"}, "target": "target"},
         "model": {"name": "mlp", "hidden": [8], "batch_norm": True}, "train": {"steps": 6},

@@ -10,17 +10,13 @@ import time
 from pathlib import Path
 
 import danlu
+import make
 
-RECIPE = {
-    "task": "classification",
-    "data": {
-        "source": {"name": "sklearn", "set": "digits"},
-        "target": "label",
-        "split": {"name": "stratified", "validation": 0.1, "test": 0.2},
-    },
-    "model": {"name": "mlp", "hidden": [32]},
-    "train": {"epochs": 1, "batch_size": 32, "threads": 1, "save_every": 5},
-}
+RECIPE = make.digits(
+    data={"split": {"name": "stratified", "validation": 0.1, "test": 0.2}},
+    model={"name": "mlp", "hidden": [32]},
+    train={"epochs": 1, "batch_size": 32, "threads": 1, "save_every": 5},
+)
 STEPS = ["--with", "prune:share=0.5,epochs=30", "--with", "int8_static:smallest=1"]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import make
+
 pytest.importorskip("optuna")
 pytest.importorskip("psycopg")
 pytest.importorskip("pymysql")
@@ -17,7 +19,7 @@ import mariadb
 import postgresql
 
 import danlu
-from danlu.data.dataset import remembered
+from danlu.data.dataset import keep_in_memory
 from danlu.search import storage
 from danlu.search.study import Study
 
@@ -36,16 +38,13 @@ every_server = pytest.mark.parametrize("server", SERVERS)
 
 def recipe(url: str, **tune: Any) -> danlu.Recipe:
     return danlu.read_recipe(
-        {
-            "task": "classification",
-            "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
-            "model": "mlp",
-            "tune": {
+        make.iris(
+            tune={
                 "space": {"optimizer.learning_rate": {"low": 1e-4, "high": 0.1}},
                 "storage": url,
                 **tune,
-            },
-        }
+            }
+        )
     )
 
 
@@ -53,7 +52,7 @@ def recipe(url: str, **tune: Any) -> danlu.Recipe:
 def test_studies_on_several_machines_end_exactly_as_many_trials_as_asked_for(
     server: Any, tmp_path: Path
 ) -> None:
-    with server() as url, remembered():
+    with server() as url, keep_in_memory():
         about = recipe(url, trials=30, pruner="median")
         studies = [Study(about, tmp_path / f"machine-{number}" / "study") for number in range(4)]
         told: list[int] = []
@@ -86,7 +85,7 @@ def test_the_trials_of_a_machine_without_a_sign_of_life_are_taken_up_elsewhere(
 ) -> None:
     monkeypatch.setattr(storage, "GRACE", 3)
     monkeypatch.setattr(storage, "HEARTBEAT", 0.3)
-    with server() as url, remembered():
+    with server() as url, keep_in_memory():
         about = recipe(url, trials=3)
         gone = Study(about, tmp_path / "gone" / "study")
         begun = gone.take(2)

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 import danlu
+import make
 
-IRIS: dict[str, Any] = {
-    "task": "classification",
-    "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
-    "model": {"name": "mlp", "hidden": [16]},
-    "train": {"epochs": 40, "threads": 1},
-}
+IRIS: dict[str, Any] = make.iris(
+    model={"name": "mlp", "hidden": [16]}, train={"epochs": 40, "threads": 1}
+)
 
 
 @pytest.fixture(scope="module")

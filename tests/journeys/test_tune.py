@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import make
+
 pytest.importorskip("optuna")
 
 import danlu
@@ -33,14 +35,7 @@ def recipe(space: dict[str, Any] = SPACE, **changes: Any) -> dict[str, Any]:
         "objectives": [{"metric": "accuracy"}],
         **changes.pop("tune", {}),
     }
-    return {
-        "task": "classification",
-        "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"},
-        "model": "mlp",
-        "train": {"epochs": 3, "batch_size": 16, "threads": 1},
-        "tune": tune,
-        **changes,
-    }
+    return {**make.iris(train={"epochs": 3, "batch_size": 16, "threads": 1}, tune=tune), **changes}
 
 
 def typed(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import make
 from danlu import registry
 from danlu.artifact.hugging_face import llama
 from danlu.errors import PartError, RecipeError
 from danlu.layers.attention.multi_head import Attention
-from danlu.layers.parametrization import Readout, multipliers, scaled
+from danlu.layers.parametrization import Readout, multipliers, scale_groups
 from danlu.layers.transformer.blocks import Block
 from danlu.recipe import Part, read
 from danlu.terms import InputSpec, OutputSpec
@@ -257,12 +258,7 @@ def test_an_optimizer_says_truly_where_its_weight_decay_acts(name: str) -> None:
 
 
 def recipe(optimizer: dict[str, Any], **model: Any) -> Any:
-    tree = {
-        "task": "classification",
-        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label"},
-        "model": {"name": "mlp", **model},
-        "optimizer": optimizer,
-    }
+    tree = make.digits(model={"name": "mlp", **model}, optimizer=optimizer)
     return read(tree, registry)
 
 
@@ -298,9 +294,11 @@ def test_an_optimizer_that_does_not_say_how_it_moves_is_refused() -> None:
     module = build("mlp", hidden=[64], parametrization="mup", base_width=16)
     groups = [{"params": list(module.parameters())}]
     with pytest.raises(PartError, match="does not say how long its update is"):
-        scaled(groups, module, optimizer="own", update=None, decay="gradient", weight_decay=0.0)
+        scale_groups(
+            groups, module, optimizer="own", update=None, decay="gradient", weight_decay=0.0
+        )
     plain = build("mlp", hidden=[64])
-    assert scaled(
+    assert scale_groups(
         [{"params": [1]}], plain, optimizer="own", update=None, decay="gradient", weight_decay=0.0
     ) == [{"params": [1]}]
 

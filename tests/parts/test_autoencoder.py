@@ -12,16 +12,12 @@ import torch
 
 from danlu import load, registry, train
 from danlu.errors import DataError, PartError, RecipeError
-from danlu.recipe import Part
 from danlu.terms import Batch, InputSpec, OutputSpec, Table
+from make import part
 
 
 def model(described: dict[str, InputSpec], output: OutputSpec, **options: Any) -> Any:
     return registry.build_model(part("models", "autoencoder", **options), described, output).eval()
-
-
-def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, registry.config(kind, name)(**options))
 
 
 def task_over(described: InputSpec, rows: np.ndarray, **options: Any) -> tuple[Any, Any]:

@@ -11,19 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import make
 from danlu import evaluate, load, read_recipe, registry, train
 from danlu.errors import ArtifactError, DataError, PartError, RecipeError
 from danlu.parts.metrics._image_features import Observer
 from danlu.parts.metrics.frechet_distance import frechet
-from danlu.parts.watchers._base import Setting
-from danlu.recipe import Part
+from danlu.parts.watchers._base import RunInfo
 from danlu.system.image_grid import encode_png, image_grid
 from danlu.system.random_draws import counter_normal
 from danlu.terms import Batch, Column, InputSpec, OutputSpec, Sample, Table, TrainingEvent
-
-
-def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, registry.config(kind, name)(**options))
+from make import part
 
 
 def build(shape: tuple[int, int, int], classes: int = 0, **options: Any) -> nn.Module:
@@ -144,7 +141,7 @@ def test_a_class_that_training_never_showed_is_refused() -> None:
 def test_tensorboard_shows_what_was_made(tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pixels = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7, 1)
-    setting = Setting(tmp_path, read_recipe(recipe()), 10, 5, "frechet_distance", "lower")
+    setting = RunInfo(tmp_path, read_recipe(recipe()), 10, 5, "frechet_distance", "lower")
     watcher = registry.build_watcher(part("watchers", "tensorboard"), setting)
     watcher.hear(
         TrainingEvent(
@@ -294,12 +291,12 @@ def test_a_classifier_of_other_images_or_classes_is_refused() -> None:
 
 
 def recipe(**train_options: Any) -> dict[str, Any]:
-    return {
-        "name": "tiny",
-        "task": "image_generation",
-        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label", "cache": False},
-        "model": {"name": "gan", "width": 4, "latent": 6},
-        "train": {
+    return make.digits(
+        name="tiny",
+        task="image_generation",
+        data={"cache": False},
+        model={"name": "gan", "width": 4, "latent": 6},
+        train={
             "threads": 1,
             "precision": "float32",
             "steps": 8,
@@ -307,8 +304,8 @@ def recipe(**train_options: Any) -> dict[str, Any]:
             "save_every": 4,
             **train_options,
         },
-        "watchers": ["jsonl"],
-    }
+        watchers=["jsonl"],
+    )
 
 
 def test_a_generator_is_trained_scored_released_and_read_back(tmp_path: Path) -> None:

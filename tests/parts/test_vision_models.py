@@ -8,17 +8,18 @@ import torch
 from torch import nn
 
 import danlu
+import make
 from danlu import recipe as recipes
 from danlu import registry
 from danlu.errors import PartError
 from danlu.layers.normalization import BatchNorm2d
 from danlu.layers.vision.patches import Patches, PatchPositions, patch_side
 from danlu.layers.vision.residual import BottleneckBlock, PreActivationBlock, ResidualBlock
-from danlu.layers.vision.test_time_augmentation import Views, moved
+from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation, shift_image
 from danlu.recipe import Part
 from danlu.terms import Batch, InputSpec, OutputSpec
 from danlu.training.progressive_resizing import ProgressiveResizing
-from danlu.training.setup import assemble
+from danlu.training.setup import build_training
 
 TEN = OutputSpec(10, means=(("classes", 10),))
 
@@ -242,23 +243,18 @@ def test_images_grow_in_proportion_to_the_steps_done():
 
 
 def digits(model: object, **train: object) -> dict[str, object]:
-    return {
-        "task": "classification",
-        "data": {
-            "source": {"name": "sklearn", "set": "digits"},
-            "target": "label",
-            "split": {"name": "stratified", "validation": 0.1, "test": 0.2},
-        },
-        "model": model,
-        "train": {"steps": 30, "batch_size": 64, "threads": 1, "evaluate_every": 30, **train},
-        "metrics": ["accuracy"],
-        "watchers": [],
-    }
+    return make.digits(
+        data={"split": {"name": "stratified", "validation": 0.1, "test": 0.2}},
+        model=model,
+        train={"steps": 30, "batch_size": 64, "threads": 1, "evaluate_every": 30, **train},
+        metrics=["accuracy"],
+        watchers=[],
+    )
 
 
 def test_an_update_sees_the_size_of_its_step():
     growing = {"start": 0.5, "until": 0.5, "multiple": 2}
-    apparatus = assemble(
+    apparatus = build_training(
         recipes.read(digits({"name": "cnn", "width": 4}, progressive_resizing=growing), registry)
     )
     seen: list[tuple[int, ...]] = []
@@ -281,7 +277,7 @@ def test_a_model_of_one_size_refuses_images_that_grow_before_training(model):
         PartError,
         match="begins with images of 4x4, and this model takes only the size it was built for",
     ):
-        assemble(recipes.read(digits(model, progressive_resizing={"multiple": 2}), registry))
+        build_training(recipes.read(digits(model, progressive_resizing={"multiple": 2}), registry))
 
 
 def test_growing_images_and_views_need_an_image():
@@ -289,9 +285,11 @@ def test_growing_images_and_views_need_an_image():
     with pytest.raises(PartError, match="progressive_resizing changes images"):
         ProgressiveResizing(numbers, 0.5, 10, 4)
     with pytest.raises(PartError, match="test_time_augmentation changes images"):
-        Views(["flip"], numbers, TEN)
+        TestTimeAugmentation(["flip"], numbers, TEN)
     with pytest.raises(PartError, match="one answer a row"):
-        Views(["flip"], {"image": InputSpec("image", (1, 4, 4))}, OutputSpec(3, each="token"))
+        TestTimeAugmentation(
+            ["flip"], {"image": InputSpec("image", (1, 4, 4))}, OutputSpec(3, each="token")
+        )
 
 
 # --- several views -----------------------------------------------------------------------------------------------------------
@@ -300,8 +298,12 @@ def test_growing_images_and_views_need_an_image():
 def test_the_answer_to_several_views_is_the_mean_of_their_probabilities():
     module = built("cnn", width=4).eval()
     image = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    views = Views(["flip", "shift"], {"image": InputSpec("image", (1, 28, 28))}, TEN)
-    shown = [each for x in (image, moved(image, 1), moved(image, -1)) for each in (x, x.flip(3))]
+    views = TestTimeAugmentation(["flip", "shift"], {"image": InputSpec("image", (1, 28, 28))}, TEN)
+    shown = [
+        each
+        for x in (image, shift_image(image, 1), shift_image(image, -1))
+        for each in (x, x.flip(3))
+    ]
     with torch.no_grad():
         wanted = torch.stack([module({"image": x}).softmax(1) for x in shown]).mean(0)
         found = views(module, {"image": image})
@@ -311,8 +313,8 @@ def test_the_answer_to_several_views_is_the_mean_of_their_probabilities():
 
 def test_a_moved_image_repeats_its_edge():
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
-    assert moved(x, 1)[0, 0].tolist() == [[0, 0, 1], [0, 0, 1], [3, 3, 4]]
-    assert moved(x, -1)[0, 0].tolist() == [[4, 5, 5], [7, 8, 8], [7, 8, 8]]
+    assert shift_image(x, 1)[0, 0].tolist() == [[0, 0, 1], [0, 0, 1], [3, 3, 4]]
+    assert shift_image(x, -1)[0, 0].tolist() == [[4, 5, 5], [7, 8, 8], [7, 8, 8]]
 
 
 def test_what_is_served_is_what_was_measured_with_its_views(tmp_path):
@@ -325,7 +327,7 @@ def test_what_is_served_is_what_was_measured_with_its_views(tmp_path):
     table = again.table({"image": np.zeros((2, 8, 8, 1), np.uint8)})
     alone = again.module.eval()
     with torch.no_grad():
-        seen = Views(["shift"], again.preprocessor.inputs, again.task.output)
+        seen = TestTimeAugmentation(["shift"], again.preprocessor.inputs, again.task.output)
         blank = {
             "image": torch.full(
                 (2, 1, 8, 8),

@@ -11,18 +11,17 @@ from typing import Any
 import pytest
 
 import danlu
+import make
 from danlu.errors import RunError
 from danlu.search.executors import vectorised
 from danlu.search.executors.forks import Fork, can_fork
 
-RECIPE: dict[str, Any] = {
-    "name": "many",
-    "task": "classification",
-    "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label"},
-    "model": {"name": "mlp", "hidden": [16], "dropout": 0.1},
-    "optimizer": "adam",
-    "train": {"steps": 24, "evaluate_every": 6, "batch_size": 48, "threads": 1},
-    "tune": {
+RECIPE: dict[str, Any] = make.digits(
+    name="many",
+    model={"name": "mlp", "hidden": [16], "dropout": 0.1},
+    optimizer="adam",
+    train={"steps": 24, "evaluate_every": 6, "batch_size": 48, "threads": 1},
+    tune={
         "space": {
             "optimizer.learning_rate": {"low": 1e-4, "high": 0.05, "log": True},
             "model.dropout": {"low": 0.05, "high": 0.5},
@@ -31,7 +30,7 @@ RECIPE: dict[str, Any] = {
         "sampler": "random",
         "on": "vectorised",
     },
-}
+)
 
 
 def changed(**tune: Any) -> dict[str, Any]:
@@ -113,16 +112,16 @@ def test_a_stack_that_is_killed_is_trained_in_halves(
 ) -> None:
     whole = danlu.tune(changed(), tmp_path / "whole")
     sizes: list[int] = []
-    started = vectorised.Runner._work_of
+    started = vectorised.BatchRunner._work_of
 
-    def killed_once(self: vectorised.Runner, group: Any) -> Any:
+    def killed_once(self: vectorised.BatchRunner, group: Any) -> Any:
         sizes.append(len(group.lanes))
         work = started(self, group)
         if len(sizes) > 1:
             return work
         return lambda say: os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(vectorised.Runner, "_work_of", killed_once)
+    monkeypatch.setattr(vectorised.BatchRunner, "_work_of", killed_once)
     found = danlu.tune(changed(), tmp_path / "study")
     assert [record.state for record in found.trials] == ["complete"] * 9
     assert sizes[0] in [sum(pair) for pair in itertools.pairwise(sizes)]

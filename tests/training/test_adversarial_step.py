@@ -17,13 +17,10 @@ from danlu.recipe import Part, Regularization, Train
 from danlu.system.placement import place
 from danlu.terms import Column, InputSpec, Table
 from danlu.training.state import TrainingState
-from danlu.training.step import AdversarialStep, NotFinite
+from danlu.training.step import AdversarialStep, NonFiniteError
+from make import part
 
 ROWS, SIDE, CLASSES = 23, 17, 3
-
-
-def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, registry.config(kind, name)(**options))
 
 
 def setup(
@@ -161,7 +158,9 @@ def test_the_generator_waits_for_the_steps_of_the_discriminator() -> None:
         step(n)
         assert moved(before, everything(step), "discriminator")
         assert moved(before, everything(step), "generator") == (n % 3 == 2)
-    assert step.state.told["generator_loss"][1] == 7 + 7  # rows of the two updates that moved it
+    assert (
+        step.state.reported["generator_loss"][1] == 7 + 7
+    )  # rows of the two updates that moved it
 
 
 def test_an_update_is_a_function_of_the_seed_and_its_number_alone() -> None:
@@ -185,7 +184,7 @@ def test_a_nan_among_the_real_images_moves_nothing() -> None:
     images[11, 0, 4, 4] = np.nan
     step = setup(images=images, ema_decay=0.9)
     before = everything(step)
-    with pytest.raises(NotFinite) as found:
+    with pytest.raises(NonFiniteError) as found:
         for n in range(step.batches.steps_per_epoch):
             before = everything(step)
             step(n)
@@ -200,7 +199,7 @@ def test_where_only_the_generator_fails_the_discriminator_is_put_back(first: int
     before = everything(step)
     weight = step.state.module.get_parameter("generator.body.entry.weight")
     handle = weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(NotFinite, match=r"gradient of generator\.body\.entry\.weight"):
+    with pytest.raises(NonFiniteError, match=r"gradient of generator\.body\.entry\.weight"):
         step(first)
     assert_same(before, everything(step))
     handle.remove()

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import danlu
+import make
 from danlu import registry
 from danlu.layers.tensors import unique_tensors
 from danlu.recipe import read
-from danlu.training.pretrained_weights import paired
-from danlu.training.setup import assemble
+from danlu.training.pretrained_weights import match_tensors
+from danlu.training.setup import build_training
 
 BODY = {
     "reader.weight": (7, 4),
@@ -35,7 +36,7 @@ def tensors(prefix: str, **more: tuple[int, ...]) -> dict[str, torch.Tensor]:
 
 def test_equal_names_and_shapes_are_taken() -> None:
     mine, theirs = tensors("", head_weight=(3, 4)), tensors("", head_weight=(7, 4))
-    assert paired(mine, theirs) == {name: name for name in BODY}
+    assert match_tensors(mine, theirs) == {name: name for name in BODY}
 
 
 def test_a_body_under_another_head_is_found_behind_its_prefix() -> None:
@@ -43,20 +44,20 @@ def test_a_body_under_another_head_is_found_behind_its_prefix() -> None:
         tensors("0.encoder.", last_head_weight=(2, 4)),
         tensors("encoder.", head_1_weight=(7, 4)),
     )
-    assert paired(mine, theirs) == {f"0.encoder.{name}": f"encoder.{name}" for name in BODY}
-    assert paired(theirs, mine) == {f"encoder.{name}": f"0.encoder.{name}" for name in BODY}
+    assert match_tensors(mine, theirs) == {f"0.encoder.{name}": f"encoder.{name}" for name in BODY}
+    assert match_tensors(theirs, mine) == {f"encoder.{name}": f"0.encoder.{name}" for name in BODY}
 
 
 def test_a_tensor_of_another_shape_is_left_alone() -> None:
     mine, theirs = tensors("a."), tensors("b.")
     theirs["b.reader.weight"] = torch.zeros(9, 4)
-    assert "a.reader.weight" not in paired(mine, theirs)
-    assert len(paired(mine, theirs)) == 4
+    assert "a.reader.weight" not in match_tensors(mine, theirs)
+    assert len(match_tensors(mine, theirs)) == 4
 
 
 def test_layers_that_are_more_than_the_other_has_are_not_made_of_its_layers() -> None:
     mine = tensors("") | {"stack.2.up.weight": torch.zeros(8, 4), "stack.2.up.bias": torch.zeros(8)}
-    assert paired(mine, tensors("")) == {name: name for name in BODY}
+    assert match_tensors(mine, tensors("")) == {name: name for name in BODY}
 
 
 def test_a_layer_that_only_looks_like_another_is_not_made_of_it() -> None:
@@ -65,18 +66,14 @@ def test_a_layer_that_only_looks_like_another_is_not_made_of_it() -> None:
         "pooler.dense.bias": torch.zeros(4),
     }
     theirs = tensors("") | {"head.dense.weight": torch.ones(4, 4), "head.dense.bias": torch.ones(4)}
-    assert paired(mine, theirs) == {name: name for name in BODY}
+    assert match_tensors(mine, theirs) == {name: name for name in BODY}
 
 
 # --- whole models -------------------------------------------------------------------------------------------------------
 
 
 def of_images(model: dict[str, Any], **data: Any) -> dict[str, Any]:
-    return {
-        "name": "digits", "task": "classification", "model": model, "watchers": [],
-        "data": {"source": {"name": "sklearn", "set": "digits"}, "target": "label", "checks": "off", **data},
-        "train": {"steps": 2, "batch_size": 16},
-    }  # fmt: skip
+    return make.digits(name="digits", model=model, watchers=[], data={"checks": "off", **data}, train={"steps": 2, "batch_size": 16})  # fmt: skip
 
 
 def of_texts(
@@ -108,7 +105,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def test_a_model_of_images_starts_from_another_of_its_kind(name: str, tmp_path: Path) -> None:
     model = {"name": name, **SMALL[name]}
     first = danlu.train(of_images(model), tmp_path / "first")
-    built = assemble(read(of_images({**model, "weights": str(tmp_path / "first")}), registry))
+    built = build_training(read(of_images({**model, "weights": str(tmp_path / "first")}), registry))
     assert built.start is not None and built.start.fresh == ()
     ours, theirs = unique_tensors(built.state.module), unique_tensors(first.module)
     assert all(torch.equal(ours[each], theirs[each]) for each in theirs)
@@ -118,8 +115,8 @@ def test_a_head_for_other_classes_is_drawn_anew_though_it_has_as_many(tmp_path: 
     model = {"name": "rnn", "width": 8, "embedding": 8}
     danlu.train(of_texts(tmp_path, model), tmp_path / "first")
     goes_on = {**model, "weights": str(tmp_path / "first")}
-    same = assemble(read(of_texts(tmp_path, goes_on), registry)).start
-    other = assemble(read(of_texts(tmp_path, goes_on, ("left", "right")), registry)).start
+    same = build_training(read(of_texts(tmp_path, goes_on), registry)).start
+    other = build_training(read(of_texts(tmp_path, goes_on, ("left", "right")), registry)).start
     assert same is not None and same.fresh == ()
     assert (
         other is not None
@@ -151,7 +148,7 @@ def test_a_translator_goes_on_in_the_vocabularies_of_another(tmp_path: Path) -> 
         }  # fmt: skip
 
     first = danlu.train(recipe(["one", "two", "three"]), tmp_path / "first")
-    built = assemble(
+    built = build_training(
         read(recipe(["noon", "tree", "hut"], weights=str(tmp_path / "first")), registry)
     )
     assert built.start is not None and built.start.fresh == ()

@@ -15,13 +15,10 @@ from danlu.recipe import Part, Regularization, Train
 from danlu.system.placement import place
 from danlu.terms import Column
 from danlu.training.state import TrainingState
-from danlu.training.step import NotFinite, SupervisedStep
+from danlu.training.step import NonFiniteError, SupervisedStep
+from make import part
 
 ROWS, FEATURES, CLASSES = 53, 7, 3
-
-
-def part(kind: str, name: str, **options: Any) -> Part:
-    return Part(name, registry.config(kind, name)(**options))
 
 
 class Net(nn.Module):
@@ -156,7 +153,7 @@ def test_a_number_that_is_not_finite_stops_before_any_weight_moves(
     numbers[17, 3] = value
     step = setup(numbers=numbers, train={"micro_batch": micro_batch})
     start = weights(step)
-    with pytest.raises(NotFinite) as found:
+    with pytest.raises(NonFiniteError) as found:
         for n in range(step.batches.steps_per_epoch):
             start = weights(step)
             step(n)
@@ -168,5 +165,5 @@ def test_a_number_that_is_not_finite_stops_before_any_weight_moves(
 def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_noticed() -> None:
     step = setup()
     step.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NotFinite, match=r"gradient of layers\.0\.weight"):
+    with pytest.raises(NonFiniteError, match=r"gradient of layers\.0\.weight"):
         step(0)

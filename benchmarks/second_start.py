@@ -37,7 +37,7 @@ STAGES = (
     ("encode the target", "danlu.data.dataset", "encode_target"),
     ("all of the data", "danlu.training.setup", "prepare"),
     ("rows to tensors", "danlu.data.batches", "Rows.__init__"),
-    ("data, rows, model, optimizer", "danlu.training.loop", "assemble"),
+    ("data, rows, model, optimizer", "danlu.training.loop", "build_training"),
     ("watchers", "danlu.training.loop", "Training._watchers"),
     ("look for a checkpoint, write the lock", "danlu.training.loop", "Training._resume"),
 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu import registry, tokenizing
-from danlu.artifact.generation import Pen
+from danlu.artifact.generation import TextDecoder
 from danlu.layers.generation.autoregressive import Continuation
 from danlu.layers.generation.sampling import Sampling
 from danlu.terms import END, FIRST_TOKEN, Column, InputSpec, OutputSpec
@@ -140,7 +140,7 @@ def tokenizer(kind: Any) -> Any:
 @pytest.mark.parametrize("kind", ["bytes", "characters", "bpe"])
 def test_pieces_are_whole_characters_and_together_the_text(kind: str) -> None:
     made = tokenizer(kind)
-    pen = Pen(made, [END], [])
+    pen = TextDecoder(made, [END], [])
     pieces = [pen.add(token) for token in made.encode([MIXED])[0].tolist()]
     assert "".join(pieces) + pen.finish("length") == MIXED == pen.written
     assert not any("\ufffd" in piece for piece in pieces)
@@ -148,7 +148,7 @@ def test_pieces_are_whole_characters_and_together_the_text(kind: str) -> None:
 
 def test_half_a_character_at_the_end_is_dropped() -> None:
     made = tokenizer("bytes")
-    pen = Pen(made, [], [])
+    pen = TextDecoder(made, [], [])
     for token in made.encode(["好泪"])[0].tolist()[:-1]:
         pen.add(token)
     pen.finish("length")
@@ -159,7 +159,7 @@ def test_half_a_character_at_the_end_is_dropped() -> None:
 @pytest.mark.parametrize("stop", ["，一把", "\n\nUSER:", "泪！", "🙂", "满纸", "红"])
 def test_a_stop_string_ends_the_text_across_the_borders_of_tokens(kind: str, stop: str) -> None:
     made = tokenizer(kind)
-    pen = Pen(made, [], ["never there", stop])
+    pen = TextDecoder(made, [], ["never there", stop])
     told = ""
     for token in made.encode([MIXED])[0].tolist():
         told += pen.add(token)
@@ -172,10 +172,10 @@ def test_a_stop_string_ends_the_text_across_the_borders_of_tokens(kind: str, sto
 
 def test_what_only_began_like_a_stop_string_is_told() -> None:
     made = tokenizer("characters")
-    pen = Pen(made, [], ["USER: gone"])
+    pen = TextDecoder(made, [], ["USER: gone"])
     told = "".join(pen.add(token) for token in made.encode([MIXED])[0].tolist())
     assert told == MIXED.removesuffix("USER: done") + "USER: done"
-    pen = Pen(made, [], ["done for"])
+    pen = TextDecoder(made, [], ["done for"])
     told = "".join(pen.add(token) for token in made.encode([MIXED])[0].tolist())
     assert told == MIXED.removesuffix("done")
     assert pen.finish("length") == "done"
@@ -189,7 +189,7 @@ def test_words_keep_their_spaces_behind_the_prompt() -> None:
     )
     made = tokenizing.fit("words", given, min_count=1)
     codes = made.encode([text])[0].tolist()
-    pen = Pen(made, codes[:2], [])
+    pen = TextDecoder(made, codes[:2], [])
     assert made.decode(codes[:2]) + "".join(pen.add(token) for token in codes[2:]) == made.decode(
         codes
     )

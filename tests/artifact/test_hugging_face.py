@@ -14,7 +14,7 @@ import danlu
 from danlu import tokenizing
 from danlu.artifact import hugging_face
 from danlu.artifact.hugging_face import folder as folders
-from danlu.artifact.hugging_face.tokenizer import written
+from danlu.artifact.hugging_face.tokenizer import tokenizer_file
 from danlu.errors import ArtifactError, DataError
 
 pytest.importorskip(
@@ -116,7 +116,7 @@ def test_codes_are_the_same(kind, tmp_path) -> None:
         options["vocabulary"],
         options["lower"],
     )
-    told = written(tokenizer, "here")
+    told = tokenizer_file(tokenizer, "here")
     (tmp_path / "tokenizer.json").write_text(told.text, encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(told.config(24)), encoding="utf-8")
     library = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -183,9 +183,9 @@ def test_weights_learnt_on_hidden_words_start_a_classifier_of_the_same_parts(tmp
     }  # fmt: skip
     from danlu import registry
     from danlu.recipe import read
-    from danlu.training.setup import assemble
+    from danlu.training.setup import build_training
 
-    built = assemble(read(recipe, registry))
+    built = build_training(read(recipe, registry))
     assert built.start is not None
     assert {name.split(".")[-2] for name in built.start.fresh} == {
         "dense",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from danlu import registry
-from danlu.compat.torch_optim import lean
+from danlu.compat.torch_optim import without_dynamo
 
 SHAPES = [(7,), (5, 3), (3, 2, 5, 1)]
 KINDS = {
@@ -40,7 +40,7 @@ def trained(
 def test_a_lean_optimizer_updates_to_the_same_bits(name: str) -> None:
     kind, options = KINDS[name]
     plain, plain_optimizer = trained(kind, options, 9)
-    slim, slim_optimizer = trained(lean(kind), options, 9)
+    slim, slim_optimizer = trained(without_dynamo(kind), options, 9)
     assert all(torch.equal(one, other) for one, other in zip(plain, slim))
     assert all(weight.grad is None for weight in slim)
     held, other = plain_optimizer.state_dict()["state"], slim_optimizer.state_dict()["state"]
@@ -53,7 +53,7 @@ def test_a_lean_optimizer_updates_to_the_same_bits(name: str) -> None:
 
 def test_an_update_records_no_gradient_and_calls_the_hooks_of_its_own_optimizer() -> None:
     weight = nn.Parameter(torch.ones(3))
-    optimizer = lean(torch.optim.SGD)([weight], lr=0.5)
+    optimizer = without_dynamo(torch.optim.SGD)([weight], lr=0.5)
     heard = []
     optimizer.register_step_pre_hook(lambda *_: heard.append("before"))
     optimizer.register_step_post_hook(lambda *_: heard.append("after"))
@@ -65,7 +65,7 @@ def test_an_update_records_no_gradient_and_calls_the_hooks_of_its_own_optimizer(
 
 def test_torch_itself_is_left_as_it_is() -> None:
     before = torch.optim.SGD.step, torch.optim.Optimizer.add_param_group
-    lean(torch.optim.SGD)([nn.Parameter(torch.ones(1))], lr=0.1)
+    without_dynamo(torch.optim.SGD)([nn.Parameter(torch.ones(1))], lr=0.1)
     assert (torch.optim.SGD.step, torch.optim.Optimizer.add_param_group) == before
 
 

@@ -164,7 +164,7 @@ def test_codes_are_handed_on_between_layers() -> None:
     apart = StaticInt8Conv(first, float(x.max()) / 255, 0), StaticInt8Conv(second, scale, 0)
     joined = StaticInt8Conv(first, float(x.max()) / 255, 0), StaticInt8Conv(second, scale, 0)
     joined[0].relu = True
-    joined[0].hand_on(joined[1])
+    joined[0].give_codes_to(joined[1])
     if int8.has_int8_kernels():
         assert joined[0](x).dtype == torch.uint8
     # numbers near a half may be rounded the other way: a step of the scale, times a weight

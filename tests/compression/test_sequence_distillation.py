@@ -288,7 +288,7 @@ def test_what_the_teacher_writes_makes_another_student_than_the_data(
         assert danlu.evaluate(danlu.load(tmp_path / name)).values["loss"] == pytest.approx(
             result.after["scores"]["loss"]
         )
-        assert any("what the teacher writes" in each for each in result.told) == (name != "data")
+        assert any("what the teacher writes" in each for each in result.notes) == (name != "data")
         found[name] = (tmp_path / name / "weights.safetensors").read_bytes()
     assert len(set(found.values())) == 3
 
@@ -299,7 +299,7 @@ def test_a_student_of_conversations_is_trained_on_the_teachers_answers(
     result = danlu.compress(
         assistant, [{"name": "distil", **STUDENT, "weight": 0.5}], tmp_path / "out"
     )
-    assert any("training rows hold what the teacher writes" in each for each in result.told)
+    assert any("training rows hold what the teacher writes" in each for each in result.notes)
     assert result.artifact.predict([{"prompt": "xy"}])[0].keys() == {"prediction"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from danlu import registry
 from danlu.recipe import Recipe, read
 from danlu.training.population import train_population
-from danlu.training.setup import assemble
+from danlu.training.setup import build_training
 
 
 def digits(optimizer: dict[str, Any], hidden: list[int], seed: int) -> Recipe:
@@ -49,7 +49,7 @@ def test_a_trial_in_a_stack_ends_as_its_own_training(name: str, hidden: list[int
     together = [outcome.scores["loss"] for outcome in train_population(recipes)]
     alone = []
     for recipe in recipes:
-        built = assemble(recipe)
+        built = build_training(recipe)
         for n in range(built.plan.total_steps):
             built.update(n)
         scores = built.evaluator.score(

@@ -15,11 +15,11 @@ from danlu.errors import RunError
 from danlu.recipe import Recipe
 from danlu.training.population import (
     Decision,
-    Event,
-    measure_pace,
-    shape_key,
+    TrialEvaluation,
+    measure_throughput,
+    stack_key,
     train_population,
-    why_not,
+    reason_not_stackable,
 )
 from danlu.training.population.loop import Population
 
@@ -193,7 +193,7 @@ def test_a_pruned_trial_leaves_and_changes_nothing_for_the_others() -> None:
         raw, [{"optimizer.learning_rate": rate} for rate in (0.001, 0.002, 0.004, 0.008)]
     )
 
-    def decide(events: list[Event]) -> Decision:
+    def decide(events: list[TrialEvaluation]) -> Decision:
         return Decision(frozenset({1, 2})) if events[0].step == 6 else Decision()
 
     kept, pruned = train_population(given), train_population(given, decide)
@@ -214,7 +214,7 @@ def test_a_copy_goes_on_like_the_trial_it_was_made_of(width: int) -> None:
     }
     given = recipes(raw, [{"optimizer.learning_rate": rate} for rate in (0.001, 0.01, 0.004)])
 
-    def decide(events: list[Event]) -> Decision:
+    def decide(events: list[TrialEvaluation]) -> Decision:
         return Decision(copies={2: (0, given[0])}) if events[0].step == 6 else Decision()
 
     found = train_population(given, decide)
@@ -236,15 +236,15 @@ def test_matrices_kept_in_the_format_of_autocast_change_no_bit(
     raw["train"] = {**DIGITS["train"], "precision": "bfloat16"}
     asked = recipes(raw, [{"optimizer.learning_rate": rate} for rate in (0.001, 0.003, 0.01)])
 
-    def decide(events: list[Event]) -> Decision:
+    def decide(events: list[TrialEvaluation]) -> Decision:
         return Decision(prune=frozenset({0}) if events[0].step == 6 else frozenset())
 
     narrow = Population(asked)
-    assert narrow.stack.narrow
+    assert narrow.stack.low_precision
     found = narrow.run(decide)
     monkeypatch.setattr(Population, "_may_be_narrow", lambda self: False)
     plain = Population(asked)
-    assert not plain.stack.narrow
+    assert not plain.stack.low_precision
     expected = plain.run(decide)
     assert [each.losses for each in found] == [each.losses for each in expected]
     assert [each.scores for each in found] == [each.scores for each in expected]
@@ -271,8 +271,8 @@ def test_recipes_of_other_shapes_or_data_are_no_stack() -> None:
             {"model.dropout": 0.0},
         ],
     )
-    assert shape_key(base) == shape_key(rate)
-    assert len({shape_key(each) for each in (base, wide, batch, none)}) == 4
+    assert stack_key(base) == stack_key(rate)
+    assert len({stack_key(each) for each in (base, wide, batch, none)}) == 4
     with pytest.raises(RunError, match="differ in shape"):
         train_population([base, wide])
 
@@ -280,14 +280,14 @@ def test_recipes_of_other_shapes_or_data_are_no_stack() -> None:
 def test_what_cannot_be_stacked_says_why() -> None:
     raw = {**DIGITS, "model": {"name": "mlp", "hidden": [24]}}
     (recipe,) = recipes(raw, [{"train.micro_batch": 8}])
-    assert "micro_batch" in why_not(recipe)
+    assert "micro_batch" in reason_not_stackable(recipe)
     with pytest.raises(RunError, match="micro_batch"):
         train_population([recipe])
 
 
 def test_the_pace_is_measured_over_growing_stacks() -> None:
     (recipe,) = recipes({**DIGITS, "model": {"name": "mlp", "hidden": [24]}}, [{}])
-    pace = measure_pace([recipe], 16)
+    pace = measure_throughput([recipe], 16)
     assert pace.curve[0][0] == 4
     assert pace.size in {size for size, _, _ in pace.curve}
     assert pace.stacked == min(seconds for _, _, seconds in pace.curve) and pace.alone > 0

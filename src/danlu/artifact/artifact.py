@@ -87,7 +87,7 @@ def write(path: Path, contents: Contents, lock: str) -> None:
         ),
         "recipe.lock.yaml": lock.encode(),
     }
-    about = {
+    manifest = {
         "format": FORMAT,
         "name": contents.recipe.name,
         "recipe": contents.recipe.as_dict(),
@@ -97,34 +97,37 @@ def write(path: Path, contents: Contents, lock: str) -> None:
         "scores": contents.scores,
         "provenance": contents.provenance,
         **({"changes": contents.changes, "stored": how} if contents.changes else {}),
-        "files": {name: {"size": len(each), "sha256": sha256(each)} for name, each in data.items()},
+        "files": {
+            name: {"size": len(content), "sha256": sha256(content)}
+            for name, content in data.items()
+        },
     }
     with atomic_folder(path) as folder:
-        for name, each in data.items():
-            write_file(folder / name, each)
-        write_file(folder / "artifact.json", with_checksum(about))
+        for name, content in data.items():
+            write_file(folder / name, content)
+        write_file(folder / "artifact.json", with_checksum(manifest))
 
 
 def find_artifact(path: str | Path) -> Path:
     """The artifact folder that a path means: itself, or that of a run folder. Raises ArtifactError
     saying what is there instead."""
-    given = Path(path)
-    for folder in (given, given / "artifact"):
+    path_ = Path(path)
+    for folder in (path_, path_ / "artifact"):
         if (folder / "artifact.json").is_file():
-            return require_inside(given, folder)
-    if given.name == "artifact.json" and given.is_file():
-        return given.parent
-    if not given.exists():
-        raise not_found(given, "there is no such artifact or run.")
-    if (given / "recipe.lock.yaml").is_file():
+            return require_inside(path_, folder)
+    if path_.name == "artifact.json" and path_.is_file():
+        return path_.parent
+    if not path_.exists():
+        raise not_found(path_, "there is no such artifact or run.")
+    if (path_ / "recipe.lock.yaml").is_file():
         raise ArtifactError(
             "this run has not finished: it has no artifact yet.",
-            where=str(given),
+            where=str(path_),
             hint="run the same danlu train command again: it goes on",
         )
     raise ArtifactError(
         "this is no artifact: it has no artifact.json.",
-        where=str(given),
+        where=str(path_),
         hint="an artifact is the folder RUN/artifact that danlu train writes",
     )
 
@@ -139,16 +142,16 @@ def read(path: str | Path) -> Contents:
     folder = find_artifact(path)
     where = folder / "artifact.json"
     try:
-        about = read_checked_json(where)
-        if about.get("format") != FORMAT:
+        manifest = read_checked_json(where)
+        if manifest.get("format") != FORMAT:
             raise ValueError(
-                f"it is of format {about.get('format')}, and this danlu reads format {FORMAT}"
+                f"it is of format {manifest.get('format')}, and this danlu reads format {FORMAT}"
             )
         data = {}
         for name in FILES:  # only known names: what the manifest lists never chooses a path
             where = folder / name
             data[name] = read_checked(
-                where, about["files"][name]["size"], about["files"][name]["sha256"]
+                where, manifest["files"][name]["size"], manifest["files"][name]["sha256"]
             )
         where = folder / "weights.safetensors"
         weights = load_tensors(data["weights.safetensors"])
@@ -171,22 +174,26 @@ def read(path: str | Path) -> Contents:
         SafetensorError,
     ) as error:
         raise ArtifactError(f"this artifact is damaged: {error}.", where=str(where)) from None
-    most = (_PACKED if about.get("stored") else _UNPACKED) * len(
+    most = (_PACKED if manifest.get("stored") else _UNPACKED) * len(
         data["weights.safetensors"]
     ) + _BESIDE
     try:
-        _refuse_strange(about)
+        _check_manifest(manifest)
         with without_lookups():
-            recipe = recipes.read(about["recipe"], registry)
-            task = registry.restore_task(recipe.task, about["task"])
-            preprocessor = Preprocessor.restore(about["preprocessing"], arrays)
-            described = inputs_from_json(about["inputs"]) if "inputs" in about else preprocessor.inputs
+            recipe = recipes.read(manifest["recipe"], registry)
+            task = registry.restore_task(recipe.task, manifest["task"])
+            preprocessor = Preprocessor.restore(manifest["preprocessing"], arrays)
+            described = (
+                inputs_from_json(manifest["inputs"])
+                if "inputs" in manifest
+                else preprocessor.inputs
+            )
             with torch.random.fork_rng(devices=[]), AllocationLimit(most):
                 module = registry.build_model(recipe.model, described, task.output)
-                changes = about.get("changes", [])
+                changes = manifest.get("changes", [])
                 for change in changes:
                     replay(change, module)
-        load_weights(module, unpack(weights, about.get("stored", {}), unique_tensors(module)))
+        load_weights(module, unpack(weights, manifest.get("stored", {}), unique_tensors(module)))
         for layer in module.modules():
             if hasattr(layer, "weights_were_read"):
                 layer.weights_were_read()  # type: ignore[operator]
@@ -199,16 +206,16 @@ def read(path: str | Path) -> Contents:
             hint=error.problem.hint,
         ) from None
     except MemoryError as error:
-        said = str(error) or "it does not fit into memory"
+        reason = str(error) or "it does not fit into memory"
         raise ArtifactError(
-            f"this artifact cannot be rebuilt: {said}.", where=str(folder)
+            f"this artifact cannot be rebuilt: {reason}.", where=str(folder)
         ) from None
     except (
         Exception
     ) as error:  # what a manifest made to do harm raises in parts and libraries has no end
-        said = str(error).strip().split("\n")[0][:300].rstrip(".")
+        reason = str(error).strip().split("\n")[0][:300].rstrip(".")
         raise ArtifactError(
-            f"this artifact cannot be rebuilt: {type(error).__name__}: {said}.", where=str(folder)
+            f"this artifact cannot be rebuilt: {type(error).__name__}: {reason}.", where=str(folder)
         ) from None
     module.eval()
     return Contents(
@@ -216,25 +223,27 @@ def read(path: str | Path) -> Contents:
         module,
         task,
         preprocessor,
-        about["scores"],
-        about["provenance"],
+        manifest["scores"],
+        manifest["provenance"],
         described,
         folder,
         changes,
     )
 
 
-def _refuse_strange(about: Mapping[str, Any]) -> None:
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
     """ValueError where scores, provenance or target do not have the form that they are written
     in."""
-    scores, provenance = about["scores"], about["provenance"]
-    if not isinstance(scores, dict) or not all(isinstance(each, dict) for each in scores.values()):
+    scores, provenance = manifest["scores"], manifest["provenance"]
+    if not isinstance(scores, dict) or not all(
+        isinstance(split_scores, dict) for split_scores in scores.values()
+    ):
         raise ValueError("its scores are none")
     if not isinstance(provenance, dict) or not isinstance(provenance.get("data", {}), dict):
         raise ValueError("its provenance is none")
-    target, asked = about["task"].get("target"), about["recipe"]["data"].get("target")
-    if isinstance(target, str) and isinstance(asked, str) and target != asked:
-        raise ValueError(f"its task has the target {target!r}, and its recipe {asked!r}")
+    target, recipe_target = manifest["task"].get("target"), manifest["recipe"]["data"].get("target")
+    if isinstance(target, str) and isinstance(recipe_target, str) and target != recipe_target:
+        raise ValueError(f"its task has the target {target!r}, and its recipe {recipe_target!r}")
 
 
 def replay(change: Mapping[str, Any], module: nn.Module) -> None:
@@ -249,36 +258,36 @@ def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:
     """Descriptions of inputs as JSON values."""
     return {
         name: {
-            "kind": each.kind,
-            "shape": list(each.shape),
-            "names": list(each.names),
-            "cardinalities": list(each.cardinalities),
-            "mean": list(each.mean),
-            "std": list(each.std),
-            "of": list(each.of),
+            "kind": spec.kind,
+            "shape": list(spec.shape),
+            "names": list(spec.names),
+            "cardinalities": list(spec.cardinalities),
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+            "of": list(spec.of),
         }
-        for name, each in inputs.items()
+        for name, spec in inputs.items()
     }
 
 
 def inputs_from_json(plain: Mapping[str, Any]) -> dict[str, InputSpec]:
     """The Inputs that `plain_inputs` wrote; their sizes are within reason, whatever the file
     says."""
-    found = {}
-    for name, each in plain.items():
-        sizes = [*each["shape"], *each["cardinalities"]]
+    inputs = {}
+    for name, spec in plain.items():
+        sizes = [*spec["shape"], *spec["cardinalities"]]
         if not sizes or any(type(size) is not int or not 0 < size < 2**31 for size in sizes):
             raise ValueError(f"the input {name} has no size that can be")
-        found[str(name)] = InputSpec(
-            each["kind"],
-            tuple(each["shape"]),
-            names=tuple(map(str, each["names"])),
-            cardinalities=tuple(each["cardinalities"]),
-            mean=tuple(map(float, each.get("mean", [0.0]))),
-            std=tuple(map(float, each.get("std", [1.0]))),
-            of=tuple(map(str, each.get("of", ()))),
+        inputs[str(name)] = InputSpec(
+            spec["kind"],
+            tuple(spec["shape"]),
+            names=tuple(map(str, spec["names"])),
+            cardinalities=tuple(spec["cardinalities"]),
+            mean=tuple(map(float, spec.get("mean", [0.0]))),
+            std=tuple(map(float, spec.get("std", [1.0]))),
+            of=tuple(map(str, spec.get("of", ()))),
         )
-    return found
+    return inputs
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:

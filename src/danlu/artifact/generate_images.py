@@ -50,24 +50,24 @@ def picture(
     if count < 1:
         raise DataError(f"count must be 1 or more, and is {count}.", where="picture")
     device = place(Train()).device
-    asked = _asked(model.task, classes)
-    total = count * max(len(asked), 1)
+    class_codes = _class_codes(model.task, classes)
+    total = count * max(len(class_codes), 1)
     inputs = {"row": counter_bits(seed, torch.arange(total))[:, None]}
-    if asked:
-        inputs["class"] = torch.tensor(asked).repeat_interleave(count)[:, None]
+    if class_codes:
+        inputs["class"] = torch.tensor(class_codes).repeat_interleave(count)[:, None]
     module = model.module.to(device).eval()
-    made = []
+    images = []
     with torch.inference_mode():
         for rows in torch.arange(total).split(TOGETHER):
-            made.append(
+            images.append(
                 model.task.pixels(
-                    module({name: each[rows].to(device) for name, each in inputs.items()})
+                    module({name: tensor[rows].to(device) for name, tensor in inputs.items()})
                 )
             )
-    return np.concatenate(made)
+    return np.concatenate(images)
 
 
-def _asked(task: Any, classes: Sequence[Any] | None) -> list[int]:
+def _class_codes(task: Any, classes: Sequence[Any] | None) -> list[int]:
     """The numbers of the classes asked for; [] where the generator knows none."""
     if classes is None:
         return list(range(len(task.classes)))

@@ -27,10 +27,10 @@ TOGETHER = 32  # prompts written at a time
 _TAIL = 8  # tokens of the prompt that a text is decoded behind: a word's space depends on the word before it
 _HALF = "\ufffd".encode()
 
-Ended = Literal["end", "stop", "length"]
+StopReason = Literal["end", "stop", "length"]
 
 
-class Writing(Options):
+class GenerationOptions(Options):
     """How texts are written."""
 
     max_tokens: int = Field(256, ge=1, le=1_000_000, description="Tokens of a text at most.")
@@ -57,11 +57,13 @@ class Writing(Options):
     seed: int = Field(0, ge=0, lt=2**63, description="Another seed, other texts.")
 
 
-def writing(options: Mapping[str, Any], where: str | None = "generate") -> Writing:
+def generation_options(
+    options: Mapping[str, Any], where: str | None = "generate"
+) -> GenerationOptions:
     """The options as Writing. DataError naming the one that is none or out of range; `where` None:
     it stands there."""
     try:
-        return Writing.model_validate(
+        return GenerationOptions.model_validate(
             {
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in options.items()
@@ -69,17 +71,17 @@ def writing(options: Mapping[str, Any], where: str | None = "generate") -> Writi
         )
     except ValidationError as error:
         first = error.errors()[0]
-        known = ", ".join(Writing.model_fields)
+        names = ", ".join(GenerationOptions.model_fields)
         name = ".".join(map(str, first["loc"]))
         raise DataError(
             f"{name}: {first['msg']}.",
             where=name if where is None else where,
-            hint=f"options: {known}",
+            hint=f"options: {names}",
         ) from None
 
 
 @dataclass(frozen=True)
-class Text:
+class GeneratedText:
     """What was written after a prompt.
 
     ended     why: the model ended it, a stop string came, or max_tokens were written
@@ -89,7 +91,7 @@ class Text:
 
     prompt: str
     text: str
-    ended: Ended
+    ended: StopReason
     tokens: int
     unknown: int = 0
 
@@ -106,13 +108,13 @@ class Text:
 
 def generate(
     artifact: Artifact | str | Path, prompts: str | Sequence[str], **options: Any
-) -> list[Text]:
+) -> list[GeneratedText]:
     """The Text of each prompt. `options` are those of Writing: max_tokens, temperature, top_k,
     top_p, min_p, repetition_penalty, stop, seed.
 
     Raises ArtifactError for a model that writes no text, DataError for an option that is none or
     out of range."""
-    writer = Writer(artifact, **options)
+    writer = TextGenerator(artifact, **options)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     for _ in writer.write(prompts):
         pass
@@ -124,17 +126,17 @@ def stream(
 ) -> Iterator[tuple[int, str]]:
     """(number of the prompt, the next piece of its text) as they are written; no piece ends within
     a character."""
-    yield from Writer(artifact, **options).write(
+    yield from TextGenerator(artifact, **options).write(
         [prompts] if isinstance(prompts, str) else list(prompts)
     )
 
 
-class Writer:
+class TextGenerator:
     """A language model ready to write. `texts` holds what the last `write` wrote."""
 
     def __init__(self, artifact: Artifact | str | Path, **options: Any) -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
-        self.options = writing(options)
+        self.options = generation_options(options)
         self.task = self.artifact.task
         if hasattr(self.task, "attach"):
             self.task.attach(self.artifact.preprocessor)
@@ -146,10 +148,10 @@ class Writer:
                 hint="danlu generate takes models of language_modeling and instruction_tuning; danlu predict answers with any",
             )
         self.module = self.artifact.module.to(place(Train()).device).eval()
-        self.texts: list[Text] = []
+        self.texts: list[GeneratedText] = []
 
     @property
-    def goes_on(self) -> bool:
+    def continues_prompt(self) -> bool:
         """Whether a text goes on with its prompt, and does not answer it."""
         return not hasattr(self.task, "prompt")
 
@@ -159,7 +161,7 @@ class Writer:
         codes = [self.codes(prompt) for prompt in prompts]
         for first in range(0, len(prompts), TOGETHER):
             part = slice(first, first + TOGETHER)
-            going = _Going(self, codes[part], first)
+            going = _GenerationBatch(self, codes[part], first)
             for row, piece in going.pieces():
                 yield first + row, piece
             for row, prompt in enumerate(prompts[part]):
@@ -167,14 +169,14 @@ class Writer:
 
     def write_codes(self, codes: list[int]) -> Iterator[str]:
         """The pieces of what follows one prompt of tokens."""
-        going = _Going(self, [codes], 0)
+        going = _GenerationBatch(self, [codes], 0)
         for _, piece in going.pieces():
             yield piece
         self.texts = [going.text(0, "")]
 
     def codes(self, prompt: str) -> list[int]:
         """The tokens of a prompt."""
-        if not self.goes_on:
+        if not self.continues_prompt:
             return self.task.prompt([("user", prompt)])
         return [END, *self.tokenizer.encode([prompt])[0].tolist()]
 
@@ -190,16 +192,16 @@ def read_prompts(path: str) -> list[str]:
         raise DataError(
             f"byte {error.start + 1:,} is not UTF-8.", where=path, hint="save the prompts as UTF-8"
         ) from None
-    found = [line for line in text.splitlines() if line.strip()]
-    if not found:
+    prompts = [line for line in text.splitlines() if line.strip()]
+    if not prompts:
         raise DataError("there is no prompt.", where=path, hint="write one a line")
-    return found
+    return prompts
 
 
-class _Going:
+class _GenerationBatch:
     """Texts that are being written together."""
 
-    def __init__(self, writer: Writer, prompts: list[list[int]], first: int) -> None:
+    def __init__(self, writer: TextGenerator, prompts: list[list[int]], first: int) -> None:
         from danlu.layers.generation.autoregressive import Continuation
         from danlu.layers.generation.sampling import Sampling
 
@@ -217,14 +219,14 @@ class _Going:
         )
         self.prompts = prompts
         self.most = options.max_tokens
-        self.pens = [Pen(writer.tokenizer, prompt, options.stop) for prompt in prompts]
+        self.pens = [TextDecoder(writer.tokenizer, prompt, options.stop) for prompt in prompts]
 
     def pieces(self) -> Iterator[tuple[int, str]]:
         for number in range(self.most):
-            found = self.rows.step()
-            if not found:
+            tokens = self.rows.step()
+            if not tokens:
                 return
-            for row, token in found.items():
+            for row, token in tokens.items():
                 pen = self.pens[row]
                 piece = pen.finish("end") if token == END else pen.add(token)
                 if pen.ended:
@@ -234,59 +236,63 @@ class _Going:
                 if piece:
                     yield row, piece
 
-    def text(self, row: int, prompt: str) -> Text:
+    def text(self, row: int, prompt: str) -> GeneratedText:
         pen = self.pens[row]
-        return Text(
+        return GeneratedText(
             prompt, pen.written, pen.ended or "length", pen.tokens, self.prompts[row].count(UNKNOWN)
         )
 
 
-class Pen:
+class TextDecoder:
     """Tokens to text, handed out as soon as it is sure: whole characters, and nothing that may be
     the beginning of a stop string."""
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int], stop: Sequence[str]) -> None:
         self.tokenizer = tokenizer
-        self.stop = [each for each in stop if each]
+        self.stop = [string for string in stop if string]
         self.codes = [code for code in prompt if code >= FIRST_TOKEN][-_TAIL:]
-        self.told = len(self.codes)  # how many of them are text already
+        self.decoded = len(self.codes)  # how many of them are text already
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.held = ""
+        self.pending = ""
         self.written = ""
         self.tokens = 0
-        self.ended: Ended | None = None
+        self.ended: StopReason | None = None
 
     def add(self, token: int) -> str:
         """The text that one token more makes sure."""
         self.tokens += 1
         self.codes.append(token)
-        before = self.tokenizer.decode_bytes(self.codes[: self.told])
-        whole = self.tokenizer.decode_bytes(self.codes)
+        before = self.tokenizer.decode_bytes(self.codes[: self.decoded])
+        decoded = self.tokenizer.decode_bytes(self.codes)
         if (
-            whole.endswith(_HALF) and len(self.codes) < 2 * _TAIL
+            decoded.endswith(_HALF) and len(self.codes) < 2 * _TAIL
         ):  # a tokenizer without bytes shows half a character so
             return ""
-        self.held += self.decoder.decode(whole[len(before) :])
+        self.pending += self.decoder.decode(decoded[len(before) :])
         self.codes = self.codes[-_TAIL:]
-        self.told = len(self.codes)
-        places = [(place, each) for each in self.stop if (place := self.held.find(each)) >= 0]
-        if places:
-            self.held = self.held[: min(places)[0]]
+        self.decoded = len(self.codes)
+        stops = [
+            (start, string) for string in self.stop if (start := self.pending.find(string)) >= 0
+        ]
+        if stops:
+            self.pending = self.pending[: min(stops)[0]]
             return self.finish("stop")
-        sure = len(self.held) - max((_begun(self.held, each) for each in self.stop), default=0)
-        piece, self.held = self.held[:sure], self.held[sure:]
+        sure = len(self.pending) - max(
+            (_partial_stop(self.pending, string) for string in self.stop), default=0
+        )
+        piece, self.pending = self.pending[:sure], self.pending[sure:]
         self.written += piece
         return piece
 
-    def finish(self, why: Ended) -> str:
+    def finish(self, why: StopReason) -> str:
         """The text held back; bytes that are no whole character are dropped."""
         self.ended = why
-        piece, self.held = self.held, ""
+        piece, self.pending = self.pending, ""
         self.written += piece
         return piece
 
 
-def _begun(text: str, stop: str) -> int:
+def _partial_stop(text: str, stop: str) -> int:
     """How many letters at the end of `text` may be the beginning of `stop`."""
     return next(
         (
@@ -307,7 +313,7 @@ class Chat:
     def __init__(
         self, artifact: Artifact | str | Path, system: str | None = None, **options: Any
     ) -> None:
-        self.writer = Writer(artifact, **options)
+        self.writer = TextGenerator(artifact, **options)
         task = self.writer.task
         if not hasattr(task, "prompt"):
             raise ArtifactError(
@@ -315,28 +321,28 @@ class Chat:
                 where=str(self.writer.artifact.path or ""),
                 hint="danlu generate goes on with a text; task: instruction_tuning teaches it to answer",
             )
-        said = system if system is not None else task.config.system
-        self.beginning: list[tuple[str, str]] = [("system", said)] if said else []
+        instruction = system if system is not None else task.config.system
+        self.beginning: list[tuple[str, str]] = [("system", instruction)] if instruction else []
         self.messages = list(self.beginning)
 
     def restart(self) -> None:
         """Forget everything that was said."""
         self.messages = list(self.beginning)
 
-    def answer(self, said: str) -> Iterator[str]:
+    def answer(self, message: str) -> Iterator[str]:
         """The pieces of the answer to what the user says. What was told before the caller stopped
         asking is kept."""
-        self.messages.append(("user", said))
-        told = ""
+        self.messages.append(("user", message))
+        answer = ""
         try:
             for piece in self.writer.write_codes(self._prompt()):
-                told += piece
+                answer += piece
                 yield piece
         finally:
-            self.messages.append(("assistant", told))
+            self.messages.append(("assistant", answer))
 
     def _prompt(self) -> list[int]:
-        return conversation(
+        return conversation_tokens(
             self.writer.task,
             self.beginning,
             self.messages[len(self.beginning) :],
@@ -344,7 +350,7 @@ class Chat:
         )
 
 
-def conversation(
+def conversation_tokens(
     task: Any,
     beginning: Sequence[tuple[str, str]],
     messages: Sequence[tuple[str, str]],
@@ -360,7 +366,7 @@ def conversation(
     while True:
         codes = task.prompt([*beginning, *messages[oldest:]])
         later = [
-            place for place in range(oldest + 1, len(messages)) if messages[place][0] == "user"
+            index for index in range(oldest + 1, len(messages)) if messages[index][0] == "user"
         ]
         if len(codes) <= room or not later:
             return codes

@@ -33,9 +33,9 @@ class AllocationLimit(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         shapes = {
-            each.shape
-            for each in pytree.tree_leaves((args, kwargs))
-            if isinstance(each, torch.Tensor)
+            leaf.shape
+            for leaf in pytree.tree_leaves((args, kwargs))
+            if isinstance(leaf, torch.Tensor)
         }
         if len(shapes) != 1 or "new_" in str(func) or "repeat" in str(func):
             self._count(func, args, kwargs, bool(shapes))
@@ -53,7 +53,7 @@ class AllocationLimit(TorchDispatchMode):
         if not of_tensors or "new_" in str(func):
             moved["device"] = _META
         try:
-            made = func(*pytree.tree_map(bare, args), **moved)
+            outputs = func(*pytree.tree_map(bare, args), **moved)
         except (
             RuntimeError,
             NotImplementedError,
@@ -61,9 +61,9 @@ class AllocationLimit(TorchDispatchMode):
         ):  # a size that depends on values, or a fault that func itself will tell
             return
         wanted = sum(
-            each.numel() * each.element_size()
-            for each in pytree.tree_leaves(made)
-            if isinstance(each, torch.Tensor)
+            leaf.numel() * leaf.element_size()
+            for leaf in pytree.tree_leaves(outputs)
+            if isinstance(leaf, torch.Tensor)
         )
         self.left -= wanted
         if self.left < 0:

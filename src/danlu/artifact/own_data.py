@@ -49,9 +49,5 @@ def source_of(data: str, like: Part) -> Part:
 
 def _suffixes() -> list[str]:
     return sorted(
-        {
-            suffix
-            for name in registry.names("sources")
-            for suffix in getattr(registry.take("sources", name), "SUFFIXES", ())
-        }
+        {suffix for name in registry.names("sources") for suffix in registry.source(name).suffixes}
     )

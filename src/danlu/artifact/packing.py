@@ -13,42 +13,42 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from danlu.layers.quantization.int8 import opened, rounded
+from danlu.layers.quantization.int8 import dequantize, quantize
 
 _LEAST = 1024  # numbers of a tensor that is worth it
 _ZEROS = 0.5  # share of zeros from which a bitmap pays, also beside compression of the file system
 
 
-def stored(
+def pack(
     weights: Mapping[str, Tensor], eight_bits: set[str], sparse: bool
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(the tensors to write, how each that is written in another form is): those named in 8 bits;
     with `sparse` those mostly zero."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     how: dict[str, str] = {}
     for name, tensor in weights.items():
         if sparse and tensor.numel() >= _LEAST and float((tensor == 0).float().mean()) > _ZEROS:
             how[name] = "sparse"
             present = tensor != 0
-            found[f"{name}:present"] = _bits(present)
-            found[f"{name}:values"] = tensor[present].contiguous()
+            tensors[f"{name}:present"] = _bits(present)
+            tensors[f"{name}:values"] = tensor[present].contiguous()
         elif name in eight_bits:
-            codes, scales = rounded(tensor)
-            if not torch.equal(opened(codes, scales), tensor):
+            codes, scales = quantize(tensor)
+            if not torch.equal(dequantize(codes, scales), tensor):
                 raise ValueError(f"{name} holds more than 8 bits")
             how[name] = "int8"
-            found[f"{name}:codes"], found[f"{name}:scales"] = codes, scales
+            tensors[f"{name}:codes"], tensors[f"{name}:scales"] = codes, scales
         else:
-            found[name] = tensor
-    return found, how
+            tensors[name] = tensor
+    return tensors, how
 
 
-def restored(
-    held: Mapping[str, Tensor], how: Mapping[str, str], wanted: Mapping[str, Tensor]
+def unpack(
+    packed: Mapping[str, Tensor], how: Mapping[str, str], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The tensors of `stored`; `wanted` are those of the model that they belong to. ValueError or
     KeyError where they do not fit it."""
-    left = dict(held)
+    left = dict(packed)
     for name, form in how.items():
         like = wanted[name]
         if form == "int8":
@@ -59,7 +59,7 @@ def restored(
                 or codes.dtype != torch.int8
             ):
                 raise ValueError(f"the codes of {name} have another shape than the model's tensor")
-            left[name] = opened(codes, scales)
+            left[name] = dequantize(codes, scales)
         elif form == "sparse":
             left[name] = _filled(
                 left.pop(f"{name}:present"), left.pop(f"{name}:values"), like, name

@@ -15,9 +15,9 @@ from danlu.artifact.artifact import Contents
 from danlu.artifact.own_data import source_like_training
 from danlu.data import cache
 from danlu.data.batches import Rows, rows_at_once
-from danlu.data.dataset import cut, recast
+from danlu.data.dataset import make_examples, task_table
 from danlu.errors import DataError
-from danlu.layers.vision.test_time_augmentation import Views
+from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
 from danlu.reading import columns
 from danlu.recipe import ColumnOptions, Train
 from danlu.system.placement import Placement, place
@@ -41,7 +41,7 @@ class Artifact(Contents):
     def stream(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
         """The answers of `predict`, piece by piece."""
         if hasattr(self.task, "asked"):
-            yield from self._made(rows)
+            yield from self._generate(rows)
             return
         table = self.table(rows)
         if hasattr(self.task, "respond"):
@@ -59,29 +59,33 @@ class Artifact(Contents):
     @property
     def inputs(self) -> dict[str, str]:
         """The columns that predict needs, and what each holds."""
-        asked = self.task.asked() if hasattr(self.task, "asked") else self.preprocessor.reads
-        return {name: about["kind"] for name, about in asked.items()}
+        schemas = self.task.asked() if hasattr(self.task, "asked") else self.preprocessor.reads
+        return {name: schema["kind"] for name, schema in schemas.items()}
 
-    def _made(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
+    def _generate(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
         """What a generator makes for rows that ask for something (a seed, a class), as an export of
         it would."""
         if isinstance(rows, str | Path):
-            asked = ", ".join(self.inputs)
+            wanted = ", ".join(self.inputs)
             raise DataError(
-                f"this model makes images, and reads no file of them; a row that asks for one holds {asked}.",
+                f"this model makes images, and reads no file of them; a row that asks for one holds {wanted}.",
                 where=str(rows),
                 hint="danlu generate makes images; from Python, predict takes such rows",
             )
-        table = columns.read_as(self.task.asked(), rows, "the rows given")
-        module = self._placed(place(Train()))
+        table = columns.read_columns(self.task.asked(), rows, "the rows given")
+        module = self._module_on(place(Train()))
         device = next(module.parameters()).device
         for ids in np.array_split(np.arange(len(table)), max(1, -(-len(table) // _MADE_AT_ONCE))):
             inputs = self.task.given(table.take(ids), module.latent)
             with torch.inference_mode():
-                held = {name: torch.from_numpy(each).to(device) for name, each in inputs.items()}
-                finished = self.task.finish(module, held, self.task.runs(module, held).float())
+                tensors = {
+                    name: torch.from_numpy(array).to(device) for name, array in inputs.items()
+                }
+                finished = self.task.finish(
+                    module, tensors, self.task.runs(module, tensors).float()
+                )
             yield self.task.told(
-                {name: each.cpu().numpy() for name, each in finished.items()}, inputs
+                {name: array.cpu().numpy() for name, array in finished.items()}, inputs
             )
 
     def table(self, rows: Any) -> Table:
@@ -90,24 +94,24 @@ class Artifact(Contents):
         if isinstance(rows, str | Path):
             wanted = {
                 name: ColumnOptions(
-                    kind=about["kind"],
-                    size=about["shape"][:2] if about["kind"] == "image" else None,
+                    kind=spec["kind"],
+                    size=spec["shape"][:2] if spec["kind"] == "image" else None,
                 )
-                for name, about in schema.items()
+                for name, spec in schema.items()
             }
             named = {
-                name: each
-                for name, each in self.recipe.data.columns.items()
-                if name in wanted and each.on_error == "missing"
+                name: options
+                for name, options in self.recipe.data.columns.items()
+                if name in wanted and options.on_error == "missing"
             }
             wanted |= {
                 name: wanted[name].model_copy(update={"on_error": "missing"}) for name in named
             }
-            table, _ = cache.load(
+            table, _ = cache.load_table(
                 source_like_training(str(rows), self), wanted, self.recipe.data.cache
             )
-            return recast(self.recipe, columns.read_as(schema, table, table.origin))
-        return recast(self.recipe, columns.read_as(schema, rows, "the rows given"))
+            return task_table(self.recipe, columns.read_columns(schema, table, table.origin))
+        return task_table(self.recipe, columns.read_columns(schema, rows, "the rows given"))
 
     def outputs(self, table: Table, placement: Placement | None = None) -> Iterator[torch.Tensor]:
         """float32 on the CPU, what the model returns (see danlu.terms.OutputSpec), piece by piece in
@@ -125,19 +129,19 @@ class Artifact(Contents):
         for module, batch in self._batches(table, placement or place(Train())):
             outputs = views(module, batch.inputs).float()
             yield {
-                name: each.cpu()
-                for name, each in self.task.finish(module, batch.inputs, outputs).items()
+                name: tensor.cpu()
+                for name, tensor in self.task.finish(module, batch.inputs, outputs).items()
             }
 
-    def views(self) -> Views:
+    def views(self) -> TestTimeAugmentation:
         """The ways a row's image is seen."""
-        return Views(
+        return TestTimeAugmentation(
             self.recipe.data.test_time_augmentation,
             self.described or self.preprocessor.inputs,
             self.task.output,
         )
 
-    def _placed(self, placement: Placement) -> torch.nn.Module:
+    def _module_on(self, placement: Placement) -> torch.nn.Module:
         """The module on the device, ready to answer. Only moved where it is not: to look at every
         layer takes longer than a row."""
         first = next(self.module.parameters(), None)
@@ -149,8 +153,8 @@ class Artifact(Contents):
         self, table: Table, placement: Placement
     ) -> Iterator[tuple[torch.nn.Module, Batch]]:
         """(the module, rows to be answered) piece by piece, without gradients."""
-        module = self._placed(placement)
-        examples = cut(
+        module = self._module_on(placement)
+        examples = make_examples(
             self.task, self.preprocessor, table, {}, {"data": np.arange(len(table))}, answering=True
         )
         whole = Rows(examples.inputs, self.preprocessor.pixels, None, placement)
@@ -164,5 +168,5 @@ class Artifact(Contents):
 def load(path: str | Path) -> Artifact:
     """The artifact at `path`: its folder, or its run's folder. Raises ArtifactError naming what is
     damaged or missing."""
-    found = artifacts.read(path)
-    return Artifact(**{each.name: getattr(found, each.name) for each in fields(found)})
+    contents = artifacts.read(path)
+    return Artifact(**{field.name: getattr(contents, field.name) for field in fields(contents)})

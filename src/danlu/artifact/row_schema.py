@@ -27,34 +27,34 @@ _MOMENT = "2024-01-31 12:00:00"
 def row_fields(contents: Contents) -> list[dict[str, Any]]:
     """The fields of a row that `predict` takes, in the order of the columns."""
     generates = hasattr(contents.task, "asked")  # an image is asked for, not read
-    made = {} if generates else {chain.name: chain for chain in contents.preprocessor.chains}
-    found = []
+    pipelines = {} if generates else {chain.name: chain for chain in contents.preprocessor.chains}
+    rows = []
     for name, schema in (
         contents.task.asked() if generates else contents.preprocessor.reads
     ).items():
-        required = _needs_a_value(made[name], schema) if name in made else True
-        told = {
+        required = _needs_a_value(pipelines[name], schema) if name in pipelines else True
+        facts = {
             key: schema[key]
             for key in ("categories", "shape", "rate", "width", "minimum", "maximum")
             if key in schema
         }
-        found.append(
+        rows.append(
             {
                 "name": name,
                 "kind": schema["kind"],
                 "required": required,
-                **told,
+                **facts,
                 "example": example_value(schema),
             }
         )
-    return found
+    return rows
 
 
-def _needs_a_value(chain: column_pipeline.Chain, schema: Mapping[str, Any]) -> bool:
+def _needs_a_value(chain: column_pipeline.ColumnPipeline, schema: Mapping[str, Any]) -> bool:
     """Whether the transforms leave a missing value missing."""
     if chain.to in ("image", "frames"):
         return True
-    rows = chain.run(column_pipeline.a_few(chain.name, schema))  # the first of them is missing
+    rows = chain.run(column_pipeline.probe_rows(chain.name, schema))  # the first of them is missing
     return chain.to == "numbers" and bool(
         np.isnan(np.asarray(rows.values[:1], dtype=np.float64)).any()
     )
@@ -87,15 +87,12 @@ def example_value(schema: Mapping[str, Any]) -> Any:
 
 def _silence(rate: int) -> bytes:
     """A tenth of a second as a WAV file."""
-    held = io.BytesIO()
-    with wave.open(held, "wb") as file:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes(bytes(2 * max(rate // 10, 1)))
-    return held.getvalue()
+    return buffer.getvalue()
 
 
 def _data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-__all__ = ["example", "fields_of"]

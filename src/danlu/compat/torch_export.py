@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def captured() -> bool:
+def is_exporting() -> bool:
     """True while torch.export traces a module: what depends on the numbers of a batch must then
     take the way that fits all of them."""
     return torch.compiler.is_exporting()

@@ -18,7 +18,7 @@ _WRAPPED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
 @functools.cache
-def lean(kind: type[Optimizer]) -> type[Any]:
+def without_dynamo(kind: type[Optimizer]) -> type[Any]:
     """A subclass of an optimizer class that updates to the same bits; its own step hooks are
     called, global ones and closures are not."""
     import torch
@@ -38,7 +38,7 @@ def lean(kind: type[Optimizer]) -> type[Any]:
     return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "step": step, **plain})
 
 
-def straight(optimizer: Optimizer) -> Any:
+def fused_update(optimizer: Optimizer) -> Any:
     """update(gradients) that calls torch's fused kernel over tensors gathered once, to the same
     bits; None where there is none to call.
 
@@ -67,7 +67,7 @@ def _kernel(optimizer: Optimizer, group: dict[str, Any]) -> Any:
     import torch
 
     parameters = list(group["params"])
-    states = [optimizer.state[each] for each in parameters]
+    states = [optimizer.state[parameter] for parameter in parameters]
     if not group.get("fused") or group.get("maximize") or group.get("amsgrad") or not all(states):
         return None
     if isinstance(optimizer, torch.optim.Adam):

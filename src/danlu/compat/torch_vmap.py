@@ -19,20 +19,20 @@ def under_vmap() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
-def unwrapped(tensor: Tensor) -> tuple[Tensor, int | None]:
+def unwrap(tensor: Tensor) -> tuple[Tensor, int | None]:
     """(the tensor of all models, the dimension that counts them; None where all share it)."""
     if not _functorch.is_batchedtensor(tensor):
         return tensor, None
     return _functorch.get_unwrapped(tensor), _functorch.maybe_get_bdim(tensor)
 
 
-def first(tensor: Tensor) -> Tensor | None:
+def stacked_or_none(tensor: Tensor) -> Tensor | None:
     """The tensor of all models with their dimension in front; None where all share it."""
-    held, place = unwrapped(tensor)
+    held, place = unwrap(tensor)
     return None if place is None else held.movedim(place, 0)
 
 
-def by_hand(compute: Callable[[], Any], place: int = 0) -> Any:
+def on_stacked(compute: Callable[[], Any], place: int = 0) -> Any:
     """What `compute` makes of unwrapped tensors, as vmap sees it; `place` is the dimension of the
     result that counts the models.
 
@@ -47,12 +47,12 @@ def by_hand(compute: Callable[[], Any], place: int = 0) -> Any:
     return _functorch._add_batch_dim(found, place, level)
 
 
-def models() -> int:
+def model_count() -> int:
     """How many models run together."""
     return int(retrieve_current_functorch_interpreter().batch_size())  # type: ignore[attr-defined]
 
 
-class Together:
+class VmapLevel:
     """A call of torch.func.vmap by hand: inside the `with`, `split` gives a tensor (K, ...) as each
     of K models sees it, and `join` the tensor of all models back.
 
@@ -63,7 +63,7 @@ class Together:
         self.count = count
         self.level = -1
 
-    def __enter__(self) -> Together:
+    def __enter__(self) -> VmapLevel:
         self.level = _functorch._vmap_increment_nesting(self.count, "different")
         return self
 
@@ -81,7 +81,7 @@ class Together:
         return _functorch._remove_batch_dim(found, self.level, self.count, 0)
 
 
-def of_each(tensor: Tensor) -> Tensor:
+def expanded(tensor: Tensor) -> Tensor:
     """(K, ...), a view where all models share it."""
-    held = first(tensor)
-    return tensor.expand(models(), *tensor.shape) if held is None else held
+    held = stacked_or_none(tensor)
+    return tensor.expand(model_count(), *tensor.shape) if held is None else held

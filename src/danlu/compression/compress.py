@@ -40,6 +40,7 @@ from danlu.data.dataset import (
 from danlu.errors import ArtifactError, DanluError, DataError, RunError
 from danlu.layers.tensors import unique_tensors
 from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import FineTune, Part, Recipe, Train
 from danlu.system.atomic_files import remove_leftovers, rename_folder, sha256
 from danlu.system.placement import Placement, place
@@ -181,7 +182,7 @@ class Subject:
         changes         further changes of the recipe, by dotted name
         """
         base = recipe or self.recipe
-        rate = float(getattr(base.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+        rate = learning_rate_of(base.optimizer.options)
         length = (
             {}
             if epochs is None

@@ -37,33 +37,33 @@ def size_on_disk(folder: Path) -> int:
 def memory_of(module: nn.Module) -> int:
     """Bytes of the tensors that a module holds, each storage once; also those made for its kernels
     after it first answered."""
-    found: dict[tuple[int, ...], Tensor] = {}
+    tensors: dict[tuple[int, ...], Tensor] = {}
     for layer in module.modules():
         for value in [*layer._parameters.values(), *layer._buffers.values(), *_packed(layer)]:
             if isinstance(value, Tensor):
                 opaque = value.is_mkldnn or not value.numel()
-                found[(id(value),) if opaque else (value.data_ptr(), value.numel())] = value
-    return bytes_of({str(number): tensor for number, tensor in enumerate(found.values())})
+                tensors[(id(value),) if opaque else (value.data_ptr(), value.numel())] = value
+    return bytes_of({str(number): tensor for number, tensor in enumerate(tensors.values())})
 
 
 def _packed(layer: nn.Module) -> Sequence[Any]:
-    held = getattr(layer, "_packed", None)
-    return held if isinstance(held, tuple) else ()
+    packed = getattr(layer, "_packed", None)
+    return packed if isinstance(packed, tuple) else ()
 
 
-def latencies(asked: Sequence[tuple[nn.Module, Mapping[str, Tensor]]]) -> list[float]:
+def batch_latencies(cases: Sequence[tuple[nn.Module, Mapping[str, Tensor]]]) -> list[float]:
     """Seconds that each module takes for a batch of its own on one thread: the median of repeated
     runs, the modules in turn, so that all meet the same machine."""
-    taken: list[list[float]] = [[] for _ in asked]
+    taken: list[list[float]] = [[] for _ in cases]
     with _threads(THREADS), torch.inference_mode():
-        for module, inputs in asked:
+        for module, inputs in cases:
             for _ in range(2):
                 module(dict(inputs))
         began = time.perf_counter()
         while len(taken[0]) < _FEWEST or (
             time.perf_counter() - began < SECONDS and len(taken[0]) < _MOST
         ):
-            for (module, inputs), times in zip(asked, taken):
+            for (module, inputs), times in zip(cases, taken):
                 start = time.perf_counter()
                 module(dict(inputs))
                 times.append(time.perf_counter() - start)

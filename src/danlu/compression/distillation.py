@@ -13,20 +13,25 @@ from danlu import recipe as recipes
 from danlu import registry
 from danlu.artifact.artifact import Contents
 from danlu.artifact.prediction import load
-from danlu.compression.distillation_loss import Distillation, Looking, Pair, States
-from danlu.compression.teacher_texts import TeachersTable
+from danlu.compression.distillation_loss import (
+    AttentionPair,
+    DistillationLoss,
+    HiddenStatePair,
+    LayerPair,
+)
+from danlu.compression.teacher_texts import ArtifactRows
 from danlu.data.batches import Rows
 from danlu.data.dataset import Dataset, prepare
 from danlu.errors import ArtifactError, DanluError, PartError
 from danlu.layers.attention.multi_head import Attention
-from danlu.layers.compressible import named
+from danlu.layers.selection import matching_names
 from danlu.recipe import Recipe, Train
 from danlu.system.placement import place
 from danlu.terms import Batch
 from danlu.training.setup import fresh_module
 
 
-def student_of(config: Any, recipe: Recipe) -> Recipe:
+def student_recipe(config: Any, recipe: Recipe) -> Recipe:
     """The recipe that the student is trained by: its own, or this one with another model. It is
     scored as this one is, on the same rows.
 
@@ -38,19 +43,19 @@ def student_of(config: Any, recipe: Recipe) -> Recipe:
         changes = (
             {"model": model}
             if isinstance(model, str) or "name" in model
-            else {f"model.{key}": each for key, each in model.items()}
+            else {f"model.{key}": option for key, option in model.items()}
         )
         return recipes.with_changes(whole, registry, changes)
-    found = recipes.read(config.student, registry)
-    if (found.task.name, found.data.targets) != (recipe.task.name, recipe.data.targets):
+    student = recipes.read(config.student, registry)
+    if (student.task.name, student.data.targets) != (recipe.task.name, recipe.data.targets):
         raise DanluError(
-            f"the student's recipe is of {found.task.name} of {', '.join(found.data.targets) or 'nothing'}, and the artifact of "
+            f"the student's recipe is of {student.task.name} of {', '.join(student.data.targets) or 'nothing'}, and the artifact of "
             f"{recipe.task.name} of {', '.join(recipe.data.targets) or 'nothing'}.",
             where=config.student,
             hint="give both the same task and target",
         )
     data = {
-        **found.as_dict()["data"],
+        **student.as_dict()["data"],
         **{
             key: whole.raw["data"][key]
             for key in ("source", "split", "duplicates", "missing_target", "missing_rows")
@@ -58,10 +63,10 @@ def student_of(config: Any, recipe: Recipe) -> Recipe:
     }
     kept = {"data": data, "metrics": whole.raw["metrics"], "compress": None, "tune": None}
     kept["train.seed"] = recipe.train.seed  # it says which rows are held out
-    return recipes.with_changes(found, registry, kept)
+    return recipes.with_changes(student, registry, kept)
 
 
-def teacher_of(config: Any, contents: Contents) -> tuple[Contents, str]:
+def load_teacher(config: Any, contents: Contents) -> tuple[Contents, str]:
     """(the teacher, what it is called): the artifact itself, another one, or a checkpoint's folder.
     Raises DanluError where it cannot teach."""
     if config.teacher is None:
@@ -70,13 +75,13 @@ def teacher_of(config: Any, contents: Contents) -> tuple[Contents, str]:
     if (path / "config.json").is_file() and not (path / "artifact.json").is_file():
         return _checkpoint(path, contents), config.teacher
     teacher = load(path)
-    if _asked(teacher) != _asked(contents):
+    if _signature(teacher) != _signature(contents):
         raise DanluError(
             f"this teacher is of another task or column: {teacher.task.describe()}.",
             where=config.teacher,
             hint=f"take one of {contents.recipe.task.name} of the same columns",
         )
-    if not by_text_alone(config) and _apart(teacher) != _apart(contents):
+    if not learns_from_texts_only(config) and _classes(teacher) != _classes(contents):
         raise DanluError(
             "this teacher tells other things apart than the artifact does.",
             where=config.teacher,
@@ -85,13 +90,13 @@ def teacher_of(config: Any, contents: Contents) -> tuple[Contents, str]:
     return teacher, config.teacher
 
 
-def by_text_alone(config: Any) -> bool:
+def learns_from_texts_only(config: Any) -> bool:
     """Whether nothing of the teacher is compared but what it writes: its vocabulary may then be
     another."""
     return config.sequences and not (config.weight or config.hidden or config.attention)
 
 
-def _asked(contents: Contents) -> tuple[Any, ...]:
+def _signature(contents: Contents) -> tuple[Any, ...]:
     task = contents.task
     return (
         contents.recipe.task.name,
@@ -100,7 +105,7 @@ def _asked(contents: Contents) -> tuple[Any, ...]:
     )
 
 
-def _apart(contents: Contents) -> tuple[Any, ...]:
+def _classes(contents: Contents) -> tuple[Any, ...]:
     return tuple(contents.task.output.names), contents.task.output.size
 
 
@@ -123,13 +128,13 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
     )
 
 
-class Lesson:
+class DistillationSetup:
     """learns(loss, student, data): the student's loss, drawn towards the teacher."""
 
     def __init__(
-        self, config: Any, teacher: Contents, rows: TeachersTable, student: Recipe, told: list[str]
+        self, config: Any, teacher: Contents, rows: ArtifactRows, student: Recipe, told: list[str]
     ) -> None:
-        self.config, self.teacher, self.rows, self.student, self.told = (
+        self.config, self.teacher, self.rows, self.student, self.notes = (
             config,
             teacher,
             rows,
@@ -143,21 +148,21 @@ class Lesson:
 
     def __call__(self, loss: Any, student: nn.Module, data: Dataset) -> Any:
         config = self.config
-        if by_text_alone(config):
+        if learns_from_texts_only(config):
             return loss
-        pairs: list[Pair] = [
-            States(*each, config.hidden_weight)
-            for each in self._pairs(student, config.hidden, "hidden", None)
+        pairs: list[LayerPair] = [
+            HiddenStatePair(*layers, config.hidden_weight)
+            for layers in self._pairs(student, config.hidden, "hidden", None)
         ]
         pairs += [
-            Looking(*each, config.attention_weight)
-            for each in self._pairs(student, config.attention, "attention", Attention)
+            AttentionPair(*layers, config.attention_weight)
+            for layers in self._pairs(student, config.attention, "attention", Attention)
         ]
         members = int(getattr(student, "members", 1))
-        return Distillation(
+        return DistillationLoss(
             loss,
             self.teacher.module,
-            self._ask(data),
+            self._teacher_inputs(data),
             self._kinds(),
             temperature=config.temperature,
             weight=config.weight,
@@ -182,7 +187,7 @@ class Lesson:
             ),
         )
 
-    def _ask(self, data: Dataset) -> Any:
+    def _teacher_inputs(self, data: Dataset) -> Any:
         """batch -> what the teacher reads: the student's own inputs where both are prepared alike,
         else the same rows in its own form."""
         if self._alike(data):
@@ -193,7 +198,7 @@ class Lesson:
                 hint="give the student the teacher's data section and tokenizer",
             )
         _, rows, _ = self.rows.prepared(self.teacher)
-        self.told.append(
+        self.notes.append(
             "the teacher reads rows in its own form, without the augmentations that the student sees."
         )
         return lambda batch: _inputs(rows, batch)
@@ -202,50 +207,50 @@ class Lesson:
         """Whether inputs mean the same to both: the same data section, and the same learnt from its
         training rows."""
         mine, theirs = (
-            each.as_dict()["data"] | {"augmentations": []}
-            for each in (self.student, self.teacher.recipe)
+            recipe.as_dict()["data"] | {"augmentations": []}
+            for recipe in (self.student, self.teacher.recipe)
         )
         adapts = any(
-            hasattr(registry.facts("models", each.model.name), name)
-            for each in (self.student, self.teacher.recipe)
-            for name in ("adapt", "settled")
+            facts.adapt is not None or facts.settled is not None
+            for recipe in (self.student, self.teacher.recipe)
+            for facts in (registry.model_facts(recipe.model.name),)
         )
         received = dict(self.teacher.described or self.teacher.preprocessor.inputs)
         return (
             mine == theirs
             and not adapts
             and dict(data.examples.described) == received
-            and _learnt(data) == _learnt(self.teacher)
+            and _fitted(data) == _fitted(self.teacher)
         )
 
     def _pairs(
-        self, student: nn.Module, asked: Mapping[str, str], what: str, kind: Any
+        self, student: nn.Module, names: Mapping[str, str], what: str, kind: Any
     ) -> list[tuple[nn.Module, nn.Module]]:
-        found = []
-        for there, here in asked.items():
+        layer_pairs = []
+        for there, here in names.items():
             layers = [
                 self._layer(self.teacher.module, there, f"distil.{what}", kind),
                 self._layer(student, here, f"distil.{what}", kind),
             ]
-            found.append((layers[0], layers[1]))
-        return found
+            layer_pairs.append((layers[0], layers[1]))
+        return layer_pairs
 
     @staticmethod
     def _layer(module: nn.Module, name: str, where: str, kind: Any) -> nn.Module:
         layers = {
-            each: layer
-            for each, layer in module.named_modules()
-            if each and (kind is None or isinstance(layer, kind))
+            layer_name: layer
+            for layer_name, layer in module.named_modules()
+            if layer_name and (kind is None or isinstance(layer, kind))
         }
-        return layers[named(layers, name, where)[0]]
+        return layers[matching_names(layers, name, where)[0]]
 
 
-def _learnt(of: Dataset | Contents) -> tuple[Any, ...]:
+def _fitted(of: Dataset | Contents) -> tuple[Any, ...]:
     """What inputs are made with: the fitted chains, and the vocabulary that a task has of its
     own."""
     return [chain.fingerprint for chain in of.preprocessor.chains], of.task.state().get("tokenizer")
 
 
 def _inputs(rows: Rows, batch: Batch) -> Mapping[str, Tensor]:
-    found = rows.gather(batch.rows.to(rows.placement.device)).inputs
-    return {name: each.to(batch.rows.device) for name, each in found.items()}
+    inputs = rows.gather(batch.rows.to(rows.placement.device)).inputs
+    return {name: tensor.to(batch.rows.device) for name, tensor in inputs.items()}

@@ -34,7 +34,7 @@ from danlu.terms import IGNORED, Batch
 Kinds = Sequence[tuple[str, int]]
 
 
-class Distillation:
+class DistillationLoss:
     """loss(outputs, batch) -> (sum, count), of a student; `ask(batch)` gives the inputs that the
     teacher takes for it."""
 
@@ -48,9 +48,9 @@ class Distillation:
         temperature: float,
         weight: float,
         members: int = 1,
-        pairs: Sequence[Pair] = (),
+        pairs: Sequence[LayerPair] = (),
     ) -> None:
-        self.loss, self.teacher, self.ask = loss, teacher.eval(), ask
+        self.loss, self.teacher, self.teacher_inputs = loss, teacher.eval(), ask
         self.kinds, self.temperature, self.weight, self.members = (
             kinds,
             temperature,
@@ -69,7 +69,7 @@ class Distillation:
         total, count = self.loss(outputs, batch)
         with torch.no_grad():
             self.teacher.to(outputs.device)
-            taught = self.teacher(dict(self.ask(batch))).float()
+            taught = self.teacher(dict(self.teacher_inputs(batch))).float()
         if self.members > 1:
             taught = taught.repeat_interleave(self.members, 0)
         if taught.shape != outputs.shape:
@@ -84,23 +84,23 @@ class Distillation:
 
     def _soft(self, outputs: Tensor, taught: Tensor, target: Any) -> Tensor:
         """The mean of the soft losses over the places that are asked."""
-        asked = _asked(outputs, target)
+        scored = _scored_places(outputs, target)
         pieces, teachers = (
-            each.split([size for _, size in self.kinds], dim=-1) for each in (outputs, taught)
+            tensor.split([size for _, size in self.kinds], dim=-1) for tensor in (outputs, taught)
         )
         losses = [
-            _SOFT[kind](piece, told, self.temperature)
-            for (kind, _), piece, told in zip(self.kinds, pieces, teachers)
+            _SOFT[kind](piece, teacher_piece, self.temperature)
+            for (kind, _), piece, teacher_piece in zip(self.kinds, pieces, teachers)
         ]
         by_place = torch.stack(losses).sum(0)
         return (
             by_place.mean()
-            if asked is None
-            else (by_place * asked).sum() / asked.sum().clamp(min=1)
+            if scored is None
+            else (by_place * scored).sum() / scored.sum().clamp(min=1)
         )
 
 
-def _asked(outputs: Tensor, target: Any) -> Tensor | None:
+def _scored_places(outputs: Tensor, target: Any) -> Tensor | None:
     """float32, 1 where something is asked, in the shape of outputs without its last dimension;
     None: everywhere."""
     if (
@@ -116,15 +116,22 @@ def _asked(outputs: Tensor, target: Any) -> Tensor | None:
 
 
 def _classes(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    told = functional.log_softmax(teacher / temperature, -1)
-    said = functional.log_softmax(student / temperature, -1)
-    return (told.exp() * (told - said)).sum(-1) * temperature**2
+    teacher_log = functional.log_softmax(teacher / temperature, -1)
+    student_log = functional.log_softmax(student / temperature, -1)
+    return (teacher_log.exp() * (teacher_log - student_log)).sum(-1) * temperature**2
 
 
 def _labels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    yes, no = (functional.logsigmoid(sign * teacher / temperature) for sign in (1, -1))
-    said_yes, said_no = (functional.logsigmoid(sign * student / temperature) for sign in (1, -1))
-    return (yes.exp() * (yes - said_yes) + no.exp() * (no - said_no)).sum(-1) * temperature**2
+    teacher_yes, teacher_no = (
+        functional.logsigmoid(sign * teacher / temperature) for sign in (1, -1)
+    )
+    student_yes, student_no = (
+        functional.logsigmoid(sign * student / temperature) for sign in (1, -1)
+    )
+    return (
+        teacher_yes.exp() * (teacher_yes - student_yes)
+        + teacher_no.exp() * (teacher_no - student_no)
+    ).sum(-1) * temperature**2
 
 
 def _numbers(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -134,21 +141,21 @@ def _numbers(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 _SOFT = {"classes": _classes, "labels": _labels, "numbers": _numbers}
 
 
-class Pair:
+class LayerPair:
     """What one layer of the teacher and one of the student did in the last pass, compared: a mean,
     with gradient to the student."""
 
     def __init__(self, teacher: nn.Module, student: nn.Module, weight: float) -> None:
         self.weight = weight
-        self.told: Any = None
-        self.said: Any = None
-        self._listen(teacher, "told")
-        self._listen(student, "said")
+        self.teacher_value: Any = None
+        self.student_value: Any = None
+        self._listen(teacher, "teacher_value")
+        self._listen(student, "student_value")
 
     def __call__(self) -> Tensor:
-        return self.weight * self.compare(self.told, self.said)
+        return self.weight * self.compare(self.teacher_value, self.student_value)
 
-    def compare(self, told: Any, said: Any) -> Tensor:
+    def compare(self, teacher: Any, student: Any) -> Tensor:
         """How far the student's is from the teacher's."""
         raise NotImplementedError
 
@@ -156,33 +163,33 @@ class Pair:
         raise NotImplementedError
 
 
-class States(Pair):
+class HiddenStatePair(LayerPair):
     """Outputs of two layers."""
 
     def _listen(self, layer: nn.Module, name: str) -> None:
         layer.register_forward_hook(lambda _, given, answer: setattr(self, name, answer))
 
-    def compare(self, told: Tensor, said: Tensor) -> Tensor:
-        told, said = told.detach().float(), said.float()
-        if told.shape == said.shape:
-            return (said - told).square().mean() / told.square().mean().clamp(min=1e-12)
-        return (_cosines(said) - _cosines(told)).square().mean()
+    def compare(self, teacher: Tensor, student: Tensor) -> Tensor:
+        teacher, student = teacher.detach().float(), student.float()
+        if teacher.shape == student.shape:
+            return (student - teacher).square().mean() / teacher.square().mean().clamp(min=1e-12)
+        return (_cosines(student) - _cosines(teacher)).square().mean()
 
 
-class Looking(Pair):
+class AttentionPair(LayerPair):
     """The attention of two layers (danlu.layers.attention.multi_head.Attention) among the places of
     what they read."""
 
     def _listen(self, layer: nn.Module, name: str) -> None:
-        def hear(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def hear(layer: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             assert isinstance(layer, Attention)
-            setattr(self, name, _probabilities(layer, given[0], named))
+            setattr(self, name, _probabilities(layer, inputs[0], keywords))
 
         layer.register_forward_pre_hook(hear, with_kwargs=True)
 
-    def compare(self, told: Tensor, said: Tensor) -> Tensor:
-        told = told.detach()
-        return (told * ((told + 1e-9).log() - (said + 1e-9).log())).sum(-1).mean()
+    def compare(self, teacher: Tensor, student: Tensor) -> Tensor:
+        teacher = teacher.detach()
+        return (teacher * ((teacher + 1e-9).log() - (student + 1e-9).log())).sum(-1).mean()
 
 
 def _probabilities(layer: Attention, x_BTD: Tensor, named: Mapping[str, Any]) -> Tensor:

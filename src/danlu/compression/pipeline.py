@@ -13,7 +13,7 @@ from typing import Any
 from danlu import recipe as recipes
 from danlu import registry
 from danlu.artifact.prediction import Artifact
-from danlu.compression.compress import Result, compress, made_before
+from danlu.compression.compress import CompressionReport, compress, existing_result
 from danlu.recipe import Recipe
 from danlu.training import loop
 
@@ -28,7 +28,7 @@ def train(
     output: Any = "quiet",
     fold: tuple[int, int] | None = None,
     beside: Any = None,
-    tell: Callable[[Result], None] = lambda result: None,
+    tell: Callable[[CompressionReport], None] = lambda result: None,
 ) -> Artifact:
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
     name>); returns the artifact.
@@ -45,15 +45,20 @@ def train(
     elif overrides:
         recipe = recipes.with_changes(recipe, registry, overrides)
     trained = loop.train(recipe, run, output=output, fold=fold, beside=beside)
-    asked = recipe.compress
-    if asked is None or trained.path is None:
+    options = recipe.compress
+    if options is None or trained.path is None:
         return trained
     path = trained.path.with_name(COMPRESSED)
-    found = made_before(path, trained, asked.steps)
-    if found is None:
+    compressed = existing_result(path, trained, options.steps)
+    if compressed is None:
         result = compress(
-            trained, asked.steps, path, max_drop=asked.max_drop, score=asked.score, output=output
+            trained,
+            options.steps,
+            path,
+            max_drop=options.max_drop,
+            score=options.score,
+            output=output,
         )
         tell(result)
-        found = result.artifact
-    return found
+        compressed = result.artifact
+    return compressed

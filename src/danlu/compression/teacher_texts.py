@@ -23,8 +23,8 @@ import torch
 
 from danlu.artifact.artifact import Contents
 from danlu.data.batches import Rows, rows_at_once
-from danlu.data.dataset import Dataset, cut
-from danlu.data.gather import RaggedRows
+from danlu.data.dataset import Dataset, make_examples
+from danlu.data.gather import RaggedLoader
 from danlu.errors import PartError
 from danlu.parts.tasks._targets import as_text
 from danlu.recipe import Train
@@ -67,7 +67,7 @@ class TeacherTexts:
         told: list[str],
     ) -> None:
         self.teacher, self.rows, self.folder, self.digest = teacher, rows, folder, digest
-        self.train, self.say, self.told = train, say, told
+        self.train, self.say, self.notes = train, say, told
         if not hasattr(teacher.task, "rewrite"):
             raise PartError(
                 f"distil.sequences learns from what a teacher writes in answer to a row, and {teacher.recipe.task.name} has no row "
@@ -87,14 +87,14 @@ class TeacherTexts:
         )
         table = replace(data.table, columns={**data.table.columns, task.answer_column: column})
         targets = {name: table.columns[name] for name in task.target_names}
-        examples = cut(task, data.preprocessor, table, targets, data.splits)
-        said = f"{which.sum():,} of {len(train):,} training rows hold what the teacher writes"
+        examples = make_examples(task, data.preprocessor, table, targets, data.splits)
+        sentence = f"{which.sum():,} of {len(train):,} training rows hold what the teacher writes"
         rest = (
             f"; {(~which).sum():,} keep their own text, since the teacher's is empty or has no end"
             if not which.all()
             else ""
         )
-        self.told.append(f"{said}{rest}.")
+        self.notes.append(f"{sentence}{rest}.")
         return replace(data, examples=examples)
 
     def _texts(self, train: np.ndarray, digest: str) -> list[Text]:
@@ -108,7 +108,7 @@ class TeacherTexts:
             / f"texts-{sha256(f'{self.digest}{digest}'.encode() + train.tobytes())[:16]}"
         )
         folder.mkdir(exist_ok=True)
-        found: list[Text] = [None] * len(train)
+        texts_by_row: list[Text] = [None] * len(train)
         for number, piece in enumerate(pieces):
             path = folder / f"{number:06}.json"
             texts = _kept(path, len(piece))
@@ -118,24 +118,24 @@ class TeacherTexts:
                 self.say(
                     f"the teacher has written {min((number + 1) * KEPT, len(train)):,} of {len(train):,} texts"
                 )
-            for place_, text in zip(piece.tolist(), texts, strict=True):
-                found[place_] = text
-        return found
+            for index, text in zip(piece.tolist(), texts, strict=True):
+                texts_by_row[index] = text
+        return texts_by_row
 
     def _written(self, rows: Rows, which: np.ndarray) -> list[Text]:
         """What the teacher writes for the rows `which`."""
         teacher, device = self.teacher, place(self.train).device
         module = teacher.module.to(device).eval()
         column = self.rows.table.columns[teacher.task.answer_column]
-        found: list[Text] = []
+        texts: list[Text] = []
         with torch.inference_mode():
             for piece in torch.from_numpy(which).split(
                 min(rows_at_once(rows, teacher.task.output), _TOGETHER)
             ):
                 batch = rows.gather(piece.to(rows.placement.device))
-                batch.inputs = {name: each.to(device) for name, each in batch.inputs.items()}
-                found += teacher.task.rewrite(module, batch, column)
-        return found
+                batch.inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+                texts += teacher.task.rewrite(module, batch, column)
+        return texts
 
 
 def replace_texts(column: Column, rows: np.ndarray, texts: list[str]) -> Column:
@@ -159,7 +159,11 @@ def replace_texts(column: Column, rows: np.ndarray, texts: list[str]) -> Column:
 def _lengths(rows: Rows) -> np.ndarray:
     """How long each row is, int64 (N,): of all its inputs together."""
     return sum(
-        (each.sizes.cpu().numpy() for each in rows.inputs.values() if isinstance(each, RaggedRows)),
+        (
+            rows_of_input.sizes.cpu().numpy()
+            for rows_of_input in rows.inputs.values()
+            if isinstance(rows_of_input, RaggedLoader)
+        ),
         np.zeros(len(rows), np.int64),
     )
 
@@ -167,7 +171,7 @@ def _lengths(rows: Rows) -> np.ndarray:
 def _kept(path: Path, count: int) -> list[Text] | None:
     """The texts of a file, None where there is none that is whole."""
     try:
-        found = read_checked_json(path)["texts"]
+        texts = read_checked_json(path)["texts"]
     except (OSError, ValueError, KeyError):
         return None
-    return found if len(found) == count else None
+    return texts if len(texts) == count else None

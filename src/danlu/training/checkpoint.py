@@ -46,7 +46,7 @@ class Checkpoints:
         self.notices: list[str] = []
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self.held = -1  # the step of the newest checkpoint that this process wrote or read
+        self.newest_step = -1  # the step of the newest checkpoint that this process wrote or read
 
     # --- before step 1
 
@@ -65,13 +65,15 @@ class Checkpoints:
                 where=str(self.folder),
                 hint="choose another --run folder",
             ) from None
-        held = sum(path.stat().st_size for path in self.folder.glob("step-*/*") if path.is_file())
+        bytes_on_disk = sum(
+            path.stat().st_size for path in self.folder.glob("step-*/*") if path.is_file()
+        )
         # the newest kept, the best one, and the one being written; momentum buffers that do not
         # exist yet: at most twice the weights
         weights = bytes_of(
             {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
         )
-        needed = (bytes_of(tensors) + 3 * weights) * (self.keep + 2) - held
+        needed = (bytes_of(tensors) + 3 * weights) * (self.keep + 2) - bytes_on_disk
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise RunError(
@@ -98,7 +100,7 @@ class Checkpoints:
         function of the recipe is the same each time a step is reached, so a step whose checkpoint
         this run has just written or read is not written again. Raises CheckpointError where the
         previous write failed."""
-        if step == self.held:
+        if step == self.newest_step:
             return
         self.wait()
         # The copy is the only thing the loop waits for.
@@ -109,7 +111,7 @@ class Checkpoints:
         self._writing = self._writer.submit(
             self._write, step, copies, copy.deepcopy(dict(facts)), spared, first
         )
-        self.held = step
+        self.newest_step = step
 
     def wait(self) -> None:
         """Wait until what was saved is on the disk. Raises CheckpointError where it could not be
@@ -195,9 +197,9 @@ class Checkpoints:
                 raise ValueError("it belongs to another run")
             if manifest["step"] != step:
                 raise ValueError(f"it is the checkpoint of step {manifest['step']:,}")
-            about = manifest["files"]["state.safetensors"]
+            entry = manifest["files"]["state.safetensors"]
             where = folder / "state.safetensors"
-            return load(read_checked(where, about["size"], about["sha256"])), manifest["facts"]
+            return load(read_checked(where, entry["size"], entry["sha256"])), manifest["facts"]
         except FileNotFoundError:
             raise CheckpointError("the file is missing.", where=str(where)) from None
         except OSError as error:
@@ -218,15 +220,15 @@ class Checkpoints:
         failures: list[str] = []
         for step in reversed(steps):
             try:
-                found = self.read(step)
+                checkpoint = self.read(step)
             except CheckpointError as error:
                 failures.append(f"{error.problem.where}: {error.problem.message}")
                 continue
-            for damaged in [each for each in steps if each > step]:
+            for damaged in [later for later in steps if later > step]:
                 self._set_aside(damaged)
             self.notices += failures
-            self.held = step
-            return found
+            self.newest_step = step
+            return checkpoint
         if failures:
             raise CheckpointError(
                 "no checkpoint of this run is usable: " + " ".join(failures),

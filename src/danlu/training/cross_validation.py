@@ -45,9 +45,17 @@ def cross_validate(
             }
         )
         after(scores)
-    names = [name for name in scores[0] if name != "rows" and all(name in each for each in scores)]
+    names = [
+        name
+        for name in scores[0]
+        if name != "rows" and all(name in fold_scores for fold_scores in scores)
+    ]
     return {
         "folds": scores,
-        "mean": {name: statistics.fmean(each[name] for each in scores) for name in names},
-        "std": {name: statistics.stdev(each[name] for each in scores) for name in names},
+        "mean": {
+            name: statistics.fmean(fold_scores[name] for fold_scores in scores) for name in names
+        },
+        "std": {
+            name: statistics.stdev(fold_scores[name] for fold_scores in scores) for name in names
+        },
     }

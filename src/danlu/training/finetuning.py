@@ -13,60 +13,62 @@ from typing import Any
 from torch import Tensor, nn
 
 from danlu.errors import RunError
-from danlu.layers.peft.lora import adapt, adaptable, close, merge
-from danlu.layers.quantization.nf4 import numbers, room
+from danlu.layers.peft.lora import adaptable_layers, add_lora, merge_lora, quantize_base
+from danlu.layers.quantization.nf4 import parameter_count, quantized_bytes
 from danlu.recipe import FineTune
 
 _LISTED = 12
 
 
-def tune(module: nn.Module, asked: FineTune, fresh: Sequence[str] | None) -> str:
+def prepare_finetuning(module: nn.Module, finetune: FineTune, fresh: Sequence[str] | None) -> str:
     """Make of a module what section finetune asks, and say so ("" where it asks nothing).
 
     `fresh` names the tensors that were drawn anew where the model starts from learnt weights (None:
     it does not). Raises RunError for a name that no parameter bears, and where nothing is left to
     learn."""
-    if asked == FineTune():
+    if finetune == FineTune():
         return ""
-    said = ""
-    if asked.lora is not None:
+    sentence = ""
+    if finetune.lora is not None:
         if fresh is None:
             raise RunError(
                 "finetune.lora puts narrow paths beside weights that are learnt, and this model starts from none.",
                 hint="say where they come from: model.weights (an artifact), or model: pretrained",
             )
-        targets, new = _targets(module, asked.lora.targets), set(fresh)
-        if asked.lora.base != "float32":
-            close(module, _staying(module, targets, new, asked.thaw), asked.lora.base)
-        adapt(module, targets, asked.lora.rank, asked.lora.alpha, asked.lora.dropout)
-        said = f", in low-rank paths of rank {asked.lora.rank} beside {len(targets)} layers and in what was drawn anew{_kept(module, asked)}"
+        targets, new = _targets(module, finetune.lora.targets), set(fresh)
+        if finetune.lora.base != "float32":
+            quantize_base(
+                module, _frozen_layers(module, targets, new, finetune.thaw), finetune.lora.base
+            )
+        add_lora(module, targets, finetune.lora.rank, finetune.lora.alpha, finetune.lora.dropout)
+        sentence = f", in low-rank paths of rank {finetune.lora.rank} beside {len(targets)} layers and in what was drawn anew{_storage_note(module, finetune)}"
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in new or ".low_rank_" in name)
-    _set(module, asked.freeze, False, "finetune.freeze")
-    _set(module, asked.thaw, True, "finetune.thaw")
-    _still_norms(module)
-    total = numbers(module)
-    moving = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    _set_requires_grad(module, finetune.freeze, False, "finetune.freeze")
+    _set_requires_grad(module, finetune.thaw, True, "finetune.thaw")
+    _freeze_norm_statistics(module)
+    total = parameter_count(module)
+    moving = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
     if not moving:
         raise RunError(
             "section finetune leaves no weight that moves.",
             hint="freeze less, or name some under finetune.thaw",
         )
-    return f"{moving:,} of {total:,} weights are trained ({100 * moving / total:.3g} %){said}."
+    return f"{moving:,} of {total:,} weights are trained ({100 * moving / total:.3g} %){sentence}."
 
 
-def _staying(
+def _frozen_layers(
     module: nn.Module, targets: Sequence[str], fresh: set[str], thaw: Sequence[str]
 ) -> list[str]:
     """The layers whose matrices stay as they are: those beside a path, and all others inside the
     model's blocks."""
-    blocks, layers = _blocks(module), adaptable(module)
+    blocks, layers = _blocks(module), adaptable_layers(module)
     inside = {
         name for name in layers if any(name.startswith(f"{block}.") for block in blocks)
     } | set(targets)
     named = dict(module.named_parameters(remove_duplicate=False))
-    holders = Counter(id(each) for each in named.values())
-    thawed = {name for pattern in thaw for name in _named(named, pattern, "finetune.thaw")}
+    holders = Counter(id(weight_tensor) for weight_tensor in named.values())
+    thawed = {name for pattern in thaw for name in _matching(named, pattern, "finetune.thaw")}
     weights = {name: f"{name}.weight" for name in layers if name in inside}
     return [
         name
@@ -75,34 +77,35 @@ def _staying(
     ]
 
 
-def _kept(module: nn.Module, asked: FineTune) -> str:
+def _storage_note(module: nn.Module, finetune: FineTune) -> str:
     """What is kept in few bits, in words."""
-    if asked.lora is None or asked.lora.base == "float32":
+    if finetune.lora is None or finetune.lora.base == "float32":
         return ""
-    few, full = room(module)
-    return f"; matrices that stay are kept in {asked.lora.base}: {few / 1e6:,.3g} MB in place of {full / 1e6:,.3g}"
+    few, full = quantized_bytes(module)
+    return f"; matrices that stay are kept in {finetune.lora.base}: {few / 1e6:,.3g} MB in place of {full / 1e6:,.3g}"
 
 
-def merged(module: nn.Module) -> None:
+def merge_adapters(module: nn.Module) -> None:
     """Put the narrow paths into the weights, so that what is measured, released and served is one
     plain model."""
-    merge(module)
+    merge_lora(module)
 
 
-def rates(module: nn.Module, asked: FineTune) -> dict[Tensor, float]:
+def learning_rate_shares(module: nn.Module, finetune: FineTune) -> dict[Tensor, float]:
     """The share of the learning rate that each parameter learns at, where it is not 1."""
     named = dict(module.named_parameters())
-    depths, top = _depths(module, named) if asked.layer_decay < 1 else ({}, 0)
-    found = {
-        each: asked.layer_decay ** (top - depths.get(name, top)) for name, each in named.items()
+    depths, top = _depths(module, named) if finetune.layer_decay < 1 else ({}, 0)
+    shares = {
+        parameter: finetune.layer_decay ** (top - depths.get(name, top))
+        for name, parameter in named.items()
     }
-    for pattern, share in asked.rates.items():
-        for name in _named(named, pattern, "finetune.rates"):
-            found[named[name]] *= share
-    return {each: share for each, share in found.items() if share != 1.0}
+    for pattern, share in finetune.rates.items():
+        for name in _matching(named, pattern, "finetune.rates"):
+            shares[named[name]] *= share
+    return {parameter: share for parameter, share in shares.items() if share != 1.0}
 
 
-def apart(
+def split_by_rate(
     groups: Iterable[Mapping[str, Any]], shares: Mapping[Tensor, float]
 ) -> list[dict[str, Any]]:
     """The parameter groups, each divided by the share of the learning rate that its parameters
@@ -110,28 +113,28 @@ def apart(
     result = []
     for group in groups:
         by_share: dict[float, list[Tensor]] = {}
-        for each in group["params"]:
-            by_share.setdefault(shares.get(each, 1.0), []).append(each)
+        for parameter in group["params"]:
+            by_share.setdefault(shares.get(parameter, 1.0), []).append(parameter)
         for share, parameters in sorted(by_share.items()):
             scale = {} if share == 1.0 else {"learning_rate_scale": share}
             result.append({**group, "params": parameters, **scale})
     return result
 
 
-def _set(module: nn.Module, patterns: Sequence[str], moves: bool, where: str) -> None:
+def _set_requires_grad(module: nn.Module, patterns: Sequence[str], moves: bool, where: str) -> None:
     named = dict(module.named_parameters())
     for pattern in patterns:
-        for name in _named(named, pattern, where):
+        for name in _matching(named, pattern, where):
             named[name].requires_grad_(moves)
 
 
-def _named(names: Iterable[str], pattern: str, where: str) -> list[str]:
+def _matching(names: Iterable[str], pattern: str, where: str) -> list[str]:
     """The names that a pattern fits, as a whole or from one of their words on."""
     names = list(names)
-    found = [
+    matching = [
         name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
     ]
-    if not found:
+    if not matching:
         heads = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
         listed = ", ".join(heads[:_LISTED]) + (
             f" and {len(heads) - _LISTED} more" if len(heads) > _LISTED else ""
@@ -140,50 +143,52 @@ def _named(names: Iterable[str], pattern: str, where: str) -> list[str]:
             f"{where} names {pattern}, and nothing of the model is called so.",
             hint=f"names begin with {listed}",
         )
-    return found
+    return matching
 
 
 def _targets(module: nn.Module, patterns: Sequence[str] | None) -> list[str]:
     """The layers that get a narrow path: those named, else every one inside the model's repeated
     blocks."""
-    layers = list(adaptable(module))
+    layers = list(adaptable_layers(module))
     if patterns is not None:
         return list(
             dict.fromkeys(
                 name
                 for pattern in patterns
-                for name in _named(layers, pattern, "finetune.lora.targets")
+                for name in _matching(layers, pattern, "finetune.lora.targets")
             )
         )
     blocks = _blocks(module)
-    found = [name for name in layers if any(name.startswith(f"{block}.") for block in blocks)]
-    if not found:
+    layers_in_blocks = [
+        name for name in layers if any(name.startswith(f"{block}.") for block in blocks)
+    ]
+    if not layers_in_blocks:
         raise RunError(
             "finetune.lora finds no linear layer inside repeated blocks of this model.",
             hint=f"name layers: finetune.lora.targets: [{', '.join(layers[:3])}]"
             if layers
             else "it has no linear layer",
         )
-    return found
+    return layers_in_blocks
 
 
 def _blocks(module: nn.Module) -> list[str]:
     """The names of the lists of blocks that hold most of the model: the largest, and those as long
     beside it."""
     lists = {
-        name: each
-        for name, each in module.named_modules()
-        if isinstance(each, nn.ModuleList) and len(each) > 0
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, nn.ModuleList) and len(child) > 0
     }
     outer = {
-        name: each
-        for name, each in lists.items()
+        name: child
+        for name, child in lists.items()
         if not any(name.startswith(f"{other}.") for other in lists if other != name)
     }
     if not outer:
         return []
     sizes = {
-        name: sum(each.numel() for each in blocks.parameters()) for name, blocks in outer.items()
+        name: sum(child.numel() for child in blocks.parameters()) for name, blocks in outer.items()
     }
     largest = max(sizes, key=lambda name: sizes[name])
     return [name for name in outer if len(outer[name]) == len(outer[largest])]
@@ -202,7 +207,7 @@ def _depths(module: nn.Module, named: Mapping[str, Tensor]) -> tuple[dict[str, i
     depths: dict[str, int] = {}
     reached = False
     for name in named:
-        block = next((each for each in blocks if name.startswith(f"{each}.")), None)
+        block = next((candidate for candidate in blocks if name.startswith(f"{candidate}.")), None)
         reached = reached or block is not None
         depths[name] = (
             int(name[len(block) + 1 :].split(".")[0]) + 1
@@ -214,12 +219,12 @@ def _depths(module: nn.Module, named: Mapping[str, Tensor]) -> tuple[dict[str, i
     return depths, top
 
 
-def _still_norms(module: nn.Module) -> None:
+def _freeze_norm_statistics(module: nn.Module) -> None:
     """A frozen batch normalization keeps its statistics and uses them: they belong to the weights
     around it."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             weights = list(layer.parameters())
-            if weights and not any(each.requires_grad for each in weights):
+            if weights and not any(weight.requires_grad for weight in weights):
                 layer.eval()
                 layer.train = lambda mode=True, layer=layer: nn.Module.train(layer, False)  # type: ignore[method-assign, assignment, misc]

@@ -16,10 +16,10 @@ from typing import Any
 from danlu import registry
 from danlu.errors import RunError, TrainingStopped
 from danlu.recipe import Part, Recipe
-from danlu.training.population import why_not
+from danlu.training.population import reason_not_stackable
 from danlu.training.population.loop import Population
-from danlu.training.setup import assemble
-from danlu.training.step import NotFinite
+from danlu.training.setup import build_training
+from danlu.training.step import NonFiniteError
 
 RATES = 24  # four a power of ten over the default range
 _LAST = 0.2  # share of the updates whose loss is the loss of a rate
@@ -67,30 +67,33 @@ def find_learning_rate(
             f"the loss {recipe.loss.name} does not fall as a model gets better, so no learning rate can be read from it.",
             hint="try a few rates, and look at what is generated",
         )
-    if not why_not(recipe):
+    if not reason_not_stackable(recipe):
         try:
-            found = _by_trainings(recipe, least, most, max(steps // 2, 20))
+            range_test = _by_trainings(recipe, least, most, max(steps // 2, 20))
         except RuntimeError:  # torch's word for an operator that cannot be stacked
-            found = None
-        if found is not None:
-            return found
+            range_test = None
+        if range_test is not None:
+            return range_test
     return _by_raising(recipe, least, most, steps)
 
 
 def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> RangeTest | None:
     """Each rate has its own training, all of them one program; None where that takes too long."""
     growth = (most / least) ** (1 / (RATES - 1))
-    rates = [least * growth**place for place in range(RATES)]
+    rates = [least * growth**index for index in range(RATES)]
     train = recipe.train.model_copy(update={"steps": steps, "epochs": None})
     schedule = Part("constant", registry.config("schedules", "constant")())
     part, options = recipe.optimizer.name, recipe.optimizer.options
     optimizers = [Part(part, options.model_copy(update={"learning_rate": rate})) for rate in rates]
-    given = [replace(recipe, train=train, schedule=schedule, optimizer=each) for each in optimizers]
-    population = Population(given)
+    recipes = [
+        replace(recipe, train=train, schedule=schedule, optimizer=optimizer)
+        for optimizer in optimizers
+    ]
+    population = Population(recipes)
     last = max(1, round(steps * _LAST))
     for n in range(steps):
         if n == steps - last:
-            for lane in population.lanes:
+            for lane in population.trials:
                 lane.loss_sum = lane.loss_count = 0.0
         began = time.process_time()
         population.step(n)
@@ -98,25 +101,25 @@ def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> Rang
             return None
     losses = [
         lane.loss_sum / lane.loss_count if not lane.state and lane.loss_count else math.inf
-        for lane in population.everyone
+        for lane in population.all_trials
     ]
-    known = [(rate, loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
-    if len(known) < 5:
+    finite = [(rate, loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
+    if len(finite) < 5:
         raise TrainingStopped(
             f"the loss is not finite from a learning rate of {least:g} on.",
             hint="look at the inputs and the loss",
         )
     # noise of one short training must not choose: a rate is as good as the mean of it and its
     # neighbours, and a broken one is bad
-    worst = max(loss for _, loss in known)
-    held = [min(loss, worst) for loss in losses]
+    worst = max(loss for _, loss in finite)
+    bounded = [min(loss, worst) for loss in losses]
     around = [
-        sum(held[max(place - 1, 0) : place + 2]) / len(held[max(place - 1, 0) : place + 2])
-        for place in range(RATES)
+        sum(bounded[max(index - 1, 0) : index + 2]) / len(bounded[max(index - 1, 0) : index + 2])
+        for index in range(RATES)
     ]
     return RangeTest(
-        [rate for rate, _ in known],
-        [loss for _, loss in known],
+        [rate for rate, _ in finite],
+        [loss for _, loss in finite],
         rates[around.index(min(around))],
         trainings=True,
     )
@@ -125,7 +128,7 @@ def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> Rang
 def _by_raising(recipe: Recipe, least: float, most: float, steps: int) -> RangeTest:
     """One training meets all rates, one after the other."""
     growth = (most / least) ** (1 / max(steps - 1, 1))
-    built = assemble(recipe, rates=(least, lambda n: growth**n))
+    built = build_training(recipe, rates=(least, lambda n: growth**n))
     state, update = built.state, built.update
     rates: list[float] = []
     losses: list[float] = []
@@ -134,7 +137,7 @@ def _by_raising(recipe: Recipe, least: float, most: float, steps: int) -> RangeT
         state.loss_sum, state.loss_count = 0.0, 0.0
         try:
             update(n)
-        except NotFinite:
+        except NonFiniteError:
             break
         running = _SMOOTHING * running + (1 - _SMOOTHING) * float(state.loss_sum) / float(
             state.loss_count

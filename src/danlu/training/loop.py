@@ -22,6 +22,7 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.prediction import Artifact, load
 from danlu.data.batches import rows_at_once
 from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
+from danlu.parts.schedules._base import ScoreSchedule
 from danlu.parts.watchers._base import RunInfo, Watchers
 from danlu.recipe import Recipe
 from danlu.system import machine
@@ -135,11 +136,11 @@ class Training:
         stopping = recipe.regularization.early_stopping
         parts = [*recipe.watchers, *([stopping] if stopping is not None else [])]
         steps = self.checkpoints.steps()
-        setting = RunInfo(
+        run = RunInfo(
             self.folder.path, recipe, self.plan.total_steps, self.plan.steps_per_epoch, built.evaluator.metric, built.evaluator.better,
             steps[-1] if steps else 0, self.output, built.trainable, built.sentences(),
         )  # fmt: skip
-        watchers = Watchers(parts, [registry.build_watcher(part, setting) for part in parts])
+        watchers = Watchers(parts, [registry.build_watcher(part, run) for part in parts])
         if beside is not None:
             watchers.named.append(("beside", beside))
         return watchers
@@ -175,7 +176,7 @@ class Training:
     def _restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         """Everything as it was when a checkpoint was saved."""
         self.state.restore(tensors, facts)
-        if hasattr(self.setup.schedule, "load"):
+        if isinstance(self.setup.schedule, ScoreSchedule):
             self.setup.schedule.load(self.state.schedule)
         self.watchers.load(self.state.watchers)
         self.setup.update.skip = frozenset(self.state.skipped)
@@ -271,7 +272,7 @@ class Training:
             state.best_score is None or sign * (score - state.best_score) > 0
         ):
             state.remember_best(score, without_nonfinite(dict(scores.values)))
-        if hasattr(self.setup.schedule, "observe"):
+        if isinstance(self.setup.schedule, ScoreSchedule):
             self.setup.schedule.observe(score, self.setup.evaluator.better)
             state.schedule = self.setup.schedule.state()
         seconds = time.perf_counter() - began

@@ -8,7 +8,7 @@ from torch import nn
 from danlu.data.batches import Rows, rows_at_once
 
 
-def find_culprits(module: nn.Module, rows: Rows, batch: list[int]) -> list[int]:
+def find_nonfinite_rows(module: nn.Module, rows: Rows, batch: list[int]) -> list[int]:
     """The rows of `batch` whose own outputs are not finite; where none is, the whole batch, the
     most extreme inputs first."""
     bad: list[int] = []
@@ -27,10 +27,10 @@ def _by_size(rows: Rows, batch: list[int]) -> list[int]:
     sizes: list[float] = []
     for piece in torch.tensor(batch).split(rows_at_once(rows)):
         inputs = [
-            each
-            for each in rows.gather(rows.placement.put(piece)).inputs.values()
-            if each.is_floating_point()
+            tensor
+            for tensor in rows.gather(rows.placement.put(piece)).inputs.values()
+            if tensor.is_floating_point()
         ]
-        largest = [each.abs().flatten(1).amax(1) for each in inputs if each.numel()]
+        largest = [tensor.abs().flatten(1).amax(1) for tensor in inputs if tensor.numel()]
         sizes += torch.stack(largest).amax(0).tolist() if largest else [0.0] * len(piece)
     return [row for _, row in sorted(zip(sizes, batch), key=lambda pair: -pair[0])]

@@ -14,6 +14,7 @@ from danlu.artifact import artifact as artifacts
 from danlu.errors import ArtifactError
 from danlu.layers.parametrization import multipliers
 from danlu.layers.tensors import unique_tensors
+from danlu.parts.models import _base as models
 from danlu.recipe import Part, Recipe
 from danlu.system.atomic_files import read_checked_json
 
@@ -33,10 +34,12 @@ class PretrainedStart:
 def weights_of(recipe: Recipe) -> str | None:
     """The artifact (or run), or the folder of a checkpoint, that the recipe's model starts from."""
     options = recipe.model.options
-    return getattr(options, "weights", None) or getattr(options, "path", None)
+    return models.weights_of(options) or models.pretrained_path(options)
 
 
-def load_pretrained(module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()) -> PretrainedStart | None:
+def load_pretrained(
+    module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()
+) -> PretrainedStart | None:
     """Put the weights that model.weights names into a fresh module: every tensor that has the same
     name and shape in both.
 
@@ -44,26 +47,28 @@ def load_pretrained(module: nn.Module, recipe: Recipe, classes: Sequence[str] = 
     behind one prefix. A head that tells others than `classes` (what the outputs of the new one are
     called) apart stays as it was drawn: that it has as many says nothing. None where the recipe
     names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits."""
-    part = registry.facts("models", recipe.model.name)
-    path = getattr(recipe.model.options, "weights", None)
+    begin = registry.model_facts(recipe.model.name).begin
+    path = models.weights_of(recipe.model.options)
     if path is None:
-        return PretrainedStart(*part.begin(recipe.model.options, module)) if hasattr(part, "begin") else None
+        return PretrainedStart(*begin(recipe.model.options, module)) if begin is not None else None
     base = artifacts.read(path)
     assert base.path is not None
-    rebuilt = [
-        each["name"]
-        for each in base.changes
-        if any(each["state"].get(key) for key in ("fold", "layers", "ranks", "widths"))
+    compressors = [
+        change["name"]
+        for change in base.changes
+        if any(change["state"].get(key) for key in ("fold", "layers", "ranks", "widths"))
     ]
-    if rebuilt:
+    if compressors:
         raise ArtifactError(
-            f"it is compressed ({', '.join(rebuilt)}): its layers are no longer those that training begins from.",
+            f"it is compressed ({', '.join(compressors)}): its layers are no longer those that training begins from.",
             where=path,
             hint="start from the artifact that it was made of",
         )
-    digest = read_checked_json(base.path / "artifact.json")["files"]["weights.safetensors"]["sha256"]
-    theirs, mine = unique_tensors(base.module), unique_tensors(module)
-    fitting = match_tensors(mine, theirs)
+    digest = read_checked_json(base.path / "artifact.json")["files"]["weights.safetensors"][
+        "sha256"
+    ]
+    learnt, target = unique_tensors(base.module), unique_tensors(module)
+    fitting = match_tensors(target, learnt)
     if tuple(base.task.output.names) != tuple(classes):
         fitting = {
             name: other
@@ -72,7 +77,7 @@ def load_pretrained(module: nn.Module, recipe: Recipe, classes: Sequence[str] = 
         }
     if not fitting:
         raise ArtifactError(
-            f"none of its {len(theirs)} tensors has the name and shape of one of the new model's {len(mine)}.",
+            f"none of its {len(learnt)} tensors has the name and shape of one of the new model's {len(target)}.",
             where=path,
             hint=f"give the model ({recipe.model.name}) the sizes of that one ({base.recipe.model.name})",
         )
@@ -90,12 +95,12 @@ def load_pretrained(module: nn.Module, recipe: Recipe, classes: Sequence[str] = 
         )
     with torch.no_grad():
         for name, other in fitting.items():
-            mine[name].copy_(theirs[other])
-    fresh = [name for name in mine if name not in fitting]
-    said = f"{len(fitting)} of {len(mine)} tensors of the model are those of {path}"
+            target[name].copy_(learnt[other])
+    fresh = [name for name in target if name not in fitting]
+    notice = f"{len(fitting)} of {len(target)} tensors of the model are those of {path}"
     if fresh:
-        said += f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
-    return PretrainedStart(digest, f"{said}.", tuple(fresh))
+        notice += f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
+    return PretrainedStart(digest, f"{notice}.", tuple(fresh))
 
 
 def _head(module: nn.Module, size: int) -> set[str]:
@@ -103,8 +108,8 @@ def _head(module: nn.Module, size: int) -> set[str]:
     name."""
     last = [
         name
-        for name, each in module.named_modules()
-        if next(each.parameters(recurse=False), None) is not None
+        for name, layer in module.named_modules()
+        if next(layer.parameters(recurse=False), None) is not None
     ]
     named = (
         [
@@ -121,29 +126,29 @@ def _head(module: nn.Module, size: int) -> set[str]:
 def recipe_to_store(recipe: Recipe) -> Recipe:
     """The recipe as an artifact keeps it: what a model read outside of it, but for the weights, is
     written in (its `settled`)."""
-    part = registry.facts("models", recipe.model.name)
-    if not hasattr(part, "settled"):
+    settled = registry.model_facts(recipe.model.name).settled
+    if settled is None:
         return recipe
-    return replace(recipe, model=Part(recipe.model.name, part.settled(recipe.model.options)))
+    return replace(recipe, model=Part(recipe.model.name, settled(recipe.model.options)))
 
 
-def match_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
+def match_tensors(target: Mapping[str, Tensor], learnt: Mapping[str, Tensor]) -> dict[str, str]:
     """The tensor of `theirs` for each of `mine` that has one: the same name and shape; else the
     same shape and name behind a prefix.
 
     That prefix, one on each side for all of them, is the one that most tensors ask for.
     """
-    found = {
+    matches = {
         name: name
-        for name, each in mine.items()
-        if name in theirs and theirs[name].shape == each.shape
+        for name, tensor in target.items()
+        if name in learnt and learnt[name].shape == tensor.shape
     }
-    left = [name for name in mine if name not in found]
-    free = {name for name in theirs if name not in found}
+    left = [name for name in target if name not in matches]
+    free = {name for name in learnt if name not in matches}
     votes = Counter(
         pair for name in left for other in free if (pair := _prefixes(name, other)) is not None
     )
-    same = len(found)
+    same = len(matches)
     for (before, after), count in votes.most_common(1):
         for name in (
             left if count > max(1, same) else ()
@@ -152,10 +157,10 @@ def match_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> d
             if (
                 name.startswith(before)
                 and other in free
-                and theirs[other].shape == mine[name].shape
+                and learnt[other].shape == target[name].shape
             ):
-                found[name] = other
-    return found
+                matches[name] = other
+    return matches
 
 
 def _prefixes(one: str, other: str) -> tuple[str, str] | None:
@@ -168,5 +173,6 @@ def _prefixes(one: str, other: str) -> tuple[str, str] | None:
     if shared < 2:  # "weight" alone says nothing
         return None
     return tuple(
-        "".join(f"{word}." for word in each[: len(each) - shared]) for each in (words, others)
+        "".join(f"{word}." for word in name_words[: len(name_words) - shared])
+        for name_words in (words, others)
     )  # type: ignore[return-value]

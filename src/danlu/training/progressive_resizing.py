@@ -28,9 +28,9 @@ class ProgressiveResizing:
         self, inputs: Mapping[str, InputSpec], start: float, until: int, multiple: int
     ) -> None:
         self.full = {
-            name: (each.shape[1], each.shape[2])
-            for name, each in inputs.items()
-            if each.kind == "image"
+            name: (spec.shape[1], spec.shape[2])
+            for name, spec in inputs.items()
+            if spec.kind == "image"
         }
         if not self.full:
             raise PartError(

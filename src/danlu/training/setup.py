@@ -15,16 +15,18 @@ from danlu import registry
 from danlu.data.batches import Batches, Rows, lengths_of
 from danlu.data.dataset import Dataset, prepare
 from danlu.errors import RunError
-from danlu.layers.parametrization import scaled
-from danlu.layers.quantization.nf4 import numbers
-from danlu.layers.vision.test_time_augmentation import Views
+from danlu.layers.parametrization import scale_groups
+from danlu.layers.quantization.nf4 import parameter_count
+from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.parts.optimizers._base import learning_rate_of, weight_decay_of
+from danlu.parts.schedules._base import Schedule, ScoreSchedule
 from danlu.recipe import Part, Recipe, Train
 from danlu.system import machine
 from danlu.system.placement import WEIGHTS, Placement, choose, draw_seed, peak, place, work_of
 from danlu.terms import InputSpec, Table
 from danlu.training import finetuning
 from danlu.training.evaluation import Evaluator
-from danlu.training.pretrained_weights import Start, take_over
+from danlu.training.pretrained_weights import PretrainedStart, load_pretrained
 from danlu.training.progressive_resizing import ProgressiveResizing
 from danlu.training.state import TrainingState
 from danlu.training.step import AdversarialStep, SupervisedStep, Update
@@ -42,7 +44,7 @@ class Plan:
     save_every: int
 
 
-def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
+def plan_training(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
     """The Plan of a recipe's train section."""
     total = (
         train.steps
@@ -60,7 +62,7 @@ def plan(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
 
 
 @dataclass(frozen=True)
-class Given:
+class TrainingOverrides:
     """What a compressor brings to a training.
 
     module    goes on from here, in place of one that the recipe builds (None)
@@ -80,7 +82,7 @@ class Given:
 
 
 @dataclass
-class Apparatus:
+class TrainingSetup:
     """Everything of one training but the folder it writes to and those who watch it."""
 
     recipe: Recipe
@@ -90,18 +92,22 @@ class Apparatus:
     batches: Batches
     plan: Plan
     state: TrainingState
-    schedule: Any
+    schedule: Schedule | ScoreSchedule
     update: Update
     evaluator: Evaluator
-    start: Start | None = None
+    start: PretrainedStart | None = None
 
     @property
     def trainable(self) -> int:
         """How many numbers an update may move."""
-        return sum(each.numel() for each in self.state.module.parameters() if each.requires_grad)
+        return sum(
+            parameter.numel()
+            for parameter in self.state.module.parameters()
+            if parameter.requires_grad
+        )
 
     @cached_property
-    def pace(self) -> float:
+    def peak_rate(self) -> float:
         """Updates a second at the measured peak of this machine's matrix products; 0 where examples
         are no tokens.
 
@@ -129,7 +135,7 @@ class Apparatus:
             "evaluate_every": self.plan.evaluate_every,
             "save_every": self.plan.save_every,
             "batch_size": self.batches.batch_size,
-            "parameters": numbers(self.state.module),
+            "parameters": parameter_count(self.state.module),
             "data": {
                 "origin": data.table.origin,
                 "digest": data.digest,
@@ -145,7 +151,7 @@ class Apparatus:
         """(subject, what is to be known of it) in plain words."""
         recipe, rows = (
             self.recipe,
-            {name: f"{len(each):,}" for name, each in self.data.splits.items()},
+            {name: f"{len(row_numbers):,}" for name, row_numbers in self.data.splits.items()},
         )
         return (
             (
@@ -165,15 +171,15 @@ class Apparatus:
         )
 
 
-def assemble(
+def build_training(
     recipe: Recipe,
     fold: tuple[int, int] | None = None,
     decided: Mapping[str, Any] | None = None,
     *,
     look: Callable[[Dataset], None] = lambda data: None,
     rates: tuple[float, Callable[[int], float]] | None = None,
-    given: Given | None = None,
-) -> Apparatus:
+    overrides: TrainingOverrides | None = None,
+) -> TrainingSetup:
     """The Apparatus of a recipe.
 
     `decided` is the placement that a lock file recorded; `look` sees the data before anything is
@@ -184,22 +190,24 @@ def assemble(
     placement.use()
     data = prepare(recipe, fold)
     look(data)
-    data = data if given is None else given.reads(data)
+    data = data if overrides is None else overrides.reads(data)
     examples = data.examples
     rows = Rows(examples.inputs, data.preprocessor.pixels, examples.target, placement)
     size = None if recipe.train.batch_size == "all" else int(recipe.train.batch_size)
     lengths = lengths_of(examples.inputs) if recipe.train.group_by_length else None
     batches = Batches(rows, data.splits["train"], size, recipe.train.seed, lengths, examples.phase)
-    planned = plan(recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0)
-    if given is None or given.module is None:
-        module, start, told = fresh_module(recipe, data, placement)
+    planned = plan_training(
+        recipe.train, batches.steps_per_epoch, len(data.splits["validation"]) > 0
+    )
+    if overrides is None or overrides.module is None:
+        module, start, sentence = fresh_module(recipe, data, placement)
     else:
-        module, start, told = given.module, None, ""
-    if given is not None:
-        start = Start(given.digest, start.notice if start is not None else "")
+        module, start, sentence = overrides.module, None, ""
+    if overrides is not None:
+        start = PretrainedStart(overrides.digest, start.notice if start is not None else "")
     data.notices += [
         *([start.notice] if start is not None and start.notice else []),
-        *([told] if told else []),
+        *([sentence] if sentence else []),
     ]
     if not decided:
         placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
@@ -218,15 +226,15 @@ def assemble(
     state = TrainingState(
         module, optimizer, ema=regularization.ema_decay is not None, keep_best=keeps_best
     )
-    if hasattr(schedule, "state"):
+    if isinstance(schedule, ScoreSchedule):
         state.schedule = schedule.state()
     described = examples.described, data.task.output
     augmentations = [
         registry.build_augmentation(part, *described) for part in recipe.data.augmentations
     ]
     loss = registry.build_loss(recipe.loss, data.task)
-    loss = loss if given is None else given.learns(loss, module, data)
-    rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+    loss = loss if overrides is None else overrides.learns(loss, module, data)
+    rate = learning_rate_of(recipe.optimizer.options)
     rate, scale = rates or (rate, schedule)
     hide = getattr(data.task, "corrupt", None)
     kind = (
@@ -248,27 +256,29 @@ def assemble(
         hide,
         resize,
     )
-    views = Views(recipe.data.test_time_augmentation, *described)
+    views = TestTimeAugmentation(recipe.data.test_time_augmentation, *described)
     evaluator = Evaluator(
         rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views
     )
-    return Apparatus(
+    return TrainingSetup(
         recipe, data, placement, rows, batches, planned, state, schedule, update, evaluator, start
     )
 
 
 def fresh_module(
     recipe: Recipe, data: Dataset, placement: Placement
-) -> tuple[torch.nn.Module, Start | None, str]:
+) -> tuple[torch.nn.Module, PretrainedStart | None, str]:
     """(the module as a training of the recipe begins with it, on the CPU; the weights it took over;
     what section finetune made of it)."""
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
     module = registry.build_model(recipe.model, data.examples.described, data.task.output)
-    start = take_over(module, recipe, data.task.output.names)
+    start = load_pretrained(module, recipe, data.task.output.names)
     return (
         module,
         start,
-        finetuning.tune(module, recipe.finetune, None if start is None else start.fresh),
+        finetuning.prepare_finetuning(
+            module, recipe.finetune, None if start is None else start.fresh
+        ),
     )
 
 
@@ -276,17 +286,18 @@ def groups_over(module: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     """The parameter groups of a module: what weight decay spares, tables, and what learns at a
     share of the rate, apart."""
     optimizer = recipe.optimizer
-    groups = finetuning.apart(
-        parameter_groups(module, optimizer), finetuning.rates(module, recipe.finetune)
+    groups = finetuning.split_by_rate(
+        parameter_groups(module, optimizer),
+        finetuning.learning_rate_shares(module, recipe.finetune),
     )
-    part = registry.facts("optimizers", optimizer.name)
-    return scaled(
+    facts = registry.optimizer_facts(optimizer.name)
+    return scale_groups(
         groups,
         module,
         optimizer=optimizer.name,
-        update=getattr(part, "UPDATE", None),
-        decay=getattr(part, "DECAY", "gradient"),
-        weight_decay=float(getattr(optimizer.options, "weight_decay", 0.0)),
+        update=facts.update_length,
+        decay=facts.decay,
+        weight_decay=weight_decay_of(optimizer.options),
     )
 
 
@@ -331,20 +342,22 @@ def _resizing(
 ) -> ProgressiveResizing | None:
     """What brings images to the size of an update, tried on the model; None where the recipe asks
     for none."""
-    asked = train.progressive_resizing
-    if asked is None:
+    options = train.progressive_resizing
+    if options is None:
         return None
     resizing = ProgressiveResizing(
-        described, asked.start, round(asked.until * planned.total_steps), asked.multiple
+        described, options.start, round(options.until * planned.total_steps), options.multiple
     )
     resizing.refuse_unable(module, batches.rows.gather(batches.indices(0)[:1]).inputs)
     return resizing
 
 
-def _refuse_without_validation(recipe: Recipe, schedule: Any, planned: Plan) -> None:
+def _refuse_without_validation(
+    recipe: Recipe, schedule: Schedule | ScoreSchedule, planned: Plan
+) -> None:
     if planned.evaluate_every:
         return
-    if hasattr(schedule, "observe"):
+    if isinstance(schedule, ScoreSchedule):
         raise RunError(
             f"schedule {recipe.schedule.name} goes by validation scores, and the validation split has no row.",
             hint="give data.split a share for validation, or choose another schedule",
@@ -363,28 +376,34 @@ def parameter_groups(module: torch.nn.Module, optimizer: Part) -> list[dict[str,
     Where the optimizer asks for it (SPARES_TABLES), tables stand apart from matrices and say
     `"muon": False`. One group where nothing decays: each group is a call of the kernel, and 7
     microseconds a step."""
-    trainable = [each for each in module.parameters() if each.requires_grad] or [torch.zeros(1)]
-    apart = (
-        tables(module)
-        if getattr(registry.facts("optimizers", optimizer.name), "SPARES_TABLES", False)
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad] or [
+        torch.zeros(1)
+    ]
+    tables = (
+        embedding_tables(module)
+        if registry.optimizer_facts(optimizer.name).spares_tables
         else set()
     )
-    decayed = [each for each in trainable if each.ndim >= 2 and each not in apart]
-    spared = [each for each in trainable if each.ndim < 2]
-    looked_up = [each for each in trainable if each.ndim >= 2 and each in apart]
+    decayed = [
+        parameter for parameter in trainable if parameter.ndim >= 2 and parameter not in tables
+    ]
+    spared = [parameter for parameter in trainable if parameter.ndim < 2]
+    looked_up = [
+        parameter for parameter in trainable if parameter.ndim >= 2 and parameter in tables
+    ]
     groups: list[dict[str, Any]] = [{"params": looked_up, "muon": False}] if looked_up else []
-    if not getattr(optimizer.options, "weight_decay", 0.0):
+    if not weight_decay_of(optimizer.options):
         return [{"params": decayed + spared}, *groups] if decayed + spared else groups
     groups = [*([{"params": decayed}] if decayed else []), *groups]
     return [*groups, *([{"params": spared, "weight_decay": 0.0}] if spared else [])]
 
 
-def tables(module: torch.nn.Module) -> set[torch.Tensor]:
+def embedding_tables(module: torch.nn.Module) -> set[torch.Tensor]:
     """Parameters with a row for each code, of which a batch moves a few: embeddings, and what a
     layer names in TABLES."""
-    found: set[torch.Tensor] = {
+    weights: set[torch.Tensor] = {
         layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Embedding)
     }
-    return found | {
+    return weights | {
         getattr(layer, name) for layer in module.modules() for name in getattr(layer, "TABLES", ())
     }

@@ -37,7 +37,7 @@ class TrainingState:
         self.best_scores: dict[str, Any] = {}
         self.loss_sum: Any = 0.0
         self.loss_count: Any = 0.0
-        self.told: dict[str, tuple[Any, Any]] = {}
+        self.reported: dict[str, tuple[Any, Any]] = {}
         self.stopped = ""
         self.skipped: list[int] = []
         self.failures = 0
@@ -45,7 +45,7 @@ class TrainingState:
         self.schedule: dict[str, Any] = {}
 
     @property
-    def released(self) -> dict[str, Tensor]:
+    def eval_weights(self) -> dict[str, Tensor]:
         """The weights that are evaluated: the average where there is one, else the live ones."""
         return self.ema if self.ema is not None else self.live
 
@@ -54,12 +54,12 @@ class TrainingState:
         self.best_score, self.best_step, self.best_scores = score, self.step, dict(scores)
         if self.keep_best:
             if self.best is None:
-                self.best = {name: tensor.clone() for name, tensor in self.released.items()}
+                self.best = {name: tensor.clone() for name, tensor in self.eval_weights.items()}
             else:
-                for name, tensor in self.released.items():
+                for name, tensor in self.eval_weights.items():
                     self.best[name].copy_(tensor)
 
-    def put(self, weights: Mapping[str, Tensor]) -> None:
+    def load(self, weights: Mapping[str, Tensor]) -> None:
         """Make `weights` the live ones."""
         with torch.no_grad():
             for name, tensor in self.live.items():
@@ -67,25 +67,25 @@ class TrainingState:
                     tensor.copy_(weights[name])
 
     @contextmanager
-    def wearing(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    def swapped_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """The module with other weights inside the `with`; the live ones are put back bit for
         bit."""
         if weights is self.live:
             yield
             return
         live = {name: tensor.clone() for name, tensor in self.live.items()}
-        self.put(weights)
+        self.load(weights)
         try:
             yield
         finally:
-            self.put(live)
+            self.load(live)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by a dotted name: weights.*, ema.*, best.*, optimizer.<parameter
         number>.<entry>. No copies are made."""
         result = {f"weights.{name}": tensor for name, tensor in self.live.items()}
-        for group, held in (("ema", self.ema), ("best", self.best)):
-            result |= {f"{group}.{name}": tensor for name, tensor in (held or {}).items()}
+        for group, weights in (("ema", self.ema), ("best", self.best)):
+            result |= {f"{group}.{name}": tensor for name, tensor in (weights or {}).items()}
         for number, entries in self.optimizer.state_dict()["state"].items():
             result |= {
                 f"optimizer.{number}.{name}": value
@@ -112,7 +112,7 @@ class TrainingState:
             "loss_sum": float(self.loss_sum),
             "loss_count": float(self.loss_count),
             "told": {
-                name: [float(total), float(count)] for name, (total, count) in self.told.items()
+                name: [float(total), float(count)] for name, (total, count) in self.reported.items()
             },
             "stopped": self.stopped,
             "skipped": self.skipped,
@@ -163,18 +163,22 @@ class TrainingState:
             setattr(self, name, facts[name])
         self.failures = facts["failures"]
         self.skipped = list(facts["skipped"])
-        self.told = {name: (total, count) for name, (total, count) in facts.get("told", {}).items()}
+        self.reported = {
+            name: (total, count) for name, (total, count) in facts.get("told", {}).items()
+        }
 
     @staticmethod
     def _copy(group: str, into: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in into.items():
-            found = tensors.get(f"{group}.{name}")
-            if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
-                said = (
+            stored = tensors.get(f"{group}.{name}")
+            if stored is None or stored.shape != tensor.shape or stored.dtype != tensor.dtype:
+                difference = (
                     "is not in it"
-                    if found is None
-                    else f"has shape {list(found.shape)}, not {list(tensor.shape)}"
+                    if stored is None
+                    else f"has shape {list(stored.shape)}, not {list(tensor.shape)}"
                 )
-                raise CheckpointError(f"the checkpoint is of another model: {group}.{name} {said}.")
+                raise CheckpointError(
+                    f"the checkpoint is of another model: {group}.{name} {difference}."
+                )
             with torch.no_grad():
-                tensor.copy_(found)
+                tensor.copy_(stored)

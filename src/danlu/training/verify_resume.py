@@ -87,7 +87,7 @@ def verify_resume(
                 time.sleep(0.01)
         if process.returncode != 0:
             raise DanluError(
-                f"the recipe does not train, so there is nothing to prove: {_said(home)}",
+                f"the recipe does not train, so there is nothing to prove: {_last_output(home)}",
                 where=str(recipe),
             )
         start, training = ready - began, time.monotonic() - ready
@@ -140,7 +140,7 @@ class _Killer:
                     continue
                 code = process.wait()
             if code != 0:
-                return [f"the same command ended with exit code {code} ({_said(self.home)})"]
+                return [f"the same command ended with exit code {code} ({_last_output(self.home)})"]
             self.missed += self.deaths < kills
             self.runs += self.deaths > before
             got = fingerprint(run)
@@ -222,8 +222,10 @@ def _home(folder: Path | None) -> Iterator[Path]:
 def _life(command: Sequence[str], home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that does not outlive the `with`, whatever ends it."""
     with (
-        (home / "said").open("wb") as said,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process,
+        (home / "said").open("wb") as output,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        ) as process,
     ):
         try:
             yield process
@@ -231,7 +233,7 @@ def _life(command: Sequence[str], home: Path) -> Iterator[subprocess.Popen[bytes
             process.kill()
 
 
-def _said(home: Path) -> str:
+def _last_output(home: Path) -> str:
     """The last words of the last life, on one line."""
     return (
         " ".join((home / "said").read_text("utf-8", "replace").split())[-500:] or "it said nothing"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from danlu.errors import ArtifactError, DataError
 from danlu.layers.recurrent.sequence_reader import Reader
 from danlu.layers.text.embeddings import WordEmbedding
-from danlu.layers.transformer.blocks import Block, Sizes
+from danlu.layers.transformer.blocks import Block, StackSizes
 from danlu.layers.transformer.encoder import (
     EncodedPlaces,
     EncodedRow,
@@ -54,7 +54,7 @@ _LAYER = {
 
 
 @dataclass(frozen=True)
-class Pieces:
+class BertParts:
     """The parts of an encoder: what reads, and what answers. `pooler` and `head` (before `last`)
     are None where there is none."""
 
@@ -70,7 +70,7 @@ class Pieces:
         return cast("nn.Embedding", cast("WordEmbedding", body).tables[0])
 
 
-def pieces(module: nn.Module, options: Any, task: str, where: str) -> Pieces:
+def bert_parts(module: nn.Module, options: Any, task: str, where: str) -> BertParts:
     """The parts of an artifact's encoder. ArtifactError naming the options that BERT does not
     know."""
     needed = dict(NEEDED)
@@ -92,21 +92,21 @@ def pieces(module: nn.Module, options: Any, task: str, where: str) -> Pieces:
             where=where,
             hint=f"it may be written after {', '.join(TASKS)}",
         )
-    found = _parts_of(module)
+    parts = _parts_of(module)
     if (
-        found is None
-        or len(found.encoder.reader.names) != 1
-        or not isinstance(found.encoder.widen, nn.Identity)
+        parts is None
+        or len(parts.encoder.reader.names) != 1
+        or not isinstance(parts.encoder.widen, nn.Identity)
     ):
         raise ArtifactError(
             "this encoder reads more than one text of plain tokens, and a BERT reads nothing else.",
             where=where,
             hint="leave other columns out (data.columns.NAME.use: false), and codes of a word's spelling (vocabulary: {codes: []})",
         )
-    return found
+    return parts
 
 
-def _parts_of(module: nn.Module) -> Pieces | None:
+def _parts_of(module: nn.Module) -> BertParts | None:
     """The parts of a module that `models/encoder` built; None where it is another, or reads more
     than one text."""
     if isinstance(module, EncodedPlaces):
@@ -114,24 +114,24 @@ def _parts_of(module: nn.Module) -> Pieces | None:
         if module.aside is not None or last is None:
             return None
         head = last if isinstance(last, VocabularyHead) else None
-        return Pieces(
+        return BertParts(
             module.encoder, head.last if head is not None else cast("nn.Linear", last), head=head
         )
-    rows = [each for each in module.modules() if isinstance(each, EncodedRow)]
-    linear = [each for each in module.children() if isinstance(each, nn.Linear)]
+    rows = [child for child in module.modules() if isinstance(child, EncodedRow)]
+    linear = [child for child in module.children() if isinstance(child, nn.Linear)]
     if len(rows) != 1 or len(linear) != 1 or linear[0].in_features != rows[0].encoder.width:
         return None
-    return Pieces(rows[0].encoder, linear[0], pooler=cast("Pooler", rows[0].pooling))
+    return BertParts(rows[0].encoder, linear[0], pooler=cast("Pooler", rows[0].pooling))
 
 
 def config(
-    found: Pieces, task: str, size: int, codes: Mapping[int, int], labels: tuple[str, ...]
+    parts: BertParts, task: str, size: int, codes: Mapping[int, int], labels: tuple[str, ...]
 ) -> dict[str, Any]:
     """The config.json; `codes` gives the file's code of danlu's special ones."""
-    encoder = found.encoder
+    encoder = parts.encoder
     block = cast("Block", encoder.stack.blocks[0])
     assert encoder.positions is not None and encoder.norm is not None
-    made: dict[str, Any] = {
+    values: dict[str, Any] = {
         "architectures": [f"Bert{TASKS[task]}"],
         "model_type": "bert",
         "vocab_size": size,
@@ -152,52 +152,52 @@ def config(
         "dtype": "float32",
     }
     if labels:
-        made |= {"id2label": {str(code): name for code, name in enumerate(labels)}}
-        made |= {"label2id": {name: code for code, name in enumerate(labels)}}
-    return made
+        values |= {"id2label": {str(code): name for code, name in enumerate(labels)}}
+        values |= {"label2id": {name: code for code, name in enumerate(labels)}}
+    return values
 
 
-def tensors(found: Pieces, task: str, rows: np.ndarray) -> dict[str, Tensor]:
+def tensors(parts: BertParts, task: str, rows: np.ndarray) -> dict[str, Tensor]:
     """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of
     the file's, -1 for none."""
-    encoder = found.encoder
+    encoder = parts.encoder
     assert encoder.positions is not None
-    made: dict[str, Tensor] = {
-        "bert.embeddings.word_embeddings.weight": _chosen(found.words.weight, rows, 0.0),
+    named_tensors: dict[str, Tensor] = {
+        "bert.embeddings.word_embeddings.weight": _chosen(parts.words.weight, rows, 0.0),
         "bert.embeddings.position_embeddings.weight": encoder.positions.weight,
         "bert.embeddings.token_type_embeddings.weight": torch.zeros(2, encoder.width),
     }
-    for theirs, layer in _layers(found, task).items():
-        made |= {f"{theirs}.{name}": each for name, each in layer.named_parameters()}
-    if found.head is not None:
-        made["cls.predictions.decoder.weight"] = _chosen(found.last.weight, rows, 0.0)
-        made["cls.predictions.decoder.bias"] = made["cls.predictions.bias"] = _chosen(
-            found.last.bias, rows, NEVER
+    for theirs, layer in _layers(parts, task).items():
+        named_tensors |= {f"{theirs}.{name}": tensor for name, tensor in layer.named_parameters()}
+    if parts.head is not None:
+        named_tensors["cls.predictions.decoder.weight"] = _chosen(parts.last.weight, rows, 0.0)
+        named_tensors["cls.predictions.decoder.bias"] = named_tensors["cls.predictions.bias"] = (
+            _chosen(parts.last.bias, rows, NEVER)
         )
     return {
-        name: each.detach().to("cpu", torch.float32).clone().contiguous()
-        for name, each in made.items()
+        name: tensor.detach().to("cpu", torch.float32).clone().contiguous()
+        for name, tensor in named_tensors.items()
     }
 
 
-def _layers(found: Pieces, task: str) -> dict[str, nn.Module]:
+def _layers(parts: BertParts, task: str) -> dict[str, nn.Module]:
     """Every layer whose tensors are the same on both sides, by its name there."""
-    assert found.encoder.norm is not None
-    layers = {"bert.embeddings.LayerNorm": found.encoder.norm}
-    for number, block in enumerate(found.encoder.stack.blocks):
+    assert parts.encoder.norm is not None
+    layers = {"bert.embeddings.LayerNorm": parts.encoder.norm}
+    for number, block in enumerate(parts.encoder.stack.blocks):
         layers |= {
             f"bert.encoder.layer.{number}.{theirs}": block.get_submodule(ours)
             for ours, theirs in _LAYER.items()
         }
-    if found.pooler is not None:
-        layers["bert.pooler.dense"] = found.pooler.dense
-    if found.head is not None:
+    if parts.pooler is not None:
+        layers["bert.pooler.dense"] = parts.pooler.dense
+    if parts.head is not None:
         layers |= {
-            "cls.predictions.transform.dense": found.head.dense,
-            "cls.predictions.transform.LayerNorm": found.head.norm,
+            "cls.predictions.transform.dense": parts.head.dense,
+            "cls.predictions.transform.LayerNorm": parts.head.norm,
         }
     else:
-        layers["classifier"] = found.last
+        layers["classifier"] = parts.last
     return layers
 
 
@@ -212,7 +212,7 @@ def _chosen(weight: Tensor, rows: np.ndarray, missing: float) -> Tensor:
 
 
 def module_of(
-    about: Mapping[str, Any], kind: str, labels: int, weights: Mapping[str, Tensor], where: str
+    config: Mapping[str, Any], kind: str, labels: int, weights: Mapping[str, Tensor], where: str
 ) -> nn.Module:
     """A checkpoint as danlu's encoder, whose codes are those of the file; `kind` is one of TASKS'
     values.
@@ -220,15 +220,15 @@ def module_of(
     DataError for what an encoder is not built of, or a tensor that is missing.
     """
     weights = {_as_now(name): each for name, each in weights.items()}
-    sizes = _sizes(about, where)
-    size, width = int(about["vocab_size"]), sizes.width
+    sizes = _sizes(config, where)
+    size, width = int(config["vocab_size"]), sizes.width
     with torch.random.fork_rng(devices=[]):
         body = WordEmbedding((size,), (), width, letter_size=1, filters=1, unknown=0.0)
         encoder = Encoder(
             Reader(["tokens"], [body], 0.0),
             width,
             sizes,
-            context=int(about["max_position_embeddings"]),
+            context=int(config["max_position_embeddings"]),
         )
         if kind == "ForSequenceClassification":
             module: nn.Module = nn.Sequential(
@@ -239,30 +239,30 @@ def module_of(
                 VocabularyHead(width, size) if kind == "ForMaskedLM" else nn.Linear(width, labels)
             )
             module = EncodedPlaces(encoder, None, nn.Sequential(nn.Identity(), last))
-    found = _parts_of(module)
-    assert found is not None and encoder.positions is not None
+    parts = _parts_of(module)
+    assert parts is not None and encoder.positions is not None
     task = next(name for name, each in TASKS.items() if each == kind)
     with torch.no_grad():
-        _put(found.words.weight, "bert.embeddings.word_embeddings.weight", weights, where)
+        _put(parts.words.weight, "bert.embeddings.word_embeddings.weight", weights, where)
         _put(encoder.positions.weight, "bert.embeddings.position_embeddings.weight", weights, where)
         types = weights.get("bert.embeddings.token_type_embeddings.weight")
         if types is not None:
             encoder.positions.weight.add_(types[0])
-        for theirs, layer in _layers(found, task).items():
+        for theirs, layer in _layers(parts, task).items():
             for name, parameter in layer.named_parameters():
                 _put(parameter, f"{theirs}.{name}", weights, where)
-        if found.head is not None:
+        if parts.head is not None:
             decoder = "cls.predictions.decoder.weight"
-            tied = decoder not in weights and about.get("tie_word_embeddings", True)
+            tied = decoder not in weights and config.get("tie_word_embeddings", True)
             _put(
-                found.last.weight,
+                parts.last.weight,
                 "bert.embeddings.word_embeddings.weight" if tied else decoder,
                 weights,
                 where,
             )
-            _put(found.last.bias, "cls.predictions.bias", weights, where)
+            _put(parts.last.bias, "cls.predictions.bias", weights, where)
     for norm in (each for each in module.modules() if isinstance(each, nn.LayerNorm)):
-        norm.eps = float(about.get("layer_norm_eps", 1e-12))
+        norm.eps = float(config.get("layer_norm_eps", 1e-12))
     return module.eval()
 
 
@@ -274,28 +274,29 @@ def _as_now(name: str) -> str:
 
 
 def _put(parameter: Tensor, name: str, weights: Mapping[str, Tensor], where: str) -> None:
-    found = weights.get(name)
-    if found is None or found.shape != parameter.shape:
-        said = (
+    stored = weights.get(name)
+    if stored is None or stored.shape != parameter.shape:
+        difference = (
             "is missing"
-            if found is None
-            else f"has shape {list(found.shape)}, not {list(parameter.shape)}"
+            if stored is None
+            else f"has shape {list(stored.shape)}, not {list(parameter.shape)}"
         )
         raise DataError(
-            f"the tensor {name} {said}.",
+            f"the tensor {name} {difference}.",
             where=where,
             hint="give the whole checkpoint of a BERT, with its head",
         )
-    parameter.copy_(found)
+    parameter.copy_(stored)
 
 
-def _sizes(about: Mapping[str, Any], where: str) -> Sizes:
+def _sizes(config: Mapping[str, Any], where: str) -> StackSizes:
     odd = {
-        "hidden_act is gelu": about.get("hidden_act", "gelu") != "gelu",
-        "positions are absolute": about.get("position_embedding_type", "absolute")
+        "hidden_act is gelu": config.get("hidden_act", "gelu") != "gelu",
+        "positions are absolute": config.get("position_embedding_type", "absolute")
         not in ("absolute", None),
-        "it is no decoder": bool(about.get("is_decoder")) or bool(about.get("add_cross_attention")),
-        f"its code of padding is {PADDING}": int(about.get("pad_token_id") or 0) != PADDING,
+        "it is no decoder": bool(config.get("is_decoder"))
+        or bool(config.get("add_cross_attention")),
+        f"its code of padding is {PADDING}": int(config.get("pad_token_id") or 0) != PADDING,
     }
     broken = [rule for rule, wrong in odd.items() if wrong]
     if broken:
@@ -304,12 +305,12 @@ def _sizes(about: Mapping[str, Any], where: str) -> Sizes:
             where=where,
             hint="use it as it is: model: pretrained",
         )
-    return Sizes(
-        num_layers=int(about["num_hidden_layers"]),
-        width=int(about["hidden_size"]),
-        num_heads=int(about["num_attention_heads"]),
+    return StackSizes(
+        num_layers=int(config["num_hidden_layers"]),
+        width=int(config["hidden_size"]),
+        num_heads=int(config["num_attention_heads"]),
         feed_forward="gelu",
-        feed_forward_width=int(about["intermediate_size"]),
+        feed_forward_width=int(config["intermediate_size"]),
         normalization="layer",
         bias=True,
         norm_first=False,

@@ -31,7 +31,7 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
     Raises ArtifactError for a model that is no such network, with the options that would make it
     one, and where the answers differ."""
     where = str(artifact.path or artifact.recipe.name)
-    files, told = files_of(artifact)
+    files, tokenizer = files_of(artifact)
     gpt = artifact.recipe.model.name == "gpt"
     if Path(path).exists():
         raise ArtifactError(
@@ -40,17 +40,17 @@ def write(artifact: Contents, path: str | Path) -> list[Path]:
             hint="choose another name",
         )
     with atomic_folder(Path(path)) as folder:
-        for each, data in files.items():
-            write_file(folder / each, data)
+        for name, data in files.items():
+            write_file(folder / name, data)
         if importlib.util.find_spec("transformers") is not None:
             _refuse_different(
                 artifact.module,
                 folder,
-                told,
+                tokenizer,
                 where,
                 kind="causal" if gpt else bert.TASKS[artifact.recipe.task.name],
             )
-    return [Path(path) / each for each in files]
+    return [Path(path) / name for name in files]
 
 
 def files_of(artifact: Contents) -> tuple[dict[str, bytes], TokenizerFile]:
@@ -77,38 +77,38 @@ def read(path: str | Path) -> nn.Module:
     from safetensors.torch import load_file
 
     folder = Path(path)
-    about = hugging_face.architecture(folder)
+    architecture = hugging_face.architecture(folder)
     weights: dict[str, Tensor] = {}
     for file in hugging_face.weight_files(folder):
         weights |= load_file(str(file))
     try:
-        if about["config"]["model_type"] == "bert":
+        if architecture["config"]["model_type"] == "bert":
             kind = _kind_of_bert(folder)
             return bert.module_of(
-                about["config"],
+                architecture["config"],
                 kind,
-                max(len(about["labels"]), 1) if about["labels"] else 2,
+                max(len(architecture["labels"]), 1) if architecture["labels"] else 2,
                 weights,
                 str(folder),
             )
-        return llama.module_of(about["config"], weights, str(folder))
+        return llama.module_of(architecture["config"], weights, str(folder))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"its config.json makes no network: {error}.", where=str(folder)) from None
 
 
 def difference(
-    module: nn.Module, folder: Path, told: TokenizerFile, kind: str = "causal"
+    module: nn.Module, folder: Path, tokenizer: TokenizerFile, kind: str = "causal"
 ) -> tuple[float, float]:
     """(the largest difference of logits between a model and its folder as transformers reads it,
     the largest logit).
 
     `kind` is "causal" for a gpt, else one of danlu.artifact.hugging_face.bert.TASKS' values.
     """
-    from danlu.layers.pretrained.network import library, quietly
+    from danlu.layers.pretrained.network import library, quiet_transformers
 
-    ours = torch.from_numpy(told.rows)
-    known = torch.nonzero(ours >= FIRST_TOKEN).flatten()
-    with quietly(), torch.inference_mode():
+    ours = torch.from_numpy(tokenizer.rows)
+    rows_with_code = torch.nonzero(ours >= FIRST_TOKEN).flatten()
+    with quiet_transformers(), torch.inference_mode():
         named = (
             library().LlamaForCausalLM if kind == "causal" else getattr(library(), f"Bert{kind}")
         )
@@ -117,22 +117,22 @@ def difference(
         ).eval()
         places = min(_LOOKED_AT[1], int(other.config.max_position_embeddings))
         picked = torch.randint(
-            len(known), (_LOOKED_AT[0], places), generator=torch.Generator().manual_seed(0)
+            len(rows_with_code), (_LOOKED_AT[0], places), generator=torch.Generator().manual_seed(0)
         )
-        codes = known[picked]
+        codes = rows_with_code[picked]
         inputs = dict.fromkeys(names_read(module), ours[codes])
-        wanted, found = module.eval().to("cpu")(inputs), other(codes).logits
+        wanted, answered = module.eval().to("cpu")(inputs), other(codes).logits
         if kind in ("causal", "ForMaskedLM"):
-            wanted, found = wanted[..., ours[known]], found[..., known]
-    return float((wanted - found).abs().max()), float(wanted.abs().max())
+            wanted, answered = wanted[..., ours[rows_with_code]], answered[..., rows_with_code]
+    return float((wanted - answered).abs().max()), float(wanted.abs().max())
 
 
 def names_read(module: nn.Module) -> tuple[str, ...]:
     """What the module calls the tokens that it reads."""
     readers = [
-        each.encoder.reader.names
-        for each in module.modules()
-        if isinstance(each, bert.EncodedPlaces | bert.EncodedRow)
+        layer.encoder.reader.names
+        for layer in module.modules()
+        if isinstance(layer, bert.EncodedPlaces | bert.EncodedRow)
     ]
     return readers[0] if readers else ("tokens",)
 
@@ -146,44 +146,44 @@ def _of_gpt(artifact: Contents, where: str) -> tuple[dict[str, bytes], Tokenizer
     tokenizer = artifact.preprocessor.tokenizer
     if tokenizer is None:
         raise ArtifactError("this artifact has not exactly one tokenizer.", where=where)
-    told = tokenizer_file(tokenizer, where)
+    file = tokenizer_file(tokenizer, where)
     context = int(getattr(artifact.task, "context", 0) or module.context)
-    config = llama.config(module, context, len(told.rows), told.codes)
+    config = llama.config(module, context, len(file.rows), file.codes)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     generation |= {
-        "suppress_tokens": told.never_drawn or None,
+        "suppress_tokens": file.suppressed_codes or None,
         "do_sample": True,
         "temperature": 0.8,
     }
     return {
         "config.json": _json(config),
         "generation_config.json": _json(generation),
-        "model.safetensors": save(llama.tensors(module, told.rows), metadata={"format": "pt"}),
-        "tokenizer.json": told.text.encode(),
-        "tokenizer_config.json": _json(told.config(context)),
-    }, told
+        "model.safetensors": save(llama.tensors(module, file.rows), metadata={"format": "pt"}),
+        "tokenizer.json": file.text.encode(),
+        "tokenizer_config.json": _json(file.config(context)),
+    }, file
 
 
 def _of_encoder(artifact: Contents, where: str) -> tuple[dict[str, bytes], TokenizerFile]:
     from safetensors.torch import save
 
     task = artifact.recipe.task.name
-    found = bert.bert_parts(artifact.module, artifact.recipe.model.options, task, where)
-    told = _told(artifact, where)
+    parts = bert.bert_parts(artifact.module, artifact.recipe.model.options, task, where)
+    file = _tokenizer_of_encoder(artifact, where)
     labels = () if task == "masked_language_modeling" else artifact.task.output.names
-    config = bert.config(found, task, len(told.rows), told.codes, labels)
-    assert found.encoder.positions is not None
+    config = bert.config(parts, task, len(file.rows), file.codes, labels)
+    assert parts.encoder.positions is not None
     return {
         "config.json": _json(config),
-        "model.safetensors": save(bert.tensors(found, task, told.rows), metadata={"format": "pt"}),
-        "tokenizer.json": told.text.encode(),
+        "model.safetensors": save(bert.tensors(parts, task, file.rows), metadata={"format": "pt"}),
+        "tokenizer.json": file.text.encode(),
         "tokenizer_config.json": _json(
-            told.config(found.encoder.positions.num_embeddings, encoder=True)
+            file.config(parts.encoder.positions.num_embeddings, encoder=True)
         ),
-    }, told
+    }, file
 
 
-def _told(artifact: Contents, where: str) -> TokenizerFile:
+def _tokenizer_of_encoder(artifact: Contents, where: str) -> TokenizerFile:
     """What reads an encoder's text, as a file."""
     tokenizer = artifact.preprocessor.tokenizer
     steps = [step for chain in artifact.preprocessor.chains for step in chain.steps]
@@ -203,13 +203,15 @@ def _told(artifact: Contents, where: str) -> TokenizerFile:
         raise ArtifactError("this artifact has not exactly one tokenizer.", where=where)
     asked, state = words[0]
     plain = state["labels"]
-    return word_tokenizer_file(state["words"], not plain and asked.lower, not plain and asked.digits)  # type: ignore[attr-defined]
+    return word_tokenizer_file(
+        state["words"], not plain and asked.lower, not plain and asked.digits
+    )  # type: ignore[attr-defined]
 
 
 def _kind_of_bert(folder: Path) -> str:
-    named = hugging_face.classes(folder)
+    named = hugging_face.model_classes(folder)
     kind = next(
-        (kind for kind in bert.TASKS.values() for each in named if each == f"Bert{kind}"), None
+        (kind for kind in bert.TASKS.values() for name in named if name == f"Bert{kind}"), None
     )
     if kind is None:
         wanted = " or ".join(f"Bert{kind}" for kind in bert.TASKS.values())
@@ -226,9 +228,9 @@ def _json(data: dict[str, Any]) -> bytes:
 
 
 def _refuse_different(
-    module: nn.Module, folder: Path, told: TokenizerFile, where: str, kind: str
+    module: nn.Module, folder: Path, tokenizer: TokenizerFile, where: str, kind: str
 ) -> None:
-    farthest, largest = difference(module, folder, told, kind)
+    farthest, largest = difference(module, folder, tokenizer, kind)
     if not farthest <= FARTHEST * max(largest, 1.0):
         raise ArtifactError(
             f"transformers answers otherwise than this model (logits differ by {farthest:.2g}), so the folder is not written.",

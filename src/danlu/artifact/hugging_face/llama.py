@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from danlu.errors import ArtifactError, DataError
 from danlu.layers.normalization import EPSILON
-from danlu.layers.transformer.blocks import Block, Sizes
+from danlu.layers.transformer.blocks import Block, StackSizes
 from danlu.layers.transformer.language_model import LanguageModel
 from danlu.terms import END, PADDING
 
@@ -92,7 +92,7 @@ def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
     """The tensors of model.safetensors; `rows` int64 (V of the file,) tells danlu's code of each of
     the file's, -1 for none."""
     norm = module.stack.norm.weight * module.tied_multiplier  # type: ignore[operator]
-    found = {
+    named_tensors = {
         "model.embed_tokens.weight": _chosen(module.embedding.weight, rows),
         "model.norm.weight": norm,
     }
@@ -105,13 +105,16 @@ def tensors(module: LanguageModel, rows: np.ndarray) -> dict[str, Tensor]:
         }
         for ours, theirs in _LAYER.items():
             weight = block.get_submodule(ours).weight
-            found[f"model.layers.{number}.{theirs}.weight"] = weight * factors.get(ours, 1.0)  # type: ignore[operator]
+            named_tensors[f"model.layers.{number}.{theirs}.weight"] = weight * factors.get(
+                ours, 1.0
+            )  # type: ignore[operator]
     if module.head is not None:
-        found["lm_head.weight"] = _chosen(
+        named_tensors["lm_head.weight"] = _chosen(
             module.head.weight * getattr(module.head, "multiplier", 1.0), rows
         )
     return {
-        name: each.detach().to("cpu", torch.float32).contiguous() for name, each in found.items()
+        name: tensor.detach().to("cpu", torch.float32).contiguous()
+        for name, tensor in named_tensors.items()
     }  # type: ignore[union-attr]
 
 
@@ -120,62 +123,66 @@ def _chosen(weight_VD: Tensor, rows: np.ndarray) -> Tensor:
     return chosen.masked_fill(torch.from_numpy(rows < 0)[:, None], 0.0)
 
 
-def module_of(about: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> LanguageModel:
+def module_of(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], where: str
+) -> LanguageModel:
     """A checkpoint as danlu's gpt, whose codes are those of the file. DataError for what gpt is not
     built of, or a tensor that is missing."""
-    sizes, theta = _sizes(about, where)
-    tied = bool(about.get("tie_word_embeddings", False))
-    context = int(about.get("max_position_embeddings", 2048))
+    sizes, theta = _sizes(config, where)
+    tied = bool(config.get("tie_word_embeddings", False))
+    context = int(config.get("max_position_embeddings", 2048))
     with torch.random.fork_rng(devices=[]):
-        made = LanguageModel(
+        model = LanguageModel(
             "tokens",
-            int(about["vocab_size"]),
+            int(config["vocab_size"]),
             sizes,
             rotary=True,
             context=context,
             tied=tied,
             theta=theta,
         )
-    wanted = {"model.embed_tokens": made.embedding, "model.norm": made.stack.norm}
-    for number, block in enumerate(made.stack.blocks):
+    wanted = {"model.embed_tokens": model.embedding, "model.norm": model.stack.norm}
+    for number, block in enumerate(model.stack.blocks):
         wanted |= {
             f"model.layers.{number}.{theirs}": block.get_submodule(ours)
             for ours, theirs in _LAYER.items()
         }
-    if made.head is not None:
-        wanted["lm_head"] = made.head
+    if model.head is not None:
+        wanted["lm_head"] = model.head
     with torch.no_grad():
         for name, layer in wanted.items():
             _put(layer, f"{name}.weight", weights, where)
-    return made.eval()
+    return model.eval()
 
 
 def _put(layer: nn.Module, name: str, weights: Mapping[str, Tensor], where: str) -> None:
-    found, weight = weights.get(name), layer.weight
+    stored, weight = weights.get(name), layer.weight
     assert isinstance(weight, Tensor)
-    if found is None or found.shape != weight.shape:
-        said = (
+    if stored is None or stored.shape != weight.shape:
+        difference = (
             "is missing"
-            if found is None
-            else f"has shape {list(found.shape)}, not {list(weight.shape)}"
+            if stored is None
+            else f"has shape {list(stored.shape)}, not {list(weight.shape)}"
         )
         raise DataError(
-            f"the tensor {name} {said}.", where=where, hint="give the whole checkpoint of a Llama"
+            f"the tensor {name} {difference}.",
+            where=where,
+            hint="give the whole checkpoint of a Llama",
         )
-    weight.copy_(found)
+    weight.copy_(stored)
 
 
-def _sizes(about: Mapping[str, Any], where: str) -> tuple[Sizes, float]:
-    rope = about.get("rope_parameters") or {}
-    scaled = rope.get("rope_type", "default") != "default" or bool(about.get("rope_scaling"))
-    heads, width = int(about["num_attention_heads"]), int(about["hidden_size"])
+def _sizes(config: Mapping[str, Any], where: str) -> tuple[StackSizes, float]:
+    rope = config.get("rope_parameters") or {}
+    scaled = rope.get("rope_type", "default") != "default" or bool(config.get("rope_scaling"))
+    heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
     odd = {
-        "model_type is llama": about.get("model_type") != "llama",
+        "model_type is llama": config.get("model_type") != "llama",
         "rotary positions are not stretched": scaled,
-        "layers have no bias": bool(about.get("attention_bias")) or bool(about.get("mlp_bias")),
-        "hidden_act is silu": about.get("hidden_act", "silu") != "silu",
-        f"rms_norm_eps is {EPSILON}": about.get("rms_norm_eps", 1e-6) != EPSILON,
-        "heads together are as wide as the model": int(about.get("head_dim") or width // heads)
+        "layers have no bias": bool(config.get("attention_bias")) or bool(config.get("mlp_bias")),
+        "hidden_act is silu": config.get("hidden_act", "silu") != "silu",
+        f"rms_norm_eps is {EPSILON}": config.get("rms_norm_eps", 1e-6) != EPSILON,
+        "heads together are as wide as the model": int(config.get("head_dim") or width // heads)
         * heads
         != width,
     }
@@ -186,13 +193,13 @@ def _sizes(about: Mapping[str, Any], where: str) -> tuple[Sizes, float]:
             where=where,
             hint="use it as it is: model: pretrained",
         )
-    sizes = Sizes(
-        num_layers=int(about["num_hidden_layers"]),
+    sizes = StackSizes(
+        num_layers=int(config["num_hidden_layers"]),
         width=width,
         num_heads=heads,
-        num_key_value_heads=int(about.get("num_key_value_heads") or heads),
+        num_key_value_heads=int(config.get("num_key_value_heads") or heads),
         feed_forward="swiglu",
-        feed_forward_width=int(about["intermediate_size"]),
+        feed_forward_width=int(config["intermediate_size"]),
         normalization="rms",
     )
-    return sizes, float(rope.get("rope_theta", about.get("rope_theta", 10_000.0)))
+    return sizes, float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))

@@ -23,16 +23,16 @@ import numpy as np
 from danlu.errors import ArtifactError, MissingExtra
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, MASK, PADDING, SPECIAL_TOKENS, UNKNOWN
 from danlu.tokenizing.bpe import BytePairs, byte_letters
-from danlu.tokenizing.byte_values import Bytes
+from danlu.tokenizing.bytes import Bytes
 from danlu.tokenizing.characters import Characters
-from danlu.tokenizing.given import Given
 from danlu.tokenizing.tokenizer import Tokenizer
+from danlu.tokenizing.tokenizer_file import FileTokenizer
 
 _ROLES = {PADDING: "pad_token", UNKNOWN: "unk_token", MASK: "mask_token"}
 
 
 @dataclass(frozen=True)
-class Written:
+class TokenizerFile:
     """A tokenizer.json. `rows` int64 (V,): danlu's code of each of the file's, -1 for none;
     `codes`: the file's code of danlu's specials."""
 
@@ -55,26 +55,28 @@ class Written:
         }  # fmt: skip
 
     @property
-    def never_drawn(self) -> list[int]:
+    def suppressed_codes(self) -> list[int]:
         """The file's codes of what danlu never writes: padding, unknown, beginning, mask."""
         return sorted(
             self.codes[code] for code in (PADDING, UNKNOWN, BEGINNING, MASK) if code in self.codes
         )
 
 
-def written(tokenizer: Tokenizer, where: str, frame: Sequence[int] = (END,)) -> Written:
+def tokenizer_file(
+    tokenizer: Tokenizer, where: str, frame: Sequence[int] = (END,)
+) -> TokenizerFile:
     """The tokenizer as a file. ArtifactError for a kind that cannot be written.
 
     `frame` holds danlu's codes around a text that the file adds: END before it for a language
     model; of BEGINNING and END those that an encoder was trained with."""
-    if isinstance(tokenizer, Given):
-        return _given(tokenizer, frame)
+    if isinstance(tokenizer, FileTokenizer):
+        return _from_file(tokenizer, frame)
     if isinstance(tokenizer, BytePairs):
-        made = _parsed(tokenizer.tokenizer_json())
+        file = _parsed(tokenizer.tokenizer_json())
     elif isinstance(tokenizer, Bytes):
-        made = _of_bytes()
+        file = _of_bytes()
     elif isinstance(tokenizer, Characters):
-        made = _of_characters(tokenizer.alphabet)
+        file = _of_characters(tokenizer.alphabet)
     else:
         raise ArtifactError(
             f"a tokenizer of {tokenizer.kind} cannot be written as a tokenizer.json.",
@@ -82,40 +84,42 @@ def written(tokenizer: Tokenizer, where: str, frame: Sequence[int] = (END,)) -> 
             hint="train with bpe, characters or bytes (data.transforms.text: [{name: tokenize, kind: bpe}])",
         )
     if tokenizer.lower:
-        made.normalizer = _library().normalizers.Lowercase()
+        file.normalizer = _library().normalizers.Lowercase()
     own: dict[int, str] = dict(enumerate(SPECIAL_TOKENS))
-    made.add_special_tokens(list(SPECIAL_TOKENS))
-    _frame(made, frame, own, {code: code for code in own})
-    return Written(made.to_str(), np.arange(tokenizer.size), {code: code for code in own}, own)
+    file.add_special_tokens(list(SPECIAL_TOKENS))
+    _frame(file, frame, own, {code: code for code in own})
+    return TokenizerFile(
+        file.to_str(), np.arange(tokenizer.size), {code: code for code in own}, own
+    )
 
 
-def of_words(words: Sequence[str], lower: bool, digits: bool) -> Written:
+def word_tokenizer_file(words: Sequence[str], lower: bool, digits: bool) -> TokenizerFile:
     """The words of the transform vocabulary as a file; `lower` and `digits` as there (words in
     small letters, every digit a 0)."""
     tokenizers = _library()
     normalizers = tokenizers.normalizers
-    made = tokenizers.Tokenizer(
+    file = tokenizers.Tokenizer(
         tokenizers.models.WordLevel(
             {name: code for code, name in enumerate((*SPECIAL_TOKENS, *words))},
             unk_token=SPECIAL_TOKENS[UNKNOWN],
         )
     )
-    said = [
+    steps = [
         *([normalizers.Lowercase()] if lower else []),
         *([normalizers.Replace(tokenizers.Regex(r"[\p{Nd}\p{No}]"), "0")] if digits else []),
     ]
-    if said:
-        made.normalizer = normalizers.Sequence(said)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    if steps:
+        file.normalizer = normalizers.Sequence(steps)
+    file.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     own: dict[int, str] = dict(enumerate(SPECIAL_TOKENS))
-    made.add_special_tokens(list(SPECIAL_TOKENS))
-    return Written(
-        made.to_str(), np.arange(FIRST_TOKEN + len(words)), {code: code for code in own}, own
+    file.add_special_tokens(list(SPECIAL_TOKENS))
+    return TokenizerFile(
+        file.to_str(), np.arange(FIRST_TOKEN + len(words)), {code: code for code in own}, own
     )
 
 
-def _given(tokenizer: Given, frame: Sequence[int]) -> Written:
-    made = _parsed(tokenizer.text)
+def _from_file(tokenizer: FileTokenizer, frame: Sequence[int]) -> TokenizerFile:
+    file = _parsed(tokenizer.text)
     rows = tokenizer.codes
     codes = {
         code: int(own)
@@ -123,48 +127,48 @@ def _given(tokenizer: Given, frame: Sequence[int]) -> Written:
         if own >= 0
     }
     if END not in codes:  # a file without an end of text gets one, after all others
-        made.add_special_tokens([SPECIAL_TOKENS[END]])
-        codes[END] = made.token_to_id(SPECIAL_TOKENS[END])
+        file.add_special_tokens([SPECIAL_TOKENS[END]])
+        codes[END] = file.token_to_id(SPECIAL_TOKENS[END])
         rows = np.append(rows, np.full(codes[END] + 1 - len(rows), -1))
         rows[codes[END]] = END
-    names = {code: made.id_to_token(own) for code, own in codes.items()}
-    made.no_padding()
-    made.no_truncation()
-    _frame(made, frame, names, codes)
-    return Written(made.to_str(), rows, codes, names)
+    names = {code: file.id_to_token(own) for code, own in codes.items()}
+    file.no_padding()
+    file.no_truncation()
+    _frame(file, frame, names, codes)
+    return TokenizerFile(file.to_str(), rows, codes, names)
 
 
 def _of_bytes() -> Any:
     tokenizers = _library()
     vocabulary = {name: code for code, name in enumerate(SPECIAL_TOKENS)}
     vocabulary |= {letter: FIRST_TOKEN + value for value, letter in enumerate(byte_letters())}
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    file = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    file.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
         add_prefix_space=False, use_regex=False
     )
-    made.decoder = tokenizers.decoders.ByteLevel()
-    return made
+    file.decoder = tokenizers.decoders.ByteLevel()
+    return file
 
 
 def _of_characters(alphabet: str) -> Any:
     tokenizers = _library()
     vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *alphabet))}
-    made = tokenizers.Tokenizer(
+    file = tokenizers.Tokenizer(
         tokenizers.models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS[UNKNOWN])
     )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-    made.decoder = tokenizers.decoders.Fuse()
-    return made
+    file.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    file.decoder = tokenizers.decoders.Fuse()
+    return file
 
 
 def _frame(
-    made: Any, frame: Sequence[int], names: Mapping[int, str], codes: Mapping[int, int]
+    file: Any, frame: Sequence[int], names: Mapping[int, str], codes: Mapping[int, int]
 ) -> None:
     """Let the file add what stands around a text: for (END,) the end of the one before, as danlu
     generate does; for an encoder BEGINNING before it and END after it, where asked
     (add_special_tokens=False leaves it out)."""
     if not frame:
-        made.post_processor = None
+        file.post_processor = None
         return
     before = [names[code] for code in frame if code == BEGINNING or frame == (END,)]
     after = [names[code] for code in frame if code == END and frame != (END,)]
@@ -173,7 +177,7 @@ def _frame(
         " ".join([*before, "$A", *after, "$B", *after]),
     )
     added = [(names[code], codes[code]) for code in frame]
-    made.post_processor = _library().processors.TemplateProcessing(
+    file.post_processor = _library().processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=added
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.compressible import ELEMENTWISE, among, convolutions, linear_layers, unshared
+from danlu.layers.selection import ELEMENTWISE, convolutions, linear_layers, select_layers, unshared
 from danlu.layers.transformer.feed_forward import FeedForward
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -43,31 +43,31 @@ def groups(module: nn.Module, only: Sequence[str] | None, spare: Sequence[str]) 
         ).items()
         if getattr(layer, "groups", 1) == 1 and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     }
-    makers = among(layers, only, spare, "prune")
-    found = []
+    makers = select_layers(layers, only, spare, "prune")
+    candidates = []
     for name, each in module.named_modules():
         before = f"{name}." if name else ""
         if type(each) is nn.Sequential:
-            found += _in_a_row(before, each, layers)
+            candidates += _in_a_row(before, each, layers)
         elif isinstance(each, FeedForward):
             halves = [f"{before}up", *([f"{before}gate"] if each.gate is not None else [])]
             if all(part in layers for part in [*halves, f"{before}down"]):
-                found.append(Group(tuple(halves), (), f"{before}down"))
-    return [each for each in found if all(maker in makers for maker in each.makers)]
+                candidates.append(Group(tuple(halves), (), f"{before}down"))
+    return [each for each in candidates if all(maker in makers for maker in each.makers)]
 
 
 def _in_a_row(before: str, row: nn.Sequential, layers: Mapping[str, nn.Module]) -> list[Group]:
-    found = []
+    candidates = []
     inside = [(before + name, layer) for name, layer in row.named_children()]
-    for place, (maker, layer) in enumerate(inside):
+    for index, (maker, layer) in enumerate(inside):
         if maker not in layers:
             continue
         norms: list[str] = []
         flat = isinstance(layer, nn.Linear)
-        for name, after in inside[place + 1 :]:
+        for name, after in inside[index + 1 :]:
             if name in layers:
                 group = _group(maker, layer, tuple(norms), name, after, flat)
-                found += [group] if group is not None else []
+                candidates += [group] if group is not None else []
                 break
             if isinstance(after, _NORMS):
                 norms.append(name)
@@ -79,7 +79,7 @@ def _in_a_row(before: str, row: nn.Sequential, layers: Mapping[str, nn.Module]) 
                 flat = True
             elif not isinstance(after, (*ELEMENTWISE, *_BY_CHANNEL)):
                 break
-    return found
+    return candidates
 
 
 def _group(
@@ -121,9 +121,9 @@ def best(module: nn.Module, group: Group, share: float, multiple: int) -> Tensor
     return torch.argsort(worth, descending=True, stable=True)[:stay].sort().values
 
 
-def narrow(module: nn.Module, found: Sequence[Group], kept: Mapping[str, Tensor]) -> None:
+def narrow(module: nn.Module, candidates: Sequence[Group], kept: Mapping[str, Tensor]) -> None:
     """Leave each group that `kept` names only those of its units."""
-    for group in found:
+    for group in candidates:
         if group.name not in kept:
             continue
         units = kept[group.name]

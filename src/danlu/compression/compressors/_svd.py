@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.quantization.int8 import matrix_of
+from danlu.layers.quantization.int8 import weight_matrix
 
 
 class Factored(nn.Module):
@@ -17,7 +17,7 @@ class Factored(nn.Module):
 
     def __init__(self, layer: nn.Module, rank: int, *, empty: bool = False) -> None:
         super().__init__()
-        matrix_OI = matrix_of(layer).detach()
+        matrix_OI = weight_matrix(layer).detach()
         outputs, inputs = matrix_OI.shape
         if type(rank) is not int or not 0 < rank <= min(outputs, inputs):
             raise ValueError(f"a matrix of {outputs} x {inputs} has no rank {rank}")
@@ -28,7 +28,7 @@ class Factored(nn.Module):
         if empty:
             return
         left_OR, values_R, right_RI = (
-            each for each in torch.linalg.svd(matrix_OI.double(), full_matrices=False)
+            factor for factor in torch.linalg.svd(matrix_OI.double(), full_matrices=False)
         )
         root_R = values_R[:rank].sqrt()
         with torch.no_grad():

@@ -94,7 +94,7 @@ class Config(Options):
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Train the student; subject.contents and subject.module are then its own. DanluError where it
     cannot learn from this teacher."""
-    return subject.teach(config)
+    return subject.distil(config)
 
 
 def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:

@@ -38,11 +38,11 @@ class Config(Options):
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Replace linear layers. PartError where there is none of the size."""
-    from danlu.layers.compressible import large_matrices
+    from danlu.layers.selection import large_matrices
 
     instead = "int8_weight_only, which keeps other layers too"
     alone = large_matrices(
-        config, "int4_weight_only", subject.module, subject.family, subject.told, instead
+        config, "int4_weight_only", subject.module, subject.family, subject.notes, instead
     )
     state = {"layers": list(alone)}
     replay(config, state, subject.module)
@@ -51,11 +51,13 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
 
 def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     """Replace the layers named."""
-    from danlu.layers.compressible import linear_layers, matrix_at
-    from danlu.layers.quantization.weight_only import KeptInt4Linear
+    from danlu.layers.quantization.weight_only import Int4WeightOnlyLinear
+    from danlu.layers.selection import layer_of_kind, linear_layers
 
     for name in state["layers"]:
         module.set_submodule(
             name,
-            KeptInt4Linear(matrix_at(module, name, linear_layers), config.group, config.products),
+            Int4WeightOnlyLinear(
+                layer_of_kind(module, name, linear_layers), config.group, config.products
+            ),
         )

@@ -36,11 +36,11 @@ class Config(Options):
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Replace linear layers. PartError where there is none of the size."""
-    from danlu.layers.compressible import large_matrices
+    from danlu.layers.selection import large_matrices
 
     instead = "int8_weight_only, which keeps other layers too"
     alone = large_matrices(
-        config, "int8_dynamic", subject.module, subject.family, subject.told, instead
+        config, "int8_dynamic", subject.module, subject.family, subject.notes, instead
     )
     state = {"layers": list(alone)}
     replay(config, state, subject.module)
@@ -49,9 +49,9 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
 
 def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     """Replace the layers named."""
-    from danlu.layers.compressible import linear_layers, matrix_at
-    from danlu.layers.quantization.int8 import RowInt8Linear, matrix_of
+    from danlu.layers.quantization.int8 import DynamicInt8Linear, weight_matrix
+    from danlu.layers.selection import layer_of_kind, linear_layers
 
     for name in state["layers"]:
-        layer = matrix_at(module, name, linear_layers)
-        module.set_submodule(name, RowInt8Linear(matrix_of(layer), layer.bias))  # type: ignore[arg-type]
+        layer = layer_of_kind(module, name, linear_layers)
+        module.set_submodule(name, DynamicInt8Linear(weight_matrix(layer), layer.bias))  # type: ignore[arg-type]

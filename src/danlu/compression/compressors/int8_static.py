@@ -39,10 +39,10 @@ class Config(Options):
 
 def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Fold, calibrate, replace. PartError where no layer is large enough."""
-    from danlu.layers.quantization.static import calibrated, folded, replaced
+    from danlu.layers.quantization.static import calibrate, fold_batch_norms, replace_layers
 
-    plan = folded(subject.module)
-    readings = calibrated(
+    plan = fold_batch_norms(subject.module)
+    observed = calibrate(
         subject,
         layers=config.layers,
         spare=config.spare,
@@ -50,8 +50,8 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
         smallest=config.smallest,
         who="int8_static",
     )
-    codes = {name: reading.codes() for name, reading in readings.items()}
-    return {"fold": plan, **replaced(subject.module, codes)}
+    codes = {name: statistics.scale_and_zero_point() for name, statistics in observed.items()}
+    return {"fold": plan, **replace_layers(subject.module, codes)}
 
 
 def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:

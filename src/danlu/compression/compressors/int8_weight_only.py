@@ -41,18 +41,20 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Replace linear layers and embeddings, round all else. PartError where nothing is of the
     size."""
     from danlu.errors import PartError
-    from danlu.layers.compressible import among, linear_layers, size_of, tables
+    from danlu.layers.selection import embeddings, linear_layers, select_layers, weight_count
 
     module = subject.module
-    layers = among(
-        linear_layers(module) | tables(module), config.layers, config.spare, "int8_weight_only"
+    layers = select_layers(
+        linear_layers(module) | embeddings(module), config.layers, config.spare, "int8_weight_only"
     )
-    large = {name: layer for name, layer in layers.items() if size_of(layer) >= config.smallest}
+    large = {
+        name: layer for name, layer in layers.items() if weight_count(layer) >= config.smallest
+    }
     kept = [name for name, layer in large.items() if _alone_or_tied(module, layer)]
     state: dict[str, Any] = {"layers": kept}
     replay(config, state, module)
     spared = (
-        [name for name in {**linear_layers(module), **tables(module)} if name not in kept]
+        [name for name in {**linear_layers(module), **embeddings(module)} if name not in kept]
         if config.spare
         else []
     )
@@ -68,7 +70,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
 def _alone_or_tied(module: nn.Module, layer: nn.Module) -> bool:
     """A weight that one layer alone holds; where an output layer reads a table as its own matrix it
     does so by that table's product."""
-    from danlu.layers.compressible import unshared
+    from danlu.layers.selection import unshared
 
     return bool(unshared(module, {"": layer}))
 
@@ -77,7 +79,7 @@ def _round_rest(module: nn.Module, smallest: int, spared: list[str]) -> list[str
     """Round every matrix of float32 that is left; returns their names."""
     import torch
 
-    from danlu.layers.quantization.int8 import opened, rounded
+    from danlu.layers.quantization.int8 import dequantize, quantize
 
     names = []
     with torch.no_grad():
@@ -87,9 +89,9 @@ def _round_rest(module: nn.Module, smallest: int, spared: list[str]) -> list[str
                 and parameter.numel() >= smallest
                 and parameter.dtype == torch.float32
             ):
-                if any(name.startswith(f"{each}.") for each in spared):
+                if any(name.startswith(f"{prefix}.") for prefix in spared):
                     continue
-                parameter.copy_(opened(*rounded(parameter)))
+                parameter.copy_(dequantize(*quantize(parameter)))
                 names.append(name)
     return names
 
@@ -98,14 +100,16 @@ def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     """Replace the layers named."""
     from torch import nn
 
-    from danlu.layers.compressible import linear_layers, matrix_at, tables
-    from danlu.layers.quantization.weight_only import KeptInt8Embedding, KeptInt8Linear
+    from danlu.layers.quantization.weight_only import Int8WeightOnlyEmbedding, Int8WeightOnlyLinear
+    from danlu.layers.selection import embeddings, layer_of_kind, linear_layers
 
     for name in state["layers"]:
-        layer = matrix_at(module, name, lambda each: {**linear_layers(each), **tables(each)})
+        layer = layer_of_kind(
+            module, name, lambda each: {**linear_layers(each), **embeddings(each)}
+        )
         kept = (
-            KeptInt8Embedding(layer, config.products)
+            Int8WeightOnlyEmbedding(layer, config.products)
             if isinstance(layer, nn.Embedding)
-            else KeptInt8Linear(layer, config.products)
+            else Int8WeightOnlyLinear(layer, config.products)
         )
         module.set_submodule(name, kept)

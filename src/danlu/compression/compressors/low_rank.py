@@ -59,15 +59,17 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     """Factor, train on. PartError where no layer would become smaller."""
     from danlu.compression.compressors._svd import Factored, rank_of
     from danlu.errors import PartError
-    from danlu.layers.compressible import among, linear_layers, size_of, unshared
-    from danlu.layers.quantization.int8 import matrix_of
+    from danlu.layers.quantization.int8 import weight_matrix
+    from danlu.layers.selection import linear_layers, select_layers, unshared, weight_count
 
     module = subject.module
-    layers = unshared(module, among(linear_layers(module), config.layers, config.spare, "low_rank"))
+    layers = unshared(
+        module, select_layers(linear_layers(module), config.layers, config.spare, "low_rank")
+    )
     ranks = {}
     for name, layer in layers.items():
-        if size_of(layer) >= config.smallest:
-            matrix = matrix_of(layer)
+        if weight_count(layer) >= config.smallest:
+            matrix = weight_matrix(layer)
             energy = (
                 config.energy if config.energy is not None or config.rank is not None else _ENERGY
             )
@@ -83,16 +85,16 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
         module.set_submodule(name, Factored(layers[name], rank))
     state = {"ranks": ranks}
     if config.epochs:
-        subject.settle(config, "low_rank", state, module)
+        subject.train_changed(config, "low_rank", state, module)
     return state
 
 
 def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     """Put two layers of the same rank in place of each that is named."""
     from danlu.compression.compressors._svd import Factored
-    from danlu.layers.compressible import linear_layers, matrix_at
+    from danlu.layers.selection import layer_of_kind, linear_layers
 
     for name, rank in state["ranks"].items():
         module.set_submodule(
-            name, Factored(matrix_at(module, name, linear_layers), rank, empty=True)
+            name, Factored(layer_of_kind(module, name, linear_layers), rank, empty=True)
         )

@@ -76,12 +76,15 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
 
 def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
     from danlu.errors import PartError
-    from danlu.layers.compressible import among, unshared
-    from danlu.layers.quantization.fake_quant import Masked, settle
-    from danlu.layers.quantization.static import both
+    from danlu.layers.quantization.fake_quant import MaskedLayer, restore_plain_layers
+    from danlu.layers.quantization.static import convolutions_and_linear_layers
+    from danlu.layers.selection import select_layers, unshared
 
     module = subject.module
-    layers = unshared(module, among(both(module), config.layers, config.spare, "prune"))
+    layers = unshared(
+        module,
+        select_layers(convolutions_and_linear_layers(module), config.layers, config.spare, "prune"),
+    )
     if not layers:
         raise PartError(
             f"prune finds no convolution or linear layer in this {subject.family}.",
@@ -90,11 +93,11 @@ def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
     for name, mask in _masks(
         {name: layer.weight for name, layer in layers.items()}, config
     ).items():  # type: ignore[misc]
-        module.set_submodule(name, Masked(layers[name], mask))
+        module.set_submodule(name, MaskedLayer(layers[name], mask))
     if config.epochs:
-        subject.settle(config, "prune", {}, module, close=settle)
+        subject.train_changed(config, "prune", {}, module, close=restore_plain_layers)
     else:
-        settle(module)
+        restore_plain_layers(module)
     return {}
 
 
@@ -119,18 +122,18 @@ def _structured(config: Config, subject: Subject) -> dict[str, Any]:
     from danlu.errors import PartError
 
     module = subject.module
-    found = groups(module, config.layers, config.spare)
-    kept = {each.name: best(module, each, config.share, config.multiple) for each in found}
+    unit_groups = groups(module, config.layers, config.spare)
+    kept = {group.name: best(module, group, config.share, config.multiple) for group in unit_groups}
     kept = {name: units for name, units in kept.items() if units is not None}
     if not kept:
         raise PartError(
             f"prune: structured finds no layer in this {subject.family} whose units one layer alone reads, and that is wide enough.",
             hint="take method: magnitude, or low_rank",
         )
-    narrow(module, found, kept)
+    narrow(module, unit_groups, kept)
     state = {"widths": {name: len(units) for name, units in kept.items()}}
     if config.epochs:
-        subject.settle(config, "prune", state, module)
+        subject.train_changed(config, "prune", state, module)
     return state
 
 
@@ -141,10 +144,12 @@ def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
     from danlu.compression.compressors._structured import groups, narrow, width_of
 
     widths = state.get("widths", {})
-    found = {each.name: each for each in groups(module, None, [])} if widths else {}
+    unit_groups = {group.name: group for group in groups(module, None, [])} if widths else {}
     for name, width in widths.items():
-        if type(width) is not int or not 0 < width <= width_of(module, found[name]):
+        if type(width) is not int or not 0 < width <= width_of(module, unit_groups[name]):
             raise ValueError(f"{name} cannot be made {width} wide")
     narrow(
-        module, list(found.values()), {name: torch.arange(width) for name, width in widths.items()}
+        module,
+        list(unit_groups.values()),
+        {name: torch.arange(width) for name, width in widths.items()},
     )

@@ -57,7 +57,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
 
     module = subject.module
     plan = fold_batch_norms(module)
-    readings = calibrate(
+    observed = calibrate(
         subject,
         layers=config.layers,
         spare=config.spare,
@@ -65,7 +65,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
         smallest=config.smallest,
         who="quantization_aware",
     )
-    codes = {name: reading.codes() for name, reading in readings.items()}
+    codes = {name: statistics.scale_and_zero_point() for name, statistics in observed.items()}
     for name, scales in codes.items():
         module.set_submodule(name, FakeQuantizedLayer(module.get_submodule(name), *scales))
     record = [*subject.contents.changes]

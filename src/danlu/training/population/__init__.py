@@ -7,18 +7,22 @@ machine. Begin with `training`."""
 
 from __future__ import annotations
 
-from danlu.training.population.grouping import shape_key, why_not
-from danlu.training.population.loop import Decision, Event, Outcome, train_population
-from danlu.training.population.throughput import Pace, measure_pace, seconds_alone
+from danlu.training.population.grouping import reason_not_stackable, stack_key
+from danlu.training.population.loop import Decision, Outcome, TrialEvaluation, train_population
+from danlu.training.population.throughput import (
+    StackThroughput,
+    measure_throughput,
+    seconds_per_update,
+)
 
 __all__ = [
     "Decision",
-    "Event",
     "Outcome",
-    "Pace",
-    "measure_pace",
-    "seconds_alone",
-    "shape_key",
+    "StackThroughput",
+    "TrialEvaluation",
+    "measure_throughput",
+    "reason_not_stackable",
+    "seconds_per_update",
+    "stack_key",
     "train_population",
-    "why_not",
 ]

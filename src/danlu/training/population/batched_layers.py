@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.compat.torch_vmap import by_hand, first, of_each, under_vmap, unwrapped
+from danlu.compat.torch_vmap import expanded, on_stacked, stacked_or_none, under_vmap, unwrap
 from danlu.layers import dropout
-from danlu.layers.recurrent.recurrent import LockedDropout
+from danlu.layers.recurrent.rnn import LockedDropout
 
 SHARE = "stacked_share"  # the buffer that holds a dropout layer's share; stacked, it makes vmap see K of them
 NARROW = "stacked_narrow"  # where a linear layer finds the matrices of all models in the format of autocast, (K, O, I)
 
 
-class Chance:
+class StackedGenerators:
     """The generators that the models' dropout masks come from, one a model."""
 
     def __init__(self, count: int, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class Chance:
 
     def keep(self, which: Sequence[int]) -> None:
         """Go on with the models of these numbers."""
-        self.generators = [self.generators[each] for each in which]
+        self.generators = [self.generators[index] for index in which]
 
     def masks(
         self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, *, ours: bool
@@ -49,7 +49,7 @@ class Chance:
         """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as
         `ours` (danlu.layers.dropout) or torch's own dropout draws it."""
         if ours and self.device.type == "cpu" and max(shares) < 1:
-            return dropout.masks(shape, shares, dtype, self._running())
+            return dropout.dropout_masks(shape, shares, dtype, self._running())
         masks = torch.empty((len(shares), *shape), dtype=dtype, device=self.device)
         for mask, share, generator in zip(masks.unbind(0), shares, self._running()):
             if share:
@@ -61,18 +61,23 @@ class Chance:
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Numbers from [0, 1), float32 (K, *shape); each model's as torch.rand draws them."""
         return torch.stack(
-            [torch.rand(shape, generator=each, device=self.device) for each in self._running()]
+            [
+                torch.rand(shape, generator=generator, device=self.device)
+                for generator in self._running()
+            ]
         )
 
     def _running(self) -> list[torch.Generator]:
         return (
             self.generators
             if self.places is None
-            else [self.generators[each] for each in self.places]
+            else [self.generators[index] for index in self.places]
         )
 
 
-def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -> dict[str, Tensor]:
+def prepare(
+    template: nn.Module, modules: Sequence[nn.Module], chance: StackedGenerators
+) -> dict[str, Tensor]:
     """Give the template's layers their stacked forms; returns further buffers (K,) by name, to be
     run with beside its own.
 
@@ -93,10 +98,10 @@ def prepare(template: nn.Module, modules: Sequence[nn.Module], chance: Chance) -
         ):
             layer.forward = functools.partial(_recurrent, layer)  # type: ignore[method-assign]
         elif isinstance(layer, nn.Dropout | LockedDropout) or hasattr(layer, "drawn"):
-            held = [float(share_of(each[name])) for each in others]
+            layer_shares = [float(share_of(layers[name])) for layers in others]
             layer.register_buffer(SHARE, torch.zeros(()), persistent=False)
             shares[f"{name}.{SHARE}" if name else SHARE] = torch.tensor(
-                held, dtype=torch.float64, device=chance.device
+                layer_shares, dtype=torch.float64, device=chance.device
             )
             if hasattr(layer, "drawn"):
                 layer.drawn = functools.partial(_drawn, layer, chance)  # type: ignore[assignment]
@@ -111,12 +116,12 @@ def share_of(layer: nn.Module) -> float:
     return float(getattr(layer, "p" if isinstance(layer, nn.Dropout) else "share", 0.0))
 
 
-def _dropped(layer: nn.Module, chance: Chance, x: Tensor) -> Tensor:
+def _dropped(layer: nn.Module, chance: StackedGenerators, x: Tensor) -> Tensor:
     """x times a mask a model."""
     if not layer.training:
         return x
-    x_K, shares = of_each(x), unwrapped(getattr(layer, SHARE))[0].tolist()
-    return by_hand(
+    x_K, shares = expanded(x), unwrap(getattr(layer, SHARE))[0].tolist()
+    return on_stacked(
         lambda: (
             x_K
             * chance.masks(
@@ -126,18 +131,18 @@ def _dropped(layer: nn.Module, chance: Chance, x: Tensor) -> Tensor:
     )  # type: ignore[no-any-return]
 
 
-def _dropped_alike(layer: nn.Module, chance: Chance, x_BTI: Tensor) -> Tensor:
+def _dropped_alike(layer: nn.Module, chance: StackedGenerators, x_BTI: Tensor) -> Tensor:
     """The same mask at all places of a row."""
     if not layer.training:
         return x_BTI
-    x_K, shares = of_each(x_BTI), unwrapped(getattr(layer, SHARE))[0].tolist()
+    x_K, shares = expanded(x_BTI), unwrap(getattr(layer, SHARE))[0].tolist()
     shape = (x_K.shape[1], 1, x_K.shape[3])
-    return by_hand(lambda: x_K * chance.masks(shape, shares, x_K.dtype, ours=False))  # type: ignore[no-any-return]
+    return on_stacked(lambda: x_K * chance.masks(shape, shares, x_K.dtype, ours=False))  # type: ignore[no-any-return]
 
 
-def _drawn(layer: nn.Module, chance: Chance, like: Tensor) -> Tensor:
+def _drawn(layer: nn.Module, chance: StackedGenerators, like: Tensor) -> Tensor:
     """Numbers from [0, 1) of the shape of `like`, each model's from its own generator."""
-    return by_hand(lambda: chance.uniform(like.shape))  # type: ignore[no-any-return]
+    return on_stacked(lambda: chance.uniform(like.shape))  # type: ignore[no-any-return]
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -145,14 +150,14 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
         return functional.linear(x, layer.weight, layer.bias)
     weight_KOI = layer.__dict__.get(NARROW)
     if weight_KOI is None:
-        weight_KOI = first(layer.weight)
+        weight_KOI = stacked_or_none(layer.weight)
     if weight_KOI is None:
         return functional.linear(x, layer.weight, layer.bias)
-    bias_KO = None if layer.bias is None else first(layer.bias)
-    held, place = unwrapped(x)
-    if place is None:
-        return by_hand(lambda: _shared_linear(held, weight_KOI, bias_KO), x.ndim - 1)  # type: ignore[no-any-return]
-    return by_hand(lambda: _own_linear(held.movedim(place, 0), weight_KOI, bias_KO))  # type: ignore[no-any-return]
+    bias_KO = None if layer.bias is None else stacked_or_none(layer.bias)
+    stacked, axis = unwrap(x)
+    if axis is None:
+        return on_stacked(lambda: _shared_linear(stacked, weight_KOI, bias_KO), x.ndim - 1)  # type: ignore[no-any-return]
+    return on_stacked(lambda: _own_linear(stacked.movedim(axis, 0), weight_KOI, bias_KO))  # type: ignore[no-any-return]
 
 
 def _shared_linear(x: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
@@ -177,16 +182,16 @@ def _own_linear(x_K: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tens
     return y_KBO.view(*x_K.shape[:-1], weight_KOI.shape[1])
 
 
-def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, given: Any = None) -> tuple[Tensor, Any]:
+def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, state: Any = None) -> tuple[Tensor, Any]:
     """What the layer gives: states (B, T, H), and the last as torch's layers hand it out."""
-    if not under_vmap() or given is not None:
-        return type(layer).forward(layer, x_BTI, given)
+    if not under_vmap() or state is not None:
+        return type(layer).forward(layer, x_BTI, state)
     weights = [
-        of_each(cast(Tensor, each))
-        for each in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+        expanded(cast(Tensor, weight))
+        for weight in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
     ]
-    x_KBTI = of_each(x_BTI)
-    y_BTH, memory_BH = by_hand(lambda: _states(layer.mode, x_KBTI, *weights))
+    x_KBTI = expanded(x_BTI)
+    y_BTH, memory_BH = on_stacked(lambda: _states(layer.mode, x_KBTI, *weights))
     last = y_BTH[:, -1].unsqueeze(0)
     return y_BTH, (last, memory_BH.unsqueeze(0)) if layer.mode == "LSTM" else last
 
@@ -196,17 +201,17 @@ def _states(
 ) -> tuple[Tensor, Tensor]:
     """(states (K, B, T, H), the last memory (K, B, H)), place after place; the products of all
     inputs come first, at once."""
-    K, count, places = x_KBTI.shape[:3]
+    K, count, steps = x_KBTI.shape[:3]
     read = torch.baddbmm(
-        bias_KG.unsqueeze(1), x_KBTI.reshape(K, count * places, -1), into_KGI.mT
-    ).view(K, count, places, -1)
+        bias_KG.unsqueeze(1), x_KBTI.reshape(K, count * steps, -1), into_KGI.mT
+    ).view(K, count, steps, -1)
     back_KHG, other = back_KGH.mT, other_KG.unsqueeze(1)
     state = read.new_zeros(K, count, back_KGH.shape[2])
     memory = torch.zeros_like(state)
     states = []
-    for place in range(places):
+    for step in range(steps):
         own = torch.baddbmm(other, state, back_KHG)
-        state, memory = _cell(mode, read[:, :, place], own, state, memory)
+        state, memory = _cell(mode, read[:, :, step], own, state, memory)
         states.append(state)
     return torch.stack(states, dim=2), memory
 
@@ -232,4 +237,4 @@ def _cell(
 
 def stacked(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of K models by name, each (K, ...)."""
-    return {name: torch.stack([each[name].detach() for each in tensors]) for name in tensors[0]}
+    return {name: torch.stack([model[name].detach() for model in tensors]) for name in tensors[0]}

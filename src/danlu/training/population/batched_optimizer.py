@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from danlu import registry
-from danlu.compat.torch_optim import straight
+from danlu.compat.torch_optim import fused_update
 from danlu.recipe import Recipe
 from danlu.training.population.stack import Stack
-from danlu.training.population.trial_state import Lane
+from danlu.training.population.trial_state import TrialState
 from danlu.training.setup import groups_over, optimizer_over
 
 SMALL = 40_000  # parameters of a model up to which the rule is faster than kernels of its own (docs/lab-notes.md)
@@ -34,18 +34,18 @@ _NO_OPTIONS = (
 )  # what a group holds that no rule reads
 
 
-class Mover(Protocol):
+class BatchedOptimizer(Protocol):
     """Moves some rows of a stack."""
 
-    def move(self, stack: Stack, rates: Sequence[float], step: int) -> None:
+    def step(self, stack: Stack, rates: Sequence[float], step: int) -> None:
         """Update `step` (from 1); `rates` are the learning rates of all rows of the stack."""
         ...
 
-    def keep(self, stack: Stack, which: Sequence[int]) -> None:
+    def keep_rows(self, stack: Stack, which: Sequence[int]) -> None:
         """Go on with the rows of the stack that were at these places."""
         ...
 
-    def copy(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
+    def copy_row(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
         """Give row `target` the state of row `source` and the numbers of `recipe`; False where the
         rows are not of this mover."""
         ...
@@ -62,10 +62,10 @@ def rule_key(recipe: Recipe) -> str:
     return f"{recipe.optimizer.name} {sorted(fixed.items())} {decays} {recipe.finetune}"
 
 
-def movers(stack: Stack, lanes: Sequence[Lane]) -> list[Mover]:
+def build_optimizers(stack: Stack, lanes: Sequence[TrialState]) -> list[BatchedOptimizer]:
     """What moves the stack; lanes of one rule stand side by side."""
-    small = stack.bytes_a_model <= SMALL * 4 or stack.placement.device.type == "cuda"
-    result: list[Mover] = []
+    small = stack.bytes_per_model <= SMALL * 4 or stack.placement.device.type == "cuda"
+    result: list[BatchedOptimizer] = []
     start = 0
     while start < len(lanes):
         key = rule_key(lanes[start].recipe)
@@ -75,84 +75,83 @@ def movers(stack: Stack, lanes: Sequence[Lane]) -> list[Mover]:
         by_rule = (
             small
             and end - start >= 3
-            and hasattr(registry.take("optimizers", lanes[start].recipe.optimizer.name), "update")
+            and registry.optimizer_facts(lanes[start].recipe.optimizer.name).update is not None
         )
         result.append(
-            ByRule(stack, lanes[start:end], start)
+            VmappedRule(stack, lanes[start:end], start)
             if by_rule
-            else ByKernels(stack, lanes[start:end], start)
+            else OptimizerPerTrial(stack, lanes[start:end], start)
         )
         start = end
     return result
 
 
-class ByKernels:
+class OptimizerPerTrial:
     """The optimizer of each trial's own training over its module, whose parameters are rows of the
     stack."""
 
-    def __init__(self, stack: Stack, lanes: Sequence[Lane], first: int) -> None:
+    def __init__(self, stack: Stack, lanes: Sequence[TrialState], first: int) -> None:
         self.places = list(range(first, first + len(lanes)))
         self.optimizers = [
-            optimizer_over(stack.modules[place], lane.recipe)
-            for place, lane in zip(self.places, lanes)
+            optimizer_over(stack.modules[row], lane.recipe) for row, lane in zip(self.places, lanes)
         ]
-        self.straight: list[
-            Any
-        ] = []  # after a first step has made their state: their kernels alone
+        self.fused: list[Any] = []  # after a first step has made their state: their kernels alone
         self.wide: dict[
             str, Tensor
         ] = {}  # one trial's gradients of narrow matrices in the weights' own format
 
-    def move(self, stack: Stack, rates: Sequence[float], step: int) -> None:
+    def step(self, stack: Stack, rates: Sequence[float], step: int) -> None:
         """Each optimizer's own step."""
         gradients = {name: _dense(grad).unbind(0) for name, grad in stack.gradients().items()}
-        narrow = {name: each.detach().unbind(0) for name, each in stack.narrow.items()}
+        narrow = {name: each.detach().unbind(0) for name, each in stack.low_precision.items()}
         if narrow and not self.wide:
-            self.wide = {name: torch.empty_like(stack.moving[name][0].detach()) for name in narrow}
-        for number, (place, optimizer) in enumerate(zip(self.places, self.optimizers)):
+            self.wide = {name: torch.empty_like(stack.trained[name][0].detach()) for name in narrow}
+        for number, (row, optimizer) in enumerate(zip(self.places, self.optimizers)):
             for group in optimizer.param_groups:
-                group["lr"] = rates[place] * group.get("learning_rate_scale", 1.0)
-            own = {name: each[place] for name, each in gradients.items()}
+                group["lr"] = rates[row] * group.get("learning_rate_scale", 1.0)
+            own = {name: each[row] for name, each in gradients.items()}
             for name in narrow:
                 own[name] = self.wide[name].copy_(own[name])
-            if self.straight and self.straight[number] is not None:
-                update, names = self.straight[number]
+            if self.fused and self.fused[number] is not None:
+                update, names = self.fused[number]
                 update([[own[name] for name in each] for each in names])
             else:
-                for name, parameter in stack.parameters[place].items():
+                for name, parameter in stack.parameters[row].items():
                     parameter.grad = own.get(name)
                 optimizer.step()
             for name, rows in narrow.items():
-                rows[place].copy_(stack.parameters[place][name].data)
-        if not self.straight and len(gradients) == len(stack.names):
-            self.straight = [
-                self._straight(stack, place, each)
-                for place, each in zip(self.places, self.optimizers)
+                rows[row].copy_(stack.parameters[row][name].data)
+        if not self.fused and len(gradients) == len(stack.names):
+            self.fused = [
+                self._fused(stack, row, each) for row, each in zip(self.places, self.optimizers)
             ]
 
     @staticmethod
-    def _straight(stack: Stack, place: int, optimizer: Any) -> Any:
+    def _fused(stack: Stack, row: int, optimizer: Any) -> Any:
         """(the update, the names of the parameters it moves by group); None where only the
         optimizer itself can."""
-        found = straight(optimizer)
-        by_id = {id(each): name for name, each in stack.parameters[place].items()}
-        names = [[by_id[id(each)] for each in group["params"]] for group in optimizer.param_groups]
-        return None if found is None else (found, names)
+        update = fused_update(optimizer)
+        by_id = {id(parameter): name for name, parameter in stack.parameters[row].items()}
+        names = [
+            [by_id[id(parameter)] for parameter in group["params"]]
+            for group in optimizer.param_groups
+        ]
+        return None if update is None else (update, names)
 
-    def keep(self, stack: Stack, which: Sequence[int]) -> None:
+    def keep_rows(self, stack: Stack, which: Sequence[int]) -> None:
         """Let go of the optimizers of trials that left."""
-        held = [
+        staying = [
             (new, self.optimizers[self.places.index(old)])
             for new, old in enumerate(which)
             if old in self.places
         ]
         self.places, self.optimizers = (
-            [new for new, _ in held],
-            [optimizer for _, optimizer in held],
+            [new for new, _ in staying],
+            [optimizer for _, optimizer in staying],
         )
-        self.straight = []
+        self.fused = []
 
-    def copy(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
+    def copy_row(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
         """A new optimizer with the numbers of the recipe and the state of the source's."""
         if source not in self.places or target not in self.places:
             return False
@@ -166,7 +165,7 @@ class ByKernels:
                 k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()
             }
         self.optimizers[self.places.index(target)] = new
-        self.straight = []
+        self.fused = []
         return True
 
 
@@ -190,25 +189,27 @@ class _Group:
     values: list[Tensor]
 
 
-class ByRule:
+class VmappedRule:
     """The optimizer's pure rule over k rows at once."""
 
-    def __init__(self, stack: Stack, lanes: Sequence[Lane], first: int) -> None:
+    def __init__(self, stack: Stack, lanes: Sequence[TrialState], first: int) -> None:
         self.first, self.count = first, len(lanes)
-        self.part = registry.take("optimizers", lanes[0].recipe.optimizer.name)
-        self.elementwise = bool(getattr(self.part, "ELEMENTWISE", False))
+        self.facts = registry.optimizer_facts(lanes[0].recipe.optimizer.name)
+        assert self.facts.update is not None  # else the trials keep their torch optimizers
+        self.update = self.facts.update
+        self.elementwise = self.facts.elementwise
         self.device = stack.placement.device
-        own = [
-            groups_over(stack.modules[first + place], lane.recipe)
-            for place, lane in enumerate(lanes)
+        groups_by_trial = [
+            groups_over(stack.modules[first + index], lane.recipe)
+            for index, lane in enumerate(lanes)
         ]
         self.groups = [
-            self._group(stack, lanes, [each[number] for each in own])
-            for number in range(len(own[0]))
+            self._group(stack, lanes, [trial_groups[number] for trial_groups in groups_by_trial])
+            for number in range(len(groups_by_trial[0]))
         ]
 
     def _group(
-        self, stack: Stack, lanes: Sequence[Lane], groups: Sequence[dict[str, Any]]
+        self, stack: Stack, lanes: Sequence[TrialState], groups: Sequence[dict[str, Any]]
     ) -> _Group:
         """One parameter group of all lanes."""
         wanted = {id(each) for each in groups[0]["params"]}
@@ -241,8 +242,8 @@ class ByRule:
         """The state a rule begins with; a table that an orthogonalizing rule spares begins like
         what is no matrix."""
         if fixed.get("muon") is False:
-            return self.part.initial_of_table
-        return self.part.initial
+            return self.facts.initial_of_table
+        return self.facts.initial
 
     def _column(self, values: Sequence[float]) -> Tensor:
         # in float32, 1 - 0.999 would keep 5 digits
@@ -250,9 +251,11 @@ class ByRule:
 
     def _values(self, stack: Stack, names: Sequence[str]) -> list[Tensor]:
         """The weights of this mover's rows, (k, ...) each: views."""
-        return [stack.moving[name].detach()[self.first : self.first + self.count] for name in names]
+        return [
+            stack.trained[name].detach()[self.first : self.first + self.count] for name in names
+        ]
 
-    def move(self, stack: Stack, rates: Sequence[float], step: int) -> None:
+    def step(self, stack: Stack, rates: Sequence[float], step: int) -> None:
         """The rule, for every parameter group."""
         rate = self._column(rates[self.first : self.first + self.count])
         gradients = stack.gradients()
@@ -263,49 +266,49 @@ class ByRule:
                     len(live) < len(group.names)
                 ):  # a parameter that nothing reads gets no gradient in a training of its own either
                     gradients |= {
-                        name: torch.zeros_like(stack.moving[name])
+                        name: torch.zeros_like(stack.trained[name])
                         for name in group.names
                         if name not in gradients
                     }
-                found = [
+                group_gradients = [
                     gradients[name][self.first : self.first + self.count] for name in group.names
                 ]
                 numbers = {**group.numbers, "learning_rate": rate * group.scale}
                 if group.flat:
-                    self._move_flat(stack, group, found, numbers, step)
+                    self._move_flat(stack, group, group_gradients, numbers, step)
                 else:
-                    self._move_each(stack, group, found, numbers, step)
+                    self._move_each(stack, group, group_gradients, numbers, step)
 
     def _move_flat(
         self,
         stack: Stack,
         group: _Group,
-        found: list[Tensor],
+        gradients: list[Tensor],
         numbers: dict[str, Tensor],
         step: int,
     ) -> None:
-        gradient_kP = torch.cat([each.flatten(1) for each in found], dim=1)
+        gradient_kP = torch.cat([tensor.flatten(1) for tensor in gradients], dim=1)
         moved, group.states[0] = self._rule(group, step)(
             group.values[0], gradient_kP, group.states[0], numbers
         )
         group.values[0] = moved
         into = self._values(stack, group.names)
-        sizes = [each[0].numel() for each in into]
+        sizes = [tensor[0].numel() for tensor in into]
         torch._foreach_copy_(
-            into, [piece.view_as(each) for piece, each in zip(moved.split(sizes, dim=1), into)]
+            into, [piece.view_as(tensor) for piece, tensor in zip(moved.split(sizes, dim=1), into)]
         )
 
     def _move_each(
         self,
         stack: Stack,
         group: _Group,
-        found: list[Tensor],
+        gradients: list[Tensor],
         numbers: dict[str, Tensor],
         step: int,
     ) -> None:
         rule = self._rule(group, step)
-        for place, (value, gradient) in enumerate(zip(self._values(stack, group.names), found)):
-            moved, group.states[place] = rule(value, gradient, group.states[place], numbers)
+        for index, (value, gradient) in enumerate(zip(self._values(stack, group.names), gradients)):
+            moved, group.states[index] = rule(value, gradient, group.states[index], numbers)
             value.copy_(moved)
 
     def _rule(self, group: _Group, step: int) -> Any:
@@ -315,43 +318,47 @@ class ByRule:
             state: dict[str, Tensor],
             numbers: dict[str, Tensor],
         ) -> Any:
-            return self.part.update(parameter, gradient, state, step, {**group.fixed, **numbers})
+            return self.update(parameter, gradient, state, step, {**group.fixed, **numbers})
 
         return vmap(one)
 
-    def keep(self, stack: Stack, which: Sequence[int]) -> None:
+    def keep_rows(self, stack: Stack, which: Sequence[int]) -> None:
         """Go on with the rows that stayed."""
-        mine = [old - self.first for old in which if self.first <= old < self.first + self.count]
-        new = [
-            place for place, old in enumerate(which) if self.first <= old < self.first + self.count
+        staying = [row - self.first for row in which if self.first <= row < self.first + self.count]
+        new_rows = [
+            new_row
+            for new_row, row in enumerate(which)
+            if self.first <= row < self.first + self.count
         ]
-        self.first, self.count = (new[0] if new else 0), len(mine)
-        index = torch.tensor(mine, dtype=torch.int64, device=self.device)
+        self.first, self.count = (new_rows[0] if new_rows else 0), len(staying)
+        index = torch.tensor(staying, dtype=torch.int64, device=self.device)
         for group in self.groups:
-            group.numbers = {name: each[index] for name, each in group.numbers.items()}
+            group.numbers = {name: tensor[index] for name, tensor in group.numbers.items()}
             group.scale = group.scale[index]
             group.decay_scale = group.decay_scale[index]
             group.states = [
-                {name: each[index] for name, each in state.items()} for state in group.states
+                {name: tensor[index] for name, tensor in state.items()} for state in group.states
             ]
-            group.values = [each[index] for each in group.values]
+            group.values = [tensor[index] for tensor in group.values]
 
-    def copy(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
+    def copy_row(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
         """Rows of the state copied, numbers taken from the recipe."""
         inside = range(self.first, self.first + self.count)
         if source not in inside or target not in inside:
             return False
-        here, there = source - self.first, target - self.first
+        source_row, target_row = source - self.first, target - self.first
         options = recipe.optimizer.options.model_dump()
         for group in self.groups:
             for state in group.states:
-                for each in state.values():
-                    each[there] = each[here]
-            for each in group.values:
-                each[there] = each[here]
+                for tensor in state.values():
+                    tensor[target_row] = tensor[source_row]
+            for tensor in group.values:
+                tensor[target_row] = tensor[source_row]
             for name, column in group.numbers.items():
-                if name in options and not (name == "weight_decay" and float(column[there]) == 0.0):
-                    column[there] = float(options[name]) * (
-                        float(group.decay_scale[there]) if name == "weight_decay" else 1.0
+                if name in options and not (
+                    name == "weight_decay" and float(column[target_row]) == 0.0
+                ):
+                    column[target_row] = float(options[name]) * (
+                        float(group.decay_scale[target_row]) if name == "weight_decay" else 1.0
                     )
         return True

@@ -21,13 +21,13 @@ _OWN_TRAIN = (
     "keep",
 )
 _OWN_REGULARIZATION = ("l1", "l2", "early_stopping", "restore_best")
-HEARD = (
+STOPPING_WATCHERS = (
     "divergence",
     "early_stopping",
 )  # the watchers that decide something; the others would only tell
 
 
-def shape_key(recipe: Recipe) -> str:
+def stack_key(recipe: Recipe) -> str:
     """Equal for recipes that may be trained in one stack: all of a recipe but what each trial has
     of its own.
 
@@ -43,9 +43,7 @@ def shape_key(recipe: Recipe) -> str:
     whole["loss"].pop("label_smoothing", None)
     whole.pop("tune", None)
     whole["ema"] = whole["regularization"].pop("ema_decay", None) is not None
-    whole["spares_tables"] = bool(
-        getattr(registry.facts("optimizers", recipe.optimizer.name), "SPARES_TABLES", False)
-    )
+    whole["spares_tables"] = registry.optimizer_facts(recipe.optimizer.name).spares_tables
     whole["model"] = _without_shares(whole["model"])
     return json.dumps(whole, sort_keys=True, default=str)
 
@@ -55,15 +53,15 @@ def _without_shares(value: Any) -> Any:
     all."""
     if isinstance(value, dict):
         return {
-            name: ("some" if each else "none")
-            if "dropout" in name and isinstance(each, int | float)
-            else _without_shares(each)
-            for name, each in value.items()
+            name: ("some" if entry else "none")
+            if "dropout" in name and isinstance(entry, int | float)
+            else _without_shares(entry)
+            for name, entry in value.items()
         }
-    return [_without_shares(each) for each in value] if isinstance(value, list) else value
+    return [_without_shares(entry) for entry in value] if isinstance(value, list) else value
 
 
-def why_not(recipe: Recipe) -> str:
+def reason_not_stackable(recipe: Recipe) -> str:
     """Why a recipe cannot be trained in a stack, in a sentence; "" where nothing is against it."""
     train = recipe.train
     against = {

@@ -18,6 +18,7 @@ from torch import Tensor
 from danlu import registry
 from danlu.compat.torch_vmap import VmapLevel
 from danlu.errors import Interrupted, RunError
+from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import Recipe
 from danlu.system.placement import AUGMENTATION, HIDING, STEP, draw_seed
 from danlu.system.signals import Interruption
@@ -117,43 +118,47 @@ class Population:
         folds = folds or [None] * len(recipes)
         # what a seed or a fold decides is the split, and with it what transforms learn: trials that
         # share both share every batch
-        self.keys = [(recipe.train.seed, fold) for recipe, fold in zip(recipes, folds)]
-        self.grounds: dict[Any, TrainingSetup] = {}
+        self.data_keys = [(recipe.train.seed, fold) for recipe, fold in zip(recipes, folds)]
+        self.setups: dict[Any, TrainingSetup] = {}
         lanes = []
-        for number, (recipe, key) in enumerate(zip(recipes, self.keys)):
-            fresh = key not in self.grounds
+        for number, (recipe, key) in enumerate(zip(recipes, self.data_keys)):
+            fresh = key not in self.setups
             if fresh:
-                self.grounds[key] = self._ground(recipe, key[1], precision)
-            lanes.append(self._lane(number, recipe, self.grounds[key], fresh))
-        self.first = self.grounds[self.keys[0]]
+                self.setups[key] = self._build_setup(recipe, key[1], precision)
+            lanes.append(self._build_trial(number, recipe, self.setups[key], fresh))
+        self.first = self.setups[self.data_keys[0]]
         self.placement = self.first.placement
         self.placement.use()
         # trials of one rule side by side, so that it moves neighbours at once
-        self.lanes = sorted(lanes, key=lambda lane: rule_key(lane.recipe))
-        self.everyone = lanes
+        self.trials = sorted(lanes, key=lambda lane: rule_key(lane.recipe))
+        self.all_trials = lanes
         self.stack = Stack(
-            [lane.module for lane in self.lanes],
+            [lane.module for lane in self.trials],
             self.placement,
             averaged=recipes[0].regularization.ema_decay is not None,
         )
         self.stack.template.train()
-        self.movers: list[BatchedOptimizer] = build_optimizers(self.stack, self.lanes)
+        self.optimizers: list[BatchedOptimizer] = build_optimizers(self.stack, self.trials)
         self.autocast = self.placement.autocast()
         if self._may_be_narrow():
-            self.stack.narrow_down(torch.bfloat16)
+            self.stack.keep_low_precision(torch.bfloat16)
         self.members = int(getattr(self.stack.template, "members", 1))
         self._set_losses()
         self.began = time.perf_counter()
 
     @staticmethod
-    def _ground(recipe: Recipe, fold: tuple[int, int] | None, precision: str | None) -> TrainingSetup:
+    def _build_setup(
+        recipe: Recipe, fold: tuple[int, int] | None, precision: str | None
+    ) -> TrainingSetup:
         built = build_training(recipe, fold)
         if precision is not None and recipe.train.precision == "auto":
             built.placement = replace(built.placement, precision=precision)
             built.evaluator.placement = built.placement
         return built
 
-    def _lane(self, number: int, recipe: Recipe, ground: TrainingSetup, fresh: bool) -> TrialState:
+    def _build_trial(
+        self, number: int, recipe: Recipe, ground: TrainingSetup, fresh: bool
+    ) -> TrialState:
         if fresh:
             module = ground.state.module
         else:
@@ -165,11 +170,11 @@ class Population:
             recipe.train, ground.batches.steps_per_epoch, len(ground.data.splits["validation"]) > 0
         )
         metric, better = ground.evaluator.metric, ground.evaluator.better
-        rate = float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+        rate = learning_rate_of(recipe.optimizer.options)
         return TrialState(
             number, recipe, module, planned, registry.build_schedule(recipe.schedule, planned.total_steps), rate,
             stopping_watchers(recipe, None, planned, metric, better), metric, better,
-            recipe.regularization.restore_best and planned.evaluate_every > 0, sum(each.numel() for each in module.parameters()),
+            recipe.regularization.restore_best and planned.evaluate_every > 0, sum(parameter.numel() for parameter in module.parameters()),
         )  # fmt: skip
 
     def _may_be_narrow(self) -> bool:
@@ -180,14 +185,14 @@ class Population:
             or lane.recipe.train.clip_value
             or lane.recipe.regularization.l1
             or lane.recipe.regularization.l2
-            for lane in self.lanes
+            for lane in self.trials
         ]
-        by_kernels = all(isinstance(mover, OptimizerPerTrial) for mover in self.movers)
+        by_kernels = all(isinstance(mover, OptimizerPerTrial) for mover in self.optimizers)
         narrow = self.placement.precision == "bfloat16" and self.placement.device.type == "cpu"
-        return narrow and by_kernels and len(self.grounds) == 1 and not any(touched)
+        return narrow and by_kernels and len(self.setups) == 1 and not any(touched)
 
-    def _ground_of(self, lane: TrialState) -> TrainingSetup:
-        return self.grounds[self.keys[lane.number]]
+    def _setup_of(self, lane: TrialState) -> TrainingSetup:
+        return self.setups[self.data_keys[lane.number]]
 
     def _set_losses(self) -> None:
         """One loss for all; where smoothing differs, the loss is a straight line in it, drawn
@@ -196,7 +201,7 @@ class Population:
         part = first.recipe.loss
         smoothing = [
             float(getattr(lane.recipe.loss.options, "label_smoothing", 0.0) or 0.0)
-            for lane in self.lanes
+            for lane in self.trials
         ]
         self.smoothing: Tensor | None = None
         self.loss = registry.build_loss(part, first.data.task)
@@ -210,7 +215,7 @@ class Population:
                 [2 * each for each in smoothing], device=self.placement.device
             )
         elif smoothing:
-            self.loss = registry.build_loss(self.lanes[0].recipe.loss, first.data.task)
+            self.loss = registry.build_loss(self.trials[0].recipe.loss, first.data.task)
 
     # --- the loop
 
@@ -221,7 +226,7 @@ class Population:
     ) -> list[Outcome]:
         """Steps until every trial has ended."""
         n = 0
-        while self.lanes:
+        while self.trials:
             self.step(n)
             n += 1
             self._after(n, decide)
@@ -233,25 +238,25 @@ class Population:
                     exit_code=self.interruption.exit_code,
                     hint="run the same command again: these trials start anew, those that ended are kept",
                 )
-        return [_outcome(lane) for lane in self.everyone]
+        return [_outcome(lane) for lane in self.all_trials]
 
     def step(self, n: int) -> None:
         """Update n of every lane."""
         stack = self.stack
-        self.placement.seed(draw_seed(self.lanes[0].recipe.train.seed, STEP, n))
-        stack.chance.seed([draw_seed(lane.recipe.train.seed, STEP, n) for lane in self.lanes])
+        self.placement.seed(draw_seed(self.trials[0].recipe.train.seed, STEP, n))
+        stack.generators.seed([draw_seed(lane.recipe.train.seed, STEP, n) for lane in self.trials])
         stack.clear()
         for places, batch, shared in self._batches(n):
             total, count = self._losses(places, batch, shared)
             backward(total, count.reciprocal())
-            self._notice(n, places, total.detach(), count, batch)
+            self._record_losses(n, places, total.detach(), count, batch)
         self._regularize()
         self._clip()
-        rates = [lane.rate * lane.schedule(n) for lane in self.lanes]
-        for mover in self.movers:
-            mover.move(stack, rates, n + 1)
+        rates = [lane.rate * lane.schedule(n) for lane in self.trials]
+        for mover in self.optimizers:
+            mover.step(stack, rates, n + 1)
         if stack.average is not None:
-            decays = [float(lane.recipe.regularization.ema_decay or 0.0) for lane in self.lanes]
+            decays = [float(lane.recipe.regularization.ema_decay or 0.0) for lane in self.trials]
             stack.update_average([min(decay, (1 + n) / (10 + n)) for decay in decays])
 
     def _batches(self, n: int) -> Iterator[tuple[list[int] | None, Batch, bool]]:
@@ -260,17 +265,17 @@ class Population:
 
         Where lanes have batches of their own, those of like shape go together: (K, B, ...).
         """
-        keys = list(dict.fromkeys(self.keys[lane.number] for lane in self.lanes))
-        shown = {key: self._shown(self.grounds[key], n) for key in keys}
+        keys = list(dict.fromkeys(self.data_keys[lane.number] for lane in self.trials))
+        shown = {key: self._shown(self.setups[key], n) for key in keys}
         if len(keys) == 1:
             yield None, shown[keys[0]], True
             return
-        alike: dict[Any, list[int]] = {}
-        for place, lane in enumerate(self.lanes):
-            alike.setdefault(len(shown[self.keys[lane.number]]), []).append(place)
-        for places in alike.values():
-            each = [shown[self.keys[self.lanes[place].number]] for place in places]
-            yield (None if len(alike) == 1 else places), _together(each), False
+        rows_by_size: dict[Any, list[int]] = {}
+        for row, lane in enumerate(self.trials):
+            rows_by_size.setdefault(len(shown[self.data_keys[lane.number]]), []).append(row)
+        for rows in rows_by_size.values():
+            batches = [shown[self.data_keys[self.trials[row].number]] for row in rows]
+            yield (None if len(rows_by_size) == 1 else rows), _stack_batches(batches), False
 
     def _shown(self, ground: TrainingSetup, n: int) -> Batch:
         """The batch of update n as the model is shown it."""
@@ -295,31 +300,31 @@ class Population:
             with self.autocast:
                 outputs = self.stack.forward(batch.inputs, shared=shared, places=places)
             outputs = outputs.float()
-        total, count = self._measured(self.loss, outputs, batch, shared)
+        total, count = self._apply_loss(self.loss, outputs, batch, shared)
         if self.smoothing is not None:
-            other, _ = self._measured(self.smoother, outputs, batch, shared)
+            other, _ = self._apply_loss(self.smoother, outputs, batch, shared)
             share = (self.smoothing if places is None else self.smoothing[places]).view(
                 -1, *(1,) * (total.ndim - 1)
             )
             total = total + share * (other - total)
         return total, count
 
-    def _measured(
+    def _apply_loss(
         self, loss: Any, outputs: Tensor, batch: Batch, shared: bool
     ) -> tuple[Tensor, Tensor]:
         with VmapLevel(len(outputs)) as together:
-            asked = (
+            shown = (
                 Batch({}, batch.target, batch.rows)
                 if shared
-                else Batch({}, _own(together, batch.target), together.split(batch.rows))
+                else Batch({}, _split_target(together, batch.target), together.split(batch.rows))
             )
             total, count = loss(
                 together.split(outputs),
-                asked if self.members == 1 else repeat_rows(asked, self.members),
+                shown if self.members == 1 else repeat_rows(shown, self.members),
             )
             return together.join(total), together.join(torch.as_tensor(count))
 
-    def _notice(
+    def _record_losses(
         self, n: int, places: list[int] | None, total: Tensor, count: Tensor, batch: Batch
     ) -> None:
         """Add up each lane's loss; a lane whose loss is NaN or infinite has failed."""
@@ -328,7 +333,7 @@ class Population:
         if total.ndim > 1:  # of several tasks, the sum of their means, times rows
             totals = (total / count).flatten(1).sum(1) * rows
             counts = torch.full_like(totals, float(rows))
-        lanes = self.lanes if places is None else [self.lanes[place] for place in places]
+        lanes = self.trials if places is None else [self.trials[row] for row in places]
         for lane, value, number in zip(lanes, totals.tolist(), counts.tolist()):
             if value - value != 0:
                 lane.end(
@@ -340,21 +345,21 @@ class Population:
 
     def _regularize(self) -> None:
         """Add the gradients of each lane's L1 and L2 penalties, on matrices and kernels only."""
-        l1 = [lane.recipe.regularization.l1 for lane in self.lanes]
-        l2 = [lane.recipe.regularization.l2 for lane in self.lanes]
+        l1 = [lane.recipe.regularization.l1 for lane in self.trials]
+        l2 = [lane.recipe.regularization.l2 for lane in self.trials]
         if not any(l1) and not any(l2):
             return
         with torch.no_grad():
             for name, gradient in self.stack.gradients().items():
-                weight = self.stack.moving[name].detach()
+                weight = self.stack.trained[name].detach()
                 if weight.ndim >= 3:
                     first, second = (_column(each, weight) for each in (l1, l2))
                     gradient.add_(second * weight).add_(first * weight.sign())
 
     def _clip(self) -> None:
         """Shorten each lane's gradient as its recipe asks."""
-        values = [lane.recipe.train.clip_value for lane in self.lanes]
-        norms = [lane.recipe.train.clip_norm for lane in self.lanes]
+        values = [lane.recipe.train.clip_value for lane in self.trials]
+        norms = [lane.recipe.train.clip_norm for lane in self.trials]
         if not any(values) and not any(norms):
             return
         gradients = list(self.stack.gradients().values())
@@ -385,23 +390,23 @@ class Population:
         """Reports, evaluations and what follows of them, where some lane's plan has one after n
         updates."""
         epoch = n / self.first.plan.steps_per_epoch
-        for lane in self.lanes:
+        for lane in self.trials:
             if not lane.state and (n % lane.plan.report_every == 0 or n == lane.plan.total_steps):
-                lane.hear_loss(n, epoch)
+                lane.record_loss(n, epoch)
         due = [
             lane
-            for lane in self.lanes
+            for lane in self.trials
             if not lane.state
             and lane.plan.evaluate_every
             and (n % lane.plan.evaluate_every == 0 or n == lane.plan.total_steps)
         ]
         if due:
             self._evaluate(n, epoch, due, decide)
-        for lane in self.lanes:
+        for lane in self.trials:
             lane.step = n
             if n >= lane.plan.total_steps:
                 lane.end("complete")
-        self._let_go([place for place, lane in enumerate(self.lanes) if not lane.state])
+        self._remove_finished([row for row, lane in enumerate(self.trials) if not lane.state])
 
     def _evaluate(
         self,
@@ -411,29 +416,31 @@ class Population:
         decide: Callable[[list[TrialEvaluation]], Decision] | None,
     ) -> None:
         by_lane: dict[int, Scores] = {}
-        for key in dict.fromkeys(self.keys[lane.number] for lane in due):
-            places = [
-                place for place, lane in enumerate(self.lanes) if self.keys[lane.number] == key
+        for key in dict.fromkeys(self.data_keys[lane.number] for lane in due):
+            rows = [
+                row for row, lane in enumerate(self.trials) if self.data_keys[lane.number] == key
             ]
-            ground = self.grounds[key]
+            ground = self.setups[key]
             answers = partial(
-                self.stack.answers, places=None if len(places) == len(self.lanes) else places
+                self.stack.predict, places=None if len(rows) == len(self.trials) else rows
             )
-            found = ground.evaluator.score_many(
+            scores_of_rows = ground.evaluator.score_many(
                 answers,
-                [self.lanes[place].recipe.loss for place in places],
+                [self.trials[row].recipe.loss for row in rows],
                 "validation",
                 ground.data.splits["validation"],
             )
-            by_lane |= {self.lanes[place].number: scores for place, scores in zip(places, found)}
+            by_lane |= {
+                self.trials[row].number: scores for row, scores in zip(rows, scores_of_rows)
+            }
         events = []
         for lane in sorted(due, key=lambda each: each.number):
-            score = lane.hear_scores(n, epoch, by_lane[lane.number])
+            score = lane.record_scores(n, epoch, by_lane[lane.number])
             events.append(TrialEvaluation(lane.number, n, score, dict(by_lane[lane.number].values)))
         if decide is None:
             return
         decision = decide(events)
-        for lane in self.lanes:
+        for lane in self.trials:
             if lane.number in decision.prune:
                 lane.end("pruned", f"pruned at step {n:,}")
         for target, (source, recipe) in decision.copies.items():
@@ -442,36 +449,38 @@ class Population:
     def _copy(self, source: int, target: int, recipe: Recipe) -> None:
         """Go on with trial `target` from the state of trial `source`, with the numbers of a recipe
         of its own."""
-        places = {lane.number: place for place, lane in enumerate(self.lanes)}
-        here, there = places[source], places[target]
-        lane = self.lanes[there]
-        if not any(mover.copy(self.stack, here, there, recipe) for mover in self.movers):
+        rows = {lane.number: row for row, lane in enumerate(self.trials)}
+        source_row, target_row = rows[source], rows[target]
+        lane = self.trials[target_row]
+        if not any(
+            mover.copy_row(self.stack, source_row, target_row, recipe) for mover in self.optimizers
+        ):
             raise RunError(
                 "trials of different optimizers cannot go on from one another.",
                 hint="leave optimizer out of the space",
             )
-        self.stack.copy(here, there)
-        lane.recipe, lane.rate = recipe, float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009
+        self.stack.copy(source_row, target_row)
+        lane.recipe, lane.rate = recipe, learning_rate_of(recipe.optimizer.options)
         lane.schedule = registry.build_schedule(recipe.schedule, lane.plan.total_steps)
         self._set_losses()
 
-    def _let_go(self, staying: list[int]) -> None:
+    def _remove_finished(self, staying: list[int]) -> None:
         """Take lanes that ended out of the stack."""
-        if len(staying) == len(self.lanes):
+        if len(staying) == len(self.trials):
             return
         now = time.perf_counter()
-        share = (now - self.began) / len(self.lanes)
+        share = (now - self.began) / len(self.trials)
         self.began = now
-        for place, lane in enumerate(self.lanes):
+        for row, lane in enumerate(self.trials):
             lane.seconds += share
-            if place not in staying:
+            if row not in staying:
                 lane.module = None  # type: ignore[assignment]
-        self.lanes = [self.lanes[place] for place in staying]
+        self.trials = [self.trials[row] for row in staying]
         if not staying:
             return
         self.stack.keep(staying)
-        for mover in self.movers:
-            mover.keep(self.stack, staying)
+        for mover in self.optimizers:
+            mover.keep_rows(self.stack, staying)
         self._set_losses()
 
 
@@ -482,37 +491,38 @@ def _outcome(lane: TrialState) -> Outcome:
     )  # fmt: skip
 
 
-def _own(together: VmapLevel, target: Any) -> Any:
+def _split_target(together: VmapLevel, target: Any) -> Any:
     return None if target is None else together.split(target)
 
 
-def _together(batches: Sequence[Batch]) -> Batch:
+def _stack_batches(batches: Sequence[Batch]) -> Batch:
     """Batches of as many rows as one, (K, B, ...)."""
     inputs = {
-        name: _side_by_side([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
+        name: _stack_padded([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
     }
     targets = [batch.target for batch in batches]
     target: Any = None
     if isinstance(targets[0], dict):
         target = {
-            name: _side_by_side([found[name] for found in targets], IGNORED) for name in targets[0]
+            name: _stack_padded([batch_target[name] for batch_target in targets], IGNORED)
+            for name in targets[0]
         }
     elif targets[0] is not None:
-        target = _side_by_side(targets, IGNORED)
+        target = _stack_padded(targets, IGNORED)
     return Batch(inputs, target, torch.stack([batch.rows for batch in batches]))
 
 
-def _side_by_side(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
+def _stack_padded(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
     """(K, B, ...), of tensors that may be padded to different lengths (B, T, ...): brought to the
     longest."""
     longest = max(each.shape[1] if each.ndim > 1 else 0 for each in tensors)
 
-    def padded(each: Tensor) -> Tensor:
-        short = longest - each.shape[1] if each.ndim > 1 else 0
+    def padded(tensor: Tensor) -> Tensor:
+        short = longest - tensor.shape[1] if tensor.ndim > 1 else 0
         return (
-            torch.nn.functional.pad(each, (0, 0) * (each.ndim - 2) + (0, short), value=padding)
+            torch.nn.functional.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, short), value=padding)
             if short
-            else each
+            else tensor
         )
 
     return torch.stack([padded(each) for each in tensors])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from danlu.compat.torch_vmap import Together
+from danlu.compat.torch_vmap import VmapLevel
 from danlu.system.placement import Placement
 from danlu.training.population import batched_layers
 
@@ -33,25 +33,25 @@ class Stack:
         self.placement = placement
         self.modules = list(modules)
         template = copy.deepcopy(modules[0])
-        self.chance = batched_layers.Chance(len(modules), placement.device)
-        shares = batched_layers.prepare(template, modules, self.chance)
+        self.generators = batched_layers.StackedGenerators(len(modules), placement.device)
+        shares = batched_layers.prepare(template, modules, self.generators)
         template.to(placement.device)
         self.template = template
         self.holders = _holders(template)
         named = [dict(module.named_parameters()) for module in modules]
         self.names = [name for name, each in named[0].items() if each.requires_grad]
-        self.moving = batched_layers.stacked(
+        self.trained = batched_layers.stacked(
             [{name: each[name] for name in self.names} for each in named]
         )
-        self.still = batched_layers.stacked(
-            [{k: v for k, v in each.items() if k not in self.moving} for each in named]
+        self.constants = batched_layers.stacked(
+            [{k: v for k, v in each.items() if k not in self.trained} for each in named]
         )
         # what a state_dict holds beside parameters are running statistics: they move in the forward
         # pass; all else is a constant
         kept = modules[0].state_dict().keys()
         self.statistics = [name for name, _ in modules[0].named_buffers() if name in kept]
         buffers = [dict(module.named_buffers()) for module in modules]
-        self.still |= (
+        self.constants |= (
             batched_layers.stacked(
                 [{name: each[name] for name in self.statistics} for each in buffers]
             )
@@ -61,7 +61,7 @@ class Stack:
             {name: each.clone() for name, each in self._averaged().items()} if averaged else None
         )
         self.linears = _linears(template)
-        self.narrow: dict[str, Tensor] = {}
+        self.low_precision: dict[str, Tensor] = {}
         self._ready()
 
     def __len__(self) -> int:
@@ -69,41 +69,41 @@ class Stack:
 
     def _averaged(self) -> dict[str, Tensor]:
         floating = {
-            name: self.still[name]
+            name: self.constants[name]
             for name in self.statistics
-            if self.still[name].is_floating_point()
+            if self.constants[name].is_floating_point()
         }
-        return {**self.moving, **floating}
+        return {**self.trained, **floating}
 
     def _ready(self) -> None:
         """Leaves that gradients go to, and the modules' parameters as views of the rows."""
         for name in self.names:
-            self.moving[name] = self.moving[name].detach().requires_grad_()
-        if self.narrow:
-            self.narrow_down(next(iter(self.narrow.values())).dtype)
-        rows = {name: each.detach().unbind(0) for name, each in self.moving.items()}
+            self.trained[name] = self.trained[name].detach().requires_grad_()
+        if self.low_precision:
+            self.keep_low_precision(next(iter(self.low_precision.values())).dtype)
+        rows = {name: weight.detach().unbind(0) for name, weight in self.trained.items()}
         self.parameters = [
-            {name: each for name, each in module.named_parameters() if name in rows}
+            {name: weight for name, weight in module.named_parameters() if name in rows}
             for module in self.modules
         ]
-        for number, held in enumerate(self.parameters):
-            for name, parameter in held.items():
+        for number, parameters in enumerate(self.parameters):
+            for name, parameter in parameters.items():
                 parameter.data = rows[name][number]
 
-    def narrow_down(self, dtype: torch.dtype) -> None:
+    def keep_low_precision(self, dtype: torch.dtype) -> None:
         """Keep the matrices of linear layers a second time, as autocast would cast them in every
         update: `narrow` (K, O, I) by name.
 
         Their gradients then come in that format, and who moves the weights must carry both over, a
         trial at a time, while its rows lie in the core's own cache: 16 perceptrons 784-128-10 take
         372 microseconds a trial otherwise, of which casting is 77."""
-        held = {
-            name: each
-            for name, each in self.moving.items()
-            if name in self.linears and each[0].numel() >= _NARROW
+        large = {
+            name: weight
+            for name, weight in self.trained.items()
+            if name in self.linears and weight[0].numel() >= _NARROW
         }
-        self.narrow = {
-            name: each.detach().to(dtype).requires_grad_() for name, each in held.items()
+        self.low_precision = {
+            name: weight.detach().to(dtype).requires_grad_() for name, weight in large.items()
         }
 
     def forward(
@@ -116,31 +116,31 @@ class Stack:
     ) -> Tensor:
         """Outputs (K, B, ...) of all models, or of those at `places`; `inputs` are one batch that
         all share, or (K, B, ...)."""
-        held = (
-            self.moving
+        moving = (
+            self.trained
             if weights is None
-            else {**self.moving, **{k: v for k, v in weights.items() if k in self.moving}}
+            else {**self.trained, **{k: v for k, v in weights.items() if k in self.trained}}
         )
         still = (
-            self.still
+            self.constants
             if weights is None
-            else {**self.still, **{k: v for k, v in weights.items() if k in self.still}}
+            else {**self.constants, **{k: v for k, v in weights.items() if k in self.constants}}
         )
-        self.chance.places = places
+        self.generators.places = places
         learns = self.template.training and weights is None
-        if self.narrow and learns and places is not None:
+        if self.low_precision and learns and places is not None:
             raise RuntimeError("trials with batches of their own have no narrow matrices")
         for name, layer in self.linears.items():
-            layer.__dict__[batched_layers.NARROW] = self.narrow.get(name) if learns else None
+            layer.__dict__[batched_layers.NARROW] = self.low_precision.get(name) if learns else None
         index = None
         if places is not None:
             index = torch.tensor(list(places), device=self.placement.device)
-            held = {name: each.index_select(0, index) for name, each in held.items()}
-            still = {name: each.index_select(0, index) for name, each in still.items()}
+            moving = {name: tensor.index_select(0, index) for name, tensor in moving.items()}
+            still = {name: tensor.index_select(0, index) for name, tensor in still.items()}
 
-        with Together(len(self) if places is None else len(places)) as together:
-            for name, each in (held | still).items():
-                own = together.split(each)
+        with VmapLevel(len(self) if places is None else len(places)) as together:
+            for name, tensor in (moving | still).items():
+                own = together.split(tensor)
                 for holder, key in self.holders[name]:
                     holder[key] = own
             outputs = together.join(
@@ -149,10 +149,10 @@ class Stack:
         if index is not None and self.statistics and self.template.training:
             with torch.no_grad():  # running statistics moved in the copies
                 for name in self.statistics:
-                    self.still[name].index_copy_(0, index, still[name].detach())
+                    self.constants[name].index_copy_(0, index, still[name].detach())
         return outputs
 
-    def answers(self, inputs: Mapping[str, Tensor], places: Sequence[int] | None = None) -> Tensor:
+    def predict(self, inputs: Mapping[str, Tensor], places: Sequence[int] | None = None) -> Tensor:
         """Outputs (K, B, ...) as an evaluation asks for them: the averaged weights where there are
         some, nothing dropped."""
         was = self.template.training
@@ -164,15 +164,19 @@ class Stack:
 
     def clear(self) -> None:
         """Let go of the gradients of the last update."""
-        for each in (*self.moving.values(), *self.narrow.values()):
-            each.grad = None
+        for weight in (*self.trained.values(), *self.low_precision.values()):
+            weight.grad = None
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients (K, ...) by name, of the parameters that hold one; those of narrow matrices
         in their own format."""
-        found = {name: each.grad for name, each in self.moving.items() if each.grad is not None}
-        return found | {
-            name: each.grad for name, each in self.narrow.items() if each.grad is not None
+        gradients = {
+            name: weight.grad for name, weight in self.trained.items() if weight.grad is not None
+        }
+        return gradients | {
+            name: weight.grad
+            for name, weight in self.low_precision.items()
+            if weight.grad is not None
         }
 
     def update_average(self, decays: Sequence[float]) -> None:
@@ -181,7 +185,7 @@ class Stack:
             return
         with torch.no_grad():
             share = torch.tensor(
-                [1 - each for each in decays], dtype=torch.float32, device=self.placement.device
+                [1 - decay for decay in decays], dtype=torch.float32, device=self.placement.device
             )
             for name, live in self._averaged().items():
                 self.average[name].lerp_(live.detach(), share.view(-1, *(1,) * (live.ndim - 1)))
@@ -190,14 +194,14 @@ class Stack:
         """Go on with the models at these places; the others leave the stack."""
         index = torch.tensor(list(which), device=self.placement.device)
         self.modules = [self.modules[each] for each in which]
-        self.chance.keep(which)
+        self.generators.keep(which)
         with torch.no_grad():
-            self.moving = {
-                name: each.detach().index_select(0, index) for name, each in self.moving.items()
+            self.trained = {
+                name: each.detach().index_select(0, index) for name, each in self.trained.items()
             }
-            self.still = {
+            self.constants = {
                 name: each.index_select(0, index.to(each.device))
-                for name, each in self.still.items()
+                for name, each in self.constants.items()
             }
             if self.average is not None:
                 self.average = {
@@ -207,49 +211,49 @@ class Stack:
 
     def copy(self, source: int, target: int) -> None:
         """Give the model at `target` the weights of that at `source`."""
-        held = [
-            self.moving,
-            {name: self.still[name] for name in self.statistics},
+        groups = [
+            self.trained,
+            {name: self.constants[name] for name in self.statistics},
             self.average or {},
         ]
         with torch.no_grad():
-            for each in held:
-                for tensor in each.values():
+            for group in groups:
+                for tensor in group.values():
                     tensor[target].copy_(tensor[source])
-            for tensor in self.narrow.values():
+            for tensor in self.low_precision.values():
                 tensor[target].copy_(tensor[source])
 
-    def set_share(self, place: int, module: nn.Module) -> None:
+    def set_share(self, row: int, module: nn.Module) -> None:
         """Take over the shares of dropout of a module for the model at `place`."""
         for name, layer in module.named_modules():
             key = f"{name}.{batched_layers.SHARE}" if name else batched_layers.SHARE
-            if key in self.still:
-                self.still[key][place] = batched_layers.share_of(layer)
+            if key in self.constants:
+                self.constants[key][row] = batched_layers.share_of(layer)
 
     @property
-    def bytes_a_model(self) -> int:
+    def bytes_per_model(self) -> int:
         """Bytes of one model's weights that learn."""
-        return sum(each[0].numel() * each.element_size() for each in self.moving.values())
+        return sum(weight[0].numel() * weight.element_size() for weight in self.trained.values())
 
 
 def _holders(module: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
     """Where each parameter and buffer is held, (dict, key), by its first name: weights that are
     tied are held at several places."""
     names: dict[int, str] = {}
-    found: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    holders: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for prefix, layer in module.named_modules():
-        for held in (layer._parameters, layer._buffers):
-            for key, tensor in held.items():
+        for tensors in (layer._parameters, layer._buffers):
+            for key, tensor in tensors.items():
                 if tensor is not None:
                     name = names.setdefault(id(tensor), f"{prefix}.{key}" if prefix else key)
-                    found.setdefault(name, []).append((held, key))  # type: ignore[arg-type]
-    return found
+                    holders.setdefault(name, []).append((tensors, key))  # type: ignore[arg-type]
+    return holders
 
 
 def _linears(template: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers that read a matrix of their own, by its name: none that is tied or
     reparametrized."""
-    alone = {id(each) for each, count in Counter(_matrices(template)).items() if count == 1}
+    alone = {id(weight) for weight, count in Counter(_matrices(template)).items() if count == 1}
     return {
         f"{name}.weight" if name else "weight": layer
         for name, layer in template.named_modules()
@@ -261,8 +265,8 @@ def _linears(template: nn.Module) -> dict[str, nn.Linear]:
 
 def _matrices(module: nn.Module) -> list[Tensor]:
     return [
-        each
+        weight
         for layer in module.modules()
-        for each in layer._parameters.values()
-        if each is not None
+        for weight in layer._parameters.values()
+        if weight is not None
     ]

@@ -13,7 +13,7 @@ from danlu.recipe import Recipe
 from danlu.system import machine
 from danlu.system.placement import Placement
 from danlu.training.population.loop import Population
-from danlu.training.setup import assemble
+from danlu.training.setup import build_training
 
 SIZES = (4, 16, 64, 256)
 _SECONDS = 0.1  # spent on one measurement, at least three steps
@@ -22,7 +22,7 @@ _MEMORY = 0.4  # share of what is free that a stack with its state may take
 
 
 @dataclass(frozen=True)
-class Pace:
+class StackThroughput:
     """`size` trials in one stack, in number format `precision`; 1 where a stack does not pay.
 
     `alone` seconds of an update of one training by itself, `stacked` of one trial's share of the
@@ -40,15 +40,15 @@ class Pace:
         return asdict(self)
 
 
-def measure_pace(
+def measure_throughput(
     recipes: Sequence[Recipe], most: int, *, at_once: int = 1, alone: float | None = None
-) -> Pace:
+) -> StackThroughput:
     """The Pace of trials of one shape, measured with `recipes` (taken round as often as needed) in
     stacks of up to `most`.
 
     `at_once` stacks will be trained side by side, so each may take that share of the free memory.
     `alone` is given where it is measured elsewhere."""
-    built = assemble(recipes[0])
+    built = build_training(recipes[0])
     clock = clock_of(built.placement)
     alone = _fastest(built.update, clock) if alone is None else alone
     precisions = [built.placement.precision]
@@ -72,10 +72,10 @@ def measure_pace(
                 break
             try:
                 seconds = _of_stack(
-                    [recipes[place % len(recipes)] for place in range(size)], precision, clock
+                    [recipes[index % len(recipes)] for index in range(size)], precision, clock
                 )
             except Exception as error:  # what vmap has no rule for is told by many kinds of error
-                return Pace(
+                return StackThroughput(
                     1,
                     precisions[0],
                     alone,
@@ -90,17 +90,19 @@ def measure_pace(
         if curve:  # the best size hardly depends on the format
             sizes = [min(curve, key=lambda each: each[2])[0]]
     if not curve:
-        return Pace(1, precisions[0], alone, math.inf, (), "there is no memory for a stack")
+        return StackThroughput(
+            1, precisions[0], alone, math.inf, (), "there is no memory for a stack"
+        )
     size, precision, stacked = min(curve, key=lambda each: each[2])
-    said = (
+    reason = (
         f"{1e6 * stacked:,.0f} microseconds of an update a trial in stacks of {size} ({precision})"
     )
-    return Pace(size, precision, alone, stacked, tuple(curve), said)
+    return StackThroughput(size, precision, alone, stacked, tuple(curve), reason)
 
 
-def seconds_alone(recipe: Recipe) -> float:
+def seconds_per_update(recipe: Recipe) -> float:
     """Seconds of an update of one training by itself."""
-    built = assemble(recipe)
+    built = build_training(recipe)
     return _fastest(built.update, clock_of(built.placement))
 
 

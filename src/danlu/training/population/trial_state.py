@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from danlu import registry
+from danlu.parts.schedules._base import Schedule, ScoreSchedule
 from danlu.parts.watchers._base import RunInfo, Watchers
 from danlu.recipe import Part, Recipe
 from danlu.terms import Scores, TrainingEvent
@@ -26,11 +27,11 @@ class TrialState:
     recipe: Recipe
     module: nn.Module
     plan: Plan
-    schedule: Any
+    schedule: Schedule | ScoreSchedule
     rate: float
     watchers: Watchers
     metric: str
-    better: str
+    better: Literal["higher", "lower"]
     keeps_best: bool
     parameters: int
     loss_sum: Any = 0.0
@@ -67,7 +68,7 @@ class TrialState:
         if not self.keeps_best:
             self.scores = dict(values)
         self.curve.append((n, score))
-        if hasattr(self.schedule, "observe"):
+        if isinstance(self.schedule, ScoreSchedule):
             self.schedule.observe(score, self.better)
         stop = self.watchers.hear(TrainingEvent("validation", n, epoch, values))
         if stop:
@@ -89,8 +90,8 @@ def stopping_watchers(
         watcher for watcher in recipe.watchers if watcher.name in STOPPING_WATCHERS
     ]
     parts += [stopping] if stopping is not None else []
-    setting = RunInfo(
-        folder.path if folder else None,
+    run = RunInfo(
+        folder.path if folder else None,  # type: ignore[arg-type]  # these watchers write no file
         recipe,
         plan.total_steps,
         plan.steps_per_epoch,
@@ -98,5 +99,5 @@ def stopping_watchers(
         better,
         0,
         "quiet",
-    )  # type: ignore[arg-type]
-    return Watchers(parts, [registry.build_watcher(part, setting) for part in parts])
+    )
+    return Watchers(parts, [registry.build_watcher(part, run) for part in parts])

@@ -8,9 +8,9 @@ adversarial.py   a generator against a discriminator
 """
 
 from danlu.training.step.adversarial import AdversarialStep
-from danlu.training.step.gradients import grad_norm, walk_back
-from danlu.training.step.soundness import NotFinite
+from danlu.training.step.finite_check import NonFiniteError
+from danlu.training.step.gradients import backward, grad_norm
 from danlu.training.step.supervised import SupervisedStep
 from danlu.training.step.update import Update
 
-__all__ = ["AdversarialStep", "NotFinite", "SupervisedStep", "Update", "grad_norm", "walk_back"]
+__all__ = ["AdversarialStep", "NonFiniteError", "SupervisedStep", "Update", "backward", "grad_norm"]

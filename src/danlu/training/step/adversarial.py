@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from danlu.errors import PartError
 from danlu.terms import Batch
-from danlu.training.step.gradients import walk_back
-from danlu.training.step.soundness import NotFinite
+from danlu.training.step.finite_check import NonFiniteError
+from danlu.training.step.gradients import backward
 from danlu.training.step.update import Update
 
 
@@ -32,21 +32,21 @@ class AdversarialStep(Update):
     What is reported as the loss is the discriminator's, penalties included; the generator's is told
     beside it."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
         module: Any = self.state.module
         self.module, options = module, self.loss.options
-        _refuse_misfits(module, self.loss.penalised)
+        _check_pair(module, self.loss.penalised)
         self.rates = (
             options.discriminator_learning_rate_scale,
             options.generator_learning_rate_scale,
         )
         self.turn, self.penalty_every = options.discriminator_steps, options.penalty_every
         self.discriminator = [
-            each for each in module.discriminator.parameters() if each.requires_grad
+            parameter for parameter in module.discriminator.parameters() if parameter.requires_grad
         ]
         self.generator_weights = [
-            each for each in module.generator.parameters() if each.requires_grad
+            parameter for parameter in module.generator.parameters() if parameter.requires_grad
         ]
         self.imagine, self.judge = (
             self.placement.compiled(module.imagine),
@@ -58,27 +58,27 @@ class AdversarialStep(Update):
         self.clear()
         pieces = self._rows_and_noise(n)
         count = float(sum(len(batch) for batch, _ in pieces))
-        kept = _Kept(self.discriminator, self.optimizer) if moves else None
+        kept = _Snapshot(self.discriminator, self.optimizer) if moves else None
         total, fakes = self._discriminate(n, pieces, count, keep=moves and len(pieces) == 1)
-        self._refuse_unsound(n, total)
+        self._raise_if_nonfinite(n, total)
         self._set_rate(rate * self.rates[0])
-        self._move()
+        self._apply_gradients()
         if kept is not None:
-            held = self._put_aside(self.discriminator)
-            told = self._generate(pieces, fakes, count)
+            gradients = self._take_gradients(self.discriminator)
+            generator_total = self._generate(pieces, fakes, count)
             try:
-                self._refuse_unsound(n, told)
-            except NotFinite:  # the discriminator has moved already
-                kept.put_back()
+                self._raise_if_nonfinite(n, generator_total)
+            except NonFiniteError:  # the discriminator has moved already
+                kept.restore()
                 raise
             self._set_rate(rate * self.rates[1])
-            self._move()
+            self._apply_gradients()
             for parameter, gradient in zip(
-                self.discriminator, held
+                self.discriminator, gradients
             ):  # the report tells the length of both sides' gradient
                 parameter.grad = gradient
-            before, rows = self.state.told.get("generator_loss", (0.0, 0.0))
-            self.state.told["generator_loss"] = before + told, rows + count
+            before, rows = self.state.reported.get("generator_loss", (0.0, 0.0))
+            self.state.reported["generator_loss"] = before + generator_total, rows + count
         return total, count
 
     def _rows_and_noise(self, n: int) -> list[tuple[Batch, Tensor]]:
@@ -87,7 +87,7 @@ class AdversarialStep(Update):
         cuts = [rows] if self.micro_batch is None else self.batches.take_micro(n, self.micro_batch)
         noise_BZ = self.module.draw(len(rows))  # drawn for the whole batch, however it is cut
         batches = [
-            self._augmented(self._shown(self.batches.rows.gather(cut), n), n) for cut in cuts
+            self._augmented(self._as_shown(self.batches.rows.gather(cut), n), n) for cut in cuts
         ]
         return list(zip(batches, noise_BZ.split([len(cut) for cut in cuts]), strict=True))
 
@@ -110,7 +110,7 @@ class AdversarialStep(Update):
                 total = total + self.loss.penalty(
                     lambda images, inputs=batch.inputs: self._judge(images, inputs), real, fake
                 )
-            walk_back(total, share)
+            backward(total, share)
             whole = whole + self._number(total)
         return whole, fakes
 
@@ -128,10 +128,12 @@ class AdversarialStep(Update):
         try:
             for batch, noise_BZ in pieces:
                 with self._format():
-                    made = self.imagine(batch.inputs, noise_BZ).float() if fakes is None else fakes
-                    logits_B = self.judge(made, batch.inputs)
+                    images = (
+                        self.imagine(batch.inputs, noise_BZ).float() if fakes is None else fakes
+                    )
+                    logits_B = self.judge(images, batch.inputs)
                 total, _ = self.loss.generator(logits_B)
-                walk_back(total, share)
+                backward(total, share)
                 whole = whole + self._number(total)
         finally:
             for parameter in self.discriminator:
@@ -147,26 +149,28 @@ class AdversarialStep(Update):
         return total.detach() if self.waits else total.item()
 
     @staticmethod
-    def _put_aside(parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-        held = [each.grad for each in parameters]
-        for each in parameters:
-            each.grad = None
-        return held
+    def _take_gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+        gradients = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        return gradients
 
 
-class _Kept:
+class _Snapshot:
     """Copies of some parameters and of what an optimizer knows of them."""
 
     def __init__(
         self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> None:
         self.optimizer = optimizer
-        self.weights = [(each, each.detach().clone()) for each in parameters]
+        self.weights = [(parameter, parameter.detach().clone()) for parameter in parameters]
         self.entries = {
-            each: _copied(optimizer.state[each]) for each in parameters if each in optimizer.state
+            parameter: _copied(optimizer.state[parameter])
+            for parameter in parameters
+            if parameter in optimizer.state
         }
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """As it was, bit for bit."""
         with torch.no_grad():
             for parameter, before in self.weights:
@@ -183,7 +187,7 @@ def _copied(entries: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refuse_misfits(module: Any, penalised: bool) -> None:
+def _check_pair(module: Any, penalised: bool) -> None:
     missing = [
         name
         for name in ("generator", "discriminator", "draw", "imagine", "judge")
@@ -195,7 +199,7 @@ def _refuse_misfits(module: Any, penalised: bool) -> None:
             hint="choose model: gan",
         )
     batch_norm = nn.modules.batchnorm._BatchNorm
-    if penalised and any(isinstance(each, batch_norm) for each in module.discriminator.modules()):
+    if penalised and any(isinstance(layer, batch_norm) for layer in module.discriminator.modules()):
         raise PartError(
             "gradient penalties look at each image alone, and batch normalisation in the discriminator mixes them.",
             hint="set model.discriminator_normalization to spectral or none",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import _engine_run_backward
 
 
-def walk_back(total: Tensor, share: Tensor) -> None:
+def backward(total: Tensor, share: Tensor) -> None:
     """Add to every parameter's gradient that of total * share (`share` 1 / count: the mean, to the
     bit), summed over entries.
 
@@ -23,5 +23,5 @@ def walk_back(total: Tensor, share: Tensor) -> None:
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> float:
     """The length of the whole gradient as it now stands; 0 where there is none."""
-    gradients = [each.grad for each in parameters if each.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0

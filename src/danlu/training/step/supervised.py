@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from danlu.terms import Batch
-from danlu.training.step.gradients import walk_back
+from danlu.training.step.gradients import backward
 from danlu.training.step.update import Update
 
 
@@ -21,67 +21,69 @@ class SupervisedStep(Update):
     contributes its sum divided by the count of the whole batch. A module with `members` answers for
     each of them in training, and each is asked the same."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
         self.forward = self.placement.compiled(self.state.module)
         self.members = int(getattr(self.state.module, "members", 1))
 
     def _perform(self, n: int) -> tuple[Any, Any]:
         self._set_rate(self.learning_rate * self.schedule(n))
         self.clear()
-        total, count = self._whole(n) if self.micro_batch is None else self._pieces(n)
+        total, count = (
+            self._whole_batch(n) if self.micro_batch is None else self._in_micro_batches(n)
+        )
         if not self.waits:
             total, count = total.item(), count.item()
-        self._refuse_unsound(n, total)
-        self._move()
+        self._raise_if_nonfinite(n, total)
+        self._apply_gradients()
         return total, count
 
     def _forward(self, batch: Batch, n: int) -> tuple[Tensor, Tensor]:
         batch = self._augmented(batch, n)
         if self.autocast is None:
-            return self.loss(self.forward(batch.inputs), self._asked(batch))
+            return self.loss(self.forward(batch.inputs), self._per_member(batch))
         with self.autocast:
             outputs = self.forward(batch.inputs)
-        return self.loss(outputs.float(), self._asked(batch))
+        return self.loss(outputs.float(), self._per_member(batch))
 
-    def _asked(self, batch: Batch) -> Batch:
+    def _per_member(self, batch: Batch) -> Batch:
         """The batch as the loss sees it: each row once for every member."""
-        return batch if self.members == 1 else repeated(batch, self.members)
+        return batch if self.members == 1 else repeat_rows(batch, self.members)
 
-    def _whole(self, n: int) -> tuple[Tensor, Tensor]:
-        batch = self._shown(self.batches.take(n), n)
+    def _whole_batch(self, n: int) -> tuple[Tensor, Tensor]:
+        batch = self._as_shown(self.batches.take(n), n)
         total, count = self._forward(batch, n)
-        walk_back(total, count.reciprocal())
-        return self._told(total.detach(), count, len(batch))
+        backward(total, count.reciprocal())
+        return self._as_reported(total.detach(), count, len(batch))
 
-    def _pieces(self, n: int) -> tuple[Tensor, Tensor]:
+    def _in_micro_batches(self, n: int) -> tuple[Tensor, Tensor]:
         rows, gather = self.batches.indices(n), self.batches.rows.gather
         assert self.micro_batch is not None
         pieces = self.batches.take_micro(n, self.micro_batch)
         # Counted from the targets alone and before any forward pass, so that each piece can be
         # divided by the count of all.
         counts = [self.loss.count(self._target_of(piece, n)) for piece in pieces]
-        count = torch.stack([torch.as_tensor(each) for each in counts]).sum(0)
+        count = torch.stack([torch.as_tensor(count_of_piece) for count_of_piece in counts]).sum(0)
         share = count.reciprocal()
         whole: Any = 0.0
         for piece in pieces:
-            total, _ = self._forward(self._shown(gather(piece), n), n)
-            walk_back(total, share)
+            total, _ = self._forward(self._as_shown(gather(piece), n), n)
+            backward(total, share)
             whole = whole + total.detach()
-        return self._told(whole, count, len(rows))
+        return self._as_reported(whole, count, len(rows))
 
     def _target_of(self, piece: Tensor, n: int) -> Batch:
         """What a loss counts in a piece; what is hidden there is known only with its inputs."""
         rows = self.batches.rows
         shown = (
-            self._shown(rows.gather(piece), n)
+            self._as_shown(rows.gather(piece), n)
             if self.hide is not None
             else Batch({}, rows.gather_target(piece), piece)
         )
-        return self._asked(shown)
+        return self._per_member(shown)
 
     @staticmethod
-    def _told(total: Tensor, count: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    def _as_reported(total: Tensor, count: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         """(sum, count) as they are reported: of several tasks, the sum of their means, times
         rows."""
         if total.ndim == 0:
@@ -89,12 +91,12 @@ class SupervisedStep(Update):
         return (total / count).sum() * rows, count.new_tensor(float(rows))
 
 
-def repeated(batch: Batch, times: int) -> Batch:
+def repeat_rows(batch: Batch, times: int) -> Batch:
     """Target and rows with each row `times` times, one after the other."""
 
     def repeat(target: Any) -> Any:
         if isinstance(target, dict):
-            return {name: repeat(each) for name, each in target.items()}
+            return {name: repeat(column) for name, column in target.items()}
         return target.repeat_interleave(times, 0)
 
     return replace(batch, target=repeat(batch.target), rows=batch.rows.repeat_interleave(times, 0))

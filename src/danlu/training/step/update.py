@@ -14,7 +14,7 @@ from danlu.recipe import Regularization, Train
 from danlu.system.placement import AUGMENTATION, HIDING, STEP, Placement, draw_seed
 from danlu.terms import Batch
 from danlu.training.state import TrainingState
-from danlu.training.step.soundness import NotFinite, Soundness
+from danlu.training.step.finite_check import FiniteCheck, NonFiniteError
 
 
 class Update(ABC):
@@ -82,7 +82,7 @@ class Update(ABC):
             for name, tensor in live.items()
             if name not in weights and tensor.is_floating_point()
         }
-        self.soundness = Soundness(named, statistics, waits=placement.waits)
+        self.finite_check = FiniteCheck(named, statistics, waits=placement.waits)
         # A checkpoint holds the next update's seed by holding its number; dropout is the only
         # reader of torch's own generator.
         self.waits = placement.waits
@@ -121,7 +121,7 @@ class Update(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("learning_rate_scale", 1.0)
 
-    def _shown(self, batch: Batch, n: int) -> Batch:
+    def _as_shown(self, batch: Batch, n: int) -> Batch:
         """The batch as the task shows it to the model in update n."""
         return batch if self.hide is None else self.hide(batch, draw_seed(self.seed, HIDING, n))
 
@@ -131,18 +131,18 @@ class Update(ABC):
             batch = augment(batch, self.generator)
         return batch if self.resize is None else self.resize(batch, n)
 
-    def _refuse_unsound(self, n: int, total: Any) -> None:
+    def _raise_if_nonfinite(self, n: int, total: Any) -> None:
         """NotFinite, gradients dropped and running statistics as they were, where a NaN or infinity
         stands anywhere."""
-        if self.soundness.finite(total):
+        if self.finite_check.all_finite(total):
             return
-        name = self.soundness.culprit(total)
+        name = self.finite_check.first_nonfinite(total)
         self.clear()
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.before)
-        raise NotFinite(n, name, self.batches.indices(n).tolist())
+        raise NonFiniteError(n, name, self.batches.indices(n).tolist())
 
-    def _move(self) -> None:
+    def _apply_gradients(self) -> None:
         """Penalties, clipping, and the optimizer's own step, for the parameters that hold a
         gradient."""
         self._regularize()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class NotFinite(ArithmeticError):
+class NonFiniteError(ArithmeticError):
     """A NaN or infinity stood in the loss or in a gradient; no weight was moved."""
 
     def __init__(self, step: int, tensor: str, rows: list[int]) -> None:
@@ -20,7 +20,7 @@ class NotFinite(ArithmeticError):
         self.rows = rows
 
 
-class Soundness:
+class FiniteCheck:
     """The checks of an update.
 
     `named` are the parameters that move; `statistics` the running statistics (batch normalisation),
@@ -39,7 +39,7 @@ class Soundness:
         self.statistics = statistics
         self.waits = waits
 
-    def finite(self, total: Any) -> bool:
+    def all_finite(self, total: Any) -> bool:
         """Whether the loss, every gradient and the running statistics are finite: a NaN or infinity
         in any entry survives its sum."""
         if self.waits:
@@ -49,8 +49,8 @@ class Soundness:
                     *(each.grad.sum().float() for each in self.parameters if each.grad is not None),
                 ]
             )
-            return bool(torch.isfinite(check).all()) and self._sound_statistics()
-        if not math.isfinite(total) or not self._sound_statistics():
+            return bool(torch.isfinite(check).all()) and self._finite_statistics()
+        if not math.isfinite(total) or not self._finite_statistics():
             return False
         for parameter in self.parameters:
             gradient = parameter.grad
@@ -63,7 +63,7 @@ class Soundness:
                 return False
         return True
 
-    def _sound_statistics(self) -> bool:
+    def _finite_statistics(self) -> bool:
         """Whether running statistics are finite. One huge input makes a variance infinite while
         loss and gradients look healthy."""
         if not self.statistics:
@@ -74,7 +74,7 @@ class Soundness:
             return True
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
-    def culprit(self, total: Any) -> str:
+    def first_nonfinite(self, total: Any) -> str:
         """What is not finite, in words."""
         if not math.isfinite(float(total)):
             return "the loss"

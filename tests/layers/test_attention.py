@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from danlu.layers.attention import kernel
 from danlu.layers.attention.multi_head import Attention, padding_mask
-from danlu.layers.attention.rotary import Rotary, normalise_and_turn, turn
+from danlu.layers.attention.rotary import Rotary, normalise_and_rotate, rotate
 from danlu.layers.generation.kv_cache import Cache
 from danlu.layers.normalization import RMSNorm
-from danlu.layers.transformer.blocks import Sizes, Stack
+from danlu.layers.transformer.blocks import Stack, StackSizes
 from danlu.layers.transformer.feed_forward import FeedForward, inner_width, squared_relu
 
 # float32 keeps 7 digits; kernels of other shapes sum in another order, and a stack passes the
@@ -22,7 +22,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 def stack(*, causal: bool = True, positions: bool = True, **sizes: object) -> Stack:
     torch.manual_seed(3)
-    chosen = Sizes(**{"num_layers": 2, "width": 24, "num_heads": 4, "qk_norm": True, **sizes})  # type: ignore[arg-type]
+    chosen = StackSizes(**{"num_layers": 2, "width": 24, "num_heads": 4, "qk_norm": True, **sizes})  # type: ignore[arg-type]
     found = Stack(chosen, causal=causal, rotary=Rotary(24 // 4, 4) if positions else None).eval()
     with torch.no_grad():
         for (
@@ -153,7 +153,7 @@ def test_rotary_products_depend_on_the_distance_alone():
     rotary = Rotary(8, 4)
     q, k = torch.randn(8), torch.randn(8)
     angles = rotary.angles(32)  # longer than the table: it grows
-    turned_q, turned_k = (turn(each.expand(1, 32, 1, 8), angles)[0, :, 0] for each in (q, k))
+    turned_q, turned_k = (rotate(each.expand(1, 32, 1, 8), angles)[0, :, 0] for each in (q, k))
     products = turned_q @ turned_k.T
     for distance in (0, 3, 17):
         along = products.diagonal(distance)
@@ -161,7 +161,7 @@ def test_rotary_products_depend_on_the_distance_alone():
             along, along[:1].expand_as(along), rtol=1e-4, atol=1e-4
         )  # products of 8 numbers of size 1
     positions = torch.tensor([[3, 4], [0, 30]])
-    picked = turn(q.expand(2, 2, 1, 8), rotary.angles(31, positions))[:, :, 0]
+    picked = rotate(q.expand(2, 2, 1, 8), rotary.angles(31, positions))[:, :, 0]
     torch.testing.assert_close(picked, turned_q[positions])
 
 
@@ -170,7 +170,7 @@ def test_a_table_that_grew_while_answering_serves_training():
     with torch.inference_mode():
         rotary.angles(9)
     q = torch.randn(1, 9, 1, 8, requires_grad=True)
-    turn(q, rotary.angles(9)).sum().backward()
+    rotate(q, rotary.angles(9)).sum().backward()
     assert q.grad is not None
 
 
@@ -181,7 +181,7 @@ def test_rotary_turns_halves_as_llama_does():
     expected = torch.cat(
         [x[:2] * angle.cos() - x[2:] * angle.sin(), x[2:] * angle.cos() + x[:2] * angle.sin()]
     )
-    torch.testing.assert_close(turn(x.expand(1, 3, 1, 4), (cosines, sines))[0, 2, 0], expected)
+    torch.testing.assert_close(rotate(x.expand(1, 3, 1, 4), (cosines, sines))[0, 2, 0], expected)
 
 
 def test_the_usual_inner_widths():
@@ -213,7 +213,7 @@ def test_the_other_gradients_are_those_of_differences(monkeypatch):
     monkeypatch.setattr(kernel, "PIECE", 3)
     x = torch.randn(2, 5, 3, 6, dtype=torch.float64, requires_grad=True)
     angles = tuple(each.double() for each in Rotary(6, 5).angles(5))
-    assert torch.autograd.gradcheck(lambda x: normalise_and_turn(x, angles, 1e-12), (x,))
+    assert torch.autograd.gradcheck(lambda x: normalise_and_rotate(x, angles, 1e-12), (x,))
     assert torch.autograd.gradcheck(squared_relu, (x,))
     three = [torch.randn(1, 2, 7, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     mask = torch.rand(1, 1, 1, 7) > 0.4
@@ -233,7 +233,7 @@ def test_batched_products_are_torchs_attention(length, causal):
         mask[..., 0] = True
     expected = functional.scaled_dot_product_attention(*three, attn_mask=mask, is_causal=causal)
     torch.testing.assert_close(kernel._by_products(*three, mask, causal), expected, **CLOSE)
-    narrow = kernel.weigh(*(each.bfloat16() for each in three), mask, causal)
+    narrow = kernel.attention(*(each.bfloat16() for each in three), mask, causal)
     assert narrow.dtype == torch.bfloat16
     # scores of size 3 and their weights are rounded to 8 bits: 2 ** -8 of each
     torch.testing.assert_close(narrow.float(), expected, rtol=0.05, atol=0.05)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from danlu.layers.dropout import Dropout, mask, masks
+from danlu.layers.dropout import Dropout, dropout_mask, dropout_masks
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_mask_drops_its_share_and_keeps_the_mean(share: float) -> None:
     torch.manual_seed(0)
-    drawn = mask((1000, 400), share, torch.float32)
+    drawn = dropout_mask((1000, 400), share, torch.float32)
     # the share of 400,000 draws has a standard deviation of at most 0.0008
     assert float((drawn == 0).float().mean()) == pytest.approx(share, abs=0.004)
     assert float(drawn.mean()) == pytest.approx(1.0, abs=0.04)
@@ -21,7 +21,7 @@ def test_a_mask_drops_its_share_and_keeps_the_mean(share: float) -> None:
 
 def test_entries_are_dropped_independently_of_their_neighbours() -> None:
     torch.manual_seed(0)
-    kept = (mask((100_000,), 0.5, torch.float32) > 0).float()
+    kept = (dropout_mask((100_000,), 0.5, torch.float32) > 0).float()
     for distance in (1, 2, 3, 4, 8):  # four entries come of one draw
         together = float((kept[:-distance] * kept[distance:]).mean())
         assert together == pytest.approx(0.25, abs=0.008)  # five standard deviations
@@ -29,7 +29,7 @@ def test_entries_are_dropped_independently_of_their_neighbours() -> None:
 
 def test_the_same_seed_gives_the_same_mask_and_another_seed_another() -> None:
     def drawn(seed: int) -> torch.Tensor:
-        return mask((33, 7), 0.3, torch.float32, torch.Generator().manual_seed(seed))
+        return dropout_mask((33, 7), 0.3, torch.float32, torch.Generator().manual_seed(seed))
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
@@ -37,12 +37,12 @@ def test_the_same_seed_gives_the_same_mask_and_another_seed_another() -> None:
 
 def test_masks_of_many_are_those_of_each_alone() -> None:
     shares = [0.2, 0.0, 0.7]
-    together = masks(
+    together = dropout_masks(
         (5, 3), shares, torch.bfloat16, [torch.Generator().manual_seed(seed) for seed in range(3)]
     )
     for seed, share in enumerate(shares):
         alone = (
-            mask((5, 3), share, torch.bfloat16, torch.Generator().manual_seed(seed))
+            dropout_mask((5, 3), share, torch.bfloat16, torch.Generator().manual_seed(seed))
             if share
             else torch.ones(5, 3, dtype=torch.bfloat16)
         )

@@ -88,11 +88,11 @@ def test_paths_of_images_lead_from_the_folder_of_their_file(tmp_path, monkeypatc
     path = write_table(tmp_path / "elsewhere", rows=6)
     monkeypatch.chdir(tmp_path)
     asked = {"photo": ColumnOptions(kind="image", size=[4, 6])}
-    table, digest = cache.load(source(path), asked, True)
+    table, digest = cache.load_table(source(path), asked, True)
     assert table.columns["photo"].values.shape == (6, 4, 6, 3)
-    assert cache.load(source(path), asked, True)[1] == digest
+    assert cache.load_table(source(path), asked, True)[1] == digest
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "elsewhere" / "photos" / "2.png")
-    changed, other = cache.load(source(path), asked, True)
+    changed, other = cache.load_table(source(path), asked, True)
     assert other != digest  # the table is the same, a photo it names is not
     assert not changed.columns["photo"].values[2].any()
 
@@ -101,7 +101,7 @@ def test_an_image_that_is_not_there_is_named_with_row_and_column(tmp_path):
     path = write_table(tmp_path, rows=6)
     (tmp_path / "photos" / "3.png").unlink()
     with pytest.raises(DataError, match=r"shop.csv row 5, column photo") as caught:
-        cache.load(source(path), {"photo": ColumnOptions(kind="image")}, False)
+        cache.load_table(source(path), {"photo": ColumnOptions(kind="image")}, False)
     assert "3.png" in str(caught.value) or "no such file" in str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_an_empty_cell_is_no_image(tmp_path):
     path = write_table(tmp_path, rows=3)
     path.write_text(path.read_text().replace("photos/1.png", ""))
     with pytest.raises(DataError, match=r"row 3, column photo: there is no image"):
-        cache.load(source(path), {"photo": ColumnOptions(kind="image")}, False)
+        cache.load_table(source(path), {"photo": ColumnOptions(kind="image")}, False)
 
 
 def test_a_size_is_for_images_alone():

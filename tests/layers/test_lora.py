@@ -14,10 +14,10 @@ import danlu
 from danlu import registry
 from danlu.errors import RunError
 from danlu.layers.dropout import Dropout
-from danlu.layers.peft.lora import LowRank, adapt, adaptable, merge
+from danlu.layers.peft.lora import LoraLinear, adaptable_layers, add_lora, merge_lora
 from danlu.recipe import FineTune, read
-from danlu.training.finetuning import apart, rates, tune
-from danlu.training.setup import assemble
+from danlu.training.finetuning import learning_rate_shares, prepare_finetuning, split_by_rate
+from danlu.training.setup import build_training
 
 # 1e-5: x W' + x A' B' and x (W + B A)' are the same sum of float32 products in another order
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
@@ -65,18 +65,18 @@ X = torch.tensor([[1, 2, 3], [6, 0, 5]])
 
 def test_a_path_changes_nothing_before_its_first_update() -> None:
     plain, other = model(), model()
-    adapt(other, adaptable(other), 2, 4.0, 0.0)
+    add_lora(other, adaptable_layers(other), 2, 4.0, 0.0)
     assert torch.equal(plain(X), other(X))
 
 
 def test_merged_weights_answer_as_the_paths_did_and_are_named_as_before() -> None:
     module = model()
     names, kinds = list(module.state_dict()), [type(each) for each in module.modules()]
-    adapt(module, adaptable(module), 2, 3.0, 0.5)
+    add_lora(module, adaptable_layers(module), 2, 3.0, 0.5)
     moved(module)
     wanted, before = module.eval()(X), model()(X)
     assert not torch.allclose(wanted, before, atol=1e-2)
-    merge(module)
+    merge_lora(module)
     torch.testing.assert_close(module(X), wanted, **CLOSE)
     assert list(module.state_dict()) == names
     assert [type(each) for each in module.modules()] == kinds
@@ -88,7 +88,7 @@ def test_outputs_and_gradients_are_those_of_peft(dropout) -> None:
     ours = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
     theirs = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
     theirs.load_state_dict(ours.state_dict())
-    adapt(ours, ["0", "2"], 3, 7.0, dropout)
+    add_lora(ours, ["0", "2"], 3, 7.0, dropout)
     moved(ours)
     theirs = peft.get_peft_model(
         theirs, peft.LoraConfig(r=3, lora_alpha=7, target_modules=["0", "2"], lora_dropout=dropout)
@@ -117,7 +117,7 @@ def test_outputs_and_gradients_are_those_of_peft(dropout) -> None:
         torch.testing.assert_close(
             layer.low_rank_up.grad, other.lora_B["default"].weight.grad, **CLOSE
         )
-    merge(ours)
+    merge_lora(ours)
     merged = theirs.merge_and_unload()
     for one, other in zip(ours.parameters(), merged.parameters(), strict=True):
         torch.testing.assert_close(one, other, **CLOSE)
@@ -133,10 +133,10 @@ def test_the_linear_layer_of_gpt2_gets_a_path_too() -> None:
     module = nn.Sequential(Conv1D(5, 7))
     x = torch.randn(3, 7)
     before = module(x)
-    adapt(module, ["0"], 2, 2.0, 0.0)
+    add_lora(module, ["0"], 2, 2.0, 0.0)
     torch.testing.assert_close(module(x), before, **CLOSE)
     wanted = moved(module)(x)
-    merge(module)
+    merge_lora(module)
     assert not torch.allclose(wanted, before, atol=1e-2)
     torch.testing.assert_close(module(x), wanted, **CLOSE)
 
@@ -154,7 +154,7 @@ def asked(**options: Any) -> FineTune:
 
 def test_low_rank_adaptation_moves_the_paths_and_what_was_drawn_anew_alone() -> None:
     module = model()
-    said = tune(module, asked(lora={"rank": 2}), ["head.weight", "head.bias"])
+    said = prepare_finetuning(module, asked(lora={"rank": 2}), ["head.weight", "head.bias"])
     blocks = {
         f"blocks.{n}.{layer}.low_rank_{side}"
         for n in (0, 1)
@@ -167,8 +167,8 @@ def test_low_rank_adaptation_moves_the_paths_and_what_was_drawn_anew_alone() -> 
 
 def test_paths_stand_where_they_are_asked_and_what_is_thawed_moves() -> None:
     module = model()
-    tune(module, asked(lora={"rank": 2, "targets": ["*.1.up"]}, thaw=["*.bias"]), [])
-    assert isinstance(module.blocks[1]["up"], LowRank)
+    prepare_finetuning(module, asked(lora={"rank": 2, "targets": ["*.1.up"]}, thaw=["*.bias"]), [])
+    assert isinstance(module.blocks[1]["up"], LoraLinear)
     assert trained(module) == {
         "blocks.1.up.low_rank_up", "blocks.1.up.low_rank_down", "blocks.0.up.bias", "blocks.1.up.bias", "head.bias"
     }  # fmt: skip
@@ -176,7 +176,7 @@ def test_paths_stand_where_they_are_asked_and_what_is_thawed_moves() -> None:
 
 def test_names_with_stars_freeze() -> None:
     module = model()
-    tune(module, asked(freeze=["embedding.*", "blocks.0.*"]), None)
+    prepare_finetuning(module, asked(freeze=["embedding.*", "blocks.0.*"]), None)
     assert trained(module) == {
         "blocks.1.up.weight",
         "blocks.1.up.bias",
@@ -188,7 +188,7 @@ def test_names_with_stars_freeze() -> None:
 
 def test_a_frozen_batch_normalization_keeps_its_statistics_and_uses_them() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    tune(module, asked(freeze=["1.*"]), None)
+    prepare_finetuning(module, asked(freeze=["1.*"]), None)
     module.train()
     module(torch.randn(20, 3) + 5)
     assert torch.equal(module[1].running_mean, torch.zeros(3))
@@ -198,13 +198,13 @@ def test_a_frozen_batch_normalization_keeps_its_statistics_and_uses_them() -> No
 
 def test_layers_learn_the_slower_the_deeper_they_lie() -> None:
     module = model()
-    shares = rates(module, asked(layer_decay=0.5, rates={"head.*": 10.0}))
+    shares = learning_rate_shares(module, asked(layer_decay=0.5, rates={"head.*": 10.0}))
     by_name = {name: shares.get(each, 1.0) for name, each in module.named_parameters()}
     assert by_name["embedding.weight"] == 0.125
     assert by_name["blocks.0.up.weight"] == 0.25
     assert by_name["blocks.1.down.weight"] == 0.5
     assert by_name["head.bias"] == 10.0
-    groups = apart([{"params": list(module.parameters()), "weight_decay": 0.1}], shares)
+    groups = split_by_rate([{"params": list(module.parameters()), "weight_decay": 0.1}], shares)
     assert {group.get("learning_rate_scale", 1.0): len(group["params"]) for group in groups} == {
         0.125: 1,
         0.25: 3,
@@ -231,13 +231,13 @@ def test_layers_learn_the_slower_the_deeper_they_lie() -> None:
 def test_what_cannot_be_is_refused(options, fresh, message) -> None:
     module = model()
     with pytest.raises(RunError, match=message):
-        tune(module, asked(**options), fresh)
-        rates(module, asked(**options))
+        prepare_finetuning(module, asked(**options), fresh)
+        learning_rate_shares(module, asked(**options))
 
 
 def test_a_model_without_blocks_has_no_depth() -> None:
     with pytest.raises(RunError, match="goes by a model's blocks"):
-        rates(nn.Sequential(nn.Linear(2, 2)), asked(layer_decay=0.9))
+        learning_rate_shares(nn.Sequential(nn.Linear(2, 2)), asked(layer_decay=0.9))
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def told(home: Any, **finetune: Any) -> dict[str, Any]:
 
 
 def test_a_run_leaves_the_weights_beside_its_paths_as_they_were(written) -> None:
-    built = assemble(read(told(written, lora={"rank": 2}), registry))
+    built = build_training(read(told(written, lora={"rank": 2}), registry))
     before = {name: each.clone() for name, each in built.state.live.items()}
     built.update(0)
     built.update(1)
@@ -305,11 +305,11 @@ def test_paths_without_learnt_weights_are_refused(written) -> None:
     recipe = told(written, lora={})
     recipe["model"] = SMALL
     with pytest.raises(RunError, match=r"model\.weights"):
-        assemble(read(recipe, registry))
+        build_training(read(recipe, registry))
 
 
 def test_rates_reach_the_optimizer(written) -> None:
-    built = assemble(read(told(written, layer_decay=0.5, freeze=["tables.*"]), registry))
+    built = build_training(read(told(written, layer_decay=0.5, freeze=["tables.*"]), registry))
     shares = {group.get("learning_rate_scale", 1.0) for group in built.state.optimizer.param_groups}
     assert shares == {0.25, 0.5, 1.0}  # what stands before the blocks is frozen
     built.update(0)

@@ -12,13 +12,18 @@ import danlu
 import tiny_checkpoints as tiny
 from danlu import registry
 from danlu.errors import RunError
-from danlu.layers.peft.lora import LowRank, close
-from danlu.layers.quantization.nf4 import NF4, FewBits, numbers, room
+from danlu.layers.peft.lora import LoraLinear, quantize_base
+from danlu.layers.quantization.nf4 import (
+    NF4,
+    FrozenQuantizedLinear,
+    parameter_count,
+    quantized_bytes,
+)
 from danlu.layers.tensors import unique_tensors
 from danlu.recipe import FineTune, read
 from danlu.system.placement import work_of
-from danlu.training.finetuning import merged, tune
-from danlu.training.setup import assemble
+from danlu.training.finetuning import merge_adapters, prepare_finetuning
+from danlu.training.setup import build_training
 
 KINDS = ["nf4", "int8"]
 # half the widest gap between two values of a code, as a share of the block's largest number
@@ -34,7 +39,7 @@ def linear(inputs: int = 150, outputs: int = 33) -> nn.Linear:
 def test_a_number_is_kept_to_the_nearest_value_of_its_block(kind) -> None:
     layer = linear()
     weight = layer.weight.detach().clone()
-    found = FewBits(layer, kind, False).weight
+    found = FrozenQuantizedLinear(layer, kind, False).weight
     assert found.shape == weight.shape
     flat = torch.cat([weight.flatten(), torch.zeros(-weight.numel() % 64)]).view(-1, 64)
     largest = flat.abs().amax(1)
@@ -60,19 +65,19 @@ def test_the_values_of_nf4_are_quantiles_of_a_normal_distribution() -> None:
 
 def test_the_share_of_memory_is_that_of_the_paper() -> None:
     module = nn.Sequential(nn.Linear(512, 1024, bias=False))
-    close(module, ["0"], "nf4")
-    few, full = room(module)
+    quantize_base(module, ["0"], "nf4")
+    few, full = quantized_bytes(module)
     assert full == 4 * 512 * 1024
     assert 8 * few / (512 * 1024) == pytest.approx(
         4 + 8 / 64 + 32 / (64 * 256), abs=1e-3
     )  # bits: codes, scales, their scales
-    assert numbers(module) == 512 * 1024
+    assert parameter_count(module) == 512 * 1024
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_and_gradients_are_those_of_the_opened_matrix(kind, dtype) -> None:
-    few = FewBits(linear(), kind, False)
+    few = FrozenQuantizedLinear(linear(), kind, False)
     x = torch.randn(5, 7, 150, generator=torch.Generator().manual_seed(1))
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -91,7 +96,7 @@ def test_outputs_and_gradients_are_those_of_the_opened_matrix(kind, dtype) -> No
 
 def test_no_open_matrix_is_kept_for_the_backward_pass() -> None:
     module = nn.Sequential(*[nn.Linear(256, 256) for _ in range(4)])
-    close(module, ["0", "1", "2", "3"], "nf4")
+    quantize_base(module, ["0", "1", "2", "3"], "nf4")
     kept: list[int] = []
 
     def remember(tensor: torch.Tensor) -> torch.Tensor:
@@ -138,17 +143,17 @@ def test_the_merged_model_is_a_plain_one_that_answers_as_the_paths_did(kind) -> 
     module = Blocks()
     names, kinds = list(module.state_dict()), [type(each) for each in module.modules()]
     total = sum(each.numel() for each in module.parameters())
-    said = tune(module, asked(base=kind, targets=["up"]), ["head.weight", "head.bias"])
+    said = prepare_finetuning(module, asked(base=kind, targets=["up"]), ["head.weight", "head.bias"])
     assert f"kept in {kind}" in said and f"of {total + 4 * 28:,} weights" in said
-    assert isinstance(module.blocks[0]["up"], LowRank)
-    assert isinstance(module.blocks[1]["down"], FewBits)
+    assert isinstance(module.blocks[0]["up"], LoraLinear)
+    assert isinstance(module.blocks[1]["down"], FrozenQuantizedLinear)
     assert isinstance(module.blocks[0]["side"], nn.Linear)  # two places hold it
     with torch.no_grad():
         for name, each in module.named_parameters():
             if "low_rank" in name:
                 each.add_(torch.randn(each.shape, generator=torch.Generator().manual_seed(3)))
     wanted = module(X)
-    merged(module)
+    merge_adapters(module)
     # 1e-5: (x W' + x A' B') and x (W + B A)' are the same sum in another order
     torch.testing.assert_close(module(X), wanted, rtol=1e-5, atol=1e-5)
     assert list(module.state_dict()) == names
@@ -160,20 +165,20 @@ def test_what_is_thawed_or_new_is_not_kept_in_few_bits() -> None:
     finetune = FineTune.model_validate(
         {"lora": {"base": "nf4", "targets": ["up"]}, "thaw": ["blocks.0.down.*"]}
     )
-    tune(module, finetune, ["blocks.1.down.weight"])
+    prepare_finetuning(module, finetune, ["blocks.1.down.weight"])
     assert (
-        not isinstance(module.blocks[0]["down"], FewBits)
+        not isinstance(module.blocks[0]["down"], FrozenQuantizedLinear)
         and module.blocks[0]["down"].weight.requires_grad
     )
     assert (
-        not isinstance(module.blocks[1]["down"], FewBits)
+        not isinstance(module.blocks[1]["down"], FrozenQuantizedLinear)
         and module.blocks[1]["down"].weight.requires_grad
     )
 
 
 def test_work_is_that_of_the_matrices_that_stand_for_what_is_kept() -> None:
     plain, few = nn.Sequential(nn.Linear(64, 128)), nn.Sequential(nn.Linear(64, 128))
-    close(few, ["0"], "nf4")
+    quantize_base(few, ["0"], "nf4")
     x: Any = torch.randn(3, 64)
     assert work_of(few, x) == work_of(plain, x)
 
@@ -259,8 +264,8 @@ def test_a_pretrained_checkpoint_learns_beside_four_bits(family, home, tmp_path)
         "model": {"name": "pretrained", "path": str(folder)}, "train": {"steps": 4, "batch_size": 16},
         "finetune": {"lora": {"rank": 4, "base": "nf4"}},
     }  # fmt: skip
-    built = assemble(read(recipe, registry))
-    closed = [each for each in built.state.module.modules() if isinstance(each, FewBits)]
+    built = build_training(read(recipe, registry))
+    closed = [each for each in built.state.module.modules() if isinstance(each, FrozenQuantizedLinear)]
     assert len(closed) == (12 if family == "bert" else 8)
     assert any("kept in nf4" in notice for notice in built.data.notices)
     before = {name: each.clone() for name, each in built.state.live.items()}
@@ -281,4 +286,4 @@ def test_a_pretrained_checkpoint_learns_beside_four_bits(family, home, tmp_path)
 
 def test_few_bits_need_learnt_weights(home) -> None:
     with pytest.raises(RunError, match="starts from none"):
-        assemble(read(told(home, {"lora": {"base": "nf4"}}), registry))
+        build_training(read(told(home, {"lora": {"base": "nf4"}}), registry))

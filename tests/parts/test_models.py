@@ -654,7 +654,7 @@ def test_own_code_is_refused_without_permission_and_never_imported(monkeypatch):
 
 
 def test_the_size_of_an_embedding_grows_with_its_column():
-    from danlu.layers.tabular.categories import embedding_size
+    from danlu.layers.embedding_size import embedding_size
 
     sizes = [embedding_size(count) for count in (2, 3, 10, 50, 1000, 10**6)]
     assert sizes == sorted(sizes)

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import danlu
 from danlu import registry
 from danlu.errors import PartError
-from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling, inside
-from danlu.layers.recurrent.recurrent import LockedDropout, Recurrent
+from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling, real_places
+from danlu.layers.recurrent.rnn import LockedDropout, Recurrent
 from danlu.layers.text.embeddings import WordEmbedding
 from danlu.parts.models._crf import TransitionMarginals
 from danlu.recipe import Part
@@ -42,7 +42,7 @@ def words(rows: Tensor = SIZES, vocabulary: int = 23) -> Tensor:
     codes = torch.randint(
         5, vocabulary, (len(rows), int(rows.max())), generator=torch.Generator().manual_seed(2)
     )
-    return codes * inside(rows, codes.shape[1])
+    return codes * real_places(rows, codes.shape[1])
 
 
 TOKENS = {"tokens": InputSpec("tokens", (9,), cardinalities=(23,))}
@@ -69,7 +69,7 @@ def test_both_directions_are_those_of_a_packed_sequence(cell: Any) -> None:
     packed = theirs(pack_padded_sequence(x_BTI, SIZES, batch_first=True, enforce_sorted=False))
     wanted, _ = pad_packed_sequence(packed[0], batch_first=True)
     found = ours(x_BTI, SIZES)
-    real = inside(SIZES, 7)
+    real = real_places(SIZES, 7)
     torch.testing.assert_close(found[real], wanted[real], **CLOSE)
     last = packed[1][0] if cell == "lstm" else packed[1]  # (layers and directions, B, H)
     torch.testing.assert_close(
@@ -134,9 +134,9 @@ def test_the_work_of_recurrent_layers_is_counted() -> None:
 
 def test_padding_takes_no_part_in_pooling() -> None:
     x = torch.randn(4, 7, 3)
-    filled = x.masked_fill(~inside(SIZES, 7)[:, :, None], 99.0)
+    filled = x.masked_fill(~real_places(SIZES, 7)[:, :, None], 99.0)
     rows = [x[row, :size] for row, size in enumerate(SIZES.tolist())]
-    real = inside(SIZES, 7)
+    real = real_places(SIZES, 7)
     torch.testing.assert_close(
         MaxPooling()(filled, real), torch.stack([row.amax(0) for row in rows]), **CLOSE
     )

@@ -10,13 +10,13 @@ from torch.nn import functional
 import danlu
 from danlu import recipe as recipes
 from danlu import registry
-from danlu.layers.averaging import average
-from danlu.layers.tabular.tokens import NumberTokens, widths
+from danlu.layers.averaging import average_outputs
+from danlu.layers.tabular.tokens import NumberTokens, features_per_column
 from danlu.parts.transforms import piecewise_linear
 from danlu.recipe import Part
 from danlu.terms import Batch, Column, InputSpec, OutputSpec
-from danlu.training.setup import assemble
-from danlu.training.step.supervised import repeated
+from danlu.training.setup import build_training
+from danlu.training.step.supervised import repeat_rows
 
 CLASSES = OutputSpec(3, ("a", "b", "c"), means=(("classes", 3),))
 INPUTS = {
@@ -85,7 +85,7 @@ def test_a_batch_is_asked_of_every_member():
     batch = Batch(
         {}, {"x": torch.tensor([3, 1]), "y": torch.tensor([[0.5], [2.0]])}, torch.tensor([8, 9])
     )
-    asked = repeated(batch, 3)
+    asked = repeat_rows(batch, 3)
     assert asked.target["x"].tolist() == [3, 3, 3, 1, 1, 1]
     assert asked.target["y"].tolist() == [[0.5]] * 3 + [[2.0]] * 3
     assert asked.rows.tolist() == [8, 8, 8, 9, 9, 9]
@@ -115,7 +115,7 @@ def test_the_gradient_is_that_of_the_mean_loss_of_the_members(micro_batch, tmp_p
         },
         "watchers": [],
     }
-    built = assemble(recipes.read(recipe, registry))
+    built = build_training(recipes.read(recipe, registry))
     module, batch = built.state.module, built.batches.take(0)
     names = [name for name, _ in module.named_parameters()]
     outputs = module(batch.inputs).reshape(40, 3, 2)
@@ -164,7 +164,7 @@ def test_an_ensemble_is_trained_scored_and_served_alike(tmp_path):
 def test_answers_are_averaged_by_what_the_columns_mean():
     output = OutputSpec(5, means=(("classes", 2), ("labels", 2), ("numbers", 1)))
     outputs = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)) * 3
-    mean = average(outputs, output)
+    mean = average_outputs(outputs, output)
     # 1e-5: float32 logarithms there and back
     torch.testing.assert_close(
         mean[:, :2].softmax(1), outputs[:, :, :2].softmax(2).mean(0), rtol=0, atol=1e-5
@@ -178,7 +178,7 @@ def test_answers_are_averaged_by_what_the_columns_mean():
 def test_certain_opinions_stay_finite():
     outputs = torch.tensor([[[200.0, -200.0]], [[-200.0, 200.0]]])
     for kind in ("classes", "labels"):
-        mean = average(outputs, OutputSpec(2, means=((kind, 2),)))
+        mean = average_outputs(outputs, OutputSpec(2, means=((kind, 2),)))
         assert torch.isfinite(mean).all()
         assert (
             abs(float(mean[0, 0] - mean[0, 1])) < 1e-4
@@ -190,10 +190,10 @@ def test_certain_opinions_stay_finite():
 
 def test_features_of_one_column_make_one_token():
     described = InputSpec("numbers", (6,), of=("age", "born", "born", "born", "pay", "pay"))
-    assert widths(described) == [1, 3, 2]
-    assert widths(InputSpec("numbers", (2,))) == [1, 1]
+    assert features_per_column(described) == [1, 3, 2]
+    assert features_per_column(InputSpec("numbers", (2,))) == [1, 1]
     torch.manual_seed(0)
-    tokens = NumberTokens(widths(described), 8)
+    tokens = NumberTokens(features_per_column(described), 8)
     x = torch.randn(5, 6)
     before = tokens(x)
     assert before.shape == (5, 3, 8)

@@ -13,14 +13,14 @@ from torch import nn
 from danlu import registry
 from danlu.errors import RunError
 from danlu.layers import parametrization
-from danlu.layers.parametrization import Growth, Readout
+from danlu.layers.parametrization import Readout, WidthGrowth
 from danlu.recipe import Recipe, read
 from danlu.search.coordinate_check import (
-    BOUND,
-    LEAST,
+    LOWER_BOUND,
+    UPPER_BOUND,
     CoordinateCheck,
     check_coordinates,
-    draw,
+    draw_check,
     widths_between,
 )
 from danlu.search.widths import at_width, width_of
@@ -103,7 +103,7 @@ def test_without_the_multiplier_of_the_output_it_fails(monkeypatch: pytest.Monke
 
 
 def test_without_the_learning_rates_by_width_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Growth, "learning_rate", lambda self, update: 1.0)
+    monkeypatch.setattr(WidthGrowth, "learning_rate", lambda self, update: 1.0)
     assert not check_coordinates(digits(), WIDTHS).passed
 
 
@@ -138,7 +138,7 @@ def test_powers_are_those_of_the_numbers() -> None:
     )
     assert found.powers() == pytest.approx({"a": 1.0, "b": -1.0, "c": 0.0, "d.scores": -1.0})
     assert set(found.wrong()) == {"a", "b"}  # scores may shrink
-    assert LEAST < 0 < BOUND
+    assert LOWER_BOUND < 0 < UPPER_BOUND
 
 
 def test_a_layer_that_stands_still_at_some_widths_alone_fails() -> None:
@@ -159,7 +159,7 @@ def test_a_loss_that_breaks_is_told_with_its_width() -> None:
 def test_the_plot_is_a_png_and_the_data_is_plain(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = check_coordinates(digits(), [16, 32], steps=2, seeds=1)
-    draw(found, tmp_path / "check.png")
+    draw_check(found, tmp_path / "check.png")
     assert (tmp_path / "check.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     data = json.loads(json.dumps(found.as_dict()))
     assert CoordinateCheck(data["widths"], data["sizes"], data["changes"]) == found

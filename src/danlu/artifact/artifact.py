@@ -25,7 +25,7 @@ from danlu.artifact.memory_limit import AllocationLimit
 from danlu.artifact.packing import pack, unpack
 from danlu.data.preprocessing import Preprocessor
 from danlu.errors import ArtifactError, DanluError
-from danlu.layers.tensors import unique_tensors
+from danlu.layers.tensors import AfterLoad, unique_tensors
 from danlu.recipe import Recipe
 from danlu.system.atomic_files import (
     atomic_folder,
@@ -195,8 +195,8 @@ def read(path: str | Path) -> Contents:
                     replay(change, module)
         load_weights(module, unpack(weights, manifest.get("stored", {}), unique_tensors(module)))
         for layer in module.modules():
-            if hasattr(layer, "weights_were_read"):
-                layer.weights_were_read()  # type: ignore[operator]
+            if isinstance(layer, AfterLoad):
+                layer.after_load()
     except DanluError as error:
         if isinstance(error, ArtifactError):
             raise

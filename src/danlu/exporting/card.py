@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from danlu.training.evaluation import finite
+from danlu.training.evaluation import without_nonfinite
 
 _SHORT = 60
 
@@ -89,7 +89,7 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
 def _data(provenance: Mapping[str, Any]) -> list[str]:
     """What it was trained on and with, a line each; what is not known is left out. export.json
     holds all of it."""
-    plain = finite(dict(provenance))
+    plain = without_nonfinite(dict(provenance))
     data = plain.get("data") or {}
     rows, versions, place = (
         data.get("rows") or {},

@@ -19,8 +19,8 @@ import numpy as np
 
 from danlu import registry
 from danlu.data import column_pipeline
-from danlu.data.column_pipeline import Chain
-from danlu.data.examples import Ragged, Windows, take
+from danlu.data.column_pipeline import ColumnPipeline
+from danlu.data.examples import Ragged, Windows, take_examples
 from danlu.data.preprocessing import Preprocessor, refuse_other
 from danlu.errors import ArtifactError, DanluError, DataError
 from danlu.reading import columns
@@ -53,7 +53,7 @@ class Export:
     part: Part
     task: Any
     prepared: Preprocessor
-    entering: dict[str, Chain]
+    entering: dict[str, ColumnPipeline]
     run: Callable[[Mapping[str, np.ndarray]], Arrays]
 
     @property
@@ -89,7 +89,7 @@ class Export:
 
     def table(self, rows: Any) -> Table:
         """Raw rows as typed columns, in the rows that the task thinks in."""
-        table = columns.read_as(self.about["reads"], rows, "the rows given", plainly=True)
+        table = columns.read_columns(self.about["reads"], rows, "the rows given", plainly=True)
         module = registry.facts("tasks", self.part.name)
         return module.recast(self.part.options, table) if hasattr(module, "recast") else table
 
@@ -100,7 +100,7 @@ class Export:
         step = _step(fields)
         for start in range(0, len(examples), step):
             ids = examples[start : start + step]
-            piece = {name: take(each, ids) for name, each in fields.items()}
+            piece = {name: take_examples(each, ids) for name, each in fields.items()}
             given = {
                 key: array
                 for name, each in piece.items()
@@ -238,7 +238,7 @@ def open_export(path: str | Path) -> Export:
         arrays = _arrays(folder, about)
         prepared = Preprocessor.restore(about["preprocessing"], arrays)
         entering = {
-            each["name"]: column_pipeline.restore(
+            each["name"]: column_pipeline.restore_pipeline(
                 each,
                 column_pipeline.checked_schema(about["reads"][each["name"]]),
                 f"entering {number}.",

@@ -22,8 +22,8 @@ from danlu.artifact.own_data import source_like_training
 from danlu.artifact.prediction import Artifact
 from danlu.data import cache
 from danlu.data.batches import Rows, rows_at_once
-from danlu.data.dataset import alive_rows, cut, meant, recast, split_rows
-from danlu.data.examples import Ragged, take
+from danlu.data.dataset import used_rows, make_examples, effective_data, task_table, split_rows
+from danlu.data.examples import Ragged, take_examples
 from danlu.errors import ArtifactError, ExportError
 from danlu.exporting.loader import Export, pad
 from danlu.recipe import Train
@@ -100,17 +100,17 @@ def held_out(artifact: Artifact, data: str | None = None, least: int = LEAST_ROW
         table = artifact.table(data) if takes_rows(artifact.task) else _with_targets(artifact, data)
         splits, said = {"data": np.arange(len(table))}, data
     else:
-        known = meant(recipe)
-        table, digest = cache.load(known.source, known.columns, recipe.data.cache)
-        table = recast(recipe, table)
-        splits = split_rows(table, alive_rows(table, recipe), recipe)
+        known = effective_data(recipe)
+        table, digest = cache.load_table(known.source, known.columns, recipe.data.cache)
+        table = task_table(recipe, table)
+        splits = split_rows(table, used_rows(table, recipe), recipe)
         changed = digest != artifact.provenance.get("data", {}).get("digest", digest)
         said = f"{table.origin}{', which has changed since training' if changed else ''}"
     if takes_rows(artifact.task):
         ids, names = _chosen(splits, least)
         return Held(table.take(ids), ids, f"{names} of {said}")
     targets = {name: table.columns[name] for name in recipe.data.targets if name in table.columns}
-    examples = cut(
+    examples = make_examples(
         artifact.task, artifact.preprocessor, table, targets, splits, np.arange(len(table))
     )
     ids, names = _chosen(examples.splits, least)
@@ -121,10 +121,10 @@ def _with_targets(artifact: Artifact, data: str) -> Table:
     """A data file with all its columns, the targets among them, in the rows that the task thinks
     in."""
     recipe = artifact.recipe
-    table, _ = cache.load(
-        source_like_training(data, artifact), meant(recipe).columns, recipe.data.cache
+    table, _ = cache.load_table(
+        source_like_training(data, artifact), effective_data(recipe).columns, recipe.data.cache
     )
-    return recast(recipe, table)
+    return task_table(recipe, table)
 
 
 def _chosen(splits: Mapping[str, np.ndarray], least: int) -> tuple[np.ndarray, str]:
@@ -169,10 +169,10 @@ def rows_of(raw: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 def training_rows(artifact: Artifact, count: int) -> dict[str, torch.Tensor]:
     """`count` prepared training examples by input name, evenly spaced, for calibration."""
     recipe = artifact.recipe
-    known = meant(recipe)
-    table, _ = cache.load(known.source, known.columns, recipe.data.cache)
-    table = recast(recipe, table)
-    rows = split_rows(table, alive_rows(table, recipe), recipe)["train"]
+    known = effective_data(recipe)
+    table, _ = cache.load_table(known.source, known.columns, recipe.data.cache)
+    table = task_table(recipe, table)
+    rows = split_rows(table, used_rows(table, recipe), recipe)["train"]
     ids = rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(np.int64))]
     return examples_of(
         artifact, Held(table.take(ids), np.arange(len(ids)), "training rows"), len(ids)
@@ -184,7 +184,7 @@ def examples_of(artifact: Artifact, held: Held, count: int = 3) -> dict[str, tor
     fields = held.fields
     if fields is None:
         first = held.table.take(np.arange(min(max(count, 2), len(held))))
-        made = cut(
+        made = make_examples(
             artifact.task,
             artifact.preprocessor,
             first,
@@ -318,10 +318,10 @@ def _given(
     """One input of a batch as the export takes it."""
     whole = fields.get(name)
     if isinstance(whole, np.ndarray) and whole.dtype == np.uint8:
-        return take(whole, ids)
+        return take_examples(whole, ids)
     fixed = export.about["runs"].get("longest", {}).get(name)
     if fixed is not None and isinstance(whole, Ragged):
-        return pad(take(whole, ids), fixed, name)
+        return pad(take_examples(whole, ids), fixed, name)
     return np.ascontiguousarray(batch.inputs[name].numpy())
 
 

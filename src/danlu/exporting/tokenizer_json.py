@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu import tokenizing
-from danlu.artifact.hugging_face.tokenizer import written
+from danlu.artifact.hugging_face.tokenizer import tokenizer_file
 from danlu.data.examples import Ragged
 from danlu.errors import ArtifactError, ExportError, MissingExtra
 from danlu.terms import BEGINNING, END, Table
@@ -50,7 +50,7 @@ def write_tokenizer(folder: Path, artifact: Artifact, table: Table) -> bool:
     if frame == [END]:
         return False
     try:
-        text = written(tokenizing.restore(state["tokenizer"]), FILE, tuple(frame)).text
+        text = tokenizer_file(tokenizing.restore(state["tokenizer"]), FILE, tuple(frame)).text
     except (ArtifactError, MissingExtra):
         return False
     import tokenizers

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from danlu.artifact.artifact import Contents
 from danlu.errors import ArtifactError
-from danlu.layers.vision.test_time_augmentation import Views
+from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
 from danlu.terms import InputSpec
 
 ROWS = "rows"  # the axis of examples, in every input and output
@@ -120,7 +120,7 @@ class _Answering(nn.Module):
         self.task = contents.task
         self.names = names
         self.finished: list[str] = []  # the names of the outputs, known once it has run
-        self.views = Views(
+        self.views = TestTimeAugmentation(
             contents.recipe.data.test_time_augmentation, described, contents.task.output
         )
         self.pixels = {}

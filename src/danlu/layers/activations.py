@@ -23,7 +23,7 @@ def activation(name: Activation) -> nn.Module:
     return kind(inplace=True) if name in ("relu", "silu") else kind()
 
 
-def start_linear(layer: nn.Linear | nn.Conv1d | nn.Conv2d, name: Activation) -> None:
+def init_linear(layer: nn.Linear | nn.Conv1d | nn.Conv2d, name: Activation) -> None:
     """Draws weights that keep the size of the signal through the activation `name`, and sets the
     bias to zero.
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from danlu.terms import OutputSpec
 
 
-def average(outputs_KBS: Tensor, output: OutputSpec) -> Tensor:
+def average_outputs(outputs_KBS: Tensor, output: OutputSpec) -> Tensor:
     """float32 (B, S): outputs whose answers are the mean of the answers of all K, by what
     `output.means` says of the columns.
 

@@ -29,18 +29,18 @@ class Dropout(nn.Dropout):
             return input
         if input.device.type != "cpu" or self.p == 1:
             return functional.dropout(input, self.p, True)
-        return input * mask(input.shape, self.p, input.dtype)
+        return input * dropout_mask(input.shape, self.p, input.dtype)
 
 
-def mask(
+def dropout_mask(
     shape: Sequence[int], share: float, dtype: torch.dtype, generator: torch.Generator | None = None
 ) -> Tensor:
     """0 where an entry is dropped (a `share` of them, above 0 and below 1), 1 / (1 - share)
     elsewhere; drawn from torch's CPU generator unless another is given."""
-    return masks(shape, (share,), dtype, (generator,))[0]
+    return dropout_masks(shape, (share,), dtype, (generator,))[0]
 
 
-def masks(
+def dropout_masks(
     shape: Sequence[int],
     shares: Sequence[float],
     dtype: torch.dtype,

@@ -47,7 +47,7 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
-def inverse_root(x: Tensor, epsilon: float) -> Tensor:
+def inverse_rms(x: Tensor, epsilon: float) -> Tensor:
     """1 / root mean square over the last dimension, which stays as 1; summed in float32 at
     least."""
     dtype = torch.promote_types(x.dtype, torch.float32)
@@ -65,7 +65,7 @@ class _ScaledRms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        root = inverse_root(x, epsilon)
+        root = inverse_rms(x, epsilon)
         ctx.save_for_backward(x, root, weight)
         return (x * root).mul_(weight).to(dtype)
 

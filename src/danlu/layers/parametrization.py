@@ -54,7 +54,7 @@ _MULTIPLIERS = ("sharpness", "branch", "tied_multiplier")
 
 
 @dataclass(frozen=True)
-class Growth:
+class WidthGrowth:
     """How one parameter differs from the base: times as many outputs and inputs, the multiplier of
     its product and of its block."""
 
@@ -105,7 +105,7 @@ class Readout(nn.Linear):
         return f"{super().extra_repr()}, multiplier={self.multiplier:g}"
 
 
-def parametrized(
+def parametrize(
     build: Callable[[], nn.Module], build_base: Callable[[], nn.Module], branch: float = 1.0
 ) -> nn.Module:
     """The module that `build` makes, scaled against the one that `build_base` makes of the same
@@ -118,7 +118,7 @@ def parametrized(
     module = build()
     with torch.random.fork_rng(devices=[]):
         base = build_base()
-    growths: dict[str, Growth] = {}
+    growths: dict[str, WidthGrowth] = {}
     for name, layer in list(module.named_modules()):
         there = base.get_submodule(name)
         if hasattr(layer, "widened"):
@@ -137,32 +137,34 @@ def parametrized(
         growths = {
             name: _in_a_block(module, name, growth, branch) for name, growth in growths.items()
         }
-    module.growths = {name: growth for name, growth in growths.items() if growth != Growth()}  # type: ignore[assignment]
+    module.growths = {name: growth for name, growth in growths.items() if growth != WidthGrowth()}  # type: ignore[assignment]
     return module
 
 
-def _growth(name: str, layer: nn.Module, own: str, parameter: Tensor, there: nn.Module) -> Growth:
+def _growth(
+    name: str, layer: nn.Module, own: str, parameter: Tensor, there: nn.Module
+) -> WidthGrowth:
     """How a layer's own parameter grew."""
     mine, base = parameter.shape, getattr(there, own).shape
     if mine == base:
-        return Growth()
+        return WidthGrowth()
     longer = max(mine[0], math.prod(mine[1:])) / max(base[0], math.prod(base[1:]))
     outputs, inputs = mine[0] / base[0], math.prod(mine[1:]) / math.prod(base[1:])
     if isinstance(layer, nn.Embedding):
-        return Growth(outputs=inputs, inputs=outputs, longer_side=longer)
+        return WidthGrowth(outputs=inputs, inputs=outputs, longer_side=longer)
     if outputs == 1.0:
         if not isinstance(layer, nn.Linear):
             raise PartError(
                 f"{name}.{own} makes features that do not grow with the width of those that do, and is no linear layer."
             )
-        return Growth(inputs=inputs, multiplier=1.0 / inputs, longer_side=longer)
-    return Growth(outputs=outputs, inputs=inputs, longer_side=longer)
+        return WidthGrowth(inputs=inputs, multiplier=1.0 / inputs, longer_side=longer)
+    return WidthGrowth(outputs=outputs, inputs=inputs, longer_side=longer)
 
 
-def _restart(layer: nn.Module, there: nn.Module, growths: Mapping[str, Growth]) -> None:
+def _restart(layer: nn.Module, there: nn.Module, growths: Mapping[str, WidthGrowth]) -> None:
     """Bring what was drawn to the spread that muP asks for, by the law that the layer drew it
     with."""
-    if "weight" not in growths or growths["weight"] == Growth():
+    if "weight" not in growths or growths["weight"] == WidthGrowth():
         return
     relative = _spread(there) / _spread(layer)
     with torch.no_grad():
@@ -195,7 +197,7 @@ def _replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     return module
 
 
-def _in_a_block(module: nn.Module, name: str, growth: Growth, branch: float) -> Growth:
+def _in_a_block(module: nn.Module, name: str, growth: WidthGrowth, branch: float) -> WidthGrowth:
     """The growth of a parameter, with the multiplier of the residual block that it stands in."""
     words = name.split(".")
     around = "around" in words  # a block's way around its branch
@@ -204,13 +206,13 @@ def _in_a_block(module: nn.Module, name: str, growth: Growth, branch: float) -> 
         for end in range(1, len(words))
     )
     return (
-        Growth(growth.outputs, growth.inputs, growth.multiplier, branch, growth.longer_side)
+        WidthGrowth(growth.outputs, growth.inputs, growth.multiplier, branch, growth.longer_side)
         if inside
         else growth
     )
 
 
-def scaled(
+def scale_groups(
     groups: Iterable[Mapping[str, Any]],
     module: nn.Module,
     *,
@@ -227,7 +229,7 @@ def scaled(
     is that of the group or option times "weight_decay_scale". Raises PartError for an optimizer
     that does not say how it moves weights."""
     groups = [dict(group) for group in groups]
-    growths: Mapping[str, Growth] = getattr(module, "growths", {})
+    growths: Mapping[str, WidthGrowth] = getattr(module, "growths", {})
     if not growths:
         return groups
     if update not in _UPDATES:
@@ -236,7 +238,7 @@ def scaled(
             hint="choose another optimizer, or parametrization: standard",
         )
     named = dict(module.named_parameters())
-    grown: dict[Tensor, Growth] = {
+    grown: dict[Tensor, WidthGrowth] = {
         named[name]: growth for name, growth in growths.items() if name in named
     }
     return [part for group in groups for part in _apart(group, grown, update, decay, weight_decay)]
@@ -244,7 +246,7 @@ def scaled(
 
 def _apart(
     group: Mapping[str, Any],
-    grown: Mapping[Tensor, Growth],
+    grown: Mapping[Tensor, WidthGrowth],
     update: str,
     decay: str,
     weight_decay: float,
@@ -253,7 +255,7 @@ def _apart(
     by_factors: dict[tuple[float, float], list[Tensor]] = {}
     decayed = float(group.get("weight_decay", weight_decay))
     for each in group["params"]:
-        growth = grown.get(each, Growth())
+        growth = grown.get(each, WidthGrowth())
         moved = (
             update
             if update != "matrix" or (group.get("muon", True) and _is_matrix(each))
@@ -280,7 +282,7 @@ def _is_matrix(parameter: Tensor) -> bool:
 def multipliers(module: nn.Module, names: Iterable[str]) -> set[tuple[str, float]]:
     """What the forward pass multiplies by, of all blocks and attentions and of the readouts whose
     tensors are among `names`."""
-    growths: Mapping[str, Growth] = getattr(module, "growths", {})
+    growths: Mapping[str, WidthGrowth] = getattr(module, "growths", {})
     found = {
         ("readout", growths[name].multiplier)
         for name in names

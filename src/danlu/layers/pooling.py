@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def inside(lengths_B: Tensor, places: int) -> Tensor:
+def real_places(lengths_B: Tensor, places: int) -> Tensor:
     """Which places belong to a row, bool (B, T)."""
     return torch.arange(places, device=lengths_B.device) < lengths_B[:, None]
 

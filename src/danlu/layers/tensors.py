@@ -1,18 +1,32 @@
-"""The tensors of a module: each storage once, and how many bytes they hold."""
+"""The tensors of a module: each storage once, how many bytes they hold, and what follows their loading."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 
+class AfterLoad(nn.Module, ABC):
+    """A layer that must act once its weights have been loaded."""
+
+    @abstractmethod
+    def after_load(self) -> None:
+        """Called once, after all weights of the model have been loaded."""
+
+
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, each storage once (tied weights appear under their
-    first name)."""
+    """Parameters and persistent buffers by name, detached, each storage once: tied weights appear
+    under their first name.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> list(unique_tensors(nn.ModuleDict({"a": layer, "b": layer})))
+    ['a.weight', 'a.bias']
+    """
     seen: dict[tuple[int, int, torch.Size], str] = {}
-    result: dict[str, Tensor] = {}
+    unique: dict[str, Tensor] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         key = (
             (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
@@ -21,10 +35,14 @@ def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
         )
         if key not in seen:
             seen[key] = name
-            result[name] = tensor.detach()
-    return result
+            unique[name] = tensor.detach()
+    return unique
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:
-    """How many bytes the tensors hold."""
+    """The size of the tensors in bytes.
+
+    >>> bytes_of({"weight": torch.zeros(2, 3)})
+    24
+    """
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

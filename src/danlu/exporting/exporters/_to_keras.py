@@ -21,9 +21,9 @@ from danlu.errors import PartError
 from danlu.layers import pooling
 from danlu.layers.keras.network import library
 from danlu.layers.parametrization import Readout
-from danlu.layers.recurrent import recurrent, sequence_reader
-from danlu.layers.tabular import joining
-from danlu.layers.tabular.categories import CategoryEmbedding, CategoryWeights, Lookup
+from danlu.layers.recurrent import rnn, sequence_reader
+from danlu.layers.tabular import merging
+from danlu.layers.tabular.categories import CategoryEmbedding, CategoryTable, CategoryWeights
 from danlu.layers.tabular.periodic import PeriodicEmbedding
 from danlu.layers.text.embeddings import WordEmbedding
 from danlu.layers.text.summary import TokenSummary
@@ -440,9 +440,9 @@ def _gates(weight: Any, hidden: int) -> Tensor:
 
 _WAYS: dict[type, Callable[..., Any]] = {
     nn.Sequential: Twin.sequential,
-    joining.Take: Twin.take,
-    joining.Concatenate: Twin.concatenate,
-    joining.Add: Twin.add,
+    merging.TakeInput: Twin.take,
+    merging.Concatenate: Twin.concatenate,
+    merging.Add: Twin.add,
     nn.Linear: Twin.linear,
     Readout: Twin.linear,
     nn.Conv2d: Twin.convolution,
@@ -461,13 +461,13 @@ _WAYS: dict[type, Callable[..., Any]] = {
     ChannelsLast: Twin.same,
     MeanOfPixels: Twin.mean_of_pixels,
     ResidualBlock: Twin.residual,
-    Lookup: Twin.lookup,
+    CategoryTable: Twin.lookup,
     CategoryEmbedding: Twin.category_embedding,
     CategoryWeights: Twin.category_weights,
     PeriodicEmbedding: Twin.periodic,
     TokenSummary: Twin.summary,
     WordEmbedding: Twin.words,
-    recurrent.LockedDropout: Twin.locked_dropout,
+    rnn.LockedDropout: Twin.locked_dropout,
     sequence_reader.RowVector: Twin.row_vector,
     sequence_reader.PlaceOutputs: Twin.places,
     sequence_reader.GeneratingPlaceOutputs: Twin.places,

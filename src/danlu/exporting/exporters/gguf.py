@@ -168,10 +168,10 @@ def read_alike(tokenizer: Any, codes: np.ndarray) -> float:
     tokenizers without merges."""
     if tokenizer.kind != "bpe":
         return 1.0
-    from danlu.tokenizing.bpe import library
+    from danlu.tokenizing.bpe import bpe_library
 
-    joins = library(tokenizer.pieces, tokenizer.merges, divides=False)
-    whole = library(tokenizer.pieces, tokenizer.merges)
+    joins = bpe_library(tokenizer.pieces, tokenizer.merges, divides=False)
+    whole = bpe_library(tokenizer.pieces, tokenizer.merges)
     same = total = 0
     for row in codes:
         text = tokenizer.decode(row[row >= FIRST_TOKEN])

@@ -91,9 +91,9 @@ def elsewhere(folder: Path, about: Mapping[str, Any]) -> dict[str, Run]:
         return {}
     import torch
 
-    from danlu.layers.pretrained.network import library, quietly
+    from danlu.layers.pretrained.network import library, quiet_transformers
 
-    with quietly():
+    with quiet_transformers():
         model = library().LlamaForCausalLM.from_pretrained(
             str(folder),
             local_files_only=True,

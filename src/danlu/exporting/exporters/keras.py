@@ -119,11 +119,11 @@ def start(folder: Path, about: Mapping[str, Any]) -> Run:
     """What runs the file on Keras' torch backend."""
     import torch
 
-    from danlu.layers.keras.network import opened
+    from danlu.layers.keras.network import open_network
 
     names, output = [str(name) for name in about["inputs"]], str(about["output"])
     try:
-        network = opened(keras_file.read(folder / FILE), FILE)
+        network = open_network(keras_file.read_keras_file(folder / FILE), FILE)
     except PartError as error:
         raise ArtifactError(error.problem.message, where=FILE, hint=error.problem.hint) from None
 
@@ -156,8 +156,8 @@ def elsewhere(folder: Path, about: Mapping[str, Any]) -> dict[str, Run]:
 
 
 def _another(python: str, backend: str, folder: Path, about: Mapping[str, Any]) -> Run:
-    file = keras_file.read(folder / FILE)
-    keras_file.refuse_unsound(file.weights, FILE)
+    file = keras_file.read_keras_file(folder / FILE)
+    keras_file.check_weights(file.weights, FILE)
     home = tempfile.TemporaryDirectory(prefix="danlu-keras-")
     place = Path(home.name)
     (place / keras_file.CONFIG).write_text(json.dumps(file.architecture), "utf-8")

@@ -296,7 +296,9 @@ def preprocessing(before: Graph, preprocessor: Any) -> tuple[dict[str, int], dic
         columns[chain.name] = outside
         value = entered(before, chain, schema, outside)
         for part, state in chain.steps[outside:]:
-            value = registry.take("transforms", part.name).graph(part.options, state, before, value)
+            graph = registry.transform(part.name).graph
+            assert graph is not None  # the steps without one stand before `outside`
+            value = graph(part.options, state, before, value)
         ends.setdefault(chain.to, []).append(value)
     feeds = {}
     for name, values in ends.items():
@@ -329,7 +331,7 @@ def outside_of(chain: Any) -> int:
     has none."""
     last = 0
     for number, (part, _) in enumerate(chain.steps, 1):
-        if not hasattr(registry.take("transforms", part.name), "graph"):
+        if registry.transform(part.name).graph is None:
             last = number
     return last
 

@@ -37,7 +37,7 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     """Write model.safetensors and config.json; `start` needs no more."""
     from safetensors.torch import save
 
-    from danlu.artifact.artifact import plain_inputs
+    from danlu.artifact.artifact import inputs_to_json
     from danlu.layers.tensors import unique_tensors
 
     weights = {
@@ -50,7 +50,7 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
         "recipe": artifact.recipe.as_dict(),
         "model": artifact.recipe.model.as_dict(),
         "changes": artifact.changes,
-        "inputs": plain_inputs(artifact.described or artifact.preprocessor.inputs),
+        "inputs": inputs_to_json(artifact.described or artifact.preprocessor.inputs),
         "output": {
             "size": output.size,
             "names": list(output.names),
@@ -116,12 +116,12 @@ def _contents(folder: Path) -> Any:
     about = json.loads(read_regular(folder / CONFIG, LARGEST_CONFIG))
     recipe = recipes.read(about["recipe"], registry)
     task = registry.restore_task(recipe.task, about["task"]["state"])
-    described = artifacts.inputs_of(about["inputs"])
+    described = artifacts.inputs_from_json(about["inputs"])
     with torch.random.fork_rng(devices=[]):
         module = registry.build_model(recipe.model, described, task.output)
         for change in about["changes"]:
             artifacts.replay(change, module)
-    artifacts.put_weights(module, load(read_regular(folder / WEIGHTS, LARGEST)))
+    artifacts.load_weights(module, load(read_regular(folder / WEIGHTS, LARGEST)))
     return artifacts.Contents(
         recipe, module.eval(), task, None, {}, {}, described, changes=about["changes"]
     )  # type: ignore[arg-type]

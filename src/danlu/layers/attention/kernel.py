@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from danlu.compat.torch_vmap import by_hand, models, of_each, under_vmap
+from danlu.compat.torch_vmap import expanded, model_count, on_stacked, under_vmap
 
 HIDDEN = -1e4  # added to a score of what is not looked at: exp of it is 0 in every format
 PIECE = 128  # places that ask at once, causal
 LARGEST = 64 * 2**20  # bytes of weights kept for the gradient, of one layer
 
 
-def weigh(
+def attention(
     query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor, mask: Tensor | None, causal: bool
 ) -> Tensor:
     """(B, H, T, E). `mask` is bool, True where a place may be looked at, and broadcasts to (B, H,
@@ -47,17 +47,17 @@ def _of_many(
 ) -> Tensor:
     """The same for K models, whose rows stand one after the other: torch has no rule for the fused
     kernel under vmap."""
-    K = models()
-    held = [of_each(each) for each in (query, key, value)]
-    masks = None if mask is None else of_each(mask)
+    K = model_count()
+    held = [expanded(each) for each in (query, key, value)]
+    masks = None if mask is None else expanded(mask)
 
     def weighed() -> Tensor:
         queries, keys, values = (each.flatten(0, 1) for each in held)
-        return weigh(
+        return attention(
             queries, keys, values, None if masks is None else masks.flatten(0, 1), causal
         ).unflatten(0, (K, -1))
 
-    return by_hand(weighed)  # type: ignore[no-any-return]
+    return on_stacked(weighed)  # type: ignore[no-any-return]
 
 
 def _by_products(

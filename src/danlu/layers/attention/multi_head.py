@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.compat.torch_export import captured
-from danlu.layers.attention.kernel import weigh
-from danlu.layers.attention.rotary import Angles, normalise_and_turn, turn
-from danlu.layers.generation.kv_cache import Cache, Places
+from danlu.compat.torch_export import is_exporting
+from danlu.layers.attention.kernel import attention
+from danlu.layers.attention.rotary import Angles, normalise_and_rotate, rotate
+from danlu.layers.generation.kv_cache import Cache, NewPlaces
 from danlu.layers.normalization import EPSILON
 
 
@@ -25,12 +25,12 @@ def padding_mask(tokens_BS: Tensor) -> Tensor | None:
     there is padding waits for the device; where the tokens come from a compiled or captured
     program, make the mask outside of it."""
     present_BS = tokens_BS != 0
-    return visible(present_BS)
+    return visible_places(present_BS)
 
 
-def visible(present_BS: Tensor) -> Tensor | None:
+def visible_places(present_BS: Tensor) -> Tensor | None:
     """padding_mask, from what is present: bool (B, S)."""
-    if not captured() and bool(present_BS.all()):
+    if not is_exporting() and bool(present_BS.all()):
         return None
     first_S = torch.arange(present_BS.shape[1], device=present_BS.device) == 0
     present_BS = present_BS | (first_S & ~present_BS.any(1, keepdim=True))
@@ -81,7 +81,7 @@ class Attention(nn.Module):
         angles: Angles | None = None,
         cache: Cache | None = None,
         layer: int = 0,
-        places: Places | None = None,
+        places: NewPlaces | None = None,
     ) -> Tensor:
         """Attention among the places of x, and with a cache to those it keeps.
 
@@ -132,11 +132,11 @@ class Attention(nn.Module):
         E) in memory."""
         x_BTHE = self._split(x_BTD, heads)
         if self.qk_norm and angles is not None:
-            x_BTHE = normalise_and_turn(x_BTHE, angles, EPSILON)
+            x_BTHE = normalise_and_rotate(x_BTHE, angles, EPSILON)
         elif self.qk_norm:
             x_BTHE = functional.rms_norm(x_BTHE, (self.head_size,), eps=EPSILON)
         elif angles is not None:
-            x_BTHE = turn(x_BTHE, angles)
+            x_BTHE = rotate(x_BTHE, angles)
         return x_BTHE.transpose(1, 2)
 
     def _attend(
@@ -155,5 +155,5 @@ class Attention(nn.Module):
             key_BGSE, value_BGSE = (
                 each.repeat_interleave(group, dim=1) for each in (key_BGSE, value_BGSE)
             )
-        y_BHTE = weigh(query_BHTE, key_BGSE, value_BGSE, mask, causal)
+        y_BHTE = attention(query_BHTE, key_BGSE, value_BGSE, mask, causal)
         return self.output(y_BHTE.transpose(1, 2).flatten(-2))

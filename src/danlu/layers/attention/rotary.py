@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from danlu.compat.torch_vmap import under_vmap
-from danlu.layers.normalization import inverse_root
+from danlu.layers.normalization import inverse_rms
 
 THETA = 10_000.0  # base of the wave lengths, Llama's
 Angles = tuple[Tensor, Tensor]
@@ -60,19 +60,19 @@ class Rotary(nn.Module):
         return self.cosines[positions].unsqueeze(-2), self.sines[positions].unsqueeze(-2)
 
 
-def turn(x_BTHE: Tensor, angles: Angles) -> Tensor:
+def rotate(x_BTHE: Tensor, angles: Angles) -> Tensor:
     """Every head turned by the angles of its place; same shape and dtype."""
     cosines, sines = (each.to(x_BTHE.dtype) for each in angles)
     return torch.addcmul(x_BTHE * cosines, x_BTHE.roll(x_BTHE.shape[-1] // 2, -1), sines)
 
 
-def normalise_and_turn(x_BTHE: Tensor, angles: Angles, epsilon: float) -> Tensor:
+def normalise_and_rotate(x_BTHE: Tensor, angles: Angles, epsilon: float) -> Tensor:
     """Every head divided by its root mean square, then turned; same shape and dtype."""
     if under_vmap():
-        return turn(functional.rms_norm(x_BTHE, (x_BTHE.shape[-1],), eps=epsilon), angles)
+        return rotate(functional.rms_norm(x_BTHE, (x_BTHE.shape[-1],), eps=epsilon), angles)
     if torch.is_grad_enabled():
         return _NormaliseAndTurn.apply(x_BTHE, *(each.to(x_BTHE.dtype) for each in angles), epsilon)  # type: ignore[no-any-return]
-    return turn(x_BTHE * inverse_root(x_BTHE, epsilon).to(x_BTHE.dtype), angles)
+    return rotate(x_BTHE * inverse_rms(x_BTHE, epsilon).to(x_BTHE.dtype), angles)
 
 
 class _NormaliseAndTurn(torch.autograd.Function):
@@ -82,8 +82,8 @@ class _NormaliseAndTurn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BTHE: Tensor, cosines: Tensor, sines: Tensor, epsilon: float) -> Tensor:
-        root = inverse_root(x_BTHE, epsilon).to(x_BTHE.dtype)
-        y_BTHE = turn(x_BTHE * root, (cosines, sines))
+        root = inverse_rms(x_BTHE, epsilon).to(x_BTHE.dtype)
+        y_BTHE = rotate(x_BTHE * root, (cosines, sines))
         ctx.save_for_backward(y_BTHE, root, cosines, sines)
         return y_BTHE
 
@@ -94,4 +94,4 @@ class _NormaliseAndTurn(torch.autograd.Function):
         gradient = gradients[0]
         share = (gradient * y_BTHE).sum(-1, keepdim=True).div_(-y_BTHE.shape[-1])
         gradient = torch.addcmul(gradient, y_BTHE, share).mul_(root)
-        return turn(gradient, (cosines, -sines)), None, None, None
+        return rotate(gradient, (cosines, -sines)), None, None, None

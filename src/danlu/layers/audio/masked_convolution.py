@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.normalization import BatchNorm2d
-from danlu.layers.pooling import inside
+from danlu.layers.pooling import real_places
 
 
 def halved(lengths_B: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class FrameBlock(nn.Module):
         self.second_norm = BatchNorm2d(width)
 
     def forward(self, x_BCTF: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        there = inside(lengths_B, x_BCTF.shape[2])[:, None, :, None]
+        there = real_places(lengths_B, x_BCTF.shape[2])[:, None, :, None]
         x = functional.relu(self.first_norm(self.first(x_BCTF))) * there
         x = functional.relu(self.second_norm(self.second(x))) * there
         # values are 0 or more: where a window reaches over the end, what it finds there changes no
@@ -64,6 +64,6 @@ class RecordingVector(nn.Module):
         for block in self.blocks:
             x, lengths_B = block(x, lengths_B)
         x_BDT = x.mean(dim=3)
-        there_BT = inside(lengths_B, x_BDT.shape[2])[:, None]
+        there_BT = real_places(lengths_B, x_BDT.shape[2])[:, None]
         mean_BD = (x_BDT * there_BT).sum(dim=2) / lengths_B[:, None]
         return torch.cat([mean_BD, (x_BDT * there_BT).amax(dim=2)], dim=1)

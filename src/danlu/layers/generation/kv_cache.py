@@ -27,7 +27,7 @@ GROWING = ("keys", "values")  # tensors with one entry a place, in their third d
 
 
 @dataclass(frozen=True)
-class Places:
+class NewPlaces:
     """Where the next tokens stand.
 
     start        the place of the first, where all rows are equally long; else None
@@ -67,7 +67,7 @@ class Cache:
         """The tokens of the longest row."""
         return int(self.lengths.max()) if len(self.lengths) else 0
 
-    def places(self, count: int, device: torch.device) -> Places:
+    def places(self, count: int, device: torch.device) -> NewPlaces:
         """Where `count` more tokens a row stand; makes room for them."""
         longest = self.longest
         end = longest + count
@@ -78,10 +78,10 @@ class Cache:
         visible = None
         if not causal and not (equal and count == 1):
             visible = (torch.arange(end, device=device) <= positions_BT[..., None]).unsqueeze(1)
-        return Places(longest if equal else None, end, positions_BT, visible, causal)
+        return NewPlaces(longest if equal else None, end, positions_BT, visible, causal)
 
     def write(
-        self, layer: int, places: Places, keys_BHTE: Tensor, values_BHTE: Tensor
+        self, layer: int, places: NewPlaces, keys_BHTE: Tensor, values_BHTE: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of new tokens; gives those of all places, (B, H, S, E) each."""
         kept = self.layers[layer]

@@ -72,7 +72,7 @@ def min_p(logits_BV: Tensor, p: float) -> Tensor:
     )
 
 
-def filtered(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = None) -> Tensor:
+def filter_logits(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = None) -> Tensor:
     """The logits that the next token is drawn from, float32; seen_BV tells which tokens stand in
     each text already."""
     logits_BV = logits_BV.float()
@@ -112,7 +112,7 @@ def next_token(
 
     So a text does not depend on what else is generated beside it.
     """
-    logits_BV = filtered(logits_BV, sampling, seen_BV)
+    logits_BV = filter_logits(logits_BV, sampling, seen_BV)
     if sampling.temperature == 0:
         return logits_BV.argmax(dim=1)
     return draw(logits_BV, counter_uniform(seed, rows_B, steps_B).to(logits_BV.device))

@@ -55,18 +55,20 @@ def library() -> Any:
     return keras
 
 
-class Held(nn.Module):
+class TensorTree(nn.Module):
     """A place for tensors, and for further places, under names of the file."""
 
-    def put(self, path: Sequence[str], tensor: Tensor, *, learns: bool) -> tuple[Held, str]:
+    def put(self, path: Sequence[str], tensor: Tensor, *, learns: bool) -> tuple[TensorTree, str]:
         """Keep a tensor under a path; the place and the name that it got there."""
         *groups, last = path
-        place: Held = self
+        place: TensorTree = self
         for group in groups:
-            within = {key: each for key, each in place._modules.items() if isinstance(each, Held)}
+            within = {
+                key: each for key, each in place._modules.items() if isinstance(each, TensorTree)
+            }
             name = place._free(group, set(within))
             if name not in within:
-                within[name] = Held()
+                within[name] = TensorTree()
                 place.add_module(name, within[name])
             place = within[name]
         name = place._free(last, set())
@@ -115,10 +117,10 @@ class KerasNetwork(nn.Module):
         self.two = _refuse_other_output(body, output)
         for (name, shape), ours in zip(self.wants, self.matched):
             _refuse_other_input(name, shape, ours, inputs[ours])
-        self.weights = Held()
+        self.weights = TensorTree()
         known = {
             str(each["config"]["name"])
-            for each in keras_file.objects(dict(architecture))
+            for each in keras_file.objects_in(dict(architecture))
             if "name" in each["config"]
         }
         places = []
@@ -194,7 +196,7 @@ class KerasNetwork(nn.Module):
         this network."""
         body, variables, _ = self.held
         keras = library()
-        keras_file.refuse_unsound(weights, where)
+        keras_file.check_weights(weights, where)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.weights.h5"
             path.write_bytes(weights)
@@ -227,7 +229,7 @@ class _Places:
     """Where each variable of the network finds its value now: tensors are looked up, since a move
     of the module replaces buffers."""
 
-    def __init__(self, names: list[tuple[Held, str]]) -> None:
+    def __init__(self, names: list[tuple[TensorTree, str]]) -> None:
         self.names = names
 
     def values(self) -> list[Tensor]:
@@ -400,12 +402,12 @@ def _image(x_BCHW: Tensor, shape: tuple[int | None, ...], described: InputSpec) 
     return x_BCHW.permute(0, 2, 3, 1) if all(fits) else x_BCHW
 
 
-def opened(file: keras_file.KerasFile, where: str) -> Any:
+def open_network(file: keras_file.KerasFile, where: str) -> Any:
     """The network of Keras that a checked file holds, with its weights. PartError or DataError
     where it makes none."""
     keras = library()
     body, _, _ = _built(keras, file.architecture)
-    keras_file.refuse_unsound(file.weights, where)
+    keras_file.check_weights(file.weights, where)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.weights.h5"
         path.write_bytes(file.weights)

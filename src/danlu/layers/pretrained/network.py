@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.errors import ArtifactError, MissingExtra, PartError
-from danlu.layers.generation.kv_cache import Cache, Places
+from danlu.layers.generation.kv_cache import Cache, NewPlaces
 from danlu.terms import BEGINNING, END, PADDING
 
 NEVER = -1e4  # the logit of a code that the checkpoint does not know
@@ -34,7 +34,7 @@ def library() -> Any:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """The library says nothing inside the `with`: what a reader must know danlu says itself."""
     logging = library().utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -62,7 +62,7 @@ class Pretrained(nn.Module):
         `theirs` names the classes of the checkpoint. A head is taken over only where it tells the
         same classes apart, and its rows are put in our order: that it has as many says nothing.
         Raises ArtifactError where nothing fits."""
-        with quietly(), torch.random.fork_rng(devices=[]):
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             try:
                 other, info = type(self.body).from_pretrained(  # type: ignore[attr-defined]
                     str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
@@ -250,19 +250,19 @@ class PretrainedWriter(PretrainedText):
             input_ids=self._ids(tokens_BT, places.positions == 0),
             position_ids=places.positions.clamp(max=self.limit - 1),  # beyond stands padding
             attention_mask=visible_B1TS,
-            past_key_values=Past(cache, places),
+            past_key_values=CacheAdapter(cache, places),
             use_cache=True,
         ).logits.float()
         cache.advance(tokens_BT.shape[1], sizes_B)
         return self._in_codes(logits_BTV)
 
 
-class Past:
+class CacheAdapter:
     """danlu's Cache where transformers looks for one of its own."""
 
     is_compileable = False
 
-    def __init__(self, cache: Cache, places: Places) -> None:
+    def __init__(self, cache: Cache, places: NewPlaces) -> None:
         self.kept, self.places = cache, places
 
     def update(

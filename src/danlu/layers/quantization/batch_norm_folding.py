@@ -1,6 +1,9 @@
-"""A batch normalisation that follows a convolution or linear layer, as part of its weights: in evaluation both are one affine map.
+"""Batch normalisation folded into the convolution or linear layer before it: in evaluation both are one affine map.
 
-w' = w g / sqrt(v + e)        b' = (b - m) g / sqrt(v + e) + h        g, h scale and shift, m, v running mean and variance
+    w' = w g / sqrt(v + e)        b' = (b - m) g / sqrt(v + e) + h
+
+g and h are the learnt scale and shift, m and v the running mean and variance, e the epsilon of the
+normalisation.
 """
 
 from __future__ import annotations
@@ -15,26 +18,33 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def foldable(module: nn.Module) -> list[tuple[str, str]]:
-    """(layer, normalisation) by name, where one follows the other in an nn.Sequential."""
-    found = []
-    for name, each in module.named_modules():
-        if not isinstance(each, nn.Sequential):
+def foldable_pairs(module: nn.Module) -> list[tuple[str, str]]:
+    """(layer, normalisation) by name, wherever one directly follows the other in an nn.Sequential.
+
+    >>> foldable_pairs(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU()))
+    [('0', '1')]
+    """
+    pairs = []
+    for name, parent in module.named_modules():
+        if not isinstance(parent, nn.Sequential):
             continue
-        inside = list(each.named_children())
-        for (first, layer), (second, norm) in itertools.pairwise(inside):
+        for (first, layer), (second, norm) in itertools.pairwise(parent.named_children()):
             if (
                 isinstance(layer, _LAYERS)
                 and isinstance(norm, _NORMS)
                 and norm.running_mean is not None
             ):
-                before = f"{name}." if name else ""
-                found.append((before + first, before + second))
-    return found
+                prefix = f"{name}." if name else ""
+                pairs.append((prefix + first, prefix + second))
+    return pairs
 
 
 def fold(module: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
-    """Put each normalisation into the layer before it; an nn.Identity takes its place."""
+    """Fold each normalisation into the layer before it, in place; an nn.Identity replaces it.
+
+    `pairs` are names as `foldable_pairs` gives them. Raises ValueError where the layers of a pair
+    are of other kinds.
+    """
     for first, second in pairs:
         layer, norm = module.get_submodule(first), module.get_submodule(second)
         if not isinstance(layer, _LAYERS) or not isinstance(norm, _NORMS):

@@ -1,82 +1,93 @@
-"""What layers read on real rows: the range that 8 bits should cover, and how much work a layer is.
+"""Calibration: the range of a layer's inputs on real rows, which 8 bits should cover, and how much work the layer does.
 
-A range is the one whose rounding and cutting off moves the numbers least, in squares, of 21 ranges
-between half and all of what was seen."""
+A range is the one whose rounding and clipping changes the inputs least, in mean squared error, of
+11 ranges between half and all of what was observed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.quantization.int8 import CODES, seen
+from danlu.layers.quantization.int8 import LARGEST_INPUT_CODE, fake_quantize
+from danlu.layers.selection import is_conv1d
 
-_SAMPLES = 8192  # numbers remembered of what a layer reads in one batch
-_SHARES = 20
+_SAMPLES = 8192  # numbers remembered of a layer's inputs in one batch
+_STEPS = 20  # of the observed range; ranges of 10 to 20 of them are tried
 
 
 @dataclass
-class Reading:
-    """What one layer reads: the range, evenly spaced samples, and the multiplications a row
-    costs."""
+class InputStatistics:
+    """What calibration observed of one layer's inputs.
 
-    least: float = 0.0
-    most: float = 0.0
+    minimum, maximum  of all inputs, and of 0
+    samples           some of the inputs, evenly spaced, one tensor for each batch
+    work              multiplications that the layer does for one row
+    """
+
+    minimum: float = 0.0
+    maximum: float = 0.0
     samples: list[Tensor] = field(default_factory=list)
     work: float = 0.0
 
-    def note(self, x: Tensor) -> None:
-        """Look at one batch of inputs."""
+    def observe(self, x: Tensor) -> None:
+        """Take one batch of inputs, of any shape, into account."""
         flat = x.detach().float().reshape(-1)
-        self.least, self.most = (
-            min(self.least, float(flat.min())),
-            max(self.most, float(flat.max())),
-        )
+        self.minimum = min(self.minimum, float(flat.min()))
+        self.maximum = max(self.maximum, float(flat.max()))
         self.samples.append(flat[:: max(1, len(flat) // _SAMPLES)].clone())
 
-    def codes(self) -> tuple[float, int]:
-        """(scale, zero): x is about scale * (code - zero)."""
+    def scale_and_zero_point(self) -> tuple[float, int]:
+        """(scale, zero point): x is about scale * (code - zero point), codes 0 to 255."""
         x = torch.cat(self.samples)
         best: tuple[float, float, int] | None = None
-        for place in range(_SHARES // 2, _SHARES + 1):
-            scale, zero = affine(self.least * place / _SHARES, self.most * place / _SHARES)
-            lost = float((seen(x, scale, zero) - x).square().mean())
-            if best is None or lost < best[0]:
-                best = lost, scale, zero
+        for step in range(_STEPS // 2, _STEPS + 1):
+            scale, zero = scale_and_zero_point(
+                self.minimum * step / _STEPS, self.maximum * step / _STEPS
+            )
+            error = float((fake_quantize(x, scale, zero) - x).square().mean())
+            if best is None or error < best[0]:
+                best = error, scale, zero
         assert best is not None
         return best[1], best[2]
 
 
-def affine(least: float, most: float) -> tuple[float, int]:
-    """(scale, zero) of codes 0 to 255 over a range that holds 0; the scale as float32 holds it."""
-    least, most = min(least, 0.0), max(most, 0.0)
-    scale = float(torch.tensor(max((most - least) / CODES, 1e-12), dtype=torch.float32))
-    return scale, min(CODES, max(0, round(-least / scale)))
+def scale_and_zero_point(minimum: float, maximum: float) -> tuple[float, int]:
+    """(scale, zero point) of the codes 0 to 255 over a range, widened to hold 0; the scale as
+    float32 holds it.
+
+    >>> scale_and_zero_point(0.0, 255.0)
+    (1.0, 0)
+    """
+    minimum, maximum = min(minimum, 0.0), max(maximum, 0.0)
+    step = max((maximum - minimum) / LARGEST_INPUT_CODE, 1e-12)
+    scale = float(torch.tensor(step, dtype=torch.float32))
+    return scale, min(LARGEST_INPUT_CODE, max(0, round(-minimum / scale)))
 
 
-def readings(
+def observe_inputs(
     module: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Mapping[str, Tensor]]
-) -> dict[str, Reading]:
-    """What each of `layers` reads while the module answers batches of inputs; a layer that reads
-    nothing is left out."""
-    found: dict[str, Reading] = {}
+) -> dict[str, InputStatistics]:
+    """The statistics of the inputs of each of `layers` (parts of `module`, by name) while the module
+    answers `batches` of inputs. A layer that is never called is left out."""
+    statistics: dict[str, InputStatistics] = {}
 
-    def listen(name: str) -> Any:
-        def hear(layer: nn.Module, given: tuple[Any, ...], answer: Tensor) -> None:
-            reading = found.setdefault(name, Reading())
-            reading.note(given[0])
+    def observer(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def observe(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            entry = statistics.setdefault(name, InputStatistics())
+            entry.observe(inputs[0])
             weight = layer.weight
             assert isinstance(weight, Tensor)
-            if not reading.work:
-                places = answer.numel() / max(1, answer.shape[0])
-                reading.work = places * weight.numel() / max(1, int(_outputs(layer)))
+            if not entry.work:
+                places = output.numel() / max(1, output.shape[0])
+                entry.work = places * weight.numel() / max(1, int(_outputs(layer)))
 
-        return hear
+        return observe
 
-    hooks = [layer.register_forward_hook(listen(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(observer(name)) for name, layer in layers.items()]
     try:
         with torch.no_grad():
             for inputs in batches:
@@ -84,10 +95,10 @@ def readings(
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return statistics
 
 
 def _outputs(layer: nn.Module) -> int:
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight.shape[1] if type(layer).__name__ == "Conv1D" else weight.shape[0]
+    return weight.shape[1] if is_conv1d(layer) else weight.shape[0]

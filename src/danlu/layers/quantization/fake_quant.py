@@ -1,89 +1,99 @@
-"""Layers that train as what they will be: their weights seen through a rounding or a mask, while the full ones behind it move.
+"""Layers that train with the weights they will have after compression: rounded to 8 bits, or masked.
 
-The gradient goes through a rounding as if it were not there, where the number is within the range,
-and stops outside of it (the straight-through estimator). A mask lets no gradient of what it hides
-through, and what optimizers add there anyway is not seen.
+The full weight stays behind and is what the optimizer moves. The gradient passes a rounding as if
+it were not there, where the number is within the range, and is 0 outside of it (the
+straight-through estimator). A mask lets no gradient of a masked weight through; what an optimizer
+adds to it anyway (weight decay, momentum) has no effect on the output.
 Sources: Bengio et al., 2013, arXiv:1308.3432; Jacob et al., 2018, arXiv:1712.05877 (training for 8
-bits)."""
+bits).
+"""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.quantization.int8 import CODES, LARGEST
+from danlu.layers.quantization.int8 import LARGEST_INPUT_CODE, LARGEST_WEIGHT_CODE
+from danlu.layers.selection import is_conv1d
 
 
-class SeenThrough(nn.Module):
-    """A linear layer or convolution whose weight is changed on the way; weight and bias keep their
-    names."""
+class ChangedWeight(nn.Module, ABC):
+    """A linear layer or convolution that multiplies by a changed form of its weight. Weight and bias
+    keep their names in the state dict."""
+
+    weight: Tensor
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight, self.bias = layer.weight, layer.bias  # type: ignore[assignment]
         self._layer = (layer,)  # in a tuple: its weights must not be counted twice
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the layer makes of x with the changed weight."""
-        layer, weight = self._layer[0], self.changed()
+        """What the layer gives for x with the changed weight, in the layer's own shapes."""
+        layer, weight = self._layer[0], self.changed_weight()
         if isinstance(layer, nn.Conv1d | nn.Conv2d):
-            return layer._conv_forward(self.read(x), weight, self.bias)  # type: ignore[arg-type]
-        turned = type(layer).__name__ == "Conv1D"
-        return functional.linear(self.read(x), weight.T if turned else weight, self.bias)  # type: ignore[arg-type]
+            return layer._conv_forward(self.changed_input(x), weight, self.bias)  # type: ignore[arg-type]
+        matrix = weight.T if is_conv1d(layer) else weight
+        return functional.linear(self.changed_input(x), matrix, self.bias)  # type: ignore[arg-type]
 
-    def changed(self) -> Tensor:
-        """The weight as it is multiplied by."""
-        raise NotImplementedError
+    @abstractmethod
+    def changed_weight(self) -> Tensor:
+        """The weight that the forward pass multiplies by, of the shape of `weight`."""
 
-    def read(self, x: Tensor) -> Tensor:
-        """What is read, as it is multiplied by."""
+    def changed_input(self, x: Tensor) -> Tensor:
+        """The input that the forward pass multiplies, of the shape of x."""
         return x
 
-    def settled(self) -> nn.Module:
-        """The layer, the change put into its weight."""
+    def plain_layer(self) -> nn.Module:
+        """The layer that this one was made of, with the changed weight as its weight."""
         layer = self._layer[0]
         with torch.no_grad():
-            layer.weight.copy_(self.changed())  # type: ignore[union-attr, operator]
+            layer.weight.copy_(self.changed_weight())  # type: ignore[union-attr, operator]
         return layer
 
 
-class Masked(SeenThrough):
-    """A layer of whose weights only some are there."""
+class MaskedLayer(ChangedWeight):
+    """A layer with some of its weights set to 0: `mask` has the shape of the weight, 1 where a
+    weight stays and 0 where it is pruned."""
 
     def __init__(self, layer: nn.Module, mask: Tensor) -> None:
         super().__init__(layer)
         self.register_buffer("mask", mask.to(torch.float32), persistent=False)
 
-    def changed(self) -> Tensor:
+    def changed_weight(self) -> Tensor:
         return self.weight * self.mask  # type: ignore[operator]
 
 
-class Rounded(SeenThrough):
-    """A layer as its static int8 form will be: weights to 8 bits, an output's by its largest;
-    inputs to codes at a fixed scale."""
+class FakeQuantizedLayer(ChangedWeight):
+    """A layer that computes as its static int8 form will: weights rounded to 8 bits with one scale
+    for each output, inputs rounded to codes with a fixed scale and zero point."""
 
     def __init__(self, layer: nn.Module, scale: float, zero: int) -> None:
         super().__init__(layer)
         self.scale, self.zero = scale, zero
 
-    def changed(self) -> Tensor:
-        weight = self.weight
-        assert isinstance(weight, Tensor)
-        scales = weight.detach().flatten(1).abs().amax(1).div(LARGEST).clamp_(min=1e-30)
+    def changed_weight(self) -> Tensor:
+        weight, largest = self.weight, LARGEST_WEIGHT_CODE
+        scales = weight.detach().flatten(1).abs().amax(1).div(largest).clamp_(min=1e-30)
         zeros = torch.zeros(len(scales), dtype=torch.int32, device=weight.device)
-        return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -LARGEST, LARGEST)
+        return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -largest, largest)
 
-    def read(self, x: Tensor) -> Tensor:
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, CODES)
+    def changed_input(self, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(
+            x, self.scale, self.zero, 0, LARGEST_INPUT_CODE
+        )
 
-    def settled(self) -> nn.Module:
-        """The layer with its full weight: what is static int8 rounds it itself."""
+    def plain_layer(self) -> nn.Module:
+        """The layer with its full weight: the static int8 layer made of it rounds the weight
+        itself."""
         return self._layer[0]
 
 
-def settle(module: nn.Module) -> None:
-    """Put every layer of the kind back as the plain layer it stands for."""
+def restore_plain_layers(module: nn.Module) -> None:
+    """Replace every ChangedWeight in the module, in place, by its plain layer."""
     for name, layer in list(module.named_modules()):
-        if isinstance(layer, SeenThrough):
-            module.set_submodule(name, layer.settled())
+        if isinstance(layer, ChangedWeight):
+            module.set_submodule(name, layer.plain_layer())

@@ -1,44 +1,50 @@
-"""Layers that multiply whole numbers of 8 bits, as CPUs with VNNI do four times as fast as float32.
+"""Layers that multiply 8-bit integers, which CPUs with VNNI do four times as fast as float32.
 
-A weight is `codes` int8 times `scales` float32, one an output. What a layer reads is
+A weight is `codes` int8 times `scales` float32, one scale for each output. The layer's inputs are
+rounded to codes as well, in one of two ways:
 
-    static    round(x / input_scale) + input_zero, uint8: scale and zero are fixed, so the sum over a product is of whole numbers alone
-    by row    round(x / s) int8, s = 1/127 of the largest number of the row: each row by itself, so that no answer depends on which rows
-              are answered together
+    static     round(x / input_scale) + input_zero, uint8: scale and zero point are fixed, so that a
+               product is a sum of integers alone
+    by row     round(x / s) int8, s = 1/127 of the largest number of the row: every row has a scale
+               of its own, so that no answer depends on which rows are in the batch (torch's own
+               dynamic quantization takes one scale for a batch)
 
-Both are exact but for the rounding: the sums are whole numbers of 32 bits. Layers that follow each
-other in an nn.Sequential hand the codes on (`following`), with the activation between them done on
-the way.
+Both are exact but for the rounding: the sums are 32-bit integers. A static layer in an
+nn.Sequential can give the next one its codes (`give_codes_to`), with the ReLU between them applied
+on the way.
 
-Where there is no such CPU, on other devices and while a model is exported, the same numbers are
-multiplied in float32: the answers differ in what float32 rounds. Without VNNI the 8-bit
-instructions cut sums off at 16 bits, so they are not used there.
+On a CPU without VNNI, on other devices, and while a model is compiled or exported, the same codes
+are multiplied in float32: the answers differ only by float32's rounding. Without VNNI the 8-bit
+instructions saturate their sums at 16 bits, so they are not used there.
 
-Each layer's buffers are all that there is to know of it: codes, scales, bias, input_scale,
-input_zero.
+The state of a layer is in its buffers: codes, scales, bias, input_scale, input_zero.
 B batch, C channels in, O outputs, I inputs, N rows.
 """
 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from danlu.layers.selection import is_conv1d
+from danlu.layers.tensors import AfterLoad
 from danlu.system import machine
 
-LARGEST = 127  # of a weight's code; -128 is not used, so that codes are as far on both sides
-CODES = 255  # the largest code of what a layer reads
+LARGEST_WEIGHT_CODE = 127  # -128 is not used, so that the range is symmetric
+LARGEST_INPUT_CODE = 255
 _FAST = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
 @functools.cache
-def kernels() -> bool:
-    """Whether this machine multiplies 8-bit numbers without cutting sums off, and torch has
+def has_int8_kernels() -> bool:
+    """Whether this machine multiplies 8-bit integers without saturating the sums, and torch has
     oneDNN's operators for it."""
+    # hasattr, because builds of torch without oneDNN lack these operators
     operators = all(
         hasattr(torch.ops.onednn, name) for name in ("qconv_pointwise", "qlinear_pointwise")
     )
@@ -49,25 +55,30 @@ def kernels() -> bool:
     )
 
 
-def portable(x: Tensor) -> bool:
-    """Whether a product must be made of torch's ordinary operators: another device, another CPU, a
-    program that is being captured."""
+def needs_float_products(x: Tensor) -> bool:
+    """Whether products must use torch's ordinary float operators: x is on another device, this CPU
+    has no fast 8-bit instructions, or the model is being compiled or exported."""
     return (
-        not kernels()
+        not has_int8_kernels()
         or x.device.type != "cpu"
         or torch.compiler.is_compiling()
         or torch.compiler.is_exporting()
     )
 
 
-def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes int8 like the weight, scales float32 (O,)): each output's numbers as multiples of
-    1/127 of its largest.
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(codes int8 of the weight's shape, scales float32 (O,)): the numbers of each output as
+    multiples of 1/127 of the largest of them.
 
-    A scale has 16 significant bits, so that 127 times it is exact: numbers that were rounded once
-    are rounded to themselves again."""
+    A scale has 16 significant bits, so that 127 times it is exact: quantizing a dequantized weight
+    gives the same codes again.
+
+    >>> codes, scales = quantize(torch.tensor([[1.27, -0.64]]))
+    >>> codes.tolist()
+    [[127, -64]]
+    """
     flat = weight.detach().float().flatten(1)
-    mantissa, exponent = torch.frexp(flat.abs().amax(1) / LARGEST)
+    mantissa, exponent = torch.frexp(flat.abs().amax(1) / LARGEST_WEIGHT_CODE)
     scales = torch.ldexp(torch.ceil(mantissa * 2**16) / 2**16, exponent)
     shares = torch.where(
         scales[:, None] > 0, flat / scales[:, None].clamp(min=torch.finfo(torch.float32).tiny), 0.0
@@ -75,14 +86,14 @@ def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(shares).to(torch.int8).view(weight.shape), scales
 
 
-def opened(codes: Tensor, scales: Tensor) -> Tensor:
-    """The numbers that codes and scales stand for, float32."""
+def dequantize(codes: Tensor, scales: Tensor) -> Tensor:
+    """The float32 weight that codes (O, ...) and scales (O,) stand for, of the shape of codes."""
     return codes.float() * scales.view(-1, *[1] * (codes.ndim - 1))
 
 
-class Int8(nn.Module):
-    """What these layers share: a weight in codes, and the form in which a kernel wants it, made
-    when it is first asked for."""
+class Int8(nn.Module, ABC):
+    """A layer whose weight is stored in codes; `_pack` brings them into the form that a kernel
+    takes, once, when the layer is first called."""
 
     codes: Tensor
     scales: Tensor
@@ -90,7 +101,7 @@ class Int8(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        codes, scales = rounded(weight)
+        codes, scales = quantize(weight)
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
         self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
@@ -98,52 +109,59 @@ class Int8(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The matrix or kernel, float32, opened anew each time."""
-        return opened(self.codes, self.scales)
+        """The weight as float32, dequantized at every access."""
+        return dequantize(self.codes, self.scales)
 
     def _ready(self) -> Any:
-        """What the kernel needs, made anew when the codes were changed since."""
+        """The packed weight, packed again where the codes have changed since."""
         if self._packed is None or self._packed[0] != self.codes._version:
             with torch.no_grad():
                 self._packed = (self.codes._version, *self._pack())
         return self._packed
 
+    @abstractmethod
     def _pack(self) -> tuple[Any, ...]:
-        raise NotImplementedError
+        """What the layer's kernel takes."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # packed weights are of this process
+        return {**self.__dict__, "_packed": None}  # a packed weight is valid in this process only
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._packed = None
         return super()._apply(fn, recurse)
 
 
-class RowInt8Linear(Int8):
-    """A linear layer whose inputs are rounded row by row (dynamic quantisation)."""
+class DynamicInt8Linear(Int8):
+    """A linear layer (..., I) -> (..., O) whose inputs are rounded row by row (dynamic
+    quantization)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
         self.out_features, self.in_features = weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """x times the matrix, and the bias."""
+        """x W' + b, in the dtype of x."""
         x_NI = x.reshape(-1, self.in_features).float()
         largest_N1 = x_NI.abs().amax(1, keepdim=True).clamp_(min=1e-30)
-        codes_NI = torch.round(x_NI * (LARGEST / largest_N1))
-        if portable(x) or self.in_features == 1:  # torch 2.13 multiplies a single column wrongly
+        codes_NI = torch.round(x_NI * (LARGEST_WEIGHT_CODE / largest_N1))
+        if (
+            needs_float_products(x) or self.in_features == 1
+        ):  # torch 2.13 multiplies a single column wrongly
             y_NO = functional.linear(codes_NI, self.codes.float())
         else:
             y_NO = torch._int_mm(codes_NI.to(torch.int8), self.codes.t())
-        y_NO = y_NO * (largest_N1 / LARGEST) * self.scales
+        y_NO = y_NO * (largest_N1 / LARGEST_WEIGHT_CODE) * self.scales
         if self.bias is not None:
             y_NO = y_NO + self.bias
         return y_NO.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
+    def _pack(self) -> tuple[Any, ...]:
+        return ()  # torch._int_mm takes the codes as they are
 
-class StaticInt8(Int8):
-    """A layer that reads codes at a fixed scale. `relu`: what it gives is cut off at 0;
-    `following`: the layer that alone reads it."""
+
+class StaticInt8(Int8, AfterLoad):
+    """A layer whose inputs are rounded with a fixed scale and zero point. With `relu` its output
+    passes a ReLU."""
 
     input_scale: Tensor
     input_zero: Tensor
@@ -153,39 +171,39 @@ class StaticInt8(Int8):
         self.register_buffer("input_scale", torch.tensor([scale], dtype=torch.float32))
         self.register_buffer("input_zero", torch.tensor([zero], dtype=torch.uint8))
         self.relu = False
-        self._reads: tuple[float, int] | None = None
-        self._following: tuple[StaticInt8, ...] = ()  # in a tuple: it is no part of this one
+        self._input_codes: tuple[float, int] | None = None
+        self._following: tuple[StaticInt8, ...] = ()  # in a tuple: it is no submodule of this one
 
-    def hand_on(self, following: StaticInt8) -> None:
-        """Give codes, at the scale of the layer that reads them."""
+    def give_codes_to(self, following: StaticInt8) -> None:
+        """Let this layer's output be the input codes of `following`, which alone reads it."""
         self._following = (following,)
 
-    def reads(self) -> tuple[float, int]:
-        """(scale, zero) of the codes that this layer reads. While a program is captured, where a
-        tensor has no value, as last seen."""
-        if self._reads is None or not (
+    def input_codes(self) -> tuple[float, int]:
+        """(scale, zero point) of the input's codes. While the model is compiled or exported a
+        buffer has no value: then those last read."""
+        if self._input_codes is None or not (
             torch.compiler.is_compiling() or torch.compiler.is_exporting()
         ):
-            self._reads = float(self.input_scale), int(self.input_zero)
-        return self._reads
+            self._input_codes = float(self.input_scale), int(self.input_zero)
+        return self._input_codes
 
-    def weights_were_read(self) -> None:
-        """Look at the numbers that were put in."""
-        self.reads()
+    def after_load(self) -> None:
+        """Read scale and zero point from the loaded buffers."""
+        self.input_codes()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's answer; float32, or codes uint8 where another layer of the kind alone reads
-        them."""
-        if portable(x):
+        """The layer's output: float32, or uint8 codes where `give_codes_to` named a following
+        layer."""
+        if needs_float_products(x):
             return self._portably(x)
         ready = self._ready()
         if x.dtype != torch.uint8:
-            x = coded(x, ready[2], ready[3])
+            x = to_codes(x, ready[2], ready[3])
         return self._by_kernel(x, ready)
 
     def _pack(self) -> tuple[Any, ...]:
-        scale, zero = self.reads()
-        out_scale, out_zero = self._following[0].reads() if self._following else (1.0, 0)
+        scale, zero = self.input_codes()
+        out_scale, out_zero = self._following[0].input_codes() if self._following else (1.0, 0)
         dtype = torch.uint8 if self._following else torch.float32
         zeros = torch.zeros(len(self.scales), dtype=torch.int32)
         packed = self._packed_weight(scale, zero)
@@ -201,24 +219,27 @@ class StaticInt8(Int8):
         )
 
     def _portably(self, x: Tensor) -> Tensor:
-        y = self._plain(seen(x, *self.reads()), self.weight)
+        y = self._plain(fake_quantize(x, *self.input_codes()), self.weight)
         return functional.relu(y) if self.relu else y
 
+    @abstractmethod
     def _packed_weight(self, scale: float, zero: int) -> Tensor:
-        raise NotImplementedError
+        """The weight as oneDNN wants it."""
 
+    @abstractmethod
     def _by_kernel(self, x: Tensor, ready: Any) -> Tensor:
-        raise NotImplementedError
+        """The output for codes x, by oneDNN; `ready` is what `_pack` gave."""
 
+    @abstractmethod
     def _plain(self, x: Tensor, weight: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The output for x and a float32 weight, by torch's float operators."""
 
 
 class StaticInt8Linear(StaticInt8):
-    """A linear layer."""
+    """A linear layer (..., I) -> (..., O)."""
 
     def __init__(self, layer: nn.Module, scale: float = 1.0, zero: int = 0) -> None:
-        super().__init__(matrix_of(layer), layer.bias, scale, zero)  # type: ignore[arg-type]
+        super().__init__(weight_matrix(layer), layer.bias, scale, zero)  # type: ignore[arg-type]
         self.out_features, self.in_features = self.codes.shape
 
     def _packed_weight(self, scale: float, zero: int) -> Tensor:
@@ -249,7 +270,7 @@ class StaticInt8Linear(StaticInt8):
 
 
 class StaticInt8Conv(StaticInt8):
-    """A convolution over one or two dimensions, padded with zeros."""
+    """A convolution over one or two dimensions, padded with zeros: (B, C, ...) -> (B, O, ...)."""
 
     def __init__(self, layer: nn.Conv1d | nn.Conv2d, scale: float = 1.0, zero: int = 0) -> None:
         super().__init__(layer.weight, layer.bias, scale, zero)
@@ -282,23 +303,33 @@ class StaticInt8Conv(StaticInt8):
         return one(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-def coded(x: Tensor, scale: float, zero: int) -> Tensor:
-    """x as codes uint8."""
+def to_codes(x: Tensor, scale: float, zero: int) -> Tensor:
+    """x, which may be changed in place, as uint8 codes of its shape.
+
+    >>> to_codes(torch.tensor([-1.0, 0.5, 300.0]), 1.0, 2).tolist()
+    [1, 2, 255]
+    """
     x = torch.mul(x, 1.0 / scale)
     if zero:
         x = x.round_().add_(zero)
-        return x.clamp_(0, CODES).to(torch.uint8)
-    return x.round_().clamp_(0, CODES).to(torch.uint8)
+        return x.clamp_(0, LARGEST_INPUT_CODE).to(torch.uint8)
+    return x.round_().clamp_(0, LARGEST_INPUT_CODE).to(torch.uint8)
 
 
-def seen(x: Tensor, scale: float, zero: int) -> Tensor:
-    """x as a static layer sees it: rounded to its codes, float32."""
-    return (torch.clamp(torch.round(x * (1.0 / scale)) + zero, 0, CODES) - zero) * scale
+def fake_quantize(x: Tensor, scale: float, zero: int) -> Tensor:
+    """x rounded to the codes of a static layer and back, float32.
+
+    >>> fake_quantize(torch.tensor([0.4, 0.6, 300.0]), 1.0, 0).tolist()
+    [0.0, 1.0, 255.0]
+    """
+    return (
+        torch.clamp(torch.round(x * (1.0 / scale)) + zero, 0, LARGEST_INPUT_CODE) - zero
+    ) * scale
 
 
-def matrix_of(layer: nn.Module) -> Tensor:
-    """The matrix (outputs, inputs) of a linear layer, also where the layer holds it the other way
-    round."""
+def weight_matrix(layer: nn.Module) -> Tensor:
+    """The matrix (outputs, inputs) of a linear layer; Conv1D of transformers stores it
+    transposed."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight.T if type(layer).__name__ == "Conv1D" else weight
+    return weight.T if is_conv1d(layer) else weight

@@ -1,12 +1,14 @@
-"""Frozen matrices kept in few bits a number and multiplied in full precision: the base of QLoRA.
+"""Frozen matrices stored in 4 or 8 bits and multiplied in full precision: the base of QLoRA.
 
-    nf4   4 bits: which of 16 values, times the largest number of its block of 64. The values are such that numbers drawn from a normal
-          distribution fall on each equally often. The blocks' scales are kept in 8 bits themselves (double quantisation): 4.14 bits in all
-    int8  8 bits: a whole number from -127 to 127, times 1/127 of the largest number of its block of 64: 8.5 bits in all
+    nf4   4 bits: one of 16 values, times the largest number of its block of 64. The values are the
+          quantiles of a normal distribution, so that normal weights use each equally often. The
+          scales of the blocks are stored in 8 bits (double quantization): 4.14 bits a number in all
+    int8  8 bits: an integer from -127 to 127, times 1/127 of the largest number of its block of 64:
+          8.5 bits a number in all
 
-A product opens the matrix for as long as it takes, in the forward pass and once more in the
-backward one, so that one open matrix is held at a time, whatever the number of layers. Everything
-kept is a plain tensor, which checkpoints write as they do any other.
+A product dequantizes the matrix in the forward pass and again in the backward pass, so that one
+full matrix exists at a time, however many layers there are. All state is in plain tensors, which a
+checkpoint writes like any others.
 Source: Dettmers et al., 2023, arXiv:2305.14314 (NF4, sections 2 and 3, values of appendix E).
 """
 
@@ -21,7 +23,7 @@ from torch.nn import functional
 
 Kind = Literal["int8", "nf4"]
 BLOCK = 64  # numbers that share a scale
-_SCALES = 256  # scales that share a scale of theirs
+_SCALES = 256  # scales that share a second scale
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
@@ -29,12 +31,13 @@ NF4 = (
 )  # fmt: skip
 
 
-class FewBits(nn.Module):
-    """A layer that multiplies by a frozen matrix, which is kept in few bits a number.
+class FrozenQuantizedLinear(nn.Module):
+    """A linear layer whose matrix is frozen and stored in few bits.
 
-    `layer` is a linear layer, or (`transposed`) one whose matrix is (inputs, outputs). Its own
-    matrix is let go of; `restored` gives the layer back with the matrix as it was multiplied by.
-    What is kept are parameters that never move."""
+    `layer` is the linear layer it replaces; with `transposed` its matrix is (inputs, outputs). The
+    layer's own matrix is released; `dequantized_layer` gives the layer back with the matrix as it
+    was multiplied by. The stored tensors are parameters without a gradient.
+    """
 
     pairs: Tensor | None
 
@@ -52,15 +55,15 @@ class FewBits(nn.Module):
         )
         self.bias = layer.bias
         layer.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
-        self._layer = (layer,)  # in a tuple: it is no part of this one
+        self._layer = (layer,)  # in a tuple: it is no submodule of this one
 
     @property
     def weight(self) -> Tensor:
-        """The matrix, float32, opened anew each time."""
-        return self.opened(torch.float32)
+        """The matrix as float32, dequantized at every access."""
+        return self.dequantized(torch.float32)
 
-    def opened(self, dtype: torch.dtype) -> Tensor:
-        """The matrix."""
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
+        """The matrix, of the layer's own shape, in `dtype`."""
         with torch.no_grad():
             kept = dict(self.named_parameters(recurse=False))
             kept.pop("bias", None)
@@ -73,75 +76,81 @@ class FewBits(nn.Module):
             return blocks.flatten()[: rows * columns].view(rows, columns).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x times the matrix, and the bias."""
+        """x W' + b; in autocast's format where it is on, else in the dtype of x."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         y = _Product.apply(x.to(dtype), self)
         return y if self.bias is None else y + self.bias.to(dtype)  # type: ignore[union-attr, operator]
 
-    def restored(self) -> nn.Module:
-        """The layer that this was made of, its matrix in full."""
+    def dequantized_layer(self) -> nn.Module:
+        """The layer that this one was made of, with its matrix in full."""
         layer = self._layer[0]
         layer.weight = nn.Parameter(self.weight)
         return layer
 
 
 class _Product(torch.autograd.Function):
-    """x W', of which no open matrix is kept for the backward pass."""
+    """x W', which keeps no dequantized matrix for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: FewBits) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, layer: FrozenQuantizedLinear) -> Tensor:  # type: ignore[override]
         ctx.layer = layer
-        weight = layer.opened(x.dtype)
+        weight = layer.dequantized(x.dtype)
         return functional.linear(x, weight.T if layer.transposed else weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        weight = ctx.layer.opened(gradient.dtype)
+        weight = ctx.layer.dequantized(gradient.dtype)
         return gradient @ (weight.T if ctx.layer.transposed else weight), None
 
 
-def keep(module: nn.Module, layers: Iterable[tuple[str, bool]], kind: Kind) -> None:
-    """Keep the matrices of the layers, (name, transposed), in few bits."""
+def quantize_layers(module: nn.Module, layers: Iterable[tuple[str, bool]], kind: Kind) -> None:
+    """Store the matrices of `layers`, pairs (name, transposed), in few bits, in place."""
     for name, transposed in layers:
-        module.set_submodule(name, FewBits(module.get_submodule(name), kind, transposed))
+        module.set_submodule(
+            name, FrozenQuantizedLinear(module.get_submodule(name), kind, transposed)
+        )
 
 
-def open_all(module: nn.Module) -> None:
-    """Make every matrix a full one again; the module is then built as it was before `keep`."""
+def dequantize_layers(module: nn.Module) -> None:
+    """Undo `quantize_layers`, in place: every matrix is a full one again."""
     for name, layer in list(module.named_modules()):
-        if isinstance(layer, FewBits):
-            module.set_submodule(name, layer.restored())
+        if isinstance(layer, FrozenQuantizedLinear):
+            module.set_submodule(name, layer.dequantized_layer())
 
 
-def numbers(module: nn.Module) -> int:
-    """How many weights a module has, those kept in few bits counted as what they stand for."""
-    closed = [layer for layer in module.modules() if isinstance(layer, FewBits)]
+def parameter_count(module: nn.Module) -> int:
+    """How many parameters a module has; a quantized matrix counts as many as the full one.
+
+    >>> parameter_count(nn.Linear(4, 3))
+    15
+    """
+    quantized = [layer for layer in module.modules() if isinstance(layer, FrozenQuantizedLinear)]
     kept = {
-        each
-        for layer in closed
-        for name, each in layer.named_parameters(recurse=False)
+        parameter
+        for layer in quantized
+        for name, parameter in layer.named_parameters(recurse=False)
         if name != "bias"
     }
-    plain = sum(each.numel() for each in module.parameters() if each not in kept)
-    return plain + sum(layer.matrix_shape[0] * layer.matrix_shape[1] for layer in closed)
+    plain = sum(parameter.numel() for parameter in module.parameters() if parameter not in kept)
+    return plain + sum(layer.matrix_shape[0] * layer.matrix_shape[1] for layer in quantized)
 
 
-def room(module: nn.Module) -> tuple[int, int]:
-    """(bytes of the matrices that are kept in few bits, what they took in float32)."""
-    closed = [layer for layer in module.modules() if isinstance(layer, FewBits)]
-    kept = [
-        each
-        for layer in closed
-        for name, each in layer.named_parameters(recurse=False)
+def quantized_bytes(module: nn.Module) -> tuple[int, int]:
+    """(bytes of the quantized matrices, bytes of the same matrices in float32)."""
+    quantized = [layer for layer in module.modules() if isinstance(layer, FrozenQuantizedLinear)]
+    stored = [
+        parameter
+        for layer in quantized
+        for name, parameter in layer.named_parameters(recurse=False)
         if name != "bias"
     ]
-    full = sum(4 * layer.matrix_shape[0] * layer.matrix_shape[1] for layer in closed)
-    return sum(each.numel() * each.element_size() for each in kept), full
+    full = sum(4 * layer.matrix_shape[0] * layer.matrix_shape[1] for layer in quantized)
+    return sum(parameter.numel() * parameter.element_size() for parameter in stored), full
 
 
 def _blocks(weight: Tensor) -> Tensor:
-    """The numbers of a matrix, float32 (blocks, BLOCK), zeros after the last."""
+    """The numbers of a matrix as float32 (blocks, BLOCK), padded with zeros."""
     flat = weight.float().flatten()
     return functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
 
@@ -157,13 +166,13 @@ def _from_eight_bits(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def _in_four_bits(weight: Tensor) -> dict[str, Tensor]:
-    """`codes` uint8: two of NF4 in a byte, the first in the upper half; the scales as in
-    `_scales_in_eight_bits`."""
+    """`codes` uint8, two NF4 codes in a byte, the first in the upper half; the scales as
+    `_scales_in_eight_bits` stores them."""
     blocks = _blocks(weight)
     kept = _scales_in_eight_bits(blocks.abs().amax(dim=1))
     values = torch.tensor(NF4, device=weight.device)
-    # measured against the largest itself, which the kept scale misses by at most 0.4 % of the
-    # spread
+    # codes are relative to the exact largest number; the stored scale differs from it by at most
+    # 0.4 % of the range of the scales
     codes = torch.bucketize(
         _shares(blocks, blocks.abs().amax(dim=1)), (values[1:] + values[:-1]) / 2, out_int32=True
     )
@@ -172,7 +181,7 @@ def _in_four_bits(weight: Tensor) -> dict[str, Tensor]:
 
 
 def _pairs(device: torch.device) -> Tensor:
-    """The two values that each byte stands for, float32 (256, 2)."""
+    """The two NF4 values that each byte encodes, float32 (256, 2)."""
     values = torch.tensor(NF4, device=device)
     return torch.cartesian_prod(values, values)
 
@@ -180,16 +189,16 @@ def _pairs(device: torch.device) -> Tensor:
 def _from_four_bits(
     pairs: Tensor, codes: Tensor, scales: Tensor, scales_of_scales: Tensor, mean_scale: Tensor
 ) -> Tensor:
-    opened = pairs.index_select(0, codes.flatten().int()).view(len(codes), BLOCK)
+    values = pairs.index_select(0, codes.flatten().int()).view(len(codes), BLOCK)
     full = _from_eight_bits(scales, scales_of_scales).flatten()[: len(codes)] + mean_scale
-    return opened.mul_(full[:, None])
+    return values.mul_(full[:, None])
 
 
 def _scales_in_eight_bits(scales: Tensor) -> dict[str, Tensor]:
-    """Scales as the mean of all and, in 8 bits, what each is away from it."""
+    """Scales as their mean and, in 8 bits, the difference of each from it."""
     mean = scales.mean()
-    apart = scales - mean
-    groups = functional.pad(apart, (0, -len(apart) % _SCALES)).view(-1, _SCALES)
+    differences = scales - mean
+    groups = functional.pad(differences, (0, -len(differences) % _SCALES)).view(-1, _SCALES)
     largest = groups.abs().amax(dim=1) / 127
     return {
         "scales": torch.round(_shares(groups, largest)).to(torch.int8),
@@ -199,7 +208,7 @@ def _scales_in_eight_bits(scales: Tensor) -> dict[str, Tensor]:
 
 
 def _shares(blocks: Tensor, scales: Tensor) -> Tensor:
-    """Each number as a share of its block's scale; 0 where that is 0."""
+    """Each number divided by its block's scale; 0 where the scale is 0."""
     return torch.where(
         scales[:, None] > 0,
         blocks / scales[:, None].clamp(min=torch.finfo(torch.float32).tiny),

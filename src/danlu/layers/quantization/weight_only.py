@@ -1,17 +1,20 @@
-"""Layers whose weights are kept in few bits and multiplied as numbers: what reading a large matrix from memory costs is divided by 4 or 8.
+"""Layers whose weights are stored in 8 or 4 bits and multiplied as floats: a large matrix takes 4 or 8 times less memory traffic.
 
-    int8    a whole number from -127 to 127 times the output's scale
-    int4    16 steps from the least to the largest number of each group of inputs; two codes in a byte on disk
+    int8    an integer from -127 to 127, times a scale for each output
+    int4    one of 16 steps from the smallest to the largest number of each group of inputs; two codes
+            in a byte on disk
 
-`products` says in which format rows are multiplied. bfloat16: by kernels that open the codes on the
+`products` is the format that rows are multiplied in. bfloat16 uses kernels that dequantize on the
 way, about twice as fast as float32 where few rows are answered at a time (measured, one core with
-AVX-512: 1024 x 1024, 1 row 27 us against 62, 64 rows 0.9 ms against 1.6); inputs and answers keep 8
-significant bits. float32: the matrix is opened for each product; exact, but at one row half as fast
-as float32 itself.
+AVX-512: 1024 x 1024, 1 row 27 us against 62, 64 rows 0.9 ms against 1.6); inputs and outputs keep 8
+significant bits. float32 dequantizes the whole matrix for each product: exact, but for one row half
+as fast as a float32 layer.
 
-Buffers hold all that is known of a layer. int8: codes (O, I), scales (O,). int4: codes uint8 (O, I'
-/ 2), the first of two in the upper half; scales and least float32 (O, groups). I' is I up to a
-multiple of the group. I inputs, O outputs, V codes of a vocabulary, D width."""
+The state of a layer is in its buffers. int8: codes (O, I), scales (O,). int4: codes uint8 (O, I' /
+2), the first of two in the upper half; scales and least (the smallest number) float32 (O, groups).
+I' is I rounded up to a multiple of the group.
+I inputs, O outputs, V codes of a vocabulary, D width.
+"""
 
 from __future__ import annotations
 
@@ -21,33 +24,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.quantization.int8 import Int8, matrix_of
+from danlu.layers.quantization.int8 import Int8, weight_matrix
 
 Products = Literal["bfloat16", "float32"]
-GROUPS = (32, 64, 128, 256)  # what torch's kernel knows
-_ROWS = 16  # the outputs of the kernel for 4 bits come in such blocks
-_INPUTS = 32  # the inputs of the kernel for 8 bits
+GROUPS = (32, 64, 128, 256)  # the group sizes that torch's kernel takes
+_ROWS = 16  # the 4-bit kernel takes outputs in blocks of so many
+_INPUTS = 32  # the 8-bit kernel takes inputs in blocks of so many
 
 
-class KeptInt8Linear(Int8):
-    """A linear layer whose matrix is kept in 8 bits."""
+class Int8WeightOnlyLinear(Int8):
+    """A linear layer (..., I) -> (..., O) whose matrix is stored in 8 bits."""
 
     def __init__(self, layer: nn.Module, products: Products) -> None:
-        super().__init__(matrix_of(layer), layer.bias)  # type: ignore[arg-type]
+        super().__init__(weight_matrix(layer), layer.bias)  # type: ignore[arg-type]
         self.out_features, self.in_features = self.codes.shape
         self.products: Products = products
 
     def forward(self, x: Tensor) -> Tensor:
-        """x times the matrix, and the bias."""
-        return kept_product(self, x, self.products, self.bias)
+        """x W' + b, in the dtype of x."""
+        return int8_product(self, x, self.products, self.bias)
 
     def _pack(self) -> tuple[Tensor, Tensor]:
         return _whole_blocks(self)
 
 
-class KeptInt8Embedding(Int8):
-    """A table of vectors kept in 8 bits, a scale for each; `product` is what a tied output layer
-    asks of it."""
+class Int8WeightOnlyEmbedding(Int8):
+    """An embedding (...) int64 -> (..., D) whose vectors are stored in 8 bits, with one scale for
+    each vector. An output layer tied to it calls `product`."""
 
     def __init__(self, layer: nn.Embedding, products: Products) -> None:
         super().__init__(layer.weight, None)
@@ -56,20 +59,21 @@ class KeptInt8Embedding(Int8):
         self.products: Products = products
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The vectors of tokens, float32."""
+        """The float32 vectors of tokens."""
         return functional.embedding(tokens, self.codes).float() * self.scales[tokens][..., None]
 
     def product(self, x: Tensor) -> Tensor:
-        """x times the transposed table."""
-        return kept_product(self, x, self.products, None)
+        """x (..., D) times the transposed table, (..., V)."""
+        return int8_product(self, x, self.products, None)
 
     def _pack(self) -> tuple[Tensor, Tensor]:
         return _whole_blocks(self)
 
 
-def kept_product(layer: Int8, x: Tensor, products: Products, bias: Tensor | None) -> Tensor:
-    """x times a matrix that is kept in 8 bits, in the format asked for."""
-    if products == "float32" or x.device.type != "cpu" or _captured():
+def int8_product(layer: Int8, x: Tensor, products: Products, bias: Tensor | None) -> Tensor:
+    """x (..., I) times the transposed codes of `layer`, plus `bias`, in the dtype of x; `products`
+    is the format of the multiplication."""
+    if products == "float32" or x.device.type != "cpu" or _is_traced():
         y = functional.linear(x.float(), layer.codes.float()) * layer.scales
     else:
         _, codes, scales = layer._ready()
@@ -85,14 +89,14 @@ def kept_product(layer: Int8, x: Tensor, products: Products, bias: Tensor | None
 
 
 def _whole_blocks(layer: Int8) -> tuple[Tensor, Tensor]:
-    """(codes, scales) as the kernel reads them: inputs in whole blocks, else it reads, and crashes,
-    beyond the matrix (torch 2.13)."""
+    """(codes, scales) as the kernel takes them: inputs padded to whole blocks, because the kernel
+    of torch 2.13 reads beyond a matrix of another size and crashes."""
     more = -layer.codes.shape[1] % _INPUTS
     return functional.pad(layer.codes, (0, more)) if more else layer.codes, layer.scales.bfloat16()
 
 
-class KeptInt4Linear(nn.Module):
-    """A linear layer whose matrix is kept in 4 bits."""
+class Int4WeightOnlyLinear(nn.Module):
+    """A linear layer (..., I) -> (..., O) whose matrix is stored in 4 bits."""
 
     codes: Tensor
     scales: Tensor
@@ -101,10 +105,10 @@ class KeptInt4Linear(nn.Module):
 
     def __init__(self, layer: nn.Module, group: int, products: Products) -> None:
         super().__init__()
-        weight = matrix_of(layer)
+        weight = weight_matrix(layer)
         self.out_features, self.in_features = weight.shape
         self.group, self.products = group, products
-        codes, scales, least = in_groups(weight, group)
+        codes, scales, least = quantize_in_groups(weight, group)
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
         self.register_buffer("least", least)
@@ -114,15 +118,15 @@ class KeptInt4Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The matrix, float32, opened anew each time."""
-        codes = unpacked(self.codes).view(self.out_features, -1, self.group).float()
+        """The matrix (O, I) as float32, dequantized at every access."""
+        codes = unpack_int4(self.codes).view(self.out_features, -1, self.group).float()
         return (codes * self.scales[..., None] + self.least[..., None]).flatten(1)[
             :, : self.in_features
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x times the matrix, and the bias."""
-        if self.products == "float32" or x.device.type != "cpu" or _captured():
+        """x W' + b, in the dtype of x."""
+        if self.products == "float32" or x.device.type != "cpu" or _is_traced():
             y = functional.linear(x.float(), self.weight)
         else:
             y = self._by_kernel(x.reshape(-1, self.in_features)).view(
@@ -142,9 +146,10 @@ class KeptInt4Linear(nn.Module):
         ].float()
 
     def _pack(self) -> tuple[int, Tensor, Tensor]:
-        """The form torch's kernel wants: blocks of 16 outputs; w = (code - 8) scale + middle."""
+        """(version of the codes, packed codes, scales and middles) as torch's kernel takes them:
+        blocks of 16 outputs, w = (code - 8) scale + middle."""
         more = -self.out_features % _ROWS
-        codes = functional.pad(unpacked(self.codes).int(), (0, 0, 0, more))
+        codes = functional.pad(unpack_int4(self.codes).int(), (0, 0, 0, more))
         middle = self.least + 8 * self.scales
         steps = (
             functional.pad(torch.stack([self.scales, middle], dim=-1), (0, 0, 0, 0, 0, more))
@@ -161,11 +166,12 @@ class KeptInt4Linear(nn.Module):
         return {**self.__dict__, "_packed": None}
 
 
-def in_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(codes two a byte, scales, least) of a matrix (O, I), in groups of inputs.
+def quantize_in_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(codes, two in a byte; scales; least) of a matrix (O, I), in groups of `group` inputs.
 
-    Scale and middle are rounded to what bfloat16 holds, which is what the kernel reads them in, so
-    that every way of multiplying means the same numbers."""
+    Scale and middle are rounded to bfloat16, in which the kernel reads them, so that every way of
+    multiplying uses the same numbers.
+    """
     weight = weight.detach().float()
     wide = functional.pad(weight, (0, -weight.shape[1] % group), mode="constant").view(
         len(weight), -1, group
@@ -183,18 +189,24 @@ def in_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
     return (codes[:, ::2] << 4) | codes[:, 1::2], scales, middle - 8 * scales
 
 
-def unpacked(codes: Tensor) -> Tensor:
-    """uint8 (O, I'), one code a byte."""
+def unpack_int4(codes: Tensor) -> Tensor:
+    """The codes of bytes (..., n) as (..., 2 n) uint8, one code in a byte.
+
+    >>> unpack_int4(torch.tensor([[0x1F]], dtype=torch.uint8)).tolist()
+    [[1, 15]]
+    """
     return torch.stack([codes >> 4, codes & 15], dim=-1).flatten(-2)
 
 
-def _captured() -> bool:
+def _is_traced() -> bool:
+    # a kernel would become an operator that other runtimes lack
     return torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def tied_product(x: Tensor, table: nn.Module) -> Tensor:
-    """x times a table of vectors transposed: an output layer that shares the table."""
-    if isinstance(table, KeptInt8Embedding):
+    """x (..., D) times the transposed table of an embedding, (..., V): an output layer that is tied
+    to the embedding."""
+    if isinstance(table, Int8WeightOnlyEmbedding):
         return table.product(x)
     assert isinstance(table.weight, Tensor)
     return functional.linear(x, table.weight)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.generation.kv_cache import Cache
-from danlu.layers.pooling import inside
-from danlu.layers.recurrent.recurrent import LockedDropout, Recurrent
+from danlu.layers.pooling import real_places
+from danlu.layers.recurrent.rnn import LockedDropout, Recurrent
 from danlu.terms import PADDING
 
 
@@ -67,7 +67,7 @@ class RowVector(nn.Module):
         states_BTD = self.recurrent(x_BTI, lengths_B)
         if self.pooling is None:
             return self.recurrent.last(states_BTD, lengths_B)
-        return self.pooling(states_BTD, inside(lengths_B, states_BTD.shape[1]))
+        return self.pooling(states_BTD, real_places(lengths_B, states_BTD.shape[1]))
 
 
 class PlaceOutputs(nn.Module):

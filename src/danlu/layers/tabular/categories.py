@@ -13,23 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LARGEST_EMBEDDING = 64
+from danlu.layers.embedding_size import embedding_size
 
 
-def embedding_size(cardinality: int) -> int:
-    """Numbers that stand for one of `cardinality` values: 1.6 * cardinality ** 0.56, up to a power
-    of two, at most 64.
-
-    A power of two, so that many columns share a size and are looked up together.
-    """
-    wanted = min(1.6 * cardinality**0.56, LARGEST_EMBEDDING)
-    size = 1
-    while size < wanted:
-        size *= 2
-    return size
-
-
-class Lookup(nn.Module):
+class CategoryTable(nn.Module):
     """codes_BC int64 -> (B, C, E): each column's rows of one table that holds the columns one below
     the other.
 
@@ -69,7 +56,7 @@ class CategoryEmbedding(nn.Module):
         for column, cardinality in enumerate(cardinalities):
             columns.setdefault(size or embedding_size(cardinality), []).append(column)
         self.lookups = nn.ModuleList(
-            Lookup([cardinalities[column] for column in members], each, each**-0.5)
+            CategoryTable([cardinalities[column] for column in members], each, each**-0.5)
             for each, members in columns.items()
         )
         order_C = torch.tensor([column for members in columns.values() for column in members])
@@ -98,7 +85,7 @@ class CategoryWeights(nn.Module):
 
     def __init__(self, cardinalities: Sequence[int], output_size: int, *, bias: bool) -> None:
         super().__init__()
-        self.lookup = Lookup(cardinalities, output_size, 0.0)
+        self.lookup = CategoryTable(cardinalities, output_size, 0.0)
         self.bias = nn.Parameter(torch.zeros(output_size)) if bias else None
 
     def forward(self, codes_BC: Tensor) -> Tensor:

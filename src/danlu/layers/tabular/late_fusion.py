@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from danlu.errors import PartError
-from danlu.layers.activations import Activation, activation, start_linear
+from danlu.layers.activations import Activation, activation, init_linear
 from danlu.layers.dropout import Dropout
 from danlu.layers.tabular.categories import CategoryEmbedding
-from danlu.layers.tabular.joining import Take, side_by_side
+from danlu.layers.tabular.merging import TakeInput, concatenated
 from danlu.layers.text.summary import TokenSummary
 from danlu.terms import InputSpec
 
@@ -38,7 +38,7 @@ def require_image(model: str, inputs: Mapping[str, InputSpec], smallest: int) ->
             )
 
 
-def branches_of(
+def input_branches(
     inputs: Mapping[str, InputSpec],
     image: Callable[[InputSpec], Branch],
     text: Callable[[InputSpec], Branch] | None = None,
@@ -58,18 +58,18 @@ def _branch(
     text: Callable[[InputSpec], Branch] | None,
 ) -> Branch:
     if each.kind == "numbers":
-        return Take(name), each.shape[0]
+        return TakeInput(name), each.shape[0]
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities)
-        return Take(name, embedding), embedding.width
+        return TakeInput(name, embedding), embedding.width
     if each.kind == "tokens" and text is None:
         summary = TokenSummary(each)
-        return Take(name, summary), summary.width
+        return TakeInput(name, summary), summary.width
     body, width = body_of(each)
-    return Take(name, body), width
+    return TakeInput(name, body), width
 
 
-def fused(
+def fuse_branches(
     branches: list[Branch],
     size: int,
     *,
@@ -80,11 +80,11 @@ def fused(
 ) -> nn.Sequential:
     """inputs -> (B, size): the branches side by side, a layer of `dense` where several meet (or
     always), dropout, linear."""
-    layers: list[nn.Module] = [side_by_side([branch for branch, _ in branches])]
+    layers: list[nn.Module] = [concatenated([branch for branch, _ in branches])]
     width = sum(width for _, width in branches)
     if always_dense or len(branches) > 1:  # features of several inputs meet in a layer of their own
         linear = nn.Linear(width, dense)
-        start_linear(linear, activation_name)
+        init_linear(linear, activation_name)
         _share_equally(linear, [width for _, width in branches])
         layers += [linear, activation(activation_name)]
         width = dense

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.tabular.categories import Lookup
-from danlu.layers.tabular.joining import Take
+from danlu.layers.tabular.categories import CategoryTable
+from danlu.layers.tabular.merging import TakeInput
 from danlu.layers.tabular.periodic import EMBEDDING, PeriodicEmbedding
 from danlu.layers.text.summary import TokenSummary
-from danlu.layers.transformer.blocks import Sizes, Stack
+from danlu.layers.transformer.blocks import Stack, StackSizes
 from danlu.terms import InputSpec
 
 
-def widths(numbers: InputSpec) -> list[int]:
+def features_per_column(numbers: InputSpec) -> list[int]:
     """How many of the F features belong to each column, in their order; 1 each where nobody
     says."""
     if not numbers.of:
@@ -70,7 +70,7 @@ class FeatureTransformer(nn.Module):
     """inputs -> (B, D): what a gathering token holds after a Transformer over the columns."""
 
     def __init__(
-        self, inputs: Mapping[str, InputSpec], sizes: Sizes, frequencies: int, scale: float
+        self, inputs: Mapping[str, InputSpec], sizes: StackSizes, frequencies: int, scale: float
     ) -> None:
         super().__init__()
         self.tokens = Tokens(inputs, sizes.width, frequencies, scale)
@@ -92,11 +92,15 @@ class Tokens(nn.Module):
         self.bodies = nn.ModuleList()
         for name, each in inputs.items():
             if each.kind == "numbers":
-                self.bodies.append(Take(name, NumberTokens(widths(each), size, frequencies, scale)))
+                self.bodies.append(
+                    TakeInput(
+                        name, NumberTokens(features_per_column(each), size, frequencies, scale)
+                    )
+                )
             elif each.kind == "categories":
-                self.bodies.append(Take(name, CategoryTokens(each.cardinalities, size)))
+                self.bodies.append(TakeInput(name, CategoryTokens(each.cardinalities, size)))
             else:
-                self.bodies.append(Take(name, TextToken(each, size)))
+                self.bodies.append(TakeInput(name, TextToken(each, size)))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         tokens = [body(inputs) for body in self.bodies]
@@ -121,7 +125,7 @@ class CategoryTokens(nn.Module):
 
     def __init__(self, cardinalities: Sequence[int], size: int) -> None:
         super().__init__()
-        self.lookup = Lookup(cardinalities, size, size**-0.5)
+        self.lookup = CategoryTable(cardinalities, size, size**-0.5)
         self.bias_CD = nn.Parameter((torch.rand(len(cardinalities), size) * 2 - 1) * size**-0.5)
 
     def forward(self, codes_BC: Tensor) -> Tensor:

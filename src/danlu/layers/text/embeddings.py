@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.tabular.categories import embedding_size
+from danlu.layers.embedding_size import embedding_size
 from danlu.terms import PADDING, UNKNOWN
 
 _TOGETHER = 8192  # words whose letters are looked at together: all at once would take a gigabyte where rows are scored
 
 
-def lookup(cardinality: int, size: int, spread: float) -> nn.Embedding:
+def padded_embedding(cardinality: int, size: int, spread: float) -> nn.Embedding:
     """An embedding drawn with standard deviation `spread`; that of padding is 0 and stays 0."""
     table = nn.Embedding(cardinality, size, padding_idx=PADDING)
     table.spread = spread  # type: ignore[assignment]
@@ -28,7 +28,7 @@ def lookup(cardinality: int, size: int, spread: float) -> nn.Embedding:
     return table
 
 
-class Letters(nn.Module):
+class LetterConvolution(nn.Module):
     """letters_NL int64 -> (N, filters): the strongest answer of each filter over three neighbouring
     letters.
 
@@ -37,7 +37,7 @@ class Letters(nn.Module):
 
     def __init__(self, cardinality: int, size: int, filters: int) -> None:
         super().__init__()
-        self.embedding = lookup(cardinality, size, size**-0.5)
+        self.embedding = padded_embedding(cardinality, size, size**-0.5)
         self.convolution = nn.Conv1d(size, filters, 3, padding=1)
         self.width = filters
 
@@ -80,11 +80,11 @@ class WordEmbedding(nn.Module):
         for number, (first, count) in enumerate(self.groups):
             cardinality = cardinalities[first]
             if count > 1:
-                tables.append(Letters(cardinality, letter_size, filters))
+                tables.append(LetterConvolution(cardinality, letter_size, filters))
                 self.width += filters
             else:
                 wide = size if number == 0 else min(embedding_size(cardinality), size)
-                tables.append(lookup(cardinality, wide, wide**-0.5))
+                tables.append(padded_embedding(cardinality, wide, wide**-0.5))
                 self.width += wide
         self.tables = nn.ModuleList(tables)
 

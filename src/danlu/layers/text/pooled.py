@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.activations import start_linear
+from danlu.layers.activations import init_linear
 from danlu.layers.dropout import Dropout
 from danlu.layers.pooling import MaxPooling, MeanPooling
-from danlu.layers.text.embeddings import WordEmbedding, lookup
+from danlu.layers.text.embeddings import WordEmbedding, padded_embedding
 from danlu.layers.vision.pooling import ChannelsLast, MeanOfPixels
 from danlu.layers.vision.residual import ResidualBlock
 from danlu.terms import PADDING
@@ -38,7 +38,7 @@ def words_and_inside(tokens: Tensor) -> tuple[Tensor, Tensor]:
     return words_BT, words_BT != PADDING
 
 
-def not_empty(tokens: Tensor) -> Tensor:
+def with_one_place(tokens: Tensor) -> Tensor:
     """The tokens, with one place of padding where no row of the batch has any."""
     return (
         tokens if tokens.shape[1] else functional.pad(tokens, [0, 0] * (tokens.ndim - 2) + [0, 1])
@@ -64,13 +64,13 @@ class ConvolvedText(nn.Module):
             nn.Conv1d(embedding.width, filters, width, padding=width // 2) for width in widths
         ]
         for convolution in convolutions:
-            start_linear(convolution, "relu")
+            init_linear(convolution, "relu")
         self.convolutions = nn.ModuleList(convolutions)
         self.pooling = MaxPooling()
         self.width = filters * len(widths)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = not_empty(tokens)
+        tokens = with_one_place(tokens)
         _, inside_BT = words_and_inside(tokens)
         x_BTI = self.dropout(self.embedding(tokens)).masked_fill(~inside_BT[:, :, None], 0.0)
         x_BIT = x_BTI.transpose(1, 2)
@@ -97,7 +97,11 @@ class BagOfWords(nn.Module):
         self.embedding = embedding
         self.longest = longest
         self.buckets = buckets
-        self.runs = lookup(buckets, embedding.width, embedding.width**-0.5) if longest > 1 else None
+        self.runs = (
+            padded_embedding(buckets, embedding.width, embedding.width**-0.5)
+            if longest > 1
+            else None
+        )
         self.dropout = Dropout(dropout)
         self.poolings = nn.ModuleList(
             ([MeanPooling()] if "mean" in pooling else [])
@@ -106,7 +110,7 @@ class BagOfWords(nn.Module):
         self.width = embedding.width * len(self.poolings)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = not_empty(tokens)
+        tokens = with_one_place(tokens)
         words_BT, inside_BT = words_and_inside(tokens)
         parts, inside = [self.embedding(tokens)], [inside_BT]
         if self.runs is not None:

@@ -12,16 +12,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.attention.multi_head import Attention, visible
+from danlu.layers.attention.multi_head import Attention, visible_places
 from danlu.layers.attention.rotary import Angles, Rotary
 from danlu.layers.dropout import Dropout
-from danlu.layers.generation.kv_cache import Cache, Places
+from danlu.layers.generation.kv_cache import Cache, NewPlaces
 from danlu.layers.normalization import Normalization, normalization
 from danlu.layers.transformer.feed_forward import FeedForward, Kind
 
 
 @dataclass(frozen=True)
-class Sizes:
+class StackSizes:
     """What a stack is built of; `memory` is the width of what cross-attention looks at (None: there
     is none)."""
 
@@ -46,7 +46,7 @@ class Block(nn.Module):
     Without `norm_first` norm(x + attention(x)), and so on.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: StackSizes) -> None:
         super().__init__()
         width, heads, groups = sizes.width, sizes.num_heads, sizes.num_key_value_heads
         self.attention_norm = normalization(sizes.normalization, width, bias=sizes.bias)
@@ -76,7 +76,7 @@ class Block(nn.Module):
         memory_mask: Tensor | None = None,
         cache: Cache | None = None,
         layer: int = 0,
-        places: Places | None = None,
+        places: NewPlaces | None = None,
     ) -> Tensor:
         """See Stack; `memory` is here what `remember` gave."""
         if not self.norm_first:
@@ -139,14 +139,14 @@ class Stack(nn.Module):
     `rotary` turns the queries and keys of every block; without it x must tell its places (learned
     or sinusoidal positions). Weights start as `start` says."""
 
-    def __init__(self, sizes: Sizes, *, causal: bool, rotary: Rotary | None = None) -> None:
+    def __init__(self, sizes: StackSizes, *, causal: bool, rotary: Rotary | None = None) -> None:
         super().__init__()
         self.causal = causal
         self.rotary = rotary
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.num_layers))
         last = normalization(sizes.normalization, sizes.width, bias=sizes.bias)
         self.norm = last if sizes.norm_first else nn.Identity()
-        start(self)
+        init_weights(self)
 
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
@@ -164,8 +164,8 @@ class Stack(nn.Module):
                                         stands at the end, where no token looks
         memory_BSM                      what blocks with cross-attention look at
         """
-        mask = None if self.causal or present_BT is None else visible(present_BT)
-        memory_mask = None if memory_present_BS is None else visible(memory_present_BS)
+        mask = None if self.causal or present_BT is None else visible_places(present_BT)
+        memory_mask = None if memory_present_BS is None else visible_places(memory_present_BS)
         angles = None if self.rotary is None else self.rotary.angles(x_BTD.shape[1])
         for block in self._blocks():
             memory = None if memory_BSM is None else block.remember(memory_BSM)
@@ -193,12 +193,12 @@ class Stack(nn.Module):
         """An empty cache; see danlu.layers.generation.kv_cache."""
         return Cache(batch, length, len(self.blocks))
 
-    def extend(self, x_BTD: Tensor, cache: Cache, places: Places) -> Tensor:
+    def extend(self, x_BTD: Tensor, cache: Cache, places: NewPlaces) -> Tensor:
         """(B, T, D) of new places after those that the cache holds; `places` is cache.places(T,
         device). The caller advances the cache."""
         angles = None if self.rotary is None else self.rotary.angles(places.end, places.positions)
         present_BS = cache.shared.get("memory_present")
-        memory_mask = None if present_BS is None else visible(present_BS)
+        memory_mask = None if present_BS is None else visible_places(present_BS)
         for number, (block, kept) in enumerate(zip(self._blocks(), cache.layers, strict=True)):
             memory = (kept["memory_keys"], kept["memory_values"]) if "memory_keys" in kept else None
             x_BTD = block(
@@ -214,7 +214,7 @@ class Stack(nn.Module):
         return self.norm(x_BTD)
 
 
-def start(stack: nn.Module) -> None:
+def init_weights(stack: nn.Module) -> None:
     """Draws the weights: normal, 1 / sqrt(inputs) wide, biases 0; what is added to the residual
     stream starts ten times smaller.
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.compat.torch_export import captured
+from danlu.compat.torch_export import is_exporting
 from danlu.errors import PartError
 from danlu.layers.attention.rotary import Rotary
 from danlu.layers.dropout import Dropout
 from danlu.layers.normalization import normalization
-from danlu.layers.pooling import inside
+from danlu.layers.pooling import real_places
 from danlu.layers.recurrent.sequence_reader import Reader
-from danlu.layers.transformer.blocks import Sizes, Stack
+from danlu.layers.transformer.blocks import Stack, StackSizes
 from danlu.layers.transformer.language_model import EMBEDDING_SPREAD
 
 
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         self,
         reader: Reader,
         size: int,
-        sizes: Sizes,
+        sizes: StackSizes,
         *,
         context: int | None,
         theta: float = 10_000.0,
@@ -58,14 +58,14 @@ class Encoder(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         x_BTI, lengths_B = self.reader(inputs)
         places = x_BTI.shape[1]
-        present_BT = inside(lengths_B.clamp(min=1), places)
+        present_BT = real_places(lengths_B.clamp(min=1), places)
         x_BTD = self.widen(x_BTI)
         if self.positions is not None:
             x_BTD = x_BTD + self._told(places, lengths_B)
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
         mask = (
-            present_BT if captured() or not bool(present_BT.all()) else None
+            present_BT if is_exporting() or not bool(present_BT.all()) else None
         )  # attention without a mask has faster kernels
         return self.stack(self.dropout(x_BTD), mask), present_BT
 
@@ -73,7 +73,7 @@ class Encoder(nn.Module):
         assert self.positions is not None
         reach = self.positions.num_embeddings
         if (
-            captured()
+            is_exporting()
         ):  # a place beyond the last has no position, which stops whoever runs the graph
             return self.positions.weight[torch.arange(places, device=lengths_B.device)]
         if int(lengths_B.max()) > reach:

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from danlu.compat.torch_export import captured
+from danlu.compat.torch_export import is_exporting
 from danlu.errors import PartError
 from danlu.layers.attention.rotary import Rotary
 from danlu.layers.dropout import Dropout
 from danlu.layers.generation.kv_cache import Cache
 from danlu.layers.quantization.weight_only import tied_product
-from danlu.layers.transformer.blocks import Sizes, Stack
+from danlu.layers.transformer.blocks import Stack, StackSizes
 
 # What enters the first block is of the size of what a block adds. With GPT-2's 0.02 the first
 # blocks drown it: 1.750 in place of 1.718 nats a character of tinyshakespeare after 0.6 M tokens
@@ -49,7 +49,7 @@ class LanguageModel(nn.Module):
         self,
         name: str,
         cardinality: int,
-        sizes: Sizes,
+        sizes: StackSizes,
         *,
         rotary: bool,
         context: int,
@@ -106,7 +106,7 @@ class LanguageModel(nn.Module):
 
     def _within_context(self, positions_BT: Tensor) -> Tensor:
         if (
-            captured()
+            is_exporting()
         ):  # a place beyond the last has no position, which stops whoever runs the graph
             return positions_BT
         last = int(positions_BT.max()) if positions_BT.numel() else 0

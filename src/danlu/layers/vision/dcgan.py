@@ -40,7 +40,7 @@ def channels_of(width: int, count: int) -> list[int]:
     return [width * min(2**number, 8) for number in range(count)]
 
 
-class Halve(nn.Module):
+class ImageEncoder(nn.Module):
     """images (B, C, H, W) -> (B, features): each halving a 4x4 convolution, the normalisation (not
     after the first), a leaky ReLU."""
 
@@ -52,7 +52,7 @@ class Halve(nn.Module):
         wide = channels_of(width, halvings(height, across))
         layers: list[nn.Module] = [ChannelsLast()]
         for number, (before, after) in enumerate(itertools.pairwise([channels, *wide])):
-            layers.append(started(nn.Conv2d(before, after, 4, 2, 1), normalization))
+            layers.append(init_layer(nn.Conv2d(before, after, 4, 2, 1), normalization))
             if number:  # the first layer must see how bright an image is
                 layers += _after(after, normalization)
             layers.append(nn.LeakyReLU(_SLOPE, inplace=True))
@@ -64,7 +64,7 @@ class Halve(nn.Module):
         return self.body(images_BCHW)
 
 
-class Double(nn.Module):
+class ImageGenerator(nn.Module):
     """(B, Z) -> images (B, C, H, W): a linear layer to the smallest image, then transposed 4x4
     convolutions with ReLU between."""
 
@@ -76,7 +76,7 @@ class Double(nn.Module):
         count = halvings(self.height, self.width)
         wide = channels_of(width, count)[::-1]
         self.start = wide[0], -(-self.height // 2**count), -(-self.width // 2**count)
-        self.entry = started(
+        self.entry = init_layer(
             nn.Linear(entry, wide[0] * self.start[1] * self.start[2]), normalization
         )
         layers: list[nn.Module] = [
@@ -85,10 +85,10 @@ class Double(nn.Module):
             nn.ReLU(inplace=True),
         ]
         for before, after in itertools.pairwise(wide):
-            double = started(nn.ConvTranspose2d(before, after, 4, 2, 1), normalization)
+            double = init_layer(nn.ConvTranspose2d(before, after, 4, 2, 1), normalization)
             layers += [double, *_after(after, normalization), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(
-            *layers, started(nn.ConvTranspose2d(wide[-1], channels, 4, 2, 1), normalization)
+            *layers, init_layer(nn.ConvTranspose2d(wide[-1], channels, 4, 2, 1), normalization)
         )
 
     def forward(self, x_BZ: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Double(nn.Module):
         return x_BCHW[:, :, top : top + self.height, left : left + self.width]
 
 
-def started(
+def init_layer(
     layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding, normalization: Normalization
 ) -> nn.Module:
     """The layer with its first weights, spectrally normalised where asked."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.activations import Activation, activation, start_linear
+from danlu.layers.activations import Activation, activation, init_linear
 from danlu.layers.dropout import Dropout
 from danlu.layers.normalization import BatchNorm2d
 
@@ -20,7 +20,7 @@ def convolution(
 ) -> nn.Conv2d:
     """A convolution that keeps height and width but for its stride."""
     layer = nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=bias)
-    start_linear(layer, activation_name)
+    init_linear(layer, activation_name)
     return layer
 
 
@@ -102,7 +102,7 @@ class BottleneckBlock(nn.Module):
         return self.activation(y_BDhw)
 
 
-def start_near_identity(network: nn.Module) -> None:
+def init_near_identity(network: nn.Module) -> None:
     """Sets the scale of the last norm of every block to 0.1, so that a deep stack begins close to
     the ways around.
 

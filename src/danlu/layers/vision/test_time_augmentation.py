@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from danlu.errors import PartError
-from danlu.layers.averaging import average
+from danlu.layers.averaging import average_outputs
 from danlu.terms import InputSpec, OutputSpec
 
 View = Literal["flip", "shift"]
 Inputs = Mapping[str, Tensor]
 
 
-class Views:
+class TestTimeAugmentation:
     """views(forward, inputs) -> float32 (B, S): the mean of the answers to the images as they are,
     mirrored (flip), and moved by a pixel to the upper left and the lower right, the edge repeated
     (shift); with both also mirrored and moved.
@@ -49,7 +49,7 @@ class Views:
     def __call__(self, forward: Callable[[dict[str, Tensor]], Tensor], inputs: Inputs) -> Tensor:
         if not self.asked:
             return forward(dict(inputs))
-        return average(
+        return average_outputs(
             torch.stack(
                 [forward({**inputs, **changed}).float() for changed in self._views(inputs)]
             ),
@@ -59,13 +59,15 @@ class Views:
     def _views(self, inputs: Inputs) -> list[dict[str, Tensor]]:
         views = [{name: inputs[name] for name in self.images}]
         if "shift" in self.asked:
-            views += [{name: moved(inputs[name], by) for name in self.images} for by in (1, -1)]
+            views += [
+                {name: shift_image(inputs[name], by) for name in self.images} for by in (1, -1)
+            ]
         if "flip" in self.asked:
             views += [{name: image.flip(3) for name, image in view.items()} for view in views]
         return views
 
 
-def moved(x_BCHW: Tensor, by: int) -> Tensor:
+def shift_image(x_BCHW: Tensor, by: int) -> Tensor:
     """The image moved down and to the right by `by` pixels (to the upper left where it is
     negative); the edge is repeated."""
     far = abs(by)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from danlu.layers.dropout import Dropout
 from danlu.layers.normalization import normalization
-from danlu.layers.transformer.blocks import Sizes, Stack, start
+from danlu.layers.transformer.blocks import Stack, StackSizes, init_weights
 from danlu.layers.transformer.feed_forward import FeedForward
 from danlu.layers.vision.patches import Patches, PatchPositions
 
@@ -28,7 +28,7 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], side: int, sizes: Sizes, pooling: Pooling
+        self, shape: tuple[int, int, int], side: int, sizes: StackSizes, pooling: Pooling
     ) -> None:
         super().__init__()
         channels, height, width = shape
@@ -97,7 +97,7 @@ class Mixer(nn.Module):
             )
         )
         self.norm = normalization("layer", width, bias=True)
-        start(self.blocks)
+        init_weights(self.blocks)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.norm(self.blocks(self.patches(x_BCHW))).mean(1)

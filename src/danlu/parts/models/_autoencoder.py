@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from danlu.layers.activations import Activation, activation, start_linear
-from danlu.layers.vision.dcgan import Double, Halve
+from danlu.layers.activations import Activation, activation, init_linear
+from danlu.layers.vision.dcgan import ImageEncoder, ImageGenerator
 
 
 class Autoencoder(nn.Module):
@@ -61,8 +61,8 @@ def of_numbers(
 def of_images(shape: tuple[int, int, int], width: int, code: int) -> tuple[nn.Module, nn.Module]:
     """(encoder, decoder) of images: convolutions that halve them, a linear layer to the code, and
     back."""
-    halve = Halve(shape, width, "batch")
-    return nn.Sequential(halve, nn.Linear(halve.features, code)), Double(
+    halve = ImageEncoder(shape, width, "batch")
+    return nn.Sequential(halve, nn.Linear(halve.features, code)), ImageGenerator(
         code, shape, width, "batch"
     )
 
@@ -71,6 +71,6 @@ def _dense(sizes: Sequence[int], activation_name: Activation) -> nn.Module:
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
         linear = nn.Linear(before, after)
-        start_linear(linear, activation_name)
+        init_linear(linear, activation_name)
         layers += [linear, activation(activation_name)]
     return nn.Sequential(*layers[:-1])

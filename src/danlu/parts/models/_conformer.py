@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.attention.multi_head import Attention, visible
+from danlu.layers.attention.multi_head import Attention, visible_places
 from danlu.layers.attention.rotary import Angles, Rotary
 from danlu.layers.audio.masked_convolution import halved
 from danlu.layers.dropout import Dropout
-from danlu.layers.pooling import inside
+from danlu.layers.pooling import real_places
 
 CERTAIN = -1e4  # the logit of every other character where the blank is certain
 
@@ -41,7 +41,7 @@ class Subsampling(nn.Module):
         x = x_BTF[:, None]
         for convolution in self.convolutions:
             x, lengths_B = functional.silu(convolution(x)), halved(lengths_B)
-            x = x * inside(lengths_B, x.shape[2])[:, None, :, None]
+            x = x * real_places(lengths_B, x.shape[2])[:, None, :, None]
         return self.project(x.transpose(1, 2).flatten(2)), lengths_B
 
 
@@ -131,8 +131,8 @@ class Conformer(nn.Module):
         if x_BTF.shape[1] == 0:
             x_BTF = functional.pad(x_BTF, (0, 0, 0, 1))
         x_BTD, lengths_B = self.subsampling(x_BTF, lengths_B)
-        present_BT = inside(lengths_B, x_BTD.shape[1])
-        mask, angles = visible(present_BT), self.rotary.angles(x_BTD.shape[1])
+        present_BT = real_places(lengths_B, x_BTD.shape[1])
+        mask, angles = visible_places(present_BT), self.rotary.angles(x_BTD.shape[1])
         x_BTD = self.dropout(x_BTD)
         for block in self.blocks:
             x_BTD = block(x_BTD, present_BT[:, :, None], mask, angles)
@@ -148,7 +148,7 @@ class RecordingRow(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         x_BTD, lengths_B = self.body(inputs)
-        there_BT1 = inside(lengths_B, x_BTD.shape[1])[:, :, None]
+        there_BT1 = real_places(lengths_B, x_BTD.shape[1])[:, :, None]
         return (x_BTD * there_BT1).sum(dim=1) / lengths_B.clamp(min=1)[:, None]
 
 
@@ -166,4 +166,4 @@ class RecordingFrames(nn.Module):
         logits_BTS = self.head(x_BTD).float()
         blank_S = torch.full((logits_BTS.shape[2],), CERTAIN, device=logits_BTS.device)
         blank_S[0] = 0.0
-        return torch.where(inside(lengths_B, logits_BTS.shape[1])[:, :, None], logits_BTS, blank_S)
+        return torch.where(real_places(lengths_B, logits_BTS.shape[1])[:, :, None], logits_BTS, blank_S)

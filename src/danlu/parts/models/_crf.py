@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from danlu.compat.torch_export import captured
-from danlu.layers.recurrent.recurrent import in_order, turned
+from danlu.compat.torch_export import is_exporting
+from danlu.layers.recurrent.rnn import reorder, reversed_places
 
 
 class TransitionMarginals(nn.Module):
@@ -31,17 +31,17 @@ class TransitionMarginals(nn.Module):
     def forward(self, u_BTS: Tensor, lengths_B: Tensor) -> Tensor:
         with torch.autocast(u_BTS.device.type, enabled=False):
             u_BTS = u_BTS.float()
-            turned_BT = turned(lengths_B, u_BTS.shape[1])
-            both_2BTS = torch.stack([u_BTS, in_order(u_BTS, turned_BT)])
+            turned_BT = reversed_places(lengths_B, u_BTS.shape[1])
+            both_2BTS = torch.stack([u_BTS, reorder(u_BTS, turned_BT)])
             ahead_BTS, back_BTS = self._reached(both_2BTS).unbind(0)
-            return (ahead_BTS + in_order(back_BTS, turned_BT) - u_BTS).log_softmax(dim=2)
+            return (ahead_BTS + reorder(back_BTS, turned_BT) - u_BTS).log_softmax(dim=2)
 
     def _reached(self, u_2BTS: Tensor) -> Tensor:
         """The logarithm of the weight of all that leads to each label of each place, up to a number
         a place; 0 from the left, 1 from the right. A product of probabilities within a place, their
         logarithm between places: nothing overflows, and what vanishes is e-87 of the rest."""
         weights_2SS = torch.stack([self.transitions, self.transitions.T]).exp()
-        if captured():
+        if is_exporting():
             return _scanned(u_2BTS, weights_2SS)
         now_2BS = u_2BTS[:, :, 0]
         found = [now_2BS]

@@ -17,7 +17,7 @@ from danlu.layers.attention.rotary import Rotary
 from danlu.layers.dropout import Dropout
 from danlu.layers.generation.kv_cache import Cache
 from danlu.layers.quantization.weight_only import tied_product
-from danlu.layers.transformer.blocks import Sizes, Stack
+from danlu.layers.transformer.blocks import Stack, StackSizes
 from danlu.layers.transformer.language_model import EMBEDDING_SPREAD, Head
 
 
@@ -34,8 +34,8 @@ class EncoderDecoder(nn.Module):
         source: str,
         target: str,
         cardinalities: tuple[int, int],
-        encoder: Sizes,
-        decoder: Sizes,
+        encoder: StackSizes,
+        decoder: StackSizes,
         *,
         longest: int,
         tied: bool,

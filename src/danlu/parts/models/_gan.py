@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.vision.dcgan import Double, Halve, Normalization, started
+from danlu.layers.vision.dcgan import ImageEncoder, ImageGenerator, Normalization, init_layer
 from danlu.system.random_draws import counter_normal
 
 
@@ -31,7 +31,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(classes, embedding) if classes else None
-        self.body = Double(latent + (embedding if classes else 0), shape, width, normalization)
+        self.body = ImageGenerator(latent + (embedding if classes else 0), shape, width, normalization)
 
     def forward(self, noise_BZ: Tensor, class_B: Tensor | None = None) -> Tensor:
         if self.embedding is not None:
@@ -50,10 +50,10 @@ class Discriminator(nn.Module):
         self, shape: tuple[int, int, int], width: int, classes: int, normalization: Normalization
     ) -> None:
         super().__init__()
-        self.body = Halve(shape, width, normalization)
-        self.exit = started(nn.Linear(self.body.features, 1), normalization)
+        self.body = ImageEncoder(shape, width, normalization)
+        self.exit = init_layer(nn.Linear(self.body.features, 1), normalization)
         self.embedding = (
-            started(nn.Embedding(classes, self.body.features), normalization) if classes else None
+            init_layer(nn.Embedding(classes, self.body.features), normalization) if classes else None
         )
 
     def forward(self, images_BCHW: Tensor, class_B: Tensor | None = None) -> Tensor:

@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.forecasting.reversible_norm import Level, OverTime, OwnLevel, Variables
+from danlu.layers.forecasting.forecaster import (
+    Level,
+    LinearOverTime,
+    ReversibleNorm,
+    SplitVariables,
+)
 from danlu.terms import InputSpec, OutputSpec
 
 _CHANNELS = 8  # that other columns are brought to before time is looked at: their weights would else outnumber all others
@@ -44,7 +49,7 @@ class FromOthers(nn.Module):
         wide = variables * quantiles
         channels = min(others, _CHANNELS)
         self.mix = nn.Linear(others, channels, bias=False) if others > channels else None
-        self.over_time = OverTime(moments, steps, channels, 1, shared=False) if others else None
+        self.over_time = LinearOverTime(moments, steps, channels, 1, shared=False) if others else None
         self.others = _silent(channels, wide) if others else None
         self.future = _silent(future, wide) if future else None
         self.static = _silent(static, wide) if static else None
@@ -84,17 +89,17 @@ class LinearForecast(nn.Module):
     ) -> None:
         super().__init__()
         series = inputs["series"]
-        self.variables = Variables(series, output)
+        self.variables = SplitVariables(series, output)
         count, quantiles, moments = (
             len(self.variables.forecast),
             self.variables.quantiles,
             series.shape[0],
         )
-        self.level = OwnLevel(level, count)
+        self.level = ReversibleNorm(level, count)
         self.smooth = None if smooth is None else MovingAverage(min(smooth, moments))
-        self.rest = OverTime(moments, output.steps, count, quantiles, shared)
+        self.rest = LinearOverTime(moments, output.steps, count, quantiles, shared)
         self.trend = (
-            None if smooth is None else OverTime(moments, output.steps, count, quantiles, shared)
+            None if smooth is None else LinearOverTime(moments, output.steps, count, quantiles, shared)
         )
         sizes = (
             len(self.variables.others),

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.dropout import Dropout
-from danlu.layers.forecasting.reversible_norm import Sizes
-from danlu.layers.transformer.blocks import Sizes as StackSizes
+from danlu.layers.forecasting.forecaster import BodySizes
 from danlu.layers.transformer.blocks import Stack
+from danlu.layers.transformer.blocks import StackSizes as StackSizes
 
 
 class Patches(nn.Module):
@@ -46,7 +46,7 @@ class PatchTokens(nn.Module):
     Patches of what is known ahead, and one token of what stands still, follow those of the past.
     """
 
-    def __init__(self, sizes: Sizes, length: int, stride: int, stack: StackSizes) -> None:
+    def __init__(self, sizes: BodySizes, length: int, stride: int, stack: StackSizes) -> None:
         super().__init__()
         self.past = Patches(sizes.moments, sizes.channels, length, stride, stack.width)
         self.future = (
@@ -79,7 +79,7 @@ class PatchForecast(nn.Module):
     side."""
 
     def __init__(
-        self, sizes: Sizes, length: int, stride: int, stack: StackSizes, head_dropout: float
+        self, sizes: BodySizes, length: int, stride: int, stack: StackSizes, head_dropout: float
     ) -> None:
         super().__init__()
         self.tokens = PatchTokens(sizes, length, stride, stack)
@@ -101,7 +101,7 @@ class PatchForecast(nn.Module):
 class PatchSummary(nn.Module):
     """inputs -> (B, size): one answer for a whole series, from the mean of its tokens."""
 
-    def __init__(self, sizes: Sizes, length: int, stride: int, stack: StackSizes) -> None:
+    def __init__(self, sizes: BodySizes, length: int, stride: int, stack: StackSizes) -> None:
         super().__init__()
         self.tokens = PatchTokens(sizes, length, stride, stack)
         self.last = nn.Linear(stack.width, sizes.size)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from danlu.layers.dropout import Dropout
-from danlu.layers.forecasting.reversible_norm import OwnLevel, Variables
-from danlu.layers.recurrent.recurrent import Recurrent
+from danlu.layers.forecasting.forecaster import ReversibleNorm, SplitVariables
+from danlu.layers.recurrent.rnn import Recurrent
 from danlu.layers.recurrent.sequence_reader import lengths_of
 
 
@@ -25,8 +25,8 @@ class RecurrentForecast(nn.Module):
 
     def __init__(
         self,
-        variables: Variables | None,
-        level: OwnLevel,
+        variables: SplitVariables | None,
+        level: ReversibleNorm,
         past: Recurrent,
         aside: tuple[nn.Module, int] | None,
         ahead: Recurrent | None,

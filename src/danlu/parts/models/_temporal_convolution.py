@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.dropout import Dropout
-from danlu.layers.forecasting.reversible_norm import Sizes
+from danlu.layers.forecasting.forecaster import BodySizes
 
 _AHEAD = 16  # numbers that stand for a moment ahead, where it meets what is known of it
 
@@ -88,7 +88,7 @@ class TemporalForecast(nn.Module):
     step in a layer of its own."""
 
     def __init__(
-        self, sizes: Sizes, *, width: int, kernel: int, layers: int | None, dropout: float
+        self, sizes: BodySizes, *, width: int, kernel: int, layers: int | None, dropout: float
     ) -> None:
         super().__init__()
         layers = layers or layers_to_see(sizes.moments, kernel)

@@ -55,7 +55,7 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there are no frames."""
-    from danlu.layers.tabular.late_fusion import fused
+    from danlu.layers.tabular.late_fusion import fuse_branches
 
     if not any(each.kind == "frames" for each in inputs.values()):
         raise PartError(
@@ -63,7 +63,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             hint="choose another model",
         )
     branches = [_branch(config, name, each) for name, each in inputs.items()]
-    return fused(
+    return fuse_branches(
         branches, output.size, dense=config.dense, dropout=config.dropout, always_dense=True
     )
 
@@ -72,12 +72,12 @@ def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]
     """What takes one input to (B, width), and width."""
     from danlu.layers.audio.masked_convolution import RecordingVector
     from danlu.layers.tabular.categories import CategoryEmbedding
-    from danlu.layers.tabular.joining import Take
+    from danlu.layers.tabular.merging import TakeInput
 
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities)
-        return Take(name, embedding), embedding.width
+        return TakeInput(name, embedding), embedding.width
     if each.kind == "numbers":
-        return Take(name), each.shape[0]
+        return TakeInput(name), each.shape[0]
     body = RecordingVector(name, each.shape[1], config.widths)
     return body, body.width

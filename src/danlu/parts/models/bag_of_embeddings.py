@@ -70,7 +70,7 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no text."""
-    from danlu.layers.tabular.late_fusion import branches_of, fused
+    from danlu.layers.tabular.late_fusion import fuse_branches, input_branches
     from danlu.layers.text.embeddings import WordEmbedding
     from danlu.layers.text.pooled import BagOfWords, small_image
 
@@ -87,5 +87,5 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         bag = BagOfWords(words, config.longest, config.buckets, config.pooling, config.dropout)
         return bag, bag.width
 
-    branches = branches_of(inputs, lambda each: small_image(each.shape, config.dense), text_branch)
-    return fused(branches, output.size, dense=config.dense, dropout=config.dropout)
+    branches = input_branches(inputs, lambda each: small_image(each.shape, config.dense), text_branch)
+    return fuse_branches(branches, output.size, dense=config.dense, dropout=config.dropout)

@@ -104,22 +104,22 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     """The module. Raises PartError where there is no image, or one too small."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrized
+    from danlu.layers.parametrization import parametrize
 
     base = at_width(config, config.base_width)
     branch = 1.0 if config.base_layers is None else (config.base_layers / sum(config.blocks)) ** 0.5
-    return parametrized(
+    return parametrize(
         lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
     )
 
 
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
+    from danlu.layers.tabular.late_fusion import fuse_branches, input_branches, require_image
 
     require_image("cnn", inputs, SMALLEST)
     body = _textbook if config.design == "textbook" else _residual
-    return fused(
-        branches_of(inputs, lambda each: body(config, *each.shape)),
+    return fuse_branches(
+        input_branches(inputs, lambda each: body(config, *each.shape)),
         output.size,
         dense=TEXTBOOK_DENSE
         if config.design == "textbook"

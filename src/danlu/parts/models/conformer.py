@@ -65,7 +65,7 @@ class Config(Options):
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there are no frames, or more than frames for an output a
     frame."""
-    from danlu.layers.tabular.late_fusion import fused
+    from danlu.layers.tabular.late_fusion import fuse_branches
     from danlu.parts.models._conformer import RecordingFrames
 
     frames = [name for name, each in inputs.items() if each.kind == "frames"]
@@ -82,7 +82,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             )
         return RecordingFrames(_body(config, frames[0], inputs[frames[0]]), output.size)
     branches = [_branch(config, name, each) for name, each in inputs.items()]
-    return fused(branches, output.size, dense=config.width, dropout=config.dropout)
+    return fuse_branches(branches, output.size, dense=config.width, dropout=config.dropout)
 
 
 def _body(config: Config, name: str, each: InputSpec) -> Conformer:
@@ -103,13 +103,13 @@ def _body(config: Config, name: str, each: InputSpec) -> Conformer:
 def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.tabular.categories import CategoryEmbedding
-    from danlu.layers.tabular.joining import Take
+    from danlu.layers.tabular.merging import TakeInput
     from danlu.parts.models._conformer import RecordingRow
 
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities)
-        return Take(name, embedding), embedding.width
+        return TakeInput(name, embedding), embedding.width
     if each.kind == "numbers":
-        return Take(name), each.shape[0]
+        return TakeInput(name), each.shape[0]
     body = _body(config, name, each)
     return RecordingRow(body), body.width

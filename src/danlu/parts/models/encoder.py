@@ -184,19 +184,19 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     """The module. Raises PartError where there is no text, or the task must not look ahead."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrized
+    from danlu.layers.parametrization import parametrize
 
     base = at_width(config, config.base_width)
     branch = (
         1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
     )
-    return parametrized(
+    return parametrize(
         lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
     )
 
 
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    from danlu.layers.tabular.late_fusion import fused
+    from danlu.layers.tabular.late_fusion import fuse_branches
 
     if not any(each.kind in SEQUENCES for each in inputs.values()):
         raise PartError(
@@ -210,21 +210,21 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
     if output.each == "token":
         return _places(config, inputs, output)
     branches = [_branch(config, name, each) for name, each in inputs.items()]
-    return fused(branches, output.size, dense=config.resolved()[2], dropout=config.dropout)
+    return fuse_branches(branches, output.size, dense=config.resolved()[2], dropout=config.dropout)
 
 
 def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.tabular.categories import CategoryEmbedding
-    from danlu.layers.tabular.joining import Take
+    from danlu.layers.tabular.merging import TakeInput
     from danlu.layers.transformer.encoder import EncodedRow, Pooler
 
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities)
-        return Take(name, embedding), embedding.width
+        return TakeInput(name, embedding), embedding.width
     if each.kind == "numbers":
-        return Take(name), each.shape[0]
+        return TakeInput(name), each.shape[0]
     encoder = _encoder(config, {name: each})
     pooling: nn.Module | None = None
     if config.pooling == "attention":
@@ -240,7 +240,7 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
     from torch import nn
 
     from danlu.layers.dropout import Dropout
-    from danlu.layers.tabular.joining import side_by_side
+    from danlu.layers.tabular.merging import concatenated
     from danlu.layers.transformer.encoder import EncodedPlaces, VocabularyHead
 
     read = {name: each for name, each in inputs.items() if each.kind in SEQUENCES}
@@ -255,7 +255,7 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
         told if output.names or config.head == "linear" else VocabularyHead(width, output.size),
     )
     return EncodedPlaces(
-        encoder, side_by_side([aside for aside, _ in asides]) if asides else None, head
+        encoder, concatenated([aside for aside, _ in asides]) if asides else None, head
     )
 
 
@@ -263,7 +263,7 @@ def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
     """What reads inputs of the same places."""
     from danlu.layers.recurrent.sequence_reader import Reader
     from danlu.layers.text.embeddings import WordEmbedding
-    from danlu.layers.transformer.blocks import Sizes
+    from danlu.layers.transformer.blocks import StackSizes
     from danlu.layers.transformer.encoder import Encoder
 
     layers, heads, width = config.resolved()
@@ -284,7 +284,7 @@ def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
         else:
             bodies.append(None)
             size += each.shape[-1]
-    sizes = Sizes(
+    sizes = StackSizes(
         num_layers=layers,
         width=width,
         num_heads=heads,

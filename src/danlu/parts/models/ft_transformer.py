@@ -68,9 +68,9 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     from torch import nn
 
     from danlu.layers.tabular.tokens import FeatureTransformer
-    from danlu.layers.transformer.blocks import Sizes
+    from danlu.layers.transformer.blocks import StackSizes
 
-    sizes = Sizes(
+    sizes = StackSizes(
         config.num_layers,
         config.width,
         config.num_heads,

@@ -174,19 +174,19 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     codes to tell than it reads."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrized
+    from danlu.layers.parametrization import parametrize
 
     base = at_width(config, config.base_width)
     branch = (
         1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
     )
-    return parametrized(
+    return parametrize(
         lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
     )
 
 
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
-    from danlu.layers.transformer.blocks import Sizes
+    from danlu.layers.transformer.blocks import StackSizes
     from danlu.layers.transformer.language_model import LanguageModel
 
     name, tokens = _text(inputs)
@@ -197,7 +197,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
             hint="choose task: language_modeling",
         )
     layers, heads, width = config.resolved()
-    sizes = Sizes(
+    sizes = StackSizes(
         num_layers=layers,
         width=width,
         num_heads=heads,

@@ -36,10 +36,10 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     from torch import nn
 
     from danlu.layers.tabular.categories import CategoryWeights
-    from danlu.layers.tabular.joining import Add, Take, side_by_side
+    from danlu.layers.tabular.merging import Add, TakeInput, concatenated
 
     dense = [
-        Take(name, nn.Flatten() if len(each.shape) > 1 else None)
+        TakeInput(name, nn.Flatten() if len(each.shape) > 1 else None)
         for name, each in inputs.items()
         if each.kind != "categories"
     ]
@@ -51,10 +51,10 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         layer = nn.Linear(features, output.size)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-        terms.append(nn.Sequential(side_by_side([*dense]), layer))
+        terms.append(nn.Sequential(concatenated([*dense]), layer))
     for name, each in inputs.items():
         if each.kind == "categories":
             terms.append(
-                Take(name, CategoryWeights(each.cardinalities, output.size, bias=not terms))
+                TakeInput(name, CategoryWeights(each.cardinalities, output.size, bias=not terms))
             )
     return terms[0] if len(terms) == 1 else Add(terms)

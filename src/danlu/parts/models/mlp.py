@@ -98,10 +98,10 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     start."""
     if config.parametrization == "standard":
         return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrized
+    from danlu.layers.parametrization import parametrize
 
     base = at_width(config, config.base_width)
-    return parametrized(
+    return parametrize(
         lambda: _network(config, inputs, output), lambda: _network(base, inputs, output)
     )
 
@@ -109,18 +109,18 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     from torch import nn
 
-    from danlu.layers.activations import activation, start_linear
+    from danlu.layers.activations import activation, init_linear
     from danlu.layers.dropout import Dropout
     from danlu.layers.normalization import BatchNorm1d
-    from danlu.layers.tabular.joining import side_by_side
+    from danlu.layers.tabular.merging import concatenated
 
     branches = [_branch(config, name, each) for name, each in inputs.items()]
-    layers: list[nn.Module] = [side_by_side([branch for branch, _ in branches])]
+    layers: list[nn.Module] = [concatenated([branch for branch, _ in branches])]
     width = sum(width for _, width in branches)
     for next_width in config.hidden:
         normalized = config.batch_norm or config.layer_norm
         linear = nn.Linear(width, next_width, bias=not normalized)
-        start_linear(linear, config.activation)
+        init_linear(linear, config.activation)
         layers.append(linear)
         if normalized:
             layers.append(
@@ -138,7 +138,7 @@ def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]
     from torch import nn
 
     from danlu.layers.tabular.categories import CategoryEmbedding
-    from danlu.layers.tabular.joining import Take
+    from danlu.layers.tabular.merging import TakeInput
     from danlu.layers.tabular.periodic import PeriodicEmbedding
     from danlu.layers.text.summary import TokenSummary
 
@@ -146,13 +146,13 @@ def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]
         embedding = CategoryEmbedding(
             each.cardinalities, None if config.embedding == "auto" else config.embedding
         )
-        return Take(name, embedding), embedding.width
+        return TakeInput(name, embedding), embedding.width
     if each.kind == "image":
-        return Take(name, nn.Flatten()), math.prod(each.shape)
+        return TakeInput(name, nn.Flatten()), math.prod(each.shape)
     if each.kind == "tokens":
         summary = TokenSummary(each)
-        return Take(name, summary), summary.width
+        return TakeInput(name, summary), summary.width
     if config.periodic:
         periodic = PeriodicEmbedding(each.shape[0], config.periodic, config.periodic_scale)
-        return Take(name, periodic), periodic.width
-    return Take(name), each.shape[0]
+        return TakeInput(name, periodic), periodic.width
+    return TakeInput(name), each.shape[0]

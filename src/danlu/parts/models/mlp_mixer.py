@@ -55,11 +55,11 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no image, or one smaller than a patch."""
-    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
+    from danlu.layers.tabular.late_fusion import fuse_branches, input_branches, require_image
 
     require_image("mlp_mixer", inputs, SMALLEST if config.patch == "auto" else config.patch)
-    return fused(
-        branches_of(inputs, lambda each: _body(config, *each.shape)),
+    return fuse_branches(
+        input_branches(inputs, lambda each: _body(config, *each.shape)),
         output.size,
         dense=config.width,
         activation_name="gelu",

@@ -76,8 +76,8 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no series."""
-    from danlu.layers.forecasting.reversible_norm import Forecaster, Sizes
-    from danlu.layers.transformer.blocks import Sizes as StackSizes
+    from danlu.layers.forecasting.forecaster import BodySizes, Forecaster
+    from danlu.layers.transformer.blocks import StackSizes as StackSizes
     from danlu.parts.models._patch_transformer import PatchForecast, PatchSummary
 
     if "series" not in inputs:
@@ -90,7 +90,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         moments, channels = inputs["series"].shape
         static = inputs["numbers"].shape[0] if "numbers" in inputs else 0
         return PatchSummary(
-            Sizes(moments, channels, 0, static, 0, output.size), config.patch, config.stride, stack
+            BodySizes(moments, channels, 0, static, 0, output.size), config.patch, config.stride, stack
         )
     return Forecaster(
         inputs,

@@ -83,7 +83,7 @@ def adapt(config: Config, data: Data) -> Data:
         return _sized(about, data)
     if config.path is None and config.weights is None:
         return data
-    path = config.weights or str(hugging_face.tokenizer(_folder(config)))
+    path = config.weights or str(hugging_face.tokenizer_path(_folder(config)))
     framed = {
         "beginning": family not in ("gpt2", "t5", "marian"),
         "end": family in (*BOTH_WAYS, *ANSWERING),
@@ -109,7 +109,7 @@ def adapt(config: Config, data: Data) -> Data:
                 registry.config("transforms", "word_pieces").model_validate({"tokenizer": path}),
             )
         ]
-    data = documents.retokenized(data, change)
+    data = documents.change_tokenize(data, change)
     return data.model_copy(update={"transforms": {**usual, **data.transforms}})
 
 
@@ -117,7 +117,7 @@ def adapt_task(config: Config, task: Part) -> Part:
     """The task with the checkpoint's tokenizer for what is written."""
     if task.name != "sequence_to_sequence" or (config.path is None and config.weights is None):
         return task
-    path = config.weights or str(hugging_face.tokenizer(_folder(config)))
+    path = config.weights or str(hugging_face.tokenizer_path(_folder(config)))
     borrowed = {"kind": "file", "tokenizer": path, "vocabulary": None, "lower": False}
     return Part(task.name, task.options.model_copy(update=borrowed))
 
@@ -142,7 +142,7 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
     import torch
 
     from danlu.layers.pretrained.network import Pretrained, PretrainedText
-    from danlu.tokenizing.tokenizer_file import Given
+    from danlu.tokenizing.tokenizer_file import FileTokenizer
 
     if config.path is None:
         raise PartError(
@@ -153,7 +153,7 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
     folder = _folder(config)
     digest = hugging_face.digest(folder)
     if isinstance(module, PretrainedText):
-        codes = Given.read(str(hugging_face.tokenizer(folder))).file_codes
+        codes = FileTokenizer.read(str(hugging_face.tokenizer_path(folder))).file_codes
         if len(codes) != len(module.file_codes):
             raise PartError(
                 f"the checkpoint's tokenizer has {len(codes):,} codes, and the texts come in {len(module.file_codes):,}.",
@@ -291,10 +291,10 @@ def _size(about: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _body(about: Mapping[str, Any], kind: str, output: OutputSpec) -> nn.Module:
     """The network of transformers, of this size of output."""
-    from danlu.layers.pretrained.network import library, quietly
+    from danlu.layers.pretrained.network import library, quiet_transformers
 
     transformers = library()
-    with quietly():
+    with quiet_transformers():
         try:
             made = transformers.AutoConfig.for_model(**about["config"])
             if kind in ("SequenceClassification", "TokenClassification", "ImageClassification"):

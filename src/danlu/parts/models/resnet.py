@@ -75,18 +75,18 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no image, or one too small."""
-    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
-    from danlu.layers.vision.residual import start_near_identity
+    from danlu.layers.tabular.late_fusion import fuse_branches, input_branches, require_image
+    from danlu.layers.vision.residual import init_near_identity
 
     require_image("resnet", inputs, SMALLEST)
-    module = fused(
-        branches_of(inputs, lambda each: _body(config, *each.shape)),
+    module = fuse_branches(
+        input_branches(inputs, lambda each: _body(config, *each.shape)),
         output.size,
         dense=8 * config.width,
         activation_name=config.activation,
         dropout=config.dropout,
     )
-    start_near_identity(module)
+    init_near_identity(module)
     return module
 
 

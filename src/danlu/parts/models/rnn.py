@@ -7,7 +7,7 @@ the last layer become
   several steps ahead    linear from the last state, each window on its own level (`level`); what is known ahead adds to each step
 Several texts of a row are read apart and joined late; for an output at every place they must have the same places and are joined there.
 Numbers and categories join after the reading. `crf` couples the labels of neighbouring places (danlu/parts/models/_crf.py).
-Sources: danlu/layers/recurrent/recurrent.py and words.py name them.
+Sources: danlu/layers/recurrent/rnn.py and words.py name them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.layers.recurrent.recurrent import Recurrent
+    from danlu.layers.recurrent.rnn import Recurrent
     from danlu.layers.recurrent.sequence_reader import Reader
     from danlu.terms import InputSpec, OutputSpec
 
@@ -97,10 +97,10 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         return _places(config, inputs, output)
     if output.each == "step":
         return _forecast(config, inputs, output)
-    from danlu.layers.tabular.late_fusion import fused
+    from danlu.layers.tabular.late_fusion import fuse_branches
 
     branches = [_row_branch(config, name, each) for name, each in inputs.items()]
-    return fused(
+    return fuse_branches(
         branches, output.size, dense=config.width, activation_name="relu", dropout=config.dropout
     )
 
@@ -137,13 +137,13 @@ def _row_branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, 
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.recurrent.sequence_reader import RowVector
     from danlu.layers.tabular.categories import CategoryEmbedding
-    from danlu.layers.tabular.joining import Take
+    from danlu.layers.tabular.merging import TakeInput
 
     if each.kind == "categories":
         embedding = CategoryEmbedding(each.cardinalities)
-        return Take(name, embedding), embedding.width
+        return TakeInput(name, embedding), embedding.width
     if each.kind not in SEQUENCES:
-        return Take(name), each.shape[0]
+        return TakeInput(name), each.shape[0]
     reader, size = _reader(config, {name: each})
     recurrent = _recurrent(config, size, config.bidirectional is not False)
     if config.pooling == "attention":
@@ -181,7 +181,7 @@ def _reader(config: Config, inputs: Mapping[str, InputSpec]) -> tuple[Reader, in
 
 
 def _recurrent(config: Config, size: int, both: bool) -> Recurrent:
-    from danlu.layers.recurrent.recurrent import Recurrent
+    from danlu.layers.recurrent.rnn import Recurrent
 
     return Recurrent(
         size,
@@ -195,13 +195,13 @@ def _recurrent(config: Config, size: int, both: bool) -> Recurrent:
 
 def _forecast(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """Several steps ahead."""
-    from danlu.layers.forecasting.reversible_norm import OwnLevel, Variables
-    from danlu.layers.tabular.joining import side_by_side
+    from danlu.layers.forecasting.forecaster import ReversibleNorm, SplitVariables
+    from danlu.layers.tabular.merging import concatenated
     from danlu.parts.models._recurrent_forecaster import RecurrentForecast
 
     series = inputs["series"]
-    variables = Variables(series, output) if output.of else None
-    level = OwnLevel(config.level, len(variables.forecast) if variables else 1)
+    variables = SplitVariables(series, output) if output.of else None
+    level = ReversibleNorm(config.level, len(variables.forecast) if variables else 1)
     past = _recurrent(config, series.shape[-1], config.bidirectional is True)
     known = inputs.get("future")
     ahead = (
@@ -215,7 +215,7 @@ def _forecast(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpe
         if name not in ("series", "future")
     ]
     aside = (
-        (side_by_side([branch for branch, _ in branches]), sum(width for _, width in branches))
+        (concatenated([branch for branch, _ in branches]), sum(width for _, width in branches))
         if branches
         else None
     )
@@ -228,10 +228,10 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
     """One output a place."""
     from torch import nn
 
-    from danlu.layers.recurrent.recurrent import LockedDropout
+    from danlu.layers.recurrent.rnn import LockedDropout
     from danlu.layers.recurrent.sequence_reader import GeneratingPlaceOutputs, PlaceOutputs
     from danlu.layers.tabular.categories import CategoryEmbedding
-    from danlu.layers.tabular.joining import Take, side_by_side
+    from danlu.layers.tabular.merging import TakeInput, concatenated
     from danlu.parts.models._crf import TransitionMarginals
 
     read = {name: each for name, each in inputs.items() if each.kind in SEQUENCES}
@@ -242,13 +242,13 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
     for name, each in inputs.items():
         if name not in read:
             embedding = CategoryEmbedding(each.cardinalities) if each.kind == "categories" else None
-            asides.append(Take(name, embedding))
+            asides.append(TakeInput(name, embedding))
             width += embedding.width if embedding is not None else each.shape[0]
     head = nn.Sequential(LockedDropout(config.dropout), nn.Linear(width, output.size))
     after = TransitionMarginals(output.size) if config.crf else None
     generates = output.causal and not asides and _one_input_of_tokens(list(read.values()))
     form = GeneratingPlaceOutputs if generates else PlaceOutputs
-    return form(reader, recurrent, side_by_side(asides) if asides else None, head, after)
+    return form(reader, recurrent, concatenated(asides) if asides else None, head, after)
 
 
 def _one_input_of_tokens(read: Sequence[InputSpec]) -> bool:

@@ -140,7 +140,7 @@ def adapt_task(config: Config, task: Part) -> Part:
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where the inputs are not a source and a target, one code a
     place."""
-    from danlu.layers.transformer.blocks import Sizes
+    from danlu.layers.transformer.blocks import StackSizes
     from danlu.parts.models._encoder_decoder import EncoderDecoder
 
     source = _source(inputs)
@@ -156,7 +156,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             hint="give both one tokenizer.json (kind: file), or set model.shared to false",
         )
     (encoder, decoder), heads, width = config.resolved()
-    sizes = Sizes(
+    sizes = StackSizes(
         num_layers=encoder,
         width=width,
         num_heads=heads,

@@ -64,13 +64,13 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module, with `members`."""
-    from danlu.layers.tabular.joining import side_by_side
+    from danlu.layers.tabular.merging import concatenated
     from danlu.parts.models._tabm import Ensemble
 
     branches = [_branch(config, name, each) for name, each in inputs.items()]
     chunks = [chunk for _, each in branches for chunk in each]
     return Ensemble(
-        side_by_side([branch for branch, _ in branches]),
+        concatenated([branch for branch, _ in branches]),
         chunks,
         output,
         members=config.members,
@@ -87,22 +87,22 @@ def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, list
     """What takes one input to (B, D), and how many of the D belong to each column (or to each
     feature's embedding)."""
     from danlu.layers.tabular.categories import CategoryEmbedding
-    from danlu.layers.tabular.joining import Take
+    from danlu.layers.tabular.merging import TakeInput
     from danlu.layers.tabular.periodic import EMBEDDING, PeriodicEmbedding
-    from danlu.layers.tabular.tokens import widths
+    from danlu.layers.tabular.tokens import features_per_column
     from danlu.layers.text.summary import TokenSummary
 
     if each.kind == "categories":
         embedding = CategoryEmbedding(
             each.cardinalities, None if config.embedding == "auto" else config.embedding
         )
-        return Take(name, embedding), embedding.widths
+        return TakeInput(name, embedding), embedding.widths
     if each.kind == "tokens":
         summary = TokenSummary(each)
-        return Take(name, summary), [1] * summary.width
+        return TakeInput(name, summary), [1] * summary.width
     if config.periodic:
         features = each.shape[0]
-        return Take(name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)), [
+        return TakeInput(name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)), [
             1
         ] * features + [EMBEDDING] * features
-    return Take(name), widths(each)
+    return TakeInput(name), features_per_column(each)

@@ -54,7 +54,7 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no series."""
-    from danlu.layers.forecasting.reversible_norm import Forecaster
+    from danlu.layers.forecasting.forecaster import Forecaster
     from danlu.parts.models._temporal_convolution import (
         TemporalForecast,
         TemporalSummary,

@@ -64,11 +64,11 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no image, or one smaller than a patch."""
-    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
+    from danlu.layers.tabular.late_fusion import fuse_branches, input_branches, require_image
 
     require_image("vit", inputs, SMALLEST if config.patch == "auto" else config.patch)
-    return fused(
-        branches_of(inputs, lambda each: _body(config, *each.shape)),
+    return fuse_branches(
+        input_branches(inputs, lambda each: _body(config, *each.shape)),
         output.size,
         dense=config.width,
         activation_name="gelu",
@@ -76,12 +76,12 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
 
 def _body(config: Config, channels: int, height: int, width: int) -> tuple[nn.Module, int]:
-    from danlu.layers.transformer.blocks import Sizes
+    from danlu.layers.transformer.blocks import StackSizes
     from danlu.layers.vision.patches import patch_side
     from danlu.layers.vision.vision_transformer import VisionTransformer
 
     side = patch_side(height, width) if config.patch == "auto" else config.patch
-    sizes = Sizes(
+    sizes = StackSizes(
         config.num_layers,
         config.width,
         config.num_heads,

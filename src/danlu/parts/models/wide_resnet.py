@@ -75,11 +75,11 @@ class Config(Options):
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no image, or one too small."""
-    from danlu.layers.tabular.late_fusion import branches_of, fused, require_image
+    from danlu.layers.tabular.late_fusion import fuse_branches, input_branches, require_image
 
     require_image("wide_resnet", inputs, SMALLEST)
-    return fused(
-        branches_of(inputs, lambda each: _body(config, *each.shape)),
+    return fuse_branches(
+        input_branches(inputs, lambda each: _body(config, *each.shape)),
         output.size,
         dense=64 * config.width,
         activation_name=config.activation,

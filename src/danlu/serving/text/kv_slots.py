@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from danlu.layers.generation.kv_cache import GROWING, Cache, Places
+from danlu.layers.generation.kv_cache import GROWING, Cache, NewPlaces
 from danlu.terms import END
 
 
@@ -104,7 +104,7 @@ class Taken(Cache):
         ]
 
     def write(
-        self, layer: int, places: Places, keys_BHTE: Tensor, values_BHTE: Tensor
+        self, layer: int, places: NewPlaces, keys_BHTE: Tensor, values_BHTE: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of new tokens; gives those of all places, (B, H, S, E) each."""
         if isinstance(self.where, slice):

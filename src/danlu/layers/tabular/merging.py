@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Take(nn.Module):
+class TakeInput(nn.Module):
     """inputs -> body(the input called `name`); without a body the input itself."""
 
     def __init__(self, name: str, body: nn.Module | None = None) -> None:
@@ -50,6 +50,6 @@ class Add(nn.Module):
         return total
 
 
-def side_by_side(branches: list[nn.Module]) -> nn.Module:
+def concatenated(branches: list[nn.Module]) -> nn.Module:
     """The only branch, or the Concatenate of several."""
     return branches[0] if len(branches) == 1 else Concatenate(branches)

@@ -69,13 +69,13 @@ class Recurrent(nn.Module):
         self.dropout = LockedDropout(dropout)
 
     def forward(self, x_BTI: Tensor, lengths_B: Tensor) -> Tensor:
-        turned_BT = None if self.backwards is None else turned(lengths_B, x_BTI.shape[1])
+        turned_BT = None if self.backwards is None else reversed_places(lengths_B, x_BTI.shape[1])
         for number, ahead in enumerate(self.forwards):
             x = self.dropout(x_BTI) if number else x_BTI
             x_BTI, _ = ahead(x)
             if self.backwards is not None and turned_BT is not None:
-                back_BTH, _ = self.backwards[number](in_order(x, turned_BT))
-                x_BTI = torch.cat([x_BTI, in_order(back_BTH, turned_BT)], dim=2)
+                back_BTH, _ = self.backwards[number](reorder(x, turned_BT))
+                x_BTI = torch.cat([x_BTI, reorder(back_BTH, turned_BT)], dim=2)
         return x_BTI
 
     def last(self, states_BTD: Tensor, lengths_B: Tensor) -> Tensor:
@@ -138,14 +138,14 @@ def _zeros(like: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     )
 
 
-def turned(lengths_B: Tensor, places: int) -> Tensor:
+def reversed_places(lengths_B: Tensor, places: int) -> Tensor:
     """Where each place goes when every row is turned round within its length, int64 (B, T); turning
     twice changes nothing."""
     place_BT = lengths_B[:, None] - 1 - torch.arange(places, device=lengths_B.device)
     return torch.where(place_BT < 0, place_BT + places, place_BT)
 
 
-def in_order(x_BTD: Tensor, order_BT: Tensor) -> Tensor:
+def reorder(x_BTD: Tensor, order_BT: Tensor) -> Tensor:
     """x at the places that `order` names, (B, T, D)."""
     return x_BTD.gather(1, order_BT[:, :, None].expand(-1, -1, x_BTD.shape[2]))
 

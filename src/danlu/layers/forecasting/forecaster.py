@@ -21,7 +21,7 @@ Level = Literal["none", "last", "standard"]
 _LEAST_SPREAD = 1e-3  # of a window that stands still, in deviations of the training rows: what divides must not blow up noise
 
 
-class OwnLevel(nn.Module):
+class ReversibleNorm(nn.Module):
     """x_BLV -> (x on its own level, what brings outputs back): each window and variable by itself.
 
     none      as it is
@@ -59,7 +59,7 @@ class OwnLevel(nn.Module):
         return y_BHVQ * spread_B1V.unsqueeze(-1) + level_B1V.unsqueeze(-1)
 
 
-class Variables(nn.Module):
+class SplitVariables(nn.Module):
     """window_BLF -> (the V variables that are forecast, what else the window holds): by the names
     of inputs and output.
 
@@ -86,7 +86,7 @@ class Variables(nn.Module):
         return window_BLF[..., self.forecast], window_BLF[..., self.others] if self.others else None
 
 
-class OverTime(nn.Module):
+class LinearOverTime(nn.Module):
     """x_BLV -> (B, H, V, Q): every step ahead is a weighted sum of the L moments; one matrix for
     all variables, or one for each."""
 
@@ -113,7 +113,7 @@ class OverTime(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sizes:
+class BodySizes:
     """What a body sees: `moments` of `channels` numbers, `future` numbers at each of `steps` ahead,
     `static` ones; it gives `size`."""
 
@@ -137,7 +137,7 @@ class Forecaster(nn.Module):
         self,
         inputs: Mapping[str, InputSpec],
         output: OutputSpec,
-        body: Callable[[Sizes], nn.Module],
+        body: Callable[[BodySizes], nn.Module],
         *,
         level: Level,
         mix: bool = False,
@@ -145,7 +145,7 @@ class Forecaster(nn.Module):
     ) -> None:
         super().__init__()
         series = inputs["series"]
-        self.variables = Variables(series, output)
+        self.variables = SplitVariables(series, output)
         count, others, quantiles = (
             len(self.variables.forecast),
             len(self.variables.others),
@@ -153,14 +153,14 @@ class Forecaster(nn.Module):
         )
         self.mix = mix or count == 1
         self.count, self.quantiles = count, quantiles
-        self.level = OwnLevel(level, count)
+        self.level = ReversibleNorm(level, count)
         future, static = (
             inputs[name].shape[-1] if name in inputs else 0 for name in ("future", "numbers")
         )
         channels, size = (count + others, output.size) if self.mix else (1 + others, quantiles)
-        self.body = body(Sizes(series.shape[0], channels, future, static, output.steps, size))
+        self.body = body(BodySizes(series.shape[0], channels, future, static, output.steps, size))
         self.linear = (
-            OverTime(series.shape[0], output.steps, count, quantiles, shared=True)
+            LinearOverTime(series.shape[0], output.steps, count, quantiles, shared=True)
             if linear
             else None
         )

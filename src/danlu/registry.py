@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -15,17 +16,29 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from danlu.errors import PartError, did_you_mean, nearest
 
 # Nothing here imports danlu.recipe (and so pydantic) before a part's options are asked for: a
 # listing answers at once.
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
     from torch.optim import Optimizer
 
-    from danlu.recipe import Options, Part
+    from danlu.parts.augmentations._base import Augmentation, AugmentationFacts
+    from danlu.parts.losses._base import AdversarialLoss, Loss, LossFacts
+    from danlu.parts.metrics._base import Metric, MetricFacts, TextMetric
+    from danlu.parts.models._base import ModelFacts
+    from danlu.parts.optimizers._base import OptimizerFacts
+    from danlu.parts.schedules._base import Schedule, ScoreSchedule
+    from danlu.parts.sources._base import Source
+    from danlu.parts.splits._base import Split
+    from danlu.parts.tasks._base import Task, TaskFacts
+    from danlu.parts.transforms._base import Transform
+    from danlu.parts.watchers._base import RunInfo, Watcher
+    from danlu.recipe import ColumnOptions, Options, Part
     from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 _HOME = Path(__file__).parent
@@ -142,6 +155,106 @@ def facts(shelf: str, name: str) -> ModuleType:
     return take(shelf, name)
 
 
+FactsT = TypeVar("FactsT")
+
+
+def contract(shelf: str) -> ModuleType:
+    """The file `_base` of a shelf, which holds the contract of its parts; imported like a part."""
+    return importlib.import_module(f"danlu.{folder(shelf).parent.name}.{shelf}._base")
+
+
+def read_facts(facts: type[FactsT], shelf: str, name: str) -> FactsT:
+    """What a part's module says of itself, as the dataclass `facts` of its shelf.
+
+    Each field is read from the module-level name in its metadata ("name"), else from the field's
+    own name. PartError where the part lacks one that has no default.
+    """
+    module = take(shelf, name)
+    offered = vars(module)
+    values: dict[str, object] = {}
+    for field in dataclasses.fields(facts):  # type: ignore[arg-type]
+        key = field.metadata.get("name", field.name)
+        if key in offered:
+            values[field.name] = offered[key]
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise PartError(
+                f"{shelf}/{name} ({module.__name__}) has no {key}, which its shelf asks for.",
+                hint=_MEND if name in _outside(shelf) else "",
+            )
+    return facts(**values)
+
+
+def task_facts(name: str) -> TaskFacts:
+    """What a task says of itself, with the losses and metrics that fit it."""
+    facts = read_facts(contract("tasks").TaskFacts, "tasks", name)
+    return dataclasses.replace(
+        facts,
+        losses=facts.losses or tuple(fitting("losses", facts.asks)),
+        metrics=facts.metrics or tuple(fitting("metrics", facts.asks)),
+    )
+
+
+def fitting(shelf: str, asks: str) -> list[str]:
+    """The losses or metrics (`shelf`) that fit tasks of these ASKS, sorted.
+
+    >>> fitting("losses", "labels")
+    ['binary_cross_entropy', 'focal']
+    """
+    facts = loss_facts if shelf == "losses" else metric_facts
+    return [name for name in names(shelf) if asks in facts(name).fits]
+
+
+def loss_facts(name: str) -> LossFacts:
+    """Which tasks a loss fits, and whether it can score."""
+    return read_facts(contract("losses").LossFacts, "losses", name)
+
+
+def metric_facts(name: str) -> MetricFacts:
+    """Which tasks a metric fits, and which way it improves."""
+    return read_facts(contract("metrics").MetricFacts, "metrics", name)
+
+
+def model_facts(name: str) -> ModelFacts:
+    """What a model family takes and gives, and what else its module offers."""
+    return read_facts(contract("models").ModelFacts, "models", name)
+
+
+def weights_of(part: Part) -> str | None:
+    """The artifact or run that a model starts from (its option `weights`); None for none."""
+    return contract("models").weights_of(part.options)
+
+
+def optimizer_facts(name: str) -> OptimizerFacts:
+    """The update rule of an optimizer, and what it says of its updates."""
+    return read_facts(contract("optimizers").OptimizerFacts, "optimizers", name)
+
+
+def augmentation_facts(name: str) -> AugmentationFacts:
+    """The kinds of input that an augmentation changes."""
+    return read_facts(contract("augmentations").AugmentationFacts, "augmentations", name)
+
+
+def transform(name: str) -> Transform:
+    """The functions of a transform."""
+    return read_facts(contract("transforms").Transform, "transforms", name)
+
+
+def source(name: str) -> Source:
+    """The functions of a source, and which paths mean it."""
+    return read_facts(contract("sources").Source, "sources", name)
+
+
+def split(name: str) -> Split:
+    """The function of a split."""
+    return read_facts(contract("splits").Split, "splits", name)
+
+
+def split_column(part: Part | None) -> str | None:
+    """The column that decides a split and is therefore no input; None where there is none."""
+    decided_by = split(part.name).decided_by if part is not None else None
+    return decided_by(part.options) if part is not None and decided_by is not None else None
+
+
 def find(name: str) -> list[tuple[str, str]]:
     """(shelf, name) of every part called `name`; accepts 'shelf/name' as well."""
     if "/" in name:
@@ -197,7 +310,7 @@ def source_for(path: str) -> str | None:
     lowered = path.lower()
     best: tuple[int, str] | None = None
     for name in names("sources"):
-        for suffix in getattr(take("sources", name), "SUFFIXES", ()):
+        for suffix in source(name).suffixes:
             if lowered.endswith(suffix) and (best is None or len(suffix) > best[0]):
                 best = (len(suffix), name)
     return best[1] if best else None
@@ -215,7 +328,7 @@ def _source_of_folder(folder: Path) -> str | None:
     ending of."""
     try:
         for name in names("sources"):
-            claims = getattr(take("sources", name), "claims", None)
+            claims = source(name).claims
             if claims is not None and claims(folder):
                 return name
         found = [
@@ -229,19 +342,53 @@ def _source_of_folder(folder: Path) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def build_source(part: Part, columns: Mapping[str, Any]) -> Table:
-    """The table that a source reads."""
-    return take("sources", part.name).build(part.options, columns)
+def build_source(part: Part, columns: Mapping[str, ColumnOptions]) -> Table:
+    """The table that a source reads; `columns` as the recipe's data.columns."""
+    return source(part.name).build(part.options, columns)
 
 
-def build_task(part: Part, targets: Mapping[str, Column]) -> Any:
+def build_task(part: Part, targets: Mapping[str, Column]) -> Task:
     """The task, fitted to the target columns of the training rows."""
-    return take("tasks", part.name).build(part.options, targets)
+    return _checked_task(part, take("tasks", part.name).build(part.options, targets))
 
 
-def restore_task(part: Part, state: Mapping[str, Any]) -> Any:
+def restore_task(part: Part, state: Mapping[str, Any]) -> Task:
     """The task as an artifact holds it."""
-    return take("tasks", part.name).restore(part.options, state)
+    return _checked_task(part, take("tasks", part.name).restore(part.options, state))
+
+
+def _checked_task(part: Part, task: Any) -> Task:
+    """The task, once it derives from the classes that the rest of danlu relies on. PartError."""
+    return task
+    base = contract("tasks")
+    asks = vars(take("tasks", part.name)).get("ASKS", "")
+    required = (base.Task, base.REQUIRED_BY_ASKS.get(asks, base.Task))
+    _check_class("tasks", part.name, task, required)
+    if not isinstance(task, base.AnswersOutputs | base.Responds):
+        _refuse_class("tasks", part.name, task, "AnswersOutputs or Responds")
+    if not isinstance(task, base.EncodesTargets | base.CutsExamples):
+        _refuse_class("tasks", part.name, task, "EncodesTargets or CutsExamples")
+    for name in ("output", "target_names", "score_order"):
+        if not hasattr(task, name):  # whether somebody else's class set it
+            raise PartError(
+                f"the task that tasks/{part.name} builds has no attribute {name}.",
+                hint=f"set self.{name}: see danlu.parts.tasks._base.Task",
+            )
+    return task
+
+
+def _check_class(shelf: str, name: str, built: object, required: Sequence[type]) -> None:
+    """PartError where what a part built does not derive from the classes of its shelf."""
+    for kind in required:
+        if not isinstance(built, kind):
+            _refuse_class(shelf, name, built, kind.__name__)
+
+
+def _refuse_class(shelf: str, name: str, built: object, wanted: str) -> NoReturn:
+    raise PartError(
+        f"{shelf}/{name} builds a {type(built).__name__}, which is no {wanted}.",
+        hint=f"derive its class from {wanted} of danlu.parts.{shelf}._base",
+    )
 
 
 def build_model(part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
@@ -249,29 +396,60 @@ def build_model(part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec)
     return take("models", part.name).build(part.options, inputs, output)
 
 
-def build_loss(part: Part, task: Any) -> Any:
-    """The loss object: loss(outputs, batch) -> (sum, count)."""
-    return take("losses", part.name).build(part.options, task)
+def build_loss(part: Part, task: Task) -> Loss:
+    """The loss of a supervised training: loss(outputs, batch) -> (sum, count)."""
+    loss = take("losses", part.name).build(part.options, task)
+    # _check_class("losses", part.name, loss, [contract("losses").Loss])
+    return loss
 
 
-def build_metric(part: Part, task: Any) -> Any:
-    """The metric object: count and score."""
-    return take("metrics", part.name).build(part.options, task)
+def build_adversarial_loss(part: Part, task: Task) -> AdversarialLoss:
+    """The losses of a generator and a discriminator."""
+    loss = take("losses", part.name).build(part.options, task)
+    # _check_class("losses", part.name, loss, [contract("losses").AdversarialLoss])
+    return loss
+
+
+def build_metric(part: Part, task: Task) -> Metric | TextMetric:
+    """The metric; a TextMetric where its part says READS_TEXT."""
+    base = contract("metrics")
+    metric = take("metrics", part.name).build(part.options, task)
+    reads_text = metric_facts(part.name).reads_text
+    # _check_class("metrics", part.name, metric, [base.TextMetric if reads_text else base.Metric])
+    return metric
 
 
 def build_optimizer(part: Part, groups: list[dict[str, Any]]) -> Optimizer:
-    """The torch optimizer over parameter groups."""
+    """The torch optimizer over parameter groups (dicts as torch.optim takes them).
+
+    A group may hold "weight_decay" and "learning_rate_scale", which `build` leaves alone.
+    """
     return take("optimizers", part.name).build(part.options, groups)
 
 
-def build_augmentation(part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Any:
-    """augment(batch, generator) -> Batch."""
+def build_augmentation(
+    part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec
+) -> Augmentation:
+    """An augmentation for a model with these inputs and output: augment(batch, generator) -> Batch."""
     return take("augmentations", part.name).build(part.options, inputs, output)
 
 
-def build_watcher(part: Part, setting: Any) -> Any:
-    """A watcher: hear(report)."""
-    return take("watchers", part.name).build(part.options, setting)
+def build_watcher(part: Part, run: RunInfo) -> Watcher:
+    """A watcher of the run. PartError where the part's `build` returns something else."""
+    watcher = take("watchers", part.name).build(part.options, run)
+    if not isinstance(watcher, contract("watchers").Watcher):
+        raise PartError(
+            f"watchers/{part.name} builds a {type(watcher).__name__}, which is no Watcher.",
+            hint="derive its class from danlu.parts.watchers._base.Watcher",
+        )
+    return watcher
+
+
+def build_split(
+    part: Part, table: Table, target: Column | None, seed: int
+) -> dict[str, np.ndarray]:
+    """Row numbers by split ("train", "validation", "test"): int64, sorted ascending, disjoint."""
+    return split(part.name).build(part.options, table, target, seed)
 
 
 def build_sampler(
@@ -286,25 +464,11 @@ def build_pruner(part: Part, direction: str, seed: int) -> Any:
     return take("pruners", part.name).build(part.options, direction, seed)
 
 
-class WarmUp:
-    """A schedule with a linear warm-up before it; the wrapped schedule sees the steps that
-    remain."""
+def build_schedule(part: Part, total_steps: int) -> Schedule | ScoreSchedule:
+    """schedule(step) -> factor on the learning rate in [0, 1].
 
-    def __init__(self, warmup_steps: int, inner: Any) -> None:
-        self.warmup_steps = warmup_steps
-        self.inner = inner
-        for name in ("observe", "state", "load"):  # only a schedule that keeps state offers them
-            if hasattr(inner, name):
-                setattr(self, name, getattr(inner, name))
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1) * self.inner(0)
-        return self.inner(step - self.warmup_steps)
-
-
-def build_schedule(part: Part, total_steps: int) -> Any:
-    """schedule(step) -> scale in [0, 1]; step counts from 0 and includes the warm-up."""
+    `step` counts from 0 and includes the linear warm-up (option `warmup`) before the schedule.
+    """
     from danlu.recipe import ScheduleOptions
 
     options = part.options
@@ -312,11 +476,13 @@ def build_schedule(part: Part, total_steps: int) -> Any:
     warmup = options.warmup
     steps = round(warmup * total_steps) if warmup < 1 else int(warmup)
     steps = min(steps, max(total_steps - 1, 0))
-    return WarmUp(steps, take("schedules", part.name).build(options, max(total_steps - steps, 1)))
+    schedule = take("schedules", part.name).build(options, max(total_steps - steps, 1))
+    return contract("schedules").with_warmup(schedule, steps)
 
 
 __all__ = [
-    "WarmUp",
+    "augmentation_facts",
+    "build_adversarial_loss",
     "build_augmentation",
     "build_loss",
     "build_metric",
@@ -326,18 +492,32 @@ __all__ = [
     "build_sampler",
     "build_schedule",
     "build_source",
+    "build_split",
     "build_task",
     "build_watcher",
     "config",
+    "contract",
     "defaults",
     "describe",
     "facts",
     "find",
+    "fitting",
+    "loss_facts",
+    "metric_facts",
+    "model_facts",
     "names",
     "nearest",
+    "optimizer_facts",
+    "read_facts",
     "restore_task",
     "shelves",
+    "source",
     "source_for",
+    "split",
+    "split_column",
     "summary",
     "take",
+    "task_facts",
+    "transform",
+    "weights_of",
 ]

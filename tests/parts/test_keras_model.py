@@ -17,6 +17,7 @@ import torch
 import danlu
 from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, PartError
 from danlu.parts.models.keras import Config, begin, build
+from danlu.parts.watchers._base import Watcher
 from danlu.reading import keras_file
 from danlu.terms import InputSpec, OutputSpec
 
@@ -238,7 +239,7 @@ def test_names_do_not_depend_on_what_was_built_before(tmp_path) -> None:
     assert list(taken(path, tokens).state_dict()) == first
 
 
-class Stop:
+class Stop(Watcher):
     """A watcher that interrupts at a step."""
 
     def __init__(self, step: int) -> None:
@@ -371,7 +372,7 @@ def test_what_could_run_or_burst_is_refused_by_name(what, tmp_path) -> None:
     with pytest.raises(PartError):
         taken(path, NUMBERS)
     with zipfile.ZipFile(path) as archive, pytest.raises(PartError):
-        keras_file.checked(
+        keras_file.checked_architecture(
             json.loads(archive.read("config.json"))
         )  # an artifact's config goes the same way
 

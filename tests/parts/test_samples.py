@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from danlu import registry
-from danlu.parts.watchers._base import Setting
+from danlu.parts.watchers._base import RunInfo
 from danlu.recipe import Part
 from danlu.terms import Sample, TrainingEvent
 
@@ -18,7 +18,7 @@ RED = np.full((5, 4, 3), (255, 0, 0), dtype=np.uint8)
 
 def watcher(folder: Path, **options: Any) -> Any:
     part = Part("samples", registry.config("watchers", "samples")(**options))
-    return registry.build_watcher(part, Setting(folder, None, 40, 7, "loss", "lower"))  # type: ignore[arg-type]
+    return registry.build_watcher(part, RunInfo(folder, None, 40, 7, "loss", "lower"))  # type: ignore[arg-type]
 
 
 def test_texts_are_kept_whole_and_told_briefly(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import pytest
 
 from danlu import registry
 from danlu.errors import RunError
-from danlu.parts.watchers._base import Setting, Watchers
+from danlu.parts.watchers._base import RunInfo, Watchers
 from danlu.recipe import Part
 from danlu.terms import TrainingEvent
 
 
-def setting(folder: Path, **changes: Any) -> Setting:
+def setting(folder: Path, **changes: Any) -> RunInfo:
     folder.mkdir(exist_ok=True)
-    return Setting(**{  # type: ignore[arg-type]
+    return RunInfo(**{  # type: ignore[arg-type]
         "folder": folder, "recipe": None, "total_steps": 40, "steps_per_epoch": 7, "metric": "accuracy", "better": "higher", **changes,
     })  # fmt: skip
 

@@ -11,16 +11,24 @@ from typing import Any
 from danlu.comparison.charts import write_files
 from danlu.comparison.contestants import Among, Contestant, contestants
 from danlu.comparison.learning_rates import best_rate, first_rates, second_rates
-from danlu.comparison.runs import Facts, On, Result, Training, Trainings, look
-from danlu.comparison.statistics import Comparison, weigh
-from danlu.data.dataset import prepare, remembered
+from danlu.comparison.runs import (
+    ContestantFacts,
+    RunMode,
+    Training,
+    TrainingResult,
+    TrainingRunner,
+    measure_contestant,
+)
+from danlu.comparison.statistics import Comparison, summarize
+from danlu.data.dataset import keep_in_memory, prepare
 from danlu.errors import Interrupted, RunError
+from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import Recipe, differences
 from danlu.system.atomic_files import read_checked_json, replace_file, with_checksum
 from danlu.system.signals import Interruption
 from danlu.training.run_folder import RunFolder, disk_errors_as
 
-_QUESTION = "question.json"
+_QUESTION_FILE = "question.json"
 
 
 def compare(
@@ -34,7 +42,7 @@ def compare(
     metric: str | None = None,
     target: float | None = None,
     confidence: float = 0.95,
-    on: On = "auto",
+    on: RunMode = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Train every contestant at its own learning rate over several seeds; the Comparison, whose
@@ -47,13 +55,15 @@ def compare(
     split, weights and order of rows, are what is compared. `metric` is the score compared (None:
     the deciding one), `target` the value of it that steps and seconds are counted to (None: what
     the weakest comes to). The same call goes on after a kill. Raises DanluError."""
-    given = recipes if isinstance(recipes, list | tuple) else [recipes]
-    who = contestants(given, among or {}, overrides)
-    home = Path(run) if run is not None else Path("runs") / f"compare-{who[0].recipe.name}"
+    sources = recipes if isinstance(recipes, list | tuple) else [recipes]
+    entrants = contestants(sources, among or {}, overrides)
+    home = Path(run) if run is not None else Path("runs") / f"compare-{entrants[0].recipe.name}"
     try:
-        with Interruption(), remembered(), RunFolder(home), disk_errors_as(home, RunError):
-            facts = _begin(home, who, {"rates": rates, "seeds": seeds, "on": on, "metric": metric})
-            return _Course(Trainings(home, who, facts, on, say), rates, seeds).run(
+        with Interruption(), keep_in_memory(), RunFolder(home), disk_errors_as(home, RunError):
+            facts = _begin(
+                home, entrants, {"rates": rates, "seeds": seeds, "on": on, "metric": metric}
+            )
+            return _Stages(TrainingRunner(home, entrants, facts, on, say), rates, seeds).run(
                 target, confidence
             )
     except (KeyboardInterrupt, Interrupted) as error:
@@ -65,24 +75,43 @@ def compare(
         ) from None
 
 
-def _begin(folder: Path, who: Sequence[Contestant], asked: dict[str, Any]) -> list[Facts]:
+def _begin(
+    folder: Path, entrants: Sequence[Contestant], settings: dict[str, Any]
+) -> list[ContestantFacts]:
     """What is known of the contestants: found when the comparison began, read when it goes on."""
-    question = {**asked, "contestants": {each.name: _told(each.recipe) for each in who}}
-    path = folder / _QUESTION
+    question = {
+        **settings,
+        "contestants": {
+            contestant_or_fact.name: _relevant_options(contestant_or_fact.recipe)
+            for contestant_or_fact in entrants
+        },
+    }
+    path = folder / _QUESTION_FILE
     if not path.is_file():
-        facts = [look(each, asked["metric"]) for each in who]
-        _refuse_unlike(who, facts)
-        replace_file(path, with_checksum({"question": question, "facts": [asdict(each) for each in facts]}))
+        facts = [
+            measure_contestant(contestant_or_fact, settings["metric"])
+            for contestant_or_fact in entrants
+        ]
+        _check_same_metric(entrants, facts)
+        replace_file(
+            path,
+            with_checksum(
+                {
+                    "question": question,
+                    "facts": [asdict(contestant_or_fact) for contestant_or_fact in facts],
+                }
+            ),
+        )
         return facts
     try:
-        known = read_checked_json(path)
+        stored = read_checked_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"what was asked cannot be read: {error}.",
             where=str(path),
             hint="choose another --run folder",
         ) from None
-    changed = differences(known["question"], json.loads(json.dumps(question)))
+    changed = differences(stored["question"], json.loads(json.dumps(question)))
     if changed:
         shown = "\n  ".join(changed[:10])
         raise RunError(
@@ -90,8 +119,8 @@ def _begin(folder: Path, who: Sequence[Contestant], asked: dict[str, Any]) -> li
             where=str(folder),
             hint="choose another --run folder, or remove this one to start over",
         )
-    facts = [Facts(**each) for each in known["facts"]]
-    for contestant, fact in zip(who, facts):
+    facts = [ContestantFacts(**contestant_or_fact) for contestant_or_fact in stored["facts"]]
+    for contestant, fact in zip(entrants, facts):
         if prepare(contestant.recipe).digest != fact.data:
             raise RunError(
                 f"the data of {contestant.name} has changed since this comparison began.",
@@ -101,35 +130,35 @@ def _begin(folder: Path, who: Sequence[Contestant], asked: dict[str, Any]) -> li
     return facts
 
 
-def _told(recipe: Recipe) -> dict[str, Any]:
+def _relevant_options(recipe: Recipe) -> dict[str, Any]:
     """A recipe without what changes no number."""
     return {
         name: value for name, value in recipe.as_dict().items() if name not in ("name", "watchers")
     }
 
 
-def _refuse_unlike(who: Sequence[Contestant], facts: Sequence[Facts]) -> None:
-    for contestant, fact in zip(who, facts):
+def _check_same_metric(entrants: Sequence[Contestant], facts: Sequence[ContestantFacts]) -> None:
+    for contestant, fact in zip(entrants, facts):
         if (fact.metric, fact.better) != (facts[0].metric, facts[0].better):
             raise RunError(
-                f"{who[0].name} is judged by {facts[0].metric} and {contestant.name} by {fact.metric}, so they cannot be compared.",
+                f"{entrants[0].name} is judged by {facts[0].metric} and {contestant.name} by {fact.metric}, so they cannot be compared.",
                 hint="give them the same task and metrics",
             )
 
 
-class _Course:
+class _Stages:
     """The stages: a net of learning rates, closer ones, then the seeds."""
 
-    def __init__(self, trainings: Trainings, rates: int, seeds: int) -> None:
+    def __init__(self, trainings: TrainingRunner, rates: int, seeds: int) -> None:
         self.trainings, self.rates, self.seeds = trainings, rates, seeds
-        self.who, self.facts = trainings.contestants, trainings.facts
+        self.contestants, self.facts = trainings.contestants, trainings.facts
         self.sign = 1.0 if self.facts[0].better == "higher" else -1.0
-        self.results: list[Result] = []
+        self.results: list[TrainingResult] = []
 
     def run(self, target: float | None, confidence: float) -> Comparison:
         """All of it."""
-        own = [float(getattr(each.recipe.optimizer.options, "learning_rate")) for each in self.who]  # noqa: B009 - each promises it
-        tried: list[list[tuple[float, float | None]]] = [[] for _ in self.who]
+        own = [learning_rate_of(each.recipe.optimizer.options) for each in self.contestants]
+        tried: list[list[tuple[float, float | None]]] = [[] for _ in self.contestants]
         if self.rates > 1:
             self._search("learning rates", [first_rates(rate, self.rates) for rate in own], tried)
             self._search(
@@ -138,19 +167,19 @@ class _Course:
                 tried,
             )
         rates = [best_rate(each, self.sign) or rate for each, rate in zip(tried, own)]
-        first = [each.recipe.train.seed for each in self.who]
+        first = [each.recipe.train.seed for each in self.contestants]
         wanted = [
-            Training(place, rates[place], first[place] + 1 + number)
+            Training(index, rates[index], first[index] + 1 + number)
             for number in range(self.seeds)
-            for place in range(len(self.who))
+            for index in range(len(self.contestants))
         ]
-        found = self._run("seeds", wanted)
+        results = self._run("seeds", wanted)
         finals = [
-            [each for each in found if each.training.contestant == place]
-            for place in range(len(self.who))
+            [each for each in results if each.training.contestant == index]
+            for index in range(len(self.contestants))
         ]
-        names = [each.name for each in self.who]
-        comparison = weigh(
+        names = [each.name for each in self.contestants]
+        comparison = summarize(
             names, self.facts, tried, rates, finals, confidence, target, self.trainings.folder
         )
         write_files(comparison, self.results, names)
@@ -163,15 +192,15 @@ class _Course:
         tried: list[list[tuple[float, float | None]]],
     ) -> None:
         wanted = [
-            Training(place, rate, each.recipe.train.seed)
-            for place, each in enumerate(self.who)
-            if each.searched
-            for rate in rates[place]
+            Training(index, rate, contestant.recipe.train.seed)
+            for index, contestant in enumerate(self.contestants)
+            if contestant.searched
+            for rate in rates[index]
         ]
         for result in self._run(stage, wanted):
             tried[result.training.contestant].append((result.training.rate, result.score))
 
-    def _run(self, stage: str, wanted: Sequence[Training]) -> list[Result]:
-        found = self.trainings.run(stage.replace(" ", "-"), wanted)
-        self.results += found
-        return found
+    def _run(self, stage: str, wanted: Sequence[Training]) -> list[TrainingResult]:
+        results = self.trainings.run(stage.replace(" ", "-"), wanted)
+        self.results += results
+        return results

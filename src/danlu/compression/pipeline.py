@@ -14,6 +14,7 @@ from danlu import recipe as recipes
 from danlu import registry
 from danlu.artifact.prediction import Artifact
 from danlu.compression.compress import CompressionReport, compress, existing_result
+from danlu.parts.watchers._base import Watcher
 from danlu.recipe import Recipe
 from danlu.training import loop
 
@@ -27,7 +28,7 @@ def train(
     *,
     output: Any = "quiet",
     fold: tuple[int, int] | None = None,
-    beside: Any = None,
+    beside: Watcher | None = None,
     tell: Callable[[CompressionReport], None] = lambda result: None,
 ) -> Artifact:
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe

@@ -24,18 +24,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from danlu import registry
 from danlu.errors import DataError
-from danlu.reading.files import check, unreadable
+from danlu.reading.files import check_file, unreadable_file_error
 from danlu.recipe import ColumnOptions, Part
 from danlu.system import atomic_files
 from danlu.terms import KINDS, Column, Table
 
-PLACES = (
+if TYPE_CHECKING:
+    from danlu.parts.sources._base import Source
+
+PATH_OPTIONS = (
     "path",
     "test",
     "validation",
@@ -53,24 +56,24 @@ _MOST_MEMOS = 1000
 _TYPES = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u4", "<u2", "|u1", "|b1")
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """Where tables are kept: $DANLU_CACHE, else ~/.cache/danlu."""
     given = os.environ.get("DANLU_CACHE")
     return Path(given) if given else Path("~/.cache/danlu").expanduser()
 
 
-def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) -> tuple[Table, str]:
+def load_table(
+    source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool
+) -> tuple[Table, str]:
     """(the table of a source, "sha256:..." of its content and of how it is read).
 
     With `use_cache` the table is memory-mapped (copy on write: changing it changes no file). A
     table whose cells name files of images is read anew each time: only the pixels tell whether it
     is still the same. Raises what the source raises."""
-    part = registry.take("sources", source.name)
+    part = registry.source(source.name)
     settings = _settings(source, columns, part)
-    pictures = getattr(part, "NAMES_IMAGES", False) and any(
-        each.kind == "image" for each in columns.values()
-    )
-    home = folder() if use_cache and not pictures else None
+    pictures = part.names_images and any(each.kind == "image" for each in columns.values())
+    home = cache_folder() if use_cache and not pictures else None
     for _ in range(2):
         paths = part.files(source.options)
         before = _signature(paths)
@@ -93,12 +96,12 @@ def load(source: Part, columns: Mapping[str, ColumnOptions], use_cache: bool) ->
     )
 
 
-def column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
+def cached_column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
     """The column that `make` gives, memory-mapped; from the second time on without making it.
 
     `key` (JSON values) says all that the column depends on, and under which version of what makes
     it."""
-    home = folder()
+    home = cache_folder()
     entry = atomic_files.sha256(
         json.dumps({**key, "layout": LAYOUT}, sort_keys=True, ensure_ascii=False).encode()
     )
@@ -121,8 +124,8 @@ def _pixels(table: Table) -> list[str]:
 # --- what the data is -----------------------------------------------------------------------------------------------------
 
 
-def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Any) -> dict[str, Any]:
-    version = getattr(part, "version", None)
+def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Source) -> dict[str, Any]:
+    version = part.version
     said = {
         name: {"kind": each.kind, "on_error": each.on_error, "use": each.use}
         for name, each in sorted(columns.items())
@@ -132,7 +135,7 @@ def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Any) -> 
             said[name]["size"] = each.pixels
     how = source.as_dict()
     for name in set(how) & set(
-        PLACES
+        PATH_OPTIONS
     ):  # which file is for what counts, the folder it lies in does not
         named = [how[name]] if isinstance(how[name], str) else how[name] or []
         how[name] = [] if name == "path" else [os.path.basename(each) for each in named]  # noqa: PTH119
@@ -155,18 +158,18 @@ def _signature(paths: Sequence[Path]) -> tuple[str, int]:
     nanoseconds)."""
     newest, facts = 0, []
     for path in paths:
-        found = check(path)
+        found = check_file(path)
         newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
         facts.append(
             [
-                os.path.abspath(path),
+                os.path.abspath(path),  # noqa: PTH100 - resolve() would follow links
                 found.st_size,
                 found.st_mtime_ns,
                 found.st_ctime_ns,
                 found.st_ino,
                 found.st_dev,
             ]
-        )  # noqa: PTH100
+        )
     return atomic_files.sha256(json.dumps(facts).encode()), newest
 
 
@@ -189,7 +192,7 @@ def _content(paths: Sequence[Path], signature: tuple[str, int], home: Path | Non
             with path.open("rb") as file:
                 one = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise unreadable(path, error) from None
+            raise unreadable_file_error(path, error) from None
         total.update(json.dumps([os.path.relpath(path, shared), one]).encode())
     content = total.hexdigest()
     if memo is not None and begun - signature[1] > _SETTLED:
@@ -339,7 +342,7 @@ def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Tab
             rate=about["rate"],
         )
     names = (
-        Names(arrays["row_names.values"], arrays["row_names.offsets"])
+        RowNames(arrays["row_names.values"], arrays["row_names.offsets"])
         if "row_names.values" in arrays
         else None
     )
@@ -357,7 +360,7 @@ def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Tab
     )
 
 
-class Names(Sequence[str]):
+class RowNames(Sequence[str]):
     """The names of rows, read from memory-mapped bytes when they are asked for."""
 
     def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from danlu.data.fingerprints import codes, first_like, repeats
+from danlu import registry
+from danlu.data.fingerprints import first_equal_row, repeats_earlier_row, value_codes
 from danlu.recipe import Data
 from danlu.terms import RAGGED, Column, Table
 
@@ -92,15 +93,11 @@ def repeated_rows(table: Table, data: Data | None = None) -> np.ndarray:
     Rows are compared in the inputs and targets of `data` (a row's number does not make it another
     row), or in every column."""
     names = list(table.columns) if data is None else _compared(table, data, data.targets)
-    return repeats(table, names)
+    return repeats_earlier_row(table, names)
 
 
 def _inputs(table: Table, data: Data) -> list[Column]:
-    by = (
-        getattr(data.split.options, "column", None)
-        if data.split is not None and data.split.name in ("by_column", "grouped")
-        else None
-    )
+    by = registry.split_column(data.split)
     dropped = (
         {name for name, said in data.columns.items() if not said.use} | set(data.targets) | {by}
     )
@@ -130,7 +127,7 @@ def _of_target(table: Table, target: Column) -> list[str]:
         return [
             f"The target {target.name} is missing in all {len(target):,} rows. Choose another data.target."
         ]
-    found, counts = np.unique(codes(target)[known], return_counts=True)
+    found, counts = np.unique(value_codes(target)[known], return_counts=True)
     if len(found) == 1:
         value = target.answer(int(known[0]))
         return [
@@ -141,7 +138,7 @@ def _of_target(table: Table, target: Column) -> list[str]:
     single = found[counts == 1]
     if not len(single):
         return []
-    rows = known[np.isin(codes(target)[known], single)]
+    rows = known[np.isin(value_codes(target)[known], single)]
     values = ", ".join(repr(target.answer(int(row))) for row in rows[:_NAMED])
     return [
         f"{len(rows):,} class(es) of the target {target.name} have a single row: {values} ({_rows(table, rows)}). "
@@ -168,7 +165,7 @@ def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str
     if len(known) > MOST_LOOKED_AT:
         known = known[np.linspace(0, len(known) - 1, MOST_LOOKED_AT).astype(np.int64)]
     target = target.take(known)
-    answers = codes(target)
+    answers = value_codes(target)
     as_class = _is_class(target, len(np.unique(answers)))
     if len(np.unique(answers)) < 2:
         return []
@@ -204,7 +201,7 @@ def _features(column: Column) -> list[tuple[str, np.ndarray]]:
     """(name, values) of each thing a column says: float64 numbers, NaN where missing; or int64
     codes, -1 where missing."""
     if column.kind not in ("number", "datetime"):
-        return [(column.name, codes(column))]
+        return [(column.name, value_codes(column))]
     if column.kind == "datetime":
         return [
             (column.name, np.where(column.is_missing(), np.nan, column.values.astype(np.float64)))
@@ -319,7 +316,7 @@ def _row_number(column: Column) -> list[str]:
 def _repeated(
     table: Table, names: Sequence[str], train: np.ndarray, rows: np.ndarray, split: str
 ) -> list[str]:
-    match = first_like(table, names, rows, train)
+    match = first_equal_row(table, names, rows, train)
     found = np.flatnonzero(match >= 0)
     if not len(found):
         return []
@@ -381,11 +378,11 @@ def _torn(
     grouped = (
         data.split is not None
         and data.split.name == "grouped"
-        and getattr(data.split.options, "column", None) == column.name
+        and registry.split_column(data.split) == column.name
     )
     if not grouped and not _names_groups(column, data):
         return []
-    found = codes(column)
+    found = value_codes(column)
     both = np.intersect1d(found[train], found[rows])
     both = both[both >= 0]
     if not len(both):
@@ -417,7 +414,7 @@ def _names_groups(column: Column, data: Data) -> bool:
         and not (np.mod(column.values[~np.isnan(column.values)], 1) == 0).all()
     ):
         return False
-    found = codes(column)
+    found = value_codes(column)
     distinct = len(np.unique(found[found >= 0]))
     known = int((found >= 0).sum())
     return known >= LEAST_ROWS and distinct * 2 <= known <= distinct * 50

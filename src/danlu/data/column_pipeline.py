@@ -21,20 +21,20 @@ from danlu.system import atomic_files
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Kind
 
 # the kind a chain ends in -> the input it belongs to
-ENDS = {
+INPUT_OF_KIND = {
     "number": "numbers",
     "category": "categories",
     "image": "image",
     "sequence": "tokens",
     "frames": "frames",
 }
-USUAL = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
+DEFAULT_TRANSFORM = {"image": "scale_pixels", "sequence": "vocabulary", "audio": "log_mel"}
 RESULTS = 1  # raised when a transform gives something else than before, so that kept results are made again
 MOST_LISTED = 1000  # categories written into the schema
 
 
 @dataclass(frozen=True)
-class Chain:
+class ColumnPipeline:
     """The fitted transforms of one column, and the input of the model they lead `to`.
 
     `names` names its features where that is "numbers" or "frames", and the codes of each place of
@@ -58,9 +58,11 @@ class Chain:
 
     def tried(self, count: int, schema: Mapping[str, Any]) -> Column:
         """What the first `count` steps make of a few rows such as `schema` tells of."""
-        return Chain(self.name, self.steps[:count], self.to).run(a_few(self.name, schema))
+        return ColumnPipeline(self.name, self.steps[:count], self.to).run(
+            probe_rows(self.name, schema)
+        )
 
-    def head(self, count: int) -> Chain:
+    def head(self, count: int) -> ColumnPipeline:
         """The first `count` steps alone."""
         return replace(self, steps=self.steps[:count])
 
@@ -119,13 +121,13 @@ class Chain:
 
 
 def _apply(part: Part, state: dict[str, Any], column: Column) -> Column:
-    return registry.take("transforms", part.name).apply(part.options, state, column)
+    return registry.transform(part.name).apply(part.options, state, column)
 
 
 # --- fitting ------------------------------------------------------------------------------------------------------------
 
 
-def usual(kind: Kind, takes: Sequence[str]) -> list[Part]:
+def default_transforms(kind: Kind, takes: Sequence[str]) -> list[Part]:
     """The transforms of a kind of column that a recipe says nothing of, for a model that takes
     `takes`."""
     if kind == "number":
@@ -138,14 +140,14 @@ def usual(kind: Kind, takes: Sequence[str]) -> list[Part]:
         return [_part("date_parts"), _part("impute"), _part("scale")]
     if kind == "text":
         return [_part("tokenize" if "tokens" in takes else "hash_words")]
-    return [_part(USUAL[kind])] if kind in USUAL else []
+    return [_part(DEFAULT_TRANSFORM[kind])] if kind in DEFAULT_TRANSFORM else []
 
 
 def _part(name: str, **options: Any) -> Part:
     return Part(name, registry.config("transforms", name)(**options))
 
 
-def fit(column: Column, parts: Sequence[Part], takes: Sequence[str]) -> Chain:
+def fit_pipeline(column: Column, parts: Sequence[Part], takes: Sequence[str]) -> ColumnPipeline:
     """The chain of `parts` fitted to the training rows of a column, for a model that takes `takes`.
 
     Categories that no part made numbers or codes of are encoded, or one-hot encoded where the model
@@ -173,18 +175,20 @@ class _Fitting:
         self.said = f"[{', '.join(part.name for part in parts)}]"
         self.steps: list[tuple[Part, dict[str, Any]]] = []
         self.whole = column  # before the last step
-        self.head = matrix.between(column, 0, 1)  # after it: one row, enough to know kind and names
+        self.head = matrix.row_range(
+            column, 0, 1
+        )  # after it: one row, enough to know kind and names
 
     @property
     def kind(self) -> Kind:
         return self.head.kind
 
     def add(self, part: Part) -> None:
-        module = registry.take("transforms", part.name)
-        if self.kind not in module.TAKES:
+        module = registry.transform(part.name)
+        if self.kind not in module.takes:
             became = "" if self.kind == self.column.kind else f" (it was {self.column.kind} before)"
             raise DataError(
-                f"{part.name} takes {' or '.join(module.TAKES)}, and the column holds {self.kind} at this point{became}.",
+                f"{part.name} takes {' or '.join(module.takes)}, and the column holds {self.kind} at this point{became}.",
                 where=self.where,
                 hint=f"its transforms are {self.said}; put another in their place, or set the kind of the column",
             )
@@ -194,8 +198,8 @@ class _Fitting:
         self.head = _apply(part, state, self.head)
         self.steps.append((part, state))
 
-    def chain(self, takes: Sequence[str]) -> Chain:
-        if self.kind not in ENDS:
+    def chain(self, takes: Sequence[str]) -> ColumnPipeline:
+        if self.kind not in INPUT_OF_KIND:
             ends = {
                 "boolean": "boolean_to_number",
                 "datetime": "date_parts",
@@ -215,13 +219,15 @@ class _Fitting:
             )
         if self.kind in ("sequence", "frames"):
             return self._ragged(takes)
-        names = matrix.names(self.head) if self.kind == "number" else ()
+        names = matrix.feature_names(self.head) if self.kind == "number" else ()
         cardinality = len(self.head.categories) if self.kind == "category" else 0
-        return Chain(self.column.name, tuple(self.steps), ENDS[self.kind], names, cardinality)
+        return ColumnPipeline(
+            self.column.name, tuple(self.steps), INPUT_OF_KIND[self.kind], names, cardinality
+        )
 
-    def _ragged(self, takes: Sequence[str]) -> Chain:
+    def _ragged(self, takes: Sequence[str]) -> ColumnPipeline:
         """The chain of tokens or frames."""
-        end = ENDS[self.kind]
+        end = INPUT_OF_KIND[self.kind]
         if end not in takes:
             raise DataError(
                 f"the transforms {self.said} end in {end}, which the model does not take (it takes {', '.join(takes)}).",
@@ -237,7 +243,7 @@ class _Fitting:
         learnt = [state["longest"] for _, state in self.steps if "longest" in state]
         longest = learnt[-1] if learnt else _longest(self.whole)
         names = _frame_names(self.head) if self.kind == "frames" else self.head.names
-        return Chain(
+        return ColumnPipeline(
             self.column.name,
             tuple(self.steps),
             end,
@@ -260,13 +266,13 @@ def _frame_names(column: Column) -> tuple[str, ...]:
     )
 
 
-def schema_of(column: Column) -> dict[str, Any]:
+def column_schema(column: Column) -> dict[str, Any]:
     """What a row to predict must hold in a column, from the training rows of it; JSON values."""
     said: dict[str, Any] = {"kind": column.kind}
     if column.kind == "image":
         said["shape"] = [int(size) for size in column.values.shape[1:]]
     elif column.kind == "number" and column.values.ndim == 2:
-        said |= {"width": int(column.values.shape[1]), "names": list(matrix.names(column))}
+        said |= {"width": int(column.values.shape[1]), "names": list(matrix.feature_names(column))}
     elif column.kind == "number":
         known = column.values[np.isfinite(column.values)]
         said |= {"minimum": float(known.min()), "maximum": float(known.max())} if len(known) else {}
@@ -284,7 +290,7 @@ def schema_of(column: Column) -> dict[str, Any]:
 # --- restoring ----------------------------------------------------------------------------------------------------------
 
 
-def damaged(what: str) -> ArtifactError:
+def damaged_error(what: str) -> ArtifactError:
     """The error for a state that is not what was written; `what` says in which way."""
     return ArtifactError(
         f"the preprocessing in the artifact cannot be read: {what}.",
@@ -295,7 +301,7 @@ def damaged(what: str) -> ArtifactError:
 def require(holds: bool, otherwise: str) -> None:
     """Raise ArtifactError saying `otherwise` unless something holds."""
     if not holds:
-        raise damaged(otherwise)
+        raise damaged_error(otherwise)
 
 
 def checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,14 +327,14 @@ def checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
     return dict(said)
 
 
-def restore(
+def restore_pipeline(
     said: Mapping[str, Any],
     schema: Mapping[str, Any],
     prefix: str,
     arrays: Mapping[str, np.ndarray],
     *,
     begun: bool = False,
-) -> Chain:
+) -> ColumnPipeline:
     """The chain whose state `said` is, with its arrays from `arrays`; `begun`: only its first
     steps, which lead to no end yet.
 
@@ -345,7 +351,7 @@ def restore(
             )
         steps.append((Part(each["part"]["name"], config.model_validate(options)), state))
     require(
-        said["to"] in ENDS.values() and type(said["cardinality"]) is int,
+        said["to"] in INPUT_OF_KIND.values() and type(said["cardinality"]) is int,
         f"column {said['name']} leads nowhere",
     )
     names = tuple(str(name) for name in said["names"])
@@ -354,7 +360,7 @@ def restore(
         all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]),
         f"column {said['name']} has no sizes",
     )
-    chain = Chain(
+    chain = ColumnPipeline(
         str(said["name"]),
         tuple(steps),
         said["to"],
@@ -365,7 +371,7 @@ def restore(
     )
     if begun:
         require(
-            len(chain.run(a_few(chain.name, schema))) == 3,
+            len(chain.run(probe_rows(chain.name, schema))) == 3,
             f"column {said['name']} gives other rows than it takes",
         )
     else:
@@ -384,17 +390,17 @@ def _checked_array(array: np.ndarray, form: Mapping[str, Any], called: str) -> n
     return array
 
 
-def _try_out(chain: Chain, schema: Mapping[str, Any]) -> None:
+def _try_out(chain: ColumnPipeline, schema: Mapping[str, Any]) -> None:
     """Run a chain on a few rows; ArtifactError unless it gives what it is said to give."""
-    result = chain.run(a_few(chain.name, schema))
-    leads = ENDS.get(result.kind)
+    result = chain.run(probe_rows(chain.name, schema))
+    leads = INPUT_OF_KIND.get(result.kind)
     require(
         leads == chain.to and len(result) == 3,
         f"column {chain.name} leads to {result.kind}, not to {chain.to}",
     )
     if chain.to == "numbers":
         require(
-            matrix.names(result) == chain.names,
+            matrix.feature_names(result) == chain.names,
             f"column {chain.name} gives other features than it says",
         )
     if chain.to == "categories":
@@ -425,7 +431,7 @@ def _try_out(chain: Chain, schema: Mapping[str, Any]) -> None:
         )
 
 
-def a_few(name: str, schema: Mapping[str, Any]) -> Column:
+def probe_rows(name: str, schema: Mapping[str, Any]) -> Column:
     """Three rows that a column could hold, the first of them missing."""
     kind: Kind = schema["kind"]
     if kind == "image":

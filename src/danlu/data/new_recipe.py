@@ -147,7 +147,7 @@ def _source(path: str) -> Part:
             {
                 suffix
                 for each in registry.names("sources")
-                for suffix in getattr(registry.facts("sources", each), "SUFFIXES", ())
+                for suffix in registry.source(each).suffixes
             }
         )
         raise DataError(

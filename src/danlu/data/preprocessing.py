@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from danlu import tokenizing
+from danlu import registry, tokenizing
 from danlu.data import cache
 from danlu.data import column_pipeline as chaining
-from danlu.data.column_pipeline import Chain, damaged, require
+from danlu.data.column_pipeline import ColumnPipeline, damaged_error, require
 from danlu.data.examples import Ragged
-from danlu.data.fingerprints import codes
-from danlu.data.matrix import between
+from danlu.data.fingerprints import value_codes
+from danlu.data.matrix import row_range
 from danlu.errors import ArtifactError, DanluError, DataError, did_you_mean
 from danlu.recipe import ColumnOptions, Data, Part
 from danlu.terms import Column, InputSpec, Kind, Table
@@ -52,7 +52,7 @@ class Preprocessor:
     schema: dict[str, dict[str, Any]]
     pixels: dict[str, dict[str, list[float]]]
     notices: list[str]
-    chains: tuple[Chain, ...]
+    chains: tuple[ColumnPipeline, ...]
     also: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -72,7 +72,7 @@ class Preprocessor:
         DataError naming the column where a chain cannot work or nothing is left to learn from."""
         _check_names(table, data)
         notices: list[str] = []
-        chains: list[Chain] = []
+        chains: list[ColumnPipeline] = []
         schema: dict[str, dict[str, Any]] = {}
         for name, column in table.columns.items():
             if name in targets:
@@ -84,7 +84,7 @@ class Preprocessor:
                 notices.append(f"column {name} is left out: {refusal}.")
                 continue
             _refuse_infinite(table, column, rows)
-            chain = chaining.fit(learnt, _parts_of(column, data, takes), takes)
+            chain = chaining.fit_pipeline(learnt, _parts_of(column, data, takes), takes)
             notices += [
                 f"column {name} ({part.name}): {state['notice']}"
                 for part, state in chain.steps
@@ -94,11 +94,11 @@ class Preprocessor:
                 notices.append(f"column {name} is left out: its transforms leave no feature.")
                 continue
             chains.append(chain)
-            schema[name] = chaining.schema_of(learnt)
+            schema[name] = chaining.column_schema(learnt)
         _check_inputs(table, chains, notices)
         inputs = _inputs(chains, schema)
         needed = {
-            name: chaining.schema_of(table.columns[name]) for name in also if name not in schema
+            name: chaining.column_schema(table.columns[name]) for name in also if name not in schema
         }
         return cls(inputs, schema, _pixels(chains), notices, tuple(chains), needed)
 
@@ -174,7 +174,7 @@ class Preprocessor:
         if key is None or rows is not None or column.values.nbytes < _COSTLY:
             made = chain.run(column if rows is None else column.take(rows))
         else:
-            made = cache.column(
+            made = cache.cached_column(
                 {"table": key, "column": chain.name, "made": chain.fingerprint},
                 lambda: chain.run(column),
             )
@@ -214,7 +214,7 @@ class Preprocessor:
                 "its columns and its schema differ",
             )
             chains = tuple(
-                chaining.restore(each, schema[each["name"]], f"{number}.", arrays)
+                chaining.restore_pipeline(each, schema[each["name"]], f"{number}.", arrays)
                 for number, each in enumerate(state["columns"])
             )
             require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
@@ -227,9 +227,9 @@ class Preprocessor:
         except ArtifactError:
             raise
         except DanluError as error:
-            raise damaged(error.problem.message) from None
+            raise damaged_error(error.problem.message) from None
         except Exception as error:  # what a damaged file can raise in numpy or in a part has no end
-            raise damaged(f"{type(error).__name__}: {error}") from None
+            raise damaged_error(f"{type(error).__name__}: {error}") from None
 
 
 def refuse_other(
@@ -290,7 +290,7 @@ def _parts_of(column: Column, data: Data, takes: Sequence[str]) -> list[Part]:
     return (
         data.transforms[column.kind]
         if column.kind in data.transforms
-        else chaining.usual(column.kind, takes)
+        else chaining.default_transforms(column.kind, takes)
     )
 
 
@@ -298,8 +298,7 @@ def _unused(column: Column, data: Data, takes: Sequence[str]) -> str:
     """Why a column is no input whatever its values are; "" where it may be one."""
     if not _options_of(column.name, data).use:
         return "data.columns says use: false"
-    by = None if data.split is None else getattr(data.split.options, "column", None)
-    if data.split is not None and data.split.name in ("by_column", "grouped") and by == column.name:
+    if data.split is not None and registry.split_column(data.split) == column.name:
         return f"the split {data.split.name} goes by it"
     transformed = (
         _options_of(column.name, data).transforms is not None or column.kind in data.transforms
@@ -370,7 +369,7 @@ def _distinct(column: Column, known: np.ndarray) -> int:
     whether 1 or (at least) 2."""
     if column.kind in ("number", "datetime"):
         return 1 + int(column.values[known].min() != column.values[known].max())
-    return len(np.unique(codes(column)[known]))
+    return len(np.unique(value_codes(column)[known]))
 
 
 def _is_identifier(column: Column, distinct: int, known: np.ndarray) -> bool:
@@ -402,7 +401,7 @@ def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
 # --- what the model sees ------------------------------------------------------------------------------------------------
 
 
-def _check_inputs(table: Table, chains: Sequence[Chain], notices: Sequence[str]) -> None:
+def _check_inputs(table: Table, chains: Sequence[ColumnPipeline], notices: Sequence[str]) -> None:
     images = [chain.name for chain in chains if chain.to == "image"]
     if len(images) > 1:
         raise DataError(
@@ -419,7 +418,7 @@ def _check_inputs(table: Table, chains: Sequence[Chain], notices: Sequence[str])
 
 
 def _inputs(
-    chains: Sequence[Chain], schema: Mapping[str, Mapping[str, Any]]
+    chains: Sequence[ColumnPipeline], schema: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, InputSpec]:
     result: dict[str, InputSpec] = {}
     names = tuple(name for chain in chains if chain.to == "numbers" for name in chain.names)
@@ -445,7 +444,7 @@ def _inputs(
     return result
 
 
-def _ragged_input(chain: Chain) -> InputSpec:
+def _ragged_input(chain: ColumnPipeline) -> InputSpec:
     if chain.to == "frames":
         return InputSpec("frames", (chain.longest, len(chain.names)), names=chain.names)
     several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
@@ -454,7 +453,7 @@ def _ragged_input(chain: Chain) -> InputSpec:
     )
 
 
-def _pixels(chains: Sequence[Chain]) -> dict[str, dict[str, list[float]]]:
+def _pixels(chains: Sequence[ColumnPipeline]) -> dict[str, dict[str, list[float]]]:
     images = [chain for chain in chains if chain.to == "image"]
     return {"image": images[0].pixels} if images else {}
 
@@ -470,18 +469,18 @@ def _some(column: Column, rows: np.ndarray) -> Column:
         if len(rows) > most:
             rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return between(column, int(rows[0]), int(rows[-1]) + 1)
+        return row_range(column, int(rows[0]), int(rows[-1]) + 1)
     return column.take(rows)
 
 
-def _fill(result: np.ndarray, chain: Chain, table: Table, rows: np.ndarray | None) -> None:
+def _fill(result: np.ndarray, chain: ColumnPipeline, table: Table, rows: np.ndarray | None) -> None:
     """What a chain makes of `rows` of its column, written into `result` (N, width) a block of rows
     at a time."""
     column = table.columns[chain.name]
     step = max(256, _BLOCK // max(1, result.shape[1]))
     for start in range(0, len(result), step):
         stop = min(start + step, len(result))
-        part = between(column, start, stop) if rows is None else column.take(rows[start:stop])
+        part = row_range(column, start, stop) if rows is None else column.take(rows[start:stop])
         if column.kind == "number" and np.isinf(part.values).any():
             row = start + int(
                 np.flatnonzero(np.isinf(part.values).reshape(stop - start, -1).any(axis=1))[0]
@@ -495,7 +494,7 @@ def _fill(result: np.ndarray, chain: Chain, table: Table, rows: np.ndarray | Non
 
 
 def _check_finite(
-    matrix: np.ndarray, chains: Sequence[Chain], table: Table, rows: np.ndarray | None
+    matrix: np.ndarray, chains: Sequence[ColumnPipeline], table: Table, rows: np.ndarray | None
 ) -> None:
     finite = np.isfinite(matrix)
     if finite.all():

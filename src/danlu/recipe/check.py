@@ -108,8 +108,9 @@ def _parts(checking: Resolver) -> dict[str, Any]:
             _recommend(filled, catalogue.defaults(PARTS[key], part.name))
             recommends = getattr(catalogue.facts(PARTS[key], part.name), "recommends", None)
             _recommend(filled, recommends(part.options) if recommends is not None else {})
-    if parts["optimizer"] is not None and getattr(
-        catalogue.facts("optimizers", parts["optimizer"].name), "FULL_BATCH", False
+    if (
+        parts["optimizer"] is not None
+        and catalogue.optimizer_facts(parts["optimizer"].name).full_batch
     ):
         filled["train.batch_size"] = "all"
     for key in LISTS:

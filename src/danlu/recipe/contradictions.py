@@ -80,7 +80,7 @@ def note_contradictions(
                 "a batch is made of micro batches")  # fmt: skip
         if (
             optimizer is not None
-            and getattr(catalogue.facts("optimizers", optimizer.name), "FULL_BATCH", False)
+            and catalogue.optimizer_facts(optimizer.name).full_batch
             and train.batch_size != "all"
         ):
             add(("train", "batch_size"), f"{optimizer.name} takes all training rows in one update, and train.batch_size is {train.batch_size}.",

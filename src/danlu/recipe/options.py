@@ -57,6 +57,15 @@ def on_shelf(config: type[BaseModel], name: str) -> OnShelf | None:
     )
 
 
+class UpdatesAllRows(Protocol):
+    """What recipe needs to know of an optimizer."""
+
+    @property
+    def full_batch(self) -> bool:
+        """Whether one update uses all training rows."""
+        ...
+
+
 class Catalogue(Protocol):
     """What recipe needs to know of the shelves; danlu.registry offers it."""
 
@@ -64,6 +73,7 @@ class Catalogue(Protocol):
     def config(self, shelf: str, name: str) -> type[Options]: ...
     def defaults(self, shelf: str, name: str) -> Mapping[str, Any]: ...
     def facts(self, shelf: str, name: str) -> Any: ...
+    def optimizer_facts(self, name: str) -> UpdatesAllRows: ...
     def source_for(self, path: str) -> str | None: ...
 
 

@@ -24,20 +24,21 @@ import torch
 from torch import Tensor, nn
 
 from danlu import registry
-from danlu.data.dataset import remembered
+from danlu.data.dataset import keep_in_memory
 from danlu.errors import MissingExtra, RunError
 from danlu.layers.attention.multi_head import Attention
+from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import Recipe, with_changes
 from danlu.search.widths import at_width, width_of
 from danlu.system.placement import EVALUATION, draw_seed
-from danlu.training.setup import Apparatus, assemble
-from danlu.training.step import NotFinite
+from danlu.training.setup import TrainingSetup, build_training
+from danlu.training.step import NonFiniteError
 
-BOUND = 0.3  # of the powers; a wrong parametrization has one of 0.5 or 1
-LEAST = -0.4  # of a change; narrow networks are further from the law under plain descent, and go by as much as -0.33
+UPPER_BOUND = 0.3  # of the powers; a wrong parametrization has one of 0.5 or 1
+LOWER_BOUND = -0.4  # of a change; narrow networks are further from the law under plain descent, and go by as much as -0.33
 STEPS = 5
 SEEDS = 2
-PLACES = 512  # rows, or tokens, of a batch at most: the check is to cost little
+MAX_ROWS = 512  # rows, or tokens, of a batch at most: the check is to cost little
 SCORES = ".scores"  # what the softmax of an attention takes
 
 
@@ -71,12 +72,12 @@ class CoordinateCheck:
 
     def wrong(self) -> dict[str, float]:
         """The layers that fail, with the power that they fail by, the worst first."""
-        found = {name: power for name, power in self.growth().items() if not power <= BOUND}
+        powers = {name: power for name, power in self.growth().items() if not power <= UPPER_BOUND}
         for name, power in self.powers().items():
-            shrinks = not power >= LEAST and not name.endswith(SCORES)
-            if shrinks or not power <= max(BOUND, found.get(name, BOUND)):
-                found[name] = power
-        return dict(sorted(found.items(), key=lambda pair: -abs(pair[1])))
+            shrinks = not power >= LOWER_BOUND and not name.endswith(SCORES)
+            if shrinks or not power <= max(UPPER_BOUND, powers.get(name, UPPER_BOUND)):
+                powers[name] = power
+        return dict(sorted(powers.items(), key=lambda pair: -abs(pair[1])))
 
     @property
     def passed(self) -> bool:
@@ -97,14 +98,14 @@ class CoordinateCheck:
         others = f"; {count - 1} other layers fail as well" if count > 1 else ""
         return (
             f"coordinate check failed at {among}: the activations of {name} go by the power {slope:+.2f} of the width{others} "
-            f"(allowed: {LEAST:g} to {BOUND:g})."
+            f"(allowed: {LOWER_BOUND:g} to {UPPER_BOUND:g})."
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "widths": self.widths,
-            "bounds": [LEAST, BOUND],
+            "bounds": [LOWER_BOUND, UPPER_BOUND],
             "passed": self.passed,
             "wrong": self.wrong(),
             "powers": self.powers(),
@@ -122,21 +123,21 @@ def check_coordinates(
 
     Nothing is written. Raises RunError where a loss is not finite, or the model has no width.
     """
-    found: list[
+    by_width: list[
         list[dict[str, tuple[float, float]]]
     ] = []  # by width, by step: layer -> (size, change)
-    with remembered():
+    with keep_in_memory():
         for width in widths:
             runs = [
-                _trained(at_width(recipe, width), recipe.train.seed + number, steps)
+                _train(at_width(recipe, width), recipe.train.seed + number, steps)
                 for number in range(seeds)
             ]
-            found.append([_mean([run[step] for run in runs]) for step in range(steps + 1)])
-    names = [name for name in found[0][0] if all(name in by_step[0] for by_step in found)]
+            by_width.append([_mean([run[step] for run in runs]) for step in range(steps + 1)])
+    names = [name for name in by_width[0][0] if all(name in by_step[0] for by_step in by_width)]
     sizes, changes = (
         {
             name: [
-                [by_step[step][name][which] for by_step in found]
+                [by_step[step][name][which] for by_step in by_width]
                 for step in range(which, steps + 1)
             ]
             for name in names
@@ -153,22 +154,27 @@ def widths_between(recipe: Recipe, narrow: int) -> list[int]:
     return [narrow * times for times in (1, 2, 4, 8) if narrow * times <= most]
 
 
-def _trained(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[float, float]]]:
+def _train(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[float, float]]]:
     """By step, the (size, change) of each layer."""
-    built = assemble(_small(recipe, seed), rates=(_rate(recipe), lambda n: 1.0))
-    start = _activations(built)
-    found = [{name: (_size(each), 0.0) for name, each in start.items()}]
+    setup = build_training(_small(recipe, seed), rates=(_rate(recipe), lambda n: 1.0))
+    start = _activations(setup)
+    moves = [{name: (_size(activation), 0.0) for name, activation in start.items()}]
     for n in range(steps):
         try:
-            built.update(n)
-        except NotFinite:
+            setup.update(n)
+        except NonFiniteError:
             raise RunError(
                 f"the coordinate check found a NaN or infinity after {n} updates at width {width_of(recipe):,}.",
                 hint="lower optimizer.learning_rate",
             ) from None
-        now = _activations(built)
-        found.append({name: (_size(each), _size(each - start[name])) for name, each in now.items()})
-    return found
+        now = _activations(setup)
+        moves.append(
+            {
+                name: (_size(activation), _size(activation - start[name]))
+                for name, activation in now.items()
+            }
+        )
+    return moves
 
 
 def _small(recipe: Recipe, seed: int) -> Recipe:
@@ -181,27 +187,27 @@ def _small(recipe: Recipe, seed: int) -> Recipe:
     }
     if recipe.train.batch_size != "all":
         units = int(getattr(recipe.task.options, "context", 0) or 1)
-        changes["train.batch_size"] = max(1, min(int(recipe.train.batch_size), PLACES // units))
+        changes["train.batch_size"] = max(1, min(int(recipe.train.batch_size), MAX_ROWS // units))
     return with_changes(recipe, registry, changes)
 
 
 def _rate(recipe: Recipe) -> float:
-    return float(getattr(recipe.optimizer.options, "learning_rate"))  # noqa: B009 - every optimizer promises it
+    return learning_rate_of(recipe.optimizer.options)
 
 
-def _activations(built: Apparatus) -> dict[str, Tensor]:
+def _activations(setup: TrainingSetup) -> dict[str, Tensor]:
     """What every layer with weights gives for the rows of the first batch, in training mode, with
     the same dropout every time."""
-    module, found = built.state.module, {}
-    batch = built.rows.gather(built.batches.indices(0))
-    built.placement.seed(draw_seed(built.recipe.train.seed, EVALUATION, 0))
-    with torch.no_grad(), _listening(module, found):
-        found["outputs"] = module(batch.inputs).detach().clone()
-    return found
+    module, activations = setup.state.module, {}
+    batch = setup.rows.gather(setup.batches.indices(0))
+    setup.placement.seed(draw_seed(setup.recipe.train.seed, EVALUATION, 0))
+    with torch.no_grad(), _record_activations(module, activations):
+        activations["outputs"] = module(batch.inputs).detach().clone()
+    return activations
 
 
 @contextmanager
-def _listening(module: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
+def _record_activations(module: nn.Module, activations: dict[str, Tensor]) -> Iterator[None]:
     """Keep in `found` what layers give, and the scores of attention, while the context lasts."""
 
     def keep(name: str) -> Any:
@@ -209,13 +215,15 @@ def _listening(module: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
             layer: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any], output: Any
         ) -> None:
             if isinstance(layer, Attention):
-                found[name + SCORES] = layer.scores(arguments[0], options.get("angles")).detach()
+                activations[name + SCORES] = layer.scores(
+                    arguments[0], options.get("angles")
+                ).detach()
             elif isinstance(output, Tensor):
-                found[name] = output.detach().clone()  # an activation may write over it
+                activations[name] = output.detach().clone()  # an activation may write over it
 
         return hear
 
-    heard = [
+    hooks = [
         layer.register_forward_hook(keep(name), with_kwargs=True)
         for name, layer in module.named_modules()
         if name
@@ -226,8 +234,8 @@ def _listening(module: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in heard:
-            each.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _size(activation: Tensor) -> float:
@@ -261,7 +269,7 @@ def _slope(widths: Sequence[int], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(widths), np.log(values), 1)[0])
 
 
-def draw(check: CoordinateCheck, path: Path) -> None:
+def draw_check(check: CoordinateCheck, path: Path) -> None:
     """Write a PNG: change over width after each step, a line a layer. Raises MissingExtra without
     matplotlib."""
     try:
@@ -278,13 +286,13 @@ def draw(check: CoordinateCheck, path: Path) -> None:
             1, steps, step + 1, sharey=figure.axes[0] if figure.axes else None
         )
         for name, by_step in check.changes.items():
-            bad = name in wrong
-            label = f"{name} ({wrong[name]:+.2f})" if bad and step == 0 else None
+            fails = name in wrong
+            label = f"{name} ({wrong[name]:+.2f})" if fails and step == 0 else None
             axes.plot(
                 check.widths,
                 by_step[step],
-                color="#c0392b" if bad else "#2c7fb8",
-                alpha=0.9 if bad else 0.5,
+                color="#c0392b" if fails else "#2c7fb8",
+                alpha=0.9 if fails else 0.5,
                 label=label,
             )
         axes.set_xscale("log", base=2)

@@ -19,14 +19,19 @@ from danlu import recipe as recipes
 from danlu import registry
 from danlu.errors import MissingExtra, Problem, RecipeError, RunError, TrainingStopped
 from danlu.recipe import Recipe, write_yaml
-from danlu.search.coordinate_check import CoordinateCheck, check_coordinates, draw, widths_between
+from danlu.search.coordinate_check import (
+    CoordinateCheck,
+    check_coordinates,
+    draw_check,
+    widths_between,
+)
 from danlu.search.tune import StudyResult, tune
-from danlu.search.widths import at_width, changed, width_of
+from danlu.search.widths import at_width, changed_options, width_of
 from danlu.system.atomic_files import replace_file
 
 # What the paper does not promise to carry over: how strongly a network is held back depends on its
 # size and its data.
-_HOLDING_BACK = ("dropout", "weight_decay", "l1", "l2", "label_smoothing", "ema_decay")
+_REGULARIZATION = ("dropout", "weight_decay", "l1", "l2", "label_smoothing", "ema_decay")
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,10 @@ def tune_at_width(
     folder = Path(study) if study is not None else Path("studies") / narrow.name
     if recipe.regularization.l1 or recipe.regularization.l2:
         say("regularization.l1 and l2 are not scaled by the width; optimizer.weight_decay is.")
-    checks = _checked(wide, width, folder, say)
-    found = tune(narrow, folder, output=output)
-    written = _write_wide(wide, width, folder, found) if transfer else None
-    return Transfer(width_of(wide), width, checks, found, written)
+    checks = _check_optimizers(wide, width, folder, say)
+    result = tune(narrow, folder, output=output)
+    wide_recipe = _write_wide(wide, width, folder, result) if transfer else None
+    return Transfer(width_of(wide), width, checks, result, wide_recipe)
 
 
 def _under_mup(recipe: Recipe, width: int) -> Recipe:
@@ -102,16 +107,18 @@ def _under_mup(recipe: Recipe, width: int) -> Recipe:
 def _refuse_widths(recipe: Recipe) -> None:
     """RecipeError where the search would choose the width itself, or what it is counted from."""
     options = recipe.model.options
-    other = registry.facts("models", recipe.model.name).at_width(options, 2 * width_of(recipe))
+    resize = registry.model_facts(recipe.model.name).at_width
+    assert resize is not None  # width_of has refused models without it
+    other = resize(options, 2 * width_of(recipe))
     fixed = {
         "model",
         "model.size",
         "model.design",
         "model.parametrization",
         "model.base_width",
-        *changed(options, other),
+        *changed_options(options, other),
     }
-    named = [each.name for each in recipe.space if each.name in fixed]
+    named = [dimension.name for dimension in recipe.space if dimension.name in fixed]
     if named:
         raise RecipeError(
             [
@@ -125,7 +132,7 @@ def _refuse_widths(recipe: Recipe) -> None:
         )
 
 
-def _checked(
+def _check_optimizers(
     wide: Recipe, width: int, folder: Path, say: Callable[[str], None]
 ) -> dict[str, CoordinateCheck]:
     """The coordinate checks of the recipe, one for each optimizer that is searched; kept in the
@@ -135,77 +142,77 @@ def _checked(
         (each.choices for each in wide.space if each.name == "optimizer" and each.kind == "choice"),
         (),
     )
-    tried = [recipes.trial_recipe(wide, {"optimizer": choice}, registry) for choice in choices] or [
-        recipes.trial_recipe(wide, {}, registry)
-    ]
+    variants = [
+        recipes.trial_recipe(wide, {"optimizer": choice}, registry) for choice in choices
+    ] or [recipes.trial_recipe(wide, {}, registry)]
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "coordinate_check.json"
     before = _read(kept)
-    found: dict[str, CoordinateCheck] = {}
+    checks: dict[str, CoordinateCheck] = {}
     digests: dict[str, str] = {}
-    for each in tried:
+    for each in variants:
         name = each.optimizer.name
         digests[name] = hashlib.sha256(
             json.dumps([each.as_dict(), widths], sort_keys=True).encode()
         ).hexdigest()
         again = before.get(name, {})
         if again.get("of") == digests[name]:
-            found[name] = CoordinateCheck(again["widths"], again["sizes"], again["changes"])
+            checks[name] = CoordinateCheck(again["widths"], again["sizes"], again["changes"])
             continue
-        found[name] = check_coordinates(each, widths)
-        say(f"{name}: {found[name].sentence()}")
-        _draw(found[name], folder / f"coordinate_check_{name}.png", say)
-    told = {name: {"of": digests[name], **check.as_dict()} for name, check in found.items()}
-    replace_file(kept, json.dumps(told, indent=1).encode())
-    for name, check in found.items():
+        checks[name] = check_coordinates(each, widths)
+        say(f"{name}: {checks[name].sentence()}")
+        _draw(checks[name], folder / f"coordinate_check_{name}.png", say)
+    stored = {name: {"of": digests[name], **check.as_dict()} for name, check in checks.items()}
+    replace_file(kept, json.dumps(stored, indent=1).encode())
+    for name, check in checks.items():
         if not check.passed:
             raise TrainingStopped(
                 f"{name}: {check.sentence()} What is found at width {width:,} would not hold at {width_of(wide):,}.",
                 where=str(kept),
                 hint=f"look at coordinate_check_{name}.png; tune at the full width (without --at-width), or try another optimizer",
             )
-    return found
+    return checks
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The checks that an earlier start kept; {} where there are none that can be read."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        stored = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _draw(check: CoordinateCheck, path: Path, say: Callable[[str], None]) -> None:
     try:
-        draw(check, path)
+        draw_check(check, path)
     except MissingExtra as error:
         say(f"no plot: {error.problem.message} {error.problem.hint}")
 
 
-def _write_wide(wide: Recipe, narrow: int, folder: Path, found: StudyResult) -> Path | None:
+def _write_wide(wide: Recipe, narrow: int, folder: Path, result: StudyResult) -> Path | None:
     """FOLDER/wide.yaml: the wide recipe with the best trial's values."""
-    best = found.best
+    best = result.best
     if best is None or best.scores is None:
         return None
-    made = recipes.trial_recipe(wide, best.values, registry)
+    recipe = recipes.trial_recipe(wide, best.values, registry)
     scores = ", ".join(
-        f"{metric} {score:.6g}" for (metric, _), score in zip(found.objectives, best.scores)
+        f"{metric} {score:.6g}" for (metric, _), score in zip(result.objectives, best.scores)
     )
-    doubted = [name for name in best.values if name.rpartition(".")[2] in _HOLDING_BACK]
+    less_certain = [name for name in best.values if name.rpartition(".")[2] in _REGULARIZATION]
     lines = [
-        f"Width {width_of(wide):,}, with the values of trial {best.number} of {len(found.trials):,} at width {narrow:,} ({scores}).",
+        f"Width {width_of(wide):,}, with the values of trial {best.number} of {len(result.trials):,} at width {narrow:,} ({scores}).",
         f"Found in the study {folder}:",
-        *(f"    {name}: {_shown(value)}" for name, value in best.values.items()),
+        *(f"    {name}: {_format(value)}" for name, value in best.values.items()),
         "They hold at other widths by model.parametrization: mup; do not change model.base_width.",
     ]
-    if doubted:
+    if less_certain:
         lines.append(
-            f"What holds a network back ({', '.join(doubted)}) is the least sure to carry over: a wider one may want more."
+            f"What holds a network back ({', '.join(less_certain)}) is the least sure to carry over: a wider one may want more."
         )
     lines += ["", f"    danlu train {folder / 'wide.yaml'}"]
     head = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    rest = {name: value for name, value in made.raw.items() if name not in ("name", "tune")}
+    rest = {name: value for name, value in recipe.raw.items() if name not in ("name", "tune")}
     path = folder / "wide.yaml"
     replace_file(
         path, (head + "\n" + write_yaml({"name": f"{wide.name}_wide"[:100], **rest})).encode()
@@ -213,5 +220,5 @@ def _write_wide(wide: Recipe, narrow: int, folder: Path, found: StudyResult) -> 
     return path
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

@@ -13,13 +13,13 @@ from danlu.recipe import Recipe, with_changes
 
 def width_of(recipe: Recipe) -> int:
     """The width of the recipe's model. Raises RunError where it has none."""
-    part = registry.facts("models", recipe.model.name)
-    width = part.width_of(recipe.model.options) if hasattr(part, "width_of") else 0
+    find_width = registry.model_facts(recipe.model.name).width_of
+    width = find_width(recipe.model.options) if find_width is not None else 0
     if not width:
         able = [
             name
             for name in registry.names("models")
-            if hasattr(registry.facts("models", name), "width_of")
+            if registry.model_facts(name).width_of is not None
         ]
         raise RunError(
             f"model {recipe.model.name} as it stands has no width that one number gives.",
@@ -34,24 +34,25 @@ def at_width(recipe: Recipe, width: int) -> Recipe:
     that the model cannot have."""
     if width == width_of(recipe):
         return recipe
-    part, options = registry.facts("models", recipe.model.name), recipe.model.options
+    facts, options = registry.model_facts(recipe.model.name), recipe.model.options
+    assert facts.at_width is not None  # it comes with width_of
     try:
-        narrow = part.at_width(options, width)
-        return with_changes(recipe, registry, changed(options, narrow))
+        narrow = facts.at_width(options, width)
+        return with_changes(recipe, registry, changed_options(options, narrow))
     except (ValidationError, RecipeError) as error:
-        said = (
+        reason = (
             error.errors()[0]["msg"].removeprefix("Value error, ")
             if isinstance(error, ValidationError)
             else str(error)
         )
         raise RunError(
-            f"the model cannot be {width:,} wide: {said}.",
+            f"the model cannot be {width:,} wide: {reason}.",
             where=recipe.path,
             hint="choose another width",
         ) from None
 
 
-def changed(options: Any, others: Any) -> dict[str, Any]:
+def changed_options(options: Any, new_options: Any) -> dict[str, Any]:
     """The options of a model that differ, as changes to a recipe."""
-    now, then = options.model_dump(), others.model_dump()
+    now, then = options.model_dump(), new_options.model_dump()
     return {f"model.{name}": value for name, value in then.items() if value != now[name]}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from danlu.parts.watchers._base import Watcher
 from danlu.recipe import Recipe
 from danlu.training.loop import train
 
@@ -17,7 +18,7 @@ def cross_validate(
     run: str | Path | None = None,
     *,
     output: Any = "quiet",
-    beside: Callable[[], Any] = lambda: None,
+    beside: Callable[[], Watcher | None] = lambda: None,
     after: Callable[[list[dict[str, Any]]], None] = lambda scores: None,
 ) -> dict[str, Any]:
     """Train `folds` models in RUN/fold-1, RUN/fold-2, ...; {"folds": [scores], "mean": {...},

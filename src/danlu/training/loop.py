@@ -23,7 +23,7 @@ from danlu.artifact.prediction import Artifact, load
 from danlu.data.batches import rows_at_once
 from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
 from danlu.parts.schedules._base import ScoreSchedule
-from danlu.parts.watchers._base import RunInfo, Watchers
+from danlu.parts.watchers._base import RunInfo, Watcher, Watchers
 from danlu.recipe import Recipe
 from danlu.system import machine
 from danlu.system.atomic_files import rename_folder
@@ -48,7 +48,7 @@ def train(
     *,
     output: Output = "quiet",
     fold: tuple[int, int] | None = None,
-    beside: Any = None,
+    beside: Watcher | None = None,
     training_overrides: TrainingOverrides | None = None,
 ) -> Artifact:
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
@@ -89,7 +89,7 @@ class Training:
         interruption: Interruption,
         output: Output,
         fold: tuple[int, int] | None,
-        beside: Any = None,
+        beside: Watcher | None = None,
         training_overrides: TrainingOverrides | None = None,
     ) -> None:
         self.training_overrides = training_overrides
@@ -131,7 +131,7 @@ class Training:
 
     # --- before the first step
 
-    def _watchers(self, beside: Any) -> Watchers:
+    def _watchers(self, beside: Watcher | None) -> Watchers:
         recipe, built = self.recipe, self.setup
         stopping = recipe.regularization.early_stopping
         parts = [*recipe.watchers, *([stopping] if stopping is not None else [])]
@@ -140,10 +140,8 @@ class Training:
             self.folder.path, recipe, self.plan.total_steps, self.plan.steps_per_epoch, built.evaluator.metric, built.evaluator.better,
             steps[-1] if steps else 0, self.output, built.trainable, built.sentences(),
         )  # fmt: skip
-        watchers = Watchers(parts, [registry.build_watcher(part, run) for part in parts])
-        if beside is not None:
-            watchers.named.append(("beside", beside))
-        return watchers
+        watchers = [registry.build_watcher(part, run) for part in parts]
+        return Watchers(parts, watchers, beside)
 
     def _resume(self) -> int:
         """The step to go on from: that of the newest good checkpoint, else 0."""

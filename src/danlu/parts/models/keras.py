@@ -66,7 +66,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             "nothing shows that a Keras network does not look ahead.",
             hint="choose model: gpt or rnn",
         )
-    rescales = any(each["class_name"] == "Rescaling" for each in keras_file.objects(architecture))
+    rescales = any(each["class_name"] == "Rescaling" for each in keras_file.objects_in(architecture))
     pixels = ("bytes" if rescales else "unit") if config.pixels == "auto" else config.pixels
     return KerasNetwork(architecture, inputs, output, pixels)
 
@@ -80,13 +80,13 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
             "a Keras network to train needs its weights.", hint="name its file: model.path"
         )
     assert isinstance(module, KerasNetwork)
-    file = keras_file.read(config.path)
+    file = keras_file.read_keras_file(config.path)
     module.load(file.weights, config.path)
     said = f"the weights are those of {config.path}"
     if module.still:
         said += f"; {', '.join(module.still[:6])} stay as they are, since the file froze them"
     left = sorted(
-        {each["class_name"] for each in keras_file.objects(file.architecture)} & _LEFT_OUT
+        {each["class_name"] for each in keras_file.objects_in(file.architecture)} & _LEFT_OUT
     )
     if left:
         said += f"; the file's {' and '.join(left)} are left out (section regularization has such things)"
@@ -103,11 +103,11 @@ def settled(config: Config) -> Config:
 
 def _architecture(config: Config) -> dict[str, Any]:
     if config.architecture is not None:
-        return keras_file.checked(config.architecture)
+        return keras_file.checked_architecture(config.architecture)
     if config.path is None:
         raise PartError("the model keras needs a file.", hint="name it: model.path: FILE.keras")
     if not lookups_are_allowed():
         raise PartError(
             "this artifact does not say what its network is built of, and the file that it names is not looked at."
         )
-    return keras_file.read(config.path).architecture
+    return keras_file.read_keras_file(config.path).architecture

@@ -18,7 +18,7 @@ A part offers
   DECAY (optional)                          "weights" where weight decay shrinks the weights beside the update, by learning_rate *
                                             weight_decay; "gradient", where it does not say: weight_decay * weights join the gradient
   SPARES_TABLES (optional)                  True where embeddings and output layers over a vocabulary must come in a group of their own
-                                            that says "muon": False (danlu.training.setup.tables)
+                                            that says "muon": False (danlu.training.setup.embedding_tables)
   initial_of_table(parameter) -> dict       with SPARES_TABLES: the state of the pure rule for a parameter of such a group
   ELEMENTWISE (optional)                    True where the pure rule moves each entry by itself, so that parameters may be laid end to
                                             end and moved as one

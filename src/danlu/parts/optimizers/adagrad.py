@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from danlu.compat.torch_optim import lean
+from danlu.compat.torch_optim import without_dynamo
 from danlu.parts.optimizers._fused import fusable, keep_layouts
 from danlu.recipe import Options
 
@@ -44,7 +44,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     import torch
 
     return keep_layouts(
-        lean(torch.optim.Adagrad)(
+        without_dynamo(torch.optim.Adagrad)(
             groups,
             lr=config.learning_rate,
             eps=config.epsilon,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from danlu.compat.torch_optim import lean
+from danlu.compat.torch_optim import without_dynamo
 from danlu.parts.optimizers._fused import fusable, keep_layouts
 from danlu.recipe import Options
 
@@ -55,7 +55,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     import torch
 
     return keep_layouts(
-        lean(torch.optim.AdamW)(
+        without_dynamo(torch.optim.AdamW)(
             groups,
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from danlu.compat.torch_optim import lean
+from danlu.compat.torch_optim import without_dynamo
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _lion() -> type[Optimizer]:
                 state["mean"] = torch.zeros_like(parameter)
             return state["mean"]
 
-    return lean(Lion)
+    return without_dynamo(Lion)
 
 
 def initial(parameter: Tensor) -> dict[str, Tensor]:

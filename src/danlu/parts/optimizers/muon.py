@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from danlu.compat.torch_optim import lean
+from danlu.compat.torch_optim import without_dynamo
 from danlu.parts.optimizers._fused import fusable, keep_layouts
 from danlu.recipe import Options
 
@@ -183,7 +183,7 @@ def _muon() -> type[Optimizer]:
                     state[name] = torch.zeros_like(parameter)
             return state
 
-    return lean(Muon)
+    return without_dynamo(Muon)
 
 
 def is_matrix(parameter: Tensor) -> bool:

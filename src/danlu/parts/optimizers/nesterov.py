@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from danlu.compat.torch_optim import lean
+from danlu.compat.torch_optim import without_dynamo
 from danlu.parts.optimizers._fused import fusable, keep_layouts
 from danlu.recipe import Options
 
@@ -46,7 +46,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     import torch
 
     return keep_layouts(
-        lean(torch.optim.SGD)(
+        without_dynamo(torch.optim.SGD)(
             groups,
             lr=config.learning_rate,
             momentum=config.momentum,

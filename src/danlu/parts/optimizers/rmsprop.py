@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from danlu.compat.torch_optim import lean
+from danlu.compat.torch_optim import without_dynamo
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     at a time where it can."""
     import torch
 
-    return lean(torch.optim.RMSprop)(
+    return without_dynamo(torch.optim.RMSprop)(
         groups,
         lr=config.learning_rate,
         alpha=config.alpha,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from danlu.parts.schedules._base import ScoreSchedule
 from danlu.recipe import ScheduleOptions
 
 
@@ -36,7 +37,7 @@ class Config(ScheduleOptions):
     )
 
 
-class ReduceOnPlateau:
+class ReduceOnPlateau(ScoreSchedule):
     """schedule(step) -> scale; observe(score, better) lowers it."""
 
     def __init__(self, config: Config) -> None:
@@ -67,7 +68,7 @@ class ReduceOnPlateau:
         margin = abs(self.best) * self.config.threshold
         return score > self.best + margin if better == "higher" else score < self.best - margin
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """What must be kept to go on."""
         return {"scale": self.scale, "best": self.best, "waited": self.waited}
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading.inference import infer
-from danlu.reading.spool import Spool
+from danlu.reading.growing_array import GrowingArray
+from danlu.reading.inference import infer_column
 from danlu.recipe import ColumnOptions
 from danlu.terms import Column
 
@@ -85,7 +85,7 @@ class _Strings:
     """A column of strings in the making, the first `absent` of them missing."""
 
     def __init__(self, absent: int) -> None:
-        self.values, self.sizes, self.there = Spool(np.uint8), Spool(np.int64), Spool(np.bool_)
+        self.values, self.sizes, self.there = GrowingArray(np.uint8), GrowingArray(np.int64), GrowingArray(np.bool_)
         self.sizes.append(np.zeros(absent))
         self.there.append(np.zeros(absent))
 
@@ -148,10 +148,10 @@ def column_of(
         first = next(each for each in chunks if len(each))
         heads = np.searchsorted(_offsets(first), _offsets(first)[0] + _SAMPLED_BYTES, side="right")
         sample = first.slice(0, max(min(int(heads) - 1, _SAMPLED), 1))
-        told = infer(name, sample, options, where, typed=True)
+        told = infer_column(name, sample, options, where, typed=True)
         if told.kind == "text":
             return _text(told, chunks, len(sample) < len(values) and asked is None)
-    return infer(name, values, options, where, typed=True, notices=notices)
+    return infer_column(name, values, options, where, typed=True, notices=notices)
 
 
 def _text(told: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
@@ -163,7 +163,7 @@ def _text(told: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
     if len(parts) == 1:
         offsets, values = parts[0]
     else:
-        spool, ends = Spool(np.uint8), [np.zeros(1, dtype=np.int64)]
+        spool, ends = GrowingArray(np.uint8), [np.zeros(1, dtype=np.int64)]
         for offsets, values in parts:
             for start in range(int(offsets[0]), int(offsets[-1]), 1 << 22):
                 spool.append(values[start : min(start + (1 << 22), int(offsets[-1]))])

@@ -21,12 +21,12 @@ from pydantic import Field, field_validator, model_validator
 
 from danlu import registry
 from danlu.errors import DataError
-from danlu.reading import folders, sound
-from danlu.reading.inference import infer
+from danlu.reading import audio_files, class_folders
+from danlu.reading.inference import infer_column
 from danlu.recipe import ColumnOptions, Options, Part
 from danlu.terms import Column, Table
 
-SUFFIXES = sound.SUFFIXES  # a single recording, to be answered
+SUFFIXES = audio_files.SUFFIXES  # a single recording, to be answered
 _TOGETHER = 64  # files read by the threads at a time
 
 
@@ -76,12 +76,12 @@ class Config(Options):
 
 def claims(folder: Path) -> bool:
     """Whether most files of a folder, itself or up to two levels down, are recordings."""
-    return folders.mostly(folder, SUFFIXES)
+    return class_folders.holds_mostly(folder, SUFFIXES)
 
 
 def files(config: Config) -> list[Path]:
     """The recordings, sorted by their path below the folder, and the table."""
-    found = folders.inside(config.path, SUFFIXES, "recording")
+    found = class_folders.files_below(config.path, SUFFIXES, "recording")
     return (
         [*found, Path(config.path) / config.table]
         if config.table is not None and _has_table(config)
@@ -101,7 +101,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     if _has_table(config):
         return _by_table(config, root, columns)
     paths = files(config)
-    inside = folders.below(paths, root)
+    inside = class_folders.relative_paths(paths, root)
     names = [path.as_posix() for path in inside]
     audio, notices = _recordings(paths, names, config.rate)
     made = {"audio": audio}
@@ -116,9 +116,9 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         made |= _by_names(config.names, [path.stem for path in inside], names, columns)
     else:
         above = [path.parent.parts for path in inside]
-        split = folders.split_of(above)
+        split = class_folders.splits_from_folders(above)
         classes = [parts[1:] for parts in above] if split is not None else above
-        label, said = folders.labels_of(classes, names, str(root), "recordings")
+        label, said = class_folders.labels_from_folders(classes, names, str(root), "recordings")
         notices += said
         if label is not None:
             made["label"] = label
@@ -149,7 +149,7 @@ def _by_names(
     made = {}
     for word in reader.groupindex:
         options = columns.get(word) or ColumnOptions(kind="category")
-        made[word] = infer(word, [row[word] for row in found], options, lambda row: names[row])
+        made[word] = infer_column(word, [row[word] for row in found], options, lambda row: names[row])
     return made
 
 
@@ -235,7 +235,7 @@ def _recordings(
             0, len(paths), _TOGETHER
         ):  # a mistake in the first files is told before the last are read
             pieces += pool.map(
-                sound.read, paths[start : start + _TOGETHER], names[start : start + _TOGETHER]
+                audio_files.read_audio, paths[start : start + _TOGETHER], names[start : start + _TOGETHER]
             )
     counts = collections.Counter(found for _, found in pieces)
     wanted = rate or max(counts, key=lambda each: (counts[each], each))
@@ -245,7 +245,7 @@ def _recordings(
         if others
         else []
     )
-    samples = [sound.resampled(each, found, wanted) for each, found in pieces]
+    samples = [audio_files.resample(each, found, wanted) for each, found in pieces]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in samples])]).astype(np.int64)
     seconds = offsets[-1] / wanted
     reason = f"audio: {len(samples):,} recordings, {seconds:,.0f} s at {wanted:,} samples a second"

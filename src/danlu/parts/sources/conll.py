@@ -17,8 +17,8 @@ from pydantic import Field
 from danlu.errors import DataError
 from danlu.reading import charsets
 from danlu.reading import files as disk
-from danlu.reading.assembly import by_split
-from danlu.reading.words import numbered
+from danlu.reading.multi_file import files_by_split
+from danlu.reading.word_lists import encode_words
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -63,20 +63,20 @@ def files(config: Config) -> list[Path]:
 
 
 def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
-    return by_split(config.path, config.validation, config.test, SUFFIXES)
+    return files_by_split(config.path, config.validation, config.test, SUFFIXES)
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of all files, one below the other; see danlu.sources."""
     splits = _by_split(config)
     paths = [path for _, inside in splits for path in inside]
-    names = disk.labels(paths)
+    names = disk.display_names(paths)
     notices: list[str] = []
     cells: list[list[list[str]]] = []
     lengths: list[np.ndarray] = []
     header = tuple(config.columns or ())
     for path, name in zip(paths, names):
-        text = charsets.decode(disk.read(path), name, config.encoding)
+        text = charsets.decode_text(disk.read_file(path), name, config.encoding)
         if text.reason:
             notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
         rows, sizes = _read(config, text.content.decode("utf-8"), name, _is_conllu(path), header)
@@ -107,7 +107,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 
 
 def _column(name: str, words: object, place: int, offsets: np.ndarray) -> Column:
-    codes, categories = numbered(word[place] for word in words)  # type: ignore[attr-defined]
+    codes, categories = encode_words(word[place] for word in words)  # type: ignore[attr-defined]
     return Column(
         name,
         "sequence",

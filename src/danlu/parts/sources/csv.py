@@ -25,9 +25,9 @@ from danlu.parts.sources import _csv_records as records
 from danlu.reading import charsets
 from danlu.reading import files as disk
 from danlu.reading.arrow import compute
-from danlu.reading.assembly import Piece, assemble, by_split
-from danlu.reading.columns import MISSING_MARKS, infer
-from danlu.reading.numerals import decimal_mark
+from danlu.reading.columns import MISSING_MARKS, infer_column
+from danlu.reading.multi_file import FileContent, concatenate_files, files_by_split
+from danlu.reading.number_formats import decimal_mark
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -136,7 +136,7 @@ def files(config: Config) -> list[Path]:
 
 
 def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
-    return by_split(config.path, config.validation, config.test, _TABLES)
+    return files_by_split(config.path, config.validation, config.test, _TABLES)
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
@@ -148,7 +148,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         return _columns(config, columns, joined, where, notices)
 
     known = frozenset(columns)
-    table = assemble(
+    table = concatenate_files(
         _by_split(config), lambda path, name: _read(path, name, config, known), make, columns
     )
     return replace(table, notices=(*table.notices, *_endings(table)))
@@ -172,7 +172,7 @@ def _columns(
 
     def column(name: str, decimal: str | None) -> Column:
         told[name].clear()
-        return infer(
+        return infer_column(
             name,
             joined[name],
             options.get(name),
@@ -229,12 +229,12 @@ def _endings(table: Table) -> list[str]:
 # --- one file -------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, name: str, config: Config, known: frozenset[str]) -> Piece:
+def _read(path: Path, name: str, config: Config, known: frozenset[str]) -> FileContent:
     import pyarrow as pa
 
-    content = disk.read(path)
+    content = disk.read_file(path)
     _refuse_other_formats(content, path, name)
-    text = charsets.decode(content, name, config.encoding)
+    text = charsets.decode_text(content, name, config.encoding)
     _refuse_nul(text.content, name)
     if not text.content.strip():
         raise DataError(
@@ -271,7 +271,7 @@ def _read(path: Path, name: str, config: Config, known: frozenset[str]) -> Piece
         notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
     named = dict(zip(layout.names, arrays))
     _drop_unnamed(named, notices, name)
-    return Piece(named, layout.rows + 1, notices)
+    return FileContent(named, layout.rows + 1, notices)
 
 
 def _drop_unnamed(named: dict[str, pa.ChunkedArray], notices: list[str], name: str) -> None:

@@ -137,7 +137,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         labels = [_labels(found[role], len(array)) for (_, role), array in zip(parts, images)]
         made["label"] = _category("label", _stacked(labels))
     lengths = [len(array) for array in images]
-    names = disk.labels([found[role] for role, _ in parts])
+    names = disk.display_names([found[role] for role, _ in parts])
     several = len(parts) > 1
     return Table(
         columns=made,
@@ -201,7 +201,7 @@ def _category(name: str, numbers: np.ndarray) -> Column:
 
 
 def _read(path: Path) -> np.ndarray:
-    content = disk.read(path)
+    content = disk.read_file(path)
     where, hint = path.name, "is it complete, and an IDX file?"
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES or content[3] == 0:
         raise DataError(

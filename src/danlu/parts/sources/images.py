@@ -19,10 +19,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from danlu.data.cache import folder
-from danlu.reading import folders
+from danlu.data.cache import cache_folder
+from danlu.reading import class_folders
 from danlu.reading.image_files import SUFFIXES as FORMATS
-from danlu.reading.image_files import decode
+from danlu.reading.image_files import decode_images
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -58,23 +58,23 @@ class Config(Options):
 def claims(folder: Path) -> bool:
     """Whether most files of a folder, itself or up to two levels down, are images (a thousand a
     level are looked at)."""
-    return folders.mostly(folder, FORMATS)
+    return class_folders.holds_mostly(folder, FORMATS)
 
 
 def files(config: Config) -> list[Path]:
     """The image files, sorted by their path below the folder."""
-    return folders.inside(config.path, FORMATS, "image")
+    return class_folders.files_below(config.path, FORMATS, "image")
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of images and labels; see danlu.sources."""
     paths = files(config)
     root = Path(config.path)
-    inside = folders.below(paths, root)
+    inside = class_folders.relative_paths(paths, root)
     names = [path.as_posix() for path in inside]
     size = [config.size, config.size] if isinstance(config.size, int) else config.size
     wanted = (size[0], size[-1]) if size else None
-    pixels = decode(
+    pixels = decode_images(
         paths, size=wanted, channels=config.channels, name=names.__getitem__, out=_space
     )
     reason = f"image: {len(paths):,} files" + (
@@ -82,9 +82,9 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     )
     made = {"image": Column("image", "image", pixels, reason=reason)}
     above = [path.parent.parts for path in inside]
-    split = folders.split_of(above)
+    split = class_folders.splits_from_folders(above)
     classes = [parts[1:] for parts in above] if split is not None else above
-    labels, notices = folders.labels_of(classes, names, str(root), "images")
+    labels, notices = class_folders.labels_from_folders(classes, names, str(root), "images")
     if labels is not None:
         made["label"] = labels
     return Table(
@@ -102,8 +102,8 @@ def _space(shape: tuple[int, ...]) -> np.ndarray:
     if math.prod(shape) <= IN_MEMORY:
         return np.empty(shape, dtype=np.uint8)
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        place = folder()
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        place = cache_folder()
     except OSError:
         place = None
     with tempfile.TemporaryFile(dir=place) as file:

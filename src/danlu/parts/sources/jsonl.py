@@ -22,9 +22,9 @@ from danlu.errors import DataError
 from danlu.parts.sources._long_rows import LongRows, column_of, nested
 from danlu.reading import charsets
 from danlu.reading import files as disk
-from danlu.reading.assembly import Piece, assemble, by_split
-from danlu.reading.columns import infer
-from danlu.reading.long_text import open_text
+from danlu.reading.columns import infer_column
+from danlu.reading.multi_file import FileContent, concatenate_files, files_by_split
+from danlu.reading.text_blocks import open_text
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -59,7 +59,7 @@ def files(config: Config) -> list[Path]:
 
 
 def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
-    return by_split(config.path, config.validation, config.test, SUFFIXES)
+    return files_by_split(config.path, config.validation, config.test, SUFFIXES)
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
@@ -70,7 +70,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     ) -> dict[str, Column]:
         used = {name: values for name, values in joined.items() if _is_used(name, values, columns)}
         return {
-            name: infer(
+            name: infer_column(
                 name,
                 _flat(name, values, where),
                 columns.get(name),
@@ -82,14 +82,14 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         }
 
     if any(_is_long(path) for path in files(config)):
-        return assemble(
+        return concatenate_files(
             _by_split(config),
             lambda path, name: _read_long(path, name, config, columns),
             _made_long(columns),
             columns,
             loose=True,
         )
-    return assemble(
+    return concatenate_files(
         _by_split(config), lambda path, name: _read(path, name, config), make, columns, loose=True
     )
 
@@ -97,9 +97,9 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 def _is_long(path: Path) -> bool:
     """Whether a file is larger than is read at once; one that holds a single array is always read
     so."""
-    if disk.check(path).st_size < (LONG // 10 if path.suffix == ".gz" else LONG):
+    if disk.check_file(path).st_size < (LONG // 10 if path.suffix == ".gz" else LONG):
         return False
-    head = next(disk.blocks(path), b"")
+    head = next(disk.read_blocks(path), b"")
     return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"["
 
 
@@ -108,7 +108,7 @@ def _made_long(columns: Mapping[str, ColumnOptions]) -> Callable[..., dict[str, 
         joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
     ) -> dict[str, Column]:
         return {
-            name: infer(name, values, columns.get(name), where, typed=True, notices=notices)
+            name: infer_column(name, values, columns.get(name), where, typed=True, notices=notices)
             if isinstance(values, list)
             else column_of(name, values, columns.get(name), where, notices)
             for name, values in joined.items()
@@ -119,7 +119,7 @@ def _made_long(columns: Mapping[str, ColumnOptions]) -> Callable[..., dict[str, 
 
 def _read_long(
     path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]
-) -> Piece:
+) -> FileContent:
     """The rows of a file of any length, in the memory of a few blocks."""
     encoding, reason, blocks = open_text(path, name, config.encoding)
     rows = LongRows(frozenset(name for name, each in columns.items() if not each.use))
@@ -139,7 +139,7 @@ def _read_long(
             "the objects have no key.", where=name, hint="check that it is the right file"
         )
     notices = [f"{name}: read as {encoding}, since {reason}."] if reason else []
-    return Piece(rows.finish(), np.concatenate(numbers), notices)
+    return FileContent(rows.finish(), np.concatenate(numbers), notices)
 
 
 def _in_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[int, list[bytes]]]:
@@ -172,8 +172,8 @@ def _flat(name: str, values: list[Any], where: Callable[[int], str]) -> list[Any
     return values
 
 
-def _read(path: Path, name: str, config: Config) -> Piece:
-    text = charsets.decode(disk.read(path), name, config.encoding)
+def _read(path: Path, name: str, config: Config) -> FileContent:
+    text = charsets.decode_text(disk.read_file(path), name, config.encoding)
     if not text.content.strip():
         raise DataError("the file is empty.", where=name, hint="check the file")
     rows, numbers = (
@@ -187,7 +187,7 @@ def _read(path: Path, name: str, config: Config) -> Piece:
             "the objects have no key.", where=name, hint="check that it is the right file"
         )
     notices = [f"{name}: read as {text.encoding}, since {text.reason}."] if text.reason else []
-    return Piece(
+    return FileContent(
         {key: [row.get(key) for row in rows] for key in names},
         np.array(numbers, dtype=np.int64),
         notices,

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from danlu.errors import DataError
 from danlu.reading import files as disk
-from danlu.reading.columns import infer
+from danlu.reading.columns import infer_column
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -45,7 +45,7 @@ def files(config: Config) -> list[Path]:
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of the arrays; see danlu.sources."""
     path = Path(config.path)
-    disk.check(path)
+    disk.check_file(path)
     arrays = _archive(path) if path.suffix.lower() == ".npz" else _single(path)
     arrays, split = _with_splits(arrays, path.name)
     lengths = {name: len(array) for name, array in arrays.items()}
@@ -109,7 +109,7 @@ def _columns(
             raise DataError(said, where=where, hint="name every column")
         pairs = [(each, array[:, number]) for number, each in enumerate(config.names)]
         return [
-            infer(each, np.array(values), options.get(each), where, typed=True, notices=notices)
+            infer_column(each, np.array(values), options.get(each), where, typed=True, notices=notices)
             for each, values in pairs
         ]
     if array.ndim == 2 and array.dtype.kind not in "iufb":
@@ -119,7 +119,7 @@ def _columns(
             where=where,
             hint=hint,
         )
-    return [infer(name, np.array(array), options.get(name), where, typed=True, notices=notices)]
+    return [infer_column(name, np.array(array), options.get(name), where, typed=True, notices=notices)]
 
 
 def _with_splits(

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, model_validator
 from danlu.errors import DataError
 from danlu.reading import charsets
 from danlu.reading import files as disk
-from danlu.reading.lines import lines, refuse_no_text
+from danlu.reading.lines import check_is_text, split_lines
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -103,7 +103,7 @@ def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
 def _files_of(path: str) -> list[Path]:
     names = _names(path)
     if not names:
-        disk.check(Path(path))
+        disk.check_file(Path(path))
         raise DataError(
             "this is one file, and no column is named.",
             where=path,
@@ -115,7 +115,7 @@ def _files_of(path: str) -> list[Path]:
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of all files, the splits one below the other; see danlu.sources."""
     splits = _by_split(config)
-    labels = dict(zip(paths := files(config), disk.labels(paths)))
+    labels = dict(zip(paths := files(config), disk.display_names(paths)))
     notices: list[str] = []
     read = {path: _lines(path, labels[path], config.encoding, notices) for path in paths}
     for _, inside in splits:
@@ -147,11 +147,11 @@ def _lines(
     path: Path, name: str, encoding: str, notices: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 bytes of all lines, int64 length of each) of a file; no spaces around a line."""
-    text = charsets.decode(disk.read(path), name, encoding)
+    text = charsets.decode_text(disk.read_file(path), name, encoding)
     if text.reason:
         notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
-    refuse_no_text(text.content, name)
-    return _stripped(*lines(text.content))
+    check_is_text(text.content, name)
+    return _stripped(*split_lines(text.content))
 
 
 def _stripped(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

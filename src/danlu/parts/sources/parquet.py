@@ -15,8 +15,8 @@ from pydantic import Field
 
 from danlu.errors import DataError, nearest
 from danlu.reading import files as disk
-from danlu.reading.assembly import Piece, assemble, by_split
-from danlu.reading.columns import infer
+from danlu.reading.columns import infer_column
+from danlu.reading.multi_file import FileContent, concatenate_files, files_by_split
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -45,7 +45,7 @@ def files(config: Config) -> list[Path]:
 
 
 def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
-    return by_split(config.path, config.validation, config.test, SUFFIXES)
+    return files_by_split(config.path, config.validation, config.test, SUFFIXES)
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
@@ -55,20 +55,20 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         joined: Mapping[str, Any], where: Callable[[int], str], notices: list[str]
     ) -> dict[str, Column]:
         return {
-            name: infer(name, values, columns.get(name), where, typed=True, notices=notices)
+            name: infer_column(name, values, columns.get(name), where, typed=True, notices=notices)
             for name, values in joined.items()
         }
 
-    return assemble(
+    return concatenate_files(
         _by_split(config), lambda path, name: _read(path, name, config, columns), make, columns
     )
 
 
-def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> Piece:
+def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> FileContent:
     import pyarrow as pa
     from pyarrow import parquet
 
-    facts = disk.check(path)
+    facts = disk.check_file(path)
     if not facts.st_size:
         raise DataError("the file is empty.", where=name, hint="check the file")
     try:
@@ -84,14 +84,14 @@ def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOpt
             table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as error:
         if isinstance(error, PermissionError):
-            raise disk.unreadable(path, error) from None
+            raise disk.unreadable_file_error(path, error) from None
         said = str(error).split("\n")[0].rstrip(".")[:160]
         raise DataError(
             f"this is no Parquet file that can be read ({said}).",
             where=name,
             hint="is it complete?",
         ) from None
-    return Piece({each: table.column(each) for each in wanted}, np.arange(1, table.num_rows + 1))
+    return FileContent({each: table.column(each) for each in wanted}, np.arange(1, table.num_rows + 1))
 
 
 def _wanted(

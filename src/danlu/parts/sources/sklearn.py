@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.reading.columns import infer
+from danlu.reading.columns import infer_column
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -75,16 +75,16 @@ def _digits(bunch: Any) -> dict[str, Column]:
 def _measures(bunch: Any, options: Mapping[str, ColumnOptions], origin: str) -> dict[str, Column]:
     names = [str(name) for name in bunch.feature_names]
     made = {
-        name: infer(name, bunch.data[:, number], options.get(name), origin)
+        name: infer_column(name, bunch.data[:, number], options.get(name), origin)
         for number, name in enumerate(names)
     }
     if origin == "diabetes" and options.get("sex", ColumnOptions()).kind is None:
-        made["sex"] = infer(
+        made["sex"] = infer_column(
             "sex", bunch.data[:, names.index("sex")], ColumnOptions(kind="category"), origin
         )
     if bunch.target.ndim == 2:
         return made | {
-            str(name): infer(str(name), bunch.target[:, number], options.get(str(name)), origin)
+            str(name): infer_column(str(name), bunch.target[:, number], options.get(str(name)), origin)
             for number, name in enumerate(bunch.target_names)
         }
     if "target_names" in bunch and options.get("target", ColumnOptions()).kind in (
@@ -101,4 +101,4 @@ def _measures(bunch: Any, options: Mapping[str, ColumnOptions], origin: str) -> 
                 reason="category: named classes",
             )
         }
-    return made | {"target": infer("target", bunch.target, options.get("target"), origin)}
+    return made | {"target": infer_column("target", bunch.target, options.get("target"), origin)}

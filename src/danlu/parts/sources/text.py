@@ -15,10 +15,10 @@ from pydantic import Field
 
 from danlu.reading import charsets
 from danlu.reading import files as disk
-from danlu.reading.assembly import by_split
-from danlu.reading.lines import lines, refuse_no_text
-from danlu.reading.long_text import lines_of, open_text
-from danlu.reading.spool import Spool
+from danlu.reading.growing_array import GrowingArray
+from danlu.reading.lines import check_is_text, split_lines
+from danlu.reading.multi_file import files_by_split
+from danlu.reading.text_blocks import lines_of_blocks, open_text
 from danlu.recipe import ColumnOptions, Options
 from danlu.terms import Column, Table
 
@@ -54,14 +54,14 @@ def files(config: Config) -> list[Path]:
 
 
 def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
-    return by_split(config.path, config.validation, config.test, SUFFIXES)
+    return files_by_split(config.path, config.validation, config.test, SUFFIXES)
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of all files, one below the other; see danlu.sources."""
     splits = _by_split(config)
     paths = [path for _, inside in splits for path in inside]
-    names = disk.labels(paths)
+    names = disk.display_names(paths)
     rows = _Rows(several=len(paths) > 1)
     for path, name in zip(paths, names):
         rows.add(path, name, config)
@@ -85,8 +85,8 @@ class _Rows:
 
     def __init__(self, several: bool) -> None:
         self.several = several
-        self.text, self.offsets = Spool(np.uint8), Spool(np.int64)
-        self.numbers, self.files, self.goes_on = Spool(np.int64), Spool(np.int32), Spool(np.bool_)
+        self.text, self.offsets = GrowingArray(np.uint8), GrowingArray(np.int64)
+        self.numbers, self.files, self.goes_on = GrowingArray(np.int64), GrowingArray(np.int32), GrowingArray(np.bool_)
         self.offsets.append(np.zeros(1))
         self.counts: list[int] = []
         self.notices: list[str] = []
@@ -126,15 +126,15 @@ def _pieces(
 ) -> tuple[str, str, Iterator[tuple[np.ndarray, np.ndarray]]]:
     """(the encoding of a file, why that one, its bytes and the lengths of the rows that end in
     them, piece by piece)."""
-    if disk.check(path).st_size >= (LONG // 10 if path.suffix == ".gz" else LONG):
+    if disk.check_file(path).st_size >= (LONG // 10 if path.suffix == ".gz" else LONG):
         encoding, reason, blocks = open_text(path, name, config.encoding)
-        return encoding, reason, lines_of(blocks) if config.unit == "line" else _whole(blocks)
-    text = charsets.decode(disk.read(path), name, config.encoding)
-    refuse_no_text(text.content, name)
+        return encoding, reason, lines_of_blocks(blocks) if config.unit == "line" else _whole(blocks)
+    text = charsets.decode_text(disk.read_file(path), name, config.encoding)
+    check_is_text(text.content, name)
     return (
         text.encoding,
         text.reason,
-        iter([lines(text.content)]) if config.unit == "line" else _whole(iter([text.content])),
+        iter([split_lines(text.content)]) if config.unit == "line" else _whole(iter([text.content])),
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.data.fingerprints import codes
-from danlu.data.splitting import column_of, shuffled
+from danlu.data.fingerprints import value_codes
+from danlu.data.splitting import shuffled_rows, split_column
 from danlu.errors import DataError
 from danlu.recipe import Options
 from danlu.terms import Column, Table
@@ -47,9 +47,14 @@ class Config(Options):
         return self
 
 
+def decided_by(config: Config) -> str:
+    """The column that is no input of the model, since the split goes by it."""
+    return config.column
+
+
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
     """Rows of each split, sorted. DataError naming the first row whose value means no split."""
-    column = column_of(table, config.column, "by_column")
+    column = split_column(table, config.column, "by_column")
     if column.kind == "image" or column.values.ndim > 1:
         raise DataError(
             f"column {column.name} holds {column.kind} and cannot name splits.", where=table.origin
@@ -60,7 +65,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
         for split in number
         for value in getattr(config, f"{split}_values")
     }
-    found, first, place = np.unique(codes(column), return_index=True, return_inverse=True)
+    found, first, place = np.unique(value_codes(column), return_index=True, return_inverse=True)
     splits = np.zeros(len(found), dtype=np.int64)
     for index, row in enumerate(first):
         said = _as_text(column, int(row))
@@ -106,7 +111,7 @@ def _complete(
             where=table.origin,
             hint="set data.split.validation_share to 0",
         )
-    order = shuffled(len(train), seed)
+    order = shuffled_rows(len(train), seed)
     return {
         **splits,
         "train": train[np.sort(order[count:])],

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from danlu.data.splitting import Shares, column_of, sizes
+from danlu.data.splitting import SplitSizes, rows_per_split, split_column
 from danlu.errors import DataError
 from danlu.terms import Column, Table
 
 
-class Config(Shares):
+class Config(SplitSizes):
     """The column of time; shares of validation and test."""
 
     column: str = Field(description="A date-time or number column that says which row came first.")
@@ -21,7 +21,7 @@ class Config(Shares):
 
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
     """Rows of each split, sorted. DataError where the column is no time or a row has none."""
-    column = column_of(table, config.column, "by_time")
+    column = split_column(table, config.column, "by_time")
     if column.kind not in ("datetime", "number") or column.values.ndim > 1:
         raise DataError(
             f"column {column.name} holds {column.kind}, and a split by_time goes by date-times or numbers.",
@@ -35,7 +35,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
             where=f"{table.where(int(lost[0]))}, column {column.name}",
             hint="mend the rows or leave them out, or choose another split",
         )
-    validation, test = sizes(len(table), config, table.origin)
+    validation, test = rows_per_split(len(table), config, table.origin)
     order = np.argsort(column.values, kind="stable")
     times = column.values[order]
     to_test = _between_moments(times, len(times) - test, validation + 1) if test else len(times)

@@ -9,27 +9,32 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from danlu.data.fingerprints import codes
-from danlu.data.splitting import Shares, column_of, shuffled, sizes
+from danlu.data.fingerprints import value_codes
+from danlu.data.splitting import SplitSizes, rows_per_split, shuffled_rows, split_column
 from danlu.errors import DataError
 from danlu.terms import Column, Table
 
 
-class Config(Shares):
+class Config(SplitSizes):
     """The column of groups; shares of validation and test, in rows."""
 
     column: str = Field(description="The column whose equal values make a group.")
 
 
+def decided_by(config: Config) -> str:
+    """The column that is no input of the model, since the split goes by it."""
+    return config.column
+
+
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
     """Rows of each split, sorted. DataError where the groups are fewer than the splits asked
     for."""
-    column = column_of(table, config.column, "grouped")
+    column = split_column(table, config.column, "grouped")
     if column.kind == "image" or column.values.ndim > 1:
         raise DataError(
             f"column {column.name} holds {column.kind} and cannot name groups.", where=table.origin
         )
-    groups = np.unique(codes(column), return_inverse=True)[1]
+    groups = np.unique(value_codes(column), return_inverse=True)[1]
     counts = np.bincount(groups)
     asked = 1 + (config.validation > 0) + (config.test > 0)
     if len(counts) < asked:
@@ -38,8 +43,8 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
             where=table.origin,
             hint="set data.split.validation or data.split.test to 0, or group by another column",
         )
-    validation, test = sizes(len(table), config, table.origin)
-    split_of_group = _assign(counts, shuffled(len(counts), seed), validation, test)
+    validation, test = rows_per_split(len(table), config, table.origin)
+    split_of_group = _assign(counts, shuffled_rows(len(counts), seed), validation, test)
     splits = split_of_group[groups]
     return {
         name: np.flatnonzero(splits == number)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.data.fingerprints import codes
-from danlu.data.splitting import column_of
+from danlu.data.fingerprints import value_codes
+from danlu.data.splitting import split_column
 from danlu.errors import DataError
 from danlu.recipe import Options
 from danlu.terms import Column, Table
@@ -63,7 +63,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
     sizes = _bytes_of_rows(table)
     if config.within is None:
         return _cut(config, np.arange(len(table)), sizes, table.origin)
-    series = codes(column_of(table, config.within, "in_order"))
+    series = value_codes(split_column(table, config.within, "in_order"))
     order = np.argsort(series, kind="stable")
     first = np.flatnonzero(np.diff(series[order], prepend=series[order[:1]] - 1))
     pieces = [

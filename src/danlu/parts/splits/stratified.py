@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from danlu.data.splitting import Shares, shuffled, sizes, strata
+from danlu.data.splitting import SplitSizes, rows_per_split, shuffled_rows, strata
 from danlu.errors import DataError
 from danlu.terms import Column, Table
 
 
-class Config(Shares):
+class Config(SplitSizes):
     """Shares of validation and test."""
 
 
@@ -28,8 +28,8 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
             "a stratified split goes by the target, and there is none.",
             hint="name data.target, or choose the split random",
         )
-    validation, test = sizes(len(table), config, table.origin)
-    order = shuffled(len(table), seed)
+    validation, test = rows_per_split(len(table), config, table.origin)
+    order = shuffled_rows(len(table), seed)
     classes = strata(target)[order]
     by_class = np.argsort(classes, kind="stable")
     classes, order = classes[by_class], order[by_class]

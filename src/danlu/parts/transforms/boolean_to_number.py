@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu.data.matrix import numbers
+from danlu.data.matrix import number_column
 from danlu.recipe import Options
 from danlu.terms import Column
 
@@ -28,7 +28,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column, float64: 1, 0 or NaN."""
     values = np.where(column.values < 0, np.nan, column.values.astype(np.float64))
-    return numbers(column, values[:, None], [column.name])
+    return number_column(column, values[:, None], [column.name])
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.data.matrix import matrix, names, numbers, present
+from danlu.data.matrix import as_matrix, feature_names, number_column, present_values
 from danlu.recipe import Options
 from danlu.terms import Column
 
@@ -44,7 +44,7 @@ class Config(Options):
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"low": (D,), "high": (D,)}: the edges of each feature."""
-    edges = [_edges(config, values) for values in present(column)]
+    edges = [_edges(config, values) for values in present_values(column)]
     return {
         "low": np.array([low for low, _ in edges]),
         "high": np.array([high for _, high in edges]),
@@ -53,11 +53,11 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The numbers within the edges; a missing one stays missing."""
-    values = matrix(column)
-    return numbers(
+    values = as_matrix(column)
+    return number_column(
         column,
         np.clip(values, state["low"].astype(values.dtype), state["high"].astype(values.dtype)),
-        names(column),
+        feature_names(column),
     )
 
 

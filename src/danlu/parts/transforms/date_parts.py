@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.data.matrix import numbers
+from danlu.data.matrix import number_column
 from danlu.recipe import Options
 from danlu.terms import MISSING_DATETIME, Column
 
@@ -83,7 +83,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
             names.append(f"{column.name} {part}")
     matrix = np.stack(features, axis=1)
     matrix[lost] = np.nan
-    return numbers(column, matrix, names)
+    return number_column(column, matrix, names)
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from danlu.data.fingerprints import mix
-from danlu.data.matrix import numbers
+from danlu.data.matrix import number_column
 from danlu.recipe import Options
 from danlu.terms import Column
-from danlu.tokenizing.scripts import ALONE, GAP, LETTER, code_points, lower_and_kind
+from danlu.tokenizing.unicode_classes import ALONE, GAP, LETTER, code_points, lower_and_class
 
 TAKES = ("text",)
 _BLOCK = 1 << 21  # bytes of text, or entries of the result, worked on at a time
@@ -76,7 +76,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         start = stop
     if column.missing is not None:
         result[column.missing] = 0
-    return numbers(
+    return number_column(
         column, result, [f"{column.name} #{number}" for number in range(config.features)]
     )
 
@@ -114,7 +114,7 @@ def _tokens(
     config: Config, characters: np.ndarray, row: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(the hash of each token, uint64 (T,); the row it stands in, int64 (T,))."""
-    lower, kind = lower_and_kind(characters)
+    lower, kind = lower_and_class(characters)
     same_row = np.zeros(len(row), dtype=bool)
     same_row[1:] = row[1:] == row[:-1]
     before = np.zeros_like(kind)

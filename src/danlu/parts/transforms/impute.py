@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.data.matrix import matrix, mean_and_deviation, names, numbers, present
+from danlu.data.matrix import (
+    as_matrix,
+    feature_names,
+    mean_and_deviation,
+    number_column,
+    present_values,
+)
 from danlu.errors import DataError
 from danlu.recipe import Options
 from danlu.terms import MISSING_DATETIME, Column
@@ -135,9 +141,9 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
 
 def _fill_of_numbers(config: Config, column: Column) -> np.ndarray:
     if config.strategy == "constant":
-        return np.full(matrix(column).shape[1], float(_constant(config, column, float)))
+        return np.full(as_matrix(column).shape[1], float(_constant(config, column, float)))
     return np.array(
-        [_fill_of(config.strategy, values) for values in present(column)], dtype=np.float64
+        [_fill_of(config.strategy, values) for values in present_values(column)], dtype=np.float64
     )
 
 
@@ -158,7 +164,7 @@ def _fill_of(strategy: str, values: np.ndarray) -> float:
 
 
 def _told(config: Config, column: Column) -> list[list[Any]]:
-    values, labels = matrix(column), names(column)
+    values, labels = as_matrix(column), feature_names(column)
     if config.indicator is False:
         return []
     alike: dict[bytes, list[int]] = {}
@@ -174,7 +180,7 @@ def _told(config: Config, column: Column) -> list[list[Any]]:
 
 
 def _apply_to_numbers(state: dict[str, Any], column: Column) -> Column:
-    values, told = matrix(column), state["told"]
+    values, told = as_matrix(column), state["told"]
     lost = np.isnan(values)
     if not told and not lost.any():
         return column
@@ -183,7 +189,7 @@ def _apply_to_numbers(state: dict[str, Any], column: Column) -> Column:
     np.copyto(result[:, :width], values)
     np.copyto(result[:, :width], state["fill"].astype(values.dtype), where=lost)
     result[:, width:] = lost[:, [place for place, _ in told]]
-    return numbers(column, result, [*names(column), *(name for _, name in told)])
+    return number_column(column, result, [*feature_names(column), *(name for _, name in told)])
 
 
 def _constant(config: Config, column: Column, kind: type) -> Any:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.data.matrix import matrix, mean_and_deviation, names, numbers, present
+from danlu.data.matrix import (
+    as_matrix,
+    feature_names,
+    mean_and_deviation,
+    number_column,
+    present_values,
+)
 from danlu.recipe import Options
 from danlu.terms import Column
 
@@ -35,20 +41,20 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"features": the places of the features that are changed}."""
     chosen = [
         config.when == "always" or abs(_skewness(values)) > config.threshold
-        for values in present(column)
+        for values in present_values(column)
     ]
     return {"features": [place for place, each in enumerate(chosen) if each]}
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The numbers, the chosen features as signed logarithms; float64 of the same width."""
-    result = matrix(column).astype(np.float64)
+    result = as_matrix(column).astype(np.float64)
     for feature in state["features"]:
         x = np.ascontiguousarray(
             result[:, feature]
         )  # numpy's vector code for strided numbers may round otherwise
         result[:, feature] = np.copysign(np.log1p(np.abs(x)), x)
-    return numbers(column, result, names(column))
+    return number_column(column, result, feature_names(column))
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

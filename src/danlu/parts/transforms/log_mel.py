@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.reading.sound import resampled
+from danlu.reading.audio_files import resample
 from danlu.recipe import Options
 from danlu.terms import Column
 
@@ -72,7 +72,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         _frames(
             config,
             rate,
-            resampled(np.asarray(column.values[begin:end]), column.rate, rate),
+            resample(np.asarray(column.values[begin:end]), column.rate, rate),
             triangles_FM,
         )
         for begin, end in itertools.pairwise(offsets)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from danlu.data.matrix import numbers
+from danlu.data.matrix import number_column
 from danlu.recipe import Options
 from danlu.terms import Column
 
@@ -52,7 +52,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     hot = np.flatnonzero(places >= 0)
     values = np.zeros((len(column), len(known)), dtype=np.float32)
     values[hot, places[hot]] = 1
-    return numbers(column, values, [f"{column.name}={category}" for category in known])
+    return number_column(column, values, [f"{column.name}={category}" for category in known])
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

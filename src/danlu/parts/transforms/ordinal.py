@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.data.matrix import numbers
+from danlu.data.matrix import number_column
 from danlu.errors import DataError
 from danlu.recipe import Options
 from danlu.terms import Column
@@ -54,7 +54,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column, float64; NaN where missing or unknown."""
     place = {category: float(index) for index, category in enumerate(state["order"])}
     lookup = np.array([*(place.get(category, np.nan) for category in column.categories), np.nan])
-    return numbers(
+    return number_column(
         column, lookup[column.values][:, None], [column.name]
     )  # code -1 takes the last entry
 

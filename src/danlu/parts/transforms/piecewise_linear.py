@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.data.matrix import matrix, names, numbers, present
+from danlu.data.matrix import as_matrix, feature_names, number_column, present_values
 from danlu.recipe import Options
 from danlu.terms import Column
 
@@ -44,7 +44,7 @@ class Config(Options):
 def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"edges": float64 (E,), the edges of all features one after the other, "counts": how many
     each has}."""
-    edges = [_edges(config, values) for values in present(column)]
+    edges = [_edges(config, values) for values in present_values(column)]
     return {
         "edges": np.concatenate(edges),
         "counts": np.array([len(each) for each in edges], dtype=np.int64),
@@ -63,16 +63,16 @@ def _edges(config: Config, values: np.ndarray) -> np.ndarray:
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column of one feature a bin, float64, named column[low..high]."""
-    values = matrix(column)
+    values = as_matrix(column)
     counts = [int(count) for count in state["counts"]]
     edges_of = np.split(state["edges"], np.cumsum(counts)[:-1])
     pieces = [_pieces(values[:, feature], edges) for feature, edges in enumerate(edges_of)]
     called = [
         f"{name}[{low:g}..{high:g}]"
-        for name, edges in zip(names(column), edges_of, strict=True)
+        for name, edges in zip(feature_names(column), edges_of, strict=True)
         for low, high in itertools.pairwise(edges)
     ]
-    return numbers(column, np.concatenate(pieces, axis=1), called)
+    return number_column(column, np.concatenate(pieces, axis=1), called)
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

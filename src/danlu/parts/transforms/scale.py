@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.data.matrix import matrix, mean_and_deviation, names, numbers, present
+from danlu.data.matrix import (
+    as_matrix,
+    feature_names,
+    mean_and_deviation,
+    number_column,
+    present_values,
+)
 from danlu.recipe import Options
 from danlu.terms import Column
 
@@ -59,7 +65,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     (D,) of 0 and 1}."""
     if config.by == "quantile":
         return _fit_quantiles(config, column)
-    pairs = [_center_and_scale(config, values) for values in present(column)]
+    pairs = [_center_and_scale(config, values) for values in present_values(column)]
     return {
         "center": np.array([center for center, _ in pairs]),
         "scale": np.array([scale for _, scale in pairs]),
@@ -68,7 +74,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """The scaled numbers, float64 of the same width."""
-    values = matrix(column)
+    values = as_matrix(column)
     with np.errstate(
         over="ignore", invalid="ignore"
     ):  # a number too large becomes infinite, and is refused by name further on
@@ -77,7 +83,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
             if config.by == "quantile"
             else (values - state["center"]) / state["scale"]
         )
-    return numbers(column, scaled, names(column))
+    return number_column(column, scaled, feature_names(column))
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
@@ -155,7 +161,7 @@ def _is_flag(values: np.ndarray) -> bool:
 
 
 def _fit_quantiles(config: Config, column: Column) -> dict[str, Any]:
-    features = list(present(column))
+    features = list(present_values(column))
     count = max(2, min(config.quantiles, len(column)))
     shares = np.linspace(0, 1, count)
     knots = np.zeros((len(features), count))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from danlu import tokenizing
-from danlu.reading.spool import Spool
+from danlu.reading.growing_array import GrowingArray
 from danlu.recipe import Options
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, UNKNOWN, Column
 from danlu.tokenizing import Tokenizer
@@ -144,7 +144,7 @@ def _framed(
     room = None if config.max_length is None else config.max_length - config.beginning - config.end
     taken = np.zeros(len(column), dtype=np.int64)  # tokens of each row, without those around it
     begun = ~there
-    spool = Spool(tokenizer.dtype)
+    spool = GrowingArray(tokenizer.dtype)
     for block in tokenizer.stream(column):
         rows = block.rows
         kept = block.counts if room is None else np.minimum(block.counts, room - taken[rows])

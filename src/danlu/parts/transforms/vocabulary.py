@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.reading.words import words_of
+from danlu.reading.word_lists import split_words
 from danlu.recipe import Options
 from danlu.terms import FIRST_TOKEN, PADDING, UNKNOWN, Column
 
@@ -111,7 +111,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 
 def _as_words(config: Config, column: Column) -> Column:
-    return words_of(column, config.split) if column.kind == "text" else column
+    return split_words(column, config.split) if column.kind == "text" else column
 
 
 def _reading(config: Config, state: dict[str, Any], word: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from danlu import tokenizing
-from danlu.reading.words import words_of
+from danlu.reading.word_lists import split_words
 from danlu.recipe import Options
 from danlu.terms import PADDING, UNKNOWN, Column
 from danlu.tokenizing import Tokenizer
@@ -97,7 +97,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 
 def _as_words(config: Config, column: Column) -> Column:
-    return words_of(column, config.split) if column.kind == "text" else column
+    return split_words(column, config.split) if column.kind == "text" else column
 
 
 def _texts(words: Sequence[str], spaced: bool = True) -> Column:

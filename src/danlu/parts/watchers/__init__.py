@@ -2,7 +2,7 @@
 
 A part offers
   Config                                    its options
-  build(config, setting) -> watcher         `setting`: danlu.parts.watchers._base.Setting (run folder, recipe, quiet, resumed step, better, metric)
+  build(config, setting) -> watcher         `setting`: danlu.parts.watchers._base.RunInfo (run folder, recipe, quiet, resumed step, better, metric)
     hear(report) -> str | None              a sentence asks training to stop and says why
     state() -> dict, load(state)            optional; JSON values kept in the checkpoint
     sync()                                  optional; when it returns, what the last state() speaks of is on the disk. Called in

@@ -1,18 +1,19 @@
-"""What watchers are told when they are built, and the one place that speaks to all of them."""
+"""The contract of a watcher, the facts of a run that it gets, and the one caller of all watchers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from danlu.recipe import Part, Recipe
 from danlu.terms import TrainingEvent
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunInfo:
     """The circumstances of a run, for watchers.
 
     `metric` and `better` name the validation score that decides what is best. `resumed_step` is 0
@@ -31,58 +32,105 @@ class Setting:
     facts: tuple[tuple[str, str], ...] = ()
 
 
-class Watchers:
-    """All watchers of a run. `hear` returns the first sentence that asks to stop, or ''."""
+class Watcher(ABC):
+    """Hears every event of a training; never touches weights.
 
-    def __init__(self, parts: Sequence[Part], built: Sequence[Any]) -> None:
+    Only `hear` must be written; the other methods do nothing unless a watcher writes its own.
+    """
+
+    @abstractmethod
+    def hear(self, report: TrainingEvent) -> str | None:
+        """Take an event. A sentence asks training to stop and says why; None lets it go on."""
+
+    def state(self) -> dict[str, object] | None:
+        """JSON values that a checkpoint keeps; None: the watcher has no state."""
+        return None
+
+    def load(self, state: Mapping[str, object] | None) -> None:  # noqa: B027 - optional
+        """Restore what `state` returned; None where the checkpoint holds nothing of this watcher."""
+
+    def sync(self) -> None:  # noqa: B027 - optional
+        """Return once what the last `state` refers to is on the disk.
+
+        Called in the thread that writes checkpoints, before the checkpoint, so that the training
+        loop does not wait.
+        """
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """Close files and displays. Called once, after the last event."""
+
+
+class SpeakingWatcher(Watcher):
+    """A watcher that tells the user something: sentences that it appends to `notices`."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+
+class Watchers:
+    """All watchers of a run.
+
+    Two of a kind (early stopping with two patiences) keep one state each: the second is named
+    `early_stopping_1`, by its position. `beside` is one more, which no recipe names (the reporter
+    of a trial in a search).
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], watchers: Sequence[Watcher], beside: Watcher | None = None
+    ) -> None:
         names = [part.name for part in parts]
-        # two of a kind (early stopping on two patiences) keep a state each
         names = [
             name if name not in names[:at] else f"{name}_{at}" for at, name in enumerate(names)
         ]
-        self.named = list(zip(names, built))
-        self.absent: dict[
-            str, Any
-        ] = {}  # what a checkpoint holds of watchers that this start left out: they may come back
+        self.named = list(zip(names, watchers))
+        if beside is not None:
+            self.named.append(("beside", beside))
+        # What a checkpoint holds of watchers that this start left out: they may come back.
+        self.absent: dict[str, object] = {}
 
     def hear(self, report: TrainingEvent) -> str:
-        """Tell everyone; a notice spoken by one watcher is heard by the others."""
+        """Give the event to every watcher; the first sentence that asks to stop, or "".
+
+        A notice of one watcher is then given to all others.
+        """
         stop = ""
         for _, watcher in self.named:
-            said = watcher.hear(report)
-            stop = stop or said or ""
+            sentence = watcher.hear(report)
+            stop = stop or sentence or ""
         for name, watcher in self.named:
-            for message in getattr(watcher, "notices", ()):
-                notice = TrainingEvent("notice", report.step, report.epoch, message=message)
-                for other, each in self.named:
-                    if other != name:
-                        each.hear(notice)
-            if getattr(watcher, "notices", None):
-                watcher.notices.clear()
+            if isinstance(watcher, SpeakingWatcher):
+                self._spread_notices(name, watcher, report)
         return stop
 
-    def state(self) -> dict[str, Any]:
+    def _spread_notices(self, name: str, speaker: SpeakingWatcher, report: TrainingEvent) -> None:
+        for message in speaker.notices:
+            notice = TrainingEvent("notice", report.step, report.epoch, message=message)
+            for other, watcher in self.named:
+                if other != name:
+                    watcher.hear(notice)
+        speaker.notices.clear()
+
+    def state(self) -> dict[str, object]:
         """What a checkpoint keeps of them, by name."""
+        states = {name: watcher.state() for name, watcher in self.named}
         return {
             **self.absent,
-            **{name: watcher.state() for name, watcher in self.named if hasattr(watcher, "state")},
+            **{name: state for name, state in states.items() if state is not None},
         }
 
     def sync(self) -> None:
-        """Have what the last `state` speaks of on the disk."""
+        """Return once what the last `state` refers to is on the disk."""
         for _, watcher in self.named:
-            if hasattr(watcher, "sync"):
-                watcher.sync()
+            watcher.sync()
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what a checkpoint kept; a watcher without an entry starts fresh."""
+    def load(self, state: Mapping[str, object]) -> None:
+        """Restore what a checkpoint kept; a watcher that it does not name starts fresh."""
         for name, watcher in self.named:
-            if hasattr(watcher, "load"):
-                watcher.load(state.get(name))
-        self.absent = {name: each for name, each in state.items() if name not in dict(self.named)}
+            entry = state.get(name)
+            watcher.load(entry if isinstance(entry, Mapping) else None)
+        self.absent = {name: entry for name, entry in state.items() if name not in dict(self.named)}
 
     def close(self) -> None:
-        """Let go of files and screens."""
+        """Close files and displays."""
         for _, watcher in self.named:
-            if hasattr(watcher, "close"):
-                watcher.close()
+            watcher.close()

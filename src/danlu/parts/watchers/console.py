@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from danlu.parts.watchers._base import Setting
+from danlu.parts.watchers._base import RunInfo, Watcher
 from danlu.recipe import Options
 from danlu.terms import TrainingEvent
 
@@ -30,13 +30,13 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-class Console:
+class Console(Watcher):
     """Speaks to stderr; says nothing when quiet."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.live = setting.output == "display"
-        self.silent = setting.output in ("quiet", "json")
+    def __init__(self, run: RunInfo) -> None:
+        self.run = run
+        self.live = run.output == "display"
+        self.silent = run.output in ("quiet", "json")
         self.train: TrainingEvent | None = None
         self.last_line = 0.0
         self.progress: Any = None
@@ -63,7 +63,7 @@ class Console:
             self._end(report)
 
     def _start(self, report: TrainingEvent) -> None:
-        for name, value in self.setting.facts:
+        for name, value in self.run.facts:
             self._print(f"{name}: {value}")
         if report.message:
             self._print(report.message)
@@ -87,7 +87,7 @@ class Console:
             )
             self.progress.start()
             self.task = self.progress.add_task(
-                "training", total=self.setting.total_steps, completed=report.step, said=""
+                "training", total=self.run.total_steps, completed=report.step, said=""
             )
 
     def _said(self, report: TrainingEvent) -> str:
@@ -108,13 +108,13 @@ class Console:
                 self.progress.update(self.task, completed=report.step, said=self._said(report))
             return
         now = time.monotonic()
-        if now - self.last_line < 5 and report.step < self.setting.total_steps:
+        if now - self.last_line < 5 and report.step < self.run.total_steps:
             return
         self.last_line = now
         eta = report.timing.get("eta_seconds")
         left = f"  {duration(eta)} left" if eta else ""
         self._print(
-            f"step {report.step:,}/{self.setting.total_steps:,} (epoch {report.epoch:.4g})  {self._said(report)}{left}"
+            f"step {report.step:,}/{self.run.total_steps:,} (epoch {report.epoch:.4g})  {self._said(report)}{left}"
         )
 
     def _end(self, report: TrainingEvent) -> None:
@@ -137,6 +137,6 @@ class Console:
                 progress.stop()
 
 
-def build(config: Config, setting: Setting) -> Console:
+def build(config: Config, run: RunInfo) -> Console:
     """A watcher that prints."""
-    return Console(setting)
+    return Console(run)

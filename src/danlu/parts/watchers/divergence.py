@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from danlu.parts.watchers._base import Setting
+from danlu.parts.watchers._base import RunInfo, Watcher
 from danlu.recipe import Options
 from danlu.terms import TrainingEvent
 
@@ -23,7 +24,7 @@ class Config(Options):
     reports: int = Field(3, ge=1, description="Reports in a row that must be beyond it.")
 
 
-class Divergence:
+class Divergence(Watcher):
     """Compares every reported training loss with the first one."""
 
     def __init__(self, config: Config) -> None:
@@ -43,14 +44,14 @@ class Divergence:
             return None
         return f"diverged: the training loss is {loss:.4g}, and it began at {self.first:.4g}; lower optimizer.learning_rate"
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         return {"first": self.first, "beyond": self.beyond}
 
-    def load(self, state: dict[str, Any] | None) -> None:
+    def load(self, state: Mapping[str, Any] | None) -> None:
         if state:
             self.first, self.beyond = state["first"], state["beyond"]
 
 
-def build(config: Config, setting: Setting) -> Divergence:
+def build(config: Config, run: RunInfo) -> Divergence:
     """A watcher that asks to stop."""
     return Divergence(config)

@@ -5,11 +5,12 @@ not counted."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from danlu.parts.watchers._base import Setting
+from danlu.parts.watchers._base import RunInfo, Watcher
 from danlu.recipe import Options
 from danlu.terms import TrainingEvent
 
@@ -25,13 +26,13 @@ class Config(Options):
     )
 
 
-class EarlyStopping:
+class EarlyStopping(Watcher):
     """Counts evaluations since the last improvement."""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
+    def __init__(self, config: Config, run: RunInfo) -> None:
         self.config = config
-        self.metric = setting.metric
-        self.sign = 1.0 if setting.better == "higher" else -1.0
+        self.metric = run.metric
+        self.sign = 1.0 if run.better == "higher" else -1.0
         self.best: float | None = None
         self.waited = 0
 
@@ -50,14 +51,14 @@ class EarlyStopping:
             return None
         return f"validation {self.metric} has not improved for {self.waited} evaluations (best {self.best:.6g})"
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         return {"best": self.best, "waited": self.waited}
 
-    def load(self, state: dict[str, Any] | None) -> None:
+    def load(self, state: Mapping[str, Any] | None) -> None:
         if state:
             self.best, self.waited = state["best"], state["waited"]
 
 
-def build(config: Config, setting: Setting) -> EarlyStopping:
+def build(config: Config, run: RunInfo) -> EarlyStopping:
     """A watcher that asks to stop."""
-    return EarlyStopping(config, setting)
+    return EarlyStopping(config, run)

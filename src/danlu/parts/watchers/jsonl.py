@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from danlu.errors import RunError
-from danlu.parts.watchers._base import Setting
+from danlu.parts.watchers._base import RunInfo, Watcher
 from danlu.recipe import Options
 from danlu.system.atomic_files import append
 from danlu.terms import TrainingEvent
@@ -22,14 +23,14 @@ class Config(Options):
     """No options."""
 
 
-class Jsonl:
+class Jsonl(Watcher):
     """Writes metrics.jsonl and timings.jsonl in the run folder."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.path = setting.folder / "metrics.jsonl"
+    def __init__(self, run: RunInfo) -> None:
+        self.path = run.folder / "metrics.jsonl"
         self.file = self.path.open("a+b", buffering=0)
         self.digest = hashlib.sha256()
-        self.timings = (setting.folder / "timings.jsonl").open("ab", buffering=0)
+        self.timings = (run.folder / "timings.jsonl").open("ab", buffering=0)
 
     def hear(self, report: TrainingEvent) -> None:
         if report.kind not in ("train", "validation", "test"):
@@ -55,13 +56,13 @@ class Jsonl:
         if report.kind == "test":
             self.sync()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         return {"bytes": self.file.seek(0, os.SEEK_END), "sha256": self.digest.hexdigest()}
 
     def sync(self) -> None:
         os.fsync(self.file.fileno())
 
-    def load(self, state: dict[str, Any] | None) -> None:
+    def load(self, state: Mapping[str, Any] | None) -> None:
         size = state["bytes"] if state else 0
         self.file.seek(0)
         self.digest = hashlib.sha256(self.file.read(size) or b"")
@@ -84,6 +85,6 @@ class Jsonl:
         self.timings.close()
 
 
-def build(config: Config, setting: Setting) -> Jsonl:
+def build(config: Config, run: RunInfo) -> Jsonl:
     """A writer of metrics.jsonl."""
-    return Jsonl(setting)
+    return Jsonl(run)

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from danlu.parts.watchers._base import RunInfo, SpeakingWatcher
 from danlu.recipe import Options
 from danlu.system.atomic_files import replace_file
 from danlu.terms import Sample, TrainingEvent
-
-if TYPE_CHECKING:
-    from danlu.parts.watchers._base import Setting
 
 
 class Config(Options):
@@ -30,13 +27,13 @@ class Config(Options):
     )
 
 
-class Samples:
+class Samples(SpeakingWatcher):
     """Writes files; one that cannot be written is told once, and no more are."""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
-        self.folder: Path = setting.folder / "samples"
+    def __init__(self, config: Config, run: RunInfo) -> None:
+        self.folder: Path = run.folder / "samples"
         self.shown = config.shown
-        self.notices: list[str] = []
+        super().__init__()
         self.broken = False
 
     def hear(self, report: TrainingEvent) -> None:
@@ -85,6 +82,6 @@ def _picture(images: Sequence[Sample]) -> bytes:
     return encode_png(image_grid(np.stack(pixels)) if same else pixels[0])
 
 
-def build(config: Config, setting: Setting) -> Samples:
+def build(config: Config, run: RunInfo) -> Samples:
     """A writer of samples."""
-    return Samples(config, setting)
+    return Samples(config, run)

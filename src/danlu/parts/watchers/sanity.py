@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from danlu.parts.watchers._base import Setting
+from danlu.parts.watchers._base import RunInfo, SpeakingWatcher
 from danlu.recipe import Options
 from danlu.terms import TrainingEvent
 
@@ -21,13 +22,13 @@ class Config(Options):
     )
 
 
-class Sanity:
+class Sanity(SpeakingWatcher):
     """Each finding is told once a run, also across a resume."""
 
-    def __init__(self, config: Config, setting: Setting) -> None:
+    def __init__(self, config: Config, run: RunInfo) -> None:
         self.config = config
-        self.setting = setting
-        self.notices: list[str] = []
+        self.run = run
+        super().__init__()
         self.said: list[str] = []
         self.losses: list[float] = []
         self.train_loss: float | None = None
@@ -40,7 +41,7 @@ class Sanity:
 
     def hear(self, report: TrainingEvent) -> None:
         values = report.values
-        if report.kind == "start" and self.setting.trainable == 0:
+        if report.kind == "start" and self.run.trainable == 0:
             self._say(
                 "frozen",
                 "nothing is trainable: the model has no parameter that takes a gradient, so no step changes it.",
@@ -96,7 +97,7 @@ class Sanity:
                 "at its best: the model learns its rows by heart; add regularization (dropout, weight_decay, early_stopping) or data.",
             )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         return {
             "said": self.said,
             "losses": self.losses,
@@ -104,12 +105,12 @@ class Sanity:
             "best_validation": self.best_validation,
         }
 
-    def load(self, state: dict[str, Any] | None) -> None:
+    def load(self, state: Mapping[str, Any] | None) -> None:
         if state:
             self.said, self.losses = list(state["said"]), list(state["losses"])
             self.train_loss, self.best_validation = state["train_loss"], state["best_validation"]
 
 
-def build(config: Config, setting: Setting) -> Sanity:
+def build(config: Config, run: RunInfo) -> Sanity:
     """A watcher that speaks, and never stops training."""
-    return Sanity(config, setting)
+    return Sanity(config, run)

@@ -13,7 +13,7 @@ import struct
 import time
 from typing import Any
 
-from danlu.parts.watchers._base import Setting
+from danlu.parts.watchers._base import RunInfo, SpeakingWatcher
 from danlu.recipe import Options
 from danlu.system.atomic_files import append
 from danlu.system.image_grid import encode_png
@@ -24,26 +24,26 @@ class Config(Options):
     """No options."""
 
 
-class TensorBoard:
+class TensorBoard(SpeakingWatcher):
     """Scalars by split: train/loss, validation/accuracy, ...; notices and samples of text as text,
     of images as images.
 
     A file that cannot be written is told once, and left.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        self.notices: list[str] = []
+    def __init__(self, run: RunInfo) -> None:
+        super().__init__()
         self.file: Any = None
         name = f"events.out.tfevents.{int(time.time()):010d}.{platform.node() or 'localhost'}.{os.getpid()}.0"
         try:
-            self.file = (setting.folder / name).open("xb", buffering=0)
+            self.file = (run.folder / name).open("xb", buffering=0)
         except OSError as error:
             self._give_up(error)
         self._write(_text(3, "brain.Event:2"))
         if (
-            setting.resumed_step
+            run.resumed_step
         ):  # what a killed run wrote beyond its last checkpoint is hidden by the viewer
-            self._write(_number(2, setting.resumed_step + 1) + _bytes(7, _number(1, 1)))
+            self._write(_number(2, run.resumed_step + 1) + _bytes(7, _number(1, 1)))
 
     def hear(self, report: TrainingEvent) -> None:
         if report.kind in ("train", "validation", "test"):
@@ -80,9 +80,9 @@ class TensorBoard:
             file.close()
 
 
-def build(config: Config, setting: Setting) -> TensorBoard:
+def build(config: Config, run: RunInfo) -> TensorBoard:
     """A writer of event files."""
-    return TensorBoard(setting)
+    return TensorBoard(run)
 
 
 # --- Protocol Buffers: each field is its number and kind (0 a varint, 1 eight bytes, 2 counted bytes, 5 four bytes), then its value

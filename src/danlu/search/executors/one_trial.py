@@ -1,4 +1,4 @@
-"""One trial: trained in its folder as `danlu train` would, its scores told on the way, and how it ended in plain words."""
+"""Train one trial in its folder as `danlu train` does, reporting its scores, and say how it ended."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from typing import Any, Literal
 from danlu import registry
 from danlu.artifact.prediction import load
 from danlu.errors import Interrupted, RunError
+from danlu.parts.watchers._base import Watcher
 from danlu.recipe import Part, Recipe
-from danlu.search.executors.failure import cause_of
+from danlu.search.executors.failure import describe_failure
 from danlu.terms import TrainingEvent
 from danlu.training.cross_validation import cross_validate
 from danlu.training.loop import train
 
-Ending = Literal["complete", "pruned", "failed"]
+EndState = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: what `Study.tell` takes. Plain data, so that it crosses processes.
+    """How a trial ended: the arguments of `Study.tell`, as plain data that can cross processes.
 
-    `values` are the objectives' in their order (None where it was not completed); `facts` are
-    scores, steps, seconds, parameters. `kind` is that of the cause where it failed
-    (danlu.search.executors.failure): error, or memory, disk, held, which another time may not be.
+    `values` has one value per objective, in the study's order; None unless the trial is complete.
+    `facts` holds what else was measured: scores by name, steps, seconds, parameters. `kind` is the
+    kind of failure (danlu.search.executors.failure); "" where the trial did not fail.
+
+    >>> Outcome("pruned", cause="worse than the other trials").values is None
+    True
     """
 
-    state: Ending
+    state: EndState
     values: list[float] | None = None
     cause: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -47,115 +51,116 @@ def run_trial(
     report: Callable[[int, float], bool],
     beat: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Train a trial's recipe in its folder, or go on where a killed process left it, and say how it
-    ended.
+    """Train a trial's recipe in its folder, resuming what a killed process left there.
 
     `metrics` names the objectives (validation scores, loss, seconds, parameters).
-    `report(evaluations, value)` hears the first objective after each evaluation, with how many
-    there were, and answers whether the trial is to be ended there; `beat()` is called at every
-    report of training, as a sign of life. A failure of the trial (exception, NaN, no memory) is an
-    Outcome with its cause (`causes.cause_of`); Interrupted passes through."""
-    began = time.monotonic()
+    `report(evaluations, value)` receives the first objective after each evaluation and the number
+    of evaluations so far; it returns whether the trial shall end there. `beat()` is called at
+    every event of the training, as a heartbeat. A failure of the trial (an exception, NaN, no
+    memory) becomes an Outcome with its cause. Raises Interrupted and KeyboardInterrupt.
+    """
+    started_at = time.monotonic()
     watched = dataclasses.replace(recipe, watchers=_watchers())
     try:
         if folds:
-            return _over_folds(watched, folder, metrics, folds, report, beat, began)
-        beside = Reporter(metrics[0], report, beat)
-        artifact = train(watched, folder, beside=beside)
-        if not beside.curve:  # it had finished, and the study was killed before it heard so
-            beside.say_again(folder)
-        scores, told = artifact.scores["validation"], artifact.provenance
+            return _cross_validate(watched, folder, metrics, folds, report, beat, started_at)
+        reporter = ScoreReporter(metrics[0], report, beat)
+        artifact = train(watched, folder, beside=reporter)
+        if not reporter.curve:  # finished in an earlier process, killed before the study knew it
+            reporter.report_log(folder)
+        scores, provenance = artifact.scores["validation"], artifact.provenance
         facts = {
             "scores": {
                 name: value
                 for name, value in scores.items()
                 if isinstance(value, int | float) and name != "rows"
             },
-            "seconds": beside.seconds + time.monotonic() - began,
-            "steps": told["step"],
-            "best_step": told["best_step"],
-            "parameters": told["parameters"],
+            "seconds": reporter.seconds + time.monotonic() - started_at,
+            "steps": provenance["step"],
+            "best_step": provenance["best_step"],
+            "parameters": provenance["parameters"],
         }
         return Outcome("complete", _values(metrics, facts), facts=facts)
-    except Pruned as ended:
-        facts = {"seconds": ended.seconds + time.monotonic() - began, "steps": ended.step}
-        return Outcome("pruned", cause=str(ended), facts=facts)
+    except Pruned as pruned:
+        facts = {"seconds": pruned.seconds + time.monotonic() - started_at, "steps": pruned.step}
+        return Outcome("pruned", cause=str(pruned), facts=facts)
     except (Interrupted, KeyboardInterrupt):
         raise
     except Exception as error:
-        cause = cause_of(error)
+        failure = describe_failure(error)
         return Outcome(
             "failed",
-            cause=cause.sentence,
-            facts={"seconds": time.monotonic() - began},
-            kind=cause.kind,
+            cause=failure.message,
+            facts={"seconds": time.monotonic() - started_at},
+            kind=failure.kind,
         )
 
 
-def _over_folds(
+def _cross_validate(
     recipe: Recipe,
     folder: Path,
     metrics: Sequence[str],
     folds: int,
     report: Callable[[int, float], bool],
     beat: Callable[[], None],
-    began: float,
+    started_at: float,
 ) -> Outcome:
-    """A trial whose scores are means over folds; the mean of the folds so far is told after
-    each."""
+    """Train one model per fold; after each fold report the mean score of the folds so far."""
     parameters = steps = 0
 
-    def after(scores: list[dict[str, Any]]) -> None:
+    def after_fold(scores: list[dict[str, Any]]) -> None:
         nonlocal parameters, steps
-        told = load(folder / f"fold-{len(scores)}-of-{folds}").provenance
-        parameters, steps = told["parameters"], steps + told["step"]
-        known = [each[metrics[0]] for each in scores if metrics[0] in each]
+        provenance = load(folder / f"fold-{len(scores)}-of-{folds}").provenance
+        parameters, steps = provenance["parameters"], steps + provenance["step"]
+        values = [of_fold[metrics[0]] for of_fold in scores if metrics[0] in of_fold]
         if (
-            len(known) == len(scores)
-            and report(len(scores), statistics.fmean(known))
+            len(values) == len(scores)
+            and report(len(scores), statistics.fmean(values))
             and len(scores) < folds
         ):
             raise Pruned(f"behind the others after {len(scores)} of {folds} folds", steps)
 
-    found = cross_validate(
-        recipe, folds, folder, beside=lambda: Reporter("", report, beat), after=after
+    summary = cross_validate(
+        recipe, folds, folder, beside=lambda: ScoreReporter("", report, beat), after=after_fold
     )
-    seconds = time.monotonic() - began
     facts = {
-        "scores": found["mean"],
-        "std": found["std"],
-        "folds": found["folds"],
-        "seconds": seconds,
+        "scores": summary["mean"],
+        "std": summary["std"],
+        "folds": summary["folds"],
+        "seconds": time.monotonic() - started_at,
         "steps": steps,
+        "parameters": parameters,
     }
-    facts["parameters"] = parameters
     return Outcome("complete", _values(metrics, facts), facts=facts)
 
 
 def _values(metrics: Sequence[str], facts: Mapping[str, Any]) -> list[float]:
-    """The objectives, from what was measured. Raises RunError for a score there is not."""
-    found = {**facts["scores"], "seconds": facts["seconds"], "parameters": facts["parameters"]}
-    lost = [metric for metric in metrics if metric not in found]
-    if lost:
-        raise RunError(f"there is no score {lost[0]} on these rows; there are {', '.join(found)}.")
-    return [float(found[metric]) for metric in metrics]
+    """One value per objective, from what was measured. Raises RunError for a missing score."""
+    measured = {**facts["scores"], "seconds": facts["seconds"], "parameters": facts["parameters"]}
+    missing = [metric for metric in metrics if metric not in measured]
+    if missing:
+        raise RunError(
+            f"there is no score {missing[0]} on these rows; there are {', '.join(measured)}."
+        )
+    return [float(measured[metric]) for metric in metrics]
 
 
 class Pruned(Exception):
-    """A trial ends because it fell behind the others."""
+    """Ends the training of a trial that is worse than the others."""
 
     def __init__(self, message: str, step: int, seconds: float = 0.0) -> None:
         super().__init__(message)
         self.step = step
-        self.seconds = seconds  # of lives before this one
+        self.seconds = seconds  # spent by earlier processes
 
 
-class Reporter:
-    """A watcher that tells the score `metric` ("": none) after each evaluation, and ends the
-    training where it is told to.
+class ScoreReporter(Watcher):
+    """Reports the score `metric` after each evaluation ("": no score) and prunes the training where
+    the answer is True.
 
-    What it told is kept in checkpoints: a training that goes on says it again, since the study may
-    have been killed as well."""
+    The scores are kept in checkpoints. A resumed training reports them again, since the study may
+    have been killed before it stored them.
+    """
 
     def __init__(
         self, metric: str, report: Callable[[int, float], bool], beat: Callable[[], None]
@@ -164,48 +169,51 @@ class Reporter:
         self.report = report
         self.beat = beat
         self.curve: list[float] = []
-        self.seconds = 0.0  # of lives before this one
-        self.began = time.monotonic()
+        self.seconds = 0.0  # spent by earlier processes
+        self.started_at = time.monotonic()
 
     def hear(self, report: TrainingEvent) -> None:
+        """Report the score of a validation event. Raises Pruned where the trial shall end."""
         self.beat()
-        if report.kind == "validation" and self._tell(report.values):
+        if report.kind == "validation" and self._report(report.values):
             raise Pruned(
                 f"behind the others after {len(self.curve)} evaluations", report.step, self.seconds
             )
 
-    def say_again(self, folder: Path) -> None:
-        """Tell the scores of a training that finished in an earlier life, by its log; others are
-        pruned beside them."""
+    def report_log(self, folder: Path) -> None:
+        """Report the scores of a training that an earlier process finished, read from its log:
+        other trials are compared with them."""
         for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
             entry = json.loads(line)
             if entry["split"] == "validation":
-                self._tell(entry)  # it had been let go on
+                self._report(entry)  # the answer is ignored: this trial was not pruned
 
-    def _tell(self, values: Mapping[str, Any]) -> bool:
-        """Tell the score among the values of an evaluation, where there is one; whether the trial
-        is to end there."""
+    def _report(self, values: Mapping[str, Any]) -> bool:
+        """Report the score among the values of an evaluation, if it is there; whether the trial
+        shall end."""
         value = values.get(self.metric)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
         self.curve.append(float(value))
         return self.report(len(self.curve), float(value))
 
-    def state(self) -> dict[str, Any]:
-        return {"curve": list(self.curve), "seconds": self.seconds + time.monotonic() - self.began}
+    def state(self) -> dict[str, object]:
+        """The scores and the seconds so far, for a checkpoint."""
+        return {"curve": list(self.curve), "seconds": self.seconds + time.monotonic() - self.started_at}
 
-    def load(self, state: dict[str, Any] | None) -> None:
+    def load(self, state: Mapping[str, Any] | None) -> None:
+        """Take over the scores of a checkpoint and report them again."""
         if state:
             self.curve, self.seconds = list(state["curve"]), float(state["seconds"])
             for evaluations, value in enumerate(self.curve, start=1):
-                self.report(evaluations, value)  # the answers were heard before: it went on
+                self.report(evaluations, value)  # the answer is ignored: the training went on
 
 
 def _watchers() -> tuple[Part, ...]:
-    """Who watches a trial: its log, and whoever stops one that runs away."""
+    """The watchers of a trial: its log, and the one that ends a diverging training."""
     return tuple(
         Part(name, registry.config("watchers", name)()) for name in ("jsonl", "divergence")
     )
 
 
-__all__ = ["Ending", "Outcome", "Pruned", "Reporter", "run_trial"]
+__all__ = ["EndState", "Outcome", "Pruned", "ScoreReporter", "run_trial"]

@@ -22,7 +22,7 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.prediction import Artifact
 from danlu.data import cache
 from danlu.data.batches import Rows, rows_at_once
-from danlu.data.dataset import alive_rows, cut, split_rows
+from danlu.data.dataset import used_rows, make_examples, split_rows
 from danlu.recipe import Part, Train
 from danlu.system.placement import place
 from measuring import table
@@ -33,10 +33,10 @@ METRICS = ("class_agreement", "frechet_distance", "sample_precision_recall")
 def rows_of(model: Artifact) -> tuple[Rows, dict[str, np.ndarray]]:
     """All rows of the run's own data as the generator takes them, and its splits."""
     recipe = model.recipe
-    whole, _ = cache.load(recipe.data.source, recipe.data.columns, recipe.data.cache)
-    alive = alive_rows(whole, recipe)
+    whole, _ = cache.load_table(recipe.data.source, recipe.data.columns, recipe.data.cache)
+    alive = used_rows(whole, recipe)
     targets = {name: whole.columns[name] for name in recipe.data.targets}
-    examples = cut(
+    examples = make_examples(
         model.task, model.preprocessor, whole, targets, split_rows(whole, alive, recipe), alive
     )
     return Rows(examples.inputs, model.preprocessor.pixels, None, place(Train())), examples.splits

@@ -29,7 +29,7 @@ ROWS = 60_000
 # counted in it too.
 STAGES = (
     ("check the recipe", "danlu", "read_recipe"),
-    ("load the table (cache)", "danlu.data.cache", "load"),
+    ("load the table (cache)", "danlu.data.cache", "load_table"),
     ("look for leaks and duplicates", "danlu.data.checks", "check_table"),
     ("compare the splits", "danlu.data.checks", "check_splits"),
     ("fit the transforms", "danlu.data.preprocessing", "Preprocessor.fit"),
@@ -123,7 +123,7 @@ def _start(started: float, folder: Path) -> None:
     stages: dict[str, float] = {}
     from importlib import import_module
 
-    from danlu.cli import main as cli
+    from danlu.cli import app as cli
     from danlu.training.step import SupervisedStep
 
     update = SupervisedStep.__call__

@@ -99,8 +99,8 @@ def test_the_second_start_gives_the_same_table_without_reading_the_source(
     home: Path, builds: list[str], tmp_path: Path
 ) -> None:
     source = part(rested(tmp_path / "a.csv"), test=str(rested(tmp_path / "b.csv")))
-    plain, digest = cache.load(source, {}, use_cache=False)
-    first, second = cache.load(source, {}, use_cache=True), cache.load(source, {}, use_cache=True)
+    plain, digest = cache.load_table(source, {}, use_cache=False)
+    first, second = cache.load_table(source, {}, use_cache=True), cache.load_table(source, {}, use_cache=True)
     assert builds == ["csv", "csv"]
     assert first[1] == second[1] == digest
     assert_equal(plain, first[0])
@@ -108,7 +108,7 @@ def test_the_second_start_gives_the_same_table_without_reading_the_source(
 
 
 def test_without_the_cache_nothing_is_written(home: Path, tmp_path: Path) -> None:
-    cache.load(part(rested(tmp_path / "a.csv")), {}, use_cache=False)
+    cache.load_table(part(rested(tmp_path / "a.csv")), {}, use_cache=False)
     assert not home.exists()
 
 
@@ -120,7 +120,7 @@ def test_images_come_back_with_the_names_of_their_rows(home: Path, tmp_path: Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 3), (number, 7, 9)).save(path)
     source = part(tmp_path / "images", "images")
-    first, second = cache.load(source, {}, True)[0], cache.load(source, {}, True)[0]
+    first, second = cache.load_table(source, {}, True)[0], cache.load_table(source, {}, True)[0]
     assert_equal(first, second)
     assert second.where(4) == "b/1é.png"
     assert second.row_names is not None
@@ -176,14 +176,14 @@ def test_every_kind_comes_back_with_its_type_and_what_belongs_to_it(
     )
     monkeypatch.setattr(registry, "build_source", lambda part, columns: made)
     source = part(rested(tmp_path / "a.csv"))
-    assert_equal(made, cache.load(source, {}, True)[0])
+    assert_equal(made, cache.load_table(source, {}, True)[0])
     monkeypatch.delattr(registry, "build_source")  # the second time from disk alone
-    assert_equal(made, cache.load(source, {}, True)[0])
+    assert_equal(made, cache.load_table(source, {}, True)[0])
 
 
 def test_an_empty_array_comes_back(home: Path, tmp_path: Path) -> None:
     source = part(rested(tmp_path / "a.txt", "\n\n"), "text")
-    table = [cache.load(source, {}, True)[0] for _ in range(2)][1]
+    table = [cache.load_table(source, {}, True)[0] for _ in range(2)][1]
     assert [table.columns["text"].text(row) for row in range(len(table))] == ["", ""]
 
 
@@ -191,10 +191,10 @@ def test_a_table_from_the_cache_can_be_written_without_changing_the_file(
     home: Path, tmp_path: Path
 ) -> None:
     source = part(rested(tmp_path / "a.csv"))
-    cache.load(source, {}, True)
-    table, _ = cache.load(source, {}, True)
+    cache.load_table(source, {}, True)
+    table, _ = cache.load_table(source, {}, True)
     table.columns["age"].values[:] = 0
-    assert cache.load(source, {}, True)[0].columns["age"].values[0] == 1
+    assert cache.load_table(source, {}, True)[0].columns["age"].values[0] == 1
 
 
 # --- what makes another table -----------------------------------------------------------------------------------------------
@@ -202,12 +202,12 @@ def test_a_table_from_the_cache_can_be_written_without_changing_the_file(
 
 def test_every_change_of_content_or_reading_is_another_table(home: Path, tmp_path: Path) -> None:
     path = rested(tmp_path / "a.csv")
-    digests = [cache.load(part(path), {}, True)[1]]
-    digests.append(cache.load(part(path, missing=["1"]), {}, True)[1])
-    digests.append(cache.load(part(path), {"age": ColumnOptions(kind="category")}, True)[1])
-    digests.append(cache.load(part(path), {"age": ColumnOptions(on_error="missing")}, True)[1])
+    digests = [cache.load_table(part(path), {}, True)[1]]
+    digests.append(cache.load_table(part(path, missing=["1"]), {}, True)[1])
+    digests.append(cache.load_table(part(path), {"age": ColumnOptions(kind="category")}, True)[1])
+    digests.append(cache.load_table(part(path), {"age": ColumnOptions(on_error="missing")}, True)[1])
     path.write_text(CSV.replace("Rome", "Oslo", 1))
-    digests.append(cache.load(part(path), {}, True)[1])
+    digests.append(cache.load_table(part(path), {}, True)[1])
     assert len(set(digests)) == 5
     assert all(digest.startswith("sha256:") and len(digest) == 71 for digest in digests)
 
@@ -216,16 +216,16 @@ def test_a_column_option_that_does_not_change_reading_is_the_same_table(
     home: Path, tmp_path: Path, builds: list[str]
 ) -> None:
     source = part(rested(tmp_path / "a.csv"))
-    one = cache.load(source, {"age": ColumnOptions(kind="number")}, True)[1]
-    other = cache.load(source, {"age": ColumnOptions(kind="number", transforms=[])}, True)[1]
+    one = cache.load_table(source, {"age": ColumnOptions(kind="number")}, True)[1]
+    other = cache.load_table(source, {"age": ColumnOptions(kind="number", transforms=[])}, True)[1]
     assert one == other
 
 
 def test_a_change_that_keeps_size_and_time_is_noticed(home: Path, tmp_path: Path) -> None:
     path = rested(tmp_path / "a.csv")
-    assert cache.load(part(path), {}, True)[0].columns["age"].values[0] == 1
+    assert cache.load_table(part(path), {}, True)[0].columns["age"].values[0] == 1
     rested(path, CSV.replace("\n1,", "\n9,", 1))
-    assert cache.load(part(path), {}, True)[0].columns["age"].values[0] == 9
+    assert cache.load_table(part(path), {}, True)[0].columns["age"].values[0] == 9
 
 
 def test_a_file_replaced_by_another_of_equal_size_and_time_is_noticed(
@@ -235,27 +235,27 @@ def test_a_file_replaced_by_another_of_equal_size_and_time_is_noticed(
         rested(tmp_path / "a.csv"),
         rested(tmp_path / "b.csv", CSV.replace("\n1,", "\n9,", 1)),
     )
-    cache.load(part(path), {}, True)
+    cache.load_table(part(path), {}, True)
     other.replace(path)
-    assert cache.load(part(path), {}, True)[0].columns["age"].values[0] == 9
+    assert cache.load_table(part(path), {}, True)[0].columns["age"].values[0] == 9
 
 
 def test_same_size_edits_in_quick_succession_are_all_noticed(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for number in range(10, 20):
         path.write_text(CSV.replace("\n1,", f"\n{number},", 1))
-        assert cache.load(part(path), {}, True)[0].columns["age"].values[0] == number
+        assert cache.load_table(part(path), {}, True)[0].columns["age"].values[0] == number
 
 
 def test_files_that_rested_are_not_read_again(
     home: Path, tmp_path: Path, settled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = rested(tmp_path / "a.csv")
-    digest = cache.load(part(path), {}, True)[1]
+    digest = cache.load_table(part(path), {}, True)[1]
     monkeypatch.setattr(
         cache.hashlib, "file_digest", lambda *given: pytest.fail("the file was read again")
     )
-    assert cache.load(part(path), {}, True)[1] == digest
+    assert cache.load_table(part(path), {}, True)[1] == digest
 
 
 def test_a_file_changed_within_two_seconds_is_hashed_again(
@@ -263,7 +263,7 @@ def test_a_file_changed_within_two_seconds_is_hashed_again(
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_text(CSV)
-    cache.load(part(path), {}, True)
+    cache.load_table(part(path), {}, True)
     assert not (home / "memo").exists()
 
 
@@ -282,7 +282,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
     monkeypatch.setattr(registry, "build_source", growing)
     with pytest.raises(DataError, match="change while they are read"):
-        cache.load(part(path), {}, True)
+        cache.load_table(part(path), {}, True)
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------------
@@ -297,8 +297,8 @@ def test_every_damaged_byte_of_a_small_table_is_noticed(
     home: Path, tmp_path: Path, builds: list[str]
 ) -> None:
     source = part(rested(tmp_path / "a.csv"))
-    expected, _ = cache.load(source, {}, True)
-    expected = cache.load(source, {}, False)[0]
+    expected, _ = cache.load_table(source, {}, True)
+    expected = cache.load_table(source, {}, False)[0]
     rng = np.random.default_rng(0)
     for file in sorted(entry(home).iterdir()):
         for place in {0, file.stat().st_size - 1, int(rng.integers(file.stat().st_size))}:
@@ -306,7 +306,7 @@ def test_every_damaged_byte_of_a_small_table_is_noticed(
             data[place] ^= 1 << int(rng.integers(8))
             file.write_bytes(data)
             before = len(builds)
-            assert_equal(cache.load(source, {}, True)[0], expected)
+            assert_equal(cache.load_table(source, {}, True)[0], expected)
             assert len(builds) == before + 1, (
                 f"{file.name} byte {place} was read although it is damaged"
             )
@@ -320,7 +320,7 @@ def test_a_damaged_table_is_laid_out_again(
     damage: str, home: Path, tmp_path: Path, builds: list[str]
 ) -> None:
     source = part(rested(tmp_path / "a.csv"))
-    cache.load(source, {}, True)
+    cache.load_table(source, {}, True)
     file, manifest = entry(home) / "0.values.bin", entry(home) / "manifest.json"
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-1])
@@ -339,7 +339,7 @@ def test_a_damaged_table_is_laid_out_again(
         other = manifest.read_bytes()
         manifest.write_bytes(other.replace(b"age", b"egg"))
     for _ in range(2):
-        assert cache.load(source, {}, True)[0].columns["age"].values[0] == 1
+        assert cache.load_table(source, {}, True)[0].columns["age"].values[0] == 1
     assert len(builds) == 2
 
 
@@ -348,23 +348,23 @@ def test_head_tail_and_samples_of_a_large_array_are_proven(
 ) -> None:
     np.save(tmp_path / "a.npy", np.arange(2**19, dtype=np.float64))
     source = part(tmp_path / "a.npy", "numpy")
-    cache.load(source, {}, True)
+    cache.load_table(source, {}, True)
     file = entry(home) / "0.values.bin"
     for place in (5, -5, 2**16 + 5):
         data = bytearray(file.read_bytes())
         data[place] ^= 1
         file.write_bytes(data)
         before = len(builds)
-        cache.load(source, {}, True)
+        cache.load_table(source, {}, True)
         assert len(builds) == before + 1
 
 
 def test_a_damaged_memo_is_not_believed(home: Path, tmp_path: Path, settled: None) -> None:
     source = part(rested(tmp_path / "a.csv"))
-    digest = cache.load(source, {}, True)[1]
+    digest = cache.load_table(source, {}, True)[1]
     [memo] = (home / "memo").iterdir()
     memo.write_bytes(memo.read_bytes()[:-3])
-    assert cache.load(source, {}, True)[1] == digest
+    assert cache.load_table(source, {}, True)[1] == digest
 
 
 # --- other processes --------------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ import sys
 from danlu.data import cache; from danlu import registry
 from danlu.recipe import Part
 part = Part("csv", registry.config("sources", "csv")(path=sys.argv[1]))
-table, digest = cache.load(part, {}, True)
+table, digest = cache.load_table(part, {}, True)
 print(digest, table.columns["age"].values.sum())
 """
 
@@ -414,9 +414,9 @@ def test_a_process_killed_while_writing_leaves_no_bad_table(
     [left] = (home / "tables").iterdir()
     assert left.name.startswith("."), "what is half written has a name that is never opened"
     source = part(tmp_path / "a.csv")
-    assert_equal(cache.load(source, {}, True)[0], cache.load(source, {}, False)[0])
+    assert_equal(cache.load_table(source, {}, True)[0], cache.load_table(source, {}, False)[0])
     os.utime(left, (LONG_AGO, LONG_AGO))
-    cache.load(part(tmp_path / "a.csv", missing=["7"]), {}, True)
+    cache.load_table(part(tmp_path / "a.csv", missing=["7"]), {}, True)
     assert not left.exists(), "it is cleared away a day later"
 
 
@@ -428,9 +428,9 @@ def test_a_cache_that_cannot_be_written_is_done_without_and_told(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DANLU_CACHE", str(tmp_path / "file" / "cache"))
-    table, digest = cache.load(part(rested(tmp_path / "a.csv")), {}, True)
+    table, digest = cache.load_table(part(rested(tmp_path / "a.csv")), {}, True)
     assert len(table) == 59
-    assert digest == cache.load(part(tmp_path / "a.csv"), {}, False)[1]
+    assert digest == cache.load_table(part(tmp_path / "a.csv"), {}, False)[1]
     assert "cannot be written" in table.notices[-1]
     assert "DANLU_CACHE" in table.notices[-1]
 
@@ -446,7 +446,7 @@ def test_a_full_disk_leaves_no_bad_table(
 
     with monkeypatch.context() as patch:
         patch.setattr(cache.atomic_files, "write_file", full)
-        table, _ = cache.load(part(rested(tmp_path / "a.csv")), {}, True)
+        table, _ = cache.load_table(part(rested(tmp_path / "a.csv")), {}, True)
     assert len(table) == 59
     assert "No space left" in table.notices[-1]
     assert list((home / "tables").iterdir()) == []
@@ -457,15 +457,15 @@ def test_the_tables_used_least_recently_go_first(
 ) -> None:
     paths = [rested(tmp_path / f"{name}.csv") for name in "abc"]
     for number, path in enumerate(paths[:2]):
-        cache.load(part(path), {}, True)
+        cache.load_table(part(path), {}, True)
         for each in (home / "tables").iterdir():
             if each.stat().st_mtime > LONG_AGO + 10:
                 os.utime(each / "manifest.json", (LONG_AGO + number, LONG_AGO + number))
                 os.utime(each, (LONG_AGO, LONG_AGO))
-    cache.load(part(paths[0]), {}, True)  # used again: b is now the oldest
+    cache.load_table(part(paths[0]), {}, True)  # used again: b is now the oldest
     one = sum(file.stat().st_size for file in next((home / "tables").iterdir()).iterdir())
     monkeypatch.setattr(cache, "LIMIT", int(2.5 * one))
-    cache.load(part(paths[2]), {}, True)
+    cache.load_table(part(paths[2]), {}, True)
     seen: list[str] = []
     build = registry.build_source
     monkeypatch.setattr(
@@ -474,9 +474,9 @@ def test_the_tables_used_least_recently_go_first(
         lambda part, columns: (seen.append(part.options.path), build(part, columns))[1],
     )
     for path in (paths[2], paths[0]):
-        cache.load(part(path), {}, True)
+        cache.load_table(part(path), {}, True)
     assert seen == []
-    cache.load(part(paths[1]), {}, True)
+    cache.load_table(part(paths[1]), {}, True)
     assert seen == [str(paths[1])]
 
 
@@ -487,11 +487,11 @@ def test_sixty_thousand_images_are_mapped_and_not_read_again(
     header = bytes([0, 0, 8, 3]) + np.array(pixels.shape, dtype=">u4").tobytes()
     (tmp_path / "train-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
     source = part(tmp_path, "idx")
-    cache.load(source, {}, True)
+    cache.load_table(source, {}, True)
     monkeypatch.setattr(
         registry, "build_source", lambda part, columns: pytest.fail("the source was read again")
     )
-    table, _ = cache.load(source, {}, True)
+    table, _ = cache.load_table(source, {}, True)
     np.testing.assert_array_equal(table.columns["image"].values[::1000, ..., 0], pixels[::1000])
 
 
@@ -499,15 +499,15 @@ def test_what_a_library_brings_is_named_by_its_version(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Part("sklearn", registry.config("sources", "sklearn").model_validate({"set": "iris"}))
-    digest = cache.load(source, {}, True)[1]
+    digest = cache.load_table(source, {}, True)[1]
     module = registry.take("sources", "sklearn")
     monkeypatch.setattr(module, "version", lambda config: "scikit-learn 99")
-    assert cache.load(source, {}, True)[1] != digest
+    assert cache.load_table(source, {}, True)[1] != digest
 
 
 def test_the_errors_of_a_source_are_passed_on(home: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        cache.load(part(tmp_path / "nowhere.csv"), {}, True)
+        cache.load_table(part(tmp_path / "nowhere.csv"), {}, True)
 
 
 def test_the_same_files_in_another_place_are_the_same_data_and_keep_their_own_names(
@@ -517,7 +517,7 @@ def test_the_same_files_in_another_place_are_the_same_data_and_keep_their_own_na
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "rows.csv").write_text("a,b\n1,x\n2,y\n")
-        digests.append(cache.load(part(tmp_path / place / "rows.csv"), {}, True)[1])
+        digests.append(cache.load_table(part(tmp_path / place / "rows.csv"), {}, True)[1])
     assert digests[0] == digests[1], "moving the data must not bar its runs"
     (tmp_path / "there" / "rows.csv").write_text("a,b\n1,x\n2,z\n")
-    assert cache.load(part(tmp_path / "there" / "rows.csv"), {}, True)[1] != digests[0]
+    assert cache.load_table(part(tmp_path / "there" / "rows.csv"), {}, True)[1] != digests[0]

@@ -13,7 +13,7 @@ from danlu import recipe, registry
 from danlu.data import cache, dataset, preprocessing
 from danlu.parts.sources import text
 from danlu.parts.transforms import tokenize
-from danlu.reading import spool
+from danlu.reading import growing_array
 from danlu.terms import Column
 
 LINES = [
@@ -131,9 +131,9 @@ def test_a_killed_writer_leaves_nothing_that_is_read(
     with monkeypatch.context() as inner:
         inner.setattr(cache.atomic_files, "rename_folder", killed)
         with pytest.raises(KeyboardInterrupt):
-            cache.column({"key": 1}, lambda: column)
+            cache.cached_column({"key": 1}, lambda: column)
     calls: list[int] = []
-    found = cache.column({"key": 1}, lambda: (calls.append(1), column)[1])
+    found = cache.cached_column({"key": 1}, lambda: (calls.append(1), column)[1])
     assert calls == [1] and found.values.tolist() == [0, 1, 2, 3, 4] and found.cardinalities == (9,)
     assert [each.name for each in home.iterdir() if not each.name.startswith(".")] == [
         next(home.glob("[!.]*")).name
@@ -146,7 +146,7 @@ def test_a_corpus_is_read_and_tokenized_in_memory_that_does_not_grow_with_it(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str, kind: str
 ) -> None:
     monkeypatch.setattr(text, "LONG", 1 << 18)
-    monkeypatch.setattr(spool, "LIMIT", 1 << 18)
+    monkeypatch.setattr(growing_array, "LIMIT", 1 << 18)
     monkeypatch.setattr("danlu.tokenizing.Tokenizer.block", 1 << 16)
     monkeypatch.setattr(tokenize, "_MEASURED", 1 << 18)
     path = tmp_path / "a.txt"
@@ -162,7 +162,7 @@ def test_a_corpus_is_read_and_tokenized_in_memory_that_does_not_grow_with_it(
     tracemalloc.start()
     table = registry.build_source(recipe.Part("text", text.Config(path=str(path), unit=unit)), {})  # type: ignore[arg-type]
     state = tokenize.fit(config, table.columns["text"])
-    found = cache.column(
+    found = cache.cached_column(
         {"kind": kind}, lambda: tokenize.apply(config, state, table.columns["text"])
     )
     _, peak = tracemalloc.get_traced_memory()

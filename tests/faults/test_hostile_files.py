@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(60)  # a pipe that is waited for would hang
 
 def read(source: str, columns: dict[str, ColumnOptions] | None = None, **options: Any) -> Table:
     part = Part(source, registry.config("sources", source).model_validate(options))
-    return cache.load(part, columns or {}, use_cache=False)[0]
+    return cache.load_table(part, columns or {}, use_cache=False)[0]
 
 
 @dataclass(frozen=True)
@@ -447,7 +447,7 @@ def test_a_decompression_bomb_takes_little_memory(ending: str, tmp_path: Path) -
         "if source == 'images': import PIL.Image\n"
         "part = Part(source, registry.config('sources', source)(path=path))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try: cache.load(part, {}, False)\n"
+        "try: cache.load_table(part, {}, False)\n"
         "except DataError as error: print(error, file=sys.stderr)\n"
         "else: sys.exit('it was read')\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"

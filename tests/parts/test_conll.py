@@ -11,8 +11,8 @@ import pytest
 from danlu import registry
 from danlu.errors import DataError
 from danlu.parts.sources import conll
-from danlu.reading.columns import read_as
-from danlu.reading.inference import infer
+from danlu.reading.columns import read_columns
+from danlu.reading.inference import infer_column
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Table
 
@@ -116,23 +116,23 @@ def test_endings_mean_this_source_and_columns_keep_their_kind(tmp_path: Path) ->
 
 
 def test_lists_of_words_are_sequences_wherever_they_come_from() -> None:
-    column = infer("w", [["a", "b"], [], None, ["c", None, "a"]])
+    column = infer_column("w", [["a", "b"], [], None, ["c", None, "a"]])
     assert [column.answer(row) for row in range(4)] == [["a", "b"], [], None, ["c", None, "a"]]
-    assert infer("w", [[1, 2], [3]], ColumnOptions(kind="sequence")).answer(0) == ["1", "2"]
+    assert infer_column("w", [[1, 2], [3]], ColumnOptions(kind="sequence")).answer(0) == ["1", "2"]
     asked = {"w": {"kind": "sequence"}}
-    assert read_as(asked, [{"w": "He lives."}], "rows").columns["w"].answer(0) == [
+    assert read_columns(asked, [{"w": "He lives."}], "rows").columns["w"].answer(0) == [
         "He",
         "lives",
         ".",
     ]
-    assert read_as(asked, [{"w": ["He", "lives."]}], "rows").columns["w"].answer(0) == [
+    assert read_columns(asked, [{"w": ["He", "lives."]}], "rows").columns["w"].answer(0) == [
         "He",
         "lives.",
     ]
     with pytest.raises(DataError, match="a list of words, which is no number"):
-        infer("w", [["a"]], ColumnOptions(kind="number"))
+        infer_column("w", [["a"]], ColumnOptions(kind="number"))
     with pytest.raises(DataError, match="a sequence is a list of words or a text"):
-        infer("w", [1, 2], ColumnOptions(kind="sequence"))
+        infer_column("w", [1, 2], ColumnOptions(kind="sequence"))
 
 
 @pytest.mark.skipif(not CHUNKS.is_dir(), reason=f"there is no {CHUNKS}: set DANLU_DATA")

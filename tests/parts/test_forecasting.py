@@ -14,16 +14,16 @@ from torch.nn import functional
 
 import danlu
 from danlu import registry
-from danlu.data import folding
+from danlu.data import folds
 from danlu.data.dataset import Dataset, prepare
 from danlu.data.examples import Windows
 from danlu.errors import DataError, PartError, RecipeError
 from danlu.parts.models._temporal_convolution import TemporalStack, layers_to_see
 from danlu.parts.tasks import forecasting
 from danlu.recipe import Part, Recipe
-from danlu.series import naive
-from danlu.series.runs import carried, origins
-from danlu.series.steps import Step
+from danlu.series import naive_forecasts
+from danlu.series.time_step import TimeStep
+from danlu.series.windows import forward_fill, window_origins
 from danlu.terms import Batch, Column, InputSpec, OutputSpec, Table
 
 HOUR = np.timedelta64(1, "h")
@@ -375,9 +375,9 @@ def test_times_go_on_by_their_own_step(
     )
     sorted_ = forecasting.recast(forecasting.Config(), table)
     assert sorted_.continues is not None and sorted_.continues.tolist() == [True, True, False]
-    from danlu.series.steps import step_of
+    from danlu.series.time_step import infer_step
 
-    step = step_of(table.columns["time"], np.array([True, True, False]))
+    step = infer_step(table.columns["time"], np.array([True, True, False]))
     assert step is not None and (step.unit, step.season) == (unit, season)
     np.testing.assert_array_equal(step.after(moments(said[-1]), 2)[0], moments(*ahead))
 
@@ -581,7 +581,7 @@ def test_a_loss_of_steps_neither_sums_nor_moves_what_is_not_asked(name: str) -> 
 def test_naive_forecasts_repeat_the_season_the_last_value_and_the_mean() -> None:
     values = np.arange(20, dtype=np.float32)[:, None]
     first = np.array([0] * 12 + [12] * 8)
-    guesses = naive.guesses(values, first, 3, 5, np.array([7.0]))
+    guesses = naive_forecasts.naive_forecasts(values, first, 3, 5, np.array([7.0]))
     at = np.array([10, 13])
     assert guesses["seasonal_naive"](at)[0, :, 0].tolist() == [8, 9, 10, 8, 9]
     assert guesses["seasonal_naive"](at)[1, :, 0].tolist() == [13, 12, 13, 13, 12], (
@@ -591,14 +591,14 @@ def test_naive_forecasts_repeat_the_season_the_last_value_and_the_mean() -> None
         guesses["repeat_last"](at)[1, :, 0].tolist() == [13] * 5
         and (guesses["mean"](at) == 7).all()
     )
-    assert list(naive.guesses(values, first, 1, 5, np.array([7.0]))) == ["repeat_last", "mean"]
-    assert naive.seasonal_differences(values, first, np.arange(15), 3).tolist() == [3.0]
+    assert list(naive_forecasts.naive_forecasts(values, first, 1, 5, np.array([7.0]))) == ["repeat_last", "mean"]
+    assert naive_forecasts.seasonal_differences(values, first, np.arange(15), 3).tolist() == [3.0]
 
 
 def test_gaps_are_filled_from_the_past_of_the_run_alone() -> None:
     nan = np.nan
     values = np.array([[nan, 1], [2, nan], [nan, nan], [nan, 5]], dtype=np.float32)
-    assert carried(values, np.array([0, 0, 0, 3])).tolist() == [[0, 1], [2, 1], [2, 1], [0, 5]]
+    assert forward_fill(values, np.array([0, 0, 0, 3])).tolist() == [[0, 1], [2, 1], [2, 1], [0, 5]]
 
 
 def test_origins_are_those_of_a_search_by_hand() -> None:
@@ -620,7 +620,7 @@ def test_origins_are_those_of_a_search_by_hand() -> None:
                 and owned[p + 1 : p + 1 + horizon].all()
                 and (not inside or owned[p - context + 1 : p + 1].all())
             ]
-            assert origins((first, last), owned, context, horizon, inside=inside).tolist() == found
+            assert window_origins((first, last), owned, context, horizon, inside=inside).tolist() == found
 
 
 # --- folds
@@ -628,14 +628,14 @@ def test_origins_are_those_of_a_search_by_hand() -> None:
 
 def test_folds_of_a_split_in_time_are_validated_on_what_comes_later() -> None:
     rows, times = np.arange(50, 90), np.repeat(np.arange(20), 2)[::-1]
-    pairs = folding.rolling(rows, times, 4)
+    pairs = folds.rolling_origin(rows, times, 4)
     assert len(pairs) == 4
     for train, validation in pairs:
         assert times[train - 50].max() < times[validation - 50].min()
         assert len(validation) == 8
     assert [len(train) for train, _ in pairs] == [8, 16, 24, 32]
     with pytest.raises(DataError, match=r"2 moments cannot be cut into 4 folds"):
-        folding.rolling(rows, np.repeat([0, 1], 20), 4)
+        folds.rolling_origin(rows, np.repeat([0, 1], 20), 4)
 
 
 def test_folds_roll_forward_within_each_series(tmp_path: Path) -> None:
@@ -775,5 +775,5 @@ def test_halving_gives_the_numbers_of_dilated_convolutions() -> None:
 
 
 def test_a_step_is_written_and_read_back() -> None:
-    for step in (Step(), Step("months", 3, "d"), Step("number", 0.25, "t")):
-        assert Step(**step.state()) == step
+    for step in (TimeStep(), TimeStep("months", 3, "d"), TimeStep("number", 0.25, "t")):
+        assert TimeStep(**step.state()) == step

@@ -79,7 +79,7 @@ def lines(text: str, **more: Any) -> Table:
     ],
 )
 def test_the_pieces_of_a_file_are_the_file(text: str) -> None:
-    table = documents.pieces(lines(text), "text")
+    table = documents.document_pieces(lines(text), "text")
     column = table.columns["text"]
     found = [column.text(row) or "" for row in range(len(table))]  # each of them valid UTF-8
     assert "".join(found) == text.removesuffix("\n")
@@ -89,14 +89,14 @@ def test_the_pieces_of_a_file_are_the_file(text: str) -> None:
 
 
 def test_pieces_are_cut_at_the_ends_of_lines() -> None:
-    table = documents.pieces(lines(CHINESE * 300), "text")
+    table = documents.document_pieces(lines(CHINESE * 300), "text")
     column = table.columns["text"]
     assert len(table) > 10
     assert all((column.text(row) or "").endswith("\n") for row in range(len(table) - 1))
 
 
 def test_a_piece_is_named_by_the_line_it_begins_with() -> None:
-    table = documents.pieces(
+    table = documents.document_pieces(
         lines("".join(f"line {number} {ENGLISH}" for number in range(1, 200))), "text"
     )
     column = table.columns["text"]
@@ -116,7 +116,7 @@ def test_files_stay_documents_of_their_own() -> None:
         split=files.astype(np.int8),
         joined_by="\n",
     )
-    table = documents.pieces(given, "text")
+    table = documents.document_pieces(given, "text")
     assert [table.columns["text"].text(row) for row in range(3)] == ["a\nb\n", "c", "d\ne"]
     assert table.split is not None
     assert table.split.tolist() == [0, 1, 2]
@@ -126,7 +126,7 @@ def test_files_stay_documents_of_their_own() -> None:
 
 def test_documents_are_cut_without_a_copy_and_empty_ones_keep_their_place() -> None:
     given = Table({"text": texts("text", ["short", "", ENGLISH * 100, None, "end"])}, "rows")
-    table = documents.pieces(given, "text")
+    table = documents.document_pieces(given, "text")
     assert np.shares_memory(table.columns["text"].values, given.columns["text"].values)
     assert table.continues is not None
     ends = np.flatnonzero(~table.continues)
@@ -217,11 +217,11 @@ def test_training_windows_leave_room_to_be_moved() -> None:
 
 
 def test_a_large_text_lies_on_the_disk_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    small, pieces = whole(7), documents.pieces(lines(CHINESE * 300), "text")
-    monkeypatch.setattr("danlu.reading.spool.LIMIT", 10)
+    small, pieces = whole(7), documents.document_pieces(lines(CHINESE * 300), "text")
+    monkeypatch.setattr("danlu.reading.growing_array.LIMIT", 10)
     monkeypatch.setattr(streams, "_TOGETHER", 13)
     monkeypatch.setattr(documents, "_TOGETHER", 1000)
-    large, mapped = whole(7), documents.pieces(lines(CHINESE * 300), "text")
+    large, mapped = whole(7), documents.document_pieces(lines(CHINESE * 300), "text")
     assert np.array_equal(small.values, large.values)
     assert small.regions == large.regions
     assert np.array_equal(pieces.columns["text"].values, mapped.columns["text"].values)

@@ -15,7 +15,7 @@ import pytest
 from danlu import registry
 from danlu.errors import DataError
 from danlu.parts.sources import jsonl
-from danlu.reading import files, spool
+from danlu.reading import files, growing_array
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Table
 
@@ -64,7 +64,7 @@ def long(monkeypatch: pytest.MonkeyPatch, block: int = 64, limit: int = 50) -> N
     """From here on every file is a long one."""
     monkeypatch.setattr(jsonl, "LONG", 0)
     monkeypatch.setattr(files, "_BLOCK", block)
-    monkeypatch.setattr(spool, "LIMIT", limit)
+    monkeypatch.setattr(growing_array, "LIMIT", limit)
 
 
 def assert_same(one: Table, other: Table) -> None:
@@ -155,11 +155,11 @@ from pathlib import Path
 home = Path(sys.argv[1])
 import torch
 from danlu import recipe; from danlu.data import documents as corpus; from danlu.data import dataset; from danlu.data import fingerprints; from danlu.data import preprocessing; from danlu import registry as shelf; from danlu.parts.tasks import _token_stream as streams
-from danlu.reading import spool
+from danlu.reading import growing_array
 from danlu.parts.sources import jsonl, text
 from danlu.parts.transforms import tokenize
 for module, name in (  # what is held at once: a sixtieth of the corpus here, of one larger than memory less
-    (spool, "LIMIT"), (jsonl, "LONG"), (text, "LONG"), (fingerprints, "_HELD"), (preprocessing, "_LOOKED_AT"),
+    (growing_array, "LIMIT"), (jsonl, "LONG"), (text, "LONG"), (fingerprints, "_HELD"), (preprocessing, "_LOOKED_AT"),
     (tokenize, "_MEASURED"), (streams, "_TOGETHER"), (corpus, "_TOGETHER"),
 ):
     assert getattr(module, name) >= 1 << 20

@@ -82,7 +82,7 @@ def test_files_of_unequal_length_are_refused_where_the_shorter_one_ends(tmp_path
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path, "a.de", ["eins"])
     with pytest.raises(DataError, match=r"a\.en.*no such file"):
-        cache.load(part(tmp_path / "a.{de,en}"), {}, use_cache=False)
+        cache.load_table(part(tmp_path / "a.{de,en}"), {}, use_cache=False)
 
 
 def test_one_file_without_braces_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_other_columns_over_the_same_files_are_another_table(
         ("xa{a,b}", ["a", "b"]),
         ("x{ab,aa}", ["ab", "aa"]),
     ):
-        table, _ = cache.load(part(tmp_path / path), {}, use_cache=True)
+        table, _ = cache.load_table(part(tmp_path / path), {}, use_cache=True)
         assert list(table.columns) == names
 
 

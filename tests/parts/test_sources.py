@@ -197,7 +197,7 @@ def test_a_path_that_is_not_there_is_refused_by_name(source: str, tmp_path: Path
         return
     part = Part(source, config(source, path=str(tmp_path / "nowhere.xyz")))
     with pytest.raises(DataError, match=r"nowhere\.xyz.*no such file"):
-        cache.load(part, {}, use_cache=False)
+        cache.load_table(part, {}, use_cache=False)
     with pytest.raises(DataError, match=r"nowhere\.xyz.*no such file"):
         registry.build_source(part, {})
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from danlu import registry
-from danlu.data import folding
-from danlu.data.splitting import shuffled, strata
+from danlu.data import folds
+from danlu.data.splitting import shuffled_rows, strata
 from danlu.errors import DataError
 from danlu.terms import MISSING_DATETIME, Column, Table
 
@@ -132,7 +132,7 @@ def test_another_seed_draws_other_rows(name: str) -> None:
 
 
 def test_a_shuffle_is_fair_and_never_changes() -> None:
-    assert shuffled(8, 0).tolist() == [
+    assert shuffled_rows(8, 0).tolist() == [
         4,
         1,
         0,
@@ -142,8 +142,8 @@ def test_a_shuffle_is_fair_and_never_changes() -> None:
         5,
         2,
     ]  # written down: a numpy that changes it changes every old run
-    assert sorted(shuffled(1001, 5)) == list(range(1001))
-    first = np.array([shuffled(7, seed)[0] for seed in range(3500)])
+    assert sorted(shuffled_rows(1001, 5)) == list(range(1001))
+    first = np.array([shuffled_rows(7, seed)[0] for seed in range(3500)])
     assert (
         np.abs(np.bincount(first, minlength=7) - 500) < 5 * np.sqrt(500)
     ).all()  # 5 standard deviations of a count
@@ -301,7 +301,7 @@ def test_each_row_is_validated_in_exactly_one_fold(k: int, target: str | None) -
     rows = np.arange(5, 208, dtype=np.int64)
     table = table_of(300).take(rows)
     column = None if target is None else table.columns[target]
-    found = folding.folds(rows, column, k, seed=3)
+    found = folds.k_fold(rows, column, k, seed=3)
     assert len(found) == k
     np.testing.assert_array_equal(
         np.sort(np.concatenate([validation for _, validation in found])), rows
@@ -319,15 +319,15 @@ def test_each_row_is_validated_in_exactly_one_fold(k: int, target: str | None) -
                 for each in (validation - 5, rows - 5)
             )
             assert (np.abs(here - all_rows / k) < 1).all()
-    again = folding.folds(rows, column, k, seed=3)
+    again = folds.k_fold(rows, column, k, seed=3)
     assert all(np.array_equal(one[1], other[1]) for one, other in zip(found, again))
-    assert not np.array_equal(found[0][1], folding.folds(rows, column, k, seed=4)[0][1])
+    assert not np.array_equal(found[0][1], folds.k_fold(rows, column, k, seed=4)[0][1])
 
 
 def test_folds_of_groups_tear_no_group_and_are_even() -> None:
     rows = np.arange(500, dtype=np.int64)
     person = table_of(500).columns["person"]
-    found = folding.folds(rows, None, 5, seed=0, groups=person)
+    found = folds.k_fold(rows, None, 5, seed=0, groups=person)
     for train, validation in found:
         assert not set(person.values[train]) & set(person.values[validation])
         assert (
@@ -337,8 +337,8 @@ def test_folds_of_groups_tear_no_group_and_are_even() -> None:
 
 def test_more_folds_than_rows_or_groups_are_refused() -> None:
     with pytest.raises(DataError, match=r"3 rows cannot be cut into 4 folds"):
-        folding.folds(np.arange(3), None, 4, 0)
+        folds.k_fold(np.arange(3), None, 4, 0)
     with pytest.raises(DataError, match=r"2 groups, too few for 3 folds"):
-        folding.folds(
+        folds.k_fold(
             np.arange(6), None, 3, 0, groups=Column("g", "number", np.array([1.0, 1, 1, 2, 2, 2]))
         )

@@ -142,10 +142,10 @@ def test_a_text_that_llama_cpp_would_read_otherwise_is_counted() -> None:
     )  # danlu ends a part behind a newline, llama.cpp's rule goes on
 
     def codes(tokenizer: BytePairs, text: str) -> np.ndarray:
-        from danlu.tokenizing.bpe import library
+        from danlu.tokenizing.bpe import bpe_library
 
         return np.array(
-            [library(tokenizer.pieces, tokenizer.merges).encode(text, add_special_tokens=False).ids]
+            [bpe_library(tokenizer.pieces, tokenizer.merges).encode(text, add_special_tokens=False).ids]
         )
 
     assert read_alike(plain, codes(plain, "the the\n\nthe 12 (the)")) == 1.0

@@ -16,7 +16,7 @@ from danlu.data.examples import Examples, Ragged
 from danlu.errors import DataError
 from danlu.parts.tasks import token_classification
 from danlu.parts.tasks.token_classification import Config
-from danlu.reading.words import sequence
+from danlu.reading.word_lists import sequence_column
 from danlu.terms import IGNORED, UNKNOWN, Column, InputSpec, Table
 
 TAGS = [["B-NP", "I-NP", "O"], ["B-VP"], ["O", "B-NP"]]
@@ -25,7 +25,7 @@ WORDS = [["the", "dog", "."], ["runs"], ["!", "dogs"]]
 
 def task_of(tags: list[list[str | None]] | list[list[str]] = TAGS, **options: Any) -> Any:
     return token_classification.build(
-        Config.model_validate(options), {"tag": sequence("tag", tags)}
+        Config.model_validate(options), {"tag": sequence_column("tag", tags)}
     )  # type: ignore[arg-type]
 
 
@@ -38,7 +38,7 @@ def framed(
     task: Any, tokens: Ragged, target: Column | None, splits: dict[str, np.ndarray] | None = None
 ) -> Examples:
     rows = np.arange(len(tokens))
-    table = Table({"word": sequence("word", WORDS)}, "a.conll")
+    table = Table({"word": sequence_column("word", WORDS)}, "a.conll")
     targets = {} if target is None else {"tag": target}
     described = {"tokens": InputSpec("tokens", (3,), cardinalities=(20,))}
     return task.frame({"tokens": tokens}, described, targets, splits or {"train": rows}, table)
@@ -48,7 +48,7 @@ def test_tags_are_numbered_and_a_type_has_all_its_tags() -> None:
     task = task_of()
     assert task.classes == ("B-NP", "B-VP", "I-NP", "I-VP", "O")  # I-VP is seen nowhere
     assert task.class_counts == (2, 1, 1, 0, 2)
-    encoded = task.encode({"tag": sequence("tag", [["O", None], [], ["I-VP"]])})
+    encoded = task.encode({"tag": sequence_column("tag", [["O", None], [], ["I-VP"]])})
     assert encoded.values.tolist() == [4, IGNORED, 3]
     assert encoded.offsets.tolist() == [0, 2, 2, 3]
     assert encoded.fill == IGNORED
@@ -61,7 +61,7 @@ def test_tags_are_numbered_and_a_type_has_all_its_tags() -> None:
 
 
 def test_a_tag_that_no_training_row_shows_is_refused_or_left_out() -> None:
-    strange = sequence("tag", [["B-LOC", "O", "B-LOC"]])
+    strange = sequence_column("tag", [["B-LOC", "O", "B-LOC"]])
     with pytest.raises(DataError, match=r"B-LOC at 2 words, which the training rows never show"):
         task_of().encode({"tag": strange})
     assert task_of(unseen="ignore").encode({"tag": strange}).values.tolist() == [
@@ -89,13 +89,13 @@ def test_what_is_no_row_of_tags_is_refused() -> None:
     with pytest.raises(DataError, match="the tag O at every word"):
         task_of([["O", "O"]])
     with pytest.raises(DataError, match="missing in 1 of 2 rows"):
-        lost = sequence("tag", [["O"], []], missing=np.array([False, True]))
+        lost = sequence_column("tag", [["O"], []], missing=np.array([False, True]))
         token_classification.build(Config.model_validate({}), {"tag": lost})
 
 
 def test_words_and_tags_must_agree_in_number() -> None:
     task = task_of()
-    target = sequence("tag", TAGS)
+    target = sequence_column("tag", TAGS)
     assert framed(task, ragged([[5, 6, 7], [8], [9, 5]]), target).target.values.tolist() == [
         0,
         2,
@@ -115,7 +115,7 @@ def test_words_and_tags_must_agree_in_number() -> None:
 
 def test_rows_that_take_no_part_hold_no_tags() -> None:
     part = {"train": np.array([0]), "test": np.array([2])}
-    lost = sequence("tag", [TAGS[0], [], TAGS[2]], missing=np.array([False, True, False]))
+    lost = sequence_column("tag", [TAGS[0], [], TAGS[2]], missing=np.array([False, True, False]))
     made = framed(task_of(), ragged([[5, 6, 7], [8], [9, 5]]), lost, part)
     assert isinstance(made.target, Ragged)
     assert made.target.row(1).tolist() == []
@@ -132,7 +132,7 @@ def test_answers_are_as_long_as_their_words_and_name_spans() -> None:
         "spans": [{"start": 0, "stop": 2, "type": "NP"}],
     }
     assert answers[1] == {"prediction": ["B-VP"], "spans": [{"start": 0, "stop": 1, "type": "VP"}]}
-    told = task.in_words(answers, Table({"word": sequence("word", WORDS)}, "x"), [0, 1])
+    told = task.in_words(answers, Table({"word": sequence_column("word", WORDS)}, "x"), [0, 1])
     assert told[0]["words"] == WORDS[0]
     assert told[0]["spans"] == [{"start": 0, "stop": 2, "type": "NP", "text": "the dog"}]
     raw = b"The dog, it runs"
@@ -157,7 +157,7 @@ def test_tags_without_spans_are_labels_of_words() -> None:
 
 def test_the_baseline_gives_each_word_its_commonest_tag() -> None:
     task = task_of([["B-NP", "O"], ["B-NP", "O"], ["O", "I-NP"], ["B-NP", "O"]])
-    tags = sequence("tag", [["B-NP", "O"], ["B-NP", "O"], ["O", "I-NP"], ["B-NP", "O"]])
+    tags = sequence_column("tag", [["B-NP", "O"], ["B-NP", "O"], ["O", "I-NP"], ["B-NP", "O"]])
     words = ragged([[5, 6], [5, 6], [6, 7], [8, UNKNOWN]])
     made = framed(task, words, tags, {"train": np.array([0, 1, 2]), "test": np.array([3])})
     # 8 and the unknown word were never seen: the commonest of the training words is O (three of

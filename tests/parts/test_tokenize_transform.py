@@ -144,17 +144,17 @@ def test_a_tokenizer_given_as_a_file_travels_in_the_state(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["words", "characters", "bytes", "bpe"])
 def test_a_chain_of_tokens_is_stored_and_restored(kind: str) -> None:
     texts = column(*TEXTS * 3)
-    chain = column_pipeline.fit(texts, [Part("tokenize", tokenize.Config(kind=kind))], ("tokens",))  # type: ignore[arg-type]
+    chain = column_pipeline.fit_pipeline(texts, [Part("tokenize", tokenize.Config(kind=kind))], ("tokens",))  # type: ignore[arg-type]
     assert chain.to == "tokens" and chain.cardinalities and chain.longest > 1
     said = chain.state("", arrays := {})
-    schema = column_pipeline.schema_of(texts)
-    again = column_pipeline.restore(said, schema, "", arrays)
+    schema = column_pipeline.column_schema(texts)
+    again = column_pipeline.restore_pipeline(said, schema, "", arrays)
     assert (
         rows(again.run(texts)) == rows(chain.run(texts)) and again.fingerprint == chain.fingerprint
     )
     smaller = {**said, "cardinalities": [chain.cardinalities[0] - 1]}
     with pytest.raises(ArtifactError, match="other tokens"):
-        column_pipeline.restore(smaller, schema, "", arrays)
+        column_pipeline.restore_pipeline(smaller, schema, "", arrays)
 
 
 def test_two_columns_of_text_have_a_vocabulary_each() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from danlu.parts.transforms import vocabulary
 from danlu.parts.transforms.vocabulary import Config
-from danlu.reading.words import sequence, words_of
+from danlu.reading.word_lists import sequence_column, split_words
 from danlu.terms import FIRST_TOKEN, PADDING, UNKNOWN, Column
 
 
@@ -24,7 +24,7 @@ def text(rows: list[str | None]) -> Column:
 
 
 def sentences(*rows: str) -> Column:
-    return sequence("words", [row.split() for row in rows])
+    return sequence_column("words", [row.split() for row in rows])
 
 
 def fitted(column: Column, **options: Any) -> tuple[Config, dict[str, Any]]:
@@ -106,7 +106,7 @@ def test_codes_stand_beside_the_word() -> None:
 def test_shapes_tell_how_a_word_is_written() -> None:
     config, state = fitted(TRAIN, codes=["shape"])
     words = ["dog", "Dog", "DOG", "A", "iPhone", "3.5%", "B2B", "...", "中文"]
-    made = vocabulary.apply(config, state, sequence("w", [words]))
+    made = vocabulary.apply(config, state, sequence_column("w", [words]))
     small, capital, capitals, mixed, number, digits, marks = (
         made.values[place, 1] for place in (0, 1, 2, 4, 5, 6, 7)
     )
@@ -119,19 +119,19 @@ def test_shapes_tell_how_a_word_is_written() -> None:
 
 
 def test_a_set_of_labels_needs_no_spelling() -> None:
-    config, state = fitted(sequence("pos", [["NN", "VB", "NN"], ["DT", "UH"]]))
+    config, state = fitted(sequence_column("pos", [["NN", "VB", "NN"], ["DT", "UH"]]))
     assert state["codes"] == []
     assert state["words"] == ["NN", "DT", "UH", "VB"]  # all are known, however rare
-    made = vocabulary.apply(config, state, sequence("pos", [["UH", "XX"]]))
+    made = vocabulary.apply(config, state, sequence_column("pos", [["UH", "XX"]]))
     assert made.values.ndim == 1
-    many = sequence("words", [[f"w{number % 200:b}" for number in range(800)]])
+    many = sequence_column("words", [[f"w{number % 200:b}" for number in range(800)]])
     config, state = fitted(many, digits=False)
     assert state["codes"] == ["characters", "suffix", "shape"]
 
 
 def test_a_missing_word_is_unknown_and_a_missing_row_is_empty() -> None:
     config, state = fitted(TRAIN, codes=["characters", "shape"], min_count=1)
-    column = sequence("words", [["the", None], [], ["cat"]], missing=np.array([False, True, False]))
+    column = sequence_column("words", [["the", None], [], ["cat"]], missing=np.array([False, True, False]))
     made = vocabulary.apply(config, state, column)
     assert made.values[1, 0] == UNKNOWN
     assert made.values[1, 1] == UNKNOWN
@@ -150,7 +150,7 @@ def test_what_was_learnt_is_plain_data_and_a_row_alone_gets_what_it_got_among_ot
         assert np.array_equal(
             alone.values, whole.values[whole.offsets[row] : whole.offsets[row + 1]]
         )
-    other = sequence("words", [["cat", "saw", "the"]])  # the same words under other codes
+    other = sequence_column("words", [["cat", "saw", "the"]])  # the same words under other codes
     again = vocabulary.apply(config, state, other)
     assert again.values[0].tolist() == whole.values[4].tolist()
 
@@ -164,7 +164,7 @@ def test_what_was_learnt_is_plain_data_and_a_row_alone_gets_what_it_got_among_ot
 )
 def test_a_text_is_split_into_words(by: Any, found: list[str]) -> None:
     column = text(["", "Don't stop, C3PO - he said: 北京!", None, "x"])
-    made = words_of(column, by)
+    made = split_words(column, by)
     assert [made.answer(row) for row in range(4)] == [[], found, None, ["x"]]
     config, state = fitted(column, split=by, min_count=1)
     assert (
@@ -172,4 +172,4 @@ def test_a_text_is_split_into_words(by: Any, found: list[str]) -> None:
         == vocabulary.apply(config, state, made).values.tolist()
     )
     part = column.take(np.array([1]))
-    assert words_of(part, by).answer(0) == found
+    assert split_words(part, by).answer(0) == found

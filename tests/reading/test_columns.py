@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danlu.errors import DataError
-from danlu.reading.columns import MISSING_MARKS, asked, infer, read_as
+from danlu.reading.columns import MISSING_MARKS, column_options, infer_column, read_columns
 from danlu.recipe import ColumnOptions
 from danlu.terms import KINDS, MISSING_DATETIME, Column, Table
 
@@ -20,7 +20,7 @@ from danlu.terms import KINDS, MISSING_DATETIME, Column, Table
 def column(
     values: Any, kind: Any = None, on_error: Any = "error", use: bool = True, **more: Any
 ) -> Column:
-    return infer(
+    return infer_column(
         "age", values, ColumnOptions(kind=kind, on_error=on_error, use=use), "adult.csv", **more
     )
 
@@ -216,7 +216,7 @@ def test_values_of_both_conventions_are_not_all_numbers() -> None:
     st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1, max_size=20)
 )
 def test_numbers_written_by_python_are_read_back_to_the_last_bit(numbers: list[float]) -> None:
-    found = infer("x", [repr(number) for number in numbers], ColumnOptions(kind="number"))
+    found = infer_column("x", [repr(number) for number in numbers], ColumnOptions(kind="number"))
     assert found.values.tolist() == numbers
 
 
@@ -226,7 +226,7 @@ def test_numbers_written_by_python_are_read_back_to_the_last_bit(numbers: list[f
     st.sampled_from([",", " ", "'"]),
 )
 def test_whole_numbers_with_grouped_digits_are_read_back(numbers: list[int], mark: str) -> None:
-    found = infer(
+    found = infer_column(
         "x",
         [f"{number:,}".replace(",", mark) for number in numbers],
         ColumnOptions(kind="number"),
@@ -351,7 +351,7 @@ def test_eight_digits_are_a_date_only_when_the_recipe_says_so() -> None:
 def test_dates_written_by_python_are_read_back_to_the_microsecond(
     moments: list[datetime.datetime],
 ) -> None:
-    found = infer(
+    found = infer_column(
         "x", [moment.isoformat(sep=" ") for moment in moments], ColumnOptions(kind="datetime")
     )
     epoch = datetime.datetime(1970, 1, 1)
@@ -413,7 +413,7 @@ class Frame:
     ],
 )
 def test_rows_of_every_form_give_the_same_table(raw: Any) -> None:
-    table = read_as(SCHEMA, raw, "rows")
+    table = read_columns(SCHEMA, raw, "rows")
     assert list(table.columns) == ["age", "job"]
     assert {
         name: [each.answer(row) for row in range(len(table))]
@@ -422,11 +422,11 @@ def test_rows_of_every_form_give_the_same_table(raw: Any) -> None:
 
 
 def test_a_dict_of_single_values_is_one_row() -> None:
-    assert len(read_as(SCHEMA, {"age": 31, "job": "clerk"}, "rows")) == 1
+    assert len(read_columns(SCHEMA, {"age": 31, "job": "clerk"}, "rows")) == 1
 
 
 def test_no_row_is_a_table_without_rows() -> None:
-    assert len(read_as(SCHEMA, [], "rows")) == 0
+    assert len(read_columns(SCHEMA, [], "rows")) == 0
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_no_row_is_a_table_without_rows() -> None:
 )
 def test_rows_that_do_not_fit_are_refused(raw: Any, words: tuple[str, ...]) -> None:
     with pytest.raises(DataError) as caught:
-        read_as(SCHEMA, raw, "rows")
+        read_columns(SCHEMA, raw, "rows")
     for each in words:
         assert each in str(caught.value)
 
@@ -467,7 +467,7 @@ def test_rows_that_do_not_fit_are_refused(raw: Any, words: tuple[str, ...]) -> N
 def test_a_column_of_another_kind_is_read_as_the_one_asked(
     given: Column, kind: str, expected: list[Any]
 ) -> None:
-    table = read_as({"age": {"kind": kind}}, Table({"age": given}, "rows"), "rows")
+    table = read_columns({"age": {"kind": kind}}, Table({"age": given}, "rows"), "rows")
     assert [table.columns["age"].answer(row) for row in range(len(table))] == expected
 
 
@@ -476,7 +476,7 @@ def test_a_table_keeps_the_names_of_its_rows() -> None:
         {"age": column(["3", "x"], "category")}, "adult.csv", row_numbers=np.array([7, 9])
     )
     with pytest.raises(DataError, match=r'adult\.csv row 9, column age: "x" is not a number'):
-        read_as({"age": {"kind": "number"}}, table, "rows")
+        read_columns({"age": {"kind": "number"}}, table, "rows")
 
 
 def test_images_come_as_arrays_paths_and_pictures(tmp_path: Path) -> None:
@@ -491,10 +491,10 @@ def test_images_come_as_arrays_paths_and_pictures(tmp_path: Path) -> None:
         [{"image": Image.fromarray(grey)}], {"image": grey}, {"image": grey[None]}, grey[None], grey[None, ..., None], grey[None].astype(float),
     ]  # fmt: skip
     for raw in forms:
-        pixels = read_as(schema, raw, "rows").columns["image"].values
+        pixels = read_columns(schema, raw, "rows").columns["image"].values
         assert pixels.dtype == np.uint8
         assert pixels.tolist() == [grey[..., None].tolist()]
-    assert read_as(schema, [{"image": np.full((20, 30), 7)}], "rows").columns[
+    assert read_columns(schema, [{"image": np.full((20, 30), 7)}], "rows").columns[
         "image"
     ].values.tolist() == [[[[7]] * 3] * 2]
 
@@ -513,10 +513,10 @@ def test_images_come_as_arrays_paths_and_pictures(tmp_path: Path) -> None:
 )
 def test_what_is_no_image_is_refused_by_row_and_column(cell: Any) -> None:
     with pytest.raises(DataError, match="rows row 1, column image"):
-        read_as({"image": {"kind": "image", "shape": [2, 3, 1]}}, [{"image": cell}], "rows")
+        read_columns({"image": {"kind": "image", "shape": [2, 3, 1]}}, [{"image": cell}], "rows")
 
 
 def test_the_kinds_of_a_schema_can_be_asked_of_a_source() -> None:
-    assert asked({"age": {"kind": "number"}, "photo": {"kind": "image", "shape": [1, 1, 1]}}) == {
+    assert column_options({"age": {"kind": "number"}, "photo": {"kind": "image", "shape": [1, 1, 1]}}) == {
         "age": ColumnOptions(kind="number")
     }

@@ -11,7 +11,7 @@ import pytest
 
 from danlu import registry
 from danlu.errors import DataError
-from danlu.reading.columns import read_as
+from danlu.reading.columns import read_columns
 from danlu.recipe import ColumnOptions, Part
 from danlu.terms import Column
 
@@ -63,14 +63,14 @@ def test_a_row_to_predict_holds_frames_in_every_form() -> None:
         {"x": matrix[None]},
         {"x": np.stack([matrix, matrix])},
     ):
-        table = read_as(schema, raw, "the rows given")
+        table = read_columns(schema, raw, "the rows given")
         assert rows(table.columns["x"])[0] == matrix.tolist()
-    assert rows(read_as(schema, [{"x": None}, {"x": [[1, 2]]}], "r").columns["x"]) == [
+    assert rows(read_columns(schema, [{"x": None}, {"x": [[1, 2]]}], "r").columns["x"]) == [
         None,
         [[1, 2]],
     ]
     assert rows(
-        read_as({"x": {"kind": "frames", "width": 1}}, [{"x": [1, 2, 3]}], "r").columns["x"]
+        read_columns({"x": {"kind": "frames", "width": 1}}, [{"x": [1, 2, 3]}], "r").columns["x"]
     ) == [[[1], [2], [3]]]
 
 
@@ -94,7 +94,7 @@ def test_what_is_no_frame_is_named_by_its_row(
     tmp_path: Path, cells: list[Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        read_as(
+        read_columns(
             {"x": {"kind": "frames", "width": 2}}, [{"x": each} for each in cells], "the rows given"
         )
     path = tmp_path / "a.jsonl"

@@ -12,7 +12,7 @@ import pytest
 from danlu import registry
 from danlu.errors import DataError
 from danlu.parts.sources import text
-from danlu.reading import files, spool
+from danlu.reading import files, growing_array
 from danlu.recipe import Part
 from danlu.terms import Table
 
@@ -31,7 +31,7 @@ def long(monkeypatch: pytest.MonkeyPatch, block: int = 7, limit: int = 50) -> No
     """From here on every file is a long one."""
     monkeypatch.setattr(text, "LONG", 0)
     monkeypatch.setattr(files, "_BLOCK", block)
-    monkeypatch.setattr(spool, "LIMIT", limit)
+    monkeypatch.setattr(growing_array, "LIMIT", limit)
 
 
 def assert_same(one: Table, other: Table) -> None:
@@ -143,7 +143,7 @@ def test_memory_does_not_grow_with_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text, "LONG", 1 << 20)
-    monkeypatch.setattr(spool, "LIMIT", 1 << 20)
+    monkeypatch.setattr(growing_array, "LIMIT", 1 << 20)
     path = tmp_path / "a.txt"
     path.write_bytes((("w" * 79 + "\n") * 300_000 + CHINESE * 50_000).encode())
     size = path.stat().st_size
@@ -161,9 +161,9 @@ def test_a_full_disk_is_told_with_the_folder(monkeypatch: pytest.MonkeyPatch) ->
         def write(self, data: object) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **options: Full())
+    monkeypatch.setattr(growing_array.tempfile, "TemporaryFile", lambda **options: Full())
     with pytest.raises(DataError, match=r"No space left(?s:.*)TMPDIR"):
-        spool.Spool(np.uint8, limit=3).append(np.arange(4))
+        growing_array.GrowingArray(np.uint8, limit=3).append(np.arange(4))
 
 
 def test_of_much_text_some_rows_tell_whether_there_is_something_to_learn(
@@ -178,9 +178,9 @@ def test_of_much_text_some_rows_tell_whether_there_is_something_to_learn(
     same = as_column(["one and the same"] * 1000)
     names = as_column([f"name{n}" for n in range(1000)])
     asked: list[int] = []
-    codes = preprocessing.codes
+    codes = preprocessing.value_codes
     monkeypatch.setattr(
-        preprocessing, "codes", lambda column: (asked.append(len(column)), codes(column))[1]
+        preprocessing, "value_codes", lambda column: (asked.append(len(column)), codes(column))[1]
     )
     whole = [preprocessing._refusal(each, data) for each in (varied, same, names)]
     assert (

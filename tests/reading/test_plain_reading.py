@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from danlu.errors import DataError
-from danlu.reading import plain
-from danlu.reading.inference import MISSING_MARKS, infer
+from danlu.reading import without_pyarrow
+from danlu.reading.inference import MISSING_MARKS, infer_column
 from danlu.recipe import ColumnOptions
 
 NUMERALS = [
@@ -66,7 +66,7 @@ CELLS = {  # of a kind or two: what pyarrow makes of true beside 1.0 goes by whi
 
 
 def by_arrow(kind: Any, values: list[Any]) -> Any:
-    return infer(
+    return infer_column(
         "x", values, ColumnOptions(kind=kind), lambda row: f"row {row + 1}", typed=True, strict=True
     )
 
@@ -77,9 +77,9 @@ def agree(kind: Any, values: list[Any]) -> None:
         wanted = by_arrow(kind, values)
     except DataError:
         with pytest.raises(DataError):
-            plain.read("x", kind, values, lambda row: f"row {row + 1}")
+            without_pyarrow.read_column("x", kind, values, lambda row: f"row {row + 1}")
         return
-    found = plain.read("x", kind, values, lambda row: f"row {row + 1}")
+    found = without_pyarrow.read_column("x", kind, values, lambda row: f"row {row + 1}")
     assert (found.name, found.kind, len(found)) == ("x", kind, len(values))
     assert [found.answer(row) for row in range(len(values))] == [
         wanted.answer(row) for row in range(len(values))
@@ -152,4 +152,4 @@ def test_arrays_lists_and_dates(kind: Any, values: Any) -> None:
 
 
 def test_the_marks_of_a_missing_value_are_the_same() -> None:
-    assert frozenset(MISSING_MARKS) == plain.MISSING_MARKS
+    assert frozenset(MISSING_MARKS) == without_pyarrow.MISSING_MARKS

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from danlu import tokenizing
 from danlu.errors import DataError, MissingExtra
 from danlu.terms import BEGINNING, END, FIRST_TOKEN, MASK, PADDING, SPECIAL_TOKENS, UNKNOWN, Column
-from danlu.tokenizing import bpe, parts
-from danlu.tokenizing import given as given_module
+from danlu.tokenizing import bpe, pretokenize
+from danlu.tokenizing import tokenizer_file as given_module
 from danlu.tokenizing.bpe import BytePairs
-from danlu.tokenizing.given import Given
 from danlu.tokenizing.tokenizer import Tokenizer, as_column
+from danlu.tokenizing.tokenizer_file import FileTokenizer
 
 TEXTS = [
     "It's a test: don't stop!  Well-known 3.14\n\nand\tmore   spaces ",
@@ -301,9 +301,9 @@ def test_parts_found_by_array_operations_are_those_of_the_regular_expression(
 
     made = column(*texts)
     assert made.offsets is not None
-    good, kind, ends = parts.sure(made.values, made.offsets)
-    starts = parts.divide(made.values, kind, ends)
-    split = pre_tokenizers.Split(Regex(parts.PARTS), "isolated")
+    good, kind, ends = pretokenize.classify(made.values, made.offsets)
+    starts = pretokenize.pretoken_starts(made.values, kind, ends)
+    split = pre_tokenizers.Split(Regex(pretokenize.PRETOKEN_PATTERN), "isolated")
     for row, text in enumerate(made.text(row) or "" for row in range(len(made))):
         if good[row]:
             expected = np.zeros(len(text), dtype=bool)
@@ -316,7 +316,7 @@ def test_every_character_that_array_operations_are_sure_of_is_of_the_class_of_th
 ):
     from tokenizers import Regex, pre_tokenizers
 
-    known = np.flatnonzero(parts._class_of())
+    known = np.flatnonzero(pretokenize._class_of())
     letters = [
         chr(code)
         for code in known.tolist()
@@ -326,9 +326,9 @@ def test_every_character_that_array_operations_are_sure_of_is_of_the_class_of_th
         *(f"a{each}中{each}1{each}.{each} {each}\n{each}{each}é {each}" for each in letters)
     )
     assert made.offsets is not None and len(letters) > 5000
-    good, kind, ends = parts.sure(made.values, made.offsets)
-    starts = parts.divide(made.values, kind, ends)
-    split = pre_tokenizers.Split(Regex(parts.PARTS), "isolated")
+    good, kind, ends = pretokenize.classify(made.values, made.offsets)
+    starts = pretokenize.pretoken_starts(made.values, kind, ends)
+    split = pre_tokenizers.Split(Regex(pretokenize.PRETOKEN_PATTERN), "isolated")
     assert good.all()
     for row, letter in enumerate(letters):
         expected = [start for _, (start, _) in split.pre_tokenize_str(made.text(row) or "")]
@@ -411,7 +411,7 @@ def word_piece(path: Path) -> Path:
 def test_codes_of_a_given_tokenizer_stand_beside_danlus_own_and_can_be_taken_back(
     tmp_path: Path,
 ) -> None:
-    tokenizer = Given.read(str(word_piece(tmp_path / "tokenizer.json")))
+    tokenizer = FileTokenizer.read(str(word_piece(tmp_path / "tokenizer.json")))
     assert tokenizer.file_codes.tolist() == [0, 7, 20, 21, 22, 8, 9, 12, 23]
     assert tokenizer.size == 9 and tokenizer.byte_lengths is None
     assert tokenizer.codes[tokenizer.file_codes].tolist() == list(range(9))
@@ -424,14 +424,14 @@ def test_codes_of_a_given_tokenizer_stand_beside_danlus_own_and_can_be_taken_bac
 
 
 def test_text_that_spells_a_special_token_of_a_given_tokenizer_is_text(tmp_path: Path) -> None:
-    tokenizer = Given.read(str(word_piece(tmp_path / "tokenizer.json")))
+    tokenizer = FileTokenizer.read(str(word_piece(tmp_path / "tokenizer.json")))
     codes = rows(tokenizer, ["the [SEP] cat [PAD] [extra]"])[0]
     assert set(codes) <= {UNKNOWN, 5, 6, 7}
     own = tmp_path / "own.json"
     made = fitted("bpe", *CORPUS, size=600)
     assert isinstance(made, BytePairs)
     own.write_text(made.tokenizer_json())
-    again = Given.read(str(own))
+    again = FileTokenizer.read(str(own))
     assert again.file_codes.tolist() == list(range(made.size)), (
         "danlu's own tokenizer keeps its codes"
     )
@@ -479,9 +479,9 @@ def test_a_file_that_is_too_large_is_not_read(
 ) -> None:
     monkeypatch.setattr(given_module, "LARGEST", 100)
     with pytest.raises(DataError, match="larger than"):
-        Given.read(str(word_piece(tmp_path / "tokenizer.json")))
+        FileTokenizer.read(str(word_piece(tmp_path / "tokenizer.json")))
     with pytest.raises(DataError, match="no such file"):
-        Given.read(str(tmp_path / "none.json"))
+        FileTokenizer.read(str(tmp_path / "none.json"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from danlu.data.examples import Field, Ragged
-from danlu.data.gather import Gatherer, ImageRows, RaggedRows, as_tensor, gatherer
+from danlu.data.gather import FieldLoader, ImageLoader, RaggedLoader, as_tensor, field_loader
 from danlu.system.placement import ORDER, Placement, draw_seed
 from danlu.terms import Batch, OutputSpec
 
@@ -37,17 +37,17 @@ class Rows:
     ) -> None:
         self.placement = placement
         put = placement.put
-        self.inputs: dict[str, Gatherer] = {}
+        self.inputs: dict[str, FieldLoader] = {}
         for name, field in arrays.items():
             if name in pixels and isinstance(field, np.ndarray):
-                self.inputs[name] = ImageRows(field, pixels[name], put)
+                self.inputs[name] = ImageLoader(field, pixels[name], put)
             else:
-                self.inputs[name] = gatherer(field, put)
+                self.inputs[name] = field_loader(field, put)
         self.target: Any = None
         if isinstance(target, Mapping):
-            self.target = {name: gatherer(each, put) for name, each in target.items()}
+            self.target = {name: field_loader(each, put) for name, each in target.items()}
         elif target is not None:
-            self.target = gatherer(target, put)
+            self.target = field_loader(target, put)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -67,14 +67,14 @@ class Rows:
         inputs = {}
         for name, each in self.inputs.items():
             inputs[name] = each.gather(rows)
-            if each.lengths and isinstance(each, RaggedRows):
+            if each.lengths and isinstance(each, RaggedLoader):
                 inputs[f"{name}_lengths"] = each.sizes_of(rows)
         return Batch(inputs, self.gather_target(rows), rows)
 
     def gather_target(self, rows: Tensor) -> Any:
         """The target of `rows` alone, in the form that a Batch holds."""
         target = self.target
-        if isinstance(target, Gatherer):
+        if isinstance(target, FieldLoader):
             return target.gather(rows)
         if isinstance(target, dict):
             return {name: each.gather(rows) for name, each in target.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading.spool import Spool
+from danlu.reading.growing_array import GrowingArray
 from danlu.recipe import Data, Part
 from danlu.terms import Table
 
@@ -61,7 +61,7 @@ def text_column(table: Table, chosen: str | None) -> str:
     )
 
 
-def retokenized(data: Data, change: Callable[[Part], Part]) -> Data:
+def change_tokenize(data: Data, change: Callable[[Part], Part]) -> Data:
     """The data section with every transform tokenize in it changed."""
 
     def changed(parts: Sequence[Part]) -> list[Part]:
@@ -77,14 +77,16 @@ def retokenized(data: Data, change: Callable[[Part], Part]) -> Data:
     return data.model_copy(update={"columns": columns, "transforms": transforms})
 
 
-def whole(data: Data) -> Data:
+def without_cutting(data: Data) -> Data:
     """The data section with texts tokenized whole, neither cut nor framed: a task over running text
     does that itself."""
     plain = {"max_length": None, "beginning": False, "end": False}
-    return retokenized(data, lambda part: Part(part.name, part.options.model_copy(update=plain)))
+    return change_tokenize(
+        data, lambda part: Part(part.name, part.options.model_copy(update=plain))
+    )
 
 
-def pieces(table: Table, name: str) -> Table:
+def document_pieces(table: Table, name: str) -> Table:
     """A table of the text column `name` alone, whose rows are pieces of about PIECE bytes;
     `continues` says which go on.
 
@@ -153,7 +155,7 @@ def _joined(
     followed[-1:] = False
     longer = sizes + followed * len(between)
     after = np.concatenate([[0], np.cumsum(longer)])
-    result = Spool(np.uint8)
+    result = GrowingArray(np.uint8)
     start = 0
     while start < count:  # a block of rows at a time, so that little is held beside the result
         stop = min(

@@ -108,7 +108,7 @@ class Examples:
     facts: list[str] = field(default_factory=list)
 
 
-def take(field: Any, ids: np.ndarray) -> Any:
+def take_examples(field: Any, ids: np.ndarray) -> Any:
     """The part of a Field that examples `ids` hold: an array where it is one or Windows, else a
     Ragged of those rows."""
     if isinstance(field, Windows):

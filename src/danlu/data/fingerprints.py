@@ -34,7 +34,7 @@ def mix(values: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def codes(column: Column) -> np.ndarray:
+def value_codes(column: Column) -> np.ndarray:
     """Equal values to equal numbers, int64 (N,); a missing value is -1. For every kind but image
     and wide numbers."""
     if column.kind in ("category", "boolean"):
@@ -50,10 +50,10 @@ def codes(column: Column) -> np.ndarray:
     return found
 
 
-def of_column(column: Column) -> np.ndarray:
+def column_fingerprints(column: Column) -> np.ndarray:
     """The fingerprint of each row of a column, uint64 (N,)."""
     if column.kind in ("category", "boolean") or column.kind in RAGGED:
-        return mix(codes(column).view(np.uint64))
+        return mix(value_codes(column).view(np.uint64))
     if column.kind == "datetime":
         return mix(np.ascontiguousarray(column.values, dtype=np.int64).view(np.uint64))
     rows = len(column)
@@ -65,15 +65,17 @@ def of_column(column: Column) -> np.ndarray:
     return result
 
 
-def of_rows(table: Table, names: Sequence[str]) -> np.ndarray:
+def row_fingerprints(table: Table, names: Sequence[str]) -> np.ndarray:
     """The fingerprint of each row of a table over the columns `names`, uint64 (N,)."""
     result = np.zeros(len(table), dtype=np.uint64)
     for name in names:
-        result = mix(result ^ of_column(table.columns[name]))
+        result = mix(result ^ column_fingerprints(table.columns[name]))
     return result
 
 
-def same(table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def rows_equal(
+    table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray
+) -> np.ndarray:
     """Whether rows `left` and `right` (int64 (M,)) hold the same values in the columns `names`,
     exactly; bool (M,)."""
     result = np.ones(len(left), dtype=bool)
@@ -94,7 +96,7 @@ def same(table: Table, names: Sequence[str], left: np.ndarray, right: np.ndarray
     return result
 
 
-def first_like(
+def first_equal_row(
     table: Table, names: Sequence[str], rows: np.ndarray, among: np.ndarray
 ) -> np.ndarray:
     """For each of `rows` the first of `among` that holds the same values in the columns `names`, or
@@ -102,7 +104,7 @@ def first_like(
 
     Both are row numbers; a row is never found to be like itself.
     """
-    marks = of_rows(table, names)
+    marks = row_fingerprints(table, names)
     order = among[np.argsort(marks[among], kind="stable")]
     found = np.searchsorted(marks[order], marks[rows], side="left")
     found[found == len(order)] = 0
@@ -113,16 +115,16 @@ def first_like(
         else np.zeros(0, dtype=np.int64)
     )
     result = np.full(len(rows), -1, dtype=np.int64)
-    sure = likely[same(table, names, rows[likely], match[likely])]
+    sure = likely[rows_equal(table, names, rows[likely], match[likely])]
     result[sure] = match[sure]
     return result
 
 
-def repeats(table: Table, names: Sequence[str]) -> np.ndarray:
+def repeats_earlier_row(table: Table, names: Sequence[str]) -> np.ndarray:
     """Which rows hold the very values of an earlier row in the columns `names`, bool (N,); the
     first of equals is False."""
     rows = np.arange(len(table), dtype=np.int64)
-    return first_like(table, names, rows, rows) >= 0
+    return first_equal_row(table, names, rows, rows) >= 0
 
 
 def _words(block: np.ndarray) -> np.ndarray:
@@ -192,5 +194,5 @@ def _same_ragged(column: Column, left: np.ndarray, right: np.ndarray) -> np.ndar
 
 def _alike(pair: Column, count: int) -> np.ndarray:
     """Whether row i is row count + i, bool (count,)."""
-    found = codes(pair)
+    found = value_codes(pair)
     return found[:count] == found[count:]

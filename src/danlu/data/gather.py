@@ -37,16 +37,16 @@ def as_tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
-def gatherer(field: Field, put: Put) -> Gatherer:
+def field_loader(field: Field, put: Put) -> FieldLoader:
     """What gathers from a field; `put` moves a tensor to the device."""
     if isinstance(field, Ragged):
-        return RaggedRows(field, put)
+        return RaggedLoader(field, put)
     if isinstance(field, Windows):
-        return WindowRows(field, put)
-    return PlainRows(as_tensor(field), put)
+        return WindowLoader(field, put)
+    return ArrayLoader(as_tensor(field), put)
 
 
-class Gatherer:
+class FieldLoader:
     """What all of them offer."""
 
     width = 1
@@ -61,7 +61,7 @@ class Gatherer:
         raise NotImplementedError
 
 
-class PlainRows(Gatherer):
+class ArrayLoader(FieldLoader):
     """Rows of one shape: (N, ...)."""
 
     def __init__(self, tensor: Tensor, put: Put) -> None:
@@ -76,7 +76,7 @@ class PlainRows(Gatherer):
         return self.tensor.index_select(0, ids)
 
 
-class ImageRows(Gatherer):
+class ImageLoader(FieldLoader):
     """Images uint8 (N, H, W, C), normalised to (bytes / 255 - mean) / std; gathered as (B, C, H,
     W)."""
 
@@ -107,7 +107,7 @@ class ImageRows(Gatherer):
         return (piece if self.scaling is None else self._normalised(piece)).permute(0, 3, 1, 2)
 
 
-class RaggedRows(Gatherer):
+class RaggedLoader(FieldLoader):
     """Rows of unequal length, padded to the longest of the batch."""
 
     def __init__(self, field: Ragged, put: Put) -> None:
@@ -137,7 +137,7 @@ class RaggedRows(Gatherer):
         return _filled(_picked(self.values, where, self.dtype), inside, self.fill)
 
 
-class WindowRows(Gatherer):
+class WindowLoader(FieldLoader):
     """What stands from a place on, for a fixed length."""
 
     def __init__(self, field: Windows, put: Put) -> None:

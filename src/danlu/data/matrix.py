@@ -15,12 +15,12 @@ from danlu.terms import Column
 _TOGETHER = 16  # features transposed at a time: one cache line of float32
 
 
-def matrix(column: Column) -> np.ndarray:
+def as_matrix(column: Column) -> np.ndarray:
     """The values of a number column as (N, D), a view; D is 1 for a plain column."""
     return column.values[:, None] if column.values.ndim == 1 else column.values
 
 
-def names(column: Column) -> tuple[str, ...]:
+def feature_names(column: Column) -> tuple[str, ...]:
     """The name of each of the D features."""
     width = 1 if column.values.ndim == 1 else column.values.shape[1]
     if len(column.names) == width:
@@ -32,7 +32,7 @@ def names(column: Column) -> tuple[str, ...]:
     )
 
 
-def numbers(column: Column, values: np.ndarray, names: Sequence[str]) -> Column:
+def number_column(column: Column, values: np.ndarray, names: Sequence[str]) -> Column:
     """A number column of the same name holding `values` (N, D), as (N,) where D is 1."""
     return replace(
         column,
@@ -45,10 +45,10 @@ def numbers(column: Column, values: np.ndarray, names: Sequence[str]) -> Column:
     )
 
 
-def present(column: Column) -> Iterator[np.ndarray]:
+def present_values(column: Column) -> Iterator[np.ndarray]:
     """For each feature its values that are not missing: float64, contiguous, in row order, of any
     length down to 0."""
-    values = matrix(column)
+    values = as_matrix(column)
     for start in range(0, values.shape[1], _TOGETHER):
         for feature in np.ascontiguousarray(
             values[:, start : start + _TOGETHER].T, dtype=np.float64
@@ -57,7 +57,7 @@ def present(column: Column) -> Iterator[np.ndarray]:
             yield feature[~lost] if lost.any() else feature
 
 
-def between(column: Column, start: int, stop: int) -> Column:
+def row_range(column: Column, start: int, stop: int) -> Column:
     """Rows start to stop of a column, views of its arrays."""
     if column.offsets is None:
         return replace(column, values=column.values[start:stop])

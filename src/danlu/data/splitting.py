@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field, model_validator
 
-from danlu.data.fingerprints import codes
+from danlu.data.fingerprints import value_codes
 from danlu.errors import DataError
 from danlu.recipe import Options
 from danlu.terms import Column, Table
@@ -18,7 +18,7 @@ MOST_CLASSES = 20  # a number target with more distinct values is cut into quant
 BINS = 10
 
 
-class Shares(Options):
+class SplitSizes(Options):
     """The base of every split that is told how large its parts are."""
 
     validation: float = Field(
@@ -29,7 +29,7 @@ class Shares(Options):
     )
 
     @model_validator(mode="after")
-    def _leaves_rows_to_train(self) -> Shares:
+    def _leaves_rows_to_train(self) -> SplitSizes:
         if self.validation + self.test >= 1:
             raise ValueError(
                 "validation and test together must leave rows for training (their sum must be below 1)"
@@ -37,7 +37,7 @@ class Shares(Options):
         return self
 
 
-def sizes(total: int, shares: Shares, where: str) -> tuple[int, int]:
+def rows_per_split(total: int, shares: SplitSizes, where: str) -> tuple[int, int]:
     """(validation, test): rows of each share out of `total`, rounded, at least 1 where a share was
     asked for.
 
@@ -55,7 +55,7 @@ def sizes(total: int, shares: Shares, where: str) -> tuple[int, int]:
     return validation, test
 
 
-def shuffled(total: int, seed: int) -> np.ndarray:
+def shuffled_rows(total: int, seed: int) -> np.ndarray:
     """0 to total - 1 in an order that is a function of the seed alone, int64."""
     stream = np.random.PCG64(np.random.SeedSequence([_PURPOSE, seed]))
     return (
@@ -65,7 +65,7 @@ def shuffled(total: int, seed: int) -> np.ndarray:
     )
 
 
-def divided(order: np.ndarray, validation: int, test: int) -> dict[str, np.ndarray]:
+def divide_rows(order: np.ndarray, validation: int, test: int) -> dict[str, np.ndarray]:
     """The splits of rows in `order`: the first `test` of them, the next `validation`, the rest;
     each sorted."""
     return {
@@ -90,10 +90,10 @@ def strata(target: Column) -> np.ndarray:
         return np.where(known, np.searchsorted(distinct, values), -1)
     if target.kind == "image":
         return np.zeros(len(target), dtype=np.int64)
-    return codes(target)
+    return value_codes(target)
 
 
-def column_of(table: Table, name: str, part: str) -> Column:
+def split_column(table: Table, name: str, part: str) -> Column:
     """The column that a split is told to go by; DataError with the nearest name where there is
     none."""
     if name not in table.columns:

@@ -20,22 +20,22 @@ def compute() -> Any:
     return pyarrow.compute
 
 
-def mask(array: pa.Array) -> np.ndarray:
+def to_mask(array: pa.Array) -> np.ndarray:
     """A boolean pyarrow array as numpy, bool (N,); null is false."""
     return np.asarray(compute().fill_null(array, False).to_numpy(zero_copy_only=False))
 
 
-def present(array: pa.Array) -> np.ndarray:
+def valid_mask(array: pa.Array) -> np.ndarray:
     """Which rows are not null, bool (N,)."""
     return np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
 
 
-def first(rows: np.ndarray) -> int:
+def first_true(rows: np.ndarray) -> int:
     """The first row where a mask holds, or -1."""
     return int(rows.argmax()) if rows.any() else -1
 
 
-def strings(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+def text_buffers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 values, int64 offsets (N + 1,)) of an array of large_string without nulls, as a text
     Column holds them."""
     buffers = texts.buffers()

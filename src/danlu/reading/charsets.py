@@ -49,7 +49,7 @@ Encoding = Annotated[str, AfterValidator(_known)]
 
 
 @dataclass(frozen=True)
-class Text:
+class DecodedText:
     """A text as UTF-8 without a byte order mark, the encoding it came in, and why that one (for the
     report)."""
 
@@ -58,22 +58,22 @@ class Text:
     reason: str
 
 
-def decode(content: bytes, where: str, encoding: str = "auto") -> Text:
+def decode_text(content: bytes, where: str, encoding: str = "auto") -> DecodedText:
     """The text of a file. DataError naming line and byte where the bytes are not of `encoding`, or
     where none can be told."""
-    said = told(content, encoding)
+    said = declared_encoding(content, encoding)
     if said is not None:
         name, mark, reason = said
-        return Text(_strictly(content[mark:], name, where, mark), name, reason)
+        return DecodedText(_strictly(content[mark:], name, where, mark), name, reason)
     try:
         content.decode("utf-8")
-        return Text(content, "utf-8", "")
+        return DecodedText(content, "utf-8", "")
     except UnicodeDecodeError as error:
-        name, reason = weigh(content, error.start, where)
-    return Text(_strictly(content, name, where, 0), name, reason)
+        name, reason = guess_encoding(content, error.start, where)
+    return DecodedText(_strictly(content, name, where, 0), name, reason)
 
 
-def told(head: bytes, encoding: str = "auto") -> tuple[str, int, str] | None:
+def declared_encoding(head: bytes, encoding: str = "auto") -> tuple[str, int, str] | None:
     """(the encoding, the length of its byte order mark, why that one) where the recipe, a mark or
     zeros in the `head` of a file tell it."""
     if encoding != "auto":
@@ -102,7 +102,7 @@ def told(head: bytes, encoding: str = "auto") -> tuple[str, int, str] | None:
     return None
 
 
-def weigh(
+def guess_encoding(
     content: bytes, start: int, where: str, lines_before: int = 0, bytes_before: int = 0
 ) -> tuple[str, str]:
     """(the most probable encoding, why) of content whose byte `start` is the first that is not

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 
 from danlu.errors import DataError, nearest
-from danlu.reading import plain, sound
-from danlu.reading.image_files import decode
-from danlu.reading.inference import MISSING_MARKS, infer
+from danlu.reading import audio_files, without_pyarrow
+from danlu.reading.image_files import decode_images
+from danlu.reading.inference import MISSING_MARKS, infer_column
 from danlu.recipe import ColumnOptions
 from danlu.terms import Column, Table
 
 Schema = Mapping[str, Mapping[str, Any]]
 
 
-def asked(schema: Schema) -> dict[str, ColumnOptions]:
+def column_options(schema: Schema) -> dict[str, ColumnOptions]:
     """The kinds of a schema as column options, so that a source reads a file in them (images are a
     source's own matter)."""
     return {
@@ -39,7 +39,7 @@ def asked(schema: Schema) -> dict[str, ColumnOptions]:
     }
 
 
-def read_as(schema: Schema, raw: Any, origin: str, *, plainly: bool = False) -> Table:
+def read_columns(schema: Schema, raw: Any, origin: str, *, plainly: bool = False) -> Table:
     """The table that `raw` means, with exactly the columns of `schema` in their kinds.
 
     `plainly` reads it alike with numpy alone, where pyarrow may not be installed; `raw` is then no
@@ -191,9 +191,9 @@ def _read(
     if kind == "audio":
         return _recordings(name, int(each["rate"]), values, where)
     if plainly:
-        return plain.read(name, kind, values, where)
+        return without_pyarrow.read_column(name, kind, values, where)
     options = ColumnOptions.model_validate({"kind": kind})
-    return infer(name, values, options, where, typed=True, strict=True)
+    return infer_column(name, values, options, where, typed=True, strict=True)
 
 
 def _again(column: Column, kind: str) -> Any:
@@ -234,7 +234,7 @@ def _images(name: str, shape: list[int], values: Any, where: Callable[[int], str
         )
     if isinstance(values, np.ndarray) and values.shape in whole:
         values = values[None]  # one row, given as its image
-    decoded = decode(
+    decoded = decode_images(
         list(values),
         size=(height, width),
         channels=channels,
@@ -247,7 +247,7 @@ def _recordings(name: str, rate: int, values: Any, where: Callable[[int], str]) 
     single = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "if"
     cells = [values] if single else list(values)
     found = [
-        sound.from_cell(cell, rate, f"{where(row)}, column {name}")
+        audio_files.decode_audio(cell, rate, f"{where(row)}, column {name}")
         for row, cell in enumerate(cells)
     ]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in found])]).astype(np.int64)
@@ -255,4 +255,4 @@ def _recordings(name: str, rate: int, values: Any, where: Callable[[int], str]) 
     return Column(name, "audio", samples, offsets=offsets, rate=rate, reason="audio: read")
 
 
-__all__ = ["MISSING_MARKS", "asked", "infer", "read_as"]
+__all__ = ["MISSING_MARKS", "column_options", "infer_column", "read_columns"]

@@ -23,17 +23,17 @@ _BLOCK = 2**20
 _WILD = frozenset("*?[")
 
 
-def check(path: Path) -> os.stat_result:
+def check_file(path: Path) -> os.stat_result:
     """The facts of a regular, readable file; DataError for everything else."""
     where = str(path)
     try:
         facts = path.stat()
     except FileNotFoundError:
-        raise missing(path) from None
+        raise missing_file_error(path) from None
     except NotADirectoryError:
-        raise missing(path) from None
+        raise missing_file_error(path) from None
     except (OSError, ValueError, RuntimeError) as error:
-        raise unreadable(path, error) from None
+        raise unreadable_file_error(path, error) from None
     if stat.S_ISDIR(facts.st_mode):
         raise DataError("this is a folder, not a file.", where=where, hint="name a file in it")
     if not stat.S_ISREG(facts.st_mode):
@@ -52,7 +52,7 @@ def check(path: Path) -> os.stat_result:
     return facts
 
 
-def missing(path: Path) -> DataError:
+def missing_file_error(path: Path) -> DataError:
     """The error for a file that is not there, with the nearest name in its folder."""
     folder = path.parent
     try:
@@ -75,7 +75,7 @@ def missing(path: Path) -> DataError:
     )
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def unreadable_file_error(path: Path, error: Exception) -> DataError:
     """The error for a file that is there and cannot be read."""
     import errno
 
@@ -93,7 +93,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"it cannot be read: {said}.", where=str(path), hint="check the path")
 
 
-def expand(paths: str | Sequence[str], suffixes: Iterable[str]) -> list[Path]:
+def expand_paths(paths: str | Sequence[str], suffixes: Iterable[str]) -> list[Path]:
     """The files that paths, folders (their files with one of `suffixes`) and patterns (data/*.csv)
     name; sorted within each."""
     found: list[Path] = []
@@ -112,7 +112,7 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     try:
         names = sorted(each.name for each in os.scandir(folder))
     except OSError as error:
-        raise unreadable(folder, error) from None
+        raise unreadable_file_error(folder, error) from None
     inside = [
         folder / name
         for name in names
@@ -139,14 +139,14 @@ def _matching(pattern: str) -> list[Path]:
     return inside
 
 
-def read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     """The whole file; decompressed where it is gzip."""
-    facts = check(path)
+    facts = check_file(path)
     _room(facts.st_size, path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable_file_error(path, error) from None
     return gunzip(content, path) if content[:2] == b"\x1f\x8b" else content
 
 
@@ -167,10 +167,10 @@ def gunzip(content: bytes, path: Path) -> bytes:
     return b"".join(_inflated(io.BytesIO(content), len(content), path))
 
 
-def blocks(path: Path) -> Iterator[bytes]:
+def read_blocks(path: Path) -> Iterator[bytes]:
     """The file piece by piece, none empty, decompressed where it is gzip; for files that are larger
     than memory."""
-    facts = check(path)
+    facts = check_file(path)
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
@@ -181,7 +181,7 @@ def blocks(path: Path) -> Iterator[bytes]:
             while piece := file.read(_BLOCK):
                 yield piece
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable_file_error(path, error) from None
 
 
 def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
@@ -227,7 +227,7 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
             rest = more.lstrip(b"\0")
 
 
-def labels(paths: Sequence[Path]) -> list[str]:
+def display_names(paths: Sequence[Path]) -> list[str]:
     """What messages call each file: its name, or its whole path where two share a name."""
     counts = Counter(path.name for path in paths)
     return [path.name if counts[path.name] == 1 else str(path) for path in paths]

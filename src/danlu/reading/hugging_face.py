@@ -107,14 +107,14 @@ def architecture(folder: Path) -> dict[str, Any]:
     }
 
 
-def classes(folder: Path) -> list[str]:
+def model_classes(folder: Path) -> list[str]:
     """The classes of transformers that its config.json names ("BertForMaskedLM"); [] where it names
     none."""
     named = _read(folder / "config.json").get("architectures")
     return [str(each) for each in named] if isinstance(named, list) else []
 
 
-def tokenizer(folder: Path) -> Path:
+def tokenizer_path(folder: Path) -> Path:
     """Its tokenizer.json. DataError where there is none."""
     found = folder / "tokenizer.json"
     if not found.is_file():

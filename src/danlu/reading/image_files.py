@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading.files import read
+from danlu.reading.files import read_file
 from danlu.system.machine import cores
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ FREE_PIXELS = 2**24  # 17 million pixels are decoded whatever the file's size: a
 Cell = Any  # a path (str or Path), bytes of an image file, an array, or a PIL image
 
 
-def decode(
+def decode_images(
     cells: Sequence[Cell],
     *,
     size: tuple[int, int] | None = None,
@@ -193,7 +193,7 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        return read(path)
+        return read_file(path)
     except DataError as error:
         raise DataError(error.problem.message, where=name, hint=error.problem.hint) from None
 

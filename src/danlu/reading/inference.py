@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading import arrow, dates, frames, numerals, words
-from danlu.reading.arrow import compute, first, mask
+from danlu.reading import arrow, date_formats, nested_lists, number_formats, word_lists
+from danlu.reading.arrow import compute, first_true, to_mask
 from danlu.recipe import ColumnOptions
 from danlu.terms import MISSING_DATETIME, Column, Kind
 
@@ -79,7 +79,7 @@ class _Subject:
         self.notices.append(f"column {self.name}: {sentence}")
 
 
-def infer(
+def infer_column(
     name: str,
     values: Any,
     options: ColumnOptions | None = None,
@@ -106,8 +106,8 @@ def infer(
     )
     if options.kind == "image":
         return _images(values, subject)
-    if options.kind == "frames" or (options.kind is None and frames.holds_frames(values)):
-        return frames.read(name, values, subject.error)
+    if options.kind == "frames" or (options.kind is None and nested_lists.holds_frames(values)):
+        return nested_lists.read_frames(name, values, subject.error)
     array = _arrow(values, subject)
     if isinstance(array, np.ndarray):
         return _wide(array, subject)
@@ -127,7 +127,7 @@ def infer(
 def _images(values: Any, subject: _Subject) -> Column:
     """Cells that are paths of images, or the bytes of their files."""
     from danlu.reading.image_files import (
-        decode,  # one kind of column needs it, and it imports the decoders' library
+        decode_images,  # one kind of column needs it, and it imports the decoders' library
     )
 
     cells = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
@@ -146,7 +146,7 @@ def _images(values: Any, subject: _Subject) -> Column:
             f"{said}.",
             "give the path of an image in every row, or use the source images, idx or numpy",
         )
-    pixels = decode(cells, size=subject.options.pixels, name=subject.at)
+    pixels = decode_images(cells, size=subject.options.pixels, name=subject.at)
     return Column(subject.name, "image", pixels, reason="image: you said so")
 
 
@@ -167,7 +167,7 @@ def _sequence(array: pa.Array, subject: _Subject) -> Column:
             hint=f"leave data.columns.{subject.name}.kind out",
         )  # fmt: skip
     if _holds_lists(array):
-        return words.from_lists(subject.name, array)
+        return word_lists.sequence_from_arrow(subject.name, array)
     if not (
         pa.types.is_string(array.type)
         or pa.types.is_large_string(array.type)
@@ -177,12 +177,12 @@ def _sequence(array: pa.Array, subject: _Subject) -> Column:
             f"the column holds {array.type}, and a sequence is a list of words or a text.", where=subject.whole(),
             hint=f"leave data.columns.{subject.name}.kind out",
         )  # fmt: skip
-    lost = ~arrow.present(array)
-    values, offsets = arrow.strings(compute().fill_null(array.cast(pa.large_string()), ""))
+    lost = ~arrow.valid_mask(array)
+    values, offsets = arrow.text_buffers(compute().fill_null(array.cast(pa.large_string()), ""))
     text = Column(
         subject.name, "text", values, offsets=offsets, missing=lost if lost.any() else None
     )
-    return replace(words.words_of(text, "words"), reason="sequence: the words of a text")
+    return replace(word_lists.split_words(text, "words"), reason="sequence: the words of a text")
 
 
 # --- what the values are ------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
     if getattr(types, "is_string_view", lambda _: False)(kind):
         return array.cast(pa.large_string())
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        bad = first(arrow.present(array))
+        bad = first_true(arrow.valid_mask(array))
         raise subject.error(max(bad, 0), "the column holds bytes, not text.", _leave_out(subject))
     known = (
         types.is_integer(kind)
@@ -349,7 +349,7 @@ def _rectangle(array: pa.Array, subject: _Subject) -> np.ndarray:
         )
     lengths = pc.fill_null(pc.list_value_length(array), -1).to_numpy(zero_copy_only=False)
     width = int(lengths[0]) if len(lengths) else 0
-    uneven = first(lengths != width)
+    uneven = first_true(lengths != width)
     if uneven >= 0 or width < 1:
         row = max(uneven, 0)
         held = (
@@ -381,7 +381,7 @@ def _wide(values: np.ndarray, subject: _Subject) -> Column:
         )  # fmt: skip
     infinite = np.asarray(np.isinf(values).any(axis=1))
     if infinite.any():
-        raise subject.error(first(infinite), "an infinite number.", "mend the row")
+        raise subject.error(first_true(infinite), "an infinite number.", "mend the row")
     names = tuple(f"{subject.name}_{number}" for number in range(1, width + 1))
     return Column(
         subject.name,
@@ -506,7 +506,7 @@ def _from_numbers(array: pa.Array, subject: _Subject) -> Column:
 
     if pa.types.is_integer(array.type) and len(array):
         largest = max(abs(pc.max(array).as_py() or 0), abs(pc.min(array).as_py() or 0))
-        if largest > numerals.LARGEST_EXACT and subject.options.kind is None:
+        if largest > number_formats.LARGEST_EXACT and subject.options.kind is None:
             return _from_strings(
                 _as_strings(array), subject, typed=True, because=_too_long(str(largest))
             )
@@ -515,7 +515,7 @@ def _from_numbers(array: pa.Array, subject: _Subject) -> Column:
     )
     infinite = np.isinf(values)
     if infinite.any():
-        row = first(infinite)
+        row = first_true(infinite)
         if subject.options.on_error == "error":
             raise subject.error(
                 row, f"{values[row]} is not a finite number.", _remedy(subject, asked=True)
@@ -569,7 +569,7 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
         return _text(array, subject, "the recipe says so")
     trimmed = pc.utf8_trim_whitespace(array)
     marks = pa.array(list(dict.fromkeys(["", *subject.missing_marks])), trimmed.type)
-    lost = mask(pc.is_in(trimmed, value_set=marks)) | ~arrow.present(trimmed)
+    lost = to_mask(pc.is_in(trimmed, value_set=marks)) | ~arrow.valid_mask(trimmed)
     present = pc.if_else(pa.array(lost), None, trimmed)
     total = len(array) - int(lost.sum())
     missing = _absent(int(lost.sum()), _which(trimmed, lost))
@@ -584,8 +584,11 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
     if not total:
         return _category(present, subject, f"no row holds a value{missing}")
     sample = _sample(present)
-    if not typed and numerals.read(sample, subject.decimal).written.sum() >= len(sample) / 2:
-        found = numerals.read(present, subject.decimal)
+    if (
+        not typed
+        and number_formats.parse_numbers(sample, subject.decimal).written.sum() >= len(sample) / 2
+    ):
+        found = number_formats.parse_numbers(present, subject.decimal)
         if found.written.sum() >= MOST * total:
             names = _names_after_all(present, found, subject)
             if names:
@@ -596,9 +599,9 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
             if 2 * found.written.sum() >= total
             else ""
         )
-    some = dates.read(sample)
+    some = date_formats.parse_dates(sample)
     hopeless = some.ambiguous < 0 and 2 * some.readable.sum() < len(sample)
-    moments = some if hopeless else dates.read(present)
+    moments = some if hopeless else date_formats.parse_dates(present)
     if not hopeless and moments.readable.sum() >= MOST * total:
         return _datetime(present, moments, subject, total, missing)
     if not hopeless and moments.ambiguous >= 0:
@@ -619,7 +622,7 @@ def _sample(present: pa.Array) -> pa.Array:
     rare in the column."""
     import pyarrow as pa
 
-    filled = np.flatnonzero(arrow.present(present))
+    filled = np.flatnonzero(arrow.valid_mask(present))
     if len(filled) > 1000:
         filled = filled[np.random.default_rng(0).integers(0, len(filled), 1000)]
     return present.take(pa.array(filled))
@@ -670,11 +673,11 @@ def _reject(
 ) -> str:
     """Raises for the first value that is not of the kind, or tells how many count as missing; ''
     where all are."""
-    bad = ~readable & arrow.present(present)
+    bad = ~readable & arrow.valid_mask(present)
     count = int(bad.sum())
     if not count:
         return ""
-    row = first(bad)
+    row = first_true(bad)
     value = _short(present[row].as_py())
     good = total - count
     if subject.options.on_error == "error":
@@ -688,7 +691,7 @@ def _reject(
 
 
 def _asked_number(present: pa.Array, subject: _Subject, total: int, missing: str) -> Column:
-    found = numerals.read(present, subject.decimal)
+    found = number_formats.parse_numbers(present, subject.decimal)
     if subject.strict and found.ambiguous >= 0:
         value = present[found.ambiguous].as_py()
         raise subject.error(
@@ -700,7 +703,11 @@ def _asked_number(present: pa.Array, subject: _Subject, total: int, missing: str
 
 
 def _number(
-    present: pa.Array, found: numerals.Numerals, subject: _Subject, total: int, missing: str
+    present: pa.Array,
+    found: number_formats.ParsedNumbers,
+    subject: _Subject,
+    total: int,
+    missing: str,
 ) -> Column:
     rejected = _reject(present, found.readable, subject, "a number", "numbers", total)
     good = int(found.readable.sum())
@@ -724,7 +731,9 @@ def _number(
     return Column(subject.name, "number", values, reason=reason)
 
 
-def _names_after_all(present: pa.Array, found: numerals.Numerals, subject: _Subject) -> str:
+def _names_after_all(
+    present: pa.Array, found: number_formats.ParsedNumbers, subject: _Subject
+) -> str:
     """Why a column that could be read as numbers holds names, or ''."""
     if found.zeros >= 0:
         example = _short(present[found.zeros].as_py())
@@ -736,7 +745,7 @@ def _names_after_all(present: pa.Array, found: numerals.Numerals, subject: _Subj
 
 
 def _asked_datetime(present: pa.Array, subject: _Subject, total: int, missing: str) -> Column:
-    found = dates.read(present, compact=True)
+    found = date_formats.parse_dates(present, compact=True)
     if found.ambiguous >= 0 and subject.options.on_error == "error":
         value = present[found.ambiguous].as_py()
         raise subject.error(
@@ -747,7 +756,7 @@ def _asked_datetime(present: pa.Array, subject: _Subject, total: int, missing: s
 
 
 def _datetime(
-    present: pa.Array, found: dates.Dates, subject: _Subject, total: int, missing: str
+    present: pa.Array, found: date_formats.ParsedDates, subject: _Subject, total: int, missing: str
 ) -> Column:
     rejected = _reject(present, found.readable, subject, "a date", "dates", total)
     written = f", {found.form}" if found.form else ""
@@ -768,8 +777,8 @@ def _booleans(present: pa.Array, subject: _Subject, missing: str = "") -> Column
     pc = compute()
 
     lowered = pc.utf8_lower(present)
-    true = mask(pc.is_in(lowered, value_set=pa.array(_TRUE, lowered.type)))
-    false = mask(pc.is_in(lowered, value_set=pa.array(_FALSE, lowered.type)))
+    true = to_mask(pc.is_in(lowered, value_set=pa.array(_TRUE, lowered.type)))
+    false = to_mask(pc.is_in(lowered, value_set=pa.array(_FALSE, lowered.type)))
     total = len(present) - present.null_count
     rejected = _reject(present, true | false, subject, "true or false", "true or false", total)
     values = np.where(true, 1, np.where(false, 0, -1)).astype(np.int8)
@@ -847,9 +856,9 @@ def _text(array: pa.Array, subject: _Subject, why: str) -> Column:
 
     pc = compute()
 
-    lost = mask(pc.equal(pc.utf8_trim_whitespace(array), "")) | ~arrow.present(array)
+    lost = to_mask(pc.equal(pc.utf8_trim_whitespace(array), "")) | ~arrow.valid_mask(array)
     filled = pc.if_else(pa.array(lost), "", array).cast(pa.large_string())
-    values, offsets = arrow.strings(filled)
+    values, offsets = arrow.text_buffers(filled)
     return Column(
         subject.name, "text", values, offsets=offsets, missing=lost if lost.any() else None,
         reason=f"text: {why}{_absent(int(lost.sum()))}",

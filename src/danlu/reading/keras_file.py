@@ -111,7 +111,7 @@ class KerasFile:
     digest: str
 
 
-def read(path: str | Path) -> KerasFile:
+def read_keras_file(path: str | Path) -> KerasFile:
     """The file at `path`. Raises DataError where it is no sound Keras 3 file, PartError for a layer
     that is not let in."""
     where = str(path)
@@ -126,7 +126,7 @@ def read(path: str | Path) -> KerasFile:
         ) from None
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DataError(f"this is no Keras 3 file: {error}.", where=where, hint=_HINT) from None
-    architecture = checked(_parsed(config, where), where)
+    architecture = checked_architecture(_parsed(config, where), where)
     return KerasFile(architecture, weights, hashlib.sha256(config + b"\0" + weights).hexdigest())
 
 
@@ -176,7 +176,7 @@ def _parsed(config: bytes, where: str) -> Any:
 # --- what it is built of ------------------------------------------------------------------------------------------------
 
 
-def checked(architecture: Any, where: str = "model.architecture") -> dict[str, Any]:
+def checked_architecture(architecture: Any, where: str = "model.architecture") -> dict[str, Any]:
     """The config of a network as danlu builds it: nothing but Keras' own layers, in float32, the
     weights' start left to their file.
 
@@ -288,7 +288,7 @@ def _mapping(value: Any, where: str, depth: int) -> dict[str, Any]:
     return made
 
 
-def objects(architecture: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def objects_in(architecture: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every layer of a checked architecture (and every other object in it), the outermost first."""
     stack: list[Any] = [architecture]
     while stack:
@@ -304,7 +304,7 @@ def objects(architecture: dict[str, Any]) -> Iterator[dict[str, Any]]:
 # --- the weights --------------------------------------------------------------------------------------------------------
 
 
-def refuse_unsound(weights: bytes, where: str) -> None:
+def check_weights(weights: bytes, where: str) -> None:
     """DataError where the HDF5 file has a link out of itself, or arrays larger than it can hold."""
     try:
         import h5py

@@ -9,7 +9,7 @@ from danlu.errors import DataError
 _NEWLINE = 10
 
 
-def refuse_no_text(content: bytes, name: str) -> None:
+def check_is_text(content: bytes, name: str) -> None:
     """DataError where a file is empty or holds a NUL byte; `name` is what messages call it."""
     if not content:
         raise DataError("the file is empty.", where=name, hint="check the file")
@@ -22,7 +22,7 @@ def refuse_no_text(content: bytes, name: str) -> None:
         )
 
 
-def lines(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def split_lines(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 bytes of all lines without their ends, int64 length of each line). A last line need
     not end; empty lines count."""
     content = content.replace(b"\r\n", b"\n") if b"\n" in content else content.replace(b"\r", b"\n")

@@ -56,21 +56,21 @@ def fit(
         return BytePairs.fit(column, size, lower, least)
     if kind == "file":
         return _of_file(path)
-    from danlu.tokenizing.byte_values import Bytes
+    from danlu.tokenizing.bytes import Bytes
 
     return Bytes(lower)
 
 
 def _of_file(path: str | None) -> Tokenizer:
     """The tokenizer of a tokenizer.json, or of an artifact."""
-    from danlu.tokenizing.borrowed import is_artifact, state_of
-    from danlu.tokenizing.given import Given
+    from danlu.tokenizing.from_artifact import input_tokenizer_state, is_artifact
+    from danlu.tokenizing.tokenizer_file import FileTokenizer
 
     if path is None:
         raise ValueError("a tokenizer of kind file needs a path")
     if not is_artifact(path):
-        return Given.read(path)
-    state = state_of(path)
+        return FileTokenizer.read(path)
+    state = input_tokenizer_state(path)
     if state is None:
         raise ArtifactError(
             "this artifact has not exactly one tokenizer.", where=path, hint="name a tokenizer.json"
@@ -99,11 +99,11 @@ def restore(state: Mapping[str, Any]) -> Tokenizer:
 
         return BytePairs.restore(state)
     if kind == "file":
-        from danlu.tokenizing.given import Given
+        from danlu.tokenizing.tokenizer_file import FileTokenizer
 
-        return Given.restore(state)
+        return FileTokenizer.restore(state)
     if kind == "bytes":
-        from danlu.tokenizing.byte_values import Bytes
+        from danlu.tokenizing.bytes import Bytes
 
         return Bytes.restore(state)
     raise ValueError(f"{kind!r} is no kind of tokenizer")

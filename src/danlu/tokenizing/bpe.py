@@ -18,8 +18,8 @@ import numpy as np
 
 from danlu.errors import MissingExtra
 from danlu.terms import FIRST_TOKEN, SPECIAL_TOKENS, UNKNOWN, Column
-from danlu.tokenizing.numbering import numbered
-from danlu.tokenizing.parts import PARTS, divide, sure
+from danlu.tokenizing.factorize import factorize
+from danlu.tokenizing.pretokenize import PRETOKEN_PATTERN, classify, pretoken_starts
 from danlu.tokenizing.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class BytePairs(Tokenizer):
             bytes(byte_of[letter] for letter in piece) for piece in pieces
         ]
         self._bytes_of[UNKNOWN] = "\ufffd".encode()
-        self._library = library(self.pieces, self.merges)
-        self._joining = library(self.pieces, self.merges, divides=False)
+        self._library = bpe_library(self.pieces, self.merges)
+        self._joining = bpe_library(self.pieces, self.merges, divides=False)
 
     @classmethod
     def fit(cls, column: Column, size: int, lower: bool = False, min_count: int = 2) -> BytePairs:
@@ -105,7 +105,7 @@ class BytePairs(Tokenizer):
         """The tokenizer as a tokenizer.json with the same codes, danlu's own as special tokens; for
         other libraries."""
         tokenizers = _tokenizers()
-        made = library(self.pieces, self.merges)
+        made = bpe_library(self.pieces, self.merges)
         if self.lower:
             made.normalizer = tokenizers.normalizers.Lowercase()
         made.add_special_tokens(list(SPECIAL_TOKENS))
@@ -114,7 +114,7 @@ class BytePairs(Tokenizer):
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if len(text) < _FEW:
             return self._by_library(text, offsets)
-        good, kind, ends = sure(text, offsets)
+        good, kind, ends = classify(text, offsets)
         if good.all():
             return self._by_parts(text, kind, ends)
         inside = np.repeat(good, np.diff(offsets))
@@ -153,10 +153,10 @@ class BytePairs(Tokenizer):
         self, text: np.ndarray, kind: np.ndarray, ends: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same with parts found by array operations, and each distinct part joined once."""
-        starts = divide(text, kind, ends)
+        starts = pretoken_starts(text, kind, ends)
         begins = np.flatnonzero((text & 0xC0) != 0x80)[starts]
         bounds = np.append(begins, len(text)).astype(np.int64)
-        distinct, part = numbered(text, bounds)
+        distinct, part = factorize(text, bounds)
         flat, sizes = _codes(self._joining, distinct, self.dtype)
         first, lengths = (np.cumsum(sizes) - sizes)[part], sizes[part]
         after = np.concatenate([[0], np.cumsum(lengths)])
@@ -179,7 +179,7 @@ def byte_letters() -> list[str]:
     return [chr(value if value in printable else next(others)) for value in range(256)]
 
 
-def library(
+def bpe_library(
     pieces: Sequence[str], merges: Sequence[str], divides: bool = True
 ) -> tokenizers.Tokenizer:
     """The library's tokenizer of these pieces; without `divides` of text that is one part already.
@@ -206,7 +206,7 @@ def _tokenizers() -> Any:
 
 def _with_parts(made: tokenizers.Tokenizer, divides: bool = True) -> tokenizers.Tokenizer:
     before = _tokenizers().pre_tokenizers
-    steps = [before.Split(_tokenizers().Regex(PARTS), "isolated")] if divides else []
+    steps = [before.Split(_tokenizers().Regex(PRETOKEN_PATTERN), "isolated")] if divides else []
     made.pre_tokenizer = before.Sequence(
         [*steps, before.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from danlu.terms import FIRST_TOKEN, UNKNOWN, Column
-from danlu.tokenizing import scripts
+from danlu.tokenizing import unicode_classes
 from danlu.tokenizing.tokenizer import Tokenizer
 
 
@@ -34,9 +34,9 @@ class Characters(Tokenizer):
     ) -> Characters:
         """The characters seen at least `min_count` times; the commonest where that would be more
         than `size` codes."""
-        counts = np.zeros(scripts.CODE_POINTS, dtype=np.int64)
+        counts = np.zeros(unicode_classes.CODE_POINTS, dtype=np.int64)
         for _, text, _, _ in cls("", lower).texts(column):
-            found = np.bincount(scripts.code_points(text))
+            found = np.bincount(unicode_classes.code_points(text))
             counts[: len(found)] += found
         seen = np.flatnonzero(counts >= max(min_count, 1))
         if size is not None and len(seen) > size - FIRST_TOKEN:
@@ -61,7 +61,9 @@ class Characters(Tokenizer):
     def byte_lengths(self) -> np.ndarray:
         """Bytes of UTF-8; 0 for UNKNOWN, whose bytes are lost."""
         known = np.array([ord(each) for each in self.alphabet], dtype=np.int64)
-        return np.concatenate([np.zeros(FIRST_TOKEN, dtype=np.int64), scripts.widths(known)])
+        return np.concatenate(
+            [np.zeros(FIRST_TOKEN, dtype=np.int64), unicode_classes.widths(known)]
+        )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
         return "".join(map(self._text_of.__getitem__, np.asarray(codes, dtype=np.int64).tolist()))
@@ -70,7 +72,7 @@ class Characters(Tokenizer):
         return self.decode(codes).encode("utf-8")
 
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        characters = scripts.code_points(text)
+        characters = unicode_classes.code_points(text)
         codes = self._code_of.take(characters, mode="clip")
         if len(characters) == len(text):
             return codes, np.diff(offsets)

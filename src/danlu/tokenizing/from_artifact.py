@@ -9,7 +9,7 @@ from danlu.errors import ArtifactError
 from danlu.system.atomic_files import read_checked_json
 
 
-def state_of(path: str) -> dict[str, Any] | None:
+def input_tokenizer_state(path: str) -> dict[str, Any] | None:
     """The state of the one tokenizer in the artifact (or run) at `path`; None where it reads no
     text, or several.
 
@@ -29,7 +29,7 @@ def state_of(path: str) -> dict[str, Any] | None:
     return found[0] if len(found) == 1 else None
 
 
-def written_in(path: str) -> dict[str, Any] | None:
+def output_tokenizer_state(path: str) -> dict[str, Any] | None:
     """The state of the tokenizer that the task of an artifact (or run) writes in; None where it
     writes no text."""
     about, where = _manifest(path)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from danlu.reading.spool import Spool
+from danlu.reading.growing_array import GrowingArray
 from danlu.terms import Column
-from danlu.tokenizing import scripts
+from danlu.tokenizing import unicode_classes
 
 Texts = Column | Sequence[str | bytes]
 
@@ -58,11 +58,11 @@ class Tokenizer(ABC):
         codes[offsets[i]:offsets[i+1]].
 
         `texts` is a text column or a list of strings (or UTF-8 bytes). Codes of more than
-        danlu.reading.spool.LIMIT bytes lie in a temporary file, memory-mapped. A missing row has no
+        danlu.reading.growing_array.LIMIT bytes lie in a temporary file, memory-mapped. A missing row has no
         code."""
         column = as_column(texts, mend=self.lower or self.kind != "bytes")
         lengths = np.zeros(len(column), dtype=np.int64)
-        codes = Spool(self.dtype)
+        codes = GrowingArray(self.dtype)
         for block in self.stream(column):
             codes.append(block.codes)
             lengths[block.rows] += block.counts
@@ -170,13 +170,13 @@ def as_column(texts: Texts, mend: bool = True) -> Column:
 
 def in_lower_case(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(bytes, offsets) of the same rows in small letters, character for character."""
-    codes = scripts.code_points(text)
-    lower, _ = scripts.lower_and_kind(codes)
+    codes = unicode_classes.code_points(text)
+    lower, _ = unicode_classes.lower_and_class(codes)
     if len(codes) == len(text) and (not len(lower) or lower.max() < 0x80):
         return lower.astype(np.uint8), offsets
-    before = np.concatenate([[0], np.cumsum(scripts.widths(codes))])
-    after = np.concatenate([[0], np.cumsum(scripts.widths(lower))])
-    return scripts.utf8(lower), after[np.searchsorted(before, offsets)]
+    before = np.concatenate([[0], np.cumsum(unicode_classes.widths(codes))])
+    after = np.concatenate([[0], np.cumsum(unicode_classes.widths(lower))])
+    return unicode_classes.utf8(lower), after[np.searchsorted(before, offsets)]
 
 
 def _without(

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from danlu.terms import FIRST_TOKEN, UNKNOWN, Column
-from danlu.tokenizing import scripts
-from danlu.tokenizing.numbering import numbered
-from danlu.tokenizing.scripts import ALONE, GAP, LETTER
+from danlu.tokenizing import unicode_classes
+from danlu.tokenizing.factorize import factorize
 from danlu.tokenizing.tokenizer import Tokenizer
+from danlu.tokenizing.unicode_classes import ALONE, GAP, LETTER
 
 _APOSTROPHES = (0x27, 0x2019)
 _LEANS_LEFT, _LEANS_RIGHT = (
@@ -45,7 +45,7 @@ class Words(Tokenizer):
         counts: dict[str, int] = {}
         for _, text, offsets, _ in cls((), lower).texts(column):
             letters, bounds, _ = _split(text, offsets)
-            distinct, codes = numbered(letters, bounds)
+            distinct, codes = factorize(letters, bounds)
             for word, count in zip(distinct, np.bincount(codes, minlength=len(distinct)).tolist()):
                 counts[word] = counts.get(word, 0) + count
         common = sorted(
@@ -81,7 +81,7 @@ class Words(Tokenizer):
         if not words:
             return ""
         edges = np.array([[ord(word[0]), ord(word[-1])] for word in words])
-        alone = scripts.lower_and_kind(edges.reshape(-1))[1].reshape(-1, 2) == ALONE
+        alone = unicode_classes.lower_and_class(edges.reshape(-1))[1].reshape(-1, 2) == ALONE
         text = words[0]
         for place in range(1, len(words)):
             before, word = words[place - 1], words[place]
@@ -99,7 +99,7 @@ class Words(Tokenizer):
 
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         letters, bounds, counts = _split(text, offsets)
-        distinct, codes = numbered(letters, bounds)
+        distinct, codes = factorize(letters, bounds)
         known = np.array(
             [*(self._place.get(word, UNKNOWN) for word in distinct), UNKNOWN], dtype=self.dtype
         )
@@ -107,7 +107,7 @@ class Words(Tokenizer):
 
     def _cut(self, text: bytes) -> int:
         whole = text.decode("utf-8", "ignore")
-        kind = scripts.lower_and_kind(
+        kind = unicode_classes.lower_and_class(
             np.array([ord(each) for each in whole[-1000:]], dtype=np.int64)
         )[1]
         places = np.flatnonzero((kind == GAP) | (kind == ALONE))
@@ -126,14 +126,14 @@ def _is_wide(letter: str) -> bool:
 def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(the bytes of all words one after the other, where each begins and the last ends, the number
     of words in each row) of rows of UTF-8 bytes."""
-    codes = scripts.code_points(text)
-    width = scripts.widths(codes)
+    codes = unicode_classes.code_points(text)
+    width = unicode_classes.widths(codes)
     ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[
         offsets
     ]  # of rows, counted in characters
     begins = np.zeros(len(codes) + 1, dtype=bool)
     begins[ends] = True  # of a row
-    kind = _with_apostrophes(codes, scripts.lower_and_kind(codes)[1], begins)
+    kind = _with_apostrophes(codes, unicode_classes.lower_and_class(codes)[1], begins)
     kept = kind != GAP
     inside = kind == LETTER
     starts = kept & ~inside

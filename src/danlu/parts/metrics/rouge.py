@@ -48,7 +48,7 @@ class Rouge:
 
 @functools.cache
 def _word() -> re.Pattern[str]:
-    from danlu.tokenizing.scripts import UNSPACED
+    from danlu.tokenizing.unicode_classes import UNSPACED
 
     alone = "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED)
     return re.compile(rf"[{alone}]|(?:(?![{alone}])[^\W_])+")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from danlu.reading.arrow import compute, first, mask
+from danlu.reading.arrow import compute, first_true, to_mask
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ FORM_COMMA = _forms(",", r"\.")
 
 
 @dataclass(frozen=True)
-class Numerals:
+class ParsedNumbers:
     """A column of written numbers, read.
 
     values      float64 (N,), NaN where not readable
@@ -64,12 +64,12 @@ class Numerals:
 
 def matches(strings: pa.Array, pattern: str) -> np.ndarray:
     """Which strings match a regular expression (RE2), bool (N,); null does not."""
-    return mask(compute().match_substring_regex(strings, pattern=pattern))
+    return to_mask(compute().match_substring_regex(strings, pattern=pattern))
 
 
 def contains(strings: pa.Array, letter: str) -> np.ndarray:
     """Which strings contain `letter`, bool (N,); null does not."""
-    return mask(compute().match_substring(strings, pattern=letter))
+    return to_mask(compute().match_substring(strings, pattern=letter))
 
 
 def plain_minus(strings: pa.Array) -> pa.Array:
@@ -86,7 +86,7 @@ def decimal_mark(strings: pa.Array) -> str | None:
 
     trimmed = plain_minus(pc.utf8_trim_whitespace(strings))
     point, comma = matches(trimmed, FORM_POINT), matches(trimmed, FORM_COMMA)
-    filled = int(np.count_nonzero(mask(pc.not_equal(trimmed, ""))))
+    filled = int(np.count_nonzero(to_mask(pc.not_equal(trimmed, ""))))
     only_point, only_comma = int((point & ~comma).sum()), int((comma & ~point).sum())
     if (
         max(point.sum(), comma.sum()) < 0.5 * filled
@@ -97,7 +97,7 @@ def decimal_mark(strings: pa.Array) -> str | None:
     return "." if only_point else ","
 
 
-def read(trimmed: pa.Array, decimal: str | None = None) -> Numerals:
+def parse_numbers(trimmed: pa.Array, decimal: str | None = None) -> ParsedNumbers:
     """The numbers in a column of strings without surrounding spaces; null is not readable."""
     simple = _simple(trimmed) if decimal != "," else None
     if simple is not None:
@@ -114,13 +114,13 @@ def read(trimmed: pa.Array, decimal: str | None = None) -> Numerals:
     readable = ~np.isnan(values)
     assumed, ambiguous = "", -1
     if not decided and either.any():
-        row = ambiguous = first(either & commas)
+        row = ambiguous = first_true(either & commas)
         meaning = "the comma is taken to mark thousands"
         if row < 0:
-            row, meaning = first(either), "the point is taken to mark decimals"
+            row, meaning = first_true(either), "the point is taken to mark decimals"
         assumed = f'"{trimmed[row].as_py()}" is read as {values[row]:.17g}: {meaning}'
     whole = written & ~(points if mark == "." else commas)
-    return Numerals(
+    return ParsedNumbers(
         values=values,
         written=written,
         readable=readable,
@@ -128,12 +128,12 @@ def read(trimmed: pa.Array, decimal: str | None = None) -> Numerals:
         thousands=_thousands(trimmed, readable, mark, commas, points),
         assumed=assumed,
         ambiguous=ambiguous,
-        zeros=first(whole & matches(trimmed, r"^[+-]?0\d+$")),
+        zeros=first_true(whole & matches(trimmed, r"^[+-]?0\d+$")),
         inexact=_inexact(trimmed, values, whole),
     )
 
 
-def _simple(trimmed: pa.Array) -> Numerals | None:
+def _simple(trimmed: pa.Array) -> ParsedNumbers | None:
     """The quick way for a column of nothing but 12, -1.5 and 1e-3, where something decides that the
     point marks decimals."""
     written = matches(trimmed, _SIMPLE)
@@ -141,13 +141,13 @@ def _simple(trimmed: pa.Array) -> Numerals | None:
         return None
     points = contains(trimmed, ".")
     if points.any():
-        dotted = first(points)
+        dotted = first_true(points)
         sample = trimmed.slice(dotted, 10_000)
         if not (contains(sample, ".") & ~matches(sample, FORM_COMMA)).any():
             return None  # 1.234 throughout
     values = _cast(trimmed)
     whole = written & ~points
-    return Numerals(
+    return ParsedNumbers(
         values=values,
         written=written,
         readable=~np.isnan(values),
@@ -155,7 +155,7 @@ def _simple(trimmed: pa.Array) -> Numerals | None:
         thousands="",
         assumed="",
         ambiguous=-1,
-        zeros=first(matches(trimmed, r"^[+-]?0\d+$")),
+        zeros=first_true(matches(trimmed, r"^[+-]?0\d+$")),
         inexact=_inexact(trimmed, values, whole),
     )
 

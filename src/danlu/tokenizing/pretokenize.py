@@ -10,9 +10,9 @@ import functools
 
 import numpy as np
 
-from danlu.tokenizing import scripts
+from danlu.tokenizing import unicode_classes
 
-PARTS = r" ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{Han}+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRETOKEN_PATTERN = r" ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{Han}+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CLASSES = (r"[\p{L}\p{M}&&[^\p{Han}]]+", r"\p{Han}+", r"\p{N}+", r"\s+", r"[\r\n]+")
 _UNSURE, _LETTER, _HAN, _DIGIT, _SPACE, _END, _OTHER = 0, 1, 2, 3, 4, 5, 6
 # First and one past the last code point. The library is asked for the classes of the first; those
@@ -60,17 +60,17 @@ def _class_of() -> np.ndarray:
     return table
 
 
-def sure(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def classify(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(which rows of UTF-8 bytes `divide` can be asked for, bool; the class of each character; the
     first character of each row, and the end)."""
-    codes = scripts.code_points(text)
+    codes = unicode_classes.code_points(text)
     kind = _class_of().take(codes, mode="clip")
     ends = np.concatenate([[0], np.cumsum((text & 0xC0) != 0x80)])[offsets]
     unsure = np.concatenate([[0], np.cumsum(kind == _UNSURE)])
     return unsure[ends[1:]] == unsure[ends[:-1]], kind, ends
 
 
-def divide(text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def pretoken_starts(text: np.ndarray, kind: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Which characters begin a part, bool (characters,), of the bytes `text`, the classes of its
     characters and where rows begin.
 

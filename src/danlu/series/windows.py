@@ -7,7 +7,7 @@ import numpy as np
 from danlu.terms import Table
 
 
-def runs(table: Table) -> tuple[np.ndarray, np.ndarray]:
+def contiguous_runs(table: Table) -> tuple[np.ndarray, np.ndarray]:
     """(first, last): for each row the first and the last row of its run, int64 (N,) each."""
     count = len(table)
     goes_on = (
@@ -23,7 +23,7 @@ def runs(table: Table) -> tuple[np.ndarray, np.ndarray]:
     return first, ends[np.cumsum(starts) - 1] if count else first
 
 
-def origins(
+def window_origins(
     runs: tuple[np.ndarray, np.ndarray],
     owned: np.ndarray,
     context: int,
@@ -47,7 +47,7 @@ def origins(
     return np.flatnonzero(fits)
 
 
-def carried(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+def forward_fill(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     """`values` (N, V) with each gap (NaN) holding the last value before it in its run, 0 where
     there is none."""
     known = ~np.isnan(values)
@@ -58,7 +58,7 @@ def carried(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     return np.where((place >= first[:, None]) & (place >= 0), filled, values.dtype.type(0))
 
 
-def owners(splits: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
+def split_masks(splits: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
     """Which rows belong to each split, bool (N,); a row of no split that is `empty` (holds no
     target) belongs to that before it."""
     owner = np.full(len(empty), -1, dtype=np.int64)

@@ -21,20 +21,20 @@ def open_text(path: Path, name: str, encoding: str = "auto") -> tuple[str, str, 
     """(the encoding of a file, why that one, its text in blocks of UTF-8); `name` is what messages
     call it.
 
-    A block may end within a character. As danlu.reading.charsets.decode; the encoding is weighed by
+    A block may end within a character. As danlu.reading.charsets.decode_text; the encoding is weighed by
     the text around the first byte that is no UTF-8. DataError where the file is empty, holds a NUL,
     or is not of its encoding."""
     head = b""
-    for block in disk.blocks(path):
+    for block in disk.read_blocks(path):
         head += block
         if len(head) >= _HEAD:
             break
     if not head:
         raise DataError("the file is empty.", where=name, hint="check the file")
-    said = charsets.told(head, encoding)
+    said = charsets.declared_encoding(head, encoding)
     proven = said is None
     name_of, mark, reason = said or _by_bytes(path, name)
-    pieces = _after(disk.blocks(path), mark)
+    pieces = _after(disk.read_blocks(path), mark)
     text = pieces if proven and name_of == "utf-8" else _as_utf8(pieces, name, name_of, mark)
     return name_of, reason, _without_nul(text, name)
 
@@ -43,7 +43,7 @@ def _by_bytes(path: Path, name: str) -> tuple[str, int, str]:
     """UTF-8 where all of the file is, else the most probable encoding."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     before, lines, seen = b"", 0, 0
-    pieces = disk.blocks(path)
+    pieces = disk.read_blocks(path)
     for block in pieces:
         try:
             decoder.decode(block)
@@ -70,7 +70,7 @@ def _whole_lines(content: bytes, place: int) -> bytes:
 
 
 def _weighed(content: bytes, place: int, name: str, lines: int, seen: int) -> tuple[str, int, str]:
-    found, reason = charsets.weigh(content, place, name, lines, seen)
+    found, reason = charsets.guess_encoding(content, place, name, lines, seen)
     return found, 0, reason
 
 
@@ -134,7 +134,7 @@ def _without_nul(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
             yield block
 
 
-def lines_of(pieces: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def lines_of_blocks(pieces: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(uint8 bytes without line ends, int64 lengths of the lines that end in them) of the blocks of
     a text.
 

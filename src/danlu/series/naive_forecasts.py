@@ -11,12 +11,12 @@ import numpy as np
 
 _TOGETHER = 4096  # windows looked at together
 
-Guess = Callable[[np.ndarray], np.ndarray]  # origins (M,) -> (M, H, V)
+Forecast = Callable[[np.ndarray], np.ndarray]  # origins (M,) -> (M, H, V)
 
 
-def guesses(
+def naive_forecasts(
     values: np.ndarray, first: np.ndarray, season: int, horizon: int, mean: np.ndarray
-) -> dict[str, Guess]:
+) -> dict[str, Forecast]:
     """The naive forecasts by name; without a season (1) there is no seasonal one. `mean` (V,) is
     that of the training rows."""
 
@@ -31,11 +31,11 @@ def guesses(
     def always_mean(origins: np.ndarray) -> np.ndarray:
         return np.broadcast_to(mean, (len(origins), horizon, values.shape[1]))
 
-    found: dict[str, Guess] = {"seasonal_naive": seasonal_naive} if season > 1 else {}
+    found: dict[str, Forecast] = {"seasonal_naive": seasonal_naive} if season > 1 else {}
     return {**found, "repeat_last": repeat_last, "mean": always_mean}
 
 
-def errors(guess: Guess, truth: Guess, origins: np.ndarray) -> dict[str, float]:
+def forecast_errors(guess: Forecast, truth: Forecast, origins: np.ndarray) -> dict[str, float]:
     """{"mse", "mae"} of a guess: the mean over variables of each one's mean over the places that
     are known (not NaN)."""
     squared, absolute, asked = np.zeros(0), np.zeros(0), np.zeros(0)

@@ -9,7 +9,7 @@ import numpy as np
 _FEW = 4096  # pieces up to which a dict is as quick
 
 
-def numbered(letters: np.ndarray, bounds: np.ndarray) -> tuple[list[str], np.ndarray]:
+def factorize(letters: np.ndarray, bounds: np.ndarray) -> tuple[list[str], np.ndarray]:
     """(the distinct pieces, the number of each piece, int64) of UTF-8 bytes; piece i is
     letters[bounds[i]:bounds[i+1]]."""
     if len(bounds) > _FEW:

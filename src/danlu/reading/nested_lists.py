@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu.reading.arrow import compute, first
+from danlu.reading.arrow import compute, first_true
 from danlu.terms import Column
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def holds_frames(values: Any) -> bool:
     return isinstance(there, list | tuple) and isinstance(there[0], list | tuple | np.ndarray)
 
 
-def read(name: str, values: Any, refuse: Refuse) -> Column:
+def read_frames(name: str, values: Any, refuse: Refuse) -> Column:
     """The frames column of lists of lists of numbers, of matrices, or of lists of numbers (one a
     moment); None is a missing row.
 
@@ -83,7 +83,7 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
     if _inside(inner) is not None:
         widths = pc.fill_null(pc.list_value_length(flat), -1).to_numpy(zero_copy_only=False)
         width = int(widths[0]) if len(widths) else 1
-        uneven = first(widths != width)
+        uneven = first_true(widths != width)
         if uneven >= 0 or width < 1:
             row = _row_of(offsets, max(uneven, 0))
             said = f"a moment of {max(int(widths[max(uneven, 0)]), 0)} numbers, where the first of the column has {width}."
@@ -104,7 +104,7 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
 def _column(
     name: str, values: np.ndarray, offsets: np.ndarray, lost: np.ndarray | None, refuse: Refuse
 ) -> Column:
-    wrong = first(np.asarray(~np.isfinite(values).all(axis=1)))
+    wrong = first_true(np.asarray(~np.isfinite(values).all(axis=1)))
     if wrong >= 0:
         moment = wrong - int(offsets[_row_of(offsets, wrong)]) + 1
         raise refuse(

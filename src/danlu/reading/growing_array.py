@@ -13,7 +13,7 @@ from danlu.errors import DataError
 LIMIT = 256 << 20  # bytes of one array kept in memory
 
 
-class Spool:
+class GrowingArray:
     """An array of one dimension in the making; `finish` gives it whole.
 
     Beyond `limit` bytes (None: LIMIT) it lies in a file of the folder for temporary files

@@ -28,7 +28,7 @@ _SPLITS = {
 _DEEPEST = 16  # levels of folders; deeper ones are a loop of links or a mistake
 
 
-def mostly(folder: Path, suffixes: Sequence[str]) -> bool:
+def holds_mostly(folder: Path, suffixes: Sequence[str]) -> bool:
     """Whether most files of a folder, itself or up to two levels down, end so (a thousand a level
     are looked at)."""
     wanted = others = 0
@@ -41,12 +41,12 @@ def mostly(folder: Path, suffixes: Sequence[str]) -> bool:
     return wanted > others
 
 
-def inside(path: str, suffixes: Sequence[str], what: str) -> list[Path]:
+def files_below(path: str, suffixes: Sequence[str], what: str) -> list[Path]:
     """The files with one of `suffixes` in a folder, sorted by their path below it; of a path to a
     file, that file."""
     root = Path(path)
     if not os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where the text holds a NUL
-        disk.check(root)
+        disk.check_file(root)
         return [root]
     found = sorted(_walk(root, tuple(suffixes), 0), key=lambda each: each.relative_to(root).parts)
     if not found:
@@ -71,7 +71,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], depth: int) -> list[Path]:
             entry for entry in os.scandir(folder) if not entry.name.startswith((".", "__MACOSX"))
         ]
     except OSError as error:
-        raise disk.unreadable(folder, error) from None
+        raise disk.unreadable_file_error(folder, error) from None
     for entry in entries:
         if entry.is_dir():
             found += _walk(Path(entry.path), suffixes, depth + 1)
@@ -80,12 +80,12 @@ def _walk(folder: Path, suffixes: tuple[str, ...], depth: int) -> list[Path]:
     return found
 
 
-def below(paths: Sequence[Path], root: Path) -> list[Path]:
+def relative_paths(paths: Sequence[Path], root: Path) -> list[Path]:
     """Each path as it is called below the root."""
     return [path.relative_to(root) if path != root else Path(path.name) for path in paths]
 
 
-def split_of(folders: Sequence[tuple[str, ...]]) -> np.ndarray | None:
+def splits_from_folders(folders: Sequence[tuple[str, ...]]) -> np.ndarray | None:
     """The split of each file, where every one stands in a folder named for a split, and there are
     two at least."""
     tops = {parts[0].lower() if parts else "" for parts in folders}
@@ -94,7 +94,7 @@ def split_of(folders: Sequence[tuple[str, ...]]) -> np.ndarray | None:
     return np.array([_SPLITS[parts[0].lower()] for parts in folders], dtype=np.int8)
 
 
-def labels_of(
+def labels_from_folders(
     folders: Sequence[tuple[str, ...]], names: Sequence[str], where: str, what: str
 ) -> tuple[Column | None, list[str]]:
     """(the column "label", sentences for the reader) from the folders files stand in; None where

@@ -17,7 +17,7 @@ _REGULAR = 0.5  # share of the distances that must be the step, or the times hav
 
 
 @dataclass(frozen=True)
-class Step:
+class TimeStep:
     """The distance from one moment to the next: `count` of `unit`; `column` holds the times ("":
     the order of the rows is the time)."""
 
@@ -77,14 +77,14 @@ def _counted(count: float, name: str) -> str:
     return f"{count:g} {name}{'' if count == 1 else 's'}"
 
 
-def step_of(column: Column | None, same: np.ndarray) -> Step | None:
+def infer_step(column: Column | None, same: np.ndarray) -> TimeStep | None:
     """The commonest distance from a time to the next (`same`: the next row is of the same series);
     None where no row has a next.
 
     Distances of a month and more are counted in calendar months where that is as regular. Raises
     DataError where fewer than half of the distances are the commonest one."""
     if column is None:
-        return Step()
+        return TimeStep()
     inside = np.flatnonzero(same[:-1])
     if not len(inside):
         return None
@@ -92,7 +92,7 @@ def step_of(column: Column | None, same: np.ndarray) -> Step | None:
     if column.kind == "number":
         apart = apart.round(9)
     distances, counts = np.unique(apart, return_counts=True)
-    step = Step(
+    step = TimeStep(
         "number" if column.kind == "number" else "microseconds",
         distances[counts.argmax()].item(),
         column.name,
@@ -103,7 +103,7 @@ def step_of(column: Column | None, same: np.ndarray) -> Step | None:
         counted, often = np.unique(months[inside + 1] - months[inside], return_counts=True)
         if often.max() / len(apart) >= share and counted[often.argmax()] > 0:
             step, share = (
-                Step("months", counted[often.argmax()].item(), column.name),
+                TimeStep("months", counted[often.argmax()].item(), column.name),
                 often.max() / len(apart),
             )
     if share < _REGULAR:
@@ -115,7 +115,7 @@ def step_of(column: Column | None, same: np.ndarray) -> Step | None:
     return step
 
 
-def distances(times: np.ndarray, step: Step) -> np.ndarray:
+def steps_between(times: np.ndarray, step: TimeStep) -> np.ndarray:
     """From each time to the next in steps, float64 (N - 1,): 1 where the next moment follows."""
     if step.unit == "months":
         return np.diff(_months(times)) / step.count

@@ -31,7 +31,7 @@ _PARTS = (  # names that play a part, the likeliest first
 )
 
 
-class Given(Tokenizer):
+class FileTokenizer(Tokenizer):
     """`text` is the tokenizer.json.
 
     file_codes   int64 (size,): the file's own code of each of danlu's, -1 where the file has none
@@ -71,12 +71,12 @@ class Given(Tokenizer):
         self._bytes_of = _bytes_of(about, names, added, self.file_codes)
 
     @classmethod
-    def read(cls, path: str) -> Given:
+    def read(cls, path: str) -> FileTokenizer:
         """The tokenizer in a file. DataError where it is too large or none."""
         from danlu.reading import files
 
         where = Path(path)
-        if files.check(where).st_size > LARGEST:
+        if files.check_file(where).st_size > LARGEST:
             raise DataError(
                 f"it is larger than {LARGEST >> 20} MiB, which no tokenizer is.",
                 where=path,
@@ -85,7 +85,7 @@ class Given(Tokenizer):
         try:
             return cls(where.read_bytes().decode("utf-8"))
         except OSError as error:
-            raise files.unreadable(where, error) from None
+            raise files.unreadable_file_error(where, error) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = str(error).split("\n")[0].rstrip(".")[:160]
             hint = "give the tokenizer.json that the tokenizers library writes"
@@ -94,7 +94,7 @@ class Given(Tokenizer):
             ) from None
 
     @classmethod
-    def restore(cls, state: Mapping[str, Any]) -> Given:
+    def restore(cls, state: Mapping[str, Any]) -> FileTokenizer:
         """The tokenizer whose `state` this is. ValueError where it is none."""
         text = state["text"]
         if not isinstance(text, str) or len(text) > LARGEST:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading import dates, numerals, words
+from danlu.reading import date_formats, number_formats, word_lists
 from danlu.terms import MISSING_DATETIME, Column, Kind
 
 MISSING_MARKS = frozenset(
@@ -49,7 +49,7 @@ _MEND = "mend the row"
 Where = Callable[[int], str]
 
 
-def read(name: str, kind: Kind, values: Any, where: Where) -> Column:
+def read_column(name: str, kind: Kind, values: Any, where: Where) -> Column:
     """The column of `kind` that raw values are: Python values or a numpy array. DataError naming
     row and column otherwise.
 
@@ -249,7 +249,7 @@ def _python(pattern: str) -> re.Pattern[str]:
     )
 
 
-_POINT, _COMMA = _python(numerals.FORM_POINT), _python(numerals.FORM_COMMA)
+_POINT, _COMMA = _python(number_formats.FORM_POINT), _python(number_formats.FORM_COMMA)
 _GROUPING = re.compile("[,'’ \u00a0\u2009\u202f]"), re.compile("[.'’ \u00a0\u2009\u202f]")
 _NONZERO = re.compile(r"[^eE]*[1-9]")
 
@@ -291,8 +291,8 @@ def _number(text: str, by_comma: bool) -> float:
 
 # --- date-times ---------------------------------------------------------------------------------------------------------
 
-_CERTAIN = [_python(each) for each in (*dates.FORMS_CERTAIN, dates.FORM_COMPACT)]
-_NUMERIC = _python(dates.FORM_NUMERIC)
+_CERTAIN = [_python(each) for each in (*date_formats.FORMS_CERTAIN, date_formats.FORM_COMPACT)]
+_NUMERIC = _python(date_formats.FORM_NUMERIC)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -357,13 +357,13 @@ def _moment(parts: dict[str, str | None]) -> int:
         if name == "fraction":
             value = int(f"{word or '0':0<6}"[:6])
         elif name in ("name", "zone", "half"):
-            value = dates.meaning(word or "", name)
+            value = date_formats.part_value(word or "", name)
         elif name in ("first", "second_part"):
             continue
         else:
             value = int(word or 0)
         read[name] = np.array([value], dtype=np.int64)
-    return int(dates.moments(read)[0])
+    return int(date_formats.microseconds(read)[0])
 
 
 # --- sequences and frames -----------------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def _sequence(cells: _Cells, values: Any) -> Column:
     """Lists of words, or texts that are split into words."""
     rows = list(values)
     if all(each is None or isinstance(each, str) for each in rows):
-        return replace(words.words_of(_text(cells.name, rows), "words"), reason="")
+        return replace(word_lists.split_words(_text(cells.name, rows), "words"), reason="")
     listed: list[list[str | None]] = []
     for row, each in enumerate(rows):
         if each is not None and not isinstance(each, list | tuple | np.ndarray):
@@ -384,7 +384,7 @@ def _sequence(cells: _Cells, values: Any) -> Column:
             )
         listed.append(_strings(cells, [] if each is None else list(each)))
     lost = np.array([each is None for each in rows], dtype=bool)
-    return words.sequence(cells.name, listed, missing=lost if lost.any() else None)
+    return word_lists.sequence_column(cells.name, listed, missing=lost if lost.any() else None)
 
 
 def _frames(cells: _Cells, values: Any) -> Column:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from danlu.reading.arrow import compute, first, present
+from danlu.reading.arrow import compute, first_true, valid_mask
 from danlu.terms import MISSING_DATETIME
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _NAMES |= {name + rest: _NAMES[name] for name, rest in zip(_MONTHS, _LONGER)} | 
 
 
 @dataclass(frozen=True)
-class Dates:
+class ParsedDates:
     """A column of written dates, read.
 
     values      int64 (N,), microseconds since 1970 UTC; MISSING_DATETIME where not readable
@@ -55,7 +55,7 @@ class Dates:
     ambiguous: int
 
 
-def read(trimmed: pa.Array, compact: bool = False) -> Dates:
+def parse_dates(trimmed: pa.Array, compact: bool = False) -> ParsedDates:
     """The dates in a column of strings without surrounding spaces; `compact` also takes
     20160701."""
     count = len(trimmed)
@@ -64,10 +64,10 @@ def read(trimmed: pa.Array, compact: bool = False) -> Dates:
     for number, pattern in enumerate((*FORMS_CERTAIN, FORM_COMPACT) if compact else FORMS_CERTAIN):
         rows, parts = _parts(trimmed, pattern)
         if len(rows):
-            values[rows] = moments(parts)
+            values[rows] = microseconds(parts)
             forms.append("with the month's name" if number in (2, 3) else "year first")
             if len(rows) == count - trimmed.null_count:  # nothing is left for the other forms
-                return Dates(values, values != MISSING_DATETIME, forms[-1], -1)
+                return ParsedDates(values, values != MISSING_DATETIME, forms[-1], -1)
     rows, parts = _parts(trimmed, FORM_NUMERIC)
     ambiguous = -1
     if len(rows):
@@ -75,13 +75,15 @@ def read(trimmed: pa.Array, compact: bool = False) -> Dates:
         month_first = bool((parts["second_part"] > 12).any())
         if day_first != month_first:
             day, month = ("first", "second_part") if day_first else ("second_part", "first")
-            values[rows] = moments({**parts, "day": parts[day], "month": parts[month]})
+            values[rows] = microseconds({**parts, "day": parts[day], "month": parts[month]})
             forms.append("day first" if day_first else "month first")
         else:
             unclear = np.zeros(count, dtype=bool)
             unclear[rows] = True
-            ambiguous = first(unclear)
-    return Dates(values, values != MISSING_DATETIME, " and ".join(dict.fromkeys(forms)), ambiguous)
+            ambiguous = first_true(unclear)
+    return ParsedDates(
+        values, values != MISSING_DATETIME, " and ".join(dict.fromkeys(forms)), ambiguous
+    )
 
 
 def _parts(trimmed: pa.Array, pattern: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -91,7 +93,7 @@ def _parts(trimmed: pa.Array, pattern: str) -> tuple[np.ndarray, dict[str, np.nd
     pc = compute()
 
     found = pc.extract_regex(trimmed, pattern=pattern)
-    rows = np.flatnonzero(present(found))
+    rows = np.flatnonzero(valid_mask(found))
     if not len(rows):
         return rows, {}
     found = found.take(pa.array(rows))
@@ -115,11 +117,11 @@ def _words(words: pa.Array, name: str) -> np.ndarray:
     pc = compute()
 
     coded = pc.dictionary_encode(words)
-    meanings = [meaning(word, name) for word in coded.dictionary.to_pylist()]
+    meanings = [part_value(word, name) for word in coded.dictionary.to_pylist()]
     return np.array(meanings, dtype=np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
 
 
-def meaning(word: str, name: str) -> int:
+def part_value(word: str, name: str) -> int:
     """The month of a "name" (0: no month), the minutes east of UTC of a "zone", or of a "half" 0, 1
     (am), 2 (pm)."""
     lowered = word.lower()
@@ -133,7 +135,7 @@ def meaning(word: str, name: str) -> int:
     return -minutes if word[0] == "-" else minutes
 
 
-def moments(parts: dict[str, np.ndarray]) -> np.ndarray:
+def microseconds(parts: dict[str, np.ndarray]) -> np.ndarray:
     """Microseconds since 1970; MISSING_DATETIME where the parts are no date (30 February,
     25:00)."""
     zero = np.zeros(len(parts["year"]), dtype=np.int64)

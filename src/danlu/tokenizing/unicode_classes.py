@@ -43,7 +43,7 @@ def widths(codes: np.ndarray) -> np.ndarray:
     return 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
 
 
-def lower_and_kind(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lower_and_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(each code point in lower case, one for one; GAP, LETTER, ALONE or MARK of each) of code
     points."""
     if not len(codes) or codes.max() < 0x80:

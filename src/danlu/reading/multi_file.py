@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from danlu.errors import DataError
-from danlu.reading.files import expand, labels
+from danlu.reading.files import display_names, expand_paths
 from danlu.recipe import ColumnOptions
 from danlu.terms import Column, Table
 
 Paths = str | list[str]
-Make = Callable[[Mapping[str, Any], Callable[[int], str], list[str]], dict[str, Column]]
+MakeColumns = Callable[[Mapping[str, Any], Callable[[int], str], list[str]], dict[str, Column]]
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileContent:
     """What one file holds: values a column (pyarrow array or list), the 1-based number of each row
     in the file, what there is to tell."""
 
@@ -28,22 +28,22 @@ class Piece:
     notices: list[str] = field(default_factory=list)
 
 
-def by_split(
+def files_by_split(
     path: Paths, validation: Paths | None, test: Paths | None, suffixes: Iterable[str]
 ) -> list[tuple[int, list[Path]]]:
     """(split code, files) in the order the rows get; `suffixes` choose the files of a folder."""
     endings = tuple(suffixes)
     return [
-        (code, expand(paths, endings))
+        (code, expand_paths(paths, endings))
         for code, paths in ((0, path), (1, validation), (2, test))
         if paths
     ]
 
 
-def assemble(
+def concatenate_files(
     splits: Sequence[tuple[int, list[Path]]],
-    read: Callable[[Path, str], Piece],
-    make: Make,
+    read: Callable[[Path, str], FileContent],
+    make: MakeColumns,
     options: Mapping[str, ColumnOptions],
     loose: bool = False,
 ) -> Table:
@@ -54,7 +54,7 @@ def assemble(
     columns of images (`options`) are taken from the folder of their file. `loose`: a column that a
     file lacks is missing there, else it is an error."""
     paths = [path for _, inside in splits for path in inside]
-    names = labels(paths)
+    names = display_names(paths)
     pieces = [read(path, name) for path, name in zip(paths, names)]
     columns = _columns_of(pieces, names, loose)
     lengths = [len(piece.row_numbers) for piece in pieces]
@@ -83,7 +83,7 @@ def assemble(
     return Table(**{**bare.__dict__, "columns": made, "notices": tuple(notices)})
 
 
-def _columns_of(pieces: Sequence[Piece], names: Sequence[str], loose: bool) -> list[str]:
+def _columns_of(pieces: Sequence[FileContent], names: Sequence[str], loose: bool) -> list[str]:
     if loose:
         return list(dict.fromkeys(name for piece in pieces for name in piece.columns))
     first = list(pieces[0].columns)
@@ -100,11 +100,11 @@ def _columns_of(pieces: Sequence[Piece], names: Sequence[str], loose: bool) -> l
     return first
 
 
-def _values(piece: Piece, name: str) -> Any:
+def _values(piece: FileContent, name: str) -> Any:
     return piece.columns[name] if name in piece.columns else [None] * len(piece.row_numbers)
 
 
-def _beside(name: str, pieces: Sequence[Piece], paths: Sequence[Path]) -> list[Any]:
+def _beside(name: str, pieces: Sequence[FileContent], paths: Sequence[Path]) -> list[Any]:
     """The cells of a column of images; a path leads from the folder of the file that holds it."""
     cells: list[Any] = []
     for piece, path in zip(pieces, paths):

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from danlu.data.fingerprints import codes
+from danlu.data.fingerprints import value_codes
 from danlu.errors import DataError, did_you_mean
-from danlu.series.steps import Step, distances, step_of
+from danlu.series.time_step import TimeStep, infer_step, steps_between
 from danlu.terms import Column, Table
 
 
-def time_of(table: Table, name: str | None) -> Column | None:
+def time_column(table: Table, name: str | None) -> Column | None:
     """The column of the times: that called `name`, else the one date-time column; None where there
     is none.
 
@@ -49,7 +49,7 @@ def _column(table: Table, name: str, said: str) -> Column:
     return table.columns[name]
 
 
-def in_time(
+def sort_by_time(
     table: Table, time: str | None, series: str | None, gaps: Literal["end", "ignore"]
 ) -> Table:
     """The table sorted by series and time, with `continues` telling where the next row is the next
@@ -58,7 +58,7 @@ def in_time(
     A missing moment ends a run unless `gaps` is "ignore" (business days). Notices tell of gaps.
     Raises DataError naming rows for a time that is missing or stands twice, and for times without a
     step."""
-    column = time_of(table, time)
+    column = time_column(table, time)
     group = series_codes(table, series)
     if column is not None:
         lost = np.flatnonzero(column.is_missing())
@@ -78,10 +78,10 @@ def in_time(
     if column is None:
         return replace(table, continues=same)
     _refuse_twice(table, column, same, series)
-    step = step_of(column, same)
+    step = infer_step(column, same)
     if gaps == "ignore" or step is None:
         return replace(table, continues=same)
-    regular = same & np.append(distances(column.values, step) == 1, False)
+    regular = same & np.append(steps_between(column.values, step) == 1, False)
     return _told(replace(table, continues=regular), column, same, regular, step)
 
 
@@ -90,9 +90,9 @@ def series_codes(table: Table, series: str | None) -> np.ndarray:
     series."""
     if series is None:
         return np.zeros(len(table), dtype=np.int64)
-    return np.unique(codes(_column(table, series, "task.series")), return_inverse=True)[1].astype(
-        np.int64
-    )
+    return np.unique(value_codes(_column(table, series, "task.series")), return_inverse=True)[
+        1
+    ].astype(np.int64)
 
 
 def _taken(table: Table, order: np.ndarray) -> Table:
@@ -117,7 +117,9 @@ def _refuse_twice(table: Table, column: Column, same: np.ndarray, series: str | 
     )
 
 
-def _told(table: Table, column: Column, same: np.ndarray, regular: np.ndarray, step: Step) -> Table:
+def _told(
+    table: Table, column: Column, same: np.ndarray, regular: np.ndarray, step: TimeStep
+) -> Table:
     broken = np.flatnonzero(same & ~regular)
     if not len(broken):
         return table

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from danlu.reading.arrow import compute, present
+from danlu.reading.arrow import compute, valid_mask
 from danlu.terms import Column
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Split = Literal["words", "spaces"]
+WordRule = Literal["words", "spaces"]
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
 
 @functools.cache
-def pattern(by: Split) -> re.Pattern[str]:
+def word_pattern(by: WordRule) -> re.Pattern[str]:
     """The expression that finds each word of a text."""
     if by == "spaces":
         return re.compile(r"\S+")
@@ -35,7 +35,7 @@ def pattern(by: Split) -> re.Pattern[str]:
     return re.compile(rf"{letter}+(?:['\u2019]{letter}+)*|\S")
 
 
-def words_of(column: Column, by: Split) -> Column:
+def split_words(column: Column, by: WordRule) -> Column:
     """The words of each row of a text column, as a raw sequence column of the same name; a missing
     text has none."""
     assert column.offsets is not None
@@ -45,12 +45,12 @@ def words_of(column: Column, by: Split) -> Column:
     np.cumsum((text & 0xC0) != 0x80, out=starts[1:])  # characters before each byte
     whole = text.tobytes().decode("utf-8", "replace")
     bounds = starts[offsets - offsets[0]].tolist()
-    find = pattern(by).findall
+    find = word_pattern(by).findall
     found = [find(whole, start, stop) for start, stop in itertools.pairwise(bounds)]
-    return sequence(column.name, found, missing=column.missing)
+    return sequence_column(column.name, found, missing=column.missing)
 
 
-def sequence(
+def sequence_column(
     name: str,
     rows: Sequence[Sequence[str | None]],
     missing: np.ndarray | None = None,
@@ -61,7 +61,7 @@ def sequence(
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     words = itertools.chain.from_iterable(rows)
-    codes, categories = numbered(words)
+    codes, categories = encode_words(words)
     return Column(
         name,
         "sequence",
@@ -73,11 +73,11 @@ def sequence(
     )
 
 
-def from_lists(name: str, lists: pa.Array) -> Column:
+def sequence_from_arrow(name: str, lists: pa.Array) -> Column:
     """A raw sequence column of an array of lists of strings; null is a missing row, or within a
     list a missing place."""
     pc = compute()
-    lost = ~present(lists)
+    lost = ~valid_mask(lists)
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     coded = pc.list_flatten(lists).dictionary_encode()
@@ -95,7 +95,7 @@ def from_lists(name: str, lists: pa.Array) -> Column:
     )
 
 
-def numbered(words: Iterable[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
+def encode_words(words: Iterable[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
     """(codes int32, the distinct words in the order they first appear); None becomes -1."""
     place: dict[str | None, int] = {}
     codes = np.fromiter((place.setdefault(word, len(place)) for word in words), dtype=np.int32)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from danlu.data.fingerprints import codes
-from danlu.data.splitting import shuffled, strata
+from danlu.data.fingerprints import value_codes
+from danlu.data.splitting import shuffled_rows, strata
 from danlu.errors import DataError
 from danlu.terms import Column
 
 
-def folds(
+def k_fold(
     rows: np.ndarray, target: Column | None, k: int, seed: int, groups: Column | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """k pairs (training rows, validation rows), sorted; each of `rows` (int64) is in exactly one of
@@ -20,9 +20,9 @@ def folds(
     `groups` stay in one fold, and then classes are left to chance. Both columns hold a value for
     each of `rows`, in their order. A function of its arguments and the seed. DataError where rows
     or groups are fewer than k."""
-    order = shuffled(len(rows), seed)
+    order = shuffled_rows(len(rows), seed)
     if groups is not None:
-        fold = _fold_of_groups(codes(groups), order, k, groups.name)
+        fold = _fold_of_groups(value_codes(groups), order, k, groups.name)
     else:
         if len(rows) < k:
             raise DataError(
@@ -35,7 +35,9 @@ def folds(
     return [(np.sort(rows[fold != number]), np.sort(rows[fold == number])) for number in range(k)]
 
 
-def rolling(rows: np.ndarray, moments: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def rolling_origin(
+    rows: np.ndarray, moments: np.ndarray, k: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """k pairs (training rows, validation rows) for what has an order: each is validated on what
     comes after all it was trained on.
 

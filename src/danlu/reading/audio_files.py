@@ -21,10 +21,10 @@ MOST_SAMPLES = 1 << 28  # of one file, all channels together: 90 minutes at 48 k
 _LOWEST, _HIGHEST = 1_000, 384_000  # samples a second
 
 
-def read(path: Path, name: str) -> tuple[np.ndarray, int]:
+def read_audio(path: Path, name: str) -> tuple[np.ndarray, int]:
     """(int16 (samples,), samples a second). DataError naming the file where it is none, is damaged,
     empty or too long."""
-    disk.check(path)
+    disk.check_file(path)
     samples, rate = (
         _by_soundfile(path, name) if importlib.util.find_spec("soundfile") else _by_wave(path, name)
     )
@@ -44,7 +44,7 @@ def _by_soundfile(path: Path, name: str) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(path) as file:
             _refuse_long(file.frames * file.channels, name)
             found = file.read(dtype="int16", always_2d=True)
-            return mono(found), int(file.samplerate)
+            return to_mono(found), int(file.samplerate)
     except DataError:
         raise
     except (soundfile.SoundFileError, RuntimeError, ValueError, MemoryError, OSError) as error:
@@ -69,7 +69,7 @@ def _by_wave(path: Path, name: str) -> tuple[np.ndarray, int]:
                     hint="pip install 'danlu[audio]'",
                 )
             found = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16)
-            return mono(
+            return to_mono(
                 found[: len(found) // channels * channels].reshape(-1, channels)
             ), file.getframerate()
     except DataError:
@@ -96,14 +96,14 @@ def _damaged(name: str, error: Exception) -> DataError:
     )
 
 
-def mono(samples: np.ndarray) -> np.ndarray:
+def to_mono(samples: np.ndarray) -> np.ndarray:
     """int16 (samples, channels) as int16 (samples,): the mean of the channels."""
     if samples.shape[1] == 1:
         return np.ascontiguousarray(samples[:, 0])
     return np.rint(samples.mean(axis=1, dtype=np.float64)).astype(np.int16)
 
 
-def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """int16 (samples,) at another rate: as long in seconds, rounded up to a whole sample."""
     if rate == wanted or not len(samples):
         return samples
@@ -114,12 +114,12 @@ def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return np.clip(np.rint(found), -32768, 32767).astype(np.int16)
 
 
-def from_cell(value: Any, rate: int, name: str) -> np.ndarray:
+def decode_audio(value: Any, rate: int, name: str) -> np.ndarray:
     """A recording to be answered, as int16 at `rate`: a path, or an array of samples at that rate
     (int16, or floats from -1 to 1)."""
     if isinstance(value, str | Path):
-        samples, found = read(Path(value), name)
-        return resampled(samples, found, rate)
+        samples, found = read_audio(Path(value), name)
+        return resample(samples, found, rate)
     array = np.asarray(value)
     if array.ndim != 1 or array.dtype.kind not in "if":
         raise DataError(

@@ -135,7 +135,7 @@ def link(environment: Path) -> None:
         f"Metadata-Version: 2.1\nName: danlu\nVersion: {metadata.version('danlu')}\n"
     )
     entry = environment / "bin" / "danlu"
-    entry.write_text(f"#!{environment}/bin/python\nfrom danlu.cli.main import main\nmain()\n")
+    entry.write_text(f"#!{environment}/bin/python\nfrom danlu.cli.app import main\nmain()\n")
     entry.chmod(0o755)
 
 

@@ -1,5 +1,5 @@
 """python -m danlu: the same as the danlu command."""
 
-from danlu.cli.main import main
+from danlu.cli.app import main
 
 main()

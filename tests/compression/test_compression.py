@@ -18,7 +18,7 @@ import make
 from danlu import recipe as recipes
 from danlu import registry
 from danlu.artifact.packing import pack, unpack
-from danlu.cli.main import app
+from danlu.cli.app import app
 from danlu.compression import costs
 from danlu.compression.compressors._structured import groups, narrow
 from danlu.compression.compressors._svd import Factored

@@ -805,7 +805,7 @@ def words(verb: str, folder: Path, kind: str, home: Path) -> list[str]:
 def act(verb: str, folder: Path, kind: str, home: Path) -> None:
     """Run a verb in this process."""
     if verb != "serve":
-        from danlu.cli.main import main
+        from danlu.cli.app import main
 
         sys.argv = ["danlu", *words(verb, folder, kind, home)]
         return main()
@@ -1089,7 +1089,7 @@ def warm(home: Path) -> None:
 
     torch.set_num_threads(1)
     for name in (
-        "cli.main",
+        "cli.app",
         "training.loop",
         "exporting.export",
         "compression.compress",

@@ -3,7 +3,7 @@ already imported everything.
 
 A forked life costs a few milliseconds where a fresh one costs the import of torch. That is sound
 because the process it is forked from never trains and has one thread (asserted before each fork);
-what runs after the fork is danlu.cli.main.main with the arguments of the command line. Everything
+what runs after the fork is danlu.cli.app.main with the arguments of the command line. Everything
 that counts on a process being a process (kill -9, exit codes, limits, locks of the system) is the
 same for both."""
 
@@ -164,7 +164,7 @@ def _nursery() -> None:
 
     import sklearn.datasets  # noqa: F401
 
-    import danlu.cli.main
+    import danlu.cli.app
     import danlu.training.loop  # noqa: F401 - with it, everything
     from danlu.search import tune  # noqa: F401
 
@@ -218,7 +218,7 @@ def _live(wish: dict[str, Any]) -> None:
         for name, value in wish["limits"].items():
             resource.setrlimit(getattr(resource, name), (value, value))
         sys.argv = ["danlu", *wish["arguments"]]
-        from danlu.cli.main import main
+        from danlu.cli.app import main
 
         try:
             main()

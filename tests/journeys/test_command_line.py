@@ -133,7 +133,7 @@ def test_wrong_use_gets_one_message_and_its_exit_code(
 def test_help_lists_and_checks_answer_without_importing_torch() -> None:
     for line in ("['--help']", "['list', 'models']", "['show', 'mlp']", "['schema']"):
         program = (
-            f"import sys; sys.argv = ['danlu'] + {line}\nfrom danlu.cli.main import main\n"
+            f"import sys; sys.argv = ['danlu'] + {line}\nfrom danlu.cli.app import main\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\nassert 'torch' not in sys.modules"
         )
         ended = subprocess.run(

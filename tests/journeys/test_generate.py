@@ -43,7 +43,7 @@ class Ended:
 
 def danlu(*arguments: str, cwd: Path, stdin: str = "") -> Ended:
     """A command in this process: a start of Python takes longer than most of them."""
-    from danlu.cli.main import main
+    from danlu.cli.app import main
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):

@@ -27,7 +27,7 @@ import typer
 import typer.main
 
 from danlu import read_recipe
-from danlu.cli.main import app
+from danlu.cli.app import app
 from danlu.errors import DanluError
 
 HOME = Path(__file__).parents[2]

@@ -324,7 +324,7 @@ def test_what_was_changed_after_it_was_signed_is_named(plain: Path, tmp_path: Pa
 
 
 def command(words: str, home: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    from danlu.cli.main import main
+    from danlu.cli.app import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)

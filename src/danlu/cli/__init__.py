@@ -1,1 +1,4 @@
-"""The command line: one file a verb or family of verbs, render.py turns results into lines. No logic stands here."""
+"""The command line: each verb is a file here and calls one function of `danlu`.
+
+`app` finds the verbs, `options` declares the options that several verbs share, `render` turns
+results into text, `output` prints."""

@@ -1,0 +1,49 @@
+"""danlu predict: answer the rows of a data file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import danlu
+from danlu.cli import render
+from danlu.cli.options import ArtifactFolder, AsJson, with_allow_code, with_key
+from danlu.cli.output import print_note
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+@with_key
+@with_allow_code
+def predict(
+    artifact: ArtifactFolder,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A data file or folder; - reads JSON lines from stdin.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the answers to a .csv, .jsonl or .parquet file."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer every row of a data file."""
+    from danlu.cli.answer_files import read_lines, write_answers
+
+    model = danlu.load(artifact)
+    answers = model.predict(read_lines(sys.stdin) if data == "-" else data)
+    if out:
+        write_answers(Path(out), answers)
+        print_note(f"{len(answers):,} answers written to {out}")
+        return
+    for answer in answers:
+        print(json.dumps(answer, ensure_ascii=False) if as_json else render.answer(answer))

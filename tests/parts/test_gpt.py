@@ -123,7 +123,7 @@ def test_nano_has_at_most_the_parameters_of_nanogpts():
 def test_numbers_that_do_not_divide_are_refused_in_words():
     for options, said in (
         ({"width": 30}, "no multiple of num_heads"),
-        ({"width": 12}, "turn pairs of numbers"),
+        ({"width": 12}, "rotate pairs of features"),
         ({"num_key_value_heads": 3}, "no multiple of num_key_value_heads"),
     ):
         with pytest.raises(ValidationError, match=said):

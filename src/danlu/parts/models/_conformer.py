@@ -166,4 +166,6 @@ class RecordingFrames(nn.Module):
         logits_BTS = self.head(x_BTD).float()
         blank_S = torch.full((logits_BTS.shape[2],), CERTAIN, device=logits_BTS.device)
         blank_S[0] = 0.0
-        return torch.where(real_places(lengths_B, logits_BTS.shape[1])[:, :, None], logits_BTS, blank_S)
+        return torch.where(
+            real_places(lengths_B, logits_BTS.shape[1])[:, :, None], logits_BTS, blank_S
+        )

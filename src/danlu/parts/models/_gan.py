@@ -31,7 +31,9 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(classes, embedding) if classes else None
-        self.body = ImageGenerator(latent + (embedding if classes else 0), shape, width, normalization)
+        self.body = ImageGenerator(
+            latent + (embedding if classes else 0), shape, width, normalization
+        )
 
     def forward(self, noise_BZ: Tensor, class_B: Tensor | None = None) -> Tensor:
         if self.embedding is not None:
@@ -53,7 +55,9 @@ class Discriminator(nn.Module):
         self.body = ImageEncoder(shape, width, normalization)
         self.exit = init_layer(nn.Linear(self.body.features, 1), normalization)
         self.embedding = (
-            init_layer(nn.Embedding(classes, self.body.features), normalization) if classes else None
+            init_layer(nn.Embedding(classes, self.body.features), normalization)
+            if classes
+            else None
         )
 
     def forward(self, images_BCHW: Tensor, class_B: Tensor | None = None) -> Tensor:

@@ -49,7 +49,9 @@ class FromOthers(nn.Module):
         wide = variables * quantiles
         channels = min(others, _CHANNELS)
         self.mix = nn.Linear(others, channels, bias=False) if others > channels else None
-        self.over_time = LinearOverTime(moments, steps, channels, 1, shared=False) if others else None
+        self.over_time = (
+            LinearOverTime(moments, steps, channels, 1, shared=False) if others else None
+        )
         self.others = _silent(channels, wide) if others else None
         self.future = _silent(future, wide) if future else None
         self.static = _silent(static, wide) if static else None
@@ -99,7 +101,9 @@ class LinearForecast(nn.Module):
         self.smooth = None if smooth is None else MovingAverage(min(smooth, moments))
         self.rest = LinearOverTime(moments, output.steps, count, quantiles, shared)
         self.trend = (
-            None if smooth is None else LinearOverTime(moments, output.steps, count, quantiles, shared)
+            None
+            if smooth is None
+            else LinearOverTime(moments, output.steps, count, quantiles, shared)
         )
         sizes = (
             len(self.variables.others),

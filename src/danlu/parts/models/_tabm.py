@@ -121,4 +121,8 @@ class Ensemble(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         x_BD = self.features(inputs)
         y_BKS = self.last(self.body(x_BD[:, None].expand(-1, self.members, -1)))
-        return y_BKS.flatten(0, 1) if self.training else average_outputs(y_BKS.transpose(0, 1), self.output)
+        return (
+            y_BKS.flatten(0, 1)
+            if self.training
+            else average_outputs(y_BKS.transpose(0, 1), self.output)
+        )

@@ -87,5 +87,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         bag = BagOfWords(words, config.longest, config.buckets, config.pooling, config.dropout)
         return bag, bag.width
 
-    branches = input_branches(inputs, lambda each: small_image(each.shape, config.dense), text_branch)
+    branches = input_branches(
+        inputs, lambda each: small_image(each.shape, config.dense), text_branch
+    )
     return fuse_branches(branches, output.size, dense=config.dense, dropout=config.dropout)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from danlu.parts.models._parametrization import Parametrization, build_scaled, depth_factor
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -63,10 +64,7 @@ class Config(Options):
     batch_norm: bool = Field(
         True, description="Normalise after every convolution, over the batch (residual)."
     )
-    parametrization: Literal["standard", "mup"] = Field(
-        "standard",
-        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
-    )
+    parametrization: Parametrization = "standard"
     base_width: int = Field(32, ge=1, description="Width at which mup is the same as standard.")
     base_layers: int | None = Field(
         None,
@@ -102,15 +100,14 @@ def at_width(config: Config, width: int) -> Config:
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no image, or one too small."""
-    if config.parametrization == "standard":
-        return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrize
 
-    base = at_width(config, config.base_width)
-    branch = 1.0 if config.base_layers is None else (config.base_layers / sum(config.blocks)) ** 0.5
-    return parametrize(
-        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
-    )
+    def network(config: Config) -> nn.Module:
+        return _network(config, inputs, output)
+
+    if config.parametrization == "standard":
+        return network(config)
+    branch = depth_factor(config.base_layers, sum(config.blocks))
+    return build_scaled(network, config, at_width(config, config.base_width), branch)
 
 
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:

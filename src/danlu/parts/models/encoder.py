@@ -24,6 +24,21 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from danlu.errors import PartError
+from danlu.parts.models._parametrization import Parametrization, build_scaled, depth_factor
+from danlu.parts.models._transformer import (
+    BaseLayers,
+    BaseWidth,
+    FeedForward,
+    FeedForwardWidth,
+    Normalization,
+    NumHeads,
+    NumLayers,
+    Positions,
+    Sizes,
+    Width,
+    check_head_widths,
+    options_at_width,
+)
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -42,7 +57,7 @@ DEFAULTS = {
     "train.batch_size": 32,
     "train.clip_norm": 1.0,
 }
-SIZES: dict[str, tuple[int, int, int]] = {  # layers, heads, width
+SIZES: Sizes = {  # layers, heads, width
     "tiny": (2, 2, 128),
     "mini": (4, 4, 256),
     "small": (4, 8, 512),
@@ -60,43 +75,23 @@ class Config(Options):
         None,
         description="An artifact (or run) of an encoder whose weights and tokenizer this model starts from.",
     )
-    num_layers: int | None = Field(
-        None, ge=1, le=1000, description="Blocks; null: as the size has it."
-    )
-    num_heads: int | None = Field(
-        None, ge=1, le=1024, description="Heads of attention; null: as the size has it."
-    )
-    width: int | None = Field(
-        None,
-        ge=2,
-        le=65536,
-        description="Numbers that stand for a place; null: as the size has it.",
-    )
-    positions: Literal["rotary", "learned"] = Field(
-        "rotary", description="How the order of places is told."
-    )
+    num_layers: NumLayers = None
+    num_heads: NumHeads = None
+    width: Width = None
+    positions: Positions = "rotary"
     context: int | None = Field(
         None,
         ge=1,
         le=1_048_576,
         description="Places that learned positions reach; null: the longest row of training.",
     )
-    normalization: Literal["rms", "layer"] = Field(
-        "layer", description="Normalization before each half of a block."
-    )
+    normalization: Normalization = "layer"
     norm_position: Literal["before", "after"] = Field(
         "before",
         description="Normalise what each half of a block reads, or what is left after it (BERT; the embedding then too).",
     )
-    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
-        "gelu", description="Kind of the feed-forward half."
-    )
-    feed_forward_width: int | None = Field(
-        None,
-        ge=1,
-        le=1_048_576,
-        description="Its inner width; null: 4 times the width, 8/3 times for swiglu.",
-    )
+    feed_forward: FeedForward = "gelu"
+    feed_forward_width: FeedForwardWidth = None
     letter_embedding: int = Field(
         24, ge=1, le=1024, description="Numbers that stand for a letter, where words are spelt."
     )
@@ -119,17 +114,9 @@ class Config(Options):
     unknown: float = Field(
         0.0, ge=0, lt=1, description="Share of the tokens that training reads as unknown."
     )
-    parametrization: Literal["standard", "mup"] = Field(
-        "standard",
-        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
-    )
-    base_width: int = Field(128, ge=2, description="Width at which mup is the same as standard.")
-    base_layers: int | None = Field(
-        None,
-        ge=1,
-        le=1000,
-        description="Blocks at which depth changes nothing (mup); null: depth is not scaled.",
-    )
+    parametrization: Parametrization = "standard"
+    base_width: BaseWidth = 128
+    base_layers: BaseLayers = None
 
     @model_validator(mode="after")
     def _reaches(self) -> Config:
@@ -146,18 +133,8 @@ class Config(Options):
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
         _, heads, width = self.resolved()
-        self._refuse_indivisible("width", width, heads)
-        if self.parametrization == "mup":
-            self._refuse_indivisible("base_width", self.base_width, heads)
+        check_head_widths(self.parametrization, self.base_width, width, heads, self.positions)
         return self
-
-    def _refuse_indivisible(self, name: str, width: int, heads: int) -> None:
-        if width % heads:
-            raise ValueError(f"{name} {width} is no multiple of num_heads {heads}")
-        if self.positions == "rotary" and (width // heads) % 2:
-            raise ValueError(
-                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another {name} or num_heads"
-            )
 
     def resolved(self) -> tuple[int, int, int]:
         """(layers, heads, width) as they are built."""
@@ -172,27 +149,19 @@ def width_of(config: Config) -> int:
 
 def at_width(config: Config, width: int) -> Config:
     """The same network at another width: as many heads, each as much wider or narrower."""
-    changed: dict[str, int] = {"width": width}
-    if config.feed_forward_width is not None:
-        changed["feed_forward_width"] = max(
-            1, round(config.feed_forward_width * width / width_of(config))
-        )
-    return Config.model_validate({**config.model_dump(), **changed})
+    return Config.model_validate(options_at_width(config, width))
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where there is no text, or the task must not look ahead."""
-    if config.parametrization == "standard":
-        return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrize
 
-    base = at_width(config, config.base_width)
-    branch = (
-        1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
-    )
-    return parametrize(
-        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
-    )
+    def network(config: Config) -> nn.Module:
+        return _network(config, inputs, output)
+
+    if config.parametrization == "standard":
+        return network(config)
+    branch = depth_factor(config.base_layers, config.resolved()[0])
+    return build_scaled(network, config, at_width(config, config.base_width), branch)
 
 
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:

@@ -19,6 +19,21 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from danlu.errors import PartError
+from danlu.parts.models._parametrization import Parametrization, build_scaled, depth_factor
+from danlu.parts.models._transformer import (
+    BaseLayers,
+    BaseWidth,
+    FeedForward,
+    FeedForwardWidth,
+    Normalization,
+    NumHeads,
+    NumLayers,
+    Positions,
+    Sizes,
+    Width,
+    check_head_widths,
+    options_at_width,
+)
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -36,7 +51,7 @@ DEFAULTS = {
     "train.clip_norm": 1.0,
 }
 
-SIZES: dict[str, tuple[int, int, int]] = {  # layers, heads, width
+SIZES: Sizes = {  # layers, heads, width
     "tiny": (2, 4, 64),
     "nano": (4, 4, 128),
     "small": (6, 6, 384),
@@ -57,18 +72,9 @@ class Config(Options):
         None,
         description="An artifact (or run) of a gpt whose weights and tokenizer this model starts from.",
     )
-    num_layers: int | None = Field(
-        None, ge=1, le=1000, description="Blocks; none: as the size has it."
-    )
-    num_heads: int | None = Field(
-        None, ge=1, le=1024, description="Heads of attention; none: as the size has it."
-    )
-    width: int | None = Field(
-        None,
-        ge=2,
-        le=65536,
-        description="Numbers that stand for a token; none: as the size has it.",
-    )
+    num_layers: NumLayers = None
+    num_heads: NumHeads = None
+    width: Width = None
     num_key_value_heads: int | None = Field(
         None,
         ge=1,
@@ -81,24 +87,13 @@ class Config(Options):
         le=1_048_576,
         description="Tokens that learned positions reach; none: the longest example of the task.",
     )
-    positions: Literal["rotary", "learned"] = Field(
-        "rotary", description="How a token's place is told."
-    )
+    positions: Positions = "rotary"
     rotary_theta: float = Field(
         10_000.0, gt=1, description="Base of the wave lengths of rotary positions."
     )
-    normalization: Literal["rms", "layer"] = Field(
-        "rms", description="Normalization before each half of a block."
-    )
-    feed_forward: Literal["gelu", "swiglu", "relu_squared"] = Field(
-        "swiglu", description="Kind of the feed-forward half."
-    )
-    feed_forward_width: int | None = Field(
-        None,
-        ge=1,
-        le=1_048_576,
-        description="Its inner width; none: 4 times the width, 8/3 times for swiglu.",
-    )
+    normalization: Normalization = "rms"
+    feed_forward: FeedForward = "swiglu"
+    feed_forward_width: FeedForwardWidth = None
     qk_norm: bool = Field(
         True,
         description="Normalise queries and keys: attention cannot grow sharper than training can bear.",
@@ -116,37 +111,19 @@ class Config(Options):
         False,
         description="Add biases to the layers inside the blocks, and shifts to layer normalization.",
     )
-    parametrization: Literal["standard", "mup"] = Field(
-        "standard",
-        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
-    )
-    base_width: int = Field(128, ge=2, description="Width at which mup is the same as standard.")
-    base_layers: int | None = Field(
-        None,
-        ge=1,
-        le=1000,
-        description="Blocks at which depth changes nothing (mup); null: depth is not scaled.",
-    )
+    parametrization: Parametrization = "standard"
+    base_width: BaseWidth = 128
+    base_layers: BaseLayers = None
 
     @model_validator(mode="after")
     def _numbers_that_divide(self) -> Config:
         _, heads, width = self.resolved()
-        self._refuse_indivisible("width", width, heads)
-        if self.parametrization == "mup":
-            self._refuse_indivisible("base_width", self.base_width, heads)
+        check_head_widths(self.parametrization, self.base_width, width, heads, self.positions)
         if self.num_key_value_heads is not None and heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_heads {heads} is no multiple of num_key_value_heads {self.num_key_value_heads}"
             )
         return self
-
-    def _refuse_indivisible(self, name: str, width: int, heads: int) -> None:
-        if width % heads:
-            raise ValueError(f"{name} {width} is no multiple of num_heads {heads}")
-        if self.positions == "rotary" and (width // heads) % 2:
-            raise ValueError(
-                f"rotary positions turn pairs of numbers, and a head has {width // heads}: choose another {name} or num_heads"
-            )
 
     def resolved(self) -> tuple[int, int, int]:
         """(layers, heads, width) as they are built."""
@@ -161,28 +138,20 @@ def width_of(config: Config) -> int:
 
 def at_width(config: Config, width: int) -> Config:
     """The same network at another width: as many heads, each as much wider or narrower."""
-    changed: dict[str, int] = {"width": width}
-    if config.feed_forward_width is not None:
-        changed["feed_forward_width"] = max(
-            1, round(config.feed_forward_width * width / width_of(config))
-        )
-    return Config.model_validate({**config.model_dump(), **changed})
+    return Config.model_validate(options_at_width(config, width))
 
 
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module. Raises PartError where the inputs are not one text, or a tied head has other
     codes to tell than it reads."""
-    if config.parametrization == "standard":
-        return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrize
 
-    base = at_width(config, config.base_width)
-    branch = (
-        1.0 if config.base_layers is None else (config.base_layers / config.resolved()[0]) ** 0.5
-    )
-    return parametrize(
-        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output), branch
-    )
+    def network(config: Config) -> nn.Module:
+        return _network(config, inputs, output)
+
+    if config.parametrization == "standard":
+        return network(config)
+    branch = depth_factor(config.base_layers, config.resolved()[0])
+    return build_scaled(network, config, at_width(config, config.base_width), branch)
 
 
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:

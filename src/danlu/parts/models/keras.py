@@ -66,7 +66,9 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             "nothing shows that a Keras network does not look ahead.",
             hint="choose model: gpt or rnn",
         )
-    rescales = any(each["class_name"] == "Rescaling" for each in keras_file.objects_in(architecture))
+    rescales = any(
+        each["class_name"] == "Rescaling" for each in keras_file.objects_in(architecture)
+    )
     pixels = ("bytes" if rescales else "unit") if config.pixels == "auto" else config.pixels
     return KerasNetwork(architecture, inputs, output, pixels)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from danlu.parts.models._parametrization import Parametrization, build_scaled
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -63,10 +64,7 @@ class Config(Options):
         le=100,
         description="Standard deviation the frequencies start with; larger ones see finer steps, and noise.",
     )
-    parametrization: Literal["standard", "mup"] = Field(
-        "standard",
-        description="mup scales the start, learning rates and multipliers by the width: one learning rate then serves every width.",
-    )
+    parametrization: Parametrization = "standard"
     base_width: int = Field(
         128,
         ge=1,
@@ -96,14 +94,13 @@ def at_width(config: Config, width: int) -> Config:
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The module; dense weights by He et al., 2015, but for the last, which keeps torch's smaller
     start."""
-    if config.parametrization == "standard":
-        return _network(config, inputs, output)
-    from danlu.layers.parametrization import parametrize
 
-    base = at_width(config, config.base_width)
-    return parametrize(
-        lambda: _network(config, inputs, output), lambda: _network(base, inputs, output)
-    )
+    def network(config: Config) -> nn.Module:
+        return _network(config, inputs, output)
+
+    if config.parametrization == "standard":
+        return network(config)
+    return build_scaled(network, config, at_width(config, config.base_width))
 
 
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:

@@ -90,7 +90,10 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         moments, channels = inputs["series"].shape
         static = inputs["numbers"].shape[0] if "numbers" in inputs else 0
         return PatchSummary(
-            BodySizes(moments, channels, 0, static, 0, output.size), config.patch, config.stride, stack
+            BodySizes(moments, channels, 0, static, 0, output.size),
+            config.patch,
+            config.stride,
+            stack,
         )
     return Forecaster(
         inputs,

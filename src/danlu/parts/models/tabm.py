@@ -102,7 +102,7 @@ def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, list
         return TakeInput(name, summary), [1] * summary.width
     if config.periodic:
         features = each.shape[0]
-        return TakeInput(name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)), [
-            1
-        ] * features + [EMBEDDING] * features
+        return TakeInput(
+            name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)
+        ), [1] * features + [EMBEDDING] * features
     return TakeInput(name), features_per_column(each)

@@ -86,5 +86,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         text = ConvolvedText(words, config.widths, config.filters, config.embedding_dropout)
         return text, text.width
 
-    branches = input_branches(inputs, lambda each: small_image(each.shape, config.dense), text_branch)
+    branches = input_branches(
+        inputs, lambda each: small_image(each.shape, config.dense), text_branch
+    )
     return fuse_branches(branches, output.size, dense=config.dense, dropout=config.dropout)

@@ -1,12 +1,12 @@
-"""Adam: momentum divided by the root of a decaying mean of squared gradients, both corrected for their start at 0.
+"""Adam: a running mean of gradients over the root of one of their squares, both bias-corrected.
 
     d_t = g_t + weight_decay * p_{t-1}
     m_t = beta1 * m_{t-1} + (1 - beta1) * d_t                        m_0 = 0
     v_t = beta2 * v_{t-1} + (1 - beta2) * d_t^2                      v_0 = 0
     p_t = p_{t-1} - learning_rate * m_t / (1 - beta1^t) / (sqrt(v_t / (1 - beta2^t)) + epsilon)
 
-Its weight decay passes through the division, so it hardly shrinks weights with large gradients:
-adamw mends that.
+Its weight decay passes through the division, so it hardly shrinks weights with large gradients;
+adamw does not have that flaw.
 Source: Kingma and Ba, 2015, arXiv:1412.6980.
 """
 
@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from danlu.compat.torch_optim import without_dynamo
-from danlu.parts.optimizers._fused import fusable, keep_layouts
+from danlu.parts.optimizers._adam import (
+    Beta1,
+    Beta2,
+    Epsilon,
+    LearningRate,
+    build_fused,
+    initial,
+    step_of,
+)
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -25,26 +32,16 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 UPDATE = "entry"
-
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):
     """Options of Adam."""
 
-    learning_rate: float = Field(
-        0.001, ge=0, description="Length of the update of each weight, about."
-    )
-    beta1: float = Field(
-        0.9, ge=0, lt=1, description="Share of the mean of gradients that is kept each step."
-    )
-    beta2: float = Field(
-        0.999,
-        ge=0,
-        lt=1,
-        description="Share of the mean of squared gradients that is kept each step.",
-    )
-    epsilon: float = Field(1e-8, gt=0, description="Added to the root in the denominator.")
+    learning_rate: LearningRate = 0.001
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.999
+    epsilon: Epsilon = 1e-8
     weight_decay: float = Field(
         0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
     )
@@ -54,23 +51,14 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
     """torch.optim.Adam over the groups, fused where torch can."""
     import torch
 
-    return keep_layouts(
-        without_dynamo(torch.optim.Adam)(
-            groups,
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            fused=fusable(groups),
-        )
+    return build_fused(
+        torch.optim.Adam,
+        groups,
+        learning_rate=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        epsilon=config.epsilon,
+        weight_decay=config.weight_decay,
     )
-
-
-def initial(parameter: Tensor) -> dict[str, Tensor]:
-    """The means of gradients and of their squares, both 0."""
-    import torch
-
-    return {"mean": torch.zeros_like(parameter), "squares": torch.zeros_like(parameter)}
 
 
 def update(
@@ -81,12 +69,9 @@ def update(
     options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(parameter, state) after one update."""
-    beta1, beta2 = options["beta1"], options["beta2"]
     gradient = gradient + options["weight_decay"] * parameter
-    mean = beta1 * state["mean"] + (1 - beta1) * gradient
-    squares = beta2 * state["squares"] + (1 - beta2) * gradient * gradient
-    root = (squares / (1 - beta2**step)).sqrt() + options["epsilon"]
-    return parameter - options["learning_rate"] * mean / (1 - beta1**step) / root, {
-        "mean": mean,
-        "squares": squares,
-    }
+    moved, state = step_of(gradient, state, step, options)
+    return parameter - moved, state
+
+
+__all__ = ["ELEMENTWISE", "UPDATE", "Config", "build", "initial", "update"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
 from pathlib import Path
@@ -170,3 +172,21 @@ def test_a_number_means_at_prediction_what_its_decimal_mark_meant_in_training(
     (tmp_path / "ask.csv").write_text("v;note\n5,250;a\n")  # alone it could be five thousand
     (answer,) = artifact.predict(str(tmp_path / "ask.csv"))
     assert answer["prediction"] == pytest.approx(10.5, abs=1)
+
+
+def test_type_checkers_read_the_same_table_of_public_names_as_python() -> None:
+    tree = ast.parse(Path(danlu.__file__).read_text("utf-8"))
+    (typed,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    imported = {
+        alias.asname: node.module
+        for node in typed.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == danlu._HOMES
+    for name, home in danlu._HOMES.items():
+        assert getattr(danlu, name) is getattr(importlib.import_module(home), name)

@@ -372,10 +372,10 @@ def test_unequal_rows_with_equal_fingerprints_are_told_apart(
 ) -> None:
     from danlu.data import fingerprints
 
+    monkeypatch.setattr(
         fingerprints,
         "row_fingerprints",
         lambda table, names: np.zeros(len(table), dtype=np.uint64),
-        fingerprints, "of_rows", lambda table, names: np.zeros(len(table), dtype=np.uint64)
     )
     table = Table({"x": number("x", [1, 2, 3, 1]), "label": number("label", [0] * 4)}, "made.csv")
     assert repeated_rows(table).tolist() == [False, False, False, True]

@@ -172,7 +172,7 @@ def test_a_chain_that_ends_in_words_is_encoded() -> None:
     made = fit(
         table_of("town"), transforms={"category": [part("transforms", "group_rare", minimum=30)]}
     )
-    assert [step.name for step, _ in made.chains[0].steps] == ["group_rare", "encode"]
+    assert [step.name for step, _ in made.pipelines[0].steps] == ["group_rare", "encode"]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -102,7 +102,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chain(artifact: Any, name: str) -> Any:
-    return next(each for each in artifact.preprocessor.chains if each.name == name)
+    return next(each for each in artifact.preprocessor.pipelines if each.name == name)
 
 
 def state(artifact: Any, column: str, part: str) -> dict[str, Any]:
@@ -115,13 +115,13 @@ def first_linear(artifact: Any) -> nn.Linear:
 
 def swapped_columns(artifact: Any) -> None:
     """Two numbers change places on the way into the network."""
-    chains = list(artifact.preprocessor.chains)
+    chains = list(artifact.preprocessor.pipelines)
     one, other = (
         next(place for place, each in enumerate(chains) if each.name == name)
         for name in ("age", "when")
     )
     chains[one], chains[other] = chains[other], chains[one]
-    artifact.preprocessor.chains = tuple(chains)
+    artifact.preprocessor.pipelines = tuple(chains)
 
 
 def wrong_normalisation(artifact: Any) -> None:
@@ -143,7 +143,7 @@ def lost_category(artifact: Any) -> None:
     """A known category counts as unknown."""
     known = state(artifact, "town", "encode")["known"]
     state(artifact, "town", "encode")["known"] = known[:-1]
-    artifact.preprocessor.chains = tuple(artifact.preprocessor.chains)
+    artifact.preprocessor.pipelines = tuple(artifact.preprocessor.pipelines)
 
 
 def categories_in_another_order(artifact: Any) -> None:
@@ -348,7 +348,7 @@ def test_there_are_twenty_faults() -> None:
 @pytest.mark.parametrize("name", ["table", "numbers", "text", "image"])
 def test_without_a_fault_it_is_released(name: str, home: Path) -> None:
     export = danlu.export(home / name, "onnx", home / f"{name} sound")
-    assert export.about["proof"]["largest_difference"] < 1e-5  # float32 sums of small networks
+    assert export.manifest["proof"]["largest_difference"] < 1e-5  # float32 sums of small networks
 
 
 @pytest.mark.parametrize(

@@ -210,8 +210,8 @@ def test_a_model_goes_on_from_another_with_its_weights_and_its_tokenizer(home: P
         # four updates of next to nothing
         assert (each - tuned.module.state_dict()[name]).abs().max() < 1e-6
     assert (
-        tuned.preprocessor.chains[0].steps[0][1]["tokenizer"]
-        == base.preprocessor.chains[0].steps[0][1]["tokenizer"]
+        tuned.preprocessor.pipelines[0].steps[0][1]["tokenizer"]
+        == base.preprocessor.pipelines[0].steps[0][1]["tokenizer"]
     )
 
 

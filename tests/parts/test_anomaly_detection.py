@@ -114,8 +114,8 @@ def test_known_anomalies_teach_nothing_and_are_no_input(tmp_path: Path) -> None:
     without = prepare(recipe(written(tmp_path / "b.csv", labels=False)))
     left_out = set(without.splits["train"]) - set(with_labels.splits["train"])
     assert left_out == {place for place in BAD if 24 <= place < 330}
-    assert with_labels.examples.described["series"].names == ("flow", "heat")
-    assert "bad" not in with_labels.preprocessor.reads
+    assert with_labels.examples.input_specs["series"].names == ("flow", "heat")
+    assert "bad" not in with_labels.preprocessor.row_schema
 
 
 def test_each_row_with_a_past_is_judged_once_and_by_its_past_alone(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_threshold_is_passed_by_as_many_ordinary_rows_as_expected() -> None:
     ]
     task.calibrate(iter(pairs))
     assert task.spread == pytest.approx([np.sqrt(30 / 8), 10 * np.sqrt(30 / 8)], rel=1e-6)
-    scores = task.scored(outputs, target)
+    scores = task.anomaly_scores(outputs, target)
     assert int((scores[:8] > task.threshold).sum()) == 2 and scores[8] > task.threshold
     metric = registry.build_metric(
         Part("anomalies", registry.config("metrics", "anomalies")()), task

@@ -244,7 +244,7 @@ def test_other_columns_tell_the_past_known_ones_the_future_and_standing_ones_sta
     task = {"series": "plant", "known": ["price"], "calendar": ["hour"]}
     split = {"name": "in_order", "within": "plant"}
     data = prepare(recipe(written(tmp_path / "a.csv", columns), task=task, split=split))
-    described = data.examples.described
+    described = data.examples.input_specs
     assert described["series"].names == (
         "load",
         "wind",

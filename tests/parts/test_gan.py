@@ -94,13 +94,13 @@ def task_of(
     table = Table({"kind": column}, "made")
     described = {"image": InputSpec("image", shape, mean=(0.3,), std=(0.25,))}
     splits = {"train": np.arange(rows - 5), "test": np.arange(rows - 5, rows)}
-    return task, task.frame({"image": images}, described, targets, splits, table)
+    return task, task.make_examples({"image": images}, described, targets, splits, table)
 
 
 def test_a_sample_shows_a_row_of_each_class_and_is_a_function_of_weights_and_seed() -> None:
     task, examples = task_of(3)
     module = registry.build_model(
-        part("models", "gan", width=4, latent=4), examples.described, task.output
+        part("models", "gan", width=4, latent=4), examples.input_specs, task.output
     )
     module.train()
     (one,), (again,), (other,) = (
@@ -199,7 +199,7 @@ def scored(name: str, real: Tensor, made: Tensor, cuts: list[int], **options: An
         batch = Batch({"image": real[rows], "class": rows[:, None] % 2}, None, rows)
         for key, value in metric.count(made[rows], batch).items():
             held.setdefault(key, []).append(value)
-    joined = getattr(metric, "JOINED", False)
+    joined = metric.joined
     return metric.score(
         {key: torch.cat(each) if joined else torch.stack(each).sum(0) for key, each in held.items()}
     )

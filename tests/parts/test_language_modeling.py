@@ -263,7 +263,7 @@ def _framed(
     if answering:
         splits = {"data": np.arange(count)}
     described = {"tokens": InputSpec("tokens", (99,), cardinalities=(tokenizer.size,))}
-    return task, task.frame(
+    return task, task.make_examples(
         {"tokens": Ragged(codes, offsets)}, described, {}, splits, table, answering
     )
 
@@ -274,9 +274,9 @@ def test_the_target_is_the_next_token() -> None:
     batch = Batches(rows, examples.splits["train"], 8, 0, phase=examples.phase).take(3)
     assert batch.inputs["tokens"].shape == batch.target.shape == (8, 16)
     assert torch.equal(batch.inputs["tokens"][:, 1:], batch.target[:, :-1])
-    assert task.output.size == examples.described["tokens"].cardinalities[0]
+    assert task.output.size == examples.input_specs["tokens"].cardinalities[0]
     assert task.output.each == "token"
-    assert examples.described["tokens"].shape == (16,)
+    assert examples.input_specs["tokens"].shape == (16,)
     assert (examples.units, examples.unit) == (16, "tokens")
 
 

@@ -72,7 +72,7 @@ def framed(task: task_part.SequenceToSequence, answering: bool = False) -> Examp
     }
     targets = {} if answering else {"en": table().columns["en"]}
     described = {"tokens": InputSpec("tokens", (6,), cardinalities=(12,))}
-    return task.frame({"tokens": source}, described, targets, splits, table(), answering)
+    return task.make_examples({"tokens": source}, described, targets, splits, table(), answering)
 
 
 def batch_of(examples: Examples, rows: list[int]) -> Batch:
@@ -84,7 +84,7 @@ def model(task: task_part.SequenceToSequence, **options: Any) -> EncoderDecoder:
     config = registry.config("models", "seq2seq")(
         **{"size": "tiny", "width": 16, "dropout": 0.0, **options}
     )
-    module = registry.build_model(Part("seq2seq", config), framed(task).described, task.output)
+    module = registry.build_model(Part("seq2seq", config), framed(task).input_specs, task.output)
     with torch.no_grad():  # else untrained weights tell nearly every token alike
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))
@@ -154,7 +154,7 @@ def test_one_text_must_be_left_to_read() -> None:
         name: InputSpec("tokens", (6,), cardinalities=(12,)) for name in ("tokens.a", "tokens.b")
     }
     with pytest.raises(DataError, match="reads one text"):
-        task.frame({}, described, {}, {}, table())
+        task.make_examples({}, described, {}, {}, table())
 
 
 def test_contradicting_options_are_refused() -> None:

@@ -43,7 +43,7 @@ def setup(
     table = Table({"kind": target}, "made")
     described = {"image": InputSpec("image", (1, SIDE, SIDE), mean=(0.4,), std=(0.3,))}
     task = registry.build_task(part("tasks", "image_generation"), {"kind": target})
-    examples = task.frame(
+    examples = task.make_examples(
         {"image": images}, described, {"kind": target}, {"train": np.arange(ROWS)}, table
     )
     pixels = {"image": {"mean": [0.4], "std": [0.3]}} if images.dtype == np.uint8 else {}
@@ -56,7 +56,7 @@ def setup(
     torch.manual_seed(1)
     module = registry.build_model(
         part("models", "gan", **{"latent": 5, "width": 4, "class_size": 3, **(model or {})}),
-        examples.described,
+        examples.input_specs,
         task.output,
     )
     parameters = list(module.parameters())
@@ -251,7 +251,7 @@ def test_each_form_has_its_formula(form: str) -> None:
 
 
 def test_a_penalty_beside_batch_normalisation_is_refused() -> None:
-    with pytest.raises(PartError, match="batch normalisation in the discriminator"):
+    with pytest.raises(PartError, match="batch normalisation mixes"):
         setup(loss={"r1": 1.0}, model={"discriminator_normalization": "batch"})
 
 

@@ -45,7 +45,7 @@ class Rows:
                 self.inputs[name] = field_loader(field, put)
         self.target: Any = None
         if isinstance(target, Mapping):
-            self.target = {name: field_loader(each, put) for name, each in target.items()}
+            self.target = {name: field_loader(target_field, put) for name, target_field in target.items()}
         elif target is not None:
             self.target = field_loader(target, put)
 
@@ -55,20 +55,20 @@ class Rows:
     @property
     def width(self) -> int:
         """Numbers that the inputs of one example hold at most."""
-        return sum(each.width for each in self.inputs.values())
+        return sum(loader.width for loader in self.inputs.values())
 
     @property
     def longest(self) -> int:
         """Places of the longest example; 0 where examples have no length."""
-        return max((each.longest for each in self.inputs.values()), default=0)
+        return max((loader.longest for loader in self.inputs.values()), default=0)
 
     def gather(self, rows: Tensor) -> Batch:
         """The Batch of `rows`, int64 (B,) on the device."""
         inputs = {}
-        for name, each in self.inputs.items():
-            inputs[name] = each.gather(rows)
-            if each.lengths and isinstance(each, RaggedLoader):
-                inputs[f"{name}_lengths"] = each.sizes_of(rows)
+        for name, loader in self.inputs.items():
+            inputs[name] = loader.gather(rows)
+            if loader.lengths and isinstance(loader, RaggedLoader):
+                inputs[f"{name}_lengths"] = loader.sizes_of(rows)
         return Batch(inputs, self.gather_target(rows), rows)
 
     def gather_target(self, rows: Tensor) -> Any:
@@ -77,7 +77,7 @@ class Rows:
         if isinstance(target, FieldLoader):
             return target.gather(rows)
         if isinstance(target, dict):
-            return {name: each.gather(rows) for name, each in target.items()}
+            return {name: loader.gather(rows) for name, loader in target.items()}
         return None
 
 
@@ -185,7 +185,7 @@ _MOST_ROWS = 1024
 def rows_at_once(rows: Rows, output: OutputSpec | None = None) -> int:
     """Rows of one forward pass without gradients: many, while inputs and outputs stay within 64
     MiB. Depends on shapes alone."""
-    each = rows.width
+    numbers_per_row = rows.width
     if output is not None and output.each in ("token", "frame"):
-        each += rows.longest * output.size
-    return max(1, min(_MOST_ROWS, _BYTES // max(each * 4, 1)))
+        numbers_per_row += rows.longest * output.size
+    return max(1, min(_MOST_ROWS, _BYTES // max(numbers_per_row * 4, 1)))

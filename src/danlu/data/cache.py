@@ -58,8 +58,8 @@ _TYPES = ("<f8", "<f4", "<i8", "<i4", "<i2", "|i1", "<u4", "<u2", "|u1", "|b1")
 
 def cache_folder() -> Path:
     """Where tables are kept: $DANLU_CACHE, else ~/.cache/danlu."""
-    given = os.environ.get("DANLU_CACHE")
-    return Path(given) if given else Path("~/.cache/danlu").expanduser()
+    override = os.environ.get("DANLU_CACHE")
+    return Path(override) if override else Path("~/.cache/danlu").expanduser()
 
 
 def load_table(
@@ -72,7 +72,7 @@ def load_table(
     is still the same. Raises what the source raises."""
     part = registry.source(source.name)
     settings = _settings(source, columns, part)
-    pictures = part.names_images and any(each.kind == "image" for each in columns.values())
+    pictures = part.names_images and any(column_options.kind == "image" for column_options in columns.values())
     home = cache_folder() if use_cache and not pictures else None
     for _ in range(2):
         paths = part.files(source.options)
@@ -107,17 +107,17 @@ def cached_column(key: Mapping[str, Any], make: Callable[[], Column]) -> Column:
     )
     table = _opened(home / "columns" / entry)
     if table is None:
-        made = make()
-        table = _kept(Table({made.name: made}, "columns"), home, entry, "columns")
+        column = make()
+        table = _kept(Table({column.name: column}, "columns"), home, entry, "columns")
     return next(iter(table.columns.values()))
 
 
 def _pixels(table: Table) -> list[str]:
     """The SHA-256 of every column of images."""
     return [
-        hashlib.sha256(each.values.tobytes()).hexdigest()
-        for each in table.columns.values()
-        if each.kind == "image"
+        hashlib.sha256(column.values.tobytes()).hexdigest()
+        for column in table.columns.values()
+        if column.kind == "image"
     ]
 
 
@@ -126,23 +126,23 @@ def _pixels(table: Table) -> list[str]:
 
 def _settings(source: Part, columns: Mapping[str, ColumnOptions], part: Source) -> dict[str, Any]:
     version = part.version
-    said = {
-        name: {"kind": each.kind, "on_error": each.on_error, "use": each.use}
-        for name, each in sorted(columns.items())
+    column_settings = {
+        name: {"kind": column_options.kind, "on_error": column_options.on_error, "use": column_options.use}
+        for name, column_options in sorted(columns.items())
     }
-    for name, each in columns.items():
-        if each.pixels is not None:
-            said[name]["size"] = each.pixels
+    for name, column_options in columns.items():
+        if column_options.pixels is not None:
+            column_settings[name]["size"] = column_options.pixels
     how = source.as_dict()
     for name in set(how) & set(
         PATH_OPTIONS
     ):  # which file is for what counts, the folder it lies in does not
         named = [how[name]] if isinstance(how[name], str) else how[name] or []
-        how[name] = [] if name == "path" else [os.path.basename(each) for each in named]  # noqa: PTH119
+        how[name] = [] if name == "path" else [os.path.basename(column_options) for column_options in named]  # noqa: PTH119
     return {
         "layout": LAYOUT,
         "source": how,
-        "columns": said,
+        "columns": column_settings,
         "version": version(source.options) if version else "",
     }
 
@@ -158,16 +158,16 @@ def _signature(paths: Sequence[Path]) -> tuple[str, int]:
     nanoseconds)."""
     newest, facts = 0, []
     for path in paths:
-        found = check_file(path)
-        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
+        status = check_file(path)
+        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
         facts.append(
             [
                 os.path.abspath(path),  # noqa: PTH100 - resolve() would follow links
-                found.st_size,
-                found.st_mtime_ns,
-                found.st_ctime_ns,
-                found.st_ino,
-                found.st_dev,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                status.st_ino,
+                status.st_dev,
             ]
         )
     return atomic_files.sha256(json.dumps(facts).encode()), newest
@@ -215,39 +215,39 @@ def _remember(memo: Path, content: str) -> None:
 # --- a table on disk ------------------------------------------------------------------------------------------------------
 
 
-def _kept(table: Table, home: Path, digest: str, among: str = "tables") -> Table:
+def _kept(table: Table, home: Path, digest: str, subfolder: str = "tables") -> Table:
     """The table as it lies on disk now; as it is, with a notice, where it cannot be written."""
-    target = home / among / digest
+    target = home / subfolder / digest
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(table, target)
         _make_room(target)
-        found = _opened(target)
+        stored = _opened(target)
     except OSError as error:
-        found = _opened(target)  # another process may have been first
-        if found is None:
-            said = error.strerror or str(error)
-            notice = f"The cache {home} cannot be written ({said}), so the data is read again at every start; DANLU_CACHE names another."
+        stored = _opened(target)  # another process may have been first
+        if stored is None:
+            cause = error.strerror or str(error)
+            notice = f"The cache {home} cannot be written ({cause}), so the data is read again at every start; DANLU_CACHE names another."
             return replace(table, notices=(*table.notices, notice))
-    return found if found is not None else table
+    return stored if stored is not None else table
 
 
 def _arrays(table: Table) -> dict[str, np.ndarray]:
     """Every array of a table under the name of its file."""
-    found: dict[str, np.ndarray | None] = {
+    arrays: dict[str, np.ndarray | None] = {
         "row_numbers": table.row_numbers, "file_numbers": table.file_numbers, "split": table.split, "continues": table.continues,
     }  # fmt: skip
     if table.row_names is not None:
         names = [name.encode("utf-8", "surrogateescape") for name in table.row_names]
-        found["row_names.values"] = np.frombuffer(b"".join(names), dtype=np.uint8)
-        found["row_names.offsets"] = np.cumsum([0, *map(len, names)], dtype=np.int64)
+        arrays["row_names.values"] = np.frombuffer(b"".join(names), dtype=np.uint8)
+        arrays["row_names.offsets"] = np.cumsum([0, *map(len, names)], dtype=np.int64)
     for number, column in enumerate(table.columns.values()):
-        found |= {
+        arrays |= {
             f"{number}.values": column.values,
             f"{number}.offsets": column.offsets,
             f"{number}.missing": column.missing,
         }
-    return {name: np.ascontiguousarray(array) for name, array in found.items() if array is not None}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
 
 
 def _write(table: Table, target: Path) -> None:
@@ -263,15 +263,15 @@ def _write(table: Table, target: Path) -> None:
             }
         columns = [
             {
-                "name": each.name,
-                "kind": each.kind,
-                "categories": list(each.categories),
-                "reason": each.reason,
-                "names": list(each.names),
-                "cardinalities": list(each.cardinalities),
-                "rate": each.rate,
+                "name": column.name,
+                "kind": column.kind,
+                "categories": list(column.categories),
+                "reason": column.reason,
+                "names": list(column.names),
+                "cardinalities": list(column.cardinalities),
+                "rate": column.rate,
             }
-            for each in table.columns.values()
+            for column in table.columns.values()
         ]
         manifest = {
             "columns": columns,
@@ -298,7 +298,7 @@ def _opened(target: Path) -> Table | None:
     try:
         manifest = atomic_files.read_checked_json(target / "manifest.json")
         arrays = {
-            name: _array(target / f"{name}.bin", each) for name, each in manifest["arrays"].items()
+            name: _array(target / f"{name}.bin", description) for name, description in manifest["arrays"].items()
         }
         table = _table(manifest, arrays)
     except (OSError, ValueError, KeyError, TypeError):
@@ -308,38 +308,38 @@ def _opened(target: Path) -> Table | None:
     return table
 
 
-def _array(path: Path, about: Mapping[str, Any]) -> np.ndarray:
-    shape = tuple(int(size) for size in about["shape"])
-    if about["type"] not in _TYPES or min(shape, default=0) < 0:
+def _array(path: Path, description: Mapping[str, Any]) -> np.ndarray:
+    shape = tuple(int(size) for size in description["shape"])
+    if description["type"] not in _TYPES or min(shape, default=0) < 0:
         raise ValueError(f"{path.name} is described wrongly")
-    dtype = np.dtype(about["type"])
+    dtype = np.dtype(description["type"])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if path.stat().st_size != size:
         raise ValueError(f"{path.name} has not the size written down")
     if size == 0:
         return np.zeros(shape, dtype=dtype)
     data = np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
-    if _probe(data) != about["probe"]:
+    if _probe(data) != description["probe"]:
         raise ValueError(f"{path.name} has changed")
     return data.view(dtype).reshape(shape)
 
 
 def _table(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Table:
     columns = {}
-    for number, about in enumerate(manifest["columns"]):
-        if about["kind"] not in KINDS:
+    for number, description in enumerate(manifest["columns"]):
+        if description["kind"] not in KINDS:
             raise ValueError("there is no such kind of column")
-        columns[about["name"]] = Column(
-            name=about["name"],
-            kind=about["kind"],
+        columns[description["name"]] = Column(
+            name=description["name"],
+            kind=description["kind"],
             values=arrays[f"{number}.values"],
-            categories=tuple(about["categories"]),
+            categories=tuple(description["categories"]),
             offsets=arrays.get(f"{number}.offsets"),
             missing=arrays.get(f"{number}.missing"),
-            reason=about["reason"],
-            names=tuple(about["names"]),
-            cardinalities=tuple(about["cardinalities"]),
-            rate=about["rate"],
+            reason=description["reason"],
+            names=tuple(description["names"]),
+            cardinalities=tuple(description["cardinalities"]),
+            rate=description["rate"],
         )
     names = (
         RowNames(arrays["row_names.values"], arrays["row_names.offsets"])
@@ -372,7 +372,7 @@ class RowNames(Sequence[str]):
 
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
-            return [self[each] for each in range(*row.indices(len(self)))]
+            return [self[number] for number in range(*row.indices(len(self)))]
         row = int(row)
         row += len(self) if row < 0 else 0
         if not 0 <= row < len(self):
@@ -395,9 +395,9 @@ def _make_room(newest: Path) -> None:
             if time.time() - _used(entry) > 86_400:
                 shutil.rmtree(entry, ignore_errors=True)
             continue
-        sizes[entry] = sum(each.stat().st_size for each in entry.iterdir()) if entry.is_dir() else 0
+        sizes[entry] = sum(path.stat().st_size for path in entry.iterdir()) if entry.is_dir() else 0
     total = sum(sizes.values())
-    for entry in sorted(sizes, key=lambda each: _used(each / "manifest.json")):
+    for entry in sorted(sizes, key=lambda path: _used(path / "manifest.json")):
         if total <= LIMIT:
             break
         if entry != newest:

@@ -99,7 +99,7 @@ def repeated_rows(table: Table, data: Data | None = None) -> np.ndarray:
 def _inputs(table: Table, data: Data) -> list[Column]:
     by = registry.split_column(data.split)
     dropped = (
-        {name for name, said in data.columns.items() if not said.use} | set(data.targets) | {by}
+        {name for name, options in data.columns.items() if not options.use} | set(data.targets) | {by}
     )
     return [column for name, column in table.columns.items() if name not in dropped]
 
@@ -122,23 +122,23 @@ def _rows(table: Table, rows: np.ndarray) -> str:
 
 
 def _of_target(table: Table, target: Column) -> list[str]:
-    known = np.flatnonzero(~target.is_missing())
-    if not len(known):
+    labelled = np.flatnonzero(~target.is_missing())
+    if not len(labelled):
         return [
             f"The target {target.name} is missing in all {len(target):,} rows. Choose another data.target."
         ]
-    found, counts = np.unique(value_codes(target)[known], return_counts=True)
-    if len(found) == 1:
-        value = target.answer(int(known[0]))
+    classes, counts = np.unique(value_codes(target)[labelled], return_counts=True)
+    if len(classes) == 1:
+        value = target.answer(int(labelled[0]))
         return [
-            f"The target {target.name} is {value!r} in all {len(known):,} rows, so there is nothing to learn. Choose another data.target."
+            f"The target {target.name} is {value!r} in all {len(labelled):,} rows, so there is nothing to learn. Choose another data.target."
         ]
-    if not _is_class(target, len(found)):
+    if not _is_class(target, len(classes)):
         return []
-    single = found[counts == 1]
+    single = classes[counts == 1]
     if not len(single):
         return []
-    rows = known[np.isin(value_codes(target)[known], single)]
+    rows = labelled[np.isin(value_codes(target)[labelled], single)]
     values = ", ".join(repr(target.answer(int(row))) for row in rows[:_NAMED])
     return [
         f"{len(rows):,} class(es) of the target {target.name} have a single row: {values} ({_rows(table, rows)}). "
@@ -159,12 +159,12 @@ def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str
     """At most one sentence: that `column` holds the target, or tells it."""
     if column.kind == "image" or (column.kind in RAGGED and column.kind != "text"):
         return []
-    known = np.flatnonzero(~target.is_missing())
-    if len(known) < LEAST_COPIED:
+    labelled = np.flatnonzero(~target.is_missing())
+    if len(labelled) < LEAST_COPIED:
         return []
-    if len(known) > MOST_LOOKED_AT:
-        known = known[np.linspace(0, len(known) - 1, MOST_LOOKED_AT).astype(np.int64)]
-    target = target.take(known)
+    if len(labelled) > MOST_LOOKED_AT:
+        labelled = labelled[np.linspace(0, len(labelled) - 1, MOST_LOOKED_AT).astype(np.int64)]
+    target = target.take(labelled)
     answers = value_codes(target)
     as_class = _is_class(target, len(np.unique(answers)))
     if len(np.unique(answers)) < 2:
@@ -172,11 +172,11 @@ def _leak(table: Table, column: Column, target: Column, alone: bool) -> list[str
     remedy = (
         f"If it is not known before {target.name} is, set data.columns.{column.name}.use to false."
     )
-    looked = column.take(known)
+    looked = column.take(labelled)
     for name, values in _features(looked):
         if _equal(looked, values, target):
             return [f"Column {name} holds the same values as the target {target.name}. {remedy}"]
-    if len(known) < LEAST_ROWS:
+    if len(labelled) < LEAST_ROWS:
         return []
     lost = looked.is_missing()
     if as_class and lost.any() and not lost.all() and _tells(lost.astype(np.int64), answers):
@@ -211,10 +211,10 @@ def _features(column: Column) -> list[tuple[str, np.ndarray]]:
     named = len(column.names) == column.values.shape[1]
     return [
         (
-            f"{column.name} ({column.names[place]})" if named else f"{column.name} [{place}]",
-            column.values[:, place].astype(np.float64),
+            f"{column.name} ({column.names[feature]})" if named else f"{column.name} [{feature}]",
+            column.values[:, feature].astype(np.float64),
         )
-        for place in range(min(column.values.shape[1], MOST_FEATURES))
+        for feature in range(min(column.values.shape[1], MOST_FEATURES))
     ]
 
 
@@ -224,8 +224,8 @@ def _equal(column: Column, values: np.ndarray, target: Column) -> bool:
     if column.kind == "category":
         if not set(target.categories) & set(column.categories):
             return False
-        place = {category: code for code, category in enumerate(target.categories)}
-        lookup = np.array([*(place.get(category, -2) for category in column.categories), -1])
+        code_of = {category: code for code, category in enumerate(target.categories)}
+        lookup = np.array([*(code_of.get(category, -2) for category in column.categories), -1])
         return bool((lookup[column.values] == target.values).all())
     return bool((values == target.values).all())
 
@@ -243,8 +243,8 @@ def _tells(values: np.ndarray, answers: np.ndarray) -> bool:
     if hard < LEAST_MINORITY:
         return False
     allowed = WRONG * hard
-    place = np.unique(values, return_inverse=True)[1]
-    pairs, sizes = np.unique(place * len(counts) + answers, return_counts=True)
+    value_code = np.unique(values, return_inverse=True)[1]
+    pairs, sizes = np.unique(value_code * len(counts) + answers, return_counts=True)
     groups, classes = np.divmod(pairs, len(counts))
     order = np.lexsort((sizes, groups))
     last = np.append(
@@ -266,16 +266,16 @@ def _strength(values: np.ndarray, target: np.ndarray) -> float:
     """How much of a number target one feature gives: correlation of numbers or of their ranks; of
     codes, its root of R squared."""
     if values.dtype.kind == "i":
-        place = np.unique(values, return_inverse=True)[1]
-        counts = np.bincount(place)
+        value_code = np.unique(values, return_inverse=True)[1]
+        counts = np.bincount(value_code)
         if len(counts) * FEW > len(values):
             return 0.0
-        means = np.bincount(place, weights=target) / counts
-        return _correlation(means[place], target)
-    known = ~np.isnan(values)
-    if known.sum() < LEAST_ROWS:
+        means = np.bincount(value_code, weights=target) / counts
+        return _correlation(means[value_code], target)
+    valid = ~np.isnan(values)
+    if valid.sum() < LEAST_ROWS:
         return 0.0
-    values, target = values[known], target[known]
+    values, target = values[valid], target[valid]
     return max(_correlation(values, target), _correlation(_ranks(values), _ranks(target)))
 
 
@@ -291,8 +291,8 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Ranks; equal values share the middle of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+    _, value_code, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[value_code]
 
 
 def _row_number(column: Column) -> list[str]:
@@ -317,16 +317,16 @@ def _repeated(
     table: Table, names: Sequence[str], train: np.ndarray, rows: np.ndarray, split: str
 ) -> list[str]:
     match = first_equal_row(table, names, rows, train)
-    found = np.flatnonzero(match >= 0)
-    if not len(found):
+    positions = np.flatnonzero(match >= 0)
+    if not len(positions):
         return []
     pairs = ", ".join(
-        f"{table.where(int(rows[place]))} = {table.where(int(match[place]))}"
-        for place in found[:_NAMED]
+        f"{table.where(int(rows[position]))} = {table.where(int(match[position]))}"
+        for position in positions[:_NAMED]
     )
-    more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+    more = f" and {len(positions) - _NAMED:,} more" if len(positions) > _NAMED else ""
     return [
-        f"{len(found):,} of {len(rows):,} {split} rows repeat a training row exactly ({pairs}{more}), so the {split} score counts what was "
+        f"{len(positions):,} of {len(rows):,} {split} rows repeat a training row exactly ({pairs}{more}), so the {split} score counts what was "
         "learnt by heart. Set data.duplicates to drop."
     ]
 
@@ -382,13 +382,13 @@ def _torn(
     )
     if not grouped and not _names_groups(column, data):
         return []
-    found = value_codes(column)
-    both = np.intersect1d(found[train], found[rows])
+    groups = value_codes(column)
+    both = np.intersect1d(groups[train], groups[rows])
     both = both[both >= 0]
     if not len(both):
         return []
-    example = int(rows[np.isin(found[rows], both)][0])
-    other = int(train[found[train] == found[example]][0])
+    example = int(rows[np.isin(groups[rows], both)][0])
+    other = int(train[groups[train] == groups[example]][0])
     return [
         f"{len(both):,} value(s) of column {column.name} stand both in train and in {split}, as {column.answer(example)!r} "
         f"({table.where(other)}, {table.where(example)}). If rows of one {column.name} belong together, set data.split to "
@@ -406,15 +406,15 @@ def _names_groups(column: Column, data: Data) -> bool:
         or lowered.endswith(("_id", " id", "-id"))
         or (name.endswith(("Id", "ID")) and len(name) > 2)
     )
-    said = data.columns.get(column.name)
-    if not called and (said is None or said.use):
+    options = data.columns.get(column.name)
+    if not called and (options is None or options.use):
         return False
     if (
         column.kind == "number"
         and not (np.mod(column.values[~np.isnan(column.values)], 1) == 0).all()
     ):
         return False
-    found = value_codes(column)
-    distinct = len(np.unique(found[found >= 0]))
-    known = int((found >= 0).sum())
-    return known >= LEAST_ROWS and distinct * 2 <= known <= distinct * 50
+    groups = value_codes(column)
+    distinct = len(np.unique(groups[groups >= 0]))
+    valid = int((groups >= 0).sum())
+    return valid >= LEAST_ROWS and distinct * 2 <= valid <= distinct * 50

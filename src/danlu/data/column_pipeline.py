@@ -44,7 +44,7 @@ class ColumnPipeline:
 
     name: str
     steps: tuple[tuple[Part, dict[str, Any]], ...]
-    to: str
+    input_kind: str
     names: tuple[str, ...] = ()
     cardinality: int = 0
     cardinalities: tuple[int, ...] = ()
@@ -56,13 +56,13 @@ class ColumnPipeline:
             column = _apply(part, state, column)
         return column
 
-    def tried(self, count: int, schema: Mapping[str, Any]) -> Column:
+    def probe(self, count: int, schema: Mapping[str, Any]) -> Column:
         """What the first `count` steps make of a few rows such as `schema` tells of."""
-        return ColumnPipeline(self.name, self.steps[:count], self.to).run(
+        return ColumnPipeline(self.name, self.steps[:count], self.input_kind).run(
             probe_rows(self.name, schema)
         )
 
-    def head(self, count: int) -> ColumnPipeline:
+    def first_steps(self, count: int) -> ColumnPipeline:
         """The first `count` steps alone."""
         return replace(self, steps=self.steps[:count])
 
@@ -78,18 +78,18 @@ class ColumnPipeline:
         """A hash of what the steps are, what they learnt, and the version of danlu that runs
         them."""
         arrays: dict[str, np.ndarray] = {}
-        said = self.state("", arrays)
+        stored = self.state("", arrays)
         hashes = {
-            name: atomic_files.sha256(np.ascontiguousarray(each).data)
-            for name, each in arrays.items()
+            name: atomic_files.sha256(np.ascontiguousarray(array).data)
+            for name, array in arrays.items()
         }
-        made = {
-            "steps": said["steps"],
+        contents = {
+            "steps": stored["steps"],
             "arrays": hashes,
             "version": RESULTS,
             "danlu": importlib.metadata.version("danlu"),
         }
-        return atomic_files.sha256(json.dumps(made, sort_keys=True).encode())
+        return atomic_files.sha256(json.dumps(contents, sort_keys=True).encode())
 
     def state(self, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         """JSON values that `restore` makes an equal chain of; arrays are put into `arrays`, their
@@ -108,16 +108,16 @@ class ColumnPipeline:
                     },
                 }
             )
-        said = {
+        result = {
             "name": self.name,
-            "to": self.to,
+            "to": self.input_kind,
             "names": list(self.names),
             "cardinality": self.cardinality,
             "steps": steps,
         }
         if self.longest:
-            said |= {"cardinalities": list(self.cardinalities), "longest": self.longest}
-        return said
+            result |= {"cardinalities": list(self.cardinalities), "longest": self.longest}
+        return result
 
 
 def _apply(part: Part, state: dict[str, Any], column: Column) -> Column:
@@ -172,7 +172,7 @@ class _Fitting:
     def __init__(self, column: Column, parts: Sequence[Part]) -> None:
         self.column = column
         self.where = f"column {column.name}"
-        self.said = f"[{', '.join(part.name for part in parts)}]"
+        self.names_of_parts = f"[{', '.join(part.name for part in parts)}]"
         self.steps: list[tuple[Part, dict[str, Any]]] = []
         self.whole = column  # before the last step
         self.head = matrix.row_range(
@@ -190,7 +190,7 @@ class _Fitting:
             raise DataError(
                 f"{part.name} takes {' or '.join(module.takes)}, and the column holds {self.kind} at this point{became}.",
                 where=self.where,
-                hint=f"its transforms are {self.said}; put another in their place, or set the kind of the column",
+                hint=f"its transforms are {self.names_of_parts}; put another in their place, or set the kind of the column",
             )
         if self.steps:
             self.whole = _apply(*self.steps[-1], self.whole)
@@ -207,13 +207,13 @@ class _Fitting:
                 "audio": "log_mel",
             }
             raise DataError(
-                f"the transforms {self.said} end in {self.kind}, which no model takes.",
+                f"the transforms {self.names_of_parts} end in {self.kind}, which no model takes.",
                 where=self.where,
                 hint=f"let {ends[self.kind]} follow",
             )
         if self.kind == "number" and "numbers" not in takes:
             raise DataError(
-                f"the transforms {self.said} end in numbers, which the model does not take (it takes {', '.join(takes)}).",
+                f"the transforms {self.names_of_parts} end in numbers, which the model does not take (it takes {', '.join(takes)}).",
                 where=self.where,
                 hint=f"set data.columns.{self.column.name}.use to false, or choose another model",
             )
@@ -230,13 +230,13 @@ class _Fitting:
         end = INPUT_OF_KIND[self.kind]
         if end not in takes:
             raise DataError(
-                f"the transforms {self.said} end in {end}, which the model does not take (it takes {', '.join(takes)}).",
+                f"the transforms {self.names_of_parts} end in {end}, which the model does not take (it takes {', '.join(takes)}).",
                 where=self.where,
                 hint=f"set data.columns.{self.column.name}.use to false, or choose another model",
             )
         if self.kind == "sequence" and not self.head.cardinalities:
             raise DataError(
-                f"the transforms {self.said} leave the sequence as it is, and a model takes tokens.",
+                f"the transforms {self.names_of_parts} leave the sequence as it is, and a model takes tokens.",
                 where=self.where,
                 hint="let vocabulary follow",
             )
@@ -268,23 +268,23 @@ def _frame_names(column: Column) -> tuple[str, ...]:
 
 def column_schema(column: Column) -> dict[str, Any]:
     """What a row to predict must hold in a column, from the training rows of it; JSON values."""
-    said: dict[str, Any] = {"kind": column.kind}
+    schema: dict[str, Any] = {"kind": column.kind}
     if column.kind == "image":
-        said["shape"] = [int(size) for size in column.values.shape[1:]]
+        schema["shape"] = [int(size) for size in column.values.shape[1:]]
     elif column.kind == "number" and column.values.ndim == 2:
-        said |= {"width": int(column.values.shape[1]), "names": list(matrix.feature_names(column))}
+        schema |= {"width": int(column.values.shape[1]), "names": list(matrix.feature_names(column))}
     elif column.kind == "number":
-        known = column.values[np.isfinite(column.values)]
-        said |= {"minimum": float(known.min()), "maximum": float(known.max())} if len(known) else {}
+        finite = column.values[np.isfinite(column.values)]
+        schema |= {"minimum": float(finite.min()), "maximum": float(finite.max())} if len(finite) else {}
     elif column.kind == "category":
         seen = [column.categories[code] for code in np.unique(column.values[column.values >= 0])]
         if len(seen) <= MOST_LISTED:
-            said["categories"] = sorted(seen)
+            schema["categories"] = sorted(seen)
     elif column.kind == "frames":
-        said |= {"width": int(column.values.shape[1]), "names": list(_frame_names(column))}
+        schema |= {"width": int(column.values.shape[1]), "names": list(_frame_names(column))}
     elif column.kind == "audio":
-        said["rate"] = column.rate
-    return said
+        schema["rate"] = column.rate
+    return schema
 
 
 # --- restoring ----------------------------------------------------------------------------------------------------------
@@ -304,31 +304,31 @@ def require(holds: bool, otherwise: str) -> None:
         raise damaged_error(otherwise)
 
 
-def checked_schema(said: Mapping[str, Any]) -> dict[str, Any]:
+def checked_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A column's schema, its sizes within reason; ArtifactError otherwise."""
-    require(said["kind"] in KINDS, f"{said['kind']!r} is no kind of column")
-    if said["kind"] == "image":
-        shape = said["shape"]
+    require(schema["kind"] in KINDS, f"{schema['kind']!r} is no kind of column")
+    if schema["kind"] == "image":
+        shape = schema["shape"]
         require(
             len(shape) == 3 and all(type(size) is int and 0 < size < 2**16 for size in shape),
             f"{shape!r} is no shape of images",
         )
         require(shape[0] * shape[1] * shape[2] < 2**28, f"{shape!r} is too large for images")
-    if "width" in said:
+    if "width" in schema:
         require(
-            type(said["width"]) is int and 0 < said["width"] < 2**22,
-            f"{said['width']!r} is no width",
+            type(schema["width"]) is int and 0 < schema["width"] < 2**22,
+            f"{schema['width']!r} is no width",
         )
-    if "rate" in said:
+    if "rate" in schema:
         require(
-            type(said["rate"]) is int and 0 < said["rate"] < 2**24,
-            f"{said['rate']!r} is no sampling rate",
+            type(schema["rate"]) is int and 0 < schema["rate"] < 2**24,
+            f"{schema['rate']!r} is no sampling rate",
         )
-    return dict(said)
+    return dict(schema)
 
 
 def restore_pipeline(
-    said: Mapping[str, Any],
+    state: Mapping[str, Any],
     schema: Mapping[str, Any],
     prefix: str,
     arrays: Mapping[str, np.ndarray],
@@ -341,38 +341,38 @@ def restore_pipeline(
     It is tried on a few rows of such a column. ArtifactError where an array or what it gives is not
     what is said; other errors where the state itself has another form."""
     steps = []
-    for number, each in enumerate(said["steps"]):
-        options = {key: value for key, value in each["part"].items() if key != "name"}
-        config: type[Options] = registry.config("transforms", each["part"]["name"])
-        state = dict(each["state"])
-        for key, form in each["arrays"].items():
-            state[key] = _checked_array(
-                arrays[f"{prefix}{number}.{key}"], form, f"the array {key} of column {said['name']}"
+    for number, step in enumerate(state["steps"]):
+        options = {key: value for key, value in step["part"].items() if key != "name"}
+        config: type[Options] = registry.config("transforms", step["part"]["name"])
+        step_state = dict(step["state"])
+        for key, form in step["arrays"].items():
+            step_state[key] = _checked_array(
+                arrays[f"{prefix}{number}.{key}"], form, f"the array {key} of column {state['name']}"
             )
-        steps.append((Part(each["part"]["name"], config.model_validate(options)), state))
+        steps.append((Part(step["part"]["name"], config.model_validate(options)), step_state))
     require(
-        said["to"] in INPUT_OF_KIND.values() and type(said["cardinality"]) is int,
-        f"column {said['name']} leads nowhere",
+        state["to"] in INPUT_OF_KIND.values() and type(state["cardinality"]) is int,
+        f"column {state['name']} leads nowhere",
     )
-    names = tuple(str(name) for name in said["names"])
-    cardinalities, longest = said.get("cardinalities", []), said.get("longest", 0)
+    names = tuple(str(name) for name in state["names"])
+    cardinalities, longest = state.get("cardinalities", []), state.get("longest", 0)
     require(
-        all(type(each) is int and 0 < each < 2**31 for each in [*cardinalities, longest + 1]),
-        f"column {said['name']} has no sizes",
+        all(type(step) is int and 0 < step < 2**31 for step in [*cardinalities, longest + 1]),
+        f"column {state['name']} has no sizes",
     )
     chain = ColumnPipeline(
-        str(said["name"]),
+        str(state["name"]),
         tuple(steps),
-        said["to"],
+        state["to"],
         names,
-        said["cardinality"],
+        state["cardinality"],
         tuple(cardinalities),
         longest,
     )
     if begun:
         require(
             len(chain.run(probe_rows(chain.name, schema))) == 3,
-            f"column {said['name']} gives other rows than it takes",
+            f"column {state['name']} gives other rows than it takes",
         )
     else:
         _try_out(chain, schema)
@@ -395,20 +395,20 @@ def _try_out(chain: ColumnPipeline, schema: Mapping[str, Any]) -> None:
     result = chain.run(probe_rows(chain.name, schema))
     leads = INPUT_OF_KIND.get(result.kind)
     require(
-        leads == chain.to and len(result) == 3,
-        f"column {chain.name} leads to {result.kind}, not to {chain.to}",
+        leads == chain.input_kind and len(result) == 3,
+        f"column {chain.name} leads to {result.kind}, not to {chain.input_kind}",
     )
-    if chain.to == "numbers":
+    if chain.input_kind == "numbers":
         require(
             matrix.feature_names(result) == chain.names,
             f"column {chain.name} gives other features than it says",
         )
-    if chain.to == "categories":
+    if chain.input_kind == "categories":
         require(
             len(result.categories) == chain.cardinality,
             f"column {chain.name} gives other codes than it says",
         )
-    if chain.to == "tokens":
+    if chain.input_kind == "tokens":
         sound = result.cardinalities == chain.cardinalities and result.values.dtype.kind in "iu"
         require(sound, f"column {chain.name} gives other tokens than it says")
         codes = result.values.reshape(len(result.values), -1).astype(np.int64)
@@ -416,12 +416,12 @@ def _try_out(chain: ColumnPipeline, schema: Mapping[str, Any]) -> None:
             bool(((codes >= 0) & (codes < chain.cardinalities)).all()),
             f"column {chain.name} gives tokens beyond its vocabulary",
         )
-    if chain.to == "frames":
+    if chain.input_kind == "frames":
         require(
             _frame_names(result) == chain.names,
             f"column {chain.name} gives other features than it says",
         )
-    if chain.to == "image":
+    if chain.input_kind == "image":
         mean, std = chain.pixels["mean"], chain.pixels["std"]
         numbers = all(type(number) is float and np.isfinite(number) for number in [*mean, *std])
         fits = {len(mean), len(std)} <= {1, schema["shape"][2]}

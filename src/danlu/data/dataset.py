@@ -17,6 +17,7 @@ from danlu.data.examples import Examples, Ragged, take_examples
 from danlu.data.fingerprints import value_codes
 from danlu.data.preprocessing import Preprocessor
 from danlu.errors import DataError, PartError, nearest
+from danlu.parts.tasks._base import CutsExamples, EncodesTargets, ReadsPreprocessing, Task
 from danlu.recipe import Data, Part, Recipe, as_plain
 from danlu.system.placement import SPLIT, draw_seed
 from danlu.terms import Column, Table
@@ -35,7 +36,7 @@ class Dataset:
     table: Table
     digest: str
     preprocessor: Preprocessor
-    task: Any
+    task: Task
     examples: Examples
     notices: list[str] = field(default_factory=list)
 
@@ -60,20 +61,19 @@ class Dataset:
 
     def baseline(self, split: str) -> dict[str, float]:
         """The scores, on a split, of always giving the answer that suits the training rows best."""
-        if hasattr(self.task, "frame"):
-            return (
-                self.task.baseline(self.examples, split) if hasattr(self.task, "baseline") else {}
-            )
-        train, asked = self.splits["train"], self.splits[split]
+        if isinstance(self.task, CutsExamples):
+            return self.task.baseline(self.examples, split)
+        assert isinstance(self.task, EncodesTargets)
+        train, ids = self.splits["train"], self.splits[split]
         target = self.target
         if isinstance(target, dict):
-            told, wanted = (
-                {name: take_examples(each, which) for name, each in target.items()}
-                for which in (train, asked)
+            train_target, split_target = (
+                {name: take_examples(field, which) for name, field in target.items()}
+                for which in (train, ids)
             )
         else:
-            told, wanted = take_examples(target, train), take_examples(target, asked)
-        return self.task.baseline(told, wanted)
+            train_target, split_target = take_examples(target, train), take_examples(target, ids)
+        return self.task.baseline(train_target, split_target)
 
 
 _memo: dict[str, Dataset] | None = (
@@ -116,9 +116,9 @@ def prepare(recipe: Recipe, fold: tuple[int, int] | None = None) -> Dataset:
         _memo[key] = _prepared(recipe, fold)
         while len(_memo) > max(2, fold[1] if fold else 0):
             del _memo[next(iter(_memo))]
-    found = _memo[key]
+    dataset = _memo[key]
     # a training adds notices, and sets what its task says of answers, so each gets its own
-    return replace(found, task=copy.deepcopy(found.task), notices=list(found.notices))
+    return replace(dataset, task=copy.deepcopy(dataset.task), notices=list(dataset.notices))
 
 
 def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
@@ -132,31 +132,31 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
     if fold is not None:
         splits = _fold(table, splits, data, fold, recipe.train.seed)
     if data.checks != "off":
-        spelt = registry.facts("tasks", recipe.task.name).ASKS in (
+        spelt = registry.task_facts(recipe.task.name).asks in (
             "spelling",
             "tokens",
         )  # targets are texts, not classes
-        found = [
+        findings = [
             *checks.check_table(table, data, spelt=spelt),
             *checks.check_splits(table, splits, data, data.targets, spelt=spelt),
         ]
-        if found and data.checks == "error":
+        if findings and data.checks == "error":
             raise DataError(
-                " ".join(found),
+                " ".join(findings),
                 where=table.origin,
                 hint="mend the data, or set data.checks to warn",
             )
-        notices += found
+        notices += findings
     train = splits["train"]
     task = registry.build_task(
         _task_meant(recipe), {name: table.columns[name].take(train) for name in data.targets}
     )
     takes = (
-        getattr(registry.facts("tasks", recipe.task.name), "READS", None)
+        registry.task_facts(recipe.task.name).reads
         or registry.model_facts(recipe.model.name).takes
     )
     apart = () if targets_are_inputs(recipe) else data.targets
-    preprocessor = Preprocessor.fit(table, train, data, apart, takes, getattr(task, "needs", ()))
+    preprocessor = Preprocessor.fit(table, train, data, apart, takes, task.needs)
     notices += preprocessor.notices
     key = (
         json.dumps([digest, recipe.task.as_dict()]) if data.cache else None
@@ -177,16 +177,16 @@ def _prepared(recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
 
 def targets_are_inputs(recipe: Recipe) -> bool:
     """Whether the task's target columns are inputs as well (the past of a series)."""
-    return bool(getattr(registry.facts("tasks", recipe.task.name), "INPUTS_TOO", False))
+    return registry.task_facts(recipe.task.name).targets_are_inputs
 
 
 def effective_data(recipe: Recipe) -> Data:
     """The recipe's data section as its task means it."""
-    part = registry.facts("tasks", recipe.task.name)
     data = _with_tokenizer(recipe)
     adapt = registry.model_facts(recipe.model.name).adapt
     data = adapt(recipe.model.options, data) if adapt is not None else data
-    return part.adapt(recipe.task.options, data) if hasattr(part, "adapt") else data
+    adapt = registry.task_facts(recipe.task.name).adapt
+    return data if adapt is None else adapt(recipe.task.options, data)
 
 
 def _task_meant(recipe: Recipe) -> Part:
@@ -219,12 +219,12 @@ def _with_tokenizer(recipe: Recipe) -> Data:
 
 def task_table(recipe: Recipe, table: Table) -> Table:
     """The table in the rows that the task thinks in."""
-    part = registry.facts("tasks", recipe.task.name)
-    return part.recast(recipe.task.options, table) if hasattr(part, "recast") else table
+    recast = registry.task_facts(recipe.task.name).recast
+    return table if recast is None else recast(recipe.task.options, table)
 
 
 def make_examples(
-    task: Any,
+    task: Task,
     preprocessor: Preprocessor,
     table: Table,
     targets: Mapping[str, Column],
@@ -240,10 +240,10 @@ def make_examples(
     With `answering` there is no target, and the examples are those to be answered. `key` names the
     content of the table, so that what is costly to make of it is kept."""
     arrays = preprocessor.apply(table, key=key)
-    if hasattr(task, "attach"):
+    if isinstance(task, ReadsPreprocessing):
         task.attach(preprocessor)
-    if hasattr(task, "frame"):
-        return task.frame(
+    if isinstance(task, CutsExamples):
+        return task.make_examples(
             arrays, preprocessor.inputs, {} if answering else targets, splits, table, answering
         )
     target = None
@@ -252,7 +252,7 @@ def make_examples(
     return Examples(dict(arrays), preprocessor.inputs, target, splits)
 
 
-def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
+def _check_fit(recipe: Recipe, task: Task, examples: Examples) -> None:
     """A model must take what the task cuts, and give what it asks."""
     facts = registry.model_facts(recipe.model.name)
     gives = facts.gives
@@ -267,7 +267,7 @@ def _check_fit(recipe: Recipe, task: Any, examples: Examples) -> None:
             f"{' or '.join(gives)}.",
             hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model",
         )
-    odd = sorted({each.kind for each in examples.described.values()} - set(facts.takes))
+    odd = sorted({spec.kind for spec in examples.input_specs.values()} - set(facts.takes))
     if odd:
         fitting = [
             name
@@ -287,7 +287,7 @@ def _gives(name: str) -> tuple[str, ...]:
 
 
 def _takes(name: str, examples: Examples) -> bool:
-    return {each.kind for each in examples.described.values()} <= set(
+    return {spec.kind for spec in examples.input_specs.values()} <= set(
         registry.model_facts(name).takes
     )
 
@@ -365,13 +365,13 @@ def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.
     data = recipe.data
     assert data.split is not None
     part: Part = data.split
-    given = table.split
+    assigned = table.split
     fixed = (
-        {name: alive[given[alive] == code] for code, name in enumerate(SPLITS)}
-        if given is not None
+        {name: alive[assigned[alive] == code] for code, name in enumerate(SPLITS)}
+        if assigned is not None
         else {}
     )
-    drawn = alive if given is None else alive[given[alive] <= 0]
+    drawn = alive if assigned is None else alive[assigned[alive] <= 0]
     for name in ("validation", "test"):
         if len(fixed.get(name, ())) and name in type(part.options).model_fields:
             part = Part(part.name, part.options.model_copy(update={name: 0.0}))
@@ -389,8 +389,8 @@ def split_rows(table: Table, alive: np.ndarray, recipe: Recipe) -> dict[str, np.
         view = view.take(drawn)
     target = view.columns[data.targets[0]] if data.targets else None
     seed = draw_seed(recipe.train.seed, SPLIT, 0)
-    found = registry.build_split(part, view, target, seed)
-    splits = {name: drawn[found.get(name, np.zeros(0, dtype=np.int64))] for name in SPLITS}
+    drawn_splits = registry.build_split(part, view, target, seed)
+    splits = {name: drawn[drawn_splits.get(name, np.zeros(0, dtype=np.int64))] for name in SPLITS}
     for name in ("validation", "test"):
         if len(fixed.get(name, ())):
             splits[name] = np.sort(np.concatenate([splits[name], fixed[name]]))
@@ -433,13 +433,14 @@ def _moments(table: Table, rows: np.ndarray, split: Part) -> np.ndarray:
     series = np.unique(value_codes(table.columns[within].take(rows)), return_inverse=True)[1]
     order = np.argsort(series, kind="stable")
     counts = np.bincount(series)
-    place = np.empty(len(rows))
-    place[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return (place + 0.5) / counts[series]  # the same share of each series
+    rank = np.empty(len(rows))
+    rank[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return (rank + 0.5) / counts[series]  # the same share of each series
 
 
-def encode_target(task: Any, targets: Mapping[str, Column], alive: np.ndarray) -> Any:
+def encode_target(task: Task, targets: Mapping[str, Column], alive: np.ndarray) -> Any:
     """The encoded target of every row of the table; rows that take no part hold zeros."""
+    assert isinstance(task, EncodesTargets)
     total = len(next(iter(targets.values())))
     if len(alive) == total:
         return task.encode(targets)
@@ -455,7 +456,7 @@ def encode_target(task: Any, targets: Mapping[str, Column], alive: np.ndarray) -
         return whole
 
     return (
-        {name: spread(each) for name, each in encoded.items()}
+        {name: spread(array) for name, array in encoded.items()}
         if isinstance(encoded, dict)
         else spread(encoded)
     )

@@ -28,19 +28,19 @@ def text_column(table: Table, chosen: str | None) -> str:
 
     DataError naming the columns where that says nothing.
     """
-    names = [name for name, column in table.columns.items() if column.kind == "text"]
+    names = [name for name, other in table.columns.items() if other.kind == "text"]
     if chosen is not None:
-        found = table.columns.get(chosen)
-        if found is None:
+        column = table.columns.get(chosen)
+        if column is None:
             raise DataError(
                 f"task.column names {chosen}, and there is no such column.",
                 where=table.origin,
                 hint=f"it has {', '.join(table.columns)}",
             )
-        if found.kind != "text":
+        if column.kind != "text":
             hint = f"set data.columns.{chosen}.kind to text"
             raise DataError(
-                f"the column {chosen} holds {found.kind}, no text.", where=table.origin, hint=hint
+                f"the column {chosen} holds {column.kind}, no text.", where=table.origin, hint=hint
             )
         return chosen
     if len(names) == 1:
@@ -48,7 +48,7 @@ def text_column(table: Table, chosen: str | None) -> str:
     if "text" in names:
         return "text"
     if not names:
-        kinds = ", ".join(f"{name} ({column.kind})" for name, column in table.columns.items())
+        kinds = ", ".join(f"{name} ({other.kind})" for name, other in table.columns.items())
         raise DataError(
             f"no column holds text: {kinds}.",
             where=table.origin,
@@ -68,10 +68,10 @@ def change_tokenize(data: Data, change: Callable[[Part], Part]) -> Data:
         return [change(part) if part.name == "tokenize" else part for part in parts]
 
     columns = {
-        name: each.model_copy(update={"transforms": changed(each.transforms)})
-        if each.transforms
-        else each
-        for name, each in data.columns.items()
+        name: options.model_copy(update={"transforms": changed(options.transforms)})
+        if options.transforms
+        else options
+        for name, options in data.columns.items()
     }
     transforms = {kind: changed(parts) for kind, parts in data.transforms.items()}
     return data.model_copy(update={"columns": columns, "transforms": transforms})
@@ -168,9 +168,9 @@ def _joined(
         part = np.empty(int(after[stop] - after[start]), dtype=np.uint8)
         written = np.ones(len(part), dtype=bool)
         ends = (after[start + 1 : stop + 1] - after[start])[followed[start:stop]]
-        for place in range(len(between)):
-            written[ends - len(between) + place] = False
-            part[ends - len(between) + place] = between[place]
+        for offset in range(len(between)):
+            written[ends - len(between) + offset] = False
+            part[ends - len(between) + offset] = between[offset]
         part[written] = values[offsets[start] : offsets[stop]]
         result.append(part)
         start = stop

@@ -68,14 +68,14 @@ class Windows:
         """The windows of examples `places` (M,), as (M, length) or (M, length, D)."""
         where = np.asarray(places)[:, None] + self.shift + np.arange(self.length)
         inside = (where >= 0) & (where < len(self.values))
-        found = self.values[np.clip(where, 0, max(len(self.values) - 1, 0))]
+        values = self.values[np.clip(where, 0, max(len(self.values) - 1, 0))]
         if not inside.all():
-            found = np.where(
-                inside.reshape(*inside.shape, *[1] * (found.ndim - 2)),
-                found,
-                found.dtype.type(self.fill),
+            values = np.where(
+                inside.reshape(*inside.shape, *[1] * (values.ndim - 2)),
+                values,
+                values.dtype.type(self.fill),
             )
-        return found
+        return values
 
 
 Field = np.ndarray | Ragged | Windows
@@ -86,7 +86,7 @@ class Examples:
     """What a task with a `frame` of its own makes of a table's rows.
 
     inputs      input name -> Field; every one is asked for the same ids
-    described   input name -> danlu.terms.InputSpec, which the model is built from
+    input_specs input name -> danlu.terms.InputSpec, which the model is built from
     target      a Field, a dict of them, or None where there is nothing to compare with
     splits      split -> ids of its examples, int64, ascending
     row_of      ids (M,) -> the row of the table each is best named by, int64 (M,)
@@ -98,7 +98,7 @@ class Examples:
     """
 
     inputs: dict[str, Field]
-    described: dict[str, InputSpec]
+    input_specs: dict[str, InputSpec]
     target: Field | Mapping[str, Field] | None
     splits: dict[str, np.ndarray]
     row_of: Callable[[np.ndarray], np.ndarray] = lambda ids: ids

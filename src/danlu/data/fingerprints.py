@@ -41,13 +41,13 @@ def value_codes(column: Column) -> np.ndarray:
         return column.values.astype(np.int64)
     lost = column.is_missing()
     if column.kind in RAGGED:
-        found = _codes_of_bytes(column)
+        result = _codes_of_bytes(column)
     elif column.values.ndim == 1:
-        found = np.unique(column.values, return_inverse=True)[1].astype(np.int64)
+        result = np.unique(column.values, return_inverse=True)[1].astype(np.int64)
     else:
         raise TypeError(f"column {column.name} holds {column.kind} of shape {column.values.shape}")
-    found[lost] = -1
-    return found
+    result[lost] = -1
+    return result
 
 
 def column_fingerprints(column: Column) -> np.ndarray:
@@ -106,9 +106,9 @@ def first_equal_row(
     """
     marks = row_fingerprints(table, names)
     order = among[np.argsort(marks[among], kind="stable")]
-    found = np.searchsorted(marks[order], marks[rows], side="left")
-    found[found == len(order)] = 0
-    match = order[found] if len(order) else np.full(len(rows), -1, dtype=np.int64)
+    positions = np.searchsorted(marks[order], marks[rows], side="left")
+    positions[positions == len(order)] = 0
+    match = order[positions] if len(order) else np.full(len(rows), -1, dtype=np.int64)
     likely = (
         np.flatnonzero((marks[match] == marks[rows]) & (match != rows) & (match >= 0))
         if len(order)
@@ -163,8 +163,8 @@ def _codes_of_bytes(column: Column) -> np.ndarray:
     flat = np.ascontiguousarray(column.values)
     if flat.nbytes > _HELD:
         return np.unique(_digests(flat, column.offsets), return_inverse=True)[1].astype(np.int64)
-    each = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))  # bytes of one place
-    offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64) * each)
+    digest = flat.itemsize * int(np.prod(flat.shape[1:], dtype=np.int64))  # bytes of one place
+    offsets = pa.py_buffer(np.ascontiguousarray(column.offsets, dtype=np.int64) * digest)
     array = pa.Array.from_buffers(
         pa.large_binary(),
         len(column),
@@ -175,24 +175,24 @@ def _codes_of_bytes(column: Column) -> np.ndarray:
 
 def _digests(flat: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """A digest of the bytes of each row, 16 bytes (N,)."""
-    found = bytearray()
+    digests = bytearray()
     for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        found += hashlib.blake2b(flat[start:stop].data, digest_size=16).digest()
-    return np.frombuffer(bytes(found), dtype=[("high", "<u8"), ("low", "<u8")])
+        digests += hashlib.blake2b(flat[start:stop].data, digest_size=16).digest()
+    return np.frombuffer(bytes(digests), dtype=[("high", "<u8"), ("low", "<u8")])
 
 
 def _same_ragged(column: Column, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     assert column.offsets is not None
     sizes = np.diff(np.asarray(column.offsets))
     cuts = np.flatnonzero(np.diff((np.cumsum(sizes[left] + sizes[right])) // _HELD)) + 1
-    found = [
+    equal = [
         _alike(column.take(np.concatenate([one, other])), len(one))
         for one, other in zip(np.split(left, cuts), np.split(right, cuts), strict=True)
     ]
-    return np.concatenate(found)
+    return np.concatenate(equal)
 
 
 def _alike(pair: Column, count: int) -> np.ndarray:
     """Whether row i is row count + i, bool (count,)."""
-    found = value_codes(pair)
-    return found[:count] == found[count:]
+    values = value_codes(pair)
+    return values[:count] == values[count:]

@@ -46,19 +46,19 @@ def rolling_origin(
     stay together. DataError where the moments are fewer than k + 1.
     Source: Tashman, 2000, doi:10.1016/S0169-2070(00)00065-0.
     """
-    found, place, counts = np.unique(moments, return_inverse=True, return_counts=True)
-    if len(found) < k + 1:
+    distinct, moment_code, counts = np.unique(moments, return_inverse=True, return_counts=True)
+    if len(distinct) < k + 1:
         raise DataError(
-            f"{len(found):,} moments cannot be cut into {k} folds and a start.",
+            f"{len(distinct):,} moments cannot be cut into {k} folds and a start.",
             hint="set train.folds to a smaller number",
         )
     middle = np.cumsum(counts) - counts / 2
-    stretch = np.minimum((middle * (k + 1) / len(rows)).astype(np.int64), k)[place]
+    stretch = np.minimum((middle * (k + 1) / len(rows)).astype(np.int64), k)[moment_code]
     pairs = [
         (np.sort(rows[stretch <= number]), np.sort(rows[stretch == number + 1]))
         for number in range(k)
     ]
-    if any(not len(each) for pair in pairs for each in pair):
+    if any(not len(part) for pair in pairs for part in pair):
         raise DataError(
             f"the moments lie too unevenly for {k} folds.",
             hint="set train.folds to a smaller number",
@@ -82,7 +82,7 @@ def _fold_of_groups(groups: np.ndarray, order: np.ndarray, k: int, name: str) ->
     ]  # equal sizes fall as the seed has it
     load = np.zeros(k, dtype=np.int64)
     fold = np.empty(len(counts), dtype=np.int64)
-    for each in by_chance[np.argsort(-counts[by_chance], kind="stable")]:
-        fold[each] = load.argmin()
-        load[fold[each]] += counts[each]
+    for group_code in by_chance[np.argsort(-counts[by_chance], kind="stable")]:
+        fold[group_code] = load.argmin()
+        load[fold[group_code]] += counts[group_code]
     return fold[group]

@@ -158,13 +158,13 @@ class WindowLoader(FieldLoader):
             and int(where.min()) >= 0
             and int(where.max()) < len(self.values)
         ):
-            found = _picked(self.values, where, self.dtype)
+            values = _picked(self.values, where, self.dtype)
         else:
             inside = (where >= 0) & (where < len(self.values))
-            found = _filled(
+            values = _filled(
                 _picked(self.values, where.masked_fill(~inside, 0), self.dtype), inside, self.fill
             )
-        return found if self.ignore is None else found.masked_fill_(found == self.ignore, IGNORED)
+        return values if self.ignore is None else values.masked_fill_(values == self.ignore, IGNORED)
 
 
 # torch gathers from no unsigned numbers wider than a byte: their bits are kept as signed ones and
@@ -186,12 +186,12 @@ def _stored(values: np.ndarray, put: Put) -> tuple[Tensor, tuple[torch.dtype, in
 
 def _picked(values: Tensor, where: Tensor, into: tuple[torch.dtype, int | None]) -> Tensor:
     dtype, mask = into
-    found = (
+    picked = (
         values.index_select(0, where.reshape(-1)).reshape(*where.shape, *values.shape[1:]).to(dtype)
     )
-    return found if mask is None else found.bitwise_and_(mask)
+    return picked if mask is None else picked.bitwise_and_(mask)
 
 
-def _filled(found: Tensor, inside: Tensor, fill: float) -> Tensor:
+def _filled(values: Tensor, inside: Tensor, fill: float) -> Tensor:
     outside = ~inside
-    return found.masked_fill(outside.reshape(*outside.shape, *[1] * (found.ndim - 2)), fill)
+    return values.masked_fill(outside.reshape(*outside.shape, *[1] * (values.ndim - 2)), fill)

@@ -73,7 +73,7 @@ def draft(
         if alone and task is None
         else _task(table, targets, task)
     )
-    data: dict[str, Any] = {"source": _said(path, source)}
+    data: dict[str, Any] = {"source": _source_in_recipe(path, source)}
     if targets:
         data["target"] = targets[0] if len(targets) == 1 else targets
     named = {
@@ -88,7 +88,7 @@ def draft(
         if targets
         else 0
     )
-    if lost and not getattr(registry.facts("tasks", chosen), "INPUTS_TOO", False):
+    if lost and not registry.task_facts(chosen).targets_are_inputs:
         data["missing_target"] = "drop"
     tree = {"task": chosen, "data": data, "model": _model(table, targets, chosen)}
     recipe = read(tree, registry)
@@ -98,7 +98,7 @@ def draft(
 
 
 def _needs_no_target(task: str | None) -> bool:
-    return task in registry.names("tasks") and registry.facts("tasks", task).TARGETS[0] == 0
+    return task in registry.names("tasks") and registry.task_facts(task).targets[0] == 0
 
 
 def _is_running_text(table: Table) -> bool:
@@ -138,25 +138,25 @@ def _source(path: str) -> Part:
     there = Path(path)
     folder = there.parent if there.parent.is_dir() else Path()
     if not any(letter in path for letter in "*?[") and not there.exists():
-        near = nearest(there.name, [each.name for each in folder.iterdir()], 1)
+        near = nearest(there.name, [name.name for name in folder.iterdir()], 1)
         hint = f"did you mean {folder / near[0]}?" if near else "look at the path"
         raise DataError("there is no such file or folder.", where=path, hint=hint)
-    name = registry.source_for(path)
-    if name is None:
+    source_name = registry.source_for(path)
+    if source_name is None:
         endings = sorted(
             {
                 suffix
-                for each in registry.names("sources")
-                for suffix in registry.source(each).suffixes
+                for name in registry.names("sources")
+                for suffix in registry.source(name).suffixes
             }
         )
         raise DataError(
             "no source is known for it.", where=path, hint=f"known endings: {', '.join(endings)}"
         )
-    return Part(name, registry.config("sources", name).model_validate({"path": path}))
+    return Part(source_name, registry.config("sources", source_name).model_validate({"path": path}))
 
 
-def _said(path: str, source: Part) -> str | dict[str, str]:
+def _source_in_recipe(path: str, source: Part) -> str | dict[str, str]:
     """The source as a recipe says it: the bare path, unless that is the name of a source."""
     return {"name": source.name, "path": path} if path in registry.names("sources") else path
 
@@ -197,23 +197,23 @@ def _task(table: Table, targets: list[str], task: str | None) -> tuple[str, str]
     columns = [table.columns[name] for name in targets]
     if task is not None:
         if task not in registry.names("tasks"):
-            known = registry.names("tasks")
+            tasks = registry.names("tasks")
             raise DataError(
-                f"there is no task {task!r}. There are {', '.join(known)}.",
-                hint=did_you_mean(task, known),
+                f"there is no task {task!r}. There are {', '.join(tasks)}.",
+                hint=did_you_mean(task, tasks),
             )
         return task, "as you said"
-    each = [_task_of(table, column) for column in columns]
+    guesses = [_task_of(table, column) for column in columns]
     if len(columns) == 1:
-        return each[0]
+        return guesses[0]
     if all(_is_yes_or_no(column) for column in columns):
         return "multi_label", f"{len(columns)} columns of yes or no"
-    if all(column.kind == "number" for column in columns) and {name for name, _ in each} == {
+    if all(column.kind == "number" for column in columns) and {name for name, _ in guesses} == {
         "regression"
     }:
         return "regression", f"{len(columns)} columns of numbers"
     return "multi_task", "; ".join(
-        f"{column.name}: {name}, {why}" for column, (name, why) in zip(columns, each)
+        f"{column.name}: {name}, {why}" for column, (name, why) in zip(columns, guesses)
     )
 
 
@@ -225,8 +225,8 @@ def _is_yes_or_no(column: Column) -> bool:
 
 def _task_of(table: Table, column: Column) -> tuple[str, str]:
     """(the task that predicts a column, why)."""
-    known = ~column.is_missing()
-    if not known.any():
+    present = ~column.is_missing()
+    if not present.any():
         raise DataError(
             f"the target {column.name} holds no value.",
             where=table.origin,
@@ -237,11 +237,11 @@ def _task_of(table: Table, column: Column) -> tuple[str, str]:
     if column.kind == "category":
         return "classification", f"it holds {len(column.categories):,} distinct words"
     if column.kind == "number":
-        return _task_of_numbers(column.values[known])
+        return _task_of_numbers(column.values[present])
     if column.kind == "sequence":
         return "token_classification", "it holds a word for every word"
     if column.kind == "text":
-        rows = [column.text(int(row)) for row in np.flatnonzero(known)[:20_000]]
+        rows = [column.text(int(row)) for row in np.flatnonzero(present)[:20_000]]
         if len(set(rows)) <= len(rows) / ROWS_A_CLASS:
             return "classification", f"it holds {len(set(rows)):,} distinct texts"
     raise DataError(
@@ -257,12 +257,12 @@ def _task_of_numbers(values: np.ndarray) -> tuple[str, str]:
     distinct = np.unique(values)
     whole = values.ndim == 1 and bool((distinct == np.floor(distinct)).all())
     if whole and len(distinct) <= MOST_CLASSES and len(values) >= ROWS_A_CLASS * len(distinct):
-        said = f"it holds {len(distinct)} distinct whole numbers"
+        reason = f"it holds {len(distinct)} distinct whole numbers"
         return (
             "classification",
-            f"{said}; where their size matters more than their name, regression"
+            f"{reason}; where their size matters more than their name, regression"
             if len(distinct) > 2
-            else said,
+            else reason,
         )
     return "regression", "it holds numbers"
 
@@ -278,12 +278,12 @@ def _lines(table: Table, recipe: Recipe, why: str, lost: int) -> Iterator[str]:
     for notice in (*table.notices, *checks.check_table(table, data)):
         yield f"# Note: {_clean(notice)}"
     yield ""
-    yield f"task: {recipe.task.name}  # {_clean(why)}; also: {', '.join(each for each in registry.names('tasks') if each != recipe.task.name)}"
+    yield f"task: {recipe.task.name}  # {_clean(why)}; also: {', '.join(name for name in registry.names('tasks') if name != recipe.task.name)}"
     yield ""
     yield "data:"
-    said = recipe.raw["data"]
+    sections = recipe.raw["data"]
     yield from _indented(
-        write_yaml({name: said[name] for name in ("source", "target") if name in said})
+        write_yaml({key: sections[key] for key in ("source", "target") if key in sections})
     )
     if lost:
         yield f"  missing_target: drop  # {lost:,} rows have no target"
@@ -344,17 +344,17 @@ def _split(table: Table, recipe: Recipe) -> Iterator[str]:
     split = recipe.data.split
     assert split is not None
     if table.split is not None and (np.asarray(table.split) >= 0).any():
-        given = [
+        assigned = [
             name
             for number, name in enumerate(("train", "validation", "test"))
             if (np.asarray(table.split) == number).any()
         ]
-        yield f"  # The source itself says which rows are {' and '.join(given)}; they stay so."
+        yield f"  # The source itself says which rows are {' and '.join(assigned)}; they stay so."
     yield f"  # split: {_flow(split.as_dict())}  # shares of the rows; danlu list splits"
     for name, column in table.columns.items():
         if column.kind == "datetime" and name not in recipe.data.targets:
-            known = column.values[~column.is_missing()]
-            ordered = len(known) > 1 and bool((np.diff(known) >= 0).mean() > 0.95)
+            present = column.values[~column.is_missing()]
+            ordered = len(present) > 1 and bool((np.diff(present) >= 0).mean() > 0.95)
             why = (
                 "rows stand in the order of time"
                 if ordered
@@ -386,9 +386,9 @@ def _balance(table: Table, recipe: Recipe) -> str:
     return f"the rarest class has {counts.min() / counts.sum():.1%} of the rows: class_weights: balanced makes it count more"
 
 
-def _part(key: str, part: Part, about: str) -> Iterator[str]:
+def _part(key: str, part: Part, comment: str) -> Iterator[str]:
     """A part that is the default, commented out with its options."""
-    yield f"# {key}:  # {about}"
+    yield f"# {key}:  # {comment}"
     yield f"#   name: {part.name}"
     yield from _proposals("#   ", part.options)
 
@@ -421,11 +421,11 @@ def _flow(value: Any) -> str:
     if isinstance(value, Mapping):
         return (
             "{"
-            + ", ".join(f"{_word(str(key))}: {_flow(each)}" for key, each in value.items())
+            + ", ".join(f"{_word(str(key))}: {_flow(entry)}" for key, entry in value.items())
             + "}"
         )
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_flow(each) for each in value) + "]"
+        return "[" + ", ".join(_flow(entry) for entry in value) + "]"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return json.dumps(value)

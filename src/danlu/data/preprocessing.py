@@ -52,8 +52,8 @@ class Preprocessor:
     schema: dict[str, dict[str, Any]]
     pixels: dict[str, dict[str, list[float]]]
     notices: list[str]
-    chains: tuple[ColumnPipeline, ...]
-    also: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pipelines: tuple[ColumnPipeline, ...]
+    task_schema: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -90,7 +90,7 @@ class Preprocessor:
                 for part, state in chain.steps
                 if "notice" in state
             ]
-            if not chain.names and chain.to == "numbers":
+            if not chain.names and chain.input_kind == "numbers":
                 notices.append(f"column {name} is left out: its transforms leave no feature.")
                 continue
             chains.append(chain)
@@ -103,20 +103,20 @@ class Preprocessor:
         return cls(inputs, schema, _pixels(chains), notices, tuple(chains), needed)
 
     @property
-    def reads(self) -> dict[str, dict[str, Any]]:
+    def row_schema(self) -> dict[str, dict[str, Any]]:
         """The schema of every column that a row to answer must hold."""
-        return {**self.schema, **self.also}
+        return {**self.schema, **self.task_schema}
 
     @property
     def tokenizer(self) -> tokenizing.Tokenizer | None:
         """What the one chain that reads text does it with; None where there is none, or several."""
-        found = [
+        states = [
             state["tokenizer"]
-            for chain in self.chains
+            for chain in self.pipelines
             for _, state in chain.steps
             if "tokenizer" in state
         ]
-        return tokenizing.restore(found[0]) if len(found) == 1 else None
+        return tokenizing.restore(states[0]) if len(states) == 1 else None
 
     def apply(
         self, table: Table, rows: np.ndarray | None = None, key: str | None = None
@@ -130,11 +130,11 @@ class Preprocessor:
         W, C), the table's own array where `rows` is None; tokens and frames
         danlu.data.examples.Ragged. DataError naming column and row for a column that is not there
         or of another kind, an infinite or too large number, and a value that stays missing."""
-        refuse_other(self.reads, table, list(self.reads))
+        refuse_other(self.row_schema, table, list(self.row_schema))
         count = len(table) if rows is None else len(rows)
         result: dict[str, Any] = {}
         for name, described in self.inputs.items():
-            chains = [chain for chain in self.chains if chain.to == name]
+            chains = [chain for chain in self.pipelines if chain.input_kind == name]
             if described.kind in ("tokens", "frames"):
                 result[name] = self._ragged(name, described, table, rows, key)
                 continue
@@ -145,11 +145,11 @@ class Preprocessor:
             matrix = np.empty(
                 (count, described.shape[0]), dtype=np.float32 if name == "numbers" else np.int64
             )
-            place = 0
+            start = 0
             for chain in chains:
                 width = len(chain.names) if name == "numbers" else 1
-                _fill(matrix[:, place : place + width], chain, table, rows)
-                place += width
+                _fill(matrix[:, start : start + width], chain, table, rows)
+                start += width
             if name == "numbers":
                 _check_finite(matrix, chains, table, rows)
             result[name] = matrix
@@ -164,37 +164,37 @@ class Preprocessor:
         key: str | None,
     ) -> Ragged:
         """The rows of the one chain that leads to an input of tokens or frames."""
-        chains = [chain for chain in self.chains if chain.to == described.kind]
+        chains = [chain for chain in self.pipelines if chain.input_kind == described.kind]
         (chain,) = (
             chains
             if len(chains) == 1
             else [chain for chain in chains if name == f"{described.kind}.{chain.name}"]
         )
-        column = table.columns[chain.name]
-        if key is None or rows is not None or column.values.nbytes < _COSTLY:
-            made = chain.run(column if rows is None else column.take(rows))
+        raw = table.columns[chain.name]
+        if key is None or rows is not None or raw.values.nbytes < _COSTLY:
+            column = chain.run(raw if rows is None else raw.take(rows))
         else:
-            made = cache.cached_column(
+            column = cache.cached_column(
                 {"table": key, "column": chain.name, "made": chain.fingerprint},
-                lambda: chain.run(column),
+                lambda: chain.run(raw),
             )
-        assert made.offsets is not None
-        return Ragged(made.values, made.offsets, lengths=described.kind == "frames")
+        assert column.offsets is not None
+        return Ragged(column.values, column.offsets, lengths=described.kind == "frames")
 
     def only(self, names: Sequence[str]) -> Preprocessor:
         """The preprocessing of some of the columns."""
-        chains = tuple(chain for chain in self.chains if chain.name in names)
-        schema = {name: each for name, each in self.schema.items() if name in names}
+        chains = tuple(chain for chain in self.pipelines if chain.name in names)
+        schema = {name: column_schema for name, column_schema in self.schema.items() if name in names}
         return Preprocessor(_inputs(chains, schema), schema, _pixels(chains), [], chains)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(JSON values, arrays by name) that `restore` makes an equal preprocessor of."""
         arrays: dict[str, np.ndarray] = {}
-        columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.chains)]
+        columns = [chain.state(f"{number}.", arrays) for number, chain in enumerate(self.pipelines)]
         return {
             "columns": columns,
             "schema": self.schema,
-            "also": self.also,
+            "also": self.task_schema,
             "notices": list(self.notices),
         }, arrays
 
@@ -207,21 +207,21 @@ class Preprocessor:
         """
         try:
             schema = {
-                str(name): chaining.checked_schema(each) for name, each in state["schema"].items()
+                str(name): chaining.checked_schema(stored) for name, stored in state["schema"].items()
             }
             require(
-                [each["name"] for each in state["columns"]] == list(schema),
+                [stored["name"] for stored in state["columns"]] == list(schema),
                 "its columns and its schema differ",
             )
             chains = tuple(
-                chaining.restore_pipeline(each, schema[each["name"]], f"{number}.", arrays)
-                for number, each in enumerate(state["columns"])
+                chaining.restore_pipeline(stored, schema[stored["name"]], f"{number}.", arrays)
+                for number, stored in enumerate(state["columns"])
             )
-            require(sum(chain.to == "image" for chain in chains) <= 1, "it holds several images")
+            require(sum(chain.input_kind == "image" for chain in chains) <= 1, "it holds several images")
             notices = [str(notice) for notice in state["notices"]]
             also = {
-                str(name): chaining.checked_schema(each)
-                for name, each in state.get("also", {}).items()
+                str(name): chaining.checked_schema(stored)
+                for name, stored in state.get("also", {}).items()
             }
             return cls(_inputs(chains, schema), schema, _pixels(chains), notices, chains, also)
         except ArtifactError:
@@ -237,7 +237,7 @@ def refuse_other(
 ) -> None:
     """DataError where one of `names` is not there, or of another kind or shape than in training."""
     for name in names:
-        said = schemas[name]
+        schema = schemas[name]
         if name not in table.columns:
             raise DataError(
                 f"the column {name}, an input of the model, is not there.",
@@ -246,18 +246,18 @@ def refuse_other(
                 or f"the model's inputs are {', '.join(schemas)}",
             )
         column = table.columns[name]
-        if column.kind != said["kind"]:
+        if column.kind != schema["kind"]:
             raise DataError(
-                f"the column holds {column.kind} here and held {said['kind']} in training.",
+                f"the column holds {column.kind} here and held {schema['kind']} in training.",
                 where=f"{table.origin}, column {name}",
-                hint=f"set data.columns.{name}.kind to {said['kind']}",
+                hint=f"set data.columns.{name}.kind to {schema['kind']}",
             )
         shape = (
             list(column.values.shape[1:]) if column.kind in ("image", "number", "frames") else []
         )
-        wanted = said.get("shape") or ([said["width"]] if "width" in said else [])
+        wanted = schema.get("shape") or ([schema["width"]] if "width" in schema else [])
         if shape != wanted:
-            here, then = ("x".join(map(str, each)) or "single numbers" for each in (shape, wanted))
+            here, then = ("x".join(map(str, sizes)) or "single numbers" for sizes in (shape, wanted))
             raise DataError(
                 f"the column holds {column.kind} of {here} here and of {then} in training.",
                 where=f"{table.origin}, column {name}",
@@ -331,24 +331,24 @@ def _refusal(column: Column, data: Data) -> str:
     lost = np.asarray(
         column.is_missing() if column.values.ndim == 1 else np.isnan(column.values).all(axis=1)
     ).reshape(-1)
-    known = np.flatnonzero(~lost)
+    present = np.flatnonzero(~lost)
     count = len(lost)
-    if not len(known):
+    if not len(present):
         return f"none of the {count:,} training rows holds a value"
     if column.values.ndim > 1:
         rest = column.values[1:]
         same = column.values[:1] == rest
         constant = bool((same | (np.isnan(column.values[:1]) & np.isnan(rest))).all())
         return f"all {count:,} training rows hold the same numbers" if constant else ""
-    distinct = _distinct(column, known)
-    if distinct == 1 and len(known) == count:
-        return f"all {count:,} training rows hold the same value ({column.answer(int(known[0]))!r})"
+    distinct = _distinct(column, present)
+    if distinct == 1 and len(present) == count:
+        return f"all {count:,} training rows hold the same value ({column.answer(int(present[0]))!r})"
     asked_for = _options_of(column.name, data).transforms is not None or (
         column.kind == "text" and "text" in data.transforms
     )
-    if not asked_for and _is_identifier(column, distinct, known):
+    if not asked_for and _is_identifier(column, distinct, present):
         return (
-            f"{distinct:,} of its {len(known):,} values are distinct, so it looks like an identifier "
+            f"{distinct:,} of its {len(present):,} values are distinct, so it looks like an identifier "
             f"(data.columns.{column.name}.transforms would use it)"
         )
     return ""
@@ -364,19 +364,19 @@ def _teaches(column: Column, data: Data) -> bool:
     return not _refusal(some, data)
 
 
-def _distinct(column: Column, known: np.ndarray) -> int:
+def _distinct(column: Column, present: np.ndarray) -> int:
     """How many distinct values the `known` rows of a column hold; of numbers and date-times only
     whether 1 or (at least) 2."""
     if column.kind in ("number", "datetime"):
-        return 1 + int(column.values[known].min() != column.values[known].max())
-    return len(np.unique(value_codes(column)[known]))
+        return 1 + int(column.values[present].min() != column.values[present].max())
+    return len(np.unique(value_codes(column)[present]))
 
 
-def _is_identifier(column: Column, distinct: int, known: np.ndarray) -> bool:
+def _is_identifier(column: Column, distinct: int, present: np.ndarray) -> bool:
     """Whether categories, or texts of a single word, are distinct in nearly every row."""
     if (
-        len(known) < LEAST_ROWS
-        or distinct <= IDENTIFIER * len(known)
+        len(present) < LEAST_ROWS
+        or distinct <= IDENTIFIER * len(present)
         or column.kind not in ("category", "text")
     ):
         return False
@@ -386,7 +386,7 @@ def _is_identifier(column: Column, distinct: int, known: np.ndarray) -> bool:
     spaced = np.zeros(len(column.values) + 1, dtype=np.int64)
     np.cumsum((column.values <= 32) | (column.values >= 0x80), out=spaced[1:])
     offsets = np.asarray(column.offsets)
-    return float((spaced[offsets[1:]] > spaced[offsets[:-1]])[known].mean()) < 1 - IDENTIFIER
+    return float((spaced[offsets[1:]] > spaced[offsets[:-1]])[present].mean()) < 1 - IDENTIFIER
 
 
 def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
@@ -402,7 +402,7 @@ def _refuse_infinite(table: Table, column: Column, rows: np.ndarray) -> None:
 
 
 def _check_inputs(table: Table, chains: Sequence[ColumnPipeline], notices: Sequence[str]) -> None:
-    images = [chain.name for chain in chains if chain.to == "image"]
+    images = [chain.name for chain in chains if chain.input_kind == "image"]
     if len(images) > 1:
         raise DataError(
             f"the table holds {len(images)} image columns ({', '.join(images)}), and a model takes one.",
@@ -421,11 +421,11 @@ def _inputs(
     chains: Sequence[ColumnPipeline], schema: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, InputSpec]:
     result: dict[str, InputSpec] = {}
-    names = tuple(name for chain in chains if chain.to == "numbers" for name in chain.names)
+    names = tuple(name for chain in chains if chain.input_kind == "numbers" for name in chain.names)
     if names:
-        of = tuple(chain.name for chain in chains if chain.to == "numbers" for _ in chain.names)
+        of = tuple(chain.name for chain in chains if chain.input_kind == "numbers" for _ in chain.names)
         result["numbers"] = InputSpec("numbers", (len(names),), names=names, of=of)
-    coded = [chain for chain in chains if chain.to == "categories"]
+    coded = [chain for chain in chains if chain.input_kind == "categories"]
     if coded:
         result["categories"] = InputSpec(
             "categories",
@@ -434,18 +434,18 @@ def _inputs(
             cardinalities=tuple(chain.cardinality for chain in coded),
         )
     for chain in chains:
-        if chain.to == "image":
+        if chain.input_kind == "image":
             height, width, channels = schema[chain.name]["shape"]
             mean, std = (tuple(chain.pixels[name]) for name in ("mean", "std"))
             result["image"] = InputSpec("image", (channels, height, width), mean=mean, std=std)
-        elif chain.to in ("tokens", "frames"):
-            alone = sum(other.to == chain.to for other in chains) == 1
-            result[chain.to if alone else f"{chain.to}.{chain.name}"] = _ragged_input(chain)
+        elif chain.input_kind in ("tokens", "frames"):
+            alone = sum(other.input_kind == chain.input_kind for other in chains) == 1
+            result[chain.input_kind if alone else f"{chain.input_kind}.{chain.name}"] = _ragged_input(chain)
     return result
 
 
 def _ragged_input(chain: ColumnPipeline) -> InputSpec:
-    if chain.to == "frames":
+    if chain.input_kind == "frames":
         return InputSpec("frames", (chain.longest, len(chain.names)), names=chain.names)
     several = (len(chain.cardinalities),) if len(chain.cardinalities) > 1 else ()
     return InputSpec(
@@ -454,7 +454,7 @@ def _ragged_input(chain: ColumnPipeline) -> InputSpec:
 
 
 def _pixels(chains: Sequence[ColumnPipeline]) -> dict[str, dict[str, list[float]]]:
-    images = [chain for chain in chains if chain.to == "image"]
+    images = [chain for chain in chains if chain.input_kind == "image"]
     return {"image": images[0].pixels} if images else {}
 
 
@@ -499,15 +499,15 @@ def _check_finite(
     finite = np.isfinite(matrix)
     if finite.all():
         return
-    row, place = (int(each) for each in np.argwhere(~finite)[0])
-    missing = bool(np.isnan(matrix[row, place]))
+    row, feature = (int(index) for index in np.argwhere(~finite)[0])
+    missing = bool(np.isnan(matrix[row, feature]))
     for chain in chains:
-        if place < len(chain.names):
+        if feature < len(chain.names):
             what = (
                 "missing and its transforms leave it so" if missing else "too large for a float32"
             )
             raise _not_a_number(table, row if rows is None else int(rows[row]), chain.name, what)
-        place -= len(chain.names)
+        feature -= len(chain.names)
 
 
 def _not_a_number(table: Table, row: int, name: str, what: str) -> DataError:

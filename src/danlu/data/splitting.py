@@ -80,14 +80,14 @@ def strata(target: Column) -> np.ndarray:
     -1 where missing."""
     if target.kind in ("number", "datetime"):
         values = target.values if target.values.ndim == 1 else target.values[:, 0]
-        known = ~target.is_missing()
-        distinct = np.unique(values[known])
+        present = ~target.is_missing()
+        distinct = np.unique(values[present])
         if len(distinct) > MOST_CLASSES:
-            edges = np.quantile(values[known].astype(np.float64), np.linspace(0, 1, BINS + 1)[1:-1])
+            edges = np.quantile(values[present].astype(np.float64), np.linspace(0, 1, BINS + 1)[1:-1])
             return np.where(
-                known, np.searchsorted(edges, values.astype(np.float64), side="right"), -1
+                present, np.searchsorted(edges, values.astype(np.float64), side="right"), -1
             )
-        return np.where(known, np.searchsorted(distinct, values), -1)
+        return np.where(present, np.searchsorted(distinct, values), -1)
     if target.kind == "image":
         return np.zeros(len(target), dtype=np.int64)
     return value_codes(target)

@@ -28,25 +28,25 @@ _ROWS = 64  # held-out rows whose codes are compared
 def write_tokenizer(folder: Path, artifact: Artifact, table: Table) -> bool:
     """Whether `folder` now holds a tokenizer.json for the artifact's one text input. ExportError
     where its codes of `table` are others."""
-    found = [
+    steps = [
         (chain, step, state)
-        for chain in artifact.preprocessor.chains
+        for chain in artifact.preprocessor.pipelines
         for step, state in chain.steps
         if step.name == "tokenize"
     ]
     if (
-        len(found) != 1
-        or found[0][2]["tokenizer"]["kind"] not in _KINDS
+        len(steps) != 1
+        or steps[0][2]["tokenizer"]["kind"] not in _KINDS
         or (folder / FILE).exists()
     ):
         return False
-    chain, step, state = found[0]
+    chain, step, state = steps[0]
     if (
         len(chain.steps) > 1 or chain.name not in table.columns
     ):  # what other transforms do before it, the file cannot do
         return False
     options: Any = step.options
-    frame = [code for code, asked in ((BEGINNING, options.beginning), (END, options.end)) if asked]
+    frame = [code for code, wanted in ((BEGINNING, options.beginning), (END, options.end)) if wanted]
     if frame == [END]:
         return False
     try:
@@ -55,28 +55,28 @@ def write_tokenizer(folder: Path, artifact: Artifact, table: Table) -> bool:
         return False
     import tokenizers
 
-    made = tokenizers.Tokenizer.from_str(text)
+    tokenizer = tokenizers.Tokenizer.from_str(text)
     if options.max_length is not None:
-        made.enable_truncation(options.max_length)
-    _compare(made, artifact, chain.to, chain.name, table.take(np.arange(min(len(table), _ROWS))))
-    (folder / FILE).write_text(made.to_str(), "utf-8")
+        tokenizer.enable_truncation(options.max_length)
+    _compare(tokenizer, artifact, chain.input_kind, chain.name, table.take(np.arange(min(len(table), _ROWS))))
+    (folder / FILE).write_text(tokenizer.to_str(), "utf-8")
     return True
 
 
-def _compare(made: Any, artifact: Artifact, to: str, column: str, table: Table) -> None:
+def _compare(tokenizer: Any, artifact: Artifact, to: str, column: str, table: Table) -> None:
     wanted = artifact.preprocessor.apply(table)[to]
     assert isinstance(wanted, Ragged)
     texts = table.columns[column]
     for row in range(len(table)):
-        held = texts.text(row)
+        text = texts.text(row)
         ours = wanted.row(row).tolist()
-        theirs = [] if held is None else made.encode(held).ids
+        theirs = [] if text is None else tokenizer.encode(text).ids
         if ours != theirs:
-            place = next(
+            position = next(
                 (at for at, (a, b) in enumerate(zip(ours, theirs)) if a != b),
                 min(len(ours), len(theirs)),
             )
             raise ExportError(
-                f"{FILE} reads {table.where(row)} otherwise than the artifact: from token {place + 1} on.",
+                f"{FILE} reads {table.where(row)} otherwise than the artifact: from token {position + 1} on.",
                 hint="nothing was kept; please report this recipe",
             )

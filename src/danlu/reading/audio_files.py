@@ -43,8 +43,8 @@ def _by_soundfile(path: Path, name: str) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             _refuse_long(file.frames * file.channels, name)
-            found = file.read(dtype="int16", always_2d=True)
-            return to_mono(found), int(file.samplerate)
+            samples = file.read(dtype="int16", always_2d=True)
+            return to_mono(samples), int(file.samplerate)
     except DataError:
         raise
     except (soundfile.SoundFileError, RuntimeError, ValueError, MemoryError, OSError) as error:
@@ -68,9 +68,9 @@ def _by_wave(path: Path, name: str) -> tuple[np.ndarray, int]:
                     where=name,
                     hint="pip install 'danlu[audio]'",
                 )
-            found = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16)
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16)
             return to_mono(
-                found[: len(found) // channels * channels].reshape(-1, channels)
+                samples[: len(samples) // channels * channels].reshape(-1, channels)
             ), file.getframerate()
     except DataError:
         raise
@@ -88,9 +88,9 @@ def _refuse_long(samples: int, name: str) -> None:
 
 
 def _damaged(name: str, error: Exception) -> DataError:
-    said = str(error).strip().rstrip(".")
+    cause = str(error).strip().rstrip(".")
     return DataError(
-        f"this is no recording that can be read ({said}).",
+        f"this is no recording that can be read ({cause}).",
         where=name,
         hint="remove the file, or save it anew as WAV",
     )
@@ -110,16 +110,16 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     from scipy.signal import resample_poly
 
     shared = math.gcd(rate, wanted)
-    found = resample_poly(samples.astype(np.float64), wanted // shared, rate // shared)
-    return np.clip(np.rint(found), -32768, 32767).astype(np.int16)
+    converted = resample_poly(samples.astype(np.float64), wanted // shared, rate // shared)
+    return np.clip(np.rint(converted), -32768, 32767).astype(np.int16)
 
 
 def decode_audio(value: Any, rate: int, name: str) -> np.ndarray:
     """A recording to be answered, as int16 at `rate`: a path, or an array of samples at that rate
     (int16, or floats from -1 to 1)."""
     if isinstance(value, str | Path):
-        samples, found = read_audio(Path(value), name)
-        return resample(samples, found, rate)
+        samples, file_rate = read_audio(Path(value), name)
+        return resample(samples, file_rate, rate)
     array = np.asarray(value)
     if array.ndim != 1 or array.dtype.kind not in "if":
         raise DataError(

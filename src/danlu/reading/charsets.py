@@ -31,21 +31,21 @@ _MARGIN = 3.0  # nats by which the most probable encoding must lead; one accente
 _NO_TEXT = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"}
 
 
-def _known(name: str) -> str:
+def _checked_encoding(name: str) -> str:
     if name == "auto":
         return name
     try:
-        found = codecs.lookup(name)
+        codec = codecs.lookup(name)
     except (LookupError, ValueError):
         raise ValueError(
             "must be auto or an encoding Python knows (utf-8, utf-16, gb18030, big5, cp1252, ...)"
         ) from None
-    if not getattr(found, "_is_text_encoding", True) or found.name.replace("-", "_") in _NO_TEXT:
+    if not getattr(codec, "_is_text_encoding", True) or codec.name.replace("-", "_") in _NO_TEXT:
         raise ValueError("must be the encoding of a text")
     return name
 
 
-Encoding = Annotated[str, AfterValidator(_known)]
+Encoding = Annotated[str, AfterValidator(_checked_encoding)]
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class DecodedText:
 def decode_text(content: bytes, where: str, encoding: str = "auto") -> DecodedText:
     """The text of a file. DataError naming line and byte where the bytes are not of `encoding`, or
     where none can be told."""
-    said = declared_encoding(content, encoding)
-    if said is not None:
-        name, mark, reason = said
+    declared = declared_encoding(content, encoding)
+    if declared is not None:
+        name, mark, reason = declared
         return DecodedText(_strictly(content[mark:], name, where, mark), name, reason)
     try:
         content.decode("utf-8")
@@ -87,7 +87,7 @@ def declared_encoding(head: bytes, encoding: str = "auto") -> tuple[str, int, st
             b"",
         )
         if mark and plain in ("utf-16", "utf-32"):
-            plain = next(name for each, name in _MARKS if each == mark)
+            plain = next(name for bytes_of_mark, name in _MARKS if bytes_of_mark == mark)
         return plain, len(mark), "the recipe says so"
     for mark, name in _MARKS:
         if head.startswith(mark):
@@ -204,7 +204,7 @@ _PLAUSIBLE = (
 )
 
 
-def _most_probable(content: bytes, where: str, start: int, place: str) -> str:
+def _most_probable(content: bytes, where: str, start: int, position: str) -> str:
     sample = _beyond_ascii(content, start)
     scores: dict[str, tuple[float, float]] = {}
     for name, _ in _DOUBLE:
@@ -221,7 +221,7 @@ def _most_probable(content: bytes, where: str, start: int, place: str) -> str:
     order = [name for name in order if scores[name][1] >= _PLAUSIBLE]
     may = f"; it may be {' or '.join(order[:3])}" if order else ""
     raise DataError(
-        f"{place} is not UTF-8, and the characters do not tell which encoding it is{may}.",
+        f"{position} is not UTF-8, and the characters do not tell which encoding it is{may}.",
         where=where, hint="set data.source.encoding, or save the file as UTF-8",
     )  # fmt: skip
 
@@ -248,15 +248,15 @@ def _beyond_ascii(content: bytes, start: int) -> bytes:
 def _common(name: str) -> frozenset[str]:
     """The characters in common use of a double-byte encoding."""
     blocks = dict(_DOUBLE)[name]
-    found = set()
+    letters = set()
     for lead_from, lead_to, trail_from, trail_to in blocks:
         for lead in range(lead_from, lead_to + 1):
             for trail in range(trail_from, trail_to + 1):
                 try:
-                    found.add(bytes([lead, trail]).decode(name))
+                    letters.add(bytes([lead, trail]).decode(name))
                 except UnicodeDecodeError:
                     continue
-    return frozenset(found)
+    return frozenset(letters)
 
 
 def _score_double(sample: bytes, name: str) -> tuple[float, float]:
@@ -282,11 +282,11 @@ def _score_single(
     codes = np.frombuffer(sample, dtype=np.uint8)
     high = codes > 127
     plain = ((codes | 32) >= ord("a")) & ((codes | 32) <= ord("z"))
-    known = np.zeros(256, dtype=bool)
+    in_common_use = np.zeros(256, dtype=bool)
     for letter in letters:
-        known[letter.encode(name, errors="replace")[0]] = True
-    usual, total = int(known[codes[high]].sum()), int(high.sum())
-    score = usual * np.log(0.97 / known.sum()) + (total - usual) * np.log(0.03 / 128)
+        in_common_use[letter.encode(name, errors="replace")[0]] = True
+    usual, total = int(in_common_use[codes[high]].sum()), int(high.sum())
+    score = usual * np.log(0.97 / in_common_use.sum()) + (total - usual) * np.log(0.03 / 128)
     rows, mixed = int((high[:-1] & high[1:]).sum()), int((high[:-1] & plain[1:]).sum())
     ends = total - rows - mixed
     score += (

@@ -33,10 +33,10 @@ def holds_mostly(folder: Path, suffixes: Sequence[str]) -> bool:
     are looked at)."""
     wanted = others = 0
     for pattern in ("*", "*/*", "*/*/*"):
-        for each in islice(folder.glob(pattern), 1000):
-            if each.suffix.lower() in suffixes:
+        for path in islice(folder.glob(pattern), 1000):
+            if path.suffix.lower() in suffixes:
                 wanted += 1
-            elif each.is_file() and not each.name.startswith("."):
+            elif path.is_file() and not path.name.startswith("."):
                 others += 1
     return wanted > others
 
@@ -48,14 +48,14 @@ def files_below(path: str, suffixes: Sequence[str], what: str) -> list[Path]:
     if not os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where the text holds a NUL
         disk.check_file(root)
         return [root]
-    found = sorted(_walk(root, tuple(suffixes), 0), key=lambda each: each.relative_to(root).parts)
-    if not found:
+    files = sorted(_walk(root, tuple(suffixes), 0), key=lambda path: path.relative_to(root).parts)
+    if not files:
         raise DataError(
             f"the folder holds no {what} ({', '.join(suffixes)}).",
             where=str(root),
             hint="name the folder above the classes",
         )
-    return found
+    return files
 
 
 def _walk(folder: Path, suffixes: tuple[str, ...], depth: int) -> list[Path]:
@@ -65,7 +65,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], depth: int) -> list[Path]:
             where=str(folder),
             hint="remove the loop",
         )
-    found: list[Path] = []
+    files: list[Path] = []
     try:
         entries = [
             entry for entry in os.scandir(folder) if not entry.name.startswith((".", "__MACOSX"))
@@ -74,10 +74,10 @@ def _walk(folder: Path, suffixes: tuple[str, ...], depth: int) -> list[Path]:
         raise disk.unreadable_file_error(folder, error) from None
     for entry in entries:
         if entry.is_dir():
-            found += _walk(Path(entry.path), suffixes, depth + 1)
+            files += _walk(Path(entry.path), suffixes, depth + 1)
         elif entry.name.lower().endswith(suffixes):
-            found.append(Path(entry.path))
-    return found
+            files.append(Path(entry.path))
+    return files
 
 
 def relative_paths(paths: Sequence[Path], root: Path) -> list[Path]:

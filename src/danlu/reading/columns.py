@@ -33,9 +33,9 @@ def column_options(schema: Schema) -> dict[str, ColumnOptions]:
     """The kinds of a schema as column options, so that a source reads a file in them (images are a
     source's own matter)."""
     return {
-        name: ColumnOptions.model_validate({"kind": each["kind"]})
-        for name, each in schema.items()
-        if each["kind"] != "image"
+        name: ColumnOptions.model_validate({"kind": facts["kind"]})
+        for name, facts in schema.items()
+        if facts["kind"] != "image"
     }
 
 
@@ -54,16 +54,16 @@ def read_columns(schema: Schema, raw: Any, origin: str, *, plainly: bool = False
     """
     columns = _columns(schema, raw, origin)
     row_name = raw.where if isinstance(raw, Table) else lambda row: f"{origin} row {row + 1:,}"
-    made = {
-        name: _read(name, each, columns[name], row_name, plainly) for name, each in schema.items()
+    typed = {
+        name: _read(name, facts, columns[name], row_name, plainly) for name, facts in schema.items()
     }
-    lengths = {name: len(column) for name, column in made.items()}
+    lengths = {name: len(column) for name, column in typed.items()}
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
-        raise DataError(f"the columns have different numbers of rows: {said}.", where=origin)
+        counts = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
+        raise DataError(f"the columns have different numbers of rows: {counts}.", where=origin)
     if isinstance(raw, Table):
-        return replace(raw, columns=made)
-    return Table(columns=made, origin=origin)
+        return replace(raw, columns=typed)
+    return Table(columns=typed, origin=origin)
 
 
 # --- raw to columns -------------------------------------------------------------------------------------------------------
@@ -87,13 +87,13 @@ def _columns(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
 
 
 def _checked(schema: Schema, columns: Mapping[Any, Any], where: str) -> Mapping[Any, Any]:
-    given = [str(name) for name in columns]
+    present = [str(name) for name in columns]
     for name in schema:
         if name not in columns:
-            near = nearest(name, given, 1)
-            held = (
-                f"has the columns {', '.join(given[:20])}{', ...' if len(given) > 20 else ''}"
-                if given
+            near = nearest(name, present, 1)
+            contents = (
+                f"has the columns {', '.join(present[:20])}{', ...' if len(present) > 20 else ''}"
+                if present
                 else "has no columns"
             )
             hint = (
@@ -101,7 +101,7 @@ def _checked(schema: Schema, columns: Mapping[Any, Any], where: str) -> Mapping[
                 if near
                 else f"the model needs {', '.join(schema)}"
             )
-            raise DataError(f"there is no column {name}; the data {held}.", where=where, hint=hint)
+            raise DataError(f"there is no column {name}; the data {contents}.", where=where, hint=hint)
     return columns
 
 
@@ -179,17 +179,17 @@ def _from_frame(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
 
 
 def _read(
-    name: str, each: Mapping[str, Any], values: Any, where: Callable[[int], str], plainly: bool
+    name: str, facts: Mapping[str, Any], values: Any, where: Callable[[int], str], plainly: bool
 ) -> Column:
-    kind = each["kind"]
+    kind = facts["kind"]
     if isinstance(values, Column):
         if kind != "image" and values.kind == kind:
             return replace(values, name=name)
         values = _again(values, kind)
     if kind == "image":
-        return _images(name, list(each["shape"]), values, where)
+        return _images(name, list(facts["shape"]), values, where)
     if kind == "audio":
-        return _recordings(name, int(each["rate"]), values, where)
+        return _recordings(name, int(facts["rate"]), values, where)
     if plainly:
         return without_pyarrow.read_column(name, kind, values, where)
     options = ColumnOptions.model_validate({"kind": kind})
@@ -246,13 +246,13 @@ def _images(name: str, shape: list[int], values: Any, where: Callable[[int], str
 def _recordings(name: str, rate: int, values: Any, where: Callable[[int], str]) -> Column:
     single = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "if"
     cells = [values] if single else list(values)
-    found = [
+    recordings = [
         audio_files.decode_audio(cell, rate, f"{where(row)}, column {name}")
         for row, cell in enumerate(cells)
     ]
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in found])]).astype(np.int64)
-    samples = np.concatenate(found) if found else np.zeros(0, dtype=np.int16)
-    return Column(name, "audio", samples, offsets=offsets, rate=rate, reason="audio: read")
+    offsets = np.concatenate([[0], np.cumsum([len(samples) for samples in recordings])]).astype(np.int64)
+    joined = np.concatenate(recordings) if recordings else np.zeros(0, dtype=np.int16)
+    return Column(name, "audio", joined, offsets=offsets, rate=rate, reason="audio: read")
 
 
 __all__ = ["MISSING_MARKS", "column_options", "infer_column", "read_columns"]

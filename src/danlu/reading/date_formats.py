@@ -92,14 +92,14 @@ def _parts(trimmed: pa.Array, pattern: str) -> tuple[np.ndarray, dict[str, np.nd
 
     pc = compute()
 
-    found = pc.extract_regex(trimmed, pattern=pattern)
-    rows = np.flatnonzero(valid_mask(found))
+    matches = pc.extract_regex(trimmed, pattern=pattern)
+    rows = np.flatnonzero(valid_mask(matches))
     if not len(rows):
         return rows, {}
-    found = found.take(pa.array(rows))
+    matches = matches.take(pa.array(rows))
     parts: dict[str, np.ndarray] = {}
-    for field in found.type:
-        words = pc.struct_field(found, field.name)
+    for field in matches.type:
+        words = pc.struct_field(matches, field.name)
         if field.name == "fraction":
             words = pc.utf8_slice_codeunits(pc.utf8_rpad(words, 6, "0"), 0, 6)
         if field.name in ("name", "zone", "half"):

@@ -56,7 +56,7 @@ def missing_file_error(path: Path) -> DataError:
     """The error for a file that is not there, with the nearest name in its folder."""
     folder = path.parent
     try:
-        beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+        beside = [neighbour.name for neighbour in folder.iterdir()] if folder.is_dir() else []
     except OSError:
         beside = []
     near = nearest(path.name, beside, 1)
@@ -89,28 +89,28 @@ def unreadable_file_error(path: Path, error: Exception) -> DataError:
             where=str(path),
             hint="change its permissions, or copy it",
         )
-    said = getattr(error, "strerror", None) or str(error)
-    return DataError(f"it cannot be read: {said}.", where=str(path), hint="check the path")
+    cause = getattr(error, "strerror", None) or str(error)
+    return DataError(f"it cannot be read: {cause}.", where=str(path), hint="check the path")
 
 
 def expand_paths(paths: str | Sequence[str], suffixes: Iterable[str]) -> list[Path]:
     """The files that paths, folders (their files with one of `suffixes`) and patterns (data/*.csv)
     name; sorted within each."""
-    found: list[Path] = []
+    files: list[Path] = []
     for text in [paths] if isinstance(paths, str) else paths:
         path = Path(text)
         if os.path.isdir(text):  # noqa: PTH112  Path.is_dir raises where the text holds a NUL
-            found += _in_folder(path, tuple(suffixes))
+            files += _in_folder(path, tuple(suffixes))
         elif _WILD & set(text) and not os.path.lexists(text):
-            found += _matching(text)
+            files += _matching(text)
         else:
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     try:
-        names = sorted(each.name for each in os.scandir(folder))
+        names = sorted(entry.name for entry in os.scandir(folder))
     except OSError as error:
         raise unreadable_file_error(folder, error) from None
     inside = [
@@ -130,8 +130,8 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def _matching(pattern: str) -> list[Path]:
     import glob
 
-    inside = sorted(Path(each) for each in glob.glob(pattern, recursive=True))  # noqa: PTH207  takes absolute patterns as well
-    inside = [each for each in inside if not each.is_dir()]
+    inside = sorted(Path(path) for path in glob.glob(pattern, recursive=True))  # noqa: PTH207  takes absolute patterns as well
+    inside = [path for path in inside if not path.is_dir()]
     if not inside:
         raise DataError(
             "no file matches the pattern.", where=pattern, hint="paths start at the current folder"
@@ -198,17 +198,17 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
             )
         stream, first = zlib.decompressobj(wbits=31), False
         while not stream.eof:
-            given = stream.unconsumed_tail or rest or file.read(_BLOCK)
+            compressed = stream.unconsumed_tail or rest or file.read(_BLOCK)
             rest = b""
             try:
-                piece = stream.decompress(given, _BLOCK)
+                piece = stream.decompress(compressed, _BLOCK)
             except zlib.error as error:
                 raise DataError(
                     f"the compressed data are damaged ({error}).",
                     where=str(path),
                     hint="download it again",
                 ) from None
-            if not given and not piece:
+            if not compressed and not piece:
                 raise DataError(
                     "the compressed data end too early.", where=str(path), hint="download it again"
                 )

@@ -37,8 +37,8 @@ class GrowingArray:
         try:
             if self.file is None:
                 self.file = tempfile.TemporaryFile(prefix="danlu-")  # noqa: SIM115  closed by finish
-                for each in self.pieces:
-                    self.file.write(each.data)
+                for earlier in self.pieces:
+                    self.file.write(earlier.data)
                 self.pieces = []
             self.file.write(piece.data)
         except OSError as error:

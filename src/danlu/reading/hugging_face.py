@@ -61,14 +61,14 @@ def locate(path: str, download: bool = False) -> Path:
             snapshot_download(path, local_files_only=not download, allow_patterns=list(WANTED))
         )
     except Exception as error:  # of the network, of the disk, of the name: the library has dozens
-        said = str(error).strip().split("\n")[0][:200]
+        cause = str(error).strip().split("\n")[0][:200]
         hint = (
             "check the name and the network"
             if download
             else "give a folder, or add model.download: true to fetch it"
         )
         raise DataError(
-            f"there is no such folder, and no such checkpoint is in the local cache ({said}).",
+            f"there is no such folder, and no such checkpoint is in the local cache ({cause}).",
             where=path,
             hint=hint,
         ) from None
@@ -111,26 +111,26 @@ def model_classes(folder: Path) -> list[str]:
     """The classes of transformers that its config.json names ("BertForMaskedLM"); [] where it names
     none."""
     named = _read(folder / "config.json").get("architectures")
-    return [str(each) for each in named] if isinstance(named, list) else []
+    return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def tokenizer_path(folder: Path) -> Path:
     """Its tokenizer.json. DataError where there is none."""
-    found = folder / "tokenizer.json"
-    if not found.is_file():
+    path = folder / "tokenizer.json"
+    if not path.is_file():
         hint = (
             "make one: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
         raise DataError("the checkpoint has no tokenizer.json.", where=str(folder), hint=hint)
-    return found
+    return path
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Its files of weights. DataError where there is none that is safe to read."""
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
         pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")])
-        said = (
+        reason = (
             f" ({pickled[0].name} is a pickle, which can run code when it is read)"
             if pickled
             else ""
@@ -141,21 +141,21 @@ def weight_files(folder: Path) -> list[Path]:
             else "give the folder of a checkpoint"
         )
         raise DataError(
-            f"the checkpoint has no .safetensors file{said}.", where=str(folder), hint=hint
+            f"the checkpoint has no .safetensors file{reason}.", where=str(folder), hint=hint
         )
-    return found
+    return files
 
 
 def digest(folder: Path) -> str:
     """The SHA-256 of its weights, its config and its tokenizer."""
     hashed = hashlib.sha256()
-    others = [
-        each for name in ("config.json", "tokenizer.json") if (each := folder / name).is_file()
+    extra_files = [
+        path for name in ("config.json", "tokenizer.json") if (path := folder / name).is_file()
     ]
-    for path in (*weight_files(folder), *others):
-        with path.open("rb") as file:
+    for file_path in (*weight_files(folder), *extra_files):
+        with file_path.open("rb") as file:
             hashed.update(
-                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
+                f"{file_path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
             )
     return hashed.hexdigest()
 
@@ -164,10 +164,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError("it is too large")
-        found = json.loads(path.read_text("utf-8"))
-        if not isinstance(found, dict):
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
             raise ValueError("it holds no mapping")
-        return found
+        return content
     except OSError as error:
         hint = "name the folder that save_pretrained wrote"
         raise DataError(
@@ -179,26 +179,26 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _pixels(said: Mapping[str, Any]) -> dict[str, Any]:
+def _pixels(settings: Mapping[str, Any]) -> dict[str, Any]:
     """{"size": [height, width], "mean", "std"} of a preprocessor_config.json; size null where it
     says none."""
     size = (
-        said.get("crop_size")
-        if said.get("do_center_crop") and said.get("crop_size")
-        else said.get("size")
+        settings.get("crop_size")
+        if settings.get("do_center_crop") and settings.get("crop_size")
+        else settings.get("size")
     )
     if isinstance(size, Mapping):
         edge = size.get("shortest_edge")
         pair = [size.get("height", edge), size.get("width", edge)]
     else:
         pair = [size, size]
-    sound = all(isinstance(each, int) and 0 < each <= 8192 for each in pair)
-    plain = said.get("do_normalize") is False
+    sound = all(isinstance(number, int) and 0 < number <= 8192 for number in pair)
+    plain = settings.get("do_normalize") is False
     mean, std = (
-        ([0.0], [1.0]) if plain else (said.get("image_mean", _MEAN), said.get("image_std", _STD))
+        ([0.0], [1.0]) if plain else (settings.get("image_mean", _MEAN), settings.get("image_std", _STD))
     )
     return {
         "size": pair if sound else None,
-        "mean": [float(each) for each in mean],
-        "std": [float(each) for each in std],
+        "mean": [float(number) for number in mean],
+        "std": [float(number) for number in std],
     }

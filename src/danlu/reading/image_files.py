@@ -134,8 +134,8 @@ def _pixels(
 
 
 def _damaged(error: Exception, name: str) -> DataError:
-    said = str(error).strip().splitlines()
-    detail = f" ({said[0][:120]})" if said else f" ({type(error).__name__})"
+    lines = str(error).strip().splitlines()
+    detail = f" ({lines[0][:120]})" if lines else f" ({type(error).__name__})"
     return DataError(
         f"the image is damaged or ends too early{detail}.",
         where=name,
@@ -174,9 +174,9 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError:
-        known = "PNG, JPEG, BMP, GIF, WebP, PPM or TIFF"
+        formats = "PNG, JPEG, BMP, GIF, WebP, PPM or TIFF"
         raise DataError(
-            f"this is no image that can be read ({known}).",
+            f"this is no image that can be read ({formats}).",
             where=name,
             hint="save it as PNG, or take it out",
         ) from None

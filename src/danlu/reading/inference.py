@@ -61,8 +61,8 @@ class _Subject:
     notices: list[str]
 
     def at(self, row: int) -> str:
-        place = self.where(row) if callable(self.where) else f"{self.where} row {row + 1:,}".strip()
-        return f"{place}, column {self.name}"
+        row_name = self.where(row) if callable(self.where) else f"{self.where} row {row + 1:,}".strip()
+        return f"{row_name}, column {self.name}"
 
     def error(self, row: int, message: str, hint: str) -> DataError:
         return DataError(message, where=self.at(row), hint=hint)
@@ -136,14 +136,14 @@ def _images(values: Any, subject: _Subject) -> Column:
         None,
     )
     if wrong is not None:
-        said = (
+        problem = (
             "there is no image"
             if cells[wrong] in (None, "")
             else "a value that is no path cannot be read as an image"
         )
         raise subject.error(
             wrong,
-            f"{said}.",
+            f"{problem}.",
             "give the path of an image in every row, or use the source images, idx or numpy",
         )
     pixels = decode_images(cells, size=subject.options.pixels, name=subject.at)
@@ -161,9 +161,9 @@ def _sequence(array: pa.Array, subject: _Subject) -> Column:
     import pyarrow as pa
 
     if subject.options.kind not in (None, "sequence"):
-        asked = _PLAIN.get(subject.options.kind, subject.options.kind)
+        wanted = _PLAIN.get(subject.options.kind, subject.options.kind)
         raise DataError(
-            f"each row holds a list of words, which is no {asked}.", where=subject.whole(),
+            f"each row holds a list of words, which is no {wanted}.", where=subject.whole(),
             hint=f"leave data.columns.{subject.name}.kind out",
         )  # fmt: skip
     if _holds_lists(array):
@@ -307,13 +307,13 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         bad = first_true(arrow.valid_mask(array))
         raise subject.error(max(bad, 0), "the column holds bytes, not text.", _leave_out(subject))
-    known = (
+    flat_type = (
         types.is_integer(kind)
         or types.is_floating(kind)
         or types.is_boolean(kind)
         or types.is_null(kind)
     )
-    if known or types.is_string(kind) or types.is_large_string(kind):
+    if flat_type or types.is_string(kind) or types.is_large_string(kind):
         return array
     raise DataError(
         f"the column holds {kind}, which is no single value.",
@@ -328,7 +328,7 @@ def _conversations(array: pa.Array) -> pa.Array:
 
     turns = array.to_pylist()
     return pa.array(
-        [None if each is None else json.dumps(each, ensure_ascii=False) for each in turns],
+        [None if conversation is None else json.dumps(conversation, ensure_ascii=False) for conversation in turns],
         pa.large_string(),
     )
 
@@ -352,15 +352,15 @@ def _rectangle(array: pa.Array, subject: _Subject) -> np.ndarray:
     uneven = first_true(lengths != width)
     if uneven >= 0 or width < 1:
         row = max(uneven, 0)
-        held = (
+        content = (
             "no list"
             if len(lengths) and lengths[row] < 0
             else f"a list of {lengths[row] if len(lengths) else 0} numbers"
         )
         message = (
-            f"{held}, where the first row has {width}."
+            f"{content}, where the first row has {width}."
             if width > 0
-            else f"{held}; a column of lists needs one in every row."
+            else f"{content}; a column of lists needs one in every row."
         )
         raise subject.error(row, message, "every row of a column of numbers needs equally many")
     flat = pc.list_flatten(array)
@@ -399,7 +399,7 @@ def _typed(array: pa.Array, subject: _Subject, typed: bool) -> Column:
     import pyarrow as pa
 
     types = pa.types
-    asked = subject.options.kind
+    wanted = subject.options.kind
     if types.is_string(array.type) or types.is_large_string(array.type):
         return _from_strings(array, subject, typed)
     if types.is_null(array.type):
@@ -408,11 +408,11 @@ def _typed(array: pa.Array, subject: _Subject, typed: bool) -> Column:
         return _from_booleans(array, subject)
     if types.is_date(array.type) or types.is_timestamp(array.type):
         return _from_moments(array, subject)
-    if asked in (None, "number"):
+    if wanted in (None, "number"):
         return _from_numbers(array, subject)
-    if asked == "boolean":
+    if wanted == "boolean":
         return _booleans(_as_strings(array), subject)
-    if asked == "datetime":
+    if wanted == "datetime":
         raise DataError(
             "numbers are no date-times.",
             where=subject.whole(),
@@ -443,12 +443,12 @@ def _from_booleans(array: pa.Array, subject: _Subject) -> Column:
 
     pc = compute()
 
-    asked = subject.options.kind
-    if asked == "number":
+    wanted = subject.options.kind
+    if wanted == "number":
         return _from_numbers(array.cast(pa.int8()), subject)
-    if asked in ("category", "text"):
+    if wanted in ("category", "text"):
         return _from_strings(pc.if_else(array, "true", "false"), subject, typed=True)
-    if asked == "datetime":
+    if wanted == "datetime":
         raise DataError(
             "true and false are no date-times.", where=subject.whole(), hint="leave the kind out"
         )
@@ -468,12 +468,12 @@ def _from_moments(array: pa.Array, subject: _Subject) -> Column:
 
     pc = compute()
 
-    asked = subject.options.kind
-    if asked in ("category", "text"):
+    wanted = subject.options.kind
+    if wanted in ("category", "text"):
         return _from_strings(array.cast(pa.string()), subject, typed=True)
-    if asked in ("number", "boolean"):
+    if wanted in ("number", "boolean"):
         raise DataError(
-            f"date-times are no {asked}.",
+            f"date-times are no {wanted}.",
             where=subject.whole(),
             hint="leave the kind out; transforms take dates apart",
         )
@@ -518,7 +518,7 @@ def _from_numbers(array: pa.Array, subject: _Subject) -> Column:
         row = first_true(infinite)
         if subject.options.on_error == "error":
             raise subject.error(
-                row, f"{values[row]} is not a finite number.", _remedy(subject, asked=True)
+                row, f"{values[row]} is not a finite number.", _remedy(subject, kind_is_set=True)
             )
         values[infinite] = np.nan
     lost = int(np.isnan(values).sum())
@@ -564,8 +564,8 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
 
     pc = compute()
 
-    asked = subject.options.kind
-    if asked == "text":
+    wanted = subject.options.kind
+    if wanted == "text":
         return _text(array, subject, "the recipe says so")
     trimmed = pc.utf8_trim_whitespace(array)
     marks = pa.array(list(dict.fromkeys(["", *subject.missing_marks])), trimmed.type)
@@ -573,13 +573,13 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
     present = pc.if_else(pa.array(lost), None, trimmed)
     total = len(array) - int(lost.sum())
     missing = _absent(int(lost.sum()), _which(trimmed, lost))
-    if asked == "boolean":
+    if wanted == "boolean":
         return _booleans(present, subject, missing)
-    if asked == "number":
+    if wanted == "number":
         return _asked_number(present, subject, total, missing)
-    if asked == "datetime":
+    if wanted == "datetime":
         return _asked_datetime(present, subject, total, missing)
-    if asked == "category":
+    if wanted == "category":
         return _category(present, subject, f"the recipe says so{_spaces(array, trimmed)}{missing}")
     if not total:
         return _category(present, subject, f"no row holds a value{missing}")
@@ -588,24 +588,24 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
         not typed
         and number_formats.parse_numbers(sample, subject.decimal).written.sum() >= len(sample) / 2
     ):
-        found = number_formats.parse_numbers(present, subject.decimal)
-        if found.written.sum() >= MOST * total:
-            names = _names_after_all(present, found, subject)
+        numbers = number_formats.parse_numbers(present, subject.decimal)
+        if numbers.written.sum() >= MOST * total:
+            names = _names_after_all(present, numbers, subject)
             if names:
                 return _category(present, subject, f"{names}{_spaces(array, trimmed)}{missing}")
-            return _number(present, found, subject, total, missing)
+            return _number(present, numbers, subject, total, missing)
         because = because or (
-            _nearly("numbers", int(found.written.sum()), total)
-            if 2 * found.written.sum() >= total
+            _nearly("numbers", int(numbers.written.sum()), total)
+            if 2 * numbers.written.sum() >= total
             else ""
         )
-    some = date_formats.parse_dates(sample)
-    hopeless = some.ambiguous < 0 and 2 * some.readable.sum() < len(sample)
-    moments = some if hopeless else date_formats.parse_dates(present)
-    if not hopeless and moments.readable.sum() >= MOST * total:
-        return _datetime(present, moments, subject, total, missing)
-    if not hopeless and moments.ambiguous >= 0:
-        example = present[moments.ambiguous].as_py()
+    sample_dates = date_formats.parse_dates(sample)
+    hopeless = sample_dates.ambiguous < 0 and 2 * sample_dates.readable.sum() < len(sample)
+    parsed_dates = sample_dates if hopeless else date_formats.parse_dates(present)
+    if not hopeless and parsed_dates.readable.sum() >= MOST * total:
+        return _datetime(present, parsed_dates, subject, total, missing)
+    if not hopeless and parsed_dates.ambiguous >= 0:
+        example = present[parsed_dates.ambiguous].as_py()
         because = (
             f'dates such as "{example}" may be day first or month first, and no value decides it'
         )
@@ -642,9 +642,9 @@ def _which(trimmed: pa.Array, lost: np.ndarray) -> str:
     if not lost.any():
         return ""
     counted = pc.value_counts(pc.filter(trimmed, pa.array(lost)))
-    pairs = [(each["values"], each["counts"]) for each in counted.to_pylist()]
-    said = [f'"{mark}" {count:,}' for mark, count in pairs if mark]
-    return f" ({', '.join(said)})" if said else ""
+    pairs = [(pair["values"], pair["counts"]) for pair in counted.to_pylist()]
+    counts = [f'"{mark}" {count:,}' for mark, count in pairs if mark]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 def _spaces(array: pa.Array, trimmed: pa.Array) -> str:
@@ -658,12 +658,12 @@ def _short(value: str) -> str:
     return json.dumps(value if len(value) <= 60 else value[:57] + "...", ensure_ascii=False)
 
 
-def _remedy(subject: _Subject, asked: bool) -> str:
+def _remedy(subject: _Subject, kind_is_set: bool) -> str:
     name = subject.name
     base = f"set data.columns.{name}.on_error to missing, or mend the row"
     return (
         f"{base}."
-        if asked or subject.options.kind
+        if kind_is_set or subject.options.kind
         else f"{base}; if the values are names, set data.columns.{name}.kind to category."
     )
 
@@ -683,7 +683,7 @@ def _reject(
     if subject.options.on_error == "error":
         rows = f"{total:,} rows" if total == len(present) else f"{total:,} rows that hold a value"
         message = f"{value} is not {one} (the column holds {many} in {good:,} of {rows})."
-        raise subject.error(row, message, _remedy(subject, asked=False))
+        raise subject.error(row, message, _remedy(subject, kind_is_set=False))
     counted = "1 value that is" if count == 1 else f"{count:,} values that are"
     sentence = f"{counted} not {one} counted as missing ({value}{', ...' if count > 1 else ''})"
     subject.tell(f"{sentence}, as on_error says.")
@@ -691,77 +691,77 @@ def _reject(
 
 
 def _asked_number(present: pa.Array, subject: _Subject, total: int, missing: str) -> Column:
-    found = number_formats.parse_numbers(present, subject.decimal)
-    if subject.strict and found.ambiguous >= 0:
-        value = present[found.ambiguous].as_py()
+    numbers = number_formats.parse_numbers(present, subject.decimal)
+    if subject.strict and numbers.ambiguous >= 0:
+        value = present[numbers.ambiguous].as_py()
         raise subject.error(
-            found.ambiguous,
+            numbers.ambiguous,
             f'"{value}" can be read in two ways.',
             "write it without a mark between thousands",
         )
-    return _number(present, found, subject, total, missing)
+    return _number(present, numbers, subject, total, missing)
 
 
 def _number(
     present: pa.Array,
-    found: number_formats.ParsedNumbers,
+    numbers: number_formats.ParsedNumbers,
     subject: _Subject,
     total: int,
     missing: str,
 ) -> Column:
-    rejected = _reject(present, found.readable, subject, "a number", "numbers", total)
-    good = int(found.readable.sum())
-    marks = "; decimal comma" if found.decimal == "," and found.thousands != "." else ""
+    rejected = _reject(present, numbers.readable, subject, "a number", "numbers", total)
+    good = int(numbers.readable.sum())
+    marks = "; decimal comma" if numbers.decimal == "," and numbers.thousands != "." else ""
     marks = (
         "; decimal comma, points mark thousands"
-        if found.decimal == "," and found.thousands == "."
+        if numbers.decimal == "," and numbers.thousands == "."
         else marks
     )
     names = {",": "commas", " ": "spaces", "'": "apostrophes"}
-    marks = f"; {names[found.thousands]} mark thousands" if found.thousands in names else marks
-    if found.assumed:
-        marks += f"; assumed: {found.assumed}"
+    marks = f"; {names[numbers.thousands]} mark thousands" if numbers.thousands in names else marks
+    if numbers.assumed:
+        marks += f"; assumed: {numbers.assumed}"
         subject.tell(
-            f"{found.assumed}. Nothing in the column decides it; set data.source.decimal if it is wrong."
+            f"{numbers.assumed}. Nothing in the column decides it; set data.source.decimal if it is wrong."
         )
-    if found.inexact >= 0:
-        marks += f"; rounded: {_too_long(present[found.inexact].as_py())}"
-    values = found.values
+    if numbers.inexact >= 0:
+        marks += f"; rounded: {_too_long(present[numbers.inexact].as_py())}"
+    values = numbers.values
     reason = f"number: {good:,} of {total:,} values are numbers{marks}{rejected}{_few(values, subject)}{missing}"
     return Column(subject.name, "number", values, reason=reason)
 
 
 def _names_after_all(
-    present: pa.Array, found: number_formats.ParsedNumbers, subject: _Subject
+    present: pa.Array, numbers: number_formats.ParsedNumbers, subject: _Subject
 ) -> str:
     """Why a column that could be read as numbers holds names, or ''."""
-    if found.zeros >= 0:
-        example = _short(present[found.zeros].as_py())
+    if numbers.zeros >= 0:
+        example = _short(present[numbers.zeros].as_py())
         subject.tell(
             f"kept as names, since {example} begins with a zero; set data.columns.{subject.name}.kind to number if it is one."
         )
         return f"whole numbers with leading zeros such as {example} are names (postcodes, codes)"
-    return _too_long(present[found.inexact].as_py()) if found.inexact >= 0 else ""
+    return _too_long(present[numbers.inexact].as_py()) if numbers.inexact >= 0 else ""
 
 
 def _asked_datetime(present: pa.Array, subject: _Subject, total: int, missing: str) -> Column:
-    found = date_formats.parse_dates(present, compact=True)
-    if found.ambiguous >= 0 and subject.options.on_error == "error":
-        value = present[found.ambiguous].as_py()
+    parsed_dates = date_formats.parse_dates(present, compact=True)
+    if parsed_dates.ambiguous >= 0 and subject.options.on_error == "error":
+        value = present[parsed_dates.ambiguous].as_py()
         raise subject.error(
-            found.ambiguous, f'"{value}" may be day first or month first, and no value of the column decides it.',
+            parsed_dates.ambiguous, f'"{value}" may be day first or month first, and no value of the column decides it.',
             "write the year first: 2016-07-31",
         )  # fmt: skip
-    return _datetime(present, found, subject, total, missing)
+    return _datetime(present, parsed_dates, subject, total, missing)
 
 
 def _datetime(
-    present: pa.Array, found: date_formats.ParsedDates, subject: _Subject, total: int, missing: str
+    present: pa.Array, parsed_dates: date_formats.ParsedDates, subject: _Subject, total: int, missing: str
 ) -> Column:
-    rejected = _reject(present, found.readable, subject, "a date", "dates", total)
-    written = f", {found.form}" if found.form else ""
-    reason = f"datetime: {int(found.readable.sum()):,} of {total:,} values are dates{written}{rejected}{missing}"
-    return Column(subject.name, "datetime", found.values, reason=reason)
+    rejected = _reject(present, parsed_dates.readable, subject, "a date", "dates", total)
+    written = f", {parsed_dates.form}" if parsed_dates.form else ""
+    reason = f"datetime: {int(parsed_dates.readable.sum()):,} of {total:,} values are dates{written}{rejected}{missing}"
+    return Column(subject.name, "datetime", parsed_dates.values, reason=reason)
 
 
 def _only_true_and_false(present: pa.Array) -> bool:
@@ -836,7 +836,7 @@ def _category(present: pa.Array, subject: _Subject, why: str) -> Column:
         subject.name,
         "category",
         code_of[indices],
-        tuple(words[each] for each in order),
+        tuple(words[index] for index in order),
         reason=f"category: {why}",
     )
 
@@ -847,7 +847,7 @@ def _in_order(words: list[str]) -> list[int]:
     if words and all(
         word.isascii() and word.removeprefix("-").isdigit() and len(word) < 19 for word in words
     ):
-        return sorted(range(len(words)), key=lambda each: (int(words[each]), words[each]))
+        return sorted(range(len(words)), key=lambda index: (int(words[index]), words[index]))
     return sorted(range(len(words)), key=words.__getitem__)
 
 

@@ -131,37 +131,37 @@ def read_keras_file(path: str | Path) -> KerasFile:
 
 
 def _members(archive: zipfile.ZipFile, whole: int, where: str) -> dict[str, zipfile.ZipInfo]:
-    found: dict[str, zipfile.ZipInfo] = {}
-    for each in archive.infolist():
-        if each.filename not in (CONFIG, METADATA, WEIGHTS):
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        if member.filename not in (CONFIG, METADATA, WEIGHTS):
             raise DataError(
-                f"it holds {each.filename[:80]!r}, and danlu reads {CONFIG}, {METADATA} and {WEIGHTS} alone.",
+                f"it holds {member.filename[:80]!r}, and danlu reads {CONFIG}, {METADATA} and {WEIGHTS} alone.",
                 where=where,
                 hint="layers that keep files of their own (StringLookup, TextVectorization) stay outside: danlu prepares its columns itself",
             )
-        if each.filename in found:
-            raise DataError(f"it holds {each.filename} twice.", where=where, hint=_HINT)
-        if each.file_size > MOST_PACKED * max(each.compress_size, 1) or each.compress_size > whole:
+        if member.filename in members:
+            raise DataError(f"it holds {member.filename} twice.", where=where, hint=_HINT)
+        if member.file_size > MOST_PACKED * max(member.compress_size, 1) or member.compress_size > whole:
             raise DataError(
-                f"{each.filename} says it unpacks to {each.file_size:,} bytes, which cannot be.",
+                f"{member.filename} says it unpacks to {member.file_size:,} bytes, which cannot be.",
                 where=where,
                 hint=_HINT,
             )
-        found[each.filename] = each
-    missing = [name for name in (CONFIG, WEIGHTS) if name not in found]
+        members[member.filename] = member
+    missing = [name for name in (CONFIG, WEIGHTS) if name not in members]
     if missing:
         raise DataError(
             f"it holds no {' and no '.join(missing)}, so it is no Keras 3 file.",
             where=where,
             hint=_HINT,
         )
-    if found[CONFIG].file_size > LARGEST_CONFIG:
+    if members[CONFIG].file_size > LARGEST_CONFIG:
         raise DataError(
-            f"its {CONFIG} of {found[CONFIG].file_size:,} bytes is too large.",
+            f"its {CONFIG} of {members[CONFIG].file_size:,} bytes is too large.",
             where=where,
             hint=_HINT,
         )
-    return found
+    return members
 
 
 def _parsed(config: bytes, where: str) -> Any:
@@ -184,14 +184,14 @@ def checked_architecture(architecture: Any, where: str = "model.architecture") -
     precision, a size that cannot be."""
     if not isinstance(architecture, dict) or architecture.get("class_name") not in MODELS:
         raise PartError("it describes no functional or sequential model.", where=where, hint=_HINT)
-    found = _object(architecture, where, 0)
-    if found["config"].get("layers") is None:
+    network = _object(architecture, where, 0)
+    if network["config"].get("layers") is None:
         raise PartError(
             "it is a model of a class of its own, and danlu builds functional and sequential ones.",
             where=where,
             hint="make it functional: keras.Model(inputs, outputs)",
         )
-    return found
+    return network
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:
@@ -204,7 +204,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
             _object(value, where, depth) if "class_name" in value else _mapping(value, where, depth)
         )
     if isinstance(value, list | tuple):
-        return [_plain(each, where, depth + 1) for each in value]
+        return [_plain(entry, where, depth + 1) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise PartError(f"its config holds {value}, which is no number.", where=where, hint=_HINT)
     if (
@@ -245,17 +245,17 @@ def _object(value: dict[str, Any], where: str, depth: int) -> dict[str, Any]:
             hint="make it of the numbers: keras.layers.Normalization(mean=..., variance=...); or leave it out, danlu scales its columns itself",
         )
     rest = {
-        key: each
-        for key, each in value.items()
+        key: entry
+        for key, entry in value.items()
         if key not in (*_NOT_KEPT, "class_name", "module", "config")
     }
-    made = {
+    clean = {
         "module": module,
         "class_name": name,
         "config": _mapping(inner, where, depth + 1),
         "registered_name": None,
     }
-    return {**made, **_mapping(rest, where, depth + 1)}
+    return {**clean, **_mapping(rest, where, depth + 1)}
 
 
 def _mapping(value: Any, where: str, depth: int) -> dict[str, Any]:
@@ -263,29 +263,29 @@ def _mapping(value: Any, where: str, depth: int) -> dict[str, Any]:
         raise PartError(
             "its config holds a value where a mapping belongs.", where=where, hint=_HINT
         )
-    made = {}
-    for key, each in value.items():
-        if isinstance(each, str) and "activation" in str(key) and each not in ACTIVATIONS:
+    clean = {}
+    for key, entry in value.items():
+        if isinstance(entry, str) and "activation" in str(key) and entry not in ACTIVATIONS:
             raise PartError(
-                f"it names the activation {each[:60]!r}, which is none of Keras'.",
+                f"it names the activation {entry[:60]!r}, which is none of Keras'.",
                 where=where,
                 hint=_HINT,
             )
         if (
             key == "dtype"
-            and isinstance(each, str)
-            and each not in ("float32", "int32", "int64", "uint8", "bool")
+            and isinstance(entry, str)
+            and entry not in ("float32", "int32", "int64", "uint8", "bool")
         ):
             raise PartError(
-                f"it computes in {each[:40]}, and danlu's own train.precision decides that.",
+                f"it computes in {entry[:40]}, and danlu's own train.precision decides that.",
                 where=where,
                 hint=_HINT,
             )
         if str(key).endswith("_initializer"):  # the weights come from their file
-            made[str(key)] = None if each is None else dict(_ZEROS)
+            clean[str(key)] = None if entry is None else dict(_ZEROS)
             continue
-        made[str(key)] = _plain(each, where, depth + 1)
-    return made
+        clean[str(key)] = _plain(entry, where, depth + 1)
+    return clean
 
 
 def objects_in(architecture: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -314,8 +314,8 @@ def check_weights(weights: bytes, where: str) -> None:
         with h5py.File(io.BytesIO(weights), "r") as file:
             _look_through(h5py, file, len(weights))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
-        said = str(error).split("\n")[0][:200]
-        raise DataError(f"its {WEIGHTS} is not sound: {said}.", where=where, hint=_HINT) from None
+        cause = str(error).split("\n")[0][:200]
+        raise DataError(f"its {WEIGHTS} is not sound: {cause}.", where=where, hint=_HINT) from None
 
 
 def _look_through(h5py: Any, file: Any, size: int) -> None:

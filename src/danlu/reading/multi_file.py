@@ -70,7 +70,7 @@ def concatenate_files(
         else None,
         split=np.repeat(np.array(codes, dtype=np.int8), lengths) if len(splits) > 1 else None,
     )
-    images = {name for name, each in options.items() if each.kind == "image"}
+    images = {name for name, column_options in options.items() if column_options.kind == "image"}
     joined = {
         name: _joined(name, [_values(piece, name) for piece in pieces], names)
         for name in columns
@@ -79,8 +79,8 @@ def concatenate_files(
     joined |= {name: _beside(name, pieces, paths) for name in columns if name in images}
     joined = {name: joined[name] for name in columns}
     notices = [notice for piece in pieces for notice in piece.notices]
-    made = make(joined, bare.where, notices)
-    return Table(**{**bare.__dict__, "columns": made, "notices": tuple(notices)})
+    typed = make(joined, bare.where, notices)
+    return Table(**{**bare.__dict__, "columns": typed, "notices": tuple(notices)})
 
 
 def _columns_of(pieces: Sequence[FileContent], names: Sequence[str], loose: bool) -> list[str]:
@@ -91,12 +91,12 @@ def _columns_of(pieces: Sequence[FileContent], names: Sequence[str], loose: bool
         lost = [name for name in first if name not in piece.columns]
         more = [name for name in piece.columns if name not in first]
         if lost or more:
-            said = (
+            difference = (
                 f"has no column {lost[0]}, which {names[0]} has"
                 if lost
                 else f"has a column {more[0]}, which {names[0]} has not"
             )
-            raise DataError(f"the file {said}.", where=file, hint="give all files the same columns")
+            raise DataError(f"the file {difference}.", where=file, hint="give all files the same columns")
     return first
 
 
@@ -121,11 +121,11 @@ def _joined(name: str, values: list[Any], names: Sequence[str]) -> Any:
     all."""
     if len(values) == 1:
         return values[0]
-    if all(isinstance(each, list) for each in values):
-        return [value for each in values for value in each]
+    if all(isinstance(part, list) for part in values):
+        return [value for part in values for value in part]
     import pyarrow as pa
 
-    tables = [pa.table({"": each}) for each in values]
+    tables = [pa.table({"": part}) for part in values]
     try:
         return pa.concat_tables(tables, promote_options="permissive").column(0)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):

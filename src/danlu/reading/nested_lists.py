@@ -27,17 +27,17 @@ def holds_frames(values: Any) -> bool:
         values, "__iter__"
     ):
         return False
-    there = next(
+    first_value = next(
         (
-            each
-            for each in values
-            if each is not None and not (hasattr(each, "__len__") and len(each) == 0)
+            value
+            for value in values
+            if value is not None and not (hasattr(value, "__len__") and len(value) == 0)
         ),
         None,
     )
-    if isinstance(there, np.ndarray):
-        return there.ndim == 2 and there.dtype.kind in "iuf"
-    return isinstance(there, list | tuple) and isinstance(there[0], list | tuple | np.ndarray)
+    if isinstance(first_value, np.ndarray):
+        return first_value.ndim == 2 and first_value.dtype.kind in "iuf"
+    return isinstance(first_value, list | tuple) and isinstance(first_value[0], list | tuple | np.ndarray)
 
 
 def read_frames(name: str, values: Any, refuse: Refuse) -> Column:
@@ -57,11 +57,11 @@ def read_frames(name: str, values: Any, refuse: Refuse) -> Column:
         return _column(
             name, values.reshape(-1, values.shape[2]).astype(np.float32), offsets, None, refuse
         )
-    cells = [each.tolist() if isinstance(each, np.ndarray) else each for each in values]
+    cells = [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in values]
     try:
         array = pa.array(cells)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        row = next((row for row, each in enumerate(cells) if not _is_frames(each)), 0)
+        row = next((row for row, cell in enumerate(cells) if not _is_frames(cell)), 0)
         raise refuse(row, "this is no list of lists of numbers.", _HINT) from None
     return _from_arrow(name, array, refuse)
 
@@ -77,7 +77,7 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
         pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     )
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    lost = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
+    missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
     flat = pc.list_flatten(array)
     width = 1
     if _inside(inner) is not None:
@@ -86,8 +86,8 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
         uneven = first_true(widths != width)
         if uneven >= 0 or width < 1:
             row = _row_of(offsets, max(uneven, 0))
-            said = f"a moment of {max(int(widths[max(uneven, 0)]), 0)} numbers, where the first of the column has {width}."
-            raise refuse(row, said, _HINT)
+            message = f"a moment of {max(int(widths[max(uneven, 0)]), 0)} numbers, where the first of the column has {width}."
+            raise refuse(row, message, _HINT)
         flat = pc.list_flatten(flat)
     if not (
         pa.types.is_integer(flat.type)
@@ -98,7 +98,7 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
     numbers = np.array(
         flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32
     )
-    return _column(name, numbers.reshape(-1, width), offsets, lost if lost.any() else None, refuse)
+    return _column(name, numbers.reshape(-1, width), offsets, missing if missing.any() else None, refuse)
 
 
 def _column(
@@ -117,8 +117,8 @@ def _column(
     return Column(name, "frames", values, offsets=offsets, missing=lost, names=names, reason=reason)
 
 
-def _row_of(offsets: np.ndarray, place: int) -> int:
-    return int(np.searchsorted(offsets, place, side="right")) - 1
+def _row_of(offsets: np.ndarray, position: int) -> int:
+    return int(np.searchsorted(offsets, position, side="right")) - 1
 
 
 def _inside(kind: pa.DataType) -> pa.DataType | None:

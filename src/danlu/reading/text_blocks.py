@@ -31,9 +31,9 @@ def open_text(path: Path, name: str, encoding: str = "auto") -> tuple[str, str, 
             break
     if not head:
         raise DataError("the file is empty.", where=name, hint="check the file")
-    said = charsets.declared_encoding(head, encoding)
-    proven = said is None
-    name_of, mark, reason = said or _by_bytes(path, name)
+    declared = charsets.declared_encoding(head, encoding)
+    proven = declared is None
+    name_of, mark, reason = declared or _by_bytes(path, name)
     pieces = _after(disk.read_blocks(path), mark)
     text = pieces if proven and name_of == "utf-8" else _as_utf8(pieces, name, name_of, mark)
     return name_of, reason, _without_nul(text, name)
@@ -48,9 +48,9 @@ def _by_bytes(path: Path, name: str) -> tuple[str, int, str]:
         try:
             decoder.decode(block)
         except UnicodeDecodeError as error:
-            place = len(before) + error.start - (len(error.object) - len(block))
-            content = _whole_lines(before + block + next(pieces, b""), place)
-            return _weighed(content, place, name, lines, seen)
+            position = len(before) + error.start - (len(error.object) - len(block))
+            content = _whole_lines(before + block + next(pieces, b""), position)
+            return _weighed(content, position, name, lines, seen)
         kept = block.rfind(b"\n") + 1  # the line that the block ends in
         lines += (before + block[:kept]).count(b"\n") if kept else 0
         seen += len(before) + kept if kept else 0
@@ -62,16 +62,16 @@ def _by_bytes(path: Path, name: str) -> tuple[str, int, str]:
     return "utf-8", 0, ""
 
 
-def _whole_lines(content: bytes, place: int) -> bytes:
+def _whole_lines(content: bytes, position: int) -> bytes:
     """The content up to its last line end after `place`, so that no character is cut at the end;
     all of it where there is none."""
-    end = content.rfind(b"\n", place)
-    return content[: end + 1] if end > place else content
+    end = content.rfind(b"\n", position)
+    return content[: end + 1] if end > position else content
 
 
-def _weighed(content: bytes, place: int, name: str, lines: int, seen: int) -> tuple[str, int, str]:
-    found, reason = charsets.guess_encoding(content, place, name, lines, seen)
-    return found, 0, reason
+def _weighed(content: bytes, position: int, name: str, lines: int, seen: int) -> tuple[str, int, str]:
+    encoding, reason = charsets.guess_encoding(content, position, name, lines, seen)
+    return encoding, 0, reason
 
 
 def _after(pieces: Iterator[bytes], mark: int) -> Iterator[bytes]:
@@ -94,7 +94,7 @@ def _as_utf8(pieces: Iterator[bytes], name: str, encoding: str, mark: int) -> It
             kept = len(error.object) - len(
                 block
             )  # bytes of the block before, which ended within a character
-            place = seen - kept + error.start + 1
+            position = seen - kept + error.start + 1
             line = (
                 lines
                 + decoder.__class__("ignore").decode(error.object[: error.start]).count("\n")
@@ -103,7 +103,7 @@ def _as_utf8(pieces: Iterator[bytes], name: str, encoding: str, mark: int) -> It
             shown = error.object[error.start : error.start + 4].hex(" ")
             hint = "set data.source.encoding to the encoding the file was saved in, or save it as UTF-8"
             raise DataError(
-                f"line {line:,} (byte {place:,}: {shown}) is not {encoding}.", where=name, hint=hint
+                f"line {line:,} (byte {position:,}: {shown}) is not {encoding}.", where=name, hint=hint
             ) from None
         except UnicodeEncodeError:
             hint = "set data.source.encoding"

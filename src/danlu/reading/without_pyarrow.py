@@ -65,9 +65,9 @@ def read_column(name: str, kind: Kind, values: Any, where: Where) -> Column:
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         values = values.astype("datetime64[us]").tolist()
     listed: list[Any] = (
-        values.tolist() if isinstance(values, np.ndarray) else [_single(each) for each in values]
+        values.tolist() if isinstance(values, np.ndarray) else [_single(value) for value in values]
     )
-    if kind == "number" and any(isinstance(each, list | tuple | np.ndarray) for each in listed):
+    if kind == "number" and any(isinstance(value, list | tuple | np.ndarray) for value in listed):
         return _wide(cells, listed)
     if kind == "datetime":
         return _moments(cells, listed)
@@ -78,10 +78,10 @@ def read_column(name: str, kind: Kind, values: Any, where: Where) -> Column:
         return _text(name, strings)
     if kind == "number" and _all(listed, bool):
         return _numbers_of(
-            cells, np.array([np.nan if each is None else float(each) for each in listed])
+            cells, np.array([np.nan if value is None else float(value) for value in listed])
         )
     present = [
-        None if each is None or each.strip() in MISSING_MARKS else each.strip() for each in strings
+        None if value is None or value.strip() in MISSING_MARKS else value.strip() for value in strings
     ]
     if kind == "number":
         return Column(name, "number", _numerals(cells, present))
@@ -114,17 +114,17 @@ def _lost(value: Any) -> bool:
 def _all(
     values: Sequence[Any], kinds: type | tuple[type, ...], but: type | tuple[type, ...] = ()
 ) -> bool:
-    there = [each for each in values if not _lost(each)]
-    return bool(there) and all(
-        isinstance(each, kinds) and not isinstance(each, but or ()) for each in there
+    present_values = [value for value in values if not _lost(value)]
+    return bool(present_values) and all(
+        isinstance(value, kinds) and not isinstance(value, but or ()) for value in present_values
     )
 
 
 def _floats(cells: _Cells, values: Sequence[Any]) -> np.ndarray:
-    for row, each in enumerate(values):
-        if isinstance(each, int) and each.bit_length() > 1023:
+    for row, value in enumerate(values):
+        if isinstance(value, int) and value.bit_length() > 1023:
             raise cells.error(row, "the whole number is too large.")
-    return np.array([np.nan if each is None else float(each) for each in values])
+    return np.array([np.nan if value is None else float(value) for value in values])
 
 
 def _numbers_of(cells: _Cells, values: np.ndarray) -> Column:
@@ -144,23 +144,23 @@ def _numbers_of(cells: _Cells, values: np.ndarray) -> Column:
 
 
 def _wide(cells: _Cells, values: Sequence[Any]) -> Column:
-    rows = [list(each) if isinstance(each, list | tuple | np.ndarray) else None for each in values]
-    width = next((len(each) for each in rows if each is not None), 0)
-    for row, each in enumerate(rows):
-        if each is None or len(each) != width or not width:
-            held = "no list" if each is None else f"a list of {len(each)} numbers"
+    rows = [list(row_values) if isinstance(row_values, list | tuple | np.ndarray) else None for row_values in values]
+    width = next((len(row_values) for row_values in rows if row_values is not None), 0)
+    for row, row_values in enumerate(rows):
+        if row_values is None or len(row_values) != width or not width:
+            content = "no list" if row_values is None else f"a list of {len(row_values)} numbers"
             raise cells.error(
-                row, f"{held}; every row of a column of numbers needs equally many ({width})."
+                row, f"{content}; every row of a column of numbers needs equally many ({width})."
             )
-        if not all(_lost(number) or isinstance(number, int | float | np.number) for number in each):
+        if not all(_lost(number) or isinstance(number, int | float | np.number) for number in row_values):
             raise cells.error(row, "a list that holds something else than numbers.")
     return _numbers_of(
         cells,
         np.array(
             [
-                [np.nan if number is None else float(number) for number in each]
-                for each in rows
-                if each
+                [np.nan if number is None else float(number) for number in row_values]
+                for row_values in rows
+                if row_values
             ]
         ),
     )
@@ -171,35 +171,35 @@ def _wide(cells: _Cells, values: Sequence[Any]) -> Column:
 
 def _strings(cells: _Cells, values: Sequence[Any]) -> list[str | None]:
     """The values as a person would write them; refuses what is no single value."""
-    found: list[str | None] = []
+    strings: list[str | None] = []
     for row, value in enumerate(values):
         if _lost(value):
-            found.append(None)
+            strings.append(None)
         elif isinstance(value, str):
             if not value.isascii() and value.encode("utf-8", "replace").decode("utf-8") != value:
                 raise cells.error(
                     row, "the text holds half of a surrogate pair, which is no character."
                 )
-            found.append(value)
+            strings.append(value)
         elif isinstance(value, bool):
-            found.append("true" if value else "false")
+            strings.append("true" if value else "false")
         elif isinstance(value, int):
             if value.bit_length() > _MOST_DIGITS:
                 raise cells.error(row, "the whole number has more than 390 digits.")
-            found.append(str(value))
+            strings.append(str(value))
         elif isinstance(value, float):
-            found.append(
+            strings.append(
                 str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
             )
         elif isinstance(value, datetime.date):
-            found.append(str(value))
+            strings.append(str(value))
         else:
             raise cells.error(
                 row,
                 f"a value of type {type(value).__name__} is no single value.",
                 "give one value a row",
             )
-    return found
+    return strings
 
 
 def _short(value: str) -> str:
@@ -207,41 +207,41 @@ def _short(value: str) -> str:
 
 
 def _text(name: str, strings: Sequence[str | None]) -> Column:
-    lost = np.array([each is None or not each.strip() for each in strings], dtype=bool)
+    missing = np.array([value is None or not value.strip() for value in strings], dtype=bool)
     data = [
-        b"" if gone or each is None else each.encode("utf-8") for each, gone in zip(strings, lost)
+        b"" if gone or value is None else value.encode("utf-8") for value, gone in zip(strings, missing)
     ]
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in data])]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(value) for value in data])]).astype(np.int64)
     values = np.frombuffer(b"".join(data), dtype=np.uint8)
-    return Column(name, "text", values, offsets=offsets, missing=lost if lost.any() else None)
+    return Column(name, "text", values, offsets=offsets, missing=missing if missing.any() else None)
 
 
 def _category(name: str, present: Sequence[str | None]) -> Column:
-    categories = tuple(sorted({each for each in present if each is not None}))
-    code: dict[str | None, int] = {each: number for number, each in enumerate(categories)}
+    categories = tuple(sorted({value for value in present if value is not None}))
+    code: dict[str | None, int] = {value: number for number, value in enumerate(categories)}
     return Column(
         name,
         "category",
-        np.array([code.get(each, -1) for each in present], dtype=np.int32),
+        np.array([code.get(value, -1) for value in present], dtype=np.int32),
         categories,
     )
 
 
 def _booleans(cells: _Cells, present: Sequence[str | None]) -> Column:
-    found = np.full(len(present), -1, dtype=np.int8)
-    for row, each in enumerate(present):
-        if each is None:
+    codes = np.full(len(present), -1, dtype=np.int8)
+    for row, value in enumerate(present):
+        if value is None:
             continue
-        if each.lower() not in _TRUE | _FALSE:
-            raise cells.error(row, f"{_short(each)} is not true or false.")
-        found[row] = each.lower() in _TRUE
-    return Column(cells.name, "boolean", found)
+        if value.lower() not in _TRUE | _FALSE:
+            raise cells.error(row, f"{_short(value)} is not true or false.")
+        codes[row] = value.lower() in _TRUE
+    return Column(cells.name, "boolean", codes)
 
 
 def _python(pattern: str) -> re.Pattern[str]:
     """A pattern written for RE2 (ASCII classes, \\x{00A0}) for the re module."""
     return re.compile(
-        re.sub(r"\\x\{([0-9A-F]+)\}", lambda found: chr(int(found[1], 16)), pattern).removesuffix(
+        re.sub(r"\\x\{([0-9A-F]+)\}", lambda match: chr(int(match[1], 16)), pattern).removesuffix(
             "$"
         )
         + r"\Z",
@@ -257,27 +257,27 @@ _NONZERO = re.compile(r"[^eE]*[1-9]")
 def _numerals(cells: _Cells, present: Sequence[str | None]) -> np.ndarray:
     """The numbers that strings without surrounding spaces hold, float64; one convention for the
     whole column."""
-    written = [None if each is None else each.replace("−", "-") for each in present]
-    point = [each is not None and _POINT.match(each) is not None for each in written]
-    comma = [each is not None and _COMMA.match(each) is not None for each in written]
+    written = [None if text is None else text.replace("−", "-") for text in present]
+    point = [text is not None and _POINT.match(text) is not None for text in written]
+    comma = [text is not None and _COMMA.match(text) is not None for text in written]
     only_point = sum(one and not other for one, other in zip(point, comma))
     only_comma = sum(other and not one for one, other in zip(point, comma))
     by_comma = only_comma > only_point
     if not (only_point or only_comma):
-        for row, each in enumerate(written):
-            if each is not None and point[row] and comma[row] and "," in each:
+        for row, text in enumerate(written):
+            if text is not None and point[row] and comma[row] and "," in text:
                 raise cells.error(
                     row,
-                    f'"{each}" can be read in two ways.',
+                    f'"{text}" can be read in two ways.',
                     "write it without a mark between thousands",
                 )
     values = np.full(len(written), np.nan)
-    for row, each in enumerate(written):
-        if each is None:
+    for row, text in enumerate(written):
+        if text is None:
             continue
-        value = _number(each, by_comma) if (comma if by_comma else point)[row] else math.nan
+        value = _number(text, by_comma) if (comma if by_comma else point)[row] else math.nan
         if math.isnan(value):
-            raise cells.error(row, f"{_short(each)} is not a number.")
+            raise cells.error(row, f"{_short(text)} is not a number.")
         values[row] = value
     return values
 
@@ -291,31 +291,31 @@ def _number(text: str, by_comma: bool) -> float:
 
 # --- date-times ---------------------------------------------------------------------------------------------------------
 
-_CERTAIN = [_python(each) for each in (*date_formats.FORMS_CERTAIN, date_formats.FORM_COMPACT)]
+_CERTAIN = [_python(form) for form in (*date_formats.FORMS_CERTAIN, date_formats.FORM_COMPACT)]
 _NUMERIC = _python(date_formats.FORM_NUMERIC)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def _moments(cells: _Cells, values: Sequence[Any]) -> Column:
-    if any(isinstance(each, bool) for each in values):
+    if any(isinstance(value, bool) for value in values):
         raise cells.error(
-            next(row for row, each in enumerate(values) if isinstance(each, bool)),
+            next(row for row, value in enumerate(values) if isinstance(value, bool)),
             "true and false are no date-times.",
         )
-    found = np.full(len(values), MISSING_DATETIME, dtype=np.int64)
+    microseconds = np.full(len(values), MISSING_DATETIME, dtype=np.int64)
     strings: list[str | None] = [None] * len(values)
-    for row, each in enumerate(values):
-        if isinstance(each, int | float) and not _lost(each):
+    for row, value in enumerate(values):
+        if isinstance(value, int | float) and not _lost(value):
             raise cells.error(row, "numbers are no date-times.", "write dates as 2016-07-01")
-        if isinstance(each, np.datetime64):
-            found[row] = each.astype("datetime64[us]").astype(np.int64)
-        elif isinstance(each, datetime.date):
-            found[row] = _microseconds(each)
-        elif isinstance(each, str):
-            strings[row] = None if each.strip() in MISSING_MARKS else each.strip()
-        elif not _lost(each):
-            raise cells.error(row, f"a value of type {type(each).__name__} is no date-time.")
-    return Column(cells.name, "datetime", _written_moments(cells, strings, found))
+        if isinstance(value, np.datetime64):
+            microseconds[row] = value.astype("datetime64[us]").astype(np.int64)
+        elif isinstance(value, datetime.date):
+            microseconds[row] = _microseconds(value)
+        elif isinstance(value, str):
+            strings[row] = None if value.strip() in MISSING_MARKS else value.strip()
+        elif not _lost(value):
+            raise cells.error(row, f"a value of type {type(value).__name__} is no date-time.")
+    return Column(cells.name, "datetime", _written_moments(cells, strings, microseconds))
 
 
 def _microseconds(moment: datetime.date) -> int:
@@ -325,29 +325,29 @@ def _microseconds(moment: datetime.date) -> int:
     return (aware - _EPOCH) // datetime.timedelta(microseconds=1)
 
 
-def _written_moments(cells: _Cells, strings: Sequence[str | None], found: np.ndarray) -> np.ndarray:
+def _written_moments(cells: _Cells, strings: Sequence[str | None], microseconds: np.ndarray) -> np.ndarray:
     unclear: list[tuple[int, re.Match[str]]] = []
-    for row, each in enumerate(strings):
-        if each is None:
+    for row, text in enumerate(strings):
+        if text is None:
             continue
-        match = next((match for match in (form.match(each) for form in _CERTAIN) if match), None)
+        match = next((match for match in (form.match(text) for form in _CERTAIN) if match), None)
         if match is not None:
-            found[row] = _moment(match.groupdict())
-        elif match := _NUMERIC.match(each):
+            microseconds[row] = _moment(match.groupdict())
+        elif match := _NUMERIC.match(text):
             unclear.append((row, match))
-        if match is None or (match.re is not _NUMERIC and found[row] == MISSING_DATETIME):
-            raise cells.error(row, f"{_short(each)} is not a date.")
+        if match is None or (match.re is not _NUMERIC and microseconds[row] == MISSING_DATETIME):
+            raise cells.error(row, f"{_short(text)} is not a date.")
     day_first = any(int(match["first"]) > 12 for _, match in unclear)
     month_first = any(int(match["second_part"]) > 12 for _, match in unclear)
     for row, match in unclear:
         if day_first == month_first:
-            said = f'"{strings[row]}" may be day first or month first, and no value of the column decides it.'
-            raise cells.error(row, said, "write the year first: 2016-07-31")
+            message = f'"{strings[row]}" may be day first or month first, and no value of the column decides it.'
+            raise cells.error(row, message, "write the year first: 2016-07-31")
         day, month = ("first", "second_part") if day_first else ("second_part", "first")
-        found[row] = _moment({**match.groupdict(), "day": match[day], "month": match[month]})
-        if found[row] == MISSING_DATETIME:
+        microseconds[row] = _moment({**match.groupdict(), "day": match[day], "month": match[month]})
+        if microseconds[row] == MISSING_DATETIME:
             raise cells.error(row, f"{_short(str(strings[row]))} is not a date.")
-    return found
+    return microseconds
 
 
 def _moment(parts: dict[str, str | None]) -> int:
@@ -372,54 +372,54 @@ def _moment(parts: dict[str, str | None]) -> int:
 def _sequence(cells: _Cells, values: Any) -> Column:
     """Lists of words, or texts that are split into words."""
     rows = list(values)
-    if all(each is None or isinstance(each, str) for each in rows):
+    if all(row_words is None or isinstance(row_words, str) for row_words in rows):
         return replace(word_lists.split_words(_text(cells.name, rows), "words"), reason="")
     listed: list[list[str | None]] = []
-    for row, each in enumerate(rows):
-        if each is not None and not isinstance(each, list | tuple | np.ndarray):
+    for row, row_words in enumerate(rows):
+        if row_words is not None and not isinstance(row_words, list | tuple | np.ndarray):
             raise cells.error(
                 row,
-                f"{type(each).__name__} is no list of words.",
+                f"{type(row_words).__name__} is no list of words.",
                 "give each row a list of words, or a text",
             )
-        listed.append(_strings(cells, [] if each is None else list(each)))
-    lost = np.array([each is None for each in rows], dtype=bool)
+        listed.append(_strings(cells, [] if row_words is None else list(row_words)))
+    lost = np.array([row_words is None for row_words in rows], dtype=bool)
     return word_lists.sequence_column(cells.name, listed, missing=lost if lost.any() else None)
 
 
 def _frames(cells: _Cells, values: Any) -> Column:
     hint = "give each row a list of moments, and each moment a list of equally many numbers"
     matrices: list[np.ndarray] = []
-    for row, each in enumerate(values):
+    for row, matrix in enumerate(values):
         try:
-            made = (
+            converted = (
                 np.zeros((0, 0))
-                if each is None or not len(each)
-                else np.array(each, dtype=np.float64)
+                if matrix is None or not len(matrix)
+                else np.array(matrix, dtype=np.float64)
             )
         except (TypeError, ValueError, OverflowError):
             raise cells.error(row, "this is no list of lists of numbers.", hint) from None
-        matrices.append(made[:, None] if made.ndim == 1 else made)
-    width = next((each.shape[1] for each in matrices if each.ndim == 2 and len(each)), 1)
-    for row, each in enumerate(matrices):
-        if each.ndim != 2 or (len(each) and each.shape[1] != width):
+        matrices.append(converted[:, None] if converted.ndim == 1 else converted)
+    width = next((matrix.shape[1] for matrix in matrices if matrix.ndim == 2 and len(matrix)), 1)
+    for row, matrix in enumerate(matrices):
+        if matrix.ndim != 2 or (len(matrix) and matrix.shape[1] != width):
             raise cells.error(
                 row,
-                f"moments of {each.shape[-1]} numbers, where the first of the column has {width}.",
+                f"moments of {matrix.shape[-1]} numbers, where the first of the column has {width}.",
                 hint,
             )
-        bad = np.flatnonzero(~np.isfinite(each.astype(np.float32)).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(matrix.astype(np.float32)).all(axis=1))
         if len(bad):
             raise cells.error(
                 row, f"moment {int(bad[0]) + 1:,} holds a number that is missing or not finite."
             )
-    lost = np.array([each is None for each in values], dtype=bool)
+    lost = np.array([matrix is None for matrix in values], dtype=bool)
     flat = (
-        np.concatenate([each.reshape(-1, width) for each in matrices])
+        np.concatenate([matrix.reshape(-1, width) for matrix in matrices])
         if matrices
         else np.zeros((0, width))
     )
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in matrices])]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in matrices])]).astype(np.int64)
     names = tuple(f"{cells.name}_{number}" for number in range(width))
     return Column(
         cells.name,

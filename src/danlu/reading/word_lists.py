@@ -46,8 +46,8 @@ def split_words(column: Column, by: WordRule) -> Column:
     whole = text.tobytes().decode("utf-8", "replace")
     bounds = starts[offsets - offsets[0]].tolist()
     find = word_pattern(by).findall
-    found = [find(whole, start, stop) for start, stop in itertools.pairwise(bounds)]
-    return sequence_column(column.name, found, missing=column.missing)
+    words_of_rows = [find(whole, start, stop) for start, stop in itertools.pairwise(bounds)]
+    return sequence_column(column.name, words_of_rows, missing=column.missing)
 
 
 def sequence_column(
@@ -97,10 +97,10 @@ def sequence_from_arrow(name: str, lists: pa.Array) -> Column:
 
 def encode_words(words: Iterable[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
     """(codes int32, the distinct words in the order they first appear); None becomes -1."""
-    place: dict[str | None, int] = {}
-    codes = np.fromiter((place.setdefault(word, len(place)) for word in words), dtype=np.int32)
-    if None not in place:
-        return codes, tuple(place)  # type: ignore[arg-type]
-    gap = place[None]
+    code_of: dict[str | None, int] = {}
+    codes = np.fromiter((code_of.setdefault(word, len(code_of)) for word in words), dtype=np.int32)
+    if None not in code_of:
+        return codes, tuple(code_of)  # type: ignore[arg-type]
+    gap = code_of[None]
     codes = np.where(codes == gap, -1, codes - (codes > gap)).astype(np.int32)
-    return codes, tuple(word for word in place if word is not None)
+    return codes, tuple(word for word in code_of if word is not None)

@@ -31,33 +31,33 @@ def naive_forecasts(
     def always_mean(origins: np.ndarray) -> np.ndarray:
         return np.broadcast_to(mean, (len(origins), horizon, values.shape[1]))
 
-    found: dict[str, Forecast] = {"seasonal_naive": seasonal_naive} if season > 1 else {}
-    return {**found, "repeat_last": repeat_last, "mean": always_mean}
+    forecasts: dict[str, Forecast] = {"seasonal_naive": seasonal_naive} if season > 1 else {}
+    return {**forecasts, "repeat_last": repeat_last, "mean": always_mean}
 
 
 def forecast_errors(guess: Forecast, truth: Forecast, origins: np.ndarray) -> dict[str, float]:
     """{"mse", "mae"} of a guess: the mean over variables of each one's mean over the places that
     are known (not NaN)."""
-    squared, absolute, asked = np.zeros(0), np.zeros(0), np.zeros(0)
+    squared, absolute, counted = np.zeros(0), np.zeros(0), np.zeros(0)
     for start in range(0, len(origins), _TOGETHER):
         piece = origins[start : start + _TOGETHER]
         wrong = guess(piece).astype(np.float64) - truth(piece)
-        known = ~np.isnan(wrong)
-        wrong = np.where(known, wrong, 0.0)
+        present = ~np.isnan(wrong)
+        wrong = np.where(present, wrong, 0.0)
         sums = [
             np.square(wrong).sum(axis=(0, 1)),
             np.abs(wrong).sum(axis=(0, 1)),
-            known.sum(axis=(0, 1)).astype(np.float64),
+            present.sum(axis=(0, 1)).astype(np.float64),
         ]
-        squared, absolute, asked = (
-            old + new if len(old) else new for old, new in zip((squared, absolute, asked), sums)
+        squared, absolute, counted = (
+            old + new if len(old) else new for old, new in zip((squared, absolute, counted), sums)
         )
-    told = asked > 0
-    if not told.any():
+    scored = counted > 0
+    if not scored.any():
         return {}
     return {
-        "mse": float((squared[told] / asked[told]).mean()),
-        "mae": float((absolute[told] / asked[told]).mean()),
+        "mse": float((squared[scored] / counted[scored]).mean()),
+        "mae": float((absolute[scored] / counted[scored]).mean()),
     }
 
 
@@ -68,8 +68,8 @@ def seasonal_differences(
     run, float64 (V,); 0 for none."""
     owned = np.zeros(len(values), dtype=bool)
     owned[rows] = True
-    place = rows[rows - season >= first[rows]]
-    place = place[owned[place - season]]
-    differences = np.abs(values[place].astype(np.float64) - values[place - season])
-    known = ~np.isnan(differences)
-    return np.where(known, differences, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    positions = rows[rows - season >= first[rows]]
+    positions = positions[owned[positions - season]]
+    differences = np.abs(values[positions].astype(np.float64) - values[positions - season])
+    present = ~np.isnan(differences)
+    return np.where(present, differences, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)

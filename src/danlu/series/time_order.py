@@ -28,20 +28,20 @@ def time_column(table: Table, name: str | None) -> Column | None:
                 hint=f"set data.columns.{name}.kind: datetime",
             )
         return column
-    found = [column for column in table.columns.values() if column.kind == "datetime"]
-    if len(found) > 1:
+    candidates = [column for column in table.columns.values() if column.kind == "datetime"]
+    if len(candidates) > 1:
         raise DataError(
-            f"there are {len(found)} date-time columns ({', '.join(column.name for column in found[:5])}).",
+            f"there are {len(candidates)} date-time columns ({', '.join(column.name for column in candidates[:5])}).",
             where=table.origin,
             hint="name in task.time the one that orders the rows",
         )
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
-def _column(table: Table, name: str, said: str) -> Column:
+def _column(table: Table, name: str, option: str) -> Column:
     if name not in table.columns:
         raise DataError(
-            f"{said} names the column {name}, which is not there.",
+            f"{option} names the column {name}, which is not there.",
             where=table.origin,
             hint=did_you_mean(name, table.columns)
             or f"the columns are {', '.join(list(table.columns)[:20])}",
@@ -82,7 +82,7 @@ def sort_by_time(
     if gaps == "ignore" or step is None:
         return replace(table, continues=same)
     regular = same & np.append(steps_between(column.values, step) == 1, False)
-    return _told(replace(table, continues=regular), column, same, regular, step)
+    return _with_gap_notice(replace(table, continues=regular), column, same, regular, step)
 
 
 def series_codes(table: Table, series: str | None) -> np.ndarray:
@@ -117,15 +117,15 @@ def _refuse_twice(table: Table, column: Column, same: np.ndarray, series: str | 
     )
 
 
-def _told(
+def _with_gap_notice(
     table: Table, column: Column, same: np.ndarray, regular: np.ndarray, step: TimeStep
 ) -> Table:
     broken = np.flatnonzero(same & ~regular)
     if not len(broken):
         return table
     first = int(broken[0])
-    said = (
+    notice = (
         f"{len(broken):,} gap(s) in the times, which go by {step.describe()}: windows end there (the first from "
         f"{column.answer(first)} to {column.answer(first + 1)}, after {table.where(first)}). task.gaps: ignore would go on across them."
     )
-    return replace(table, notices=(*table.notices, said))
+    return replace(table, notices=(*table.notices, notice))

@@ -37,25 +37,25 @@ def window_origins(
     With `inside` the moments up to p must be owned as well (training); else they may lie before the
     split's border. int64, ascending."""
     first, last = runs
-    place = np.arange(len(first))
-    fits = (place - first >= context - 1) & (last - place >= horizon)
+    rows = np.arange(len(first))
+    fits = (rows - first >= context - 1) & (last - rows >= horizon)
     whole = np.concatenate([[0], np.cumsum(owned)])
-    ahead = np.minimum(place + 1 + horizon, len(first))
-    fits &= whole[ahead] - whole[np.minimum(place + 1, len(first))] == horizon
+    ahead = np.minimum(rows + 1 + horizon, len(first))
+    fits &= whole[ahead] - whole[np.minimum(rows + 1, len(first))] == horizon
     if inside:
-        fits &= whole[place + 1] - whole[np.maximum(place + 1 - context, 0)] == context
+        fits &= whole[rows + 1] - whole[np.maximum(rows + 1 - context, 0)] == context
     return np.flatnonzero(fits)
 
 
 def forward_fill(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     """`values` (N, V) with each gap (NaN) holding the last value before it in its run, 0 where
     there is none."""
-    known = ~np.isnan(values)
-    if known.all():
+    present = ~np.isnan(values)
+    if present.all():
         return values
-    place = np.maximum.accumulate(np.where(known, np.arange(len(values))[:, None], -1), axis=0)
-    filled = np.take_along_axis(values, np.maximum(place, 0), axis=0)
-    return np.where((place >= first[:, None]) & (place >= 0), filled, values.dtype.type(0))
+    source = np.maximum.accumulate(np.where(present, np.arange(len(values))[:, None], -1), axis=0)
+    filled = np.take_along_axis(values, np.maximum(source, 0), axis=0)
+    return np.where((source >= first[:, None]) & (source >= 0), filled, values.dtype.type(0))
 
 
 def split_masks(splits: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:

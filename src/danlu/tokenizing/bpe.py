@@ -92,7 +92,7 @@ class BytePairs(Tokenizer):
     @property
     def byte_lengths(self) -> np.ndarray:
         return np.array(
-            [0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
+            [0] * FIRST_TOKEN + [len(piece) for piece in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
         )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
@@ -105,11 +105,11 @@ class BytePairs(Tokenizer):
         """The tokenizer as a tokenizer.json with the same codes, danlu's own as special tokens; for
         other libraries."""
         tokenizers = _tokenizers()
-        made = bpe_library(self.pieces, self.merges)
+        tokenizer = bpe_library(self.pieces, self.merges)
         if self.lower:
-            made.normalizer = tokenizers.normalizers.Lowercase()
-        made.add_special_tokens(list(SPECIAL_TOKENS))
-        return made.to_str(pretty=False)
+            tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+        tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+        return tokenizer.to_str(pretty=False)
 
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if len(text) < _FEW:
@@ -167,7 +167,7 @@ class BytePairs(Tokenizer):
     def _cut(self, text: bytes) -> int:
         whole = text.decode("utf-8", "ignore")
         begin = max(0, len(whole) - _PIECE)
-        places = [each.start() for each in _BORDER.finditer(whole, begin) if each.start() > 0]
+        places = [match.start() for match in _BORDER.finditer(whole, begin) if match.start() > 0]
         return len(whole[: places[-1]].encode("utf-8")) if places else 0
 
 
@@ -189,11 +189,11 @@ def bpe_library(
     tokenizers = _tokenizers()
     vocabulary = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *pieces))}
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    made = _with_parts(
+    tokenizer = _with_parts(
         tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs)), divides
     )
-    made.decoder = tokenizers.decoders.ByteLevel()
-    return made
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    return tokenizer
 
 
 def _tokenizers() -> Any:
@@ -204,21 +204,21 @@ def _tokenizers() -> Any:
     return tokenizers
 
 
-def _with_parts(made: tokenizers.Tokenizer, divides: bool = True) -> tokenizers.Tokenizer:
+def _with_parts(tokenizer: tokenizers.Tokenizer, divides: bool = True) -> tokenizers.Tokenizer:
     before = _tokenizers().pre_tokenizers
     steps = [before.Split(_tokenizers().Regex(PRETOKEN_PATTERN), "isolated")] if divides else []
-    made.pre_tokenizer = before.Sequence(
+    tokenizer.pre_tokenizer = before.Sequence(
         [*steps, before.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    return made
+    return tokenizer
 
 
 def _codes(
-    made: tokenizers.Tokenizer, texts: Sequence[str], dtype: np.dtype[Any]
+    tokenizer: tokenizers.Tokenizer, texts: Sequence[str], dtype: np.dtype[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(the codes of all texts one after the other, the number of codes of each)."""
-    lists = [each.ids for each in made.encode_batch_fast(texts, add_special_tokens=False)]
-    sizes = np.array([len(each) for each in lists], dtype=np.int64)
+    lists = [codes.ids for codes in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    sizes = np.array([len(codes) for codes in lists], dtype=np.int64)
     return np.fromiter(
         itertools.chain.from_iterable(lists), dtype=dtype, count=int(sizes.sum())
     ), sizes
@@ -251,10 +251,10 @@ def _pieces(merges: Sequence[str]) -> list[str]:
 def _merges_of(learner: tokenizers.Tokenizer) -> list[str]:
     import json
 
-    said = json.loads(learner.to_str())["model"]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in said["merges"]]
+    model = json.loads(learner.to_str())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     codes = {name: code for code, name in enumerate((*SPECIAL_TOKENS, *_pieces(merges)))}
-    assert said["vocab"] == codes, "the library numbers pieces in another way than danlu reads it"
+    assert model["vocab"] == codes, "the library numbers pieces in another way than danlu reads it"
     return merges
 
 
@@ -275,11 +275,11 @@ def _short(text: str) -> list[str]:
     the same."""
     if len(text) <= _PIECE:
         return [text] if text else []
-    found, start = [], 0
+    pieces, start = [], 0
     while len(text) - start > _PIECE:
         border = _BORDER.search(text, start + _PIECE)
         if border is None:
             break
-        found.append(text[start : border.start()])
+        pieces.append(text[start : border.start()])
         start = border.start()
-    return [*found, text[start:]]
+    return [*pieces, text[start:]]

@@ -21,11 +21,11 @@ class Characters(Tokenizer):
     def __init__(self, alphabet: str, lower: bool = False) -> None:
         super().__init__(FIRST_TOKEN + len(alphabet), lower)
         self.alphabet = alphabet
-        known = np.array([ord(each) for each in alphabet], dtype=np.int64)
+        letters = np.array([ord(letter) for letter in alphabet], dtype=np.int64)
         self._code_of = np.full(
-            int(known.max(initial=0)) + 2, UNKNOWN, dtype=self.dtype
+            int(letters.max(initial=0)) + 2, UNKNOWN, dtype=self.dtype
         )  # the last stands for all beyond
-        self._code_of[known] = FIRST_TOKEN + np.arange(len(known))
+        self._code_of[letters] = FIRST_TOKEN + np.arange(len(letters))
         self._text_of = ["", "\ufffd", "", "", "", *alphabet]
 
     @classmethod
@@ -36,8 +36,8 @@ class Characters(Tokenizer):
         than `size` codes."""
         counts = np.zeros(unicode_classes.CODE_POINTS, dtype=np.int64)
         for _, text, _, _ in cls("", lower).texts(column):
-            found = np.bincount(unicode_classes.code_points(text))
-            counts[: len(found)] += found
+            block_counts = np.bincount(unicode_classes.code_points(text))
+            counts[: len(block_counts)] += block_counts
         seen = np.flatnonzero(counts >= max(min_count, 1))
         if size is not None and len(seen) > size - FIRST_TOKEN:
             seen = np.sort(
@@ -60,9 +60,9 @@ class Characters(Tokenizer):
     @property
     def byte_lengths(self) -> np.ndarray:
         """Bytes of UTF-8; 0 for UNKNOWN, whose bytes are lost."""
-        known = np.array([ord(each) for each in self.alphabet], dtype=np.int64)
+        letters = np.array([ord(letter) for letter in self.alphabet], dtype=np.int64)
         return np.concatenate(
-            [np.zeros(FIRST_TOKEN, dtype=np.int64), unicode_classes.widths(known)]
+            [np.zeros(FIRST_TOKEN, dtype=np.int64), unicode_classes.widths(letters)]
         )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:

@@ -28,7 +28,7 @@ def factorize(letters: np.ndarray, bounds: np.ndarray) -> tuple[list[str], np.nd
             ).dictionary_encode()
             return coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
     data = letters.tobytes()
-    place: dict[bytes, int] = {}
+    code_of: dict[bytes, int] = {}
     pieces = (data[begin:end] for begin, end in itertools.pairwise(bounds.tolist()))
-    codes = np.fromiter((place.setdefault(piece, len(place)) for piece in pieces), dtype=np.int64)
-    return [piece.decode("utf-8") for piece in place], codes
+    codes = np.fromiter((code_of.setdefault(piece, len(code_of)) for piece in pieces), dtype=np.int64)
+    return [piece.decode("utf-8") for piece in code_of], codes

@@ -15,51 +15,51 @@ def input_tokenizer_state(path: str) -> dict[str, Any] | None:
 
     Raises ArtifactError where there is no artifact, or a damaged one.
     """
-    about, where = _manifest(path)
+    manifest, where = _manifest(path)
     try:
-        columns = about["preprocessing"]["columns"]
-        found = [
+        columns = manifest["preprocessing"]["columns"]
+        states = [
             step["state"]["tokenizer"]
-            for each in columns
-            for step in each["steps"]
+            for column in columns
+            for step in column["steps"]
             if "tokenizer" in step["state"]
         ]
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"this artifact is damaged: {error}.", where=where) from None
-    return found[0] if len(found) == 1 else None
+    return states[0] if len(states) == 1 else None
 
 
 def output_tokenizer_state(path: str) -> dict[str, Any] | None:
     """The state of the tokenizer that the task of an artifact (or run) writes in; None where it
     writes no text."""
-    about, where = _manifest(path)
+    manifest, where = _manifest(path)
     try:
-        found = about["task"].get("tokenizer")
+        state = manifest["task"].get("tokenizer")
     except (KeyError, AttributeError) as error:
         raise ArtifactError(f"this artifact is damaged: {error}.", where=where) from None
-    return found if isinstance(found, dict) else None
+    return state if isinstance(state, dict) else None
 
 
 def _manifest(path: str) -> tuple[dict[str, Any], str]:
     """(what artifact.json holds, where it lies)."""
-    found = next(
+    path_of_manifest = next(
         (
-            each
-            for each in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json")
-            if each.is_file()
+            candidate
+            for candidate in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json")
+            if candidate.is_file()
         ),
         None,
     )
-    if found is None:
+    if path_of_manifest is None:
         raise ArtifactError(
             "there is no artifact or finished run.",
             where=path,
             hint="name the folder that danlu train wrote",
         )
     try:
-        return read_checked_json(found), str(found)
+        return read_checked_json(path_of_manifest), str(path_of_manifest)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"this artifact is damaged: {error}.", where=str(found)) from None
+        raise ArtifactError(f"this artifact is damaged: {error}.", where=str(path_of_manifest)) from None
 
 
 def is_artifact(path: str) -> bool:

@@ -42,19 +42,19 @@ def _class_of() -> np.ndarray:
     from tokenizers import Regex, pre_tokenizers
 
     table = np.zeros(0x20001, dtype=np.int8)
-    asked = np.concatenate([np.arange(*each) for each in _ASKED])
-    text = "".join(map(chr, asked.tolist()))
-    found = np.full(len(asked), _OTHER, dtype=np.int8)
+    code_points = np.concatenate([np.arange(*bounds) for bounds in _ASKED])
+    text = "".join(map(chr, code_points.tolist()))
+    classes = np.full(len(code_points), _OTHER, dtype=np.int8)
     for kind, pattern in enumerate(_CLASSES, start=_LETTER):
-        inside = np.ones(len(asked), dtype=bool)
+        inside = np.ones(len(code_points), dtype=bool)
         for _, (start, stop) in pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str(
             text
         ):
             inside[start:stop] = False
-        found[inside & ((found == _OTHER) | (kind == _END))] = (
+        classes[inside & ((classes == _OTHER) | (kind == _END))] = (
             kind  # 〇 is Han and a digit: the first alternative takes it
         )
-    table[asked] = found
+    table[code_points] = classes
     for start, stop, kind in _FIXED:
         table[start:stop] = kind
     return table

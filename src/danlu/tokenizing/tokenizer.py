@@ -143,12 +143,12 @@ class Tokenizer(ABC):
             if begin + size >= end:
                 yield piece, True
                 return
-            place = self._cut(piece.tobytes())
-            if place <= 0:  # nowhere to cut: look further
+            position = self._cut(piece.tobytes())
+            if position <= 0:  # nowhere to cut: look further
                 size *= 2
                 continue
-            yield piece[:place], False
-            begin, size = begin + place, self.block
+            yield piece[:position], False
+            begin, size = begin + position, self.block
 
 
 def as_column(texts: Texts, mend: bool = True) -> Column:
@@ -158,13 +158,13 @@ def as_column(texts: Texts, mend: bool = True) -> Column:
         return texts
     if isinstance(texts, str | bytes):
         raise TypeError("give a list of texts, not one text")
-    data = [each.encode("utf-8", "replace") if isinstance(each, str) else each for each in texts]
+    data = [text.encode("utf-8", "replace") if isinstance(text, str) else text for text in texts]
     if mend:
         data = [
-            each.decode("utf-8", "replace").encode("utf-8") if isinstance(text, bytes) else each
-            for each, text in zip(data, texts)
+            text.decode("utf-8", "replace").encode("utf-8") if isinstance(original, bytes) else text
+            for text, original in zip(data, texts)
         ]
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in data])]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in data])]).astype(np.int64)
     return Column("", "text", np.frombuffer(b"".join(data), dtype=np.uint8), offsets=offsets)
 
 

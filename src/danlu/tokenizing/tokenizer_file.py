@@ -44,20 +44,20 @@ class FileTokenizer(Tokenizer):
     def __init__(self, text: str) -> None:
         self.text = text
         self._library = _parsed(text)
-        about = json.loads(text)
+        content = json.loads(text)
         names = {
             code: name for name, code in self._library.get_vocab(with_added_tokens=True).items()
         }
         if not names or min(names) < 0 or max(names) >= MOST:
             raise ValueError(f"its codes are not between 0 and {MOST:,}")
         special = {
-            each["content"]: each["id"]
-            for each in about.get("added_tokens") or ()
-            if each.get("special")
+            token["content"]: token["id"]
+            for token in content.get("added_tokens") or ()
+            if token.get("special")
         }
         parts = {
-            code: next((special[name] for name in known if name in special), -1)
-            for code, known in _PARTS
+            code: next((special[name] for name in spellings if name in special), -1)
+            for code, spellings in _PARTS
         }
         others = [code for code in sorted(names) if code not in parts.values()]
         self.file_codes = np.array(
@@ -67,8 +67,8 @@ class FileTokenizer(Tokenizer):
         there = self.file_codes >= 0
         self.codes[self.file_codes[there]] = np.flatnonzero(there)
         super().__init__(len(self.file_codes))
-        added = {each["id"] for each in about.get("added_tokens") or ()}
-        self._bytes_of = _bytes_of(about, names, added, self.file_codes)
+        added = {token["id"] for token in content.get("added_tokens") or ()}
+        self._bytes_of = _bytes_of(content, names, added, self.file_codes)
 
     @classmethod
     def read(cls, path: str) -> FileTokenizer:
@@ -87,10 +87,10 @@ class FileTokenizer(Tokenizer):
         except OSError as error:
             raise files.unreadable_file_error(where, error) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            said = str(error).split("\n")[0].rstrip(".")[:160]
+            cause = str(error).split("\n")[0].rstrip(".")[:160]
             hint = "give the tokenizer.json that the tokenizers library writes"
             raise DataError(
-                f"this is no tokenizer that can be read ({said}).", where=path, hint=hint
+                f"this is no tokenizer that can be read ({cause}).", where=path, hint=hint
             ) from None
 
     @classmethod
@@ -109,14 +109,14 @@ class FileTokenizer(Tokenizer):
         if self._bytes_of is None:
             return None
         return np.array(
-            [0] * FIRST_TOKEN + [len(each) for each in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
+            [0] * FIRST_TOKEN + [len(piece) for piece in self._bytes_of[FIRST_TOKEN:]], dtype=np.int64
         )
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
         if self._bytes_of is not None:
             return self.decode_bytes(codes).decode("utf-8", "replace")
-        found = self.file_codes[np.asarray(codes, dtype=np.int64)]
-        return self._library.decode(found[found >= 0].tolist(), skip_special_tokens=True)
+        codes_in_file = self.file_codes[np.asarray(codes, dtype=np.int64)]
+        return self._library.decode(codes_in_file[codes_in_file >= 0].tolist(), skip_special_tokens=True)
 
     def decode_bytes(self, codes: Sequence[int] | np.ndarray) -> bytes:
         if self._bytes_of is None:
@@ -130,8 +130,8 @@ class FileTokenizer(Tokenizer):
             for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())
         ]
         encoded = self._library.encode_batch_fast(rows, add_special_tokens=False)
-        lists = [np.array(each.ids, dtype=np.int64) for each in encoded]
-        counts = np.array([len(each) for each in lists], dtype=np.int64)
+        lists = [np.array(codes.ids, dtype=np.int64) for codes in encoded]
+        counts = np.array([len(codes) for codes in lists], dtype=np.int64)
         return (self.codes[np.concatenate(lists)] if lists else np.zeros(0)).astype(
             self.dtype
         ), counts
@@ -162,23 +162,23 @@ def _parsed(text: str) -> Any:
 
 
 def _bytes_of(
-    about: Mapping[str, Any], names: Mapping[int, str], added: set[int], file_codes: np.ndarray
+    content: Mapping[str, Any], names: Mapping[int, str], added: set[int], file_codes: np.ndarray
 ) -> list[bytes] | None:
     """The bytes that each of danlu's codes stands for; None where the file's pieces are not written
     byte by byte."""
-    if "ByteLevel" not in _types(about.get("decoder")):
+    if "ByteLevel" not in _types(content.get("decoder")):
         return None
     byte_of = {letter: value for value, letter in enumerate(byte_letters())}
-    found = [b"", "\ufffd".encode(), b"", b"", b""]
+    bytes_of = [b"", "\ufffd".encode(), b"", b"", b""]
     for code in file_codes[FIRST_TOKEN:].tolist():
         name = names[code]
         plain = code in added or not all(letter in byte_of for letter in name)
-        found.append(name.encode("utf-8") if plain else bytes(byte_of[letter] for letter in name))
-    return found
+        bytes_of.append(name.encode("utf-8") if plain else bytes(byte_of[letter] for letter in name))
+    return bytes_of
 
 
 def _types(part: Any) -> set[str]:
     """The types of a decoder and of those it is a sequence of."""
     if not isinstance(part, Mapping):
         return set()
-    return {str(part.get("type"))}.union(*(_types(each) for each in part.get("decoders") or ()))
+    return {str(part.get("type"))}.union(*(_types(part_of) for part_of in part.get("decoders") or ()))

@@ -66,10 +66,10 @@ def lower_and_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _tables(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Lower case and kind of the first `size` code points."""
     letters = [chr(code) for code in range(size)]
-    lower = np.array([ord(each.lower()[0]) for each in letters], dtype=np.int64)
+    lower = np.array([ord(letter.lower()[0]) for letter in letters], dtype=np.int64)
     kinds = {"L": LETTER, "M": LETTER, "N": LETTER, "Z": GAP, "C": GAP}
     kind = np.array(
-        [kinds.get(unicodedata.category(each)[0], MARK) for each in letters], dtype=np.int8
+        [kinds.get(unicodedata.category(letter)[0], MARK) for letter in letters], dtype=np.int8
     )
     for first, last in UNSPACED:
         kind[first : last + 1][kind[first : last + 1] == LETTER] = ALONE

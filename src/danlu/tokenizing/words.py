@@ -34,7 +34,7 @@ class Words(Tokenizer):
     def __init__(self, vocabulary: Sequence[str], lower: bool = False) -> None:
         super().__init__(FIRST_TOKEN + len(vocabulary), lower)
         self.vocabulary = tuple(vocabulary)
-        self._place = {word: code for code, word in enumerate(self.vocabulary, start=FIRST_TOKEN)}
+        self._code_of_word = {word: code for code, word in enumerate(self.vocabulary, start=FIRST_TOKEN)}
 
     @classmethod
     def fit(
@@ -83,11 +83,11 @@ class Words(Tokenizer):
         edges = np.array([[ord(word[0]), ord(word[-1])] for word in words])
         alone = unicode_classes.lower_and_class(edges.reshape(-1))[1].reshape(-1, 2) == ALONE
         text = words[0]
-        for place in range(1, len(words)):
-            before, word = words[place - 1], words[place]
+        for number in range(1, len(words)):
+            before, word = words[number - 1], words[number]
             joined = (
-                alone[place - 1, 1]
-                or alone[place, 0]
+                alone[number - 1, 1]
+                or alone[number, 0]
                 or word[0] in _LEANS_LEFT
                 or before[-1] in _LEANS_RIGHT
             )
@@ -100,20 +100,20 @@ class Words(Tokenizer):
     def _encode(self, text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         letters, bounds, counts = _split(text, offsets)
         distinct, codes = factorize(letters, bounds)
-        known = np.array(
-            [*(self._place.get(word, UNKNOWN) for word in distinct), UNKNOWN], dtype=self.dtype
+        code_of = np.array(
+            [*(self._code_of_word.get(word, UNKNOWN) for word in distinct), UNKNOWN], dtype=self.dtype
         )
-        return known[codes], counts
+        return code_of[codes], counts
 
     def _cut(self, text: bytes) -> int:
         whole = text.decode("utf-8", "ignore")
         kind = unicode_classes.lower_and_class(
-            np.array([ord(each) for each in whole[-1000:]], dtype=np.int64)
+            np.array([ord(letter) for letter in whole[-1000:]], dtype=np.int64)
         )[1]
-        places = np.flatnonzero((kind == GAP) | (kind == ALONE))
+        borders = np.flatnonzero((kind == GAP) | (kind == ALONE))
         return (
-            len(whole[: len(whole) - len(kind) + int(places[-1])].encode("utf-8"))
-            if len(places)
+            len(whole[: len(whole) - len(kind) + int(borders[-1])].encode("utf-8"))
+            if len(borders)
             else 0
         )
 
@@ -150,16 +150,16 @@ def _split(text: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _with_apostrophes(codes: np.ndarray, kind: np.ndarray, begins: np.ndarray) -> np.ndarray:
     """The kinds, where an apostrophe between two letters of one row is a letter too."""
-    found = np.flatnonzero((codes == _APOSTROPHES[0]) | (codes == _APOSTROPHES[1]))
-    found = found[(found > 0) & (found < len(codes) - 1)]
+    positions = np.flatnonzero((codes == _APOSTROPHES[0]) | (codes == _APOSTROPHES[1]))
+    positions = positions[(positions > 0) & (positions < len(codes) - 1)]
     between = (
-        (kind[found - 1] == LETTER)
-        & (kind[found + 1] == LETTER)
-        & ~begins[found]
-        & ~begins[found + 1]
+        (kind[positions - 1] == LETTER)
+        & (kind[positions + 1] == LETTER)
+        & ~begins[positions]
+        & ~begins[positions + 1]
     )
     if not between.any():
         return kind
     kind = kind.copy()
-    kind[found[between]] = LETTER
+    kind[positions[between]] = LETTER
     return kind

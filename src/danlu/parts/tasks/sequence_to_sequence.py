@@ -18,8 +18,21 @@ from pydantic import Field, model_validator
 from danlu import tokenizing
 from danlu.data.examples import Examples, Ragged
 from danlu.errors import DataError
+from danlu.parts.tasks._base import (
+    Answer,
+    CutsExamples,
+    DrawsSamples,
+    HasReferences,
+    PreparedInputs,
+    Responds,
+    RewritesTexts,
+    RunNetwork,
+    ScoreOrder,
+    Task,
+    WritesTokenByToken,
+)
 from danlu.parts.tasks._numpy_generation import beam_search, last_of, padded
-from danlu.parts.tasks._targets import as_text, fitting, refuse_empty
+from danlu.parts.tasks._targets import as_text, refuse_empty
 from danlu.recipe import Options
 from danlu.terms import (
     BEGINNING,
@@ -36,7 +49,7 @@ from danlu.terms import (
     Table,
 )
 from danlu.tokenizing import Tokenizer
-from danlu.tokenizing.borrowed import is_artifact, written_in
+from danlu.tokenizing.from_artifact import is_artifact, output_tokenizer_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,12 +68,6 @@ DECODER = "decoder"  # the input that holds the target as far as it is written
 _SAMPLES = 3  # answers shown at each evaluation
 _WIDTH = 100  # characters of a source that are shown
 _NEVER = (PADDING, UNKNOWN, BEGINNING, MASK)  # codes that are never written
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Config(Options):
@@ -126,18 +133,26 @@ class Config(Options):
         return self
 
 
-class SequenceToSequence:
+class SequenceToSequence(
+    CutsExamples,
+    Responds,
+    DrawsSamples,
+    HasReferences,
+    RewritesTexts,
+    WritesTokenByToken,
+    Task,
+):
     """The tokenizer of the target, and how a model's tokens become text.
 
     longest   tokens of the longest training target, its end included
     """
 
-    score_order = ("perplexity", "lower")
-    classes = ()
+    score_order: ScoreOrder = ("perplexity", "lower")
 
     def __init__(self, config: Config, target: str, tokenizer: Tokenizer, longest: int) -> None:
         self.config = config
         self.target_names = (target,)
+        self.answer_column = target
         self.tokenizer = tokenizer
         self.longest = longest
         self.output = OutputSpec(tokenizer.size, each="token", causal=True)
@@ -156,10 +171,10 @@ class SequenceToSequence:
 
     # --- examples
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,
@@ -167,7 +182,7 @@ class SequenceToSequence:
     ) -> Examples:
         """A row is an example: the source, and as "decoder" BEGINNING and the target, whose tokens
         and END are asked."""
-        source = _source(described, table)
+        source = _source(specs, table)
         rows = len(arrays[source])
         codes, offsets = np.zeros(0, dtype=np.int64), np.zeros(rows + 1, dtype=np.int64)
         self._references = None
@@ -180,8 +195,8 @@ class SequenceToSequence:
         self._shown = _shown(source, inputs, splits, table, self.target_names[0])
         return Examples(
             inputs=inputs,
-            described={
-                **described,
+            input_specs={
+                **specs,
                 DECODER: InputSpec("tokens", (self.longest,), cardinalities=(self.tokenizer.size,)),
             },
             target=target,
@@ -219,23 +234,18 @@ class SequenceToSequence:
     # --- answers
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"logits": float32 (N, S, codes)} of what follows each place of the target so far
         ("decoder")."""
         return {"logits": outputs}
 
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """{"prediction": the text that beam search finds} a row."""
         return [
             {"prediction": text}
             for text, _ in self._written(module, batch.inputs, self.config.num_beams)
         ]
-
-    @property
-    def answer_column(self) -> str:
-        """The column of what is to be written."""
-        return self.target_names[0]
 
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
         """`respond` as texts of the column; None where the answer is empty or was cut off at the
@@ -243,19 +253,19 @@ class SequenceToSequence:
         found = self._written(module, batch.inputs, self.config.num_beams)
         return [text if ended and text else None for text, ended in found]
 
-    def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def write(self, run: RunNetwork, inputs: Mapping[str, np.ndarray]) -> list[Answer]:
         """`respond`, of a network that `run` runs."""
         limit = self.config.max_tokens or self.longest
-        (source,) = (name for name in given if name != DECODER)
+        (source,) = (name for name in inputs if name != DECODER)
 
         def following(rows: list[int], codes: list[list[int]]) -> np.ndarray:
             return last_of(
-                run({source: given[source][rows], DECODER: padded(codes)})["logits"], codes
+                run({source: inputs[source][rows], DECODER: padded(codes)})["logits"], codes
             )
 
         found = beam_search(
             following,
-            [limit] * len(given[DECODER]),
+            [limit] * len(inputs[DECODER]),
             beams=self.config.num_beams,
             length_penalty=self.config.length_penalty,
             no_repeat=self.config.no_repeat,
@@ -334,7 +344,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> SequenceToSequence:
     written = (
         None
         if config.tokenizer is None or not is_artifact(config.tokenizer)
-        else written_in(config.tokenizer)
+        else output_tokenizer_state(config.tokenizer)
     )
     if written is not None:  # what another such task writes in, not what it reads with
         tokenizer = tokenizing.restore(written)
@@ -381,9 +391,9 @@ def _with_one(codes: np.ndarray, offsets: np.ndarray, code: int, *, before: bool
 
 def _codes(target: Ragged, rows: np.ndarray) -> np.ndarray:
     """The codes of some rows, one after another."""
-    from danlu.data.examples import take
+    from danlu.data.examples import take_examples
 
-    return take(target, rows).values
+    return take_examples(target, rows).values
 
 
 def _shown(

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from danlu import read_recipe
-from danlu.data.dataset import remembered
-from danlu.search.executors.setting import Setting
+from danlu.data.dataset import keep_in_memory
+from danlu.search.context import SearchContext
 from danlu.search.study import Study
 from danlu.system import machine
 from danlu.system.signals import Interruption
@@ -72,8 +72,8 @@ def main() -> int:
     from importlib import import_module
 
     checked = read_recipe(recipe(wish.trials, wish.on, wish.sampler))
-    with Interruption() as interruption, remembered(), Study(checked, home / "study") as study:
-        setting = Setting(study.tune, interruption, study.plan, tell=tell)
+    with Interruption() as interruption, keep_in_memory(), Study(checked, home / "study") as study:
+        setting = SearchContext(study.tune, interruption, study.plan, notify=tell)
         import_module(f"danlu.search.executors.{wish.on}").run(study, setting)
         seconds = sum(record.seconds for record in study.trials())
     shutil.rmtree(home)

@@ -15,9 +15,9 @@ import pytest
 
 import danlu
 from danlu.comparison.contestants import contestants, split_words
-from danlu.comparison.rates import best_rate, first_rates, second_rates
-from danlu.comparison.trainings import Facts, Result, Training, Trainings
-from danlu.comparison.verdict import first_reach, margin, mean_curve, weigh
+from danlu.comparison.learning_rates import best_rate, first_rates, second_rates
+from danlu.comparison.runs import ContestantFacts, Training, TrainingResult, TrainingRunner
+from danlu.comparison.statistics import margin, mean_curve, steps_to_reach, summarize
 from danlu.errors import DanluError, RecipeError, RunError
 from danlu.recipe import split_values
 
@@ -167,13 +167,13 @@ def result(
     curve: list[tuple[int, float]],
     score: float | None = None,
     cause: str = "",
-) -> Result:
+) -> TrainingResult:
     best = None if cause else max(value for _, value in curve) if score is None else score
-    return Result(Training(contestant, 0.1, seed), best, cause, curve, [])
+    return TrainingResult(Training(contestant, 0.1, seed), best, cause, curve, [])
 
 
-def fact(seconds: float) -> Facts:
-    return Facts("accuracy", "higher", "loss", "lower", 30, 10, 5, "float32", seconds, "")
+def fact(seconds: float) -> ContestantFacts:
+    return ContestantFacts("accuracy", "higher", "loss", "lower", 30, 10, 5, "float32", seconds, "")
 
 
 def test_the_verdict_ranks_pairs_seeds_and_counts_steps_to_what_the_weakest_reaches(
@@ -187,7 +187,7 @@ def test_the_verdict_ranks_pairs_seeds_and_counts_steps_to_what_the_weakest_reac
         result(1, seed, [(10, 0.5), (20, 0.6 + 0.01 * seed), (30, 0.8 + 0.01 * seed)])
         for seed in (1, 2, 3)
     ]
-    found = weigh(
+    found = summarize(
         ["fast", "slow"],
         [fact(0.001), fact(0.002)],
         [[], []],
@@ -223,7 +223,7 @@ def test_a_failed_training_is_counted_and_takes_no_part_in_the_mean(tmp_path: Pa
     ]
     dead = [result(2, seed, [], cause="out of memory") for seed in (1, 2)]
     names, facts = ["good", "torn", "dead"], [fact(0.001)] * 3
-    found = weigh(names, facts, [[]] * 3, [0.1] * 3, [good, torn, dead], 0.95, None, tmp_path)
+    found = summarize(names, facts, [[]] * 3, [0.1] * 3, [good, torn, dead], 0.95, None, tmp_path)
     assert [each.name for each in found.standings] == names
     assert (
         found.standings[1].mean == 0.8
@@ -235,10 +235,10 @@ def test_a_failed_training_is_counted_and_takes_no_part_in_the_mean(tmp_path: Pa
 
 
 def test_lower_is_better_where_the_score_says_so(tmp_path: Path) -> None:
-    facts = [Facts("loss", "lower", "loss", "lower", 30, 10, 5, "float32", 0.001, "")] * 2
+    facts = [ContestantFacts("loss", "lower", "loss", "lower", 30, 10, 5, "float32", 0.001, "")] * 2
     one = [result(0, 1, [(10, 2.0), (20, 1.0)], score=1.0)]
     other = [result(1, 1, [(10, 0.9), (20, 0.5)], score=0.5)]
-    found = weigh(["one", "other"], facts, [[], []], [0.1, 0.1], [one, other], 0.95, None, tmp_path)
+    found = summarize(["one", "other"], facts, [[], []], [0.1, 0.1], [one, other], 0.95, None, tmp_path)
     assert [each.name for each in found.standings] == ["other", "one"] and found.target == 1.0
     assert found.standings[0].steps_to_target == 10 and found.standings[1].behind == 0.5
 
@@ -248,8 +248,8 @@ def test_a_mean_curve_holds_the_steps_that_all_have() -> None:
         (1, 1.5, 1.0, 2.0),
         (2, 4.0, 3.0, 5.0),
     ]
-    assert mean_curve([]) == [] and first_reach([], 1.0, 1.0) is None
-    assert first_reach([(1, 0.5, 0, 0), (2, 0.7, 0, 0)], 0.7, 1.0) == 2
+    assert mean_curve([]) == [] and steps_to_reach([], 1.0, 1.0) is None
+    assert steps_to_reach([(1, 0.5, 0, 0), (2, 0.7, 0, 0)], 0.7, 1.0) == 2
 
 
 # --- the whole
@@ -307,16 +307,16 @@ def test_a_comparison_cut_off_anywhere_ends_as_one_never_cut(
     asked: dict[str, Any] = {"rates": 3, "seeds": 1, "on": "one_by_one"}
     among = {"optimizer": ["sgd", "momentum"]}
     whole = danlu.compare(recipe, among, run=tmp_path / "whole", **asked)
-    made = Trainings._made
+    made = TrainingRunner._train_and_store
     lives = [0]
 
-    def dying(self: Trainings, *about: Any) -> Any:
+    def dying(self: TrainingRunner, *about: Any) -> Any:
         lives[0] += 1
         if lives[0] % 3 == 0:
             raise KeyboardInterrupt
         return made(self, *about)
 
-    monkeypatch.setattr(Trainings, "_made", dying)
+    monkeypatch.setattr(TrainingRunner, "_made", dying)
     deaths = 0
     for _ in range(20):
         try:

@@ -59,15 +59,15 @@ class Search:
     ) -> None:
         self.name, self.space, self.seed, self.directions = name, space, seed, directions
         self.trials: list[PastTrial] = []
-        self.suggesting = self.anew()
+        self.suggester = self.anew()
 
     def anew(self) -> Suggester:
         return Suggester(part(self.name), self.space, self.directions, self.seed)
 
     def batch(self, count: int, suggesting: Suggester | None = None) -> list[Any]:
         """What is suggested next."""
-        suggesting = suggesting or self.suggesting
-        suggesting.see(len(self.trials), lambda number: self.trials[number])
+        suggesting = suggesting or self.suggester
+        suggesting.update(len(self.trials), lambda number: self.trials[number])
         return [suggesting.suggest() for _ in range(count)]
 
     def run(self, batches: int, count: int) -> None:
@@ -75,7 +75,7 @@ class Search:
             for made in self.batch(count):
                 told = self.told(made.values, len(self.trials))
                 self.trials.append(
-                    PastTrial(told.values, made.kept, told.state, told.scores, told.curve)
+                    PastTrial(told.values, made.system_attrs, told.state, told.scores, told.curve)
                 )
 
     def told(self, values: Mapping[str, Any], number: int) -> PastTrial:
@@ -113,7 +113,9 @@ def test_a_sampler_made_anew_from_the_history_goes_on_as_the_one_that_lived_thro
         anew = search.batch(count, search.anew())
         search.run(1, count)
         assert [each.values for each in anew] == [each.values for each in search.trials[-count:]]
-        assert [each.kept for each in anew] == [each.kept for each in search.trials[-count:]]
+        assert [each.system_attrs for each in anew] == [
+            each.system_attrs for each in search.trials[-count:]
+        ]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -17,9 +17,9 @@ import pytest
 
 from danlu.errors import Interrupted
 from danlu.recipe import Tune
+from danlu.search.context import SearchContext
 from danlu.search.executors.processes import LocalWorkers
-from danlu.search.executors.scheduler import LIVES, Crew
-from danlu.search.executors.setting import Setting
+from danlu.search.executors.scheduler import MAX_LOSSES, Scheduler
 from danlu.system.signals import Interruption
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -29,30 +29,32 @@ HERE = Path(__file__)
 # --- a job
 
 
-def run(task: Any, line: Any) -> Any:
+def run(task: Any, connection: Any) -> Any:
     """What a trial of these tests does in a worker: `deaths` times it dies as `how` says, with or
     without a new checkpoint; then it ends."""
-    folder, wish = Path(task["folder"]), task["wish"]
+    folder, behaviour = Path(task["folder"]), task["behaviour"]
     lives = len(list(folder.glob("life-*")))
     (folder / f"life-{lives}").touch()
-    if lives < wish.get("deaths", 0):
-        if wish.get("saves"):
+    if lives < behaviour.get("deaths", 0):
+        if behaviour.get("saves"):
             (folder / "checkpoints" / f"step-{lives:010}").mkdir(parents=True)
-        _die(wish["how"])
-    if "scores" in wish:
-        stopped = next((n for n in range(1, wish["scores"] + 1) if line.score(n, n / 10)), None)
+        _die(behaviour["how"])
+    if "scores" in behaviour:
+        stopped = next(
+            (n for n in range(1, behaviour["scores"] + 1) if connection.score(n, n / 10)), None
+        )
         return {
             "state": "pruned" if stopped else "complete",
             "values": [1.0],
             "cause": "",
             "facts": {"stopped": stopped},
         }
-    if wish.get("waits"):
-        line.beat()
+    if behaviour.get("waits"):
+        connection.beat()
         time.sleep(120)
     others = len([each for each in folder.parent.glob("*/working") if each.exists()])
     (folder / "working").touch()
-    time.sleep(wish.get("works", 0.0))
+    time.sleep(behaviour.get("works", 0.0))
     (folder / "working").unlink()
     return {
         "state": "complete",
@@ -77,29 +79,29 @@ def _die(how: str) -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of a job's wish."""
+    """A trial of a job's behaviour."""
 
     number: int
-    wish: dict[str, Any]
+    behaviour: dict[str, Any]
     folder: Path
 
 
 @dataclass
 class Memory:
-    """Stands where a study does: gives out wishes, and remembers what it is told."""
+    """Stands where a study does: gives out behaviours, and remembers what it is told."""
 
     home: Path
-    wishes: list[dict[str, Any]]
+    behaviours: list[dict[str, Any]]
     prune_at: int = 99
-    given: int = 0
+    taken: int = 0
     told: dict[int, tuple[str, str, dict[str, Any]]] = field(default_factory=dict)
     curves: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
 
     def take(self, count: int = 1) -> list[Trial]:
-        numbers = range(self.given, min(self.given + count, len(self.wishes)))
-        self.given += len(numbers)
+        numbers = range(self.taken, min(self.taken + count, len(self.behaviours)))
+        self.taken += len(numbers)
         trials = [
-            Trial(number, self.wishes[number], self.home / f"{number:04}") for number in numbers
+            Trial(number, self.behaviours[number], self.home / f"{number:04}") for number in numbers
         ]
         for trial in trials:
             trial.folder.mkdir(parents=True)
@@ -122,13 +124,13 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[LocalWorkers]:
-    """Workers whose nursery all tests share."""
+def workers() -> Iterator[LocalWorkers]:
+    """Workers whose fork server all tests share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE.parent))
-        workers = LocalWorkers(f"{HERE.stem}:run", 2, 1)
-        close, workers.close = workers.close, lambda: None  # type: ignore[method-assign]
-        yield workers
+        shared = LocalWorkers(f"{HERE.stem}:run", 2, 1)
+        close, shared.close = shared.close, lambda: None  # type: ignore[method-assign]
+        yield shared
         close()
 
 
@@ -140,21 +142,21 @@ def work_off(memory: Memory, workers: LocalWorkers, silence: float = 60.0) -> li
     def tell(record: int | None = None, message: str = "") -> None:
         ended.append(record) if record is not None else said.append(message)
 
-    def assignment(trial: Trial) -> dict[str, Any]:
-        return {"folder": str(trial.folder), "wish": trial.wish}
+    def payload(trial: Trial) -> dict[str, Any]:
+        return {"folder": str(trial.folder), "behaviour": trial.behaviour}
 
     with Interruption() as interruption:
-        setting = Setting(Tune(space={"a": [1]}), interruption, {}, tell=tell)
-        crew = Crew(memory, setting, workers, assignment, silence)  # type: ignore[arg-type]
-        crew.run()
-    assert not crew.at_work
+        context = SearchContext(Tune(space={"a": [1]}), interruption, {}, notify=tell)
+        scheduler = Scheduler(memory, context, workers, payload, silence)  # type: ignore[arg-type]
+        scheduler.run()
+    assert not scheduler.running
     assert ended == list(memory.told), "who watches is told of every trial that ended"
     return said
 
 
-def test_every_trial_is_told_once(nursery: LocalWorkers, tmp_path: Path) -> None:
+def test_every_trial_is_told_once(workers: LocalWorkers, tmp_path: Path) -> None:
     memory = Memory(tmp_path, [{}] * 7)
-    work_off(memory, nursery)
+    work_off(memory, workers)
     assert memory.told == {
         number: ("complete", "", {"lives": 1, "others": memory.told[number][2]["others"]})
         for number in range(7)
@@ -162,23 +164,23 @@ def test_every_trial_is_told_once(nursery: LocalWorkers, tmp_path: Path) -> None
 
 
 def test_scores_reach_the_study_and_its_answer_ends_the_trial(
-    nursery: LocalWorkers, tmp_path: Path
+    workers: LocalWorkers, tmp_path: Path
 ) -> None:
     memory = Memory(tmp_path, [{"scores": 5}], prune_at=3)
-    work_off(memory, nursery)
+    work_off(memory, workers)
     assert memory.curves == {0: [(1, 0.1), (2, 0.2), (3, 0.3)]}
     assert memory.told[0] == ("pruned", "", {"stopped": 3})
 
 
-def test_a_lost_trial_goes_on_in_another_worker(nursery: LocalWorkers, tmp_path: Path) -> None:
+def test_a_lost_trial_goes_on_in_another_worker(workers: LocalWorkers, tmp_path: Path) -> None:
     memory = Memory(
-        tmp_path, [{"deaths": LIVES - 1, "how": "SIGKILL"}, {}, {"deaths": 1, "how": "memory"}]
+        tmp_path, [{"deaths": MAX_LOSSES - 1, "how": "SIGKILL"}, {}, {"deaths": 1, "how": "memory"}]
     )
-    said = work_off(memory, nursery)
+    said = work_off(memory, workers)
     assert {
         number: (state, facts["lives"]) for number, (state, _, facts) in memory.told.items()
     } == {
-        0: ("complete", LIVES),
+        0: ("complete", MAX_LOSSES),
         1: ("complete", 1),
         2: ("complete", 2),
     }
@@ -187,55 +189,55 @@ def test_a_lost_trial_goes_on_in_another_worker(nursery: LocalWorkers, tmp_path:
             "trial 0" in each and "SIGKILL" in each and "from its beginning" in each
             for each in said
         )
-        == LIVES - 1
+        == MAX_LOSSES - 1
     )
 
 
 def test_a_trial_lost_again_and_again_is_failed_with_its_cause(
-    nursery: LocalWorkers, tmp_path: Path
+    workers: LocalWorkers, tmp_path: Path
 ) -> None:
     memory = Memory(
         tmp_path, [{"deaths": 99, "how": "SIGSEGV"}, {"deaths": 99, "how": "memory"}, {}]
     )
-    work_off(memory, nursery)
+    work_off(memory, workers)
     assert memory.told[0][:2] == (
         "failed",
-        f"its worker was ended by SIGSEGV ({LIVES} times in a row without getting further)",
+        f"its worker was ended by SIGSEGV ({MAX_LOSSES} times in a row without getting further)",
     )
     assert memory.told[1][0] == "failed" and memory.told[1][1].startswith("out of memory")
     assert memory.told[2][0] == "complete"
 
 
 def test_a_trial_that_gets_further_each_time_is_never_given_up(
-    nursery: LocalWorkers, tmp_path: Path
+    workers: LocalWorkers, tmp_path: Path
 ) -> None:
-    memory = Memory(tmp_path, [{"deaths": 2 * LIVES, "how": "SIGKILL", "saves": True}])
-    said = work_off(memory, nursery)
-    assert memory.told[0][0] == "complete" and memory.told[0][2]["lives"] == 2 * LIVES + 1
+    memory = Memory(tmp_path, [{"deaths": 2 * MAX_LOSSES, "how": "SIGKILL", "saves": True}])
+    said = work_off(memory, workers)
+    assert memory.told[0][0] == "complete" and memory.told[0][2]["lives"] == 2 * MAX_LOSSES + 1
     assert "from its last checkpoint" in said[-1]
 
 
 def test_a_failure_that_would_come_again_is_told_at_once(
-    nursery: LocalWorkers, tmp_path: Path
+    workers: LocalWorkers, tmp_path: Path
 ) -> None:
     memory = Memory(tmp_path, [{"deaths": 99, "how": "error"}])
-    assert work_off(memory, nursery) == []
+    assert work_off(memory, workers) == []
     assert memory.told[0][:2] == ("failed", "ValueError: no such thing")
     assert len(list((tmp_path / "0000").glob("life-*"))) == 1
 
 
 def test_a_worker_that_says_nothing_is_ended_and_its_trial_goes_on(
-    nursery: LocalWorkers, tmp_path: Path
+    workers: LocalWorkers, tmp_path: Path
 ) -> None:
     memory = Memory(tmp_path, [{"deaths": 1, "how": "hang"}, {}])
-    said = work_off(memory, nursery, silence=1.0)
+    said = work_off(memory, workers, silence=1.0)
     assert memory.told[0][0] == "complete" and memory.told[0][2]["lives"] == 2
     assert "no report for" in said[0]
 
 
-def test_a_trial_that_ran_out_of_memory_runs_alone(nursery: LocalWorkers, tmp_path: Path) -> None:
+def test_a_trial_that_ran_out_of_memory_runs_alone(workers: LocalWorkers, tmp_path: Path) -> None:
     memory = Memory(tmp_path, [{"deaths": 1, "how": "memory", "works": 0.2}, *[{"works": 0.2}] * 4])
-    work_off(memory, nursery)
+    work_off(memory, workers)
     assert {state for state, _, _ in memory.told.values()} == {"complete"}
     assert memory.told[0][2]["others"] == 0
     assert list(memory.told).index(0) < 4, "it waits for those at work, not for the whole study"
@@ -245,7 +247,7 @@ def test_an_interruption_reaches_the_workers_and_leaves_their_trials(tmp_path: P
     command = [
         sys.executable,
         "-c",
-        "import sys, test_crew; test_crew.interrupted(sys.argv[1])",
+        "import sys, test_scheduler; test_scheduler.interrupted(sys.argv[1])",
         str(tmp_path),
     ]
     paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
@@ -264,7 +266,7 @@ def test_an_interruption_reaches_the_workers_and_leaves_their_trials(tmp_path: P
 
 def interrupted(folder: str) -> None:
     """A study that is ended by SIGTERM while two trials are at work; prints the exit code it asks
-    for, which trials were told, how many were given out, and how many workers live on. Runs in a
+    for, which trials were told, how many were taken, and how many workers live on. Runs in a
     process of its own, which the signal may end."""
     memory = Memory(Path(folder), [{}, {"waits": True}, {"waits": True}, {}])
     there = [Path(folder) / f"{number:04}" / "life-0" for number in (1, 2)]
@@ -280,4 +282,4 @@ def interrupted(folder: str) -> None:
     try:
         work_off(memory, workers)
     except Interrupted as ended:
-        print(ended.exit_code, sorted(memory.told), memory.given, len(workers.living))
+        print(ended.exit_code, sorted(memory.told), memory.taken, len(workers.workers))

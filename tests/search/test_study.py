@@ -74,7 +74,7 @@ def die(study: Study) -> None:
     """What the system does when a process is killed: files are closed, nothing else."""
     import os
 
-    study.ledger.storage.engine.dispose()
+    study.storage.storage.engine.dispose()
     assert study.owner._held is not None
     os.close(study.owner._held)
 
@@ -104,7 +104,7 @@ def test_a_study_whose_process_dies_at_any_trial_goes_on_as_the_unbroken_one(
         folder = tmp_path / str(moment) / "study"
         study = Study(about, folder)
         ended(study, count, most=moment)
-        begun = [study._trial(entry) for entry in study.mine.values()] or study.take(
+        begun = [study._trial(entry) for entry in study.running_here.values()] or study.take(
             count
         )  # it dies with trials begun
         die(study)
@@ -183,9 +183,9 @@ def test_a_process_that_stops_leaves_its_trials_to_the_next_at_once(tmp_path: Pa
 def test_a_trial_is_told_once(tmp_path: Path) -> None:
     with Study(recipe(), tmp_path / "study") as study:
         (trial,) = study.take(1)
-        entry = study.mine[0]
+        entry = study.running_here[0]
         study.tell(trial, [0.5], "complete")
-        assert not study.ledger.end(entry, "failed", None, {"cause": "late"}, {})
+        assert not study.storage.end(entry, "failed", None, {"cause": "late"}, {})
         assert study.trials()[0].state == "complete"
 
 
@@ -238,7 +238,7 @@ def test_no_trial_begins_after_the_minutes(tmp_path: Path) -> None:
     with Study(recipe(trials=None, minutes=10.0), tmp_path / "study") as study:
         assert study.budget is None
         (trial,) = study.take(1)
-        study.began -= 601
+        study.started_at -= 601
         study.tell(trial, [0.5], "complete")
         assert study.take(1) == []
     with Study(recipe(trials=None, minutes=10.0), tmp_path / "study") as study:

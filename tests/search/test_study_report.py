@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from danlu.recipe import Dimension
-from danlu.reporting import Objective, StudyTold, svg, write_study_report
-from danlu.reporting.drawing import SERIES, SHADES, axis, linear_ticks, log_ticks
+from danlu.reporting import Objective, StudyData, svg, write_study_report
+from danlu.reporting.figure import SERIES, SHADES, axis, linear_ticks, log_ticks
 from danlu.reporting.importance import importances
-from danlu.reporting.studies import drawn
+from danlu.reporting.study_data import Bilingual, clean
+from danlu.reporting.study_report import study_figures
 from danlu.reporting.tables import as_csv, as_parquet, columns
-from danlu.reporting.told import Words, clean
-from danlu.search.study import Record
+from danlu.search.study import TrialRecord
 
 EVIL = "</script><script>alert(1)</script>\"'&<img src=x onerror=alert(2)>{{7*7}}\u2028\u202e"
 SPACE = (
@@ -39,7 +39,7 @@ ONE = (Objective("accuracy", "higher"),)
 TWO = (*ONE, Objective("parameters", "lower"))
 
 
-def record(number: int, rng: np.random.Generator, objectives: int = 1) -> Record:
+def record(number: int, rng: np.random.Generator, objectives: int = 1) -> TrialRecord:
     """A trial whose score is the learning rate's doing, but for a little."""
     values: dict[str, Any] = {
         "optimizer": SPACE[0].choices[number % 2],
@@ -56,18 +56,18 @@ def record(number: int, rng: np.random.Generator, objectives: int = 1) -> Record
     )
     curve = tuple((place, score * place / 4) for place in range(1, 5))
     if number % 10 == 3:
-        return Record(number, values, "failed", None, f"={EVIL}", 0.5, 3, curve[:1])
+        return TrialRecord(number, values, "failed", None, f"={EVIL}", 0.5, 3, curve[:1])
     if number % 10 == 7:
-        return Record(number, values, "pruned", None, "", 1.0, 10, curve[:2])
+        return TrialRecord(number, values, "pruned", None, "", 1.0, 10, curve[:2])
     scores = (score, float(sum(values["model.hidden"])))[:objectives]
-    return Record(number, values, "complete", scores, "", 2.0 + number, 40, curve)
+    return TrialRecord(number, values, "complete", scores, "", 2.0 + number, 40, curve)
 
 
-def study(count: int = 40, objectives: tuple[Objective, ...] = ONE) -> StudyTold:
+def study(count: int = 40, objectives: tuple[Objective, ...] = ONE) -> StudyData:
     rng = np.random.default_rng(0)
     trials = [record(number, rng, len(objectives)) for number in range(count)]
-    return StudyTold(
-        EVIL, objectives, SPACE, trials, [(Words("sampler", "采样器"), EVIL)], f"name: {EVIL}"
+    return StudyData(
+        EVIL, objectives, SPACE, trials, [(Bilingual("sampler", "采样器"), EVIL)], f"name: {EVIL}"
     )
 
 
@@ -202,7 +202,7 @@ def test_the_drawn_marks_are_known_to_the_style() -> None:
 
 def test_every_chart_is_sound_xml_in_each_language_and_alone() -> None:
     for told in (study(), study(objectives=TWO)):
-        figures = drawn(told, importances(told))
+        figures = study_figures(told, importances(told))
         assert [figure.name for figure in figures if figure.name != "pareto"] == [
             "history",
             "importance",
@@ -249,8 +249,8 @@ def test_an_option_and_an_objective_of_one_name_keep_a_column_each() -> None:
         Dimension("seconds_of", "float", low=0, high=1),
         Dimension("loss", "choice", choices=("a", "b")),
     )
-    trials = [Record(0, {"seconds_of": 0.5, "loss": "a"}, "complete", (1.0, 2.0))]
-    told = StudyTold(
+    trials = [TrialRecord(0, {"seconds_of": 0.5, "loss": "a"}, "complete", (1.0, 2.0))]
+    told = StudyData(
         "x", [Objective("loss", "lower"), Objective("seconds", "lower")], space, trials
     )
     assert list(columns(told)) == [
@@ -269,10 +269,10 @@ def test_an_option_and_an_objective_of_one_name_keep_a_column_each() -> None:
 def test_choices_of_mixed_kinds_become_one_column_of_text() -> None:
     space = (Dimension("x", "choice", choices=(1, "one", None, 2.5, True)),)
     trials = [
-        Record(place, {"x": value}, "complete", (1.0,))
+        TrialRecord(place, {"x": value}, "complete", (1.0,))
         for place, value in enumerate(space[0].choices)
     ]
-    table = columns(StudyTold("x", ONE, space, trials))
+    table = columns(StudyData("x", ONE, space, trials))
     assert table["x"] == ["1", "one", None, "2.5", "true"]
     assert as_parquet(table) and as_csv(table)
 
@@ -295,59 +295,67 @@ def test_the_option_that_makes_the_score_is_the_most_important() -> None:
 
 def test_importance_says_nothing_of_few_trials_or_equal_scores() -> None:
     assert importances(study(7)) == []
-    trials = [Record(place, {"x": float(place)}, "complete", (1.0,)) for place in range(20)]
+    trials = [TrialRecord(place, {"x": float(place)}, "complete", (1.0,)) for place in range(20)]
     assert (
-        importances(StudyTold("x", ONE, (Dimension("x", "float", low=0, high=20),), trials)) == []
+        importances(StudyData("x", ONE, (Dimension("x", "float", low=0, high=20),), trials)) == []
     )
 
 
 def test_the_pareto_front_holds_what_no_trial_beats() -> None:
     scores = [(0.9, 100.0), (0.8, 50.0), (0.7, 60.0), (0.9, 90.0), (0.95, 500.0), (0.8, 50.0)]
-    trials = [Record(place, {}, "complete", each) for place, each in enumerate(scores)]
-    told = StudyTold(
+    trials = [TrialRecord(place, {}, "complete", each) for place, each in enumerate(scores)]
+    told = StudyData(
         "x",
         TWO,
         (),
-        [*trials, Record(6, {}, "complete", (float("nan"), 1.0)), Record(7, {}, "failed")],
+        [
+            *trials,
+            TrialRecord(6, {}, "complete", (float("nan"), 1.0)),
+            TrialRecord(7, {}, "failed"),
+        ],
     )
-    assert [trial.number for trial in told.front] == [1, 3, 4, 5]
-    single = StudyTold(
+    assert [trial.number for trial in told.best_trials] == [1, 3, 4, 5]
+    single = StudyData(
         "x",
         [Objective("loss", "lower")],
         (),
-        [Record(0, {}, "complete", (2.0,)), Record(1, {}, "complete", (1.0,))],
+        [TrialRecord(0, {}, "complete", (2.0,)), TrialRecord(1, {}, "complete", (1.0,))],
     )
-    assert [trial.number for trial in single.front] == [1]
+    assert [trial.number for trial in single.best_trials] == [1]
 
 
 def test_one_trial_that_went_astray_does_not_press_the_others_into_a_line() -> None:
     scores = [0.90 + 0.001 * place for place in range(20)]
-    trials = [Record(place, {}, "complete", (each,)) for place, each in enumerate([*scores, -40.0])]
+    trials = [
+        TrialRecord(place, {}, "complete", (each,)) for place, each in enumerate([*scores, -40.0])
+    ]
     history = next(
-        figure for figure in drawn(StudyTold("x", ONE, (), trials), []) if figure.name == "history"
+        figure
+        for figure in study_figures(StudyData("x", ONE, (), trials), [])
+        if figure.name == "history"
     )
     assert history.panels[0].y.low > 0.85
     assert "1 trial was" in history.notes[0].en
 
 
 def test_losses_of_many_sizes_stand_on_a_logarithmic_axis() -> None:
-    trials = [Record(place, {}, "complete", (10.0**-place,)) for place in range(5)]
-    told = StudyTold("x", [Objective("loss", "lower")], (), trials)
-    assert drawn(told, [])[0].panels[0].y.log
+    trials = [TrialRecord(place, {}, "complete", (10.0**-place,)) for place in range(5)]
+    told = StudyData("x", [Objective("loss", "lower")], (), trials)
+    assert study_figures(told, [])[0].panels[0].y.log
 
 
 def test_a_report_of_no_trial_of_one_and_of_only_failures_is_a_page() -> None:
     rng = np.random.default_rng(0)
     for trials in ([], [record(0, rng)], [record(3, rng), record(13, rng)]):
-        told = StudyTold("x", ONE, SPACE, trials)
-        figures = drawn(told, importances(told))
+        told = StudyData("x", ONE, SPACE, trials)
+        figures = study_figures(told, importances(told))
         for figure in figures:
             ElementTree.fromstring(svg.draw(figure))
 
 
 def test_the_page_stays_readable_in_size_with_thousands_of_trials(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    told = StudyTold("many", ONE, SPACE, [record(number, rng) for number in range(3_000)])
+    told = StudyData("many", ONE, SPACE, [record(number, rng) for number in range(3_000)])
     write_study_report(tmp_path, told, plots=False)
     assert (
         tmp_path / "report.html"
@@ -391,7 +399,7 @@ def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
 
 def test_plots_are_png_files_even_with_names_no_font_has(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    told = StudyTold("试验 $x_$", TWO, SPACE, study(30, TWO).trials)
+    told = StudyData("试验 $x_$", TWO, SPACE, study(30, TWO).trials)
     written = write_study_report(tmp_path, told)
     plots = [path for path in written if path.suffix == ".png"]
     assert {path.stem for path in plots} == {

@@ -112,10 +112,10 @@ def test_a_stack_that_is_killed_is_trained_in_halves(
 ) -> None:
     whole = danlu.tune(changed(), tmp_path / "whole")
     sizes: list[int] = []
-    started = vectorised.BatchRunner._work_of
+    started = vectorised.BatchRunner._work_for
 
     def killed_once(self: vectorised.BatchRunner, group: Any) -> Any:
-        sizes.append(len(group.lanes))
+        sizes.append(len(group.trainings))
         work = started(self, group)
         if len(sizes) > 1:
             return work

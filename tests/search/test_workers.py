@@ -1,4 +1,4 @@
-"""Worker processes and their line to the study, with jobs that are plain functions."""
+"""Worker processes and their connection to the study, with jobs that are plain functions."""
 
 from __future__ import annotations
 
@@ -13,60 +13,61 @@ from typing import Any
 
 import pytest
 
-from danlu.search.executors.failure import cause_of
+from danlu.search.executors.failure import describe_failure
+from danlu.search.executors.job import StudyConnection
 from danlu.search.executors.processes import LocalWorkers
-from danlu.search.executors.scheduler import ending, newest_checkpoint
-from danlu.search.executors.worker import Line
+from danlu.search.executors.scheduler import describe_exit, newest_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HERE = Path(__file__)
+HANGS = 600.0  # seconds after which a test fails instead of waiting on
 
 
 # --- jobs
 
 
-def double(task: Any, line: Line) -> Any:
+def double(task: Any, connection: StudyConnection) -> Any:
     """Twice the task, and where it was computed."""
     from danlu.system import machine
 
     return {"twice": 2 * task, "process": os.getpid(), "cores": machine.cores()}
 
 
-def ask(task: Any, line: Line) -> Any:
+def ask(task: Any, connection: StudyConnection) -> Any:
     """Tells scores until it is told to stop; how many that were."""
     for number in range(1, 100):
-        line.beat()
-        if line.score(number, number / 10):
+        connection.beat()
+        if connection.score(number, number / 10):
             return number
     return 100
 
 
-def sleep(task: Any, line: Line) -> Any:
+def sleep(task: Any, connection: StudyConnection) -> Any:
     """Writes a file's time again and again."""
     while True:
         Path(task).touch()
         time.sleep(0.01)
 
 
-def refuse(task: Any, line: Line) -> Any:
+def refuse(task: Any, connection: StudyConnection) -> Any:
     raise [ValueError("no such thing"), MemoryError(), OSError(28, "No space left on device")][task]
 
 
-def crash(task: Any, line: Line) -> Any:
+def crash(task: Any, connection: StudyConnection) -> Any:
     print("about to end", flush=True)
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def see(task: Any, line: Line) -> Any:
+def see(task: Any, connection: StudyConnection) -> Any:
     """The GPUs that it may use, once it is answered."""
-    line.score(1, 0.0)
+    connection.score(1, 0.0)
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def run(task: Any, line: Line) -> Any:
+def run(task: Any, connection: StudyConnection) -> Any:
     """The job of this file that the task names, with its own task."""
     return {each.__name__: each for each in (double, ask, sleep, refuse, crash, see)}[task[0]](
-        task[1], line
+        task[1], connection
     )
 
 
@@ -84,7 +85,7 @@ def workers(request: pytest.FixtureRequest) -> Iterator[LocalWorkers]:
 
 
 def events(
-    workers: LocalWorkers, until: str = "ended", count: int = 1, seconds: float = 60.0
+    workers: LocalWorkers, until: str = "ended", count: int = 1, seconds: float = HANGS
 ) -> list[tuple[int, dict[str, Any]]]:
     """What workers say, up to and with the `count`-th `until`."""
     found: list[tuple[int, dict[str, Any]]] = []
@@ -96,10 +97,10 @@ def events(
     return found
 
 
-def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait(condition: Callable[[], object], seconds: float = HANGS) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, "nothing happened"
         time.sleep(0.005)
 
 
@@ -172,6 +173,20 @@ def test_a_killed_a_crashed_and_an_interrupted_worker_are_heard(
     )
 
 
+def test_a_worker_of_a_study_that_ignores_ctrl_c_can_be_interrupted(
+    workers: LocalWorkers, tmp_path: Path
+) -> None:
+    """As a study does that a shell started in the background; workers inherit it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        workers.start(0, ["sleep", str(tmp_path / "life")], tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait((tmp_path / "life").exists)
+    workers.interrupt(0)
+    assert [message["say"] for _, message in events(workers)] == ["interrupted", "ended"]
+
+
 def test_a_stopped_worker_can_be_killed_and_one_that_died_before_it_began_is_heard(
     workers: LocalWorkers, tmp_path: Path
 ) -> None:
@@ -198,14 +213,14 @@ def test_workers_are_spread_over_the_gpus(
     assert sorted(seen) == ["2", "2", "5", "5"]
 
 
-def test_a_lost_nursery_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_fork_server_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE.parent))
     workers = LocalWorkers(f"{HERE.stem}:run", 2, 1)
     try:
         workers.start(0, ["sleep", str(tmp_path / "life")], tmp_path / "log")
         wait((tmp_path / "life").exists)
-        assert workers.nursery is not None
-        workers.nursery.process.kill()
+        assert workers.fork_server is not None
+        workers.fork_server.process.kill()
         (key, message), *_ = events(workers)
         assert key == 0 and "was lost" in message["cause"]
         workers.start(1, ["sleep", str(tmp_path / "again")], tmp_path / "log")
@@ -241,7 +256,7 @@ def test_a_study_killed_leaves_no_worker_that_goes_on_writing(fork: bool, tmp_pa
         os.kill(family[-1], signal.SIGSTOP)
     parent.kill()
     parent.wait()
-    wait(lambda: not any(alive(each) for each in family), 10.0)
+    wait(lambda: not any(alive(each) for each in family))
     before = [each.stat().st_mtime_ns for each in files]
     time.sleep(0.1)
     assert [each.stat().st_mtime_ns for each in files] == before
@@ -266,19 +281,19 @@ def test_a_hidden_full_disk_is_seen_behind_the_sentence_that_hides_it() -> None:
                 f"a file could not be written: {error.strerror}.", where="run/x"
             ) from None
     except CheckpointError as error:
-        found = cause_of(error)
-    assert found.kind == "disk" and "run/x" in found.sentence and "hint" not in found.sentence
-    assert cause_of(RunHeld("held")).kind == "held"
+        found = describe_failure(error)
+    assert found.kind == "disk" and "run/x" in found.message and "hint" not in found.message
+    assert describe_failure(RunHeld("held")).kind == "held"
     assert (
-        cause_of(
+        describe_failure(
             RuntimeError(
                 "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
         ).kind
         == "memory"
     )
-    assert cause_of(KeyboardInterrupt()).kind == "interrupted"
-    assert cause_of(RuntimeError("x" * 5000)).sentence.endswith("…")
+    assert describe_failure(KeyboardInterrupt()).kind == "interrupted"
+    assert describe_failure(RuntimeError("x" * 5000)).message.endswith("…")
 
 
 def test_progress_is_read_off_the_checkpoints(tmp_path: Path) -> None:
@@ -289,4 +304,6 @@ def test_progress_is_read_off_the_checkpoints(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == 200
     (tmp_path / "fold-2-of-3" / "checkpoints" / "step-0000000009").mkdir(parents=True)
     assert newest_checkpoint(tmp_path) == 209
-    assert ending(-9).startswith("its worker was ended by SIGKILL") and "71" in ending(71)
+    assert describe_exit(-9).startswith(
+        "its worker was ended by SIGKILL"
+    ) and "71" in describe_exit(71)

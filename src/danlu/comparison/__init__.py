@@ -7,8 +7,8 @@ Begin with `comparing`."""
 
 from __future__ import annotations
 
-from danlu.comparison.comparing import compare
+from danlu.comparison.compare import compare
 from danlu.comparison.contestants import split_words
-from danlu.comparison.verdict import Comparison, Standing
+from danlu.comparison.statistics import Comparison, Standing
 
 __all__ = ["Comparison", "Standing", "compare", "split_words"]

@@ -12,10 +12,10 @@ from danlu import recipe as recipes
 from danlu import registry
 from danlu.errors import DanluError
 from danlu.recipe import Recipe, split_values
-from danlu.reporting.told import short, text_of
+from danlu.reporting.study_data import short, text_of
 
-MOST = 64
-RATE = "optimizer.learning_rate"
+MAX_CONTESTANTS = 64
+LEARNING_RATE = "optimizer.learning_rate"
 Among = Mapping[str, Sequence[Any]]
 
 
@@ -38,11 +38,11 @@ def contestants(sources: Sequence[Any], among: Among, overrides: Any = ()) -> li
                 f"{name} is to be compared among {len(values)} value.",
                 hint=f"give several: {name}=A,B",
             )
-    plain = [_without_search(each, overrides) for each in sources]
-    found: dict[str, Contestant] = {}
-    for recipe, values in itertools.product(plain, itertools.product(*among.values())):
-        name = _name(recipe, values, len(plain) > 1)
-        if name in found:
+    searched_out = [_without_search(source, overrides) for source in sources]
+    by_name: dict[str, Contestant] = {}
+    for recipe, values in itertools.product(searched_out, itertools.product(*among.values())):
+        name = _name(recipe, values, len(searched_out) > 1)
+        if name in by_name:
             raise DanluError(
                 f"there are two contestants {name!r}.",
                 hint="name each value, and each recipe, once",
@@ -52,18 +52,18 @@ def contestants(sources: Sequence[Any], among: Among, overrides: Any = ()) -> li
             changed = recipes.with_changes(
                 changed, registry, [f"{key}={value}"] if isinstance(value, str) else {key: value}
             )
-        found[name] = Contestant(name, changed, RATE not in among)
-    if len(found) < 2:
+        by_name[name] = Contestant(name, changed, LEARNING_RATE not in among)
+    if len(by_name) < 2:
         raise DanluError(
             "there is nothing to compare.",
             hint="give several values (optimizer=sgd,adam) or several recipes",
         )
-    if len(found) > MOST:
+    if len(by_name) > MAX_CONTESTANTS:
         raise DanluError(
-            f"{len(found)} contestants are too many; there may be {MOST}.",
+            f"{len(by_name)} contestants are too many; there may be {MAX_CONTESTANTS}.",
             hint="ask in several comparisons",
         )
-    return list(found.values())
+    return list(by_name.values())
 
 
 def _name(recipe: Recipe, values: Sequence[Any], several: bool) -> str:

@@ -17,34 +17,34 @@ from typing import Any, Literal
 
 from danlu import recipe as recipes
 from danlu import registry
-from danlu.comparison.contestants import RATE, Contestant
+from danlu.comparison.contestants import LEARNING_RATE, Contestant
 from danlu.errors import RunError, nearest
 from danlu.recipe import Part, Recipe
-from danlu.search.executors.failure import cause_of
+from danlu.search.executors.failure import describe_failure
 from danlu.system.atomic_files import read_checked_json, replace_file, with_checksum
 from danlu.training.evaluation import Evaluator, deciding_score, without_nonfinite
 from danlu.training.loop import train
 from danlu.training.population import (
     Decision,
-    Event,
-    measure_pace,
-    shape_key,
+    TrialEvaluation,
+    measure_throughput,
+    reason_not_stackable,
+    stack_key,
     train_population,
-    why_not,
 )
 from danlu.training.setup import build_training
-from danlu.training.step import NotFinite
+from danlu.training.step import NonFiniteError
 
-EVALUATIONS = (
+MIN_EVALUATIONS = (
     20  # of a training at least, where the recipe does not say how often: they are the curve
 )
 _PROBES, _PROBE_SECONDS = 5, 0.5
-_SET_UP = 0.2  # seconds that a training by itself takes beside its updates: its folder, its checkpoints, its artifact
-On = Literal["auto", "vectorised", "one_by_one"]
+_SETUP_SECONDS = 0.2  # seconds that a training by itself takes beside its updates: its folder, its checkpoints, its artifact
+RunMode = Literal["auto", "vectorised", "one_by_one"]
 
 
 @dataclass(frozen=True)
-class Facts:
+class ContestantFacts:
     """What is known of a contestant before it is trained.
 
     `metric` and `better` are what is compared, `deciding` and `decides` the score by which a
@@ -73,7 +73,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """What a training came to: `score` is the validation score of what it releases, None where it
     failed, with its cause; `curve` holds the validation scores by step, `losses` the training
     losses."""
@@ -89,55 +89,55 @@ class Result:
         return asdict(self)
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> Result:
+    def from_dict(cls, stored: dict[str, Any]) -> TrainingResult:
         """The result that `as_dict` told."""
         curve, losses = (
-            [(int(step), float(value)) for step, value in told[name]]
+            [(int(step), float(value)) for step, value in stored[name]]
             for name in ("curve", "losses")
         )
-        return cls(Training(**told["training"]), told["score"], told["cause"], curve, losses)
+        return cls(Training(**stored["training"]), stored["score"], stored["cause"], curve, losses)
 
 
-def look(contestant: Contestant, metric: str | None = None) -> Facts:
+def measure_contestant(contestant: Contestant, metric: str | None = None) -> ContestantFacts:
     """The Facts of a contestant, by building it once and timing a few updates; `metric` is what is
     compared (None: the deciding score).
 
     Raises DanluError where it cannot be trained, or does not measure that.
     """
-    built = build_training(
-        recipes.with_changes(contestant.recipe, registry, {RATE: 0.0})
+    setup = build_training(
+        recipes.with_changes(contestant.recipe, registry, {LEARNING_RATE: 0.0})
     )  # nothing moves while it is timed
-    if not built.plan.evaluate_every:
+    if not setup.plan.evaluate_every:
         raise RunError(
             "a comparison needs a validation split, and it has no row.",
             hint="give data.split a share for validation",
         )
-    asked = contestant.recipe.train.evaluate_every
-    every = asked or min(built.plan.evaluate_every, max(1, built.plan.total_steps // EVALUATIONS))
-    evaluator = built.evaluator
+    every_in_recipe = contestant.recipe.train.evaluate_every
+    every = every_in_recipe or min(setup.plan.evaluate_every, max(1, setup.plan.total_steps // MIN_EVALUATIONS))
+    evaluator = setup.evaluator
     compared, better = (
-        _compared(contestant, evaluator, metric) if metric else (evaluator.metric, evaluator.better)
+        _metric_and_direction(contestant, evaluator, metric) if metric else (evaluator.metric, evaluator.better)
     )
-    return Facts(
-        compared, better, evaluator.metric, evaluator.better, built.plan.total_steps, every, built.trainable,
-        built.placement.precision, _seconds(built.update), built.data.digest,
+    return ContestantFacts(
+        compared, better, evaluator.metric, evaluator.better, setup.plan.total_steps, every, setup.trainable,
+        setup.placement.precision, _seconds_per_update(setup.update), setup.data.digest,
     )  # fmt: skip
 
 
-def _seconds(update: Callable[[int], None]) -> float:
+def _seconds_per_update(update: Callable[[int], None]) -> float:
     """Of one update: the median of a few, the first left out."""
     took: list[float] = []
     while len(took) < _PROBES + 1 or (sum(took) < _PROBE_SECONDS and len(took) < 50):
         began = time.perf_counter()
         try:
             update(len(took))
-        except NotFinite:  # its trainings will say so
+        except NonFiniteError:  # its trainings will say so
             break
         took.append(time.perf_counter() - began)
     return statistics.median(took[1:]) if len(took) > 1 else 0.0
 
 
-def _compared(contestant: Contestant, evaluator: Evaluator, metric: str) -> tuple[str, str]:
+def _metric_and_direction(contestant: Contestant, evaluator: Evaluator, metric: str) -> tuple[str, str]:
     """(metric, which is better) of a score asked for by name."""
     labels = {
         label: part.name for (label, _), part in zip(evaluator.metrics, contestant.recipe.metrics)
@@ -148,18 +148,18 @@ def _compared(contestant: Contestant, evaluator: Evaluator, metric: str) -> tupl
             f"{contestant.name} does not measure {metric}; what is measured is {', '.join([*labels, 'loss'])}.",
             hint=f"did you mean {near[0]}?" if near else "add it to metrics",
         )
-    return metric, "lower" if metric == "loss" else registry.facts("metrics", labels[metric]).BETTER
+    return metric, "lower" if metric == "loss" else registry.metric_facts(labels[metric]).better
 
 
-class Trainings:
+class TrainingRunner:
     """Runs trainings and remembers them in `folder`."""
 
     def __init__(
         self,
         folder: Path,
         contestants: Sequence[Contestant],
-        facts: Sequence[Facts],
-        on: On,
+        facts: Sequence[ContestantFacts],
+        on: RunMode,
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.contestants, self.facts, self.on, self.say = (
@@ -170,17 +170,17 @@ class Trainings:
             say,
         )
 
-    def run(self, stage: str, wanted: Sequence[Training]) -> list[Result]:
+    def run(self, stage: str, wanted: Sequence[Training]) -> list[TrainingResult]:
         """The results of all wanted, in their order; those that are there already are read."""
-        found: dict[Training, Result] = {}
+        results: dict[Training, TrainingResult] = {}
         stacks = self._stacks(wanted)
         for number, stack in enumerate(stacks):
             path = self.folder / "results" / f"{stage}-{number:03d}.json"
-            for result in self._kept(path, stack) or self._made(
+            for result in self._read_results(path, stack) or self._train_and_store(
                 path, stack, f"{stage}: {number + 1} of {len(stacks)}"
             ):
-                found[result.training] = result
-        return [found[each] for each in wanted]
+                results[result.training] = result
+        return [results[training] for training in wanted]
 
     def recipe(self, training: Training) -> Recipe:
         """The contestant's recipe with this rate and seed."""
@@ -194,7 +194,7 @@ class Trainings:
             "train.precision": facts.precision,
         }
         if self.contestants[training.contestant].searched:
-            changes[RATE] = training.rate
+            changes[LEARNING_RATE] = training.rate
         watchers = [
             Part(name, registry.config("watchers", name)()) for name in ("jsonl", "divergence")
         ]
@@ -205,14 +205,14 @@ class Trainings:
     def _stacks(self, wanted: Sequence[Training]) -> list[list[Training]]:
         """Trainings that are one program: of one shape and one seed, which draws data and order for
         all of them."""
-        alike: dict[tuple[str, int], list[Training]] = {}
-        for each in wanted:
-            key = "" if self.on == "one_by_one" else shape_key(self.recipe(each))
-            alike.setdefault((key, each.seed), []).append(each)
+        same_program: dict[tuple[str, int], list[Training]] = {}
+        for training in wanted:
+            key = "" if self.on == "one_by_one" else stack_key(self.recipe(training))
+            same_program.setdefault((key, training.seed), []).append(training)
         stacks = []
-        for (key, _), members in alike.items():
+        for (key, _), members in same_program.items():
             size = 1 if self.on == "one_by_one" else self._size(key, members)
-            stacks += [members[place : place + size] for place in range(0, len(members), size)]
+            stacks += [members[first : first + size] for first in range(0, len(members), size)]
         return stacks
 
     def _size(self, key: str, members: Sequence[Training]) -> int:
@@ -220,20 +220,20 @@ class Trainings:
         path = self.folder / "sizes.json"
         sizes = read_checked_json(path) if path.is_file() else {}
         if key not in sizes:
-            sizes[key] = self._measured(members)
+            sizes[key] = self._measure_size(members)
             replace_file(path, with_checksum(sizes))
         return int(sizes[key])
 
-    def _measured(self, members: Sequence[Training]) -> int:
-        made = [self.recipe(each) for each in members]
-        reason = next((why for why in map(why_not, made) if why), "")
-        if not reason and len(made) > 1:
-            pace = measure_pace(made, most=len(made))
+    def _measure_size(self, members: Sequence[Training]) -> int:
+        recipes_of_members = [self.recipe(each) for each in members]
+        reason = next((why for why in map(reason_not_stackable, recipes_of_members) if why), "")
+        if not reason and len(recipes_of_members) > 1:
+            pace = measure_throughput(recipes_of_members, most=len(recipes_of_members))
             reason = pace.reason
             if pace.curve:
                 size, _, stacked = min(pace.curve, key=lambda each: each[2])
                 steps = self.facts[members[0].contestant].total_steps
-                if self.on == "vectorised" or steps * stacked < steps * pace.alone + _SET_UP:
+                if self.on == "vectorised" or steps * stacked < steps * pace.alone + _SETUP_SECONDS:
                     why = (
                         reason
                         if stacked < pace.alone
@@ -251,10 +251,10 @@ class Trainings:
 
     # --- results
 
-    def _kept(self, path: Path, stack: Sequence[Training]) -> list[Result]:
+    def _read_results(self, path: Path, stack: Sequence[Training]) -> list[TrainingResult]:
         """The results that were kept of exactly these trainings; [] where there are none."""
         try:
-            told = read_checked_json(path)
+            stored = read_checked_json(path)
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
@@ -263,12 +263,12 @@ class Trainings:
                 where=str(path),
                 hint="remove this file: it is made anew",
             ) from None
-        results = [Result.of(each) for each in told["results"]]
+        results = [TrainingResult.from_dict(each) for each in stored["results"]]
         return results if [each.training for each in results] == list(stack) else []
 
-    def _made(self, path: Path, stack: Sequence[Training], what: str) -> list[Result]:
+    def _train_and_store(self, path: Path, stack: Sequence[Training], what: str) -> list[TrainingResult]:
         began = time.perf_counter()
-        results = [self._alone(stack[0])] if len(stack) == 1 else self._together(stack)
+        results = [self._train_alone(stack[0])] if len(stack) == 1 else self._train_stacked(stack)
         path.parent.mkdir(exist_ok=True)
         replace_file(
             path, with_checksum({"results": [json.loads(json.dumps(each.as_dict())) for each in results]})
@@ -285,12 +285,12 @@ class Trainings:
         self.say(f"{what}  {who}: {best}  ({time.perf_counter() - began:.1f} s)")
         return results
 
-    def _together(self, stack: Sequence[Training]) -> list[Result]:
-        told: list[list[tuple[int, Any]]] = [[] for _ in stack]
+    def _train_stacked(self, stack: Sequence[Training]) -> list[TrainingResult]:
+        scores_by_step: list[list[tuple[int, Any]]] = [[] for _ in stack]
 
-        def hear(events: list[Event]) -> Decision:
-            for each in events:
-                told[each.number].append((each.step, without_nonfinite(dict(each.scores))))
+        def hear(events: list[TrialEvaluation]) -> Decision:
+            for event in events:
+                scores_by_step[event.number].append((event.step, without_nonfinite(dict(event.scores))))
             return Decision()
 
         outcomes = train_population([self.recipe(each) for each in stack], hear)
@@ -298,10 +298,10 @@ class Trainings:
             self._result(
                 training, outcome.cause if outcome.state == "failed" else "", scores, outcome.losses
             )
-            for training, outcome, scores in zip(stack, outcomes, told)
+            for training, outcome, scores in zip(stack, outcomes, scores_by_step)
         ]
 
-    def _alone(self, training: Training) -> Result:
+    def _train_alone(self, training: Training) -> TrainingResult:
         """Train as `danlu train` does, in a folder that is removed when the result is kept; going
         on where a killed one left off."""
         recipe = self.recipe(training)
@@ -312,13 +312,13 @@ class Trainings:
         try:
             train(recipe, folder)
         except Exception as error:
-            found = cause_of(error)
-            if found.kind in ("interrupted", "disk", "held"):
+            failure = describe_failure(error)
+            if failure.kind in ("interrupted", "disk", "held"):
                 raise
-            cause = found.sentence
-        entries = _logged(folder / "metrics.jsonl")
-        scores = [(each["step"], each) for each in entries if each["split"] == "validation"]
-        losses = [(each["step"], each.get("loss")) for each in entries if each["split"] == "train"]
+            cause = failure.message
+        entries = _read_log(folder / "metrics.jsonl")
+        scores = [(entry["step"], entry) for entry in entries if entry["split"] == "validation"]
+        losses = [(entry["step"], entry.get("loss")) for entry in entries if entry["split"] == "train"]
         result = self._result(training, cause, scores, losses)
         shutil.rmtree(folder, ignore_errors=True)
         return result
@@ -327,9 +327,9 @@ class Trainings:
         self,
         training: Training,
         cause: str,
-        told: Sequence[tuple[int, Any]],
+        evaluations: Sequence[tuple[int, Any]],
         losses: Sequence[tuple[int, Any]],
-    ) -> Result:
+    ) -> TrainingResult:
         """The Result of a training that told the scores of each evaluation: (step, score by
         name)."""
         facts, recipe = (
@@ -338,7 +338,7 @@ class Trainings:
         )
         curve = [
             (int(step), deciding_score(scores, facts.metric), deciding_score(scores, facts.deciding))
-            for step, scores in told
+            for step, scores in evaluations
         ]
         score = None if cause or not curve else curve[-1][1]
         deciding = [
@@ -353,17 +353,17 @@ class Trainings:
                 for _, value, each in curve
                 if each is not None and sign * each == max(deciding)
             )
-        known = [(step, float(value)) for step, value, _ in curve if value is not None]
-        return Result(
+        points = [(step, float(value)) for step, value, _ in curve if value is not None]
+        return TrainingResult(
             training,
             score,
             cause,
-            known,
+            points,
             [(int(step), float(value)) for step, value in losses if value is not None],
         )
 
 
-def _logged(path: Path) -> list[dict[str, Any]]:
+def _read_log(path: Path) -> list[dict[str, Any]]:
     return (
         [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         if path.is_file()

@@ -7,7 +7,7 @@ as CSV and Parquet. Begin with `studies`."""
 
 from __future__ import annotations
 
-from danlu.reporting.studies import write_study_report
-from danlu.reporting.told import Objective, StudyTold
+from danlu.reporting.study_data import Objective, StudyData
+from danlu.reporting.study_report import write_study_report
 
-__all__ = ["Objective", "StudyTold", "write_study_report"]
+__all__ = ["Objective", "StudyData", "write_study_report"]

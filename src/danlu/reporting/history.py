@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from danlu.reporting.drawing import Figure, Line, Mark, Panel, Points, Text, axis, thinned
-from danlu.reporting.scores import beyond, score_axis
-from danlu.reporting.told import StudyTold, Trial, Words
+from danlu.reporting.axes import clipped_note, score_axis
+from danlu.reporting.figure import Figure, Line, Mark, Panel, Points, Text, axis, thinned
+from danlu.reporting.study_data import Bilingual, ReportedTrial, StudyData
 
-MOST_DOTS = 2000  # of a chart
-MOST_CURVES = 200
+MAX_DOTS = 2000  # of a chart
+MAX_CURVES = 200
 
-_KINDS: dict[str, Words] = {
-    "complete": Words("complete", "完成"),
-    "pruned": Words("pruned (what it reported last)", "被剪枝（最后报告的值）"),
-    "failed": Words("failed", "失败"),
+_KINDS: dict[str, Bilingual] = {
+    "complete": Bilingual("complete", "完成"),
+    "pruned": Bilingual("pruned (what it reported last)", "被剪枝（最后报告的值）"),
+    "failed": Bilingual("failed", "失败"),
 }
 
 
-def history(told: StudyTold) -> Figure | None:
+def history(study: StudyData) -> Figure | None:
     """Objective by trial number, one panel an objective; None where no trial has a score."""
-    if not told.complete:
+    if not study.complete:
         return None
-    panels, far, states = [], 0, set()
-    for place, objective in enumerate(told.objectives):
-        dots: dict[str, list[tuple[Trial, float]]] = {"complete": [], "pruned": [], "failed": []}
-        for trial in [each for each in told.trials if each.state in ("complete", "pruned")]:
-            value = told.score(trial, place)
+    panels, clipped, states = [], 0, set()
+    for place, objective in enumerate(study.objectives):
+        dots: dict[str, list[tuple[ReportedTrial, float]]] = {"complete": [], "pruned": [], "failed": []}
+        for trial in [each for each in study.trials if each.state in ("complete", "pruned")]:
+            value = study.score(trial, place)
             if value is not None:
                 dots[trial.state].append((trial, value))
-        scores, out = score_axis([value for kind in dots.values() for _, value in kind], objective)
+        scores, outliers = score_axis([value for kind in dots.values() for _, value in kind], objective)
         worst = scores.low if objective.direction == "higher" else scores.high
-        dots["failed"] = [(trial, worst) for trial in told.trials if trial.state == "failed"]
+        dots["failed"] = [(trial, worst) for trial in study.trials if trial.state == "failed"]
         numbers = axis(
-            [0, max(trial.number for trial in told.trials)],
-            Words("trial", "试验"),
+            [0, max(trial.number for trial in study.trials)],
+            Bilingual("trial", "试验"),
             whole=True,
             room=0.02,
         )
-        marks: list[Mark] = [_best_so_far(told, place)] if told.complete else []
-        for kind, found in dots.items():
-            kept = [found[index] for index in thinned(len(found), MOST_DOTS)]
+        marks: list[Mark] = [_best_so_far(study, place)] if study.complete else []
+        for kind, dots_of_kind in dots.items():
+            kept = [dots_of_kind[index] for index in thinned(len(dots_of_kind), MAX_DOTS)]
             if kept:
                 states.add(kind)
                 marks.append(
@@ -49,50 +49,50 @@ def history(told: StudyTold) -> Figure | None:
                         [each.number for each, _ in kept],
                     )
                 )
-        far += out
+        clipped += outliers
         panels.append(Panel(numbers, scores, marks))
     legend: list[tuple[str, Text]] = [
         (kind, words) for kind, words in _KINDS.items() if kind in states
     ]
     return Figure(
         "history",
-        Words("History", "历程"),
-        Words(
+        Bilingual("History", "历程"),
+        Bilingual(
             "Every trial in the order it was begun; the line is the best score until then.",
             "每个试验按开始的先后排列；折线是到那时为止的最好成绩。",
         ),
         panels,
-        legend=[*legend, ("line so-far", Words("best so far", "迄今最好"))],
-        notes=beyond(far),
+        legend=[*legend, ("line so-far", Bilingual("best so far", "迄今最好"))],
+        notes=clipped_note(clipped),
     )
 
 
-def _best_so_far(told: StudyTold, place: int) -> Line:
+def _best_so_far(study: StudyData, objective: int) -> Line:
     x, y, best = [], [], None
-    for trial in told.complete:
-        merit = told.merits(trial)[place]
+    for trial in study.complete:
+        merit = study.merits(trial)[objective]
         if best is None or merit > best:
             best = merit
             x.append(float(trial.number))
-            y.append(best * told.objectives[place].sign)
-    return Line([*x, float(told.trials[-1].number)], [*y, y[-1]], "so-far", steps=True)
+            y.append(best * study.objectives[objective].sign)
+    return Line([*x, float(study.trials[-1].number)], [*y, y[-1]], "so-far", steps=True)
 
 
-def curves(told: StudyTold) -> Figure | None:
+def curves(study: StudyData) -> Figure | None:
     """What each trial reported on its way; None where none reported twice."""
-    long = [trial for trial in told.trials if len(trial.curve) > 1]
+    long = [trial for trial in study.trials if len(trial.curve) > 1]
     if not long:
         return None
-    best = {trial.number for trial in told.front}
-    chosen = [long[index] for index in thinned(len(long), MOST_CURVES)]
+    best = {trial.number for trial in study.best_trials}
+    chosen = [long[index] for index in thinned(len(long), MAX_CURVES)]
     there = {trial.number for trial in chosen}
     chosen += [trial for trial in long if trial.number in best and trial.number not in there]
     scores, far = score_axis(
-        [value for trial in chosen for _, value in trial.curve], told.objectives[0]
+        [value for trial in chosen for _, value in trial.curve], study.objectives[0]
     )
     steps = axis(
         [1, *(step for trial in chosen for step, _ in trial.curve)],
-        Words("evaluation", "第几次评估"),
+        Bilingual("evaluation", "第几次评估"),
         whole=True,
         room=0.02,
     )
@@ -113,7 +113,7 @@ def curves(told: StudyTold) -> Figure | None:
         )
     notes = (
         [
-            Words(
+            Bilingual(
                 "Scores far worse than the others are drawn at the edge.",
                 "比其他差得太远的成绩画在边缘上。",
             )
@@ -123,23 +123,23 @@ def curves(told: StudyTold) -> Figure | None:
     )
     if len(long) > len(chosen):
         notes.append(
-            Words(
+            Bilingual(
                 f"{len(chosen)} of {len(long)} trials are drawn.",
                 f"画出 {len(long)} 个试验中的 {len(chosen)} 个。",
             )
         )
     return Figure(
         "curves",
-        Words("Learning curves", "学习曲线"),
-        Words(
+        Bilingual("Learning curves", "学习曲线"),
+        Bilingual(
             "The validation score that each trial reported while it trained.",
             "每个试验在训练途中报告的验证成绩。",
         ),
         [Panel(steps, scores, marks)],
         legend=[
-            ("line trial", Words("complete", "完成")),
-            ("line pruned", Words("pruned or failed", "被剪枝或失败")),
-            ("line front", Words("best", "最好")),
+            ("line trial", Bilingual("complete", "完成")),
+            ("line pruned", Bilingual("pruned or failed", "被剪枝或失败")),
+            ("line front", Bilingual("best", "最好")),
         ],
         notes=notes,
     )

@@ -14,55 +14,63 @@ from collections.abc import Sequence
 from typing import Any
 
 from danlu.reporting import svg
-from danlu.reporting.drawing import Figure
+from danlu.reporting.figure import Figure
 from danlu.reporting.importance import Importance
-from danlu.reporting.told import StudyTold, Trial, Words, clean, number, short, text_of
+from danlu.reporting.study_data import (
+    Bilingual,
+    ReportedTrial,
+    StudyData,
+    clean,
+    number,
+    short,
+    text_of,
+)
 from danlu.system import machine
 
-MOST_ROWS = 1000  # of the table of trials; all of them are in the CSV
+MAX_ROWS = 1000  # of the table of trials; all of them are in the CSV
 
 _STATES = {
-    "complete": Words("complete", "完成"),
-    "pruned": Words("pruned", "被剪枝"),
-    "failed": Words("failed", "失败"),
-    "running": Words("not finished", "未完成"),
+    "complete": Bilingual("complete", "完成"),
+    "pruned": Bilingual("pruned", "被剪枝"),
+    "failed": Bilingual("failed", "失败"),
+    "running": Bilingual("not finished", "未完成"),
 }
-_SAY = {
-    "skip": Words("Skip to the table of trials", "跳到试验表"),
-    "kicker": Words("A tuning study of danlu", "丹炉调参报告"),
-    "best": Words("Best", "最好"),
-    "none": Words("No trial has finished with a score.", "还没有一个试验得出成绩。"),
-    "recipe": Words("The recipe of the best trial:", "最好试验的配方："),
-    "trial": Words("trial", "试验"),
-    "trials": Words("trials", "试验"),
-    "higher": Words("(higher is better)", "（越高越好）"),
-    "lower": Words("(lower is better)", "（越低越好）"),
-    "charts": Words("Charts", "图表"),
-    "failures": Words("What failed", "失败的试验"),
-    "cause": Words("cause", "原因"),
-    "count": Words("count", "个数"),
-    "numbers": Words("The same in numbers", "同样内容的数字"),
-    "option": Words("option", "选项"),
-    "objective": Words("objective", "目标"),
-    "how": Words(
+_TEXTS = {
+    "skip": Bilingual("Skip to the table of trials", "跳到试验表"),
+    "kicker": Bilingual("A tuning study of danlu", "丹炉调参报告"),
+    "best": Bilingual("Best", "最好"),
+    "none": Bilingual("No trial has finished with a score.", "还没有一个试验得出成绩。"),
+    "recipe": Bilingual("The recipe of the best trial:", "最好试验的配方："),
+    "trial": Bilingual("trial", "试验"),
+    "trials": Bilingual("trials", "试验"),
+    "higher": Bilingual("(higher is better)", "（越高越好）"),
+    "lower": Bilingual("(lower is better)", "（越低越好）"),
+    "charts": Bilingual("Charts", "图表"),
+    "failures": Bilingual("What failed", "失败的试验"),
+    "cause": Bilingual("cause", "原因"),
+    "count": Bilingual("count", "个数"),
+    "numbers": Bilingual("The same in numbers", "同样内容的数字"),
+    "option": Bilingual("option", "选项"),
+    "objective": Bilingual("objective", "目标"),
+    "how": Bilingual(
         "Point at a mark, or focus a chart and press ← →: the same trial is shown in every chart. Esc lets go of it.",
         "用鼠标指向图中的点或线，或选中一张图后按 ← →：所有图里同一个试验会一起标出。按 Esc 取消。",
     ),
-    "files": Words(
+    "files": Bilingual(
         "Also in trials.csv and trials.parquet beside this page.",
         "同目录下的 trials.csv 与 trials.parquet 含有同样内容。",
     ),
-    "up": Words("to the top", "回到顶部"),
+    "up": Bilingual("to the top", "回到顶部"),
 }
 _HEADS = {
-    "state": Words("state", "状态"),
-    "seconds": Words("seconds", "秒"),
-    "steps": Words("steps", "步数"),
-    "cause": Words("cause", "原因"),
+    "state": Bilingual("state", "状态"),
+    "seconds": Bilingual("seconds", "秒"),
+    "steps": Bilingual("steps", "步数"),
+    "cause": Bilingual("cause", "原因"),
 }
 
 
-def page(told: StudyTold, figures: Sequence[Figure], found: Sequence[Importance]) -> str:
+def html_page(study: StudyData, figures: Sequence[Figure], importances: Sequence[Importance]) -> str:
     """The whole page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -72,40 +80,40 @@ def page(told: StudyTold, figures: Sequence[Figure], found: Sequence[Importance]
     )
     script = svg.style("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    shown = _rows_shown(told)
-    left_out = len(told.trials) - len(shown)
+    shown = _rows_shown(study)
+    left_out = len(study.trials) - len(shown)
     return env.get_template("study.html").render(
-        name=clean(told.name),
+        name=clean(study.name),
         version=machine.versions()["danlu"],
-        say={**_SAY, "lead": _lead(told)},
-        objectives=told.objectives,
-        options=[each.name for each in told.space],
-        best=[_best(told, trial) for trial in told.front[:50]],
-        recipe=clean(told.best),
-        facts=[(subject, clean(value)) for subject, value in told.facts],
+        say={**_TEXTS, "lead": _lead(study)},
+        objectives=study.objectives,
+        options=[dimension.name for dimension in study.space],
+        best=[_best(study, trial) for trial in study.best_trials[:50]],
+        recipe=clean(study.best),
+        facts=[(subject, clean(value)) for subject, value in study.facts],
         figures=[
             {
                 "name": figure.name,
                 "title": figure.title,
-                "says": figure.says,
+                "caption": figure.caption,
                 "notes": figure.notes,
                 "svg": Markup(svg.draw(figure)),  # every text in it is escaped where it is drawn
             }
             for figure in figures
         ],
-        importances=found,
-        failures=_failures(told),
-        heads=_heads(told),
-        rows=[_row(told, trial) for trial in shown],
-        left_out=Words(
-            f"This table shows the best {len(shown):,} of {len(told.trials):,}.",
-            f"本表只列出 {len(told.trials):,} 个中最好的 {len(shown):,} 个。",
+        importances=importances,
+        failures=_failures(study),
+        heads=_heads(study),
+        rows=[_row(study, trial) for trial in shown],
+        left_out=Bilingual(
+            f"This table shows the best {len(shown):,} of {len(study.trials):,}.",
+            f"本表只列出 {len(study.trials):,} 个中最好的 {len(shown):,} 个。",
         )
         if left_out
         else None,
         data=Markup(
             _json(
-                {"trials": [_told(told, trial) for trial in told.trials], "words": _script_words()}
+                {"trials": [_script_entry(study, trial) for trial in study.trials], "words": _script_words()}
             )
         ),
         style=Markup(svg.style("chart.css") + svg.style("page.css")),
@@ -123,16 +131,16 @@ def _json(value: Any) -> str:
 
 
 def _script_words() -> dict[str, dict[str, str]]:
-    words = {**_STATES, "trial": _SAY["trial"]}
+    words = {**_STATES, "trial": _TEXTS["trial"]}
     return {
-        "en": {name: each.en for name, each in words.items()},
-        "zh": {name: each.zh for name, each in words.items()},
+        "en": {name: text.en for name, text in words.items()},
+        "zh": {name: text.zh for name, text in words.items()},
     }
 
 
-def _lead(told: StudyTold) -> Words:
+def _lead(study: StudyData) -> Bilingual:
     done, pruned, failed, running = (
-        told.count(state) for state in ("complete", "pruned", "failed", "running")
+        study.count(state) for state in ("complete", "pruned", "failed", "running")
     )
     en = [
         f"{done:,} complete",
@@ -146,73 +154,73 @@ def _lead(told: StudyTold) -> Words:
     ]
     en += [f"{running:,} not finished"] if running else []
     zh += [f"未完成 {running:,} 个"] if running else []
-    count = len(told.trials)
-    return Words(f"{count:,} trials: {', '.join(en)}.", f"{count:,} 个试验：{'，'.join(zh)}。")
+    count = len(study.trials)
+    return Bilingual(f"{count:,} trials: {', '.join(en)}.", f"{count:,} 个试验：{'，'.join(zh)}。")
 
 
-def _best(told: StudyTold, trial: Trial) -> dict[str, Any]:
+def _best(study: StudyData, trial: ReportedTrial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "scores": [number(float(score)) for score in trial.scores or ()],
         "options": [
-            short(text_of(trial.values[each.name]), 60) if each.name in trial.values else "–"
-            for each in told.space
+            short(text_of(trial.values[dimension.name]), 60) if dimension.name in trial.values else "–"
+            for dimension in study.space
         ],
     }
 
 
-def _failures(told: StudyTold) -> list[dict[str, Any]]:
+def _failures(study: StudyData) -> list[dict[str, Any]]:
     """Causes, the most frequent first, with the numbers of some trials of each."""
     failed = [
         (clean(trial.cause) or "unknown", trial.number)
-        for trial in told.trials
+        for trial in study.trials
         if trial.state == "failed"
     ]
-    told_of = []
+    entries = []
     for cause, count in Counter(cause for cause, _ in failed).most_common(30):
         numbers = [str(trial) for other, trial in failed if other == cause]
-        told_of.append(
+        entries.append(
             {
                 "cause": short(cause, 300),
                 "count": count,
                 "trials": ", ".join(numbers[:20]) + (" …" if count > 20 else ""),
             }
         )
-    return told_of
+    return entries
 
 
-def _heads(told: StudyTold) -> list[dict[str, Any]]:
-    heads: list[tuple[Words, bool]] = [(_SAY["trial"], False), (_HEADS["state"], False)]
-    heads += [(Words(each.metric, each.metric), True) for each in told.objectives]
-    heads += [(Words(each.name, each.name), each.kind != "choice") for each in told.space]
+def _heads(study: StudyData) -> list[dict[str, Any]]:
+    heads: list[tuple[Bilingual, bool]] = [(_TEXTS["trial"], False), (_HEADS["state"], False)]
+    heads += [(Bilingual(each.metric, each.metric), True) for each in study.objectives]
+    heads += [(Bilingual(each.name, each.name), each.kind != "choice") for each in study.space]
     heads += [(_HEADS["seconds"], True), (_HEADS["steps"], True), (_HEADS["cause"], False)]
     return [{"words": words, "number": numeric} for words, numeric in heads]
 
 
-def _rows_shown(told: StudyTold) -> list[Trial]:
+def _rows_shown(study: StudyData) -> list[ReportedTrial]:
     """All trials in their order, or the best thousand in theirs."""
-    if len(told.trials) <= MOST_ROWS:
-        return list(told.trials)
-    ranked = sorted(told.complete, key=lambda trial: -told.merits(trial)[0])
+    if len(study.trials) <= MAX_ROWS:
+        return list(study.trials)
+    ranked = sorted(study.complete, key=lambda trial: -study.merits(trial)[0])
     placed = {trial.number for trial in ranked}
-    rest = [trial for trial in told.trials if trial.number not in placed]
-    return [*ranked, *rest][:MOST_ROWS]
+    rest = [trial for trial in study.trials if trial.number not in placed]
+    return [*ranked, *rest][:MAX_ROWS]
 
 
-def _row(told: StudyTold, trial: Trial) -> dict[str, Any]:
+def _row(study: StudyData, trial: ReportedTrial) -> dict[str, Any]:
     cells = []
-    for place in range(len(told.objectives)):
-        cells.append(_cell(told.score(trial, place), True))
-    for each in told.space:
+    for index in range(len(study.objectives)):
+        cells.append(_cell(study.score(trial, index), True))
+    for dimension in study.space:
         cells.append(
-            _cell(trial.values.get(each.name), each.kind != "choice", each.name in trial.values)
+            _cell(trial.values.get(dimension.name), dimension.kind != "choice", dimension.name in trial.values)
         )
     cells += [_cell(round(trial.seconds, 2), True), _cell(trial.steps, True)]
     cells.append(_cell(trial.cause or None, False))
     return {
         "number": trial.number,
         "state": trial.state,
-        "state_words": _STATES.get(trial.state, Words(trial.state, trial.state)),
+        "state_words": _STATES.get(trial.state, Bilingual(trial.state, trial.state)),
         "cells": cells,
     }
 
@@ -225,13 +233,13 @@ def _cell(value: Any, numeric: bool, there: bool = True) -> dict[str, Any]:
     return {"text": shown, "value": sort, "number": numeric, "full": text if shown != text else ""}
 
 
-def _told(told: StudyTold, trial: Trial) -> dict[str, Any]:
+def _script_entry(study: StudyData, trial: ReportedTrial) -> dict[str, Any]:
     """What the script shows of a picked trial."""
-    found = [(each.metric, told.score(trial, place)) for place, each in enumerate(told.objectives)]
-    scores = [[metric, number(score)] for metric, score in found if score is not None]
+    scored = [(each.metric, study.score(trial, index)) for index, each in enumerate(study.objectives)]
+    scores = [[metric, number(score)] for metric, score in scored if score is not None]
     options = [
         [each.name, short(text_of(trial.values[each.name]), 80)]
-        for each in told.space
+        for each in study.space
         if each.name in trial.values
     ]
     entry = {"number": trial.number, "state": trial.state, "scores": scores, "options": options}

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from danlu.reporting.drawing import SHADES, Axis, Figure, Label, Line, Mark, Panel, Rule, thinned
-from danlu.reporting.scores import OptionAxis, score_axis
-from danlu.reporting.told import StudyTold, Trial, Words, short
+from danlu.reporting.axes import OptionAxis, score_axis
+from danlu.reporting.figure import SHADES, Axis, Figure, Label, Line, Mark, Panel, Rule, thinned
+from danlu.reporting.study_data import Bilingual, ReportedTrial, StudyData, short
 
-MOST_LINES = 500
-_ABSENT = -0.09  # height of what was not asked of a trial; the axis begins at 0
+MAX_LINES = 500
+_ABSENT_HEIGHT = -0.09  # height of what was not asked of a trial; the axis begins at 0
 
 
-def parallel(told: StudyTold) -> Figure | None:
+def parallel(study: StudyData) -> Figure | None:
     """One line a complete trial, the darker the better; None for fewer than two trials or no
     space."""
-    if len(told.complete) < 2 or not told.space:
+    if len(study.complete) < 2 or not study.space:
         return None
-    chosen = _chosen(told)
-    found = [OptionAxis(each, told.complete) for each in told.space]
-    found = [each for each in found if any(each.place(trial) is not None for trial in chosen)]
+    chosen = _chosen(study)
+    option_axes = [OptionAxis(each, study.complete) for each in study.space]
+    option_axes = [each for each in option_axes if any(each.position(trial) is not None for trial in chosen)]
     targets = [
-        score_axis([float((trial.scores or ())[place]) for trial in told.complete], each)[0]
-        for place, each in enumerate(told.objectives)
+        score_axis([float((trial.scores or ())[place]) for trial in study.complete], each)[0]
+        for place, each in enumerate(study.objectives)
     ]
-    axes = [*(each.axis for each in found), *targets]
+    axes = [*(each.axis for each in option_axes), *targets]
     marks: list[Mark] = []
     rank = {
         trial.number: place
         for place, trial in enumerate(
-            sorted(told.complete, key=lambda trial: told.merits(trial)[0])
+            sorted(study.complete, key=lambda trial: study.merits(trial)[0])
         )
     }
     absent = False
     for trial in sorted(chosen, key=lambda trial: rank[trial.number]):
         heights: list[float] = []
-        for each in found:
-            place = each.place(trial)
+        for each in option_axes:
+            place = each.position(trial)
             absent |= place is None
-            heights.append(_ABSENT if place is None else each.axis.share(place))
+            heights.append(_ABSENT_HEIGHT if place is None else each.axis.share(place))
         heights += [axis.share(float(score)) for axis, score in zip(targets, trial.scores or ())]
         shade = rank[trial.number] * SHADES // len(rank)
         marks.append(Line(list(range(len(axes))), heights, f"r{shade} parallel", trial.number))
@@ -47,7 +47,7 @@ def parallel(told: StudyTold) -> Figure | None:
             Label(
                 place,
                 1.0,
-                short(_lean(name), max(8, 96 // len(axes))),
+                short(_last_word(name), max(8, 96 // len(axes))),
                 above=12 + 13 * (place % 2 if len(axes) > 5 else 0),
             )
         )
@@ -55,24 +55,24 @@ def parallel(told: StudyTold) -> Figure | None:
             Label(place + 0.03, axis.share(value), text, "start") for value, text in axis.ticks
         ]
         if (
-            place < len(found)
+            place < len(option_axes)
             and absent
-            and any(found[place].place(trial) is None for trial in chosen)
+            and any(option_axes[place].position(trial) is None for trial in chosen)
         ):
-            marks.append(Label(place + 0.03, _ABSENT, Words("not asked", "不适用"), "start"))
+            marks.append(Label(place + 0.03, _ABSENT_HEIGHT, Bilingual("not asked", "不适用"), "start"))
     notes = []
-    if len(chosen) < len(told.complete):
-        count = len(told.complete)
+    if len(chosen) < len(study.complete):
+        count = len(study.complete)
         notes.append(
-            Words(
+            Bilingual(
                 f"{len(chosen)} of {count} trials are drawn, the best among them.",
                 f"画出 {count} 个试验中的 {len(chosen)} 个，含最好的。",
             )
         )
     return Figure(
         "parallel",
-        Words("Parallel coordinates", "平行坐标"),
-        Words(
+        Bilingual("Parallel coordinates", "平行坐标"),
+        Bilingual(
             "Each line is a complete trial: what it tried, from left to right, and at the right what it reached. The better, the stronger.",
             "每条线是一个完成的试验：从左到右是它的取值，最右边是它的成绩。越好越醒目。",
         ),
@@ -83,15 +83,15 @@ def parallel(told: StudyTold) -> Figure | None:
     )
 
 
-def _chosen(told: StudyTold) -> list[Trial]:
+def _chosen(study: StudyData) -> list[ReportedTrial]:
     """At most 500 trials: the best fifth of them, and others evenly."""
-    if len(told.complete) <= MOST_LINES:
-        return told.complete
-    ranked = sorted(told.complete, key=lambda trial: -told.merits(trial)[0])
-    best, rest = ranked[: MOST_LINES // 5], ranked[MOST_LINES // 5 :]
-    return [*best, *(rest[place] for place in thinned(len(rest), MOST_LINES - len(best)))]
+    if len(study.complete) <= MAX_LINES:
+        return study.complete
+    ranked = sorted(study.complete, key=lambda trial: -study.merits(trial)[0])
+    best, rest = ranked[: MAX_LINES // 5], ranked[MAX_LINES // 5 :]
+    return [*best, *(rest[index] for index in thinned(len(rest), MAX_LINES - len(best)))]
 
 
-def _lean(name: str) -> str:
+def _last_word(name: str) -> str:
     """The last word of a dotted name, with its part where it is an option of all parts ("name")."""
     return name.rpartition(".")[2] or name

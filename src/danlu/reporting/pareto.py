@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from danlu.reporting.drawing import Figure, Line, Mark, Panel, Points, thinned
-from danlu.reporting.scores import beyond, score_axis
-from danlu.reporting.told import StudyTold, Trial, Words
+from danlu.reporting.axes import clipped_note, score_axis
+from danlu.reporting.figure import Figure, Line, Mark, Panel, Points, thinned
+from danlu.reporting.study_data import Bilingual, ReportedTrial, StudyData
 
-MOST_DOTS = 2000
+MAX_DOTS = 2000
 
 
-def pareto(told: StudyTold) -> Figure | None:
+def pareto(study: StudyData) -> Figure | None:
     """One panel for each pair of objectives; None for a single one, or without complete trials."""
-    if len(told.objectives) < 2 or not told.complete:
+    if len(study.objectives) < 2 or not study.complete:
         return None
-    front = {trial.number for trial in told.front}
-    others = [trial for trial in told.complete if trial.number not in front]
-    others = [others[index] for index in thinned(len(others), MOST_DOTS)]
-    panels, far = [], 0
-    for one, other in combinations(range(len(told.objectives)), 2):
-        x, first = score_axis([_score(trial, one) for trial in told.complete], told.objectives[one])
+    front = {trial.number for trial in study.best_trials}
+    others = [trial for trial in study.complete if trial.number not in front]
+    others = [others[index] for index in thinned(len(others), MAX_DOTS)]
+    panels, clipped = [], 0
+    for one, other in combinations(range(len(study.objectives)), 2):
+        x, first = score_axis([_score(trial, one) for trial in study.complete], study.objectives[one])
         y, second = score_axis(
-            [_score(trial, other) for trial in told.complete], told.objectives[other]
+            [_score(trial, other) for trial in study.complete], study.objectives[other]
         )
-        far = max(far, first + second)
-        best = sorted(told.front, key=lambda trial: _score(trial, one))
+        clipped = max(clipped, first + second)
+        best = sorted(study.best_trials, key=lambda trial: _score(trial, one))
         marks: list[Mark] = []
         if (
-            len(told.objectives) == 2
+            len(study.objectives) == 2
         ):  # with more the front is a surface, and this pair no line of it
             marks.append(
                 Line(
@@ -50,8 +50,8 @@ def pareto(told: StudyTold) -> Figure | None:
         panels.append(Panel(x, y, marks))
     return Figure(
         "pareto",
-        Words("Pareto front", "帕累托前沿"),
-        Words(
+        Bilingual("Pareto front", "帕累托前沿"),
+        Bilingual(
             "Trials on the front are beaten by no other one in every objective: to better one score there, another must be given up.",
             "前沿上的试验没有被别的试验全面超过：要改善其中一个成绩，就得让出另一个。",
         ),
@@ -59,12 +59,12 @@ def pareto(told: StudyTold) -> Figure | None:
         columns=2 if len(panels) > 1 else 1,
         height=320,
         legend=[
-            ("front", Words("on the front", "在前沿上")),
-            ("complete", Words("other trials", "其他试验")),
+            ("front", Bilingual("on the front", "在前沿上")),
+            ("complete", Bilingual("other trials", "其他试验")),
         ],
-        notes=beyond(far),
+        notes=clipped_note(clipped),
     )
 
 
-def _score(trial: Trial, place: int) -> float:
-    return float((trial.scores or ())[place])
+def _score(trial: ReportedTrial, objective: int) -> float:
+    return float((trial.scores or ())[objective])

@@ -7,8 +7,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import MissingExtra
-from danlu.reporting.drawing import Band, Bar, Figure, Label, Line, Mark, Panel, Points, Rule, Text
-from danlu.reporting.told import Words, clean
+from danlu.reporting.figure import Band, Bar, Figure, Label, Line, Mark, Panel, Points, Rule, Text
+from danlu.reporting.study_data import Bilingual, clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ _CHINESE = (
 )
 
 
-def able() -> bool:
+def is_available() -> bool:
     """Whether matplotlib is installed."""
     from importlib.util import find_spec
 
@@ -54,7 +54,7 @@ def able() -> bool:
 def draw(figure: Figure) -> bytes:
     """The PNG file's bytes, in English, 760 pixels wide at 1.6 times their density. Raises
     MissingExtra where matplotlib is not installed."""
-    if not able():
+    if not is_available():
         raise MissingExtra("matplotlib", "plots", "drawing PNG plots")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -74,10 +74,10 @@ def draw(figure: Figure) -> bytes:
         height = (rows * figure.height + 40 + 24 * bool(figure.legend)) / 100
         canvas = Canvas(figsize=(7.6, height), dpi=160, layout="constrained", facecolor="white")
         canvas.suptitle(figure.title.en, fontsize=11, color=_INK)
-        for place, panel in enumerate(figure.panels):
-            _panel(canvas.add_subplot(rows, figure.columns, place + 1), panel)
+        for index, panel in enumerate(figure.panels):
+            _panel(canvas.add_subplot(rows, figure.columns, index + 1), panel)
         if figure.legend:
-            marks = [_sample(role) for role, _ in figure.legend]
+            marks = [_legend_handle(role) for role, _ in figure.legend]
             names = [_words(words) for _, words in figure.legend]
             canvas.legend(
                 marks,
@@ -100,7 +100,7 @@ def _fonts() -> list[str]:
 
 
 def _words(text: Text) -> str:
-    return clean(text.en if isinstance(text, Words) else text)
+    return clean(text.en if isinstance(text, Bilingual) else text)
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
@@ -139,7 +139,7 @@ def _mark(axes: Axes, mark: Mark, panel: Panel) -> None:
             if kind in ("trial", "pruned", "target") or mark.role.endswith(" parallel")
             else (1.7, 1.0)
         )
-        y = [_held(panel, value) for value in mark.y]
+        y = [_clipped(panel, value) for value in mark.y]
         (drawn,) = axes.plot(
             mark.x,
             y,
@@ -151,13 +151,13 @@ def _mark(axes: Axes, mark: Mark, panel: Panel) -> None:
         if kind in _DASHES:
             drawn.set_dashes(_DASHES[kind])
     elif isinstance(mark, Band):
-        low, high = ([_held(panel, value) for value in side] for side in (mark.low, mark.high))
+        low, high = ([_clipped(panel, value) for value in side] for side in (mark.low, mark.high))
         axes.fill_between(mark.x, low, high, color=_COLOURS[mark.role], alpha=0.14, linewidth=0)
     elif isinstance(mark, Bar):
         kind, _, some = mark.role.partition(" ")
         axes.barh(mark.y, mark.x, mark.thickness, color=_COLOURS[kind], alpha=0.5 if some else 1.0)
         axes.annotate(
-            mark.says,
+            mark.caption,
             (mark.x, mark.y),
             (4, 0),
             textcoords="offset points",
@@ -189,10 +189,10 @@ def _mark(axes: Axes, mark: Mark, panel: Panel) -> None:
 def _dots(axes: Axes, mark: Points, panel: Panel) -> None:
     roles = list(mark.roles) or [mark.role] * len(mark.x)
     for role in dict.fromkeys(roles):
-        places = [place for place, each in enumerate(roles) if each == role]
+        places = [index for index, dot_role in enumerate(roles) if dot_role == role]
         x, y = (
-            [mark.x[place] for place in places],
-            [_held(panel, mark.y[place]) for place in places],
+            [mark.x[index] for index in places],
+            [_clipped(panel, mark.y[index]) for index in places],
         )
         look: dict[str, Any] = {
             "color": _COLOURS[role],
@@ -205,12 +205,12 @@ def _dots(axes: Axes, mark: Points, panel: Panel) -> None:
         axes.scatter(x, y, **look, zorder=3, clip_on=False)
 
 
-def _held(panel: Panel, value: float) -> float:
+def _clipped(panel: Panel, value: float) -> float:
     """What lies beyond the axis is drawn at its edge."""
     return min(max(value, panel.y.low), panel.y.high)
 
 
-def _sample(role: str) -> Any:
+def _legend_handle(role: str) -> Any:
     """What stands in the legend for a role."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -8,8 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from danlu.reporting.drawing import Band, Bar, Figure, Label, Line, Mark, Panel, Points, Rule, Text
-from danlu.reporting.told import Words, clean
+from danlu.reporting.figure import Band, Bar, Figure, Label, Line, Mark, Panel, Points, Rule, Text
+from danlu.reporting.study_data import Bilingual, clean
 
 WIDTH = 760  # pixels of a figure; a page scales it
 _RIGHT, _TOP, _BOTTOM, _TITLE, _LEGEND = 18, 16, 44, 20, 24
@@ -44,7 +44,7 @@ class _Drawing:
         yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
         title = figure.title.zh if self.language == "zh" else figure.title.en
         yield (
-            f' class="chart" width="{WIDTH}" height="{height}"><title>{_safe(title)}</title>'
+            f' class="chart" width="{WIDTH}" height="{height}"><title>{_escape(title)}</title>'
             if self.alone
             else (f' class="chart" aria-labelledby="{figure.name}-title">')
         )
@@ -52,16 +52,16 @@ class _Drawing:
             yield f"<style>{style('chart.css')}</style>"
             yield f'<rect class="paper" width="{WIDTH}" height="{height}"/>'
             yield from self._text(figure.title, WIDTH / 2, 20, "middle", "head")
-        for place, panel in enumerate(figure.panels):
+        for index, panel in enumerate(figure.panels):
             left, top = (
-                (place % figure.columns) * self.wide,
-                self.head + (place // figure.columns) * figure.height,
+                (index % figure.columns) * self.wide,
+                self.head + (index // figure.columns) * figure.height,
             )
             yield f'<g transform="translate({left:.1f},{top})">'
             yield from self._panel(panel)
             yield "</g>"
-        for place, entries in enumerate(self.legend):
-            yield from self._legend(entries, height - 8 - _LEGEND * (len(self.legend) - 1 - place))
+        for index, entries in enumerate(self.legend):
+            yield from self._legend(entries, height - 8 - _LEGEND * (len(self.legend) - 1 - index))
         yield "</svg>"
 
     def _panel(self, panel: Panel) -> Iterator[str]:
@@ -95,10 +95,10 @@ class _Drawing:
 
     def _mark(self, mark: Mark, frame: _Frame) -> Iterator[str]:
         if isinstance(mark, Points):
-            for place, (x, y) in enumerate(zip(mark.x, mark.y)):
-                role = mark.roles[place] if mark.roles else mark.role
+            for index, (x, y) in enumerate(zip(mark.x, mark.y)):
+                role = mark.roles[index] if mark.roles else mark.role
                 yield _dot(
-                    role, frame.x(x), frame.y(y), mark.trials[place] if mark.trials else None
+                    role, frame.x(x), frame.y(y), mark.trials[index] if mark.trials else None
                 )
         elif isinstance(mark, Line):
             yield f'<path class="line {mark.role}"{_trial(mark.trial)} d="{_path(frame.points(mark.x, mark.y), mark.steps)}"/>'
@@ -110,8 +110,8 @@ class _Drawing:
             thick = abs(frame.y(mark.y + mark.thickness) - y)
             yield f'<rect class="bar {mark.role}" x="{frame.left:.1f}" y="{y - thick / 2:.1f}"'
             yield f' width="{max(x - frame.left, 1):.1f}" height="{thick:.1f}"/>'
-            if mark.says:
-                yield from self._text(mark.says, x + 5, y + 4, "start", "tick")
+            if mark.caption:
+                yield from self._text(mark.caption, x + 5, y + 4, "start", "tick")
         elif isinstance(mark, Label):
             yield from self._text(
                 mark.text,
@@ -126,19 +126,19 @@ class _Drawing:
 
     def _text(self, text: Text, x: float, y: float, anchor: str, kind: str) -> Iterator[str]:
         at = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-        if isinstance(text, Words) and self.language is None:
-            yield f'<text class="{kind}" lang="en" {at}>{_safe(text.en)}</text><text class="{kind}" lang="zh" {at}>{_safe(text.zh)}</text>'
-        elif isinstance(text, Words):
-            yield f'<text class="{kind}" {at}>{_safe(text.zh if self.language == "zh" else text.en)}</text>'
+        if isinstance(text, Bilingual) and self.language is None:
+            yield f'<text class="{kind}" lang="en" {at}>{_escape(text.en)}</text><text class="{kind}" lang="zh" {at}>{_escape(text.zh)}</text>'
+        elif isinstance(text, Bilingual):
+            yield f'<text class="{kind}" {at}>{_escape(text.zh if self.language == "zh" else text.en)}</text>'
         else:
-            yield f'<text class="{kind}" {at}>{_safe(text)}</text>'
+            yield f'<text class="{kind}" {at}>{_escape(text)}</text>'
 
     def _legend_rows(self) -> list[list[tuple[str, Text, float]]]:
         """(role, words, width) in rows that fit; the width of a word is judged by its letters."""
         rows: list[list[tuple[str, Text, float]]] = []
         free = 0.0
         for role, words in self.figure.legend:
-            width = 38 + max(map(_width, words if isinstance(words, Words) else (words,)))
+            width = 38 + max(map(_width, words if isinstance(words, Bilingual) else (words,)))
             if width > free:
                 rows.append([])
                 free = WIDTH - 8.0
@@ -173,16 +173,16 @@ class _Frame:
         return self.bottom - self.panel.y.share(value) * (self.bottom - self.top)
 
     def points(self, x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
-        return [(self.x(each), self.y(other)) for each, other in zip(x, y)]
+        return [(self.x(x_value), self.y(y_value)) for x_value, y_value in zip(x, y)]
 
 
 def _path(points: list[tuple[float, float]], steps: bool = False) -> str:
     if not points:
         return ""
-    told = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
+    commands = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for x, y in points[1:]:
-        told.append(f"H{x:.1f}V{y:.1f}" if steps else f"L{x:.1f} {y:.1f}")
-    return "".join(told)
+        commands.append(f"H{x:.1f}V{y:.1f}" if steps else f"L{x:.1f} {y:.1f}")
+    return "".join(commands)
 
 
 def _dot(role: str, x: float, y: float, trial: int | None) -> str:
@@ -200,7 +200,7 @@ def _trial(number: int | None) -> str:
     return "" if number is None else f' data-trial="{number}"'
 
 
-def _safe(text: str) -> str:
+def _escape(text: str) -> str:
     return html.escape(clean(text), quote=True)
 
 

@@ -9,39 +9,39 @@ import math
 from pathlib import Path
 from typing import Any
 
-from danlu.reporting.told import StudyTold, Trial, clean
+from danlu.reporting.study_data import ReportedTrial, StudyData, clean
 from danlu.system.atomic_files import replace_file
 
 
-def columns(told: StudyTold) -> dict[str, list[Any]]:
+def columns(study: StudyData) -> dict[str, list[Any]]:
     """Column by name: number, state, each option, each objective (None where there is no score),
     seconds, steps, cause.
 
     An option that holds a list or a mapping is written as JSON. Where an option and an objective
     bear one name, or that of another column, the objective is called score.NAME."""
     fixed = {"number", "state", "seconds", "steps", "cause"}
-    options = [each.name for each in told.space]
+    options = [each.name for each in study.space]
     names = [
         each.metric if each.metric not in {*fixed, *options} else f"score.{each.metric}"
-        for each in told.objectives
+        for each in study.objectives
     ]
     table: dict[str, list[Any]] = {
-        "number": [trial.number for trial in told.trials],
-        "state": [trial.state for trial in told.trials],
+        "number": [trial.number for trial in study.trials],
+        "state": [trial.state for trial in study.trials],
     }
     for name in options:
-        table[name] = _alike([_plain(trial.values.get(name)) for trial in told.trials])
-    for place, name in enumerate(names):
-        table[name] = [_score(trial, place) for trial in told.trials]
-    table["seconds"] = [float(trial.seconds) for trial in told.trials]
-    table["steps"] = [int(trial.steps) for trial in told.trials]
-    table["cause"] = [clean(trial.cause) for trial in told.trials]
+        table[name] = _one_type([_cell(trial.values.get(name)) for trial in study.trials])
+    for index, name in enumerate(names):
+        table[name] = [_score(trial, index) for trial in study.trials]
+    table["seconds"] = [float(trial.seconds) for trial in study.trials]
+    table["steps"] = [int(trial.steps) for trial in study.trials]
+    table["cause"] = [clean(trial.cause) for trial in study.trials]
     return table
 
 
-def write_tables(folder: Path, told: StudyTold) -> None:
+def write_tables(folder: Path, study: StudyData) -> None:
     """trials.csv and trials.parquet in the folder, each replaced whole."""
-    table = columns(told)
+    table = columns(study)
     replace_file(folder / "trials.csv", as_csv(table))
     replace_file(folder / "trials.parquet", as_parquet(table))
 
@@ -53,9 +53,9 @@ def as_csv(table: dict[str, list[Any]]) -> bytes:
     apostrophe in front; Parquet holds it as it is."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(inert, table))
+    writer.writerow(map(csv_cell, table))
     for row in zip(*table.values()):
-        writer.writerow([inert(value) for value in row])
+        writer.writerow([csv_cell(value) for value in row])
     return text.getvalue().encode("utf-8")
 
 
@@ -69,7 +69,7 @@ def as_parquet(table: dict[str, list[Any]]) -> bytes:
     return sink.getvalue()
 
 
-def inert(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """A cell as CSV holds it: missing is empty, and no text is a formula."""
     if value is None:
         return ""
@@ -82,12 +82,12 @@ def inert(value: Any) -> Any:
     )
 
 
-def _score(trial: Trial, place: int) -> float | None:
+def _score(trial: ReportedTrial, objective: int) -> float | None:
     scores = trial.scores or ()
-    return float(scores[place]) if place < len(scores) and math.isfinite(scores[place]) else None
+    return float(scores[objective]) if objective < len(scores) and math.isfinite(scores[objective]) else None
 
 
-def _plain(value: Any) -> Any:
+def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
     return (
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _alike(values: list[Any]) -> list[Any]:
+def _one_type(values: list[Any]) -> list[Any]:
     """One type for a column: numbers, booleans or text; where choices mix them, text."""
     kinds = {
         bool if isinstance(value, bool) else float if isinstance(value, int | float) else str

@@ -1,32 +1,48 @@
-"""What whoever runs trials is told."""
+"""What a search hands to the executor that runs its trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from danlu.recipe import Tune
 from danlu.system.signals import Interruption
 
 if TYPE_CHECKING:
-    from danlu.search.study import Record
+    from danlu.search.study import Study, TrialRecord
 
 
-def _nothing(record: Record | None = None, message: str = "") -> None:
-    """Tells nobody."""
+class Notify(Protocol):
+    """Shows progress: a trial that ended, or a sentence."""
+
+    def __call__(self, record: TrialRecord | None = None, message: str = "") -> object: ...
+
+
+def _ignore(record: TrialRecord | None = None, message: str = "") -> None:
+    """Shows nothing."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The circumstances of a tuning.
+class SearchContext:
+    """The circumstances of a search, for its executor.
 
-    `plan` holds what was decided when the study began (`study.decide` adds to it). `tell` shows
-    progress: a trial that ended, or a sentence. `interruption.exit_code` is looked at between trials
-    and steps; who sees it saves and raises Interrupted."""
+    `plan` holds what was decided when the study began (`Study.decide` adds to it). `notify` shows
+    progress. Executors look at `interruption.exit_code` between trials and steps: where it is set,
+    they save and raise Interrupted.
+    """
 
     tune: Tune
     interruption: Interruption
-    plan: dict[str, Any]
+    plan: Mapping[str, Any]
     output: str = "quiet"  # "display" | "lines" | "quiet" | "json"
-    tell: Callable[..., None] = _nothing  # tell(record) or tell(message=...)
+    notify: Notify = _ignore
+
+
+class Executor(Protocol):
+    """A module that runs the trials of a study (danlu.search.executors)."""
+
+    def run(self, study: Study, context: SearchContext) -> None:
+        """Run trials until `study.take` gives none. Raises Interrupted after a signal, with the
+        running trials saved; DanluError for what is wrong with the study as a whole."""
+        ...

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from danlu.registry import take as _take
 
 if TYPE_CHECKING:
-    from danlu.search.study import Record, Study
+    from danlu.search.study import Study, TrialRecord
 
 _EVERY = 5.0  # seconds between two lines where there is no screen
 
@@ -25,11 +25,11 @@ class Progress:
         self.executor = executor
         self.output = output
         self.console = _take("watchers", "console")
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
         self.done_before = self._done()
         self.ended = self.done_before
-        self.shown = 0.0  # when the last line was written
-        self.told = 0  # of how many trials it spoke
+        self.last_line_at = 0.0  # when the last line was written
+        self.reported = 0  # of how many trials it spoke
         self.best: int | None = None
         self.live: Any = None
         self.task: Any = None
@@ -44,12 +44,12 @@ class Progress:
             [f"{self.study.tune.minutes:g} minutes"] if self.study.tune.minutes is not None else []
         )
         sampler = self.study.tune.sampler
-        self._say(
+        self._print(
             f"search: {len(self.study.space)} options, by {sampler.name if sampler else ''}, for {names}; {', '.join(limits)}"
         )
-        self._say(f"trials run: {self.executor}")
+        self._print(f"trials run: {self.executor}")
         if self.done_before:
-            self._say(f"going on after {self.done_before:,} trials")
+            self._print(f"going on after {self.done_before:,} trials")
         best = self.study.best()
         self.best = None if best is None else best.number
         if self.output == "display":
@@ -66,42 +66,42 @@ class Progress:
             with contextlib.suppress(OSError):
                 self.live.stop()
             self.live = None
-        if self.ended > max(self.done_before, self.told):
-            self._say(self._sentence())
+        if self.ended > max(self.done_before, self.reported):
+            self._print(self._status_line())
 
-    def tell(self, record: Record | None = None, message: str = "") -> None:
+    def tell(self, record: TrialRecord | None = None, message: str = "") -> None:
         """A trial that ended, or a sentence."""
         if message:
-            self._say(message)
+            self._print(message)
         if record is None:
             return
         self.ended += 1
         if record.state == "failed":
-            self._say(f"trial {record.number} failed: {record.cause}")
+            self._print(f"trial {record.number} failed: {record.cause}")
         best = self.study.best()
         if best is not None and best.number != self.best:
             self.best = best.number
             self.study.write_best()
-            self._say(f"trial {best.number}: {self._scores(best)}  {_values(best)}")
+            self._print(f"trial {best.number}: {self._scores(best)}  {_values(best)}")
         if self.live is not None:
             with contextlib.suppress(OSError):
-                self.live.update(self.task, completed=self.ended, said=self._sentence())
-        elif time.monotonic() - self.shown > _EVERY:
-            self.shown, self.told = time.monotonic(), self.ended
-            self._say(self._sentence())
+                self.live.update(self.task, completed=self.ended, said=self._status_line())
+        elif time.monotonic() - self.last_line_at > _EVERY:
+            self.last_line_at, self.reported = time.monotonic(), self.ended
+            self._print(self._status_line())
 
     def _done(self) -> int:
         return sum(record.state != "running" for record in self.study.trials())
 
-    def _scores(self, record: Record) -> str:
+    def _scores(self, record: TrialRecord) -> str:
         return ", ".join(
             f"{metric} {self.console.number(score)}"
             for (metric, _), score in zip(self.study.objectives, record.scores or ())
         )
 
-    def _sentence(self) -> str:
+    def _status_line(self) -> str:
         """How far the search is."""
-        budget, seconds = self.study.budget, time.monotonic() - self.began
+        budget, seconds = self.study.budget, time.monotonic() - self.started_at
         new = self.ended - self.done_before
         parts = [
             f"{self.ended:,}/{budget:,} trials" if budget is not None else f"{self.ended:,} trials"
@@ -135,10 +135,10 @@ class Progress:
         )
         self.live.start()
         self.task = self.live.add_task(
-            "trials", total=self.study.budget, completed=self.ended, said=self._sentence()
+            "trials", total=self.study.budget, completed=self.ended, said=self._status_line()
         )
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self.output not in ("display", "lines"):
             return
         with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
@@ -148,7 +148,7 @@ class Progress:
                 print(text, file=sys.stderr, flush=True)
 
 
-def _values(record: Record) -> str:
+def _values(record: TrialRecord) -> str:
     """The values of a trial as overrides."""
     return " ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"

@@ -14,33 +14,33 @@ from urllib.parse import urlsplit, urlunsplit
 
 from danlu.errors import RunError
 from danlu.recipe import Dimension
-from danlu.reporting import Objective, StudyTold, write_study_report
-from danlu.reporting.told import Words
-from danlu.search.storage import Ledger, sqlite_file
-from danlu.search.study import Study, record_of
-from danlu.search.suggest import imported
+from danlu.reporting import Objective, StudyData, write_study_report
+from danlu.reporting.study_data import Bilingual
+from danlu.search.storage import TrialStorage, sqlite_file
+from danlu.search.study import Study, to_record
+from danlu.search.suggest import import_optuna
 from danlu.system.atomic_files import replace_file
 
-ABOUT = "study.json"
-_FACTS = {
-    "sampler": Words("sampler", "采样器"),
-    "pruner": Words("pruner", "剪枝器"),
-    "executor": Words("trials run", "试验的运行方式"),
-    "folds": Words("folds of a trial", "每个试验的折数"),
-    "seed": Words("seed", "种子"),
+STUDY_FILE = "study.json"
+_FACT_LABELS = {
+    "sampler": Bilingual("sampler", "采样器"),
+    "pruner": Bilingual("pruner", "剪枝器"),
+    "executor": Bilingual("trials run", "试验的运行方式"),
+    "folds": Bilingual("folds of a trial", "每个试验的折数"),
+    "seed": Bilingual("seed", "种子"),
 }
 
 
 def note_study(study: Study, executor: str) -> None:
     """Write study.json into the study's folder."""
     tune = study.tune
-    told = {
+    description = {
         "name": study.recipe.name,
         "storage": _without_password(study.url) if tune.storage else None,
         "objectives": [
             {"metric": metric, "direction": direction} for metric, direction in study.objectives
         ],
-        "space": [each.as_dict() for each in study.space],
+        "space": [dimension.as_dict() for dimension in study.space],
         "facts": {
             "sampler": tune.sampler.name if tune.sampler else "",
             "pruner": tune.pruner.name if tune.pruner else "none",
@@ -49,7 +49,7 @@ def note_study(study: Study, executor: str) -> None:
             "seed": str(tune.seed),
         },
     }
-    replace_file(study.folder / ABOUT, json.dumps(told, ensure_ascii=False, indent=1).encode())
+    replace_file(study.folder / STUDY_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode())
 
 
 def report(
@@ -61,8 +61,8 @@ def report(
     whether PNGs are drawn too; None: where matplotlib is installed. Raises RunError where there is
     no study, MissingExtra."""
     folder = Path(study)
-    about = _about(folder)
-    url = storage or about["storage"] or f"sqlite:///{folder / 'study.sqlite'}"
+    description = _read_study_file(folder)
+    url = storage or description["storage"] or f"sqlite:///{folder / 'study.sqlite'}"
     file = sqlite_file(url)
     if file is not None and not file.is_file():
         raise RunError(
@@ -70,40 +70,40 @@ def report(
             where=str(file),
             hint="give its storage: --storage URL",
         )
-    objectives = [Objective(**each) for each in about["objectives"]]
-    space = [_dimension(each) for each in about["space"]]
-    imported()
-    ledger = Ledger(
+    objectives = [Objective(**each) for each in description["objectives"]]
+    space = [_dimension(each) for each in description["space"]]
+    import_optuna()
+    trial_storage = TrialStorage(
         url, folder.resolve().name, [each.direction for each in objectives], tuple(space)
     )
     try:
         records = [
-            record_of(entry) for entry in sorted(ledger.read(), key=lambda entry: entry.number)
+            to_record(entry) for entry in sorted(trial_storage.read(), key=lambda entry: entry.number)
         ]
     finally:
-        ledger.close()
+        trial_storage.close()
     best = folder / "best.yaml"
-    facts = [(_FACTS[name], value) for name, value in about["facts"].items() if name in _FACTS]
+    facts = [(_FACT_LABELS[name], value) for name, value in description["facts"].items() if name in _FACT_LABELS]
     facts.append(
         (
-            Words("training time, all trials", "全部试验的训练用时"),
+            Bilingual("training time, all trials", "全部试验的训练用时"),
             _duration(sum(each.seconds for each in records)),
         )
     )
-    told = StudyTold(
-        about["name"],
+    data = StudyData(
+        description["name"],
         objectives,
         space,
         records,
         facts,
         best.read_text("utf-8") if best.is_file() else "",
     )
-    return write_study_report(folder, told, plots=plots)
+    return write_study_report(folder, data, plots=plots)
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _read_study_file(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / ABOUT).read_text("utf-8"))
+        return json.loads((folder / STUDY_FILE).read_text("utf-8"))
     except FileNotFoundError:
         raise RunError(
             "there is no study in this folder.",
@@ -113,17 +113,17 @@ def _about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(
             f"what is noted of this study cannot be read: {error}.",
-            where=str(folder / ABOUT),
+            where=str(folder / STUDY_FILE),
             hint="run danlu tune again with the same recipe and --study: it writes it anew",
         ) from None
 
 
-def _dimension(told: Mapping[str, Any]) -> Dimension:
-    known = {each.name for each in fields(Dimension)}
-    about = {name: value for name, value in told.items() if name in known}
-    about["choices"] = tuple(about.get("choices", ()))
-    about["when"] = {name: tuple(each) for name, each in about.get("when", {}).items()}
-    return Dimension(**about)
+def _dimension(description: Mapping[str, Any]) -> Dimension:
+    names = {each.name for each in fields(Dimension)}
+    arguments = {name: value for name, value in description.items() if name in names}
+    arguments["choices"] = tuple(arguments.get("choices", ()))
+    arguments["when"] = {name: tuple(each) for name, each in arguments.get("when", {}).items()}
+    return Dimension(**arguments)
 
 
 def _without_password(url: str) -> str:

@@ -46,7 +46,7 @@ class StoredTrial:
     number: int
     key: int
     state: str
-    about: dict[str, Any]
+    attributes: dict[str, Any]
     scores: tuple[float, ...] | None = None
     curve: dict[int, float] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ class TrialStorage:
         from optuna.storages._rdb import models
 
         self.models = models
-        self.beats: _Heartbeat | None = None
+        self.heartbeat: _Heartbeat | None = None
 
     @contextmanager
     def _first(self) -> Iterator[None]:
@@ -108,8 +108,8 @@ class TrialStorage:
 
     def close(self) -> None:
         """Let go of the database."""
-        if self.beats is not None:
-            self.beats.stop()
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         self.storage.remove_session()
         self.storage.engine.dispose()
 
@@ -162,7 +162,7 @@ class TrialStorage:
                 )
             ):
                 if key in entries:
-                    entries[key].about[name] = json.loads(text)
+                    entries[key].attributes[name] = json.loads(text)
             value = m.TrialValueModel
             for key, _, score in session.execute(
                 sql.select(value.trial_id, value.objective, value.value)
@@ -238,7 +238,7 @@ class TrialStorage:
     def own(self, entry: StoredTrial, owner: str) -> None:
         """Have a running trial belong to another process. Call it inside `alone`."""
         self.storage.set_trial_user_attr(entry.key, "owner", owner)
-        entry.about["owner"] = owner
+        entry.attributes["owner"] = owner
 
     def release(self, entries: Sequence[StoredTrial]) -> None:
         """Have running trials belong to nobody, those that did not get another owner meanwhile."""
@@ -248,7 +248,7 @@ class TrialStorage:
                 ours = (
                     about.trial_id == entry.key,
                     about.key == "owner",
-                    about.value_json == json.dumps(entry.about["owner"]),
+                    about.value_json == json.dumps(entry.attributes["owner"]),
                 )
                 nobody = sql.update(about).where(*ours).values(value_json=json.dumps(""))
                 session.execute(nobody.execution_options(synchronize_session=False))
@@ -324,7 +324,7 @@ class TrialStorage:
                 )
             )
         entry.state, entry.scores = state, None if scores is None else tuple(scores)
-        entry.about["told"] = dict(told)
+        entry.attributes["told"] = dict(told)
         return True
 
     # --- signs of life
@@ -334,10 +334,10 @@ class TrialStorage:
         machines share a server."""
         if not self.on_server:
             return
-        if self.beats is None:
-            self.beats = _Heartbeat(self.storage)
-        self.beats.keys = tuple(entry.key for entry in entries)
-        self.beats.once()
+        if self.heartbeat is None:
+            self.heartbeat = _Heartbeat(self.storage)
+        self.heartbeat.keys = tuple(entry.key for entry in entries)
+        self.heartbeat.once()
 
     def silent(self, entries: Sequence[StoredTrial]) -> set[int]:
         """The numbers of those running trials of which no sign of life came for GRACE seconds."""

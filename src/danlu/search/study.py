@@ -103,7 +103,7 @@ class Study:
         self.space: Space = recipe.space
         self.folds = self.tune.folds
         self.folder = Path(folder)
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
         self.objectives, digest = _objectives(recipe)
         self.directions = [direction for _, direction in self.objectives]
         try:
@@ -116,23 +116,23 @@ class Study:
                 hint="choose another --study",
             ) from None
         self.url = self.tune.storage or f"sqlite:///{self.folder / 'study.sqlite'}"
-        self.ledger = TrialStorage(
+        self.storage = TrialStorage(
             self.url, self.folder.resolve().name, self.directions, self.space
         )
-        home = self.folder if self.ledger.file is None else self.ledger.file.parent
+        home = self.folder if self.storage.file is None else self.storage.file.parent
         self.owner = ProcessLease(home / ".owners")
         self.owner.__enter__()
-        self.entries: dict[int, StoredTrial] = {}
-        self.mine: dict[int, StoredTrial] = {}  # those that this process runs
-        self.unsaved: dict[int, dict[int, float]] = {}  # of the curves, by number
-        self.flushed = time.monotonic()
-        self.suggesting: Suggester | None = None
+        self.stored: dict[int, StoredTrial] = {}
+        self.running_here: dict[int, StoredTrial] = {}  # those that this process runs
+        self.unsaved_scores: dict[int, dict[int, float]] = {}  # of the curves, by number
+        self.flushed_at = time.monotonic()
+        self.suggester: Suggester | None = None
         self.pruner = self._pruner()
         try:
-            with self.ledger.alone():
-                self.plan = self._recognise(digest)
+            with self.storage.alone():
+                self.plan = self._check_identity(digest)
                 self._refresh()
-                self._tidy_all()
+                self._delete_leftovers()
         except BaseException:
             self.close()
             raise
@@ -152,9 +152,9 @@ class Study:
         """Let go of the storage; trials still running here are free for the next process."""
         with contextlib.suppress(RunError):
             self.flush()
-            self.ledger.release(list(self.mine.values()))
-        self.mine = {}
-        self.ledger.close()
+            self.storage.release(list(self.running_here.values()))
+        self.running_here = {}
+        self.storage.close()
         self.owner.__exit__(None, None, None)
 
     @property
@@ -171,7 +171,7 @@ class Study:
     @property
     def seconds(self) -> float:
         """How long the study has run, over all its starts."""
-        return self.seconds_before + time.monotonic() - self.began
+        return self.seconds_before + time.monotonic() - self.started_at
 
     # --- trials
 
@@ -183,12 +183,12 @@ class Study:
         before any of them is run."""
         while True:
             self.flush()
-            with self.ledger.alone():
+            with self.storage.alone():
                 self._refresh()
-                entries = self._orphans(count) or self._new(count)
+                entries = self._adopt_orphans(count) or self._suggest_new(count)
                 for entry in entries:
-                    self.mine[entry.number] = entry
-                self.ledger.beat(list(self.mine.values()))
+                    self.running_here[entry.number] = entry
+                self.storage.beat(list(self.running_here.values()))
             if not entries:
                 return []
             trials = [trial for entry in entries if (trial := self._trial(entry)) is not None]
@@ -200,53 +200,53 @@ class Study:
         have ended are there too."""
         batches = []
         for first, count in sorted(
-            {tuple(self.entries[trial.number].about["batch"]) for trial in trials}
+            {tuple(self.stored[trial.number].attributes["batch"]) for trial in trials}
         ):
-            stored_batch = [self.entries[number] for number in range(first, first + count)]
+            stored_batch = [self.stored[number] for number in range(first, first + count)]
             batches.append(
-                [trial for entry in stored_batch if (trial := self._ready(entry)) is not None]
+                [trial for entry in stored_batch if (trial := self._trial_or_none(entry)) is not None]
             )
         return batches
 
     def report(self, trial: Trial, evaluations: int, value: float) -> None:
         """The first objective of a trial after its evaluation number `evaluations` (1, 2, ...).
         Saying it again changes nothing."""
-        entry = self.mine[trial.number]
+        entry = self.running_here[trial.number]
         if entry.curve.get(evaluations) != value:
             entry.curve[evaluations] = float(value)
-            self.unsaved.setdefault(trial.number, {})[evaluations] = float(value)
-        if time.monotonic() - self.flushed > _FLUSH_SECONDS:
+            self.unsaved_scores.setdefault(trial.number, {})[evaluations] = float(value)
+        if time.monotonic() - self.flushed_at > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Have every report on the disk. Whoever saves a checkpoint by which reports are not said
         again calls it before."""
-        if self.unsaved:
-            self.ledger.keep(
+        if self.unsaved_scores:
+            self.storage.keep(
                 {
-                    self.mine[number].key: curve
-                    for number, curve in self.unsaved.items()
-                    if number in self.mine
+                    self.running_here[number].key: curve
+                    for number, curve in self.unsaved_scores.items()
+                    if number in self.running_here
                 }
             )
-            self.unsaved = {}
-        self.flushed = time.monotonic()
+            self.unsaved_scores = {}
+        self.flushed_at = time.monotonic()
 
     def should_prune(self, trial: Trial) -> bool:
         """Whether a trial ends at its last reported evaluation. Report those that stand beside it
         first."""
         if self.pruner is None:
             return False
-        own = self.mine[trial.number].curve
+        own = self.running_here[trial.number].curve
         curve = [own[evaluation] for evaluation in sorted(own)]
         if any(
-            entry.state == "running" and number not in self.mine
-            for number, entry in self.entries.items()
+            entry.state == "running" and number not in self.running_here
+            for number, entry in self.stored.items()
         ):
             self._refresh()
         others = {
             number: [entry.curve[evaluation] for evaluation in sorted(entry.curve)][: len(curve)]
-            for number, entry in self.entries.items()
+            for number, entry in self.stored.items()
             if number != trial.number and entry.curve
         }
         return bool(curve) and bool(self.pruner.prune(trial.number, curve, others))
@@ -270,7 +270,7 @@ class Study:
             else None
         )
         self._end(
-            self.mine[trial.number], state, scores, {"cause": cause, "facts": dict(facts or {})}
+            self.running_here[trial.number], state, scores, {"cause": cause, "facts": dict(facts or {})}
         )
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
@@ -278,25 +278,25 @@ class Study:
         (plain data), and it is stored."""
         if name not in self.plan:
             chosen = choose()  # may take its time, and may decide other things on the way
-            with self.ledger.alone():
-                self.plan = dict(self.ledger.notes().get("plan") or {})
+            with self.storage.alone():
+                self.plan = dict(self.storage.notes().get("plan") or {})
                 if name not in self.plan:  # else another process was first
                     self.plan[name] = chosen
-                    self.ledger.note("plan", self.plan)
+                    self.storage.note("plan", self.plan)
         return self.plan[name]
 
     def trials(self) -> list[TrialRecord]:
         """Every trial so far, by number."""
         if any(
-            entry.state == "running" and number not in self.mine
-            for number, entry in self.entries.items()
+            entry.state == "running" and number not in self.running_here
+            for number, entry in self.stored.items()
         ):
             self._refresh()
-        return [to_record(entry) for _, entry in sorted(self.entries.items())]
+        return [to_record(entry) for _, entry in sorted(self.stored.items())]
 
     def record(self, number: int) -> TrialRecord:
         """What is known of one trial."""
-        return to_record(self.entries[number])
+        return to_record(self.stored[number])
 
     def best(self) -> TrialRecord | None:
         """The best complete trial by the first objective; the earlier where two are equal."""
@@ -309,13 +309,13 @@ class Study:
         entry = self._best()
         if entry is None:
             return None
-        recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
+        recipe = recipes.trial_recipe(self.recipe, entry.attributes["values"], registry)
         scores = ", ".join(
             f"{metric} {score:.6g}"
             for (metric, _), score in zip(self.objectives, entry.scores or ())
         )
         over = f"the mean over {self.folds} folds" if self.folds else "on the validation split"
-        ended = sum(stored.state != "running" for stored in self.entries.values())
+        ended = sum(stored.state != "running" for stored in self.stored.values())
         text = (
             f"# Trial {entry.number}, the best of {ended:,}: {scores} ({over}).\n# Found in the study {self.folder}.\n"
             f"#\n#     danlu train {self.folder / 'best.yaml'}\n\n"
@@ -334,10 +334,10 @@ class Study:
 
     # --- beginning
 
-    def _recognise(self, digest: str) -> dict[str, Any]:
+    def _check_identity(self, digest: str) -> dict[str, Any]:
         """The plan of the study that is here, or of a new one. Raises RunError where it is another
         one."""
-        notes = self.ledger.notes()
+        notes = self.storage.notes()
         identity = {
             "recipe": comparable(self.recipe.as_dict()),
             "tune": {
@@ -347,7 +347,7 @@ class Study:
             "objectives": [list(objective) for objective in self.objectives],
         }
         if "danlu" not in notes:
-            self.ledger.note("danlu", {"identity": identity, "data": digest})
+            self.storage.note("danlu", {"identity": identity, "data": digest})
             self.seconds_before = 0.0
             return {}
         changed = differences(notes["danlu"]["identity"], identity)
@@ -383,40 +383,40 @@ class Study:
         """Take over what other processes have written."""
         those = [
             number
-            for number, entry in self.entries.items()
-            if entry.state == "running" and number not in self.mine
+            for number, entry in self.stored.items()
+            if entry.state == "running" and number not in self.running_here
         ]
-        for entry in self.ledger.read(max(self.entries, default=-1), those):
-            self.entries[entry.number] = entry
+        for entry in self.storage.read(max(self.stored, default=-1), those):
+            self.stored[entry.number] = entry
 
-    def _orphans(self, count: int) -> list[StoredTrial]:
+    def _adopt_orphans(self, count: int) -> list[StoredTrial]:
         """Running trials whose process is dead, now ours: the first batch of them, and further ones
         while they fit into `count`."""
         others = [
             entry
-            for number, entry in sorted(self.entries.items())
-            if entry.state == "running" and number not in self.mine
+            for number, entry in sorted(self.stored.items())
+            if entry.state == "running" and number not in self.running_here
         ]
         if not others:
             return []
-        alive = {name: self._is_alive(name) for name in {entry.about["owner"] for entry in others}}
-        silent = self.ledger.silent(
-            [entry for entry in others if alive[entry.about["owner"]] is None]
+        alive = {name: self._is_alive(name) for name in {entry.attributes["owner"] for entry in others}}
+        silent = self.storage.silent(
+            [entry for entry in others if alive[entry.attributes["owner"]] is None]
         )
         dead = [
             entry
             for entry in others
-            if alive[entry.about["owner"]] is False or entry.number in silent
+            if alive[entry.attributes["owner"]] is False or entry.number in silent
         ]
         taken: list[StoredTrial] = []
-        for first in sorted({entry.about["batch"][0] for entry in dead}):
-            batch = [entry for entry in dead if entry.about["batch"][0] == first]
+        for first in sorted({entry.attributes["batch"][0] for entry in dead}):
+            batch = [entry for entry in dead if entry.attributes["batch"][0] == first]
             if taken and len(taken) + len(batch) > count:
                 break
             taken += batch
         for entry in taken:
-            before = entry.about["owner"]
-            self.ledger.own(entry, self.owner.name)
+            before = entry.attributes["owner"]
+            self.storage.own(entry, self.owner.name)
             self.owner.remove(before)
         return taken
 
@@ -425,42 +425,42 @@ class Study:
         if not owner:
             return False
         alive = self.owner.is_alive(owner)
-        return False if alive is None and not self.ledger.on_server else alive
+        return False if alive is None and not self.storage.on_server else alive
 
-    def _new(self, count: int) -> list[StoredTrial]:
+    def _suggest_new(self, count: int) -> list[StoredTrial]:
         """New trials, suggested and written."""
-        first = len(self.entries)
+        first = len(self.stored)
         if self.budget is not None:
             count = min(count, self.budget - first)
         if count <= 0 or (self.tune.minutes is not None and self.seconds >= 60 * self.tune.minutes):
             return []
-        if self.suggesting is None:
+        if self.suggester is None:
             assert self.tune.sampler is not None
-            self.suggesting = Suggester(
+            self.suggester = Suggester(
                 self.tune.sampler, self.space, self.directions, self.tune.seed
             )
-        suggesting, self.suggesting = self.suggesting, None  # what fails half-way is made anew
-        suggesting.see(first, lambda number: _past_trial(self.entries[number]))
+        suggesting, self.suggester = self.suggester, None  # what fails half-way is made anew
+        suggesting.update(first, lambda number: _past_trial(self.stored[number]))
         new_attributes = []
         for _ in range(count):
             suggestion = suggesting.suggest()
             new_attributes.append(
                 {
                     "values": dict(suggestion.values),
-                    "kept": dict(suggestion.kept),
+                    "kept": dict(suggestion.system_attrs),
                     "batch": [first, count],
                     "owner": self.owner.name,
                 }
             )
-        entries = self.ledger.begin(first, new_attributes)
-        self.suggesting = suggesting
-        self.entries |= {entry.number: entry for entry in entries}
+        entries = self.storage.begin(first, new_attributes)
+        self.suggester = suggesting
+        self.stored |= {entry.number: entry for entry in entries}
         return entries
 
     def _trial(self, entry: StoredTrial) -> Trial | None:
         """The trial of an entry; None, and it is told as failed, where its values do not fit
         together."""
-        values = entry.about["values"]
+        values = entry.attributes["values"]
         try:
             recipe = recipes.trial_recipe(self.recipe, values, registry)
         except RecipeError as error:
@@ -469,15 +469,15 @@ class Study:
             return None
         return Trial(entry.number, values, recipe, self.folder / "trials" / f"{entry.number:04d}")
 
-    def _ready(self, entry: StoredTrial) -> Trial | None:
+    def _trial_or_none(self, entry: StoredTrial) -> Trial | None:
         """The trial of an entry, ended or not; None where its values do not fit together."""
         try:
-            recipe = recipes.trial_recipe(self.recipe, entry.about["values"], registry)
+            recipe = recipes.trial_recipe(self.recipe, entry.attributes["values"], registry)
         except RecipeError:
             return None
         return Trial(
             entry.number,
-            entry.about["values"],
+            entry.attributes["values"],
             recipe,
             self.folder / "trials" / f"{entry.number:04d}",
         )
@@ -486,30 +486,30 @@ class Study:
         self, entry: StoredTrial, state: State, scores: list[float] | None, ending: dict[str, Any]
     ) -> None:
         before = self._best()
-        curve = self.unsaved.pop(entry.number, {})
-        self.mine.pop(entry.number, None)
-        if not self.ledger.end(entry, state, scores, ending, curve):
+        curve = self.unsaved_scores.pop(entry.number, {})
+        self.running_here.pop(entry.number, None)
+        if not self.storage.end(entry, state, scores, ending, curve):
             self._refresh()  # another process took it for dead, ran it, and told it first: that stays
             return
         if self.tune.minutes is not None:
-            self.ledger.note("seconds", self.seconds)
+            self.storage.note("seconds", self.seconds)
         best = self._best()
-        self._tidy(entry, keep=entry is best)
+        self._delete_checkpoints(entry, keep=entry is best)
         if before is not None and before is not best:
-            self._tidy(before, keep=False)
+            self._delete_checkpoints(before, keep=False)
 
     def _best(self) -> StoredTrial | None:
         sign = 1.0 if self.directions[0] == "higher" else -1.0
         complete = [
             stored
-            for _, stored in sorted(self.entries.items())
+            for _, stored in sorted(self.stored.items())
             if stored.state == "complete" and stored.scores
         ]
         return max(complete, key=lambda each: sign * each.scores[0], default=None)  # type: ignore[index]
 
     # --- the disk
 
-    def _tidy(self, entry: StoredTrial, keep: bool) -> None:
+    def _delete_checkpoints(self, entry: StoredTrial, keep: bool) -> None:
         """Remove the checkpoints of a trial that ended, and its artifact unless it is to be
         kept."""
         home = self.folder / "trials" / f"{entry.number:04d}"
@@ -518,14 +518,14 @@ class Study:
             if not keep:
                 shutil.rmtree(folder / "artifact", ignore_errors=True)
 
-    def _tidy_all(self) -> None:
+    def _delete_leftovers(self) -> None:
         """Do what a process that died between telling and tidying left."""
         best = self._best()
         for home in self.folder.glob("trials/*"):
             number = int(home.name) if home.name.isdigit() else -1
-            entry = self.entries.get(number)
+            entry = self.stored.get(number)
             if entry is not None and entry.state != "running":
-                self._tidy(entry, keep=entry is best)
+                self._delete_checkpoints(entry, keep=entry is best)
 
 
 _EXAMPLE = (
@@ -549,7 +549,7 @@ def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
         return [(evaluator.metric, evaluator.better)], setup.data.digest
     better = {
         **COMMON_OBJECTIVES,
-        **{name: registry.facts("metrics", name).BETTER for name in registry.names("metrics")},
+        **{name: registry.metric_facts(name).better for name in registry.names("metrics")},
     }
     labels = [label for label, _ in [*evaluator.metrics, *evaluator.readers]]
     objectives = []
@@ -582,16 +582,16 @@ def _finite(value: Any) -> bool:
 
 def _past_trial(entry: StoredTrial) -> PastTrial:
     return PastTrial(
-        entry.about["values"], entry.about.get("kept") or {}, entry.state, entry.scores, entry.curve
+        entry.attributes["values"], entry.attributes.get("kept") or {}, entry.state, entry.scores, entry.curve
     )
 
 
 def to_record(entry: StoredTrial) -> TrialRecord:
     """What is known of a stored trial."""
-    told_at_end = entry.about.get("told") or {}
+    told_at_end = entry.attributes.get("told") or {}
     facts = dict(told_at_end.get("facts") or {})
     return TrialRecord(
-        entry.number, entry.about["values"], entry.state, entry.scores, str(told_at_end.get("cause") or ""),  # type: ignore[arg-type]
+        entry.number, entry.attributes["values"], entry.state, entry.scores, str(told_at_end.get("cause") or ""),  # type: ignore[arg-type]
         float(facts.get("seconds") or 0.0), int(facts.get("steps") or 0), tuple(sorted(entry.curve.items())), facts,
     )  # fmt: skip
 

@@ -20,47 +20,47 @@ class Suggestion:
     """`values` by dotted name, and what the sampler wants kept with the trial (its generation)."""
 
     values: Mapping[str, Any]
-    kept: Mapping[str, Any] = field(default_factory=dict)
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Past:
+class PastTrial:
     """A trial as samplers see it: `state` is running, complete, pruned or failed."""
 
     values: Mapping[str, Any]
-    kept: Mapping[str, Any]
+    system_attrs: Mapping[str, Any]
     state: str
     scores: Sequence[float] | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
 
 
-class Suggesting:
+class Suggester:
     """Suggests trial after trial. What it holds in memory can be made anew, at any time, from the
     trials told."""
 
     def __init__(self, sampler: Part, space: Space, directions: Sequence[str], seed: int) -> None:
-        optuna = imported()
+        optuna = import_optuna()
         self.sampler = sampler
         self.space = space
         self.directions = list(directions)
         self.seed = seed
         self.storage = optuna.storages.InMemoryStorage()
-        named = ["maximize" if each == "higher" else "minimize" for each in directions]
-        self.study = optuna.create_study(storage=self.storage, directions=named, study_name="study")
-        self.open: set[int] = set()  # the trials that are running as far as it knows
+        optuna_directions = ["maximize" if direction == "higher" else "minimize" for direction in directions]
+        self.study = optuna.create_study(storage=self.storage, directions=optuna_directions, study_name="study")
+        self.running: set[int] = set()  # the trials that are running as far as it knows
         self.count = 0
 
-    def see(self, count: int, past: Callable[[int], Past]) -> None:
+    def update(self, count: int, past: Callable[[int], PastTrial]) -> None:
         """Take over what is new among the `count` trials there are; `past(number)` gives one of
         them."""
-        for number in sorted(self.open):
-            self._end(number, past(number))
+        for number in sorted(self.running):
+            self._finish(number, past(number))
         while self.count < count:
             self._add(past(self.count))
 
     def suggest(self) -> Suggestion:
         """The next trial, which then counts as running."""
-        from danlu.search.samplers._optuna import ask
+        from danlu.search.samplers._optuna import suggest_values
 
         number = self.count
         seed = draw_seed(self.seed, SUGGESTION, number)
@@ -70,36 +70,36 @@ class Suggesting:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a sampler thinks of the space it was given
             trial = self.study.ask()
-            values = ask(trial, self.space)
+            values = suggest_values(trial, self.space)
         assert trial.number == number
         self.count += 1
-        self.open.add(number)
+        self.running.add(number)
         kept = self.storage.get_trial_system_attrs(self._id(number))
-        return Suggestion(values, {name: value for name, value in kept.items() if _plain(value)})
+        return Suggestion(values, {name: value for name, value in kept.items() if _is_json(value)})
 
     def _id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(0, number)
 
-    def _add(self, past: Past) -> None:
-        from danlu.search.samplers._optuna import distribution, stored_of
+    def _add(self, past: PastTrial) -> None:
+        from danlu.search.samplers._optuna import distribution, to_optuna
 
-        optuna = imported()
-        dimensions = [each for each in self.space if each.name in past.values]
+        optuna = import_optuna()
+        dimensions = [dimension for dimension in self.space if dimension.name in past.values]
         template = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
-            params={each.name: stored_of(each, past.values[each.name]) for each in dimensions},
-            distributions={each.name: distribution(each) for each in dimensions},
-            system_attrs=dict(past.kept),
+            params={dimension.name: to_optuna(dimension, past.values[dimension.name]) for dimension in dimensions},
+            distributions={dimension.name: distribution(dimension) for dimension in dimensions},
+            system_attrs=dict(past.system_attrs),
         )
         self.storage.create_new_trial(0, template)
-        self.open.add(self.count)
+        self.running.add(self.count)
         self.count += 1
-        self._end(self.count - 1, past)
+        self._finish(self.count - 1, past)
 
-    def _end(self, number: int, past: Past) -> None:
+    def _finish(self, number: int, past: PastTrial) -> None:
         if past.state == "running":
             return
-        optuna = imported()
+        optuna = import_optuna()
         states = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
         for evaluations, value in past.curve.items():
             self.storage.set_trial_intermediate_value(self._id(number), evaluations, value)
@@ -107,14 +107,14 @@ class Suggesting:
         self.storage.set_trial_state_values(
             self._id(number), optuna.trial.TrialState[states[past.state]], values
         )
-        self.open.discard(number)
+        self.running.discard(number)
 
 
-def _plain(value: Any) -> bool:
+def _is_json(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool | list | dict)
 
 
-def imported() -> Any:
+def import_optuna() -> Any:
     """The library optuna, which speaks only where something is wrong. Raises MissingExtra."""
     try:
         import optuna

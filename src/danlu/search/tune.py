@@ -13,13 +13,13 @@ from typing import Any
 
 from danlu import recipe as recipes
 from danlu import registry
-from danlu.data.dataset import remembered
+from danlu.data.dataset import keep_in_memory
 from danlu.errors import DanluError, Interrupted, RunError
 from danlu.recipe import Recipe
-from danlu.search.context import Setting
+from danlu.search.context import SearchContext
 from danlu.search.progress import Progress
 from danlu.search.report import note_study, report
-from danlu.search.study import Record, Study
+from danlu.search.study import Study, TrialRecord
 from danlu.system.signals import Interruption
 
 
@@ -30,8 +30,8 @@ class StudyResult:
 
     folder: Path
     objectives: list[tuple[str, str]]
-    trials: list[Record]
-    best: Record | None
+    trials: list[TrialRecord]
+    best: TrialRecord | None
     recipe: Path | None
     executor: str
 
@@ -75,13 +75,13 @@ def tune(
     elif overrides:
         recipe = recipes.with_changes(recipe, registry, overrides)
     folder = Path(study) if study is not None else Path("studies") / recipe.name
-    with Interruption() as interruption, remembered(), Study(recipe, folder) as opened:
-        executor, why = _executor(opened)
-        with _told_only():
+    with Interruption() as interruption, keep_in_memory(), Study(recipe, folder) as opened:
+        executor, why = _choose_executor(opened)
+        with _optional_report():
             note_study(opened, executor)
         with Progress(opened, f"{executor.replace('_', ' ')} ({why})", output) as progress:
             try:
-                setting = Setting(opened.tune, interruption, opened.plan, output, progress.tell)
+                setting = SearchContext(opened.tune, interruption, opened.plan, output, progress.tell)
                 importlib.import_module(f"danlu.search.executors.{executor}").run(opened, setting)
             except KeyboardInterrupt:
                 raise Interrupted(
@@ -91,7 +91,7 @@ def tune(
                 ) from None
             finally:
                 opened.write_best()
-        with _told_only():
+        with _optional_report():
             report(folder, storage=opened.tune.storage, plots=plots)
         return StudyResult(
             folder, opened.objectives, opened.trials(), opened.best(), opened.write_best(), executor
@@ -99,7 +99,7 @@ def tune(
 
 
 @contextlib.contextmanager
-def _told_only() -> Iterator[None]:
+def _optional_report() -> Iterator[None]:
     """What is written for readers alone: a full disk there must not take the result of a search
     with it."""
     try:
@@ -114,12 +114,12 @@ def _told_only() -> Iterator[None]:
         )
 
 
-def _executor(study: Study) -> tuple[str, str]:
+def _choose_executor(study: Study) -> tuple[str, str]:
     """(how trials are run, why): as the recipe says, else as was decided when the study began."""
     name, why = (
         (study.tune.on, "as asked")
         if study.tune.on != "auto"
-        else study.decide("executor", lambda: _chosen(study))
+        else study.decide("executor", lambda: _measured_choice(study))
     )
     pruner = study.tune.pruner
     if (
@@ -134,9 +134,9 @@ def _executor(study: Study) -> tuple[str, str]:
     return name, why
 
 
-def _chosen(study: Study) -> list[str]:
+def _measured_choice(study: Study) -> list[str]:
     """[how trials are run, why], by what danlu.search.executors.vectorised measures."""
     if importlib.util.find_spec("danlu.search.executors.vectorised") is None:
         return ["one_by_one", "the only way there is"]
     chosen = importlib.import_module("danlu.search.executors.vectorised").choose(study)
-    return [chosen, "by rule"] if isinstance(chosen, str) else [str(each) for each in chosen]
+    return [chosen, "by rule"] if isinstance(chosen, str) else [str(word) for word in chosen]

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import DanluError, MissingExtra, RunError
-from danlu.search.executors.ray import Cluster
+from danlu.system.ray_cluster import RayCluster
 from danlu.serving.pool.pool import Pool
-from danlu.serving.refusals import Refusal
-from danlu.serving.settings import Settings
+from danlu.serving.protocol.refusals import Refusal
+from danlu.serving.protocol.settings import Settings
 
 if TYPE_CHECKING:
     from danlu.serving.http.security import App, Receive, Scope, Send
@@ -59,7 +59,7 @@ def serve(
         )
     _check_library()
     out = sys.stdout
-    with Cluster(address or "auto", "--on ray", "--address"), _until_ended():
+    with RayCluster(address or "auto", "--on ray", "--address"), _until_ended():
         from ray import serve as ray_serve
 
         fresh = not ray_serve.status().proxies

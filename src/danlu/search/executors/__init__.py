@@ -1,22 +1,21 @@
-"""How the trials of a study are run: one after another, many as one program, in processes, or on a Ray cluster.
+"""How the trials of a study are run: one by one, many as one program, in processes, on Ray.
 
-A module here offers `run(study, setting) -> None`: it takes trials (`study.take(count)`: those to
-be run at the same time) until none is left, tells the study every validation score
-(`study.report(trial, evaluations, value)`, of all trials that stand at the same place before
-`study.should_prune(trial)` of any), and how each ended (`study.tell`). A trial that fails is told
-with its cause, and the study goes on; what is wrong with the study as a whole (DanluError from the
-study itself) and Interrupted pass through.
+Each executor is a module with `run(study, context) -> None` (danlu.search.context.Executor). It
+takes trials with `study.take(count)` until none is left, passes every validation score to
+`study.report(trial, evaluations, value)`, asks `study.should_prune(trial)` once all trials at the
+same evaluation have reported, and ends each trial with `study.tell`. A trial that fails is told
+with its cause, and the study goes on. Errors of the study as a whole (DanluError) and Interrupted
+are raised.
 
     one_by_one    in this process, one after another
     vectorised    groups of one architecture as one program (danlu.training.population)
     processes     in worker processes of this machine
     ray           on a Ray cluster
 
-`one_trial` trains one trial in its folder; all but `vectorised` use it, where they run it.
-
-Of `processes` and `ray`: an `assignment` is a trial as plain data; the `crew` gives assignments out
-and decides what becomes of a trial whose worker is lost; a `worker` does its job at the end of a
-`channel`; on Linux workers are forked from a `nursery`; `causes` says in words why a trial ended.
+`one_trial` trains one trial in its folder; every executor but `vectorised` runs it in the process
+of the trial. What `processes` and `ray` share: `job` describes a trial as plain data, `scheduler`
+hands the jobs to workers and retries lost ones, a `worker` runs its job at the end of a `channel`,
+on Linux workers are forked from a `fork_server`, and `failure` says why a trial failed.
 """
 
 from __future__ import annotations

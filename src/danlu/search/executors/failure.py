@@ -1,4 +1,4 @@
-"""Why a trial ended: what an exception means for its study, in one sentence."""
+"""Why a trial failed: the kind of an exception, and one sentence for the study."""
 
 from __future__ import annotations
 
@@ -8,58 +8,61 @@ from typing import Literal
 
 from danlu.errors import DanluError, Interrupted, RunHeld
 
-_LONGEST = 2000  # characters of a sentence that a study keeps
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-)  # RuntimeErrors of torch on a CPU, and on others
-AGAIN = ("memory", "disk", "held")  # kinds of causes that another time may not be
+_MAX_CHARACTERS = 2000  # of a sentence that a study stores
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What the RuntimeErrors of torch say, on a CPU and on other devices.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+RETRYABLE = ("memory", "disk", "held")  # kinds of failures that may not come again
 
 
 @dataclass(frozen=True)
-class Cause:
-    """`kind`: error (the same trial would end so again), one of AGAIN, or interrupted (somebody
-    asked)."""
+class Failure:
+    """`kind` is "error" (the same trial would fail again), one of RETRYABLE, or "interrupted" (by a
+    signal)."""
 
     kind: Literal["error", "memory", "disk", "held", "interrupted"]
-    sentence: str
+    message: str
 
 
-def cause_of(error: BaseException) -> Cause:
-    """What an exception that ended a trial's training says."""
+def describe_failure(error: BaseException) -> Failure:
+    """The Failure that an exception of a training means.
+
+    >>> describe_failure(ValueError("no such column"))
+    Failure(kind='error', message='ValueError: no such column')
+    >>> describe_failure(MemoryError()).kind
+    'memory'
+    """
     if isinstance(error, Interrupted | KeyboardInterrupt):
-        return Cause("interrupted", "interrupted")
+        return Failure("interrupted", "interrupted")
     chain = _chain(error)
-    if any(isinstance(each, OSError) and each.errno in _NO_ROOM for each in chain):
-        return Cause("disk", _short(f"disk full: {_said(error)}"))
-    if any(_is_memory(each) for each in chain):
-        return Cause("memory", _short(f"out of memory: {_said(error)}"))
+    if any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in chain):
+        return Failure("disk", _shortened(f"disk full: {_error_text(error)}"))
+    if any(_is_out_of_memory(cause) for cause in chain):
+        return Failure("memory", _shortened(f"out of memory: {_error_text(error)}"))
     if isinstance(error, RunHeld):
-        return Cause("held", _said(error))
-    return Cause("error", _short(_said(error)))
+        return Failure("held", _error_text(error))
+    return Failure("error", _shortened(_error_text(error)))
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The exception and those it was made of, also where it hides them (`from None`)."""
-    found: list[BaseException] = []
-    each: BaseException | None = error
-    while each is not None and each not in found:
-        found.append(each)
-        each = each.__cause__ or each.__context__
-    return found
+    """The exception and its causes, also those that it hides (`from None`)."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain
 
 
-def _is_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (
         isinstance(error, OSError) and error.errno == errno.ENOMEM
     ):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     if isinstance(error, DanluError):
         problem = error.problem
         return f"{problem.where}: {problem.message}" if problem.where else problem.message
@@ -67,5 +70,5 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _short(sentence: str) -> str:
-    return sentence if len(sentence) <= _LONGEST else sentence[: _LONGEST - 1] + "…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"

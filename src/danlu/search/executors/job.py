@@ -1,8 +1,8 @@
-"""A trial as plain data, to be trained in another process: what is given to it, and what it does there."""
+"""A trial as plain data: what a worker gets of it, and the job that a worker runs with that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,43 +10,50 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from danlu.search.study import Study, Trial
 
-JOB = "danlu.search.executors.job:carry_out"
+JOB = "danlu.search.executors.job:run_job"
 
 
-class Line(Protocol):
-    """The way back to the study."""
+class StudyConnection(Protocol):
+    """What a job can tell the study that runs it."""
 
     def beat(self) -> None:
-        """A sign of life."""
+        """Send a heartbeat: the job is alive."""
         ...
 
     def score(self, evaluations: int, value: float) -> bool:
-        """Tell a score; whether the trial is to end there."""
+        """Send the score of evaluation number `evaluations` (1, 2, ...) and wait for the answer:
+        whether the trial shall end there."""
         ...
 
 
-def assignments(study: Study) -> Callable[[Trial], dict[str, Any]]:
-    """What a worker is given of a trial of this study."""
+def job_payloads(study: Study) -> Callable[[Trial], dict[str, Any]]:
+    """A function that gives, for a trial of this study, the payload of its job."""
     metrics = [metric for metric, _ in study.objectives]
 
-    def assignment(trial: Trial) -> dict[str, Any]:
-        # a path of its own: another process may stand elsewhere
+    def payload(trial: Trial) -> dict[str, Any]:
         return {
             "recipe": trial.recipe.as_dict(),
-            "folder": str(trial.folder.resolve()),
+            "folder": str(trial.folder.resolve()),  # the worker may have another working directory
             "metrics": metrics,
             "folds": study.folds,
         }
 
-    return assignment
+    return payload
 
 
-def carry_out(task: Any, line: Line) -> dict[str, Any]:
-    """Train the trial that an assignment speaks of; its Outcome as plain data."""
+def run_job(payload: Mapping[str, Any], connection: StudyConnection) -> dict[str, Any]:
+    """Train the trial of a payload; its Outcome as plain data."""
     from danlu import recipe, registry
     from danlu.search.executors.one_trial import run_trial
 
-    read = recipe.read(task["recipe"], registry)
-    return asdict(
-        run_trial(read, Path(task["folder"]), task["metrics"], task["folds"], line.score, line.beat)
+    trial_recipe = recipe.read(payload["recipe"], registry)
+    folder = Path(payload["folder"])
+    outcome = run_trial(
+        trial_recipe,
+        folder,
+        payload["metrics"],
+        payload["folds"],
+        connection.score,
+        connection.beat,
     )
+    return asdict(outcome)

@@ -1,21 +1,21 @@
-"""Trials in this process, one after another."""
+"""Run trials in this process, one after another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from danlu.errors import Interrupted
-from danlu.search.context import Setting
+from danlu.search.context import SearchContext
 from danlu.search.executors.one_trial import run_trial
 from danlu.search.study import Study, Trial
 
 
-def run(study: Study, setting: Setting) -> None:
-    """Train trial after trial until none is left. Raises Interrupted where somebody asks to stop;
-    the running trial is saved by then."""
+def run(study: Study, context: SearchContext) -> None:
+    """Train trial after trial until the study has none left. Raises Interrupted after a signal; the
+    running trial is saved by then."""
     metrics = [metric for metric, _ in study.objectives]
-    interruption = setting.interruption
-    patient, interruption.deferred = interruption.deferred, True
+    interruption = context.interruption
+    deferred, interruption.deferred = interruption.deferred, True
     try:
         while not interruption.exit_code and (trials := study.take(1)):
             for trial in trials:
@@ -23,11 +23,11 @@ def run(study: Study, setting: Setting) -> None:
                     trial.recipe, trial.folder, metrics, study.folds, _report(study, trial)
                 )
                 study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
-                setting.tell(study.record(trial.number))
+                context.notify(study.record(trial.number))
                 if interruption.exit_code:
                     break
     finally:
-        interruption.deferred = patient
+        interruption.deferred = deferred
     if interruption.exit_code:
         raise Interrupted(
             f"{interruption.name}: the study is saved.",
@@ -37,7 +37,7 @@ def run(study: Study, setting: Setting) -> None:
 
 
 def _report(study: Study, trial: Trial) -> Callable[[int, float], bool]:
-    """What hears the scores of a trial and answers whether it ends."""
+    """A function that reports a score of the trial and returns whether the trial shall end."""
 
     def report(evaluations: int, value: float) -> bool:
         study.report(trial, evaluations, value)

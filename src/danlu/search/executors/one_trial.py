@@ -199,7 +199,10 @@ class ScoreReporter(Watcher):
 
     def state(self) -> dict[str, object]:
         """The scores and the seconds so far, for a checkpoint."""
-        return {"curve": list(self.curve), "seconds": self.seconds + time.monotonic() - self.started_at}
+        return {
+            "curve": list(self.curve),
+            "seconds": self.seconds + time.monotonic() - self.started_at,
+        }
 
     def load(self, state: Mapping[str, Any] | None) -> None:
         """Take over the scores of a checkpoint and report them again."""

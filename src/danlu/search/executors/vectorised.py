@@ -23,33 +23,35 @@ from danlu import registry
 from danlu.data.dataset import prepare
 from danlu.errors import Interrupted, RunError
 from danlu.recipe import Recipe
-from danlu.reporting.importance import read_libraries
-from danlu.search.context import Setting
-from danlu.search.executors.failure import AGAIN, cause_of
-from danlu.search.executors.forks import Fork, Say, can_fork
+from danlu.reporting.importance import import_libraries
+from danlu.search.context import SearchContext
+from danlu.search.executors.failure import RETRYABLE, describe_failure
+from danlu.search.executors.forks import Exchange, Fork, can_fork
 from danlu.search.executors.one_trial import run_trial
-from danlu.search.executors.scheduler import ending
+from danlu.search.executors.scheduler import describe_exit
 from danlu.search.study import Study, Trial
 from danlu.system import machine
 from danlu.system.placement import draw_seed, place
 from danlu.training.population import (
     Decision,
-    Event,
     Outcome,
-    Pace,
-    measure_pace,
-    seconds_alone,
-    shape_key,
+    StackThroughput,
+    TrialEvaluation,
+    measure_throughput,
+    reason_not_stackable,
+    seconds_per_update,
+    stack_key,
     train_population,
-    why_not,
 )
 
-FEWEST = 4  # trials of a stack that is worth measuring
-GAIN = 1.05  # a stack is chosen where trials come at least this much faster than one after another
+MIN_STACK = 4  # trials of a stack that is worth measuring
+MIN_SPEEDUP = (
+    1.05  # a stack is chosen where trials come at least this much faster than one after another
+)
 EXPLOITING = 31  # purpose of a random draw (danlu.system.placement): whose copy a trial becomes
-_BEAT = 5.0  # seconds between two signs of life
-_LONGEST = 180.0  # seconds that a measurement may take
-_SHARE = 8  # a sampler that learns gets its budget in at least so many batches
+_HEARTBEAT_SECONDS = 5.0  # seconds between two signs of life
+_MEASURE_SECONDS = 180.0  # seconds that a measurement may take
+_BATCHES = 8  # a sampler that learns gets its budget in at least so many batches
 
 
 def choose(study: Study) -> str:
@@ -58,17 +60,21 @@ def choose(study: Study) -> str:
 
 
 def _plan(study: Study) -> dict[str, Any]:
-    return study.decide("vectorised", lambda: _measured(study))  # type: ignore[no-any-return]
+    return study.decide("vectorised", lambda: _measure_plan(study))  # type: ignore[no-any-return]
 
 
-def _measured(study: Study) -> dict[str, Any]:
+def _measure_plan(study: Study) -> dict[str, Any]:
     """What is decided once: stack size, stacks at once, number format, and whether that is faster
     than one trial after another."""
-    recipe = _typical(study)
+    recipe = _middle_recipe(study)
     budget = study.budget or math.inf
-    lanes = study.folds or 1
+    trainings_per_trial = study.folds or 1
     forks = can_fork() and place(recipe.train).device.type == "cpu"
-    at_once = max(1, min(machine.cores(), math.ceil(budget * lanes / FEWEST))) if forks else 1
+    at_once = (
+        max(1, min(machine.cores(), math.ceil(budget * trainings_per_trial / MIN_STACK)))
+        if forks
+        else 1
+    )
     plan: dict[str, Any] = {
         "size": 1,
         "at_once": 1,
@@ -76,7 +82,7 @@ def _measured(study: Study) -> dict[str, Any]:
         "faster": False,
         "curve": [],
     }
-    if reason := why_not(recipe):
+    if reason := reason_not_stackable(recipe):
         return {**plan, "reason": reason}
     if any(
         metric not in ("seconds", "parameters", "loss") and _reads_text(metric)
@@ -86,21 +92,31 @@ def _measured(study: Study) -> dict[str, Any]:
             **plan,
             "reason": "an objective compares texts, which are made at the end of a training",
         }
-    if budget * lanes < FEWEST:
+    if budget * trainings_per_trial < MIN_STACK:
         return {**plan, "reason": "there are too few trials"}
     if study.folds:
         for fold in range(study.folds):
             prepare(recipe, (fold, study.folds))
     else:
         prepare(recipe)  # once, for all that is forked from here
-    most = int(min(budget * lanes, _batch(study, 1 << 20) * lanes) / at_once) or 1
-    paces = _paces(recipe, study, most, at_once) if forks else [measure_pace([recipe], most)]
+    largest = (
+        int(
+            min(budget * trainings_per_trial, _batch_size(study, 1 << 20) * trainings_per_trial)
+            / at_once
+        )
+        or 1
+    )
+    paces = (
+        _measure_in_forks(recipe, study, largest, at_once)
+        if forks
+        else [measure_throughput([recipe], largest)]
+    )
     if paces is None:
         return {**plan, "reason": "the measurement of stacks was ended by the system"}
     pace = max(paces, key=lambda each: each.stacked)
-    alone = pace.alone or seconds_alone(recipe)
+    alone = pace.alone or seconds_per_update(recipe)
     rate = at_once / pace.stacked if pace.stacked < math.inf else 0.0
-    faster = pace.size > 1 and rate > GAIN / alone
+    faster = pace.size > 1 and rate > MIN_SPEEDUP / alone
     said = (
         f"{rate * alone:.1f} times as fast in {at_once} stack(s) of {pace.size}, {pace.precision}"
         if rate
@@ -112,27 +128,29 @@ def _measured(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _paces(recipe: Recipe, study: Study, most: int, at_once: int) -> list[Pace] | None:
+def _measure_in_forks(
+    recipe: Recipe, study: Study, largest: int, at_once: int
+) -> list[StackThroughput] | None:
     """The Pace as measured by as many processes at the same time as will train; None where one was
     lost."""
-    found: list[Pace] = []
+    measured: list[StackThroughput] = []
 
-    def work(say: Say) -> None:
-        pace = measure_pace([_one_thread(recipe)], most, at_once=at_once, alone=0.0)
+    def work(say: Exchange) -> None:
+        pace = measure_throughput([_one_thread(recipe)], largest, at_once=at_once, alone=0.0)
         say({"say": "pace", **pace.as_dict()})
 
     forks = [Fork(work, study.folder / "vectorised.log") for _ in range(at_once)]
     try:
         for fork in forks:
-            message = fork.receive(_LONGEST)
+            message = fork.receive(_MEASURE_SECONDS)
             if message["say"] != "pace":
                 return None
             fork.answer({})
             named = {
                 name: message[name] for name in ("size", "precision", "alone", "stacked", "reason")
             }
-            found.append(
-                Pace(
+            measured.append(
+                StackThroughput(
                     curve=tuple(
                         (size, precision, seconds) for size, precision, seconds in message["curve"]
                     ),
@@ -142,7 +160,7 @@ def _paces(recipe: Recipe, study: Study, most: int, at_once: int) -> list[Pace] 
     finally:
         for fork in forks:
             fork.kill()
-    return found
+    return measured
 
 
 def _one_thread(recipe: Recipe) -> Recipe:
@@ -150,31 +168,29 @@ def _one_thread(recipe: Recipe) -> Recipe:
     return replace(recipe, train=recipe.train.model_copy(update={"threads": 1}))
 
 
-def _typical(study: Study) -> Recipe:
+def _middle_recipe(study: Study) -> Recipe:
     """The recipe in the middle of the space."""
     values: dict[str, Any] = {}
-    for each in study.space:
-        if any(values.get(name) not in allowed for name, allowed in each.when.items()):
+    for dimension in study.space:
+        if any(values.get(name) not in allowed for name, allowed in dimension.when.items()):
             continue
-        if each.kind == "choice":
-            values[each.name] = each.choices[0]
+        if dimension.kind == "choice":
+            values[dimension.name] = dimension.choices[0]
         else:
-            low, high = float(each.low), float(each.high)  # type: ignore[arg-type]
-            middle = math.sqrt(low * high) if each.log else (low + high) / 2
-            if each.step:
-                middle = low + round((middle - low) / each.step) * each.step
-            values[each.name] = round(middle) if each.kind == "integer" else middle
+            low, high = float(dimension.low), float(dimension.high)  # type: ignore[arg-type]
+            middle = math.sqrt(low * high) if dimension.log else (low + high) / 2
+            if dimension.step:
+                middle = low + round((middle - low) / dimension.step) * dimension.step
+            values[dimension.name] = round(middle) if dimension.kind == "integer" else middle
     return recipes.trial_recipe(study.recipe, values, registry)
 
 
 def _reads_text(metric: str) -> bool:
     name = metric.partition("/")[0]
-    return name in registry.names("metrics") and bool(
-        getattr(registry.facts("metrics", name), "READS_TEXT", False)
-    )
+    return name in registry.names("metrics") and registry.metric_facts(name).reads_text
 
 
-def _batch(study: Study, room: int) -> int:
+def _batch_size(study: Study, room: int) -> int:
     """Trials that are asked for together: as many as find room, but a sampler that learns must see
     results on its way."""
     assert study.tune.sampler is not None
@@ -187,14 +203,14 @@ def _batch(study: Study, room: int) -> int:
         return study.budget or room
     if not learns or study.budget is None:
         return min(room, study.budget or room)
-    return max(1, min(room, math.ceil(study.budget / _SHARE)))
+    return max(1, min(room, math.ceil(study.budget / _BATCHES)))
 
 
 # --- running
 
 
 @dataclass
-class _Lane:
+class _Training:
     """A training of a group: a trial, and the fold of it (None: it has none)."""
 
     trial: Trial
@@ -205,33 +221,33 @@ class _Lane:
 class _Group:
     """Lanes of one shape, the state of their stack, and what is known of them so far."""
 
-    lanes: list[_Lane]
+    trainings: list[_Training]
     fork: Fork | None = None
     curves: dict[tuple[int, int], list[float | None]] = field(
         default_factory=dict
     )  # by (trial, fold)
-    done: list[dict[str, Any]] | None = None
-    lost: str = ""
-    kind: str = ""
+    outcomes: list[dict[str, Any]] | None = None
+    failure_message: str = ""
+    failure_kind: str = ""
 
     @property
     def trials(self) -> list[Trial]:
         """The trials of the group, by number."""
-        return list({lane.trial.number: lane.trial for lane in self.lanes}.values())
+        return list({lane.trial.number: lane.trial for lane in self.trainings}.values())
 
 
-def run(study: Study, setting: Setting) -> None:
+def run(study: Study, setting: SearchContext) -> None:
     """Train batch after batch until no trial is left. Raises Interrupted where somebody asks to
     stop: running groups begin anew then."""
     plan = _plan(study)
-    setting.tell(message=f"trials as one program: {plan['reason']}")
-    Runner(study, setting, plan).run()
+    setting.notify(message=f"trials as one program: {plan['reason']}")
+    BatchRunner(study, setting, plan).run()
 
 
-class Runner:
+class BatchRunner:
     """Takes batches, cuts them into groups, trains these some at a time, and tells the study."""
 
-    def __init__(self, study: Study, setting: Setting, plan: dict[str, Any]) -> None:
+    def __init__(self, study: Study, setting: SearchContext, plan: dict[str, Any]) -> None:
         self.study, self.setting = study, setting
         self.size, self.at_once = max(int(plan["size"]), 1), int(plan["at_once"])
         if (
@@ -254,14 +270,14 @@ class Runner:
             self.exploiter = registry.build_pruner(
                 pruner, study.directions[0], draw_seed(study.tune.seed, EXPLOITING, 0)
             )
-        self.told: set[int] = set()
-        self.reading: threading.Thread | None = None
+        self.finished: set[int] = set()
+        self.import_thread: threading.Thread | None = None
 
     def run(self) -> None:
         """Until none is left."""
         # folds of a trial stand in one stack with those of others
         room = max(1, self.size * self.at_once // (self.study.folds or 1))
-        while trials := self.study.take(_batch(self.study, room)):
+        while trials := self.study.take(_batch_size(self.study, room)):
             for batch in self._batches(trials):
                 self._run_batch(batch, {trial.number for trial in trials})
 
@@ -271,7 +287,7 @@ class Runner:
 
     def _run_batch(self, batch: list[Trial], open_: set[int]) -> None:
         """Train the groups of a batch that hold trials which are still open."""
-        self.told = {trial.number for trial in batch if trial.number not in open_}
+        self.finished = {trial.number for trial in batch if trial.number not in open_}
         groups = [
             each
             for each in self._groups(batch)
@@ -283,9 +299,9 @@ class Runner:
         )
         while groups:
             wave, groups = groups[: self.at_once], groups[self.at_once :]
-            self._run_wave(wave, last and not groups)
+            self._run_groups(wave, last and not groups)
             for group in wave:
-                groups = [*self._again(group), *groups]
+                groups = [*self._recover(group), *groups]
 
     def _groups(self, batch: list[Trial]) -> list[_Group]:
         """Lanes by shape, in stacks of at most the measured size; a trial's folds stay together."""
@@ -294,22 +310,24 @@ class Runner:
         )
         by_shape: dict[str, list[Trial]] = {}
         for trial in batch:
-            by_shape.setdefault(shape_key(trial.recipe), []).append(trial)
+            by_shape.setdefault(stack_key(trial.recipe), []).append(trial)
         groups = []
-        for alike in by_shape.values():
-            most = len(alike) if self.exploiter is not None else max(1, self.size // len(folds))
-            pieces = math.ceil(len(alike) / most)
+        for same_shape in by_shape.values():
+            largest = (
+                len(same_shape) if self.exploiter is not None else max(1, self.size // len(folds))
+            )
+            pieces = math.ceil(len(same_shape) / largest)
             if (
                 self.exploiter is None
             ):  # stacks side by side of equal size: the batch is as long as its longest
-                pieces = max(pieces, min(self.at_once, len(alike)))
-            each = math.ceil(len(alike) / pieces)
-            for first in range(0, len(alike), each):
+                pieces = max(pieces, min(self.at_once, len(same_shape)))
+            trials_per_group = math.ceil(len(same_shape) / pieces)
+            for first in range(0, len(same_shape), trials_per_group):
                 groups.append(
                     _Group(
                         [
-                            _Lane(trial, fold)
-                            for trial in alike[first : first + each]
+                            _Training(trial, fold)
+                            for trial in same_shape[first : first + trials_per_group]
                             for fold in folds
                         ]
                     )
@@ -318,18 +336,18 @@ class Runner:
 
     # --- a wave: groups side by side
 
-    def _run_wave(self, wave: list[_Group], last: bool = False) -> None:
+    def _run_groups(self, wave: list[_Group], last: bool = False) -> None:
         """Train groups side by side until each is done or lost; beside the `last` the libraries of
         the report are read."""
         in_step = self.study.pruner is not None
-        if self.reading is not None:  # a fork would keep what another thread has locked
-            self.reading.join()
+        if self.import_thread is not None:  # a fork would keep what another thread has locked
+            self.import_thread.join()
         for group in wave:
             if self.forks:
-                group.fork = Fork(self._work_of(group), self.study.folder / "vectorised.log")
+                group.fork = Fork(self._work_for(group), self.study.folder / "vectorised.log")
         if last and self.forks:
-            self.reading = threading.Thread(target=read_libraries, daemon=True)
-            self.reading.start()
+            self.import_thread = threading.Thread(target=import_libraries, daemon=True)
+            self.import_thread.start()
         try:
             if not self.forks:
                 for group in wave:
@@ -337,17 +355,19 @@ class Runner:
                 return
             waiting: dict[int, dict[str, Any]] = {}
             while running := [
-                place for place, group in enumerate(wave) if group.done is None and not group.lost
+                index
+                for index, group in enumerate(wave)
+                if group.outcomes is None and not group.failure_message
             ]:
-                self._listen(wave, running, waiting)
+                self._receive_messages(wave, running, waiting)
                 # with a pruner every decision waits for all groups, so that what it sees does not
                 # depend on who is faster
-                if in_step and any(place not in waiting for place in running):
+                if in_step and any(index not in waiting for index in running):
                     continue
-                for place in sorted(waiting):
-                    self._report(wave[place], waiting[place]["events"])
-                for place in sorted(waiting):
-                    wave[place].fork.answer(self._decide(wave[place], waiting[place]["events"]))  # type: ignore[union-attr]
+                for index in sorted(waiting):
+                    self._report(wave[index], waiting[index]["events"])
+                for index in sorted(waiting):
+                    wave[index].fork.answer(self._decide(wave[index], waiting[index]["events"]))  # type: ignore[union-attr]
                 waiting.clear()
         finally:
             for group in wave:
@@ -355,11 +375,11 @@ class Runner:
                     group.fork.kill()
                     group.fork = None
 
-    def _listen(
+    def _receive_messages(
         self, wave: list[_Group], running: list[int], waiting: dict[int, dict[str, Any]]
     ) -> None:
         """Take the messages that are there: events wait in `waiting`; ends are told at once."""
-        expected = {wave[place].fork.fileno(): place for place in running if place not in waiting}  # type: ignore[union-attr]
+        expected = {wave[index].fork.fileno(): index for index in running if index not in waiting}  # type: ignore[union-attr]
         ready, _, _ = select.select(list(expected), [], [], 0.2)
         if self.setting.interruption.exit_code:
             raise Interrupted(
@@ -368,79 +388,92 @@ class Runner:
                 hint="run the same command again: it goes on from there",
             )
         for number in ready:
-            place = expected[number]
-            group = wave[place]
+            index = expected[number]
+            group = wave[index]
             message = group.fork.receive()  # type: ignore[union-attr]
             match message["say"]:
                 case "events":
-                    waiting[place] = message
+                    waiting[index] = message
                 case "beat":
                     group.fork.answer({})  # type: ignore[union-attr]
                 case "done":
-                    group.done = message["outcomes"]
+                    group.outcomes = message["outcomes"]
                     self._tell(group)
                 case "failed":
-                    group.lost, group.kind = message["cause"], message["kind"]
+                    group.failure_message, group.failure_kind = message["cause"], message["kind"]
                 case "ended":
-                    group.lost, group.kind = ending(message["code"]), "memory"
-        for place in running:
-            fork = wave[place].fork
+                    group.failure_message, group.failure_kind = (
+                        describe_exit(message["code"]),
+                        "memory",
+                    )
+        for index in running:
+            fork = wave[index].fork
             if (
                 fork is not None
-                and place not in waiting
-                and time.monotonic() - fork.heard > 60 * self.setting.tune.hang_minutes
+                and index not in waiting
+                and time.monotonic() - fork.last_message_at > 60 * self.setting.tune.hang_minutes
             ):
-                wave[place].lost = f"no report for {self.setting.tune.hang_minutes:g} minutes"
+                wave[
+                    index
+                ].failure_message = f"no report for {self.setting.tune.hang_minutes:g} minutes"
 
-    def _work_of(self, group: _Group) -> Callable[[Say], None]:
+    def _work_for(self, group: _Group) -> Callable[[Exchange], None]:
         """What a fork does for a group."""
 
-        def work(say: Say) -> None:
-            beaten = time.monotonic()
+        def work(exchange: Exchange) -> None:
+            last_heartbeat = time.monotonic()
 
             def beat(step: int) -> None:
-                nonlocal beaten
-                if time.monotonic() - beaten > _BEAT:
-                    beaten = time.monotonic()
-                    say({"say": "beat"})
+                nonlocal last_heartbeat
+                if time.monotonic() - last_heartbeat > _HEARTBEAT_SECONDS:
+                    last_heartbeat = time.monotonic()
+                    exchange({"say": "beat"})
 
-            def decide(events: list[Event]) -> Decision:
-                return self._understood(
-                    say({"say": "events", "events": [_as_plain(event) for event in events]})
+            def decide(events: list[TrialEvaluation]) -> Decision:
+                return self._to_decision(
+                    exchange(
+                        {"say": "events", "events": [_event_to_json(event) for event in events]}
+                    )
                 )
 
             outcomes = self._train(group, decide, beat)
-            say({"say": "done", "outcomes": [_plain_outcome(each) for each in outcomes]})
+            exchange(
+                {"say": "done", "outcomes": [_outcome_to_json(outcome) for outcome in outcomes]}
+            )
 
         return work
 
     def _run_here(self, group: _Group) -> None:
         """Train a group in this process."""
 
-        def decide(events: list[Event]) -> Decision:
-            plain = [_as_plain(event) for event in events]
+        def decide(events: list[TrialEvaluation]) -> Decision:
+            plain = [_event_to_json(event) for event in events]
             self._report(group, plain)
-            return self._understood(self._decide(group, plain))
+            return self._to_decision(self._decide(group, plain))
 
         try:
-            group.done = [
-                _plain_outcome(each) for each in self._train(group, decide, lambda step: None)
+            group.outcomes = [
+                _outcome_to_json(outcome)
+                for outcome in self._train(group, decide, lambda step: None)
             ]
         except (Interrupted, KeyboardInterrupt):
             raise
         except Exception as error:
-            cause = cause_of(error)
-            group.lost, group.kind = cause.sentence, cause.kind
+            cause = describe_failure(error)
+            group.failure_message, group.failure_kind = cause.message, cause.kind
         else:
             self._tell(group)
 
     def _train(
-        self, group: _Group, decide: Callable[[list[Event]], Decision], beat: Callable[[int], None]
+        self,
+        group: _Group,
+        decide: Callable[[list[TrialEvaluation]], Decision],
+        beat: Callable[[int], None],
     ) -> list[Outcome]:
         interruption = None if self.forks else self.setting.interruption
         prepared = _one_thread if self.forks else lambda recipe: recipe
         return train_population(
-            [prepared(lane.trial.recipe) for lane in group.lanes], decide, folds=[lane.fold for lane in group.lanes],
+            [prepared(lane.trial.recipe) for lane in group.trainings], decide, folds=[lane.fold for lane in group.trainings],
             interruption=interruption, tell=beat, precision=self.precision,
         )  # fmt: skip
 
@@ -450,36 +483,38 @@ class Runner:
         """Keep the scores of an evaluation, and tell the study those of trials all of whose folds
         have come so far."""
         for event in events:
-            lane = group.lanes[event["number"]]
-            held = group.curves.setdefault(
+            lane = group.trainings[event["number"]]
+            curve_so_far = group.curves.setdefault(
                 (lane.trial.number, lane.fold[0] if lane.fold else 0), []
             )
-            held.append(event["scores"].get(self.metrics[0], event["score"]))
+            curve_so_far.append(event["scores"].get(self.metrics[0], event["score"]))
         for trial in group.trials:
             curve = self._curve(group, trial)
-            if curve and trial.number not in self.told and curve[-1] is not None:
+            if curve and trial.number not in self.finished and curve[-1] is not None:
                 self.study.report(trial, len(curve), curve[-1])
 
     def _curve(self, group: _Group, trial: Trial) -> list[float | None]:
         """The mean over folds at each evaluation that all of them had."""
-        held = [group.curves.get((trial.number, fold), []) for fold in range(self.study.folds or 1)]
+        fold_curves = [
+            group.curves.get((trial.number, fold), []) for fold in range(self.study.folds or 1)
+        ]
         means: list[float | None] = []
-        for values in zip(*held):
-            known = [value for value in values if value is not None]
-            means.append(statistics.fmean(known) if len(known) == len(values) else None)
+        for values in zip(*fold_curves):
+            scores = [value for value in values if value is not None]
+            means.append(statistics.fmean(scores) if len(scores) == len(values) else None)
         return means
 
     def _decide(self, group: _Group, events: list[dict[str, Any]]) -> dict[str, Any]:
         """What the group's stack is told after an evaluation, as plain data."""
-        heard = {group.lanes[event["number"]].trial.number for event in events}
+        reported = {group.trainings[event["number"]].trial.number for event in events}
         if self.exploiter is not None:
             return {"copies": self._exploit(group, events)}
         pruned: list[int] = []
         for trial in group.trials:
-            if trial.number not in heard:
+            if trial.number not in reported:
                 continue
             if (
-                trial.number in self.told
+                trial.number in self.finished
             ):  # it ended in an earlier life of the study, and ends here as it did there
                 record = self.study.record(trial.number)
                 ends = record.state == "pruned" and len(self._curve(group, trial)) >= len(
@@ -490,7 +525,7 @@ class Runner:
             if ends:
                 pruned += [
                     number
-                    for number, lane in enumerate(group.lanes)
+                    for number, lane in enumerate(group.trainings)
                     if lane.trial.number == trial.number
                 ]
         return {"prune": pruned}
@@ -498,83 +533,89 @@ class Runner:
     def _exploit(self, group: _Group, events: list[dict[str, Any]]) -> dict[str, Any]:
         """Whose copy each trial becomes, and with which values, as {lane: [lane, values]}."""
         turn = len(self._curve(group, group.trials[0]))
-        if self.exploiter is None or len(events) < len(group.lanes) or turn % self.exploiter.every:
+        if (
+            self.exploiter is None
+            or len(events) < len(group.trainings)
+            or turn % self.exploiter.every
+        ):
             return {}
-        numeric = [each for each in self.study.space if each.kind != "choice"]
-        now = [
-            self.become.setdefault(lane.trial.number, dict(lane.trial.values))
-            for lane in group.lanes
+        numeric = [dimension for dimension in self.study.space if dimension.kind != "choice"]
+        current = [
+            self.values_taken_over.setdefault(lane.trial.number, dict(lane.trial.values))
+            for lane in group.trainings
         ]
         scores = [event["score"] for event in sorted(events, key=lambda event: event["number"])]
         options = {
-            each.name: [float(values[each.name]) for values in now]
-            for each in numeric
-            if all(each.name in v for v in now)
+            dimension.name: [float(values[dimension.name]) for values in current]
+            for dimension in numeric
+            if all(dimension.name in v for v in current)
         }
         generator = np.random.default_rng(draw_seed(self.study.tune.seed, EXPLOITING, turn))
-        source, after = self.exploiter.exploit(scores, options, generator)
+        source, adjusted = self.exploiter.exploit(scores, options, generator)
         copies: dict[str, Any] = {}
         for target, origin in enumerate(source):
             if int(origin) == target:
                 continue
-            values = dict(now[int(origin)])
-            for each in numeric:
-                if each.name in after:
-                    values[each.name] = _inside(each, float(after[each.name][target]))
-            self.become[group.lanes[target].trial.number] = values
+            values = dict(current[int(origin)])
+            for dimension in numeric:
+                if dimension.name in adjusted:
+                    values[dimension.name] = _clip_to_range(
+                        dimension, float(adjusted[dimension.name][target])
+                    )
+            self.values_taken_over[group.trainings[target].trial.number] = values
             copies[str(target)] = [int(origin), values]
         return copies
 
     @property
-    def become(self) -> dict[int, dict[str, Any]]:
+    def values_taken_over(self) -> dict[int, dict[str, Any]]:
         """The values that trials have taken on, by number."""
         if not hasattr(self, "_become"):
             self._become: dict[int, dict[str, Any]] = {}
         return self._become
 
-    def _understood(self, said: dict[str, Any]) -> Decision:
+    def _to_decision(self, message: dict[str, Any]) -> Decision:
         copies = {
             int(target): (int(origin), recipes.trial_recipe(self.study.recipe, values, registry))
-            for target, (origin, values) in said.get("copies", {}).items()
+            for target, (origin, values) in message.get("copies", {}).items()
         }
-        return Decision(frozenset(said.get("prune", ())), copies)
+        return Decision(frozenset(message.get("prune", ())), copies)
 
     # --- ends
 
     def _tell(self, group: _Group) -> None:
         """Tell the study how the trials of a group ended."""
-        assert group.done is not None
+        assert group.outcomes is not None
         for trial in group.trials:
-            if trial.number in self.told:
+            if trial.number in self.finished:
                 continue
-            found = [
+            outcomes = [
                 outcome
-                for lane, outcome in zip(group.lanes, group.done)
+                for lane, outcome in zip(group.trainings, group.outcomes)
                 if lane.trial.number == trial.number
             ]
-            self._tell_one(trial, found)
-            self.told.add(trial.number)
-            self.setting.tell(self.study.record(trial.number))
+            self._tell_trial(trial, outcomes)
+            self.finished.add(trial.number)
+            self.setting.notify(self.study.record(trial.number))
 
-    def _tell_one(self, trial: Trial, found: list[dict[str, Any]]) -> None:
+    def _tell_trial(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
         facts: dict[str, Any] = {
-            "seconds": sum(each["seconds"] for each in found), "steps": sum(each["step"] for each in found),
-            "parameters": found[0]["parameters"], "stacked": True,
+            "seconds": sum(each["seconds"] for each in outcomes), "steps": sum(each["step"] for each in outcomes),
+            "parameters": outcomes[0]["parameters"], "stacked": True,
         }  # fmt: skip
-        if trial.number in self.become:
-            facts["became"] = self.become[trial.number]
-        failed = next((each for each in found if each["state"] == "failed"), None)
+        if trial.number in self.values_taken_over:
+            facts["became"] = self.values_taken_over[trial.number]
+        failed = next((each for each in outcomes if each["state"] == "failed"), None)
         if failed is not None:
             self.study.tell(trial, None, "failed", failed["cause"], facts)
             return
-        if any(each["state"] == "pruned" for each in found):
-            self.study.tell(trial, None, "pruned", found[0]["cause"], facts)
+        if any(each["state"] == "pruned" for each in outcomes):
+            self.study.tell(trial, None, "pruned", outcomes[0]["cause"], facts)
             return
-        each_scores = [_numbers(each["scores"]) for each in found]
+        each_scores = [_numbers(each["scores"]) for each in outcomes]
         names = [name for name in each_scores[0] if all(name in each for each in each_scores)]
         scores = {name: statistics.fmean(each[name] for each in each_scores) for name in names}
-        facts |= {"scores": scores, "best_step": found[0]["best_step"]}
-        if len(found) > 1:
+        facts |= {"scores": scores, "best_step": outcomes[0]["best_step"]}
+        if len(outcomes) > 1:
             facts |= {
                 "std": {
                     name: statistics.stdev(each[name] for each in each_scores) for name in names
@@ -582,13 +623,13 @@ class Runner:
                 "folds": each_scores,
             }
         measured = {**scores, "seconds": facts["seconds"], "parameters": facts["parameters"]}
-        lost = [metric for metric in self.metrics if metric not in measured]
-        if lost:
+        missing = [metric for metric in self.metrics if metric not in measured]
+        if missing:
             self.study.tell(
                 trial,
                 None,
                 "failed",
-                f"there is no score {lost[0]} on these rows; there are {', '.join(measured)}.",
+                f"there is no score {missing[0]} on these rows; there are {', '.join(measured)}.",
                 facts,
             )
             return
@@ -596,33 +637,33 @@ class Runner:
             trial, [float(measured[metric]) for metric in self.metrics], "complete", "", facts
         )
 
-    def _again(self, group: _Group) -> list[_Group]:
+    def _recover(self, group: _Group) -> list[_Group]:
         """Groups to be tried in place of one that was lost; trials that cannot be stacked are
         trained by themselves."""
-        if not group.lost:
+        if not group.failure_message:
             return []
-        open_ = [trial for trial in group.trials if trial.number not in self.told]
-        folds = len(group.lanes) // len(group.trials)
-        if group.kind in AGAIN and len(group.trials) > 1:
-            self.setting.tell(
-                message=f"a stack of {len(group.lanes)} was lost ({group.lost}); it is trained in halves"
+        open_ = [trial for trial in group.trials if trial.number not in self.finished]
+        folds = len(group.trainings) // len(group.trials)
+        if group.failure_kind in RETRYABLE and len(group.trials) > 1:
+            self.setting.notify(
+                message=f"a stack of {len(group.trainings)} was lost ({group.failure_message}); it is trained in halves"
             )
             middle = math.ceil(len(group.trials) / 2) * folds
-            return [_Group(group.lanes[:middle]), _Group(group.lanes[middle:])]
-        if group.kind == "error":
-            self.setting.tell(
-                message=f"{len(open_)} trial(s) are trained one after another: {group.lost}"
+            return [_Group(group.trainings[:middle]), _Group(group.trainings[middle:])]
+        if group.failure_kind == "error":
+            self.setting.notify(
+                message=f"{len(open_)} trial(s) are trained one after another: {group.failure_message}"
             )
             for trial in open_:
-                self._alone(trial)
+                self._train_alone(trial)
             return []
         for trial in open_:
-            self.study.tell(trial, None, "failed", group.lost)
-            self.told.add(trial.number)
-            self.setting.tell(self.study.record(trial.number))
+            self.study.tell(trial, None, "failed", group.failure_message)
+            self.finished.add(trial.number)
+            self.setting.notify(self.study.record(trial.number))
         return []
 
-    def _alone(self, trial: Trial) -> None:
+    def _train_alone(self, trial: Trial) -> None:
         """Train a trial as one by one would."""
 
         def report(evaluations: int, value: float) -> bool:
@@ -631,11 +672,11 @@ class Runner:
 
         outcome = run_trial(trial.recipe, trial.folder, self.metrics, self.study.folds, report)
         self.study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
-        self.told.add(trial.number)
-        self.setting.tell(self.study.record(trial.number))
+        self.finished.add(trial.number)
+        self.setting.notify(self.study.record(trial.number))
 
 
-def _as_plain(event: Event) -> dict[str, Any]:
+def _event_to_json(event: TrialEvaluation) -> dict[str, Any]:
     return {
         "number": event.number,
         "step": event.step,
@@ -644,7 +685,7 @@ def _as_plain(event: Event) -> dict[str, Any]:
     }
 
 
-def _plain_outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "state": outcome.state, "cause": outcome.cause, "scores": _numbers(outcome.scores), "step": outcome.step,
         "best_step": outcome.best_step, "seconds": outcome.seconds, "parameters": outcome.parameters,
@@ -663,7 +704,7 @@ def _numbers(scores: Any) -> dict[str, float]:
     }
 
 
-def _inside(dimension: Any, value: float) -> float | int:
+def _clip_to_range(dimension: Any, value: float) -> float | int:
     """The value brought back into a dimension's range."""
     value = min(max(value, float(dimension.low)), float(dimension.high))
     if dimension.step:

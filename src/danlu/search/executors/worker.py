@@ -1,11 +1,14 @@
-"""What runs in the process of a trial: a job, a line to the process of its study, and the promise not to outlive that one.
+"""The process of a worker: it runs one job, talks to the process of its study, and dies with it.
 
-A job is a function (task, Line) -> result; task and result are plain data. The line's other end
-  says    first {"job": "module:function", "task": ..., "log": file or null, ...}, then {"stop": bool} to each score, {"interrupt": true}
-  hears   {"say": "beat"}, {"say": "score", "evaluations", "value"}, and last one of
-          {"say": "done", "result"}, {"say": "failed", "kind", "cause"}, {"say": "interrupted"}
-Where the other end is gone the process ends at once, as by kill -9: what it was writing is whole or not there (danlu.system.atomic_files).
-`python -m danlu.search.executors.worker` speaks so on its standard input and output.
+A job is a function (payload, connection) -> result; payload and result are JSON values. Over the
+channel the worker
+  receives  first {"job": "module:function", "task": payload, "log": file or null, ...}, then
+            {"stop": bool} as the answer to each score, and {"interrupt": true}
+  sends     {"say": "beat"}, {"say": "score", "evaluations", "value"}, and last one of
+            {"say": "done", "result"}, {"say": "failed", "kind", "cause"}, {"say": "interrupted"}
+Where the other end is closed, the worker ends at once, as by kill -9; files that it was writing are
+complete or absent (danlu.system.atomic_files).
+`python -m danlu.search.executors.worker` uses its standard input and output as the channel.
 """
 
 from __future__ import annotations
@@ -25,48 +28,46 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from danlu.search.executors.channel import Channel
-from danlu.search.executors.failure import Cause, cause_of
+from danlu.search.executors.failure import Failure, describe_failure
+from danlu.search.executors.job import StudyConnection
 from danlu.system import machine
 from danlu.system.trust import allow_code
 
-ORPHANED = 71  # exit code of a worker whose study has gone
-_BEAT = 0.5  # seconds between two signs of life
+ORPHANED = 71  # exit code of a worker whose study has ended
+_HEARTBEAT_SECONDS = 0.5  # between two heartbeats, at least
 
 
-class Line:
-    """What a job tells the study."""
+class ChannelConnection:
+    """A job's connection to its study, over a channel (see job.StudyConnection)."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._beaten = 0.0
+        self._last_heartbeat = 0.0
 
     def beat(self) -> None:
-        """A sign of life; more than two a second are left out."""
+        """Send a heartbeat; at most two a second are sent."""
         now = time.monotonic()
-        if now - self._beaten >= _BEAT:
-            self._beaten = now
-            self._send({"say": "beat"})
+        if now - self._last_heartbeat >= _HEARTBEAT_SECONDS:
+            self._last_heartbeat = now
+            self.send({"say": "beat"})
 
     def score(self, evaluations: int, value: float) -> bool:
-        """Tell the score of evaluation number `evaluations`; True where the trial is to end. Waits
-        for the answer."""
-        self._send({"say": "score", "evaluations": evaluations, "value": value})
+        """Send the score of evaluation number `evaluations` and wait for the answer: whether the
+        trial shall end there."""
+        self.send({"say": "score", "evaluations": evaluations, "value": value})
         return self.answers.get()
 
-    def end(self, message: Mapping[str, Any]) -> None:
-        """The last word."""
-        self._send(message)
-
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message; where the study has ended, end this process."""
         try:
             self.channel.send(message)
-        except OSError:  # nobody hears it any more
+        except OSError:
             os._exit(ORPHANED)
 
     def listen(self) -> None:
-        """Hear the other end until it is gone; then end this process. Runs in a thread of its
-        own."""
+        """Handle the study's messages until it has ended; then end this process. Runs in a thread
+        of its own."""
         while (message := self.channel.receive()) is not None:
             if "stop" in message:
                 self.answers.put(bool(message["stop"]))
@@ -76,70 +77,72 @@ class Line:
 
 
 def interrupt_main() -> None:
-    """Interrupt the main thread as Ctrl-C does, system calls too where there is a way."""
-    if hasattr(signal, "pthread_kill"):
+    """Interrupt the main thread as Ctrl-C does; where the system allows it, also inside a system
+    call."""
+    if sys.platform != "win32":
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-    else:  # Windows
+    else:
         import _thread
 
         _thread.interrupt_main()
 
 
-def work(channel: Channel) -> NoReturn:
-    """Take the wish from the channel, do the job, tell how it ended, and end the process."""
-    wish = channel.receive()
-    if wish is None:
+def run_worker(channel: Channel) -> NoReturn:
+    """Receive a request, do its job, send how it ended, and end the process."""
+    request = channel.receive()
+    if request is None:
         os._exit(ORPHANED)
-    line = Line(channel)
-    threading.Thread(target=line.listen, name="line", daemon=True).start()
-    log = _redirect(wish.get("log"))
-    line.end(done(wish, line))
-    _drop_empty(log)
-    os._exit(0)  # the memory goes back whole; exit handlers of libraries have nothing to do
+    connection = ChannelConnection(channel)
+    threading.Thread(target=connection.listen, name="connection", daemon=True).start()
+    log = _redirect_output(request.get("log"))
+    connection.send(execute(request, connection))
+    _delete_if_empty(log)
+    os._exit(0)  # gives all memory back; exit handlers of libraries have nothing to do
 
 
-def done(wish: Mapping[str, Any], line: Any) -> dict[str, Any]:
-    """Do the job of a wish; the message that says how it ended."""
+def execute(request: Mapping[str, Any], connection: StudyConnection) -> dict[str, Any]:
+    """Do the job of a request; the last message, which says how it ended."""
     try:
-        if wish.get("cores"):
-            machine.use_cores(wish["cores"])
-        if wish.get("gpu"):
-            os.environ["CUDA_VISIBLE_DEVICES"] = wish[
-                "gpu"
-            ]  # read when CUDA is first used, which is later
-        if wish.get("allow_code"):
-            sys.path[:] = wish.get("sys_path", sys.path)
+        if request.get("cores"):
+            machine.use_cores(request["cores"])
+        if request.get("gpu"):
+            # Read when CUDA is first used, which is later.
+            os.environ["CUDA_VISIBLE_DEVICES"] = request["gpu"]
+        if request.get("allow_code"):
+            sys.path[:] = request.get("sys_path", sys.path)
             allow_code()
-        return {"say": "done", "result": job(wish["job"])(wish["task"], line)}
+        result = import_job(request["job"])(request["task"], connection)
+        return {"say": "done", "result": result}
     except BaseException as error:
-        cause = cause_of(error)
-        if cause.kind == "interrupted":
+        failure = describe_failure(error)
+        if failure.kind == "interrupted":
             return {"say": "interrupted"}
         with contextlib.suppress(OSError):  # a full disk
             traceback.print_exc()
-        return failure(cause)
+        return failed_message(failure)
 
 
-def failure(cause: Cause) -> dict[str, Any]:
+def failed_message(failure: Failure) -> dict[str, Any]:
     """The last message of a job that failed."""
-    return {"say": "failed", "kind": cause.kind, "cause": cause.sentence}
+    return {"say": "failed", "kind": failure.kind, "cause": failure.message}
 
 
-def job(name: str) -> Callable[[Any, Any], Any]:
+def import_job(name: str) -> Callable[[Any, StudyConnection], Any]:
     """The function that "module:function" names. The name comes from the process of the study,
     never from a file."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
 
-def _redirect(log: str | None) -> Path | None:
-    """Send what anything prints, and the stack of a crash, to a file (else nowhere); its path."""
+def _redirect_output(log: str | None) -> Path | None:
+    """Send everything that is printed, and the stack of a crash, to the file `log`, or nowhere; the
+    path of the file."""
     path = Path(log) if log else None
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         opened = os.open(path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError:  # a full disk: the training will say so
+    except OSError:  # a full disk: the training reports it
         path, opened = None, os.open(os.devnull, os.O_WRONLY)
     for standard in (1, 2):
         os.dup2(opened, standard)
@@ -148,7 +151,7 @@ def _redirect(log: str | None) -> Path | None:
     return path
 
 
-def _drop_empty(log: Path | None) -> None:
+def _delete_if_empty(log: Path | None) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -159,8 +162,10 @@ def _drop_empty(log: Path | None) -> None:
 
 def main() -> NoReturn:
     """A worker in an interpreter of its own."""
-    told = os.dup(1)
-    work(Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(told, "wb")))
+    # A shell that starts a study in the background has it ignore SIGINT, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    messages = os.dup(1)  # standard output is redirected to the log later
+    run_worker(Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(messages, "wb")))
 
 
 if __name__ == "__main__":

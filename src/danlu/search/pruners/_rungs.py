@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
-def rungs(first: int, reduction: int, upto: int) -> list[int]:
+def rungs(first: int, reduction: int, last: int) -> list[int]:
     """Evaluations at which there is a rung, up to `upto`."""
-    found, at = [], first
-    while at <= upto:
-        found.append(at)
+    evaluations, at = [], first
+    while at <= last:
+        evaluations.append(at)
         at *= reduction
-    return found
+    return evaluations
 
 
 def falls_behind(
@@ -20,10 +20,10 @@ def falls_behind(
     """Whether the last score of `curve` is not among the best 1/reduction of those that came as far
     (the best alone while they are few)."""
     sign = 1.0 if direction == "higher" else -1.0
-    came = len(curve)
-    own = sign * curve[-1]
-    reached = [sign * other[came - 1] for other in others if len(other) >= came]
+    evaluation = len(curve)
+    own_score = sign * curve[-1]
+    reached = [sign * other[evaluation - 1] for other in others if len(other) >= evaluation]
     if not reached:
         return False
     places = max((len(reached) + 1) // reduction, 1)
-    return sum(other > own for other in reached) >= places
+    return sum(other > own_score for other in reached) >= places

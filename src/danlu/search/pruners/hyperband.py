@@ -41,7 +41,7 @@ class Config(Options):
     )
 
 
-class Hyperband:
+class HyperbandPruner:
     """Successive halving within the bracket of a trial."""
 
     def __init__(self, config: Config, direction: str, seed: int) -> None:
@@ -70,17 +70,17 @@ class Hyperband:
         self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
     ) -> bool:
         """Whether the trial stands at a rung of its bracket and is not among the best there."""
-        own = self.bracket(number)
-        if own == len(self.brackets) - 1 and own > 0:
+        own_bracket = self.bracket(number)
+        if own_bracket == len(self.brackets) - 1 and own_bracket > 0:
             return False
         if len(curve) not in rungs(
-            self.config.first * self.config.reduction**own, self.config.reduction, len(curve)
+            self.config.first * self.config.reduction**own_bracket, self.config.reduction, len(curve)
         ):
             return False
-        beside = [other for each, other in others.items() if self.bracket(each) == own]
-        return falls_behind(curve, beside, self.config.reduction, self.direction)
+        same_bracket = [other for other_number, other in others.items() if self.bracket(other_number) == own_bracket]
+        return falls_behind(curve, same_bracket, self.config.reduction, self.direction)
 
 
-def build(config: Config, direction: str, seed: int) -> Hyperband:
+def build(config: Config, direction: str, seed: int) -> HyperbandPruner:
     """The Hyperband pruner."""
-    return Hyperband(config, direction, seed)
+    return HyperbandPruner(config, direction, seed)

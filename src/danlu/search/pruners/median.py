@@ -25,7 +25,7 @@ class Config(Options):
     after: int = Field(1, ge=1, le=1_000_000, description="Evaluations that every trial may have.")
 
 
-class Median:
+class MedianPruner:
     """Compares the best score so far with the others' median."""
 
     def __init__(self, config: Config, direction: str) -> None:
@@ -37,17 +37,17 @@ class Median:
     ) -> bool:
         """Whether the best score of `curve` is worse than the median of the others' at this
         evaluation."""
-        came = len(curve)
+        evaluation = len(curve)
         reached = [
-            max(self.sign * each for each in other)
+            max(self.sign * score for score in other)
             for other in others.values()
-            if len(other) >= came
+            if len(other) >= evaluation
         ]
-        if came < self.config.after or len(reached) < self.config.trials:
+        if evaluation < self.config.after or len(reached) < self.config.trials:
             return False
-        return max(self.sign * each for each in curve) < statistics.median(reached)
+        return max(self.sign * score for score in curve) < statistics.median(reached)
 
 
-def build(config: Config, direction: str, seed: int) -> Median:
+def build(config: Config, direction: str, seed: int) -> MedianPruner:
     """The median pruner."""
-    return Median(config, direction)
+    return MedianPruner(config, direction)

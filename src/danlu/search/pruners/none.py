@@ -11,7 +11,7 @@ class Config(Options):
     """No options."""
 
 
-class Nobody:
+class NoPruner:
     """Ends no trial."""
 
     def prune(
@@ -21,6 +21,6 @@ class Nobody:
         return False
 
 
-def build(config: Config, direction: str, seed: int) -> Nobody:
+def build(config: Config, direction: str, seed: int) -> NoPruner:
     """A pruner that never prunes."""
-    return Nobody()
+    return NoPruner()

@@ -32,7 +32,7 @@ class Config(Options):
     )
 
 
-class PopulationBased:
+class PopulationBasedPruner:
     """Says who becomes whose copy, and with which options."""
 
     def __init__(self, config: Config, direction: str) -> None:
@@ -70,8 +70,8 @@ class PopulationBased:
         moved = min(max(round(self.config.share * count), 1), count // 2)
         source = np.arange(count)
         after = {name: np.array(values, dtype=np.float64) for name, values in options.items()}
-        for place in range(moved):
-            loser, winner = order[count - 1 - place], order[generator.integers(moved)]
+        for position in range(moved):
+            loser, winner = order[count - 1 - position], order[generator.integers(moved)]
             if not worth[winner] > worth[loser]:
                 continue
             source[loser] = winner
@@ -82,6 +82,6 @@ class PopulationBased:
         return source, after
 
 
-def build(config: Config, direction: str, seed: int) -> PopulationBased:
+def build(config: Config, direction: str, seed: int) -> PopulationBasedPruner:
     """The rule of population-based training."""
-    return PopulationBased(config, direction)
+    return PopulationBasedPruner(config, direction)

@@ -29,7 +29,7 @@ class Config(Options):
     spared: int = Field(0, ge=0, le=100, description="Rungs at which nobody is ended yet.")
 
 
-class SuccessiveHalving:
+class SuccessiveHalvingPruner:
     """Looks at the rungs alone."""
 
     def __init__(self, config: Config, direction: str) -> None:
@@ -50,6 +50,6 @@ class SuccessiveHalving:
         )
 
 
-def build(config: Config, direction: str, seed: int) -> SuccessiveHalving:
+def build(config: Config, direction: str, seed: int) -> SuccessiveHalvingPruner:
     """The ASHA pruner."""
-    return SuccessiveHalving(config, direction)
+    return SuccessiveHalvingPruner(config, direction)

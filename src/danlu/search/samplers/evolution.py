@@ -38,7 +38,7 @@ class Config(Options):
 
 def refuses(config: Config, space: Space) -> str:
     """Why it cannot search this space, or ''."""
-    if any(each.kind != "choice" and not each.when for each in space):
+    if any(dimension.kind != "choice" and not dimension.when for dimension in space):
         return ""
     return "evolution needs a range of numbers that always takes part, and the space has choices and conditional ranges only."
 
@@ -49,17 +49,23 @@ def build(
     """A sampler that works out the generations from the trials told."""
     from optuna.samplers import RandomSampler
 
-    from danlu.search.samplers._optuna import ByNumber, at_share, share_of, told, value_of
+    from danlu.search.samplers._optuna import (
+        SamplerByNumber,
+        from_optuna,
+        position_of,
+        trials_in,
+        value_at,
+    )
 
-    numbers = [each for each in space if each.kind != "choice" and not each.when]
-    idle = [0.5] if len(numbers) == 1 else []  # the algorithm is defined from two dimensions on
+    ranges = [each for each in space if each.kind != "choice" and not each.when]
+    idle = [0.5] if len(ranges) == 1 else []  # the algorithm is defined from two dimensions on
     sign = -1.0 if directions[0] == "higher" else 1.0
 
     def evolved(study: Any) -> Any:
         """The search after the generations told."""
         from cmaes import CMA
 
-        bounds = np.array([[0.0, 1.0]] * (len(numbers) + len(idle)))
+        bounds = np.array([[0.0, 1.0]] * (len(ranges) + len(idle)))
         search = CMA(
             mean=np.full(len(bounds), 0.5),
             sigma=config.width,
@@ -67,13 +73,13 @@ def build(
             seed=study_seed % 2**32,
             population_size=config.population,
         )
-        trials = told(study)
+        trials = trials_in(study)
         for first in range(0, len(trials) - search.population_size + 1, search.population_size):
             if search.should_stop():  # it has come to rest
                 break
             generation = trials[first : first + search.population_size]
             points = [
-                [share_of(each, value_of(each, trial.params[each.name])) for each in numbers] + idle
+                [position_of(dimension, from_optuna(dimension, trial.params[dimension.name])) for dimension in ranges] + idle
                 for trial in generation
             ]
             search.tell(
@@ -88,6 +94,6 @@ def build(
         search = evolved(study)
         search.reseed_rng(seed % 2**32)
         shares = np.clip(search.ask(), 0.0, np.nextafter(1.0, 0.0))
-        return {each.name: at_share(each, float(share)) for each, share in zip(numbers, shares)}
+        return {dimension.name: value_at(dimension, float(share)) for dimension, share in zip(ranges, shares)}
 
-    return ByNumber(space, choose, RandomSampler(seed=(seed >> 20) % 2**32))
+    return SamplerByNumber(space, choose, RandomSampler(seed=(seed >> 20) % 2**32))

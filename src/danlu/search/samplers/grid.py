@@ -18,7 +18,7 @@ from danlu.recipe import Dimension, Options, Space
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-_MOST = 1_000_000  # combinations
+_MAX_POINTS = 1_000_000  # combinations
 
 
 class Config(Options):
@@ -57,45 +57,45 @@ def _points(config: Config, dimension: Dimension) -> Sequence[Any]:
 
 
 def _combinations(
-    config: Config, space: Space, values: dict[str, Any] | None = None, place: int = 0
+    config: Config, space: Space, values: dict[str, Any] | None = None, index: int = 0
 ) -> Iterator[dict[str, Any]]:
     """Every point of the grid, the last dimension running fastest."""
     values = values or {}
-    if place == len(space):
+    if index == len(space):
         yield values
         return
-    dimension = space[place]
+    dimension = space[index]
     if not dimension.active(values):
-        yield from _combinations(config, space, values, place + 1)
+        yield from _combinations(config, space, values, index + 1)
         return
     for value in _points(config, dimension):
-        yield from _combinations(config, space, {**values, dimension.name: value}, place + 1)
+        yield from _combinations(config, space, {**values, dimension.name: value}, index + 1)
 
 
 def size(config: Config, space: Space) -> int:
     """How many points the grid has."""
     needed = {name for dimension in space for name in dimension.when}
 
-    def count(place: int, values: dict[str, Any]) -> int:
-        if place == len(space):
+    def count(index: int, values: dict[str, Any]) -> int:
+        if index == len(space):
             return 1
-        dimension = space[place]
+        dimension = space[index]
         if not dimension.active(values):
-            return count(place + 1, values)
+            return count(index + 1, values)
         points = _points(config, dimension)
         if dimension.name not in needed:
-            return len(points) * count(place + 1, values)
-        return sum(count(place + 1, {**values, dimension.name: value}) for value in points)
+            return len(points) * count(index + 1, values)
+        return sum(count(index + 1, {**values, dimension.name: value}) for value in points)
 
     return count(0, {})
 
 
 def refuses(config: Config, space: Space) -> str:
     """Why this space has no grid, or ''."""
-    found = size(config, space)
+    points = size(config, space)
     return (
-        f"the grid has {found:,} points; at most {_MOST:,} are possible, so give fewer points or longer steps."
-        if found > _MOST
+        f"the grid has {points:,} points; at most {_MAX_POINTS:,} are possible, so give fewer points or longer steps."
+        if points > _MAX_POINTS
         else ""
     )
 
@@ -106,13 +106,13 @@ def build(
     """A sampler that gives trial n the n-th point."""
     from optuna.samplers import RandomSampler
 
-    from danlu.search.samplers._optuna import ByNumber
+    from danlu.search.samplers._optuna import SamplerByNumber
 
     def choose(study: Any, number: int) -> Mapping[str, Any]:
         count = size(config, space)
-        place = number % count
+        index = number % count
         if config.shuffle:
-            place = int(np.random.default_rng(study_seed).permutation(count)[place])
-        return next(each for at, each in enumerate(_combinations(config, space)) if at == place)
+            index = int(np.random.default_rng(study_seed).permutation(count)[index])
+        return next(values for at, values in enumerate(_combinations(config, space)) if at == index)
 
-    return ByNumber(space, choose, RandomSampler(seed=seed % 2**32))
+    return SamplerByNumber(space, choose, RandomSampler(seed=seed % 2**32))

@@ -55,7 +55,7 @@ def build(
             return TPESampler(
                 n_startup_trials=config.population, seed=seed % 2**32, multivariate=True, group=True, constant_liar=True,
                 )  # fmt: skip
-        return _without_memory(NSGAIISampler)(
+        return _without_stored_parents(NSGAIISampler)(
             population_size=config.population,
             crossover_prob=config.crossover,
             swapping_prob=config.swapping,
@@ -63,18 +63,18 @@ def build(
         )
 
 
-def _without_memory(kind: type[NSGAIISampler]) -> type[NSGAIISampler]:
+def _without_stored_parents(kind: type[NSGAIISampler]) -> type[NSGAIISampler]:
     """The sampler, working out the parents of each generation from the trials told; as it is, it
     keeps them beside the study."""
 
     class Anew(kind):  # type: ignore[misc, valid-type]
         def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-            known: dict[int, list[FrozenTrial]] = vars(self).setdefault("_parents", {0: []})  # type: ignore[attr-defined]
-            for each in range(1, generation + 1):
-                if each not in known:
-                    known[each] = sorted(
-                        self.select_parent(study, each), key=lambda trial: trial.number
+            parents: dict[int, list[FrozenTrial]] = vars(self).setdefault("_parents", {0: []})  # type: ignore[attr-defined]
+            for earlier in range(1, generation + 1):
+                if earlier not in parents:
+                    parents[earlier] = sorted(
+                        self.select_parent(study, earlier), key=lambda trial: trial.number
                     )
-            return known[generation]
+            return parents[generation]
 
     return Anew

@@ -28,7 +28,7 @@ def build(
     from optuna.samplers import RandomSampler
     from scipy.stats import qmc
 
-    from danlu.search.samplers._optuna import ByNumber, at_share
+    from danlu.search.samplers._optuna import SamplerByNumber, value_at
 
     def choose(study: Any, number: int) -> Mapping[str, Any]:
         sequence = qmc.Sobol(d=len(space), scramble=True, rng=np.random.default_rng(study_seed))
@@ -36,7 +36,7 @@ def build(
         values: dict[str, Any] = {}
         for dimension, share in zip(space, point):
             if dimension.active(values):
-                values[dimension.name] = at_share(dimension, float(share))
+                values[dimension.name] = value_at(dimension, float(share))
         return values
 
-    return ByNumber(space, choose, RandomSampler(seed=seed % 2**32))
+    return SamplerByNumber(space, choose, RandomSampler(seed=seed % 2**32))

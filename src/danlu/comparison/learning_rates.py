@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_NET = 5  # at most: a factor of 100 to either side
+_MAX_GRID = 5  # at most: a factor of 100 to either side
 
 
 def first_rates(own: float, count: int) -> list[float]:
@@ -12,8 +12,8 @@ def first_rates(own: float, count: int) -> list[float]:
     middle."""
     if own <= 0 or count < 2:
         return [own]
-    size = min(_NET, count - count // 3)
-    return [_round(own * 10.0 ** (place - (size - 1) // 2)) for place in range(size)]
+    size = min(_MAX_GRID, count - count // 3)
+    return [_round(own * 10.0 ** (index - (size - 1) // 2)) for index in range(size)]
 
 
 def second_rates(
@@ -24,22 +24,22 @@ def second_rates(
 
     Where the best is an end of the net they go on beyond it; where none came to a score, towards
     smaller ones. `sign` is 1 where a higher score is better."""
-    more = count - len(tried)
-    if more < 1:
+    remaining = count - len(tried)
+    if remaining < 1:
         return []
     rates = [rate for rate, _ in tried]
     scored = [(sign * score, -rate) for rate, score in tried if score is not None]
     if not scored:
-        return [_round(min(rates) / 10.0 ** (place + 1)) for place in range(more)]
+        return [_round(min(rates) / 10.0 ** (step + 1)) for step in range(remaining)]
     best = -max(scored)[1]
     if best in (min(rates), max(rates)) and len(rates) > 1:
-        way = 1.0 if best == max(rates) else -1.0
-        found = [best * 10.0 ** (way * (place + 1) / 2) for place in range(more)]
+        direction = 1.0 if best == max(rates) else -1.0
+        candidates = [best * 10.0 ** (direction * (step + 1) / 2) for step in range(remaining)]
     else:
-        upper, lower = (more + 1) // 2, more // 2
-        found = [best * 10.0 ** ((place + 1) / (upper + 1)) for place in range(upper)]
-        found += [best / 10.0 ** ((place + 1) / (lower + 1)) for place in range(lower)]
-    return sorted(_round(rate) for rate in found)
+        upper, lower = (remaining + 1) // 2, remaining // 2
+        candidates = [best * 10.0 ** ((step + 1) / (upper + 1)) for step in range(upper)]
+        candidates += [best / 10.0 ** ((step + 1) / (lower + 1)) for step in range(lower)]
+    return sorted(_round(rate) for rate in candidates)
 
 
 def best_rate(tried: Sequence[tuple[float, float | None]], sign: float) -> float | None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from danlu.comparison.trainings import Facts, Result
+from danlu.comparison.runs import ContestantFacts, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,19 @@ class Comparison:
 
     def sentence(self) -> str:
         """What the table tells, and whom the best cannot be told from."""
-        alive = [each for each in self.standings if each.mean is not None]
+        alive = [standing for standing in self.standings if standing.mean is not None]
         if not alive:
             return "No training came to a score; comparison.json says why."
         close = [
-            each.name
-            for each in alive[1:]
-            if each.behind_margin is not None and (each.behind or 0.0) <= each.behind_margin
+            standing.name
+            for standing in alive[1:]
+            if standing.behind_margin is not None and (standing.behind or 0.0) <= standing.behind_margin
         ]
-        said = f"Scores are of the validation split, over {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}."
+        text = f"Scores are of the validation split, over {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}."
         if close:
-            said += f" By these seeds {alive[0].name} cannot be told from {', '.join(close)}."
-        edges = [each.name for each in alive if each.at_edge]
-        return said + (
+            text += f" By these seeds {alive[0].name} cannot be told from {', '.join(close)}."
+        edges = [standing.name for standing in alive if standing.at_edge]
+        return text + (
             f" At the edge of the rates tried: {', '.join(edges)}; more --rates may do better."
             if edges
             else ""
@@ -98,40 +98,40 @@ class Comparison:
             f"seconds {target}",
             "ms a step",
         ]
-        return heads, [self._row(each) for each in self.standings]
+        return heads, [self._table_row(standing) for standing in self.standings]
 
-    def _row(self, each: Standing) -> list[str]:
-        if each.mean is None:
+    def _table_row(self, standing: Standing) -> list[str]:
+        if standing.mean is None:
             score = "failed"
         else:
-            score = f"{each.mean:.4f}" if abs(each.mean) < 100 else f"{each.mean:.6g}"
-            score += f" ± {_two_digits(each.margin)}" if each.margin is not None else ""
-        failed = sum(score is None for score in each.scores)
+            score = f"{standing.mean:.4f}" if abs(standing.mean) < 100 else f"{standing.mean:.6g}"
+            score += f" ± {_two_digits(standing.margin)}" if standing.margin is not None else ""
+        failed = sum(score is None for score in standing.scores)
         score += (
-            f"  ({failed} of {len(each.scores)} failed)" if failed and each.mean is not None else ""
+            f"  ({failed} of {len(standing.scores)} failed)" if failed and standing.mean is not None else ""
         )
         behind = (
-            "" if each.behind is None or each is self.standings[0] else _two_digits(each.behind)
+            "" if standing.behind is None or standing is self.standings[0] else _two_digits(standing.behind)
         )
         behind += (
-            f" ± {_two_digits(each.behind_margin)}"
-            if behind and each.behind_margin is not None
+            f" ± {_two_digits(standing.behind_margin)}"
+            if behind and standing.behind_margin is not None
             else ""
         )
         reached = [
-            "–" if each.steps_to_target is None else f"{each.steps_to_target:,}",
-            "–" if each.seconds_to_target is None else f"{each.seconds_to_target:.2g}",
+            "–" if standing.steps_to_target is None else f"{standing.steps_to_target:,}",
+            "–" if standing.seconds_to_target is None else f"{standing.seconds_to_target:.2g}",
         ]
-        rate = f"{each.learning_rate:g}" + (" (edge)" if each.at_edge else "")
-        return [each.name, rate, score, behind, *reached, f"{1000 * each.seconds_per_step:.3g}"]
+        rate = f"{standing.learning_rate:g}" + (" (edge)" if standing.at_edge else "")
+        return [standing.name, rate, score, behind, *reached, f"{1000 * standing.seconds_per_step:.3g}"]
 
 
-def weigh(
+def summarize(
     names: Sequence[str],
-    facts: Sequence[Facts],
+    facts: Sequence[ContestantFacts],
     tried: Sequence[Sequence[tuple[float, float | None]]],
     rates: Sequence[float],
-    finals: Sequence[Sequence[Result]],
+    finals: Sequence[Sequence[TrainingResult]],
     confidence: float,
     target: float | None,
     folder: Path,
@@ -141,10 +141,10 @@ def weigh(
     better = facts[0].better
     sign = 1.0 if better == "higher" else -1.0
     curves = [
-        mean_curve([each.curve for each in results if each.score is not None]) for results in finals
+        mean_curve([result.curve for result in results if result.score is not None]) for results in finals
     ]
     losses = [
-        mean_curve([each.losses for each in results if each.score is not None])
+        mean_curve([result.losses for result in results if result.score is not None])
         for results in finals
     ]
     tops = [sign * max(sign * value for _, value, _, _ in curve) for curve in curves if curve]
@@ -153,36 +153,36 @@ def weigh(
             sign * top for top in tops
         )  # what the weakest comes to: the others are there earlier
     means = [
-        statistics.fmean(scores) if (scores := _known(results)) else None for results in finals
+        statistics.fmean(scores) if (scores := _scores(results)) else None for results in finals
     ]
-    placed = [(sign * mean, -place) for place, mean in enumerate(means) if mean is not None]
+    placed = [(sign * mean, -index) for index, mean in enumerate(means) if mean is not None]
     best = finals[-max(placed)[1]] if placed else []
     standings = []
-    for place, results in enumerate(finals):
-        scores = _known(results)
-        apart = [
+    for index, results in enumerate(finals):
+        scores = _scores(results)
+        differences = [
             sign * (one.score - other.score)
             for one, other in zip(best, results)
             if one.score is not None and other.score is not None
         ]
-        reached = first_reach(curves[place], target, sign)
-        lone = [rate for rate, _ in tried[place]]
+        reached = steps_to_reach(curves[index], target, sign)
+        rates_tried = [rate for rate, _ in tried[index]]
         standings.append(
             Standing(
-                names[place], rates[place], len(lone) > 1 and rates[place] in (min(lone), max(lone)), list(tried[place]),
-                [each.score for each in results], [each.cause for each in results], means[place], margin(scores, confidence),
-                statistics.fmean(apart) if apart else None, margin(apart, confidence), facts[place].total_steps,
-                facts[place].parameters, facts[place].seconds, reached,
-                None if reached is None else reached * facts[place].seconds, curves[place], losses[place],
+                names[index], rates[index], len(rates_tried) > 1 and rates[index] in (min(rates_tried), max(rates_tried)), list(tried[index]),
+                [result.score for result in results], [result.cause for result in results], means[index], margin(scores, confidence),
+                statistics.fmean(differences) if differences else None, margin(differences, confidence), facts[index].total_steps,
+                facts[index].parameters, facts[index].seconds, reached,
+                None if reached is None else reached * facts[index].seconds, curves[index], losses[index],
             )
         )  # fmt: skip
     standings.sort(key=lambda each: (each.mean is None, -sign * (each.mean or 0.0)))
-    seeds = [each.training.seed for each in finals[0]]
+    seeds = [result.training.seed for result in finals[0]]
     return Comparison(facts[0].metric, better, confidence, seeds, target, standings, folder)
 
 
-def _known(results: Sequence[Result]) -> list[float]:
-    return [each.score for each in results if each.score is not None]
+def _scores(results: Sequence[TrainingResult]) -> list[float]:
+    return [result.score for result in results if result.score is not None]
 
 
 def margin(values: Sequence[float], confidence: float) -> float | None:
@@ -208,16 +208,16 @@ def mean_curve(
     """(step, mean, least, greatest) at each step that all curves have."""
     if not curves:
         return []
-    held = [dict(curve) for curve in curves]
-    common = sorted(set.intersection(*(set(each) for each in held)))
-    found = []
+    by_step = [dict(curve) for curve in curves]
+    common = sorted(set.intersection(*(set(curve_by_step) for curve_by_step in by_step)))
+    points = []
     for step in common:
-        values = [each[step] for each in held]
-        found.append((step, statistics.fmean(values), min(values), max(values)))
-    return found
+        values = [curve_by_step[step] for curve_by_step in by_step]
+        points.append((step, statistics.fmean(values), min(values), max(values)))
+    return points
 
 
-def first_reach(
+def steps_to_reach(
     curve: Sequence[tuple[int, float, float, float]], target: float | None, sign: float
 ) -> int | None:
     """The first step at which the mean curve is at the target or beyond it."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from danlu.reporting.told import Words
+from danlu.reporting.study_data import Bilingual
 
-Text = Words | str
+Text = Bilingual | str
 # What a mark means; how it looks is the renderer's matter. s0 to s9 are series side by side, r0 to
 # r9 go from worst to best.
 Role = str
@@ -82,7 +82,7 @@ class Bar:
     y: float
     thickness: float
     role: Role
-    says: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,14 @@ class Figure:
     that need a word."""
 
     name: str
-    title: Words
-    says: Words
+    title: Bilingual
+    caption: Bilingual
     panels: Sequence[Panel]
     columns: int = 1
     height: int = 300  # pixels of a panel with its labels
     legend: Sequence[tuple[Role, Text]] = ()
     left: int = 64  # pixels for the labels of the y axis
-    notes: Sequence[Words] = field(default=())
+    notes: Sequence[Bilingual] = field(default=())
 
 
 def axis(
@@ -166,7 +166,7 @@ def linear_ticks(
     step = max(step, 1.0) if whole else step
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return tuple((place * step, _round(place * step, digits)) for place in range(first, last + 1))
+    return tuple((index * step, _round(index * step, digits)) for index in range(first, last + 1))
 
 
 def _round(value: float, digits: int) -> str:
@@ -182,15 +182,15 @@ def log_ticks(low: float, high: float, most: int = 6) -> tuple[tuple[float, str]
     """Powers of ten within [low, high], with 2 and 5 times them where there is room."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1, 2, 5), (1, 3), (1,)):
-        found = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-        found = [value for value in found if low <= value <= high]
-        if len(found) <= most:
+        values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+        values = [value for value in values if low <= value <= high]
+        if len(values) <= most:
             break
     else:
-        every = -(-len(found) // most)
-        found = found[::every]
-    if len(found) < 2:
-        found = [low, high]
+        every = -(-len(values) // most)
+        values = values[::every]
+    if len(values) < 2:
+        values = [low, high]
     return tuple(
         (
             value,
@@ -200,16 +200,16 @@ def log_ticks(low: float, high: float, most: int = 6) -> tuple[tuple[float, str]
             if value < 1e4
             else _round(value, 0),
         )
-        for value in found
+        for value in values
     )
 
 
-def places(names: Sequence[str], label: Text = "") -> Axis:
+def category_axis(names: Sequence[str], label: Text = "") -> Axis:
     """An Axis of words, one at each whole number from 0."""
     return Axis(
         -0.5,
         max(len(names), 1) - 0.5,
-        tuple((float(place), name) for place, name in enumerate(names)),
+        tuple((float(index), name) for index, name in enumerate(names)),
         label,
     )
 
@@ -218,4 +218,4 @@ def thinned(count: int, most: int) -> list[int]:
     """At most `most` of the places 0 ... count - 1, evenly, the first and the last among them."""
     if count <= most:
         return list(range(count))
-    return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
+    return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from danlu.recipe import Dimension
-from danlu.reporting.drawing import Axis, axis, places
-from danlu.reporting.told import Objective, Trial, Words, short, text_of
+from danlu.reporting.figure import Axis, axis, category_axis
+from danlu.reporting.study_data import Bilingual, Objective, ReportedTrial, short, text_of
 
-_WIDE = 50.0  # times: positive numbers that differ by more stand on a logarithmic axis
-_ROOM = 4.0  # times its range without them: so far an axis is stretched for scores that went astray
-_FAR = 3.0  # quartile distances beyond the quartile: there a bad score went astray
+_LOG_RATIO = 50.0  # times: positive numbers that differ by more stand on a logarithmic axis
+_MAX_STRETCH = 4.0  # times its range without them: so far an axis is stretched for scores that went astray
+_OUTLIER_IQRS = 3.0  # quartile distances beyond the quartile: there a bad score went astray
 
 
 def score_axis(scores: Sequence[float], objective: Objective) -> tuple[Axis, int]:
@@ -26,24 +26,24 @@ def score_axis(scores: Sequence[float], objective: Objective) -> tuple[Axis, int
     """
     finite = np.array([score for score in scores if math.isfinite(score)])
     label = objective.metric
-    if len(finite) and finite.min() > 0 and finite.max() > _WIDE * finite.min():
+    if len(finite) and finite.min() > 0 and finite.max() > _LOG_RATIO * finite.min():
         return axis(finite.tolist(), label, log=True), 0
     if len(finite) < 5:
         return axis(finite.tolist(), label), 0
     merits = objective.sign * finite
     low, high = np.quantile(merits, [0.25, 0.75])
-    kept = merits >= low - _FAR * max(high - low, 1e-12)
-    if np.ptp(finite) <= _ROOM * np.ptp(finite[kept]):
+    kept = merits >= low - _OUTLIER_IQRS * max(high - low, 1e-12)
+    if np.ptp(finite) <= _MAX_STRETCH * np.ptp(finite[kept]):
         return axis(finite.tolist(), label), 0
     return axis(finite[kept].tolist(), label), int((~kept).sum())
 
 
-def beyond(count: int) -> tuple[Words, ...]:
+def clipped_note(count: int) -> tuple[Bilingual, ...]:
     """The note on scores that lie beyond an axis."""
     if not count:
         return ()
     return (
-        Words(
+        Bilingual(
             f"{count} {'trial was' if count == 1 else 'trials were'} so much worse that they are drawn at the edge.",
             f"有 {count} 个试验差得太远，画在边缘上。",
         ),
@@ -53,15 +53,15 @@ def beyond(count: int) -> tuple[Words, ...]:
 class OptionAxis:
     """Where the values of one option of the space stand."""
 
-    def __init__(self, dimension: Dimension, trials: Sequence[Trial]) -> None:
+    def __init__(self, dimension: Dimension, trials: Sequence[ReportedTrial]) -> None:
         self.name, self.log = dimension.name, dimension.log
-        self.places: dict[str, int] = {}
+        self.choices: dict[str, int] = {}
         if dimension.kind == "choice":
             tried = [trial.values[self.name] for trial in trials if self.name in trial.values]
             for value in [*dimension.choices, *tried]:
-                self.places.setdefault(_key(value), len(self.places))
-            names = [short(text_of(json.loads(key)), 18) for key in self.places]
-            self.axis = places(names, self.name)
+                self.choices.setdefault(_key(value), len(self.choices))
+            names = [short(text_of(json.loads(key)), 18) for key in self.choices]
+            self.axis = category_axis(names, self.name)
         else:
             low, high = dimension.low, dimension.high
             wide = axis(
@@ -70,18 +70,18 @@ class OptionAxis:
             self.axis = replace(
                 wide,
                 ticks=tuple(
-                    each
-                    for each in wide.ticks
-                    if low <= each[0] * (1 + 1e-9) and each[0] <= high * (1 + 1e-9)
+                    tick
+                    for tick in wide.ticks
+                    if low <= tick[0] * (1 + 1e-9) and tick[0] <= high * (1 + 1e-9)
                 ),
             )
 
-    def place(self, trial: Trial) -> float | None:
+    def position(self, trial: ReportedTrial) -> float | None:
         """The value of a trial on this axis; None where the option was not asked of it."""
         if self.name not in trial.values:
             return None
         value = trial.values[self.name]
-        return float(self.places[_key(value)]) if self.places else float(value)
+        return float(self.choices[_key(value)]) if self.choices else float(value)
 
 
 def _key(value: Any) -> str:

@@ -5,29 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from danlu.reporting import png
-from danlu.reporting.drawing import Figure
+from danlu.reporting.figure import Figure
 from danlu.reporting.history import curves, history
-from danlu.reporting.importance import Importance, chart, importances
-from danlu.reporting.page import page
+from danlu.reporting.importance import Importance, importance_chart, importances
+from danlu.reporting.page import html_page
 from danlu.reporting.parallel import parallel
 from danlu.reporting.pareto import pareto
 from danlu.reporting.slices import slices
+from danlu.reporting.study_data import StudyData
 from danlu.reporting.tables import write_tables
-from danlu.reporting.told import StudyTold
 from danlu.system.atomic_files import replace_file
 
 
-def write_study_report(folder: Path, told: StudyTold, *, plots: bool | None = None) -> list[Path]:
+def write_study_report(folder: Path, study: StudyData, *, plots: bool | None = None) -> list[Path]:
     """The files written, report.html first; the same records give the same bytes.
 
     `plots`: whether PNGs are drawn; None: where matplotlib is installed. Raises MissingExtra where
     they are asked for and it is not."""
-    found = importances(told)
-    figures = drawn(told, found)
-    write_tables(folder, told)
-    replace_file(folder / "report.html", page(told, figures, found).encode("utf-8"))
+    importance_list = importances(study)
+    figures = study_figures(study, importance_list)
+    write_tables(folder, study)
+    replace_file(folder / "report.html", html_page(study, figures, importance_list).encode("utf-8"))
     written = [folder / name for name in ("report.html", "trials.csv", "trials.parquet")]
-    if plots or (plots is None and png.able()):
+    if plots or (plots is None and png.is_available()):
         home = folder / "plots"
         home.mkdir(exist_ok=True)
         for figure in figures:
@@ -36,14 +36,14 @@ def write_study_report(folder: Path, told: StudyTold, *, plots: bool | None = No
     return written
 
 
-def drawn(told: StudyTold, found: list[Importance]) -> list[Figure]:
+def study_figures(study: StudyData, importance_list: list[Importance]) -> list[Figure]:
     """The charts for which there are enough trials, in the order of the page."""
-    made = [
-        history(told),
-        pareto(told),
-        chart(told, found),
-        parallel(told),
-        slices(told),
-        curves(told),
+    candidates = [
+        history(study),
+        pareto(study),
+        importance_chart(study, importance_list),
+        parallel(study),
+        slices(study),
+        curves(study),
     ]
-    return [figure for figure in made if figure is not None]
+    return [figure for figure in candidates if figure is not None]

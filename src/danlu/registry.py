@@ -359,7 +359,6 @@ def restore_task(part: Part, state: Mapping[str, Any]) -> Task:
 
 def _checked_task(part: Part, task: Any) -> Task:
     """The task, once it derives from the classes that the rest of danlu relies on. PartError."""
-    return task
     base = contract("tasks")
     asks = vars(take("tasks", part.name)).get("ASKS", "")
     required = (base.Task, base.REQUIRED_BY_ASKS.get(asks, base.Task))
@@ -399,14 +398,14 @@ def build_model(part: Part, inputs: Mapping[str, InputSpec], output: OutputSpec)
 def build_loss(part: Part, task: Task) -> Loss:
     """The loss of a supervised training: loss(outputs, batch) -> (sum, count)."""
     loss = take("losses", part.name).build(part.options, task)
-    # _check_class("losses", part.name, loss, [contract("losses").Loss])
+    _check_class("losses", part.name, loss, [contract("losses").Loss])
     return loss
 
 
 def build_adversarial_loss(part: Part, task: Task) -> AdversarialLoss:
     """The losses of a generator and a discriminator."""
     loss = take("losses", part.name).build(part.options, task)
-    # _check_class("losses", part.name, loss, [contract("losses").AdversarialLoss])
+    _check_class("losses", part.name, loss, [contract("losses").AdversarialLoss])
     return loss
 
 
@@ -415,7 +414,7 @@ def build_metric(part: Part, task: Task) -> Metric | TextMetric:
     base = contract("metrics")
     metric = take("metrics", part.name).build(part.options, task)
     reads_text = metric_facts(part.name).reads_text
-    # _check_class("metrics", part.name, metric, [base.TextMetric if reads_text else base.Metric])
+    _check_class("metrics", part.name, metric, [base.TextMetric if reads_text else base.Metric])
     return metric
 
 

@@ -73,8 +73,8 @@ def _cases() -> list[Any]:
     cases = []
     for metric in registry.names("metrics"):
         for task in registry.names("tasks"):
-            asks = registry.facts("tasks", task).ASKS
-            if asks not in registry.facts("metrics", metric).FITS:
+            asks = registry.task_facts(task).asks
+            if asks not in registry.metric_facts(metric).fits:
                 continue
             for label in MATCH.get(asks, ()):
                 try:
@@ -131,7 +131,7 @@ def scored(metric: Any, outputs: Tensor, target: Any, cuts: list[int]) -> Any:
             counts.setdefault(key, []).append(value)
         start += size
     assert start == len(outputs)
-    joined = getattr(metric, "JOINED", False)
+    joined = metric.joined
     return metric.score(
         {
             key: torch.cat(each) if joined else torch.stack(each).sum(0)
@@ -154,7 +154,7 @@ def numbers(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("name", registry.names("metrics"))
 def test_every_metric_says_which_way_is_better(name: str) -> None:
-    assert registry.facts("metrics", name).BETTER in ("higher", "lower")
+    assert registry.metric_facts(name).better in ("higher", "lower")
 
 
 @every_case
@@ -188,7 +188,7 @@ def test_what_is_added_is_exact_in_whole_numbers_or_float64(
         tensors(task.encode(TARGETS[label])),
     )
     counts = metric.count(outputs, Batch({}, target, torch.arange(ROWS)))
-    if not getattr(metric, "JOINED", False):
+    if not metric.joined:
         assert {value.dtype for value in counts.values()} <= {torch.int64, torch.float64}
 
 
@@ -240,7 +240,7 @@ def test_a_perfect_answer_is_not_worse_than_any_other(
         perfect = target if hasattr(task, "to_units") else target * 80 - 40
     metric = built(name, options, task)
     best = numbers(scored(metric, perfect, target, [ROWS]))
-    sign = 1 if registry.facts("metrics", name).BETTER == "higher" else -1
+    sign = 1 if registry.metric_facts(name).better == "higher" else -1
     for seed in range(3):
         assert all(
             sign * (mine - other) >= 0

@@ -85,14 +85,14 @@ def made(name: str, targets: dict[str, Column], **options: Any) -> Any:
 ROW_TASKS = [
     name
     for name in registry.names("tasks")
-    if registry.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")
+    if registry.task_facts(name).asks in ("classes", "labels", "numbers", "several")
 ]
 
 
 def _accepted() -> list[tuple[str, str]]:
     pairs = []
     for name in ROW_TASKS:
-        least, most = registry.facts("tasks", name).TARGETS
+        least, most = registry.task_facts(name).targets
         for label, targets in TARGETS.items():
             if least <= len(targets) <= (most or 10**9):
                 try:
@@ -124,27 +124,26 @@ def test_every_task_accepts_some_target(name: str) -> None:
 
 @every_task
 def test_the_defaults_of_a_task_fit_it(name: str) -> None:
-    facts = registry.facts("tasks", name)
-    assert facts.DEFAULTS["loss"] in facts.LOSSES
-    assert facts.DEFAULTS["metrics"]
+    facts, defaults = registry.task_facts(name), registry.defaults("tasks", name)
+    assert defaults["loss"] in facts.losses
+    assert defaults["metrics"]
     assert {
-        each if isinstance(each, str) else each["name"] for each in facts.DEFAULTS["metrics"]
-    } <= set(facts.METRICS)
-    split = facts.DEFAULTS.get("data.split", "random")
+        metric if isinstance(metric, str) else metric["name"] for metric in defaults["metrics"]
+    } <= set(facts.metrics)
+    split = defaults.get("data.split", "random")
     assert (split if isinstance(split, str) else split["name"]) in registry.names("splits")
-    assert not hasattr(facts, "NO_SUCH_NAME")
 
 
 @every_task
 def test_every_loss_and_metric_a_task_names_stands_on_its_shelf(name: str) -> None:
-    facts = registry.facts("tasks", name)
-    assert set(facts.LOSSES) <= set(registry.names("losses"))
-    assert set(facts.METRICS) <= set(registry.names("metrics"))
+    facts = registry.task_facts(name)
+    assert set(facts.losses) <= set(registry.names("losses"))
+    assert set(facts.metrics) <= set(registry.names("metrics"))
 
 
 @pytest.mark.parametrize("kind", ["losses", "metrics"])
 def test_every_loss_and_metric_fits_some_task(kind: str) -> None:
-    asked = {registry.facts("tasks", name).ASKS for name in registry.names("tasks")}
+    asked = {registry.task_facts(name).asks for name in registry.names("tasks")}
     for part in registry.names(kind):
         assert set(registry.facts(kind, part).FITS) & asked, part
 
@@ -169,7 +168,7 @@ def test_a_restored_task_encodes_and_answers_alike(name: str, label: str) -> Non
 def test_encoded_targets_have_the_promised_shape_and_dtype(name: str, label: str) -> None:
     task = made(name, TARGETS[label])
     encoded = task.encode(TARGETS[label])
-    asks = registry.facts("tasks", name).ASKS
+    asks = registry.task_facts(name).asks
     assert isinstance(encoded, dict) == (asks == "several")
     for leaf in leaves(encoded):
         assert len(leaf) == ROWS
@@ -244,7 +243,7 @@ def test_the_deciding_score_is_the_loss_or_a_default_metric(name: str, label: st
     assert better in ("higher", "lower")
     if metric != "loss":
         assert metric in registry.defaults("tasks", name)["metrics"]
-        assert better == registry.facts("metrics", metric).BETTER
+        assert better == registry.metric_facts(metric).better
 
 
 @every_accepted
@@ -269,7 +268,7 @@ def test_taking_every_task_loss_and_metric_imports_no_torch() -> None:
     program = (
         "import sys, danlu.registry as s\n"
         "[s.take(f, n) for f in ('tasks', 'losses', 'metrics') for n in s.names(f)]\n"
-        "[s.facts('tasks', n).LOSSES + s.facts('tasks', n).METRICS for n in s.names('tasks')]\n"
+        "[s.task_facts(n) for n in s.names('tasks')]\n"
         "print(sorted(set(sys.modules) & {'torch', 'pyarrow', 'sklearn', 'scipy', 'PIL'}))"
     )
     done = subprocess.run(

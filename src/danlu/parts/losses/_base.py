@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -89,3 +90,14 @@ class AdversarialLoss(ABC):
         """The sum over rows of penalties on the discriminator's gradient at images (B, ...).
 
         judge(images) gives logits (B,). The result can be differentiated again."""
+
+
+@dataclass(frozen=True)
+class LossFacts:
+    """What a loss part says of itself; `danlu.registry.loss_facts(name)` reads it."""
+
+    # The values of a task's ASKS that the loss can train (danlu.parts.tasks._base.TaskFacts).
+    fits: tuple[str, ...] = field(metadata={"name": "FITS"})
+
+    # Whether the loss can score outputs by themselves; evaluation leaves out one that cannot.
+    scored: bool = field(default=True, metadata={"name": "SCORED"})

@@ -24,11 +24,13 @@ learning rates)."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from danlu.parts.losses._reduce import RowCount
+from danlu.parts.losses._base import AdversarialLoss
+from danlu.parts.losses._count import RowCount
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -78,12 +80,12 @@ class Config(Options):
         return self
 
 
-class Adversarial:
+class Adversarial(AdversarialLoss):
     """The losses of both sides as (sum, count) over rows; `options` says how often each side moves,
     and how far."""
 
     def __init__(self, config: Config) -> None:
-        self.options = config
+        self.options = self.config = config
         self._rows = RowCount()
 
     def count(self, batch: Batch) -> Tensor:
@@ -95,7 +97,7 @@ class Adversarial:
         from torch.nn.functional import relu, softplus
 
         real_B, fake_B = real_B.float(), fake_B.float()
-        form = self.options.form
+        form = self.config.form
         if form == "non_saturating":
             each_B = softplus(-real_B) + softplus(fake_B)
         elif form == "hinge":
@@ -111,7 +113,7 @@ class Adversarial:
         from torch.nn.functional import softplus
 
         fake_B = fake_B.float()
-        form = self.options.form
+        form = self.config.form
         each_B = (
             softplus(-fake_B)
             if form == "non_saturating"
@@ -124,7 +126,7 @@ class Adversarial:
     @property
     def penalised(self) -> bool:
         """Whether there is any penalty."""
-        return bool(self.options.gradient_penalty or self.options.r1)
+        return bool(self.config.gradient_penalty or self.config.r1)
 
     def penalty(self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """The sum over rows of the penalties on `judge`'s gradient at images (B, ...); needs a
@@ -135,15 +137,15 @@ class Adversarial:
         import torch
 
         total = real.new_zeros(())
-        if self.options.gradient_penalty:
+        if self.config.gradient_penalty:
             share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
             between = torch.lerp(real, fake.detach(), share)
             total = (
-                total + self.options.gradient_penalty * (_slope(judge, between) - 1).square().sum()
+                total + self.config.gradient_penalty * (_slope(judge, between) - 1).square().sum()
             )
-        if self.options.r1:
-            total = total + self.options.r1 / 2 * _slope(judge, real, squared=True).sum()
-        return self.options.penalty_every * total
+        if self.config.r1:
+            total = total + self.config.r1 / 2 * _slope(judge, real, squared=True).sum()
+        return self.config.penalty_every * total
 
 
 def _slope(judge: Callable[[Tensor], Tensor], images: Tensor, squared: bool = False) -> Tensor:
@@ -157,6 +159,6 @@ def _slope(judge: Callable[[Tensor], Tensor], images: Tensor, squared: bool = Fa
     return squares_B if squared else (squares_B + 1e-12).sqrt()
 
 
-def build(config: Config, task: Any) -> Adversarial:
+def build(config: Config, task: Task) -> Adversarial:
     """The loss."""
     return Adversarial(config)

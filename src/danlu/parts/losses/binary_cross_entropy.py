@@ -5,11 +5,13 @@ loss = -(w t log sigmoid(output) + (1 - t) log(1 - sigmoid(output)))     (w: pos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from danlu.parts.losses._reduce import OnDevice, RowCount
+from danlu.parts.losses._base import Loss
+from danlu.parts.losses._count import OnDevice, RowCount
+from danlu.parts.tasks._base import LabelsRows
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Config(Options):
     )
 
 
-class BinaryCrossEntropy:
+class BinaryCrossEntropy(Loss):
     """Binary cross-entropy over logits and targets in [0, 1], both (B, labels)."""
 
     def __init__(self, weights: list[float] | None) -> None:
@@ -54,6 +56,6 @@ class BinaryCrossEntropy:
         return self._labels(target.numel(), target.device)
 
 
-def build(config: Config, task: Any) -> BinaryCrossEntropy:
+def build(config: Config, task: LabelsRows) -> BinaryCrossEntropy:
     """The loss for a task with labels."""
     return BinaryCrossEntropy(task.positive_weights(config.positive_weight))

@@ -10,12 +10,14 @@ smoothing: Szegedy et al., 2015, arXiv:1512.00567."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import OnDevice, RowCount
+from danlu.parts.losses._base import Loss
+from danlu.parts.losses._count import OnDevice, RowCount
+from danlu.parts.tasks._base import Task, WeighsClasses
 from danlu.recipe import Options
 from danlu.terms import IGNORED
 
@@ -40,7 +42,7 @@ class Config(Options):
     )
 
 
-class CrossEntropy:
+class CrossEntropy(Loss):
     """Cross-entropy over logits (B, classes); targets int64 (B,) or probabilities float32 (B,
     classes).
 
@@ -96,12 +98,12 @@ class CrossEntropy:
         return weights[target].sum() if target.ndim == 1 else (target @ weights).sum()
 
 
-def build(config: Config, task: Any) -> CrossEntropy:
+def build(config: Config, task: Task) -> CrossEntropy:
     """The loss for a task with classes. Raises RecipeError for class weights where classes have no
     counts (a vocabulary)."""
     if config.class_weights is None:
         return CrossEntropy(config.label_smoothing, None)
-    if not hasattr(task, "class_weights"):
+    if not isinstance(task, WeighsClasses):
         message = "loss.class_weights: the task has no classes to weigh."
         raise RecipeError([Problem("recipe", message, "leave class_weights out")])
     return CrossEntropy(config.label_smoothing, task.class_weights(config.class_weights))

@@ -7,8 +7,10 @@ et al., 2006, "Connectionist temporal classification"."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from danlu.parts.losses._base import Loss
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Config(Options):
     """ctc has no options."""
 
 
-class Ctc:
+class Ctc(Loss):
     """Over logits (B, T, S), column 0 the blank, and targets int64 (B, C) with 0 after the end."""
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -43,6 +45,6 @@ class Ctc:
         return (batch.target != 0).sum().clamp(min=1).float()
 
 
-def build(config: Config, task: Any) -> Ctc:
+def build(config: Config, task: Task) -> Ctc:
     """The loss."""
     return Ctc()

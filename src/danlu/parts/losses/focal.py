@@ -8,12 +8,14 @@ Source: Lin et al., 2017, arXiv:1708.02002.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import OnDevice, RowCount
+from danlu.parts.losses._base import Loss
+from danlu.parts.losses._count import OnDevice, RowCount
+from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Config(Options):
     )
 
 
-class FocalOfClasses:
+class FocalOfClasses(Loss):
     """Focal loss over logits (B, classes); targets int64 (B,) or probabilities float32 (B,
     classes)."""
 
@@ -71,7 +73,7 @@ class FocalOfClasses:
         return self._rows(target.shape[0], target.device)
 
 
-class FocalOfLabels:
+class FocalOfLabels(Loss):
     """Focal loss over logits and targets in [0, 1], both (B, labels)."""
 
     def __init__(self, gamma: float, alpha: float | None) -> None:
@@ -101,14 +103,14 @@ def faded(log_p: Tensor, gamma: float) -> Tensor:
     return -((-log_p.expm1()).clamp(min=LEAST_MISS) ** gamma) * log_p
 
 
-def build(config: Config, task: Any) -> FocalOfClasses | FocalOfLabels:
+def build(config: Config, task: ClassifiesRows | LabelsRows) -> FocalOfClasses | FocalOfLabels:
     """The loss for a task with classes or labels."""
     alpha = config.alpha
-    if hasattr(task, "positive_weights"):
+    if isinstance(task, LabelsRows):
         if alpha is None or isinstance(alpha, float):
             return FocalOfLabels(config.gamma, alpha)
         raise _refused("with labels, loss.alpha is one number or null.")
-    if not isinstance(alpha, float):
+    if alpha is None or isinstance(alpha, str | dict):
         return FocalOfClasses(config.gamma, task.class_weights(alpha))
     if len(task.classes) != 2:
         raise _refused(f"loss.alpha is one number, and there are {len(task.classes)} classes.")

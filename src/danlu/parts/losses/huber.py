@@ -7,11 +7,13 @@ Source: Huber, 1964, "Robust estimation of a location parameter".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from danlu.parts.losses._reduce import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.losses._base import Loss
+from danlu.parts.losses._count import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Config(Options):
     )
 
 
-class Huber:
+class Huber(Loss):
     """Huber loss over outputs and targets (B, size), or (B, steps, size) where NaN asks nothing."""
 
     def __init__(self, delta: float) -> None:
@@ -54,7 +56,7 @@ class Huber:
         return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
 
 
-def build(config: Config, task: Any) -> Huber:
+def build(config: Config, task: Task) -> Huber:
     """The loss. Raises RecipeError for a task of quantiles."""
     refuse_quantiles("huber", task)
     return Huber(config.delta)

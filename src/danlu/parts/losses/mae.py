@@ -5,9 +5,11 @@ With scale_target the difference is in standard deviations of the training targe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.losses._base import Loss
+from danlu.parts.losses._count import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class Config(Options):
     """mae has no options."""
 
 
-class MeanAbsoluteError:
+class MeanAbsoluteError(Loss):
     """Absolute error over outputs and targets (B, size), or (B, steps, size) where NaN asks
     nothing."""
 
@@ -42,7 +44,7 @@ class MeanAbsoluteError:
         return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
 
 
-def build(config: Config, task: Any) -> MeanAbsoluteError:
+def build(config: Config, task: Task) -> MeanAbsoluteError:
     """The loss. Raises RecipeError for a task of quantiles."""
     refuse_quantiles("mae", task)
     return MeanAbsoluteError()

@@ -5,9 +5,11 @@ in squared units of the data."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.losses._base import Loss
+from danlu.parts.losses._count import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class Config(Options):
     """mse has no options."""
 
 
-class MeanSquaredError:
+class MeanSquaredError(Loss):
     """Squared error over outputs and targets (B, size), or (B, steps, size) where NaN asks
     nothing."""
 
@@ -42,7 +44,7 @@ class MeanSquaredError:
         return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
 
 
-def build(config: Config, task: Any) -> MeanSquaredError:
+def build(config: Config, task: Task) -> MeanSquaredError:
     """The loss. Raises RecipeError for a task of quantiles."""
     refuse_quantiles("mse", task)
     return MeanSquaredError()

@@ -7,10 +7,12 @@ doi:10.2307/1913643."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import OnDevice, asked, filled
+from danlu.parts.losses._base import Loss
+from danlu.parts.losses._count import OnDevice, asked, filled
+from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Config(Options):
     """quantile has no options; which quantiles is said by the task (task.quantiles)."""
 
 
-class Pinball:
+class Pinball(Loss):
     """Pinball loss over outputs (B, steps, variables * quantiles) and targets (B, steps,
     variables), NaN where nothing is asked."""
 
@@ -47,9 +49,9 @@ class Pinball:
         return asked(batch.target)
 
 
-def build(config: Config, task: Any) -> Pinball:
+def build(config: Config, task: PredictsSteps) -> Pinball:
     """The loss. Raises RecipeError for a task that asks for no quantiles."""
-    if not getattr(task, "quantiles", ()):
+    if not task.quantiles:
         message = "the loss quantile needs quantiles to train, and task.quantiles names none."
         raise RecipeError(
             [Problem("recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or another loss")]

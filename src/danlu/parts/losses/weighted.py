@@ -6,12 +6,14 @@ does not drown one with a single class."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from danlu import registry
 from danlu.errors import Problem, RecipeError, did_you_mean
+from danlu.parts.losses._base import Loss
+from danlu.parts.tasks._base import CombinesTasks
 from danlu.recipe import Options
 from danlu.registry_options import LossPart, part_of
 from danlu.terms import Batch
@@ -30,10 +32,10 @@ class Config(Options):
     )
 
 
-class Weighted:
+class Weighted(Loss):
     """One entry a target: the weighted sum of its loss, and its count."""
 
-    def __init__(self, task: Any, losses: dict[str, Any]) -> None:
+    def __init__(self, task: CombinesTasks, losses: dict[str, Loss]) -> None:
         import torch
 
         self._stack = torch.stack
@@ -61,7 +63,7 @@ class Weighted:
         )
 
 
-def build(config: Config, task: Any) -> Weighted:
+def build(config: Config, task: CombinesTasks) -> Weighted:
     """The losses in the order of the task's targets. Raises RecipeError for a target that is none
     and a loss that does not fit."""
     for name in config.losses:
@@ -75,7 +77,7 @@ def build(config: Config, task: Any) -> Weighted:
         part = config.losses.get(name) or part_of(
             "losses", registry.defaults("tasks", kind)["loss"]
         )
-        fitting = registry.facts("tasks", kind).LOSSES
+        fitting = registry.task_facts(kind).losses
         if part.name not in fitting:
             message = f"loss.losses.{name}: the loss {part.name} does not fit the task {kind}."
             raise RecipeError([Problem("recipe", message, f"it takes {', '.join(fitting)}")])

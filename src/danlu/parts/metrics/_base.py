@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,11 +25,11 @@ class Metric(ABC):
     float64 sums, and what depends on order, or on rounding near a tie, is taken from all rows
     (`joined`).
 
-    label    the score's name where it is not the part's own (top_5), else None
+    label    the score's name where it is not the part's own (top_5), else ""
     joined   whether counts are per-row values, concatenated in row order, and not sums
     """
 
-    label: str | None = None
+    label: str = ""
     joined: bool = False
 
     @abstractmethod
@@ -45,10 +46,10 @@ class TextMetric(ABC):
     """A score of generated texts, taken when training ends and by `danlu evaluate`; its part sets
     READS_TEXT = True.
 
-    label   the score's name where it is not the part's own, else None
+    label   the score's name where it is not the part's own, else ""
     """
 
-    label: str | None = None
+    label: str = ""
 
     @abstractmethod
     def compare(self, predictions: Sequence[str], references: Sequence[str]) -> Score:
@@ -62,3 +63,17 @@ class ComparesFeatures(Metric):
     """
 
     observer: Observer
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """What a metric part says of itself; `danlu.registry.metric_facts(name)` reads it."""
+
+    # The values of a task's ASKS that the metric can score (danlu.parts.tasks._base.TaskFacts).
+    fits: tuple[str, ...] = field(metadata={"name": "FITS"})
+
+    # Which way a score improves.
+    better: Literal["higher", "lower"] = field(metadata={"name": "BETTER"})
+
+    # Whether the part builds a TextMetric.
+    reads_text: bool = field(default=False, metadata={"name": "READS_TEXT"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import HasProbabilities, Task
 from danlu.recipe import Options
 from danlu.terms import IGNORED
 
@@ -21,10 +23,10 @@ class Config(Options):
     """accuracy has no options."""
 
 
-class Accuracy:
+class Accuracy(Metric):
     """Right rows and all rows; of tokens the places where something is asked."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -35,6 +37,7 @@ class Accuracy:
                 "right": ((outputs.argmax(dim=2) == batch.target) & asked).sum(),
                 "rows": asked.sum(),
             }
+        assert isinstance(self.task, HasProbabilities)
         right = self.task.predicted(outputs) == batch.target
         if right.ndim == 2:
             right = right.all(dim=1)
@@ -46,6 +49,6 @@ class Accuracy:
         return share(total["right"], total["rows"])
 
 
-def build(config: Config, task: Any) -> Accuracy:
+def build(config: Config, task: Task) -> Accuracy:
     """The metric."""
     return Accuracy(task)

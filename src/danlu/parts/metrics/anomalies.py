@@ -6,10 +6,12 @@ is learnt (when training ends)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import number, share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import number, share
+from danlu.parts.tasks._base import ScoresAnomalies, Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -25,18 +27,21 @@ class Config(Options):
     """anomalies has no options; the threshold is learnt by the task (task.expected)."""
 
 
-class FoundAnomalies:
+class FoundAnomalies(Metric):
     """Scores and labels of the rows; -1 is a row that no label speaks of."""
 
-    JOINED = True
+    joined = True
     label = "anomalies/average_precision"
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: ScoresAnomalies) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """score float64 (B,), label int64 (B,)."""
-        return {"score": self.task.scored(outputs, batch.target), "label": batch.inputs["anomaly"]}
+        return {
+            "score": self.task.anomaly_scores(outputs, batch.target),
+            "label": batch.inputs["anomaly"],
+        }
 
     def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
         """All of them by full name."""
@@ -70,9 +75,9 @@ class FoundAnomalies:
         }
 
 
-def build(config: Config, task: Any) -> FoundAnomalies:
+def build(config: Config, task: Task) -> FoundAnomalies:
     """The metric. Raises RecipeError for a task that looks for no anomalies."""
-    if not hasattr(task, "scored"):
+    if not isinstance(task, ScoresAnomalies):
         message = "the metric anomalies belongs to task: anomaly_detection."
         raise RecipeError([Problem("recipe", message, "leave anomalies out of metrics")])
     return FoundAnomalies(task)

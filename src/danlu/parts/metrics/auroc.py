@@ -8,9 +8,11 @@ characteristic (ROC) curve"."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -26,12 +28,12 @@ class Config(Options):
     """auroc has no options."""
 
 
-class AreaUnderCurve:
+class AreaUnderCurve(Metric):
     """Outputs and targets of all rows."""
 
-    JOINED = True
+    joined = True
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: ClassifiesRows | LabelsRows) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -56,6 +58,6 @@ def area(scores: Tensor, truth: Tensor) -> float | None:
     return share(half_wins, 2 * int(positives.sum()) * int(negatives.sum()))
 
 
-def build(config: Config, task: Any) -> AreaUnderCurve:
+def build(config: Config, task: ClassifiesRows | LabelsRows) -> AreaUnderCurve:
     """The metric."""
     return AreaUnderCurve(task)

@@ -8,9 +8,11 @@ rest, mean over classes; labels: mean over labels. Classes that no row has are l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -26,12 +28,12 @@ class Config(Options):
     """average_precision has no options."""
 
 
-class AveragePrecision:
+class AveragePrecision(Metric):
     """Outputs and targets of all rows."""
 
-    JOINED = True
+    joined = True
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: ClassifiesRows | LabelsRows) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -57,6 +59,6 @@ def steps(scores: Tensor, truth: Tensor) -> float | None:
     return share((precision * positives).sum(), positives.sum())
 
 
-def build(config: Config, task: Any) -> AveragePrecision:
+def build(config: Config, task: ClassifiesRows | LabelsRows) -> AveragePrecision:
     """The metric."""
     return AveragePrecision(task)

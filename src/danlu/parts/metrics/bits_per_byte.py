@@ -8,10 +8,12 @@ character has three bytes."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import OnDevice, share, token_nats
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share, token_nats
+from danlu.parts.tasks._base import ReadsRunningText, Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -27,18 +29,20 @@ class Config(Options):
     """bits_per_byte has no options."""
 
 
-class BitsPerByte:
+class BitsPerByte(Metric):
     """The cross-entropy of all places asked, and how many bytes their tokens write."""
 
     def __init__(self, token_bytes: list[float] | None) -> None:
-        self.token_bytes = None if token_bytes is None else OnDevice(token_bytes)
+        import torch
+
+        self.token_bytes = None if token_bytes is None else torch.tensor(token_bytes)
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """nats float64, bytes int64."""
         nats, asked = token_nats(outputs, batch.target)
         if self.token_bytes is None:
             return {"nats": nats, "bytes": asked.sum() * 0}
-        lengths = self.token_bytes(outputs.device)
+        lengths = self.token_bytes.to(outputs.device)
         return {"nats": nats, "bytes": lengths[batch.target[asked]].long().sum()}
 
     def score(self, total: dict[str, Tensor]) -> float | None:
@@ -47,12 +51,12 @@ class BitsPerByte:
         return None if nats is None else nats / math.log(2)
 
 
-def build(config: Config, task: Any) -> BitsPerByte:
+def build(config: Config, task: Task) -> BitsPerByte:
     """The metric; a tokenizer whose tokens have no text of their own (words) gives no score.
 
     Raises RecipeError for a task whose tokens are no text at all.
     """
-    if not hasattr(task, "token_bytes"):
+    if not isinstance(task, ReadsRunningText):
         message = (
             "metrics: bits_per_byte needs tokens that write text, and those of this task do not."
         )

@@ -9,12 +9,14 @@ Sources: Papineni et al., 2002, doi:10.3115/1073083.1073135; Post, 2018, arXiv:1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from danlu.errors import MissingExtra
-from danlu.parts.losses._reduce import refuse_no_text
+from danlu.parts.metrics._base import TextMetric
+from danlu.parts.metrics._reduce import refuse_no_text
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 FITS = ("tokens",)
@@ -32,7 +34,7 @@ class Config(Options):
     lowercase: bool = Field(False, description="Whether capital and small letters are the same.")
 
 
-class Bleu:
+class Bleu(TextMetric):
     """BLEU of a whole split (not a mean over rows)."""
 
     label = "bleu"
@@ -44,13 +46,13 @@ class Bleu:
             raise MissingExtra("sacrebleu", "translation", "the metric bleu") from None
         self._bleu = BLEU(tokenize=config.tokenize, lowercase=config.lowercase)
 
-    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, object]:
         """{"bleu": 0 to 100, "bleu_signature": sacrebleu's}."""
         score = self._bleu.corpus_score(list(predictions), [list(references)])
         return {"bleu": float(score.score), "bleu_signature": str(self._bleu.get_signature())}
 
 
-def build(config: Config, task: Any) -> Bleu:
+def build(config: Config, task: Task) -> Bleu:
     """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no
     text."""
     refuse_no_text("bleu", task)

@@ -5,9 +5,11 @@ step divided by that of the first."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import differences, number, share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import differences, number, share
+from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -23,12 +25,12 @@ class Config(Options):
     """by_step has no options."""
 
 
-class ErrorByStep:
+class ErrorByStep(Metric):
     """Sums of squared and absolute errors a step, and how many there are."""
 
     label = "growth_of_error"
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: PredictsSteps) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -41,7 +43,7 @@ class ErrorByStep:
             "asked": asked,
         }
 
-    def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
+    def score(self, total: dict[str, Tensor]) -> dict[str, object]:
         """{"growth_of_error": last mae / first mae, "by_step": {"1": {"mse", "mae"}, ...}}."""
         squared, absolute = total["squared"] / total["asked"], total["absolute"] / total["asked"]
         pairs = enumerate(zip(squared.tolist(), absolute.tolist(), strict=True), 1)
@@ -49,6 +51,6 @@ class ErrorByStep:
         return {self.label: share(absolute[-1], absolute[0]), "by_step": table}
 
 
-def build(config: Config, task: Any) -> ErrorByStep:
+def build(config: Config, task: PredictsSteps) -> ErrorByStep:
     """The metric."""
     return ErrorByStep(task)

@@ -8,11 +8,13 @@ Source: Guo et al., 2017, arXiv:1706.04599.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -35,10 +37,10 @@ class Config(Options):
     )
 
 
-class CalibrationError:
+class CalibrationError(Metric):
     """Rows, probabilities and right answers a bin."""
 
-    def __init__(self, task: Any, bins: int) -> None:
+    def __init__(self, task: ClassifiesRows | LabelsRows, bins: int) -> None:
         self.task = task
         self.bins = bins
 
@@ -65,6 +67,6 @@ class CalibrationError:
         return share((total["right"] - total["stated"]).abs().sum(), total["answers"].sum())
 
 
-def build(config: Config, task: Any) -> CalibrationError:
+def build(config: Config, task: ClassifiesRows | LabelsRows) -> CalibrationError:
     """The metric."""
     return CalibrationError(task, config.bins)

@@ -6,9 +6,10 @@ rows together."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from danlu.parts.metrics._base import TextMetric
 from danlu.parts.metrics._edit_distance import error_rate
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 FITS = ("spelling",)
@@ -20,7 +21,7 @@ class Config(Options):
     """character_error_rate has no options."""
 
 
-class CharacterErrorRate:
+class CharacterErrorRate(TextMetric):
     """Compares whole splits of texts."""
 
     def compare(self, predictions: Sequence[str], references: Sequence[str]) -> float | None:
@@ -28,6 +29,6 @@ class CharacterErrorRate:
         return error_rate([list(text) for text in predictions], [list(text) for text in references])
 
 
-def build(config: Config, task: Any) -> CharacterErrorRate:
+def build(config: Config, task: Task) -> CharacterErrorRate:
     """The metric."""
     return CharacterErrorRate()

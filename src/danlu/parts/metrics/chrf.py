@@ -9,12 +9,13 @@ Sources: Popović, 2015, doi:10.18653/v1/W15-3049, and 2017, doi:10.18653/v1/W17
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import Field
 
 from danlu.errors import MissingExtra
-from danlu.parts.losses._reduce import refuse_no_text
+from danlu.parts.metrics._base import TextMetric
+from danlu.parts.metrics._reduce import refuse_no_text
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 FITS = ("tokens",)
@@ -35,7 +36,7 @@ class Config(Options):
     lowercase: bool = Field(False, description="Whether capital and small letters are the same.")
 
 
-class Chrf:
+class Chrf(TextMetric):
     """chrF of a whole split (not a mean over rows)."""
 
     label = "chrf"
@@ -52,13 +53,13 @@ class Chrf:
             lowercase=config.lowercase,
         )
 
-    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, object]:
         """{"chrf": 0 to 100, "chrf_signature": sacrebleu's}."""
         score = self._chrf.corpus_score(list(predictions), [list(references)])
         return {"chrf": float(score.score), "chrf_signature": str(self._chrf.get_signature())}
 
 
-def build(config: Config, task: Any) -> Chrf:
+def build(config: Config, task: Task) -> Chrf:
     """The metric. Raises MissingExtra without sacrebleu, RecipeError for a task that gives no
     text."""
     refuse_no_text("chrf", task)

@@ -6,13 +6,15 @@ is known by its name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from danlu.errors import DataError, Problem, RecipeError
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import ComparesFeatures
 from danlu.parts.metrics._image_features import Observer
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Config(Options):
     classifier: str = Field(description="A run or artifact that tells the classes apart.")
 
 
-class ClassAgreement:
+class ClassAgreement(ComparesFeatures):
     """Rows, and those where the likeliest class is the one asked for."""
 
     def __init__(self, observer: Observer, names: tuple[str, ...]) -> None:
@@ -67,7 +69,7 @@ class ClassAgreement:
         }
 
 
-def build(config: Config, task: Any) -> ClassAgreement:
+def build(config: Config, task: GeneratesImages) -> ClassAgreement:
     """The metric. RecipeError where nothing is asked for."""
     if not task.classes:
         raise RecipeError(
@@ -79,4 +81,4 @@ def build(config: Config, task: Any) -> ClassAgreement:
                 )
             ]
         )
-    return ClassAgreement(Observer(config.classifier, task.image), task.names)
+    return ClassAgreement(Observer(config.classifier, task.image), task.class_names)

@@ -5,8 +5,10 @@ given]]."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from danlu.parts.metrics._base import Metric
+from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -22,10 +24,10 @@ class Config(Options):
     """confusion_matrix has no options."""
 
 
-class ConfusionMatrix:
+class ConfusionMatrix(Metric):
     """The table itself."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: ClassifiesRows | LabelsRows) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -41,11 +43,11 @@ class ConfusionMatrix:
         cells = first + 2 * (target > 0.5).long() + predicted.long()
         return {"rows": cells.flatten().bincount(minlength=4 * size).reshape(size, 2, 2)}
 
-    def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
+    def score(self, total: dict[str, Tensor]) -> dict[str, object]:
         """{"confusion_matrix": nested lists of whole numbers}."""
         return {"confusion_matrix": total["rows"].tolist()}
 
 
-def build(config: Config, task: Any) -> ConfusionMatrix:
+def build(config: Config, task: ClassifiesRows | LabelsRows) -> ConfusionMatrix:
     """The metric."""
     return ConfusionMatrix(task)

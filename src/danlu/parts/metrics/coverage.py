@@ -5,10 +5,12 @@ shares themselves stand beside it as "q0.9/coverage"."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class Config(Options):
     """coverage has no options; which quantiles is said by the task (task.quantiles)."""
 
 
-class Coverage:
+class Coverage(Metric):
     """How many numbers lie at or below each quantile, and how many there are."""
 
     label = "coverage_error"
@@ -56,9 +58,9 @@ class Coverage:
         return {self.label: sum(known) / len(known) if known else None, **named}
 
 
-def build(config: Config, task: Any) -> Coverage:
+def build(config: Config, task: PredictsSteps) -> Coverage:
     """The metric. Raises RecipeError for a task that asks for no quantiles."""
-    if not getattr(task, "quantiles", ()):
+    if not task.quantiles:
         message = "the metric coverage needs quantiles, and task.quantiles names none."
         raise RecipeError(
             [

@@ -10,11 +10,13 @@ numbers are not these)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from danlu.parts.metrics._base import ComparesFeatures
 from danlu.parts.metrics._image_features import Observer
+from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Config(Options):
     )
 
 
-class FrechetDistance:
+class FrechetDistance(ComparesFeatures):
     """Sums of features and of their products, of real and of generated images."""
 
     def __init__(self, observer: Observer) -> None:
@@ -90,6 +92,6 @@ def frechet(
     return max(float(distance), 0.0)
 
 
-def build(config: Config, task: Any) -> FrechetDistance:
+def build(config: Config, task: GeneratesImages) -> FrechetDistance:
     """The metric."""
     return FrechetDistance(Observer(config.classifier, task.image))

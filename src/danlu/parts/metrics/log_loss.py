@@ -5,9 +5,11 @@ mean over rows and labels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Config(Options):
     """log_loss has no options."""
 
 
-class LogLoss:
+class LogLoss(Metric):
     """The sum of the logarithms, and how many."""
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -42,6 +44,6 @@ class LogLoss:
         return share(total["lost"], total["answers"])
 
 
-def build(config: Config, task: Any) -> LogLoss:
+def build(config: Config, task: Task) -> LogLoss:
     """The metric."""
     return LogLoss()

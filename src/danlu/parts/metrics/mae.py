@@ -6,11 +6,20 @@ forecasts it is told in standard deviations of the training rows, unless `units`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from danlu.parts.losses._reduce import UNITS, UNITS_MEANING, by_target, differences, label, names_of
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import (
+    UNITS,
+    UNITS_MEANING,
+    by_target,
+    differences,
+    label,
+    names_of,
+)
+from danlu.parts.tasks._base import HasUnits
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -28,10 +37,10 @@ class Config(Options):
     units: UNITS = Field("auto", description=UNITS_MEANING)
 
 
-class MeanAbsoluteError:
+class MeanAbsoluteError(Metric):
     """Sum of absolute errors a target, and how many there are."""
 
-    def __init__(self, task: Any, units: str) -> None:
+    def __init__(self, task: HasUnits, units: str) -> None:
         self.task = task
         self.units = units
         self.label = label("mae", units)
@@ -46,6 +55,6 @@ class MeanAbsoluteError:
         return by_target(self.label, total["absolute"] / total["asked"], names_of(self.task))
 
 
-def build(config: Config, task: Any) -> MeanAbsoluteError:
+def build(config: Config, task: HasUnits) -> MeanAbsoluteError:
     """The metric."""
     return MeanAbsoluteError(task, config.units)

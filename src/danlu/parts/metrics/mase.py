@@ -8,9 +8,11 @@ doi:10.1016/j.ijforecast.2006.03.001."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import by_target, differences, names_of
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import by_target, differences, names_of
+from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -26,10 +28,10 @@ class Config(Options):
     """mase has no options; the season is said by the task (task.season)."""
 
 
-class ScaledError:
+class ScaledError(Metric):
     """Sum of absolute errors a target, and how many there are."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: PredictsSteps) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -44,6 +46,6 @@ class ScaledError:
         return by_target("mase", total["absolute"] / total["asked"] / naive, names_of(self.task))
 
 
-def build(config: Config, task: Any) -> ScaledError:
+def build(config: Config, task: PredictsSteps) -> ScaledError:
     """The metric."""
     return ScaledError(task)

@@ -6,11 +6,20 @@ forecasts it is told in standard deviations of the training rows, unless `units`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from danlu.parts.losses._reduce import UNITS, UNITS_MEANING, by_target, differences, label, names_of
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import (
+    UNITS,
+    UNITS_MEANING,
+    by_target,
+    differences,
+    label,
+    names_of,
+)
+from danlu.parts.tasks._base import HasUnits
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -28,10 +37,10 @@ class Config(Options):
     units: UNITS = Field("auto", description=UNITS_MEANING)
 
 
-class MeanSquaredError:
+class MeanSquaredError(Metric):
     """Sum of squared errors a target, and how many there are."""
 
-    def __init__(self, task: Any, units: str) -> None:
+    def __init__(self, task: HasUnits, units: str) -> None:
         self.task = task
         self.units = units
         self.label = label("mse", units)
@@ -46,6 +55,6 @@ class MeanSquaredError:
         return by_target(self.label, total["squared"] / total["asked"], names_of(self.task))
 
 
-def build(config: Config, task: Any) -> MeanSquaredError:
+def build(config: Config, task: HasUnits) -> MeanSquaredError:
     """The metric."""
     return MeanSquaredError(task, config.units)

@@ -11,6 +11,8 @@ from pydantic import Field
 
 from danlu import registry
 from danlu.errors import Problem, RecipeError, did_you_mean
+from danlu.parts.metrics._base import Metric
+from danlu.parts.tasks._base import CombinesTasks
 from danlu.recipe import Options
 from danlu.registry_options import MetricPart, part_of
 from danlu.terms import Batch
@@ -32,12 +34,12 @@ class Config(Options):
     )
 
 
-class PerTarget:
+class PerTarget(Metric):
     """Each target's metrics, counted over its own outputs."""
 
-    JOINED = True  # some of its metrics need every row; the sums of the others are kept as one entry a batch
+    joined = True  # some of its metrics need every row; the sums of the others are kept as one entry a batch
 
-    def __init__(self, task: Any, metrics: list[tuple[str, Part, Any]]) -> None:
+    def __init__(self, task: CombinesTasks, metrics: list[tuple[str, Part, Metric]]) -> None:
         self.task = task
         self.metrics = metrics  # (target, part, metric object)
 
@@ -47,10 +49,10 @@ class PerTarget:
         for number, (target, _, metric) in enumerate(self.metrics):
             own = Batch(batch.inputs, batch.target[target], batch.rows)
             for name, value in metric.count(self.task.outputs_of(target, outputs), own).items():
-                counts[f"{number}/{name}"] = value if _joined(metric) else value[None]
+                counts[f"{number}/{name}"] = value if metric.joined else value[None]
         return counts
 
-    def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
+    def score(self, total: dict[str, Tensor]) -> dict[str, object]:
         """{"target/metric": score}."""
         scores: dict[str, Any] = {}
         for number, (target, part, metric) in enumerate(self.metrics):
@@ -61,22 +63,14 @@ class PerTarget:
                 if name.startswith(prefix)
             }
             score = metric.score(
-                mine
-                if _joined(metric)
-                else {name: value.sum(dim=0) for name, value in mine.items()}
+                mine if metric.joined else {name: value.sum(dim=0) for name, value in mine.items()}
             )
-            named = (
-                score if isinstance(score, dict) else {getattr(metric, "label", part.name): score}
-            )
+            named = score if isinstance(score, dict) else {metric.label or part.name: score}
             scores |= {f"{target}/{name}": value for name, value in named.items()}
         return scores
 
 
-def _joined(metric: Any) -> bool:
-    return getattr(metric, "JOINED", False)
-
-
-def build(config: Config, task: Any) -> PerTarget:
+def build(config: Config, task: CombinesTasks) -> PerTarget:
     """The metrics in the order of the task's targets. RecipeError for a target that is none and a
     metric that does not fit."""
     for name in config.metrics:
@@ -92,7 +86,7 @@ def build(config: Config, task: Any) -> PerTarget:
             chosen = [
                 part_of("metrics", each) for each in registry.defaults("tasks", kind)["metrics"]
             ]
-        fitting = registry.facts("tasks", kind).METRICS
+        fitting = registry.task_facts(kind).metrics
         for part in chosen:
             if part.name not in fitting:
                 message = (

@@ -6,9 +6,11 @@ smoothing of the loss are left out."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import number, share, token_nats
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import number, share, token_nats
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class Config(Options):
     """perplexity has no options."""
 
 
-class Perplexity:
+class Perplexity(Metric):
     """The cross-entropy of all places asked, and how many."""
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -38,6 +40,6 @@ class Perplexity:
         return None if mean is None or mean > 700 else number(math.exp(mean))
 
 
-def build(config: Config, task: Any) -> Perplexity:
+def build(config: Config, task: Task) -> Perplexity:
     """The metric."""
     return Perplexity()

@@ -7,10 +7,12 @@ Source: Gneiting and Raftery, 2007, doi:10.1198/016214506000001437.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import by_target
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import by_target
+from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -26,10 +28,10 @@ class Config(Options):
     """pinball has no options; which quantiles is said by the task (task.quantiles)."""
 
 
-class QuantileLoss:
+class QuantileLoss(Metric):
     """Sum of the losses a quantile, and how many numbers there are."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: PredictsSteps) -> None:
         import torch
 
         self.task = task
@@ -54,9 +56,9 @@ class QuantileLoss:
         )
 
 
-def build(config: Config, task: Any) -> QuantileLoss:
+def build(config: Config, task: PredictsSteps) -> QuantileLoss:
     """The metric. Raises RecipeError for a task that asks for no quantiles."""
-    if not getattr(task, "quantiles", ()):
+    if not task.quantiles:
         message = "the metric pinball needs quantiles, and task.quantiles names none."
         raise RecipeError(
             [

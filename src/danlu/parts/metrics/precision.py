@@ -1,55 +1,37 @@
-"""Precision: of the rows given a class, the share that truly have it.
+"""Precision: the share of rows predicted to be of a class that truly are.
 
 With two classes it is that of the positive class (task.positive), with more the mean over classes
-(macro), unless `average` says otherwise. A class that is neither true nor given anywhere is left
-out; one that is one of the two and has 0 / 0 counts as 0."""
+(macro), unless `average` says otherwise. A class that no row has and no answer gives is left out;
+where a class has 0 / 0 because one of the two is missing, it counts as 0."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from danlu.parts.losses._reduce import AVERAGES, averaged, chosen_average, tally
-from danlu.recipe import Options
+from danlu.parts.metrics._class_counts import AverageOptions, ClassCounts
+from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from danlu.terms import Batch
 
 FITS = ("classes", "labels")
 BETTER = "higher"
 
 
-class Config(Options):
+class Config(AverageOptions):
     """Options of precision."""
 
-    average: AVERAGES = Field(
-        "auto",
-        description="How classes become one number: binary (the positive class), macro (mean), weighted (mean by true rows), "
-        "micro (all rows together); auto: binary for two classes, else macro.",
-    )
+
+class Precision(ClassCounts):
+    """The share of right rows among those predicted."""
+
+    name = "precision"
+
+    def ratio(self, total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(right, predicted) per class."""
+        return total["right"], total["predicted"]
 
 
-class Precision:
-    """Right, given and true rows a class."""
-
-    def __init__(self, task: Any, average: str) -> None:
-        self.task = task
-        self.average = chosen_average(average, "precision", task)
-        self.label = "precision" if average == "auto" else f"precision_{average}"
-
-    def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """right, predicted, actual: int64 (classes,)."""
-        return tally(self.task.predicted(outputs), batch.target, self.task.output.size)
-
-    def score(self, total: dict[str, Tensor]) -> float | None:
-        """The share, 0 to 1."""
-        positive = getattr(self.task, "positive_class", 0)
-        return averaged(total["right"], total["predicted"], total, self.average, positive)
-
-
-def build(config: Config, task: Any) -> Precision:
-    """The metric."""
+def build(config: Config, task: ClassifiesRows | LabelsRows) -> Precision:
+    """The metric. Raises RecipeError for average binary without two classes."""
     return Precision(task, config.average)

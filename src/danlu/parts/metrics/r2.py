@@ -5,9 +5,11 @@ beside it as "target/r2"."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import by_target
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import by_target
+from danlu.parts.tasks._base import PredictsNumbers
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -23,13 +25,13 @@ class Config(Options):
     """r2 has no options."""
 
 
-class ExplainedShare:
+class ExplainedShare(Metric):
     """Sums of squared errors, targets and squared targets, and rows.
 
     All in deviations from the training rows' mean, where a sum of squares does not lose the
     variance beside a large mean."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: PredictsNumbers) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -50,6 +52,6 @@ class ExplainedShare:
         return by_target("r2", 1 - total["squared"] / spread, self.task.output.names)
 
 
-def build(config: Config, task: Any) -> ExplainedShare:
+def build(config: Config, task: PredictsNumbers) -> ExplainedShare:
     """The metric."""
     return ExplainedShare(task)

@@ -5,9 +5,11 @@ far off as two unlike rows are; what always giving the mean row would score is t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Config(Options):
     """reconstruction_error has no options."""
 
 
-class ReconstructionError:
+class ReconstructionError(Metric):
     """Sum of squared differences, and numbers compared."""
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -36,6 +38,6 @@ class ReconstructionError:
         return share(total["squared"], total["numbers"])
 
 
-def build(config: Config, task: Any) -> ReconstructionError:
+def build(config: Config, task: Task) -> ReconstructionError:
     """The metric."""
     return ReconstructionError()

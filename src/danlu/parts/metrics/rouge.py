@@ -15,9 +15,10 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from danlu.parts.losses._reduce import refuse_no_text
+from danlu.parts.metrics._base import TextMetric
+from danlu.parts.metrics._reduce import refuse_no_text
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 FITS = ("tokens",)
@@ -29,12 +30,12 @@ class Config(Options):
     """rouge has no options."""
 
 
-class Rouge:
+class Rouge(TextMetric):
     """Mean F1 over the rows of a split."""
 
     label = "rouge"
 
-    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, object]:
         """{"rouge1", "rouge2", "rougeL"}, 0 to 1 each; None without rows."""
         totals = dict.fromkeys(("rouge1", "rouge2", "rougeL"), 0.0)
         for prediction, reference in zip(predictions, references, strict=True):
@@ -85,7 +86,7 @@ def _common(one: list[str], other: list[str]) -> int:
     return len(one) - row.bit_count()
 
 
-def build(config: Config, task: Any) -> Rouge:
+def build(config: Config, task: Task) -> Rouge:
     """The metric. Raises RecipeError for a task that gives no text."""
     refuse_no_text("rouge", task)
     return Rouge()

@@ -11,12 +11,14 @@ Source: Kynkaanniemi et al., 2019, arXiv:1904.06991 (k = 3).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import ComparesFeatures
 from danlu.parts.metrics._image_features import Observer
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -44,10 +46,10 @@ class Config(Options):
     )
 
 
-class SamplePrecisionRecall:
+class SamplePrecisionRecall(ComparesFeatures):
     """Features of all rows, real and generated."""
 
-    JOINED = True
+    joined = True
 
     def __init__(self, observer: Observer, neighbours: int, most: int) -> None:
         self.observer = observer
@@ -86,7 +88,7 @@ def _covered(points: Tensor, others: Tensor, neighbours: int) -> int:
     )
 
 
-def build(config: Config, task: Any) -> SamplePrecisionRecall:
+def build(config: Config, task: GeneratesImages) -> SamplePrecisionRecall:
     """The metric."""
     return SamplePrecisionRecall(
         Observer(config.classifier, task.image), config.neighbours, config.most_rows

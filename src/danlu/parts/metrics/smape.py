@@ -8,9 +8,11 @@ Makridakis et al., 2020, doi:10.1016/j.ijforecast.2019.04.014 (M4)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.parts.losses._reduce import by_target, names_of
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import by_target, names_of
+from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -26,10 +28,10 @@ class Config(Options):
     """smape has no options."""
 
 
-class SymmetricPercentage:
+class SymmetricPercentage(Metric):
     """Sum of the shares a target, and how many there are."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: PredictsSteps) -> None:
         self.task = task
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -48,6 +50,6 @@ class SymmetricPercentage:
         return by_target("smape", 200 * total["share"] / total["asked"], names_of(self.task))
 
 
-def build(config: Config, task: Any) -> SymmetricPercentage:
+def build(config: Config, task: PredictsSteps) -> SymmetricPercentage:
     """The metric."""
     return SymmetricPercentage(task)

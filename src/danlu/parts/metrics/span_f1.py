@@ -8,10 +8,12 @@ chunking"."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import Task
 from danlu.parts.tasks._spans import SpanFinder, Spans
 from danlu.recipe import Options
 from danlu.terms import IGNORED
@@ -29,7 +31,7 @@ class Config(Options):
     """span_f1 has no options."""
 
 
-class SpanF1:
+class SpanF1(Metric):
     """Right, found and true spans by type."""
 
     def __init__(self, tags: tuple[str, ...]) -> None:
@@ -56,7 +58,7 @@ class SpanF1:
         key = (spans.rows * places + spans.starts) * places + spans.stops
         return key * max(len(self.finder.types), 1) + spans.types
 
-    def score(self, total: dict[str, Tensor]) -> dict[str, Any]:
+    def score(self, total: dict[str, Tensor]) -> dict[str, object]:
         """span_f1, span_precision, span_recall, 0 to 1, and span_types: the same of each type, with
         its number of true spans."""
         right, found, actual = (total[name] for name in ("right", "found", "actual"))
@@ -80,9 +82,9 @@ class SpanF1:
         }
 
 
-def build(config: Config, task: Any) -> SpanF1:
+def build(config: Config, task: Task) -> SpanF1:
     """The metric. RecipeError for a task whose tokens bear no tags."""
-    classes = tuple(getattr(task, "classes", ()))
+    classes = tuple(str(tag) for tag in task.classes)
     if not classes:
         message = "metrics: span_f1 counts spans of tagged words, and this task tags none."
         raise RecipeError(

@@ -5,11 +5,13 @@ Of equal outputs the first class in order comes first, as in accuracy; top_k wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from danlu.parts.losses._reduce import share
+from danlu.parts.metrics._base import Metric
+from danlu.parts.metrics._reduce import share
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Config(Options):
     k: int = Field(5, ge=1, description="How many of the likeliest classes count as an answer.")
 
 
-class TopK:
+class TopK(Metric):
     """Rows with the truth among the k likeliest, and all rows."""
 
     def __init__(self, k: int) -> None:
@@ -52,6 +54,6 @@ class TopK:
         return share(total["right"], total["rows"])
 
 
-def build(config: Config, task: Any) -> TopK:
+def build(config: Config, task: Task) -> TopK:
     """The metric."""
     return TopK(config.k)

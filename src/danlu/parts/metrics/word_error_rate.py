@@ -6,9 +6,10 @@ together."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from danlu.parts.metrics._base import TextMetric
 from danlu.parts.metrics._edit_distance import error_rate
+from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
 FITS = ("spelling",)
@@ -20,7 +21,7 @@ class Config(Options):
     """word_error_rate has no options."""
 
 
-class WordErrorRate:
+class WordErrorRate(TextMetric):
     """Compares whole splits of texts."""
 
     def compare(self, predictions: Sequence[str], references: Sequence[str]) -> float | None:
@@ -30,6 +31,6 @@ class WordErrorRate:
         )
 
 
-def build(config: Config, task: Any) -> WordErrorRate:
+def build(config: Config, task: Task) -> WordErrorRate:
     """The metric."""
     return WordErrorRate()

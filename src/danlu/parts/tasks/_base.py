@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from danlu.data.examples import Examples, Field
     from danlu.data.preprocessing import Preprocessor
-    from danlu.recipe import Part
+    from danlu.recipe import Data, Options, Part
     from danlu.terms import Batch, Column, InputSpec, OutputSpec, Sample, Table
     from danlu.tokenizing import Tokenizer
 
@@ -28,6 +28,7 @@ ClassValue = str | int | float | bool
 Answer: TypeAlias = dict[str, object]  # the answer to one row: JSON values, "prediction" among them
 ScoreOrder: TypeAlias = tuple[str, Literal["higher", "lower"]]
 Encoded = TypeVar("Encoded")  # an encoded target: an array, Ragged rows, or one of them per target
+PreparedInputs: TypeAlias = "Mapping[str, Field]"  # of all rows, by input name
 RunNetwork: TypeAlias = "Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]"
 
 
@@ -50,8 +51,6 @@ class Task(ABC):
     needs: tuple[str, ...] = ()
     classes: tuple[ClassValue, ...] = ()
 
-    # Whether an example is a row of the table.
-    examples_are_rows: ClassVar[bool] = True
     # Whether the answer to a row depends on that row alone, one answer a row. A server puts
     # requests into one batch only then.
     rows_are_independent: ClassVar[bool] = True
@@ -61,6 +60,12 @@ class Task(ABC):
     baseline_description: ClassVar[str] = (
         "always the same answer, the best there is for the training rows"
     )
+
+    @final
+    @property
+    def examples_are_rows(self) -> bool:
+        """Whether an example is a row of the table."""
+        return not isinstance(self, CutsExamples) or self.keeps_rows
 
     @abstractmethod
     def state(self) -> Mapping[str, object]:
@@ -156,14 +161,15 @@ class EncodesTargets(ABC, Generic[Encoded]):
 class CutsExamples(ABC):
     """A task that makes its own examples: windows of a text or series, texts beside translations.
 
-    A task whose examples stay the rows of the table sets `examples_are_rows = True`."""
+    keeps_rows   whether its examples are still the rows of the table
+    """
 
-    examples_are_rows: ClassVar[bool] = False
+    keeps_rows: ClassVar[bool] = False
 
     @abstractmethod
     def make_examples(
         self,
-        arrays: Mapping[str, Field],
+        arrays: PreparedInputs,
         specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
@@ -334,7 +340,7 @@ class CombinesTasks(Task):
     weights   the weight of each in the loss
     """
 
-    tasks: dict[str, Task]
+    tasks: dict[str, RowTask[np.ndarray]]
     parts: dict[str, Part]
     slices: dict[str, slice]
     weights: dict[str, float]
@@ -428,6 +434,11 @@ class AnswersFromArrays(Exportable):
         tokens or frames."""
 
 
+class RowTask(Task, AnswersOutputs, EncodesTargets[Encoded], AnswersFromArrays):
+    """A task of rows: their targets are encoded, and answers follow from outputs. What multi_task
+    combines."""
+
+
 class WritesTokenByToken(Exportable):
     """An exportable task whose answers take one run of the network per token."""
 
@@ -443,6 +454,20 @@ class ScalesDifferences(ABC):
     def difference_scales(self) -> dict[str, np.ndarray]:
         """By name of a finished array, what a difference is divided by before the export is
         compared with its artifact."""
+
+
+class ImageGenerator(Protocol):
+    """What a task that generates images asks of its model."""
+
+    latent: int  # numbers of noise per image
+
+    def imagine(self, inputs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Images (B, channels, height, width) of noise (B, latent)."""
+        ...
+
+    def noise_of(self, rows: Tensor) -> Tensor:
+        """The noise (B, latent) of row numbers (B,)."""
+        ...
 
 
 class ExportsGenerator(AnswersFromArrays):
@@ -491,6 +516,53 @@ class EndsInLayer(ABC):
     @abstractmethod
     def answer_layer(self) -> AnswerLayer:
         """The layer."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a task part says of itself; `danlu.registry.task_facts(name)` reads it.
+
+    Each field is a module-level name of the part's file. The optional functions are None where the
+    file has none.
+    """
+
+    # What outputs and encoded target are; losses and metrics whose FITS has it fit the task.
+    #   classes    logits (N, C), int64 (N,) class numbers
+    #   labels     logits (N, C), float32 (N, C) of 0 and 1
+    #   numbers    float32 (N, size), the same
+    #   several    the outputs of several tasks side by side, a dict by target name
+    #   tokens     logits (N, T, C), int64 (N, T), IGNORED where a place does not count
+    #   steps      float32 (N, H, size), the same, NaN where a moment does not count
+    #   spelling   logits (N, F, characters) and int64 (N, S) with 0 after the end (CTC)
+    #   pixels     float32 (N, channels, height, width), the same
+    #   samples    what a generator makes, beside batch.inputs (GAN)
+    asks: str = field(metadata={"name": "ASKS"})
+
+    # (fewest, most) target columns; most None: no limit.
+    targets: tuple[int, int | None] = field(default=(1, 1), metadata={"name": "TARGETS"})
+
+    # Whether target columns are inputs as well (forecasting: their past).
+    targets_are_inputs: bool = field(default=False, metadata={"name": "INPUTS_TOO"})
+
+    # The kinds of prepared input that `make_examples` reads; None: those that the model takes.
+    reads: tuple[str, ...] | None = field(default=None, metadata={"name": "READS"})
+
+    # Which step of danlu.training.step performs an update.
+    step: Literal["supervised", "adversarial"] = field(
+        default="supervised", metadata={"name": "STEP"}
+    )
+
+    # The losses and metrics that fit; () in the file: those whose FITS has `asks`.
+    losses: tuple[str, ...] = field(default=(), metadata={"name": "LOSSES"})
+    metrics: tuple[str, ...] = field(default=(), metadata={"name": "METRICS"})
+
+    # adapt(config, data) -> Data: the recipe's data section as the task needs it (a running text
+    # is tokenized whole).
+    adapt: Callable[[Options, Data], Data] | None = None
+
+    # recast(config, table) -> Table: the table in the rows that the task works on (a text in
+    # pieces, a series in the order of time), before it is split; sets Table.continues.
+    recast: Callable[[Options, Table], Table] | None = None
 
 
 # By a task part's ASKS, the class that its task must derive from; losses and metrics rely on it.

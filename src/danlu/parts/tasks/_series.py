@@ -11,13 +11,21 @@ from pydantic import Field
 
 from danlu import registry
 from danlu.data.examples import Examples
-from danlu.data.matrix import matrix, mean_and_deviation, names
+from danlu.data.matrix import as_matrix, feature_names, mean_and_deviation
 from danlu.errors import DataError, did_you_mean
+from danlu.parts.tasks._base import (
+    AnswersFromArrays,
+    AnswersOutputs,
+    CutsExamples,
+    PredictsSteps,
+    PreparedInputs,
+    Responds,
+)
 from danlu.recipe import Options
-from danlu.series import naive
-from danlu.series.order import in_time, series_codes, time_of
-from danlu.series.runs import carried, origins, runs
-from danlu.series.steps import Step, step_of
+from danlu.series import naive_forecasts
+from danlu.series.time_order import series_codes, sort_by_time, time_column
+from danlu.series.time_step import TimeStep, infer_step
+from danlu.series.windows import contiguous_runs, forward_fill, window_origins
 from danlu.terms import Column, InputSpec, Table
 
 if TYPE_CHECKING:
@@ -70,7 +78,7 @@ def recast(config: SeriesOptions, table: Table) -> Table:
                 where=table.origin,
                 hint=near,
             )
-    return in_time(table, config.time, config.series, config.gaps)
+    return sort_by_time(table, config.time, config.series, config.gaps)
 
 
 @dataclass
@@ -110,7 +118,7 @@ class Laid:
     last: np.ndarray
 
 
-class SeriesTask:
+class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersFromArrays):
     """The variables asked for, their scale, and what else the training rows say; see
     SeriesOptions."""
 
@@ -136,7 +144,7 @@ class SeriesTask:
         # learnt with the first frame
         self.context = config.context or 0
         self.season = config.season or 1
-        self.step = Step()
+        self.step = TimeStep()
         self.features: dict[str, list[str]] = {}
         self.naive_errors: list[float] = []
 
@@ -157,7 +165,7 @@ class SeriesTask:
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state()` gave of another such task."""
         self.context, self.season = int(state["context"]), int(state["season"])
-        self.step = Step(**state["step"])
+        self.step = TimeStep(**state["step"])
         self.features = {
             role: list(map(str, state["features"][role])) for role in ("past", "known", "static")
         }
@@ -165,9 +173,9 @@ class SeriesTask:
 
     # --- scales
 
-    def to_units(self, numbers: Tensor) -> Tensor:
+    def to_units(self, outputs: Tensor) -> Tensor:
         """Forecasts or encoded targets (..., V) in the units of the data, float64."""
-        return numbers.double() * _like(self.deviation, numbers) + _like(self.mean, numbers)
+        return outputs.double() * _like(self.deviation, outputs) + _like(self.mean, outputs)
 
     def in_units(self, differences: Tensor) -> Tensor:
         """Differences (..., V) in the units of the data, float64."""
@@ -181,16 +189,17 @@ class SeriesTask:
 
     def lay(
         self,
-        arrays: Mapping[str, Any],
+        arrays: PreparedInputs,
         described: Mapping[str, InputSpec],
         table: Table,
         splits: Mapping[str, np.ndarray],
     ) -> tuple[Laid, list[str]]:
         """The table laid out, and sentences for the reader; the first time what the training rows
         say is learnt."""
-        first, last = runs(table)
+        first, last = contiguous_runs(table)
         values = self._scaled(table)
         numbers = arrays.get("numbers")
+        assert numbers is None or isinstance(numbers, np.ndarray)
         empty = np.zeros((len(table), 0), dtype=np.float32)
         prepared = (
             Prepared(empty, ())
@@ -202,7 +211,8 @@ class SeriesTask:
         )
         known, calendar = prepared.take(self.features["known"]), self._calendar(table)
         past = np.concatenate(
-            [carried(values, first), prepared.take(self.features["past"]), known, calendar], axis=1
+            [forward_fill(values, first), prepared.take(self.features["past"]), known, calendar],
+            axis=1,
         )
         future = np.concatenate([known, calendar], axis=1)
         return Laid(
@@ -264,10 +274,10 @@ class SeriesTask:
         """Context, season, step, features and the error of the naive guess, from the training rows;
         sentences for the reader."""
         config = self.config
-        time = time_of(table, config.time)
+        time = time_column(table, config.time)
         group = series_codes(table, config.series)
         if config.gaps == "end":
-            self.step = step_of(time, np.append(group[1:] == group[:-1], False)) or Step()
+            self.step = infer_step(time, np.append(group[1:] == group[:-1], False)) or TimeStep()
         self.season = config.season or self.step.season
         twice = [name for name in config.known if name in self.target_names]
         if twice:
@@ -276,7 +286,9 @@ class SeriesTask:
                 where=table.origin,
             )
         self.features, facts = self._roles(table, values, prepared, group, time)
-        self.naive_errors = naive.seasonal_differences(values, first, train, self.season).tolist()
+        self.naive_errors = naive_forecasts.seasonal_differences(
+            values, first, train, self.season
+        ).tolist()
         if config.context is None:
             longest = int(np.bincount(first[train]).max())
             self.context = max(
@@ -337,13 +349,15 @@ class SeriesTask:
     def _calendar_names(self) -> tuple[str, ...]:
         if not self.config.calendar:
             return ()
-        return names(self.parts(Column(self.step.column, "datetime", np.zeros(1, dtype=np.int64))))
+        return feature_names(
+            self.parts(Column(self.step.column, "datetime", np.zeros(1, dtype=np.int64)))
+        )
 
     def _calendar(self, table: Table) -> np.ndarray:
         """The parts of each row's time, float32 (N, parts)."""
         if not self.config.calendar:
             return np.zeros((len(table), 0), dtype=np.float32)
-        return matrix(self.parts(table.columns[self.step.column])).astype(np.float32)
+        return as_matrix(self.parts(table.columns[self.step.column])).astype(np.float32)
 
     def parts(self, times: Column) -> Column:
         """The parts of the calendar of a column of times, float64 (N, parts)."""
@@ -369,7 +383,9 @@ class SeriesTask:
         `context` moments of the past (None: the task's). DataError where a split of `rows` rows has
         no window."""
         horizon, context = self.horizon, self.context if context is None else context
-        found = origins((laid.first, laid.last), owned, context, horizon, inside=split == "train")
+        found = window_origins(
+            (laid.first, laid.last), owned, context, horizon, inside=split == "train"
+        )
         told = np.concatenate([[0], np.cumsum(~np.isnan(laid.values).all(axis=1))])
         found = found[told[found + 1 + horizon] > told[found + 1]]
         if len(found) or not rows:
@@ -413,7 +429,7 @@ def scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[
 
 
 def _names(column: Column) -> tuple[str, ...]:
-    return (column.name,) if column.values.ndim == 1 else names(column)
+    return (column.name,) if column.values.ndim == 1 else feature_names(column)
 
 
 def _numbers(column: Column) -> np.ndarray:
@@ -424,7 +440,7 @@ def _numbers(column: Column) -> np.ndarray:
             f"the target {column.name} holds {column.kind}; what is forecast are numbers.",
             hint=f"set data.columns.{column.name}.kind: number, or choose another target",
         )
-    values = matrix(column).astype(np.float64)
+    values = as_matrix(column).astype(np.float64)
     infinite = int(np.isinf(values).any(axis=1).sum())
     if infinite:
         raise DataError(

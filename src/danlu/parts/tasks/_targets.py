@@ -12,24 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from danlu import registry
 from danlu.errors import DataError
+from danlu.parts.tasks._base import ClassValue
 from danlu.terms import Column
-
-ClassValue = str | int | float | bool
-
-
-def fitting(kind: str, asks: str) -> tuple[str, ...]:
-    """The parts on the shelf `kind` ("losses" or "metrics") that say they fit tasks asking for
-    `asks`.
-
-    Each loss and metric says so itself (FITS), so that a new one is one new file.
-    """
-    return tuple(
-        name
-        for name in registry.names(kind)
-        if asks in getattr(registry.take(kind, name), "FITS", ())
-    )
 
 
 def refuse_missing(column: Column) -> None:
@@ -99,7 +84,7 @@ def as_whole(value: float) -> int | float:
     return int(value) if math.isfinite(value) and value == int(value) else value
 
 
-def class_text(value: ClassValue) -> str:
+def class_text(value: object) -> str:
     """A class as a recipe writes it: true, 3, setosa."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

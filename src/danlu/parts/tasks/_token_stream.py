@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from danlu.data.examples import Examples, Ragged, Windows, take
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from danlu.data.preprocessing import Preprocessor
+    from danlu.tokenizing import Tokenizer
+
+from danlu.data.examples import Examples, Ragged, Windows, take_examples
 from danlu.errors import DataError
-from danlu.reading.spool import Spool
+from danlu.parts.tasks._base import (
+    CutsExamples,
+    Exportable,
+    PreparedInputs,
+    ReadsPreprocessing,
+    ReadsRunningText,
+    Responds,
+    ScoreOrder,
+)
+from danlu.reading.growing_array import GrowingArray
 from danlu.terms import END, PADDING, Column, InputSpec, OutputSpec, Table
 
 LEAST_WINDOWS = 8  # windows of a training text from which on they are cut elsewhere in every epoch
@@ -52,7 +67,7 @@ def stream(
     """The Stream of rows of tokens by split; `size` counts the vocabulary, `room` the places of
     padding after each split."""
     plans = {split: _plan(tokens, rows, continues) for split, rows in splits.items() if len(rows)}
-    values = Spool(np.uint16 if size <= 1 << 16 else np.uint32)
+    values = GrowingArray(np.uint16 if size <= 1 << 16 else np.uint32)
     regions, places, rows, at = {}, [], [], 0
     for split, (ended, lengths) in plans.items():
         values.append(np.array([END]))
@@ -84,7 +99,7 @@ def _plan(
 
 
 def _copy(
-    values: Spool,
+    values: GrowingArray,
     tokens: Ragged,
     rows: np.ndarray,
     first: np.ndarray,
@@ -100,7 +115,7 @@ def _copy(
         part = np.full(high - low, END, dtype=values.dtype)
         inside = np.ones(len(part), dtype=bool)
         inside[(first + lengths - 1)[start:stop][ended[start:stop]] - low] = False
-        part[inside] = take(tokens, rows[start:stop]).values
+        part[inside] = take_examples(tokens, rows[start:stop]).values
         values.append(part)
         start = stop
 
@@ -158,7 +173,7 @@ def prompts(tokens: Ragged, continues: np.ndarray | None, room: int) -> tuple[Ra
     )
     ends = tokens.offsets[np.append(first[1:], count)]
     sizes = np.minimum(ends - tokens.offsets[first], room - 1)
-    last = take(
+    last = take_examples(
         Ragged(tokens.values, np.stack([ends - sizes, ends], axis=1).reshape(-1)),
         2 * np.arange(len(first)),
     )
@@ -170,7 +185,7 @@ def prompts(tokens: Ragged, continues: np.ndarray | None, room: int) -> tuple[Ra
     return Ragged(values, offsets, PADDING), first
 
 
-class RunningText:
+class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, Exportable):
     """The base of a task over windows of `context` tokens of one running text, each token of a
     split asked once.
 
@@ -178,7 +193,8 @@ class RunningText:
     tokenizer   what reads and writes text, once `attach` was called
     """
 
-    score_order = ("loss", "lower")
+    score_order: ScoreOrder = ("loss", "lower")
+    rows_are_independent = False
     target_names: tuple[str, ...] = ()
     ahead = 0  # how many places after the input's its target stands
 
@@ -186,14 +202,19 @@ class RunningText:
         self, context: int, size: int = 0, counts: Mapping[str, int] | None = None
     ) -> None:
         self.context = context
-        self.size = size
+        self._set_vocabulary(size)
         self.counts = dict(counts or {})  # tokens by split
-        self.tokenizer: Any = None
+        self.tokenizer = None
 
-    @property
-    def output(self) -> OutputSpec:
-        """One number for each code of the vocabulary, at every place."""
-        return OutputSpec(self.size, each="token", causal=self.ahead > 0)
+    def _set_vocabulary(self, size: int) -> None:
+        """The model returns one number per code of the vocabulary, for every token."""
+        self.size = size
+        self.output = OutputSpec(size, each="token", causal=self.ahead > 0)
+
+    def _tokenizer(self) -> Tokenizer:
+        """The tokenizer, once it is attached."""
+        assert self.tokenizer is not None, "attach() comes first"
+        return self.tokenizer
 
     @property
     def token_bytes(self) -> list[int] | None:
@@ -201,18 +222,18 @@ class RunningText:
         lengths = None if self.tokenizer is None else self.tokenizer.byte_lengths
         return None if lengths is None else lengths.tolist()
 
-    def attach(self, preprocessor: Any) -> None:
+    def attach(self, preprocessor: Preprocessor) -> None:
         """Take over what the preprocessing reads text with."""
         self.tokenizer = preprocessor.tokenizer
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """What an artifact keeps."""
         return {"context": self.context, "size": self.size, "counts": self.counts}
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,
@@ -220,9 +241,9 @@ class RunningText:
     ) -> Examples:
         """Windows over one stream of all splits; to be answered, one example a document: its last
         tokens."""
-        name, tokens = one_text(arrays, described, table)
-        self.size = described[name].cardinalities[0]
-        about = {"tokens": replace(described[name], shape=(self.context,))}
+        name, tokens = one_text(arrays, specs, table)
+        self._set_vocabulary(specs[name].cardinalities[0])
+        about = {"tokens": replace(specs[name], shape=(self.context,))}
         if answering:
             asked, first = prompts(tokens, table.continues, self.context)
             return Examples(
@@ -261,7 +282,9 @@ class RunningText:
             "tokens",
         )
 
-    def finish(self, module: Any, inputs: Mapping[str, Any], outputs: Any) -> dict[str, Any]:
+    def finish(
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
         """{"logits": float32 (N, T, codes)}: of what follows each place, or of what stands at
         it."""
         return {"logits": outputs}
@@ -293,19 +316,21 @@ class RunningText:
 
 
 def one_text(
-    arrays: Mapping[str, Any], described: Mapping[str, InputSpec], table: Table
+    arrays: PreparedInputs, specs: Mapping[str, InputSpec], table: Table
 ) -> tuple[str, Ragged]:
     """(name, tokens) of the one input of tokens. DataError where there is another, or none."""
     names = [
         name
-        for name, each in described.items()
+        for name, each in specs.items()
         if each.kind == "tokens" and len(each.cardinalities) == 1
     ]
-    if len(names) != 1 or len(described) > 1:
-        said = ", ".join(f"{name} ({each.kind})" for name, each in described.items())
+    if len(names) != 1 or len(specs) > 1:
+        said = ", ".join(f"{name} ({each.kind})" for name, each in specs.items())
         raise DataError(
             f"a running text is one input of tokens, and the transforms give {said or 'none'}.",
             where=table.origin,
             hint="let the text column's transforms be [tokenize], and leave other columns out",
         )
-    return names[0], arrays[names[0]]
+    tokens = arrays[names[0]]
+    assert isinstance(tokens, Ragged)
+    return names[0], tokens

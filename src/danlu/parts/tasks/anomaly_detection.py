@@ -27,6 +27,7 @@ from pydantic import Field
 
 from danlu.data.examples import Examples, Windows
 from danlu.errors import DataError
+from danlu.parts.tasks._base import Answer, Calibrates, PreparedInputs, ScoreOrder, ScoresAnomalies
 from danlu.parts.tasks._series import (
     Cut,
     Laid,
@@ -37,10 +38,10 @@ from danlu.parts.tasks._series import (
     recast,
     scales,
 )
-from danlu.parts.tasks._targets import fitting, listed, refuse_empty
+from danlu.parts.tasks._targets import listed, refuse_empty
 from danlu.recipe import ColumnOptions, Data
-from danlu.series import naive
-from danlu.series.runs import owners
+from danlu.series import naive_forecasts
+from danlu.series.windows import split_masks
 from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
@@ -73,12 +74,6 @@ def adapt(config: Config, data: Data) -> Data:
     return data.model_copy(update={"columns": {**data.columns, config.labels: options}})
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
-
-
 def recommends(config: Config) -> dict[str, Any]:
     """What suits these options: a network with a bottleneck for reconstruction."""
     return {"model": "autoencoder"} if config.by == "reconstruction" else {}
@@ -103,11 +98,11 @@ class Config(SeriesOptions):
     )
 
 
-class AnomalyDetection(SeriesTask):
+class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
     """The variables watched, and how what a model misses them by becomes scores."""
 
-    score_order = ("loss", "lower")
-    guess = "telling each row by the one before it, or a season before it"
+    score_order: ScoreOrder = ("loss", "lower")
+    baseline_description = "telling each row by the one before it, or a season before it"
 
     def __init__(
         self,
@@ -140,10 +135,10 @@ class AnomalyDetection(SeriesTask):
 
     # --- rows to windows
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -154,7 +149,7 @@ class AnomalyDetection(SeriesTask):
 
         With `answering` every row, else those with a past.
         """
-        laid, facts = self.lay(arrays, described, table, splits)
+        laid, facts = self.lay(arrays, specs, table, splits)
         inputs = self.described()
         if self.again:
             inputs.pop("future", None)  # a window holds what was known of its own moments
@@ -169,7 +164,7 @@ class AnomalyDetection(SeriesTask):
             return self._to_answer(table, laid, fields, inputs)
         marks = self._marks(table)
         fields["anomaly"] = marks
-        owned = owners(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
+        owned = split_masks(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
         before = self.context - self.again
         ids = {
             name: self.windows(name, laid, owned[name], len(rows), table, before) + 1
@@ -234,14 +229,14 @@ class AnomalyDetection(SeriesTask):
         """The largest error of each row in usual errors of its variable, float64 (N,)."""
         return np.nanmax(errors / np.array(self.spread or 1.0), axis=1)
 
-    def scored(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def anomaly_scores(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The score of each row, float64 (B,): 1 is the usual error of the worst of its
         variables."""
         spread = outputs.new_tensor(self.spread or [1.0], dtype=outputs.double().dtype)
         wrong = (outputs.double() - target.double())[:, -1].abs() / spread
         return wrong.nan_to_num(nan=0.0).amax(dim=1)
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": None, "expected": {variable: number}} a row: outputs alone do not say what
         was there."""
         expected = self.to_units(outputs)[:, -1].tolist()
@@ -250,7 +245,7 @@ class AnomalyDetection(SeriesTask):
             for row in expected
         ]
 
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """{"prediction": whether the row is an anomaly, "score", "variable", "expected"} a row,
         None for one without enough of a past.
 
@@ -258,18 +253,20 @@ class AnomalyDetection(SeriesTask):
         off, "score" passes 1 where flagged."""
         finished = self.finish(module, batch.inputs, module(batch.inputs).float())
         beside = {name: each.cpu().numpy() for name, each in batch.inputs.items()}
-        return self.told({name: each.cpu().numpy() for name, each in finished.items()}, beside)
+        return self.answers_from_arrays(
+            {name: each.cpu().numpy() for name, each in finished.items()}, beside
+        )
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"expected": float32 (N, V)}: each row as it was to be expected, in deviations of the
         training rows."""
         return {"expected": outputs[:, -1]}
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`respond` of what `finish` gave; beside it "actual", "judged" and where the rows
         stand."""
         expected, actual = arrays["expected"], beside["actual"]
@@ -282,7 +279,7 @@ class AnomalyDetection(SeriesTask):
             .tolist()
         )
         units = (expected.astype(np.float64) * self.deviation + self.mean).tolist()
-        told: list[dict[str, Any]] = [
+        told: list[Answer] = [
             {"prediction": None, "expected": dict(zip(self.variables, row, strict=True))}
             for row in units
         ]
@@ -296,9 +293,7 @@ class AnomalyDetection(SeriesTask):
             answer["expected"] = answer["expected"] if known else None
         return self._placed(told, beside)
 
-    def _placed(
-        self, told: list[dict[str, Any]], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def _placed(self, told: list[Answer], beside: Mapping[str, np.ndarray]) -> list[Answer]:
         if "moment" in beside:
             moments = beside["moment"]
             for answer, time in zip(
@@ -320,7 +315,7 @@ class AnomalyDetection(SeriesTask):
             return {}
         past = series.values[:, : len(self.variables)]
         first = examples.first if isinstance(examples, Cut) else np.arange(len(past))
-        guesses = naive.guesses(
+        guesses = naive_forecasts.naive_forecasts(
             past, first, self.season, 1, np.zeros(len(self.variables), dtype=np.float32)
         )
         if self.again:  # a guess that has seen the row would be the row
@@ -330,7 +325,7 @@ class AnomalyDetection(SeriesTask):
             return target.at(origins + 1)[:, -1:]
 
         found = {
-            name: naive.errors(guess, truth, examples.splits[split] - 1)
+            name: naive_forecasts.forecast_errors(guess, truth, examples.splits[split] - 1)
             for name, guess in guesses.items()
         }
         return {f"{name}/mae": scores["mae"] for name, scores in found.items() if scores}

@@ -10,14 +10,23 @@ Sources: Hinton and Salakhutdinov, 2006; Vincent et al., 2008, doi.org/10.1145/1
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field
 
 from danlu.data.examples import Examples
 from danlu.errors import DataError
-from danlu.parts.tasks._targets import fitting
+from danlu.parts.tasks._base import (
+    Answer,
+    AnswersFromArrays,
+    CutsExamples,
+    HidesInputs,
+    PreparedInputs,
+    Responds,
+    ScoreOrder,
+    Task,
+)
 from danlu.recipe import Options
 from danlu.terms import Batch, Column, InputSpec, OutputSpec, Table
 
@@ -28,12 +37,6 @@ ASKS = "pixels"
 TARGETS = (0, 0)
 DEFAULTS = {"model": "autoencoder", "loss": "mse", "metrics": ["reconstruction_error"]}
 _BLOCK = 1024  # rows whose difference from the mean is taken at a time
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Config(Options):
@@ -47,47 +50,56 @@ class Config(Options):
     )
 
 
-class Autoencoding:
+@runtime_checkable
+class EncodesRows(Protocol):
+    """A model that gives the code between its encoder and its decoder."""
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The codes (B, K) of prepared inputs."""
+        ...
+
+
+class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task):
     """Which input is made again, and how well."""
 
-    score_order = ("loss", "lower")
+    score_order: ScoreOrder = ("loss", "lower")
     target_names: tuple[str, ...] = ()
 
-    def __init__(self, noise: float, name: str = "", described: InputSpec | None = None) -> None:
+    def __init__(self, noise: float, name: str = "", spec: InputSpec | None = None) -> None:
         self.noise = noise
-        self.name = name  # of the input; known when the rows are
-        self.described = described
+        self._set_input(name, spec)  # known once there are rows
 
-    @property
-    def output(self) -> OutputSpec:
-        """The input again."""
-        if self.described is None:
-            return OutputSpec(0)
-        shape, image = self.described.shape, self.described.kind == "image"
-        return OutputSpec(
-            int(np.prod(shape)),
-            self.described.names,
+    def _set_input(self, name: str, spec: InputSpec | None) -> None:
+        """The model returns this input again."""
+        self.input_name, self.input_spec = name, spec
+        if spec is None:
+            self.output = OutputSpec(0)
+            return
+        image = spec.kind == "image"
+        self.output = OutputSpec(
+            int(np.prod(spec.shape)),
+            spec.names,
             "image" if image else "row",
-            shape=shape if image else (),
+            shape=spec.shape if image else (),
         )
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
-        assert self.described is not None
-        each = self.described
+        assert self.input_spec is not None
+        spec = self.input_spec
         return {
-            "name": self.name,
-            "kind": each.kind,
-            "shape": list(each.shape),
-            "names": list(each.names),
-            "mean": list(each.mean),
-            "std": list(each.std),
+            "name": self.input_name,
+            "kind": spec.kind,
+            "shape": list(spec.shape),
+            "names": list(spec.names),
+            "mean": list(spec.mean),
+            "std": list(spec.std),
         }
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -101,13 +113,14 @@ class Autoencoding:
                 where=table.origin,
                 hint="set use: false for the columns of one of them under data.columns",
             )
-        ((self.name, self.described),) = described.items()
-        return Examples(dict(arrays), dict(described), None, splits)
+        ((name, spec),) = specs.items()
+        self._set_input(name, spec)
+        return Examples(dict(arrays), dict(specs), None, splits)
 
     def corrupt(self, batch: Batch, seed: int) -> Batch:
         """The batch that asks for its own input, shown with noise where the task says so: a
         function of seed and row."""
-        clean = batch.inputs[self.name]
+        clean = batch.inputs[self.input_name]
         if not self.noise:
             return Batch(batch.inputs, clean, batch.rows)
         import torch
@@ -116,30 +129,36 @@ class Autoencoding:
 
         place = torch.arange(clean[0].numel(), device=clean.device)
         noise = counter_normal(seed, batch.rows[:, None], place).reshape(clean.shape)
-        return Batch({**batch.inputs, self.name: clean + self.noise * noise}, clean, batch.rows)
-
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
-        """{"prediction": reconstruction error, "code": [numbers]} a row, of rows without noise."""
-        clean = batch.inputs[self.name]
-        found = self.finish(module, {self.name: clean}, module(batch.inputs))
-        return self.told({name: each.cpu().numpy() for name, each in found.items()}, {})
-
-    frames_rows = True
-
-    def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
-    ) -> dict[str, Tensor]:
-        """{"error": float64 (N,)} and, of a network that has one, {"code": float32 (N, K)}."""
-        found = {"error": errors_of(outputs, inputs[self.name])}
-        return (
-            {**found, "code": module.encode(inputs).float()} if hasattr(module, "encode") else found
+        return Batch(
+            {**batch.inputs, self.input_name: clean + self.noise * noise}, clean, batch.rows
         )
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
+        """{"prediction": reconstruction error, "code": [numbers]} a row, of rows without noise."""
+        clean = batch.inputs[self.input_name]
+        found = self.finish(module, {self.input_name: clean}, module(batch.inputs))
+        return self.answers_from_arrays(
+            {name: each.cpu().numpy() for name, each in found.items()}, {}
+        )
+
+    keeps_rows = True
+
+    def finish(
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
+    ) -> dict[str, Tensor]:
+        """{"error": float64 (N,)} and, of a network that has one, {"code": float32 (N, K)}."""
+        found = {"error": errors_of(outputs, inputs[self.input_name])}
+        return (
+            {**found, "code": module.encode(inputs).float()}
+            if isinstance(module, EncodesRows)
+            else found
+        )
+
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`respond` of what `finish` gave."""
-        told: list[dict[str, Any]] = [{"prediction": error} for error in arrays["error"].tolist()]
+        told: list[Answer] = [{"prediction": error} for error in arrays["error"].tolist()]
         for answer, code in zip(
             told, arrays["code"].tolist() if "code" in arrays else [], strict=False
         ):
@@ -148,11 +167,11 @@ class Autoencoding:
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """The error of always giving the mean of the training rows."""
-        rows = examples.inputs[self.name]
-        assert isinstance(rows, np.ndarray) and self.described is not None
+        rows = examples.inputs[self.input_name]
+        assert isinstance(rows, np.ndarray) and self.input_spec is not None
         train, asked = examples.splits["train"], examples.splits[split]
         scale = (
-            255 * np.asarray(self.described.std) if self.described.kind == "image" else np.ones(1)
+            255 * np.asarray(self.input_spec.std) if self.input_spec.kind == "image" else np.ones(1)
         )
         mean = sum(rows[block].sum(axis=0, dtype=np.float64) for block in _blocks(train)) / max(
             len(train), 1
@@ -164,7 +183,7 @@ class Autoencoding:
 
     def describe(self) -> str:
         """'autoencoding of 28x28 images' or 'autoencoding of 8 numbers'."""
-        shape = self.described.shape if self.described is not None else (0,)
+        shape = self.input_spec.shape if self.input_spec is not None else (0,)
         what = f"{shape[1]}x{shape[2]} images" if len(shape) == 3 else f"{shape[0]} numbers"
         return (
             f"autoencoding of {what}{f', seen with noise of {self.noise:g}' if self.noise else ''}"
@@ -188,5 +207,5 @@ def build(config: Config, targets: Mapping[str, Column]) -> Autoencoding:
 def restore(config: Config, state: Mapping[str, Any]) -> Autoencoding:
     """The task as `state()` wrote it."""
     names, scale = tuple(state["names"]), (tuple(state["mean"]), tuple(state["std"]))
-    described = InputSpec(state["kind"], tuple(state["shape"]), names, (), *scale)
-    return Autoencoding(config.noise, state["name"], described)
+    spec = InputSpec(state["kind"], tuple(state["shape"]), names, (), *scale)
+    return Autoencoding(config.noise, state["name"], spec)

@@ -16,8 +16,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from danlu.data.examples import Examples, Windows
-from danlu.data.matrix import matrix
+from danlu.data.matrix import as_matrix
 from danlu.errors import DataError
+from danlu.parts.tasks._base import Answer, PreparedInputs, ScalesDifferences, ScoreOrder
 from danlu.parts.tasks._series import (
     Cut,
     Laid,
@@ -28,10 +29,10 @@ from danlu.parts.tasks._series import (
     recast,
     scales,
 )
-from danlu.parts.tasks._targets import fitting, listed, refuse_empty
-from danlu.series import naive
-from danlu.series.order import series_codes
-from danlu.series.runs import owners
+from danlu.parts.tasks._targets import listed, refuse_empty
+from danlu.series import naive_forecasts
+from danlu.series.time_order import series_codes
+from danlu.series.windows import split_masks
 from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
@@ -51,12 +52,6 @@ DEFAULTS = {
     "metrics": ["mse", "mae", {"name": "mae", "units": "data"}, "mase", "by_step"],
     "data.split": "in_order",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Config(SeriesOptions):
@@ -89,12 +84,13 @@ class Config(SeriesOptions):
         return self
 
 
-class Forecasting(SeriesTask):
+class Forecasting(SeriesTask, ScalesDifferences):
     """The variables asked for, and how outputs (B, horizon, variables * quantiles) become
     answers."""
 
-    score_order = ("loss", "lower")
-    guess = "forecasts that need no learning (mse and mae as above)"
+    score_order: ScoreOrder = ("loss", "lower")
+    rows_are_independent = False
+    baseline_description = "forecasts that need no learning (mse and mae as above)"
 
     def __init__(
         self,
@@ -125,7 +121,7 @@ class Forecasting(SeriesTask):
             return outputs
         return outputs[..., self.quantiles.index(0.5) :: len(self.quantiles)]
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": {variable: [H numbers]}} a window, a list alone for one variable; with
         quantiles {"quantiles": {"0.1": ...}}."""
         return self._in_words(
@@ -133,7 +129,7 @@ class Forecasting(SeriesTask):
         )
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module | None, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"forecast": float64 (N, H, V)} in units of the data; with quantiles {"quantile 0.1": (N,
         H, V)}, ... as well."""
@@ -144,25 +140,27 @@ class Forecasting(SeriesTask):
         }
         return {"forecast": self.to_units(self.point(outputs)), **found}
 
-    def scales(self) -> dict[str, Any]:
+    def difference_scales(self) -> dict[str, np.ndarray]:
         """What differences are small beside: the deviations of the training rows."""
         return dict.fromkeys(
             ("forecast", *(f"quantile {each:g}" for each in self.quantiles)), self.deviation
         )
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`respond` of what `finish` gave."""
         return self._placed(self._in_words(arrays), beside)
 
-    def _in_words(self, arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = [
+    def _in_words(self, arrays: Mapping[str, np.ndarray]) -> list[Answer]:
+        told: list[Answer] = [
             {"prediction": self._by_variable(window)} for window in arrays["forecast"]
         ]
         for quantile in self.quantiles:
             for answer, window in zip(told, arrays[f"quantile {quantile:g}"], strict=True):
-                answer.setdefault("quantiles", {})[f"{quantile:g}"] = self._by_variable(window)
+                by_quantile = answer.setdefault("quantiles", {})
+                assert isinstance(by_quantile, dict)
+                by_quantile[f"{quantile:g}"] = self._by_variable(window)
         return told
 
     def _by_variable(self, window: np.ndarray) -> Any:
@@ -170,7 +168,7 @@ class Forecasting(SeriesTask):
             return window[:, 0].tolist()
         return dict(zip(self.variables, window.T.tolist(), strict=True))
 
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """The answers, each with the "times" ahead where they are known and, where there are
         several, the "series" it goes on with."""
         beside = {
@@ -180,9 +178,7 @@ class Forecasting(SeriesTask):
         }
         return self._placed(self.answers(module(batch.inputs).float().cpu()), beside)
 
-    def _placed(
-        self, told: list[dict[str, Any]], beside: Mapping[str, np.ndarray]
-    ) -> list[dict[str, Any]]:
+    def _placed(self, told: list[Answer], beside: Mapping[str, np.ndarray]) -> list[Answer]:
         if "moment" in beside:
             ahead = self.step.after(beside["moment"], self.horizon)
             for answer, times in zip(told, ahead, strict=True):
@@ -194,10 +190,10 @@ class Forecasting(SeriesTask):
 
     # --- rows to windows
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -205,7 +201,7 @@ class Forecasting(SeriesTask):
     ) -> Examples:
         """The windows of a table, each named by its last known row; with `answering` the last
         window of every series."""
-        laid, facts = self.lay(arrays, described, table, splits)
+        laid, facts = self.lay(arrays, specs, table, splits)
         inputs = self.described()
         if answering:
             return self._to_answer(table, laid, inputs)
@@ -216,7 +212,7 @@ class Forecasting(SeriesTask):
         if "numbers" in inputs:
             fields["numbers"] = laid.static
         target = Windows(laid.values, self.horizon, 1, fill=float("nan"))
-        owned = owners(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
+        owned = split_masks(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
         ids = {
             name: self.windows(name, laid, owned[name], len(rows), table)
             for name, rows in splits.items()
@@ -282,7 +278,7 @@ class Forecasting(SeriesTask):
             pieces.append(Windows(laid.future[:, :known], horizon, 1).at(last))
         if self.config.calendar:
             times = self.step.after(moments, horizon)
-            parts = matrix(self.parts(Column(self.step.column, "datetime", times.reshape(-1))))
+            parts = as_matrix(self.parts(Column(self.step.column, "datetime", times.reshape(-1))))
             pieces.append(parts.reshape(len(last), horizon, -1).astype(np.float32))
         return np.concatenate(pieces, axis=2)
 
@@ -296,11 +292,11 @@ class Forecasting(SeriesTask):
             return {}
         past = series.values[:, : len(self.variables)]
         first = examples.first if isinstance(examples, Cut) else np.arange(len(past))
-        guesses = naive.guesses(
+        guesses = naive_forecasts.naive_forecasts(
             past, first, self.season, self.horizon, np.zeros(len(self.variables), dtype=np.float32)
         )
         found = {
-            name: naive.errors(guess, target.at, examples.splits[split])
+            name: naive_forecasts.forecast_errors(guess, target.at, examples.splits[split])
             for name, guess in guesses.items()
         }
         return {

@@ -8,17 +8,27 @@ with the artifact."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from danlu.data.examples import Examples
 from danlu.errors import DataError
-from danlu.parts.tasks._targets import (
+from danlu.parts.tasks._base import (
+    Answer,
+    AnswersOutputs,
     ClassValue,
+    CutsExamples,
+    DrawsSamples,
+    ExportsGenerator,
+    GeneratesImages,
+    ImageGenerator,
+    PreparedInputs,
+    ScoreOrder,
+)
+from danlu.parts.tasks._targets import (
     class_text,
     distinct,
-    fitting,
     in_order,
     listed,
     refuse_empty,
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
 ASKS = "samples"
 TARGETS = (0, 1)
 READS = ("image",)
+STEP = "adversarial"
 DEFAULTS = {
     "model": "gan",
     "loss": "adversarial",
@@ -43,33 +54,30 @@ UNCONDITIONAL = 64  # images in a sample where there is no class
 MOST_CLASSES = 16  # that a sample shows
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
-
-
 class Config(Options):
     """No options."""
 
 
-class ImageGeneration:
+class ImageGeneration(
+    GeneratesImages, CutsExamples, AnswersOutputs, DrawsSamples, ExportsGenerator
+):
     """What images look like, and which classes can be asked for."""
 
-    STEP = "adversarial"
-    score_order = ("frechet_distance", "lower")
+    rows_are_independent = False
+    usage = "generate {} --out grid.png"
+    score_order: ScoreOrder = ("frechet_distance", "lower")
 
     def __init__(self, target: str | None, classes: list[ClassValue]) -> None:
         self.target_names: tuple[str, ...] = () if target is None else (target,)
         self.classes = tuple(classes)
-        self.names = tuple(class_text(value) for value in classes)
-        self._place = {text: number for number, text in enumerate(self.names)}
-        self.image = InputSpec("image", (0, 0, 0))  # known when the rows are
+        self.class_names = tuple(class_text(value) for value in classes)
+        self._place = {text: number for number, text in enumerate(self.class_names)}
+        self.set_image(InputSpec("image", (0, 0, 0)))  # known once there are rows
 
-    @property
-    def output(self) -> OutputSpec:
-        """An image of the data's own shape."""
-        return OutputSpec(int(np.prod(self.image.shape)), each="image", shape=self.image.shape)
+    def set_image(self, image: InputSpec) -> None:
+        """Images to generate are of the shape of those of the data."""
+        self.image = image
+        self.output = OutputSpec(int(np.prod(image.shape)), each="image", shape=image.shape)
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
@@ -84,7 +92,7 @@ class ImageGeneration:
             "image": image,
         }
 
-    def class_number(self, value: Any) -> int:
+    def class_number(self, value: object) -> int:
         """The position of a class; DataError for one that is none."""
         text = class_text(value)
         if text not in self._place:
@@ -99,10 +107,10 @@ class ImageGeneration:
             )
         return self._place[text]
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -116,7 +124,7 @@ class ImageGeneration:
                 where=table.origin,
                 hint="give a column the kind image",
             )
-        self.image = described["image"]
+        self.set_image(specs["image"])
         count = len(arrays["image"])
         inputs = {"image": arrays["image"], "row": np.arange(count, dtype=np.int64)[:, None]}
         told = {"image": self.image, "row": InputSpec("categories", (1,), names=("row",))}
@@ -148,21 +156,21 @@ class ImageGeneration:
 
     # --- exports: a generator takes noise and a class
 
-    def exported(self, module: Any) -> dict[str, InputSpec]:
+    def generator_inputs(self, module: nn.Module) -> dict[str, InputSpec]:
         """What an exported generator is given: "noise" and, where it knows classes, "class"."""
-        found = {"noise": InputSpec("numbers", (module.latent,))}
+        found = {"noise": InputSpec("numbers", (_generator(module).latent,))}
         return (
             {**found, "class": InputSpec("categories", (1,), names=self.target_names)}
             if self.classes
             else found
         )
 
-    def runs(self, module: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    def generate(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Images of that noise."""
-        return module.imagine(inputs, inputs["noise"])
+        return _generator(module).imagine(inputs, inputs["noise"])
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"shades": float32 (N, C, H, W)}, from 0 (black) to 1."""
         import torch
@@ -172,28 +180,28 @@ class ImageGeneration:
         )
         return {"shades": (outputs * std + mean).clamp(0, 1)}
 
-    def tried(self, module: Any, count: int) -> dict[str, np.ndarray]:
+    def example_inputs(self, module: nn.Module, count: int) -> dict[str, np.ndarray]:
         """The inputs of `count` images for a proof: noise that numbers decide, the classes in
         turn."""
         import torch
 
         with torch.inference_mode():
-            noise = module.noise_of(torch.arange(count)).cpu().numpy()
+            noise = _generator(module).noise_of(torch.arange(count)).cpu().numpy()
         classes = np.arange(count, dtype=np.int64)[:, None] % max(len(self.classes), 1)
         return {"noise": noise.astype(np.float32), **({"class": classes} if self.classes else {})}
 
-    def asked(self) -> dict[str, dict[str, Any]]:
+    def row_schema(self) -> dict[str, dict[str, object]]:
         """The columns of a row that asks for an image: "seed", and "class"."""
-        found: dict[str, dict[str, Any]] = {
+        schema: dict[str, dict[str, object]] = {
             "seed": {"kind": "number", "minimum": 0.0, "maximum": 2.0**31}
         }
         return (
-            {**found, "class": {"kind": "category", "categories": list(self.names)}}
+            {**schema, "class": {"kind": "category", "categories": list(self.class_names)}}
             if self.classes
-            else found
+            else schema
         )
 
-    def given(self, table: Table, latent: int) -> dict[str, np.ndarray]:
+    def inputs_from_rows(self, table: Table, latent: int) -> dict[str, np.ndarray]:
         """The inputs of the rows of a table that asks: noise is a function of the seed alone.
         DataError for a class that is none."""
         seeds = np.nan_to_num(table.columns["seed"].values).astype(np.int64)
@@ -212,9 +220,9 @@ class ImageGeneration:
             )
         return found
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """{"prediction": a PNG as a data URL} a row."""
         import base64
 
@@ -251,7 +259,7 @@ class ImageGeneration:
             module.train(training)
         return (Sample("samples", image_grid(made, A_CLASS)),)
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": a PNG as a data URL} a row."""
         import base64
 
@@ -274,6 +282,10 @@ class ImageGeneration:
             if self.classes
             else what
         )
+
+
+def _generator(module: nn.Module) -> ImageGenerator:
+    return cast("ImageGenerator", module)  # the recipe pairs the task with a model that is one
 
 
 def to_pixels(outputs: Tensor, image: InputSpec) -> np.ndarray:
@@ -306,7 +318,6 @@ def restore(config: Config, state: Mapping[str, Any]) -> ImageGeneration:
     """The task as `state()` wrote it."""
     task = ImageGeneration(state["target"], state["classes"])
     image = state["image"]
-    task.image = InputSpec(
-        "image", tuple(image["shape"]), mean=tuple(image["mean"]), std=tuple(image["std"])
-    )
+    shape, mean, std = (tuple(image[name]) for name in ("shape", "mean", "std"))
+    task.set_image(InputSpec("image", shape, mean=mean, std=std))
     return task

@@ -21,10 +21,19 @@ import numpy as np
 from pydantic import Field
 
 from danlu.data import documents
-from danlu.data.examples import Examples, Ragged, take
+from danlu.data.examples import Examples, Ragged, take_examples
 from danlu.errors import DataError, did_you_mean
+from danlu.parts.tasks._base import (
+    Answer,
+    Converses,
+    DrawsSamples,
+    HasReferences,
+    PreparedInputs,
+    RewritesTexts,
+    RunNetwork,
+    WritesTokenByToken,
+)
 from danlu.parts.tasks._numpy_generation import greedy, last_of, padded
-from danlu.parts.tasks._targets import fitting
 from danlu.parts.tasks._token_stream import RunningText, one_text, unigram
 from danlu.recipe import Data, Options
 from danlu.terms import BEGINNING, END, IGNORED, PADDING, Column, InputSpec, Sample, Table
@@ -48,12 +57,6 @@ _TURN = "\x1e"  # U+001E, the record separator: what stands before each turn in 
 _SHOWN = 2  # prompts answered at each evaluation, to look at
 
 Message = tuple[str, str]  # role, content
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Config(Options):
@@ -85,7 +88,7 @@ class Config(Options):
 
 def adapt(config: Config, data: Data) -> Data:
     """The data section with texts tokenized whole."""
-    return documents.whole(data)
+    return documents.without_cutting(data)
 
 
 def recast(config: Config, table: Table) -> Table:
@@ -186,11 +189,13 @@ def _turns(text: str) -> Iterator[Message]:
 # --- the task --------------------------------------------------------------------------------------------------------------
 
 
-class InstructionTuning(RunningText):
+class InstructionTuning(
+    RunningText, Converses, DrawsSamples, HasReferences, RewritesTexts, WritesTokenByToken
+):
     """The template of a conversation, and how it is answered."""
 
     ahead = 1
-    classes = ()
+    usage = "chat {}"
 
     def __init__(
         self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None
@@ -198,6 +203,8 @@ class InstructionTuning(RunningText):
         super().__init__(config.context, size, counts)
         self.config = config
         self.column = config.prompt
+        self.answer_column = config.prompt  # the column that `recast` makes holds the answers too
+        self.system = config.system
         self._shown: list[list[int]] = []  # prompts of the validation split
 
     def state(self) -> dict[str, Any]:
@@ -209,19 +216,19 @@ class InstructionTuning(RunningText):
         }
         return {**super().state(), "template": template}
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,
         answering: bool = False,
     ) -> Examples:
         """Conversations of unequal length; asked are the assistant's tokens."""
-        name, _ = one_text(arrays, described, table)
-        self.size = described[name].cardinalities[0]
-        about = {"tokens": replace(described[name], shape=(self.context,))}
+        name, _ = one_text(arrays, specs, table)
+        self._set_vocabulary(specs[name].cardinalities[0])
+        about = {"tokens": replace(specs[name], shape=(self.context,))}
         column = table.columns[self.column]
         talks = [list(_turns(column.text(row) or "")) for row in range(len(table))]
         if answering:
@@ -272,12 +279,14 @@ class InstructionTuning(RunningText):
         return self.opened(turns)
 
     def _head(self, role: str) -> list[int]:
-        codes, _ = self.tokenizer.encode([f"{role}\n"])
+        codes, _ = self._tokenizer().encode([f"{role}\n"])
         return [BEGINNING, *codes.tolist()]
 
     def _encoded(self, talks: Sequence[Sequence[Message]]) -> list[list[tuple[str, list[int]]]]:
         """Conversations with tokens in place of texts; all texts are encoded at once."""
-        codes, offsets = self.tokenizer.encode([content for talk in talks for _, content in talk])
+        codes, offsets = self._tokenizer().encode(
+            [content for talk in talks for _, content in talk]
+        )
         encoded = iter([codes[low:high].tolist() for low, high in pairwise(offsets.tolist())])
         return [[(role, next(encoded)) for role, _ in talk] for talk in talks]
 
@@ -321,9 +330,9 @@ class InstructionTuning(RunningText):
 
     def references(self, batch: Batch) -> list[str]:
         """The first answer of each conversation."""
-        return [self.tokenizer.decode(_first_answer(row)) for row in batch.target.tolist()]
+        return [self._tokenizer().decode(_first_answer(row)) for row in batch.target.tolist()]
 
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """{"prediction": the likeliest answer} a row: to its first question where answers are
         there, else to its last."""
         from danlu.layers.generation.sampling import Sampling
@@ -336,15 +345,15 @@ class InstructionTuning(RunningText):
         )
         return [{"prediction": text} for text in texts]
 
-    def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def write(self, run: RunNetwork, inputs: Mapping[str, np.ndarray]) -> list[Answer]:
         """`respond`, of a network that `run` runs."""
-        prompts = [_question(row, None) for row in given["tokens"]]
+        prompts = [_question(row, None) for row in inputs["tokens"]]
 
         def following(rows: list[list[int]]) -> np.ndarray:
             return last_of(run({"tokens": padded(rows)})["logits"], rows)
 
         return [
-            {"prediction": self.tokenizer.decode(each)}
+            {"prediction": self._tokenizer().decode(each)}
             for each in greedy(following, prompts, self.context, self.config.answer_tokens)
         ]
 
@@ -355,16 +364,11 @@ class InstructionTuning(RunningText):
         texts = self._answers(
             module, self._shown, Sampling(temperature=0), seed, min(self.config.answer_tokens, 60)
         )
-        asked = [self.tokenizer.decode(prompt) for prompt in self._shown]
+        asked = [self._tokenizer().decode(prompt) for prompt in self._shown]
         return tuple(
             Sample(f"answer {number}", f"{question}\n-> {text}")
             for number, (question, text) in enumerate(zip(asked, texts), 1)
         )
-
-    @property
-    def answer_column(self) -> str:
-        """The column that `recast` makes: an answer is part of its conversation."""
-        return self.column
 
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
         """The conversations of the column with the model's likeliest answer in each turn of the
@@ -400,7 +404,7 @@ class InstructionTuning(RunningText):
         found = self._continued(
             module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens
         )
-        texts = [self.tokenizer.decode(codes) for codes in found]
+        texts = [self._tokenizer().decode(codes) for codes in found]
         return [
             text if codes[-1:] == [END] and text.strip() else None
             for codes, text in zip(found, texts, strict=True)
@@ -410,7 +414,7 @@ class InstructionTuning(RunningText):
         self, module: nn.Module, prompts: list[list[int]], sampling: Any, seed: int, most: int
     ) -> list[str]:
         return [
-            self.tokenizer.decode(codes)
+            self._tokenizer().decode(codes)
             for codes in self._continued(module, prompts, sampling, seed, most)
         ]
 
@@ -431,7 +435,8 @@ class InstructionTuning(RunningText):
         rows."""
         assert isinstance(examples.target, Ragged)
         told, asked = (
-            take(examples.target, examples.splits[each]).values for each in ("train", split)
+            take_examples(examples.target, examples.splits[each]).values
+            for each in ("train", split)
         )
         told, asked = told[told != IGNORED], asked[asked != IGNORED]
         if not len(asked):

@@ -16,8 +16,14 @@ import numpy as np
 from pydantic import Field
 
 from danlu.data import documents
+from danlu.parts.tasks._base import (
+    Answer,
+    ContinuesText,
+    DrawsSamples,
+    RunNetwork,
+    WritesTokenByToken,
+)
 from danlu.parts.tasks._numpy_generation import greedy, last_of, padded
-from danlu.parts.tasks._targets import fitting
 from danlu.parts.tasks._token_stream import RunningText
 from danlu.recipe import Data, Options
 from danlu.terms import END, PADDING, Column, Sample, Table
@@ -36,12 +42,6 @@ DEFAULTS = {
     "data.split": {"name": "in_order", "validation": 0.05, "test": 0.05},
     "data.transforms": {"text": [{"name": "tokenize", "kind": "bpe"}]},
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Config(Options):
@@ -67,19 +67,19 @@ class Config(Options):
 
 def adapt(config: Config, data: Data) -> Data:
     """The data section with texts tokenized whole."""
-    return documents.whole(data)
+    return documents.without_cutting(data)
 
 
 def recast(config: Config, table: Table) -> Table:
     """The text in pieces of a few KB, lines of a file joined again."""
-    return documents.pieces(table, documents.text_column(table, config.column))
+    return documents.document_pieces(table, documents.text_column(table, config.column))
 
 
-class LanguageModeling(RunningText):
+class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByToken):
     """The vocabulary, the length of a window, and how a text goes on."""
 
     ahead = 1
-    classes = ()
+    usage = "generate {} --prompt TEXT"
 
     def __init__(
         self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None
@@ -100,7 +100,7 @@ class LanguageModeling(RunningText):
         texts = self._written(module, [[END]] * count, Sampling(temperature=0.8, top_p=0.95), seed)
         return tuple(Sample(f"text {number}", text) for number, text in enumerate(texts, 1))
 
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """{"prediction": how the text most likely goes on} a row."""
         from danlu.layers.generation.sampling import Sampling
 
@@ -112,15 +112,15 @@ class LanguageModeling(RunningText):
             for text in self._written(module, prompts, Sampling(temperature=0), 0)
         ]
 
-    def write(self, run: Any, given: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def write(self, run: RunNetwork, inputs: Mapping[str, np.ndarray]) -> list[Answer]:
         """`respond`, of a network that `run` runs."""
-        prompts = [row[row != PADDING].tolist() for row in given["tokens"]]
+        prompts = [row[row != PADDING].tolist() for row in inputs["tokens"]]
 
         def following(rows: list[list[int]]) -> np.ndarray:
             return last_of(run({"tokens": padded(rows)})["logits"], rows)
 
         return [
-            {"prediction": self.tokenizer.decode(each)}
+            {"prediction": self._tokenizer().decode(each)}
             for each in greedy(following, prompts, self.context, self.config.sample_tokens)
         ]
 
@@ -135,7 +135,7 @@ class LanguageModeling(RunningText):
             if not going.step():
                 break
         return [
-            self.tokenizer.decode(codes[len(prompt) :])
+            self._tokenizer().decode(codes[len(prompt) :])
             for codes, prompt in zip(going.codes, prompts, strict=True)
         ]
 

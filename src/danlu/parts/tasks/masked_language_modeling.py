@@ -17,7 +17,12 @@ from pydantic import Field
 
 from danlu.data import documents
 from danlu.data.examples import Examples, Ragged
-from danlu.parts.tasks._targets import fitting
+from danlu.parts.tasks._base import (
+    Answer,
+    AnswersFromArrays,
+    HidesInputs,
+    PreparedInputs,
+)
 from danlu.parts.tasks._token_stream import RunningText
 from danlu.recipe import Data, Options
 from danlu.terms import END, FIRST_TOKEN, IGNORED, MASK, PADDING, Column, InputSpec, Table
@@ -41,12 +46,6 @@ _MARK = "[MASK]"  # what stands for a masked token in a text to be answered
 _TOLD = 5  # likeliest tokens told of a masked place
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
-
-
 class Config(Options):
     """How much is hidden, and in windows of which column."""
 
@@ -60,19 +59,16 @@ class Config(Options):
 
 def adapt(config: Config, data: Data) -> Data:
     """The data section with texts tokenized whole."""
-    return documents.whole(data)
+    return documents.without_cutting(data)
 
 
 def recast(config: Config, table: Table) -> Table:
     """The text in pieces of a few KB, lines of a file joined again."""
-    return documents.pieces(table, documents.text_column(table, config.column))
+    return documents.document_pieces(table, documents.text_column(table, config.column))
 
 
-class MaskedLanguageModeling(RunningText):
+class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
     """The vocabulary, the length of a window, and which places are asked."""
-
-    score_order = ("loss", "lower")
-    classes = ()
 
     def __init__(
         self, config: Config, size: int = 0, counts: Mapping[str, int] | None = None
@@ -80,10 +76,10 @@ class MaskedLanguageModeling(RunningText):
         super().__init__(config.context, size, counts)
         self.share = config.share
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: Mapping[str, np.ndarray],
         table: Table,
@@ -91,7 +87,7 @@ class MaskedLanguageModeling(RunningText):
     ) -> Examples:
         """Windows over one stream of all splits; to be answered, the documents, in which [MASK]
         stands for a masked token."""
-        found = super().frame(arrays, described, targets, splits, table, answering)
+        found = super().make_examples(arrays, specs, targets, splits, table, answering)
         if answering and self.tokenizer is not None:
             found.inputs["tokens"] = self._with_masks(table, found)
         return found
@@ -104,7 +100,7 @@ class MaskedLanguageModeling(RunningText):
             for low, high in pairwise(starts)
         ]
         pieces = [text.split(_MARK) for text in texts]
-        codes, offsets = self.tokenizer.encode([piece for each in pieces for piece in each])
+        codes, offsets = self._tokenizer().encode([piece for each in pieces for piece in each])
         encoded = iter([codes[low:high].tolist() for low, high in pairwise(offsets.tolist())])
         rows = []
         for each in pieces:
@@ -145,15 +141,17 @@ class MaskedLanguageModeling(RunningText):
             target=tokens.masked_fill(~asked, IGNORED),
         )
 
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """{"prediction": the text with [MASK] filled in, "masked": [the likeliest tokens of each,
         with their probability]} a row."""
         logits = module(batch.inputs).float().cpu().numpy()
-        return self.told({"logits": logits}, {"tokens": batch.inputs["tokens"].cpu().numpy()})
+        return self.answers_from_arrays(
+            {"logits": logits}, {"tokens": batch.inputs["tokens"].cpu().numpy()}
+        )
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`respond` of what `finish` gave, and of the tokens."""
         logits = arrays["logits"].astype(np.float32)
         logits[..., :FIRST_TOKEN] = -np.inf
@@ -171,11 +169,11 @@ class MaskedLanguageModeling(RunningText):
                 codes[place] = best[0]
                 told.append(
                     {
-                        self.tokenizer.decode([each]): float(shares[each] / shares.sum())
+                        self._tokenizer().decode([each]): float(shares[each] / shares.sum())
                         for each in best
                     }
                 )
-        text = self.tokenizer.decode([code for code in codes if code not in (PADDING, END)])
+        text = self._tokenizer().decode([code for code in codes if code not in (PADDING, END)])
         return {"prediction": text, "masked": told}
 
     def describe(self) -> str:

@@ -13,8 +13,15 @@ import numpy as np
 from pydantic import Field
 
 from danlu.errors import DataError, did_you_mean
+from danlu.parts.tasks._base import (
+    Answer,
+    AnswerLayer,
+    EndsInLayer,
+    LabelsRows,
+    RowTask,
+    ScoreOrder,
+)
 from danlu.parts.tasks._targets import (
-    fitting,
     label_sets,
     listed,
     refuse_empty,
@@ -25,7 +32,7 @@ from danlu.recipe import Options
 from danlu.terms import Column, OutputSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 ASKS = "labels"
 TARGETS = (1, None)
@@ -33,12 +40,6 @@ DEFAULTS = {
     "loss": "binary_cross_entropy",
     "metrics": ["f1", "auroc", "accuracy"],
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Config(Options):
@@ -58,12 +59,12 @@ class Config(Options):
     )
 
 
-class MultiLabel:
+class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
     """The labels, and how outputs (N, labels) become answers."""
 
     # The loss moves with every row and label; a score at one threshold stands still until a
     # probability crosses it.
-    score_order = ("loss", "lower")
+    score_order: ScoreOrder = ("loss", "lower")
 
     def __init__(
         self,
@@ -76,11 +77,12 @@ class MultiLabel:
     ) -> None:
         self.config = config
         self.target_names = tuple(targets)
-        self.classes = tuple(labels)
+        self.labels = tuple(labels)
+        self.classes = self.labels
         self.label_counts = tuple(label_counts)  # training rows that hold each label, of `rows`
         self.rows = rows
         self.joined = joined  # one column of text holds all labels
-        self.output = OutputSpec(len(labels), self.classes, means=(("labels", len(labels)),))
+        self.output = OutputSpec(len(labels), self.labels, means=(("labels", len(labels)),))
 
     def positive_weights(
         self, chosen: str | float | Mapping[str, float] | None
@@ -95,20 +97,20 @@ class MultiLabel:
                 for count in self.label_counts
             ]
         if not isinstance(chosen, Mapping):
-            return [float(chosen)] * len(self.classes)
+            return [float(chosen)] * len(self.labels)
         for name in chosen:
-            if name not in self.classes:
+            if name not in self.labels:
                 raise DataError(
-                    f"{name!r} is no label; the labels are {listed(self.classes)}.",
-                    hint=did_you_mean(name, self.classes),
+                    f"{name!r} is no label; the labels are {listed(self.labels)}.",
+                    hint=did_you_mean(name, self.labels),
                 )
-        return [chosen.get(label, 1.0) for label in self.classes]
+        return [chosen.get(label, 1.0) for label in self.labels]
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
         return {
             "targets": list(self.target_names),
-            "labels": list(self.classes),
+            "labels": list(self.labels),
             "label_counts": list(self.label_counts),
             "rows": self.rows,
             "joined": self.joined,
@@ -120,15 +122,15 @@ class MultiLabel:
             return np.stack([_yes_or_no(targets[name]) for name in self.target_names], axis=1)
         column = targets[self.target_names[0]]
         labels, rows, codes = _joined_labels(column, self.config)
-        strange = [label for label in labels if label not in self.classes]
+        strange = [label for label in labels if label not in self.labels]
         if strange:
             raise DataError(
                 f"the target {column.name} holds the label(s) {listed(strange)}, which the training rows never show; "
-                f"the labels are {listed(self.classes)}.",
+                f"the labels are {listed(self.labels)}.",
                 hint="mend or leave out those rows, or train with rows of every label",
             )
-        place = {label: number for number, label in enumerate(self.classes)}
-        encoded = np.zeros((len(column), len(self.classes)), dtype=np.float32)
+        place = {label: number for number, label in enumerate(self.labels)}
+        encoded = np.zeros((len(column), len(self.labels)), dtype=np.float32)
         encoded[rows, np.array([place[label] for label in labels], dtype=np.int64)[codes]] = 1
         return encoded
 
@@ -140,27 +142,27 @@ class MultiLabel:
         """Which labels are given, bool (N, labels)."""
         return self.probabilities(outputs) >= self.config.threshold
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": [labels given], "probabilities": {label: p}} a row."""
         return self._in_words(
             self.predicted(outputs).tolist(), self.probabilities(outputs).tolist()
         )
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"probabilities": float64 (N, labels)}."""
         return {"probabilities": self.probabilities(outputs)}
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`answers` of what `finish` gave."""
         rows = arrays["probabilities"].astype(np.float64)
         return self._in_words((rows >= self.config.threshold).tolist(), rows.tolist())
 
-    def _in_words(self, given: list[list[bool]], rows: list[list[float]]) -> list[dict[str, Any]]:
-        labels = self.classes
+    def _in_words(self, given: list[list[bool]], rows: list[list[float]]) -> list[Answer]:
+        labels = self.labels
         return [
             {
                 "prediction": [label for label, yes in zip(labels, chosen, strict=True) if yes],
@@ -168,6 +170,10 @@ class MultiLabel:
             }
             for chosen, row in zip(given, rows, strict=True)
         ]
+
+    def answer_layer(self) -> AnswerLayer:
+        """The logistic function of each label's logit."""
+        return AnswerLayer("sigmoid")
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Scores of always giving the labels that more than half of the training rows hold (log
@@ -184,7 +190,7 @@ class MultiLabel:
     def describe(self) -> str:
         """'multi_label of tags: 3 labels (red 20 %, round 31 %, sweet 12 % of the rows)'."""
         shares = [share_text(count / max(self.rows, 1)) for count in self.label_counts]
-        pairs = [f"{label} {part}" for label, part in zip(self.classes, shares, strict=True)]
+        pairs = [f"{label} {part}" for label, part in zip(self.labels, shares, strict=True)]
         return f"multi_label of {listed(self.target_names)}: {len(pairs):,} labels ({listed(pairs)} of the rows)"
 
 

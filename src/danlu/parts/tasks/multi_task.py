@@ -24,13 +24,21 @@ from pydantic import Field, field_validator
 
 from danlu import registry
 from danlu.errors import DataError, did_you_mean
-from danlu.parts.tasks._targets import fitting, listed
+from danlu.parts.tasks._base import (
+    Answer,
+    CombinesTasks,
+    RowTask,
+    ScalesDifferences,
+    ScoreOrder,
+    Task,
+)
+from danlu.parts.tasks._targets import listed
 from danlu.recipe import Options, Part
 from danlu.registry_options import TaskPart, part_of
 from danlu.terms import Column, OutputSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 ASKS = "several"
 TARGETS = (1, None)
@@ -39,12 +47,6 @@ DEFAULTS = {
     "metrics": ["per_target"],
 }
 BY_KIND = {"number": "regression", "category": "classification", "boolean": "classification"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Target(Options):
@@ -75,18 +77,16 @@ class Config(Options):
     )
 
 
-class MultiTask:
+class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences):
     """The tasks by target name, and which outputs belong to which."""
 
-    score_order = (
-        "loss",
-        "lower",
-    )  # the one number that all targets share, in the weights the recipe gave
+    # The one number that all targets share, in the weights of the recipe.
+    score_order: ScoreOrder = ("loss", "lower")
 
     def __init__(
         self,
         parts: Mapping[str, Part],
-        tasks: Mapping[str, Any],
+        tasks: Mapping[str, RowTask[np.ndarray]],
         columns: Mapping[str, list[str]],
         weights: Mapping[str, float],
     ) -> None:
@@ -103,7 +103,7 @@ class MultiTask:
         names = tuple(
             f"{target}/{name}" for target, task in self.tasks.items() for name in task.output.names
         )
-        groups: list[Any] = [
+        groups = [
             task.output.means or (("numbers", task.output.size),) for task in self.tasks.values()
         ]
         self.output = OutputSpec(
@@ -133,7 +133,7 @@ class MultiTask:
         """The outputs (N, its size) that belong to target `name`."""
         return outputs[:, self.slices[name]]
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": {target: value}, "probabilities": {target: {class: p}}} a row;
         probabilities where a task has them."""
         return self._together(
@@ -144,7 +144,7 @@ class MultiTask:
         )
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """What each task finishes, as "target/name"."""
         return {
@@ -153,9 +153,9 @@ class MultiTask:
             for key, each in task.finish(module, inputs, self.outputs_of(name, outputs)).items()
         }
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`answers` of what `finish` gave."""
         of = {
             name: {
@@ -166,19 +166,21 @@ class MultiTask:
             for name in self.tasks
         }
         return self._together(
-            {name: task.told(of[name], beside) for name, task in self.tasks.items()}
+            {name: task.answers_from_arrays(of[name], beside) for name, task in self.tasks.items()}
         )
 
-    def scales(self) -> dict[str, Any]:
+    def difference_scales(self) -> dict[str, np.ndarray]:
         """What differences are small beside, as "target/name"."""
         found = {
-            name: task.scales() for name, task in self.tasks.items() if hasattr(task, "scales")
+            name: task.difference_scales()
+            for name, task in self.tasks.items()
+            if isinstance(task, ScalesDifferences)
         }
         return {
             f"{name}/{key}": each for name, scales in found.items() for key, each in scales.items()
         }
 
-    def _together(self, each: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    def _together(self, each: Mapping[str, list[Answer]]) -> list[Answer]:
         likely = [name for name, rows in each.items() if rows and "probabilities" in rows[0]]
         names = list(each)
         answers = []
@@ -221,9 +223,10 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiTask:
     for name, target in settings.items():
         columns[name] = target.columns or [name]
         parts[name] = target.task or _by_kind(targets[columns[name][0]])
-        tasks[name] = registry.build_task(
+        task = registry.build_task(
             parts[name], {column: targets[column] for column in columns[name]}
         )
+        tasks[name] = _row_task(name, parts[name], task)
     return MultiTask(
         parts, tasks, columns, {name: target.weight for name, target in settings.items()}
     )
@@ -233,10 +236,21 @@ def restore(config: Config, state: Mapping[str, Any]) -> MultiTask:
     """The tasks as `state()` wrote them."""
     parts = {name: part_of("tasks", each["task"]) for name, each in state.items()}
     tasks = {
-        name: registry.restore_task(parts[name], each["state"]) for name, each in state.items()
+        name: _row_task(name, parts[name], registry.restore_task(parts[name], each["state"]))
+        for name, each in state.items()
     }
     columns = {name: list(each["columns"]) for name, each in state.items()}
     return MultiTask(parts, tasks, columns, {name: each["weight"] for name, each in state.items()})
+
+
+def _row_task(name: str, part: Part, task: Task) -> RowTask[np.ndarray]:
+    """The task of a target, which must be one of rows. DataError."""
+    if not isinstance(task, RowTask):
+        raise DataError(
+            f"task.targets.{name} is {part.name}, whose answers are not made row by row.",
+            hint="choose classification, regression or multi_label",
+        )
+    return task
 
 
 def _refuse_strange_columns(settings: Mapping[str, Target], targets: Mapping[str, Column]) -> None:

@@ -13,12 +13,21 @@ import numpy as np
 from pydantic import Field
 
 from danlu.errors import DataError
-from danlu.parts.tasks._targets import fitting, listed, numbers, refuse_empty
+from danlu.parts.tasks._base import (
+    Answer,
+    AnswerLayer,
+    EndsInLayer,
+    PredictsNumbers,
+    RowTask,
+    ScalesDifferences,
+    ScoreOrder,
+)
+from danlu.parts.tasks._targets import listed, numbers, refuse_empty
 from danlu.recipe import Options
 from danlu.terms import Column, OutputSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 ASKS = "numbers"
 TARGETS = (1, None)
@@ -26,12 +35,6 @@ DEFAULTS = {
     "loss": "mse",
     "metrics": ["rmse", "mae", "r2"],
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
 
 
 class Config(Options):
@@ -43,12 +46,12 @@ class Config(Options):
     )
 
 
-class Regression:
+class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsInLayer):
     """The numbers asked for, and how outputs (N, size) become answers."""
 
     # The loss is what was trained, is in one unit over several targets, and orders models as rmse
     # does when it is mse.
-    score_order = ("loss", "lower")
+    score_order: ScoreOrder = ("loss", "lower")
 
     def __init__(
         self,
@@ -127,31 +130,39 @@ class Regression:
         """The answers as numbers, float64 (N, size)."""
         return self.to_units(outputs)
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": number} a row; with several numbers {"prediction": {name: number}}."""
         return self._in_words(self.to_units(outputs).tolist())
 
-    def _in_words(self, rows: list[list[float]]) -> list[dict[str, Any]]:
+    def _in_words(self, rows: list[list[float]]) -> list[Answer]:
         if self.output.size == 1:
             return [{"prediction": value} for (value,) in rows]
         return [{"prediction": dict(zip(self.output.names, row, strict=True))} for row in rows]
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"predictions": float64 (N, size)}, in the units of the data."""
         return {"predictions": self.to_units(outputs)}
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`answers` of what `finish` gave."""
         return self._in_words(arrays["predictions"].astype(np.float64).tolist())
 
-    def scales(self) -> dict[str, Any]:
+    def difference_scales(self) -> dict[str, np.ndarray]:
         """What a difference of "predictions" is small beside: the deviation of the training
         rows."""
         return {"predictions": self.deviation}
+
+    def answer_layer(self) -> AnswerLayer:
+        """From the model's units to those of the data."""
+        import torch
+
+        ends = self.to_units(torch.tensor([[0.0] * self.output.size, [1.0] * self.output.size]))
+        scale, offset = ends[1] - ends[0], ends[0]
+        return AnswerLayer("rescale", tuple(scale.tolist()), tuple(offset.tolist()))
 
     def baseline(self, train_target: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Scores of always guessing the mean of the training rows, in the units of the data; means
@@ -181,7 +192,7 @@ class Regression:
         return f"regression of {listed(self.output.names)}: {detail}"
 
 
-def _like(numbers: Any, tensor: Tensor) -> Tensor:
+def _like(numbers: np.ndarray | list[float], tensor: Tensor) -> Tensor:
     """The numbers as float64 beside a tensor."""
     import torch
 

@@ -16,12 +16,22 @@ from pydantic import Field
 
 from danlu.data.examples import Examples, Ragged
 from danlu.errors import DataError
-from danlu.parts.tasks._targets import fitting, refuse_empty, refuse_missing
+from danlu.parts.tasks._base import (
+    Answer,
+    AnswersFromArrays,
+    AnswersOutputs,
+    CutsExamples,
+    HasReferences,
+    PreparedInputs,
+    ScoreOrder,
+    Task,
+)
+from danlu.parts.tasks._targets import refuse_empty, refuse_missing
 from danlu.recipe import Options
 from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from danlu.terms import Batch
 
@@ -37,22 +47,16 @@ BLANK = 0
 _MOST_CHARACTERS = 20_000
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
-
-
 class Config(Options):
     """How the target is written."""
 
     lower: bool = Field(True, description="Write in small letters; the target is read so as well.")
 
 
-class SpeechRecognition:
+class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFromArrays, Task):
     """The characters of one target column, and how outputs (N, T', 1 + characters) become text."""
 
-    score_order = ("loss", "lower")
+    score_order: ScoreOrder = ("loss", "lower")
 
     def __init__(
         self, target: str, characters: Sequence[str], lower: bool, counts: Sequence[int]
@@ -89,10 +93,10 @@ class SpeechRecognition:
         offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
         return Ragged(codes, offsets, fill=BLANK)
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -111,7 +115,7 @@ class SpeechRecognition:
                 some.values, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), fill=BLANK
             )
             self._refuse_short(arrays, sizes, table)
-        return Examples(dict(arrays), dict(described), target, splits)
+        return Examples(dict(arrays), dict(specs), target, splits)
 
     def _refuse_short(self, arrays: Mapping[str, Any], sizes: np.ndarray, table: Table) -> None:
         for field in arrays.values():
@@ -137,22 +141,24 @@ class SpeechRecognition:
             found.append("".join(self.characters[code - 1] for code in kept if code != BLANK))
         return found
 
-    def answers(self, outputs: Tensor) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": text, "confidence": the least sure character's probability} a row; 1 where
         nothing is heard."""
-        return self.told({"probabilities": outputs.double().softmax(dim=2).cpu().numpy()}, {})
+        return self.answers_from_arrays(
+            {"probabilities": outputs.double().softmax(dim=2).cpu().numpy()}, {}
+        )
 
-    frames_rows = True
+    keeps_rows = True
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"probabilities": float64 (N, T', characters and blank)}."""
         return {"probabilities": outputs.double().softmax(dim=2)}
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`answers` of what `finish` gave."""
         likely_BTS = arrays["probabilities"].astype(np.float64)
         code_BT = likely_BTS.argmax(axis=2)

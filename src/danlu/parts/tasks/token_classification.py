@@ -14,11 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from danlu.data.examples import Examples, Ragged, take
+from danlu.data.examples import Examples, Ragged, take_examples
 from danlu.errors import DataError, did_you_mean
+from danlu.parts.tasks._base import (
+    Answer,
+    AnswersFromArrays,
+    AnswersOutputs,
+    CompletesAnswers,
+    CutsExamples,
+    PreparedInputs,
+    Responds,
+    Task,
+    WeighsClasses,
+)
 from danlu.parts.tasks._spans import SpanFinder, completed, scheme_of
-from danlu.parts.tasks._targets import fitting, listed, refuse_empty, refuse_missing, share_text
-from danlu.reading.words import pattern
+from danlu.parts.tasks._targets import listed, refuse_empty, refuse_missing, share_text
+from danlu.reading.word_lists import word_pattern
 from danlu.recipe import Options
 from danlu.terms import IGNORED, UNKNOWN, Column, InputSpec, OutputSpec, Table
 
@@ -32,12 +43,6 @@ TARGETS = (1, 1)
 DEFAULTS = {"model": "rnn", "loss": "cross_entropy", "metrics": ["span_f1", "accuracy"]}
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LOSSES", "METRICS"):
-        return fitting(name.lower(), ASKS)
-    raise AttributeError(name)
-
-
 class Config(Options):
     """Options of token_classification."""
 
@@ -47,10 +52,18 @@ class Config(Options):
     )
 
 
-class TokenClassification:
+class TokenClassification(
+    WeighsClasses,
+    CutsExamples,
+    AnswersOutputs,
+    Responds,
+    CompletesAnswers,
+    AnswersFromArrays,
+    Task,
+):
     """The tags of one target column, and how outputs (N, T, tags) become tags and spans."""
 
-    guess = "each word answered with the tag it has most often in the training rows"
+    baseline_description = "each word answered with the tag it has most often in the training rows"
 
     def __init__(
         self,
@@ -60,23 +73,24 @@ class TokenClassification:
         unseen: str = "error",
     ) -> None:
         self.target_names = (target,)
-        self.classes = tuple(classes)
+        self.tags = tuple(classes)
+        self.classes = self.tags
         self.class_counts = tuple(class_counts)  # of the training words
-        self.output = OutputSpec(len(self.classes), self.classes, each="token")
-        self.scheme = scheme_of(self.classes)
+        self.output = OutputSpec(len(self.tags), self.tags, each="token")
+        self.scheme = scheme_of(self.tags)
         # Spans, not the loss: a tagger that has learnt its rows by heart grows too sure of its few
         # mistakes, and its loss rises while it still finds more of the spans.
         self.score_order = (
             ("accuracy", "higher") if self.scheme == "none" else ("span_f1", "higher")
         )
-        self.finder = SpanFinder(self.classes)
+        self.finder = SpanFinder(self.tags)
         self.unseen = unseen
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""
         return {
             "target": self.target_names[0],
-            "classes": list(self.classes),
+            "classes": list(self.tags),
             "class_counts": list(self.class_counts),
         }
 
@@ -87,16 +101,16 @@ class TokenClassification:
             return None
         if isinstance(chosen, str):
             return [
-                sum(self.class_counts) / (len(self.classes) * max(count, 1))
+                sum(self.class_counts) / (len(self.tags) * max(count, 1))
                 for count in self.class_counts
             ]
         for name in chosen:
-            if name not in self.classes:
+            if name not in self.tags:
                 raise DataError(
-                    f"{name!r} is no tag of {self.target_names[0]}; its tags are {listed(self.classes)}.",
-                    hint=did_you_mean(name, self.classes),
+                    f"{name!r} is no tag of {self.target_names[0]}; its tags are {listed(self.tags)}.",
+                    hint=did_you_mean(name, self.tags),
                 )
-        return [float(chosen.get(name, 1.0)) for name in self.classes]
+        return [float(chosen.get(name, 1.0)) for name in self.tags]
 
     def encode(self, targets: Mapping[str, Column]) -> Ragged:
         """The number of each word's tag, int64; IGNORED where a word bears none. DataError for a
@@ -104,7 +118,7 @@ class TokenClassification:
         column = targets[self.target_names[0]]
         refuse_missing(column)
         assert column.offsets is not None
-        place = {name: number for number, name in enumerate(self.classes)}
+        place = {name: number for number, name in enumerate(self.tags)}
         table = np.array(
             [*(place.get(name, -1) for name in column.categories), IGNORED], dtype=np.int64
         )
@@ -115,15 +129,15 @@ class TokenClassification:
         elif len(strange):
             raise DataError(
                 f"the target {column.name} holds {listed([column.categories[code] for code in strange])} at "
-                f"{int((found == -1).sum()):,} words, which the training rows never show; the tags are {listed(self.classes)}.",
+                f"{int((found == -1).sum()):,} words, which the training rows never show; the tags are {listed(self.tags)}.",
                 hint="mend those rows, move some of them to the training rows, or set task.unseen to ignore",
             )
         return Ragged(found, np.asarray(column.offsets, dtype=np.int64), fill=IGNORED)
 
-    def frame(
+    def make_examples(
         self,
-        arrays: Mapping[str, Any],
-        described: Mapping[str, InputSpec],
+        arrays: PreparedInputs,
+        specs: Mapping[str, InputSpec],
         targets: Mapping[str, Column],
         splits: dict[str, np.ndarray],
         table: Table,
@@ -146,7 +160,7 @@ class TokenClassification:
             sizes[f"the target {self.target_names[0]}"] = target.sizes
         _refuse_unequal(sizes, np.concatenate(list(splits.values())), table)
         return Examples(
-            dict(arrays), dict(described), target, splits, facts=[] if answering else self._facts()
+            dict(arrays), dict(specs), target, splits, facts=[] if answering else self._facts()
         )
 
     def _tags(self, targets: Mapping[str, Column], splits: Mapping[str, np.ndarray]) -> Ragged:
@@ -169,7 +183,7 @@ class TokenClassification:
             f"the tags of {self.target_names[0]} mark spans in the scheme {self.scheme.upper()}."
         ]
 
-    def respond(self, module: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+    def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """The answers of a batch: rows are as long as their words."""
         from danlu.layers.recurrent.sequence_reader import lengths_of
 
@@ -178,7 +192,7 @@ class TokenClassification:
             module(batch.inputs).float().cpu(), lengths_of(name, batch.inputs).cpu()
         )
 
-    def answers(self, outputs: Tensor, lengths: Tensor | None = None) -> list[dict[str, Any]]:
+    def answers(self, outputs: Tensor, lengths: Tensor | None = None) -> list[Answer]:
         """{"prediction": tags, "spans": [{"start", "stop", "type"}]} a row; of `lengths` (N,) words
         where they are given."""
         rows, places = outputs.shape[:2]
@@ -187,37 +201,37 @@ class TokenClassification:
         )
         return self._in_tags(best, [places] * rows if lengths is None else lengths.tolist())
 
-    frames_rows = True
+    keeps_rows = True
 
     def finish(
-        self, module: Any, inputs: Mapping[str, Tensor], outputs: Tensor
+        self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"probabilities": float64 (N, T, tags)}."""
         return {"probabilities": outputs.double().softmax(dim=2)}
 
-    def told(
-        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def answers_from_arrays(
+        self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
+    ) -> list[Answer]:
         """`respond` of what `finish` gave; beside NAME_sizes, the words of each row."""
         sizes = next(each for name, each in beside.items() if name.endswith("_sizes"))
         return self._in_tags(arrays["probabilities"].argmax(axis=2), sizes.tolist())
 
-    def _in_tags(self, best: np.ndarray, sizes: list[int]) -> list[dict[str, Any]]:
+    def _in_tags(self, best: np.ndarray, sizes: list[int]) -> list[Answer]:
         asked = np.arange(best.shape[1]) < np.array(sizes, dtype=np.int64)[:, None]
-        spans: list[list[dict[str, Any]]] = [[] for _ in sizes]
+        spans: list[list[Answer]] = [[] for _ in sizes]
         for row, start, stop, kind in self.finder.listed(best, asked):
             spans[row].append({"start": start, "stop": stop, "type": self.finder.types[kind]})
         tags = [
-            [self.classes[tag] for tag in row[:size]]
+            [self.tags[tag] for tag in row[:size]]
             for row, size in zip(best.tolist(), sizes, strict=True)
         ]
         if self.scheme == "none":
             return [{"prediction": row} for row in tags]
         return [{"prediction": row, "spans": each} for row, each in zip(tags, spans, strict=True)]
 
-    def in_words(
-        self, answers: list[dict[str, Any]], table: Table, rows: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def complete_answers(
+        self, answers: list[Answer], table: Table, examples: Sequence[int]
+    ) -> list[Answer]:
         """The answers with the words they are about, and each span with its text; of a text also
         with its first and last character."""
         column = next(
@@ -225,7 +239,7 @@ class TokenClassification:
         )
         if column is None:
             return answers
-        return [_told(answer, column, row) for answer, row in zip(answers, rows, strict=True)]
+        return [_told(answer, column, row) for answer, row in zip(answers, examples, strict=True)]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """Scores of giving each word the tag it has most often in the training rows, and a new word
@@ -236,14 +250,16 @@ class TokenClassification:
         name = next(name for name, field in examples.inputs.items() if isinstance(field, Ragged))
         words = examples.inputs[name]
         assert isinstance(words, Ragged)
-        told, asked = (take(examples.target, examples.splits[each]) for each in ("train", split))
+        told, asked = (
+            take_examples(examples.target, examples.splits[each]) for each in ("train", split)
+        )
         train, scored = (
-            _first_codes(take(words, examples.splits[each])) for each in ("train", split)
+            _first_codes(take_examples(words, examples.splits[each])) for each in ("train", split)
         )
         counts = np.zeros(
             (
                 max(int(train.max(initial=0)), int(scored.max(initial=0)), UNKNOWN) + 1,
-                len(self.classes),
+                len(self.tags),
             ),
             dtype=np.int64,
         )
@@ -285,17 +301,17 @@ class TokenClassification:
     def describe(self) -> str:
         """'token_classification of chunk: 23 tags (O 13 %, ...) in the scheme BIO'."""
         counted = sorted(
-            zip(self.class_counts, self.classes, strict=True), key=lambda pair: (-pair[0], pair[1])
+            zip(self.class_counts, self.tags, strict=True), key=lambda pair: (-pair[0], pair[1])
         )
         total = max(sum(self.class_counts), 1)
         shown = ", ".join(f"{tag} {share_text(count / total)}" for count, tag in counted[:3])
-        more = ", ..." if len(self.classes) > 3 else ""
+        more = ", ..." if len(self.tags) > 3 else ""
         scheme = (
             ""
             if self.scheme == "none"
             else f", marking spans of {len(self.finder.types):,} types ({self.scheme.upper()})"
         )
-        return f"token_classification of {self.target_names[0]}: {len(self.classes):,} tags ({shown}{more}){scheme}"
+        return f"token_classification of {self.target_names[0]}: {len(self.tags):,} tags ({shown}{more}){scheme}"
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> TokenClassification:
@@ -364,7 +380,7 @@ def _told(answer: dict[str, Any], column: Column, row: int) -> dict[str, Any]:
         words = ["" if word is None else word for word in column.answer(row) or []]
         places = None
     else:
-        found = [list(pattern(by).finditer(text or "")) for by in ("words", "spaces")]
+        found = [list(word_pattern(by).finditer(text or "")) for by in ("words", "spaces")]
         matches = next((each for each in found if len(each) == count), None)
         words = [match[0] for match in matches or []]
         places = [match.span() for match in matches or []]

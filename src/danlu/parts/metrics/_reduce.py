@@ -1,98 +1,32 @@
-"""What losses and metrics share: rows as a tensor, right answers a class, ranks, averages that are never NaN."""
+"""What the metrics share: right answers per class, ranks, errors in units, averages that are never NaN."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from danlu.errors import Problem, RecipeError
+from danlu.parts.tasks._base import ClassifiesRows, HasReferences, HasUnits, PredictsSteps, Task
 from danlu.terms import IGNORED
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
-class RowCount:
-    """A number of rows as a float32 scalar Tensor on a device, made once for each size.
-
-    A loss needs it every step, and making a tensor costs more than the rest of its Python. What is
-    returned is shared: never change it in place. float32 holds whole numbers exactly up to 2**24.
-    """
-
-    def __init__(self) -> None:
-        import torch
-
-        self._torch = torch
-        self._made: dict[tuple[int, torch.device], Tensor] = {}
-
-    def __call__(self, count: int, device: torch.device) -> Tensor:
-        torch = self._torch
-        if torch.compiler.is_compiling():  # a traced size may be a symbol, which is no key
-            return torch.full((), float(count), device=device)
-        made = self._made.get((count, device))
-        if made is None:
-            if len(self._made) >= 256:
-                self._made.clear()
-            with torch.inference_mode(
-                False
-            ):  # else one first made by an evaluation could not be used in training
-                made = self._made[count, device] = torch.full((), float(count), device=device)
-        return made
-
-
-class OnDevice:
-    """A constant tensor, copied once to each device that asks for it."""
-
-    def __init__(self, values: list[float]) -> None:
-        import torch
-
-        self._torch = torch
-        self.values = torch.tensor(values, dtype=torch.float32)
-        self._copies: dict[torch.device, Tensor] = {self.values.device: self.values}
-
-    def __call__(self, device: torch.device) -> Tensor:
-        copy = self._copies.get(device)
-        if copy is None:
-            with self._torch.inference_mode(False):
-                copy = self._copies[device] = self.values.to(device)
-        return copy
-
-
-def filled(outputs: Tensor, target: Tensor) -> Tensor:
-    """The target (B, steps, size) with each place where nothing is asked (NaN) holding the output:
-    no difference and no gradient."""
-    return target.where(~target.isnan(), outputs.detach().to(target.dtype))
-
-
-def refuse_quantiles(loss: str, task: Any) -> None:
-    """Raises RecipeError where a task asks for quantiles, which only a loss of quantiles can
-    train."""
-    if getattr(task, "quantiles", ()):
-        message = f"the loss {loss} trains one number a step, and task.quantiles asks for {len(task.quantiles)}."
-        raise RecipeError(
-            [Problem("recipe", message, "set loss: quantile, or leave task.quantiles out")]
-        )
-
-
-def refuse_no_text(metric: str, task: Any) -> None:
+def refuse_no_text(metric: str, task: Task) -> None:
     """Raises RecipeError where a task has no text to compare: a metric that reads text has nothing
     to read."""
-    if not hasattr(task, "references"):
+    if not isinstance(task, HasReferences):
         message = f"the metric {metric} compares generated text with references, and the task gives no text."
         raise RecipeError(
             [Problem("recipe", message, "leave it out, or choose task: sequence_to_sequence")]
         )
 
 
-def asked(target: Tensor) -> Tensor:
-    """How many places of a target of steps are asked for (not NaN), a float32 scalar, at least
-    1."""
-    return (~target.isnan()).sum().clamp(min=1).float()
-
-
-def differences(task: Any, outputs: Tensor, target: Tensor, units: str) -> tuple[Tensor, Tensor]:
+def differences(
+    task: HasUnits, outputs: Tensor, target: Tensor, units: str
+) -> tuple[Tensor, Tensor]:
     """(outputs minus target, how many are asked for): float64 (..., size), 0 where nothing is
     asked; int64 (size,).
 
@@ -106,19 +40,22 @@ def differences(task: Any, outputs: Tensor, target: Tensor, units: str) -> tuple
         count = torch.full((target.shape[1],), len(target), device=target.device)
     else:
         known = ~target.isnan()
+        assert isinstance(task, PredictsSteps)
         wrong = (task.point(outputs).double() - target.double()).where(known, 0.0)
         count = known.sum(dim=(0, 1))
     scaled = units == "scaled" or (units == "auto" and target.ndim > 2)
     return (task.in_deviations(wrong) if scaled else task.in_units(wrong)), count
 
 
-def names_of(task: Any) -> tuple[str, ...]:
+def names_of(task: HasUnits) -> tuple[str, ...]:
     """What the numbers that are compared are called: the variables of a forecast, else the
     outputs."""
-    return getattr(task, "variables", task.output.names)
+    return task.variables if isinstance(task, PredictsSteps) else task.output.names
 
 
 UNITS = Literal["auto", "data", "scaled"]
+
+
 UNITS_MEANING = (
     "Units of the differences: of the data, or standard deviations of the training rows; auto: of the data for numbers, scaled for "
     "forecasts, as the literature has them."
@@ -130,13 +67,13 @@ def label(name: str, units: str) -> str:
     return {"data": f"{name}_in_units", "scaled": f"{name}_scaled"}.get(units, name)
 
 
-def number(value: Any) -> float | None:
+def number(value: float | Tensor) -> float | None:
     """A plain float, or None where it is no finite number."""
     value = float(value)
     return value if math.isfinite(value) else None
 
 
-def share(part: Any, whole: Any) -> float | None:
+def share(part: float | Tensor, whole: float | Tensor) -> float | None:
     """part / whole as a plain float, or None where whole is 0."""
     whole = float(whole)
     return number(float(part) / whole) if whole else None
@@ -201,10 +138,10 @@ def token_nats(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 AVERAGES = Literal["auto", "binary", "macro", "micro", "weighted"]
 
 
-def chosen_average(average: str, metric: str, task: Any) -> str:
+def chosen_average(average: str, metric: str, task: Task) -> str:
     """`average`, "auto" resolved: binary for two classes, else macro. RecipeError for binary where
     there is no positive class."""
-    two = hasattr(task, "positive_class") and len(task.classes) == 2
+    two = isinstance(task, ClassifiesRows) and len(task.classes) == 2
     if average == "auto":
         return "binary" if two else "macro"
     if average == "binary" and not two:
@@ -244,7 +181,9 @@ def ranked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return positives, rows - positives
 
 
-def one_against_rest(outputs: Tensor, target: Tensor, task: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def one_against_rest(
+    outputs: Tensor, target: Tensor, task: Task
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(scores, truth) of every ranking a task asks for: one for two classes, else one a class or
     label.
 
@@ -257,6 +196,7 @@ def one_against_rest(outputs: Tensor, target: Tensor, task: Any) -> Iterator[tup
         for number in range(outputs.shape[1]):
             yield outputs[:, number], target[:, number] > 0.5
     elif outputs.shape[1] == 2:
+        assert isinstance(task, ClassifiesRows)
         positive = task.positive_class
         yield outputs[:, positive].double() - outputs[:, 1 - positive].double(), target == positive
     else:

@@ -97,6 +97,8 @@ def read_recipe(
 def recipe_schema() -> dict[str, object]:
     """A JSON Schema (draft 2020-12) of recipes, made from the parts, for completion in editors.
 
+    Raises PartError where a part of an installed package cannot be imported.
+
     >>> sorted(recipe_schema()["properties"])[:3]
     ['compress', 'data', 'finetune']
     """

@@ -47,7 +47,17 @@ def encrypt(
 
     All or nothing: what was written is opened again before it takes the other's place. Without a
     file the key in use is taken (danlu.system.encryption). Raises DataError without a key,
-    ArtifactError for what is no artifact or is encrypted already."""
+    ArtifactError for what is no artifact or is encrypted already.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> from danlu.system.encryption import new_key
+    >>> path = new_key("encrypting.key")
+    >>> danlu.encrypt("runs/iris", "runs/iris-encrypted", key_file="encrypting.key").name
+    'iris-encrypted'
+    """
     folder = find(path)
     key = _wanted(key_file, passphrase_file)
     files = {name: _bytes(folder / name) for name in names(folder)}
@@ -74,7 +84,18 @@ def decrypt(
     the folder.
 
     Raises ArtifactError where the key does not fit, a bit was changed, or the files are not of one
-    encryption."""
+    encryption.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> from danlu.system.encryption import new_key
+    >>> path = new_key("secret.key")
+    >>> path = danlu.encrypt("runs/iris", "runs/iris-secret", key_file="secret.key")
+    >>> danlu.decrypt("runs/iris-secret", "runs/iris-plain", key_file="secret.key").name
+    'iris-plain'
+    """
     folder = find(path)
     key = _wanted(key_file, passphrase_file)
     files = {name: _bytes(folder / name) for name in names(folder)}
@@ -100,7 +121,18 @@ def decrypt(
 
 def sign(path: str | Path, signing_key: str | Path) -> Path:
     """Write signature.json into an artifact or export; its path. `signing_key` is a file of
-    `new_signing_key`, or any Ed25519 key as PEM."""
+    `new_signing_key`, or any Ed25519 key as PEM. Raises DataError without such
+    a key, ArtifactError for a folder that is no artifact or export.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> from danlu.system.signing import new_signing_key
+    >>> public_key = new_signing_key("signing.key")
+    >>> danlu.sign("runs/iris", "signing.key").name
+    'signature.json'
+    """
     folder = find(path)
     private = _private(signing_key)
     said = _told(folder)
@@ -140,7 +172,18 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
 
     The key in signature.json is not believed: `public_key` names the file of the one that is
     expected. Raises ArtifactError naming what is missing, added or changed, or that somebody else
-    signed it."""
+    signed it.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> from danlu.system.signing import new_signing_key
+    >>> public_key = new_signing_key("expected.key")
+    >>> path = danlu.sign("runs/iris", "expected.key")
+    >>> danlu.verify_signature("runs/iris", public_key).files
+    4
+    """
     encryption.need()
     from cryptography.exceptions import InvalidSignature
 

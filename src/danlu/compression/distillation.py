@@ -24,7 +24,9 @@ from danlu.data.batches import Rows
 from danlu.data.dataset import Dataset, prepare
 from danlu.errors import ArtifactError, DanluError, PartError
 from danlu.layers.attention.multi_head import Attention
+from danlu.layers.averaging import members_of
 from danlu.layers.selection import matching_names
+from danlu.parts.tasks._base import CutsExamples, RewritesTexts
 from danlu.recipe import Recipe, Train
 from danlu.system.placement import place
 from danlu.terms import Batch
@@ -101,7 +103,7 @@ def _signature(contents: Contents) -> tuple[Any, ...]:
     return (
         contents.recipe.task.name,
         contents.recipe.data.targets,
-        getattr(task, "answer_column", None),
+        task.answer_column if isinstance(task, RewritesTexts) else None,
     )
 
 
@@ -124,7 +126,7 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
             hint="train it first (model: {name: pretrained, path: ...}), and name that artifact as teacher",
         )
     return Contents(
-        recipe, module.eval(), data.task, data.preprocessor, {}, {}, data.examples.described
+        recipe, module.eval(), data.task, data.preprocessor, {}, {}, data.examples.input_specs
     )
 
 
@@ -141,7 +143,7 @@ class DistillationSetup:
             student,
             told,
         )
-        if getattr(teacher.task, "STEP", "supervised") != "supervised":
+        if registry.task_facts(teacher.recipe.task.name).step != "supervised":
             raise PartError(
                 f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared."
             )
@@ -158,7 +160,7 @@ class DistillationSetup:
             AttentionPair(*layers, config.attention_weight)
             for layers in self._pairs(student, config.attention, "attention", Attention)
         ]
-        members = int(getattr(student, "members", 1))
+        members = members_of(student)
         return DistillationLoss(
             loss,
             self.teacher.module,
@@ -175,7 +177,7 @@ class DistillationSetup:
         output = self.teacher.task.output
         if output.means:
             return output.means
-        asks = getattr(registry.facts("tasks", self.teacher.recipe.task.name), "ASKS", "numbers")
+        asks = registry.task_facts(self.teacher.recipe.task.name).asks
         return (
             (
                 "classes"
@@ -192,7 +194,7 @@ class DistillationSetup:
         else the same rows in its own form."""
         if self._alike(data):
             return lambda batch: batch.inputs
-        if hasattr(self.teacher.task, "frame"):
+        if isinstance(self.teacher.task, CutsExamples):
             raise PartError(
                 "the teacher reads this task's examples in another form than the student, and they are cut by it.",
                 hint="give the student the teacher's data section and tokenizer",
@@ -219,7 +221,7 @@ class DistillationSetup:
         return (
             mine == theirs
             and not adapts
-            and dict(data.examples.described) == received
+            and dict(data.examples.input_specs) == received
             and _fitted(data) == _fitted(self.teacher)
         )
 
@@ -248,7 +250,9 @@ class DistillationSetup:
 def _fitted(of: Dataset | Contents) -> tuple[Any, ...]:
     """What inputs are made with: the fitted chains, and the vocabulary that a task has of its
     own."""
-    return [chain.fingerprint for chain in of.preprocessor.chains], of.task.state().get("tokenizer")
+    return [chain.fingerprint for chain in of.preprocessor.pipelines], of.task.state().get(
+        "tokenizer"
+    )
 
 
 def _inputs(rows: Rows, batch: Batch) -> Mapping[str, Tensor]:

@@ -1,10 +1,12 @@
 """Augmentations: random changes of a training batch, on tensors, on the batch's device.
 
 A part offers
-  Config                                    its options
-  build(config, inputs, output) -> augment  augment(batch, generator) -> Batch; every random number comes from `generator`, a
-                                            torch.Generator that the caller seeded with (seed, step)
-TAKES (optional): the kinds of input it changes; ("image",) where it does not say.
-Whole batches; no Python loop over rows. Shapes and dtypes of the inputs are kept. The argument is not changed in place.
-mixup and cutmix make the class target float32 (B, classes).
+  Config       its options, a danlu.recipe.Options
+  build(config, inputs, output) -> Augmentation
+  TAKES (optional)
+               the kinds of input it changes; ("image",) unless set
+
+`inputs` maps a name to danlu.terms.InputSpec, `output` is a danlu.terms.OutputSpec. What an
+augmentation must keep is said in danlu.parts.augmentations._base.Augmentation. It works on whole
+batches, without a Python loop over rows.
 """

@@ -19,13 +19,13 @@ from danlu.terms import Batch, InputSpec, OutputSpec
 def images_of(part: str, inputs: Mapping[str, InputSpec]) -> list[str]:
     """The names of the images among the inputs. Raises PartError where there is none for `part` to
     change."""
-    found = [name for name, each in inputs.items() if each.kind == "image"]
-    if not found:
+    names = [name for name, spec in inputs.items() if spec.kind == "image"]
+    if not names:
         raise PartError(
             f"the augmentation {part} changes images, and the inputs hold none.",
             hint=f"leave {part} out",
         )
-    return found
+    return names
 
 
 def with_inputs(batch: Batch, changed: Mapping[str, Tensor]) -> Batch:

@@ -54,10 +54,10 @@ def build(
         """Where each pixel comes from along one side, int64 (B, size), beyond the edge in part."""
         return torch.arange(size, device=shift_B.device) + shift_B[:, None]
 
-    def inner(place: torch.Tensor, size: int) -> torch.Tensor:
+    def inner(index: torch.Tensor, size: int) -> torch.Tensor:
         if config.fill == "reflect":
-            place = (size - 1) - ((size - 1) - place.abs()).abs()
-        return place.clamp(0, size - 1)
+            index = (size - 1) - ((size - 1) - index.abs()).abs()
+        return index.clamp(0, size - 1)
 
     def shift(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         _, channels, height, width = x_BCHW.shape

@@ -41,7 +41,7 @@ def build(
     from danlu.system.random_draws import chosen_rows
 
     names = images_of("flip", inputs)
-    sides = [side for side, asked in ((3, config.horizontal), (2, config.vertical)) if asked]
+    sides = [side for side, wanted in ((3, config.horizontal), (2, config.vertical)) if wanted]
 
     def mirror(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         for side in sides:

@@ -42,9 +42,9 @@ def build(
     from danlu.system.random_draws import chosen_rows, draw_from_quantiles, symmetric_beta, uniform
 
     other = [
-        (name, each.kind)
-        for name, each in inputs.items()
-        if each.kind not in ("numbers", "image", "series")
+        (name, spec.kind)
+        for name, spec in inputs.items()
+        if spec.kind not in ("numbers", "image", "series")
     ]
     if other:
         name, kind = other[0]

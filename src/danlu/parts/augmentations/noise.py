@@ -44,7 +44,7 @@ def build(
     from danlu.system.random_draws import chosen_rows, normal_like
 
     kinds = ("numbers", "image", "series") if config.kind == "all" else (config.kind,)
-    names = [name for name, each in inputs.items() if each.kind in kinds]
+    names = [name for name, spec in inputs.items() if spec.kind in kinds]
     if not names:
         what = "numbers or images" if config.kind == "all" else config.kind
         raise PartError(

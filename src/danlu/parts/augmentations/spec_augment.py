@@ -47,7 +47,7 @@ def build(
     from danlu.parts.augmentations._images import with_inputs
     from danlu.system.random_draws import uniform
 
-    names = [name for name, each in inputs.items() if each.kind == "frames"]
+    names = [name for name, spec in inputs.items() if spec.kind == "frames"]
     if not names:
         raise PartError(
             "the augmentation spec_augment changes frames, and the inputs hold none.",
@@ -67,8 +67,8 @@ def build(
                 wide_B, from_B = uniform(generator, 2, len(x_BTF), like=x_BTF).unbind()
                 wide_B = (wide_B * (share * whole_B + 1)).floor()
                 begin_B = (from_B * (whole_B - wide_B + 1)).floor()
-                place = torch.arange(x_BTF.shape[axis], device=x_BTF.device)
-                inside = (place >= begin_B[:, None]) & (place < (begin_B + wide_B)[:, None])
+                index = torch.arange(x_BTF.shape[axis], device=x_BTF.device)
+                inside = (index >= begin_B[:, None]) & (index < (begin_B + wide_B)[:, None])
                 blank |= inside[:, None, :] if axis == 2 else inside[:, :, None]
         return x_BTF.masked_fill(blank, 0.0)
 

@@ -44,20 +44,20 @@ class TransitionMarginals(nn.Module):
         if is_exporting():
             return _scanned(u_2BTS, weights_2SS)
         now_2BS = u_2BTS[:, :, 0]
-        found = [now_2BS]
+        forward = [now_2BS]
         for u_2BS in u_2BTS.unbind(2)[1:]:
             now_2BS = now_2BS - now_2BS.amax(dim=2, keepdim=True).detach()
             now_2BS = torch.bmm(now_2BS.exp(), weights_2SS).log() + u_2BS
-            found.append(now_2BS)
-        return torch.stack(found, dim=2)
+            forward.append(now_2BS)
+        return torch.stack(forward, dim=2)
 
 
 def _scanned(u_2BTS: Tensor, weights_2SS: Tensor) -> Tensor:
     """The same as one loop of the graph, which goes over any number of places."""
     from torch._higher_order_ops import scan
 
-    def step(held: tuple[Tensor, Tensor], u_2BS: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        before_2BS, begun = held
+    def step(carry: tuple[Tensor, Tensor], u_2BS: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        before_2BS, begun = carry
         before_2BS = before_2BS - before_2BS.amax(dim=2, keepdim=True)
         now_2BS = u_2BS + torch.bmm(before_2BS.exp(), weights_2SS).log() * begun
         return (now_2BS, torch.ones_like(begun)), now_2BS.clone()

@@ -60,7 +60,7 @@ class PretrainedSeq2Seq(PretrainedText):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         memory_BSD, mask_BS = self._read(inputs[self.name])
-        codes_BT = self._told(inputs[self.target], True)
+        codes_BT = self._decode_tokens(inputs[self.target], True)
         logits_BTV = self._decoded(codes_BT, memory_BSD, mask_BS).logits.float()
         return self._in_codes(logits_BTV[:, len(self.opening) - 1 :])
 
@@ -76,13 +76,13 @@ class PretrainedSeq2Seq(PretrainedText):
     def extend(self, tokens_NT: Tensor, begun: Begun) -> Tensor:
         """logits_NTV of tokens appended to every row."""
         places = tokens_NT.shape[1]
-        codes_NT = self._told(tokens_NT, not begun.written)
+        codes_NT = self._decode_tokens(tokens_NT, not begun.written)
         self._refuse_beyond(begun.written + codes_NT.shape[1])
-        found = self._decoded(
+        decoded = self._decoded(
             codes_NT, begun.memory, begun.mask, past_key_values=begun.past, use_cache=True
         )
-        begun.past, begun.written = found.past_key_values, begun.written + codes_NT.shape[1]
-        return self._in_codes(found.logits[:, -places:].float())
+        begun.past, begun.written = decoded.past_key_values, begun.written + codes_NT.shape[1]
+        return self._in_codes(decoded.logits[:, -places:].float())
 
     def _read(self, tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
         """(what the encoder makes of each place, which places there are)."""
@@ -91,12 +91,13 @@ class PretrainedSeq2Seq(PretrainedText):
         mask_BS = (
             (tokens_BS != PADDING) | first_S
         ).long()  # a row of padding keeps a place: attention to nothing has no value
-        memory_BSD = self.body.get_encoder()(
+        encoder: nn.Module = self.body.get_encoder()  # type: ignore[operator]
+        memory_BSD = encoder(
             input_ids=self._ids(tokens_BS, first_S), attention_mask=mask_BS
-        )[0]  # type: ignore[operator]
+        )[0]
         return memory_BSD, mask_BS
 
-    def _told(self, tokens_BT: Tensor, begins: bool) -> Tensor:
+    def _decode_tokens(self, tokens_BT: Tensor, begins: bool) -> Tensor:
         """The network's codes of a target, those that open it in place of the first where it
         `begins` here."""
         codes_BT = self._ids(tokens_BT, tokens_BT == -1)

@@ -94,11 +94,13 @@ class TemporalForecast(nn.Module):
         layers = layers or layers_to_see(sizes.moments, kernel)
         self.stack = TemporalStack(sizes.channels, width, kernel, layers, dropout)
         self.steps = sizes.steps
-        each = _AHEAD if sizes.future else sizes.size
-        self.ahead = nn.Linear(width + sizes.static, sizes.steps * each)
+        features_per_step = _AHEAD if sizes.future else sizes.size
+        self.ahead = nn.Linear(width + sizes.static, sizes.steps * features_per_step)
         self.meet = (
             nn.Sequential(
-                nn.Linear(each + sizes.future, width), nn.GELU(), nn.Linear(width, sizes.size)
+                nn.Linear(features_per_step + sizes.future, width),
+                nn.GELU(),
+                nn.Linear(width, sizes.size),
             )
             if sizes.future
             else None

@@ -57,27 +57,27 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     """The module. Raises PartError where there are no frames."""
     from danlu.layers.tabular.late_fusion import fuse_branches
 
-    if not any(each.kind == "frames" for each in inputs.values()):
+    if not any(spec.kind == "frames" for spec in inputs.values()):
         raise PartError(
             "audio_cnn reads the frames of recordings, and the inputs hold none.",
             hint="choose another model",
         )
-    branches = [_branch(config, name, each) for name, each in inputs.items()]
+    branches = [_branch(config, name, spec) for name, spec in inputs.items()]
     return fuse_branches(
         branches, output.size, dense=config.dense, dropout=config.dropout, always_dense=True
     )
 
 
-def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.audio.masked_convolution import RecordingVector
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput
 
-    if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities)
+    if spec.kind == "categories":
+        embedding = CategoryEmbedding(spec.cardinalities)
         return TakeInput(name, embedding), embedding.width
-    if each.kind == "numbers":
-        return TakeInput(name), each.shape[0]
-    body = RecordingVector(name, each.shape[1], config.widths)
+    if spec.kind == "numbers":
+        return TakeInput(name), spec.shape[0]
+    body = RecordingVector(name, spec.shape[1], config.widths)
     return body, body.width

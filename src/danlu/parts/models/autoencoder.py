@@ -67,29 +67,29 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             f"autoencoder takes numbers or one image, and the inputs are {' and '.join(inputs)}.",
             hint="set use: false for the columns of one of them under data.columns",
         )
-    ((name, each),) = inputs.items()
-    if each.kind == "series" and output.each == "moment":
-        moments, variables = each.shape
+    ((name, spec),) = inputs.items()
+    if spec.kind == "series" and output.each == "moment":
+        moments, variables = spec.shape
         encoder, _ = of_numbers(moments * variables, config.hidden, config.code, config.activation)
         _, decoder = of_numbers(
             moments * output.size, config.hidden, config.code, config.activation
         )
         return WindowAutoencoder(name, encoder, decoder, moments)
     size = 1
-    for length in each.shape:
+    for length in spec.shape:
         size *= length
     if (
         output.size != size
-        or output.each != ("image" if each.kind == "image" else "row")
-        or each.kind == "series"
+        or output.each != ("image" if spec.kind == "image" else "row")
+        or spec.kind == "series"
     ):
         raise PartError(
             "autoencoder gives its input again, and the task asks for something else.",
             hint="choose task: autoencoding, or anomaly_detection by reconstruction",
         )
-    if each.kind != "image":
+    if spec.kind != "image":
         return Autoencoder(name, *of_numbers(size, config.hidden, config.code, config.activation))
-    channels, height, width = each.shape
+    channels, height, width = spec.shape
     if min(height, width) < SMALLEST:
         raise PartError(
             f"autoencoder takes images from {SMALLEST}x{SMALLEST} pixels on, and these have {height}x{width}."

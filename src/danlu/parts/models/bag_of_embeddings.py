@@ -74,20 +74,20 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     from danlu.layers.text.embeddings import WordEmbedding
     from danlu.layers.text.pooled import BagOfWords, small_image
 
-    if not any(each.kind == "tokens" for each in inputs.values()):
+    if not any(spec.kind == "tokens" for spec in inputs.values()):
         raise PartError(
             "bag_of_embeddings reads tokens, and the inputs hold none.", hint="choose model: mlp"
         )
 
-    def text_branch(each: InputSpec) -> tuple[nn.Module, int]:
+    def text_branch(spec: InputSpec) -> tuple[nn.Module, int]:
         words = WordEmbedding(
-            each.cardinalities, each.names, config.embedding, letter_size=config.letter_embedding,
+            spec.cardinalities, spec.names, config.embedding, letter_size=config.letter_embedding,
             filters=config.letter_filters, unknown=config.unknown,
         )  # fmt: skip
         bag = BagOfWords(words, config.longest, config.buckets, config.pooling, config.dropout)
         return bag, bag.width
 
     branches = input_branches(
-        inputs, lambda each: small_image(each.shape, config.dense), text_branch
+        inputs, lambda spec: small_image(spec.shape, config.dense), text_branch
     )
     return fuse_branches(branches, output.size, dense=config.dense, dropout=config.dropout)

@@ -116,7 +116,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
     require_image("cnn", inputs, SMALLEST)
     body = _textbook if config.design == "textbook" else _residual
     return fuse_branches(
-        input_branches(inputs, lambda each: body(config, *each.shape)),
+        input_branches(inputs, lambda spec: body(config, *spec.shape)),
         output.size,
         dense=TEXTBOOK_DENSE
         if config.design == "textbook"

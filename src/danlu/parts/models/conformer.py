@@ -68,7 +68,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     from danlu.layers.tabular.late_fusion import fuse_branches
     from danlu.parts.models._conformer import RecordingFrames
 
-    frames = [name for name, each in inputs.items() if each.kind == "frames"]
+    frames = [name for name, spec in inputs.items() if spec.kind == "frames"]
     if not frames:
         raise PartError(
             "conformer reads the frames of recordings, and the inputs hold none.",
@@ -81,16 +81,16 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
                 hint="set use: false for the other columns",
             )
         return RecordingFrames(_body(config, frames[0], inputs[frames[0]]), output.size)
-    branches = [_branch(config, name, each) for name, each in inputs.items()]
+    branches = [_branch(config, name, spec) for name, spec in inputs.items()]
     return fuse_branches(branches, output.size, dense=config.width, dropout=config.dropout)
 
 
-def _body(config: Config, name: str, each: InputSpec) -> Conformer:
+def _body(config: Config, name: str, spec: InputSpec) -> Conformer:
     from danlu.parts.models._conformer import Conformer
 
     return Conformer(
         name,
-        each.shape[1],
+        spec.shape[1],
         config.width,
         config.num_heads,
         config.num_layers,
@@ -100,16 +100,16 @@ def _body(config: Config, name: str, each: InputSpec) -> Conformer:
     )
 
 
-def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput
     from danlu.parts.models._conformer import RecordingRow
 
-    if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities)
+    if spec.kind == "categories":
+        embedding = CategoryEmbedding(spec.cardinalities)
         return TakeInput(name, embedding), embedding.width
-    if each.kind == "numbers":
-        return TakeInput(name), each.shape[0]
-    body = _body(config, name, each)
+    if spec.kind == "numbers":
+        return TakeInput(name), spec.shape[0]
+    body = _body(config, name, spec)
     return RecordingRow(body), body.width

@@ -167,7 +167,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     from danlu.layers.tabular.late_fusion import fuse_branches
 
-    if not any(each.kind in SEQUENCES for each in inputs.values()):
+    if not any(spec.kind in SEQUENCES for spec in inputs.values()):
         raise PartError(
             "encoder reads tokens or frames, and the inputs hold none.", hint="choose model: mlp"
         )
@@ -178,23 +178,23 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
         )
     if output.each == "token":
         return _places(config, inputs, output)
-    branches = [_branch(config, name, each) for name, each in inputs.items()]
+    branches = [_branch(config, name, spec) for name, spec in inputs.items()]
     return fuse_branches(branches, output.size, dense=config.resolved()[2], dropout=config.dropout)
 
 
-def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput
     from danlu.layers.transformer.encoder import EncodedRow, Pooler
 
-    if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities)
+    if spec.kind == "categories":
+        embedding = CategoryEmbedding(spec.cardinalities)
         return TakeInput(name, embedding), embedding.width
-    if each.kind == "numbers":
-        return TakeInput(name), each.shape[0]
-    encoder = _encoder(config, {name: each})
+    if spec.kind == "numbers":
+        return TakeInput(name), spec.shape[0]
+    encoder = _encoder(config, {name: spec})
     pooling: nn.Module | None = None
     if config.pooling == "attention":
         pooling = AttentionPooling(encoder.width)
@@ -212,16 +212,16 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
     from danlu.layers.tabular.merging import concatenated
     from danlu.layers.transformer.encoder import EncodedPlaces, VocabularyHead
 
-    read = {name: each for name, each in inputs.items() if each.kind in SEQUENCES}
-    asides = [_branch(config, name, each) for name, each in inputs.items() if name not in read]
+    read = {name: spec for name, spec in inputs.items() if spec.kind in SEQUENCES}
+    asides = [_branch(config, name, spec) for name, spec in inputs.items() if name not in read]
     encoder = _encoder(config, read)
     width = encoder.width + sum(width for _, width in asides)
-    told = nn.Linear(
+    linear = nn.Linear(
         width, output.size
     )  # of a vocabulary, which has no names, the head may be BERT's
     head = nn.Sequential(
         Dropout(config.dropout),
-        told if output.names or config.head == "linear" else VocabularyHead(width, output.size),
+        linear if output.names or config.head == "linear" else VocabularyHead(width, output.size),
     )
     return EncodedPlaces(
         encoder, concatenated([aside for aside, _ in asides]) if asides else None, head
@@ -238,11 +238,11 @@ def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
     layers, heads, width = config.resolved()
     bodies: list[nn.Module | None] = []
     size = 0
-    for each in inputs.values():
-        if each.kind == "tokens":
+    for spec in inputs.values():
+        if spec.kind == "tokens":
             body = WordEmbedding(
-                each.cardinalities,
-                each.names,
+                spec.cardinalities,
+                spec.names,
                 width,
                 letter_size=config.letter_embedding,
                 filters=config.letter_filters,
@@ -252,7 +252,7 @@ def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
             size += body.width
         else:
             bodies.append(None)
-            size += each.shape[-1]
+            size += spec.shape[-1]
     sizes = StackSizes(
         num_layers=layers,
         width=width,
@@ -264,7 +264,7 @@ def _encoder(config: Config, inputs: Mapping[str, InputSpec]) -> Encoder:
         dropout=config.dropout,
         norm_first=config.norm_position == "before",
     )
-    longest = max(each.shape[0] for each in inputs.values())
+    longest = max(spec.shape[0] for spec in inputs.values())
     if config.context is not None and config.context < longest:
         raise PartError(
             f"model.context is {config.context:,}, and rows have up to {longest:,} places.",

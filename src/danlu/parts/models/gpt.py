@@ -196,8 +196,8 @@ def _text(inputs: Mapping[str, InputSpec]) -> tuple[str, InputSpec]:
         name, only = next(iter(inputs.items()))
         if only.kind == "tokens" and len(only.cardinalities) == 1:
             return name, only
-    said = ", ".join(f"{name} ({each.kind})" for name, each in inputs.items())
+    listing = ", ".join(f"{name} ({spec.kind})" for name, spec in inputs.items())
     raise PartError(
-        f"gpt reads one text, one code a place; the inputs are {said}.",
+        f"gpt reads one text, one code a place; the inputs are {listing}.",
         hint="use task: language_modeling",
     )

@@ -67,7 +67,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             hint="choose model: gpt or rnn",
         )
     rescales = any(
-        each["class_name"] == "Rescaling" for each in keras_file.objects_in(architecture)
+        layer["class_name"] == "Rescaling" for layer in keras_file.objects_in(architecture)
     )
     pixels = ("bytes" if rescales else "unit") if config.pixels == "auto" else config.pixels
     return KerasNetwork(architecture, inputs, output, pixels)
@@ -84,15 +84,15 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
     assert isinstance(module, KerasNetwork)
     file = keras_file.read_keras_file(config.path)
     module.load(file.weights, config.path)
-    said = f"the weights are those of {config.path}"
+    notice = f"the weights are those of {config.path}"
     if module.still:
-        said += f"; {', '.join(module.still[:6])} stay as they are, since the file froze them"
+        notice += f"; {', '.join(module.still[:6])} stay as they are, since the file froze them"
     left = sorted(
-        {each["class_name"] for each in keras_file.objects_in(file.architecture)} & _LEFT_OUT
+        {layer["class_name"] for layer in keras_file.objects_in(file.architecture)} & _LEFT_OUT
     )
     if left:
-        said += f"; the file's {' and '.join(left)} are left out (section regularization has such things)"
-    return file.digest, f"{said}.", ()
+        notice += f"; the file's {' and '.join(left)} are left out (section regularization has such things)"
+    return file.digest, f"{notice}.", ()
 
 
 _LEFT_OUT = keras_file.REGULARIZERS | keras_file.CONSTRAINTS

@@ -39,22 +39,22 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     from danlu.layers.tabular.merging import Add, TakeInput, concatenated
 
     dense = [
-        TakeInput(name, nn.Flatten() if len(each.shape) > 1 else None)
-        for name, each in inputs.items()
-        if each.kind != "categories"
+        TakeInput(name, nn.Flatten() if len(spec.shape) > 1 else None)
+        for name, spec in inputs.items()
+        if spec.kind != "categories"
     ]
     terms: list[nn.Module] = []
     if dense:
         features = sum(
-            math.prod(each.shape) for each in inputs.values() if each.kind != "categories"
+            math.prod(spec.shape) for spec in inputs.values() if spec.kind != "categories"
         )
         layer = nn.Linear(features, output.size)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
         terms.append(nn.Sequential(concatenated([*dense]), layer))
-    for name, each in inputs.items():
-        if each.kind == "categories":
+    for name, spec in inputs.items():
+        if spec.kind == "categories":
             terms.append(
-                TakeInput(name, CategoryWeights(each.cardinalities, output.size, bias=not terms))
+                TakeInput(name, CategoryWeights(spec.cardinalities, output.size, bias=not terms))
             )
     return terms[0] if len(terms) == 1 else Add(terms)

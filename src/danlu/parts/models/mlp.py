@@ -87,7 +87,7 @@ def width_of(config: Config) -> int:
 
 def at_width(config: Config, width: int) -> Config:
     """The same network with all hidden layers in proportion, the widest `width` wide."""
-    hidden = [max(1, round(each * width / width_of(config))) for each in config.hidden]
+    hidden = [max(1, round(size * width / width_of(config))) for size in config.hidden]
     return Config.model_validate({**config.model_dump(), "hidden": hidden})
 
 
@@ -111,7 +111,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
     from danlu.layers.normalization import BatchNorm1d
     from danlu.layers.tabular.merging import concatenated
 
-    branches = [_branch(config, name, each) for name, each in inputs.items()]
+    branches = [_branch(config, name, spec) for name, spec in inputs.items()]
     layers: list[nn.Module] = [concatenated([branch for branch, _ in branches])]
     width = sum(width for _, width in branches)
     for next_width in config.hidden:
@@ -130,7 +130,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
     return nn.Sequential(*layers, nn.Linear(width, output.size))
 
 
-def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
+def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from torch import nn
 
@@ -139,17 +139,17 @@ def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]
     from danlu.layers.tabular.periodic import PeriodicEmbedding
     from danlu.layers.text.summary import TokenSummary
 
-    if each.kind == "categories":
+    if spec.kind == "categories":
         embedding = CategoryEmbedding(
-            each.cardinalities, None if config.embedding == "auto" else config.embedding
+            spec.cardinalities, None if config.embedding == "auto" else config.embedding
         )
         return TakeInput(name, embedding), embedding.width
-    if each.kind == "image":
-        return TakeInput(name, nn.Flatten()), math.prod(each.shape)
-    if each.kind == "tokens":
-        summary = TokenSummary(each)
+    if spec.kind == "image":
+        return TakeInput(name, nn.Flatten()), math.prod(spec.shape)
+    if spec.kind == "tokens":
+        summary = TokenSummary(spec)
         return TakeInput(name, summary), summary.width
     if config.periodic:
-        periodic = PeriodicEmbedding(each.shape[0], config.periodic, config.periodic_scale)
+        periodic = PeriodicEmbedding(spec.shape[0], config.periodic, config.periodic_scale)
         return TakeInput(name, periodic), periodic.width
-    return TakeInput(name), each.shape[0]
+    return TakeInput(name), spec.shape[0]

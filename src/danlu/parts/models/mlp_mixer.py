@@ -59,7 +59,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
     require_image("mlp_mixer", inputs, SMALLEST if config.patch == "auto" else config.patch)
     return fuse_branches(
-        input_branches(inputs, lambda each: _body(config, *each.shape)),
+        input_branches(inputs, lambda spec: _body(config, *spec.shape)),
         output.size,
         dense=config.width,
         activation_name="gelu",

@@ -77,10 +77,10 @@ class Config(Options):
 
 def adapt(config: Config, data: Data) -> Data:
     """The data section with texts read by the checkpoint's tokenizer and images in its size."""
-    about = _architecture(config)
-    family = _family(about)
+    architecture = _architecture(config)
+    family = _family(architecture)
     if family in IMAGE:
-        return _sized(about, data)
+        return _sized(architecture, data)
     if config.path is None and config.weights is None:
         return data
     path = config.weights or str(hugging_face.tokenizer_path(_folder(config)))
@@ -91,7 +91,7 @@ def adapt(config: Config, data: Data) -> Data:
     borrowed = {"kind": "file", "tokenizer": path, **framed}
 
     def change(part: Part) -> Part:
-        longest = min(_limit(about), part.options.max_length or _limit(about))  # type: ignore[attr-defined]
+        longest = min(_limit(architecture), part.options.max_length or _limit(architecture))  # type: ignore[attr-defined]
         return Part(
             part.name, type(part.options).model_validate({**borrowed, "max_length": longest})
         )
@@ -100,7 +100,7 @@ def adapt(config: Config, data: Data) -> Data:
     usual: dict[Any, list[Part]] = (
         {}
         if texts is not None
-        else {"text": [_tokenize(borrowed, min(_limit(about), _USUAL_LENGTH))]}
+        else {"text": [_tokenize(borrowed, min(_limit(architecture), _USUAL_LENGTH))]}
     )
     if "sequence" not in data.transforms:
         usual["sequence"] = [
@@ -125,14 +125,14 @@ def adapt_task(config: Config, task: Part) -> Part:
 def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> nn.Module:
     """The network, its weights drawn; `begin` puts the checkpoint's in. PartError where it cannot
     do what the task asks."""
-    about = _architecture(config)
-    family = _family(about)
+    architecture = _architecture(config)
+    family = _family(architecture)
     if family in IMAGE:
-        return _image(about, inputs, output)
+        return _image(architecture, inputs, output)
     return (
-        _answering(about, inputs, output)
+        _answering(architecture, inputs, output)
         if family in ANSWERING
-        else _text(about, family, inputs, output)
+        else _text(architecture, family, inputs, output)
     )
 
 
@@ -171,10 +171,10 @@ def begin(config: Config, module: nn.Module) -> tuple[str, str, tuple[str, ...]]
         module.read_with(torch.from_numpy(codes))
     fresh = module.load(folder, _architecture(config)["labels"])
     own = len(module.body.state_dict())
-    said = f"{own - len(fresh)} of {own} tensors of the model are those of {config.path}"
+    notice = f"{own - len(fresh)} of {own} tensors of the model are those of {config.path}"
     return (
         digest,
-        f"{said}; drawn anew are {', '.join(fresh)}." if fresh else f"{said}.",
+        f"{notice}; drawn anew are {', '.join(fresh)}." if fresh else f"{notice}.",
         tuple(fresh),
     )
 
@@ -214,19 +214,22 @@ def _of_artifact(path: str) -> dict[str, Any]:
     """The architecture that an artifact keeps. ArtifactError where there is none."""
     manifest = next(
         (
-            each
-            for each in (Path(path) / "artifact.json", Path(path) / "artifact" / "artifact.json")
-            if each.is_file()
+            candidate
+            for candidate in (
+                Path(path) / "artifact.json",
+                Path(path) / "artifact" / "artifact.json",
+            )
+            if candidate.is_file()
         ),
         None,
     )
     try:
         if manifest is None:
             raise ValueError("there is no artifact or finished run")
-        found = read_checked_json(manifest)["recipe"]["model"].get("architecture")
-        if not isinstance(found, dict):
+        stored = read_checked_json(manifest)["recipe"]["model"].get("architecture")
+        if not isinstance(stored, dict):
             raise ValueError("its model is no pretrained one")
-        return found
+        return stored
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"this is no artifact to go on from: {error}.",
@@ -235,20 +238,20 @@ def _of_artifact(path: str) -> dict[str, Any]:
         ) from None
 
 
-def _family(about: Mapping[str, Any]) -> str:
-    family = str(about["config"].get("model_type"))
+def _family(architecture: Mapping[str, Any]) -> str:
+    family = str(architecture["config"].get("model_type"))
     if family not in (*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE):
-        known = ", ".join((*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE))
+        families = ", ".join((*BOTH_WAYS, *CAUSAL, *ANSWERING, *IMAGE))
         raise PartError(
             f"the checkpoint is of the family {family}, which danlu does not know.",
-            hint=f"it knows {known}",
+            hint=f"it knows {families}",
         )
     return family
 
 
-def _limit(about: Mapping[str, Any]) -> int:
+def _limit(architecture: Mapping[str, Any]) -> int:
     """How many places the network reaches."""
-    config = about["config"]
+    config = architecture["config"]
     places = int(
         config.get("max_position_embeddings")
         or config.get("n_positions")
@@ -270,9 +273,9 @@ def _tokenize(borrowed: Mapping[str, Any], longest: int) -> Part:
     )
 
 
-def _sized(about: Mapping[str, Any], data: Data) -> Data:
+def _sized(architecture: Mapping[str, Any], data: Data) -> Data:
     """The data section with images of a folder brought to the checkpoint's size."""
-    size = _size(about)
+    size = _size(architecture)
     options = data.source.options
     if size is None or data.source.name != "images" or getattr(options, "size", None) is not None:
         return data
@@ -280,56 +283,56 @@ def _sized(about: Mapping[str, Any], data: Data) -> Data:
     return data.model_copy(update={"source": source})
 
 
-def _size(about: Mapping[str, Any]) -> tuple[int, int] | None:
+def _size(architecture: Mapping[str, Any]) -> tuple[int, int] | None:
     """The (height, width) of images that the network needs, or was trained with."""
-    fixed = about["config"].get("image_size")
+    fixed = architecture["config"].get("image_size")
     if isinstance(fixed, int):
         return fixed, fixed
-    said = (about.get("pixels") or {}).get("size") if fixed is None else fixed
-    return (int(said[0]), int(said[1])) if said else None
+    size = (architecture.get("pixels") or {}).get("size") if fixed is None else fixed
+    return (int(size[0]), int(size[1])) if size else None
 
 
-def _body(about: Mapping[str, Any], kind: str, output: OutputSpec) -> nn.Module:
+def _body(architecture: Mapping[str, Any], kind: str, output: OutputSpec) -> nn.Module:
     """The network of transformers, of this size of output."""
     from danlu.layers.pretrained.network import library, quiet_transformers
 
     transformers = library()
     with quiet_transformers():
         try:
-            made = transformers.AutoConfig.for_model(**about["config"])
+            hf_config = transformers.AutoConfig.for_model(**architecture["config"])
             if kind in ("SequenceClassification", "TokenClassification", "ImageClassification"):
-                made.num_labels = output.size
-            made.use_cache = False
-            made.architectures = []  # where a family has several networks of a kind (DeiT), the first
-            return getattr(transformers, f"AutoModelFor{kind}").from_config(made).float()
+                hf_config.num_labels = output.size
+            hf_config.use_cache = False
+            hf_config.architectures = []  # where a family has several networks of a kind (DeiT), the first
+            return getattr(transformers, f"AutoModelFor{kind}").from_config(hf_config).float()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            said = str(error).strip().split("\n")[0][:300]
+            cause = str(error).strip().split("\n")[0][:300]
             raise PartError(
-                f"the checkpoint's config makes no network for {kind}: {said}."
+                f"the checkpoint's config makes no network for {kind}: {cause}."
             ) from None
 
 
 def _image(
-    about: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
+    architecture: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
 ) -> nn.Module:
     from danlu.layers.pretrained.network import PretrainedImage
 
     if set(inputs) != {"image"} or output.each != "row":
         raise PartError(
-            f"this checkpoint ({_family(about)}) answers one image, and the inputs are {', '.join(inputs)}.",
+            f"this checkpoint ({_family(architecture)}) answers one image, and the inputs are {', '.join(inputs)}.",
             hint="leave other columns out (data.columns.NAME.use: false), or take a checkpoint of texts",
         )
     ours = inputs["image"]
-    channels = int(about["config"].get("num_channels", 3))
+    channels = int(architecture["config"].get("num_channels", 3))
     if ours.shape[0] not in (1, channels):
         raise PartError(
             f"the checkpoint sees {channels} channels, and the images have {ours.shape[0]}."
         )
-    pixels = about.get("pixels") or {"mean": [0.5], "std": [0.5]}
+    pixels = architecture.get("pixels") or {"mean": [0.5], "std": [0.5]}
     theirs = pixels["mean"], pixels["std"]
-    size = _size(about)
+    size = _size(architecture)
     return PretrainedImage(
-        _body(about, "ImageClassification", output),
+        _body(architecture, "ImageClassification", output),
         output.names,
         (ours.mean, ours.std),
         theirs,
@@ -339,13 +342,13 @@ def _image(
 
 
 def _answering(
-    about: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
+    architecture: Mapping[str, Any], inputs: Mapping[str, InputSpec], output: OutputSpec
 ) -> PretrainedText:
     """A network that reads one text and writes another."""
     from danlu.parts.models._pretrained_seq2seq import PretrainedSeq2Seq, opening_of
 
-    family = _family(about)
-    sources = {name: each for name, each in inputs.items() if name != DECODER}
+    family = _family(architecture)
+    sources = {name: spec for name, spec in inputs.items() if name != DECODER}
     if DECODER not in inputs or not output.causal:
         raise PartError(
             f"a checkpoint of {family} reads one text and writes another, and this task asks for something else.",
@@ -359,14 +362,22 @@ def _answering(
             f"target {size:,}.",
             hint="let the text column be read by tokenize alone; its tokenizer is then the checkpoint's",
         )
-    body = _body(about, "Seq2SeqLM", output)
+    body = _body(architecture, "Seq2SeqLM", output)
     return PretrainedSeq2Seq(
-        body, name, DECODER, size, opening=opening_of(about["config"]), limit=_limit(about)
+        body,
+        name,
+        DECODER,
+        size,
+        opening=opening_of(architecture["config"]),
+        limit=_limit(architecture),
     )
 
 
 def _text(
-    about: Mapping[str, Any], family: str, inputs: Mapping[str, InputSpec], output: OutputSpec
+    architecture: Mapping[str, Any],
+    family: str,
+    inputs: Mapping[str, InputSpec],
+    output: OutputSpec,
 ) -> nn.Module:
     from danlu.layers.pretrained.network import PretrainedTagger, PretrainedText, PretrainedWriter
 
@@ -389,7 +400,7 @@ def _text(
         raise PartError(
             f"a checkpoint of {family} cannot do what this task asks.", hint=f"take {other}"
         )
-    limit = _limit(about)
+    limit = _limit(architecture)
     if tells_codes and tokens.shape[0] > limit:
         raise PartError(
             f"the checkpoint reaches {limit:,} places, and task.context is {tokens.shape[0]:,}.",
@@ -404,7 +415,7 @@ def _text(
         if tells_codes and output.causal
         else PretrainedText
     )
-    body = _body(about, kind, output)
+    body = _body(architecture, kind, output)
     labels = () if tells_codes else output.names
     return wrapper(
         body,
@@ -424,8 +435,8 @@ def _only(family: str, inputs: Mapping[str, InputSpec]) -> tuple[str, InputSpec]
         name, only = next(iter(inputs.items()))
         if only.kind == "tokens" and (len(only.cardinalities) == 1 or set(only.names) == {"piece"}):
             return name, only
-    said = ", ".join(f"{name} ({each.kind})" for name, each in inputs.items())
+    listing = ", ".join(f"{name} ({spec.kind})" for name, spec in inputs.items())
     raise PartError(
-        f"this checkpoint ({family}) reads one text, and the inputs are {said}.",
+        f"this checkpoint ({family}) reads one text, and the inputs are {listing}.",
         hint="leave other columns out: data.columns.NAME.use: false",
     )

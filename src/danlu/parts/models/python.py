@@ -65,8 +65,8 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             f"the model {config.object} is code of your own, and code is not allowed.",
             hint="add --allow-code",
         )
-    made = _construct(config, inputs, output)
-    module = Outside(made, list(inputs))
+    network = _construct(config, inputs, output)
+    module = Outside(network, list(inputs))
     _try(config.object, module, inputs, output)
     return module
 
@@ -88,26 +88,28 @@ def _construct(config: Config, inputs: Mapping[str, InputSpec], output: OutputSp
         parameters = {}
     described = {"inputs": dict(inputs), "output": output}
     options |= {
-        name: each for name, each in described.items() if name in parameters and name not in options
+        name: value
+        for name, value in described.items()
+        if name in parameters and name not in options
     }
     try:
-        made = kind(**options)
+        module = kind(**options)
     except Exception as error:
         raise PartError(
             f"{config.object} could not be made with the options {', '.join(options) or '(none)'}: {_say(error)}.",
             hint="model.options holds the arguments of its constructor",
         ) from error
-    if not isinstance(made, nn.Module):
+    if not isinstance(module, nn.Module):
         raise PartError(
-            f"{config.object} gave an object of type {type(made).__name__}, not a torch.nn.Module."
+            f"{config.object} gave an object of type {type(module).__name__}, not a torch.nn.Module."
         )
-    return made
+    return module
 
 
 def _import(path: str) -> Any:
     module, _, names = path.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise PartError(
             f"there is no Python module {error.name} (for model.object {path}).",
@@ -118,15 +120,15 @@ def _import(path: str) -> Any:
             f"the module {module} failed while it was imported: {_say(error)}."
         ) from error
     for name in names.split("."):
-        if not hasattr(found, name):
+        if not hasattr(target, name):
             from danlu.errors import did_you_mean
 
             raise PartError(
                 f"{module} has no {name} (for model.object {path}).",
-                hint=did_you_mean(name, vars(found)),
+                hint=did_you_mean(name, vars(target)),
             )
-        found = getattr(found, name)
-    return found
+        target = getattr(target, name)
+    return target
 
 
 def _try(path: str, module: nn.Module, inputs: Mapping[str, InputSpec], output: OutputSpec) -> None:
@@ -135,11 +137,11 @@ def _try(path: str, module: nn.Module, inputs: Mapping[str, InputSpec], output: 
 
     rows = {
         name: torch.zeros(
-            2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32
+            2, *spec.shape, dtype=torch.int64 if spec.kind == "categories" else torch.float32
         )
-        for name, each in inputs.items()
+        for name, spec in inputs.items()
     }
-    shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in rows.items())
+    shapes = ", ".join(f"{name} {tuple(spec.shape)}" for name, spec in rows.items())
     module.eval()
     try:
         with torch.no_grad():
@@ -181,5 +183,5 @@ def _say(error: Exception) -> str:
         and "/danlu/" not in frame.filename
         and "importlib" not in frame.filename
     ]
-    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{place}"
+    where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{where}"

@@ -80,7 +80,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
     require_image("resnet", inputs, SMALLEST)
     module = fuse_branches(
-        input_branches(inputs, lambda each: _body(config, *each.shape)),
+        input_branches(inputs, lambda spec: _body(config, *spec.shape)),
         output.size,
         dense=8 * config.width,
         activation_name=config.activation,

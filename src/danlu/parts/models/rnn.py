@@ -99,14 +99,14 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         return _forecast(config, inputs, output)
     from danlu.layers.tabular.late_fusion import fuse_branches
 
-    branches = [_row_branch(config, name, each) for name, each in inputs.items()]
+    branches = [_row_branch(config, name, spec) for name, spec in inputs.items()]
     return fuse_branches(
         branches, output.size, dense=config.width, activation_name="relu", dropout=config.dropout
     )
 
 
 def _check(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> None:
-    if not any(each.kind in SEQUENCES for each in inputs.values()):
+    if not any(spec.kind in SEQUENCES for spec in inputs.values()):
         raise PartError(
             "rnn reads tokens, frames or a series, and the inputs hold none.",
             hint="choose model: mlp",
@@ -132,19 +132,19 @@ def _check(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) 
         )
 
 
-def _row_branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, int]:
+def _row_branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, int]:
     """What takes one input to (B, width), and width."""
     from danlu.layers.pooling import AttentionPooling, MaxPooling, MeanPooling
     from danlu.layers.recurrent.sequence_reader import RowVector
     from danlu.layers.tabular.categories import CategoryEmbedding
     from danlu.layers.tabular.merging import TakeInput
 
-    if each.kind == "categories":
-        embedding = CategoryEmbedding(each.cardinalities)
+    if spec.kind == "categories":
+        embedding = CategoryEmbedding(spec.cardinalities)
         return TakeInput(name, embedding), embedding.width
-    if each.kind not in SEQUENCES:
-        return TakeInput(name), each.shape[0]
-    reader, size = _reader(config, {name: each})
+    if spec.kind not in SEQUENCES:
+        return TakeInput(name), spec.shape[0]
+    reader, size = _reader(config, {name: spec})
     recurrent = _recurrent(config, size, config.bidirectional is not False)
     if config.pooling == "attention":
         pooling: nn.Module | None = AttentionPooling(recurrent.width)
@@ -161,11 +161,11 @@ def _reader(config: Config, inputs: Mapping[str, InputSpec]) -> tuple[Reader, in
 
     bodies: list[nn.Module | None] = []
     size = 0
-    for each in inputs.values():
-        if each.kind == "tokens":
+    for spec in inputs.values():
+        if spec.kind == "tokens":
             body = WordEmbedding(
-                each.cardinalities,
-                each.names,
+                spec.cardinalities,
+                spec.names,
                 config.embedding,
                 letter_size=config.letter_embedding,
                 filters=config.letter_filters,
@@ -175,7 +175,7 @@ def _reader(config: Config, inputs: Mapping[str, InputSpec]) -> tuple[Reader, in
             size += body.width
         else:
             bodies.append(None)
-            size += each.shape[-1]
+            size += spec.shape[-1]
     first = next(iter(inputs.values())).kind
     return Reader(list(inputs), bodies, config.dropout if first == "tokens" else 0.0), size
 
@@ -203,15 +203,15 @@ def _forecast(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpe
     variables = SplitVariables(series, output) if output.of else None
     level = ReversibleNorm(config.level, len(variables.forecast) if variables else 1)
     past = _recurrent(config, series.shape[-1], config.bidirectional is True)
-    known = inputs.get("future")
+    future = inputs.get("future")
     ahead = (
         None
-        if known is None
-        else _recurrent(config, known.shape[-1], config.bidirectional is not False)
+        if future is None
+        else _recurrent(config, future.shape[-1], config.bidirectional is not False)
     )
     branches = [
-        _row_branch(config, name, each)
-        for name, each in inputs.items()
+        _row_branch(config, name, spec)
+        for name, spec in inputs.items()
         if name not in ("series", "future")
     ]
     aside = (
@@ -234,16 +234,16 @@ def _places(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec)
     from danlu.layers.tabular.merging import TakeInput, concatenated
     from danlu.parts.models._crf import TransitionMarginals
 
-    read = {name: each for name, each in inputs.items() if each.kind in SEQUENCES}
+    read = {name: spec for name, spec in inputs.items() if spec.kind in SEQUENCES}
     reader, size = _reader(config, read)
     recurrent = _recurrent(config, size, config.bidirectional is not False and not output.causal)
     asides: list[nn.Module] = []
     width = recurrent.width
-    for name, each in inputs.items():
+    for name, spec in inputs.items():
         if name not in read:
-            embedding = CategoryEmbedding(each.cardinalities) if each.kind == "categories" else None
+            embedding = CategoryEmbedding(spec.cardinalities) if spec.kind == "categories" else None
             asides.append(TakeInput(name, embedding))
-            width += embedding.width if embedding is not None else each.shape[0]
+            width += embedding.width if embedding is not None else spec.shape[0]
     head = nn.Sequential(LockedDropout(config.dropout), nn.Linear(width, output.size))
     after = TransitionMarginals(output.size) if config.crf else None
     generates = output.causal and not asides and _one_input_of_tokens(list(read.values()))

@@ -182,11 +182,11 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 def _source(inputs: Mapping[str, InputSpec]) -> str:
     """The name of the input that is read."""
     sources = [name for name in inputs if name != TARGET]
-    plain = all(each.kind == "tokens" and len(each.cardinalities) == 1 for each in inputs.values())
+    plain = all(spec.kind == "tokens" and len(spec.cardinalities) == 1 for spec in inputs.values())
     if TARGET in inputs and len(sources) == 1 and plain:
         return sources[0]
-    said = ", ".join(f"{name} ({each.kind})" for name, each in inputs.items())
+    listing = ", ".join(f"{name} ({spec.kind})" for name, spec in inputs.items())
     raise PartError(
-        f"seq2seq reads one text and writes another, one code a place; the inputs are {said}.",
+        f"seq2seq reads one text and writes another, one code a place; the inputs are {listing}.",
         hint="use task: sequence_to_sequence",
     )

@@ -67,8 +67,8 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     from danlu.layers.tabular.merging import concatenated
     from danlu.parts.models._tabm import Ensemble
 
-    branches = [_branch(config, name, each) for name, each in inputs.items()]
-    chunks = [chunk for _, each in branches for chunk in each]
+    branches = [_branch(config, name, spec) for name, spec in inputs.items()]
+    chunks = [chunk for _, spec in branches for chunk in spec]
     return Ensemble(
         concatenated([branch for branch, _ in branches]),
         chunks,
@@ -83,7 +83,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     )
 
 
-def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, list[int]]:
+def _branch(config: Config, name: str, spec: InputSpec) -> tuple[nn.Module, list[int]]:
     """What takes one input to (B, D), and how many of the D belong to each column (or to each
     feature's embedding)."""
     from danlu.layers.tabular.categories import CategoryEmbedding
@@ -92,17 +92,17 @@ def _branch(config: Config, name: str, each: InputSpec) -> tuple[nn.Module, list
     from danlu.layers.tabular.tokens import features_per_column
     from danlu.layers.text.summary import TokenSummary
 
-    if each.kind == "categories":
+    if spec.kind == "categories":
         embedding = CategoryEmbedding(
-            each.cardinalities, None if config.embedding == "auto" else config.embedding
+            spec.cardinalities, None if config.embedding == "auto" else config.embedding
         )
         return TakeInput(name, embedding), embedding.widths
-    if each.kind == "tokens":
-        summary = TokenSummary(each)
+    if spec.kind == "tokens":
+        summary = TokenSummary(spec)
         return TakeInput(name, summary), [1] * summary.width
     if config.periodic:
-        features = each.shape[0]
+        features = spec.shape[0]
         return TakeInput(
             name, PeriodicEmbedding(features, config.periodic, config.periodic_scale)
         ), [1] * features + [EMBEDDING] * features
-    return TakeInput(name), features_per_column(each)
+    return TakeInput(name), features_per_column(spec)

@@ -79,7 +79,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
 
     require_image("wide_resnet", inputs, SMALLEST)
     return fuse_branches(
-        input_branches(inputs, lambda each: _body(config, *each.shape)),
+        input_branches(inputs, lambda spec: _body(config, *spec.shape)),
         output.size,
         dense=64 * config.width,
         activation_name=config.activation,

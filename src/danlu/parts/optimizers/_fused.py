@@ -25,8 +25,8 @@ def fusable(groups: list[dict[str, Any]]) -> bool | None:
     parameters = [parameter for group in groups for parameter in group["params"]]
     return (
         all(
-            each.is_floating_point() and each.device.type in DEVICES and _is_dense(each)
-            for each in parameters
+            tensor.is_floating_point() and tensor.device.type in DEVICES and _is_dense(tensor)
+            for tensor in parameters
         )
         or None
     )

@@ -72,11 +72,13 @@ def _lion() -> type[Optimizer]:
                 with torch.enable_grad():
                     loss = closure()
             for group in self.param_groups:
-                parameters = [each for each in group["params"] if each.grad is not None]
+                parameters = [
+                    parameter for parameter in group["params"] if parameter.grad is not None
+                ]
                 if not parameters:
                     continue
-                gradients = [each.grad for each in parameters]
-                means = [self._mean(each) for each in parameters]
+                gradients = [parameter.grad for parameter in parameters]
+                means = [self._mean(parameter) for parameter in parameters]
                 beta1, beta2 = group["betas"]
                 moves = torch._foreach_lerp(means, gradients, 1 - beta1)
                 torch._foreach_sign_(moves)

@@ -131,29 +131,29 @@ def _muon() -> type[Optimizer]:
         def _turn(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
             """Update matrices of one shape."""
             buffers = [
-                self._state(each, "momentum_buffer")["momentum_buffer"] for each in parameters
+                self._state(tensor, "momentum_buffer")["momentum_buffer"] for tensor in parameters
             ]
-            gradients = [each.grad for each in parameters if each.grad is not None]
+            gradients = [tensor.grad for tensor in parameters if tensor.grad is not None]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             moves = (
                 torch._foreach_lerp(gradients, buffers, group["momentum"])
                 if group["nesterov"]
                 else buffers
             )
-            stacked = torch.stack([as_matrix(each) for each in moves])
+            stacked = torch.stack([as_matrix(tensor) for tensor in moves])
             turned = newton_schulz(
                 stacked, group["iterations"], iteration_dtype(stacked, group["precision"])
             )
             moves = [
-                each.reshape(parameter.shape)
-                for each, parameter in zip(turned.to(stacked.dtype), parameters)
+                tensor.reshape(parameter.shape)
+                for tensor, parameter in zip(turned.to(stacked.dtype), parameters)
             ]
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, moves, alpha=-group["lr"] * length(stacked))
 
         def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
             """Update what is no matrix."""
-            states = [self._state(each, "exp_avg", "exp_avg_sq") for each in parameters]
+            states = [self._state(tensor, "exp_avg", "exp_avg_sq") for tensor in parameters]
             for parameter, state in zip(parameters, states):
                 if "step" not in state:
                     state["step"] = torch.zeros(
@@ -161,7 +161,7 @@ def _muon() -> type[Optimizer]:
                     )
             adamw(
                 parameters,
-                [each.grad for each in parameters if each.grad is not None],
+                [tensor.grad for tensor in parameters if tensor.grad is not None],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],

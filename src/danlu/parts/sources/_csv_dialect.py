@@ -16,7 +16,7 @@ import numpy as np
 
 from danlu.errors import DataError
 from danlu.parts.sources import _csv_records as records
-from danlu.parts.sources._csv_records import Records, place
+from danlu.parts.sources._csv_records import Records, row_and_line
 
 _SAMPLE = 2**18  # bytes that are looked at to find the delimiter
 _CANDIDATES = ("\t", ",", ";", "|")
@@ -37,7 +37,7 @@ _LOOKED_AT = 200  # rows that are looked at to tell a header
 
 
 @dataclass(frozen=True)
-class Asked:
+class DialectOptions:
     """What the recipe says; None (or "auto") where it is to be found."""
 
     delimiter: str = "auto"
@@ -48,7 +48,7 @@ class Asked:
     skip_rows: int | None = None
     skip_end: int | None = None
     missing: Sequence[str] = ("",)
-    known: frozenset[str] = (
+    column_names: frozenset[str] = (
         frozenset()
     )  # names of columns the recipe or a trained model speaks of: a row that holds one is the header
 
@@ -73,26 +73,26 @@ class Layout:
     notices: list[str] = field(default_factory=list)
 
 
-def find(content: bytes, name: str, asked: Asked, suffix: str = ".csv") -> Layout:
+def find_layout(content: bytes, name: str, options: DialectOptions, suffix: str = ".csv") -> Layout:
     """The layout of the table in a text (UTF-8). DataError naming row and line where its rows do
     not fit together."""
     notices: list[str] = []
-    content, delimiter = _separated(content, name, asked, suffix, notices)
-    quote = _quote(content, asked.quote)
-    if not delimiter and asked.delimiter == "auto":
+    content, delimiter = _separated(content, name, options, suffix, notices)
+    quote = _quote(content, options.quote)
+    if not delimiter and options.delimiter == "auto":
         delimiter = _delimiter(content, quote, suffix)
         if delimiter == " ":
             content, quote = _tabbed(content, name), ""
             notices.append("fields are separated by spaces")
             delimiter = "\t"
-    found, cells, quote = _records(content, delimiter, quote, asked, name, notices)
-    if not delimiter and asked.delimiter == "auto":
+    scanned, cells, quote = _records(content, delimiter, quote, options, name, notices)
+    if not delimiter and options.delimiter == "auto":
         _refuse_commas(content, name, quote)
-    table = _Table(content, found, cells, delimiter, quote, asked, name, notices)
+    table = _Table(content, scanned, cells, delimiter, quote, options, name, notices)
     rows = table.rows()
     names, rows = table.header(rows)
     notices.insert(0, _summary(name, delimiter, names, notices))
-    return Layout(content, found, rows, names, delimiter, quote, cells, notices)
+    return Layout(content, scanned, rows, names, delimiter, quote, cells, notices)
 
 
 def _summary(name: str, delimiter: str, names: list[str], notices: list[str]) -> str:
@@ -101,26 +101,26 @@ def _summary(name: str, delimiter: str, names: list[str], notices: list[str]) ->
         if not delimiter
         else f"{len(names)} columns separated by {_NAMES.get(delimiter, repr(delimiter))}"
     )
-    told = "; ".join(notices)
+    listing = "; ".join(notices)
     notices.clear()
-    return f"{name}: {separated}{'; ' if told else ''}{told}."
+    return f"{name}: {separated}{'; ' if listing else ''}{listing}."
 
 
 # --- delimiter and quote --------------------------------------------------------------------------------------------------
 
 
 def _separated(
-    content: bytes, name: str, asked: Asked, suffix: str, notices: list[str]
+    content: bytes, name: str, options: DialectOptions, suffix: str, notices: list[str]
 ) -> tuple[bytes, str]:
     """The text, and the delimiter where recipe or text say which."""
     declared = _DECLARED.match(content[:8])
-    if declared and asked.delimiter == "auto" and asked.skip_rows is None:
+    if declared and options.delimiter == "auto" and options.skip_rows is None:
         notices.append("the first line declares the delimiter")
         return content, declared[1].decode("utf-8", "replace")
-    if asked.delimiter == "whitespace":
+    if options.delimiter == "whitespace":
         notices.append("fields are separated by spaces")
         return _tabbed(content, name), "\t"
-    return content, {"auto": "", "none": "", "tab": "\t"}.get(asked.delimiter, asked.delimiter)
+    return content, {"auto": "", "none": "", "tab": "\t"}.get(options.delimiter, options.delimiter)
 
 
 def _tabbed(content: bytes, name: str) -> bytes:
@@ -135,15 +135,15 @@ def _tabbed(content: bytes, name: str) -> bytes:
     return re.sub(rb"[ \t]+", b"\t", content)
 
 
-def _quote(content: bytes, asked: str) -> str:
-    if asked != "auto":
-        return "" if asked == "none" else asked
+def _quote(content: bytes, option: str) -> str:
+    if option != "auto":
+        return "" if option == "none" else option
     if b'"' in content or b"'" not in content:
         return '"'
     sample = content[:_SAMPLE]
     for delimiter in _CANDIDATES:  # 'single quotes' where they always stand around whole fields
-        found = records.scan(sample, delimiter, "'")
-        if found.regular and not found.open_line and found.fields.max(initial=1) > 1:
+        scanned = records.scan(sample, delimiter, "'")
+        if scanned.regular and not scanned.open_line and scanned.fields.max(initial=1) > 1:
             return "'"
     return '"'
 
@@ -193,11 +193,11 @@ def _delimiter(content: bytes, quote: str, suffix: str) -> str:
 
 def _counts(sample: bytes, delimiter: str, quote: str) -> list[int]:
     """The fields of each record of a sample that is not blank."""
-    found = records.scan(sample, delimiter, quote)
-    if found.regular:
-        filled = found.ends > found.starts
-        counts = found.fields[filled].tolist()
-        return counts[:-1] if found.open_line and len(counts) > 1 else counts
+    scanned = records.scan(sample, delimiter, quote)
+    if scanned.regular:
+        filled = scanned.ends > scanned.starts
+        counts = scanned.fields[filled].tolist()
+        return counts[:-1] if scanned.open_line and len(counts) > 1 else counts
     return [len(cells) for cells in _cells(sample, delimiter, quote) if any(cells)]
 
 
@@ -229,28 +229,33 @@ def _plain_share(cells: list[str]) -> float:
 def _refuse_commas(content: bytes, name: str, quote: str) -> None:
     """One column was found; a record that holds commas may be two cells or one text, and that is
     not guessed."""
-    found = records.scan(content, ",", quote)
-    several = np.flatnonzero(found.fields > 1)
-    if len(several) and found.regular:
+    scanned = records.scan(content, ",", quote)
+    several = np.flatnonzero(scanned.fields > 1)
+    if len(several) and scanned.regular:
         row = int(several[0])
         raise DataError(
-            f"the row has {found.fields[row]} fields separated by commas, and most rows have 1.",
-            where=f"{name} {place(row + 1, int(found.lines[row]))}",
+            f"the row has {scanned.fields[row]} fields separated by commas, and most rows have 1.",
+            where=f"{name} {row_and_line(row + 1, int(scanned.lines[row]))}",
             hint="mend the row, or set data.source.delimiter to none if the file is one column of text",
         )  # fmt: skip
 
 
 def _records(
-    content: bytes, delimiter: str, quote: str, asked: Asked, name: str, notices: list[str]
+    content: bytes,
+    delimiter: str,
+    quote: str,
+    options: DialectOptions,
+    name: str,
+    notices: list[str],
 ) -> tuple[Records, list[list[str]] | None, str]:
     """(structure, cells where they had to be read one by one, the quote that is in force)."""
-    found = records.scan(content, delimiter, quote)
-    if found.regular and not found.open_line and not asked.escape:
-        return found, None, quote
+    scanned = records.scan(content, delimiter, quote)
+    if scanned.regular and not scanned.open_line and not options.escape:
+        return scanned, None, quote
     try:
-        return *_one_by_one(content, delimiter, quote, asked.escape, name), quote
+        return *_one_by_one(content, delimiter, quote, options.escape, name), quote
     except DataError:
-        if asked.quote != "auto" or delimiter != "\t":
+        if options.quote != "auto" or delimiter != "\t":
             raise
         plain = records.scan(content, delimiter, "")
         filled = plain.fields[plain.ends > plain.starts]
@@ -272,7 +277,7 @@ def _one_by_one(
         lines.append(line)
         cells.append(row)
     widths = [len(row) for row in cells]
-    arrays = [np.array(each, dtype=np.int64) for each in (starts, ends, widths, lines)]
+    arrays = [np.array(values, dtype=np.int64) for values in (starts, ends, widths, lines)]
     return Records(arrays[0], arrays[1], arrays[2], arrays[3], regular=False, open_line=0), cells
 
 
@@ -283,32 +288,32 @@ class _Table:
     """The rows of one text: which records are rows, and which of them is the header."""
 
     def __init__(
-        self, content: bytes, found: Records, cells: list[list[str]] | None, delimiter: str, quote: str, asked: Asked, name: str,
+        self, content: bytes, scanned: Records, cells: list[list[str]] | None, delimiter: str, quote: str, options: DialectOptions, name: str,
         notices: list[str],
     ) -> None:  # fmt: skip
         self.content = content
-        self.found = found
+        self.scanned = scanned
         self.read = cells
         self.delimiter = delimiter
         self.quote = quote
-        self.asked = asked
+        self.options = options
         self.name = name
         self.notices = notices
         self.width = 1
         self.declared = (
-            asked.skip_rows is None
-            and asked.delimiter == "auto"
+            options.skip_rows is None
+            and options.delimiter == "auto"
             and bool(_DECLARED.match(content[:8]))
         )
 
     def at(self, record: int) -> str:
-        return f"{self.name} {place(record + 1, int(self.found.lines[record]))}"
+        return f"{self.name} {row_and_line(record + 1, int(self.scanned.lines[record]))}"
 
     def cells(self, record: int) -> list[str]:
         """The cells of one record, spaces trimmed."""
         if self.read is not None:
             return [cell.strip() for cell in self.read[record]]
-        piece = self.content[self.found.starts[record] : self.found.ends[record]]
+        piece = self.content[self.scanned.starts[record] : self.scanned.ends[record]]
         row = next(
             records.fields(piece, self.delimiter, self.quote, "", self.name), (0, 0, 0, [""])
         )[3]
@@ -336,37 +341,37 @@ class _Table:
 
     def blank(self) -> np.ndarray:
         """Records of nothing, or of spaces only."""
-        lengths = self.found.ends - self.found.starts
+        lengths = self.scanned.ends - self.scanned.starts
         blank = lengths == 0
         for record in (
-            np.flatnonzero((self.found.fields == 1) & ~blank & (lengths < 1000))
+            np.flatnonzero((self.scanned.fields == 1) & ~blank & (lengths < 1000))
             if self.delimiter
             else ()
         ):
-            piece = self.content[self.found.starts[record] : self.found.ends[record]]
+            piece = self.content[self.scanned.starts[record] : self.scanned.ends[record]]
             blank[record] = not piece.strip() or piece == (self.quote * 2).encode()
         return blank
 
     def without_skipped(self, kept: np.ndarray) -> np.ndarray:
-        if self.asked.skip_rows or self.declared:
-            kept = kept[kept >= (self.asked.skip_rows or 1)]
-        if self.asked.skip_end:
-            kept = kept[kept < len(self.found) - self.asked.skip_end]
+        if self.options.skip_rows or self.declared:
+            kept = kept[kept >= (self.options.skip_rows or 1)]
+        if self.options.skip_end:
+            kept = kept[kept < len(self.scanned) - self.options.skip_end]
         return kept
 
     def without_comments(self, kept: np.ndarray) -> np.ndarray:
-        mark = self.asked.comment or "#"
+        mark = self.options.comment or "#"
         first = (
-            np.frombuffer(self.content, dtype=np.uint8)[self.found.starts[kept]]
+            np.frombuffer(self.content, dtype=np.uint8)[self.scanned.starts[kept]]
             if len(kept)
             else np.zeros(0, np.uint8)
         )
         marked = first == ord(mark)
         if (
-            self.asked.comment is None
+            self.options.comment is None
         ):  # found, not asked: only where it has not the fields of a row
-            common = Counter(self.found.fields[kept].tolist()).most_common(1)
-            marked &= self.found.fields[kept] != (common[0][0] if common else 0)
+            common = Counter(self.scanned.fields[kept].tolist()).most_common(1)
+            marked &= self.scanned.fields[kept] != (common[0][0] if common else 0)
         if marked.any():
             self.notices.append(
                 f"{int(marked.sum()):,} comment lines beginning with {mark} are left out"
@@ -374,11 +379,11 @@ class _Table:
         return kept[~marked]
 
     def common_width(self, kept: np.ndarray) -> int:
-        counts = Counter(self.found.fields[kept].tolist())
-        if isinstance(self.asked.header, list):
+        counts = Counter(self.scanned.fields[kept].tolist())
+        if isinstance(self.options.header, list):
             return (
-                len(self.asked.header)
-                if counts.get(len(self.asked.header))
+                len(self.options.header)
+                if counts.get(len(self.options.header))
                 else counts.most_common(1)[0][0]
             )
         widest = [
@@ -389,19 +394,19 @@ class _Table:
     def without_title(self, kept: np.ndarray) -> np.ndarray:
         """Lines above the table: at most half as many fields as a row has, or one filled cell of
         three and more."""
-        if self.asked.skip_rows is not None or self.width < 2:
+        if self.options.skip_rows is not None or self.width < 2:
             return kept
         above = 0
         while above < min(len(kept) - 1, _MOST_ABOVE):
             record = int(kept[above])
-            fields = int(self.found.fields[record])
+            fields = int(self.scanned.fields[record])
             short = fields != self.width and 2 * fields <= self.width and fields < self.width - 1
             lone = fields == self.width and self.width > 2 and not any(self.cells(record)[1:])
             if not (short or lone):
                 break
             above += 1
         following = kept[above:]
-        if above and (self.found.fields[following[:1]] == self.width).all():
+        if above and (self.scanned.fields[following[:1]] == self.width).all():
             shown = "; ".join(
                 " ".join(cell for cell in self.cells(int(record)) if cell)[:40]
                 for record in kept[:above][:2]
@@ -412,7 +417,7 @@ class _Table:
 
     def without_notes(self, kept: np.ndarray, blank: np.ndarray) -> np.ndarray:
         """Notes below the table: one filled cell each, after a blank or empty record."""
-        if self.asked.skip_end is not None or self.width < 2:
+        if self.options.skip_end is not None or self.width < 2:
             return kept
         below = 0
         while below < min(len(kept) - 2, _MOST_BELOW) and self.filled(int(kept[-1 - below])) == 1:
@@ -428,9 +433,11 @@ class _Table:
 
     def without_empty(self, kept: np.ndarray, blank: np.ndarray) -> np.ndarray:
         """Records whose cells are all empty, and blank ones between rows, are left out and told."""
-        lengths = (self.found.ends - self.found.starts)[kept]
+        lengths = (self.scanned.ends - self.scanned.starts)[kept]
         empty = (
-            (self.found.fields[kept] == self.width) & (lengths == self.width - 1) & (self.width > 1)
+            (self.scanned.fields[kept] == self.width)
+            & (lengths == self.width - 1)
+            & (self.width > 1)
         )
         inside = blank[kept[0] : kept[-1] + 1] if len(kept) else blank[:0]
         count = int(empty.sum()) + int(inside.sum())
@@ -452,11 +459,11 @@ class _Table:
         return kept
 
     def refuse_ragged(self, kept: np.ndarray) -> None:
-        ragged = kept[self.found.fields[kept] != self.width]
+        ragged = kept[self.scanned.fields[kept] != self.width]
         if not len(ragged):
             return
         record = int(ragged[0])
-        held = int(self.found.fields[record])
+        fields = int(self.scanned.fields[record])
         count = f"; {len(ragged):,} such rows" if len(ragged) > 1 else ""
         hint = "mend the row"
         if record == kept[0]:
@@ -466,7 +473,7 @@ class _Table:
                 "mend the row (is the file cut off?), or set data.source.skip_end if it is no row"
             )
         raise DataError(
-            f"the row has {held:,} field{'s' if held > 1 else ''}, and {len(kept) - len(ragged):,} of {len(kept):,} rows have {self.width:,}{count}.",
+            f"the row has {fields:,} field{'s' if fields > 1 else ''}, and {len(kept) - len(ragged):,} of {len(kept):,} rows have {self.width:,}{count}.",
             where=self.at(record), hint=hint,
         )  # fmt: skip
 
@@ -474,17 +481,17 @@ class _Table:
 
     def header(self, kept: np.ndarray) -> tuple[list[str], np.ndarray]:
         """(names of the columns, the rows below the header)."""
-        asked = self.asked.header
-        if isinstance(asked, list):
-            return self.given_names(asked, kept)
+        option = self.options.header
+        if isinstance(option, list):
+            return self.given_names(option, kept)
         first = self.cells(int(kept[0]))
-        if asked is True or (asked == "auto" and self.is_header(first, kept)):
+        if option is True or (option == "auto" and self.is_header(first, kept)):
             if len(kept) == 1:
                 raise self.one_row(first, int(kept[0]))
             if kept[0]:
                 self.notices.append(f"the header is row {int(kept[0]) + 1:,}")
             return self.names_of(first, int(kept[0])), self.without_repeats(kept)
-        if asked == "auto":
+        if option == "auto":
             self.notices.append(
                 "no header was found, so the columns are named column_1 and so on (name them as data.source.header)"
             )
@@ -493,12 +500,12 @@ class _Table:
     def without_repeats(self, kept: np.ndarray) -> np.ndarray:
         """The rows below the header, without those that repeat it (tables put together from several
         files)."""
-        lengths = (self.found.ends - self.found.starts)[kept]
-        text = self.content[self.found.starts[kept[0]] : self.found.ends[kept[0]]]
+        lengths = (self.scanned.ends - self.scanned.starts)[kept]
+        text = self.content[self.scanned.starts[kept[0]] : self.scanned.ends[kept[0]]]
         alike = [
             record
             for record in kept[1:][lengths[1:] == lengths[0]]
-            if self.content.startswith(text, self.found.starts[record])
+            if self.content.startswith(text, self.scanned.starts[record])
         ]
         if not alike:
             return kept[1:]
@@ -509,13 +516,13 @@ class _Table:
 
     def one_row(self, cells: list[str], record: int) -> DataError:
         shown = ", ".join(cells)[:60]
-        said = (
+        message = (
             "there is a header and no row below it"
-            if self.asked.header is True
+            if self.options.header is True
             else f"there is one row ({shown}), a header or data"
         )
         return DataError(
-            f"{said}.",
+            f"{message}.",
             where=self.at(record),
             hint="add rows, or set data.source.header to false if this is a row",
         )
@@ -536,7 +543,7 @@ class _Table:
     def is_header(self, first: list[str], kept: np.ndarray) -> bool:
         """Whether the first row names the columns, by what stands below it."""
         rows = [self.cells(int(record)) for record in kept[1 : 1 + _LOOKED_AT]]
-        if not rows or self.asked.known & set(first):
+        if not rows or self.options.column_names & set(first):
             return True  # of one row alone header() makes an error
         others = [row for row in rows if row != first]  # a header may be repeated further down
         rows = others if 2 * len(others) >= len(rows) else rows
@@ -548,8 +555,8 @@ class _Table:
             0,
         )  # columns that speak for a header, for a row, and numbers no row below comes near
         for name, cells in zip(first, zip(*rows)):
-            filled = [cell for cell in cells if cell not in self.asked.missing]
-            if not filled or name in self.asked.missing:
+            filled = [cell for cell in cells if cell not in self.options.missing]
+            if not filled or name in self.options.missing:
                 continue
             plain = _plain_share(filled)
             distinct = set(filled)
@@ -610,7 +617,7 @@ def _is_plain(cell: str) -> bool:
 def _is_outside(cell: str, others: list[str]) -> bool:
     """Whether a number (a year over counts, say) is smaller or larger than all others."""
     try:
-        number, numbers = float(cell), [float(each) for each in others]
+        number, numbers = float(cell), [float(other) for other in others]
     except ValueError:
         return False
     return not min(numbers) <= number <= max(numbers)

@@ -153,21 +153,21 @@ def fields(
         number += 1
         start, begin, cells = position, spent, []
         while True:
-            found = pattern.match(text, position)
-            assert found is not None  # the last alternative matches everything
-            if found["open"] is not None:
+            match = pattern.match(text, position)
+            assert match is not None  # the last alternative matches everything
+            if match["open"] is not None:
                 raise _bad_quote(
                     text,
                     position,
-                    found,
+                    match,
                     quote,
                     name,
                     number,
                     line + text.count("\n", start, position),
                     len(cells) + 1,
                 )
-            cells.append(_cell(found, quote, escape))
-            position = found.end()
+            cells.append(_cell(match, quote, escape))
+            position = match.end()
             if position < length and delimiter and text[position] == delimiter:
                 position += 1
                 continue
@@ -196,10 +196,10 @@ def _patterns(delimiter: str, quote: str, escape: str) -> re.Pattern[str]:
     )
 
 
-def _cell(found: re.Match[str], quote: str, escape: str) -> str:
-    quoted = found["quoted"]
+def _cell(match: re.Match[str], quote: str, escape: str) -> str:
+    quoted = match["quoted"]
     if quoted is None:
-        return found["plain"]
+        return match["plain"]
     cell = quoted.replace(quote + quote, quote)
     return re.sub(re.escape(escape) + "(.)", r"\1", cell, flags=re.DOTALL) if escape else cell
 
@@ -207,19 +207,19 @@ def _cell(found: re.Match[str], quote: str, escape: str) -> str:
 def _bad_quote(
     text: str,
     position: int,
-    found: re.Match[str],
+    match: re.Match[str],
     quote: str,
     name: str,
     number: int,
     line: int,
     field: int,
 ) -> DataError:
-    after = found.end()
+    after = match.end()
     closing = re.compile(
         rf"[^{re.escape(quote)}]*(?:{re.escape(quote) * 2}[^{re.escape(quote)}]*)*{re.escape(quote)}"
     ).match(text, after)
     hint = "double the quotes inside a quoted field, or set data.source.quote to none where quotes are plain characters"
-    where = f"{name} {place(number, line)}"
+    where = f"{name} {row_and_line(number, line)}"
     if closing is None:
         return DataError(
             f"the quote that opens field {field} is never closed.", where=where, hint=hint
@@ -232,7 +232,7 @@ def _bad_quote(
     )
 
 
-def place(number: int, line: int) -> str:
+def row_and_line(number: int, line: int) -> str:
     """'row 12', or 'row 12 (line 17)' where quoted line ends make them differ."""
     return f"row {number:,}" if number == line else f"row {number:,} (line {line:,})"
 

@@ -68,8 +68,8 @@ class LongRows:
     def finish(self) -> dict[str, pa.Array | list[Any]]:
         """The values by column: arrays of large_string (a blank one is empty), or lists."""
         return {
-            name: each.array() if isinstance(each, _Strings) else each
-            for name, each in self.columns.items()
+            name: values.array() if isinstance(values, _Strings) else values
+            for name, values in self.columns.items()
         }
 
 
@@ -85,7 +85,11 @@ class _Strings:
     """A column of strings in the making, the first `absent` of them missing."""
 
     def __init__(self, absent: int) -> None:
-        self.values, self.sizes, self.there = GrowingArray(np.uint8), GrowingArray(np.int64), GrowingArray(np.bool_)
+        self.values, self.sizes, self.there = (
+            GrowingArray(np.uint8),
+            GrowingArray(np.int64),
+            GrowingArray(np.bool_),
+        )
         self.sizes.append(np.zeros(absent))
         self.there.append(np.zeros(absent))
 
@@ -99,7 +103,7 @@ class _Strings:
             bad = next(
                 row
                 for row, value in enumerate(values)
-                if value is not None and any("\ud800" <= each <= "\udfff" for each in value)
+                if value is not None and any("\ud800" <= char <= "\udfff" for char in value)
             )
             raise DataError(
                 "the text holds half of a surrogate pair, which is no character.",
@@ -139,26 +143,27 @@ def column_of(
     import pyarrow as pa
 
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
-    asked = options.kind if options is not None else None
+    kind = options.kind if options is not None else None
     if (
-        asked in (None, "text")
-        and all(isinstance(each, pa.LargeStringArray) for each in chunks)
+        kind in (None, "text")
+        and all(isinstance(chunk, pa.LargeStringArray) for chunk in chunks)
         and any(map(len, chunks))
     ):
-        first = next(each for each in chunks if len(each))
+        first = next(chunk for chunk in chunks if len(chunk))
         heads = np.searchsorted(_offsets(first), _offsets(first)[0] + _SAMPLED_BYTES, side="right")
         sample = first.slice(0, max(min(int(heads) - 1, _SAMPLED), 1))
-        told = infer_column(name, sample, options, where, typed=True)
-        if told.kind == "text":
-            return _text(told, chunks, len(sample) < len(values) and asked is None)
+        column = infer_column(name, sample, options, where, typed=True)
+        if column.kind == "text":
+            return _text(column, chunks, len(sample) < len(values) and kind is None)
     return infer_column(name, values, options, where, typed=True, notices=notices)
 
 
-def _text(told: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
+def _text(column: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
     """The text column of arrays of large_string; one of them is not copied."""
-    reason = f"{told.reason} (of the first rows)" if by_sample else told.reason
+    reason = f"{column.reason} (of the first rows)" if by_sample else column.reason
     parts = [
-        (_offsets(each), np.frombuffer(each.buffers()[2] or b"", dtype=np.uint8)) for each in chunks
+        (_offsets(chunk), np.frombuffer(chunk.buffers()[2] or b"", dtype=np.uint8))
+        for chunk in chunks
     ]
     if len(parts) == 1:
         offsets, values = parts[0]
@@ -171,7 +176,7 @@ def _text(told: Column, chunks: Sequence[pa.Array], by_sample: bool) -> Column:
         offsets, values = np.concatenate(ends), spool.finish()
     lost = np.diff(offsets) == 0
     return replace(
-        told, values=values, offsets=offsets, missing=lost if lost.any() else None, reason=reason
+        column, values=values, offsets=offsets, missing=lost if lost.any() else None, reason=reason
     )
 
 

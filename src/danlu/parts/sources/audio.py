@@ -81,11 +81,11 @@ def claims(folder: Path) -> bool:
 
 def files(config: Config) -> list[Path]:
     """The recordings, sorted by their path below the folder, and the table."""
-    found = class_folders.files_below(config.path, SUFFIXES, "recording")
+    paths = class_folders.files_below(config.path, SUFFIXES, "recording")
     return (
-        [*found, Path(config.path) / config.table]
+        [*paths, Path(config.path) / config.table]
         if config.table is not None and _has_table(config)
-        else found
+        else paths
     )
 
 
@@ -104,7 +104,7 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     inside = class_folders.relative_paths(paths, root)
     names = [path.as_posix() for path in inside]
     audio, notices = _recordings(paths, names, config.rate)
-    made = {"audio": audio}
+    columns_read = {"audio": audio}
     split = None
     if config.table is not None or (
         config.names is not None
@@ -113,17 +113,17 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     ):
         pass  # a single recording to be answered: nothing else is known of it
     elif config.names is not None:
-        made |= _by_names(config.names, [path.stem for path in inside], names, columns)
+        columns_read |= _by_names(config.names, [path.stem for path in inside], names, columns)
     else:
         above = [path.parent.parts for path in inside]
         split = class_folders.splits_from_folders(above)
         classes = [parts[1:] for parts in above] if split is not None else above
-        label, said = class_folders.labels_from_folders(classes, names, str(root), "recordings")
-        notices += said
+        label, notice = class_folders.labels_from_folders(classes, names, str(root), "recordings")
+        notices += notice
         if label is not None:
-            made["label"] = label
+            columns_read["label"] = label
     return Table(
-        columns=made,
+        columns=columns_read,
         origin=root.name or str(root),
         row_names=names,
         split=split,
@@ -136,7 +136,7 @@ def _by_names(
 ) -> dict[str, Column]:
     """A column for each word in braces of the pattern."""
     reader = _expression(pattern)
-    found: list[dict[str, str]] = []
+    fields: list[dict[str, str]] = []
     for stem, name in zip(stems, names):
         match = reader.fullmatch(stem)
         if match is None:
@@ -145,12 +145,14 @@ def _by_names(
                 where=name,
                 hint="change data.source.names, or the file",
             )
-        found.append(match.groupdict())
-    made = {}
+        fields.append(match.groupdict())
+    columns_read = {}
     for word in reader.groupindex:
         options = columns.get(word) or ColumnOptions(kind="category")
-        made[word] = infer_column(word, [row[word] for row in found], options, lambda row: names[row])
-    return made
+        columns_read[word] = infer_column(
+            word, [row[word] for row in fields], options, lambda row: names[row]
+        )
+    return columns_read
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
@@ -158,8 +160,8 @@ def _expression(pattern: str) -> re.Pattern[str]:
     pieces = re.split(r"\{(\w+)\}", pattern)
     return re.compile(
         "".join(
-            f"(?P<{piece}>.+?)" if place % 2 else re.escape(piece)
-            for place, piece in enumerate(pieces)
+            f"(?P<{piece}>.+?)" if index % 2 else re.escape(piece)
+            for index, piece in enumerate(pieces)
         )
     )
 
@@ -192,12 +194,12 @@ def _by_table(config: Config, root: Path, columns: Mapping[str, ColumnOptions]) 
     audio, notices = _recordings(
         paths, [path.relative_to(root).as_posix() for path in paths], config.rate
     )
-    made = {
+    columns_read = {
         "audio": audio,
         **{name: column for name, column in table.columns.items() if name != config.file},
     }
     return Table(
-        columns=made,
+        columns=columns_read,
         origin=table.origin,
         row_numbers=table.row_numbers,
         files=table.files,
@@ -235,18 +237,20 @@ def _recordings(
             0, len(paths), _TOGETHER
         ):  # a mistake in the first files is told before the last are read
             pieces += pool.map(
-                audio_files.read_audio, paths[start : start + _TOGETHER], names[start : start + _TOGETHER]
+                audio_files.read_audio,
+                paths[start : start + _TOGETHER],
+                names[start : start + _TOGETHER],
             )
-    counts = collections.Counter(found for _, found in pieces)
-    wanted = rate or max(counts, key=lambda each: (counts[each], each))
-    others = sum(count for found, count in counts.items() if found != wanted)
+    counts = collections.Counter(own_rate for _, own_rate in pieces)
+    wanted = rate or max(counts, key=lambda rate: (counts[rate], rate))
+    others = sum(count for own_rate, count in counts.items() if own_rate != wanted)
     notices = (
         [f"{others:,} recordings of another rate are resampled to {wanted:,} samples a second."]
         if others
         else []
     )
-    samples = [audio_files.resample(each, found, wanted) for each, found in pieces]
-    offsets = np.concatenate([[0], np.cumsum([len(each) for each in samples])]).astype(np.int64)
+    samples = [audio_files.resample(piece, own_rate, wanted) for piece, own_rate in pieces]
+    offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in samples])]).astype(np.int64)
     seconds = offsets[-1] / wanted
     reason = f"audio: {len(samples):,} recordings, {seconds:,.0f} s at {wanted:,} samples a second"
     values = np.concatenate(samples) if samples else np.zeros(0, dtype=np.int16)

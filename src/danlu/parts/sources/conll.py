@@ -81,8 +81,8 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
             notices.append(f"{name}: read as {text.encoding}, since {text.reason}.")
         rows, sizes = _read(config, text.content.decode("utf-8"), name, _is_conllu(path), header)
         if cells and len(rows[0]) != len(header):
-            said = f"the file has {len(rows[0])} columns, and {names[0]} has {len(header)}."
-            raise DataError(said, where=name, hint="give all files the same columns")
+            message = f"the file has {len(rows[0])} columns, and {names[0]} has {len(header)}."
+            raise DataError(message, where=name, hint="give all files the same columns")
         header = header[: len(rows[0])] or _header(len(rows[0]), _is_conllu(path))
         cells.append(rows)
         lengths.append(sizes)
@@ -91,12 +91,12 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     several = len(names) > 1
     codes = np.array([code for code, inside in splits for _ in inside], dtype=np.int8)
-    made = {
-        name: _column(name, (word for row in cells for word in row), place, offsets)
-        for place, name in enumerate(header)
+    columns_read = {
+        name: _column(name, (word for row in cells for word in row), index, offsets)
+        for index, name in enumerate(header)
     }
     return Table(
-        columns=made,
+        columns=columns_read,
         origin=f"{names[0]} and {len(names) - 1} more" if several else names[0],
         row_numbers=np.concatenate([np.arange(1, count + 1) for count in counts]),
         files=tuple(names) if several else (),
@@ -106,8 +106,8 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     )
 
 
-def _column(name: str, words: object, place: int, offsets: np.ndarray) -> Column:
-    codes, categories = encode_words(word[place] for word in words)  # type: ignore[attr-defined]
+def _column(name: str, words: object, index: int, offsets: np.ndarray) -> Column:
+    codes, categories = encode_words(word[index] for word in words)  # type: ignore[attr-defined]
     return Column(
         name,
         "sequence",

@@ -147,9 +147,9 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     ) -> dict[str, Column]:
         return _columns(config, columns, joined, where, notices)
 
-    known = frozenset(columns)
+    column_names = frozenset(columns)
     table = concatenate_files(
-        _by_split(config), lambda path, name: _read(path, name, config, known), make, columns
+        _by_split(config), lambda path, name: _read(path, name, config, column_names), make, columns
     )
     return replace(table, notices=(*table.notices, *_endings(table)))
 
@@ -157,21 +157,21 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
 def _columns(
     config: Config,
     options: Mapping[str, ColumnOptions],
-    given: Mapping[str, Any],
+    recipe_columns: Mapping[str, Any],
     where: Callable[[int], str],
     notices: list[str],
 ) -> dict[str, Column]:
-    joined = dict(given)
+    joined = dict(recipe_columns)
     for name, ending in config.trim.items():
         if name in joined:
             pattern = re.escape(ending) + r"\s*$"
             joined[name] = compute().replace_substring_regex(
                 joined[name], pattern=pattern, replacement="", max_replacements=1
             )
-    told: dict[str, list[str]] = {name: [] for name in joined}
+    notices_of: dict[str, list[str]] = {name: [] for name in joined}
 
     def column(name: str, decimal: str | None) -> Column:
-        told[name].clear()
+        notices_of[name].clear()
         return infer_column(
             name,
             joined[name],
@@ -179,18 +179,20 @@ def _columns(
             where,
             missing=config.missing,
             decimal=decimal,
-            notices=told[name],
+            notices=notices_of[name],
         )
 
-    made = {
+    columns = {
         name: column(name, None if config.decimal == "auto" else config.decimal) for name in joined
     }
-    open_ones = [name for name, each in made.items() if "assumed: " in each.reason]
+    open_ones = [name for name, read_column in columns.items() if "assumed: " in read_column.reason]
     if open_ones and config.decimal == "auto":
         mark = _agreed(joined)
-        made |= {name: column(name, mark) for name in open_ones if mark}
-    notices += _together([sentence for each in told.values() for sentence in each])
-    return made
+        columns |= {name: column(name, mark) for name in open_ones if mark}
+    notices += _together(
+        [sentence for read_column in notices_of.values() for sentence in read_column]
+    )
+    return columns
 
 
 def _agreed(joined: Mapping[str, pa.ChunkedArray]) -> str | None:
@@ -201,13 +203,13 @@ def _agreed(joined: Mapping[str, pa.ChunkedArray]) -> str | None:
     return marks.pop() if len(marks) == 1 else None
 
 
-def _together(told: list[str]) -> list[str]:
+def _together(notices: list[str]) -> list[str]:
     """Assumptions that several columns share, told once."""
-    shared = [sentence for sentence in told if "Nothing in the column decides it" in sentence]
+    shared = [sentence for sentence in notices if "Nothing in the column decides it" in sentence]
     if len(shared) < 3:
-        return told
+        return notices
     more = f"{shared[0]} The same is assumed in {len(shared) - 1} more columns."
-    return [*(sentence for sentence in told if sentence not in shared), more]
+    return [*(sentence for sentence in notices if sentence not in shared), more]
 
 
 def _endings(table: Table) -> list[str]:
@@ -216,7 +218,11 @@ def _endings(table: Table) -> list[str]:
     notices = []
     for name, column in table.columns.items() if table.split is not None else ():
         plain = set(column.categories)
-        pointed = [each for each in column.categories if each.endswith(".") and each[:-1] in plain]
+        pointed = [
+            category
+            for category in column.categories
+            if category.endswith(".") and category[:-1] in plain
+        ]
         if pointed and len(pointed) * 2 == len(plain):
             row = int(np.flatnonzero(column.values == column.categories.index(pointed[0]))[0])
             notices.append(
@@ -229,7 +235,7 @@ def _endings(table: Table) -> list[str]:
 # --- one file -------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, name: str, config: Config, known: frozenset[str]) -> FileContent:
+def _read(path: Path, name: str, config: Config, column_names: frozenset[str]) -> FileContent:
     import pyarrow as pa
 
     content = disk.read_file(path)
@@ -242,12 +248,12 @@ def _read(path: Path, name: str, config: Config, known: frozenset[str]) -> FileC
             where=name,
             hint="check the file",
         )
-    asked = dialect.Asked(
+    options = dialect.DialectOptions(
         delimiter=config.delimiter, quote=config.quote, escape=config.escape, header=config.header, comment=config.comment,
-        skip_rows=config.skip_rows, skip_end=config.skip_end, missing=("", *config.missing), known=known,
+        skip_rows=config.skip_rows, skip_end=config.skip_end, missing=("", *config.missing), column_names=column_names,
     )  # fmt: skip
-    layout = dialect.find(
-        text.content, name, asked, "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
+    layout = dialect.find_layout(
+        text.content, name, options, "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
     )
     width = len(layout.names)
     arrays = None

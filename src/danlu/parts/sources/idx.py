@@ -80,12 +80,12 @@ def files(config: Config) -> list[Path]:
 def _files(config: Config) -> dict[str, Path]:
     """Role (images, labels, test_images, test_labels) to file."""
     if config.path is None:
-        given = {role: getattr(config, role) for role in _USUAL}
-        return {role: Path(name) for role, name in given.items() if name}
+        option = {role: getattr(config, role) for role in _USUAL}
+        return {role: Path(name) for role, name in option.items() if name}
     folder = Path(config.path)
     if not folder.is_dir():
         return {"images": folder}
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for role, names in _USUAL.items():
         there = [
             folder / f"{name}{ending}"
@@ -94,53 +94,53 @@ def _files(config: Config) -> dict[str, Path]:
             if (folder / f"{name}{ending}").exists()
         ]
         if there:
-            found[role] = there[0]
-    if "images" not in found:
+            paths[role] = there[0]
+    if "images" not in paths:
         hint = "name the files as data.source.images and data.source.labels"
         raise DataError(
             f"the folder holds no {_USUAL['images'][0]} (.gz or not).", where=str(folder), hint=hint
         )
     for images, labels in (("images", "labels"), ("test_images", "test_labels")):
-        if labels in found and images not in found:
+        if labels in paths and images not in paths:
             raise DataError(
-                f"{found[labels].name} has no file of images beside it.",
+                f"{paths[labels].name} has no file of images beside it.",
                 where=str(folder),
                 hint="add it, or name the files",
             )
-    if "test_images" in found and ("labels" in found) != ("test_labels" in found):
+    if "test_images" in paths and ("labels" in paths) != ("test_labels" in paths):
         raise DataError(
             "there are labels for one of training and test only.",
             where=str(folder),
             hint="add the missing file",
         )
-    return found
+    return paths
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     """The table of images and labels; see danlu.sources."""
-    found = _files(config)
+    paths = _files(config)
     parts = [("images", "labels"), ("test_images", "test_labels")]
-    parts = [pair for pair in parts if pair[0] in found]
-    images = [_images(found[role]) for role, _ in parts]
+    parts = [pair for pair in parts if pair[0] in paths]
+    images = [_images(paths[role]) for role, _ in parts]
     shapes = {array.shape[1:] for array in images}
     if len(shapes) > 1:
         sizes = " and ".join("x".join(map(str, array.shape[1:])) for array in images)
         raise DataError(
             f"training and test images have the shapes {sizes}.",
-            where=found["test_images"].name,
+            where=paths["test_images"].name,
             hint="they must be equal",
         )
-    made = {
+    columns_read = {
         "image": Column("image", "image", _stacked(images), reason="image: IDX files hold pixels")
     }
-    if "labels" in found:
-        labels = [_labels(found[role], len(array)) for (_, role), array in zip(parts, images)]
-        made["label"] = _category("label", _stacked(labels))
+    if "labels" in paths:
+        labels = [_labels(paths[role], len(array)) for (_, role), array in zip(parts, images)]
+        columns_read["label"] = _category("label", _stacked(labels))
     lengths = [len(array) for array in images]
-    names = disk.display_names([found[role] for role, _ in parts])
+    names = disk.display_names([paths[role] for role, _ in parts])
     several = len(parts) > 1
     return Table(
-        columns=made,
+        columns=columns_read,
         origin=Path(config.path).name if config.path else names[0],
         row_numbers=np.concatenate([np.arange(1, length + 1) for length in lengths]),
         files=tuple(names),
@@ -194,7 +194,7 @@ def _labels(path: Path, count: int) -> np.ndarray:
 
 def _category(name: str, numbers: np.ndarray) -> Column:
     classes, codes = np.unique(numbers, return_inverse=True)
-    words = tuple(str(each) for each in classes.tolist())
+    words = tuple(str(value) for value in classes.tolist())
     return Column(
         name, "category", codes.astype(np.int32), words, reason=f"category: {len(words)} labels"
     )
@@ -218,11 +218,11 @@ def _read(path: Path) -> np.ndarray:
     declared = dtype.itemsize
     for size in shape:  # Python's integers: no product overflows
         declared *= size
-    held = len(content) - start
-    if declared != held:
-        said = "x".join(map(str, shape))
+    data_size = len(content) - start
+    if declared != data_size:
+        shape_text = "x".join(map(str, shape))
         raise DataError(
-            f"the header declares {said} values ({declared:,} bytes), and {held:,} bytes follow.",
+            f"the header declares {shape_text} values ({declared:,} bytes), and {data_size:,} bytes follow.",
             where=where,
             hint=hint,
         )

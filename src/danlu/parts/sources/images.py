@@ -80,15 +80,15 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     reason = f"image: {len(paths):,} files" + (
         f", resized to {wanted[0]}x{wanted[1]}" if wanted else ""
     )
-    made = {"image": Column("image", "image", pixels, reason=reason)}
+    columns_read = {"image": Column("image", "image", pixels, reason=reason)}
     above = [path.parent.parts for path in inside]
     split = class_folders.splits_from_folders(above)
     classes = [parts[1:] for parts in above] if split is not None else above
     labels, notices = class_folders.labels_from_folders(classes, names, str(root), "images")
     if labels is not None:
-        made["label"] = labels
+        columns_read["label"] = labels
     return Table(
-        columns=made,
+        columns=columns_read,
         origin=root.name or str(root),
         row_names=names,
         split=split,
@@ -103,8 +103,8 @@ def _space(shape: tuple[int, ...]) -> np.ndarray:
         return np.empty(shape, dtype=np.uint8)
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
-        place = cache_folder()
+        folder = cache_folder()
     except OSError:
-        place = None
-    with tempfile.TemporaryFile(dir=place) as file:
+        folder = None
+    with tempfile.TemporaryFile(dir=folder) as file:
         return np.asarray(np.memmap(file, dtype=np.uint8, mode="w+", shape=shape))

@@ -122,15 +122,15 @@ def _read_long(
 ) -> FileContent:
     """The rows of a file of any length, in the memory of a few blocks."""
     encoding, reason, blocks = open_text(path, name, config.encoding)
-    rows = LongRows(frozenset(name for name, each in columns.items() if not each.use))
+    rows = LongRows(frozenset(name for name, options in columns.items() if not options.use))
     numbers = []
     for first, lines in _in_blocks(blocks):
         there = [(first + nth, line) for nth, line in enumerate(lines) if line.strip()]
-        found = [
+        chunks = [
             _object(_parsed(line, f"{name} row {number:,}"), f"{name} row {number:,}")
             for number, line in there
         ]
-        rows.add(found, lambda row, there=there: f"{name} row {there[row][0]:,}")  # type: ignore[misc]
+        rows.add(chunks, lambda row, there=there: f"{name} row {there[row][0]:,}")  # type: ignore[misc]
         numbers.append(np.array([number for number, _ in there], dtype=np.int64))
     if not rows.count:
         raise DataError("the file is empty.", where=name, hint="check the file")
@@ -247,13 +247,13 @@ def _parsed(text: bytes, where: str) -> Any:
             parse_constant=_constant,
         )
     except json.JSONDecodeError as error:
-        place = (
+        position = (
             f"line {error.lineno:,}, character {error.colno:,}"
             if error.lineno > 1
             else f"character {error.colno:,}"
         )
         raise DataError(
-            f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at {place}.",
+            f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at {position}.",
             where=where,
             hint="mend the row",
         ) from None
@@ -266,13 +266,13 @@ def _parsed(text: bytes, where: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(
             f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
         )
-    return found
+    return values
 
 
 def _whole(digits: str) -> int:

@@ -50,20 +50,22 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     arrays, split = _with_splits(arrays, path.name)
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
+        lengths_text = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
         raise DataError(
-            f"the arrays have different numbers of rows: {said}.", where=path.name, hint=_HINT
+            f"the arrays have different numbers of rows: {lengths_text}.",
+            where=path.name,
+            hint=_HINT,
         )
-    made: dict[str, Column] = {}
+    columns_read: dict[str, Column] = {}
     notices: list[str] = []
     for name, array in arrays.items():
         for column in _columns(name, array, config, columns, path.name, notices):
-            made[column.name] = column
-    if not made or not len(next(iter(made.values()))):
+            columns_read[column.name] = column
+    if not columns_read or not len(next(iter(columns_read.values()))):
         raise DataError(
             "the file holds no row.", where=path.name, hint="check that it is the right file"
         )
-    return Table(columns=made, origin=path.name, split=split, notices=tuple(notices))
+    return Table(columns=columns_read, origin=path.name, split=split, notices=tuple(notices))
 
 
 def _columns(
@@ -105,12 +107,19 @@ def _columns(
         )
     if array.ndim == 2 and config.names is not None:
         if len(config.names) != array.shape[1]:
-            said = f"data.source.names names {len(config.names)} columns, and the array {name} has {array.shape[1]}."
-            raise DataError(said, where=where, hint="name every column")
-        pairs = [(each, array[:, number]) for number, each in enumerate(config.names)]
+            message = f"data.source.names names {len(config.names)} columns, and the array {name} has {array.shape[1]}."
+            raise DataError(message, where=where, hint="name every column")
+        pairs = [(column_name, array[:, number]) for number, column_name in enumerate(config.names)]
         return [
-            infer_column(each, np.array(values), options.get(each), where, typed=True, notices=notices)
-            for each, values in pairs
+            infer_column(
+                column_name,
+                np.array(values),
+                options.get(column_name),
+                where,
+                typed=True,
+                notices=notices,
+            )
+            for column_name, values in pairs
         ]
     if array.ndim == 2 and array.dtype.kind not in "iufb":
         hint = "name its columns as data.source.names"
@@ -119,7 +128,9 @@ def _columns(
             where=where,
             hint=hint,
         )
-    return [infer_column(name, np.array(array), options.get(name), where, typed=True, notices=notices)]
+    return [
+        infer_column(name, np.array(array), options.get(name), where, typed=True, notices=notices)
+    ]
 
 
 def _with_splits(
@@ -215,10 +226,10 @@ def _member(file: IO[bytes], member: zipfile.ZipInfo, where: str) -> np.ndarray:
     for size in shape:  # Python's integers: no product overflows
         declared *= size
     if declared > member.file_size:
-        said = (
+        message = (
             f"the array {name} declares {declared:,} bytes, and holds at most {member.file_size:,}."
         )
-        raise DataError(said, where=where, hint=_HINT)
+        raise DataError(message, where=where, hint=_HINT)
     values = np.frombuffer(file.read(declared), dtype=dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 
@@ -232,11 +243,11 @@ def _refuse_bomb(member: zipfile.ZipInfo, where: str) -> None:
 
 
 def _damaged(error: Any, where: str) -> DataError:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]
-    if "pickle" in said.lower() or "Python objects" in said:
+    cause = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]
+    if "pickle" in cause.lower() or "Python objects" in cause:
         return DataError(
             "it holds Python objects, which are never unpickled.", where=where, hint=_HINT
         )
     return DataError(
-        f"this is no numpy file that can be read ({said}).", where=where, hint="is it complete?"
+        f"this is no numpy file that can be read ({cause}).", where=where, hint="is it complete?"
     )

@@ -37,10 +37,10 @@ def _one_pair_of_braces(path: str) -> str:
 
 def _names(path: str) -> list[str]:
     """The columns a path names; [] where it has no braces."""
-    found = _BRACES.findall(path)
-    if not found and "{" not in path and "}" not in path:
+    braces = _BRACES.findall(path)
+    if not braces and "{" not in path and "}" not in path:
         return []
-    names = found[0].split(",") if len(found) == 1 else []
+    names = braces[0].split(",") if len(braces) == 1 else []
     if (
         not names
         or len(set(names)) < len(names)
@@ -76,12 +76,12 @@ class Config(Options):
             path = getattr(self, name)
             if path is not None and _names(path) != _names(self.path):
                 raise ValueError(
-                    f"{name} names the columns {_said(path)}, and path names {_said(self.path)}: give them the same"
+                    f"{name} names the columns {_column_list(path)}, and path names {_column_list(self.path)}: give them the same"
                 )
         return self
 
 
-def _said(path: str) -> str:
+def _column_list(path: str) -> str:
     return ", ".join(_names(path)) or "no column"
 
 
@@ -96,8 +96,8 @@ def version(config: Config) -> str:
 
 
 def _by_split(config: Config) -> list[tuple[int, list[Path]]]:
-    given = ((0, config.path), (1, config.validation), (2, config.test))
-    return [(code, _files_of(path)) for code, path in given if path is not None]
+    options = ((0, config.path), (1, config.validation), (2, config.test))
+    return [(code, _files_of(path)) for code, path in options if path is not None]
 
 
 def _files_of(path: str) -> list[Path]:
@@ -125,8 +125,8 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     several = len(splits) > 1
     return Table(
         columns={
-            name: _column(name, [read[inside[place]] for _, inside in splits])
-            for place, name in enumerate(names)
+            name: _column(name, [read[inside[index]] for _, inside in splits])
+            for index, name in enumerate(names)
         },
         origin=Path(config.path).name,
         row_numbers=np.concatenate([np.arange(1, count + 1) for count in counts]),
@@ -175,9 +175,9 @@ def _refuse_unequal(read: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
     """DataError naming two files of a split that have not as many lines, and where the shorter one
     ends."""
     name, _, lengths = read[0]
-    for other, _, found in read[1:]:
-        if len(found) != len(lengths):
-            shorter, longer = sorted([(len(lengths), name), (len(found), other)])
+    for other, _, other_lengths in read[1:]:
+        if len(other_lengths) != len(lengths):
+            shorter, longer = sorted([(len(lengths), name), (len(other_lengths), other)])
             raise DataError(
                 f"the file ends after {shorter[0]:,} lines, and {longer[1]} has {longer[0]:,}: which lines belong together is not known.",
                 where=f"{shorter[1]} row {shorter[0]:,}",
@@ -187,7 +187,7 @@ def _refuse_unequal(read: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
 
 def _column(name: str, pieces: list[tuple[np.ndarray, np.ndarray]]) -> Column:
     """The text of all splits; an empty line is missing."""
-    lengths = np.concatenate([found for _, found in pieces])
+    lengths = np.concatenate([sizes for _, sizes in pieces])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     values = np.concatenate([values for values, _ in pieces])
     return Column(

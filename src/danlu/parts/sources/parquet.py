@@ -64,7 +64,9 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
     )
 
 
-def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]) -> FileContent:
+def _read(
+    path: Path, name: str, config: Config, columns: Mapping[str, ColumnOptions]
+) -> FileContent:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -85,13 +87,16 @@ def _read(path: Path, name: str, config: Config, columns: Mapping[str, ColumnOpt
     except (pa.ArrowException, OSError, ValueError, MemoryError, KeyError) as error:
         if isinstance(error, PermissionError):
             raise disk.unreadable_file_error(path, error) from None
-        said = str(error).split("\n")[0].rstrip(".")[:160]
+        cause = str(error).split("\n")[0].rstrip(".")[:160]
         raise DataError(
-            f"this is no Parquet file that can be read ({said}).",
+            f"this is no Parquet file that can be read ({cause}).",
             where=name,
             hint="is it complete?",
         ) from None
-    return FileContent({each: table.column(each) for each in wanted}, np.arange(1, table.num_rows + 1))
+    return FileContent(
+        {column_name: table.column(column_name) for column_name in wanted},
+        np.arange(1, table.num_rows + 1),
+    )
 
 
 def _wanted(
@@ -102,38 +107,38 @@ def _wanted(
     import pyarrow as pa
 
     there = list(schema.names)
-    twice = [each for number, each in enumerate(there) if each in there[:number]]
+    twice = [
+        column_name for number, column_name in enumerate(there) if column_name in there[:number]
+    ]
     if twice:
         raise DataError(f"two columns are called {twice[0]!r}.", where=name, hint="rename one")
-    for each in config.only or ():
-        if each not in there:
-            near = nearest(each, there, 1)
-            held = ", ".join(there[:20])
+    for column_name in config.only or ():
+        if column_name not in there:
+            near = nearest(column_name, there, 1)
+            listing = ", ".join(there[:20])
             raise DataError(
-                f"there is no column {each}; the file has {held}.",
+                f"there is no column {column_name}; the file has {listing}.",
                 where=name,
                 hint=f"did you mean {near[0]}?" if near else "",
             )
     wanted = []
-    for each in config.only or there:
-        kind = schema.field(each).type
+    for column_name in config.only or there:
+        kind = schema.field(column_name).type
         lists = (
             pa.types.is_list(kind)
             or pa.types.is_large_list(kind)
             or pa.types.is_fixed_size_list(kind)
         )
-        used = each not in columns or columns[each].use
+        used = column_name not in columns or columns[column_name].use
         if used or not (pa.types.is_nested(kind) or pa.types.is_binary(kind)):
             if pa.types.is_nested(kind) and not lists:
-                hint = (
-                    f"set data.columns.{each}.use to false, or give its parts columns of their own"
-                )
+                hint = f"set data.columns.{column_name}.use to false, or give its parts columns of their own"
                 raise DataError(
                     f"the column holds {kind}, which is no single value.",
-                    where=f"{name}, column {each}",
+                    where=f"{name}, column {column_name}",
                     hint=hint,
                 )
-            wanted.append(each)
+            wanted.append(column_name)
     if not wanted:
         raise DataError("no column is left to read.", where=name, hint="use at least one")
     return wanted

@@ -33,17 +33,17 @@ def _home() -> Path:
 def files(config: Config) -> list[Path]:
     """Every module of the standard library, sorted by path."""
     home = _home()
-    found: list[Path] = []
+    paths: list[Path] = []
     for folder, inside, names in os.walk(home):
         inside[:] = [name for name in inside if name not in _LEFT_OUT]
-        found += [Path(folder) / name for name in names if name.endswith(".py")]
-    if not found:
+        paths += [Path(folder) / name for name in names if name.endswith(".py")]
+    if not paths:
         raise DataError(
             "this Python has no source text of its standard library.",
             where=str(home),
             hint="use the source text with files",
         )
-    return sorted(found, key=lambda path: path.relative_to(home).as_posix())
+    return sorted(paths, key=lambda path: path.relative_to(home).as_posix())
 
 
 def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
@@ -63,11 +63,13 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         names.append(path.relative_to(home).as_posix())
         texts.append(text.replace("\r\n", "\n").encode("utf-8"))
     notices = (f"{skipped} modules that are no valid text are left out.",) if skipped else ()
-    made = {
+    columns_read = {
         "path": _text("path", [name.encode("utf-8") for name in names]),
         "text": _text("text", texts),
     }
-    return Table(columns=made, origin="the standard library", row_names=names, notices=notices)
+    return Table(
+        columns=columns_read, origin="the standard library", row_names=names, notices=notices
+    )
 
 
 def _text(name: str, rows: Sequence[bytes]) -> Column:

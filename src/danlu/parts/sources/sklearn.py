@@ -55,13 +55,13 @@ def build(config: Config, columns: Mapping[str, ColumnOptions]) -> Table:
         if name == "diabetes"
         else getattr(datasets, f"load_{name}")()
     )
-    made = _digits(bunch) if name == "digits" else _measures(bunch, columns, name)
-    return Table(columns=made, origin=name)
+    columns_read = _digits(bunch) if name == "digits" else _measures(bunch, columns, name)
+    return Table(columns=columns_read, origin=name)
 
 
 def _digits(bunch: Any) -> dict[str, Column]:
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = tuple(str(each) for each in bunch.target_names.tolist())
+    labels = tuple(str(value) for value in bunch.target_names.tolist())
     return {
         "image": Column(
             "image", "image", pixels, reason="image: 8x8 pixels, 0 to 16 scaled to 0 to 255"
@@ -74,17 +74,19 @@ def _digits(bunch: Any) -> dict[str, Column]:
 
 def _measures(bunch: Any, options: Mapping[str, ColumnOptions], origin: str) -> dict[str, Column]:
     names = [str(name) for name in bunch.feature_names]
-    made = {
+    columns_read = {
         name: infer_column(name, bunch.data[:, number], options.get(name), origin)
         for number, name in enumerate(names)
     }
     if origin == "diabetes" and options.get("sex", ColumnOptions()).kind is None:
-        made["sex"] = infer_column(
+        columns_read["sex"] = infer_column(
             "sex", bunch.data[:, names.index("sex")], ColumnOptions(kind="category"), origin
         )
     if bunch.target.ndim == 2:
-        return made | {
-            str(name): infer_column(str(name), bunch.target[:, number], options.get(str(name)), origin)
+        return columns_read | {
+            str(name): infer_column(
+                str(name), bunch.target[:, number], options.get(str(name)), origin
+            )
             for number, name in enumerate(bunch.target_names)
         }
     if "target_names" in bunch and options.get("target", ColumnOptions()).kind in (
@@ -92,7 +94,7 @@ def _measures(bunch: Any, options: Mapping[str, ColumnOptions], origin: str) -> 
         "category",
     ):
         classes = tuple(str(name) for name in bunch.target_names)
-        return made | {
+        return columns_read | {
             "target": Column(
                 "target",
                 "category",
@@ -101,4 +103,6 @@ def _measures(bunch: Any, options: Mapping[str, ColumnOptions], origin: str) -> 
                 reason="category: named classes",
             )
         }
-    return made | {"target": infer_column("target", bunch.target, options.get("target"), origin)}
+    return columns_read | {
+        "target": infer_column("target", bunch.target, options.get("target"), origin)
+    }

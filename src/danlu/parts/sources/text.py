@@ -86,7 +86,11 @@ class _Rows:
     def __init__(self, several: bool) -> None:
         self.several = several
         self.text, self.offsets = GrowingArray(np.uint8), GrowingArray(np.int64)
-        self.numbers, self.files, self.goes_on = GrowingArray(np.int64), GrowingArray(np.int32), GrowingArray(np.bool_)
+        self.numbers, self.files, self.goes_on = (
+            GrowingArray(np.int64),
+            GrowingArray(np.int32),
+            GrowingArray(np.bool_),
+        )
         self.offsets.append(np.zeros(1))
         self.counts: list[int] = []
         self.notices: list[str] = []
@@ -128,13 +132,19 @@ def _pieces(
     them, piece by piece)."""
     if disk.check_file(path).st_size >= (LONG // 10 if path.suffix == ".gz" else LONG):
         encoding, reason, blocks = open_text(path, name, config.encoding)
-        return encoding, reason, lines_of_blocks(blocks) if config.unit == "line" else _whole(blocks)
+        return (
+            encoding,
+            reason,
+            lines_of_blocks(blocks) if config.unit == "line" else _whole(blocks),
+        )
     text = charsets.decode_text(disk.read_file(path), name, config.encoding)
     check_is_text(text.content, name)
     return (
         text.encoding,
         text.reason,
-        iter([split_lines(text.content)]) if config.unit == "line" else _whole(iter([text.content])),
+        iter([split_lines(text.content)])
+        if config.unit == "line"
+        else _whole(iter([text.content])),
     )
 
 

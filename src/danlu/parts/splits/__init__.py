@@ -1,8 +1,9 @@
 """Splits: which rows are for training, validation and test.
 
 A part offers
-  Config                                       its options
-  build(config, table, target, seed) -> dict   {"train": rows, "validation": rows, "test": rows}, int64 arrays, sorted ascending,
-                                               disjoint. `target` is the first target Column (or None); a split may be empty but train.
-A pure function of its arguments. Raises DataError with the remedy when a share comes out empty that was asked for.
+  Config       its options, a danlu.recipe.Options
+  build(config, table, target, seed) -> {"train": rows, "validation": rows, "test": rows}
+  decided_by(config) -> str (optional)
+               the column that decides the split and is therefore no input
+See danlu.parts.splits._base.Split for what each must keep.
 """

@@ -37,11 +37,11 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _one_meaning_each(self) -> Config:
-        given = [
+        values = [
             value.casefold()
             for value in [*self.train_values, *self.validation_values, *self.test_values]
         ]
-        twice = sorted({value for value in given if given.count(value) > 1})
+        twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             raise ValueError(f"a value must mean one split ({', '.join(twice)} stands twice)")
         return self
@@ -65,18 +65,20 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
         for split in number
         for value in getattr(config, f"{split}_values")
     }
-    found, first, place = np.unique(value_codes(column), return_index=True, return_inverse=True)
-    splits = np.zeros(len(found), dtype=np.int64)
+    distinct, first, inverse = np.unique(
+        value_codes(column), return_index=True, return_inverse=True
+    )
+    splits = np.zeros(len(distinct), dtype=np.int64)
     for index, row in enumerate(first):
-        said = _as_text(column, int(row))
-        if said is None or said.casefold() not in meaning:
+        text = _as_text(column, int(row))
+        if text is None or text.casefold() not in meaning:
             raise DataError(
-                f"{'a missing value' if said is None else repr(said)} means no split.",
+                f"{'a missing value' if text is None else repr(text)} means no split.",
                 where=f"{table.where(int(row))}, column {column.name}",
                 hint=f"name it in train_values, validation_values or test_values of data.split (known are {', '.join(meaning)})",
             )
-        splits[index] = meaning[said.casefold()]
-    rows = splits[place]
+        splits[index] = meaning[text.casefold()]
+    rows = splits[inverse]
     return _complete(
         config, table, {name: np.flatnonzero(rows == split) for name, split in number.items()}, seed
     )

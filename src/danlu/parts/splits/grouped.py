@@ -36,10 +36,10 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
         )
     groups = np.unique(value_codes(column), return_inverse=True)[1]
     counts = np.bincount(groups)
-    asked = 1 + (config.validation > 0) + (config.test > 0)
-    if len(counts) < asked:
+    splits_wanted = 1 + (config.validation > 0) + (config.test > 0)
+    if len(counts) < splits_wanted:
         raise DataError(
-            f"column {column.name} holds {len(counts):,} group(s), and {asked} splits were asked for.",
+            f"column {column.name} holds {len(counts):,} group(s), and {splits_wanted} splits were asked for.",
             where=table.origin,
             hint="set data.split.validation or data.split.test to 0, or group by another column",
         )

@@ -96,9 +96,9 @@ def _cut(config: Config, rows: np.ndarray, sizes: np.ndarray, where: str) -> dic
         to_test = _after(to_validation, config.validation, ends)
         stop = _after(to_test, config.test, ends)
     if start <= 0 or stop > len(rows):
-        asked = "" if config.train is None else f", train: {config.train:g}"
+        train = "" if config.train is None else f", train: {config.train:g}"
         raise DataError(
-            f"{len(rows):,} rows are too few for validation: {config.validation:g}, test: {config.test:g}{asked}.",
+            f"{len(rows):,} rows are too few for validation: {config.validation:g}, test: {config.test:g}{train}.",
             where=where,
             hint="give more rows, or lower data.split.validation, data.split.test or data.split.train",
         )
@@ -109,20 +109,20 @@ def _cut(config: Config, rows: np.ndarray, sizes: np.ndarray, where: str) -> dic
     }
 
 
-def _after(place: int, asked: float, ends: np.ndarray) -> int:
+def _after(start: int, size: float, ends: np.ndarray) -> int:
     """The place where a split of `asked` ends that begins at `place`; a share holds at least one
     row."""
-    if asked == 0 or asked >= 1 or place >= len(ends):
-        return place + int(np.ceil(asked))
-    return max(place + 1, _nearest(ends, ends[place] + asked * ends[-1]))
+    if size == 0 or size >= 1 or start >= len(ends):
+        return start + int(np.ceil(size))
+    return max(start + 1, _nearest(ends, ends[start] + size * ends[-1]))
 
 
-def _before(place: int, asked: float, ends: np.ndarray) -> int:
+def _before(stop: int, size: float, ends: np.ndarray) -> int:
     """The place where a split of `asked` begins that ends at `place`; a share holds at least one
     row."""
-    if asked == 0 or asked >= 1 or place < 0:
-        return place - int(np.ceil(asked))
-    return min(place - 1, _nearest(ends, ends[place] - asked * ends[-1]))
+    if size == 0 or size >= 1 or stop < 0:
+        return stop - int(np.ceil(size))
+    return min(stop - 1, _nearest(ends, ends[stop] - size * ends[-1]))
 
 
 def _nearest(ends: np.ndarray, goal: float) -> int:

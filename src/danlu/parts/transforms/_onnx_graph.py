@@ -73,7 +73,7 @@ class Graph:
         name = f"before/constant_{len(self.constants)}"
         array = np.asarray(array)
         if array.dtype.kind in "UO":
-            words = [str(each).encode() for each in array.reshape(-1).tolist()]
+            words = [str(word).encode() for word in array.reshape(-1).tolist()]
             self.constants[name] = helper.make_tensor(name, TYPES["str"], list(array.shape), words)  # type: ignore
         else:
             self.constants[name] = numpy_helper.from_array(
@@ -163,13 +163,13 @@ def joined(before: Graph, network: Any, feeds: Mapping[str, str]) -> Any:
     from onnx import compose, helper
 
     inner = compose.add_prefix(network, "network/", rename_functions=False)
-    outputs = {f"network/{each.name}": each.name for each in network.graph.output}
+    outputs = {f"network/{tensor.name}": tensor.name for tensor in network.graph.output}
     whole = helper.make_graph(
-        [*before.nodes, *(helper.make_node("Identity", [feeds[each.name]], [f"network/{each.name}"]) for each in network.graph.input),
+        [*before.nodes, *(helper.make_node("Identity", [feeds[tensor.name]], [f"network/{tensor.name}"]) for tensor in network.graph.input),
          *inner.graph.node, *(helper.make_node("Identity", [old], [new]) for old, new in outputs.items())],
         "danlu", before.inputs, [*network.graph.output, *before.outputs], [*before.constants.values(), *inner.graph.initializer],
     )  # fmt: skip
-    imports = {each.domain: each.version for each in network.opset_import}
+    imports = {tensor.domain: tensor.version for tensor in network.opset_import}
     imports |= {"": max(OPSET, imports.get("", 0)), ML: ML_OPSET}
     opsets = [helper.make_opsetid(domain, version) for domain, version in imports.items()]
     model = helper.make_model(whole, opset_imports=opsets, producer_name="danlu", ir_version=10)

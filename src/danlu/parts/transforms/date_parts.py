@@ -95,18 +95,18 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
     features = []
     for part in state["parts"]:
         first, period = _PARTS[part]
-        found = _part_graph(whole, part, moments)
+        values = _part_graph(whole, part, moments)
         if config.cyclic and period:
             angle = 2 * np.pi * np.arange(period) / period
-            place = whole.minus(found, whole.number(first))
+            offset = whole.minus(values, whole.number(first))
             features += [
-                graph.add("Gather", [graph.constant(table), place])
+                graph.add("Gather", [graph.constant(table), offset])
                 for table in (np.sin(angle), np.cos(angle))
             ]
         else:
-            features.append(graph.cast(found, "float64"))
+            features.append(graph.cast(values, "float64"))
     gone = graph.reshape(lost, -1, 1)
-    matrix = graph.beside([graph.reshape(each, -1, 1) for each in features])
+    matrix = graph.beside([graph.reshape(feature, -1, 1) for feature in features])
     return graph.numbers(
         value, graph.add("Where", [gone, graph.constant(np.float64(np.nan)), matrix]), len(features)
     )

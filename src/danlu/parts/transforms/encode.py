@@ -28,8 +28,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A category column of codes 0 to len(known), none missing."""
-    known = state["known"]
-    code = {category: index for index, category in enumerate(known, start=1)}
+    codes = state["known"]
+    code = {category: index for index, category in enumerate(codes, start=1)}
     lookup = np.array(
         [*(code.get(category, 0) for category in column.categories), 0], dtype=np.int32
     )
@@ -37,11 +37,11 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     while unknown in code:
         unknown = f"({unknown})"
     return replace(
-        column, values=lookup[column.values], categories=(unknown, *known)
+        column, values=lookup[column.values], categories=(unknown, *codes)
     )  # code -1 takes the last entry
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
-    known = {category: code for code, category in enumerate(state["known"], start=1)}
-    return replace(value, at=graph.lookup(value.at, known, 0), kind="code")
+    codes = {category: code for code, category in enumerate(state["known"], start=1)}
+    return replace(value, at=graph.lookup(value.at, codes, 0), kind="code")

@@ -97,11 +97,11 @@ def _count(config: Config, text: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         if length >= config.shortest:
             whole = row[: len(run)] == row[length - 1 :]
             hashed = run[whole]
-            place = row[: len(run)][whole] * config.features + (
+            bin_index = row[: len(run)][whole] * config.features + (
                 (hashed >> np.uint64(1)) % np.uint64(config.features)
             ).astype(np.int64)
             counts += np.bincount(
-                place, weights=(hashed & np.uint64(1)) * 2.0 - 1.0, minlength=len(counts)
+                bin_index, weights=(hashed & np.uint64(1)) * 2.0 - 1.0, minlength=len(counts)
             )
     table = counts.reshape(len(lengths), config.features)
     squares = np.square(table).sum(

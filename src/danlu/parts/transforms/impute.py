@@ -56,7 +56,10 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"fill": what fills gaps} and, for numbers, {"told": [the place, the name] of each gap that
     gains a feature}."""
     if column.kind == "number":
-        return {"fill": _fill_of_numbers(config, column), "told": _told(config, column)}
+        return {
+            "fill": _fill_of_numbers(config, column),
+            "told": _columns_with_gaps(config, column),
+        }
     strategy = config.strategy
     if strategy == "auto":
         strategy = "median" if column.kind == "datetime" else "most_frequent"
@@ -82,8 +85,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     if not len(values):
         return {"fill": 0}
     if strategy == "most_frequent":
-        found, counts = np.unique(values, return_counts=True)
-        return {"fill": int(found[counts.argmax()])}
+        distinct, counts = np.unique(values, return_counts=True)
+        return {"fill": int(distinct[counts.argmax()])}
     if strategy == "mean":
         return {"fill": int(mean_and_deviation(values.astype(np.float64))[0])}
     return {"fill": int(np.partition(values, len(values) // 2)[len(values) // 2])}
@@ -118,9 +121,11 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
         filled = graph.add("Where", [lost, graph.constant(fill), value.at])
         if not state["told"]:
             return graph.numbers(value, filled)
-        places = graph.constant(np.array([place for place, _ in state["told"]]))
-        told = graph.cast(graph.add("Gather", [lost, places], axis=1), "float64")
-        return graph.numbers(value, graph.beside([filled, told]), value.width + len(state["told"]))
+        places = graph.constant(np.array([column_index for column_index, _ in state["told"]]))
+        indicators = graph.cast(graph.add("Gather", [lost, places], axis=1), "float64")
+        return graph.numbers(
+            value, graph.beside([filled, indicators]), value.width + len(state["told"])
+        )
     if fill is None:
         return value
     none, filling = {
@@ -153,8 +158,8 @@ def _fill_of(strategy: str, values: np.ndarray) -> float:
     if strategy == "mean":
         return mean_and_deviation(values)[0]
     if strategy == "most_frequent":
-        found, counts = np.unique(values, return_counts=True)
-        return float(found[counts.argmax()])
+        distinct, counts = np.unique(values, return_counts=True)
+        return float(distinct[counts.argmax()])
     middle = len(values) // 2
     low = middle - 1 + len(values) % 2
     parted = np.partition(values, (low, middle))
@@ -163,7 +168,7 @@ def _fill_of(strategy: str, values: np.ndarray) -> float:
     )  # halves first: the sum of two huge numbers is no number
 
 
-def _told(config: Config, column: Column) -> list[list[Any]]:
+def _columns_with_gaps(config: Config, column: Column) -> list[list[Any]]:
     values, labels = as_matrix(column), feature_names(column)
     if config.indicator is False:
         return []
@@ -180,16 +185,18 @@ def _told(config: Config, column: Column) -> list[list[Any]]:
 
 
 def _apply_to_numbers(state: dict[str, Any], column: Column) -> Column:
-    values, told = as_matrix(column), state["told"]
+    values, indicators = as_matrix(column), state["told"]
     lost = np.isnan(values)
-    if not told and not lost.any():
+    if not indicators and not lost.any():
         return column
     width = values.shape[1]
-    result = np.empty((len(values), width + len(told)), dtype=values.dtype)
+    result = np.empty((len(values), width + len(indicators)), dtype=values.dtype)
     np.copyto(result[:, :width], values)
     np.copyto(result[:, :width], state["fill"].astype(values.dtype), where=lost)
-    result[:, width:] = lost[:, [place for place, _ in told]]
-    return number_column(column, result, [*feature_names(column), *(name for _, name in told)])
+    result[:, width:] = lost[:, [column_index for column_index, _ in indicators]]
+    return number_column(
+        column, result, [*feature_names(column), *(name for _, name in indicators)]
+    )
 
 
 def _constant(config: Config, column: Column, kind: type) -> Any:

@@ -43,7 +43,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
         config.when == "always" or abs(_skewness(values)) > config.threshold
         for values in present_values(column)
     ]
-    return {"features": [place for place, each in enumerate(chosen) if each]}
+    return {"features": [index for index, is_chosen in enumerate(chosen) if is_chosen]}
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:

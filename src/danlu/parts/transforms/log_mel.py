@@ -77,7 +77,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         )
         for begin, end in itertools.pairwise(offsets)
     ]
-    sizes = np.array([len(each) for each in rows], dtype=np.int64)
+    sizes = np.array([len(row) for row in rows], dtype=np.int64)
     values = np.concatenate(rows) if rows else np.zeros((0, config.bands))
     if config.scale:
         values = (values - state["mean"]) / state["deviation"]

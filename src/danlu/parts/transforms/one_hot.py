@@ -32,34 +32,34 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     """{"known": the categories that have a feature, sorted}."""
     counts = np.bincount(column.values[column.values >= 0], minlength=len(column.categories))
     seen = [(-int(counts[code]), column.categories[code]) for code in np.flatnonzero(counts)]
-    known = sorted(category for _, category in sorted(seen)[: config.maximum])
-    if len(known) == len(seen):
-        return {"known": known}
+    categories = sorted(category for _, category in sorted(seen)[: config.maximum])
+    if len(categories) == len(seen):
+        return {"known": categories}
     return {
-        "known": known,
-        "notice": f"of {len(seen):,} categories the {len(known):,} most frequent have a feature; the others count as unknown.",
+        "known": categories,
+        "notice": f"of {len(seen):,} categories the {len(categories):,} most frequent have a feature; the others count as unknown.",
     }
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column of one float32 feature a known category, named column=category."""
-    known = state["known"]
-    place = {category: index for index, category in enumerate(known)}
+    categories = state["known"]
+    index_of = {category: index for index, category in enumerate(categories)}
     lookup = np.array(
-        [*(place.get(category, -1) for category in column.categories), -1], dtype=np.int64
+        [*(index_of.get(category, -1) for category in column.categories), -1], dtype=np.int64
     )
     places = lookup[column.values]  # code -1 takes the last entry
     hot = np.flatnonzero(places >= 0)
-    values = np.zeros((len(column), len(known)), dtype=np.float32)
+    values = np.zeros((len(column), len(categories)), dtype=np.float32)
     values[hot, places[hot]] = 1
-    return number_column(column, values, [f"{column.name}={category}" for category in known])
+    return number_column(column, values, [f"{column.name}={category}" for category in categories])
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
     places = graph.lookup(
-        value.at, {category: place for place, category in enumerate(state["known"])}, -1
+        value.at, {category: index for index, category in enumerate(state["known"])}, -1
     )
-    known = graph.constant(np.arange(len(state["known"])))
-    hot = graph.cast(graph.add("Equal", [graph.reshape(places, -1, 1), known]), "float64")
+    indexes = graph.constant(np.arange(len(state["known"])))
+    hot = graph.cast(graph.add("Equal", [graph.reshape(places, -1, 1), indexes]), "float64")
     return graph.numbers(value, hot, len(state["known"]))

@@ -52,8 +52,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column, float64; NaN where missing or unknown."""
-    place = {category: float(index) for index, category in enumerate(state["order"])}
-    lookup = np.array([*(place.get(category, np.nan) for category in column.categories), np.nan])
+    rank_of = {category: float(index) for index, category in enumerate(state["order"])}
+    lookup = np.array([*(rank_of.get(category, np.nan) for category in column.categories), np.nan])
     return number_column(
         column, lookup[column.values][:, None], [column.name]
     )  # code -1 takes the last entry
@@ -62,7 +62,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
     places = graph.lookup(
-        value.at, {category: place for place, category in enumerate(state["order"])}, -1
+        value.at, {category: rank for rank, category in enumerate(state["order"])}, -1
     )
     lost = graph.add("Less", [places, graph.constant(np.int64(0))])
     numbers = graph.add(

@@ -47,7 +47,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     edges = [_edges(config, values) for values in present_values(column)]
     return {
         "edges": np.concatenate(edges),
-        "counts": np.array([len(each) for each in edges], dtype=np.int64),
+        "counts": np.array([len(bins) for bins in edges], dtype=np.int64),
     }
 
 

@@ -116,15 +116,15 @@ def _between_graph(graph: Graph, x: str, knots: np.ndarray, heights: np.ndarray)
     one."""
     reached = graph.cast(graph.add("GreaterOrEqual", [x, graph.constant(knots)]), "int64")
     count = graph.add("ReduceSum", [reached, graph.constant(np.array([1]))], keepdims=1)
-    place = graph.add(
+    interval = graph.add(
         "Max", [graph.add("Sub", [count, graph.constant(np.int64(1))]), graph.constant(np.int64(0))]
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
     slopes[~np.isfinite(slopes)] = 0.0  # between equal knots nothing lies
     low, height, slope = (
-        graph.add("Gather", [graph.constant(np.ascontiguousarray(each)), place])
-        for each in (knots, heights, slopes)
+        graph.add("Gather", [graph.constant(np.ascontiguousarray(array)), interval])
+        for array in (knots, heights, slopes)
     )
     inside = graph.add(
         "Where", [graph.add("Less", [x, low]), low, x]
@@ -142,7 +142,9 @@ def _center_and_scale(config: Config, values: np.ndarray) -> tuple[float, float]
     elif config.by == "min_max":
         center, scale = float(values.min()), _distance(values.min(), values.max())
     else:
-        first, center, third = (float(each) for each in np.quantile(values, [0.25, 0.5, 0.75]))
+        first, center, third = (
+            float(quantile) for quantile in np.quantile(values, [0.25, 0.5, 0.75])
+        )
         scale = _distance(first, third)
     return center, scale or 1.0
 

@@ -128,12 +128,12 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 def restored(state: dict[str, Any]) -> Tokenizer:
     """The tokenizer of a state of this transform; made once for a state that is used over and
     over."""
-    found = _restored.get(id(state))
-    if found is None:
-        found = _restored[id(state)] = (state, tokenizing.restore(state["tokenizer"]))
+    restored_before = _restored.get(id(state))
+    if restored_before is None:
+        restored_before = _restored[id(state)] = (state, tokenizing.restore(state["tokenizer"]))
         while len(_restored) > _KEPT:
             _restored.popitem(last=False)
-    return found[1]
+    return restored_before[1]
 
 
 def _framed(
@@ -209,18 +209,18 @@ def _notice(config: Config, tokenizer: Tokenizer, lengths: np.ndarray, unknown: 
         "bpe": "byte pairs",
         "file": "pieces",
     }
-    said = f"{tokenizer.size:,} tokens ({names[config.kind]})"
+    notice = f"{tokenizer.size:,} tokens ({names[config.kind]})"
     if unknown:
-        said += f"; {100 * unknown:.1f} % of the training text is none of them"
+        notice += f"; {100 * unknown:.1f} % of the training text is none of them"
     if config.max_length is not None:
         cut = (
             float((lengths + config.beginning + config.end > config.max_length).mean())
             if len(lengths)
             else 0.0
         )
-        said += (
+        notice += (
             f"; of {100 * cut:.1f} % of the rows only the first {config.max_length:,} are read"
             if cut
             else ""
         )
-    return f"{said}."
+    return f"{notice}."

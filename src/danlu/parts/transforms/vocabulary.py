@@ -132,16 +132,20 @@ def _commonest(counted: Sequence[tuple[str, int]], least: int) -> list[str]:
     """The distinct strings counted at least `least` times, the commonest first, equals by
     spelling."""
     total: dict[str, int] = {}
-    for each, count in counted:
-        total[each] = total.get(each, 0) + count
-    kept = [each for each, count in total.items() if count >= least and each]
-    return sorted(kept, key=lambda each: (-total[each], each))
+    for word, count in counted:
+        total[word] = total.get(word, 0) + count
+    kept = [word for word, count in total.items() if count >= least and word]
+    return sorted(kept, key=lambda word: (-total[word], word))
 
 
 def _names(state: dict[str, Any], longest_word: int) -> tuple[str, ...]:
     """What each code of a place is; letters of one word have one name."""
-    each = {"characters": ("character",) * longest_word, "suffix": ("suffix",), "shape": ("shape",)}
-    return ("word", *(name for code in state["codes"] for name in each[code]))
+    parts = {
+        "characters": ("character",) * longest_word,
+        "suffix": ("suffix",),
+        "shape": ("shape",),
+    }
+    return ("word", *(name for code in state["codes"] for name in parts[code]))
 
 
 def _cardinalities(state: dict[str, Any], longest_word: int) -> tuple[int, ...]:
@@ -179,23 +183,23 @@ def _table(config: Config, state: dict[str, Any], words: Sequence[str]) -> np.nd
     return np.concatenate(parts, axis=1)
 
 
-def _numbers(known: Sequence[str], first: int, asked: Sequence[str]) -> np.ndarray:
+def _numbers(vocabulary: Sequence[str], first: int, words: Sequence[str]) -> np.ndarray:
     """The number of each string in `known`, counted from `first`, UNKNOWN where it is not there;
     then UNKNOWN once more."""
-    place = {each: first + number for number, each in enumerate(known)}
-    return np.array([*(place.get(each, UNKNOWN) for each in asked), UNKNOWN], dtype=np.int32)
+    code_of = {word: first + number for number, word in enumerate(vocabulary)}
+    return np.array([*(code_of.get(word, UNKNOWN) for word in words), UNKNOWN], dtype=np.int32)
 
 
 def _letters(alphabet: str, words: Sequence[str], longest: int) -> np.ndarray:
     """The letters of each word, int32 (words + 1, longest), padded at the end; the last row is one
     unknown letter."""
-    place = {letter: _FIRST + number for number, letter in enumerate(alphabet)}
+    code_of = {letter: _FIRST + number for number, letter in enumerate(alphabet)}
     table = np.full((len(words) + 1, longest), PADDING, dtype=np.int32)
     table[-1, 0] = UNKNOWN
     head = (longest + 1) // 2
     for row, word in enumerate(words):
         word = word if len(word) <= longest else word[:head] + word[head - longest :]
-        table[row, : len(word)] = [place.get(letter, UNKNOWN) for letter in word]
+        table[row, : len(word)] = [code_of.get(letter, UNKNOWN) for letter in word]
     return table
 
 
@@ -216,8 +220,8 @@ def _shape(word: str) -> int:
 def _notice(
     state: dict[str, Any], total: int, seen: Sequence[tuple[str, int]], config: Config
 ) -> str:
-    known = set(state["words"])
-    lost = sum(count for word, count in seen if _reading(config, state, word) not in known)
+    vocabulary = set(state["words"])
+    lost = sum(count for word, count in seen if _reading(config, state, word) not in vocabulary)
     share = f"; {100 * lost / total:.1f} % of the training words are unknown" if lost else ""
     beside = f", with {' and '.join(state['codes'])} of each" if state["codes"] else ""
-    return f"a vocabulary of {len(known):,} words{beside}{share}."
+    return f"a vocabulary of {len(vocabulary):,} words{beside}{share}."

@@ -63,12 +63,12 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     total = max(int(counts.sum()), 1)
     cut = counts[counts > 0][lengths > config.pieces].sum() / total
     mean = float((lengths * counts[counts > 0]).sum() / total)
-    said = (
+    notice = (
         f"; of {100 * cut:.1f} % of the words only the first {config.pieces} pieces are read"
         if cut
         else ""
     )
-    state["notice"] = f"{tokenizer.size:,} pieces, {mean:.1f} a word{said}."
+    state["notice"] = f"{tokenizer.size:,} pieces, {mean:.1f} a word{notice}."
     return state
 
 
@@ -111,9 +111,9 @@ def _lengths(tokenizer: Tokenizer, words: Sequence[str], spaced: bool) -> np.nda
 
 def _tokenizer(state: dict[str, Any]) -> Tokenizer:
     """The tokenizer of a state; made once for a state that is used over and over."""
-    found = _restored.get(id(state))
-    if found is None:
-        found = _restored[id(state)] = (state, tokenizing.restore(state["pieces_of"]))
+    restored = _restored.get(id(state))
+    if restored is None:
+        restored = _restored[id(state)] = (state, tokenizing.restore(state["pieces_of"]))
         while len(_restored) > _KEPT:
             _restored.popitem(last=False)
-    return found[1]
+    return restored[1]

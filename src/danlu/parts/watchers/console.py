@@ -90,7 +90,7 @@ class Console(Watcher):
                 "training", total=self.run.total_steps, completed=report.step, said=""
             )
 
-    def _said(self, report: TrainingEvent) -> str:
+    def _progress_text(self, report: TrainingEvent) -> str:
         timing = report.timing
         parts = [f"loss {number(report.values.get('loss'))}"]
         rates = [name for name in timing if name.endswith("_per_second")]
@@ -105,7 +105,9 @@ class Console(Watcher):
     def _train(self, report: TrainingEvent) -> None:
         if self.progress is not None:
             with contextlib.suppress(OSError):
-                self.progress.update(self.task, completed=report.step, said=self._said(report))
+                self.progress.update(
+                    self.task, completed=report.step, said=self._progress_text(report)
+                )
             return
         now = time.monotonic()
         if now - self.last_line < 5 and report.step < self.run.total_steps:
@@ -114,7 +116,7 @@ class Console(Watcher):
         eta = report.timing.get("eta_seconds")
         left = f"  {duration(eta)} left" if eta else ""
         self._print(
-            f"step {report.step:,}/{self.run.total_steps:,} (epoch {report.epoch:.4g})  {self._said(report)}{left}"
+            f"step {report.step:,}/{self.run.total_steps:,} (epoch {report.epoch:.4g})  {self._progress_text(report)}{left}"
         )
 
     def _end(self, report: TrainingEvent) -> None:

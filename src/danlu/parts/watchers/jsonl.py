@@ -67,10 +67,10 @@ class Jsonl(Watcher):
         self.file.seek(0)
         self.digest = hashlib.sha256(self.file.read(size) or b"")
         if state and self.digest.hexdigest() != state["sha256"]:
-            found = self.file.seek(0, os.SEEK_END)
+            size_now = self.file.seek(0, os.SEEK_END)
             how = (
-                f"it has {found:,} bytes and had {size:,}"
-                if found < size
+                f"it has {size_now:,} bytes and had {size:,}"
+                if size_now < size
                 else f"its first {size:,} bytes are others"
             )
             raise RunError(

@@ -78,7 +78,7 @@ def _picture(images: Sequence[Sample]) -> bytes:
     from danlu.system.image_grid import encode_png, image_grid
 
     pixels = [np.asarray(sample.value) for sample in images]
-    same = len({each.shape for each in pixels}) == 1 and len(pixels) > 1 and pixels[0].ndim == 3
+    same = len({image.shape for image in pixels}) == 1 and len(pixels) > 1 and pixels[0].ndim == 3
     return encode_png(image_grid(np.stack(pixels)) if same else pixels[0])
 
 

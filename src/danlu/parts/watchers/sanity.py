@@ -29,14 +29,14 @@ class Sanity(SpeakingWatcher):
         self.config = config
         self.run = run
         super().__init__()
-        self.said: list[str] = []
+        self.spoken: list[str] = []
         self.losses: list[float] = []
         self.train_loss: float | None = None
         self.best_validation: float | None = None
 
     def _say(self, key: str, message: str) -> None:
-        if key not in self.said:
-            self.said.append(key)
+        if key not in self.spoken:
+            self.spoken.append(key)
             self.notices.append(message)
 
     def hear(self, report: TrainingEvent) -> None:
@@ -99,7 +99,7 @@ class Sanity(SpeakingWatcher):
 
     def state(self) -> dict[str, object]:
         return {
-            "said": self.said,
+            "said": self.spoken,
             "losses": self.losses,
             "train_loss": self.train_loss,
             "best_validation": self.best_validation,
@@ -107,7 +107,7 @@ class Sanity(SpeakingWatcher):
 
     def load(self, state: Mapping[str, Any] | None) -> None:
         if state:
-            self.said, self.losses = list(state["said"]), list(state["losses"])
+            self.spoken, self.losses = list(state["said"]), list(state["losses"])
             self.train_loss, self.best_validation = state["train_loss"], state["best_validation"]
 
 

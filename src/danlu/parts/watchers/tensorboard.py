@@ -47,10 +47,10 @@ class TensorBoard(SpeakingWatcher):
 
     def hear(self, report: TrainingEvent) -> None:
         if report.kind in ("train", "validation", "test"):
-            told = {**report.values, **report.timing}
+            scalars = {**report.values, **report.timing}
             values = [
                 _scalar(f"{report.kind}/{name}", value)
-                for name, value in told.items()
+                for name, value in scalars.items()
                 if isinstance(value, int | float)
             ]
             values += [

@@ -18,6 +18,7 @@ from torch import Tensor
 from danlu import registry
 from danlu.compat.torch_vmap import VmapLevel
 from danlu.errors import Interrupted, RunError
+from danlu.layers.averaging import members_of
 from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import Recipe
 from danlu.system.placement import AUGMENTATION, HIDING, STEP, draw_seed
@@ -142,7 +143,7 @@ class Population:
         self.autocast = self.placement.autocast()
         if self._may_be_narrow():
             self.stack.keep_low_precision(torch.bfloat16)
-        self.members = int(getattr(self.stack.template, "members", 1))
+        self.members = members_of(self.stack.template)
         self._set_losses()
         self.began = time.perf_counter()
 

@@ -8,10 +8,26 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.terms import OutputSpec
+
+
+@runtime_checkable
+class Ensemble(Protocol):
+    """A module of several networks that answer together.
+
+    In training mode forward returns (B * members, S), the members of a row side by side: each is
+    trained by its own loss. In evaluation mode it returns (B, S), their average.
+    """
+
+    members: int
+
+
+def members_of(module: nn.Module) -> int:
+    """How many networks a module trains side by side; 1 for a module that is no Ensemble."""
+    return int(module.members) if isinstance(module, Ensemble) else 1
 
 
 def average_outputs(outputs_KBS: Tensor, output: OutputSpec) -> Tensor:

@@ -59,7 +59,7 @@ class Work:
         from danlu import registry
         from danlu.data.batches import Rows
         from danlu.data.dataset import prepare
-        from danlu.system.placement import WEIGHTS, draw_seed, place
+        from danlu.system.placement import WEIGHTS, draw_seed, placement_for
 
         self.case = case
         self.folder = folder
@@ -69,7 +69,7 @@ class Work:
         self.steps = self.steps_per_epoch * case.epochs
         write_images(folder, case.rows)
         checked = danlu.read_recipe(self.recipe)
-        place_ = place(checked.train)
+        place_ = placement_for(checked.train)
         data = prepare(checked)
         rows = Rows(data.arrays, data.preprocessor.pixels, data.target, place_)
         (name,) = rows.inputs

@@ -24,7 +24,7 @@ from danlu.data import cache
 from danlu.data.batches import Rows, rows_at_once
 from danlu.data.dataset import used_rows, make_examples, split_rows
 from danlu.recipe import Part, Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from measuring import table
 
 METRICS = ("class_agreement", "frechet_distance", "sample_precision_recall")
@@ -39,7 +39,7 @@ def rows_of(model: Artifact) -> tuple[Rows, dict[str, np.ndarray]]:
     examples = make_examples(
         model.task, model.preprocessor, whole, targets, split_rows(whole, alive, recipe), alive
     )
-    return Rows(examples.inputs, model.preprocessor.pixels, None, place(Train())), examples.splits
+    return Rows(examples.inputs, model.preprocessor.pixels, None, placement_for(Train())), examples.splits
 
 
 def metrics_of(model: Artifact, classifier: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def score(
                     held[name].setdefault(key, []).append(value)
     found: dict[str, Any] = {}
     for name, metric in metrics.items():
-        joined = getattr(metric, "JOINED", False)
+        joined = metric.joined
         total = {
             key: torch.cat(each) if joined else torch.stack(each).sum(0)
             for key, each in held[name].items()

@@ -123,13 +123,13 @@ class Work:
         import danlu
         from danlu.data.batches import Rows
         from danlu.data.dataset import prepare
-        from danlu.system.placement import place
+        from danlu.system.placement import placement_for
 
         recipe = self.search.recipe(self.folder, self.device, "auto", 1)
         del recipe["tune"]
         checked = danlu.read_recipe(recipe)
         data = prepare(checked)
-        rows = Rows(data.arrays, data.preprocessor.pixels, data.target, place(checked.train))
+        rows = Rows(data.arrays, data.preprocessor.pixels, data.target, placement_for(checked.train))
         found: list[Any] = []
         for split in ("train", "validation"):
             batch = rows.gather(torch.from_numpy(data.splits[split]).to(self.device))

@@ -25,7 +25,7 @@ def model(**options: Any) -> nn.Module:
     inputs = {"tokens": InputSpec("tokens", (16,), cardinalities=(CODES,))}
     config = registry.config("models", "gpt")(size="tiny", width=32, **options)
     module = (
-        registry.take("models", "gpt").build(config, inputs, OutputSpec(CODES, each="token")).eval()
+        registry.take("models", "gpt").build(config, inputs, OutputSpec(CODES, per="token")).eval()
     )
     with torch.no_grad():
         for each in (

@@ -8,9 +8,9 @@ import torch
 
 from danlu.data.batches import Batches, Rows
 from danlu.recipe import Train
-from danlu.system.placement import draw_seed, place
+from danlu.system.placement import draw_seed, placement_for
 
-PLACE = place(Train(threads=1))
+PLACE = placement_for(Train(threads=1))
 
 
 def rows(count: int = 23) -> Rows:

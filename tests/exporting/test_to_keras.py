@@ -17,10 +17,10 @@ from danlu.terms import InputSpec, OutputSpec
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed: pip install 'danlu[keras]'", allow_module_level=True)
 
-from danlu.exporting.exporters._to_keras import twin
+from danlu.exporting.exporters._to_keras import to_keras
 
 OUTPUT = OutputSpec(3, ("a", "b", "c"))
-PLACES = OutputSpec(4, ("a", "b", "c", "d"), each="token")
+PLACES = OutputSpec(4, ("a", "b", "c", "d"), per="token")
 NUMBERS = {"numbers": InputSpec("numbers", (7,), names=tuple("abcdefg"))}
 CATEGORIES = {
     "categories": InputSpec("categories", (3,), names=("x", "y", "z"), cardinalities=(2, 11, 40))
@@ -157,11 +157,11 @@ def rows(
 def test_the_twin_gives_what_the_network_gives(case) -> None:
     name, options, inputs, output = CASES[case]
     module = network(name, options, inputs, output)
-    model = twin(module, inputs, lambda keras, found: found)
+    model = to_keras(module, inputs, lambda keras, found: found)
     ours, theirs = rows(inputs, 12)
     with torch.no_grad():
         wanted, found = module(ours), model([theirs[each] for each in inputs], training=False)
-    if output.each == "token":  # nothing is promised of places after a row's end
+    if output.per == "token":  # nothing is promised of places after a row's end
         inside = (ours["tokens"] != 0)[..., None]
         wanted, found = wanted * inside, found * inside
     # 1e-4: float32, sums in another order; the promise of an export
@@ -185,7 +185,7 @@ def test_what_has_no_counterpart_is_named() -> None:
         ("ft_transformer", {}, NUMBERS, OUTPUT),
     ):
         with pytest.raises(PartError, match=r"counterpart|no input"):
-            twin(network(name, options, inputs, output), inputs, lambda keras, found: found)
+            to_keras(network(name, options, inputs, output), inputs, lambda keras, found: found)
 
 
 def test_a_compressed_layer_is_not_taken_for_a_plain_one() -> None:
@@ -196,4 +196,4 @@ def test_a_compressed_layer_is_not_taken_for_a_plain_one() -> None:
     module = network("mlp", {"hidden": [6]}, NUMBERS, OUTPUT)
     module[1].__class__ = Coarse  # type: ignore[index]
     with pytest.raises(PartError, match="Coarse"):
-        twin(module, NUMBERS, lambda keras, found: found)
+        to_keras(module, NUMBERS, lambda keras, found: found)

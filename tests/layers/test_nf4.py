@@ -21,7 +21,7 @@ from danlu.layers.quantization.nf4 import (
 )
 from danlu.layers.tensors import unique_tensors
 from danlu.recipe import FineTune, read
-from danlu.system.placement import work_of
+from danlu.system.placement import forward_flops
 from danlu.training.finetuning import merge_adapters, prepare_finetuning
 from danlu.training.setup import build_training
 
@@ -180,7 +180,7 @@ def test_work_is_that_of_the_matrices_that_stand_for_what_is_kept() -> None:
     plain, few = nn.Sequential(nn.Linear(64, 128)), nn.Sequential(nn.Linear(64, 128))
     quantize_base(few, ["0"], "nf4")
     x: Any = torch.randn(3, 64)
-    assert work_of(few, x) == work_of(plain, x)
+    assert forward_flops(few, x) == forward_flops(plain, x)
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------------------

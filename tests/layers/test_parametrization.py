@@ -35,7 +35,7 @@ INPUTS = {
         "numbers": InputSpec("numbers", (3,)),
     },
 }
-OUTPUTS = {"gpt": OutputSpec(23, each="token", causal=True)}
+OUTPUTS = {"gpt": OutputSpec(23, per="token", causal=True)}
 # What a model is built with here; a new part that offers at_width needs an entry in INPUTS alone.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "mlp": [{"hidden": [48, 24]}, {"hidden": [48], "batch_norm": True}],

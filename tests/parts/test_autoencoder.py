@@ -24,7 +24,7 @@ def task_over(described: InputSpec, rows: np.ndarray, **options: Any) -> tuple[A
     task = registry.build_task(part("tasks", "autoencoding", **options), {})
     name = described.kind
     splits = {"train": np.arange(len(rows) - 4), "test": np.arange(len(rows) - 4, len(rows))}
-    return task, task.frame({name: rows}, {name: described}, {}, splits, Table({}, "made"))
+    return task, task.make_examples({name: rows}, {name: described}, {}, splits, Table({}, "made"))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 15, 31), (1, 28, 28), (2, 8, 50)])
@@ -32,7 +32,7 @@ def test_images_of_any_shape_from_8x8_on_come_back_in_their_shape(
     shape: tuple[int, int, int],
 ) -> None:
     described = {"image": InputSpec("image", shape)}
-    output = OutputSpec(int(np.prod(shape)), each="image", shape=shape)
+    output = OutputSpec(int(np.prod(shape)), per="image", shape=shape)
     module = model(described, output, code=3, width=4)
     images = torch.randn(5, *shape)
     assert module({"image": images}).shape == images.shape
@@ -54,7 +54,7 @@ def test_what_is_no_autoencoding_is_refused() -> None:
         ({"numbers": numbers, "image": image}, OutputSpec(7), "takes numbers or one image"),
         (
             {"image": InputSpec("image", (1, 7, 9))},
-            OutputSpec(63, each="image", shape=(1, 7, 9)),
+            OutputSpec(63, per="image", shape=(1, 7, 9)),
             "from 8x8 pixels on",
         ),
     ]:
@@ -63,7 +63,7 @@ def test_what_is_no_autoencoding_is_refused() -> None:
     task = registry.build_task(part("tasks", "autoencoding"), {})
     both = {"numbers": np.zeros((5, 7), np.float32), "image": np.zeros((5, 9, 9, 1), np.uint8)}
     with pytest.raises(DataError, match="takes numbers or one image"):
-        task.frame(both, {"numbers": numbers, "image": image}, {}, {}, Table({}, "made"))
+        task.make_examples(both, {"numbers": numbers, "image": image}, {}, {}, Table({}, "made"))
 
 
 def test_noise_is_shown_and_the_clean_row_is_asked_for_whatever_the_batch() -> None:
@@ -110,10 +110,10 @@ def test_a_task_comes_back_from_its_state() -> None:
     again = registry.restore_task(
         part("tasks", "autoencoding", noise=0.1), json.loads(json.dumps(task.state()))
     )
-    assert (again.output, again.describe(), again.described) == (
+    assert (again.output, again.describe(), again.input_spec) == (
         task.output,
         task.describe(),
-        task.described,
+        task.input_spec,
     )
 
 

@@ -666,7 +666,7 @@ BESIDE = {
 AHEAD = OutputSpec(
     6,
     ("b1", "b2", "b3", "a1", "a2", "a3"),
-    each="step",
+    per="step",
     steps=12,
     of=("b", "b", "b", "a", "a", "a"),
 )

@@ -31,7 +31,7 @@ def build(shape: tuple[int, int, int], classes: int = 0, **options: Any) -> nn.M
     if classes:
         inputs["class"] = InputSpec("categories", (1,), cardinalities=(classes,))
     torch.manual_seed(0)
-    output = OutputSpec(int(np.prod(shape)), each="image", shape=shape)
+    output = OutputSpec(int(np.prod(shape)), per="image", shape=shape)
     return registry.build_model(
         part("models", "gan", **{"latent": 4, "width": 4, "class_size": 3, **options}),
         inputs,

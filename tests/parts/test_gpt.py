@@ -41,7 +41,7 @@ def built(**options: object) -> LanguageModel:
     torch.manual_seed(5)
     config = Config.model_validate({"size": "tiny", "num_layers": 2, "width": 32, **options})
     module = registry.build_model(
-        Part("gpt", config), TEXT, OutputSpec(CODES, each="token", causal=True)
+        Part("gpt", config), TEXT, OutputSpec(CODES, per="token", causal=True)
     )
     assert isinstance(module, LanguageModel)
     return module
@@ -136,10 +136,10 @@ def test_what_is_no_text_is_refused():
         registry.build_model(
             part,
             {"words": InputSpec("tokens", (12, 2), cardinalities=(9, 5))},
-            OutputSpec(9, each="token"),
+            OutputSpec(9, per="token"),
         )
     with pytest.raises(PartError, match="the next of the 23 codes"):
-        registry.build_model(part, TEXT, OutputSpec(7, each="token"))
+        registry.build_model(part, TEXT, OutputSpec(7, per="token"))
 
 
 def test_a_text_beyond_learned_positions_is_refused_and_rotary_ones_go_on():

@@ -21,7 +21,7 @@ from danlu.parts.losses.cross_entropy import build as build_loss
 from danlu.parts.tasks import _token_stream as streams
 from danlu.parts.tasks import instruction_tuning, language_modeling, masked_language_modeling
 from danlu.recipe import Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.terms import (
     BEGINNING,
     END,
@@ -270,19 +270,19 @@ def _framed(
 
 def test_the_target_is_the_next_token() -> None:
     task, examples, _ = framed(language_modeling, context=16)
-    rows = Rows(examples.inputs, {}, examples.target, place(Train(threads=1)))
+    rows = Rows(examples.inputs, {}, examples.target, placement_for(Train(threads=1)))
     batch = Batches(rows, examples.splits["train"], 8, 0, phase=examples.phase).take(3)
     assert batch.inputs["tokens"].shape == batch.target.shape == (8, 16)
     assert torch.equal(batch.inputs["tokens"][:, 1:], batch.target[:, :-1])
     assert task.output.size == examples.input_specs["tokens"].cardinalities[0]
-    assert task.output.each == "token"
+    assert task.output.per == "token"
     assert examples.input_specs["tokens"].shape == (16,)
     assert (examples.units, examples.unit) == (16, "tokens")
 
 
 def test_every_epoch_cuts_its_windows_elsewhere() -> None:
     _, examples, _ = framed(language_modeling, context=16)
-    rows = Rows(examples.inputs, {}, examples.target, place(Train(threads=1)))
+    rows = Rows(examples.inputs, {}, examples.target, placement_for(Train(threads=1)))
     batches = Batches(rows, examples.splits["train"], 8, 0, phase=examples.phase)
     cuts = {int(batches.indices(epoch * batches.steps_per_epoch)[0]) % 16 for epoch in range(8)}
     assert len(cuts) > 2
@@ -390,7 +390,7 @@ def test_perplexity_of_no_knowledge_is_the_size_of_the_vocabulary() -> None:
 
 def test_masking_hides_the_share_that_was_asked_for_in_the_promised_ways() -> None:
     task, examples, _ = framed(masked_language_modeling, CHINESE * 600, context=64)
-    rows = Rows(examples.inputs, {}, examples.target, place(Train(threads=1)))
+    rows = Rows(examples.inputs, {}, examples.target, placement_for(Train(threads=1)))
     plain = rows.gather(torch.from_numpy(examples.splits["train"]))
     hidden = task.corrupt(plain, 3)
     before, after, target = plain.inputs["tokens"], hidden.inputs["tokens"], hidden.target
@@ -410,7 +410,7 @@ def test_masking_hides_the_share_that_was_asked_for_in_the_promised_ways() -> No
 
 def test_masking_is_a_function_of_seed_and_window_and_not_of_the_batch() -> None:
     task, examples, _ = framed(masked_language_modeling, CHINESE * 60, context=32)
-    rows = Rows(examples.inputs, {}, examples.target, place(Train(threads=1)))
+    rows = Rows(examples.inputs, {}, examples.target, placement_for(Train(threads=1)))
     ids = torch.from_numpy(examples.splits["train"])
     together = task.corrupt(rows.gather(ids), 5)
     alone = [task.corrupt(rows.gather(ids[n : n + 1]), 5) for n in range(len(ids))]
@@ -424,7 +424,7 @@ def test_masking_is_a_function_of_seed_and_window_and_not_of_the_batch() -> None
 def test_a_window_with_any_token_asks_one() -> None:
     task, examples, _ = framed(masked_language_modeling, CHINESE * 60, context=2)
     task.share = 1e-9
-    rows = Rows(examples.inputs, {}, examples.target, place(Train(threads=1)))
+    rows = Rows(examples.inputs, {}, examples.target, placement_for(Train(threads=1)))
     batch = task.corrupt(rows.gather(torch.from_numpy(examples.splits["train"])), 1)
     assert (batch.target != IGNORED).sum(1).min() == 1
 
@@ -567,5 +567,5 @@ def test_the_defaults_of_the_three_tasks_make_a_whole_recipe(tmp_path: Path) -> 
         )
         assert recipe.loss.name == "cross_entropy"
         assert recipe.data.transforms["text"][0].name == "tokenize"
-        adapted = registry.facts("tasks", name).adapt(recipe.task.options, recipe.data)
+        adapted = registry.task_facts(name).adapt(recipe.task.options, recipe.data)
         assert getattr(adapted.transforms["text"][0].options, "max_length") is None  # noqa: B009

@@ -54,12 +54,12 @@ OUTPUTS = {
     "again": OutputSpec(
         7, NUMBERS.names
     ),  # as many numbers as there are: what an autoencoder gives
-    "token": OutputSpec(5, OUTPUT.names, each="token"),
-    "vocabulary": OutputSpec(23, each="token", causal=True),
-    "step": OutputSpec(3, ("u", "v", "w"), each="step", steps=5, of=("u", "v", "w")),
-    "moment": OutputSpec(3, ("u", "v", "w"), each="moment", of=("u", "v", "w")),
-    "frame": OutputSpec(6, ("", *OUTPUT.names), each="frame"),
-    "image": OutputSpec(3 * 13 * 17, each="image", shape=(3, 13, 17)),
+    "token": OutputSpec(5, OUTPUT.names, per="token"),
+    "vocabulary": OutputSpec(23, per="token", causal=True),
+    "step": OutputSpec(3, ("u", "v", "w"), per="step", steps=5, of=("u", "v", "w")),
+    "moment": OutputSpec(3, ("u", "v", "w"), per="moment", of=("u", "v", "w")),
+    "frame": OutputSpec(6, ("", *OUTPUT.names), per="frame"),
+    "image": OutputSpec(3 * 13 * 17, per="image", shape=(3, 13, 17)),
 }
 # Which sets a form of output can be asked of: what has places, for an output a place; a text's own
 # vocabulary, for the next token.
@@ -154,7 +154,7 @@ def _accepted() -> list[Any]:
                 for form, output in OUTPUTS.items():
                     if not ASKABLE[form](kind):
                         continue
-                    if output.each in getattr(part, "GIVES", ("row",)) and _builds(
+                    if output.per in getattr(part, "GIVES", ("row",)) and _builds(
                         name, options, inputs, output
                     ):
                         label = f"{name}-{number}-{kind}" + ("" if form == "row" else f"-{form}")
@@ -166,7 +166,7 @@ def _builds(
     name: str, options: dict[str, Any], inputs: dict[str, InputSpec], output: OutputSpec
 ) -> bool:
     if name == "python":  # the user's own: it stands in a module that exists only while a test runs
-        return output.each == "row"
+        return output.per == "row"
     try:
         built(name, options, inputs, output=output)
     except PartError:
@@ -227,13 +227,13 @@ def rows(inputs: dict[str, InputSpec], count: int, seed: int = 5) -> dict[str, t
 def shape_of(output: OutputSpec, batch: dict[str, torch.Tensor]) -> tuple[int, ...]:
     """The shape of the outputs of a batch; of "frame", as many frames as came in, at most."""
     count = len(next(iter(batch.values())))
-    if output.each == "row":
+    if output.per == "row":
         return (count, output.size)
-    if output.each == "step":
+    if output.per == "step":
         return (count, output.steps, output.size)
-    if output.each == "moment":
+    if output.per == "moment":
         return (count, batch["series"].shape[1], output.size)
-    if output.each == "image":
+    if output.per == "image":
         return (count, *output.shape)
     return (count, batch[places_of(batch)].shape[1], output.size)
 
@@ -246,7 +246,7 @@ def places_of(batch: dict[str, torch.Tensor]) -> str:
 
 def real(outputs: torch.Tensor, output: OutputSpec, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The outputs, 0 at places after a row's end, of which nothing is promised."""
-    if output.each != "token":
+    if output.per != "token":
         return outputs
     name = places_of(batch)
     if batch[name].is_floating_point():
@@ -276,7 +276,7 @@ def test_every_model_takes_something_and_gives_all_it_says(name):
         name == "gan"
     ):  # two modules at odds, whose inputs only its task cuts: tests/spine/test_gan.py
         return
-    given = {case.values[3].each for case in CASES if case.values[0] == name}
+    given = {case.values[3].per for case in CASES if case.values[0] == name}
     assert given == set(getattr(registry.facts("models", name), "GIVES", ("row",)))
 
 
@@ -290,7 +290,7 @@ def test_any_number_of_rows_gives_one_finite_output_row_each(
     batch = rows(inputs, count)
     outputs = module(batch)
     wanted = shape_of(output, batch)
-    if output.each == "frame":
+    if output.per == "frame":
         assert outputs.shape[1] <= wanted[1]
         wanted = (wanted[0], outputs.shape[1], wanted[2])
     if training and getattr(module, "members", 1) > 1:
@@ -379,7 +379,7 @@ def test_what_stands_after_the_end_of_a_row_changes_nothing(name, options, input
         for key, value in batch.items()
     }
     outputs, wider = real(module(batch), output, batch), real(module(longer), output, longer)
-    if output.each in ("token", "frame"):
+    if output.per in ("token", "frame"):
         wider = wider[:, : outputs.shape[1]]
     # 1e-4: as above, other shapes take other kernels
     torch.testing.assert_close(outputs, wider, rtol=1e-4, atol=1e-4)
@@ -413,13 +413,13 @@ def _first_of_each(cases: list) -> list:
     first: dict = {}
     for case in cases:
         name, options, _, output = getattr(case, "values", case)
-        first.setdefault((name, str(options), output.each), case)
+        first.setdefault((name, str(options), output.per), case)
     return list(first.values())
 
 
 @pytest.mark.parametrize(("name", "options", "inputs", "output"), _first_of_each(CASES))
 def test_a_few_updates_make_the_loss_smaller(name, options, inputs, output):
-    if output.each in ("frame", "image"):
+    if output.per in ("frame", "image"):
         return  # their own tests train them with the losses they need
     module = built(name, options, inputs, output=output)
     batch = rows(inputs, 32)
@@ -429,7 +429,7 @@ def test_a_few_updates_make_the_loss_smaller(name, options, inputs, output):
         [each for each in module.parameters() if each.requires_grad], lr=0.01
     )
     losses = []
-    if output.each in ("step", "moment"):
+    if output.per in ("step", "moment"):
         target = torch.randn(shape_of(output, batch), generator=generator)
     else:
         target = torch.randint(
@@ -439,7 +439,7 @@ def test_a_few_updates_make_the_loss_smaller(name, options, inputs, output):
         optimizer.zero_grad()
         outputs = module(batch)
         asked = target.repeat_interleave(count // 32, dim=0) if len(outputs) == count else target
-        if output.each in ("step", "moment"):
+        if output.per in ("step", "moment"):
             loss = nn.functional.mse_loss(outputs, asked)
         else:
             loss = nn.functional.cross_entropy(outputs.flatten(0, -2), asked.flatten())

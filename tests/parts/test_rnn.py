@@ -20,7 +20,7 @@ from danlu.layers.recurrent.rnn import LockedDropout, Recurrent
 from danlu.layers.text.embeddings import WordEmbedding
 from danlu.parts.models._crf import TransitionMarginals
 from danlu.recipe import Part
-from danlu.system.placement import work_of
+from danlu.system.placement import forward_flops
 from danlu.terms import UNKNOWN, InputSpec, OutputSpec
 
 DATA = Path(os.environ.get("DANLU_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -78,7 +78,7 @@ def test_both_directions_are_those_of_a_packed_sequence(cell: Any) -> None:
 
 
 def test_a_row_is_read_from_its_own_end() -> None:
-    module = built(TOKENS, OutputSpec(5, each="token"), dropout=0.0).eval()
+    module = built(TOKENS, OutputSpec(5, per="token"), dropout=0.0).eval()
     batch = words()
     before = module({"tokens": batch})
     changed = batch.clone()
@@ -96,7 +96,7 @@ def test_rows_without_any_place_get_an_answer() -> None:
         .isfinite()
         .all()
     )
-    assert built(TOKENS, OutputSpec(5, each="token"))(
+    assert built(TOKENS, OutputSpec(5, per="token"))(
         {"tokens": torch.zeros(3, 0, dtype=torch.int64)}
     ).shape == (3, 0, 5)
     for pooling in ("max", "mean", "attention", "last"):
@@ -106,7 +106,7 @@ def test_rows_without_any_place_get_an_answer() -> None:
 
 
 def test_what_must_not_look_ahead_goes_one_way() -> None:
-    output = OutputSpec(23, each="token", causal=True)
+    output = OutputSpec(23, per="token", causal=True)
     with pytest.raises(PartError, match="must not look ahead"):
         built(TOKENS, output, bidirectional=True)
     with pytest.raises(PartError, match="crf looks at the labels that follow"):
@@ -124,9 +124,9 @@ def test_what_must_not_look_ahead_goes_one_way() -> None:
 
 def test_the_work_of_recurrent_layers_is_counted() -> None:
     batch = {"tokens": words(torch.tensor([7]))}
-    module = built(TOKENS, OutputSpec(5, each="token"), width=32, embedding=16)
+    module = built(TOKENS, OutputSpec(5, per="token"), width=32, embedding=16)
     gates = 4 * 32 * (16 + 32)  # weights of a direction, each used at each of 7 places
-    assert work_of(module, batch) == 2 * 7 * (2 * gates + 64 * 5)
+    assert forward_flops(module, batch) == 2 * 7 * (2 * gates + 64 * 5)
 
 
 # --- pooling, dropout
@@ -238,7 +238,7 @@ def test_a_long_sure_chain_stays_finite() -> None:
 @pytest.mark.parametrize("cell", KINDS)
 def test_tokens_that_come_piece_by_piece_get_the_logits_of_the_whole(cell: str) -> None:
     module: Any = built(
-        TOKENS, OutputSpec(23, each="token", causal=True), cell=cell, num_layers=2
+        TOKENS, OutputSpec(23, per="token", causal=True), cell=cell, num_layers=2
     ).eval()
     tokens = torch.randint(5, 23, (3, 9), generator=torch.Generator().manual_seed(0))
     whole = module({"tokens": tokens})

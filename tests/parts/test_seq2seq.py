@@ -21,7 +21,7 @@ from danlu.errors import DataError, PartError
 from danlu.parts.models._encoder_decoder import EncoderDecoder
 from danlu.parts.tasks import sequence_to_sequence as task_part
 from danlu.recipe import Part, Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.terms import (
     BEGINNING,
     END,
@@ -76,7 +76,7 @@ def framed(task: task_part.SequenceToSequence, answering: bool = False) -> Examp
 
 
 def batch_of(examples: Examples, rows: list[int]) -> Batch:
-    return Rows(examples.inputs, {}, examples.target, place(Train())).gather(torch.tensor(rows))
+    return Rows(examples.inputs, {}, examples.target, placement_for(Train())).gather(torch.tensor(rows))
 
 
 def model(task: task_part.SequenceToSequence, **options: Any) -> EncoderDecoder:
@@ -223,7 +223,7 @@ def test_what_is_no_source_and_target_is_refused() -> None:
     source = InputSpec("tokens", (6,), cardinalities=(12,))
     with pytest.raises(PartError, match="task: sequence_to_sequence"):
         registry.build_model(
-            Part("seq2seq", config), {"tokens": source}, OutputSpec(12, each="token", causal=True)
+            Part("seq2seq", config), {"tokens": source}, OutputSpec(12, per="token", causal=True)
         )
     shared = registry.config("models", "seq2seq")(shared=True)
     with pytest.raises(PartError, match="no vocabulary of both"):
@@ -231,7 +231,7 @@ def test_what_is_no_source_and_target_is_refused() -> None:
         registry.build_model(
             Part("seq2seq", shared),
             {"tokens": source, "decoder": target},
-            OutputSpec(9, each="token", causal=True),
+            OutputSpec(9, per="token", causal=True),
         )
 
 

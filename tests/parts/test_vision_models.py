@@ -288,7 +288,7 @@ def test_growing_images_and_views_need_an_image():
         TestTimeAugmentation(["flip"], numbers, TEN)
     with pytest.raises(PartError, match="one answer a row"):
         TestTimeAugmentation(
-            ["flip"], {"image": InputSpec("image", (1, 4, 4))}, OutputSpec(3, each="token")
+            ["flip"], {"image": InputSpec("image", (1, 4, 4))}, OutputSpec(3, per="token")
         )
 
 

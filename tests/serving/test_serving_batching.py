@@ -96,7 +96,7 @@ def test_the_pace_of_a_model_is_found_from_its_steps() -> None:
     for _ in range(100):
         rows = int(random.integers(1, 65))
         pace.learn(rows, 0.002 + 0.0003 * rows)
-    assert pace.each == pytest.approx(0.0003, rel=1e-6)  # an exact line is found but for rounding
+    assert pace.per == pytest.approx(0.0003, rel=1e-6)  # an exact line is found but for rounding
     assert pace.fixed == pytest.approx(0.002, rel=1e-4)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from danlu.recipe import Train
-from danlu.system.placement import choose, place, work_of
+from danlu.system.placement import decide_auto, placement_for, forward_flops
 
 
 class Net(nn.Module):
@@ -38,7 +38,7 @@ def test_the_work_of_layers_is_what_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter:
         net.eval()(inputs)
     net.train()
-    assert work_of(net, inputs) == counter.get_total_flops() > 0
+    assert forward_flops(net, inputs) == counter.get_total_flops() > 0
     assert net.training, "the mode must be put back"
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not any(layer._forward_hooks for layer in net.modules())
@@ -47,10 +47,10 @@ def test_the_work_of_layers_is_what_torch_counts() -> None:
 @pytest.mark.parametrize(("work", "threads"), [(1e6, 1), (1e12, 4)])
 def test_a_step_too_small_to_share_runs_on_one_thread(work: float, threads: int) -> None:
     train = Train(device="cpu")
-    placement = place(train, {"threads": 4})
-    assert choose(placement, train, lambda: work).threads == threads
+    placement = placement_for(train, {"threads": 4})
+    assert decide_auto(placement, train, lambda: work).threads == threads
     asked = Train(device="cpu", threads=3)
-    assert choose(place(asked), asked, lambda: work).threads == 3, (
+    assert decide_auto(placement_for(asked), asked, lambda: work).threads == 3, (
         "what the recipe says is not overruled"
     )
 
@@ -69,9 +69,9 @@ def test_a_cpu_takes_bfloat16_where_it_multiplies_it_faster(
 ) -> None:
     monkeypatch.setattr("danlu.system.machine.instruction_sets", lambda: frozenset(flags))
     train = Train(device="cpu")
-    assert choose(place(train), train, lambda: work).precision == precision
+    assert decide_auto(placement_for(train), train, lambda: work).precision == precision
     asked = Train(device="cpu", precision="float32")
-    assert choose(place(asked), asked, lambda: work).precision == "float32", (
+    assert decide_auto(placement_for(asked), asked, lambda: work).precision == "float32", (
         "what the recipe says is not overruled"
     )
 

@@ -14,7 +14,7 @@ from danlu import registry
 from danlu.data.batches import Batches, Rows
 from danlu.errors import PartError
 from danlu.recipe import Part, Regularization, Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.terms import Column, InputSpec, Table
 from danlu.training.state import TrainingState
 from danlu.training.step import AdversarialStep, NonFiniteError
@@ -38,7 +38,7 @@ def setup(
     )
     codes = draw.integers(0, CLASSES, ROWS).astype(np.int32)
     settings = Train.model_validate({"threads": 1, "batch_size": 7, **(train or {})})
-    placement = place(settings)
+    placement = placement_for(settings)
     target = Column("kind", "category", codes, ("a", "b", "c"))
     table = Table({"kind": target}, "made")
     described = {"image": InputSpec("image", (1, SIDE, SIDE), mean=(0.4,), std=(0.3,))}
@@ -66,7 +66,9 @@ def setup(
     )
     regularization = Regularization.model_validate(regular)
     state = TrainingState(module, built, ema=regularization.ema_decay is not None, keep_best=False)
-    loss_object = registry.build_loss(part("losses", "adversarial", **(loss or {})), task)
+    loss_object = registry.build_adversarial_loss(
+        part("losses", "adversarial", **(loss or {})), task
+    )
     return AdversarialStep(
         state, batches, loss_object, lambda n: 1.0, 0.01, [], placement, settings, regularization
     )
@@ -219,22 +221,24 @@ class Slope(nn.Module):
 
 def test_penalties_have_their_formula_and_its_gradient() -> None:
     judge, real, fake = Slope(), torch.randn(6, 2), torch.randn(6, 2)
-    penalty = registry.build_loss(
+    penalty = registry.build_adversarial_loss(
         part("losses", "adversarial", form="wasserstein", gradient_penalty=10.0), None
     ).penalty(judge, real, fake)
     assert penalty.item() == pytest.approx(6 * 10 * (5 - 1) ** 2, rel=1e-5)  # |w| = 5
     (slope,) = torch.autograd.grad(penalty, judge.weight)
     assert torch.allclose(slope, 6 * 10 * 2 * (5 - 1) * judge.weight.detach() / 5, rtol=1e-4)
-    r1 = registry.build_loss(part("losses", "adversarial", r1=2.0, penalty_every=4), None).penalty(
-        judge, real, fake
-    )
+    r1 = registry.build_adversarial_loss(
+        part("losses", "adversarial", r1=2.0, penalty_every=4), None
+    ).penalty(judge, real, fake)
     assert r1.item() == pytest.approx(4 * 6 * 2 / 2 * 25, rel=1e-5)
 
 
 @pytest.mark.parametrize("form", ["non_saturating", "hinge", "least_squares", "wasserstein"])
 def test_each_form_has_its_formula(form: str) -> None:
     options = {"gradient_penalty": 1.0} if form == "wasserstein" else {}
-    loss = registry.build_loss(part("losses", "adversarial", form=form, **options), None)
+    loss = registry.build_adversarial_loss(
+        part("losses", "adversarial", form=form, **options), None
+    )
     real, fake = torch.tensor([2.0, -0.5]), torch.tensor([0.3, -3.0])
     by_hand = {
         "non_saturating": (

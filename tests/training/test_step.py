@@ -12,7 +12,7 @@ from torch import nn
 from danlu import registry
 from danlu.data.batches import Batches, Rows
 from danlu.recipe import Part, Regularization, Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.terms import Column
 from danlu.training.state import TrainingState
 from danlu.training.step import NonFiniteError, SupervisedStep
@@ -46,7 +46,7 @@ def setup(
     numbers = draw.normal(size=(ROWS, FEATURES)).astype(np.float32) if numbers is None else numbers
     labels = draw.integers(0, CLASSES, ROWS).astype(np.int64)
     settings = Train.model_validate({"threads": 1, "batch_size": 19, **(train or {})})
-    placement = place(settings)
+    placement = placement_for(settings)
     column = Column("label", "category", labels.astype(np.int32), ("a", "b", "c"))
     task = registry.build_task(part("tasks", "classification"), {"label": column})
     batches = Batches(

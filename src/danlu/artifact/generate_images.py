@@ -17,8 +17,9 @@ import torch
 
 from danlu.artifact.prediction import Artifact, load
 from danlu.errors import ArtifactError, DataError
+from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.system.random_draws import counter_bits
 
 TOGETHER = 256  # images made at a time
@@ -26,7 +27,7 @@ TOGETHER = 256  # images made at a time
 
 def can_generate_images(artifact: Artifact) -> bool:
     """Whether `picture` can make any with it."""
-    return hasattr(artifact.task, "pixels") and hasattr(artifact.task, "class_number")
+    return isinstance(artifact.task, GeneratesImages)
 
 
 def picture(
@@ -39,6 +40,14 @@ def picture(
     knows classes (null: of all).
 
     Raises ArtifactError for a model that makes no images, DataError for a class it does not know.
+
+    >>> import danlu
+    >>> recipe = {"task": "image_generation", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "digits"}},
+    ...           "model": {"name": "gan", "width": 4}}
+    >>> artifact = danlu.train(recipe, "runs/digit-images")
+    >>> danlu.picture(artifact, count=3).shape
+    (3, 8, 8, 1)
     """
     model = artifact if isinstance(artifact, Artifact) else load(artifact)
     if not can_generate_images(model):
@@ -49,7 +58,7 @@ def picture(
         )
     if count < 1:
         raise DataError(f"count must be 1 or more, and is {count}.", where="picture")
-    device = place(Train()).device
+    device = placement_for(Train()).device
     class_codes = _class_codes(model.task, classes)
     total = count * max(len(class_codes), 1)
     inputs = {"row": counter_bits(seed, torch.arange(total))[:, None]}

@@ -19,8 +19,9 @@ from pydantic import Field, ValidationError
 
 from danlu.artifact.prediction import Artifact, load
 from danlu.errors import ArtifactError, DataError
+from danlu.parts.tasks._base import ContinuesText, Converses, ReadsPreprocessing
 from danlu.recipe import Options, Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.terms import END, FIRST_TOKEN, UNKNOWN
 
 TOGETHER = 32  # prompts written at a time
@@ -113,7 +114,17 @@ def generate(
     top_p, min_p, repetition_penalty, stop, seed.
 
     Raises ArtifactError for a model that writes no text, DataError for an option that is none or
-    out of range."""
+    out of range.
+
+    >>> import danlu, pathlib
+    >>> _ = pathlib.Path("verse.txt").write_text("so much depends upon a red wheel barrow\\n" * 60)
+    >>> recipe = {"task": "language_modeling", "train": {"steps": 2},
+    ...           "data": {"source": "verse.txt", "split": "random"},
+    ...           "model": {"name": "gpt", "width": 16, "num_layers": 1, "num_heads": 2}}
+    >>> artifact = danlu.train(recipe, "runs/verse")
+    >>> [text.tokens for text in danlu.generate(artifact, "so much", max_tokens=3)]
+    [3]
+    """
     writer = TextGenerator(artifact, **options)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     for _ in writer.write(prompts):
@@ -137,23 +148,23 @@ class TextGenerator:
     def __init__(self, artifact: Artifact | str | Path, **options: Any) -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
         self.options = generation_options(options)
-        self.task = self.artifact.task
-        if hasattr(self.task, "attach"):
-            self.task.attach(self.artifact.preprocessor)
-        self.tokenizer: Any = getattr(self.task, "tokenizer", None)
-        if self.tokenizer is None or getattr(self.task, "ahead", 0) != 1:
+        task = self.artifact.task
+        if isinstance(task, ReadsPreprocessing):
+            task.attach(self.artifact.preprocessor)
+        if not isinstance(task, ContinuesText) or task.tokenizer is None:
             raise ArtifactError(
                 f"this model does not write text: its task is {self.artifact.recipe.task.name}.",
                 where=str(self.artifact.path or ""),
                 hint="danlu generate takes models of language_modeling and instruction_tuning; danlu predict answers with any",
             )
-        self.module = self.artifact.module.to(place(Train()).device).eval()
+        self.task, self.tokenizer = task, task.tokenizer
+        self.module = self.artifact.module.to(placement_for(Train()).device).eval()
         self.texts: list[GeneratedText] = []
 
     @property
     def continues_prompt(self) -> bool:
         """Whether a text goes on with its prompt, and does not answer it."""
-        return not hasattr(self.task, "prompt")
+        return not isinstance(self.task, Converses)
 
     def write(self, prompts: Sequence[str]) -> Iterator[tuple[int, str]]:
         """(number of the prompt, the next piece of its text) as they are written."""
@@ -176,7 +187,7 @@ class TextGenerator:
 
     def codes(self, prompt: str) -> list[int]:
         """The tokens of a prompt."""
-        if not self.continues_prompt:
+        if isinstance(self.task, Converses):
             return self.task.prompt([("user", prompt)])
         return [END, *self.tokenizer.encode([prompt])[0].tolist()]
 
@@ -315,13 +326,14 @@ class Chat:
     ) -> None:
         self.writer = TextGenerator(artifact, **options)
         task = self.writer.task
-        if not hasattr(task, "prompt"):
+        if not isinstance(task, Converses):
             raise ArtifactError(
                 "this model was not tuned on conversations.",
                 where=str(self.writer.artifact.path or ""),
                 hint="danlu generate goes on with a text; task: instruction_tuning teaches it to answer",
             )
-        instruction = system if system is not None else task.config.system
+        self.task = task
+        instruction = system if system is not None else task.system
         self.beginning: list[tuple[str, str]] = [("system", instruction)] if instruction else []
         self.messages = list(self.beginning)
 
@@ -343,7 +355,7 @@ class Chat:
 
     def _prompt(self) -> list[int]:
         return conversation_tokens(
-            self.writer.task,
+            self.task,
             self.beginning,
             self.messages[len(self.beginning) :],
             self.writer.options.max_tokens,
@@ -351,7 +363,7 @@ class Chat:
 
 
 def conversation_tokens(
-    task: Any,
+    task: Converses,
     beginning: Sequence[tuple[str, str]],
     messages: Sequence[tuple[str, str]],
     max_tokens: int,

@@ -18,9 +18,15 @@ from danlu.data.batches import Rows, rows_at_once
 from danlu.data.dataset import make_examples, task_table
 from danlu.errors import DataError
 from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.parts.tasks._base import (
+    AnswersOutputs,
+    CompletesAnswers,
+    ExportsGenerator,
+    Responds,
+)
 from danlu.reading import columns
 from danlu.recipe import ColumnOptions, Train
-from danlu.system.placement import Placement, place
+from danlu.system.placement import Placement, placement_for
 from danlu.terms import Batch, Table
 
 _MADE_AT_ONCE = 64  # images that a generator makes together
@@ -40,29 +46,32 @@ class Artifact(Contents):
 
     def stream(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
         """The answers of `predict`, piece by piece."""
-        if hasattr(self.task, "asked"):
-            yield from self._generate(rows)
+        task = self.task
+        if isinstance(task, ExportsGenerator):
+            yield from self._generate(task, rows)
             return
         table = self.table(rows)
-        if hasattr(self.task, "respond"):
-            for module, batch in self._batches(table, place(Train())):
-                answers = self.task.respond(module, batch)
-                yield (
-                    self.task.in_words(answers, table, batch.rows.tolist())
-                    if hasattr(self.task, "in_words")
-                    else answers
-                )
+        if isinstance(task, Responds):
+            for module, batch in self._batches(table, placement_for(Train())):
+                answers = task.respond(module, batch)
+                if isinstance(task, CompletesAnswers):
+                    answers = task.complete_answers(answers, table, batch.rows.tolist())
+                yield answers
             return
+        assert isinstance(task, AnswersOutputs)
         for outputs in self.outputs(table):
-            yield self.task.answers(outputs)
+            yield task.answers(outputs)
 
     @property
     def inputs(self) -> dict[str, str]:
         """The columns that predict needs, and what each holds."""
-        schemas = self.task.asked() if hasattr(self.task, "asked") else self.preprocessor.reads
-        return {name: schema["kind"] for name, schema in schemas.items()}
+        task = self.task
+        schemas = (
+            task.row_schema() if isinstance(task, ExportsGenerator) else self.preprocessor.row_schema
+        )
+        return {name: str(schema["kind"]) for name, schema in schemas.items()}
 
-    def _generate(self, rows: Any) -> Iterator[list[dict[str, Any]]]:
+    def _generate(self, task: ExportsGenerator, rows: Any) -> Iterator[list[dict[str, Any]]]:
         """What a generator makes for rows that ask for something (a seed, a class), as an export of
         it would."""
         if isinstance(rows, str | Path):
@@ -72,25 +81,26 @@ class Artifact(Contents):
                 where=str(rows),
                 hint="danlu generate makes images; from Python, predict takes such rows",
             )
-        table = columns.read_columns(self.task.asked(), rows, "the rows given")
-        module = self._module_on(place(Train()))
+        table = columns.read_columns(task.row_schema(), rows, "the rows given")
+        module = self._module_on(placement_for(Train()))
         device = next(module.parameters()).device
+        latent = task.generator_inputs(module)["noise"].shape[0]
         for ids in np.array_split(np.arange(len(table)), max(1, -(-len(table) // _MADE_AT_ONCE))):
-            inputs = self.task.given(table.take(ids), module.latent)
+            inputs = task.inputs_from_rows(table.take(ids), latent)
             with torch.inference_mode():
                 tensors = {
                     name: torch.from_numpy(array).to(device) for name, array in inputs.items()
                 }
-                finished = self.task.finish(
-                    module, tensors, self.task.runs(module, tensors).float()
+                finished = task.finish(
+                    module, tensors, task.generate(module, tensors).float()
                 )
-            yield self.task.told(
+            yield task.answers_from_arrays(
                 {name: array.cpu().numpy() for name, array in finished.items()}, inputs
             )
 
     def table(self, rows: Any) -> Table:
         """Raw rows as a Table with the columns of training, in the rows that the task thinks in."""
-        schema = self.preprocessor.reads
+        schema = self.preprocessor.row_schema
         if isinstance(rows, str | Path):
             wanted = {
                 name: ColumnOptions(
@@ -117,7 +127,7 @@ class Artifact(Contents):
         """float32 on the CPU, what the model returns (see danlu.terms.OutputSpec), piece by piece in
         row order."""
         views = self.views()
-        for module, batch in self._batches(table, placement or place(Train())):
+        for module, batch in self._batches(table, placement or placement_for(Train())):
             yield views(module, batch.inputs).float().cpu()
 
     def finished(
@@ -126,7 +136,7 @@ class Artifact(Contents):
         """What the task's `finish` makes of the outputs (see danlu.tasks), on the CPU, piece by
         piece in row order."""
         views = self.views()
-        for module, batch in self._batches(table, placement or place(Train())):
+        for module, batch in self._batches(table, placement or placement_for(Train())):
             outputs = views(module, batch.inputs).float()
             yield {
                 name: tensor.cpu()
@@ -167,6 +177,14 @@ class Artifact(Contents):
 
 def load(path: str | Path) -> Artifact:
     """The artifact at `path`: its folder, or its run's folder. Raises ArtifactError naming what is
-    damaged or missing."""
+    damaged or missing.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> danlu.load("runs/iris").predict([dict.fromkeys(artifact.inputs, 1.0)])[0]["prediction"]
+    'setosa'
+    """
     contents = artifacts.read(path)
     return Artifact(**{field.name: getattr(contents, field.name) for field in fields(contents)})

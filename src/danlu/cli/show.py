@@ -69,5 +69,5 @@ def doctor(as_json: AsJson = False) -> None:
     """Show what this machine has: cores, memory, instruction sets, GPU, versions."""
     from danlu.system import machine
 
-    values = machine.examine()
+    values = machine.inspect_machine()
     print_json(values) if as_json else print(render.facts(values))

@@ -43,7 +43,7 @@ from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
 from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import FineTune, Part, Recipe, Train
 from danlu.system.atomic_files import remove_leftovers, rename_folder, sha256
-from danlu.system.placement import Placement, place
+from danlu.system.placement import Placement, placement_for
 from danlu.terms import InputSpec, OutputSpec, Table
 from danlu.training.evaluation import Evaluator, as_plain_scores, without_nonfinite
 from danlu.training.loop import train
@@ -295,7 +295,7 @@ class OwnRows:
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
         self.table, self.splits, self.alive = _same_rows(contents)
-        self.placement: Placement = place(Train(device="cpu"))
+        self.placement: Placement = placement_for(Train(device="cpu"))
         self.placement.use()
         self.described, self.rows, self.examples = self.prepared(contents)
         recipe, task = contents.recipe, contents.task
@@ -320,7 +320,7 @@ class OwnRows:
             contents.task, contents.preprocessor, self.table, targets, self.splits, self.alive
         )
         rows = Rows(cut_.inputs, contents.preprocessor.pixels, cut_.target, self.placement)
-        return cut_.described, rows, cut_.splits
+        return cut_.input_specs, rows, cut_.splits
 
     def inputs(self, split: str, count: int) -> list[dict[str, Tensor]]:
         """Inputs of at most `count` examples of a split, in batches, drawn the same at every
@@ -378,7 +378,16 @@ def compress(
     that is told first and that `max_drop` limits, in its own units (default: the recipe's first
     metric that has a better and a worse, else the loss). Raises DanluError where a compressor finds
     nothing to do, where the result does not answer as it did before it was written, or loses more
-    than `max_drop`: then nothing is left."""
+    than `max_drop`: then nothing is left.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> report = danlu.compress(artifact, ["int8_weight_only"], "runs/iris-int8")
+    >>> report.after["size"] < report.before["size"]  # bytes
+    True
+    """
     parts = recipes.parse_compressors(steps, registry)
     if not parts:
         raise DanluError("there is nothing to compress with.", hint="danlu list compressors")
@@ -557,9 +566,8 @@ def compression_origin(contents: Contents, parts: Sequence[Part]) -> dict[str, A
 def _deciding(contents: Contents, own: OwnRows, score: str | None) -> tuple[str, str]:
     """(the score that is told first, which is better)."""
     order = {
-        label: registry.facts("metrics", part.name).BETTER
+        label: registry.metric_facts(part.name).better
         for part, label in _labels(contents.recipe, own.evaluator)
-        if hasattr(registry.facts("metrics", part.name), "BETTER")
     }
     order["loss"] = "lower"
     if score is None:

@@ -28,7 +28,7 @@ from danlu.layers.averaging import members_of
 from danlu.layers.selection import matching_names
 from danlu.parts.tasks._base import CutsExamples, RewritesTexts
 from danlu.recipe import Recipe, Train
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.terms import Batch
 from danlu.training.setup import fresh_module
 
@@ -117,7 +117,7 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
     raw = {**contents.recipe.as_dict(), "model": {"name": "pretrained", "path": str(path)}}
     recipe = recipes.with_changes(replace(contents.recipe, raw=raw), registry, {"compress": None})
     data = prepare(recipe)
-    module, start, _ = fresh_module(recipe, data, place(Train(device="cpu")))
+    module, start, _ = fresh_module(recipe, data, placement_for(Train(device="cpu")))
     if start is None or start.fresh:
         fresh = ", ".join(start.fresh[:3]) if start is not None else "all of it"
         raise ArtifactError(

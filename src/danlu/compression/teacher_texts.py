@@ -26,10 +26,11 @@ from danlu.data.batches import Rows, rows_at_once
 from danlu.data.dataset import Dataset, make_examples
 from danlu.data.gather import RaggedLoader
 from danlu.errors import PartError
+from danlu.parts.tasks._base import RewritesTexts
 from danlu.parts.tasks._targets import as_text
 from danlu.recipe import Train
 from danlu.system.atomic_files import read_checked_json, replace_file, sha256, with_checksum
-from danlu.system.placement import place
+from danlu.system.placement import placement_for
 from danlu.terms import Column, InputSpec, Table
 
 KEPT = 512  # texts of one file
@@ -66,18 +67,21 @@ class TeacherTexts:
         say: Callable[[str], None],
         told: list[str],
     ) -> None:
+        task = teacher.task
         self.teacher, self.rows, self.folder, self.digest = teacher, rows, folder, digest
         self.train, self.say, self.notes = train, say, told
-        if not hasattr(teacher.task, "rewrite"):
+        if not isinstance(task, RewritesTexts):
             raise PartError(
                 f"distil.sequences learns from what a teacher writes in answer to a row, and {teacher.recipe.task.name} has no row "
                 "that is answered with a text.",
                 hint="it is for sequence_to_sequence and instruction_tuning; leave it out, and the student learns from logits (weight)",
             )
+        self.task = task
 
     def __call__(self, data: Dataset) -> Dataset:
         """The Dataset with other examples; raises DataError where the column holds no text."""
         task, train = data.task, data.splits["train"]
+        assert isinstance(task, RewritesTexts)  # as the teacher's task, which is the same
         texts = self._texts(train, data.digest)
         which = np.array([text is not None for text in texts], dtype=bool)
         column = replace_texts(
@@ -124,9 +128,9 @@ class TeacherTexts:
 
     def _written(self, rows: Rows, which: np.ndarray) -> list[Text]:
         """What the teacher writes for the rows `which`."""
-        teacher, device = self.teacher, place(self.train).device
+        teacher, device = self.teacher, placement_for(self.train).device
         module = teacher.module.to(device).eval()
-        column = self.rows.table.columns[teacher.task.answer_column]
+        column = self.rows.table.columns[self.task.answer_column]
         texts: list[Text] = []
         with torch.inference_mode():
             for piece in torch.from_numpy(which).split(
@@ -134,7 +138,7 @@ class TeacherTexts:
             ):
                 batch = rows.gather(piece.to(rows.placement.device))
                 batch.inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-                texts += teacher.task.rewrite(module, batch, column)
+                texts += self.task.rewrite(module, batch, column)
         return texts
 
 

@@ -186,6 +186,6 @@ def rows_at_once(rows: Rows, output: OutputSpec | None = None) -> int:
     """Rows of one forward pass without gradients: many, while inputs and outputs stay within 64
     MiB. Depends on shapes alone."""
     numbers_per_row = rows.width
-    if output is not None and output.each in ("token", "frame"):
+    if output is not None and output.per in ("token", "frame"):
         numbers_per_row += rows.longest * output.size
     return max(1, min(_MOST_ROWS, _BYTES // max(numbers_per_row * 4, 1)))

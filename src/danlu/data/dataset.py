@@ -256,14 +256,14 @@ def _check_fit(recipe: Recipe, task: Task, examples: Examples) -> None:
     """A model must take what the task cuts, and give what it asks."""
     facts = registry.model_facts(recipe.model.name)
     gives = facts.gives
-    if task.output.each not in gives:
+    if task.output.per not in gives:
         fitting = [
             name
             for name in registry.names("models")
-            if task.output.each in _gives(name) and _takes(name, examples)
+            if task.output.per in _gives(name) and _takes(name, examples)
         ]
         raise PartError(
-            f"the task {recipe.task.name} asks for one output a {task.output.each}, and the model {recipe.model.name} gives one a "
+            f"the task {recipe.task.name} asks for one output a {task.output.per}, and the model {recipe.model.name} gives one a "
             f"{' or '.join(gives)}.",
             hint=f"models that fit: {', '.join(fitting)}" if fitting else "choose another model",
         )
@@ -272,7 +272,7 @@ def _check_fit(recipe: Recipe, task: Task, examples: Examples) -> None:
         fitting = [
             name
             for name in registry.names("models")
-            if _takes(name, examples) and task.output.each in _gives(name)
+            if _takes(name, examples) and task.output.per in _gives(name)
         ]
         raise PartError(
             f"the model {recipe.model.name} takes {', '.join(facts.takes)}, and the data gives {', '.join(odd)}.",

@@ -128,7 +128,7 @@ def _packages() -> dict[str, str]:
     return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
-def examine() -> dict[str, Any]:
+def inspect_machine() -> dict[str, Any]:
     """What `danlu doctor` tells: the machine, what torch can use of it, versions, and advice where
     something is amiss."""
     import shutil

@@ -98,7 +98,7 @@ class Placement:
         return self.device.type != "cpu"
 
 
-def place(train: Train, decided: Mapping[str, Any] | None = None) -> Placement:
+def placement_for(train: Train, decided: Mapping[str, Any] | None = None) -> Placement:
     """The placement a recipe asks for; `decided` is what a lock file recorded and takes precedence
     over `auto`.
 
@@ -133,7 +133,7 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def gpus(train: Train) -> list[str]:
+def visible_gpus(train: Train) -> list[str]:
     """What CUDA_VISIBLE_DEVICES would be to have each of the GPUs over which trainings of a recipe
     can be spread; [] where it uses none.
 
@@ -147,7 +147,7 @@ def gpus(train: Train) -> list[str]:
     return named if train.device in ("auto", "cuda") else [",".join(named)]
 
 
-def work_of(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
+def forward_flops(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
     """Floating-point operations of a forward pass over `inputs`, counted at every layer that holds
     a matrix or kernel.
 
@@ -196,7 +196,7 @@ _PEAK_SIZES = {
 }  # of the matrices that `peak` multiplies: large enough to be at full speed
 
 
-def peak(placement: Placement) -> float:
+def peak_flops(placement: Placement) -> float:
     """Floating-point operations a second of large matrix products in the placement's precision, the
     best of four: 0.1 s on a CPU."""
     size = _PEAK_SIZES.get(placement.device.type, 1024)
@@ -226,7 +226,9 @@ _PAYS_CUDA = 1e9
 _PAYS_THREADS = 2e8
 
 
-def choose(placement: Placement, train: Train, flops_of_step: Callable[[], float]) -> Placement:
+def decide_auto(
+    placement: Placement, train: Train, flops_of_step: Callable[[], float]
+) -> Placement:
     """The placement with `auto` precision and compile decided for a model.
 
     `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device

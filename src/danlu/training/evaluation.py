@@ -27,8 +27,19 @@ from danlu.data.dataset import (
 )
 from danlu.errors import DataError, nearest
 from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.parts.losses._base import Loss
+from danlu.parts.metrics._base import ComparesFeatures, Metric, TextMetric
+from danlu.parts.metrics._image_features import Observer
+from danlu.parts.tasks._base import (
+    AnswersOutputs,
+    DrawsSamples,
+    HasReferences,
+    HidesInputs,
+    Responds,
+    Task,
+)
 from danlu.recipe import Part, Train
-from danlu.system.placement import EVALUATION, Placement, draw_seed, place
+from danlu.system.placement import EVALUATION, Placement, draw_seed, placement_for
 from danlu.terms import Batch, Scores
 
 _MOST_TEXTS = 64  # rows that are generated together
@@ -40,7 +51,7 @@ class Evaluator:
     def __init__(
         self,
         rows: Rows,
-        task: Any,
+        task: Task,
         loss: Part,
         metrics: Sequence[Part],
         placement: Placement,
@@ -51,28 +62,25 @@ class Evaluator:
         self.task = task
         # what an adversarial loss says of outputs alone is no score
         self.loss = (
-            registry.build_loss(loss, task)
-            if getattr(registry.facts("losses", loss.name), "SCORED", True)
-            else None
+            registry.build_loss(loss, task) if registry.loss_facts(loss.name).scored else None
         )
-        self.metrics: list[tuple[str, Any]] = []
-        self.readers: list[tuple[str, Any]] = []
+        self.metrics: list[tuple[str, Metric]] = []
+        self.readers: list[tuple[str, TextMetric]] = []
         self.seed = draw_seed(seed, EVALUATION, 0)
         self.views = views
         self.placement = placement
         self.autocast = placement.autocast()
         for part in metrics:
             built = registry.build_metric(part, task)
-            if hasattr(built, "observer"):
+            if isinstance(built, ComparesFeatures):
                 _load_observer(built.observer)
             taken = {name for name, _ in [*self.metrics, *self.readers]}
-            name = getattr(built, "label", part.name)
-            kind = (
-                self.readers
-                if getattr(registry.facts("metrics", part.name), "READS_TEXT", False)
-                else self.metrics
-            )
-            kind.append((name if name not in taken else f"{name}_{len(taken)}", built))
+            name = built.label or part.name
+            name = name if name not in taken else f"{name}_{len(taken)}"
+            if isinstance(built, TextMetric):
+                self.readers.append((name, built))
+            else:
+                self.metrics.append((name, built))
         self.metric: str
         self.better: Literal["higher", "lower"]
         self.metric, self.better = self._order(metrics)
@@ -81,11 +89,7 @@ class Evaluator:
         """The task's own choice where the recipe measures it, else the loss, which is always
         there."""
         name, better = self.task.score_order
-        texts = {
-            part.name
-            for part in metrics
-            if getattr(registry.facts("metrics", part.name), "READS_TEXT", False)
-        }
+        texts = {part.name for part in metrics if registry.metric_facts(part.name).reads_text}
         measured = (
             {part.name for part in metrics if part.name not in texts}
             | {label for label, _ in self.metrics}
@@ -126,7 +130,9 @@ class Evaluator:
                     )
                 read = self._read(module, order) if final and self.readers else {}
                 samples = (
-                    self.task.samples(module, self.seed) if hasattr(self.task, "samples") else ()
+                    self.task.samples(module, self.seed)
+                    if isinstance(self.task, DrawsSamples)
+                    else ()
                 )
         finally:
             module.train(was_training)
@@ -156,7 +162,7 @@ class Evaluator:
         rows = rows_at_once(self.rows, self.task.output)
         at_once = max(1, rows // max(len(losses) // 4, 1))
         alike = (
-            self.task.output.each == "row"
+            self.task.output.per == "row"
             and len(losses) * rows * self.task.output.size * 4 <= _BYTES
         )
         with torch.no_grad():
@@ -193,17 +199,19 @@ class Evaluator:
 
     def _hidden(self, batch: Batch) -> Batch:
         """The batch as the task shows it to a model."""
-        return self.task.corrupt(batch, self.seed) if hasattr(self.task, "corrupt") else batch
+        return self.task.corrupt(batch, self.seed) if isinstance(self.task, HidesInputs) else batch
 
     def _read(self, module: nn.Module, order: Tensor) -> dict[str, Any]:
         """The scores of metrics that compare texts."""
         predictions: list[str] = []
         references: list[str] = []
+        assert isinstance(self.task, HasReferences)  # a TextMetric refuses any other task
         for piece in order.split(min(rows_at_once(self.rows, self.task.output), _MOST_TEXTS)):
             batch = self.rows.gather(piece)
-            if hasattr(self.task, "respond"):
+            if isinstance(self.task, Responds):
                 answers = self.task.respond(module, batch)
             else:
+                assert isinstance(self.task, AnswersOutputs)
                 answers = self.task.answers(self._outputs(module, batch.inputs).cpu())
             predictions += [str(answer["prediction"]) for answer in answers]
             references += self.task.references(batch)
@@ -227,7 +235,7 @@ class Evaluator:
 class _Tally:
     """Loss and metrics of one model, added up batch by batch."""
 
-    def __init__(self, loss: Any, metrics: Sequence[tuple[str, Any]]) -> None:
+    def __init__(self, loss: Loss | None, metrics: Sequence[tuple[str, Metric]]) -> None:
         self.loss, self.metrics = loss, metrics
         self.loss_sum: Any = 0.0
         self.loss_count: Any = 0.0
@@ -250,9 +258,8 @@ class _Tally:
         for label, value in read.items():
             (values if isinstance(value, int | float) or value is None else tables)[label] = value
         for (name, metric), batches in zip(self.metrics, self.totals):
-            joined = getattr(metric, "JOINED", False)
             merged = {
-                key: torch.cat(pieces) if joined else torch.stack(pieces).sum(0)
+                key: torch.cat(pieces) if metric.joined else torch.stack(pieces).sum(0)
                 for key, pieces in batches.items()
             }
             score = metric.score(merged)
@@ -261,7 +268,7 @@ class _Tally:
         return values, tables
 
 
-def _load_observer(observer: Any) -> None:
+def _load_observer(observer: Observer) -> None:
     """Hand a metric that looks through another run's model that model."""
     if observer.classifier is not None:
         classifier = artifacts.read(observer.classifier)
@@ -277,8 +284,15 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     columns.
 
     Raises DataError where the file lacks a column or its own data is no longer the same.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> danlu.evaluate(artifact).rows
+    15
     """
-    recipe, placement = artifact.recipe, place(Train())
+    recipe, placement = artifact.recipe, placement_for(Train())
     reading = effective_data(recipe)  # what was read in training
     if data is None:
         table, digest = cache.load_table(reading.source, reading.columns, recipe.data.cache)
@@ -318,7 +332,7 @@ def evaluate(artifact: Contents, data: str | None = None, split: str = "test") -
     rows = Rows(examples.inputs, artifact.preprocessor.pixels, examples.target, placement)
     module = artifact.module.to(placement.device)
     views = TestTimeAugmentation(
-        recipe.data.test_time_augmentation, examples.described, artifact.task.output
+        recipe.data.test_time_augmentation, examples.input_specs, artifact.task.output
     )
     evaluator = Evaluator(
         rows, artifact.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views

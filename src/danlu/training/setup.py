@@ -18,11 +18,13 @@ from danlu.errors import RunError
 from danlu.layers.parametrization import scale_groups
 from danlu.layers.quantization.nf4 import parameter_count
 from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of, weight_decay_of
 from danlu.parts.schedules._base import Schedule, ScoreSchedule
+from danlu.parts.tasks._base import HidesInputs
 from danlu.recipe import Part, Recipe, Train
 from danlu.system import machine
-from danlu.system.placement import WEIGHTS, Placement, choose, draw_seed, peak, place, work_of
+from danlu.system.placement import WEIGHTS, Placement, decide_auto, draw_seed, peak_flops, placement_for, forward_flops
 from danlu.terms import InputSpec, Table
 from danlu.training import finetuning
 from danlu.training.evaluation import Evaluator
@@ -77,7 +79,7 @@ class TrainingOverrides:
     digest: str
     changes: list[dict[str, Any]]
     close: Callable[[torch.nn.Module], None] = lambda module: None
-    learns: Callable[[Any, torch.nn.Module, Dataset], Any] = lambda loss, module, data: loss
+    learns: Callable[[Loss, torch.nn.Module, Dataset], Loss] = lambda loss, module, data: loss
     reads: Callable[[Dataset], Dataset] = lambda data: data
 
 
@@ -117,10 +119,10 @@ class TrainingSetup:
         one = self.rows.gather(self.batches.indices(0)[:1])
         if not examples.units or "tokens" not in one.inputs:
             return 0.0
-        work = work_of(self.state.module, one.inputs) / max(
+        work = forward_flops(self.state.module, one.inputs) / max(
             one.inputs["tokens"].shape[1], 1
         )  # of one token
-        return peak(self.placement) / max(
+        return peak_flops(self.placement) / max(
             3.0 * work * examples.units * self.batches.batch_size, 1.0
         )
 
@@ -186,7 +188,7 @@ def build_training(
     built and may refuse it; `rates` (learning rate, step -> scale) stands in for the recipe's own,
     without averages; `given` brings the module. Raises DanluError for what the data, the machine or
     the combination of options does not allow."""
-    placement = place(recipe.train, decided)
+    placement = placement_for(recipe.train, decided)
     placement.use()
     data = prepare(recipe, fold)
     look(data)
@@ -210,7 +212,7 @@ def build_training(
         *([sentence] if sentence else []),
     ]
     if not decided:
-        placement = choose(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
+        placement = decide_auto(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
         placement.use()
     module = module.to(placement.device)
     module.train()
@@ -228,25 +230,15 @@ def build_training(
     )
     if isinstance(schedule, ScoreSchedule):
         state.schedule = schedule.state()
-    described = examples.described, data.task.output
+    described = examples.input_specs, data.task.output
     augmentations = [
         registry.build_augmentation(part, *described) for part in recipe.data.augmentations
     ]
-    loss = registry.build_loss(recipe.loss, data.task)
-    loss = loss if overrides is None else overrides.learns(loss, module, data)
     rate = learning_rate_of(recipe.optimizer.options)
     rate, scale = rates or (rate, schedule)
-    hide = getattr(data.task, "corrupt", None)
-    kind = (
-        AdversarialStep
-        if getattr(data.task, "STEP", "supervised") == "adversarial"
-        else SupervisedStep
-    )
-    resize = _resizing(recipe.train, examples.described, planned, module, batches)
-    update = kind(
-        state,
-        batches,
-        loss,
+    hide = data.task.corrupt if isinstance(data.task, HidesInputs) else None
+    resize = _resizing(recipe.train, examples.input_specs, planned, module, batches)
+    settings = (
         scale,
         rate,
         augmentations,
@@ -256,6 +248,14 @@ def build_training(
         hide,
         resize,
     )
+    update: Update
+    if registry.task_facts(recipe.task.name).step == "adversarial":
+        sides = registry.build_adversarial_loss(recipe.loss, data.task)
+        update = AdversarialStep(state, batches, sides, *settings)
+    else:
+        loss = registry.build_loss(recipe.loss, data.task)
+        loss = loss if overrides is None else overrides.learns(loss, module, data)
+        update = SupervisedStep(state, batches, loss, *settings)
     views = TestTimeAugmentation(recipe.data.test_time_augmentation, *described)
     evaluator = Evaluator(
         rows, data.task, recipe.loss, recipe.metrics, placement, recipe.train.seed, views
@@ -271,7 +271,7 @@ def fresh_module(
     """(the module as a training of the recipe begins with it, on the CPU; the weights it took over;
     what section finetune made of it)."""
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
-    module = registry.build_model(recipe.model, data.examples.described, data.task.output)
+    module = registry.build_model(recipe.model, data.examples.input_specs, data.task.output)
     start = load_pretrained(module, recipe, data.task.output.names)
     return (
         module,
@@ -328,7 +328,7 @@ def _work_of_step(module: torch.nn.Module, rows: Rows, batches: Batches) -> floa
     one = rows.gather(batches.indices(0)[:1])
     return (
         3.0
-        * work_of(module, {name: tensor.to("cpu") for name, tensor in one.inputs.items()})
+        * forward_flops(module, {name: tensor.to("cpu") for name, tensor in one.inputs.items()})
         * batches.batch_size
     )
 

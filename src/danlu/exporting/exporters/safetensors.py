@@ -21,9 +21,9 @@ from danlu.recipe import Options
 
 if TYPE_CHECKING:
     from danlu.artifact.prediction import Artifact
-    from danlu.exporting.traceable import Program
+    from danlu.exporting.traceable import TraceableModel
 
-NEEDS = ("", "")
+NEEDS: tuple[tuple[str, ...], str] = ((), "")
 TORCH_FREE = False
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 LARGEST, LARGEST_CONFIG = 64 << 30, 64 << 20  # bytes
@@ -33,7 +33,9 @@ class Config(Options):
     """It has no options."""
 
 
-def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
+def export(
+    config: Config, artifact: Artifact, program: TraceableModel, folder: Path
+) -> dict[str, Any]:
     """Write model.safetensors and config.json; `start` needs no more."""
     from safetensors.torch import save
 
@@ -46,7 +48,7 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     }
     (folder / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt", "producer": "danlu"}))
     output = artifact.task.output
-    about = {
+    description = {
         "recipe": artifact.recipe.as_dict(),
         "model": artifact.recipe.model.as_dict(),
         "changes": artifact.changes,
@@ -54,28 +56,30 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
         "output": {
             "size": output.size,
             "names": list(output.names),
-            "each": output.each,
+            "each": output.per,
             "steps": output.steps,
         },
         "task": {"part": artifact.recipe.task.as_dict(), "state": artifact.task.state()},
         "answers": {name: slot.as_json() for name, slot in program.outputs.items()},
         "preprocessing": artifact.preprocessor.state()[0],
     }
-    (folder / CONFIG).write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (folder / CONFIG).write_text(
+        json.dumps(description, ensure_ascii=False, indent=1) + "\n", "utf-8"
+    )
     return {}
 
 
 def start(
-    folder: Path, about: Mapping[str, Any]
+    folder: Path, run_info: Mapping[str, Any]
 ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """What runs the network that the files describe, built anew."""
     import torch
 
-    from danlu.exporting.traceable import program_of
+    from danlu.exporting.traceable import traceable_model
 
     try:
         contents = _contents(folder)
-        program = program_of(contents, _examples(contents))
+        program = traceable_model(contents, _examples(contents))
     except DanluError as error:
         raise ArtifactError(
             f"no network can be built: {error.problem.message}",
@@ -96,10 +100,10 @@ def start(
         ) from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = program.run(
+        outputs = program.run(
             {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in program.inputs}
         )
-        return {name: each.numpy() for name, each in found.items()}
+        return {name: output.numpy() for name, output in outputs.items()}
 
     return run
 
@@ -113,17 +117,17 @@ def _contents(folder: Path) -> Any:
     from danlu.artifact import artifact as artifacts
     from danlu.system.atomic_files import read_regular
 
-    about = json.loads(read_regular(folder / CONFIG, LARGEST_CONFIG))
-    recipe = recipes.read(about["recipe"], registry)
-    task = registry.restore_task(recipe.task, about["task"]["state"])
-    described = artifacts.inputs_from_json(about["inputs"])
+    description = json.loads(read_regular(folder / CONFIG, LARGEST_CONFIG))
+    recipe = recipes.read(description["recipe"], registry)
+    task = registry.restore_task(recipe.task, description["task"]["state"])
+    described = artifacts.inputs_from_json(description["inputs"])
     with torch.random.fork_rng(devices=[]):
         module = registry.build_model(recipe.model, described, task.output)
-        for change in about["changes"]:
+        for change in description["changes"]:
             artifacts.replay(change, module)
     artifacts.load_weights(module, load(read_regular(folder / WEIGHTS, LARGEST)))
     return artifacts.Contents(
-        recipe, module.eval(), task, None, {}, {}, described, changes=about["changes"]
+        recipe, module.eval(), task, None, {}, {}, described, changes=description["changes"]
     )  # type: ignore[arg-type]
 
 
@@ -131,24 +135,24 @@ def _examples(contents: Any) -> dict[str, Any]:
     """Two rows of nothing for each input: they tell the shapes of the outputs."""
     import torch
 
-    found = {}
-    for name, each in contents.described.items():
-        if each.kind == "image":
-            channels, height, width = each.shape
-            found[name] = torch.zeros(2, height, width, channels, dtype=torch.uint8)
-        elif each.kind == "tokens":
-            found[name] = torch.ones(2, *each.shape, dtype=torch.int64)
-        elif each.kind == "frames":
-            found[name] = torch.zeros(2, *each.shape)
-            found[f"{name}_lengths"] = torch.full((2,), each.shape[0], dtype=torch.int64)
+    examples = {}
+    for name, spec in contents.described.items():
+        if spec.kind == "image":
+            channels, height, width = spec.shape
+            examples[name] = torch.zeros(2, height, width, channels, dtype=torch.uint8)
+        elif spec.kind == "tokens":
+            examples[name] = torch.ones(2, *spec.shape, dtype=torch.int64)
+        elif spec.kind == "frames":
+            examples[name] = torch.zeros(2, *spec.shape)
+            examples[f"{name}_lengths"] = torch.full((2,), spec.shape[0], dtype=torch.int64)
         else:
-            found[name] = torch.zeros(
-                2, *each.shape, dtype=torch.int64 if each.kind == "categories" else torch.float32
+            examples[name] = torch.zeros(
+                2, *spec.shape, dtype=torch.int64 if spec.kind == "categories" else torch.float32
             )
-    return found
+    return examples
 
 
-def card(about: Mapping[str, Any]) -> list[str]:
+def card(run_info: Mapping[str, Any]) -> list[str]:
     """How another program reads the files."""
     return [
         "`model.safetensors` holds the weights, `config.json` says what network they are of and how its inputs are prepared.",

@@ -335,8 +335,8 @@ def _refuse_other_output(body: Any, output: OutputSpec) -> bool:
     those that are asked for."""
     (found,) = body.outputs
     shape = tuple(found.shape[1:])
-    wanted = (output.steps, output.size) if output.each == "step" else (output.size,)
-    if output.each == "row" and shape == (1,) and output.means == (("classes", 2),):
+    wanted = (output.steps, output.size) if output.per == "step" else (output.size,)
+    if output.per == "row" and shape == (1,) and output.means == (("classes", 2),):
         return True
     if shape != wanted:
         said = "x".join(map(str, shape)) or "single numbers"

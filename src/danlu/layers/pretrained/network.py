@@ -119,15 +119,15 @@ class PretrainedText(Pretrained):
         size: int,
         labels: Sequence[str],
         *,
-        each: str,
+        per: str,
         causal: bool,
         tells_codes: bool,
         limit: int,
     ) -> None:
         super().__init__(body, labels)
-        self.name, self.each, self.causal, self.tells_codes, self.limit = (
+        self.name, self.per, self.causal, self.tells_codes, self.limit = (
             name,
-            each,
+            per,
             causal,
             tells_codes,
             limit,
@@ -151,10 +151,10 @@ class PretrainedText(Pretrained):
             mask_BT | first_T
         )  # a row of padding keeps a place: attention to nothing has no value
         ids_BT = self._ids(tokens_BT, first_T)
-        if self.causal and self.each == "row":
+        if self.causal and self.per == "row":
             return self._of_last(ids_BT, mask_BT)
         logits = self.body(input_ids=ids_BT, attention_mask=mask_BT.long()).logits.float()
-        if self.each == "row":
+        if self.per == "row":
             return logits
         logits = self._in_codes(logits) if self.tells_codes else logits
         return functional.pad(logits[:, :places], (0, 0, 0, max(places - logits.shape[1], 0)))
@@ -182,7 +182,7 @@ class PretrainedText(Pretrained):
     def _ids(self, tokens_BT: Tensor, first: Tensor) -> Tensor:
         """The checkpoint's codes; `first` tells the first place of a row."""
         table_V = torch.where(self.file_codes >= 0, self.file_codes, self.substitute)
-        if self.causal and self.each == "token":
+        if self.causal and self.per == "token":
             tokens_BT = torch.where(first & (tokens_BT == END), BEGINNING, tokens_BT)
         return table_V[tokens_BT]
 

@@ -40,9 +40,9 @@ class TestTimeAugmentation:
                 "data.test_time_augmentation changes images, and the inputs hold none.",
                 hint="leave test_time_augmentation out",
             )
-        if self.asked and output.each != "row":
+        if self.asked and output.per != "row":
             raise PartError(
-                f"data.test_time_augmentation needs one answer a row, and the task asks for one a {output.each}.",
+                f"data.test_time_augmentation needs one answer a row, and the task asks for one a {output.per}.",
                 hint="leave test_time_augmentation out",
             )
 

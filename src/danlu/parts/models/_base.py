@@ -38,7 +38,7 @@ class ModelFacts:
     # "tokens", "frames", "series").
     takes: tuple[str, ...] = field(metadata={"name": "TAKES"})
 
-    # The forms of output it can give (danlu.terms.OutputSpec.each): a subset of ("row", "token",
+    # The forms of output it can give (danlu.terms.OutputSpec.per): a subset of ("row", "token",
     # "step", "moment", "frame", "image").
     gives: tuple[str, ...] = field(default=("row",), metadata={"name": "GIVES"})
 

@@ -53,7 +53,7 @@ class PretrainedSeq2Seq(PretrainedText):
         limit: int,
     ) -> None:
         super().__init__(
-            body, source, size, (), each="token", causal=False, tells_codes=True, limit=limit
+            body, source, size, (), per="token", causal=False, tells_codes=True, limit=limit
         )
         self.target = target
         self.opening = tuple(opening)

@@ -68,7 +68,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             hint="set use: false for the columns of one of them under data.columns",
         )
     ((name, spec),) = inputs.items()
-    if spec.kind == "series" and output.each == "moment":
+    if spec.kind == "series" and output.per == "moment":
         moments, variables = spec.shape
         encoder, _ = of_numbers(moments * variables, config.hidden, config.code, config.activation)
         _, decoder = of_numbers(
@@ -80,7 +80,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
         size *= length
     if (
         output.size != size
-        or output.each != ("image" if spec.kind == "image" else "row")
+        or output.per != ("image" if spec.kind == "image" else "row")
         or spec.kind == "series"
     ):
         raise PartError(

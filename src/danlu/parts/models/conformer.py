@@ -74,7 +74,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             "conformer reads the frames of recordings, and the inputs hold none.",
             hint="choose another model",
         )
-    if output.each == "frame":
+    if output.per == "frame":
         if len(inputs) > 1:
             raise PartError(
                 f"conformer hears one recording a row; the inputs are {', '.join(inputs)}.",

@@ -176,7 +176,7 @@ def _network(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
             "encoder sees what follows a place, and this task must not look ahead.",
             hint="choose model: gpt",
         )
-    if output.each == "token":
+    if output.per == "token":
         return _places(config, inputs, output)
     branches = [_branch(config, name, spec) for name, spec in inputs.items()]
     return fuse_branches(branches, output.size, dense=config.resolved()[2], dropout=config.dropout)

@@ -86,7 +86,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             hint="choose task: forecasting",
         )
     stack = StackSizes(config.num_layers, config.width, config.num_heads, dropout=config.dropout)
-    if output.each == "row":
+    if output.per == "row":
         moments, channels = inputs["series"].shape
         static = inputs["numbers"].shape[0] if "numbers" in inputs else 0
         return PatchSummary(

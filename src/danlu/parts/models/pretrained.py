@@ -317,7 +317,7 @@ def _image(
 ) -> nn.Module:
     from danlu.layers.pretrained.network import PretrainedImage
 
-    if set(inputs) != {"image"} or output.each != "row":
+    if set(inputs) != {"image"} or output.per != "row":
         raise PartError(
             f"this checkpoint ({_family(architecture)}) answers one image, and the inputs are {', '.join(inputs)}.",
             hint="leave other columns out (data.columns.NAME.use: false), or take a checkpoint of texts",
@@ -388,8 +388,8 @@ def _text(
         )
     name, tokens = _only(family, inputs)
     size = tokens.cardinalities[0]
-    tells_codes = output.each == "token" and not output.names and output.size == size
-    tags = output.each == "token" and not tells_codes
+    tells_codes = output.per == "token" and not output.names and output.size == size
+    tags = output.per == "token" and not tells_codes
     if tags != (len(tokens.cardinalities) > 1) or (tags and family in CAUSAL):
         raise PartError(
             f"a checkpoint of {family} cannot do what this task asks with texts in this form.",
@@ -422,7 +422,7 @@ def _text(
         name,
         size,
         labels,
-        each=output.each,
+        per=output.per,
         causal=family in CAUSAL,
         tells_codes=tells_codes,
         limit=limit,

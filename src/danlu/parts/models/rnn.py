@@ -93,9 +93,9 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
     """The module. Raises PartError where there is nothing to read, and for directions or outputs
     that exclude each other."""
     _check(config, inputs, output)
-    if output.each == "token":
+    if output.per == "token":
         return _places(config, inputs, output)
-    if output.each == "step":
+    if output.per == "step":
         return _forecast(config, inputs, output)
     from danlu.layers.tabular.late_fusion import fuse_branches
 
@@ -111,7 +111,7 @@ def _check(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) 
             "rnn reads tokens, frames or a series, and the inputs hold none.",
             hint="choose model: mlp",
         )
-    if config.crf and output.each != "token":
+    if config.crf and output.per != "token":
         raise PartError(
             "crf couples the labels of places, and this task asks for no label a place.",
             hint="leave crf out",
@@ -121,7 +121,7 @@ def _check(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) 
             "crf looks at the labels that follow, and this task must not look ahead.",
             hint="leave crf out",
         )
-    if output.each == "step" and "series" not in inputs:
+    if output.per == "step" and "series" not in inputs:
         raise PartError(
             "rnn forecasts a series, and the inputs hold none.", hint="choose task: forecasting"
         )

@@ -66,7 +66,7 @@ def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -
             "temporal_convolution reads a series, and the inputs hold none.",
             hint="choose task: forecasting",
         )
-    if output.each == "row":
+    if output.per == "row":
         moments, channels = inputs["series"].shape
         static = inputs["numbers"].shape[0] if "numbers" in inputs else 0
         layers = config.num_layers or layers_to_see(moments, config.kernel)

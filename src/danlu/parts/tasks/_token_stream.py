@@ -209,7 +209,7 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
     def _set_vocabulary(self, size: int) -> None:
         """The model returns one number per code of the vocabulary, for every token."""
         self.size = size
-        self.output = OutputSpec(size, each="token", causal=self.ahead > 0)
+        self.output = OutputSpec(size, per="token", causal=self.ahead > 0)
 
     def _tokenizer(self) -> Tokenizer:
         """The tokenizer, once it is attached."""

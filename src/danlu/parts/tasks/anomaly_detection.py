@@ -118,7 +118,7 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         self.output = OutputSpec(
             len(variables),
             tuple(variables),
-            each=each,
+            per=each,
             steps=0 if self.again else 1,
             of=tuple(variables),
         )

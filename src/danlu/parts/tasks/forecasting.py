@@ -108,7 +108,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
             tuple(
                 name if quantile is None else f"{name} q{quantile:g}" for name, quantile in columns
             ),
-            each="step",
+            per="step",
             steps=config.horizon,
             of=tuple(name for name, _ in columns),
         )

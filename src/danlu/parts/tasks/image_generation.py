@@ -77,7 +77,7 @@ class ImageGeneration(
     def set_image(self, image: InputSpec) -> None:
         """Images to generate are of the shape of those of the data."""
         self.image = image
-        self.output = OutputSpec(int(np.prod(image.shape)), each="image", shape=image.shape)
+        self.output = OutputSpec(int(np.prod(image.shape)), per="image", shape=image.shape)
 
     def state(self) -> dict[str, Any]:
         """What an artifact keeps."""

@@ -155,7 +155,7 @@ class SequenceToSequence(
         self.answer_column = target
         self.tokenizer = tokenizer
         self.longest = longest
-        self.output = OutputSpec(tokenizer.size, each="token", causal=True)
+        self.output = OutputSpec(tokenizer.size, per="token", causal=True)
         self._references: Column | None = None  # the raw targets of the rows last framed
         self._shown: list[
             tuple[str, dict[str, np.ndarray]]

@@ -65,7 +65,7 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         self.characters = tuple(characters)
         self.counts = tuple(counts)  # of the training rows
         self.lower = lower
-        self.output = OutputSpec(1 + len(self.characters), ("", *self.characters), each="frame")
+        self.output = OutputSpec(1 + len(self.characters), ("", *self.characters), per="frame")
         self._code = {character: code for code, character in enumerate(self.characters, start=1)}
 
     def state(self) -> dict[str, Any]:

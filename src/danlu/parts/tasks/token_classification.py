@@ -76,7 +76,7 @@ class TokenClassification(
         self.tags = tuple(classes)
         self.classes = self.tags
         self.class_counts = tuple(class_counts)  # of the training words
-        self.output = OutputSpec(len(self.tags), self.tags, each="token")
+        self.output = OutputSpec(len(self.tags), self.tags, per="token")
         self.scheme = scheme_of(self.tags)
         # Spans, not the loss: a tagger that has learnt its rows by heart grows too sure of its few
         # mistakes, and its loss rises while it still finds more of the spans.

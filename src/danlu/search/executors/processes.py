@@ -36,7 +36,7 @@ def run(study: Study, context: SearchContext) -> None:
     """Run the study's trials in worker processes until none is left. Raises Interrupted after a
     signal, with the running trials saved."""
     recipe, tune = study.recipe, context.tune
-    gpus = placement.gpus(recipe.train)
+    gpus = placement.visible_gpus(recipe.train)
     slots = tune.workers or len(gpus) or machine.cores()
     # The number of threads changes the last bits of a training, so a study keeps it. How many
     # trials run at a time does not.

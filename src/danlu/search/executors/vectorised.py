@@ -31,7 +31,7 @@ from danlu.search.executors.one_trial import run_trial
 from danlu.search.executors.scheduler import describe_exit
 from danlu.search.study import Study, Trial
 from danlu.system import machine
-from danlu.system.placement import draw_seed, place
+from danlu.system.placement import draw_seed, placement_for
 from danlu.training.population import (
     Decision,
     Outcome,
@@ -69,7 +69,7 @@ def _measure_plan(study: Study) -> dict[str, Any]:
     recipe = _middle_recipe(study)
     budget = study.budget or math.inf
     trainings_per_trial = study.folds or 1
-    forks = can_fork() and place(recipe.train).device.type == "cpu"
+    forks = can_fork() and placement_for(recipe.train).device.type == "cpu"
     at_once = (
         max(1, min(machine.cores(), math.ceil(budget * trainings_per_trial / MIN_STACK)))
         if forks
@@ -256,7 +256,7 @@ class BatchRunner:
             self.size = 16
         self.precision: str | None = plan["precision"]
         self.metrics = [metric for metric, _ in study.objectives]
-        self.forks = can_fork() and place(study.recipe.train).device.type == "cpu"
+        self.forks = can_fork() and placement_for(study.recipe.train).device.type == "cpu"
         pruner = study.tune.pruner
         self.exploiter = None
         if pruner is not None and getattr(

@@ -6,6 +6,7 @@ K opinions, B rows, S columns of the output.
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn

@@ -86,7 +86,7 @@ def test_an_encrypted_artifact_answers_as_the_plain_one_to_the_last_bit(
     plain: Path, folder: Path
 ) -> None:
     want = danlu.load(plain / "artifact").predict(ROWS)
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         assert danlu.load(folder).predict(ROWS) == want
     danlu.decrypt(folder, key_file=plain / "key")
     assert contents(folder) == contents(plain / "artifact")
@@ -117,11 +117,11 @@ def test_a_passphrase_is_as_good_as_a_key(plain: Path, tmp_path: Path) -> None:
     found = danlu.encrypt(
         plain / "artifact", tmp_path / "artifact", passphrase_file=plain / "words"
     )
-    with encryption.using(passphrase_file=plain / "words"):
+    with encryption.use_key(passphrase_file=plain / "words"):
         assert danlu.load(found).predict(ROWS) == danlu.load(plain / "artifact").predict(ROWS)
-    with encryption.using(passphrase_file=plain / "wrong"):
+    with encryption.use_key(passphrase_file=plain / "wrong"):
         assert "the passphrase does not fit" in message(found)
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         assert "was encrypted with a passphrase" in message(found)
 
 
@@ -130,9 +130,9 @@ def test_without_a_key_or_with_another_the_message_says_what_to_give(
 ) -> None:
     assert "is encrypted, and no key was given" in message(folder)
     assert "--key-file" in message(folder)
-    with encryption.using(key_file=plain / "other"):
+    with encryption.use_key(key_file=plain / "other"):
         assert "the key does not fit" in message(folder)
-    with encryption.using(passphrase_file=plain / "words"):
+    with encryption.use_key(passphrase_file=plain / "words"):
         assert "was encrypted with a key file" in message(folder)
 
 
@@ -147,7 +147,7 @@ def test_the_environment_names_the_key_too(
 
 
 def test_a_bit_flipped_anywhere_is_noticed(plain: Path, folder: Path) -> None:
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         for path in sorted(folder.iterdir()):
             data = path.read_bytes()
             for place in {
@@ -168,7 +168,7 @@ def test_a_bit_flipped_anywhere_is_noticed(plain: Path, folder: Path) -> None:
 def test_a_file_cut_off_or_lengthened_is_noticed(plain: Path, folder: Path) -> None:
     path = folder / "weights.safetensors"
     data = path.read_bytes()
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         for changed in (
             data[:-1],
             data[:-16],
@@ -185,7 +185,7 @@ def test_a_file_cut_off_or_lengthened_is_noticed(plain: Path, folder: Path) -> N
 def test_files_that_change_places_and_files_of_another_folder_are_noticed(
     plain: Path, folder: Path, tmp_path: Path
 ) -> None:
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         one, other = folder / "weights.safetensors", folder / "preprocessing.safetensors"
         held = one.read_bytes()
         one.write_bytes(other.read_bytes())
@@ -207,22 +207,22 @@ def test_pieces_that_change_places_or_are_missing_are_noticed(
     key = encryption.read_key(plain / "key", None)
     assert key is not None
     data = os.urandom(64 * 3 + 10)
-    closed = encryption.Folder.new(key).close("a/b.bin", data, key)
+    closed = encryption.EncryptedFolder.new(key).close("a/b.bin", data, key)
     header = encryption.read_header("", closed)
     path, step = Path("somewhere/a/b.bin"), 64 + 16
-    with encryption.holding(key):
-        assert encryption.opened(path, closed) == data
+    with encryption.override_key(key):
+        assert encryption.decrypt_file(path, closed) == data
         pieces = [closed[at : at + step] for at in range(header.end, len(closed), step)]
         swapped = closed[: header.end] + b"".join([pieces[1], pieces[0], *pieces[2:]])
         with pytest.raises(ArtifactError, match="piece 1 of 4"):
-            encryption.opened(path, swapped)
+            encryption.decrypt_file(path, swapped)
         with pytest.raises(ArtifactError, match="cut off"):
-            encryption.opened(path, closed[: header.end] + b"".join(pieces[:3]))
+            encryption.decrypt_file(path, closed[: header.end] + b"".join(pieces[:3]))
         shorter = closed.replace(
             b'"size":202', b'"size":192'
         )  # of three pieces, none of which says that it is the last
         with pytest.raises(ArtifactError, match="was changed"):
-            encryption.opened(path, shorter[: header.end] + b"".join(pieces[:3]))
+            encryption.decrypt_file(path, shorter[: header.end] + b"".join(pieces[:3]))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_cost_that_is_declared_is_believed_within_bounds_only(
     size = int.from_bytes(data[8:12], "big")
     header = data[12 : 12 + size].replace(b'"n":131072', cost.encode())
     path.write_bytes(data[:8] + len(header).to_bytes(4, "big") + header + data[12 + size :])
-    with encryption.using(passphrase_file=plain / "words"):
+    with encryption.use_key(passphrase_file=plain / "words"):
         assert "cost of scrypt" in message(found)
 
 
@@ -272,7 +272,7 @@ def test_a_secret_that_everybody_may_read_is_refused(plain: Path, tmp_path: Path
     shutil.copy(plain / "key", tmp_path / "key")
     (tmp_path / "key").chmod(0o644)
     with pytest.raises(DataError, match="everybody on this machine"):
-        encryption.using(key_file=tmp_path / "key")
+        encryption.use_key(key_file=tmp_path / "key")
 
 
 def test_a_signature_holds_for_the_plain_and_for_the_encrypted_folder(
@@ -281,7 +281,7 @@ def test_a_signature_holds_for_the_plain_and_for_the_encrypted_folder(
     danlu.decrypt(folder, key_file=plain / "key")
     danlu.sign(folder, plain / "signer")
     assert danlu.verify_signature(folder, plain / "signer.pub").files == 4
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         danlu.encrypt(folder)
         assert danlu.verify_signature(folder, plain / "signer.pub").files == 4
         assert danlu.load(folder).predict(ROWS)
@@ -397,7 +397,7 @@ def test_an_encrypted_export_is_verified_and_answers_with_the_key(
         f"verify graph --against {plain / 'runs' / 'iris'} {with_key}", tmp_path, capsys
     )
     assert code == 0 and "30 rows compared" in out, said
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         assert danlu.open_export(tmp_path / "graph").predict(ROWS) == before
 
 
@@ -422,6 +422,6 @@ def test_a_model_goes_on_from_encrypted_weights(
     on = danlu.read_recipe("writer.yaml", ["model.weights=closed", "name=on"])
     with pytest.raises(ArtifactError, match="no key was given"):
         danlu.train(on)
-    with encryption.using(key_file=plain / "key"):
+    with encryption.use_key(key_file=plain / "key"):
         assert danlu.generate("closed", "And", max_tokens=9) == text
         assert danlu.train(on).provenance

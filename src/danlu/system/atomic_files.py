@@ -107,20 +107,20 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def not_found(given: Path, what: str) -> ArtifactError:
+def not_found(path: Path, what: str) -> ArtifactError:
     """The error that there is nothing at `given`, with the name beside it that was probably
     meant."""
-    siblings = [each.name for each in given.parent.iterdir()] if given.parent.is_dir() else []
-    near = nearest(given.name, siblings, 1)
+    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, siblings, 1)
     return ArtifactError(
-        what, where=str(given), hint=f"did you mean {given.parent / near[0]}?" if near else ""
+        what, where=str(path), hint=f"did you mean {path.parent / near[0]}?" if near else ""
     )
 
 
-def require_inside(given: Path, folder: Path) -> Path:
+def require_inside(outer: Path, folder: Path) -> Path:
     """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a
     link that leads out of it."""
-    if folder != given and not folder.resolve().is_relative_to(given.resolve()):
+    if folder != outer and not folder.resolve().is_relative_to(outer.resolve()):
         raise ArtifactError(
             "the run's artifact is a link out of it, which is not followed.",
             where=str(folder),
@@ -141,23 +141,23 @@ def read_regular(path: Path, largest: int) -> bytes:
         | getattr(os, "O_BINARY", 0),
     )
     with os.fdopen(handle, "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode) or path.is_symlink():
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode) or path.is_symlink():
             raise ValueError(f"{path.name} is no regular file")
         start = file.read(len(encryption.MAGIC))
-        encrypted = encryption.begins_encrypted(start)
+        encrypted = encryption.is_encrypted(start)
         most = encryption.encrypted_size(largest) if encrypted else largest
-        if about.st_size > most:
+        if info.st_size > most:
             raise ValueError(
-                f"{path.name} has {about.st_size:,} bytes, and at most {largest:,} are read"
+                f"{path.name} has {info.st_size:,} bytes, and at most {largest:,} are read"
             )
         data = start + file.read(
-            about.st_size + 1
+            info.st_size + 1
         )  # a larger number would be asked of the memory at once
     if len(data) > most:
         raise ValueError(f"{path.name} grows while it is read")
     if encrypted:
-        data = encryption.opened(path, data)
+        data = encryption.decrypt_file(path, data)
     if len(data) > largest:
         raise ValueError(f"{path.name} has more than {largest:,} bytes")
     return data

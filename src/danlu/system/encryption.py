@@ -1,6 +1,6 @@
 """Keys of artifacts and exports that are encrypted at rest, and the form of an encrypted file.
 
-    with danlu.system.encryption.using(key_file="model.key"):
+    with danlu.system.encryption.use_key(key_file="model.key"):
         artifact = danlu.load("runs/digits")
 
 Every reader (danlu.system.atomic_files) sees by a file's first bytes that it is encrypted, and
@@ -63,10 +63,10 @@ class Key:
         return "Key(passphrase)" if self.passphrase else "Key(file)"
 
 
-_used: ContextVar[Key | None] = ContextVar("key_in_use", default=None)
+_current: ContextVar[Key | None] = ContextVar("key_in_use", default=None)
 
 
-class using:  # noqa: N801 - called like a function
+class use_key:  # noqa: N801 - called like a function
     """The key that encrypted artifacts are read with from now on; used as `with using(...):`, until
     the end of the block. This thread and its tasks only.
 
@@ -79,7 +79,7 @@ class using:  # noqa: N801 - called like a function
     def __init__(
         self, key_file: str | Path | None = None, passphrase_file: str | Path | None = None
     ) -> None:
-        self._before: Token[Key | None] = _used.set(read_key(key_file, passphrase_file))
+        self._before: Token[Key | None] = _current.set(read_key(key_file, passphrase_file))
 
     def __enter__(self) -> None:
         return None
@@ -90,25 +90,25 @@ class using:  # noqa: N801 - called like a function
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _used.reset(self._before)
+        _current.reset(self._before)
 
 
 @contextmanager
-def holding(key: Key) -> Iterator[None]:
+def override_key(key: Key) -> Iterator[None]:
     """A key in use until the end of the block."""
-    before = _used.set(key)
+    before = _current.set(key)
     try:
         yield
     finally:
-        _used.reset(before)
+        _current.reset(before)
 
 
-def in_use() -> Key | None:
+def current_key() -> Key | None:
     """The key in use, None where there is none. Raises DataError where the environment names a file
     that holds none."""
-    found = _used.get()
-    if found is not None:
-        return found
+    key = _current.get()
+    if key is not None:
+        return key
     return read_key(
         os.environ.get("DANLU_KEY_FILE") or None, os.environ.get("DANLU_PASSPHRASE_FILE") or None
     )
@@ -185,7 +185,7 @@ def new_key(path: str | Path) -> None:
 # --- files
 
 
-def begins_encrypted(data: bytes | memoryview) -> bool:
+def is_encrypted(data: bytes | memoryview) -> bool:
     """Whether bytes are those of an encrypted file."""
     return bytes(data[: len(MAGIC)]) == MAGIC
 
@@ -196,7 +196,7 @@ def encrypted_size(size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Folder:
+class EncryptedFolder:
     """What the files of one encryption share: its number, 16 random bytes, and the salt and cost of
     a passphrase."""
 
@@ -204,25 +204,25 @@ class Folder:
     scrypt: Mapping[str, Any] | None
 
     @classmethod
-    def new(cls, key: Key) -> Folder:
+    def new(cls, key: Key) -> EncryptedFolder:
         """Another folder."""
         return cls(
             os.urandom(16), {**_SCRYPT, "salt": os.urandom(16).hex()} if key.passphrase else None
         )
 
-    def close(self, name: str, data: bytes, key: Key) -> bytes:
+    def encrypt_file(self, name: str, data: bytes, key: Key) -> bytes:
         """The bytes of a file of this folder, encrypted; `name` is its path in the folder, with
         slashes."""
         main = _main_key(key, self.scrypt)
-        about = {
+        values = {
             "format": _FORMAT,
             "folder": self.number.hex(),
             "name": name,
             "size": len(data),
             "scrypt": self.scrypt,
-            "check": _derived(main, self.number, b"check", 16).hex(),
+            "check": _derive(main, self.number, b"check", 16).hex(),
         }
-        header = json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode()
+        header = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
         if len(header) > _LONGEST_HEADER:
             raise DataError("the name of the file is too long to be encrypted.", where=name)
         start = MAGIC + len(header).to_bytes(4, "big") + header
@@ -230,9 +230,9 @@ class Folder:
         count = _pieces(len(data))
         pieces = [
             cipher.encrypt(
-                _nonce(place, place == count - 1), data[place * PIECE : (place + 1) * PIECE], bound
+                _nonce(number, number == count - 1), data[number * PIECE : (number + 1) * PIECE], bound
             )
-            for place in range(count)
+            for number in range(count)
         ]
         return b"".join([start, *pieces])
 
@@ -241,7 +241,7 @@ class Folder:
 class Header:
     """What stands before the pieces of a file."""
 
-    folder: Folder
+    folder: EncryptedFolder
     name: str
     size: int
     check: bytes
@@ -249,7 +249,7 @@ class Header:
     end: int
 
 
-def opened(path: Path, data: bytes) -> bytes:
+def decrypt_file(path: Path, data: bytes) -> bytes:
     """What an encrypted file holds. Raises ArtifactError where the key is missing or another's, or
     where a bit of it was changed."""
     where = str(path)
@@ -258,7 +258,7 @@ def opened(path: Path, data: bytes) -> bytes:
         raise ArtifactError(
             f"this file is {header.name!r} of an encrypted folder, under another name.", where=where
         )
-    key = in_use()
+    key = current_key()
     if key is None:
         raise ArtifactError(
             "this file is encrypted, and no key was given.", where=where, hint=_HINT
@@ -271,14 +271,14 @@ def opened(path: Path, data: bytes) -> bytes:
             hint=_HINT,
         )
     main = _main_key(key, header.folder.scrypt)
-    if _derived(main, header.folder.number, b"check", 16) != header.check:
+    if _derive(main, header.folder.number, b"check", 16) != header.check:
         what = "passphrase" if key.passphrase else "key"
         raise ArtifactError(
             f"the {what} does not fit (or the head of the file was changed).",
             where=where,
             hint=_HINT,
         )
-    return _joined(where, data, header, _cipher(main, header.folder.number, header.name))
+    return _decrypt_pieces(where, data, header, _cipher(main, header.folder.number, header.name))
 
 
 def read_header(where: str, data: bytes) -> Header:
@@ -289,16 +289,16 @@ def read_header(where: str, data: bytes) -> Header:
         end = start + int.from_bytes(data[len(MAGIC) : start], "big")
         if not start < end <= min(start + _LONGEST_HEADER, len(data)):
             raise ValueError("its header does not end")
-        about = json.loads(data[start:end])
-        if about["format"] != _FORMAT:
+        values = json.loads(data[start:end])
+        if values["format"] != _FORMAT:
             raise ValueError(
-                f"it is of format {about['format']!r}, and this danlu reads format {_FORMAT}"
+                f"it is of format {values['format']!r}, and this danlu reads format {_FORMAT}"
             )
         number, check, name, size = (
-            bytes.fromhex(about["folder"]),
-            bytes.fromhex(about["check"]),
-            about["name"],
-            about["size"],
+            bytes.fromhex(values["folder"]),
+            bytes.fromhex(values["check"]),
+            values["name"],
+            values["size"],
         )
         if (
             type(name) is not str
@@ -313,7 +313,7 @@ def read_header(where: str, data: bytes) -> Header:
                 "it does not have the bytes that it should: it was cut off, or lengthened"
             )
         return Header(
-            Folder(number, _bounded(about["scrypt"])),
+            EncryptedFolder(number, _checked_scrypt(values["scrypt"])),
             name,
             size,
             check,
@@ -324,7 +324,7 @@ def read_header(where: str, data: bytes) -> Header:
         raise ArtifactError(f"this encrypted file is damaged: {error}.", where=where) from None
 
 
-def _bounded(scrypt: Any) -> dict[str, Any] | None:
+def _checked_scrypt(scrypt: Any) -> dict[str, Any] | None:
     """A salt and a cost that may be computed."""
     if scrypt is None:
         return None
@@ -341,45 +341,45 @@ def _bounded(scrypt: Any) -> dict[str, Any] | None:
     return {"n": n, "r": r, "p": p, "salt": salt.hex()}
 
 
-def _joined(where: str, data: bytes, header: Header, cipher: Any) -> bytes:
+def _decrypt_pieces(where: str, data: bytes, header: Header, cipher: Any) -> bytes:
     from cryptography.exceptions import InvalidTag
 
-    found, at, count = [], header.end, _pieces(header.size)
+    pieces, at, count = [], header.end, _pieces(header.size)
     view = memoryview(data)
-    for place in range(count):
-        size = min(PIECE, header.size - place * PIECE) + _TAG
+    for number in range(count):
+        size = min(PIECE, header.size - number * PIECE) + _TAG
         try:
-            found.append(
+            pieces.append(
                 cipher.decrypt(
-                    _nonce(place, place == count - 1), view[at : at + size], header.bound
+                    _nonce(number, number == count - 1), view[at : at + size], header.bound
                 )
             )
         except InvalidTag:
             raise ArtifactError(
-                f"this encrypted file was changed: piece {place + 1:,} of {count:,} is not what was written.",
+                f"this encrypted file was changed: piece {number + 1:,} of {count:,} is not what was written.",
                 where=where,
             ) from None
         at += size
-    return b"".join(found)
+    return b"".join(pieces)
 
 
 def _pieces(size: int) -> int:
     return max(1, -(-size // PIECE))
 
 
-def _nonce(place: int, last: bool) -> bytes:
-    return place.to_bytes(11, "big") + bytes([last])
+def _nonce(number: int, last: bool) -> bytes:
+    return number.to_bytes(11, "big") + bytes([last])
 
 
 def _cipher(main: bytes, number: bytes, name: str) -> Any:
-    need()
+    require_cryptography()
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return AESGCM(_derived(main, number, b"file " + name.encode(), 32))
+    return AESGCM(_derive(main, number, b"file " + name.encode(), 32))
 
 
-def _derived(main: bytes, number: bytes, what: bytes, size: int) -> bytes:
-    need()
+def _derive(main: bytes, number: bytes, what: bytes, size: int) -> bytes:
+    require_cryptography()
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -389,19 +389,19 @@ def _derived(main: bytes, number: bytes, what: bytes, size: int) -> bytes:
 def _main_key(key: Key, scrypt: Mapping[str, Any] | None) -> bytes:
     if scrypt is None:
         return key.secret
-    return _stretched(key.secret, str(scrypt["salt"]), *(int(scrypt[each]) for each in "nrp"))
+    return _passphrase_key(key.secret, str(scrypt["salt"]), *(int(scrypt[each]) for each in "nrp"))
 
 
 @lru_cache(maxsize=8)
-def _stretched(secret: bytes, salt: str, n: int, r: int, p: int) -> bytes:
+def _passphrase_key(secret: bytes, salt: str, n: int, r: int, p: int) -> bytes:
     """The key of a passphrase; remembered, since every file of a folder asks for it."""
-    need()
+    require_cryptography()
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
     return Scrypt(bytes.fromhex(salt), KEY_BYTES, n, r, p).derive(secret)
 
 
-def need() -> None:
+def require_cryptography() -> None:
     """Raises MissingExtra where the library that encrypts is not installed."""
     try:
         import cryptography  # noqa: F401

@@ -1,4 +1,7 @@
-"""Which process a thing belongs to, and whether that one still lives: a file that its process holds locked until it ends."""
+"""Locks between processes, and whether another process still lives.
+
+A process that holds a lease keeps a file locked until it ends, however it ends: whoever finds the
+file unlocked knows that the process is gone."""
 
 from __future__ import annotations
 
@@ -12,18 +15,19 @@ from types import TracebackType
 
 
 class ProcessLease:
-    """This process as an owner: `name` is its own, and while it lives FOLDER/NAME is locked. A
-    context manager."""
+    """Proof that this process lives: while it does, the file FOLDER/NAME is locked.
+
+    `name` is unique; write it beside what the process owns. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = uuid.uuid4().hex
-        self._held: int | None = None
+        self._handle: int | None = None
 
     def __enter__(self) -> ProcessLease:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held = _open(self.folder / self.name)
-        _lock(self._held, wait=False)
+        self._handle = _open(self.folder / self.name)
+        _lock(self._handle, wait=False)
         return self
 
     def __exit__(
@@ -32,15 +36,15 @@ class ProcessLease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._held is not None:
+        if self._handle is not None:
             with contextlib.suppress(OSError):
                 (self.folder / self.name).unlink()
-            os.close(self._held)
-            self._held = None
+            os.close(self._handle)
+            self._handle = None
 
     def is_alive(self, name: str) -> bool | None:
-        """Whether the owner of this name lives; None where this machine cannot know (it was never
-        here)."""
+        """Whether the process with the lease `name` lives; None where this machine cannot know,
+        because no such process ran here."""
         if name == self.name:
             return True
         path = self.folder / Path(name).name
@@ -54,14 +58,14 @@ class ProcessLease:
             os.close(handle)
 
     def remove(self, name: str) -> None:
-        """Remove what a dead owner left."""
+        """Remove the file of a process that has ended."""
         with contextlib.suppress(OSError):
             (self.folder / Path(name).name).unlink()
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`; wait for the process that holds it."""
+    """Hold the lock file `path` until the end of the block; wait while another process holds it."""
     handle = _open(path)
     try:
         _lock(handle, wait=True)
@@ -71,11 +75,12 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
+    # Windows has no O_CLOEXEC
     return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
 
 
 def _lock(handle: int, wait: bool) -> bool:
-    """Whether the lock is ours now. Where the system has no such locks, it always is."""
+    """Whether this process holds the lock now; always where the system has no such locks."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -34,8 +34,8 @@ def cores() -> int:
 def threads() -> int:
     """Threads that arithmetic takes where nobody says how many: `cores`, or fewer where
     OMP_NUM_THREADS, as all of OpenMP, asks for fewer."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return min(cores(), int(asked)) if asked.isdecimal() and int(asked) else cores()
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores(), int(limit)) if limit.isdecimal() and int(limit) else cores()
 
 
 def _container_quota() -> int | None:
@@ -96,13 +96,13 @@ def versions() -> dict[str, str]:
 
 @functools.cache  # a search begins many trainings, and each look parses files
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("danlu", "torch", "numpy", "scikit-learn", "pyarrow", "pillow", "safetensors"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def environment() -> dict[str, Any]:
@@ -154,7 +154,7 @@ def inspect_machine() -> dict[str, Any]:
         if torch.cuda.is_available()
         else []
     )
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "system": platform.platform(),
         "processor": processor(),
         "cores": cores(),
@@ -168,4 +168,4 @@ def inspect_machine() -> dict[str, Any]:
         or "none (torch.compile on a CPU needs one)",
         "versions": versions(),
     }
-    return found
+    return facts

@@ -47,9 +47,9 @@ def draw_from_quantiles(quantiles: Tensor, uniform_B: Tensor) -> Tensor:
     """A draw for each uniform number, by the inverse of the distribution function, linear between
     the quantiles."""
     quantiles = quantiles.to(uniform_B.device)
-    place = uniform_B * (len(quantiles) - 1)
-    below = place.long().clamp_(max=len(quantiles) - 2)
-    return torch.lerp(quantiles[below], quantiles[below + 1], place - below)
+    position = uniform_B * (len(quantiles) - 1)
+    below = position.long().clamp_(max=len(quantiles) - 2)
+    return torch.lerp(quantiles[below], quantiles[below + 1], position - below)
 
 
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))

@@ -1,7 +1,7 @@
-"""Signals that ask training to end: the first lets the running step end and saves, the second ends at once.
+"""Signals that end a training: the first saves and ends, the second ends at once.
 
-Before the first step and after the last one there is nothing to save, so there the first signal
-ends what runs, by KeyboardInterrupt."""
+After the first signal the current step ends and the state is saved. Before the first step and after
+the last one there is nothing to save: there the first signal raises KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -9,33 +9,41 @@ import os
 import signal
 import sys
 import threading
-from types import TracebackType
-from typing import Any
+from types import FrameType, MethodType, TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Handler = Callable[[int, FrameType | None], object] | int | None
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-if hasattr(signal, "SIGUSR1"):
-    EXIT_CODES[signal.SIGUSR1] = 143  # what batch systems send some time before they kill
+if hasattr(signal, "SIGUSR1"):  # Windows has none
+    EXIT_CODES[signal.SIGUSR1] = 143  # batch systems send it some time before they kill
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress display hides it
 
 
 class Interruption:
-    """`asked` is the exit code of the first signal, 0 while there was none; `name` is what the
-    signal is called.
+    """Whether a signal has asked this process to end. A context manager.
 
-    `patient` says whether somebody looks at `asked` and saves; else a signal raises
-    KeyboardInterrupt. A context manager (only the main thread hears signals); handlers are put back
-    at its end."""
+    exit_code  the exit code of the first signal; 0 while there was none
+    name       the name of that signal ("SIGINT"), "" while there was none
+    deferred   True: whoever runs watches `exit_code`, saves and ends. False: a signal raises
+               KeyboardInterrupt at once
+
+    Only the main thread receives signals; elsewhere this does nothing. The previous handlers are
+    restored at the end."""
 
     def __init__(self) -> None:
         self.exit_code = 0
         self.name = ""
         self.deferred = False
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
-                self._before[number] = signal.signal(number, self._hear)
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -47,24 +55,23 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: object) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         code = EXIT_CODES[signal.Signals(number)]
         if self.exit_code:
-            _stop_at_once(code)
+            _exit_at_once(code)
         self.exit_code, self.name = code, signal.Signals(number).name
-        outer = getattr(self._before.get(number), "__self__", None)
-        if isinstance(
-            outer, Interruption
-        ):  # a signal on the threshold is caught one `with` further out
-            outer.exit_code, outer.name = self.exit_code, self.name
+        outer = self._before.get(number)
+        # an Interruption around this one learns of the signal too: this one may be about to end
+        if isinstance(outer, MethodType) and isinstance(outer.__self__, Interruption):
+            outer.__self__.exit_code, outer.__self__.name = self.exit_code, self.name
         if not self.deferred:
             raise KeyboardInterrupt
 
 
-def _stop_at_once(code: int) -> None:
+def _exit_at_once(code: int) -> None:
+    message = b"\nstopped at once; the last checkpoint is complete\n"
     try:
-        told = b"\nstopped at once; the last checkpoint is whole\n"
-        os.write(2, _SHOW_CURSOR + told if sys.stderr.isatty() else told)
-    except (OSError, ValueError):  # nobody reads it any more
+        os.write(2, _SHOW_CURSOR + message if sys.stderr.isatty() else message)
+    except (OSError, ValueError):  # stderr is closed
         pass
     os._exit(code)

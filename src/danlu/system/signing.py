@@ -58,17 +58,17 @@ def encrypt(
     >>> danlu.encrypt("runs/iris", "runs/iris-encrypted", key_file="encrypting.key").name
     'iris-encrypted'
     """
-    folder = find(path)
-    key = _wanted(key_file, passphrase_file)
-    files = {name: _bytes(folder / name) for name in names(folder)}
-    if any(encryption.begins_encrypted(data) for data in files.values()):
+    folder = find_folder(path)
+    key = _required_key(key_file, passphrase_file)
+    files = {name: _read_bytes(folder / name) for name in file_names(folder)}
+    if any(encryption.is_encrypted(data) for data in files.values()):
         raise ArtifactError("it is encrypted already.", where=str(folder))
-    shared = encryption.Folder.new(key)
-    with encryption.holding(key):
-        return _written(
+    shared = encryption.EncryptedFolder.new(key)
+    with encryption.override_key(key):
+        return _write_folder(
             folder,
             out,
-            {name: shared.close(name, data, key) for name, data in files.items()},
+            {name: shared.encrypt_file(name, data, key) for name, data in files.items()},
             files,
         )
 
@@ -96,10 +96,10 @@ def decrypt(
     >>> danlu.decrypt("runs/iris-secret", "runs/iris-plain", key_file="secret.key").name
     'iris-plain'
     """
-    folder = find(path)
-    key = _wanted(key_file, passphrase_file)
-    files = {name: _bytes(folder / name) for name in names(folder)}
-    bare = [name for name, data in files.items() if not encryption.begins_encrypted(data)]
+    folder = find_folder(path)
+    key = _required_key(key_file, passphrase_file)
+    files = {name: _read_bytes(folder / name) for name in file_names(folder)}
+    bare = [name for name, data in files.items() if not encryption.is_encrypted(data)]
     if len(bare) == len(files):
         raise ArtifactError("it is not encrypted.", where=str(folder))
     if bare:
@@ -114,9 +114,9 @@ def decrypt(
         raise ArtifactError(
             "its files are not of one encryption: some come from another folder.", where=str(folder)
         )
-    with encryption.holding(key):
-        plain = {name: encryption.opened(folder / name, data) for name, data in files.items()}
-        return _written(folder, out, plain, plain)
+    with encryption.override_key(key):
+        plain = {name: encryption.decrypt_file(folder / name, data) for name, data in files.items()}
+        return _write_folder(folder, out, plain, plain)
 
 
 def sign(path: str | Path, signing_key: str | Path) -> Path:
@@ -133,25 +133,25 @@ def sign(path: str | Path, signing_key: str | Path) -> Path:
     >>> danlu.sign("runs/iris", "signing.key").name
     'signature.json'
     """
-    folder = find(path)
-    private = _private(signing_key)
-    said = _told(folder)
-    public = _raw(private.public_key())
-    about = {
+    folder = find_folder(path)
+    private = _private_key(signing_key)
+    hashes = _file_hashes(folder)
+    public = _raw_bytes(private.public_key())
+    values = {
         "format": _FORMAT,
         "algorithm": "ed25519",
         "public_key": b64encode(public).decode(),
-        "files": said,
-        "signature": b64encode(private.sign(_message(said))).decode(),
+        "files": hashes,
+        "signature": b64encode(private.sign(_message(hashes))).decode(),
     }
     target = folder / SIGNATURE
     beside = target.with_name(f".{SIGNATURE}.writing")
-    data = json.dumps(about, indent=1).encode()
-    first = _bytes(folder / names(folder)[0])
-    if encryption.begins_encrypted(first):
-        key = encryption.in_use()
+    data = json.dumps(values, indent=1).encode()
+    first = _read_bytes(folder / file_names(folder)[0])
+    if encryption.is_encrypted(first):
+        key = encryption.current_key()
         assert key is not None, "the files were opened with it"
-        data = encryption.read_header(str(folder), first).folder.close(SIGNATURE, data, key)
+        data = encryption.read_header(str(folder), first).folder.encrypt_file(SIGNATURE, data, key)
     write_file(beside, data)
     beside.replace(target)
     return target
@@ -184,19 +184,19 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
     >>> danlu.verify_signature("runs/iris", public_key).files
     4
     """
-    encryption.need()
+    encryption.require_cryptography()
     from cryptography.exceptions import InvalidSignature
 
-    folder = find(path)
+    folder = find_folder(path)
     where = folder / SIGNATURE
-    public = _public(public_key)
+    public = _public_key(public_key)
     try:
-        about = json.loads(read_regular(where, _LARGEST_SIGNATURE))
-        files, signature = about["files"], b64decode(about["signature"], validate=True)
-        signer = b64decode(about["public_key"], validate=True)
+        values = json.loads(read_regular(where, _LARGEST_SIGNATURE))
+        files, signature = values["files"], b64decode(values["signature"], validate=True)
+        signer = b64decode(values["public_key"], validate=True)
         if (
-            about["format"] != _FORMAT
-            or about["algorithm"] != "ed25519"
+            values["format"] != _FORMAT
+            or values["algorithm"] != "ed25519"
             or not isinstance(files, dict)
         ):
             raise ValueError("its form is not known")
@@ -211,9 +211,9 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"this signature is damaged: {error}.", where=str(where)) from None
-    if signer != _raw(public):
+    if signer != _raw_bytes(public):
         raise ArtifactError(
-            f"somebody else signed it: key {sha256(signer)[:16]}, not {sha256(_raw(public))[:16]}.",
+            f"somebody else signed it: key {sha256(signer)[:16]}, not {sha256(_raw_bytes(public))[:16]}.",
             where=str(where),
         )
     try:
@@ -222,14 +222,14 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
         raise ArtifactError(
             "the signature is not of this list of files.", where=str(where)
         ) from None
-    _compare(folder, files, _told(folder))
+    _compare(folder, files, _file_hashes(folder))
     return Signed(folder, sha256(signer)[:16], len(files))
 
 
 def new_signing_key(path: str | Path) -> Path:
     """Write a new Ed25519 key: the private one to `path` (PEM, mode 0600), the public one to
     `path`.pub, which is returned."""
-    encryption.need()
+    encryption.require_cryptography()
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -250,38 +250,38 @@ def new_signing_key(path: str | Path) -> Path:
 # --- folders
 
 
-def find(path: str | Path) -> Path:
+def find_folder(path: str | Path) -> Path:
     """The folder of the artifact, run or export that a path means. Raises ArtifactError."""
-    given = Path(path)
-    for folder in (given, given / "artifact"):
+    start = Path(path)
+    for folder in (start, start / "artifact"):
         if any((folder / name).is_file() for name in MANIFESTS):
-            return require_inside(given, folder)
-    if not given.exists():
-        raise not_found(given, "there is no such artifact, run or export.")
+            return require_inside(start, folder)
+    if not start.exists():
+        raise not_found(start, "there is no such artifact, run or export.")
     raise ArtifactError(
         "there is no artifact or export.",
-        where=str(given),
+        where=str(start),
         hint="name the folder of an artifact, a run or an export",
     )
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     """The files of a folder and those below it, with slashes, in order. Raises ArtifactError where
     there is something else than regular files."""
-    found: list[str] = []
+    names: list[str] = []
     for here, below, files in os.walk(folder):
         for name in [*files, *below]:
             path = Path(here) / name
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 raise ArtifactError("this is a link or a device, not a file.", where=str(path))
-        found += [(Path(here) / name).relative_to(folder).as_posix() for name in files]
-        if len(found) > _MOST_FILES:
+        names += [(Path(here) / name).relative_to(folder).as_posix() for name in files]
+        if len(names) > _MOST_FILES:
             raise ArtifactError(f"there are more than {_MOST_FILES:,} files.", where=str(folder))
-    return sorted(found)
+    return sorted(names)
 
 
-def _wanted(key_file: str | Path | None, passphrase_file: str | Path | None) -> encryption.Key:
-    key = encryption.read_key(key_file, passphrase_file) or encryption.in_use()
+def _required_key(key_file: str | Path | None, passphrase_file: str | Path | None) -> encryption.Key:
+    key = encryption.read_key(key_file, passphrase_file) or encryption.current_key()
     if key is None:
         raise DataError(
             "there is no key.",
@@ -290,7 +290,7 @@ def _wanted(key_file: str | Path | None, passphrase_file: str | Path | None) -> 
     return key
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     """A file as it lies there."""
     try:
         return path.read_bytes()
@@ -300,7 +300,7 @@ def _bytes(path: Path) -> bytes:
         ) from None
 
 
-def _written(
+def _write_folder(
     folder: Path, out: str | Path | None, files: dict[str, bytes], hold: dict[str, bytes]
 ) -> Path:
     """Write files to `out`, or in the place of those there, once they are found to hold what they
@@ -333,18 +333,18 @@ def _written(
 # --- signatures
 
 
-def _told(folder: Path) -> dict[str, dict[str, Any]]:
+def _file_hashes(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of what each file holds."""
-    found = {}
-    for name in names(folder):
+    hashes = {}
+    for name in file_names(folder):
         if name == SIGNATURE:
             continue
         try:
             data = read_regular(folder / name, LARGEST_FILE)
         except (OSError, ValueError) as error:
             raise ArtifactError(f"cannot be read: {error}.", where=str(folder / name)) from None
-        found[name] = {"size": len(data), "sha256": sha256(data)}
-    return found
+        hashes[name] = {"size": len(data), "sha256": sha256(data)}
+    return hashes
 
 
 def _message(files: Any) -> bytes:
@@ -354,42 +354,42 @@ def _message(files: Any) -> bytes:
     )
 
 
-def _compare(folder: Path, signed: dict[str, Any], found: dict[str, Any]) -> None:
-    for name in sorted(signed.keys() | found.keys()):
-        if name not in found:
+def _compare(folder: Path, signed: dict[str, Any], current: dict[str, Any]) -> None:
+    for name in sorted(signed.keys() | current.keys()):
+        if name not in current:
             raise ArtifactError("a file that was signed is missing.", where=str(folder / name))
         if name not in signed:
             raise ArtifactError(
                 "this file was added after the folder was signed.", where=str(folder / name)
             )
-        if signed[name] != found[name]:
+        if signed[name] != current[name]:
             raise ArtifactError(
                 "this file is not the one that was signed.", where=str(folder / name)
             )
 
 
-def _private(path: str | Path) -> Any:
-    encryption.need()
+def _private_key(path: str | Path) -> Any:
+    encryption.require_cryptography()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     data = encryption.read_secret(path, 1 << 16)
     try:
-        found = load_pem_private_key(data, None)
+        key = load_pem_private_key(data, None)
     except Exception:  # of every kind, by what the file holds
-        found = None
-    if not isinstance(found, Ed25519PrivateKey):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
         hint = "danlu sign --new-key FILE writes one"
         raise DataError(
             "this is no private Ed25519 key (PEM, without a passphrase).",
             where=str(path),
             hint=hint,
         )
-    return found
+    return key
 
 
-def _public(path: str | Path) -> Any:
-    encryption.need()
+def _public_key(path: str | Path) -> Any:
+    encryption.require_cryptography()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -399,19 +399,19 @@ def _public(path: str | Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None
     try:
-        found = load_pem_public_key(data)
+        key = load_pem_public_key(data)
     except Exception:
-        found = None
-    if not isinstance(found, Ed25519PublicKey):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
         raise DataError(
             "this is no public Ed25519 key (PEM).",
             where=str(path),
             hint="danlu sign --new-key FILE writes FILE.pub",
         )
-    return found
+    return key
 
 
-def _raw(public: Any) -> bytes:
+def _raw_bytes(public: Any) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return public.public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -1,9 +1,7 @@
-"""What may be done besides reading the data: whether code of the user's own may run, and whether a name may be looked up.
+"""What a recipe or an artifact may make danlu do: import the user's code, read or fetch files.
 
-Code of the user's own runs only where the caller says so.
-
-A recipe or an artifact can name a Python object (models/python); importing it runs what stands in
-its file. So danlu imports it only after `allow_code()`, which the command line calls for
+A recipe or an artifact can name a Python object (models/python), and importing it runs whatever
+code its file holds. So danlu imports it only after `allow_code()`, which the command line calls for
 --allow-code and Python callers call themselves. No recipe and no artifact can call it."""
 
 from __future__ import annotations
@@ -13,20 +11,25 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
 
-_alone: ContextVar[bool] = ContextVar("on_its_own", default=False)
+_no_lookups: ContextVar[bool] = ContextVar("without_lookups", default=False)
 _allowed: ContextVar[bool] = ContextVar("code_is_allowed", default=False)
 
 
 def code_is_allowed() -> bool:
-    """Whether the caller permits to import and run code of the user's own."""
+    """Whether the caller permits to import and run the user's own code."""
     return _allowed.get()
 
 
 class allow_code:  # noqa: N801 - called like a function
-    """Permits the user's own code from now on; used as `with allow_code():`, until the end of the
-    block. This thread and its tasks only.
+    """Permit the user's own code from now on; as `with allow_code():`, until the end of the block.
 
-    allow_code(False) forbids it again.
+    It holds for this thread and its tasks. `allow_code(False)` forbids it again.
+
+    >>> with allow_code():
+    ...     code_is_allowed()
+    True
+    >>> code_is_allowed()
+    False
     """
 
     def __init__(self, allowed: bool = True) -> None:
@@ -46,15 +49,20 @@ class allow_code:  # noqa: N801 - called like a function
 
 @contextmanager
 def without_lookups() -> Iterator[None]:
-    """Until the end of the block nothing outside is looked at that a recipe names, no file and no
-    address: what is built comes from an artifact, whose recipe anybody may have written."""
-    before = _alone.set(True)
+    """Forbid parts to read a file or fetch an address that a recipe names, until the end of the
+    block: the recipe comes from an artifact, and anybody may have written that."""
+    before = _no_lookups.set(True)
     try:
         yield
     finally:
-        _alone.reset(before)
+        _no_lookups.reset(before)
 
 
 def lookups_are_allowed() -> bool:
-    """Whether a part may read a file that its options name, or fetch it."""
-    return not _alone.get()
+    """Whether a part may read, or fetch, a file that its options name.
+
+    >>> with without_lookups():
+    ...     lookups_are_allowed()
+    False
+    """
+    return not _no_lookups.get()

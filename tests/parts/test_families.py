@@ -49,7 +49,7 @@ def test_every_task_and_every_model_stands_in_some_family(
     rows = {
         name
         for name in registry.names("tasks")
-        if registry.facts("tasks", name).ASKS in ("classes", "labels", "numbers", "several")
+        if registry.task_facts(name).asks in ("classes", "labels", "numbers", "several")
     }
     assert not set(registry.names("tasks")) - tasks - rows
     assert not set(registry.names("models")) - models - OF_ROWS - OF_CHECKPOINTS

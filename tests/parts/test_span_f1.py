@@ -150,4 +150,4 @@ def test_a_task_without_tags_is_refused() -> None:
 
     with pytest.raises(RecipeError, match="this task tags none"):
         build(Config(), Speaking())
-    assert "span_f1" in registry.facts("tasks", "token_classification").METRICS
+    assert "span_f1" in registry.task_facts("token_classification").metrics

@@ -41,7 +41,7 @@ def framed(
     table = Table({"word": sequence_column("word", WORDS)}, "a.conll")
     targets = {} if target is None else {"tag": target}
     described = {"tokens": InputSpec("tokens", (3,), cardinalities=(20,))}
-    return task.frame({"tokens": tokens}, described, targets, splits or {"train": rows}, table)
+    return task.make_examples({"tokens": tokens}, described, targets, splits or {"train": rows}, table)
 
 
 def test_tags_are_numbered_and_a_type_has_all_its_tags() -> None:
@@ -110,7 +110,7 @@ def test_words_and_tags_must_agree_in_number() -> None:
         framed(task, ragged([[5, 6, 7], [8, 8], [9, 5]]), target)
     assert caught.value.problem.where == "a.conll row 2"
     with pytest.raises(DataError, match="no input is a sequence"):
-        task.frame({"numbers": np.zeros((3, 1))}, {}, {}, {"data": np.arange(3)}, Table({}, "x"))
+        task.make_examples({"numbers": np.zeros((3, 1))}, {}, {}, {"data": np.arange(3)}, Table({}, "x"))
 
 
 def test_rows_that_take_no_part_hold_no_tags() -> None:
@@ -132,7 +132,7 @@ def test_answers_are_as_long_as_their_words_and_name_spans() -> None:
         "spans": [{"start": 0, "stop": 2, "type": "NP"}],
     }
     assert answers[1] == {"prediction": ["B-VP"], "spans": [{"start": 0, "stop": 1, "type": "VP"}]}
-    told = task.in_words(answers, Table({"word": sequence_column("word", WORDS)}, "x"), [0, 1])
+    told = task.complete_answers(answers, Table({"word": sequence_column("word", WORDS)}, "x"), [0, 1])
     assert told[0]["words"] == WORDS[0]
     assert told[0]["spans"] == [{"start": 0, "stop": 2, "type": "NP", "text": "the dog"}]
     raw = b"The dog, it runs"
@@ -140,7 +140,7 @@ def test_answers_are_as_long_as_their_words_and_name_spans() -> None:
         "text", "text", np.frombuffer(raw, dtype=np.uint8), offsets=np.array([0, len(raw)])
     )
     five = task.answers(torch.nn.functional.one_hot(torch.tensor([[0, 2, 4, 4, 1]]), 5).float())
-    told = task.in_words(five, Table({"text": text}, "x"), [0])
+    told = task.complete_answers(five, Table({"text": text}, "x"), [0])
     assert told[0]["words"] == ["The", "dog", ",", "it", "runs"]
     assert [(span["text"], span["characters"]) for span in told[0]["spans"]] == [
         ("The dog", [0, 7]),
@@ -266,6 +266,6 @@ def test_a_recipe_is_drafted_for_a_column_file(tmp_path: Path) -> None:
 
 
 def test_losses_and_metrics_that_fit_are_listed() -> None:
-    part = registry.facts("tasks", "token_classification")
-    assert {"span_f1", "accuracy"} <= set(part.METRICS)
-    assert "cross_entropy" in part.LOSSES
+    part = registry.task_facts("token_classification")
+    assert {"span_f1", "accuracy"} <= set(part.metrics)
+    assert "cross_entropy" in part.losses

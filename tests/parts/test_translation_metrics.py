@@ -12,9 +12,17 @@ import pytest
 from danlu import registry
 from danlu.errors import MissingExtra, RecipeError
 from danlu.parts.metrics.rouge import words
+from danlu.parts.tasks._base import HasReferences
 from danlu.recipe import Part
+from danlu.terms import Batch
 
-TASK = SimpleNamespace(references=lambda batch: [])
+
+class _TaskOfTexts(HasReferences):
+    def references(self, batch: Batch) -> list[str]:
+        return []
+
+
+TASK = _TaskOfTexts()
 DRAW = np.random.default_rng(5)
 WORDS = ["The", "cat", "sat", "on", "a", "mat", "re-read", "it's", "3.5", "dogs", "dog", "x_y"]
 

@@ -74,9 +74,9 @@ def die(study: Study) -> None:
     """What the system does when a process is killed: files are closed, nothing else."""
     import os
 
-    study.storage.storage.engine.dispose()
-    assert study.owner._held is not None
-    os.close(study.owner._held)
+    study.storage.optuna_storage.engine.dispose()
+    assert study.owner._handle is not None
+    os.close(study.owner._handle)
 
 
 def findings(study: Study) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ def test_a_trial_is_told_once(tmp_path: Path) -> None:
         (trial,) = study.take(1)
         entry = study.running_here[0]
         study.tell(trial, [0.5], "complete")
-        assert not study.storage.end(entry, "failed", None, {"cause": "late"}, {})
+        assert not study.storage.finish(entry, "failed", None, {"cause": "late"}, {})
         assert study.trials()[0].state == "complete"
 
 

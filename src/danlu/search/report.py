@@ -49,7 +49,9 @@ def note_study(study: Study, executor: str) -> None:
             "seed": str(tune.seed),
         },
     }
-    replace_file(study.folder / STUDY_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode())
+    replace_file(
+        study.folder / STUDY_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode()
+    )
 
 
 def report(
@@ -59,7 +61,17 @@ def report(
 
     `storage` is the URL of a server's database, where the noted one needs a password. `plots`:
     whether PNGs are drawn too; None: where matplotlib is installed. Raises RunError where there is
-    no study, MissingExtra."""
+    no study, MissingExtra.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
+    ...                   "trials": 2, "on": "one_by_one"}
+    >>> study = danlu.tune(recipe, "studies/iris")
+    >>> [path.name for path in danlu.report("studies/iris", plots=False)]
+    ['report.html', 'trials.csv', 'trials.parquet']
+    """
     folder = Path(study)
     description = _read_study_file(folder)
     url = storage or description["storage"] or f"sqlite:///{folder / 'study.sqlite'}"
@@ -78,12 +90,17 @@ def report(
     )
     try:
         records = [
-            to_record(entry) for entry in sorted(trial_storage.read(), key=lambda entry: entry.number)
+            to_record(entry)
+            for entry in sorted(trial_storage.read(), key=lambda entry: entry.number)
         ]
     finally:
         trial_storage.close()
     best = folder / "best.yaml"
-    facts = [(_FACT_LABELS[name], value) for name, value in description["facts"].items() if name in _FACT_LABELS]
+    facts = [
+        (_FACT_LABELS[name], value)
+        for name, value in description["facts"].items()
+        if name in _FACT_LABELS
+    ]
     facts.append(
         (
             Bilingual("training time, all trials", "全部试验的训练用时"),

@@ -1,58 +1,48 @@
-"""The trials of a study in Optuna's storage: SQLite, PostgreSQL or MySQL; any tool that reads Optuna's studies reads it.
+"""The trials of a study in Optuna's storage (SQLite, PostgreSQL, MySQL), readable by Optuna's tools.
 
-A trial costs three transactions: begun with all its values, its curve from time to time, ended with
-all that was measured. What decides (who takes which trial) happens inside `alone`, one process at a
-time: a locked file beside an SQLite database, an advisory lock in a server. SQLite keeps a journal
-ahead of the file (WAL) and does not wait for the disk at each commit: a killed process loses
-nothing, a power cut the last trials at most."""
+A trial costs three transactions: it begins with all its values, its curve is stored from time to
+time, and it ends with all that was measured. Decisions about who runs which trial are taken inside
+`exclusive`, in one process at a time: it holds a locked file beside an SQLite database, or an
+advisory lock of a server. SQLite writes its journal ahead of the file (WAL) and does not wait for
+the disk at each commit: a killed process loses nothing, a power cut at most the last trials.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib
 import json
+import sqlite3
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from danlu.compat.optuna_storage import NewTrial, Parameter, StoredTrial, open_trial_table
 from danlu.errors import MissingExtra, RunError
-from danlu.recipe import Space, same_value
+from danlu.recipe import Dimension, Space, same_value
 from danlu.system.locks import exclusive
 
-_NAME_OF_STATE = {
-    "running": "RUNNING",
-    "complete": "COMPLETE",
-    "pruned": "PRUNED",
-    "failed": "FAIL",
-}
-_STATE_OF_NAME = {state: name for name, state in _NAME_OF_STATE.items()} | {"WAITING": "running"}
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from sqlalchemy import Engine
+
+    from danlu.compat.optuna_storage import TrialTable
+
 _DRIVERS = {"postgresql": ("psycopg", "postgresql+psycopg"), "mysql": ("pymysql", "mysql+pymysql")}
-HEARTBEAT = (
-    10.0  # seconds between two signs of life, where processes of several machines share a server
-)
-GRACE = 60  # seconds without one after which a process counts as dead
-
-
-@dataclass
-class StoredTrial:
-    """A trial as it is stored. `about` is what danlu keeps with it: values, batch, owner, what the
-    sampler wants kept; later facts and cause."""
-
-    number: int
-    key: int
-    state: str
-    attributes: dict[str, Any]
-    scores: tuple[float, ...] | None = None
-    curve: dict[int, float] = field(default_factory=dict)
+HEARTBEAT = 10.0  # seconds between two heartbeats, where machines share a server
+GRACE = 60  # seconds without a heartbeat after which a process counts as dead
 
 
 class TrialStorage:
-    """One study's trials. Opens the storage, and begins the study `name` where there is none."""
+    """The stored trials of one study; opened at the URL, and begun there where there is no study
+    `name`.
+
+    `directions` says of each objective whether "higher" or "lower" is better. Raises RunError
+    where the database cannot be used or the study has other directions, MissingExtra.
+    """
 
     def __init__(self, url: str, name: str, directions: Sequence[str], space: Space) -> None:
         self.url = url
@@ -62,32 +52,36 @@ class TrialStorage:
         with _database_errors(url):
             import optuna
 
-            named: list[Any] = [
-                "maximize" if each == "higher" else "minimize" for each in directions
-            ]
-            with (
-                self._first()
-            ):  # two processes that make the tables at once are in each other's way
-                self.storage = _open_optuna_storage(url, self.file)
+            # Two processes that create the tables at once would be in each other's way.
+            with self._creation_lock():
+                self.optuna_storage = _open_optuna_storage(url, self.file)
                 study = optuna.create_study(
-                    storage=self.storage, study_name=name, directions=named, load_if_exists=True
+                    storage=self.optuna_storage,
+                    study_name=name,
+                    directions=[
+                        "maximize" if direction == "higher" else "minimize"
+                        for direction in directions
+                    ],
+                    load_if_exists=True,
                 )
-            self.study = self.storage.get_study_id_from_name(name)
-            found = ["higher" if each.name == "MAXIMIZE" else "lower" for each in study.directions]
-        if found != list(directions):
+            self.study_id = self.optuna_storage.get_study_id_from_name(name)
+            stored = [
+                "higher" if direction.name == "MAXIMIZE" else "lower"
+                for direction in study.directions
+            ]
+        if stored != list(directions):
             raise RunError(
-                f"the study {name} has the objectives' directions {', '.join(found)}, not {', '.join(directions)}.",
+                f"the study {name} has the objectives' directions {', '.join(stored)}, "
+                f"not {', '.join(directions)}.",
                 where=url,
                 hint="choose another --study folder",
             )
-        from optuna.storages._rdb import models
-
-        self.models = models
+        self.table = open_trial_table(self.optuna_storage, self.study_id)
         self.heartbeat: _Heartbeat | None = None
 
     @contextmanager
-    def _first(self) -> Iterator[None]:
-        """One process at a time begins a study in a file, or in a server's database."""
+    def _creation_lock(self) -> Iterator[None]:
+        """Let one process at a time begin a study in a file, or in a server's database."""
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with exclusive(self.file.with_name(f".{self.file.name}.lock")):
@@ -103,291 +97,141 @@ class TrialStorage:
 
     @property
     def on_server(self) -> bool:
-        """Whether processes of other machines may share it."""
+        """Whether processes of other machines may share the storage."""
         return self.file is None
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
         if self.heartbeat is not None:
             self.heartbeat.stop()
-        self.storage.remove_session()
-        self.storage.engine.dispose()
+        self.optuna_storage.remove_session()
+        self.optuna_storage.engine.dispose()
 
-    # --- what is decided once
+    # --- attributes of the study
 
-    def notes(self) -> dict[str, Any]:
-        """What was noted of the study."""
-        return self.storage.get_study_user_attrs(self.study)
+    def study_attributes(self) -> dict[str, Any]:
+        """The attributes of the study (JSON values), by name."""
+        return self.optuna_storage.get_study_user_attrs(self.study_id)
 
-    def note(self, name: str, value: Any) -> None:
-        """Note something of the study, in place of what stood under the name."""
-        self.storage.set_study_user_attr(self.study, name, value)
+    def set_study_attribute(self, name: str, value: Any) -> None:
+        """Store an attribute of the study in place of its old value."""
+        self.optuna_storage.set_study_user_attr(self.study_id, name, value)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """What happens inside happens in one process of all that share the study; it ends with the
-        process."""
+    def exclusive(self) -> Iterator[None]:
+        """Let one process at a time, of all that share the study, run what is inside. The lock ends
+        with its process."""
         if self.file is not None:
-            with self._first():
+            with self._creation_lock():
                 yield
             return
-        with _database_errors(self.url), _server_lock(self.storage.engine, f"danlu {self.study}"):
+        lock = _server_lock(self.optuna_storage.engine, f"danlu {self.study_id}")
+        with _database_errors(self.url), lock:
             yield
 
     # --- trials
 
-    def read(self, after: int = -1, those: Sequence[int] = ()) -> list[StoredTrial]:
-        """The trials with a number above `after`, and `those`, by number."""
-        sql, m = _sqlalchemy(), self.models
-        with self._session() as session:
-            wanted = sql.or_(m.TrialModel.number > after, m.TrialModel.number.in_(list(those)))
-            rows = session.execute(
-                sql.select(m.TrialModel.number, m.TrialModel.trial_id, m.TrialModel.state)
-                .where(m.TrialModel.study_id == self.study, wanted)
-                .order_by(m.TrialModel.number)
-            ).all()
-            entries = {
-                key: StoredTrial(number, key, _STATE_OF_NAME[state.name], {})
-                for number, key, state in rows
-            }
-            if not entries:
-                return []
-            inside = sql.select(m.TrialModel.trial_id).where(
-                m.TrialModel.study_id == self.study, wanted
-            )
-            about = m.TrialUserAttributeModel
-            for key, name, text in session.execute(
-                sql.select(about.trial_id, about.key, about.value_json).where(
-                    about.trial_id.in_(inside)
-                )
-            ):
-                if key in entries:
-                    entries[key].attributes[name] = json.loads(text)
-            value = m.TrialValueModel
-            for key, _, score in session.execute(
-                sql.select(value.trial_id, value.objective, value.value)
-                .where(value.trial_id.in_(inside))
-                .order_by(value.trial_id, value.objective)
-            ):
-                if key in entries:
-                    entries[key].scores = (*(entries[key].scores or ()), float(score))
-            step = m.TrialIntermediateValueModel
-            for key, evaluations, score in session.execute(
-                sql.select(step.trial_id, step.step, step.intermediate_value)
-                .where(step.trial_id.in_(inside))
-                .order_by(step.step)
-            ):
-                if key in entries:
-                    entries[key].curve[int(evaluations)] = float(score)
-        return list(entries.values())
+    def read(self, after: int = -1, numbers: Sequence[int] = ()) -> list[StoredTrial]:
+        """The trials with a number above `after`, and those with the given numbers, by number."""
+        with self._table() as table:
+            return table.read(after, numbers)
 
-    def begin(self, first: int, abouts: Sequence[Mapping[str, Any]]) -> list[StoredTrial]:
-        """New running trials with the numbers `first`, first + 1, ..., all or none. Call it inside
-        `alone`."""
-        import optuna
+    def begin(self, first: int, attributes: Sequence[Mapping[str, Any]]) -> list[StoredTrial]:
+        """Store new running trials with the numbers `first`, first + 1, ..., all or none.
 
-        m, entries = self.models, []
-        now = datetime.datetime.now()
-        with self._session() as session:
-            for number, about in enumerate(abouts, start=first):
-                trial = m.TrialModel(
-                    study_id=self.study,
-                    number=number,
-                    state=optuna.trial.TrialState.RUNNING,
-                    datetime_start=now,
-                )
-                session.add(trial)
-                session.flush()
-                key = int(trial.trial_id)
-                self._add_values(session, key, about["values"])
-                for name, value in about.items():
-                    session.add(
-                        m.TrialUserAttributeModel(
-                            trial_id=key, key=name, value_json=json.dumps(value)
-                        )
-                    )
-                entries.append(StoredTrial(number, key, "running", dict(about)))
-        return entries
-
-    def _add_values(self, session: Any, key: int, values: Mapping[str, Any]) -> None:
-        """The values as Optuna's tools read them; choices that are lists or mappings by their
-        text."""
-        import optuna
-
-        from danlu.search.samplers._optuna import distribution, to_optuna
-
-        for name, value in values.items():
-            dimension = self.space[name]
-            about = distribution(dimension)
-            if dimension.kind == "choice":
-                about = optuna.distributions.CategoricalDistribution(
-                    tuple(_labels(dimension.choices))
-                )
-                stored = float(to_optuna(dimension, value))
-            else:
-                stored = about.to_internal_repr(value)
-            session.add(
-                self.models.TrialParamModel(
-                    trial_id=key,
-                    param_name=name,
-                    param_value=stored,
-                    distribution_json=optuna.distributions.distribution_to_json(about),
-                )
-            )
-
-    def own(self, entry: StoredTrial, owner: str) -> None:
-        """Have a running trial belong to another process. Call it inside `alone`."""
-        self.storage.set_trial_user_attr(entry.key, "owner", owner)
-        entry.attributes["owner"] = owner
-
-    def release(self, entries: Sequence[StoredTrial]) -> None:
-        """Have running trials belong to nobody, those that did not get another owner meanwhile."""
-        sql, about = _sqlalchemy(), self.models.TrialUserAttributeModel
-        with self._session() as session:
-            for entry in entries:
-                ours = (
-                    about.trial_id == entry.key,
-                    about.key == "owner",
-                    about.value_json == json.dumps(entry.attributes["owner"]),
-                )
-                nobody = sql.update(about).where(*ours).values(value_json=json.dumps(""))
-                session.execute(nobody.execution_options(synchronize_session=False))
-
-    def keep(self, curves: Mapping[int, Mapping[int, float]]) -> None:
-        """Store what is new in the curves of running trials, by their key; those that another
-        process ended keep theirs."""
-        import optuna
-
-        sql, m = _sqlalchemy(), self.models
-        with self._session() as session:
-            running = sql.select(m.TrialModel.trial_id).where(
-                m.TrialModel.trial_id.in_(list(curves)),
-                m.TrialModel.state == optuna.trial.TrialState.RUNNING,
-            )
-            self._keep(session, {key: curves[key] for key in session.execute(running).scalars()})
-
-    def _keep(self, session: Any, curves: Mapping[int, Mapping[int, float]]) -> None:
-        sql, step = _sqlalchemy(), self.models.TrialIntermediateValueModel
-        rows = [
-            {
-                "trial_id": key,
-                "step": evaluations,
-                "intermediate_value": value,
-                "intermediate_value_type": step.TrialIntermediateValueType.FINITE,
-            }
-            for key, curve in curves.items()
-            for evaluations, value in curve.items()
+        Each has its attributes, among them `values`: the plain values by dotted name. Call it
+        inside `exclusive`.
+        """
+        trials = [
+            NewTrial(of_trial, self._parameters(of_trial["values"])) for of_trial in attributes
         ]
-        if rows:
-            for key, curve in curves.items():
-                was = sql.delete(step).where(step.trial_id == key, step.step.in_(list(curve)))
-                session.execute(was.execution_options(synchronize_session=False))
-            session.execute(sql.insert(step), rows)
+        with self._table() as table:
+            return table.add(first, trials)
 
-    def end(
+    def _parameters(self, values: Mapping[str, Any]) -> dict[str, Parameter]:
+        """Values as Optuna's tools read them; a choice that is a list or a mapping is its JSON
+        text."""
+        return {name: _parameter(self.space[name], value) for name, value in values.items()}
+
+    def set_owner(self, trial: StoredTrial, owner: str) -> None:
+        """Have a running trial belong to another process. Call it inside `exclusive`."""
+        self.optuna_storage.set_trial_user_attr(trial.key, "owner", owner)
+        trial.attributes["owner"] = owner
+
+    def release(self, trials: Sequence[StoredTrial]) -> None:
+        """Have running trials belong to no process, except those that got another owner
+        meanwhile."""
+        with self._table(decides=True) as table:
+            table.replace_attribute(trials, "owner", "")
+
+    def store_curves(self, curves: Mapping[int, Mapping[int, float]]) -> None:
+        """Store new points of running trials' curves, by the trials' keys; a trial that another
+        process ended keeps its own."""
+        with self._table() as table:
+            table.store_curves(curves)
+
+    def finish(
         self,
-        entry: StoredTrial,
+        trial: StoredTrial,
         state: str,
         scores: Sequence[float] | None,
-        told: Mapping[str, Any],
+        ending: Mapping[str, Any],
         curve: Mapping[int, float],
     ) -> bool:
-        """Store how a trial ended, with what is new of its curve; False where another process has
-        done so before."""
-        import optuna
-
-        sql, m = _sqlalchemy(), self.models
-        running = optuna.trial.TrialState.RUNNING
-        with self._session() as session:
-            ended = session.execute(
-                sql.update(m.TrialModel)
-                .where(m.TrialModel.trial_id == entry.key, m.TrialModel.state == running)
-                .values(
-                    state=optuna.trial.TrialState[_NAME_OF_STATE[state]],
-                    datetime_complete=datetime.datetime.now(),
-                )
-                .execution_options(synchronize_session=False)
-            )
-            if ended.rowcount == 0:
+        """Store how a trial ended (`ending`: its cause and facts) and new points of its curve;
+        False where another process has ended it before. Call it outside of `exclusive`."""
+        attributes = {"told": dict(ending)}
+        with self._table(decides=True) as table:
+            if not table.finish(trial, state, scores, attributes, curve):
                 return False
-            self._keep(session, {entry.key: curve})
-            for objective, score in enumerate(scores or ()):
-                kind = m.TrialValueModel.TrialValueType.FINITE
-                session.add(
-                    m.TrialValueModel(
-                        trial_id=entry.key, objective=objective, value=float(score), value_type=kind
-                    )
-                )
-            session.add(
-                m.TrialUserAttributeModel(
-                    trial_id=entry.key, key="told", value_json=json.dumps(dict(told))
-                )
-            )
-        entry.state, entry.scores = state, None if scores is None else tuple(scores)
-        entry.attributes["told"] = dict(told)
+        trial.state, trial.scores = state, None if scores is None else tuple(scores)
+        trial.attributes |= attributes
         return True
 
-    # --- signs of life
+    @contextmanager
+    def _table(self, decides: bool = False) -> Iterator[TrialTable]:
+        """The table; where it is not atomic, calls that decide something hold the lock."""
+        locked = decides and not self.table.atomic
+        with _database_errors(self.url), self.exclusive() if locked else contextlib.nullcontext():
+            yield self.table
 
-    def beat(self, entries: Sequence[StoredTrial]) -> None:
-        """From now on give signs of life for these running trials (in place of those before), where
-        machines share a server."""
+    # --- heartbeats
+
+    def start_heartbeat(self, trials: Sequence[StoredTrial]) -> None:
+        """From now on store heartbeats for these running trials, in place of those before; only
+        where machines share a server."""
         if not self.on_server:
             return
         if self.heartbeat is None:
-            self.heartbeat = _Heartbeat(self.storage)
-        self.heartbeat.keys = tuple(entry.key for entry in entries)
-        self.heartbeat.once()
+            self.heartbeat = _Heartbeat(self.table)
+        self.heartbeat.keys = tuple(trial.key for trial in trials)
+        self.heartbeat.beat_once()
 
-    def silent(self, entries: Sequence[StoredTrial]) -> set[int]:
-        """The numbers of those running trials of which no sign of life came for GRACE seconds."""
-        sql, m = _sqlalchemy(), self.models
-        with self._session() as session:
-            now = session.execute(sql.func.now()).scalar()
-            beats = m.TrialHeartbeatModel
-            seen = dict(
-                session.execute(
-                    sql.select(beats.trial_id, beats.heartbeat).where(
-                        beats.trial_id.in_([each.key for each in entries])
-                    )
-                ).all()
-            )
-        assert isinstance(now, datetime.datetime)
-        late = now.replace(tzinfo=None) - datetime.timedelta(seconds=GRACE)
-        return {
-            each.number
-            for each in entries
-            if each.key not in seen or seen[each.key].replace(tzinfo=None) < late
-        }
-
-    @contextmanager
-    def _session(self) -> Iterator[Any]:
-        from sqlalchemy.orm import Session
-
-        with _database_errors(self.url), Session(self.storage.engine) as session, session.begin():
-            yield session
+    def silent(self, trials: Sequence[StoredTrial]) -> set[int]:
+        """The numbers of those running trials that had no heartbeat for GRACE seconds."""
+        with self._table() as table:
+            return table.silent(trials, GRACE)
 
 
 class _Heartbeat:
-    """A thread that gives signs of life."""
+    """A thread that stores heartbeats."""
 
-    def __init__(self, storage: Any) -> None:
-        self.storage = storage
+    def __init__(self, table: TrialTable) -> None:
+        self.table = table
         self.keys: tuple[int, ...] = ()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.thread.start()
 
-    def once(self) -> None:
+    def beat_once(self) -> None:
         for key in self.keys:
-            with contextlib.suppress(
-                Exception
-            ):  # a server that cannot be reached now may be at the next beat
-                self.storage.record_heartbeat(key)
+            # A server that cannot be reached now may be at the next heartbeat.
+            with contextlib.suppress(Exception):
+                self.table.beat([key])
 
     def _run(self) -> None:
         while not self.ended.wait(HEARTBEAT):
-            self.once()
+            self.beat_once()
 
     def stop(self) -> None:
         self.ended.set()
@@ -395,7 +239,13 @@ class _Heartbeat:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite URL; None for a server."""
+    """The file of an SQLite URL; None for a server.
+
+    >>> sqlite_file("sqlite:///studies/iris/study.sqlite").name
+    'study.sqlite'
+    >>> sqlite_file("postgresql://me@host/db") is None
+    True
+    """
     head, _, rest = url.partition("://")
     return Path(rest.removeprefix("/")) if head.startswith("sqlite") else None
 
@@ -416,13 +266,12 @@ def _import_libraries(url: str) -> None:
 
 
 def _with_driver(url: str) -> str:
-    """The URL of a server with the driver that danlu uses, where it names none."""
+    """The URL of a server, with the driver that danlu uses where the URL names none."""
     head, _, rest = url.partition("://")
     return f"{_DRIVERS[head][1]}://{rest}" if head in _DRIVERS else url
 
 
-def _open_optuna_storage(url: str, file: Path | None) -> Any:
-    """Optuna's storage at the URL."""
+def _open_optuna_storage(url: str, file: Path | None) -> RDBStorage:
     import optuna
 
     if file is None:
@@ -433,9 +282,9 @@ def _open_optuna_storage(url: str, file: Path | None) -> Any:
 
 
 @contextmanager
-def _server_lock(engine: Any, name: str) -> Iterator[None]:
-    """Hold a lock of the server's; wait for who holds it. It ends with the connection, so with the
-    process."""
+def _server_lock(engine: Engine, name: str) -> Iterator[None]:
+    """Hold a lock of the server's; wait for the process that holds it. It ends with the connection,
+    so with its process."""
     import sqlalchemy
 
     key = zlib.crc32(name.encode())
@@ -445,10 +294,9 @@ def _server_lock(engine: Any, name: str) -> Iterator[None]:
             yield
             connection.commit()
             return
-        taken = sqlalchemy.text(
-            "SELECT GET_LOCK(:key, 3600)"
-        )  # without end is -1 to MySQL, and not at all to MariaDB
-        while (got := connection.execute(taken, {"key": f"danlu{key}"}).scalar()) != 1:
+        # To wait without end is -1 in MySQL; MariaDB then does not wait at all.
+        get_lock = sqlalchemy.text("SELECT GET_LOCK(:key, 3600)")
+        while (got := connection.execute(get_lock, {"key": f"danlu{key}"}).scalar()) != 1:
             if got is None:
                 raise RunError(
                     "the server gives no lock (GET_LOCK).", where=_without_password(str(engine.url))
@@ -459,9 +307,7 @@ def _server_lock(engine: Any, name: str) -> Iterator[None]:
             connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"danlu{key}"})
 
 
-def _connect_sqlite(file: Path) -> Any:
-    import sqlite3
-
+def _connect_sqlite(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=60, check_same_thread=False)
     for setting in (
         "journal_mode=WAL",
@@ -473,32 +319,46 @@ def _connect_sqlite(file: Path) -> Any:
     return connection
 
 
-def _sqlalchemy() -> Any:
-    import sqlalchemy
+def _parameter(dimension: Dimension, value: Any) -> Parameter:
+    from optuna.distributions import CategoricalDistribution
 
-    return sqlalchemy
+    from danlu.search.samplers._optuna import distribution, to_optuna
+
+    if dimension.kind != "choice":
+        distributed = distribution(dimension)
+        return Parameter(value, distributed.to_internal_repr(value), distributed)
+    labels = _labels(dimension.choices)
+    index = to_optuna(dimension, value)
+    return Parameter(labels[index], float(index), CategoricalDistribution(tuple(labels)))
 
 
 def _labels(choices: Sequence[Any]) -> list[Any]:
-    """What stands for each choice: itself where all are texts, or all numbers; else its JSON
-    text."""
-    plain = all(isinstance(each, str) for each in choices) or all(
-        type(each) in (int, float) for each in choices
+    """What Optuna's tools show for each choice: the choice itself where all are texts, or all are
+    numbers; else its JSON text.
+
+    >>> _labels(["sgd", "adam"])
+    ['sgd', 'adam']
+    >>> _labels([[8], [8, 4]])
+    ['[8]', '[8, 4]']
+    """
+    simple = all(isinstance(choice, str) for choice in choices) or all(
+        type(choice) in (int, float) for choice in choices
     )
-    twice = any(
-        same_value(each, other) for number, each in enumerate(choices) for other in choices[:number]
+    repeated = any(
+        same_value(choice, earlier)
+        for number, choice in enumerate(choices)
+        for earlier in choices[:number]
     )
-    return (
-        list(choices)
-        if plain and not twice
-        else [json.dumps(each, ensure_ascii=False) for each in choices]
-    )
+    if simple and not repeated:
+        return list(choices)
+    return [json.dumps(choice, ensure_ascii=False) for choice in choices]
 
 
 @contextmanager
 def _database_errors(url: str) -> Iterator[None]:
-    """What a database says, in words: it cannot be reached, refuses the password, is full or
-    locked."""
+    """Raise what a database reports as RunError: it cannot be reached, refuses the password, is
+    full or locked."""
+    import optuna.exceptions
     import sqlalchemy.exc
 
     try:
@@ -506,25 +366,31 @@ def _database_errors(url: str) -> Iterator[None]:
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise _storage_error(url, error) from None
     except OSError as error:
-        raise _storage_error(
-            url, OSError(f"{error.filename}: {error.strerror}" if error.filename else error)
-        ) from None
-    except Exception as error:
-        if type(error).__name__ != "StorageInternalError":
-            raise
+        reason = OSError(f"{error.filename}: {error.strerror}") if error.filename else error
+        raise _storage_error(url, reason) from None
+    except optuna.exceptions.StorageInternalError as error:
         raise _storage_error(url, error.__cause__ or error) from None
 
 
 def _storage_error(url: str, error: BaseException) -> RunError:
-    said = str(getattr(error, "orig", None) or error).strip().splitlines()
+    from sqlalchemy.exc import DBAPIError
+
+    # What the driver said, without the statement that SQLAlchemy adds.
+    reason = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    lines = str(reason).strip().splitlines()
     return RunError(
-        f"the study's storage cannot be used: {said[0] if said else type(error).__name__}.",
+        f"the study's storage cannot be used: {lines[0] if lines else type(error).__name__}.",
         where=_without_password(url),
         hint="look at tune.storage, and whether the database runs, lets you in and has room",
     )
 
 
 def _without_password(url: str) -> str:
+    """The URL with *** in place of its password.
+
+    >>> _without_password("postgresql://me:secret@host/db")
+    'postgresql://me:***@host/db'
+    """
     head, _, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    return f"{head}://{login.partition(':')[0]}:***@{place}" if at and ":" in login else url
+    login, at, server = rest.rpartition("@")
+    return f"{head}://{login.partition(':')[0]}:***@{server}" if at and ":" in login else url

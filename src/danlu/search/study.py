@@ -129,7 +129,7 @@ class Study:
         self.suggester: Suggester | None = None
         self.pruner = self._pruner()
         try:
-            with self.storage.alone():
+            with self.storage.exclusive():
                 self.plan = self._check_identity(digest)
                 self._refresh()
                 self._delete_leftovers()
@@ -183,12 +183,12 @@ class Study:
         before any of them is run."""
         while True:
             self.flush()
-            with self.storage.alone():
+            with self.storage.exclusive():
                 self._refresh()
                 entries = self._adopt_orphans(count) or self._suggest_new(count)
                 for entry in entries:
                     self.running_here[entry.number] = entry
-                self.storage.beat(list(self.running_here.values()))
+                self.storage.start_heartbeat(list(self.running_here.values()))
             if not entries:
                 return []
             trials = [trial for entry in entries if (trial := self._trial(entry)) is not None]
@@ -204,7 +204,11 @@ class Study:
         ):
             stored_batch = [self.stored[number] for number in range(first, first + count)]
             batches.append(
-                [trial for entry in stored_batch if (trial := self._trial_or_none(entry)) is not None]
+                [
+                    trial
+                    for entry in stored_batch
+                    if (trial := self._trial_or_none(entry)) is not None
+                ]
             )
         return batches
 
@@ -222,7 +226,7 @@ class Study:
         """Have every report on the disk. Whoever saves a checkpoint by which reports are not said
         again calls it before."""
         if self.unsaved_scores:
-            self.storage.keep(
+            self.storage.store_curves(
                 {
                     self.running_here[number].key: curve
                     for number, curve in self.unsaved_scores.items()
@@ -270,7 +274,10 @@ class Study:
             else None
         )
         self._end(
-            self.running_here[trial.number], state, scores, {"cause": cause, "facts": dict(facts or {})}
+            self.running_here[trial.number],
+            state,
+            scores,
+            {"cause": cause, "facts": dict(facts or {})},
         )
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
@@ -278,11 +285,11 @@ class Study:
         (plain data), and it is stored."""
         if name not in self.plan:
             chosen = choose()  # may take its time, and may decide other things on the way
-            with self.storage.alone():
-                self.plan = dict(self.storage.notes().get("plan") or {})
+            with self.storage.exclusive():
+                self.plan = dict(self.storage.study_attributes().get("plan") or {})
                 if name not in self.plan:  # else another process was first
                     self.plan[name] = chosen
-                    self.storage.note("plan", self.plan)
+                    self.storage.set_study_attribute("plan", self.plan)
         return self.plan[name]
 
     def trials(self) -> list[TrialRecord]:
@@ -337,7 +344,7 @@ class Study:
     def _check_identity(self, digest: str) -> dict[str, Any]:
         """The plan of the study that is here, or of a new one. Raises RunError where it is another
         one."""
-        notes = self.storage.notes()
+        notes = self.storage.study_attributes()
         identity = {
             "recipe": comparable(self.recipe.as_dict()),
             "tune": {
@@ -347,7 +354,7 @@ class Study:
             "objectives": [list(objective) for objective in self.objectives],
         }
         if "danlu" not in notes:
-            self.storage.note("danlu", {"identity": identity, "data": digest})
+            self.storage.set_study_attribute("danlu", {"identity": identity, "data": digest})
             self.seconds_before = 0.0
             return {}
         changed = differences(notes["danlu"]["identity"], identity)
@@ -399,7 +406,9 @@ class Study:
         ]
         if not others:
             return []
-        alive = {name: self._is_alive(name) for name in {entry.attributes["owner"] for entry in others}}
+        alive = {
+            name: self._is_alive(name) for name in {entry.attributes["owner"] for entry in others}
+        }
         silent = self.storage.silent(
             [entry for entry in others if alive[entry.attributes["owner"]] is None]
         )
@@ -416,7 +425,7 @@ class Study:
             taken += batch
         for entry in taken:
             before = entry.attributes["owner"]
-            self.storage.own(entry, self.owner.name)
+            self.storage.set_owner(entry, self.owner.name)
             self.owner.remove(before)
         return taken
 
@@ -488,11 +497,11 @@ class Study:
         before = self._best()
         curve = self.unsaved_scores.pop(entry.number, {})
         self.running_here.pop(entry.number, None)
-        if not self.storage.end(entry, state, scores, ending, curve):
+        if not self.storage.finish(entry, state, scores, ending, curve):
             self._refresh()  # another process took it for dead, ran it, and told it first: that stays
             return
         if self.tune.minutes is not None:
-            self.storage.note("seconds", self.seconds)
+            self.storage.set_study_attribute("seconds", self.seconds)
         best = self._best()
         self._delete_checkpoints(entry, keep=entry is best)
         if before is not None and before is not best:
@@ -582,7 +591,11 @@ def _finite(value: Any) -> bool:
 
 def _past_trial(entry: StoredTrial) -> PastTrial:
     return PastTrial(
-        entry.attributes["values"], entry.attributes.get("kept") or {}, entry.state, entry.scores, entry.curve
+        entry.attributes["values"],
+        entry.attributes.get("kept") or {},
+        entry.state,
+        entry.scores,
+        entry.curve,
     )
 
 

@@ -45,8 +45,12 @@ class Suggester:
         self.directions = list(directions)
         self.seed = seed
         self.storage = optuna.storages.InMemoryStorage()
-        optuna_directions = ["maximize" if direction == "higher" else "minimize" for direction in directions]
-        self.study = optuna.create_study(storage=self.storage, directions=optuna_directions, study_name="study")
+        optuna_directions = [
+            "maximize" if direction == "higher" else "minimize" for direction in directions
+        ]
+        self.study = optuna.create_study(
+            storage=self.storage, directions=optuna_directions, study_name="study"
+        )
         self.running: set[int] = set()  # the trials that are running as far as it knows
         self.count = 0
 
@@ -87,7 +91,10 @@ class Suggester:
         dimensions = [dimension for dimension in self.space if dimension.name in past.values]
         template = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
-            params={dimension.name: to_optuna(dimension, past.values[dimension.name]) for dimension in dimensions},
+            params={
+                dimension.name: to_optuna(dimension, past.values[dimension.name])
+                for dimension in dimensions
+            },
             distributions={dimension.name: distribution(dimension) for dimension in dimensions},
             system_attrs=dict(past.system_attrs),
         )

@@ -69,7 +69,17 @@ def tune(
     kept up to date; at the end come trials.csv, trials.parquet and report.html, and with `plots`
     (None: where matplotlib is installed) PNGs. `output`: "display", "lines", "quiet" or "json".
     Raises DanluError: a wrong recipe or data, the folder of another study, Interrupted (everything
-    saved)."""
+    saved).
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
+    ...                   "trials": 2, "on": "one_by_one"}
+    >>> study = danlu.tune(recipe, "studies/iris")
+    >>> [trial.state for trial in study.trials]
+    ['complete', 'complete']
+    """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:
@@ -81,7 +91,9 @@ def tune(
             note_study(opened, executor)
         with Progress(opened, f"{executor.replace('_', ' ')} ({why})", output) as progress:
             try:
-                setting = SearchContext(opened.tune, interruption, opened.plan, output, progress.tell)
+                setting = SearchContext(
+                    opened.tune, interruption, opened.plan, output, progress.tell
+                )
                 importlib.import_module(f"danlu.search.executors.{executor}").run(opened, setting)
             except KeyboardInterrupt:
                 raise Interrupted(

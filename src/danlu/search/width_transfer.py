@@ -72,7 +72,17 @@ def tune_at_width(
     A recipe without parametrization: mup gets it, with `width` as its base. First the coordinate
     check, with its data and plot in the folder; `transfer` writes FOLDER/wide.yaml at the end. The
     same call continues a study that was cut off. Raises DanluError: as danlu.tune, a search of what
-    fixes the width, TrainingStopped where the coordinate check fails."""
+    fixes the width, TrainingStopped where the coordinate check fails.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": {"name": "mlp", "hidden": [16]}, "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
+    ...                   "trials": 2, "on": "one_by_one"}
+    >>> transfer = danlu.tune_at_width(recipe, 8, "studies/narrow-iris")
+    >>> transfer.width, transfer.narrow
+    (16, 8)
+    """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:

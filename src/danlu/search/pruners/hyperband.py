@@ -74,10 +74,16 @@ class HyperbandPruner:
         if own_bracket == len(self.brackets) - 1 and own_bracket > 0:
             return False
         if len(curve) not in rungs(
-            self.config.first * self.config.reduction**own_bracket, self.config.reduction, len(curve)
+            self.config.first * self.config.reduction**own_bracket,
+            self.config.reduction,
+            len(curve),
         ):
             return False
-        same_bracket = [other for other_number, other in others.items() if self.bracket(other_number) == own_bracket]
+        same_bracket = [
+            other
+            for other_number, other in others.items()
+            if self.bracket(other_number) == own_bracket
+        ]
         return falls_behind(curve, same_bracket, self.config.reduction, self.direction)
 
 

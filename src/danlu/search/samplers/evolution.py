@@ -79,7 +79,11 @@ def build(
                 break
             generation = trials[first : first + search.population_size]
             points = [
-                [position_of(dimension, from_optuna(dimension, trial.params[dimension.name])) for dimension in ranges] + idle
+                [
+                    position_of(dimension, from_optuna(dimension, trial.params[dimension.name]))
+                    for dimension in ranges
+                ]
+                + idle
                 for trial in generation
             ]
             search.tell(
@@ -94,6 +98,9 @@ def build(
         search = evolved(study)
         search.reseed_rng(seed % 2**32)
         shares = np.clip(search.ask(), 0.0, np.nextafter(1.0, 0.0))
-        return {dimension.name: value_at(dimension, float(share)) for dimension, share in zip(ranges, shares)}
+        return {
+            dimension.name: value_at(dimension, float(share))
+            for dimension, share in zip(ranges, shares)
+        }
 
     return SamplerByNumber(space, choose, RandomSampler(seed=(seed >> 20) % 2**32))

@@ -114,7 +114,7 @@ def _by_engine(artifact: Any, asked: list[tuple[str, dict[str, Any]]]) -> tuple[
     engine = Engine(artifact)
     began, tokens, shares = time.process_time(), 0, []
     for number, (prompt, options) in enumerate(asked):
-        engine.submit(number, engine.read({"prompt": prompt}), options)
+        engine.submit(number, engine.encode({"prompt": prompt}), options)
     while engine.busy:
         for event in engine.step():
             tokens += len(event.codes)

@@ -813,16 +813,18 @@ def act(verb: str, folder: Path, kind: str, home: Path) -> None:
     from danlu.serving.worker import models
 
     try:
-        desk: Any = models.desk({"path": str(folder), "name": "hostile"})
-        if desk.about["kind"] == "text":
+        handler: Any = models.open_handler(
+            {"do": "open", "path": str(folder), "name": "hostile", "threads": 1, "options": {}}
+        )
+        if handler.description["kind"] == "text":
             request = {"prompt": "And", "max_tokens": 3}
-            desk.take(
+            handler.take(
                 {"do": "write", "id": 1, "request": request, "before": time.monotonic() + 9}, b""
             )
         else:
             body = b'{"row":{"a":1.5,"b":0,"colour":"red"}}'
             list(
-                desk.take(
+                handler.take(
                     {
                         "do": "answer",
                         "id": 1,
@@ -832,8 +834,8 @@ def act(verb: str, folder: Path, kind: str, home: Path) -> None:
                     body,
                 )
             )
-        while desk.busy:
-            list(desk.step())
+        while handler.busy:
+            list(handler.step())
     except DanluError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

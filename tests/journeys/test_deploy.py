@@ -148,10 +148,10 @@ def danlu_version() -> str:
 
 
 def token_of(path: Path) -> str | None:
-    from danlu.serving import server
-    from danlu.serving.settings import Settings
+    from danlu.serving.http.security import read_token
+    from danlu.serving.protocol.settings import Settings
 
-    return server.token_of(Settings.model_validate({"token_file": str(path), "host": "0.0.0.0"}))
+    return read_token(Settings.model_validate({"token_file": str(path), "host": "0.0.0.0"}))
 
 
 def test_the_token_that_stands_in_the_manifest_is_refused(

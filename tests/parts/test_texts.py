@@ -102,7 +102,7 @@ def test_a_text_is_as_if_written_alone_whatever_comes_and_goes_beside_it(
 ) -> None:
     engine, events = Engine(poet, slots=slots, piece=piece), []
     for number, (prompt, options) in enumerate(ASKED):
-        engine.submit(number, engine.read({"prompt": prompt}), options)
+        engine.submit(number, engine.encode({"prompt": prompt}), options)
         for _ in range(apart):
             events += engine.step()
     assert joined(events + finish(engine)) == alone(poet)
@@ -111,7 +111,7 @@ def test_a_text_is_as_if_written_alone_whatever_comes_and_goes_beside_it(
 def test_a_recurrent_network_writes_many_texts_too(singer: Any) -> None:
     engine = Engine(singer, slots=3, piece=4)
     for number, (prompt, options) in enumerate(ASKED):
-        engine.submit(number, engine.read({"prompt": prompt}), options)
+        engine.submit(number, engine.encode({"prompt": prompt}), options)
     assert joined(finish(engine)) == alone(singer)
 
 
@@ -130,16 +130,16 @@ def test_a_model_without_a_cache_reads_its_texts_anew(poet: Any) -> None:
     from dataclasses import replace
 
     engine = Engine(replace(poet, module=Whole(poet.module)), slots=3)
-    assert not engine.extends
+    assert not engine.has_cache
     for number, (prompt, options) in enumerate(ASKED):
-        engine.submit(number, engine.read({"prompt": prompt}), options)
+        engine.submit(number, engine.encode({"prompt": prompt}), options)
     assert joined(finish(engine)) == alone(poet)
 
 
 @pytest.mark.parametrize("after", [1, 13, 30])
 def test_another_engine_goes_on_where_one_died_without_a_seam(poet: Any, after: int) -> None:
     first, events = Engine(poet, slots=8), []
-    prompts = [first.read({"prompt": prompt}) for prompt, _ in ASKED]
+    prompts = [first.encode({"prompt": prompt}) for prompt, _ in ASKED]
     for number, (_, options) in enumerate(ASKED):
         first.submit(number, prompts[number], options)
     for _ in range(after):
@@ -157,7 +157,7 @@ def test_another_engine_goes_on_where_one_died_without_a_seam(poet: Any, after: 
 
 def test_a_text_of_which_only_the_end_was_not_told_ends_at_once(poet: Any) -> None:
     engine = Engine(poet)
-    engine.submit("a", engine.read({"prompt": "And"}), {"max_tokens": 3}, written=[70, 71, 72])
+    engine.submit("a", engine.encode({"prompt": "And"}), {"max_tokens": 3}, written=[70, 71, 72])
     (event,) = engine.step()
     assert (event.ended, event.codes, event.tokens) == ("length", (), 3)
     assert not engine.busy
@@ -169,7 +169,7 @@ def test_texts_of_one_prompt_and_seed_with_other_numbers_are_those_of_many_promp
     options = {"temperature": 1.5, "seed": 5, "max_tokens": 20}
     engine = Engine(poet)
     for number in range(3):
-        engine.submit(number, engine.read({"prompt": "And"}), options, number)
+        engine.submit(number, engine.encode({"prompt": "And"}), options, number)
     texts = {key: found[0] for key, found in joined(finish(engine)).items()}
     assert texts == {
         number: text.text
@@ -181,7 +181,7 @@ def test_texts_of_one_prompt_and_seed_with_other_numbers_are_those_of_many_promp
 def test_a_text_that_is_cancelled_leaves_its_slot_to_the_next(poet: Any) -> None:
     engine = Engine(poet, slots=1)
     for key in ("first", "second", "third"):
-        engine.submit(key, engine.read({"prompt": "白日"}), {"temperature": 0, "max_tokens": 9})
+        engine.submit(key, engine.encode({"prompt": "白日"}), {"temperature": 0, "max_tokens": 9})
     assert {each.id for each in engine.step()} == {"first"}
     assert engine.cancel("first")
     assert engine.cancel("second")
@@ -191,10 +191,10 @@ def test_a_text_that_is_cancelled_leaves_its_slot_to_the_next(poet: Any) -> None
 
 def test_a_long_prompt_does_not_hold_up_the_others(poet: Any) -> None:
     engine = Engine(poet, slots=4, piece=4)
-    engine.submit("going", engine.read({"prompt": "And"}), {"temperature": 0, "max_tokens": 30})
+    engine.submit("going", engine.encode({"prompt": "And"}), {"temperature": 0, "max_tokens": 30})
     engine.step()
     engine.submit(
-        "long", engine.read({"prompt": "欲穷千里目，"}), {"temperature": 0, "max_tokens": 3}
+        "long", engine.encode({"prompt": "欲穷千里目，"}), {"temperature": 0, "max_tokens": 3}
     )  # 18 bytes: five pieces
     steps = [{each.id for each in engine.step()} for _ in range(6)]
     assert all("going" in each for each in steps)
@@ -209,7 +209,7 @@ def test_the_cache_is_as_large_as_told_and_does_not_grow(poet: Any) -> None:
     )  # slots, context, width, bytes of a float32, keys and values, layers
     places = [each.data_ptr() for layer in engine.cache.layers for each in layer.values()]
     for number in range(9):
-        engine.submit(number, engine.read({"prompt": "And"}), {"max_tokens": 70})
+        engine.submit(number, engine.encode({"prompt": "And"}), {"max_tokens": 70})
     finish(engine)
     assert [each.data_ptr() for layer in engine.cache.layers for each in layer.values()] == places
     assert engine.memory == sum(
@@ -223,22 +223,22 @@ def test_what_cannot_fit_is_refused_and_says_why(poet: Any) -> None:
         Engine(poet, slots=5, memory=1000)
     engine = Engine(poet, slots=1, waiting=1, longest=100)
     with pytest.raises(DataError, match="the prompt has 25 tokens, and the model sees 24"):
-        engine.read({"prompt": "a" * 24})
+        engine.encode({"prompt": "a" * 24})
     with pytest.raises(DataError, match="101 tokens are more than the 100 allowed"):
         engine.submit("a", [2], {"max_tokens": 101})
     with pytest.raises(DataError, match=r"top_p"):
         engine.submit("a", [2], {"max_tokens": 2, "top_p": 7.0})
     with pytest.raises(DataError, match="no text"):
-        engine.read({"prompt": ["a"]})
+        engine.encode({"prompt": ["a"]})
     with pytest.raises(DataError, match="lone surrogate"):
-        engine.read({"prompt": "a\ud800"})
+        engine.encode({"prompt": "a\ud800"})
     with pytest.raises(DataError, match="not tuned on conversations"):
-        engine.read({"messages": [{"role": "user", "content": "hi"}]})
+        engine.encode({"messages": [{"role": "user", "content": "hi"}]})
     for key in ("a", "b"):
-        engine.submit(key, engine.read({"prompt": "a"}), {"max_tokens": 9})
+        engine.submit(key, engine.encode({"prompt": "a"}), {"max_tokens": 9})
         engine.step()
     with pytest.raises(ServerBusy, match="texts wait"):
-        engine.submit("c", engine.read({"prompt": "a"}), {"max_tokens": 2})
+        engine.submit("c", engine.encode({"prompt": "a"}), {"max_tokens": 2})
     assert {each.id for each in finish(engine)} == {"a", "b"}
 
 
@@ -271,7 +271,7 @@ def test_a_checkpoint_of_hugging_face_writes_many_texts_too(family: str, tmp_pat
     ]
     engine, events = Engine(artifact, slots=3, piece=3), []
     for number, (prompt, most) in enumerate(prompts):
-        engine.submit(number, engine.read({"prompt": prompt}), {**options, "max_tokens": most})
+        engine.submit(number, engine.encode({"prompt": prompt}), {**options, "max_tokens": most})
         events += engine.step()
     found = joined(events + finish(engine))
     assert [found[number][0] for number in range(len(prompts))] == want

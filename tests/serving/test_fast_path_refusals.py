@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="pip install 'danlu[serve]'")
 
-from danlu.serving.http.fast_path import whole_request
+from danlu.serving.http.fast_path import plain_request_size
 
 BODY = b'{"rows": []}'
 PLAIN = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n"
@@ -14,10 +14,10 @@ MOST = 4096
 
 
 def test_a_plain_request_is_as_long_as_its_head_tells() -> None:
-    assert whole_request(PLAIN + BODY, MOST) == len(PLAIN + BODY)
-    assert whole_request(PLAIN + BODY[:5], MOST) == len(PLAIN + BODY)  # and so is not whole
+    assert plain_request_size(PLAIN + BODY, MOST) == len(PLAIN + BODY)
+    assert plain_request_size(PLAIN + BODY[:5], MOST) == len(PLAIN + BODY)  # and so is not whole
     kept = PLAIN.replace(b"Host", b"Connection: Keep-Alive\r\nHost")
-    assert whole_request(kept + BODY, MOST) == len(kept + BODY)
+    assert plain_request_size(kept + BODY, MOST) == len(kept + BODY)
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_plain_request_is_as_long_as_its_head_tells() -> None:
     ids=lambda head: head[27:60].decode(),
 )
 def test_what_takes_a_parser_is_left_to_it(head: bytes) -> None:
-    assert whole_request(head + BODY, MOST) == -1
+    assert plain_request_size(head + BODY, MOST) == -1

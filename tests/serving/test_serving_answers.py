@@ -18,9 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 from running_servers import people, same, table_model
 
 import danlu
-from danlu.serving.messages import Unpacker
-from danlu.serving.worker.models import locate, open_model
-from danlu.serving.worker.prediction_handler import AnsweringDesk
+from danlu.serving.protocol.messages import Unpacker
+from danlu.serving.protocol.model_folder import locate
+from danlu.serving.worker.models import open_model
+from danlu.serving.worker.prediction_handler import PredictionHandler
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,11 @@ def predict(artifact: Path) -> Callable[[Any], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def desk(artifact: Path) -> AnsweringDesk:
-    return AnsweringDesk(open_model(artifact), most_rows=100, batch=16)
+def handler(artifact: Path) -> PredictionHandler:
+    return PredictionHandler(open_model(artifact), max_rows=100, batch=16)
 
 
-def asked(desk: AnsweringDesk, requests: dict[int, Any]) -> dict[int, tuple[int, Any]]:
+def asked(handler: PredictionHandler, requests: dict[int, Any]) -> dict[int, tuple[int, Any]]:
     """(status, body) by id of requests that come at one moment."""
     unpacker, found = Unpacker(), {}
     said: list[bytes] = []
@@ -49,9 +50,9 @@ def asked(desk: AnsweringDesk, requests: dict[int, Any]) -> dict[int, tuple[int,
             "kind": "application/json",
             "before": time.monotonic() + 60,
         }
-        said += desk.take(header, body if isinstance(body, bytes) else json.dumps(body).encode())
-    while desk.busy:
-        said += desk.step()
+        said += handler.take(header, body if isinstance(body, bytes) else json.dumps(body).encode())
+    while handler.busy:
+        said += handler.step()
     for header, body in unpacker.feed(b"".join(said)):
         assert header["id"] not in found, "answered twice"
         found[header["id"]] = (header["status"], json.loads(body))
@@ -59,7 +60,7 @@ def asked(desk: AnsweringDesk, requests: dict[int, Any]) -> dict[int, tuple[int,
 
 
 def test_requests_of_every_size_get_the_artifacts_answers(
-    desk: AnsweringDesk, predict: Any
+    handler: PredictionHandler, predict: Any
 ) -> None:
     rows = people(70)
     requests = {
@@ -68,21 +69,22 @@ def test_requests_of_every_size_get_the_artifacts_answers(
         3: {"rows": rows[41:44]},
         4: {"rows": rows[44:]},
     }
-    found = asked(desk, requests)
+    found = asked(handler, requests)
     answers = [answer for id in requests for answer in found[id][1]["answers"]]
     assert {status for status, _ in found.values()} == {200}
     assert len(answers) == 70
     assert all(map(same, answers, predict(rows)))
 
 
-def test_a_bad_request_spoils_nobody_elses(desk: AnsweringDesk, predict: Any) -> None:
+def test_a_bad_request_spoils_nobody_elses(handler: PredictionHandler, predict: Any) -> None:
     rows = people(4)
     infinite = {
         **rows[1],
         "age": 1e300,
     }  # a number that no float32 holds: found when the rows are answered
     found = asked(
-        desk, {1: {"row": rows[0]}, 2: {"rows": [rows[3], infinite]}, 3: {"row": rows[2]}, 4: b"{"}
+        handler,
+        {1: {"row": rows[0]}, 2: {"rows": [rows[3], infinite]}, 3: {"row": rows[2]}, 4: b"{"},
     )
     assert [found[id][0] for id in (1, 2, 3, 4)] == [200, 400, 200, 400]
     assert found[2][1]["error"]["field"] == "age"
@@ -91,36 +93,36 @@ def test_a_bad_request_spoils_nobody_elses(desk: AnsweringDesk, predict: Any) ->
     assert same(found[3][1]["answers"][0], predict([rows[2]])[0])
 
 
-def test_dates_are_not_read_by_what_others_write(desk: AnsweringDesk, predict: Any) -> None:
+def test_dates_are_not_read_by_what_others_write(handler: PredictionHandler, predict: Any) -> None:
     row = people(1)[0]
     american, european = {**row, "joined": "03/25/2011"}, {**row, "joined": "25/03/2011"}
-    found = asked(desk, {1: {"row": american}, 2: {"row": european}, 3: {"row": row}})
+    found = asked(handler, {1: {"row": american}, 2: {"row": european}, 3: {"row": row}})
     for id, given in ((1, american), (2, european), (3, row)):
         assert found[id][0] == 200
         assert same(found[id][1]["answers"][0], predict([given])[0])
 
 
-def test_what_comes_too_late_is_not_answered(desk: AnsweringDesk) -> None:
+def test_what_comes_too_late_is_not_answered(handler: PredictionHandler) -> None:
     header = {"do": "answer", "id": 1, "kind": "application/json", "before": time.monotonic() - 1}
-    assert list(desk.take(header, json.dumps({"row": people(1)[0]}).encode())) == []
-    assert not desk.busy
+    assert list(handler.take(header, json.dumps({"row": people(1)[0]}).encode())) == []
+    assert not handler.busy
 
 
-def test_a_cancelled_request_is_not_answered(desk: AnsweringDesk) -> None:
+def test_a_cancelled_request_is_not_answered(handler: PredictionHandler) -> None:
     header = {"do": "answer", "id": 1, "kind": "application/json", "before": time.monotonic() + 60}
-    assert list(desk.take(header, json.dumps({"row": people(1)[0]}).encode())) == []
-    desk.cancel(1)
-    assert not desk.busy
+    assert list(handler.take(header, json.dumps({"row": people(1)[0]}).encode())) == []
+    handler.cancel(1)
+    assert not handler.busy
 
 
-def test_the_model_tells_its_fields_with_an_example_that_works(desk: AnsweringDesk) -> None:
-    fields = desk.about["fields"]
+def test_the_model_tells_its_fields_with_an_example_that_works(handler: PredictionHandler) -> None:
+    fields = handler.description["fields"]
     assert {field["name"]: field["kind"] for field in fields} == {
         "age": "number", "city": "category", "member": "boolean", "joined": "datetime", "note": "text",
     }  # fmt: skip
     example = {field["name"]: field["example"] for field in fields}
-    assert asked(desk, {1: {"row": example}})[1][0] == 200
-    assert desk.about["card"]["classes"] == ["high", "low"]
+    assert asked(handler, {1: {"row": example}})[1][0] == 200
+    assert handler.description["card"]["classes"] == ["high", "low"]
 
 
 def test_a_run_an_artifact_and_its_manifest_are_found_and_others_are_named(

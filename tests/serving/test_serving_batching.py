@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from danlu.serving.pool.admission import Admission, Pace
-from danlu.serving.worker.batching import STEP, Batcher, Job
-from danlu.serving.worker.decode_values import Columns, together
+from danlu.serving.worker.batching import STEP_SECONDS, Batcher, Job
+from danlu.serving.worker.decode_values import Columns, concatenate
 
 
 def job(id: int, rows: int, key: object = "plain", before: float = 100.0) -> Job:
@@ -78,15 +78,15 @@ def test_what_comes_too_late_or_is_dropped_is_not_answered() -> None:
 def test_a_slow_model_answers_in_small_steps_and_a_quick_one_in_large() -> None:
     slow, quick = Batcher(256), Batcher(256)
     for _ in range(20):
-        slow.measured(slow.most, slow.most * STEP)
-        quick.measured(quick.most, quick.most * STEP / 10_000)
-    assert (slow.most, quick.most) == (1, 256)
-    assert Batcher(256).most == 256
+        slow.learn(slow.step_rows, slow.step_rows * STEP_SECONDS)
+        quick.learn(quick.step_rows, quick.step_rows * STEP_SECONDS / 10_000)
+    assert (slow.step_rows, quick.step_rows) == (1, 256)
+    assert Batcher(256).step_rows == 256
 
 
 def test_rows_of_several_requests_stand_one_after_the_other() -> None:
     parts = [{"x": np.array([1.0]), "w": ["a"]}, {"x": np.array([2.0, 3.0]), "w": ["b", None]}]
-    found = together(parts)
+    found = concatenate(parts)
     assert found["x"].tolist() == [1.0, 2.0, 3.0]
     assert found["w"] == ["a", "b", None]
 
@@ -96,8 +96,10 @@ def test_the_pace_of_a_model_is_found_from_its_steps() -> None:
     for _ in range(100):
         rows = int(random.integers(1, 65))
         pace.learn(rows, 0.002 + 0.0003 * rows)
-    assert pace.per == pytest.approx(0.0003, rel=1e-6)  # an exact line is found but for rounding
-    assert pace.fixed == pytest.approx(0.002, rel=1e-4)
+    assert pace.per_row == pytest.approx(
+        0.0003, rel=1e-6
+    )  # an exact line is found but for rounding
+    assert pace.per_step == pytest.approx(0.002, rel=1e-4)
 
 
 def test_steps_of_one_size_say_what_a_row_costs() -> None:
@@ -130,39 +132,39 @@ def test_one_stall_is_no_new_pace_and_a_new_pace_is_learnt() -> None:
 
 
 def test_one_more_may_wait_while_it_is_answered_in_time() -> None:
-    door = Admission(longest_wait=0.5, most=1000, together=64)
+    door = Admission(longest_wait=0.5, max_waiting=1000, step_rows=64)
     for _ in range(10):
         door.pace.learn(10, 0.1)  # 10 ms a row
-    assert door.turns_away() == 0
-    while not door.turns_away():
+    assert door.retry_after() == 0
+    while not door.retry_after():
         door.enter(1.0)
     assert door.waiting == 50  # the 51st would wait more than half a second
     door.enter(200.0)
-    assert door.turns_away() == 3  # 2.51 s of rows, 0.5 allowed
+    assert door.retry_after() == 3  # 2.51 s of rows, 0.5 allowed
     door.leave(200.0)
     door.leave(1.0)
-    assert door.turns_away() == 0
+    assert door.retry_after() == 0
 
 
 def test_a_model_slower_than_the_promise_is_still_asked_one_thing_at_a_time() -> None:
-    door = Admission(longest_wait=0.5, most=1000, together=64)
+    door = Admission(longest_wait=0.5, max_waiting=1000, step_rows=64)
     door.pace.learn(1, 3.0)
-    assert door.turns_away() == 0
+    assert door.retry_after() == 0
     door.enter(1.0)
-    assert door.turns_away() > 0
+    assert door.retry_after() > 0
 
 
 def test_no_more_may_wait_than_the_count_says() -> None:
-    door = Admission(longest_wait=60, most=3, together=64)
+    door = Admission(longest_wait=60, max_waiting=3, step_rows=64)
     for _ in range(3):
-        assert door.turns_away() == 0
+        assert door.retry_after() == 0
         door.enter(1.0)
-    assert door.turns_away() == 1
+    assert door.retry_after() == 1
 
 
 def test_the_rows_of_a_body_are_guessed_from_what_bodies_held() -> None:
-    door = Admission(longest_wait=1, most=10, together=64)
-    assert door.rows_of(5000) == 1.0
+    door = Admission(longest_wait=1, max_waiting=10, step_rows=64)
+    assert door.estimate_rows(5000) == 1.0
     door.learn_size(10, 1000)
-    assert door.rows_of(5000) == 50.0
-    assert door.rows_of(3) == 1.0
+    assert door.estimate_rows(5000) == 50.0
+    assert door.estimate_rows(3) == 1.0

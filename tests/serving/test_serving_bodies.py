@@ -15,7 +15,7 @@ from PIL import Image
 
 pytest.importorskip("python_multipart", reason="pip install 'danlu[serve]'")
 
-from danlu.serving.refusals import Refusal, clients_fault
+from danlu.serving.protocol.refusals import Refusal, errors_as_refusals
 from danlu.serving.worker import decode_values, parse_body
 
 FIELDS: list[dict[str, Any]] = [
@@ -36,8 +36,8 @@ def read(
     body: Any, kind: str = JSON, fields: list[dict[str, Any]] = FIELDS, most: int = 10
 ) -> decode_values.Columns:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with clients_fault():
-        return decode_values.read(parse_body.read(kind, data, fields, most), fields)
+    with errors_as_refusals():
+        return decode_values.decode(parse_body.parse(kind, data, fields, most), fields)
 
 
 def refused(

@@ -1,10 +1,10 @@
-"""Messages between the front and a worker: whole out of pieces of any size."""
+"""Messages between the HTTP process and a worker: whole out of pieces of any size."""
 
 from __future__ import annotations
 
 import pytest
 
-from danlu.serving.messages import MOST_BODY, Unpacker, pack
+from danlu.serving.protocol.messages import MAX_BODY_BYTES, Unpacker, pack
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 4096])
@@ -26,7 +26,7 @@ def test_messages_come_whole_out_of_pieces_of_any_size(size: int) -> None:
 
 def test_a_size_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="size"):
-        list(Unpacker().feed(b'{"say":"answer","bytes":%d}\n' % (MOST_BODY + 1)))
+        list(Unpacker().feed(b'{"say":"answer","bytes":%d}\n' % (MAX_BODY_BYTES + 1)))
     with pytest.raises(ValueError, match="size"):
         list(Unpacker().feed(b'{"say":"answer","bytes":-1}\n'))
 

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="pip install 'danlu[serve]'")
 
-from danlu.serving.messages import Unpacker
-from danlu.serving.pool.pool import LIVES, Pool
+from danlu.serving.pool.pool import MAX_LOST_WORKERS, Pool
+from danlu.serving.protocol.messages import Unpacker
 
 
 class Wire:
@@ -22,7 +22,7 @@ class Wire:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.about: dict[str, Any] = {}
+        self.description: dict[str, Any] = {}
         self.heard: list[int] = []
         self._unpacker = Unpacker()
 
@@ -32,11 +32,11 @@ class Wire:
         ]
 
     def answer(self, id: int) -> None:
-        self.pool._hear(self, {"say": "answer", "id": id, "status": 200, "rows": 1}, b"{}")  # type: ignore[arg-type]
+        self.pool._on_message(self, {"say": "answer", "id": id, "status": 200, "rows": 1}, b"{}")  # type: ignore[arg-type]
 
     def die(self) -> None:
         self.state = "gone"
-        self.pool._gone(self)  # type: ignore[arg-type]
+        self.pool._on_worker_end(self)  # type: ignore[arg-type]
 
     def kill(self) -> None:
         self.state = "gone"
@@ -45,12 +45,12 @@ class Wire:
 def pool_with_a_worker() -> tuple[Pool, Callable[[], Wire]]:
     """A pool of one model, and what gives it another worker."""
     pool = Pool({"m": "nowhere"})
-    pool._replace = lambda served: None  # type: ignore[method-assign]
+    pool._replace = lambda model: None  # type: ignore[method-assign]
 
     def another() -> Wire:
         served, worker = pool.models["m"], Wire(pool)
         pool._owner[worker] = served  # type: ignore[index]
-        pool._learn(served, worker)  # type: ignore[arg-type]
+        pool._install(served, worker)  # type: ignore[arg-type]
         return worker
 
     return pool, another
@@ -62,21 +62,21 @@ def test_what_a_lost_worker_held_is_asked_again_in_its_order() -> None:
         served, first = pool.models["m"], another()
         got: list[tuple[int, int]] = []
         asked = [
-            pool.begin(served, "", b"x", None, lambda status, body, n=n: got.append((n, status)))
+            pool.submit(served, "", b"x", None, lambda status, body, n=n: got.append((n, status)))
             for n in range(4)
         ]
         assert first.heard == [each.id for each in asked]
         first.answer(asked[1].id)
-        pool.leave(asked[1])
+        pool.release(asked[1])
         first.die()
-        late = pool.begin(served, "", b"x", None, lambda status, body: got.append((9, status)))
+        late = pool.submit(served, "", b"x", None, lambda status, body: got.append((9, status)))
         second = another()
         assert second.heard == [asked[0].id, asked[2].id, asked[3].id, late.id]
         for each in (asked[0], asked[2], asked[3], late):
             second.answer(each.id)
-            pool.leave(each)
+            pool.release(each)
         assert got == [(1, 200), (0, 200), (2, 200), (3, 200), (9, 200)]
-        assert (pool.waiting, pool.held_bytes, served.admission.waiting) == (0, 0, 0)
+        assert (pool.waiting, pool.body_bytes, served.admission.waiting) == (0, 0, 0)
 
     asyncio.run(run())
 
@@ -88,7 +88,7 @@ def test_a_request_that_kills_is_asked_alone_and_given_up_and_takes_no_other_wit
         got: dict[int, int] = {}
         worker = another()
         asked = [
-            pool.begin(served, "", b"x", None, lambda status, body, n=n: got.update({n: status}))
+            pool.submit(served, "", b"x", None, lambda status, body, n=n: got.update({n: status}))
             for n in range(3)
         ]
         killer = asked[1]
@@ -97,19 +97,19 @@ def test_a_request_that_kills_is_asked_alone_and_given_up_and_takes_no_other_wit
             if not heard:
                 break
             if killer.id in heard:
-                if killer.lost == LIVES - 1:
+                if killer.lost_workers == MAX_LOST_WORKERS - 1:
                     assert heard == [killer.id]
                 worker.die()
                 if got.get(1) == 500:
-                    pool.leave(killer)
+                    pool.release(killer)
                 worker = another()
                 continue
             for id in heard:
                 worker.answer(id)
-                pool.leave(next(each for each in asked if each.id == id))
+                pool.release(next(each for each in asked if each.id == id))
         assert got == {0: 200, 1: 500, 2: 200}
         assert pool.waiting == 0
-        following = pool.begin(served, "", b"x", None, lambda status, body: None)
+        following = pool.submit(served, "", b"x", None, lambda status, body: None)
         assert worker.heard == [following.id]
 
     asyncio.run(run())
@@ -121,9 +121,9 @@ def test_who_goes_away_while_there_is_no_worker_is_not_asked_for() -> None:
         served, first = pool.models["m"], another()
         first.die()
         gone, stays = (
-            pool.begin(served, "", b"x", None, lambda status, body: None) for _ in range(2)
+            pool.submit(served, "", b"x", None, lambda status, body: None) for _ in range(2)
         )
-        pool.leave(gone)
+        pool.release(gone)
         assert another().heard == [stays.id]
 
     asyncio.run(run())

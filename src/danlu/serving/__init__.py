@@ -1,10 +1,14 @@
-"""The artifact behind HTTP: one front process that speaks HTTP, and for each model a worker process that answers.
+"""Artifacts and exports behind HTTP: one process speaks HTTP, and each model has a worker process.
 
-    server    `serve`: opens models, listens, drains at SIGTERM, swaps models at SIGHUP
-    app       the routes; `predicting` is the quick one, `gate` stands before all of them
-    workers   the Pool of worker processes: replaced when they die or hang, asked again what they held
-    worker    a worker process: takes what lies in its inbox, answers as many rows at a time as pay
-    models    what a worker opens: an artifact (torch) or an export (ONNX Runtime, without torch)
+    server     `serve`: opens models, listens, drains at SIGTERM, swaps models at SIGHUP
+    on_ray     the same on a Ray cluster
+    http/      connections, routes, tokens, descriptions
+    page/      the page at /
+    pool/      the worker processes: given requests, replaced when they die or hang
+    worker/    a worker process: takes requests, answers as many rows at a time as is efficient
+    text/      many texts at once from a language model
+    protocol/  what all of them share: options, refusals, messages between processes
 
-The front never parses a body: what is hostile in it meets a process that can be replaced.
+The HTTP process never parses a body: hostile bytes meet a worker, which can be replaced. Each
+folder imports only those that stand below it here (text/ before worker/).
 """

@@ -1,7 +1,9 @@
 """A server: `serve` opens models, listens, and answers until a signal.
 
-SIGTERM or SIGINT   drain: what was accepted is answered, what comes is told 503, then it ends; a second signal ends it at once
-SIGHUP              read the folders of all models anew; a model that cannot be opened is refused and the one before stays
+SIGTERM, SIGINT   drain: accepted requests are answered, new ones get 503, then the server ends; a
+                  second signal ends it at once
+SIGHUP            open the folders of all models anew; where one cannot be opened, its old model
+                  stays
 """
 
 from __future__ import annotations
@@ -11,21 +13,28 @@ import logging
 import os
 import signal
 import socket
-import stat
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from danlu.errors import DanluError, MissingExtra, did_you_mean
-from danlu.serving.settings import Settings
-from danlu.serving.worker.models import locate
+from danlu.serving.http.security import read_token
+from danlu.serving.protocol.model_folder import locate
+from danlu.serving.protocol.settings import Settings
 
-SHUTTING = 0.2  # seconds in which the system hands over connections that were made before it was told to take no more
-LINGER = 1.0  # seconds at most in which connections that are open are still told 503, when everything accepted has been answered
+if TYPE_CHECKING:
+    from danlu.serving.http.http_server import HttpServer
+    from danlu.serving.pool.pool import Pool
+
+# Seconds in which the system hands over the connections that it began before it was told to begin
+# none any more.
+HANDOVER_SECONDS = 0.2
+# Seconds, at most, in which open connections still get 503 after the last answer.
+LINGER_SECONDS = 1.0
 
 log = logging.getLogger("danlu.serving")
 
@@ -40,21 +49,31 @@ def serve(
 ) -> None:
     """Serve artifacts and exports over HTTP until a signal. Blocks.
 
-    `models` is a path (of an artifact, its run, or an export), several, or paths by the name they
-    are served by. `options` are those of danlu.serving.settings.Settings: host, port, token_file,
-    ... `on` "ray": on the Ray cluster at `address`, by so many `replicas` ("2", or "1:4" at least
-    and at most); see danlu.serving.on_ray. Raises DanluError where it cannot begin."""
+    models     a path (of an artifact, its run, or an export), several paths, or paths by the name
+               under which they are served
+    on         "ray": serve on the Ray cluster at `address`, see danlu.serving.on_ray
+    replicas   on a cluster: how many, or at least and at most ("2", "1:4")
+    options    those of danlu.serving.protocol.settings.Settings: host, port, token_file, ...
+
+    Raises DanluError where the server cannot start.
+
+    >>> import danlu
+    >>> danlu.serve("no-such-folder", port=0)
+    Traceback (most recent call last):
+        ...
+    danlu.errors.ArtifactError: no-such-folder: there is no such artifact, run or export.
+    """
     settings = _settings(options)
-    named = named_models(models)
-    token = token_of(settings)
+    paths = named_models(models)
+    token = read_token(settings)
     _check_libraries()
     _log_to_stderr()
     if on is not None:
-        _serve_on(on, named, settings, address, replicas)
+        _serve_on(on, paths, settings, address, replicas)
         return
-    end = _listen(settings)
+    end = _bind(settings)
     try:
-        _run(_serving(named, settings, token, end))
+        _run(_serve(paths, settings, token, end))
     finally:
         end.close()
 
@@ -62,39 +81,39 @@ def serve(
 def named_models(
     models: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
 ) -> dict[str, Path]:
-    """Paths by name: a model's own, or what stands before "=". Raises DanluError where two have one
-    name."""
+    """Paths by the name of their model: its own, or what stands before "=". Raises DanluError where
+    two models have one name."""
     if isinstance(models, Mapping):
         return {name: Path(path) for name, path in models.items()}
-    found: dict[str, Path] = {}
-    for each in [models] if isinstance(models, str | Path) else models:
-        given, _, path = str(each).partition("=")
-        if not path or Path(str(each)).exists():
-            given, path = "", str(each)
-        name = _plain_name(given or locate(path).name)
-        if name in found:
+    paths: dict[str, Path] = {}
+    for model in [models] if isinstance(models, str | Path) else models:
+        chosen_name, _, path = str(model).partition("=")
+        if not path or Path(str(model)).exists():
+            chosen_name, path = "", str(model)
+        name = _url_name(chosen_name or locate(path).name)
+        if name in paths:
             raise DanluError(
                 f"two models are called {name}.", where=path, hint=f"name one: OTHER={path}"
             )
-        found[name] = Path(path)
-    if not found:
+        paths[name] = Path(path)
+    if not paths:
         raise DanluError("there is nothing to serve.", hint="danlu serve ARTIFACT")
-    return found
+    return paths
 
 
-def _plain_name(name: str) -> str:
-    """A name that can stand in a path of HTTP."""
-    plain = "".join(
+def _url_name(name: str) -> str:
+    """A name that can stand in the path of a URL."""
+    letters = (
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_"
         for letter in name
     )
-    return plain or "model"
+    return "".join(letters) or "model"
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
-    given = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: value for name, value in options.items() if value is not None}
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(chosen)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
@@ -106,7 +125,7 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 
 
 def _serve_on(
-    on: str, named: Mapping[str, Path], settings: Settings, address: str | None, replicas: str
+    on: str, paths: Mapping[str, Path], settings: Settings, address: str | None, replicas: str
 ) -> None:
     if on != "ray":
         raise DanluError(
@@ -116,41 +135,7 @@ def _serve_on(
         )
     from danlu.serving import on_ray
 
-    on_ray.serve(named, settings, address, replicas)
-
-
-def token_of(settings: Settings) -> str | None:
-    """The token of the token file. DanluError where it is missing for an address that others reach,
-    or others may read it."""
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise DanluError(
-            "TLS needs the certificate and its key.", hint="give --tls-certificate and --tls-key"
-        )
-    if settings.token_file is None:
-        if settings.host not in ("127.0.0.1", "localhost", "::1"):
-            raise DanluError(
-                f"{settings.host} is reached from other machines, so a token is needed.", where="serve",
-                hint="write a long random word into a file only you can read, and give --token-file FILE",
-            )  # fmt: skip
-        return None
-    path = Path(settings.token_file)
-    try:
-        told = path.stat()
-        token = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DanluError(f"the token cannot be read: {error}.", where=str(path)) from None
-    # the file of another owner, such as a mounted secret of Kubernetes, is read through its group
-    if os.name == "posix" and stat.S_IMODE(told.st_mode) & (
-        0o077 if told.st_uid == os.geteuid() else 0o037
-    ):
-        raise DanluError("others may read the token.", where=str(path), hint=f"chmod 600 {path}")
-    if len(token) < 16 or any(letter.isspace() for letter in token) or not token.isascii():
-        raise DanluError(
-            "a token is one word of at least 16 ASCII characters.",
-            where=str(path),
-            hint="openssl rand -hex 32",
-        )
-    return token
+    on_ray.serve(paths, settings, address, replicas)
 
 
 def _check_libraries() -> None:
@@ -162,9 +147,8 @@ def _check_libraries() -> None:
 
 
 def _log_to_stderr() -> None:
-    logging.getLogger("uvicorn.error").setLevel(
-        logging.ERROR
-    )  # what clients send that is no HTTP would fill the log
+    # uvicorn would log a warning for everything that clients send and that is no HTTP.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -173,8 +157,8 @@ def _log_to_stderr() -> None:
         log.propagate = False
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """The socket, bound before models are opened: an address in use is said at once."""
+def _bind(settings: Settings) -> socket.socket:
+    """The socket, bound before models are opened: an address in use is reported at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     end = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -191,49 +175,53 @@ def _listen(settings: Settings) -> socket.socket:
     return end
 
 
-def _run(main: Any) -> None:
+def _run(main: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
-    except ImportError:  # not on Windows
+    except ImportError:  # it is optional, and not for Windows
         asyncio.run(main)
     else:
         uvloop.run(main)
 
 
-async def _serving(
-    named: dict[str, Path], settings: Settings, token: str | None, end: socket.socket
+async def _serve(
+    paths: dict[str, Path], settings: Settings, token: str | None, end: socket.socket
 ) -> None:
     from danlu.serving.pool.pool import Pool
 
-    pool = Pool(named, settings)
+    pool = Pool(paths, settings)
     signals = _Signals()
     starting = asyncio.get_running_loop().create_task(pool.start())
-    await asyncio.sleep(0.01)  # the workers begin; while they import, so do we
+    await asyncio.sleep(0.01)  # the workers start; while they import, so does this process
     from danlu.serving.http.app import build
-    from danlu.serving.http.http_server import Front
+    from danlu.serving.http.http_server import HttpServer
 
     try:
-        await signals.unless_ended(starting)
-        if signals.asked:
+        await signals.wait_for(starting)
+        if signals.number:
             return
-        front = Front(settings, end)
-        front.use(build(pool, token, lambda: len(front.server_state.connections)))
-        scheme = "https" if settings.tls_certificate else "http"
-        host, port = end.getsockname()[:2]
-        end.listen(2048)  # whoever reads the address may ask at once
-        print(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-        log.info("serving %s", ", ".join(named))
-        running = asyncio.get_running_loop().create_task(front.serve(sockets=[end]))
+        server = HttpServer(settings, end)
+        server.use(build(pool, token, server.open_connections))
+        end.listen(2048)  # a client that reads the address below may ask at once
+        print(_url(settings, end), flush=True)
+        log.info("serving %s", ", ".join(paths))
+        running = asyncio.get_running_loop().create_task(server.serve(sockets=[end]))
         signals.on_hangup = lambda: _swap(pool)
-        await signals.unless_ended(running)
+        await signals.wait_for(running)
         if not running.done():
-            await _drain(pool, front, settings.drain_seconds)
+            await _drain(pool, server, settings.drain_seconds)
         await running
     finally:
         await pool.close()
 
 
-async def _swap(pool: Any) -> None:
+def _url(settings: Settings, end: socket.socket) -> str:
+    host, port = end.getsockname()[:2]
+    scheme = "https" if settings.tls_certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _swap(pool: Pool) -> None:
     for name in pool.models:
         try:
             await pool.swap(name)
@@ -242,8 +230,8 @@ async def _swap(pool: Any) -> None:
             log.error("%s: the model before stays: %s", name, error)
 
 
-async def _drain(pool: Any, front: Any, seconds: float) -> None:
-    """Answer what was accepted; what comes meanwhile is told 503."""
+async def _drain(pool: Pool, server: HttpServer, seconds: float) -> None:
+    """Answer what was accepted; requests that come meanwhile get 503."""
     pool.draining = True
     log.info("draining: %d accepted requests are being answered", pool.waiting)
     until = time.monotonic() + seconds
@@ -251,38 +239,38 @@ async def _drain(pool: Any, front: Any, seconds: float) -> None:
         await asyncio.sleep(0.01)
     if pool.waiting:
         log.error("%d accepted requests were not answered within %g s", pool.waiting, seconds)
-    front.refuse_connections()  # those that wait to be accepted are told 503 like all others, ...
-    await asyncio.sleep(SHUTTING)
-    front.stop_listening()
-    until = time.monotonic() + LINGER
-    while (
-        front.server_state.connections and time.monotonic() < until
-    ):  # ... and so is what comes on those that are open
+    # Connections that wait to be accepted get 503 as all others do ...
+    server.refuse_connections()
+    await asyncio.sleep(HANDOVER_SECONDS)
+    server.stop_listening()
+    # ... and so do requests on connections that are open.
+    until = time.monotonic() + LINGER_SECONDS
+    while server.open_connections() and time.monotonic() < until:
         await asyncio.sleep(0.02)
     log.info(
         "ended: %d requests accepted, %d answered", pool.accepted, pool.accepted - pool.waiting
     )
-    front.should_exit = True
+    server.should_exit = True
 
 
 class _Signals:
-    """The first SIGTERM or SIGINT is told, the second ends the process."""
+    """Hears signals: the first SIGTERM or SIGINT is in `number`, a second one ends the process."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        self.on_hangup: Any = None
+        self.number = 0
+        self.on_hangup: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._heard = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
-        if hasattr(signal, "SIGHUP"):
+        if sys.platform != "win32":
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _end(self, number: int) -> None:
-        if self.asked:
+        if self.number:
             os._exit(128 + number)  # workers end with this process
-        self.asked = number
+        self.number = number
         self._heard.set()
 
     def _hang_up(self) -> None:
@@ -291,8 +279,8 @@ class _Signals:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def unless_ended(self, task: asyncio.Task[Any]) -> None:
-        """Wait for a task, or for a signal, whichever is first. Raises what the task raises."""
+    async def wait_for(self, task: asyncio.Task[None]) -> None:
+        """Wait until a task is done or a signal came. Raises what the task raises."""
         heard = asyncio.get_running_loop().create_task(self._heard.wait())
         await asyncio.wait({task, heard}, return_when=asyncio.FIRST_COMPLETED)
         heard.cancel()

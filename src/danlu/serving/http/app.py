@@ -1,4 +1,9 @@
-"""The routes of a server, as an ASGI app. Only what is asked seldom goes through FastAPI; see danlu.serving.http.prediction_routes for the rest."""
+"""The routes of a server, as an ASGI app.
+
+To add a route, add it to one of the functions here, or a function of its own that `build` calls.
+These routes are asked seldom and go through FastAPI; predictions do not, see
+danlu.serving.http.prediction_routes.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,34 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from danlu.errors import DanluError
-from danlu.serving import metrics
-from danlu.serving.http import openapi
-from danlu.serving.http.prediction_routes import Predicting
-from danlu.serving.http.security import Gate
+from danlu.serving.http import metrics, openapi
+from danlu.serving.http.prediction_routes import PredictionRoute
+from danlu.serving.http.security import SecuredApp
 from danlu.serving.page import routes
-from danlu.serving.refusals import Refusal
+from danlu.serving.protocol.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from danlu.serving.pool.pool import Pool, Served
+    from danlu.serving.pool.pool import Pool
+    from danlu.serving.pool.served_model import ServedModel
+
+_INTERNAL = ("paces", "opening")  # of a model's description: for the pool alone
 
 
-def build(pool: Pool, token: str | None = None, connections: Callable[[], int] = lambda: 0) -> Gate:
-    """The whole app over a pool that has started. `connections` counts those that are open."""
+def build(
+    pool: Pool, token: str | None = None, connections: Callable[[], int | None] = lambda: None
+) -> SecuredApp:
+    """The app over a pool that has started.
+
+    `connections` counts the open connections; None where nobody knows."""
     app = FastAPI(
         title="danlu",
         version=version("danlu"),
@@ -36,58 +47,63 @@ def build(pool: Pool, token: str | None = None, connections: Callable[[], int] =
         openapi_url=None,
         redirect_slashes=False,
     )
-    _errors(app)
-    _probes(app, pool, connections)
-    _models(app, pool, token)
-    if any(served.writes for served in pool.models.values()):
+    _add_error_handlers(app)
+    _add_probes(app, pool, connections)
+    created = int(time.time())
+    _add_models(app, pool, created)
+    if token is not None:  # without one, a page of another site could ask for it too
+        _add_reload(app, pool, created)
+    if any(model.writes_text for model in pool.models.values()):
         from danlu.serving.http.openai_api import router
 
         app.include_router(router(pool))
     if (routes.FOLDER / "index.html").is_file():
         app.include_router(routes.router())
-    described: dict[str, Any] = {}
+    _add_description(app, pool, token)
+    return SecuredApp(app, PredictionRoute(pool), pool.settings, token)
+
+
+def _add_description(app: FastAPI, pool: Pool, token: str | None) -> None:
+    cache: dict[str, Any] = {}
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> dict[str, Any]:
-        cards = [served.about.get("card") for served in pool.models.values()]
-        if described.get("cards") != cards:  # a swap may have changed a model's fields
-            made = get_openapi(
+    async def description() -> dict[str, Any]:
+        cards = [model.description.get("card") for model in pool.models.values()]
+        if cache.get("cards") != cards:  # a swap may have changed a model's fields
+            schema = get_openapi(
                 title=app.title,
                 version=app.version,
                 description="Models served by danlu.",
                 routes=app.routes,
             )
-            described.update(
-                cards=cards, made=openapi.complete(made, pool.models.values(), token is not None)
-            )
-        return described["made"]
-
-    return Gate(app, Predicting(pool), pool.settings, token)
+            schema = openapi.complete(schema, pool.models.values(), token is not None)
+            cache.update(cards=cards, schema=schema)
+        return cache["schema"]
 
 
-def _errors(app: FastAPI) -> None:
+def _error(refusal: Refusal) -> dict[str, Any]:
+    return {"error": refusal.as_dict()}
+
+
+def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
-    async def refused(request: Any, error: Refusal) -> Response:
+    async def refused(request: Request, error: Refusal) -> Response:
         headers = {"retry-after": "1"} if error.status == 503 else None
-        return JSONResponse({"error": error.as_dict()}, error.status, headers)
+        return JSONResponse(_error(error), error.status, headers)
 
     @app.exception_handler(HTTPException)
-    async def http(request: Any, error: HTTPException) -> Response:
-        told = Refusal(
-            str(error.detail), status=error.status_code, hint="GET /openapi.json lists the routes"
-        )
-        return JSONResponse({"error": told.as_dict()}, error.status_code, error.headers)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        refusal = Refusal(str(error.detail), hint="GET /openapi.json lists the routes")
+        return JSONResponse(_error(refusal), error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Any, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        place = ".".join(str(each) for each in first["loc"] if each != "body")
-        return JSONResponse(
-            {"error": Refusal(f"{first['msg']}.", field=place or None).as_dict()}, 400
-        )
+        field = ".".join(str(name) for name in first["loc"] if name != "body")
+        return JSONResponse(_error(Refusal(f"{first['msg']}.", field=field or None)), 400)
 
 
-def _probes(app: FastAPI, pool: Pool, connections: Callable[[], int]) -> None:
+def _add_probes(app: FastAPI, pool: Pool, connections: Callable[[], int | None]) -> None:
     @app.get("/healthz", summary="Whether the server lives")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -95,7 +111,7 @@ def _probes(app: FastAPI, pool: Pool, connections: Callable[[], int]) -> None:
     @app.get("/readyz", summary="Whether every model can answer")
     async def readyz() -> Response:
         models = {
-            name: "ready" if served.ready else "opening" for name, served in pool.models.items()
+            name: "ready" if model.ready else "opening" for name, model in pool.models.items()
         }
         state = "draining" if pool.draining else "ready" if pool.ready else "opening"
         return JSONResponse({"status": state, "models": models}, 200 if pool.ready else 503)
@@ -106,37 +122,43 @@ def _probes(app: FastAPI, pool: Pool, connections: Callable[[], int]) -> None:
         return Response(body, media_type=kind)
 
 
-def _models(app: FastAPI, pool: Pool, token: str | None) -> None:
-    began = int(time.time())
-
-    def listed(served: Served) -> dict[str, Any]:
-        """A model as OpenAI's clients list it, and what it is."""
-        card = served.about.get("card", {})
-        told = {"kind": served.about.get("kind"), "task": card.get("task"), "ready": served.ready}
-        return {"id": served.name, "object": "model", "created": began, "owned_by": "danlu", **told}
-
+def _add_models(app: FastAPI, pool: Pool, created: int) -> None:
     @app.get("/v1/models", summary="The models that are served")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [listed(served) for served in pool.models.values()]}
+        data = [_list_entry(model, created) for model in pool.models.values()]
+        return {"object": "list", "data": data}
 
     @app.get("/v1/models/{name}", summary="What a model is and takes")
     async def model(name: str) -> dict[str, Any]:
-        served = pool.find(name)
-        about = {
-            key: value for key, value in served.about.items() if key not in ("paces", "opening")
+        model = pool.find(name)
+        description = {
+            key: value for key, value in model.description.items() if key not in _INTERNAL
         }
-        told = {**listed(served), **about}
-        if not served.writes:
-            told["example"] = openapi.example(served.about["fields"])
-            told["schema"] = openapi.row_schema(served.about["fields"])
-        return told
+        answer = {**_list_entry(model, created), **description}
+        if not model.writes_text:
+            fields = model.description.get("fields", [])
+            answer["example"] = openapi.example(fields)
+            answer["schema"] = openapi.row_schema(fields)
+        return answer
 
-    if token is None:  # a page of another site could ask for it too
-        return
 
+def _list_entry(model: ServedModel, created: int) -> dict[str, Any]:
+    """A model as OpenAI's clients list it, with its kind and task."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "danlu",
+        "kind": model.description.get("kind"),
+        "task": model.description.get("card", {}).get("task"),
+        "ready": model.ready,
+    }
+
+
+def _add_reload(app: FastAPI, pool: Pool, created: int) -> None:
     @app.post("/v1/models/{name}/reload", summary="Read a model's folder anew")
     async def reload(name: str) -> dict[str, Any]:
-        served = pool.find(name)
+        model = pool.find(name)
         try:
             await pool.swap(name)
         except DanluError as error:
@@ -147,4 +169,4 @@ def _models(app: FastAPI, pool: Pool, token: str | None) -> None:
                 field="model",
                 hint=problem.hint,
             ) from None
-        return listed(served)
+        return _list_entry(model, created)

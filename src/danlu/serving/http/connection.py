@@ -1,58 +1,49 @@
-"""A connection: uvicorn's HTTP protocol (httptools) with bounds on what a client may take its time with.
+"""A connection with bounds on what a client may take its time with.
 
-A head larger than allowed is answered 431; a head or a body that comes too slowly 408; more
-connections than allowed 503. A client that does not read its answer is let go."""
+Headers larger than allowed are answered 431, headers or a body that come too slowly 408, more
+connections than allowed 503. A client that does not read its answer is disconnected.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from danlu.serving.refusals import Refusal
+from danlu.compat.uvicorn import HttpConnection
+from danlu.serving.http.responses import refusal_bytes
+from danlu.serving.protocol.refusals import Refusal
 
 if TYPE_CHECKING:
     import asyncio
 
-    from danlu.serving.settings import Settings
-
-_PHRASES = {
-    400: "Bad Request",
-    408: "Request Timeout",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-}
+    from danlu.serving.protocol.settings import Settings
 
 
-def bare(status: int, message: str, retry: int = 0) -> bytes:
-    """A whole answer after which the connection is closed."""
-    body = Refusal(message, status=status).body()
-    again = f"retry-after: {retry}\r\n" if retry else ""
-    first = f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\n"
-    head = f"{first}content-length: {len(body)}\r\n{again}connection: close\r\n\r\n"
-    return head.encode() + body
+class Connection(HttpConnection):
+    """One connection.
 
+    settings       set by a subclass for each server
+    waits_for      the answer that an ASGI route waits for: it is set when the client goes away
+    reading_since  when the present request began to arrive; None between two requests
+    in_headers     whether its headers are still arriving; `header_bytes` of them have arrived
+    unread_since   since when the client does not read its answer; None while it reads
+    """
 
-class Connection(HttpToolsProtocol):
-    """One connection. `bounds` is set by a subclass of a server's own."""
-
-    bounds: Settings
+    settings: Settings
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.waits_for: asyncio.Future[tuple[int, bytes]] | None = None
-        self.reading_since: float | None = (
-            time.monotonic()
-        )  # when a request began to come; None between two
-        self.in_head = True
-        self.head = 0
-        self.unread_since: float | None = None  # when the client stopped reading its answer
+        self.reading_since: float | None = time.monotonic()
+        self.in_headers = True
+        self.header_bytes = 0
+        self.unread_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        if len(self.connections) > self.bounds.connections:
-            self._end(bare(503, "there are as many connections as there may be.", 1))
+        if self.open_connections > self.settings.connections:
+            refusal = Refusal("there are as many connections as there may be.", status=503)
+            self._close_with(refusal_bytes(refusal, retry=1, close=True))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.waits_for is not None and not self.waits_for.done():
@@ -62,52 +53,40 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self.in_head:
+        if self.in_headers:
             if self.reading_since is None:
                 self.reading_since = time.monotonic()
-            self.head += len(data)
+            self.header_bytes += len(data)
         super().data_received(data)
-        if self.in_head and self.head > self.bounds.most_header and self.parser is not None:
-            self._end(
-                bare(
-                    431,
-                    f"the head of the request is larger than {self.bounds.most_header:,} bytes.",
-                )
-            )
+        too_many = self.header_bytes > self.settings.most_header
+        if self.in_headers and too_many and self.is_reading:
+            self._refuse_headers()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["danlu.connection"] = self  # type: ignore[typeddict-unknown-key]
-        self.in_head = True
+        self.in_headers = True
 
     def on_headers_complete(self) -> None:
-        self.in_head = False
-        self.head = 0
-        if (
-            sum(len(name) + len(value) for name, value in self.headers) + len(self.url)
-            > self.bounds.most_header
-        ):
-            self._end(
-                bare(
-                    431,
-                    f"the head of the request is larger than {self.bounds.most_header:,} bytes.",
-                )
-            )
+        self.in_headers = False
+        self.header_bytes = 0
+        size = sum(len(name) + len(value) for name, value in self.headers) + len(self.url)
+        if size > self.settings.most_header:
+            self._refuse_headers()
             return
-        self.begin()
+        self.begin_request()
 
-    def begin(self) -> None:
-        """The head is here and small enough."""
+    def begin_request(self) -> None:
+        """Begin a request whose headers have arrived and are small enough."""
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self.message_ended()
+        self.end_reading()
 
-    def message_ended(self) -> None:
-        """A whole request has come."""
+    def end_reading(self) -> None:
+        """A whole request has arrived."""
         self.reading_since = None
-        self.in_head = True
+        self.in_headers = True
 
     def pause_writing(self) -> None:
         self.unread_since = time.monotonic()
@@ -118,26 +97,30 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        self._end(bare(400, "this is no HTTP request that can be read."))
+        refusal = Refusal("this is no HTTP request that can be read.")
+        self._close_with(refusal_bytes(refusal, close=True))
 
-    def check(self, now: float) -> None:
-        """Let go of a client that takes too long."""
+    def end_if_slow(self, now: float) -> None:
+        """Disconnect a client that takes too long; `now` is time.monotonic()."""
         if self.transport is None or self.transport.is_closing():
             return
-        if self.unread_since is not None and now - self.unread_since > self.bounds.body_seconds:
+        settings = self.settings
+        if self.unread_since is not None and now - self.unread_since > settings.body_seconds:
             self.transport.abort()
         elif self.reading_since is not None:
-            idle = self.in_head and self.head == 0  # connected, and nothing came
-            limit = self.bounds.header_seconds if self.in_head else self.bounds.body_seconds
+            nothing_sent = self.in_headers and self.header_bytes == 0
+            limit = settings.header_seconds if self.in_headers else settings.body_seconds
             if now - self.reading_since > limit:
-                self._end(b"" if idle else bare(408, "the request came too slowly."))
+                refusal = Refusal("the request came too slowly.", status=408)
+                self._close_with(b"" if nothing_sent else refusal_bytes(refusal, close=True))
 
-    def _end(self, answer: bytes) -> None:
+    def _refuse_headers(self) -> None:
+        size = self.settings.most_header
+        message = f"the headers of the request are larger than {size:,} bytes."
+        self._close_with(refusal_bytes(Refusal(message, status=431), close=True))
+
+    def _close_with(self, answer: bytes) -> None:
         if not self.transport.is_closing():
-            if answer and (
-                self.cycle is None
-                or self.cycle.response_complete
-                or not self.cycle.response_started
-            ):
+            if answer and self.may_answer:
                 self.transport.write(answer)
             self.transport.close()

@@ -1,112 +1,106 @@
-"""uvicorn, told to listen on a socket that is bound already, with connections that are bounded and no signals of its own."""
+"""uvicorn on a socket that is bound already, with bounded connections and no signals of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import socket
 import struct
 import sys
 import time
-from collections.abc import Generator
-from typing import Any
 
-import uvicorn
-
+from danlu.compat import uvicorn
 from danlu.serving.http.connection import Connection
-from danlu.serving.http.fast_path import connections
-from danlu.serving.http.security import Gate
-from danlu.serving.settings import Settings
+from danlu.serving.http.fast_path import connection_class
+from danlu.serving.http.security import SecuredApp
+from danlu.serving.protocol.settings import Settings
 
-_LOOK = 0.5  # seconds between two looks at slow clients
-_AT_THE_END = 5.0  # seconds that connections get to close
+_WATCH_SECONDS = 0.5  # between two checks for slow clients
+_SHUTDOWN_SECONDS = 5  # that connections get to close at the end
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux, which Python does not name
-_BEGINNING = 0x02  # the flag SYN among the flags of a TCP header, byte 13
+_SYN = 0x02  # the flag among the flags of a TCP header, byte 13
 
 
-class Front(uvicorn.Server):
-    """The HTTP server; `use` tells it what to serve before it begins."""
+class HttpServer(uvicorn.HttpServer):
+    """The HTTP server. `use` gives it the app before it begins.
+
+    Where uvicorn lacks a private name that danlu.compat.uvicorn needs, plain uvicorn serves the
+    app: with the same answers, and with uvicorn's own bounds on headers and connections."""
 
     def __init__(self, settings: Settings, end: socket.socket) -> None:
         self.end = end
         self.settings = settings
         super().__init__(
-            uvicorn.Config(
-                _unset,
-                http=Connection,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=True,
-                timeout_keep_alive=int(settings.idle_seconds),
-                backlog=2048,
-                timeout_graceful_shutdown=int(_AT_THE_END),
-                proxy_headers=False,
-                ssl_certfile=settings.tls_certificate,
-                ssl_keyfile=settings.tls_key,
-            )
+            {
+                "ws": "none",
+                "lifespan": "off",
+                "log_config": None,
+                "access_log": False,
+                "server_header": False,
+                "date_header": True,
+                "timeout_keep_alive": int(settings.idle_seconds),
+                "backlog": 2048,
+                "timeout_graceful_shutdown": _SHUTDOWN_SECONDS,
+                "proxy_headers": False,
+                "ssl_certfile": settings.tls_certificate,
+                "ssl_keyfile": settings.tls_key,
+            },
+            uvicorn.fallback_options(settings.connections, settings.most_header),
         )
 
-    def use(self, app: Gate) -> None:
+    def use(self, app: SecuredApp) -> None:
         """Serve this app."""
-        self.config.app = app
-        self.config.http = connections(app)
+        self.set_app(app, lambda: connection_class(app))
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """None: danlu.serving.server hears them."""
-        yield
+    def open_connections(self) -> int | None:
+        """How many connections are open; None where uvicorn does not tell."""
+        connections = self.connections()
+        return None if connections is None else len(connections)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and begin to look at slow clients."""
-        await super().startup(sockets)
-        self._looking = asyncio.get_running_loop().create_task(self._look())
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen until `should_exit`; slow clients are disconnected meanwhile."""
+        watch = asyncio.get_running_loop().create_task(self._watch_clients())
+        try:
+            await super().serve(sockets)
+        finally:
+            watch.cancel()
 
     def refuse_connections(self) -> None:
-        """Have the system begin no connection more; those that it has begun are completed and
-        taken, so that none is reset at the end."""
+        """Have the system begin no connection any more. Those that it has begun are completed and
+        accepted, so that none is reset at the end."""
         try:
-            _begin_no_more(self.end)
-        except OSError:  # no Linux: the few that are under way may be reset
+            _drop_new_connections(self.end)
+        except OSError:  # not Linux: the few connections that are under way may be reset
             self.end.listen(0)
 
-    def stop_listening(self) -> None:
-        """Take no connection more."""
-        for server in self.servers:
-            server.close()
-
-    async def _look(self) -> None:
+    async def _watch_clients(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_WATCH_SECONDS)
             now = time.monotonic()
-            for connection in list(self.server_state.connections):
-                connection.check(now)  # type: ignore[union-attr, attr-defined]
+            for connection in self.connections() or ():
+                if isinstance(connection, Connection):
+                    connection.end_if_slow(now)
 
 
-def _begin_no_more(end: socket.socket) -> None:
+def _drop_new_connections(end: socket.socket) -> None:
     """Have Linux drop the segments that begin a connection (SYN) and let all others through, by a
     classic BPF program on the socket.
 
-    A closed backlog would not do: it drops the ends of handshakes too, and their clients, who think
-    themselves connected, are reset.
-    Source: Linux, Documentation/networking/filter.rst. Raises OSError where there is no such thing.
-    """
+    A backlog of 0 would not do: it drops the last segments of handshakes too, and their clients,
+    which believe themselves connected, are reset.
+    Source: Linux, Documentation/networking/filter.rst. Raises OSError where there is no such
+    filter."""
     if not sys.platform.startswith("linux"):
         raise OSError("socket filters are Linux's")
-    load, test, answer = (
-        0x30,
-        0x45,
-        0x06,
-    )  # BPF_LD|BPF_B|BPF_ABS, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K
-    steps = ((load, 0, 0, 13), (test, 0, 1, _BEGINNING), (answer, 0, 0, 0), (answer, 0, 0, 0xFFFF))
-    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in steps))
-    end.setsockopt(
-        socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", len(steps), ctypes.addressof(program))
+    load_byte = 0x30  # BPF_LD | BPF_B | BPF_ABS
+    jump_if_set = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+    accept = 0x06  # BPF_RET | BPF_K: so many bytes of the segment
+    steps = (
+        (load_byte, 0, 0, 13),
+        (jump_if_set, 0, 1, _SYN),
+        (accept, 0, 0, 0),
+        (accept, 0, 0, 0xFFFF),
     )
-
-
-async def _unset(scope: Any, receive: Any, send: Any) -> None:
-    raise RuntimeError("the app is not set yet")
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    address = struct.pack("@HP", len(steps), ctypes.addressof(program))
+    end.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, address)

@@ -1,15 +1,17 @@
 """Text in the form of OpenAI's HTTP interface, so that clients written for it work unchanged.
 
     POST /v1/chat/completions    of a model tuned on conversations (task: instruction_tuning)
-    POST /v1/completions         of any model that writes text; one tuned on conversations takes the prompt as a user's message
+    POST /v1/completions         of any model that writes text; one tuned on conversations reads the
+                                 prompt as a user's message
 
-Taken: model, prompt or messages, max_tokens (max_completion_tokens), temperature, top_p, n, stop,
-seed, stream, stream_options, and beside OpenAI's own top_k, min_p, repetition_penalty. What would
-change the text and is not done (logprobs, logit_bias, tools, ...) is refused by name; any other
-field is passed over. Without a seed every request draws another; with one, the same request gives
-the same text.
-Source: platform.openai.com/docs/api-reference (2026); error form {"error": {"message", "type",
-"param", "code"}}."""
+Options that are read: model, prompt or messages, max_tokens (max_completion_tokens), temperature,
+top_p, n, stop, seed, stream, stream_options; beside OpenAI's own also top_k, min_p and
+repetition_penalty. Options that would change the text and are not supported (logprobs, logit_bias,
+tools, ...) are refused by name; all others are ignored. Without a seed every request draws another
+text; with one, the same request gives the same text.
+Source: platform.openai.com/docs/api-reference (2026); errors have the form {"error": {"message",
+"type", "param", "code"}}.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,10 @@ import contextlib
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -28,18 +31,23 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import from_json
 
 from danlu.errors import DanluError, did_you_mean
-from danlu.serving.refusals import Refusal
+from danlu.serving.protocol.messages import ModelDescription, TextEvent
+from danlu.serving.protocol.refusals import Refusal
 
-MOST_BODY = 4 << 20  # bytes
-MOST_TEXTS = 64  # of one request: prompts times n
-_USUAL_TOKENS = 16  # of a completion that says no max_tokens, as OpenAI has it
-_REASONS = {"end": "stop", "stop": "stop", "length": "length"}
+if TYPE_CHECKING:
+    from danlu.serving.pool.pool import Pool
+
+MAX_BODY = 4 << 20  # bytes
+MAX_TEXTS = 64  # of one request: prompts times n
+_COMPLETION_TOKENS = 16  # of a completion that names no max_tokens, as OpenAI has it
+_CHAT_TOKENS = 256  # of an answer that names none
+_FINISH_REASONS = {"end": "stop", "stop": "stop", "length": "length"}
 
 
 # --- requests
 
 
-def _as_list(value: Any) -> Any:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
@@ -51,21 +59,21 @@ _Stop = Annotated[
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells beside text."""
+    """What a stream reports beside text."""
 
     model_config = ConfigDict(strict=True)
     include_usage: bool | None = None
 
 
-class Asked(BaseModel):
-    """What chat and completion have in common."""
+class TextRequest(BaseModel, ABC):
+    """What a chat and a completion have in common."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    n: int | None = Field(None, ge=1, le=MOST_TEXTS)
+    n: int | None = Field(None, ge=1, le=MAX_TEXTS)
     stop: _Stop | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
     stream: bool | None = None
@@ -74,66 +82,72 @@ class Asked(BaseModel):
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
 
-    def options(self, usual: int) -> dict[str, Any]:
-        """The options of danlu.artifact.generation.Writing; `usual` tokens where no number is
-        said."""
+    def options(self, default_tokens: int) -> dict[str, Any]:
+        """The options of danlu.artifact.generation.GenerationOptions; `default_tokens` where the
+        request names no number."""
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**63
-        found: dict[str, Any] = {
-            "max_tokens": usual if self.max_tokens is None else self.max_tokens,
+        options: dict[str, Any] = {
+            "max_tokens": default_tokens if self.max_tokens is None else self.max_tokens,
             "temperature": 1.0 if self.temperature is None else self.temperature,
             "stop": self.stop or [],
             "seed": seed,
         }
         if self.top_p is not None:
-            found["top_p"] = max(self.top_p, 1e-9)  # 0 is the likeliest alone
+            options["top_p"] = max(self.top_p, 1e-9)  # 0 leaves the likeliest token alone
         if self.top_k is not None and self.top_k > 0:
-            found["top_k"] = self.top_k
-        for name in ("min_p", "repetition_penalty"):
-            if getattr(self, name) is not None:
-                found[name] = getattr(self, name)
-        return found
+            options["top_k"] = self.top_k
+        if self.min_p is not None:
+            options["min_p"] = self.min_p
+        if self.repetition_penalty is not None:
+            options["repetition_penalty"] = self.repetition_penalty
+        return options
+
+    @abstractmethod
+    def texts(self, model: ModelDescription) -> list[dict[str, Any]]:
+        """What the worker is asked to write, one request per text (see
+        danlu.serving.worker.handler.TextWriter)."""
 
 
 class Message(BaseModel):
-    """One message; what its content may be the model's worker says."""
+    """One message of a conversation. The model's worker checks its content."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     role: str
-    content: Any = None
+    content: Any = None  # JSON as the client sent it
 
 
-class AskedChat(Asked):
+class ChatRequest(TextRequest):
     """A request to /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1, max_length=10_000)
     max_completion_tokens: int | None = Field(None, ge=1)
 
-    def wishes(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What the worker is asked, a text each."""
-        usual = min(int(about.get("context", 256)), int(about.get("max_tokens", 256)))
+    def texts(self, model: ModelDescription) -> list[dict[str, Any]]:
+        """`n` answers to the conversation."""
+        tokens = min(model.get("context", _CHAT_TOKENS), model.get("max_tokens", _CHAT_TOKENS))
         if self.max_completion_tokens is not None:
-            usual = self.max_completion_tokens
-        talk = [{"role": each.role, "content": each.content} for each in self.messages]
+            tokens = self.max_completion_tokens
+        messages = [{"role": message.role, "content": message.content} for message in self.messages]
         return [
-            {**self.options(usual), "messages": talk, "number": number}
+            {**self.options(tokens), "messages": messages, "number": number}
             for number in range(self.n or 1)
         ]
 
 
-class AskedCompletion(Asked):
+class CompletionRequest(TextRequest):
     """A request to /v1/completions."""
 
     prompt: Annotated[
-        list[str], Field(min_length=1, max_length=MOST_TEXTS), BeforeValidator(_as_list)
+        list[str], Field(min_length=1, max_length=MAX_TEXTS), BeforeValidator(_as_list)
     ]
 
-    def wishes(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What the worker is asked, a text each: n of the first prompt, n of the second, ..."""
-        usual = min(_USUAL_TOKENS, int(about.get("max_tokens", _USUAL_TOKENS)))
-        options, count = self.options(usual), self.n or 1
-        if len(self.prompt) * count > MOST_TEXTS:
+    def texts(self, model: ModelDescription) -> list[dict[str, Any]]:
+        """`n` texts after the first prompt, `n` after the second, ..."""
+        tokens = min(_COMPLETION_TOKENS, model.get("max_tokens", _COMPLETION_TOKENS))
+        options, count = self.options(tokens), self.n or 1
+        if len(self.prompt) * count > MAX_TEXTS:
             raise ApiError(
-                f"{len(self.prompt)} prompts times n {count} are more than {MOST_TEXTS} texts.",
+                f"{len(self.prompt)} prompts times n {count} are more than {MAX_TEXTS} texts.",
                 param="n",
             )
         return [
@@ -143,8 +157,8 @@ class AskedCompletion(Asked):
         ]
 
 
-# what would change the text, with the values that change nothing
-_NOT_DONE: dict[str, tuple[Any, ...]] = {
+# Options that would change the text, each with the values that change nothing.
+_UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logprobs": (None, False),
     "top_logprobs": (None, 0),
     "logit_bias": (None, {}),
@@ -163,10 +177,22 @@ _NOT_DONE: dict[str, tuple[Any, ...]] = {
     "echo": (None, False),
     "best_of": (None, 1),
 }
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+}
 
 
 class ApiError(Exception):
-    """An answer that is an error, in OpenAI's form."""
+    """An answer that is an error, in OpenAI's form.
+
+    status   the HTTP status
+    param    the option that is wrong
+    code     OpenAI's short name of the error
+    body     the JSON value of the answer
+    """
 
     def __init__(
         self,
@@ -175,170 +201,161 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        after: int | None = None,
     ) -> None:
         super().__init__(message)
-        kinds = {
-            401: "authentication_error",
-            403: "permission_error",
-            404: "invalid_request_error",
-            429: "rate_limit_error",
-        }
-        kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-        self.status, self.after = status, after
-        self.told = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        default = "invalid_request_error" if status < 500 else "server_error"
+        kind = _ERROR_TYPES.get(status, default)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def read_body(data: bytes, kind: type[Asked]) -> Any:
-    """The request that a body holds. Raises ApiError naming the field that is wrong or that is not
-    done here."""
+R = TypeVar("R", bound=TextRequest)
+
+
+def read_body(data: bytes, kind: type[R]) -> R:
+    """The request in a body. Raises ApiError naming the option that is wrong or not supported.
+
+    >>> read_body(b'{"prompt": "Once", "top_k": 5}', CompletionRequest).prompt
+    ['Once']
+    """
     try:
-        found = from_json(data, allow_inf_nan=False)
+        value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ApiError(f"the body is no JSON: {error}.") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ApiError("the body is no JSON object.")
-    for name, harmless in _NOT_DONE.items():
-        if name in found and not any(_same(found[name], each) for each in harmless):
+    for name, harmless in _UNSUPPORTED.items():
+        if name in value and not any(_same(value[name], other) for other in harmless):
             raise ApiError(
-                f"{name} is not done by this server.", param=name, code="unsupported_parameter"
+                f"this server does not support {name}.", param=name, code="unsupported_parameter"
             )
     try:
-        return kind.model_validate(found)
+        return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = [
-            str(each)
-            for each in first["loc"]
-            if not str(each).startswith(("list[", "constrained", "function-"))
-        ]
-        name = ".".join(place)
+        # The names of pydantic's own types stand in the path of a field too.
+        types = ("list[", "constrained", "function-")
+        name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(types))
         raise ApiError(f"{name}: {first['msg']}.", param=name or None) from None
 
 
-def _same(value: Any, harmless: Any) -> bool:
-    """Equality that tells 0 from false, and not 0 from 0.0."""
-    return value == harmless and isinstance(value, bool) == isinstance(harmless, bool)
+def _same(one: object, other: object) -> bool:
+    """Equality in which 0 is not false, but 0 is 0.0."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 # --- texts
 
 
 @dataclass
-class Written:
-    """A text as far as it is told."""
+class PartialText:
+    """A text as far as it has been received."""
 
     text: str = ""
     ended: str | None = None
     prompt_tokens: int = 0
     tokens: int = 0
 
-    def hear(self, event: Mapping[str, Any]) -> str:
-        """Take an event of the worker over; what it adds to the text. Raises ApiError where it is a
-        refusal."""
-        if event.get("error"):
-            raise _refusal(event)
-        piece = event.get("piece") or ""
-        self.text += piece
-        self.ended = event.get("ended")
-        self.prompt_tokens = int(event.get("prompt_tokens", self.prompt_tokens))
-        self.tokens = int(event.get("tokens", self.tokens))
-        return piece
+    def add(self, event: TextEvent) -> str:
+        """Add an event of the worker; the characters that it adds to the text."""
+        self.text += event["piece"]
+        self.ended = event["ended"]
+        self.prompt_tokens = event.get("prompt_tokens", self.prompt_tokens)
+        self.tokens = event["tokens"]
+        return event["piece"]
 
 
-def _refusal(event: Mapping[str, Any]) -> ApiError:
-    told = event["error"]
-    message = _sentences(str(told.get("message")), str(told.get("hint") or ""))
-    where = told.get("field")
-    code = "context_length_exceeded" if "the model sees" in message else None
-    return ApiError(
-        message, int(event.get("status", 400)), param=where, code=code, after=told.get("after")
-    )
-
-
-def _sentences(message: str, hint: str) -> str:
+def _message(message: str, hint: str) -> str:
     return f"{message} {hint[:1].upper()}{hint[1:]}." if hint else message
 
 
 @dataclass
-class Answering:
-    """The texts of one request, and the form they are told in."""
+class TextAnswer:
+    """The texts of one request, and the form in which they are sent.
 
-    pool: Any
+    requests   what the worker is asked to write, one per text
+    chat       whether the answer is that of a chat or of a completion
+    """
+
+    pool: Pool
     model: str
-    wishes: list[dict[str, Any]]
+    requests: list[dict[str, Any]]
     chat: bool
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
-    texts: list[Written] = field(default_factory=list)
+    texts: list[PartialText] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}"
-        self.texts = [Written() for _ in self.wishes]
+        self.texts = [PartialText() for _ in self.requests]
 
     async def pieces(self) -> AsyncGenerator[tuple[int, str], None]:
-        """(number of the text, piece) of all texts as they come; the last of each comes even where
-        it is empty. What is not written to its end when the caller stops asking is cancelled."""
-        heard: asyncio.Queue[tuple[int, dict[str, Any] | BaseException | None]] = asyncio.Queue()
+        """(number of the text, piece) of all texts as they come; the last piece of each comes even
+        where it is empty. Texts that are not finished when the caller stops are cancelled."""
+        queue: asyncio.Queue[tuple[int, TextEvent | BaseException | None]] = asyncio.Queue()
         tasks = [
-            asyncio.create_task(self._listen(number, wish, heard))
-            for number, wish in enumerate(self.wishes)
+            asyncio.create_task(self._receive(number, request, queue))
+            for number, request in enumerate(self.requests)
         ]
-        left = len(tasks)
+        unfinished = len(tasks)
         try:
-            while left:
-                number, event = await heard.get()
+            while unfinished:
+                number, event = await queue.get()
                 if event is None:
-                    left -= 1
+                    unfinished -= 1
                     if self.texts[number].ended is None:
                         raise ApiError("the text was broken off.", 500)
                 elif isinstance(event, BaseException):
                     raise event
                 else:
-                    yield number, self.texts[number].hear(event)
+                    yield number, self.texts[number].add(event)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _listen(self, number: int, wish: dict[str, Any], heard: asyncio.Queue[Any]) -> None:
+    async def _receive(
+        self,
+        number: int,
+        request: dict[str, Any],
+        queue: asyncio.Queue[tuple[int, TextEvent | BaseException | None]],
+    ) -> None:
         try:
-            async with contextlib.aclosing(self.pool.write(self.model, wish)) as events:
+            async with contextlib.aclosing(self.pool.write(self.model, request)) as events:
                 async for event in events:
-                    heard.put_nowait((number, event))
-            heard.put_nowait((number, None))
+                    queue.put_nowait((number, event))
+            queue.put_nowait((number, None))
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            heard.put_nowait((number, error))
+            queue.put_nowait((number, error))
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens read and written. A prompt counts once, however many texts were written after
-        it."""
-        each = {
-            wish.get("prompt", ""): text.prompt_tokens
-            for wish, text in zip(self.wishes, self.texts, strict=True)
+        """Tokens read and written. A prompt counts once, however many texts follow it."""
+        prompt_tokens = {
+            request.get("prompt", ""): text.prompt_tokens
+            for request, text in zip(self.requests, self.texts, strict=True)
         }
-        read, written = sum(each.values()), sum(text.tokens for text in self.texts)
+        read, written = sum(prompt_tokens.values()), sum(text.tokens for text in self.texts)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
-    def whole(self) -> dict[str, Any]:
-        """The answer, when all texts have ended."""
+    def as_dict(self) -> dict[str, Any]:
+        """The whole answer, when all texts have ended."""
         choices = [
-            self._choice(number, text.text, _REASONS[str(text.ended)], whole=True)
+            self._choice(number, text.text, _FINISH_REASONS[str(text.ended)], whole=True)
             for number, text in enumerate(self.texts)
         ]
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head(kind), "choices": choices, "usage": self.usage}
 
     def chunk(self, number: int, piece: str | None, reason: str | None = None) -> dict[str, Any]:
-        """A piece of the stream; None for the piece: the first, which says whose turn it is."""
+        """A piece of the stream. A piece of None is the first of a chat, which names the role."""
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return {**self._head(kind), "choices": [self._choice(number, piece, reason)]}
 
-    def last(self) -> dict[str, Any]:
-        """The chunk that tells the usage."""
+    def usage_chunk(self) -> dict[str, Any]:
+        """The last chunk, which reports the usage."""
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return {**self._head(kind), "choices": [], "usage": self.usage}
 
@@ -348,183 +365,177 @@ class Answering:
     def _choice(
         self, number: int, text: str | None, reason: str | None, *, whole: bool = False
     ) -> dict[str, Any]:
-        about = {"index": number, "logprobs": None, "finish_reason": reason}
+        choice = {"index": number, "logprobs": None, "finish_reason": reason}
         if not self.chat:
-            return {**about, "text": text or ""}
+            return {**choice, "text": text or ""}
         if whole:
-            return {**about, "message": {"role": "assistant", "content": text, "refusal": None}}
+            return {**choice, "message": {"role": "assistant", "content": text, "refusal": None}}
         if text is None:
-            return {**about, "delta": {"role": "assistant", "content": ""}}
-        return {**about, "delta": {"content": text} if text else {}}
+            return {**choice, "delta": {"role": "assistant", "content": ""}}
+        return {**choice, "delta": {"content": text} if text else {}}
 
     async def stream(self, with_usage: bool) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events. The first comes when a text has begun: a request that
-        is refused raises before."""
-        beside: dict[str, Any] = {"usage": None} if with_usage else {}
+        """The answer as server-sent events. The first comes when a text has begun: where the
+        request is refused, this raises before it."""
+        usage: dict[str, Any] = {"usage": None} if with_usage else {}
         begun: set[int] = set()
         async with contextlib.aclosing(self.pieces()) as pieces:
             async for number, piece in pieces:
                 if number not in begun:
                     begun.add(number)
                     if self.chat:
-                        yield _event({**self.chunk(number, None), **beside})
+                        yield _event({**self.chunk(number, None), **usage})
                 if piece:
-                    yield _event({**self.chunk(number, piece), **beside})
+                    yield _event({**self.chunk(number, piece), **usage})
                 if (ended := self.texts[number].ended) is not None:
-                    yield _event({**self.chunk(number, "", _REASONS[ended]), **beside})
+                    yield _event({**self.chunk(number, "", _FINISH_REASONS[ended]), **usage})
         if with_usage:
-            yield _event(self.last())
+            yield _event(self.usage_chunk())
         yield b"data: [DONE]\n\n"
 
 
 def _event(value: Mapping[str, Any]) -> bytes:
-    return (
-        b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-    )
+    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return b"data: " + data.encode() + b"\n\n"
 
 
 # --- routes
 
 
-def router(pool: Any) -> APIRouter:
-    """The routes; `pool` is danlu.serving.pool.pool.Pool."""
+def router(pool: Pool) -> APIRouter:
+    """The routes over a pool."""
     routes = APIRouter(tags=["texts"])
+    chat_body, completion_body = _body_schema(ChatRequest), _body_schema(CompletionRequest)
 
-    @routes.post("/v1/chat/completions", response_model=None, openapi_extra=_described(AskedChat))
+    @routes.post("/v1/chat/completions", response_model=None, openapi_extra=chat_body)
     async def chat(request: Request) -> Response:
         """The next message of a conversation, in OpenAI's form."""
-        return await _answer(pool, request, AskedChat)
+        return await _answer(pool, request, ChatRequest)
 
-    @routes.post("/v1/completions", response_model=None, openapi_extra=_described(AskedCompletion))
+    @routes.post("/v1/completions", response_model=None, openapi_extra=completion_body)
     async def completions(request: Request) -> Response:
         """How a text goes on, in OpenAI's form."""
-        return await _answer(pool, request, AskedCompletion)
+        return await _answer(pool, request, CompletionRequest)
 
     return routes
 
 
-def _described(kind: type[Asked]) -> dict[str, Any]:
-    """What the schema of the server says of a request's body."""
+def _body_schema(kind: type[TextRequest]) -> dict[str, Any]:
+    """The part of the OpenAPI description that describes the body of a request."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    for name, each in schema.pop("$defs", {}).items():
-        schema = json.loads(
-            json.dumps(schema).replace(
-                json.dumps({"$ref": f"#/components/schemas/{name}"}), json.dumps(each)
-            )
-        )
+    for name, definition in schema.pop("$defs", {}).items():
+        reference = json.dumps({"$ref": f"#/components/schemas/{name}"})
+        schema = json.loads(json.dumps(schema).replace(reference, json.dumps(definition)))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-async def _answer(pool: Any, request: Request, kind: type[Asked]) -> Response:
+async def _answer(pool: Pool, request: Request, kind: type[TextRequest]) -> Response:
     try:
-        asked = read_body(await _body(request), kind)
-        model, about = _model(pool, asked.model)
-        chat = kind is AskedChat
-        if chat and not about.get("chat"):
+        text_request = read_body(await _read(request), kind)
+        name, model = _find_model(pool, text_request.model)
+        chat = kind is ChatRequest
+        if chat and not model.get("chat"):
             raise ApiError(
-                f"{model} was not tuned on conversations: it goes on with a text. Ask /v1/completions.",
+                f"{name} was not tuned on conversations: it goes on with a text. "
+                "Ask /v1/completions.",
                 param="messages",
             )
-        answering = Answering(pool, model, asked.wishes(about), chat)
-        if not asked.stream:
-            return await _while_asked(request, answering)
-        stream = answering.stream(bool(asked.stream_options and asked.stream_options.include_usage))
+        answer = TextAnswer(pool, name, text_request.texts(model), chat)
+        if not text_request.stream:
+            return await _whole_answer(request, answer)
+        options = text_request.stream_options
+        stream = answer.stream(with_usage=bool(options and options.include_usage))
         first = await anext(stream)
         return StreamingResponse(
-            _told(first, stream),
+            _with_errors(first, stream),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store"},
         )
     except (ApiError, Refusal, DanluError) as error:
-        return _as_answer(error)
+        return _error_response(error)
 
 
-async def _body(request: Request) -> bytes:
-    found = bytearray()
+async def _read(request: Request) -> bytes:
+    body = bytearray()
     async for piece in request.stream():
-        found += piece
-        if len(found) > MOST_BODY:
-            raise ApiError(f"the body has more than {MOST_BODY:,} bytes.", 413)
-    return bytes(found)
+        body += piece
+        if len(body) > MAX_BODY:
+            raise ApiError(f"the body has more than {MAX_BODY:,} bytes.", 413)
+    return bytes(body)
 
 
-def _model(pool: Any, name: str | None) -> tuple[str, dict[str, Any]]:
-    """(name, what is told of it) of a model that writes text. Raises ApiError for none."""
-    known = {each.name: each.about for each in pool.models.values() if each.writes}
-    if not known:
+def _find_model(pool: Pool, name: str | None) -> tuple[str, ModelDescription]:
+    """(name, description) of a model that writes text. Raises ApiError where there is none."""
+    models = {model.name: model.description for model in pool.models.values() if model.writes_text}
+    if not models:
         raise ApiError(
             "no model of this server writes text.", 404, param="model", code="model_not_found"
         )
-    if name is None and len(known) == 1:
-        name = next(iter(known))
-    if name is None or name not in known:
-        near = did_you_mean(name, known) if name else ""
-        said = f"there is no model {name[:200]!r} that writes text" if name else "model is missing"
-        raise ApiError(
-            f"{said}; there is {', '.join(known)}. {near}".strip(),
-            404,
-            param="model",
-            code="model_not_found",
-        )
-    return name, known[name]
+    if name is None and len(models) == 1:
+        name = next(iter(models))
+    if name in models:
+        return name, models[name]
+    near = did_you_mean(name, models) if name else ""
+    problem = f"there is no model {name[:200]!r} that writes text" if name else "model is missing"
+    raise ApiError(
+        f"{problem}; there is {', '.join(models)}. {near}".strip(),
+        404,
+        param="model",
+        code="model_not_found",
+    )
 
 
-async def _while_asked(request: Request, answering: Answering) -> Response:
-    """The whole answer; what is written for a client that goes away is cancelled."""
+async def _whole_answer(request: Request, answer: TextAnswer) -> Response:
+    """The answer when all its texts have ended. Where the client goes away, they are cancelled."""
 
     async def write() -> None:
-        async with contextlib.aclosing(answering.pieces()) as pieces:
+        async with contextlib.aclosing(answer.pieces()) as pieces:
             async for _ in pieces:
                 pass
 
-    async def gone() -> None:
+    async def wait_for_disconnect() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    tasks = [asyncio.create_task(write()), asyncio.create_task(gone())]
+    tasks = [asyncio.create_task(write()), asyncio.create_task(wait_for_disconnect())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not tasks[0].done():
             return Response(status_code=499)  # nobody reads it
         tasks[0].result()
-        return JSONResponse(answering.whole())
+        return JSONResponse(answer.as_dict())
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _told(first: bytes, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """A stream whose first event is there already. What goes wrong in its middle is told as an
-    event, which clients raise."""
+async def _with_errors(
+    first: bytes, stream: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """A stream after its first event. An error in its middle is sent as an event, which clients
+    raise."""
     try:
         yield first
-        async for each in stream:
-            yield each
+        async for event in stream:
+            yield event
     except (ApiError, Refusal, DanluError) as error:
-        yield _event(_in_form(error).told)
+        yield _event(_api_error(error).body)
     finally:
         await stream.aclose()
 
 
-def _in_form(error: Exception) -> ApiError:
+def _api_error(error: ApiError | Refusal | DanluError) -> ApiError:
     """Any refusal in OpenAI's form."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, Refusal):
-        after = getattr(error, "after", None)
-        return ApiError(
-            _sentences(error.message, error.hint), error.status, param=error.field, after=after
-        )
-    assert isinstance(error, DanluError)
-    return ApiError(
-        _sentences(error.problem.message, error.problem.hint),
-        400,
-        param=error.problem.where or None,
-    )
+        return ApiError(_message(error.message, error.hint), error.status, param=error.field)
+    problem = error.problem
+    return ApiError(_message(problem.message, problem.hint), param=problem.where or None)
 
 
-def _as_answer(error: Exception) -> Response:
-    found = _in_form(error)
-    headers = {"Retry-After": str(found.after or 1)} if found.status in (429, 503) else None
-    return JSONResponse(found.told, found.status, headers=headers)
+def _error_response(error: ApiError | Refusal | DanluError) -> Response:
+    api_error = _api_error(error)
+    headers = {"Retry-After": "1"} if api_error.status in (429, 503) else None
+    return JSONResponse(api_error.body, api_error.status, headers=headers)

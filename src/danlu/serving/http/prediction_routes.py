@@ -1,178 +1,174 @@
-"""POST /v1/predict and /v1/models/NAME/predict: the quick route. The body goes to the worker as it came; nothing of it is looked at here.
+"""POST /v1/predict and /v1/models/NAME/predict. The body goes to the worker as it came.
 
-Whether a request may wait is decided before its body is read (danlu.serving.pool.admission), so
-that being turned away costs next to nothing."""
+Nothing of a body is parsed here. Whether a request may wait is decided before its body is read
+(danlu.serving.pool.admission), so that a refusal costs next to nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from danlu.serving.refusals import Refusal
+from danlu.compat.uvicorn import SCOPE_KEY
+from danlu.serving.http.responses import (
+    CLOSE_HEADER,
+    FULL,
+    SHUTTING_DOWN,
+    refusal_bytes,
+    send_json,
+    send_refusal,
+    too_large,
+)
+from danlu.serving.protocol.refusals import Refusal
 
 if TYPE_CHECKING:
-    from danlu.serving.http.security import Seen
-    from danlu.serving.pool.pool import Pool, Served
+    from starlette.types import Receive, Scope, Send
 
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_JSON = (b"content-type", b"application/json")
-_CLOSE = (b"connection", b"close")
-
-
-async def refuse(send: _Send, refusal: Refusal, retry: int = 0, close: bool = False) -> None:
-    """Answer with a refusal."""
-    headers = []
-    if retry:
-        headers.append((b"retry-after", b"%d" % retry))
-    if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if close or refusal.status == 413:  # what follows of the body is not worth reading
-        headers.append(_CLOSE)
-    await answer(send, refusal.status, refusal.body(), headers)
+    from danlu.serving.http.connection import Connection
+    from danlu.serving.http.request_headers import RequestHeaders
+    from danlu.serving.pool.pool import Pool
+    from danlu.serving.pool.served_model import ServedModel
 
 
-async def answer(
-    send: _Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
-) -> None:
-    """Answer with JSON."""
-    head = [_JSON, (b"content-length", b"%d" % len(body)), *(headers or ())]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+class PredictionRoute:
+    """The route.
 
-
-class Predicting:
-    """The route."""
+    by_url   the model of each URL that ends in /predict
+    """
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.most_body = pool.settings.most_body
+        self.max_body = pool.settings.most_body
         self.by_url = {
-            f"/v1/models/{name}/predict".encode(): served for name, served in pool.models.items()
+            f"/v1/models/{name}/predict".encode(): model for name, model in pool.models.items()
         }
         self.by_url[b"/v1/predict"] = next(iter(pool.models.values()))
         self._refusals: dict[tuple[int, bool], bytes] = {}
 
-    def turns_away(self, served: Served) -> bytes | None:
-        """The whole answer to a request that may not wait; None where it may."""
-        retry = self.full(served)
-        if not retry:
-            return None
-        served.counts.answers[503] += 1
-        draining = self.pool.draining
-        if (retry, draining) not in self._refusals:
-            self._refusals[retry, draining] = _busy(_ENDING if draining else _FULL, retry, draining)
-        return self._refusals[retry, draining]
-
-    def full(self, served: Served) -> int:
-        """0 where a request may wait, else the seconds after which to ask again."""
+    def retry_after(self, model: ServedModel) -> int:
+        """0 where one more request may wait, else the seconds after which to ask again."""
         pool = self.pool
         if pool.draining:
             return 1
-        return served.turns_away() or int(pool.held_bytes > pool.settings.queue_bytes)
+        return model.retry_after() or int(pool.body_bytes > pool.settings.queue_bytes)
+
+    def refusal_when_full(self, model: ServedModel) -> bytes | None:
+        """The whole answer (503) to a request that may not wait; None where it may."""
+        retry = self.retry_after(model)
+        if not retry:
+            return None
+        model.counts.answers[503] += 1
+        draining = self.pool.draining
+        if (retry, draining) not in self._refusals:
+            refusal = SHUTTING_DOWN if draining else FULL
+            self._refusals[retry, draining] = refusal_bytes(refusal, retry, close=draining)
+        return self._refusals[retry, draining]
 
     async def __call__(
-        self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send, seen: Seen
+        self, scope: Scope, receive: Receive, send: Send, headers: RequestHeaders
     ) -> None:
         pool = self.pool
         try:
-            served = pool.find(_model(scope["path"]))
-            if retry := self.full(served):
-                served.counts.answers[503] += 1
-                await refuse(send, _FULL if not pool.draining else _ENDING, retry, pool.draining)
+            model = pool.find(_model_name(scope["path"]))
+            if retry := self.retry_after(model):
+                model.counts.answers[503] += 1
+                refusal = SHUTTING_DOWN if pool.draining else FULL
+                await send_refusal(send, refusal, retry, close=pool.draining)
                 return
-            seconds = self.seconds(seen)
-            body = await self._body(receive, seen)
+            seconds = self.seconds(headers)
+            body = await self._body(receive, headers)
             if body is None:
                 return
         except Refusal as refusal:
-            await refuse(send, refusal)
+            await send_refusal(send, refusal)
             return
-        await self._ask(scope, send, served, seen, body, seconds)
+        await self._answer(scope.get(SCOPE_KEY), send, model, headers, body, seconds)
 
-    async def _ask(
+    async def _answer(
         self,
-        scope: Any,
-        send: _Send,
-        served: Served,
-        seen: Seen,
+        connection: Connection | None,
+        send: Send,
+        model: ServedModel,
+        headers: RequestHeaders,
         body: bytes,
         seconds: float | None,
     ) -> None:
         pool = self.pool
-        asked = pool.begin(served, seen.kind.decode("latin-1"), body, seconds)
-        assert asked.future is not None
-        connection = scope.get("danlu.connection")
+        request = pool.submit(model, headers.kind.decode("latin-1"), body, seconds)
+        assert request.future is not None
         if connection is not None:
-            connection.waits_for = asked.future  # set when the client goes away
+            connection.waits_for = request.future  # set to status 0 when the client goes away
         try:
-            status, told = await asked.future
-        except asyncio.CancelledError:
-            status = 0
-            raise
+            status, answer = await request.future
         finally:
-            pool.leave(asked)
+            pool.release(request)
             if connection is not None:
                 connection.waits_for = None
         if status:
-            await answer(send, status, told, [_CLOSE] if pool.draining else None)
+            await send_json(send, status, answer, [CLOSE_HEADER] if pool.draining else None)
 
-    def check(self, seen: Seen) -> None:
-        """Raises Refusal for a body that its head tells will not be read."""
-        if seen.encoding not in (b"", b"identity"):
+    def check(self, headers: RequestHeaders) -> None:
+        """Raises Refusal where the headers tell that the body will not be read."""
+        if headers.encoding not in (b"", b"identity"):
             raise Refusal(
                 "a compressed body is not read.",
                 status=415,
                 hint="send it without Content-Encoding",
             )
-        if seen.length and (
-            not seen.length.isdigit() or len(seen.length) > 18 or int(seen.length) > self.most_body
-        ):
-            raise _too_large(self.most_body)
+        length = headers.length
+        is_number = length.isdigit() and len(length) <= 18
+        if length and (not is_number or int(length) > self.max_body):
+            raise too_large(self.max_body)
 
-    def seconds(self, seen: Seen) -> float | None:
-        """The deadline that a request sets itself."""
-        return _seconds(seen.deadline)
+    def seconds(self, headers: RequestHeaders) -> float | None:
+        """The deadline that a request sets itself (X-Deadline-Ms), in seconds; None without one.
+        Raises Refusal."""
+        deadline = headers.deadline
+        if not deadline:
+            return None
+        if not deadline.isdigit() or len(deadline) > 12 or int(deadline) == 0:
+            raise Refusal(
+                "X-Deadline-Ms is a whole number of milliseconds above 0.", field="X-Deadline-Ms"
+            )
+        return int(deadline) / 1000
 
-    async def _body(self, receive: _Receive, seen: Seen) -> bytes | None:
-        """The whole body; None where the client went away. Raises Refusal where it is too large."""
-        most = self.most_body
-        self.check(seen)
+    async def _body(self, receive: Receive, headers: RequestHeaders) -> bytes | None:
+        """The whole body; None where the client went away. Raises Refusal where it is too
+        large."""
+        self.check(headers)
         message = await receive()
         if message["type"] != "http.request":
             return None
-        if not message.get("more_body"):
-            if len(message["body"]) > most:
-                raise _too_large(most)
-            return message["body"]
-        return await self._rest(receive, message["body"], most)
+        if message.get("more_body"):
+            return await self._rest_of_body(receive, message["body"])
+        if len(message["body"]) > self.max_body:
+            raise too_large(self.max_body)
+        return message["body"]
 
-    async def _rest(self, receive: _Receive, first: bytes, most: int) -> bytes | None:
-        held = bytearray(first)
-        self.pool.held_bytes += len(held)
-        counted = len(held)
+    async def _rest_of_body(self, receive: Receive, first: bytes) -> bytes | None:
+        body = bytearray(first)
+        counted = len(body)  # what this body adds to pool.body_bytes
+        self.pool.body_bytes += counted
         try:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
                     return None
-                held += message.get("body", b"")
-                self.pool.held_bytes += len(held) - counted
-                counted = len(held)
-                if counted > most:
-                    raise _too_large(most)
-                if self.pool.held_bytes > self.pool.settings.queue_bytes:
-                    raise _FULL
+                body += message.get("body", b"")
+                self.pool.body_bytes += len(body) - counted
+                counted = len(body)
+                if counted > self.max_body:
+                    raise too_large(self.max_body)
+                if self.pool.body_bytes > self.pool.settings.queue_bytes:
+                    raise FULL
                 if not message.get("more_body"):
-                    return bytes(held)
+                    return bytes(body)
         finally:
-            self.pool.held_bytes -= counted
+            self.pool.body_bytes -= counted
 
 
-def _model(path: str) -> str | None:
-    """The model that a path ending in /predict names; None where it names none. Raises Refusal for
-    a path that is none."""
+def _model_name(path: str) -> str | None:
+    """The model that a path ending in /predict names; None for /v1/predict. Raises Refusal for any
+    other path."""
     if path == "/v1/predict":
         return None
     parts = path.split("/")
@@ -181,41 +177,3 @@ def _model(path: str) -> str | None:
             "there is no such path.", status=404, hint="POST /v1/predict or /v1/models/NAME/predict"
         )
     return parts[3]
-
-
-def _seconds(deadline: bytes) -> float | None:
-    if not deadline:
-        return None
-    if not deadline.isdigit() or len(deadline) > 12 or int(deadline) == 0:
-        raise Refusal(
-            "X-Deadline-Ms is a whole number of milliseconds above 0.", field="X-Deadline-Ms"
-        )
-    return int(deadline) / 1000
-
-
-def _too_large(most: int) -> Refusal:
-    return Refusal(
-        f"the body is larger than the {most:,} bytes that are read.",
-        status=413,
-        hint="send fewer rows in a request",
-    )
-
-
-def _busy(refusal: Refusal, retry: int, close: bool) -> bytes:
-    from danlu.serving.http.fast_path import whole
-
-    return whole(
-        503,
-        refusal.body(),
-        b"retry-after: %d\r\n" % retry + (b"connection: close\r\n" if close else b""),
-    )
-
-
-_FULL = Refusal(
-    "the server is full.", status=503, hint="ask again after the seconds of Retry-After"
-)
-_ENDING = Refusal(
-    "the server is about to end.",
-    status=503,
-    hint="ask again in a second: another one may have taken over",
-)

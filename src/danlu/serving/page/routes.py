@@ -1,10 +1,11 @@
-"""The page at /: what the models are, a form or a conversation for each, and the answers, in a browser.
+"""The page at /: what the models are, a form or a conversation for each, and their answers.
 
-The files of the folder page/ are read once. Their addresses hold a digest of them all, so that a
-browser keeps them for as long as they are what they are; the page itself is asked for anew each
-time (304 where it is the same). The page holds no data: it asks the routes under v1/ for it, with
-the token that its user types in where the server wants one. It loads nothing from elsewhere, and
-its Content-Security-Policy lets no script run that is not one of these files."""
+The files of this folder are read once. Their addresses hold a digest of them all, so that a browser
+keeps them until one of them changes; the page itself is asked for each time (304 where it is the
+same). The page holds no data: it asks the routes under v1/ for it, with the token that its user
+types in where the server wants one. It loads nothing from elsewhere, and its
+Content-Security-Policy lets no script run that is not one of these files.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
-from danlu.serving.refusals import Refusal
+from danlu.serving.protocol.refusals import Refusal
 
 FOLDER = Path(__file__).parent
 POLICY = "; ".join(
@@ -22,8 +23,8 @@ POLICY = "; ".join(
         "default-src 'self'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' data: blob:",  # pictures that were chosen, and those that a model makes
-        "media-src blob:",  # a recording that was chosen
+        "img-src 'self' data: blob:",  # pictures that the user chose, and those that a model makes
+        "media-src blob:",  # a recording that the user chose
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
@@ -50,8 +51,12 @@ _FOR_EVER = "public, max-age=31536000, immutable"
 
 
 class Page:
-    """The files of the page in memory: `front`, the others by name (as they are, and packed by
-    gzip), and the digest of all."""
+    """The files of the page, in memory.
+
+    index    index.html, with the digest in the addresses of the other files
+    files    the other files by name; `packed` are the same, compressed by gzip
+    digest   of all files
+    """
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.files = {
@@ -59,13 +64,12 @@ class Page:
             for path in sorted(folder.iterdir())
             if path.suffix in _KINDS
         }
-        told = hashlib.sha256()
+        digest = hashlib.sha256()
         for name, data in self.files.items():
-            told.update(f"{name} {len(data)}\n".encode() + data)
-        self.digest = told.hexdigest()[:16]
-        self.front = self.files.pop("index.html").replace(
-            b'"page/', f'"page/{self.digest}/'.encode()
-        )
+            digest.update(f"{name} {len(data)}\n".encode() + data)
+        self.digest = digest.hexdigest()[:16]
+        address = f'"page/{self.digest}/'.encode()
+        self.index = self.files.pop("index.html").replace(b'"page/', address)
         self.packed = {name: gzip.compress(data, mtime=0) for name, data in self.files.items()}
 
 
@@ -76,11 +80,11 @@ def router(page: Page | None = None) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.api_route("/", methods=["GET", "HEAD"])
-    async def front(request: Request) -> Response:
+    async def index(request: Request) -> Response:
         headers = {**HEADERS, "cache-control": "no-cache", "etag": tag}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(shown.front, media_type="text/html; charset=utf-8", headers=headers)
+        return Response(shown.index, media_type="text/html; charset=utf-8", headers=headers)
 
     @routes.api_route("/page/{digest}/{name}", methods=["GET", "HEAD"])
     async def file(digest: str, name: str, request: Request) -> Response:
@@ -92,8 +96,7 @@ def router(page: Page | None = None) -> APIRouter:
         headers = {**HEADERS, "cache-control": _FOR_EVER, "vary": "accept-encoding"}
         if "gzip" not in request.headers.get("accept-encoding", ""):
             return Response(shown.files[name], media_type=kind, headers=headers)
-        return Response(
-            shown.packed[name], media_type=kind, headers={**headers, "content-encoding": "gzip"}
-        )
+        headers["content-encoding"] = "gzip"
+        return Response(shown.packed[name], media_type=kind, headers=headers)
 
     return routes

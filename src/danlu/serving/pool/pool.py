@@ -1,13 +1,13 @@
-"""The Pool: for each model that is served a worker process, what it was asked, and another process where it dies or hangs.
+"""The Pool: a worker process for each model, the requests it has, and another process when it dies.
 
-An answer is a function of the rows, a text of its prompt and seed. So what a worker that is lost
-had been asked is asked again of the one that takes its place, and whoever waits sees a longer wait,
-not an error; a text goes on from the tokens that were told already. A request that two workers died
-of is asked alone, and after a third one given up: it is the one that kills them.
+An answer is a function of the rows, and a text of its prompt and seed. So the requests of a worker
+that died are given to the one that replaces it: clients wait longer and see no error. A text goes
+on after the tokens that were received already. A request that two workers died of is given to the
+third one alone; when that dies too, the request is refused (500): it is the one that kills them.
 
     await pool.answer(name, rows)        the answers of rows
     pool.write(name, request)            the events of a text, as they come
-    pool.ask(served, ...)                the body of a request as it came (what the routes use)
+    pool.submit(model, kind, body, ...)  the body of an HTTP request as it came (for the routes)
 """
 
 from __future__ import annotations
@@ -16,168 +16,83 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from danlu.errors import ArtifactError, DanluError
-from danlu.serving.messages import pack
-from danlu.serving.metrics import Counts
-from danlu.serving.pool.admission import Admission
 from danlu.serving.pool.process import WorkerProcess
+from danlu.serving.pool.served_model import PendingRequest, ServedModel
 from danlu.serving.pool.snapshot import Snapshots
-from danlu.serving.refusals import Refusal
-from danlu.serving.settings import Settings
-from danlu.serving.worker.models import Place, locate
+from danlu.serving.protocol.messages import (
+    AnswerRows,
+    FromWorker,
+    RowsAnswered,
+    StepDone,
+    TextEvent,
+    WriteText,
+    pack,
+)
+from danlu.serving.protocol.model_folder import ModelFolder, locate
+from danlu.serving.protocol.refusals import Refusal
+from danlu.serving.protocol.settings import Settings
 from danlu.system import machine
 
-LIVES = 3  # workers that may be lost with a request before it is given up
-_TICK = 0.1  # seconds between two looks at deadlines and at workers
-_STARVING = 15  # times the silence allowed to a worker that would speak if the machine let it
+MAX_LOST_WORKERS = 3  # workers that may die with a request before it is refused
+_TICK = 0.1  # seconds between two checks of deadlines and workers
+# A worker whose threads are runnable and get no processor may be silent for so many times the
+# silence that is allowed to others.
+_STARVING = 15
 _SLOWEST_RETRY = 5.0  # seconds between two attempts to open a model
-_TEXTS_A_SLOT = 4  # texts that may wait or be written, for each slot
+_SPARE_RETRY = 5.0  # seconds between two attempts to start a spare worker
 
 log = logging.getLogger("danlu.serving")
 
 
-class Asked:
-    """A request that a worker is to answer. `rows` is what admission thinks it holds; `lost` counts
-    the workers that died with it."""
-
-    __slots__ = (
-        "answered",
-        "before",
-        "began",
-        "body",
-        "codes",
-        "events",
-        "future",
-        "header",
-        "id",
-        "lost",
-        "rows",
-        "served",
-        "then",
-        "worker",
-    )
-
-    def __init__(
-        self,
-        served: Served,
-        id: int,
-        header: dict[str, Any],
-        body: bytes,
-        before: float,
-        rows: float,
-    ) -> None:
-        self.served = served
-        self.id = id
-        self.header = header
-        self.body = body
-        self.before = before
-        self.rows = rows
-        self.began = time.monotonic()
-        self.lost = 0
-        self.answered = False
-        self.worker: WorkerProcess | None = None
-        self.future: asyncio.Future[tuple[int, bytes]] | None = None
-        self.then: Callable[[int, bytes], None] | None = None
-        self.events: asyncio.Queue[dict[str, Any]] | None = None
-        self.codes: list[int] = []  # of a text: what was told
-
-
-class Served:
-    """A model that is served. `about` is what its worker tells of it (see
-    danlu.serving.worker.main.Desk)."""
-
-    def __init__(self, name: str, path: Path, settings: Settings) -> None:
-        self.name = name
-        self.path = path
-        self.settings = settings
-        self.place: Place | None = None  # of the snapshot
-        self.about: dict[str, Any] = {}
-        self.worker: WorkerProcess | None = None
-        self.leaving: set[WorkerProcess] = (
-            set()
-        )  # of the model before a swap: they answer what they were asked
-        self.asked: dict[int, Asked] = {}
-        self.unsent: deque[Asked] = deque()
-        self.suspect: Asked | None = None  # two workers died of it: it is asked alone
-        self.admission = Admission(
-            settings.longest_wait, settings.queue, settings.batch, settings.most_rows
-        )
-        self.counts = Counts()
-        self.swapping = False
-        self.failures = 0
-        self.retry_at = 0.0
-        self.down_since = 0.0
-
-    @property
-    def ready(self) -> bool:
-        """Whether a worker can answer now."""
-        return self.worker is not None and self.worker.state == "ready"
-
-    @property
-    def writes(self) -> bool:
-        """Whether it is a model of texts."""
-        return self.about.get("kind") == "text"
-
-    def turns_away(self) -> int:
-        """0 where one more request may wait, else the seconds after which to ask again."""
-        if self.writes:
-            return int(self.admission.waiting >= _TEXTS_A_SLOT * int(self.about.get("slots", 1)))
-        return self.admission.turns_away(
-            0.0 if self.ready else max(float(self.about.get("opening", 1.0)), 0.05)
-        )
-
-    @property
-    def workers(self) -> list[WorkerProcess]:
-        """All its processes."""
-        return [*self.leaving, *([self.worker] if self.worker is not None else [])]
-
-
 class Pool:
-    """Workers of all models. `start` before anything else; everything happens in the thread of its
-    event loop."""
+    """The workers of all models.
+
+    `start` comes before anything else. All methods run in the thread of the event loop.
+
+    models        the served models by name; the first answers where a request names none
+    draining      the server is about to end: no request is accepted any more
+    body_bytes    bytes of all bodies in memory
+    """
 
     def __init__(self, models: Mapping[str, str | Path], settings: Settings | None = None) -> None:
         self.settings = settings or Settings.model_validate({})
         self.models = {
-            name: Served(name, Path(path), self.settings) for name, path in models.items()
+            name: ServedModel(name, Path(path), self.settings) for name, path in models.items()
         }
         self.threads = self.settings.threads or max(1, machine.cores() - 1)
-        self.held_bytes = 0
+        self.body_bytes = 0
         self.draining = False
         self._snapshots: Snapshots | None = None
         self._spare: WorkerProcess | None = None
-        self._spare_at = 0.0
+        self._spare_at = 0.0  # when the next spare worker may be started
         self._last_id = 0
-        self._owner: dict[WorkerProcess, Served] = {}
+        self._owner: dict[WorkerProcess, ServedModel] = {}
         self._opened: dict[WorkerProcess, asyncio.Future[None]] = {}
         self._watch: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    # --- beginning and end
+    # --- start and end
 
     async def start(self) -> None:
         """Open every model. Raises DanluError, naming the model, where one cannot be opened."""
         self._snapshots = Snapshots()
         try:
-            for served in self.models.values():
-                served.place = self._copy(served)
-                served.worker = await self._new(served.place.form)
-            await asyncio.gather(
-                *(
-                    self._open(served, served.worker, served.place)
-                    for served in self.models.values()
-                )
-            )  # type: ignore[arg-type]
-            for served in self.models.values():
-                assert served.worker is not None
-                self._learn(served, served.worker)
+            started: list[tuple[ServedModel, WorkerProcess, ModelFolder]] = []
+            for model in self.models.values():
+                model.folder = self._copy(model)
+                model.worker = await self._take_worker(model.folder.form)
+                started.append((model, model.worker, model.folder))
+            await asyncio.gather(*(self._open(*opening) for opening in started))
+            for model, worker, _ in started:
+                self._install(model, worker)
         except BaseException:
             await self.close()
             raise
@@ -190,7 +105,7 @@ class Pool:
             self._watch.cancel()
         for task in list(self._tasks):
             task.cancel()
-        workers = [worker for served in self.models.values() for worker in served.workers]
+        workers = [worker for model in self.models.values() for worker in model.workers]
         for worker in [*workers, *([self._spare] if self._spare is not None else [])]:
             worker.kill()
             worker.process.wait()
@@ -200,20 +115,20 @@ class Pool:
     @property
     def ready(self) -> bool:
         """Whether every model can answer."""
-        return not self.draining and all(served.ready for served in self.models.values())
+        return not self.draining and all(model.ready for model in self.models.values())
 
     @property
     def waiting(self) -> int:
         """Requests accepted and not answered."""
-        return sum(len(served.asked) for served in self.models.values())
+        return sum(len(model.pending) for model in self.models.values())
 
     @property
     def accepted(self) -> int:
-        """Requests accepted since the beginning."""
+        """Requests accepted since the start."""
         return self._last_id
 
-    def find(self, name: str | None) -> Served:
-        """The model of a name; None: the only one, or the first. Raises Refusal."""
+    def find(self, name: str | None) -> ServedModel:
+        """The model of a name; None: the first. Raises Refusal (404)."""
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
@@ -225,400 +140,403 @@ class Pool:
             )
         return self.models[name]
 
-    # --- asking
+    # --- requests
 
     async def answer(
         self, name: str | None, rows: Sequence[Mapping[str, Any]], seconds: float | None = None
     ) -> list[dict[str, Any]]:
-        """The answers of rows, as JSON values. Raises Refusal."""
-        served = self.find(name)
-        status, body = await self.ask(
-            served, "application/json", to_json({"rows": list(rows)}), seconds
-        )
-        told = from_json(body)
-        if status != 200:
-            error = told["error"]
-            raise Refusal(
-                error["message"],
-                status=status,
-                field=error["field"],
-                row=error["row"],
-                hint=error["hint"],
-            )
-        return told["answers"]
-
-    async def ask(
-        self, served: Served, kind: str, body: bytes, seconds: float | None = None
-    ) -> tuple[int, bytes]:
-        """(status, body) of the answer to a request's body of a content type. The caller has asked
-        `served.turns_away`."""
-        asked = self.begin(served, kind, body, seconds)
-        assert asked.future is not None
+        """The answers of rows, as JSON values, within `seconds`. Raises Refusal."""
+        body = to_json({"rows": list(rows)})
+        request = self.submit(self.find(name), "application/json", body, seconds)
+        assert request.future is not None
         try:
-            return await asked.future
+            status, answer_body = await request.future
         finally:
-            self.leave(asked)
+            self.release(request)
+        answer = from_json(answer_body)
+        if status == 200:
+            return answer["answers"]
+        error = answer["error"]
+        raise Refusal(
+            error["message"],
+            status=status,
+            field=error["field"],
+            row=error["row"],
+            hint=error["hint"],
+        )
 
-    def begin(
+    def submit(
         self,
-        served: Served,
+        model: ServedModel,
         kind: str,
         body: bytes,
         seconds: float | None = None,
-        then: Callable[[int, bytes], None] | None = None,
-    ) -> Asked:
-        """Ask, without waiting: `then` is called with (status, body), or `Asked.future` holds them
-        in the end. `leave` is to follow."""
+        on_answer: Callable[[int, bytes], None] | None = None,
+    ) -> PendingRequest:
+        """Give a request to the model's worker, without waiting.
+
+        kind        content type of `body`
+        seconds     until its deadline; None: `settings.deadline`
+        on_answer   called with (status, body); None: the request's `future` will hold them
+
+        The caller has checked `model.retry_after()`, and calls `release` afterwards."""
         limit = self.settings.deadline
-        before = time.monotonic() + (limit if seconds is None else min(seconds, limit))
-        asked = self._enter(
-            served,
-            {"do": "answer", "kind": kind},
-            body,
-            before,
-            served.admission.rows_of(len(body)),
-        )
-        if then is None:
-            asked.future = asyncio.get_running_loop().create_future()
-        asked.then = then
-        self._give(asked)
-        return asked
+        message: AnswerRows = {
+            "do": "answer",
+            "kind": kind,
+            "id": self._next_id(),
+            "before": time.monotonic() + (limit if seconds is None else min(seconds, limit)),
+        }
+        rows = model.admission.estimate_rows(len(body))
+        request = self._accept(PendingRequest(model, message, body, rows))
+        if on_answer is None:
+            request.future = asyncio.get_running_loop().create_future()
+        request.on_answer = on_answer
+        self._dispatch(request)
+        return request
 
     async def write(
         self, name: str | None, request: Mapping[str, Any], seconds: float | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
-        """The events of a text: {"piece", "ended", "tokens", "prompt_tokens", ...}; the last has
-        "ended".
+    ) -> AsyncGenerator[TextEvent, None]:
+        """The events of a text as they come; the last has "ended".
 
-        Raises Refusal where the request cannot be met, the server is full (503) or its time is over
-        (504). A caller that stops listening (closes the iterator) stops the writing."""
-        served = self.find(name)
-        if self.draining:
-            raise Refusal(
-                "the server is about to end.",
-                status=503,
-                hint="ask another one, or again in a second",
-            )
-        if not served.writes:
-            raise Refusal(
-                f"{served.name} writes no text.",
-                field="model",
-                hint=f"POST /v1/models/{served.name}/predict",
-            )
-        if served.turns_away():
-            served.counts.answers[503] += 1
-            raise Refusal(
-                "as many texts as can be are being written.",
-                status=503,
-                hint="ask again in a second",
-            )
+        Closing the iterator stops the writing. Raises Refusal where the request cannot be met, the
+        server is full (503) or `seconds` are over (504)."""
+        model = self.find(name)
+        self._check_writing(model)
         limit = self.settings.text_deadline
-        before = time.monotonic() + (limit if seconds is None else min(seconds, limit))
-        asked = self._enter(served, {"do": "write", "request": dict(request)}, b"", before, 1.0)
-        asked.events = asyncio.Queue()
-        self._give(asked)
+        message: WriteText = {
+            "do": "write",
+            "request": dict(request),
+            "id": self._next_id(),
+            "before": time.monotonic() + (limit if seconds is None else min(seconds, limit)),
+        }
+        pending = self._accept(PendingRequest(model, message, b"", 1.0))
+        events = pending.events = asyncio.Queue[TextEvent]()
+        self._dispatch(pending)
         status = 499  # the client stopped listening
         try:
             while True:
-                event = await asked.events.get()
+                event = await events.get()
                 if event["ended"] == "refused":
-                    status, told = event["status"], event["error"]
+                    error = event.get("error")
+                    status = event.get("status", 500)
+                    assert error is not None
                     raise Refusal(
-                        told["message"], status=status, field=told["field"], hint=told["hint"]
+                        error["message"], status=status, field=error["field"], hint=error["hint"]
                     )
                 if event["piece"] or event["ended"]:
-                    yield {key: value for key, value in event.items() if key not in ("say", "id")}
+                    yield event
                 if event["ended"]:
                     status = 200
                     return
         finally:
-            self._count(asked, status)
-            self.leave(asked)
+            self._count(pending, status)
+            self.release(pending)
 
-    def _enter(
-        self, served: Served, header: dict[str, Any], body: bytes, before: float, rows: float
-    ) -> Asked:
-        self._last_id += 1
-        asked = Asked(
-            served,
-            self._last_id,
-            {**header, "id": self._last_id, "before": before},
-            body,
-            before,
-            rows,
-        )
-        served.asked[asked.id] = asked
-        served.admission.enter(rows)
-        self.held_bytes += len(body)
-        return asked
-
-    def leave(self, asked: Asked) -> None:
-        """Nobody waits for it any more: it was answered, or the client has gone."""
-        served = asked.served
-        if served.asked.pop(asked.id, None) is None:
-            return
-        served.admission.leave(asked.rows)
-        self.held_bytes -= len(asked.body)
-        worker = asked.worker
-        if worker is not None and worker.state == "ready" and not asked.answered:
-            worker.send(pack({"do": "cancel", "id": asked.id}))
-        if served.suspect is asked:
-            served.suspect = None
-        if served.unsent:
-            self._give_rest(served)
-        if served.leaving:
-            self._let_go(served)
-
-    def _give(self, asked: Asked) -> None:
-        """Send a request to its model's worker, or keep it until there is one."""
-        served = asked.served
-        if not served.ready or served.unsent or served.suspect is not None:
-            served.unsent.append(asked)
-            return
-        self._send(asked)
-
-    def _send(self, asked: Asked) -> None:
-        worker = asked.served.worker
-        assert worker is not None
-        asked.worker = worker
-        if asked.codes:
-            asked.header["request"]["written"] = asked.codes
-        worker.send(pack(asked.header, asked.body))
-
-    def _give_rest(self, served: Served) -> None:
-        """Send what was kept; what two workers died of goes alone."""
-        if not served.ready or served.suspect is not None:
-            return
-        there = [each for each in served.unsent if each.id in served.asked]
-        served.unsent = deque(
-            sorted(there, key=lambda each: each.lost < LIVES - 1)
-        )  # a sort keeps the order among equals
-        while served.unsent:
-            asked = served.unsent.popleft()
-            suspected = asked.lost >= LIVES - 1
-            if suspected and any(each.worker is served.worker for each in served.asked.values()):
-                served.unsent.appendleft(asked)  # it waits until the others have their answers
-                return
-            self._send(asked)
-            if suspected:
-                served.suspect = asked
-                return
-
-    def _count(self, asked: Asked, status: int) -> None:
-        counts = asked.served.counts
-        counts.answers[status] += 1
-        counts.seconds.add(time.monotonic() - asked.began)
-
-    def _finish(self, asked: Asked, status: int, body: bytes) -> None:
-        if asked.answered:
-            return
-        asked.answered = True
-        self._count(asked, status)
-        if asked.then is not None:
-            asked.then(status, body)
-        elif asked.future is not None and not asked.future.done():
-            asked.future.set_result((status, body))
-
-    def _fail(self, asked: Asked, refusal: Refusal) -> None:
-        if asked.events is None:
-            self._finish(asked, refusal.status, refusal.body())
-        else:
-            asked.events.put_nowait(
-                {
-                    "piece": "",
-                    "ended": "refused",
-                    "status": refusal.status,
-                    "error": refusal.as_dict(),
-                }
+    def _check_writing(self, model: ServedModel) -> None:
+        if self.draining:
+            raise Refusal(
+                "the server is shutting down.",
+                status=503,
+                hint="ask another server, or ask again in a second",
+            )
+        if not model.writes_text:
+            raise Refusal(
+                f"{model.name} writes no text.",
+                field="model",
+                hint=f"POST /v1/models/{model.name}/predict",
+            )
+        if model.retry_after():
+            model.counts.answers[503] += 1
+            raise Refusal(
+                "the model is already writing as many texts as it can.",
+                status=503,
+                hint="ask again in a second",
             )
 
-    # --- hearing
-
-    def _hear(self, worker: WorkerProcess, header: dict[str, Any], body: bytes) -> None:
-        said = header["say"]
-        if said in ("ready", "refused"):
-            waiter = self._opened.get(worker)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+    def release(self, request: PendingRequest) -> None:
+        """Forget a request: it was answered, or its client has gone."""
+        model = request.model
+        if model.pending.pop(request.id, None) is None:
             return
-        served = self._owner.get(worker)
-        if served is None:
-            return
-        if said == "step":
-            served.counts.steps.add(header["rows"])
-            served.counts.busy_seconds += header["seconds"]
-            if worker is served.worker:
-                served.admission.pace.learn(header["rows"], header["seconds"])
-                served.admission.together = header["most"]
-        elif (asked := served.asked.get(header["id"])) is not None and asked.worker is worker:
-            if said == "answer":
-                served.counts.rows += header["rows"]
-                served.admission.learn_size(header["rows"], len(asked.body))
-                self._finish(asked, header["status"], body)
-            elif asked.events is not None:
-                asked.codes += header.pop("codes", ())
-                served.counts.tokens += 1
-                asked.events.put_nowait(header)
+        model.admission.leave(request.rows)
+        self.body_bytes -= len(request.body)
+        worker = request.worker
+        if worker is not None and worker.state == "ready" and not request.answered:
+            worker.send(pack({"do": "cancel", "id": request.id}))
+        if model.suspect is request:
+            model.suspect = None
+        if model.unsent:
+            self._dispatch_unsent(model)
+        if model.retiring:
+            self._end_retired(model)
 
-    def _gone(self, worker: WorkerProcess) -> None:
-        waiter = self._opened.get(worker)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-        served = self._owner.pop(worker, None)
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _accept(self, request: PendingRequest) -> PendingRequest:
+        request.model.pending[request.id] = request
+        request.model.admission.enter(request.rows)
+        self.body_bytes += len(request.body)
+        return request
+
+    def _dispatch(self, request: PendingRequest) -> None:
+        """Send a request to its model's worker, or keep it until there is one."""
+        model = request.model
+        if not model.ready or model.unsent or model.suspect is not None:
+            model.unsent.append(request)
+            return
+        self._send(request)
+
+    def _send(self, request: PendingRequest) -> None:
+        worker = request.model.worker
+        assert worker is not None
+        request.worker = worker
+        message = request.message
+        if request.tokens and message["do"] == "write":
+            message["request"]["written"] = request.tokens
+        worker.send(pack(message, request.body))
+
+    def _dispatch_unsent(self, model: ServedModel) -> None:
+        """Send the requests that were kept; a suspect goes first, alone, when the worker has no
+        other request."""
+        if not model.ready or model.suspect is not None:
+            return
+        waiting = [request for request in model.unsent if request.id in model.pending]
+        # A sort keeps the order among equals.
+        model.unsent = deque(sorted(waiting, key=lambda request: not _is_suspect(request)))
+        while model.unsent:
+            request = model.unsent.popleft()
+            busy = any(other.worker is model.worker for other in model.pending.values())
+            if _is_suspect(request) and busy:
+                model.unsent.appendleft(request)
+                return
+            self._send(request)
+            if _is_suspect(request):
+                model.suspect = request
+                return
+
+    def _count(self, request: PendingRequest, status: int) -> None:
+        counts = request.model.counts
+        counts.answers[status] += 1
+        counts.seconds.add(time.monotonic() - request.accepted_at)
+
+    def _finish(self, request: PendingRequest, status: int, body: bytes) -> None:
+        if request.answered:
+            return
+        request.answered = True
+        self._count(request, status)
+        if request.on_answer is not None:
+            request.on_answer(status, body)
+        elif request.future is not None and not request.future.done():
+            request.future.set_result((status, body))
+
+    def _refuse(self, request: PendingRequest, refusal: Refusal) -> None:
+        if request.events is None:
+            self._finish(request, refusal.status, refusal.body())
+            return
+        request.events.put_nowait(
+            {
+                "say": "event",
+                "id": request.id,
+                "piece": "",
+                "ended": "refused",
+                "tokens": 0,
+                "status": refusal.status,
+                "error": refusal.as_dict(),
+            }
+        )
+
+    # --- what workers send
+
+    def _on_message(self, worker: WorkerProcess, header: FromWorker, body: bytes) -> None:
+        if header["say"] in ("ready", "refused"):
+            self._end_opening(worker)
+            return
+        model = self._owner.get(worker)
+        if model is None:
+            return
+        if header["say"] == "step":
+            _learn_step(model, worker, header)
+        elif header["say"] == "answer":
+            request = model.pending.get(header["id"])
+            if request is not None and request.worker is worker:
+                self._on_answer(request, header, body)
+        elif header["say"] == "event":
+            request = model.pending.get(header["id"])
+            if request is not None and request.worker is worker:
+                _on_event(request, header)
+
+    def _on_answer(self, request: PendingRequest, header: RowsAnswered, body: bytes) -> None:
+        request.model.counts.rows += header["rows"]
+        request.model.admission.learn_size(header["rows"], len(request.body))
+        self._finish(request, header["status"], body)
+
+    def _end_opening(self, worker: WorkerProcess) -> None:
+        opened = self._opened.get(worker)
+        if opened is not None and not opened.done():
+            opened.set_result(None)
+
+    def _on_worker_end(self, worker: WorkerProcess) -> None:
+        self._end_opening(worker)
+        model = self._owner.pop(worker, None)
         if self._closed:
             return
         if worker is self._spare:
             self._spare, self._spare_at = None, time.monotonic() + 1.0
-        if served is None:
+        if model is None:
             return
-        served.leaving.discard(worker)
-        lost = [each for each in served.asked.values() if each.worker is worker]
-        if served.suspect is not None and served.suspect.worker is worker:
-            served.suspect = None
-        for asked in lost:
-            asked.worker = None
-            asked.lost += 1
-            if asked.lost >= LIVES:
-                self._fail(
-                    asked,
-                    Refusal(
-                        "the model's worker was lost three times with this request.", status=500
-                    ),
-                )
-        again = [each for each in lost if each.lost < LIVES]
-        served.counts.asked_again += len(again)
-        served.unsent.extendleft(reversed(again))
-        if worker is served.worker:
-            served.worker = None
-            served.down_since = time.monotonic()
-            self._replace(served)
+        model.retiring.discard(worker)
+        self._keep_lost_requests(model, worker)
+        if worker is model.worker:
+            model.worker = None
+            model.down_since = time.monotonic()
+            self._replace(model)
         else:
-            self._give_rest(served)
+            self._dispatch_unsent(model)
+
+    def _keep_lost_requests(self, model: ServedModel, worker: WorkerProcess) -> None:
+        """The requests of a worker that died go back to the front of the queue, in their order."""
+        lost = [request for request in model.pending.values() if request.worker is worker]
+        if model.suspect is not None and model.suspect.worker is worker:
+            model.suspect = None
+        for request in lost:
+            request.worker = None
+            request.lost_workers += 1
+            if request.lost_workers >= MAX_LOST_WORKERS:
+                refusal = Refusal(
+                    "the model's worker died three times with this request.", status=500
+                )
+                self._refuse(request, refusal)
+        again = [request for request in lost if request.lost_workers < MAX_LOST_WORKERS]
+        model.counts.asked_again += len(again)
+        model.unsent.extendleft(reversed(again))
 
     # --- workers
 
-    def _copy(self, served: Served) -> Place:
+    def _copy(self, model: ServedModel) -> ModelFolder:
         assert self._snapshots is not None
-        place = locate(served.path)
-        return Place(self._snapshots.take(place.folder), place.form, place.name)
+        folder = locate(model.path)
+        return ModelFolder(self._snapshots.take(folder.folder), folder.form, folder.name)
 
-    async def _new(self, form: str) -> WorkerProcess:
-        """The spare where it is of that form, else a new process."""
-        if (
-            self._spare is not None
-            and self._spare.form == form
-            and self._spare.state in ("importing", "spare")
-        ):
-            worker, self._spare = self._spare, None
-            self._spare_at = (
-                0.0  # the next at once: the one that took its place may be lost as soon
-            )
-            return worker
-        worker = WorkerProcess(form, self._hear, self._gone, self.threads)
+    async def _take_worker(self, form: str) -> WorkerProcess:
+        """The spare worker where it is of that form, else a new process."""
+        spare = self._spare
+        if spare is not None and spare.form == form and spare.state in ("importing", "spare"):
+            self._spare = None
+            self._spare_at = 0.0  # start the next one at once: this one may die as soon
+            return spare
+        return await self._start_worker(form)
+
+    async def _start_worker(self, form: str) -> WorkerProcess:
+        worker = WorkerProcess(form, self._on_message, self._on_worker_end, self.threads)
         await worker.listen()
         return worker
 
-    async def _open(self, served: Served, worker: WorkerProcess, place: Place) -> None:
+    async def _open(self, model: ServedModel, worker: WorkerProcess, folder: ModelFolder) -> None:
         """Have a worker open a model. Raises ArtifactError where it cannot."""
-        waiter = self._opened[worker] = asyncio.get_running_loop().create_future()
+        opened = self._opened[worker] = asyncio.get_running_loop().create_future()
         settings = self.settings
-        options = {
-            "most_rows": settings.most_rows,
-            "batch": settings.batch,
-            "slots": settings.slots,
-        }
-        worker.open({"path": str(place.folder), "name": served.name, "options": options})
+        worker.open(
+            folder.folder,
+            model.name,
+            {
+                "most_rows": settings.most_rows,
+                "batch": settings.batch,
+                "slots": settings.slots,
+            },
+        )
         try:
-            await asyncio.wait_for(waiter, settings.opening)
+            await asyncio.wait_for(opened, settings.opening)
         except TimeoutError:
             worker.kill()
             raise ArtifactError(
-                f"it was not open after {settings.opening:g} s.", where=str(served.path)
+                f"it was not open after {settings.opening:g} s.", where=str(model.path)
             ) from None
         finally:
             del self._opened[worker]
         if worker.state == "ready":
-            self._owner[worker] = served
+            self._owner[worker] = model
             return
-        told = worker.refusal
+        error = worker.open_error
         worker.kill()
-        if not told:
+        if error is None:
             raise ArtifactError(
-                "the worker ended while it opened the model.", where=str(served.path)
+                "the worker ended while it opened the model.", where=str(model.path)
             )
-        where = told["where"].replace(str(place.folder), str(served.path))
-        raise ArtifactError(told["message"], where=where, hint=told["hint"])
+        where = error["where"].replace(str(folder.folder), str(model.path))
+        raise ArtifactError(error["message"], where=where, hint=error["hint"])
 
-    def _learn(self, served: Served, worker: WorkerProcess) -> None:
-        """A worker that is ready takes a model over."""
-        served.worker = worker
-        served.about = worker.about
-        served.failures = 0
-        for rows, seconds in worker.about.get("paces", ()):
-            served.admission.pace.learn(rows, seconds)
-        self._give_rest(served)
+    def _install(self, model: ServedModel, worker: WorkerProcess) -> None:
+        """Let a worker that is ready answer for a model."""
+        model.worker = worker
+        model.description = worker.description
+        model.failures = 0
+        for rows, seconds in worker.description.get("paces", ()):
+            model.admission.pace.learn(rows, seconds)
+        self._dispatch_unsent(model)
 
-    def _replace(self, served: Served) -> None:
-        self._start_task(self._replacing(served))
+    def _replace(self, model: ServedModel) -> None:
+        self._start_task(self._open_replacement(model))
 
-    async def _replacing(self, served: Served) -> None:
-        """Another worker for a model whose worker is lost; tried until it opens."""
-        assert served.place is not None
-        while not self._closed and served.worker is None:
-            worker = None
+    async def _open_replacement(self, model: ServedModel) -> None:
+        """Another worker for a model whose worker died; tried until one opens the model."""
+        assert model.folder is not None
+        while not self._closed and model.worker is None:
             try:
-                worker = await self._new(served.place.form)
-                await self._open(served, worker, served.place)
+                worker = await self._take_worker(model.folder.form)
+                await self._open(model, worker, model.folder)
             except (DanluError, OSError) as error:
-                served.failures += 1
-                log.error("%s: no worker: %s", served.name, error)
-                await asyncio.sleep(min(0.1 * 2**served.failures, _SLOWEST_RETRY))
+                model.failures += 1
+                log.error("%s: no worker: %s", model.name, error)
+                await asyncio.sleep(min(0.1 * 2**model.failures, _SLOWEST_RETRY))
                 continue
-            if served.worker is not None:  # a swap was quicker
+            if model.worker is not None:  # a swap was quicker
                 worker.kill()
                 return
-            self._learn(served, worker)
-            log.warning(
-                "%s: a new worker after %.2f s", served.name, time.monotonic() - served.down_since
-            )
+            self._install(model, worker)
+            seconds = time.monotonic() - model.down_since
+            log.warning("%s: a new worker after %.2f s", model.name, seconds)
 
     async def swap(self, name: str) -> None:
-        """Read a model's folder anew: a worker opens it, takes over, and the one before answers
-        what it was asked, then ends.
+        """Open a model's folder anew.
 
-        Raises DanluError where the new one cannot be opened; the old one then goes on as if nothing
-        had been."""
-        served = self.models[name]
-        if served.swapping:
-            raise ArtifactError("this model is being read anew at this moment.", where=name)
-        served.swapping = True
-        place = None
+        Another worker opens it and answers from then on; the old worker answers what it was given,
+        then ends. Raises DanluError where the folder cannot be opened: the old worker then goes on
+        unchanged."""
+        model = self.models[name]
+        if model.swapping:
+            raise ArtifactError("this model is being opened anew at this moment.", where=name)
+        model.swapping = True
+        folder = None
         try:
-            place = self._copy(served)
-            worker = await self._new(place.form)
-            await self._open(served, worker, place)
+            folder = self._copy(model)
+            worker = await self._take_worker(folder.form)
+            await self._open(model, worker, folder)
         except DanluError:
-            served.counts.swaps["refused"] += 1
-            if place is not None and self._snapshots is not None:
-                self._snapshots.drop(place.folder)
+            model.counts.swaps["refused"] += 1
+            if folder is not None and self._snapshots is not None:
+                self._snapshots.drop(folder.folder)
             raise
         finally:
-            served.swapping = False
-        before, old_place = served.worker, served.place
-        if before is not None:
-            served.leaving.add(before)
-        served.place = place
-        self._learn(served, worker)
-        served.counts.swaps["done"] += 1
-        if old_place is not None and self._snapshots is not None:
-            self._snapshots.drop(old_place.folder)
-        self._let_go(served)
+            model.swapping = False
+        old_worker, old_folder = model.worker, model.folder
+        if old_worker is not None:
+            model.retiring.add(old_worker)
+        model.folder = folder
+        self._install(model, worker)
+        model.counts.swaps["done"] += 1
+        if old_folder is not None and self._snapshots is not None:
+            self._snapshots.drop(old_folder.folder)
+        self._end_retired(model)
 
-    def _let_go(self, served: Served) -> None:
-        """End workers of models before, once they have answered."""
-        for worker in list(served.leaving):
-            if not any(asked.worker is worker for asked in served.asked.values()):
-                served.leaving.discard(worker)
+    def _end_retired(self, model: ServedModel) -> None:
+        """End the workers of the model before a swap, once they have answered."""
+        for worker in list(model.retiring):
+            if not any(request.worker is worker for request in model.pending.values()):
+                model.retiring.discard(worker)
                 self._owner.pop(worker, None)
                 worker.kill()
 
@@ -629,57 +547,76 @@ class Pool:
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
-            late = (
-                now - last > 1.0 + _TICK
-            )  # this process itself stood still: what was not heard says nothing
+            # Where this process itself stood still, what it did not hear says nothing.
+            stood_still = now - last > 1.0 + _TICK
             last = now
-            for served in self.models.values():
-                self._expire(served, now)
-                for worker in served.workers:
-                    if late:
-                        worker.heard = worker.standing = now
-                    elif reason := self._hung(worker, now):
-                        served.counts.replaced[reason] += 1
-                        log.error(
-                            "%s: its worker (process %d) is replaced: %s",
-                            served.name,
-                            worker.pid,
-                            reason,
-                        )
-                        worker.kill()
+            for model in self.models.values():
+                self._expire(model, now)
+                for worker in model.workers:
+                    if stood_still:
+                        worker.heard_at = worker.idle_since = now
+                    elif reason := self._why_replace(worker, now):
+                        self._kill_worker(model, worker, reason)
             if self._spare is None and now >= self._spare_at and self._wants_spare():
-                self._spare_at = now + 5.0
-                self._start_task(self._make_spare())
+                self._spare_at = now + _SPARE_RETRY
+                self._start_task(self._start_spare())
 
-    def _expire(self, served: Served, now: float) -> None:
-        for asked in [each for each in served.asked.values() if each.before < now]:
-            self._fail(
-                asked, Refusal("there was no answer within the time that was given.", status=504)
-            )
+    def _kill_worker(self, model: ServedModel, worker: WorkerProcess, reason: str) -> None:
+        model.counts.replaced[reason] += 1
+        log.error("%s: its worker (process %d) is replaced: %s", model.name, worker.pid, reason)
+        worker.kill()
 
-    def _hung(self, worker: WorkerProcess, now: float) -> str:
+    def _expire(self, model: ServedModel, now: float) -> None:
+        late = [request for request in model.pending.values() if request.deadline < now]
+        for request in late:
+            refusal = Refusal("there was no answer before the deadline.", status=504)
+            self._refuse(request, refusal)
+
+    def _why_replace(self, worker: WorkerProcess, now: float) -> str:
         """Why a worker is to be replaced, "" where it is not."""
         if worker.state != "ready":
             return ""
         settings = self.settings
-        if now - worker.heard > settings.silence and not (
-            worker.wants_to_run() and now - worker.heard < _STARVING * settings.silence
-        ):
-            return "silent"
-        if worker.step > settings.idle_step and now - worker.standing > settings.idle_step:
+        silence = now - worker.heard_at
+        if silence > settings.silence:
+            may_starve = silence < _STARVING * settings.silence
+            if not (may_starve and worker.is_runnable()):
+                return "silent"
+        idle = now - worker.idle_since > settings.idle_step
+        if worker.step_seconds > settings.idle_step and idle:
             return "hung"
-        return "too slow" if worker.step > settings.longest_step else ""
+        return "too slow" if worker.step_seconds > settings.longest_step else ""
 
     def _wants_spare(self) -> bool:
-        forms = [served.place.form for served in self.models.values() if served.place is not None]
+        forms = [model.folder.form for model in self.models.values() if model.folder is not None]
         return self.settings.spare and "torch" in forms and not self.draining
 
-    async def _make_spare(self) -> None:
+    async def _start_spare(self) -> None:
         if self._spare is None:
-            self._spare = WorkerProcess("torch", self._hear, self._gone, self.threads)
-            await self._spare.listen()
+            worker = WorkerProcess("torch", self._on_message, self._on_worker_end, self.threads)
+            self._spare = worker
+            await worker.listen()
 
-    def _start_task(self, made: Any) -> None:
-        task = asyncio.get_running_loop().create_task(made)
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _is_suspect(request: PendingRequest) -> bool:
+    return request.lost_workers >= MAX_LOST_WORKERS - 1
+
+
+def _on_event(request: PendingRequest, event: TextEvent) -> None:
+    if request.events is not None:
+        request.tokens += event.pop("codes", [])
+        request.model.counts.tokens += 1
+        request.events.put_nowait(event)
+
+
+def _learn_step(model: ServedModel, worker: WorkerProcess, step: StepDone) -> None:
+    model.counts.steps.add(step["rows"])
+    model.counts.busy_seconds += step["seconds"]
+    if worker is model.worker:
+        model.admission.pace.learn(step["rows"], step["seconds"])
+        model.admission.step_rows = step["most"]

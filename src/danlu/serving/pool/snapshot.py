@@ -1,7 +1,9 @@
-"""A copy of what is served, of the server's own: a worker that takes another's place opens the same bytes, whatever became of the folder.
+"""The server's own copies of the model folders.
 
-So replacing or damaging the folder of a model that is served changes nothing until the operator
-asks for it (SIGHUP)."""
+A worker that replaces another one opens the copy, so it opens the same bytes, whatever happened to
+the folder. Replacing or damaging the folder of a served model changes nothing until the operator
+asks for it (SIGHUP, or POST .../reload).
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,15 @@ from danlu.errors import ArtifactError
 
 
 class Snapshots:
-    """Copies of model folders in a folder of its own, which goes with them."""
+    """Copies of model folders, in a temporary folder that `close` removes."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="danlu-serving-"))
         self._number = 0
 
     def take(self, folder: Path) -> Path:
-        """A copy of a folder's files. Raises ArtifactError where there is something else than files
-        and folders in it."""
+        """Copy a folder; the path of the copy. Raises ArtifactError where the folder holds
+        something that is neither a file nor a folder, or where it cannot be copied."""
         self._number += 1
         target = self.folder / str(self._number)
         try:
@@ -31,17 +33,19 @@ class Snapshots:
         except OSError as error:
             self.drop(target)
             raise ArtifactError(
-                f"cannot be copied: {error.strerror or error}.", where=str(error.filename or folder),
-                hint=f"a copy of what is served is kept in {self.folder.parent}; TMPDIR names another place",
-            ) from None  # fmt: skip
+                f"cannot be copied: {error.strerror or error}.",
+                where=str(error.filename or folder),
+                hint=f"the server keeps a copy of each model in {self.folder.parent}; TMPDIR "
+                "names another folder",
+            ) from None
         return target
 
     def drop(self, snapshot: Path) -> None:
-        """Remove a copy."""
+        """Remove one copy."""
         shutil.rmtree(snapshot, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove all."""
+        """Remove all copies."""
         with contextlib.suppress(OSError):
             shutil.rmtree(self.folder)
 

@@ -1,13 +1,15 @@
 """Which rows are answered next: dynamic batching without a clock.
 
-A step takes what has come while the one before it was computed, up to `most` rows: under little
-load a row goes at once and alone, under much load steps grow until they pay. So no row waits for
-others to come, and the wait of a row is bounded by the step that runs and by the rows before it. A
-request of many rows is cut into pieces: each step gives every request its share, those that came
-first the rest, and a request of one row is not held up by one of a thousand.
+A step takes the rows that arrived while the step before it was computed, up to `step_rows`. Under
+little load a row is answered at once and alone; under much load steps grow until they are
+efficient. No row waits for others to arrive: its wait is bounded by the step that runs and by the
+rows before it. A request of many rows is cut into pieces: each step gives every request an equal
+share and the rest to the oldest ones, so that a request of one row does not wait for one of a
+thousand.
 
-`most` follows the measured time of a row: a step is to take about STEP seconds, so that a slow
-model answers in small steps."""
+`step_rows` follows the measured time of a row: a step is to take about STEP_SECONDS, so that a slow
+model answers in small steps.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,22 @@ from typing import Any
 
 from danlu.serving.worker.decode_values import Columns
 
-STEP = 0.05  # seconds a step is to take
-MOST_ROWS = 256  # of a step, whatever its time: beyond it a row gets no cheaper
+STEP_SECONDS = 0.05
+MAX_ROWS = 256  # of a step, whatever its time: beyond it a row gets no cheaper
 
 
 @dataclass
 class Job:
-    """A request being answered: `begun` of its rows are answered or in the present step."""
+    """A request of rows being answered.
+
+    deadline   moment of time.monotonic() after which its rows are not answered any more
+    begun      how many of its rows are answered or in the present step
+    answers    those of its first rows
+    """
 
     id: int
     columns: Columns
-    before: float
+    deadline: float
     begun: int = 0
     answers: list[dict[str, Any]] = field(default_factory=list)
 
@@ -40,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Share:
-    """Some rows of a job in a step."""
+    """The rows `start` to `stop` (exclusive) of a job, in one step."""
 
     job: Job
     start: int
@@ -48,20 +55,23 @@ class Share:
 
 
 class Batcher:
-    """The jobs that wait, and what the next step takes of them."""
+    """The jobs that wait, and what the next step takes of them.
 
-    def __init__(self, most: int = MOST_ROWS) -> None:
-        self.limit = most
-        self.most = most
-        self._queues: OrderedDict[Hashable, OrderedDict[int, Job]] = (
-            OrderedDict()
-        )  # by key, jobs in the order they came
+    limit       the largest value of `step_rows`
+    step_rows   rows of a step at most, at present
+    """
+
+    def __init__(self, limit: int = MAX_ROWS) -> None:
+        self.limit = limit
+        self.step_rows = limit
+        # By the key of their columns, jobs in the order in which they came.
+        self._queues: OrderedDict[Hashable, OrderedDict[int, Job]] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
     def add(self, job: Job) -> None:
-        """A job more; one whose key is None is answered in a step of its own."""
+        """Add a job. One whose columns have no key is answered in a step of its own."""
         key = ("alone", job.id) if job.columns.key is None else job.columns.key
         self._queues.setdefault(key, OrderedDict())[job.id] = job
 
@@ -71,20 +81,20 @@ class Batcher:
             if jobs.pop(id, None) is not None and not jobs:
                 del self._queues[key]
 
-    def measured(self, rows: int, seconds: float) -> None:
-        """Learn what a step took."""
+    def learn(self, rows: int, seconds: float) -> None:
+        """Adapt `step_rows`: a step of `rows` rows took `seconds`."""
         if rows:
-            fitting = STEP * rows / max(seconds, 1e-6)
-            aim = min(
-                max(fitting, self.most / 2, 1.0), 2.0 * self.most
-            )  # one odd step does not upset it
-            self.most = max(1, min(self.limit, round(aim)))
+            fitting = STEP_SECONDS * rows / max(seconds, 1e-6)
+            # One odd step changes the size by a factor of two at most.
+            target = min(max(fitting, self.step_rows / 2, 1.0), 2.0 * self.step_rows)
+            self.step_rows = max(1, min(self.limit, round(target)))
 
     def next(self, now: float) -> list[Share]:
-        """What the next step answers; jobs whose time is over are forgotten. Keys take turns."""
+        """What the next step answers. Jobs whose deadline is before `now` are forgotten; keys take
+        turns."""
         while self._queues:
             key, jobs = self._queues.popitem(last=False)
-            for late in [job.id for job in jobs.values() if job.before < now]:
+            for late in [job.id for job in jobs.values() if job.deadline < now]:
                 del jobs[late]
             if not jobs:
                 continue
@@ -104,15 +114,15 @@ class Batcher:
         return []
 
     def _shares(self, jobs: OrderedDict[int, Job]) -> list[Share]:
-        taken: dict[int, int] = {}
-        room = self.most
+        rows: dict[int, int] = {}
+        room = self.step_rows
         chosen = list(jobs.values())[:room]
-        even = max(1, room // len(chosen))
-        for job in chosen:  # a share for each, ...
-            taken[job.id] = min(job.left, even, room)
-            room -= taken[job.id]
-        for job in chosen:  # ... and what is left to those who came first
-            more = min(job.left - taken[job.id], room)
-            taken[job.id] += more
+        equal = max(1, room // len(chosen))
+        for job in chosen:
+            rows[job.id] = min(job.left, equal, room)
+            room -= rows[job.id]
+        for job in chosen:  # the rows that are left over go to the oldest jobs
+            more = min(job.left - rows[job.id], room)
+            rows[job.id] += more
             room -= more
-        return [Share(job, job.begun, job.begun + taken[job.id]) for job in chosen if taken[job.id]]
+        return [Share(job, job.begun, job.begun + rows[job.id]) for job in chosen if rows[job.id]]

@@ -19,10 +19,10 @@ import sys
 import time
 
 from danlu.errors import DanluError
-from danlu.system.child_process import die_with_parent
 from danlu.serving.protocol.messages import OpenError, OpenModel, pack
 from danlu.serving.worker.channel import Channel, Heartbeat
 from danlu.serving.worker.handler import Handler
+from danlu.system.child_process import die_with_parent
 
 # Niceness of a worker above that of the HTTP process: where cores are few, refusing a request must
 # not wait for a matrix product.

@@ -1,76 +1,85 @@
-"""What a worker opens: an artifact (by torch) or an export (by ONNX Runtime; torch is not imported)."""
+"""What a worker opens: an artifact (by torch) or an export (without importing torch)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
+from danlu.parts.tasks._base import ContinuesText, ReadsPreprocessing, Task
+from danlu.serving.protocol.messages import ModelDescription, ModelOptions, OpenModel
 from danlu.serving.protocol.model_folder import ModelFolder, locate
 from danlu.system import machine
 
 if TYPE_CHECKING:
-    from danlu.serving.worker.main import Desk
+    from danlu.artifact.prediction import Artifact
+    from danlu.serving.worker.handler import Handler
 
-# Tasks whose rows are no questions of their own: moments of a series, pieces of a running text.
-_JOINED = (
-    "forecasting",
-    "language_modeling",
-    "masked_language_modeling",
-    "instruction_tuning",
-    "image_generation",
-)
+
+class Predictor(Protocol):
+    """An artifact or an export: what answers columns (see danlu.artifact.prediction)."""
+
+    def predict(self, rows: Mapping[str, Any]) -> list[dict[str, Any]]: ...
 
 
 @dataclass
 class OpenedModel:
     """A model of rows that is open.
 
-    fields        what a row holds (danlu.artifact.row_schema)
-    card          what it is: task, classes, scores, provenance, JSON values
-    independent   whether each row is answered by itself, one answer a row: only then are requests put together
+    fields        the fields of a row (danlu.artifact.row_schema)
+    card          task, classes, scores, provenance: JSON values
+    independent   whether each row has one answer that depends on that row alone; only then are the
+                  rows of several requests answered together
     """
 
     name: str
     fields: list[dict[str, Any]]
     card: dict[str, Any]
     independent: bool
-    opened: Any  # danlu.artifact.prediction.Artifact or danlu.exporting.loader.Export
-    kind: Literal["rows", "text"] = "rows"
+    predictor: Predictor
 
-    def answer(self, rows: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The answers of columns as danlu.serving.worker.decode_values reads them: those of
-        Artifact.predict, of Export.predict."""
-        return self.opened.predict(rows)
+    def answer(self, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The answers of columns as danlu.serving.worker.decode_values makes them."""
+        return self.predictor.predict(columns)
 
 
 def open_model(path: str | Path, name: str | None = None) -> OpenedModel:
-    """The model of rows at `path`, ready to answer. Raises ArtifactError for what is damaged."""
-    place = locate(path)
-    return (
-        _open_export(place, name or place.name)
-        if place.form == "light"
-        else _served(_load(place), name or place.name)
-    )
+    """The model of rows at `path`, ready to answer. Raises ArtifactError for one that is
+    damaged."""
+    folder = locate(path)
+    if folder.form == "light":
+        return _open_export(folder, name or folder.name)
+    return _of_artifact(_load(folder), name or folder.name)
 
 
-def desk(wish: Mapping[str, Any]) -> Desk:
-    """The desk of the model that an "open" message asks for. Raises DanluError where it cannot be
+def open_handler(request: OpenModel) -> Handler:
+    """The handler of the model that an "open" message names. Raises DanluError where it cannot be
     opened."""
-    from danlu.serving.worker.prediction_handler import AnsweringDesk
-
-    place = locate(wish["path"])
-    options = wish.get("options", {})
-    limits = {name: options[name] for name in ("most_rows", "batch") if name in options}
-    machine.use_cores(wish.get("threads", 1))
-    if place.form == "light":
-        return AnsweringDesk(_open_export(place, wish["name"]), **limits)
+    folder, name, options = locate(request["path"]), request["name"], request["options"]
+    machine.use_cores(request["threads"])
+    if folder.form == "light":
+        return _prediction_handler(_open_export(folder, name), options)
     _use_threads()
-    artifact = _load(place)
-    if _writes(artifact):
-        return _writing_desk(artifact, wish["name"], options)
-    return AnsweringDesk(_served(artifact, wish["name"]), **limits)
+    artifact = _load(folder)
+    if _writes_text(artifact):
+        return _text_handler(artifact, name, options)
+    return _prediction_handler(_of_artifact(artifact, name), options)
+
+
+def _prediction_handler(model: OpenedModel, options: ModelOptions) -> Handler:
+    from danlu.serving.worker.prediction_handler import MAX_ROWS, PredictionHandler
+
+    return PredictionHandler(model, options.get("most_rows", MAX_ROWS), options.get("batch", 0))
+
+
+def _text_handler(artifact: Artifact, name: str, options: ModelOptions) -> Handler:
+    from danlu.serving.text.engine import Engine, EngineTexts
+    from danlu.serving.worker.text_handler import TextHandler
+
+    card = card_of(artifact, name)
+    description: ModelDescription = {"name": name, "kind": "text", "fields": [], "card": card}
+    return TextHandler(EngineTexts(Engine(artifact, slots=options.get("slots"))), description)
 
 
 def _use_threads() -> None:
@@ -79,77 +88,68 @@ def _use_threads() -> None:
     torch.set_num_threads(machine.cores())
 
 
-def _load(place: ModelFolder) -> Any:
+def _load(folder: ModelFolder) -> Artifact:
     from danlu.artifact.prediction import load
 
-    return load(place.folder)
+    return load(folder.folder)
 
 
-def _served(artifact: Any, name: str) -> OpenedModel:
+def _of_artifact(artifact: Artifact, name: str) -> OpenedModel:
     from danlu.artifact.row_schema import row_fields
 
-    independent = artifact.recipe.task.name not in _JOINED
+    independent = artifact.task.rows_are_independent
     return OpenedModel(name, row_fields(artifact), card_of(artifact, name), independent, artifact)
 
 
-def card_of(artifact: Any, name: str) -> dict[str, Any]:
+def card_of(artifact: Artifact, name: str) -> dict[str, Any]:
     """What an artifact is, as JSON values."""
     return {
         "name": name,
         "form": "artifact",
         "task": artifact.recipe.task.name,
         "model": artifact.recipe.model.name,
-        **_asked(artifact.task),
+        **_task_facts(artifact.task),
         "scores": artifact.scores,
         "provenance": artifact.provenance,
-        "changes": list(getattr(artifact, "changes", ())),
+        "changes": list(artifact.changes),
     }
 
 
-def _asked(task: Any) -> dict[str, Any]:
-    """What a task asks: in words, the classes, the targets."""
+def _task_facts(task: Task) -> dict[str, Any]:
+    """What a task predicts: in words, its classes, its targets."""
     return {
-        "description": task.describe() if hasattr(task, "describe") else "",
-        "classes": [_plain(each) for each in getattr(task, "classes", ())],
-        "targets": list(getattr(task, "target_names", ())),
+        "description": task.describe(),
+        "classes": [_python_value(label) for label in task.classes],
+        "targets": list(task.target_names),
     }
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
+def _python_value(value: object) -> object:
+    """A value of numpy as one of Python."""
+    import numpy as np
+
+    return value.item() if isinstance(value, np.generic) else value
 
 
-def _writes(artifact: Any) -> bool:
+def _writes_text(artifact: Artifact) -> bool:
     """Whether a model writes text token by token."""
-    if hasattr(artifact.task, "attach"):
-        artifact.task.attach(artifact.preprocessor)
-    return (
-        getattr(artifact.task, "tokenizer", None) is not None
-        and getattr(artifact.task, "ahead", 0) == 1
-    )
+    task = artifact.task
+    if isinstance(task, ReadsPreprocessing):
+        task.attach(artifact.preprocessor)
+    return isinstance(task, ContinuesText) and task.tokenizer is not None
 
 
-def _writing_desk(artifact: Any, name: str, options: Mapping[str, Any]) -> Desk:
-    from danlu.serving.text.engine import open_texts
-    from danlu.serving.worker.text_handler import WritingDesk
-
-    about = {"name": name, "kind": "text", "fields": [], "card": card_of(artifact, name)}
-    return WritingDesk(
-        open_texts(artifact, {name: options[name] for name in ("slots",) if options.get(name)}),
-        about,
-    )
-
-
-def _open_export(place: ModelFolder, name: str) -> OpenedModel:
+def _open_export(folder: ModelFolder, name: str) -> OpenedModel:
     from danlu.exporting.loader import open_export
 
-    export = open_export(place.folder)
-    about = export.about
-    task = about["task"]["part"]["name"]
-    told = {
-        key: about[key]
-        for key in ("model", "scores", "provenance", "proof", "exporter")
-        if key in about
+    export = open_export(folder.folder)
+    manifest = export.manifest
+    kept = ("model", "scores", "provenance", "proof", "exporter")
+    card = {
+        "name": name,
+        "form": "export",
+        "task": manifest["task"]["part"]["name"],
+        **_task_facts(export.task),
+        **{key: manifest[key] for key in kept if key in manifest},
     }
-    card = {"name": name, "form": "export", "task": task, **_asked(export.task), **told}
-    return OpenedModel(name, export.inputs, card, task not in _JOINED, export)
+    return OpenedModel(name, export.inputs, card, export.task.rows_are_independent, export)

@@ -1,4 +1,4 @@
-"""The desk of a worker whose model answers rows: bodies in, answers out."""
+"""The Handler of a worker whose model answers rows: bodies of requests in, JSON answers out."""
 
 from __future__ import annotations
 
@@ -11,115 +11,130 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from danlu.errors import DanluError
-from danlu.serving.messages import pack
-from danlu.serving.refusals import Refusal, clients_fault
+from danlu.serving.protocol.messages import ModelDescription, Request, pack
+from danlu.serving.protocol.refusals import Refusal, errors_as_refusals
 from danlu.serving.worker import decode_values, parse_body
 from danlu.serving.worker.batching import Batcher, Job, Share
+from danlu.serving.worker.handler import Handler
 
 if TYPE_CHECKING:
-    from danlu.serving.worker.models import ServedModel
+    import numpy as np
 
-MOST_ROWS = 4096  # of a request
-_WARM = 16  # rows that are answered together before the model is called ready
+    from danlu.serving.worker.models import OpenedModel
+
+MAX_ROWS = 4096  # of a request
+_WARM_UP_ROWS = 16
+_SLOW = 0.25  # seconds of a warm-up step after which no more are made
 
 
-class AnsweringDesk:
-    """Requests that are being answered."""
+class PredictionHandler(Handler):
+    """The requests of rows that are being answered.
 
-    def __init__(self, model: ServedModel, most_rows: int = MOST_ROWS, batch: int = 0) -> None:
+    model      the opened model
+    max_rows   rows of a request at most
+    batch      rows of a step at most; 0: danlu.serving.worker.batching.MAX_ROWS
+    """
+
+    def __init__(self, model: OpenedModel, max_rows: int = MAX_ROWS, batch: int = 0) -> None:
         self.model = model
-        self.most_rows = most_rows
+        self.max_rows = max_rows
         self.batcher = Batcher(batch) if batch else Batcher()
-        self.rows = 0
-        self._began = 0.0
-        paces = self._warm_up()
-        self.about: dict[str, Any] = {
-            "name": model.name, "kind": model.kind, "fields": model.fields, "card": model.card,
-            "paces": paces, "most_rows": most_rows,
-        }  # fmt: skip
+        self.description: ModelDescription = {
+            "name": model.name,
+            "kind": "rows",
+            "fields": model.fields,
+            "card": model.card,
+            "paces": self._warm_up(),
+            "most_rows": max_rows,
+        }
 
     @property
-    def most(self) -> int:
+    def step_rows(self) -> int:
         """Rows of a step at most, at present."""
-        return self.batcher.most
+        return self.batcher.step_rows
 
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
         return bool(self.batcher)
 
-    def take(self, header: dict[str, Any], body: bytes) -> Iterable[bytes]:
-        """Read a request; an answer only where it is refused."""
-        if header["before"] < time.monotonic():
+    def take(self, request: Request, body: bytes) -> Iterable[bytes]:
+        """Read a request; a message only where it is refused."""
+        if request["before"] < time.monotonic():
             return ()
-        if header["do"] != "answer":
-            refusal = Refusal(
-                "this model answers rows; it writes no text.",
-                hint=f"POST /v1/models/{self.model.name}/predict",
-            )
-            return (pack({"say": "event", "id": header["id"], "piece": "", "ended": "refused", "status": 400, "tokens": 0,
-                          "error": refusal.as_dict()}),)  # fmt: skip
+        if request["do"] != "answer":
+            return (self._no_text(request["id"]),)
         try:
-            with clients_fault():
-                rows = parse_body.read(header["kind"], body, self.model.fields, self.most_rows)
-                columns = decode_values.read(rows, self.model.fields)
+            with errors_as_refusals():
+                rows = parse_body.parse(request["kind"], body, self.model.fields, self.max_rows)
+                columns = decode_values.decode(rows, self.model.fields)
         except Refusal as refusal:
-            return (_refused(header["id"], refusal),)
+            return (_refused(request["id"], refusal),)
         if not self.model.independent:
             columns.key = None
-        self.batcher.add(Job(header["id"], columns, header["before"]))
+        self.batcher.add(Job(request["id"], columns, request["before"]))
         return ()
+
+    def _no_text(self, id: int) -> bytes:
+        refusal = Refusal(
+            "this model answers rows; it writes no text.",
+            hint=f"POST /v1/models/{self.model.name}/predict",
+        )
+        event = {"say": "event", "id": id, "piece": "", "ended": "refused", "tokens": 0}
+        return pack({**event, "status": refusal.status, "error": refusal.as_dict()})
 
     def cancel(self, id: int) -> None:
         """Forget a request."""
         self.batcher.drop(id)
 
     def step(self) -> Iterator[bytes]:
-        """Answer one batch of rows; the requests that are whole with it."""
+        """Answer one batch of rows; the answers of the requests that it completes."""
         began = time.perf_counter()
         shares = self.batcher.next(time.monotonic())
         self.rows = sum(share.stop - share.start for share in shares)
         yield from self._answer(shares)
-        self.batcher.measured(self.rows, time.perf_counter() - began)
+        self.batcher.learn(self.rows, time.perf_counter() - began)
 
     def _answer(self, shares: Sequence[Share]) -> Iterator[bytes]:
         if not shares:
             return
         try:
-            asked = decode_values.together(
+            columns = decode_values.concatenate(
                 [share.job.columns.cut(share.start, share.stop) for share in shares]
             )
-            answers = self.model.answer(asked)
+            answers = self.model.answer(columns)
         except Exception as error:
-            if len(shares) > 1:  # somebody's fault: each on its own
+            if len(shares) > 1:  # one request's fault: each is tried by itself
                 for share in shares:
                     yield from self._answer([share])
                 return
             self.batcher.drop(shares[0].job.id)
-            yield _refused(shares[0].job.id, self._blame(error, shares[0]))
+            yield _refused(shares[0].job.id, self._refusal(error, shares[0]))
             return
         if len(shares) == 1 and not self.model.independent:
             yield self._answered(shares[0].job, answers)
             return
-        place = 0
+        start = 0
         for share in shares:
             size = share.stop - share.start
-            share.job.answers += answers[place : place + size]
-            place += size
+            share.job.answers += answers[start : start + size]
+            start += size
             if share.stop == share.job.columns.count:
                 yield self._answered(share.job, share.job.answers)
 
     def _answered(self, job: Job, answers: list[dict[str, Any]]) -> bytes:
         body = to_json(
-            {"model": self.model.name, "answers": answers}, inf_nan_mode="null", fallback=_plain
+            {"model": self.model.name, "answers": answers},
+            inf_nan_mode="null",
+            fallback=_python_value,
         )
         return pack({"say": "answer", "id": job.id, "status": 200, "rows": job.columns.count}, body)
 
-    def _blame(self, error: Exception, share: Share) -> Refusal:
-        """Rows written in an odd way that a library cannot take are the client's; all else is
-        ours."""
+    def _refusal(self, error: Exception, share: Share) -> Refusal:
+        """Values in an unusual form that a library cannot read are the client's fault (400); any
+        other failure is the server's (500)."""
         if isinstance(error, DanluError):
-            refusal = Refusal.of(error)
+            refusal = Refusal.from_error(error)
             refusal.row = None if refusal.row is None else refusal.row + share.start
             return refusal
         if isinstance(error, MemoryError):
@@ -134,34 +149,34 @@ class AnsweringDesk:
                 f"these rows cannot be answered ({type(error).__name__}).",
                 hint="write values as the examples do",
             )
-        return Refusal("the model failed at these rows; the server's log says why.", status=500)
+        return Refusal("the model failed on these rows; the server's log says why.", status=500)
 
     def _warm_up(self) -> list[tuple[int, float]]:
-        """Answer the model's own example, alone and several times over; [(rows, seconds)]. Raises
-        where it cannot."""
+        """Answer the model's own example, alone and several times over; (rows, seconds) of the
+        steps but the first. Raises what the model raises."""
         example = {field["name"]: field["example"] for field in self.model.fields}
-        found = []
-        for count in (1, 1, _WARM):
+        paces: list[tuple[int, float]] = []
+        for count in (1, 1, _WARM_UP_ROWS):
             began = time.perf_counter()
-            rows = decode_values.read([example] * count, self.model.fields)
+            columns = decode_values.decode([example] * count, self.model.fields)
             try:
-                answers = self.model.answer(rows.values)
+                answers = self.model.answer(columns.values)
             except DanluError:
                 if self.model.independent:
                     raise
-                break  # a moment alone is not the past that a forecast looks at
+                break  # a forecast needs a longer past than one moment
             if self.model.independent and len(answers) != count:
                 self.model.independent = False
-            found.append((count, time.perf_counter() - began))
-            if found[-1][1] > 0.25:
+            paces.append((count, time.perf_counter() - began))
+            if paces[-1][1] > _SLOW:
                 break
-        return found[1:] or found
+        return paces[1:] or paces
 
 
 def _refused(id: int, refusal: Refusal) -> bytes:
     return pack({"say": "answer", "id": id, "status": refusal.status, "rows": 0}, refusal.body())
 
 
-def _plain(value: Any) -> Any:
-    """A number of numpy's as one of Python's."""
+def _python_value(value: np.generic | np.ndarray) -> Any:
+    """A value of numpy as one of Python."""
     return value.tolist()

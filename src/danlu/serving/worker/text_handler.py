@@ -1,61 +1,53 @@
-"""The desk of a worker whose model writes text: requests in, events out (what writes them is danlu.serving.text.engine)."""
+"""The Handler of a worker whose model writes text; danlu.serving.text.engine writes the texts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
 
 from danlu.errors import DanluError, ServerBusy
-from danlu.serving.messages import pack
-
-if TYPE_CHECKING:
-    from danlu.serving.worker.main import Texts
+from danlu.serving.protocol.messages import ModelDescription, Request, pack
+from danlu.serving.worker.handler import Handler, TextWriter
 
 
-class WritingDesk:
-    """Texts that are being written."""
+class TextHandler(Handler):
+    """The texts that are being written."""
 
-    def __init__(self, texts: Texts, about: dict[str, Any]) -> None:
+    def __init__(self, texts: TextWriter, description: ModelDescription) -> None:
         self.texts = texts
-        self.about = {**about, **texts.about}
-        self.rows = 0
+        self.description = {**description, **texts.description}
 
     @property
-    def most(self) -> int:
+    def step_rows(self) -> int:
         """Texts of a step at most."""
-        return int(self.about.get("slots", 1))
+        return self.description.get("slots", 1)
 
     @property
     def busy(self) -> bool:
-        """Whether a step would do anything."""
+        """Whether a text is being written or waits for a slot."""
         return self.texts.busy
 
-    def take(self, header: dict[str, Any], body: bytes) -> Iterable[bytes]:
+    def take(self, request: Request, body: bytes) -> Iterable[bytes]:
         """Begin a text."""
-        if header["before"] < time.monotonic():
+        if request["before"] < time.monotonic():
             return
-        if header["do"] != "write":
-            yield _refused(
-                header["id"],
-                "this model writes text; it does not answer rows.",
-                hint="POST /v1/completions",
-            )
+        if request["do"] != "write":
+            message = "this model writes text; it does not answer rows."
+            yield _refused(request["id"], message, hint="POST /v1/completions")
             return
         try:
-            self.texts.submit(header["id"], header["request"])
+            self.texts.submit(request["id"], request["request"])
         except DanluError as error:
+            problem = error.problem
             status = 503 if isinstance(error, ServerBusy) else 400
-            yield _refused(
-                header["id"], error.problem.message, error.problem.where, error.problem.hint, status
-            )
+            yield _refused(request["id"], problem.message, problem.where, problem.hint, status)
 
     def cancel(self, id: int) -> None:
         """Stop writing a text."""
         self.texts.cancel(id)
 
     def step(self) -> Iterator[bytes]:
-        """One token more of every text."""
+        """Write one token of every text."""
         events = self.texts.step()
         self.rows = len(events)
         for event in events:
@@ -63,15 +55,6 @@ class WritingDesk:
 
 
 def _refused(id: int, message: str, field: str = "", hint: str = "", status: int = 400) -> bytes:
-    told = {"message": message, "field": field or None, "row": None, "hint": hint}
-    return pack(
-        {
-            "say": "event",
-            "id": id,
-            "piece": "",
-            "ended": "refused",
-            "tokens": 0,
-            "status": status,
-            "error": told,
-        }
-    )
+    error = {"message": message, "field": field or None, "row": None, "hint": hint}
+    event = {"say": "event", "id": id, "piece": "", "ended": "refused", "tokens": 0}
+    return pack({**event, "status": status, "error": error})

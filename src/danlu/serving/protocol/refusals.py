@@ -1,22 +1,31 @@
-"""What a request is refused with: an HTTP status and words that name the field, the row and the remedy."""
+"""How a request is refused: an HTTP status and a message that names field, row and remedy."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from pydantic_core import to_json
 
 from danlu.errors import DanluError
+from danlu.serving.protocol.messages import ErrorFields
 
 _ROW = re.compile(r"\brow ([\d,]+)")
 _COLUMN = re.compile(r"\bcolumn (.+)$")
 
 
 class Refusal(Exception):
-    """A request that cannot be met. `row` counts from 1."""
+    """A request that the server does not answer.
+
+    status   the HTTP status, 4xx or 5xx
+    field    the field of a row, or the option, that is wrong
+    row      the row of the request, counted from 1
+    hint     what the client can do about it
+
+    >>> Refusal("the number is too large.", field="age", row=3).as_dict()
+    {'message': 'the number is too large.', 'field': 'age', 'row': 3, 'hint': ''}
+    """
 
     def __init__(
         self,
@@ -35,8 +44,8 @@ class Refusal(Exception):
         self.hint = hint
 
     @classmethod
-    def of(cls, error: DanluError) -> Refusal:
-        """What an error says of rows that were read, as a refusal."""
+    def from_error(cls, error: DanluError) -> Refusal:
+        """A refusal with the message of an error about rows that were read (status 400)."""
         problem = error.problem
         row, column = _ROW.search(problem.where), _COLUMN.search(problem.where)
         return cls(
@@ -46,33 +55,26 @@ class Refusal(Exception):
             hint=problem.hint,
         )
 
-    def body(self) -> bytes:
-        """The body of the answer."""
-        return to_json(
-            {
-                "error": {
-                    "message": self.message,
-                    "field": self.field,
-                    "row": self.row,
-                    "hint": self.hint,
-                }
-            }
-        )
-
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ErrorFields:
         """The error as plain data."""
         return {"message": self.message, "field": self.field, "row": self.row, "hint": self.hint}
 
+    def body(self) -> bytes:
+        """The body of the HTTP answer: {"error": {"message", "field", "row", "hint"}}."""
+        return to_json({"error": self.as_dict()})
+
 
 @contextmanager
-def clients_fault() -> Iterator[None]:
-    """Whatever goes wrong while what a client sent is read is a refusal: what hostile bytes raise
-    in a library has no end."""
+def errors_as_refusals() -> Iterator[None]:
+    """Turn every error raised inside the `with` into a Refusal.
+
+    It encloses the reading of what a client sent: libraries raise errors of every kind on hostile
+    bytes, and all of them are the client's to mend."""
     try:
         yield
     except Refusal:
         raise
     except DanluError as error:
-        raise Refusal.of(error) from None
+        raise Refusal.from_error(error) from None
     except Exception as error:
         raise Refusal(f"this cannot be read ({type(error).__name__}: {error}).") from error

@@ -17,8 +17,7 @@ from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 def images_of(part: str, inputs: Mapping[str, InputSpec]) -> list[str]:
-    """The names of the images among the inputs. Raises PartError where there is none for `part` to
-    change."""
+    """The names of the image inputs. PartError where there is none for `part` to change."""
     names = [name for name, spec in inputs.items() if spec.kind == "image"]
     if not names:
         raise PartError(
@@ -48,7 +47,7 @@ def mixed_target(
     """share * target + (1 - share) * the partner's target, float32 (B, K); classes become
     probabilities.
 
-    Raises PartError for several tasks, and for what has no meaning half way.
+    PartError for a batch of several tasks, and for targets that cannot be blended (tokens, say).
     """
     if not isinstance(target, Tensor):
         raise PartError(
@@ -71,7 +70,7 @@ def mixed_target(
 def box_mask(
     top_B: Tensor, left_B: Tensor, height_B: Tensor, width_B: Tensor, image: Tensor
 ) -> Tensor:
-    """Where each row's box lies, bool (B, 1, H, W); sizes and places in whole pixels."""
+    """True inside each row's box, bool (B, 1, H, W); sizes and positions (B,) in whole pixels."""
     y_H = torch.arange(image.shape[2], device=image.device)
     x_W = torch.arange(image.shape[3], device=image.device)
     inside_BH = (y_H >= top_B[:, None]) & (y_H < (top_B + height_B)[:, None])

@@ -1,11 +1,12 @@
-"""Random brightness and contrast: x becomes m + c (x - m) + b, where m is the image's mean, the same for all its channels.
+"""Random brightness and contrast: x becomes m + c (x - m) + b, where m is the image's mean.
 
-c is drawn from exp(-contrast) to exp(contrast), evenly in its logarithm, b from -brightness to
-+brightness, both for each row."""
+m is one mean over all channels. c is drawn from exp(-contrast) to exp(contrast), uniformly in its
+logarithm, and b uniformly from -brightness to +brightness; both once per row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -15,11 +16,12 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """How far."""
+    """How far brightness and contrast change."""
 
     brightness: float = Field(
         0.2,
@@ -36,10 +38,8 @@ class Config(Options):
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are changed.")
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where there is no image."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where there is no image."""
     import torch
 
     from danlu.parts.augmentations._images import images_of, with_inputs

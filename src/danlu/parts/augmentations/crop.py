@@ -1,12 +1,13 @@
 """Random crop: the image is shifted by a few pixels.
 
-The same as padding by `padding` pixels on each side and cutting the old size out at a random place.
-What comes in at the edge: edge (the outermost pixels again), reflect (the image mirrored) or zero
-(the mean of the training images, since pixels are normalised)."""
+This equals padding by `padding` pixels on each side and cutting out the original size at a random
+position. The edge is filled by one of: edge (the outermost pixels repeated), reflect (the image
+mirrored) or zero (the mean of the training images, since pixels are normalised).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -17,26 +18,22 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """How far, and what fills the edge."""
+    """How far images are shifted, and what fills the edge."""
 
     padding: int = Field(
         4, ge=1, le=4096, description="Largest shift, in pixels, up, down, left and right."
     )
-    fill: Literal["edge", "reflect", "zero"] = Field(
-        "edge", description="What comes in at the edge."
-    )
+    fill: Literal["edge", "reflect", "zero"] = Field("edge", description="What fills the edge.")
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are cropped.")
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where there is no image, or one smaller than a
-    reflected edge."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where there is no image, or one too small to be reflected."""
     import torch
 
     from danlu.parts.augmentations._images import images_of, with_inputs
@@ -51,7 +48,7 @@ def build(
         )
 
     def source(size: int, shift_B: torch.Tensor) -> torch.Tensor:
-        """Where each pixel comes from along one side, int64 (B, size), beyond the edge in part."""
+        """Source index of each pixel along one axis, int64 (B, size); may lie outside the image."""
         return torch.arange(size, device=shift_B.device) + shift_B[:, None]
 
     def inner(index: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,12 +1,14 @@
-"""CutMix: a box of each image is replaced by the same box of another image of the batch; the target by the areas.
+"""CutMix: a box of each image is replaced by the same box of another image of the batch.
 
-The box's share of the area is 1 - s, s drawn for each row from Beta(alpha, alpha); after cutting at
-the edge the target takes the areas as they are. Classes become probabilities. Yun et al., 2019,
-arXiv:1905.04899."""
+The box takes 1 - s of the area, with s drawn from Beta(alpha, alpha) for each row, and is clipped
+at the edge of the image. The target is the mean of both targets, weighted by the areas after
+clipping; classes become probabilities.
+Source: Yun et al., 2019, arXiv:1905.04899.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -17,27 +19,26 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """How often, how large."""
+    """How often a box is replaced, and how large it is."""
 
     alpha: float = Field(
         1.0,
         gt=0,
         le=100,
-        description="Both parameters of the Beta distribution; 1 draws areas evenly.",
+        description="Both parameters of the Beta distribution; 1 draws areas uniformly.",
     )
     probability: float = Field(
-        0.5, ge=0, le=1, description="Share of rows that get a box of another."
+        0.5, ge=0, le=1, description="Share of rows that get a box of another row."
     )
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where the inputs are not one image alone."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where the inputs are anything but a single image."""
     import torch
 
     from danlu.parts.augmentations._images import (
@@ -53,7 +54,8 @@ def build(
     if others or len(inputs) > 1:
         raise PartError(
             f"cutmix takes one image a row, and the inputs are {', '.join(inputs)}.",
-            hint="the target could not follow boxes of one input alone: leave cutmix out",
+            hint="leave cutmix out: the target could not follow a box that changes one input of "
+            "several",
         )
     quantiles = symmetric_beta(config.alpha)
 

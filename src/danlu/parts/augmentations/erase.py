@@ -1,12 +1,14 @@
-"""Random erasing: a box of the image, at a random place and of a random shape, is blanked or filled with noise.
+"""Random erasing: a box of the image, of random position and shape, is set to zero or to noise.
 
-Zhong et al., 2017, arXiv:1708.04896. Pixels are normalised, so zero is the mean of the training
-images and noise has their spread."""
+Pixels are normalised, so zero is the mean of the training images, and the noise has their standard
+deviation.
+Source: Zhong et al., 2017, arXiv:1708.04896.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -16,11 +18,12 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """How often, how large, of which shape."""
+    """How often a box is erased, its size and its shape."""
 
     probability: float = Field(0.5, ge=0, le=1, description="Share of rows a box is erased from.")
     smallest: float = Field(
@@ -32,7 +35,7 @@ class Config(Options):
     aspect: float = Field(
         0.4, gt=0, le=1, description="Height over width lies between aspect and 1 / aspect."
     )
-    fill: Literal["zero", "noise"] = Field("zero", description="What stands in the box.")
+    fill: Literal["zero", "noise"] = Field("zero", description="What the box is filled with.")
 
     @model_validator(mode="after")
     def _smallest_is_not_above_largest(self) -> Config:
@@ -41,10 +44,8 @@ class Config(Options):
         return self
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where there is no image."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where there is no image."""
     import torch
 
     from danlu.parts.augmentations._images import box_mask, images_of, with_inputs

@@ -1,8 +1,8 @@
-"""Random flip: some images are mirrored, left to right, upside down, or both."""
+"""Random flip: some images are mirrored left to right, top to bottom, or both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
@@ -12,16 +12,17 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """Which ways."""
+    """Which flips, and how often."""
 
     horizontal: bool = Field(True, description="Mirror left to right.")
-    vertical: bool = Field(False, description="Turn upside down.")
+    vertical: bool = Field(False, description="Mirror top to bottom.")
     probability: float = Field(
-        0.5, ge=0, le=1, description="Share of rows mirrored, for each way by itself."
+        0.5, ge=0, le=1, description="Share of rows mirrored; drawn for each direction separately."
     )
 
     @model_validator(mode="after")
@@ -31,10 +32,8 @@ class Config(Options):
         return self
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where there is no image."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where there is no image."""
     import torch
 
     from danlu.parts.augmentations._images import images_of, with_inputs

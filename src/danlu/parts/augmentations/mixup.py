@@ -1,12 +1,14 @@
 """Mixup: each row is blended with another row of the batch, and so is its target.
 
-x = s x_i + (1 - s) x_j, target likewise, s drawn for each row from Beta(alpha, alpha), taken as
-max(s, 1 - s) so that a row stays mostly itself. Classes become probabilities; numbers of a
-regression are blended as they are. Zhang et al., 2017, arXiv:1710.09412."""
+x = s x_i + (1 - s) x_j, and the target likewise. s is drawn from Beta(alpha, alpha) for each row
+and replaced by max(s, 1 - s), so that a row keeps the larger weight. Classes become probabilities;
+the numbers of a regression are blended directly.
+Source: Zhang et al., 2017, arXiv:1710.09412.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -17,11 +19,12 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """How strongly."""
+    """How strongly rows are blended, and how often."""
 
     alpha: float = Field(
         0.2,
@@ -32,10 +35,8 @@ class Config(Options):
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are blended.")
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError for categories, which have nothing half way."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError for inputs that cannot be blended, such as categories."""
     import torch
 
     from danlu.parts.augmentations._images import mixed_target, partners, with_inputs

@@ -1,11 +1,11 @@
 """Gaussian noise added to numbers or to pixels.
 
-Numbers and pixels are scaled to unit spread by default, so `scale` is a share of what is usual.
+By default numbers and pixels are scaled to standard deviation 1, so `scale` is relative to that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -16,11 +16,12 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """How strong, and on what."""
+    """How strong the noise is, and which inputs get it."""
 
     scale: float = Field(
         0.1,
@@ -29,15 +30,13 @@ class Config(Options):
         description="Standard deviation of the noise, in the units of the scaled inputs.",
     )
     kind: Literal["numbers", "image", "all"] = Field(
-        "all", description="Which inputs get it; all: both."
+        "all", description="Which inputs get noise; all: both."
     )
-    probability: float = Field(1.0, ge=0, le=1, description="Share of rows that get it.")
+    probability: float = Field(1.0, ge=0, le=1, description="Share of rows that get noise.")
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where the inputs hold nothing of the kind."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where the inputs hold nothing of this kind."""
     import torch
 
     from danlu.parts.augmentations._images import with_inputs

@@ -1,9 +1,9 @@
-"""Random rotation about the centre, by an angle drawn evenly from -degrees to +degrees, bilinear between pixels."""
+"""Random rotation about the centre, by a uniform angle from -degrees to +degrees, bilinear."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -13,23 +13,22 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 
 class Config(Options):
-    """How far, and what fills the corners."""
+    """How far images are rotated, and what fills the corners."""
 
     degrees: float = Field(10.0, gt=0, le=180, description="Largest angle, in degrees, either way.")
     fill: Literal["edge", "reflect", "zero"] = Field(
-        "edge", description="What comes in at the corners; zero is the mean image."
+        "edge", description="What fills the corners; zero is the mean image."
     )
     probability: float = Field(1.0, ge=0, le=1, description="Share of rows that are rotated.")
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where there is no image."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where there is no image."""
     import torch
     from torch.nn import functional
 

@@ -1,11 +1,12 @@
-"""SpecAugment: bands and stretches of time of a recording's frames are blanked at random.
+"""SpecAugment: random bands and time spans of a recording's frames are set to 0.
 
-Park et al., 2019, arXiv:1904.08779, without its warping of time, which gains least. Frames are
-scaled, so 0 is the mean of a band."""
+Frames are scaled, so 0 is the mean of a band. The paper's time warping is left out: it helps least.
+Source: Park et al., 2019, arXiv:1904.08779.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -16,32 +17,29 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     import torch
 
+    from danlu.parts.augmentations._base import Augmentation
     from danlu.terms import Batch, InputSpec, OutputSpec
 
 TAKES = ("frames",)
 
 
 class Config(Options):
-    """How many masks, and how large."""
+    """How many masks there are, and how large."""
 
-    band_masks: int = Field(
-        2, ge=0, le=100, description="Masks over neighbouring bands, in every row."
-    )
+    band_masks: int = Field(2, ge=0, le=100, description="Masks over adjacent bands, in every row.")
     bands: float = Field(
-        0.15, ge=0, le=1, description="Bands of such a mask at most, as a share of all."
+        0.15, ge=0, le=1, description="Most bands of such a mask, as a share of all bands."
     )
     time_masks: int = Field(
-        2, ge=0, le=100, description="Masks over neighbouring frames, in every row."
+        2, ge=0, le=100, description="Masks over adjacent frames, in every row."
     )
     time: float = Field(
-        0.15, ge=0, le=1, description="Frames of such a mask at most, as a share of the row's own."
+        0.15, ge=0, le=1, description="Most frames of such a mask, as a share of the row's frames."
     )
 
 
-def build(
-    config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec
-) -> Callable[[Batch, torch.Generator], Batch]:
-    """augment(batch, generator). Raises PartError where there are no frames."""
+def build(config: Config, inputs: Mapping[str, InputSpec], output: OutputSpec) -> Augmentation:
+    """An Augmentation. PartError where there are no frames."""
     import torch
 
     from danlu.parts.augmentations._images import with_inputs

@@ -1,4 +1,4 @@
-"""What Adam and AdamW share: their options, the torch optimizer, and the step of the pure rule."""
+"""What Adam, AdamW and Muon share: options, the torch optimizer, and the step of the pure rule."""
 
 from __future__ import annotations
 

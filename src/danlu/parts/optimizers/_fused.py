@@ -1,10 +1,10 @@
-"""Where torch's fused update kernels may be used, and what they take for granted.
+"""Where torch's fused update kernels may be used, and the memory layout they assume.
 
-A fused kernel walks parameter, gradient and state as flat memory and never looks at strides.
-Measured on torch 2.13 (CPU): a channels_last parameter with a contiguous gradient, or with state
-read back from a file, is updated with the wrong entries, and nothing says so. Autograd's own
-accumulation keeps gradients in the parameter's layout; `torch.autograd.grad` and checkpoints do
-not."""
+A fused kernel reads parameter, gradient and state as flat memory and ignores strides. Measured on
+torch 2.13 (CPU): a channels_last parameter with a contiguous gradient, or with state read from a
+file, is silently updated with the wrong entries. Autograd's own accumulation keeps gradients in the
+parameter's layout; `torch.autograd.grad` and checkpoints do not.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DEVICES = ("cpu", "cuda")  # where SGD, Adagrad, Adam and AdamW all have a fused
 
 
 def fusable(groups: list[dict[str, Any]]) -> bool | None:
-    """True where the fused kernel may update every parameter; else None, with which torch chooses
-    the next best."""
+    """True if the fused kernel may update every parameter; else None, and torch chooses a
+    kernel."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     return (
         all(
@@ -35,16 +35,15 @@ def fusable(groups: list[dict[str, Any]]) -> bool | None:
 def _is_dense(tensor: Tensor) -> bool:
     import torch
 
-    return (
-        torch.empty_like(tensor, device="meta").stride() == tensor.stride()
-    )  # empty_like keeps the strides of dense tensors only
+    # empty_like keeps the strides of dense tensors only
+    return torch.empty_like(tensor, device="meta").stride() == tensor.stride()
 
 
 def keep_layouts(optimizer: AnyOptimizer) -> AnyOptimizer:
-    """The same optimizer, which from now on lays gradients (before a step) and loaded state out as
-    their parameter lies.
+    """The same optimizer, which from now on copies gradients (before a step) and loaded state into
+    the memory layout of their parameter, where it differs.
 
-    Costs one comparison of strides a parameter and step where nothing is to do.
+    Otherwise it costs one comparison of strides per parameter and step.
     """
     optimizer.register_step_pre_hook(_align_gradients)
     optimizer.register_load_state_dict_post_hook(_align_state)
@@ -60,10 +59,13 @@ def _align_gradients(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
 
 
 def _align_state(optimizer: Optimizer) -> None:
+    import torch
+
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if (
-                getattr(value, "shape", None) == parameter.shape
+                isinstance(value, torch.Tensor)
+                and value.shape == parameter.shape
                 and value.stride() != parameter.stride()
             ):
                 state[name] = _like(value, parameter)

@@ -1,10 +1,10 @@
-"""Adagrad: each weight's learning rate shrinks with the squares of its own past gradients.
+"""Adagrad: each weight's learning rate falls with the sum of its past squared gradients.
 
     d_t = g_t + weight_decay * p_{t-1}
     s_t = s_{t-1} + d_t^2                                            s_0 = 0
     p_t = p_{t-1} - learning_rate * d_t / (sqrt(s_t) + epsilon)
 
-Good for sparse inputs; on long trainings it slows down for good, which rmsprop mends.
+Suits sparse inputs. In long trainings the learning rate falls towards 0, which rmsprop avoids.
 Source: Duchi, Hazan and Singer, 2011, JMLR 12, 2121-2159.
 """
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 UPDATE = "entry"
-
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):

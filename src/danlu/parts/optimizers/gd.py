@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 UPDATE = "gradient"
 FULL_BATCH = True
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):
     """Options of gradient descent."""
 
-    learning_rate: float = Field(0.1, ge=0, description="Length of the update, in gradients.")
+    learning_rate: float = Field(0.1, ge=0, description="Factor on the gradient.")
     weight_decay: float = Field(
         0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
     )

@@ -1,11 +1,11 @@
-"""Lion: every weight moves by the same length, in the sign of an average of gradients.
+"""Lion: every weight moves by the same length, by the sign of an average of gradients.
 
     u_t = sign(beta1 * m_{t-1} + (1 - beta1) * g_t)                  m_0 = 0
     p_t = (1 - learning_rate * weight_decay) * p_{t-1} - learning_rate * u_t
     m_t = beta2 * m_{t-1} + (1 - beta2) * g_t
 
-Half the state of Adam. The authors take a learning rate 3 to 10 times smaller, and a weight decay
-as much larger, than AdamW's; the defaults here are a third and three times of AdamW's.
+Its state is half of Adam's. The authors use a learning rate 3 to 10 times smaller than AdamW's and
+a weight decay larger by the same factor; the defaults here use a factor of 3.
 Source: Chen and others, 2023, Symbolic Discovery of Optimization Algorithms, arXiv:2302.06675.
 """
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 UPDATE = "entry"
 DECAY = "weights"
-
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):
@@ -34,13 +33,11 @@ class Config(Options):
 
     learning_rate: float = Field(3e-4, ge=0, description="Length of the update of each weight.")
     beta1: float = Field(
-        0.9, ge=0, lt=1, description="Share of past gradients in the average whose sign is taken."
+        0.9, ge=0, lt=1, description="Weight of past gradients in the average whose sign is used."
     )
-    beta2: float = Field(
-        0.99, ge=0, lt=1, description="Share of the mean of gradients that is kept each step."
-    )
+    beta2: float = Field(0.99, ge=0, lt=1, description="Decay of the running mean of gradients.")
     weight_decay: float = Field(
-        0.03, ge=0, description="Share of each weight taken off a step, times the learning rate."
+        0.03, ge=0, description="Share of each weight subtracted per step, times the learning rate."
     )
 
 
@@ -58,15 +55,15 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
 
 @functools.cache
 def _lion() -> type[Optimizer]:
-    """The optimizer class; made on first use, so that a recipe is checked without torch."""
+    """The optimizer class; defined on first use, so that a recipe is checked without torch."""
     import torch
 
     class Lion(torch.optim.Optimizer):
-        """Lion as a torch optimizer; state: "mean", like the parameter."""
+        """Lion as a torch optimizer; state: "mean", of the parameter's shape."""
 
         @torch.no_grad()
         def step(self, closure: Any = None) -> Any:
-            """One update; `closure`, where given, computes the loss that is returned."""
+            """One update; returns the loss that `closure` computes, None without one."""
             loss = None
             if closure is not None:
                 with torch.enable_grad():

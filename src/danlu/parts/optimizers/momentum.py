@@ -3,8 +3,8 @@
     b_t = momentum * b_{t-1} + g_t + weight_decay * p_{t-1}          b_0 = 0
     p_t = p_{t-1} - learning_rate * b_t
 
-In a steady direction the sum is 1 / (1 - momentum) gradients long, so the learning rate is about a
-tenth of plain descent's.
+Along a constant gradient the sum grows to 1 / (1 - momentum) gradients, so the learning rate is
+about a tenth of that of sgd.
 Source: Polyak, 1964, USSR Computational Mathematics and Mathematical Physics 4(5), 1-17.
 """
 
@@ -23,19 +23,14 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 UPDATE = "gradient"
-
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):
     """Options of momentum."""
 
-    learning_rate: float = Field(
-        0.01, ge=0, description="Length of the update, in sums of gradients."
-    )
-    momentum: float = Field(
-        0.9, ge=0, lt=1, description="Share of the sum of gradients that is kept each step."
-    )
+    learning_rate: float = Field(0.01, ge=0, description="Factor on the decaying sum of gradients.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Decay of the sum of gradients per step.")
     weight_decay: float = Field(
         0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
     )

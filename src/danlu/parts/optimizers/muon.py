@@ -1,16 +1,18 @@
-"""Muon: momentum whose matrices are made orthogonal, so that every direction of a layer learns alike; AdamW for the rest.
+"""Muon: momentum whose matrices are orthogonalized, with AdamW for all other parameters.
 
 For a matrix of R rows and C columns, both at least 2:
 
     m_t = momentum * m_{t-1} + (1 - momentum) * g_t                  m_0 = 0
     u_t = momentum * m_t + (1 - momentum) * g_t                      (u_t = m_t without nesterov)
-    o_t = newton_schulz(u_t)                                         nearly orthogonal: singular values about 1
-    p_t = (1 - learning_rate * weight_decay) * p_{t-1} - learning_rate * 0.2 * sqrt(max(R, C)) * o_t
+    o_t = newton_schulz(u_t)                                         singular values about 1
+    q_t = (1 - learning_rate * weight_decay) * p_{t-1}
+    p_t = q_t - learning_rate * 0.2 * sqrt(max(R, C)) * o_t
 
-The factor 0.2 * sqrt(max(R, C)) gives the update the size of AdamW's, so one learning rate and
-weight decay serve both. A convolution kernel (out, in, height, width) is taken as the matrix (out,
-in * height * width). Vectors, numbers and matrices with one row or column go to AdamW, and so does
-every parameter of a group that says `"muon": False`, as embeddings and output layers should.
+All singular directions of a layer are thus updated by the same amount. The factor 0.2 * sqrt(max(R,
+C)) gives the update the size of AdamW's, so one learning rate and weight decay serve both. A
+convolution kernel (out, in, height, width) counts as the matrix (out, in * height * width). AdamW
+updates vectors, scalars, matrices with one row or column, and every parameter of a group with
+`"muon": False`, as embeddings and output layers should have.
 Source: Jordan and others, 2024, kellerjordan.github.io/posts/muon; Liu and others, 2025, Muon is
 Scalable for LLM Training, arXiv:2502.16982."""
 
@@ -23,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from danlu.compat.torch_optim import without_dynamo
+from danlu.parts.optimizers._adam import initial as initial_of_adam
+from danlu.parts.optimizers._adam import step_of
 from danlu.parts.optimizers._fused import fusable, keep_layouts
 from danlu.recipe import Options
 
@@ -33,59 +37,57 @@ if TYPE_CHECKING:
 
 UPDATE = "matrix"
 DECAY = "weights"
-SPARES_TABLES = True  # embeddings and output layers go to AdamW: their rows are moved one by one
-NEWTON_SCHULZ = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # of Jordan's quintic: steep at 0, so that small singular values grow fast
+SPARES_TABLES = True  # AdamW updates embeddings and output layers: a batch moves single rows
+# coefficients of Jordan's quintic: steep at 0, so that small singular values grow fast
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 SMALLEST_NORM = 1e-7
 
 
 class Config(Options):
     """Options of Muon."""
 
-    learning_rate: float = Field(0.002, ge=0, description="Length of the update, on AdamW's scale.")
+    learning_rate: float = Field(
+        0.002, ge=0, description="Length of the update, on the scale of AdamW."
+    )
     momentum: float = Field(
         0.95,
         ge=0,
         lt=1,
-        description="Share of the mean of gradients that is kept each step (matrices).",
+        description="Decay of the running mean of gradients (matrices).",
     )
     nesterov: bool = Field(
         True,
-        description="Mix the newest gradient once more into the mean before it is made orthogonal.",
+        description="Mix the newest gradient into the mean once more before orthogonalizing it.",
     )
     iterations: int = Field(
-        5, ge=1, le=20, description="Newton-Schulz iterations that make a matrix orthogonal."
+        5, ge=1, le=20, description="Newton-Schulz iterations that orthogonalize a matrix."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Number format of the iterations on float32 weights. auto: bfloat16 where the device multiplies it faster.",
+        description="Number format of the iterations on float32 weights. auto: bfloat16 where "
+        "it is faster.",
     )
     beta1: float = Field(
         0.9,
         ge=0,
         lt=1,
-        description="AdamW's share of the mean of gradients that is kept each step.",
+        description="AdamW's decay of the running mean of gradients.",
     )
     beta2: float = Field(
         0.999,
         ge=0,
         lt=1,
-        description="AdamW's share of the mean of squared gradients that is kept each step.",
+        description="AdamW's decay of the running mean of squared gradients.",
     )
-    epsilon: float = Field(
-        1e-8, gt=0, description="AdamW's term beside the root in the denominator."
-    )
+    epsilon: float = Field(1e-8, gt=0, description="Added to the root in AdamW's denominator.")
     weight_decay: float = Field(
-        0.01, ge=0, description="Share of each weight taken off a step, times the learning rate."
+        0.01, ge=0, description="Share of each weight subtracted per step, times the learning rate."
     )
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
-    """Muon over the groups: matrices of one shape are iterated together, the rest takes torch's
-    fused AdamW where it can."""
+    """Muon over the groups: matrices of one shape are iterated together; the rest uses AdamW, fused
+    where torch can."""
     options = config.model_dump(exclude={"learning_rate"})
     return keep_layouts(
         _muon()(
@@ -96,7 +98,7 @@ def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
 
 @functools.cache
 def _muon() -> type[Optimizer]:
-    """The optimizer class; made on first use, so that a recipe is checked without torch."""
+    """The optimizer class; defined on first use, so that a recipe is checked without torch."""
     import torch
     from torch.optim.adamw import adamw
 
@@ -106,7 +108,7 @@ def _muon() -> type[Optimizer]:
 
         @torch.no_grad()
         def step(self, closure: Any = None) -> Any:
-            """One update; `closure`, where given, computes the loss that is returned."""
+            """One update; returns the loss that `closure` computes, None without one."""
             loss = None
             if closure is not None:
                 with torch.enable_grad():
@@ -152,7 +154,7 @@ def _muon() -> type[Optimizer]:
             torch._foreach_add_(parameters, moves, alpha=-group["lr"] * length(stacked))
 
         def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-            """Update what is no matrix."""
+            """Update all other parameters."""
             states = [self._state(tensor, "exp_avg", "exp_avg_sq") for tensor in parameters]
             for parameter, state in zip(parameters, states):
                 if "step" not in state:
@@ -187,23 +189,23 @@ def _muon() -> type[Optimizer]:
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon itself updates it: two dimensions or more, and as a matrix at least two rows and
-    columns."""
+    """Whether Muon orthogonalizes its update: at least 2 dimensions, and as a matrix at least 2
+    rows and 2 columns."""
     return parameter.ndim >= 2 and parameter.shape[0] >= 2 and math.prod(parameter.shape[1:]) >= 2
 
 
 def as_matrix(parameter: Tensor) -> Tensor:
-    """The same numbers as (R, C): a kernel's input channels, height and width in one."""
+    """A view as (R, C): a kernel's input channels, height and width become one dimension."""
     return parameter.reshape(parameter.shape[0], -1)
 
 
 def length(matrix: Tensor) -> float:
-    """What brings an orthogonal (..., R, C) to the size of AdamW's update."""
+    """The factor that gives an orthogonal (..., R, C) the size of AdamW's update."""
     return 0.2 * math.sqrt(max(matrix.shape[-2:]))
 
 
 def iteration_dtype(matrix: Tensor, precision: str) -> torch.dtype:
-    """The number format of the iterations; float64 weights stay float64."""
+    """The dtype of the iterations; float64 weights stay float64."""
     import torch
 
     if matrix.dtype != torch.float32 or precision == "float32":
@@ -217,7 +219,7 @@ def iteration_dtype(matrix: Tensor, precision: str) -> torch.dtype:
 
 @functools.cache
 def _multiplies_bfloat16(device: str) -> bool:
-    """Whether matrices of bfloat16 are multiplied faster than float32: 3 to 4 times with
+    """Whether bfloat16 matrices multiply faster than float32: 3 to 4 times as fast with
     avx512_bf16, measured at 256 x 256."""
     import torch
 
@@ -228,14 +230,16 @@ def _multiplies_bfloat16(device: str) -> bool:
 
 
 def newton_schulz(matrices: Tensor, iterations: int, dtype: torch.dtype) -> Tensor:
-    """The orthogonal matrices near `matrices` (N, R, C), in `dtype`: x <- a x + (b x x' + c (x
-    x')^2) x, repeated."""
+    """Nearly orthogonal matrices close to `matrices` (N, R, C), in `dtype`.
+
+    Repeats x <- a x + (b x x' + c (x x')^2) x.
+    """
     import torch
 
     a, b, c = NEWTON_SCHULZ
     x = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x  # the smaller square is multiplied
+    x = x.mT if tall else x  # so that x x' is the smaller square
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(iterations):
         square = x @ x.mT
@@ -244,7 +248,7 @@ def newton_schulz(matrices: Tensor, iterations: int, dtype: torch.dtype) -> Tens
 
 
 def initial(parameter: Tensor) -> dict[str, Tensor]:
-    """The means, 0: of gradients for a matrix, of gradients and of their squares for the rest."""
+    """Zeros: the mean of gradients for a matrix, and of their squares too for all others."""
     import torch
 
     if is_matrix(parameter):
@@ -253,10 +257,8 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def initial_of_table(parameter: Tensor) -> dict[str, Tensor]:
-    """AdamW's means, 0, of a table or vector."""
-    import torch
-
-    return {"mean": torch.zeros_like(parameter), "squares": torch.zeros_like(parameter)}
+    """AdamW's state of an embedding table or a vector."""
+    return initial_of_adam(parameter)
 
 
 def update(
@@ -266,19 +268,13 @@ def update(
     step: int,
     options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(parameter, state) after one update; nesterov, iterations and precision are read as they are,
-    not as tensors."""
+    """(parameter, state) after one update; nesterov, iterations and precision are plain values,
+    not tensors."""
     learning_rate = options["learning_rate"]
     shrunk = (1 - learning_rate * options["weight_decay"]) * parameter
     if "squares" in state:
-        beta1, beta2 = options["beta1"], options["beta2"]
-        mean = beta1 * state["mean"] + (1 - beta1) * gradient
-        squares = beta2 * state["squares"] + (1 - beta2) * gradient * gradient
-        root = (squares / (1 - beta2**step)).sqrt() + options["epsilon"]
-        return shrunk - learning_rate * mean / (1 - beta1**step) / root, {
-            "mean": mean,
-            "squares": squares,
-        }
+        moved, state = step_of(gradient, state, step, options)
+        return shrunk - moved, state
     momentum = options["momentum"]
     mean = momentum * state["mean"] + (1 - momentum) * gradient
     move = momentum * mean + (1 - momentum) * gradient if options["nesterov"] else mean

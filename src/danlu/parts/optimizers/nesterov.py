@@ -1,10 +1,10 @@
-"""Nesterov momentum: momentum that takes the gradient's next step into account.
+"""Nesterov momentum: momentum that anticipates its next step.
 
     d_t = g_t + weight_decay * p_{t-1}
     b_t = momentum * b_{t-1} + d_t                                   b_0 = 0
     p_t = p_{t-1} - learning_rate * (d_t + momentum * b_t)
 
-The form of Sutskever and others, in which p is the point the gradient is taken at.
+This is the form of Sutskever and others, in which p is the point where the gradient is computed.
 Source: Nesterov, 1983, Soviet Mathematics Doklady 27, 372-376; Sutskever and others, 2013, ICML
 (PMLR 28(3), 1139-1147)."""
 
@@ -23,19 +23,14 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 UPDATE = "gradient"
-
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):
     """Options of Nesterov momentum."""
 
-    learning_rate: float = Field(
-        0.01, ge=0, description="Length of the update, in sums of gradients."
-    )
-    momentum: float = Field(
-        0.9, gt=0, lt=1, description="Share of the sum of gradients that is kept each step."
-    )
+    learning_rate: float = Field(0.01, ge=0, description="Factor on the decaying sum of gradients.")
+    momentum: float = Field(0.9, gt=0, lt=1, description="Decay of the sum of gradients per step.")
     weight_decay: float = Field(
         0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
     )

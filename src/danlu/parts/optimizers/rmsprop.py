@@ -1,12 +1,12 @@
-"""RMSprop: the gradient divided by the root of a decaying mean of its square.
+"""RMSprop: the gradient over the square root of a running mean of its squares.
 
     d_t = g_t + weight_decay * p_{t-1}
     v_t = alpha * v_{t-1} + (1 - alpha) * d_t^2                      v_0 = 0
     b_t = momentum * b_{t-1} + d_t / (sqrt(v_t) + epsilon)           b_0 = 0
     p_t = p_{t-1} - learning_rate * b_t
 
-The centred variant is left out: on a steady gradient the variance it divides by rounds below 0, and
-its root is NaN.
+The centred variant is left out: on a constant gradient the variance in its denominator rounds below
+0, and the root is NaN.
 Source: Tieleman and Hinton, 2012, Neural Networks for Machine Learning, lecture 6.5.
 """
 
@@ -24,25 +24,24 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 UPDATE = "entry"
-
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):
     """Options of RMSprop."""
 
     learning_rate: float = Field(
-        0.001, ge=0, description="Length of the update of each weight, about."
+        0.001, ge=0, description="About the length of each weight's update."
     )
     alpha: float = Field(
         0.99,
         ge=0,
         lt=1,
-        description="Share of the mean of squared gradients that is kept each step.",
+        description="Decay of the running mean of squared gradients.",
     )
     epsilon: float = Field(1e-8, gt=0, description="Added to the root in the denominator.")
     momentum: float = Field(
-        0.0, ge=0, lt=1, description="Share of the sum of scaled gradients that is kept each step."
+        0.0, ge=0, lt=1, description="Decay of the sum of scaled gradients per step."
     )
     weight_decay: float = Field(
         0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
@@ -50,8 +49,8 @@ class Config(Options):
 
 
 def build(config: Config, groups: list[dict[str, Any]]) -> Optimizer:
-    """torch.optim.RMSprop over the groups; torch has no fused form, so several tensors are updated
-    at a time where it can."""
+    """torch.optim.RMSprop over the groups; torch has no fused form, only one over several
+    tensors."""
     import torch
 
     return without_dynamo(torch.optim.RMSprop)(

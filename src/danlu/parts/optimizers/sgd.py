@@ -3,8 +3,8 @@
     g_t = gradient of the mean loss over batch t, at p_{t-1}
     p_t = p_{t-1} - learning_rate * (g_t + weight_decay * p_{t-1})
 
-It reaches the minimum itself only when the learning rate goes to 0 (schedules linear, cosine, ...):
-else it keeps circling.
+It converges only when the learning rate goes to 0 (schedules linear, cosine, ...); otherwise it
+keeps moving around the minimum.
 Source: Robbins and Monro, 1951, Annals of Mathematical Statistics 22, 400-407.
 """
 
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 UPDATE = "gradient"
-
-ELEMENTWISE = True  # each entry is moved by itself
+ELEMENTWISE = True
 
 
 class Config(Options):
     """Options of stochastic gradient descent."""
 
-    learning_rate: float = Field(0.1, ge=0, description="Length of the update, in gradients.")
+    learning_rate: float = Field(0.1, ge=0, description="Factor on the gradient.")
     weight_decay: float = Field(
         0.0, ge=0, description="Share of each weight added to its gradient (L2 penalty)."
     )

@@ -1,12 +1,11 @@
-"""The learning rate as it is, from the first step to the last.
+"""A constant learning rate.
 
 scale(step) = 1
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from danlu.parts.schedules._base import Schedule
 from danlu.recipe import ScheduleOptions
 
 
@@ -14,6 +13,6 @@ class Config(ScheduleOptions):
     """Options of the constant schedule."""
 
 
-def build(config: Config, total_steps: int) -> Callable[[int], float]:
+def build(config: Config, total_steps: int) -> Schedule:
     """schedule(step) -> 1.0."""
     return lambda step: 1.0

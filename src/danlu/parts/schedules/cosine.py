@@ -1,19 +1,19 @@
-"""The learning rate falling along half a cosine: slow, fast, slow; by option several times, with warm restarts.
+"""The learning rate falls along half a cosine: slow, fast, slow; optionally with warm restarts.
 
     progress    = (cycles * step / total_steps) mod 1
     scale(step) = final + (1 - final) * (1 + cos(pi * progress)) / 2
 
-`final` would be reached one step after the last, so that the last update still learns.
+`final` would be reached one step after the last step, so that the last update still has an effect.
 Source: Loshchilov and Hutter, 2017, SGDR, arXiv:1608.03983.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from pydantic import Field
 
+from danlu.parts.schedules._base import Schedule
 from danlu.recipe import ScheduleOptions
 
 
@@ -30,13 +30,12 @@ class Config(ScheduleOptions):
     )
 
 
-def build(config: Config, total_steps: int) -> Callable[[int], float]:
-    """schedule(step) -> scale, falling from 1 to `final` in each cycle."""
+def build(config: Config, total_steps: int) -> Schedule:
+    """A Schedule that falls from 1 to `final` in each cycle."""
 
     def schedule(step: int) -> float:
-        turns, rest = divmod(
-            config.cycles * min(step, total_steps), total_steps
-        )  # whole numbers: a restart falls on its step exactly
+        # in integers, so that a restart falls on its step exactly
+        turns, rest = divmod(config.cycles * min(step, total_steps), total_steps)
         progress = 1.0 if turns == config.cycles else rest / total_steps
         return config.final + (1 - config.final) * (1 + math.cos(math.pi * progress)) / 2
 

@@ -1,16 +1,15 @@
-"""The learning rate falling by the same factor every step.
+"""The learning rate falls by the same factor every step.
 
     scale(step) = final ^ (step / total_steps)
 
-`final` would be reached one step after the last, so that the last update still learns.
+`final` would be reached one step after the last step, so that the last update still has an effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pydantic import Field
 
+from danlu.parts.schedules._base import Schedule
 from danlu.recipe import ScheduleOptions
 
 
@@ -22,6 +21,11 @@ class Config(ScheduleOptions):
     )
 
 
-def build(config: Config, total_steps: int) -> Callable[[int], float]:
-    """schedule(step) -> scale, falling from 1 to `final`."""
+def build(config: Config, total_steps: int) -> Schedule:
+    """A Schedule that falls from 1 to `final`.
+
+    >>> schedule = build(Config(final=0.01), 10)
+    >>> schedule(0), schedule(5), schedule(10)
+    (1.0, 0.1, 0.01)
+    """
     return lambda step: config.final ** (min(step, total_steps) / total_steps)

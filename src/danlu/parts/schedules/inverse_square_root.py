@@ -1,19 +1,19 @@
-"""The learning rate falling with the root of the step, as the first Transformer was trained.
+"""The learning rate falls with the square root of the step, as for the first Transformer.
 
     scale(step) = 1 / sqrt(1 + step / timescale)
 
-Counted from the end of the warm-up. With `timescale` equal to the warm-up's steps it is the paper's
-schedule; it needs no end.
+Steps are counted from the end of the warm-up. With `timescale` equal to the warm-up's steps this is
+the paper's schedule. It does not depend on the number of steps.
 Source: Vaswani and others, 2017, Attention Is All You Need, arXiv:1706.03762, section 5.3.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from pydantic import Field
 
+from danlu.parts.schedules._base import Schedule
 from danlu.recipe import ScheduleOptions
 
 
@@ -23,17 +23,23 @@ class Config(ScheduleOptions):
     warmup: float = Field(
         0.05,
         ge=0,
-        description="Steps of linear warm-up before the schedule; below 1 it is a share of all steps.",
+        description="Steps of linear warm-up before the schedule; below 1 a share of all steps.",
     )
     timescale: float = Field(
         0.05,
         gt=0,
-        description="Steps after which the fall sets in; below 1 it is a share of the steps after the warm-up.",
+        description="Steps after which the fall begins; below 1 a share of the steps after the "
+        "warm-up.",
     )
 
 
-def build(config: Config, total_steps: int) -> Callable[[int], float]:
-    """schedule(step) -> scale, falling from 1."""
+def build(config: Config, total_steps: int) -> Schedule:
+    """A Schedule that falls from 1.
+
+    >>> schedule = build(Config(timescale=100), 1000)
+    >>> schedule(0), schedule(300)
+    (1.0, 0.5)
+    """
     timescale = (
         max(config.timescale * total_steps, 1.0) if config.timescale < 1 else config.timescale
     )

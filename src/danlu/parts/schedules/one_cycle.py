@@ -1,21 +1,21 @@
-"""One cycle: the learning rate rises to its full height, then falls to almost nothing, both along half a cosine.
+"""One cycle: the learning rate rises to its full value, then falls to almost 0, as cosines.
 
     top         = rise * total_steps
     scale(step) = from `start` up to 1 while step < top, then down to `final` at total_steps
 
-The rise is the warm-up: leave `warmup` at 0. Where both are given, warm-up climbs from 0 to `start`
-first, and the cycle takes the steps that remain. Momentum is not cycled against it, as the paper
-proposes for sgd.
+The rise serves as warm-up, so leave `warmup` at 0. Where both are set, the warm-up rises from 0 to
+`start` first, and the cycle takes the remaining steps. Momentum does not change in the opposite
+direction, which the paper proposes for sgd.
 Source: Smith and Topin, 2018, Super-Convergence, arXiv:1708.07120.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from pydantic import Field
 
+from danlu.parts.schedules._base import Schedule
 from danlu.recipe import ScheduleOptions
 
 
@@ -23,7 +23,7 @@ class Config(ScheduleOptions):
     """Options of the one-cycle schedule."""
 
     rise: float = Field(
-        0.3, gt=0, lt=1, description="Share of the steps on which the learning rate rises."
+        0.3, gt=0, lt=1, description="Share of the steps over which the learning rate rises."
     )
     start: float = Field(
         0.04, ge=0, le=1, description="Share of the learning rate at the first step."
@@ -33,11 +33,10 @@ class Config(ScheduleOptions):
     )
 
 
-def build(config: Config, total_steps: int) -> Callable[[int], float]:
-    """schedule(step) -> scale, up from `start` to 1 and down to `final`."""
-    top = int(
-        config.rise * total_steps
-    )  # a whole step, so that one update is made at the full learning rate
+def build(config: Config, total_steps: int) -> Schedule:
+    """A Schedule that rises from `start` to 1 and falls to `final`."""
+    # a whole step, so that one update uses the full learning rate
+    top = int(config.rise * total_steps)
 
     def schedule(step: int) -> float:
         if step < top:

@@ -1,10 +1,10 @@
-"""The learning rate multiplied by a factor whenever the validation score has stopped getting better.
+"""The learning rate is multiplied by a factor when the validation score stops improving.
 
-    a score is better when it beats the best one so far by more than `threshold` of that one's size
-    after more than `patience` evaluations in a row that are not: scale <- max(scale * factor, smallest), and the count starts again
+    a score improves when it beats the best so far by more than threshold * |best|
+    after more than `patience` evaluations in a row without improvement:
+        scale <- max(scale * factor, smallest), and the count starts again at 0
 
-It depends on scores, not on the step alone: its state is kept in the checkpoint. Needs a validation
-split.
+It depends on scores, so its state is part of the checkpoint, and it needs a validation split.
 Source: torch.optim.lr_scheduler.ReduceLROnPlateau has the same rule (mode "rel").
 """
 
@@ -23,11 +23,13 @@ from danlu.recipe import ScheduleOptions
 class Config(ScheduleOptions):
     """Options of the reduce-on-plateau schedule."""
 
-    factor: float = Field(0.5, gt=0, lt=1, description="What the learning rate is multiplied by.")
+    factor: float = Field(
+        0.5, gt=0, lt=1, description="Factor on the learning rate at each reduction."
+    )
     patience: int = Field(
         3,
         ge=0,
-        description="Evaluations without a better score that are borne before the learning rate falls.",
+        description="Evaluations without improvement before the learning rate falls.",
     )
     threshold: float = Field(
         1e-4, ge=0, lt=1, description="Share of the best score by which a new one must beat it."
@@ -38,7 +40,7 @@ class Config(ScheduleOptions):
 
 
 class ReduceOnPlateau(ScoreSchedule):
-    """schedule(step) -> scale; observe(score, better) lowers it."""
+    """A factor that `observe` lowers; the step does not matter."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -47,11 +49,11 @@ class ReduceOnPlateau(ScoreSchedule):
         self.waited = 0
 
     def __call__(self, step: int) -> float:
-        """The scale as it stands, whatever the step."""
+        """The current factor, whatever the step."""
         return self.scale
 
     def observe(self, score: float | None, better: Literal["higher", "lower"]) -> None:
-        """Hear the score of an evaluation; None or NaN counts as not better."""
+        """Take the score of an evaluation; None or NaN counts as no improvement."""
         if self._is_better(score, better):
             self.best, self.waited = score, 0
             return
@@ -69,11 +71,11 @@ class ReduceOnPlateau(ScoreSchedule):
         return score > self.best + margin if better == "higher" else score < self.best - margin
 
     def state(self) -> dict[str, object]:
-        """What must be kept to go on."""
+        """JSON values: factor, best score, evaluations without improvement."""
         return {"scale": self.scale, "best": self.best, "waited": self.waited}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore what `state` returned."""
         self.scale, self.best, self.waited = (
             float(state["scale"]),
             state["best"],
@@ -82,5 +84,11 @@ class ReduceOnPlateau(ScoreSchedule):
 
 
 def build(config: Config, total_steps: int) -> ReduceOnPlateau:
-    """A schedule that starts at 1 and falls when observe() hears no better score."""
+    """A ScoreSchedule that starts at 1 and falls when scores stop improving.
+
+    >>> schedule = build(Config(patience=0), 100)
+    >>> for score in (0.5, 0.6, 0.6): schedule.observe(score, "higher")
+    >>> schedule(10)
+    0.5
+    """
     return ReduceOnPlateau(config)

@@ -1,14 +1,13 @@
-"""The learning rate multiplied by a factor every so many steps.
+"""The learning rate is multiplied by a factor every `every` steps.
 
 scale(step) = factor ^ floor(step / every)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pydantic import Field
 
+from danlu.parts.schedules._base import Schedule
 from danlu.recipe import ScheduleOptions
 
 
@@ -18,14 +17,17 @@ class Config(ScheduleOptions):
     every: float = Field(
         0.3,
         gt=0,
-        description="Steps between drops; below 1 it is a share of the steps after the warm-up.",
+        description="Steps between drops; below 1 a share of the steps after the warm-up.",
     )
-    factor: float = Field(
-        0.1, gt=0, le=1, description="What the learning rate is multiplied by at each drop."
-    )
+    factor: float = Field(0.1, gt=0, le=1, description="Factor on the learning rate at each drop.")
 
 
-def build(config: Config, total_steps: int) -> Callable[[int], float]:
-    """schedule(step) -> scale, falling from 1 in jumps."""
+def build(config: Config, total_steps: int) -> Schedule:
+    """A Schedule that falls from 1 in jumps.
+
+    >>> schedule = build(Config(every=2, factor=0.5), 6)
+    >>> [schedule(step) for step in range(6)]
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    """
     every = max(round(config.every * total_steps if config.every < 1 else config.every), 1)
     return lambda step: config.factor ** (step // every)

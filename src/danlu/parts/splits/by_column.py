@@ -1,6 +1,6 @@
 """A column of the table says which split each row belongs to.
 
-The column is not an input of the model. Upper and lower case are not told apart.
+The column is not an input of the model. Its values are compared without regard to case.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Config(Options):
         default=0.1,
         ge=0,
         lt=1,
-        description="Share of the training rows drawn for validation where the column names none; 0: none.",
+        description="Share of the training rows drawn for validation where the column names "
+        "none; 0: none.",
     )
 
     @model_validator(mode="after")
@@ -43,7 +44,7 @@ class Config(Options):
         ]
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
-            raise ValueError(f"a value must mean one split ({', '.join(twice)} stands twice)")
+            raise ValueError(f"a value must mean one split ({', '.join(twice)} is listed twice)")
         return self
 
 
@@ -75,7 +76,8 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
             raise DataError(
                 f"{'a missing value' if text is None else repr(text)} means no split.",
                 where=f"{table.where(int(row))}, column {column.name}",
-                hint=f"name it in train_values, validation_values or test_values of data.split (known are {', '.join(meaning)})",
+                hint="name it in train_values, validation_values or test_values of data.split "
+                f"(known are {', '.join(meaning)})",
             )
         splits[index] = meaning[text.casefold()]
     rows = splits[inverse]

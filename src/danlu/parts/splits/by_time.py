@@ -1,7 +1,8 @@
-"""The latest rows for the test, those before them for validation, the oldest for training: the future is never taught.
+"""The latest rows for the test, those before them for validation, the oldest for training.
 
-Rows of the same moment stay together (in the later split) wherever that leaves every split some
-rows."""
+No model is thus trained on rows later than those it is scored on. Rows of the same moment stay
+together (in the later split) wherever that leaves every split some rows.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +17,16 @@ from danlu.terms import Column, Table
 class Config(SplitSizes):
     """The column of time; shares of validation and test."""
 
-    column: str = Field(description="A date-time or number column that says which row came first.")
+    column: str = Field(description="A date-time or number column that gives the order of rows.")
 
 
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
-    """Rows of each split, sorted. DataError where the column is no time or a row has none."""
+    """Rows of each split, sorted. DataError where the column holds no times, or a row has none."""
     column = split_column(table, config.column, "by_time")
     if column.kind not in ("datetime", "number") or column.values.ndim > 1:
         raise DataError(
-            f"column {column.name} holds {column.kind}, and a split by_time goes by date-times or numbers.",
+            f"column {column.name} holds {column.kind}, and a split by_time goes by date-times "
+            "or numbers.",
             where=table.origin,
             hint=f"set data.columns.{column.name}.kind to datetime, or choose another column",
         )
@@ -50,7 +52,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
 
 
 def _between_moments(times: np.ndarray, cut: int, least: int) -> int:
-    """The last place at or before `cut` where the time changes, if `least` rows remain before it;
-    else `cut`."""
+    """The last index at or before `cut` where the time changes, if at least `least` rows are before
+    it; else `cut`."""
     earliest = int(np.searchsorted(times, times[cut], side="left"))
     return earliest if earliest >= least else cut

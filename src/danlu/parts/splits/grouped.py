@@ -1,8 +1,9 @@
-"""Whole groups of rows (a patient, a customer, a document) drawn at random, so that no group stands in two splits.
+"""Whole groups of rows (a patient, a customer) drawn at random: no group is in two splits.
 
-A model that met a patient in training knows the patient, not the disease: its score on the same
-patient's other rows flatters. Rows without a group count as one group. Shares are met as closely as
-whole groups allow. The column is not an input of the model."""
+A model that saw a patient in training may recognise the patient instead of the disease, and its
+score on the same patient's other rows is too high. Rows without a group count as one group. The
+shares are met as closely as whole groups allow. The column is not an input of the model.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +28,7 @@ def decided_by(config: Config) -> str:
 
 
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
-    """Rows of each split, sorted. DataError where the groups are fewer than the splits asked
-    for."""
+    """Rows of each split, sorted. DataError where there are fewer groups than splits."""
     column = split_column(table, config.column, "grouped")
     if column.kind == "image" or column.values.ndim > 1:
         raise DataError(
@@ -39,7 +39,8 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
     splits_wanted = 1 + (config.validation > 0) + (config.test > 0)
     if len(counts) < splits_wanted:
         raise DataError(
-            f"column {column.name} holds {len(counts):,} group(s), and {splits_wanted} splits were asked for.",
+            f"column {column.name} holds {len(counts):,} group(s), and {splits_wanted} splits "
+            "were asked for.",
             where=table.origin,
             hint="set data.split.validation or data.split.test to 0, or group by another column",
         )
@@ -53,8 +54,10 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
 
 
 def _assign(counts: np.ndarray, order: np.ndarray, validation: int, test: int) -> np.ndarray:
-    """The split of each group (0 train, 1 validation, 2 test): along `order`, by where the middle
-    of the group falls."""
+    """The split of each group (0 train, 1 validation, 2 test), int64 (groups,).
+
+    Groups are laid end to end in `order`; the middle row of a group decides its split.
+    """
     rows = counts[order]
     middle = np.cumsum(rows) - rows / 2
     result = np.zeros(len(counts), dtype=np.int64)
@@ -63,7 +66,7 @@ def _assign(counts: np.ndarray, order: np.ndarray, validation: int, test: int) -
     wanted = [0] + [1] * (validation > 0) + [2] * (test > 0)
     if all((result == split).any() for split in wanted):
         return result
-    result[:] = 0  # groups as large as a split: the smallest ones are held out
+    result[:] = 0  # groups as large as a split: the smallest ones become validation and test
     smallest = iter(order[np.argsort(rows, kind="stable")])
     for split in wanted[1:]:
         result[next(smallest)] = split

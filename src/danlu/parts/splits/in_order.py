@@ -1,11 +1,12 @@
-"""The rows in the order of the table: the first for training, those after them for validation, the last for the test.
+"""Splits in table order: the first rows for training, then validation, the last for the test.
 
-For what has an order already: a series, a running text. Where the table holds nothing but text, a
-share is one of its bytes, so that short and long rows count as what they are. With `train` given
-the three stand one after the other from the first row on, and what is left over at the end is not
-used (ETTh1 by convention: train 8640, validation 2880, test 2880 of 17,420 rows). With train.folds:
-k the rows before the test are cut into k + 1 stretches, and fold i trains on the first i and is
-validated on the next (rolling origin)."""
+Suits ordered rows: a series, a running text. Where every column is text, shares are shares of
+bytes, so that long rows count more than short ones. With `train` set, the three splits follow each
+other from the first row on, and the rows behind them are not used (ETTh1 by convention: train 8640,
+validation 2880, test 2880 of 17,420 rows). With train.folds: k, the rows before the test are cut
+into k + 1 pieces, and fold i trains on the first i pieces and is validated on the next (rolling
+origin).
+"""
 
 from __future__ import annotations
 
@@ -20,26 +21,28 @@ from danlu.terms import Column, Table
 
 
 class Config(Options):
-    """How much each split holds."""
+    """The size of each split."""
 
     validation: float = Field(
         0.1,
         ge=0,
-        description="For validation: a share of the rows (below 1), or how many rows; 0: none.",
+        description="Size of validation: a share of the rows (below 1) or a number of rows; 0: "
+        "none.",
     )
     test: float = Field(
         0.1,
         ge=0,
-        description="For the test: a share of the rows (below 1), or how many rows; 0: none.",
+        description="Size of the test: a share of the rows (below 1) or a number of rows; 0: none.",
     )
     train: float | None = Field(
         None,
         gt=0,
-        description="For training: a share, or how many rows; null: all that the others leave.",
+        description="Size of training: a share or a number of rows; null: all remaining rows.",
     )
     within: str | None = Field(
         None,
-        description="A column that names several series in one table: each of them is cut by itself. null: the whole table.",
+        description="A column that names several series in one table; each is split separately. "
+        "null: one series.",
     )
 
     @model_validator(mode="after")
@@ -48,7 +51,8 @@ class Config(Options):
             size = getattr(self, name)
             if size is not None and size >= 1 and size != int(size):
                 raise ValueError(
-                    f"{name} is {size:g}: a number of rows must be whole, and a share must be below 1"
+                    f"{name} is {size:g}: a number of rows must be whole, and a share must be "
+                    "below 1"
                 )
         shares = sum(size for size in (self.validation, self.test, self.train or 0) if size < 1)
         if shares > 1 + 1e-9 or (self.train is None and shares >= 1):
@@ -59,7 +63,7 @@ class Config(Options):
 
 
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
-    """Rows of each split, sorted. DataError where the rows are too few for what was asked."""
+    """Rows of each split, sorted. DataError where there are too few rows for the sizes."""
     sizes = _bytes_of_rows(table)
     if config.within is None:
         return _cut(config, np.arange(len(table)), sizes, table.origin)
@@ -73,8 +77,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
 
 
 def _bytes_of_rows(table: Table) -> np.ndarray:
-    """How much of the table each row is, int64 (N,): its bytes where there is nothing but text,
-    else 1."""
+    """The size of each row, int64 (N,): its bytes where every column is text, else 1."""
     columns = list(table.columns.values())
     if not columns or any(column.kind not in ("text", "sequence") for column in columns):
         return np.ones(len(table), dtype=np.int64)
@@ -83,10 +86,9 @@ def _bytes_of_rows(table: Table) -> np.ndarray:
 
 
 def _cut(config: Config, rows: np.ndarray, sizes: np.ndarray, where: str) -> dict[str, np.ndarray]:
-    """`rows` cut where training, validation and test end."""
-    ends = np.concatenate(
-        [[0], np.cumsum(sizes[rows])]
-    )  # how much stands before each place between rows
+    """`rows` split in their order; DataError, which names `where`, if they are too few."""
+    # total size before each possible cut
+    ends = np.concatenate([[0], np.cumsum(sizes[rows])])
     stop = len(rows)
     if config.train is None:
         to_test = _before(stop, config.test, ends)
@@ -98,9 +100,11 @@ def _cut(config: Config, rows: np.ndarray, sizes: np.ndarray, where: str) -> dic
     if start <= 0 or stop > len(rows):
         train = "" if config.train is None else f", train: {config.train:g}"
         raise DataError(
-            f"{len(rows):,} rows are too few for validation: {config.validation:g}, test: {config.test:g}{train}.",
+            f"{len(rows):,} rows are too few for validation: {config.validation:g}, test: "
+            f"{config.test:g}{train}.",
             where=where,
-            hint="give more rows, or lower data.split.validation, data.split.test or data.split.train",
+            hint="give more rows, or lower data.split.validation, data.split.test or "
+            "data.split.train",
         )
     return {
         "train": rows[:to_validation],
@@ -110,22 +114,20 @@ def _cut(config: Config, rows: np.ndarray, sizes: np.ndarray, where: str) -> dic
 
 
 def _after(start: int, size: float, ends: np.ndarray) -> int:
-    """The place where a split of `asked` ends that begins at `place`; a share holds at least one
-    row."""
+    """The index at which a split that begins at `start` ends; a share is at least one row."""
     if size == 0 or size >= 1 or start >= len(ends):
         return start + int(np.ceil(size))
     return max(start + 1, _nearest(ends, ends[start] + size * ends[-1]))
 
 
 def _before(stop: int, size: float, ends: np.ndarray) -> int:
-    """The place where a split of `asked` begins that ends at `place`; a share holds at least one
-    row."""
+    """The index at which a split that ends before `stop` begins; a share is at least one row."""
     if size == 0 or size >= 1 or stop < 0:
         return stop - int(np.ceil(size))
     return min(stop - 1, _nearest(ends, ends[stop] - size * ends[-1]))
 
 
 def _nearest(ends: np.ndarray, goal: float) -> int:
-    """The place that has as nearly `goal` before it as any."""
+    """The index whose total size before it is closest to `goal`."""
     above = min(int(np.searchsorted(ends, goal)), len(ends) - 1)
     return above - 1 if above and goal - ends[above - 1] < ends[above] - goal else above

@@ -1,4 +1,4 @@
-"""Rows drawn at random into validation and test; the same seed draws the same rows."""
+"""Rows drawn at random for validation and test; the same seed draws the same rows."""
 
 from __future__ import annotations
 

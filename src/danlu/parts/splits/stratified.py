@@ -1,9 +1,9 @@
 """Rows drawn at random so that every split holds the classes of the target in equal proportion.
 
-Rows are ordered by class, at random within it, and every k-th is drawn (systematic sampling), so a
-class's share in each split is right to within about one row. One row of each class always stays in
-train: a class of a single row is never tested without having been taught. A number target of many
-values goes by its tenths (quantile bins).
+Rows are ordered by class, randomly within a class, and every k-th is drawn (systematic sampling),
+so that the share of a class in each split is exact to about one row. One row of each class always
+stays in training, so no class is scored that was never trained on. A numeric target with many
+values is stratified by ten quantile bins.
 Source: Madow and Madow, 1944, doi:10.1214/aoms/1177731312.
 """
 
@@ -21,11 +21,11 @@ class Config(SplitSizes):
 
 
 def build(config: Config, table: Table, target: Column | None, seed: int) -> dict[str, np.ndarray]:
-    """Rows of each split, sorted. DataError without a target, or where its classes are too many for
-    the rows."""
+    """Rows of each split, sorted. DataError without a target, or with too many classes for the
+    number of rows."""
     if target is None:
         raise DataError(
-            "a stratified split goes by the target, and there is none.",
+            "a stratified split needs a target, and there is none.",
             hint="name data.target, or choose the split random",
         )
     validation, test = rows_per_split(len(table), config, table.origin)
@@ -38,7 +38,8 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
     kept, pool = order[first], order[~first]
     if len(pool) < validation + test:
         raise DataError(
-            f"{len(kept):,} classes of {target.name} in {len(table):,} rows leave {len(pool):,} rows for validation and test, "
+            f"{len(kept):,} classes of {target.name} in {len(table):,} rows leave {len(pool):,} "
+            "rows for validation and test, "
             f"and {validation + test:,} were asked for (one row of each class stays in train).",
             where=table.origin,
             hint="choose the split random, or smaller shares",
@@ -53,7 +54,7 @@ def build(config: Config, table: Table, target: Column | None, seed: int) -> dic
 
 
 def _every(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(`count` rows at equal distances, the others)."""
+    """(`count` rows at equal distances, the remaining rows)."""
     drawn = np.zeros(len(rows), dtype=bool)
     if count:
         drawn[((np.arange(count) + 0.5) * (len(rows) / count)).astype(np.int64)] = True

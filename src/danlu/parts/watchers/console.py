@@ -1,4 +1,4 @@
-"""Progress on stderr: a live line on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a live progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ class Config(Options):
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words a person reads at a glance: '42 s', '3 min 05 s', '2 h 10 min'."""
+    """Seconds as text.
+
+    >>> duration(42), duration(185), duration(7800)
+    ('42 s', '3 min 05 s', '2 h 10 min')
+    """
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     if seconds < 6000:
@@ -26,12 +30,16 @@ def duration(seconds: float) -> str:
 
 
 def number(value: Any) -> str:
-    """A score as it is shown: four significant digits."""
+    """A score with four significant digits; other values as str() gives them.
+
+    >>> number(0.123456), number(12)
+    ('0.1235', '12')
+    """
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class Console(Watcher):
-    """Speaks to stderr; says nothing when quiet."""
+    """Prints to stderr; nothing where the output is "quiet" or "json"."""
 
     def __init__(self, run: RunInfo) -> None:
         self.run = run
@@ -94,7 +102,7 @@ class Console(Watcher):
         timing = report.timing
         parts = [f"loss {number(report.values.get('loss'))}"]
         rates = [name for name in timing if name.endswith("_per_second")]
-        if rates:  # the last is the finest: tokens, where there are any
+        if rates:  # the last is the finest: tokens per second, where the data has tokens
             parts.append(f"{timing[rates[-1]]:,.0f} {rates[-1].removesuffix('_per_second')}/s")
         if "flop_utilisation" in timing:
             parts.append(f"{100 * timing['flop_utilisation']:.0f} % of peak")
@@ -116,7 +124,8 @@ class Console(Watcher):
         eta = report.timing.get("eta_seconds")
         left = f"  {duration(eta)} left" if eta else ""
         self._print(
-            f"step {report.step:,}/{self.run.total_steps:,} (epoch {report.epoch:.4g})  {self._progress_text(report)}{left}"
+            f"step {report.step:,}/{self.run.total_steps:,} (epoch {report.epoch:.4g})  "
+            f"{self._progress_text(report)}{left}"
         )
 
     def _end(self, report: TrainingEvent) -> None:
@@ -125,7 +134,7 @@ class Console(Watcher):
             self._print(report.message)
 
     def _print(self, text: str) -> None:
-        # a terminal that went away, or a full disk behind 2> FILE, is no reason to stop training
+        # a closed terminal, or a full disk behind 2> FILE, must not stop training
         with contextlib.suppress(OSError):
             if self.progress is not None:
                 self.progress.console.print(text, markup=False, highlight=False)

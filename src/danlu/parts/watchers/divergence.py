@@ -1,4 +1,4 @@
-"""Stop when the training loss has run away: far above where it began and still growing."""
+"""Stop when training diverges: the training loss stays far above its first value."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from danlu.terms import TrainingEvent
 
 
 class Config(Options):
-    """How far is too far."""
+    """From which loss on training counts as diverged."""
 
     factor: float = Field(
         100.0,
         gt=1,
-        description="Times the first reported training loss at which training counts as diverged.",
+        description="Training counts as diverged beyond this multiple of the first reported loss.",
     )
-    reports: int = Field(3, ge=1, description="Reports in a row that must be beyond it.")
+    reports: int = Field(3, ge=1, description="How many reports in a row must be beyond it.")
 
 
 class Divergence(Watcher):
-    """Compares every reported training loss with the first one."""
+    """Compares every reported training loss with the first one; NaN and infinity are beyond it."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -42,7 +42,10 @@ class Divergence(Watcher):
         self.beyond = self.beyond + 1 if not math.isfinite(loss) or loss > limit else 0
         if self.beyond < self.config.reports:
             return None
-        return f"diverged: the training loss is {loss:.4g}, and it began at {self.first:.4g}; lower optimizer.learning_rate"
+        return (
+            f"diverged: the training loss is {loss:.4g}, and it began at {self.first:.4g}; "
+            "lower optimizer.learning_rate"
+        )
 
     def state(self) -> dict[str, object]:
         return {"first": self.first, "beyond": self.beyond}

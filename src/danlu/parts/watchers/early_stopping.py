@@ -1,7 +1,8 @@
 """Stop when the validation score has not improved for a number of evaluations.
 
-A score that is not finite is no improvement. One that was never defined (no score at all so far) is
-not counted."""
+A score that is not finite is no improvement. Evaluations before the first defined score are not
+counted.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from danlu.terms import TrainingEvent
 
 
 class Config(Options):
-    """When to give up."""
+    """When training stops."""
 
     patience: int = Field(
         5, ge=1, description="Evaluations without improvement after which training stops."
@@ -27,7 +28,7 @@ class Config(Options):
 
 
 class EarlyStopping(Watcher):
-    """Counts evaluations since the last improvement."""
+    """Counts evaluations since the last improvement of the score."""
 
     def __init__(self, config: Config, run: RunInfo) -> None:
         self.config = config
@@ -49,7 +50,10 @@ class EarlyStopping(Watcher):
         self.waited += 1
         if self.waited < self.config.patience:
             return None
-        return f"validation {self.metric} has not improved for {self.waited} evaluations (best {self.best:.6g})"
+        return (
+            f"validation {self.metric} has not improved for {self.waited} evaluations (best "
+            f"{self.best:.6g})"
+        )
 
     def state(self) -> dict[str, object]:
         return {"best": self.best, "waited": self.waited}

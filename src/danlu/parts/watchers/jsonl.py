@@ -1,8 +1,9 @@
-"""One JSON object a report in metrics.jsonl; a resumed run leaves the same bytes as an unbroken one.
+"""One JSON object per report in metrics.jsonl; a resumed run writes the same bytes.
 
-Only what a same-seed run repeats goes in; timings stand in timings.jsonl beside it. The checkpoint
-remembers how long the file was and its SHA-256; a resumed run proves that the file still begins so,
-and cuts it back to there."""
+metrics.jsonl holds only values that a run with the same seed repeats; timings go to timings.jsonl.
+A checkpoint stores the length of metrics.jsonl and its SHA-256. A resumed run checks that the file
+still begins with these bytes, and cuts it off behind them.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +52,8 @@ class Jsonl(Watcher):
                     json.dumps({"step": report.step, "split": report.kind, **report.timing}) + "\n"
                 ).encode(),
             )
-        # The artifact follows, and no checkpoint: after a power cut it must not be there without
-        # this line.
+        # The artifact is written next, without a checkpoint in between: after a power failure it
+        # must not exist without this line.
         if report.kind == "test":
             self.sync()
 

@@ -1,4 +1,4 @@
-"""What a generative model makes at each evaluation, in RUN/samples: texts as STEP.txt, images as one picture STEP.png.
+"""What a generative model generates at each evaluation: RUN/samples/STEP.txt or STEP.png.
 
 A resumed run writes the same files again, with the same bytes.
 """
@@ -17,18 +17,18 @@ from danlu.terms import Sample, TrainingEvent
 
 
 class Config(Options):
-    """How much of it is told at once."""
+    """How much of a text is shown."""
 
     shown: int = Field(
         120,
         ge=0,
         le=10_000,
-        description="Letters of the first text that are told with the other news; 0: none.",
+        description="Characters of the first text that are shown as a notice; 0: none.",
     )
 
 
 class Samples(SpeakingWatcher):
-    """Writes files; one that cannot be written is told once, and no more are."""
+    """Writes the files. After one that cannot be written it gives a notice and writes no more."""
 
     def __init__(self, config: Config, run: RunInfo) -> None:
         self.folder: Path = run.folder / "samples"

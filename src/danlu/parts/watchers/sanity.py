@@ -1,4 +1,4 @@
-"""Say once, plainly, what a healthy training never shows: nothing trainable, no gradient, a loss that does not move."""
+"""Warn of signs of a broken training: nothing trainable, zero gradients, a constant loss."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from danlu.terms import TrainingEvent
 
 
 class Config(Options):
-    """When to speak."""
+    """When to warn."""
 
     reports: int = Field(
         5,
         ge=2,
-        description="Reports in a row without any change of the loss before it is called constant.",
+        description="Reports in a row with an unchanged loss after which it counts as constant.",
     )
 
 
 class Sanity(SpeakingWatcher):
-    """Each finding is told once a run, also across a resume."""
+    """Gives each warning once per run, resumed or not."""
 
     def __init__(self, config: Config, run: RunInfo) -> None:
         self.config = config
@@ -44,7 +44,8 @@ class Sanity(SpeakingWatcher):
         if report.kind == "start" and self.run.trainable == 0:
             self._say(
                 "frozen",
-                "nothing is trainable: the model has no parameter that takes a gradient, so no step changes it.",
+                "nothing is trainable: the model has no parameter that takes a gradient, so no "
+                "step changes it.",
             )
         if report.kind == "train":
             self._train(values)
@@ -55,24 +56,27 @@ class Sanity(SpeakingWatcher):
         if values.get("learning_rate") == 0:
             self._say(
                 "rate",
-                "the learning rate is 0: these steps change nothing; look at optimizer.learning_rate and schedule.",
+                "the learning rate is 0, so these steps change nothing; look at "
+                "optimizer.learning_rate and schedule.",
             )
         if values.get("grad_norm") == 0:
             self._say(
                 "gradient",
-                "every gradient is exactly 0: the loss does not depend on the weights (dead activations, a saturated output, or "
+                "every gradient is exactly 0: the loss does not depend on the weights (dead "
+                "activations, a saturated output, or "
                 "inputs that are all 0); lower the learning rate or look at the inputs.",
             )
         loss = values.get("loss")
         if isinstance(loss, float):
             self.train_loss = loss
             self.losses = [*self.losses, loss][-self.config.reports :]
-            # the order of a full batch's rows moves the last bits of a loss that stands still
+            # the order of a full batch's rows changes the last bits of a constant loss
             still = max(self.losses) - min(self.losses) <= 1e-6 * abs(loss)
             if len(self.losses) == self.config.reports and still and loss != 0:
                 self._say(
                     "constant",
-                    f"the training loss has been {loss:.6g} for {self.config.reports} reports: the model does not learn.",
+                    f"the training loss has been {loss:.6g} for {self.config.reports} reports: "
+                    "the model does not learn.",
                 )
 
     def _validation(self, values: Any) -> None:
@@ -80,7 +84,8 @@ class Sanity(SpeakingWatcher):
         if "loss" in values and loss is None:
             self._say(
                 "overflow",
-                "the validation loss is NaN or infinite: the model's answers on these rows overflow; scores are left out where so.",
+                "the validation loss is NaN or infinite: the model's outputs on these rows "
+                "overflow; scores that are not finite are left out.",
             )
         if not isinstance(loss, float) or self.train_loss is None:
             return
@@ -93,8 +98,10 @@ class Sanity(SpeakingWatcher):
         ):
             self._say(
                 "gap",
-                f"the training loss ({self.train_loss:.4g}) is far below validation ({loss:.4g}), which was {self.best_validation:.4g} "
-                "at its best: the model learns its rows by heart; add regularization (dropout, weight_decay, early_stopping) or data.",
+                f"the training loss ({self.train_loss:.4g}) is far below validation "
+                f"({loss:.4g}), which was {self.best_validation:.4g} "
+                "at its best: the model overfits its training rows; add regularization "
+                "(dropout, weight_decay, early_stopping) or data.",
             )
 
     def state(self) -> dict[str, object]:
@@ -112,5 +119,5 @@ class Sanity(SpeakingWatcher):
 
 
 def build(config: Config, run: RunInfo) -> Sanity:
-    """A watcher that speaks, and never stops training."""
+    """A watcher that warns, and never stops training."""
     return Sanity(config, run)

@@ -1,9 +1,10 @@
 """TensorBoard event files in the run folder: tensorboard --logdir RUN.
 
-The file is a row of records: length (uint64), its masked CRC-32C, an Event (Protocol Buffers), its
-masked CRC-32C; little-endian. Written here, at once and without a thread, in a few lines: the usual
-writer imports for half a second, and on a full disk dies in its own thread. Source of the format:
-tensorflow/core/util/event.proto and tensorflow/core/lib/io/record_writer.h."""
+The file is a sequence of records: length (uint64), its masked CRC-32C, an Event (Protocol Buffers),
+its masked CRC-32C; little-endian. danlu writes it itself, without a thread: the usual writer takes
+half a second to import, and on a full disk it fails in its own thread.
+Source of the format: tensorflow/core/util/event.proto, tensorflow/core/lib/io/record_writer.h.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +26,23 @@ class Config(Options):
 
 
 class TensorBoard(SpeakingWatcher):
-    """Scalars by split: train/loss, validation/accuracy, ...; notices and samples of text as text,
-    of images as images.
+    """Scalars by split (train/loss, validation/accuracy, ...), notices and texts as text, images.
 
-    A file that cannot be written is told once, and left.
+    When the file cannot be written, it gives a notice and writes no more.
     """
 
     def __init__(self, run: RunInfo) -> None:
         super().__init__()
         self.file: Any = None
-        name = f"events.out.tfevents.{int(time.time()):010d}.{platform.node() or 'localhost'}.{os.getpid()}.0"
+        host = platform.node() or "localhost"
+        name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}.0"
         try:
             self.file = (run.folder / name).open("xb", buffering=0)
         except OSError as error:
             self._give_up(error)
         self._write(_text(3, "brain.Event:2"))
-        if (
-            run.resumed_step
-        ):  # what a killed run wrote beyond its last checkpoint is hidden by the viewer
+        # the viewer then hides what a killed run wrote after its last checkpoint
+        if run.resumed_step:
             self._write(_number(2, run.resumed_step + 1) + _bytes(7, _number(1, 1)))
 
     def hear(self, report: TrainingEvent) -> None:
@@ -85,7 +85,8 @@ def build(config: Config, run: RunInfo) -> TensorBoard:
     return TensorBoard(run)
 
 
-# --- Protocol Buffers: each field is its number and kind (0 a varint, 1 eight bytes, 2 counted bytes, 5 four bytes), then its value
+# --- Protocol Buffers: a field is its number and wire type, then its value
+# (wire types: 0 varint, 1 eight bytes, 2 bytes after their count, 5 four bytes)
 
 
 def _varint(value: int) -> bytes:
@@ -109,8 +110,8 @@ def _text(field: int, value: str) -> bytes:
 
 
 def _scalar(tag: str, value: float) -> bytes:
-    """A Summary.Value: tag = 1, simple_value = 2 (float32; what is beyond its range is
-    infinity)."""
+    """A Summary.Value: tag = 1, simple_value = 2 (float32; numbers beyond its range become
+    infinite)."""
     try:
         packed = struct.pack("<f", value)
     except OverflowError:
@@ -126,8 +127,8 @@ def _note(tag: str, text: str) -> bytes:
 
 
 def _sample(tag: str, value: Any) -> bytes:
-    """A Summary.Value of what a model made: text, or pixels (H, W, C) as image = 4 (height 1, width
-    2, channels 3, PNG 4)."""
+    """A Summary.Value of a sample: text, or pixels uint8 (H, W, C) as image = 4 (height 1, width 2,
+    channels 3, PNG 4)."""
     if isinstance(value, str):
         return _note(tag, value)
     height, width, channels = value.shape

@@ -79,14 +79,14 @@ def test_a_row_to_predict_holds_frames_in_every_form() -> None:
     [
         (
             [[[1, 2]], [[3, 4], [5]]],
-            "row 2, column x: a moment of 1 numbers, where the first of the column has 2",
+            "row 2, column x: a moment has 1 numbers, and the column.s first has 2",
         ),
         ([[[1, 2]], [[3, None]]], "row 2, column x: moment 1 holds a number that is missing"),
         (
             [[[1, 2], [3, 4]], [[1, 2], [3, float("inf")]]],
             "row 2, column x: moment 2 holds a number that is missing or not finite",
         ),
-        ([[[1, 2]], [["a", "b"]]], "row 2, column x: this is no list of lists of numbers"),
+        ([[[1, 2]], [["a", "b"]]], "row 2, column x: this is not a list of lists of numbers"),
         ([[["a", "b"]]], "not numbers"),
     ],
 )

@@ -60,7 +60,14 @@ def draft(
     `target` names the column to predict, or several (a list, or with commas). A text alone needs
     none: its next token is predicted.
     Raises DataError where the file cannot be read, where no target is named (with the likely ones),
-    and where none of the tasks can predict it."""
+    and where none of the tasks can predict it.
+
+    >>> import danlu, pathlib
+    >>> rows = "".join(f"{number},{number % 2}\\n" for number in range(40))
+    >>> _ = pathlib.Path("rows.csv").write_text("number,odd\\n" + rows)
+    >>> print(danlu.draft("rows.csv", target="odd"))  # doctest: +ELLIPSIS
+    # ...
+    """
     path = str(data_path)
     source = _source(path)
     table, _ = cache.load_table(source, {}, True)

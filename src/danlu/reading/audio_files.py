@@ -1,7 +1,7 @@
-"""Recordings: WAV, and by soundfile FLAC, OGG and MP3, to 16-bit samples of one channel at one rate.
+"""Recordings to 16-bit samples of one channel at one rate: WAV, and with soundfile FLAC, OGG, MP3.
 
-Several channels are averaged. Another rate is changed by a polyphase filter
-(scipy.signal.resample_poly). Every refusal names the file."""
+Several channels are averaged. Another sampling rate is converted with a polyphase filter
+(scipy.signal.resample_poly). Every DataError names the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import importlib.util
 import math
 import wave
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,8 @@ def _by_soundfile(path: Path, name: str) -> tuple[np.ndarray, int]:
 def _by_wave(path: Path, name: str) -> tuple[np.ndarray, int]:
     if path.suffix.lower() != ".wav":
         raise DataError(
-            f"{path.suffix.lower()} files are read by the library soundfile, which is not installed.",
+            f"{path.suffix.lower()} files are read by the library soundfile, which is not "
+            "installed.",
             where=name,
             hint="pip install 'danlu[audio]'",
         )
@@ -64,11 +64,14 @@ def _by_wave(path: Path, name: str) -> tuple[np.ndarray, int]:
             _refuse_long(file.getnframes() * channels, name)
             if width != 2:
                 raise DataError(
-                    f"its samples have {8 * width} bits; without the library soundfile only 16 are read.",
+                    f"its samples have {8 * width} bits; without the library soundfile only 16 "
+                    "are read.",
                     where=name,
                     hint="pip install 'danlu[audio]'",
                 )
-            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16)
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(
+                np.int16
+            )
             return to_mono(
                 samples[: len(samples) // channels * channels].reshape(-1, channels)
             ), file.getframerate()
@@ -97,14 +100,23 @@ def _damaged(name: str, error: Exception) -> DataError:
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """int16 (samples, channels) as int16 (samples,): the mean of the channels."""
+    """The mean of the channels: int16 (samples, channels) to int16 (samples,).
+
+    >>> to_mono(np.array([[100, 300], [0, 0]], dtype=np.int16)).tolist()
+    [200, 0]
+    """
     if samples.shape[1] == 1:
         return np.ascontiguousarray(samples[:, 0])
     return np.rint(samples.mean(axis=1, dtype=np.float64)).astype(np.int16)
 
 
 def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """int16 (samples,) at another rate: as long in seconds, rounded up to a whole sample."""
+    """int16 (samples,) converted from `rate` to `wanted` samples a second: the same duration,
+    rounded up to a whole sample.
+
+    >>> len(resample(np.zeros(100, dtype=np.int16), 16_000, 8_000))
+    50
+    """
     if rate == wanted or not len(samples):
         return samples
     from scipy.signal import resample_poly
@@ -114,16 +126,23 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return np.clip(np.rint(converted), -32768, 32767).astype(np.int16)
 
 
-def decode_audio(value: Any, rate: int, name: str) -> np.ndarray:
-    """A recording to be answered, as int16 at `rate`: a path, or an array of samples at that rate
-    (int16, or floats from -1 to 1)."""
+def decode_audio(value: object, rate: int, name: str) -> np.ndarray:
+    """One recording as int16 (samples,) at `rate` samples a second. `value` is a path, or an array
+    of samples at that rate (int16, or floats from -1 to 1); messages call it `name`.
+
+    DataError where it is neither.
+
+    >>> decode_audio(np.array([0.0, 1.0, -1.0]), 8_000, "row 1").tolist()
+    [0, 32767, -32767]
+    """
     if isinstance(value, str | Path):
         samples, file_rate = read_audio(Path(value), name)
         return resample(samples, file_rate, rate)
     array = np.asarray(value)
     if array.ndim != 1 or array.dtype.kind not in "if":
         raise DataError(
-            f"a recording is a path or an array of samples, not {array.dtype} of shape {array.shape}.",
+            f"a recording is a path or an array of samples, not {array.dtype} of shape "
+            f"{array.shape}.",
             where=name,
             hint=f"give int16, or floats from -1 to 1, at {rate:,} samples a second",
         )

@@ -1,11 +1,11 @@
 """Bytes to text: which character encoding a file is in.
 
-A byte order mark decides; without one, the zeros of UTF-16 and UTF-32 decide; then whatever is
-valid UTF-8 is UTF-8. Older encodings carry no mark, so they are weighed: the bytes beyond ASCII are
-read under each, and the encoding under which they are most probable is taken (a Chinese text read
-as GB18030 consists of the characters of its first level; read as Latin-1, of accented letters in
-rows, which no language has). Where two come too close, nothing is guessed: the error asks for the
-option `encoding`."""
+A byte order mark decides. Without one, the positions of zero bytes tell UTF-16 and UTF-32. Else a
+file that is valid UTF-8 is UTF-8. Older encodings carry no mark: the bytes beyond ASCII are decoded
+under each of them, and the encoding under which they are most probable is chosen. (A Chinese text
+read as GB18030 consists of common characters; read as Latin-1, it consists of runs of accented
+letters, which no language has.) Where two encodings are too close, danlu does not guess: the error
+asks for the option `encoding`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_SAMPLE = 2**18  # bytes beyond ASCII are weighed in so many bytes from the first of them
+_SAMPLE = 2**18  # bytes, from the first one beyond ASCII on, whose probability is computed
 _MARGIN = 3.0  # nats by which the most probable encoding must lead; one accented letter leads by 4
 _NO_TEXT = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"}
 
@@ -40,7 +40,10 @@ def _checked_encoding(name: str) -> str:
         raise ValueError(
             "must be auto or an encoding Python knows (utf-8, utf-16, gb18030, big5, cp1252, ...)"
         ) from None
-    if not getattr(codec, "_is_text_encoding", True) or codec.name.replace("-", "_") in _NO_TEXT:
+    # only this private attribute of Python's codecs tells base64 and its like from encodings of
+    # texts
+    is_text = getattr(codec, "_is_text_encoding", True)
+    if not is_text or codec.name.replace("-", "_") in _NO_TEXT:
         raise ValueError("must be the encoding of a text")
     return name
 
@@ -50,8 +53,11 @@ Encoding = Annotated[str, AfterValidator(_checked_encoding)]
 
 @dataclass(frozen=True)
 class DecodedText:
-    """A text as UTF-8 without a byte order mark, the encoding it came in, and why that one (for the
-    report)."""
+    """A decoded text.
+
+    content    the text as UTF-8, without a byte order mark
+    encoding   the encoding of the file
+    reason     why this encoding was chosen, for the report; "" for plain UTF-8"""
 
     content: bytes
     encoding: str
@@ -59,8 +65,16 @@ class DecodedText:
 
 
 def decode_text(content: bytes, where: str, encoding: str = "auto") -> DecodedText:
-    """The text of a file. DataError naming line and byte where the bytes are not of `encoding`, or
-    where none can be told."""
+    """The text of a file's bytes; messages call the file `where`.
+
+    DataError naming line and byte where the bytes are not valid in `encoding`, or where "auto"
+    finds no encoding that is clearly the most probable.
+
+    >>> decode_text("火".encode("utf-16"), "a.txt").reason
+    'a byte order mark says so'
+    >>> decode_text(b"caf\\xe9", "a.txt", "latin-1").content.decode()
+    'café'
+    """
     declared = declared_encoding(content, encoding)
     if declared is not None:
         name, mark, reason = declared
@@ -74,8 +88,14 @@ def decode_text(content: bytes, where: str, encoding: str = "auto") -> DecodedTe
 
 
 def declared_encoding(head: bytes, encoding: str = "auto") -> tuple[str, int, str] | None:
-    """(the encoding, the length of its byte order mark, why that one) where the recipe, a mark or
-    zeros in the `head` of a file tell it."""
+    """(encoding, length of the byte order mark in bytes, reason), from the recipe's `encoding`, or
+    from a mark or zero bytes in the `head` of a file; None where none of them tells.
+
+    >>> declared_encoding(b"\\xef\\xbb\\xbfabc")
+    ('utf-8', 3, 'a byte order mark says so')
+    >>> declared_encoding(b"abc") is None
+    True
+    """
     if encoding != "auto":
         plain = codecs.lookup(encoding).name
         mark = next(
@@ -106,7 +126,14 @@ def guess_encoding(
     content: bytes, start: int, where: str, lines_before: int = 0, bytes_before: int = 0
 ) -> tuple[str, str]:
     """(the most probable encoding, why) of content whose byte `start` is the first that is not
-    UTF-8. DataError where none can be told."""
+    valid UTF-8.
+
+    `lines_before` and `bytes_before` count what precedes `content` in the file, for the messages.
+    DataError where no encoding is clearly the most probable.
+
+    >>> guess_encoding("Привет, мир".encode("cp1251"), 0, "a.txt")[0]
+    'cp1251'
+    """
     line = _line(content, start) + lines_before
     name = _most_probable(
         content, where, start, f"line {line:,} (byte {start + bytes_before + 1:,})"
@@ -115,7 +142,7 @@ def guess_encoding(
 
 
 def _line(content: bytes, position: int) -> int:
-    """The 1-based line of a byte; lines end in LF, CR LF or, where there is no LF, CR."""
+    """The 1-based line number of a byte; lines end in LF, CR LF or, in a file without LF, CR."""
     return content.count(b"\n" if b"\n" in content else b"\r", 0, position) + 1
 
 
@@ -149,13 +176,14 @@ def _wrong(
     line = content.count(newline, 0, error.start) + 1
     shown = content[error.start : error.start + 4].hex(" ")
     return DataError(
-        f"line {line:,} (byte {error.start + skipped + 1:,}: {shown}) is not {encoding}.", where=where,
+        f"line {line:,} (byte {error.start + skipped + 1:,}: {shown}) is not {encoding}.",
+        where=where,
         hint="set data.source.encoding to the encoding the file was saved in, or save it as UTF-8",
-    )  # fmt: skip
+    )
 
 
 def _by_zeros(content: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, by where the zero bytes of its ASCII characters stand; ''
+    """UTF-16 or UTF-32 without a mark, by the positions of the zero bytes of ASCII characters; ''
     for neither."""
     sample = np.frombuffer(content[: min(len(content), 2**16) // 4 * 4], dtype=np.uint8)
     if len(sample) < 8 or not (sample == 0).any():
@@ -172,7 +200,7 @@ def _by_zeros(content: bytes) -> str:
     return ""
 
 
-# --- encodings without a mark -------------------------------------------------------------------------------------------
+# --- encodings without a mark ---------------------------------------------------------------------
 
 # Double-byte encodings: (name, lead bytes and trail bytes of the characters in common use, share of
 # a text they make up).
@@ -199,9 +227,7 @@ _PRIOR = {
     "gb18030": 2.0,
     "cp1252": 2.0,
 }  # nats: how much more often files come in these than in the others
-_PLAUSIBLE = (
-    0.8  # share of characters in common use below which an encoding makes no sense of the file
-)
+_PLAUSIBLE = 0.8  # least share of characters in common use for an encoding to be considered
 
 
 def _most_probable(content: bytes, where: str, start: int, position: str) -> str:
@@ -221,9 +247,10 @@ def _most_probable(content: bytes, where: str, start: int, position: str) -> str
     order = [name for name in order if scores[name][1] >= _PLAUSIBLE]
     may = f"; it may be {' or '.join(order[:3])}" if order else ""
     raise DataError(
-        f"{position} is not UTF-8, and the characters do not tell which encoding it is{may}.",
-        where=where, hint="set data.source.encoding, or save the file as UTF-8",
-    )  # fmt: skip
+        f"{position} is not UTF-8, and no other encoding is clearly the right one{may}.",
+        where=where,
+        hint="set data.source.encoding, or save the file as UTF-8",
+    )
 
 
 def _valid(content: bytes, encoding: str) -> bool:
@@ -235,8 +262,8 @@ def _valid(content: bytes, encoding: str) -> bool:
 
 
 def _beyond_ascii(content: bytes, start: int) -> bytes:
-    """A piece of the file from a line with bytes beyond ASCII on, cut at ends of lines, so that no
-    character is cut."""
+    """About _SAMPLE bytes of the file from the first line with bytes beyond ASCII on; they begin
+    and end at line ends, so that no character is cut."""
     begin = content.rfind(b"\n", 0, start) + 1
     if len(content) - begin <= _SAMPLE:
         return content[begin:]
@@ -246,7 +273,7 @@ def _beyond_ascii(content: bytes, start: int) -> bytes:
 
 @functools.cache
 def _common(name: str) -> frozenset[str]:
-    """The characters in common use of a double-byte encoding."""
+    """The characters of a double-byte encoding that are in common use."""
     blocks = dict(_DOUBLE)[name]
     letters = set()
     for lead_from, lead_to, trail_from, trail_to in blocks:
@@ -260,8 +287,8 @@ def _common(name: str) -> frozenset[str]:
 
 
 def _score_double(sample: bytes, name: str) -> tuple[float, float]:
-    """(log probability of the bytes beyond ASCII, share of characters in common use) under a
-    double-byte encoding."""
+    """(log probability of the bytes beyond ASCII in nats, share of characters in common use, 0..1)
+    under a double-byte encoding."""
     text = sample.decode(name, errors="replace")
     common = _common(name)
     wide = [letter for letter in text if ord(letter) > 127]
@@ -277,8 +304,8 @@ def _score_double(sample: bytes, name: str) -> tuple[float, float]:
 def _score_single(
     sample: bytes, name: str, letters: str, following: tuple[float, float, float]
 ) -> tuple[float, float]:
-    """The same under a one-byte encoding; `following`: how often a letter beyond ASCII comes before
-    another one, before an ASCII letter, and before anything else."""
+    """The same under a one-byte encoding. `following`: how often (0..1) a letter beyond ASCII is
+    followed by another one, by an ASCII letter, and by anything else."""
     codes = np.frombuffer(sample, dtype=np.uint8)
     high = codes > 127
     plain = ((codes | 32) >= ord("a")) & ((codes | 32) <= ord("z"))

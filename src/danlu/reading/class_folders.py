@@ -1,6 +1,7 @@
-"""Folders of files with one sub-folder a class, and perhaps a level train, validation (val), test above it.
+"""Folders of files with one sub-folder per class, optionally below train, validation (val), test.
 
-flowers/daisy/1.jpg            or   flowers/train/daisy/1.jpg, flowers/val/daisy/9.jpg, flowers/test/rose/3.jpg
+flowers/daisy/1.jpg
+flowers/train/daisy/1.jpg, flowers/val/daisy/9.jpg, flowers/test/rose/3.jpg
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _DEEPEST = 16  # levels of folders; deeper ones are a loop of links or a mistake
 
 
 def holds_mostly(folder: Path, suffixes: Sequence[str]) -> bool:
-    """Whether most files of a folder, itself or up to two levels down, end so (a thousand a level
-    are looked at)."""
+    """Whether most files of a folder, and up to two levels below it, end in one of `suffixes`. At
+    most a thousand entries per level are looked at."""
     wanted = others = 0
     for pattern in ("*", "*/*", "*/*/*"):
         for path in islice(folder.glob(pattern), 1000):
@@ -42,8 +43,11 @@ def holds_mostly(folder: Path, suffixes: Sequence[str]) -> bool:
 
 
 def files_below(path: str, suffixes: Sequence[str], what: str) -> list[Path]:
-    """The files with one of `suffixes` in a folder, sorted by their path below it; of a path to a
-    file, that file."""
+    """The files below a folder that end in one of `suffixes`, sorted by their path below it; for a
+    path to a file, that file alone.
+
+    `what` names such files in messages ("images"). DataError where there is none, or where folders
+    are nested more than 16 levels deep."""
     root = Path(path)
     if not os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where the text holds a NUL
         disk.check_file(root)
@@ -81,13 +85,23 @@ def _walk(folder: Path, suffixes: tuple[str, ...], depth: int) -> list[Path]:
 
 
 def relative_paths(paths: Sequence[Path], root: Path) -> list[Path]:
-    """Each path as it is called below the root."""
+    """Each path relative to `root`; the name alone where the path is `root` itself.
+
+    >>> relative_paths([Path("flowers/daisy/1.jpg")], Path("flowers"))[0].as_posix()
+    'daisy/1.jpg'
+    """
     return [path.relative_to(root) if path != root else Path(path.name) for path in paths]
 
 
 def splits_from_folders(folders: Sequence[tuple[str, ...]]) -> np.ndarray | None:
-    """The split of each file, where every one stands in a folder named for a split, and there are
-    two at least."""
+    """The split of each file, int8 (N,): 0 train, 1 validation, 2 test. `folders` holds the folder
+    names on the way to each file.
+
+    None unless every file lies in a folder named for a split, and there are at least two splits.
+
+    >>> splits_from_folders([("train", "daisy"), ("val", "daisy")]).tolist()
+    [0, 1]
+    """
     tops = {parts[0].lower() if parts else "" for parts in folders}
     if not tops <= _SPLITS.keys() or len({_SPLITS[top] for top in tops}) < 2:
         return None
@@ -97,16 +111,25 @@ def splits_from_folders(folders: Sequence[tuple[str, ...]]) -> np.ndarray | None
 def labels_from_folders(
     folders: Sequence[tuple[str, ...]], names: Sequence[str], where: str, what: str
 ) -> tuple[Column | None, list[str]]:
-    """(the column "label", sentences for the reader) from the folders files stand in; None where
-    they stand in none."""
+    """(the category column "label", sentences for the reader): each file's class is the folder it
+    lies in, given as the folder names on the way to it. (None, []) where no file lies in a folder.
+
+    `names` and `what` ("images") are for messages. DataError where only some files lie in a folder.
+
+    >>> column, _ = labels_from_folders([("rose",), ("daisy",)], ["1", "2"], "flowers", "images")
+    >>> column.categories, column.values.tolist()
+    (('daisy', 'rose'), [1, 0])
+    """
     if not any(folders):
         return None, []
     bare = [name for parts, name in zip(folders, names) if not parts]
     if bare:
         raise DataError(
-            f"{len(bare):,} {what} stand in no class folder (the first: {bare[0]}), and the others do.", where=where,
+            f"{len(bare):,} {what} lie in no class folder (the first: {bare[0]}), and the others "
+            "do.",
+            where=where,
             hint=f"put every one of the {what} into the folder of its class",
-        )  # fmt: skip
+        )
     words = ["/".join(parts) for parts in folders]
     classes = sorted(set(words))
     codes = {word: code for code, word in enumerate(classes)}

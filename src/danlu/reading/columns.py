@@ -1,21 +1,21 @@
-"""Raw values to typed columns: inference for training data, and reading as asked for prediction.
+"""Raw values to typed columns: inferred kinds for training, an artifact's kinds for prediction.
 
-    infer(name, values, options, where) -> Column     decides the kind of one column and says why (danlu/inference.py)
-    read_as(schema, raw, origin) -> Table             raw rows in the kinds an artifact was trained on
-    asked(schema) -> options by column                the same kinds as a source's `columns`, so that a file is read that way at once
+    infer_column(name, values, options, where) -> Column   infers the kind of one column
+    read_columns(schema, raw, origin) -> Table             reads rows in the kinds of an artifact
+    column_options(schema) -> options by column            the same kinds as options of a source
 
 A value counts as missing when, without the spaces around it, it is one of MISSING_MARKS (in a text
 column: only when it is empty). A column is a number, date-time or boolean column when at least 90 %
-of its values are; the values that are not are an error, or count as missing, as the recipe says.
-Nothing is guessed silently: `Column.reason` tells every decision, and what could be read in two
-ways (1,234 or 03/04/2011) is either settled by the rest of the column, named as an assumption, or
-left as it is written."""
+of its values are; the other values are an error, or count as missing, as the recipe says. Nothing
+is guessed silently: `Column.reason` names every decision. A value that can be read in two ways
+(1,234 or 03/04/2011) is read as the rest of the column decides; where nothing decides, the number's
+assumption is named, and the date is left as a string."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,9 +29,23 @@ from danlu.terms import Column, Table
 Schema = Mapping[str, Mapping[str, Any]]
 
 
+@runtime_checkable
+class _DataFrame(Protocol):
+    """What is read of a pandas DataFrame; pandas itself is never imported."""
+
+    columns: Any
+    iloc: Any
+
+    def isna(self) -> Any: ...
+
+
 def column_options(schema: Schema) -> dict[str, ColumnOptions]:
-    """The kinds of a schema as column options, so that a source reads a file in them (images are a
-    source's own matter)."""
+    """The kinds of a schema as the `columns` options of a source, so that it reads a file in them;
+    images are left out (their sources know them).
+
+    >>> column_options({"age": {"kind": "number"}})["age"].kind
+    'number'
+    """
     return {
         name: ColumnOptions.model_validate({"kind": facts["kind"]})
         for name, facts in schema.items()
@@ -40,17 +54,25 @@ def column_options(schema: Schema) -> dict[str, ColumnOptions]:
 
 
 def read_columns(schema: Schema, raw: Any, origin: str, *, plainly: bool = False) -> Table:
-    """The table that `raw` means, with exactly the columns of `schema` in their kinds.
+    """The table of `raw` rows, with exactly the columns of `schema` in their kinds.
 
-    `plainly` reads it alike with numpy alone, where pyarrow may not be installed; `raw` is then no
-    Table.
+    schema    column name -> {"kind": ..., and for images "shape": [height, width, channels], for
+              audio "rate"}; other keys are ignored
+    raw       a list of dicts (rows), a dict of columns (or of single values: one row), a pandas
+              DataFrame, a numpy array with its columns in the order of the schema (for one image
+              column: uint8 (N, H, W) or (N, H, W, C)), or a Table
+    origin    what messages call the data
+    plainly   reads the same with numpy alone, where pyarrow may not be installed; `raw` must then
+              not be a Table
 
-    schema   column name to {"kind": ..., and for images "shape": [height, width, channels]}; other keys are ignored
-    raw      a list of dicts (rows), a dict of columns (or of single values: one row), a pandas DataFrame, a numpy array with its
-             columns in the order of the schema (for one image column: (N, H, W) or (N, H, W, C) uint8), or a Table
-    A value may be missing (None, NaN, a missing mark); a column may not: DataError names it and the nearest column given. Columns that
-    the schema does not know are ignored. The cell of an image is a path, an array of 0..255 or a PIL image, resized to the shape.
-    A string that could be two numbers ("1,234") is refused.
+    A value may be missing (None, NaN, a missing mark). A column may not: DataError names it and the
+    most similar column there is. Columns that the schema does not name are ignored. The cell of an
+    image is a path, an array of 0..255 or a PIL image, resized to the shape. A string that can be
+    two numbers ("1,234") is refused.
+
+    >>> table = read_columns({"age": {"kind": "number"}}, [{"age": "31"}, {"age": None}], "rows")
+    >>> table.columns["age"].values.tolist()
+    [31.0, nan]
     """
     columns = _columns(schema, raw, origin)
     row_name = raw.where if isinstance(raw, Table) else lambda row: f"{origin} row {row + 1:,}"
@@ -66,7 +88,7 @@ def read_columns(schema: Schema, raw: Any, origin: str, *, plainly: bool = False
     return Table(columns=typed, origin=origin)
 
 
-# --- raw to columns -------------------------------------------------------------------------------------------------------
+# --- raw to columns -------------------------------------------------------------------------------
 
 
 def _columns(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
@@ -76,14 +98,15 @@ def _columns(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
         return _from_array(schema, raw, origin)
     if isinstance(raw, Mapping):
         return _from_mapping(schema, raw, origin)
-    if hasattr(raw, "columns") and hasattr(raw, "isna"):
+    if isinstance(raw, _DataFrame):
         return _from_frame(schema, raw, origin)
     if isinstance(raw, list | tuple):
         return _from_rows(schema, raw, origin)
     raise DataError(
-        f"rows cannot be read from a {type(raw).__name__}.", where=origin,
+        f"rows cannot be read from a {type(raw).__name__}.",
+        where=origin,
         hint="give a list of dicts, a dict of columns, a DataFrame, a numpy array or a file",
-    )  # fmt: skip
+    )
 
 
 def _checked(schema: Schema, columns: Mapping[Any, Any], where: str) -> Mapping[Any, Any]:
@@ -101,7 +124,9 @@ def _checked(schema: Schema, columns: Mapping[Any, Any], where: str) -> Mapping[
                 if near
                 else f"the model needs {', '.join(schema)}"
             )
-            raise DataError(f"there is no column {name}; the data {contents}.", where=where, hint=hint)
+            raise DataError(
+                f"there is no column {name}; the data {contents}.", where=where, hint=hint
+            )
     return columns
 
 
@@ -133,8 +158,8 @@ def _from_mapping(schema: Schema, raw: Mapping[Any, Any], origin: str) -> Mappin
     return {name: columns[name] for name in schema}
 
 
-def _is_single(value: Any) -> bool:
-    return value is None or isinstance(value, str | bytes) or not hasattr(value, "__len__")
+def _is_single(value: object) -> bool:
+    return value is None or isinstance(value, str | bytes) or not isinstance(value, Sized)
 
 
 def _from_rows(
@@ -144,9 +169,10 @@ def _from_rows(
     for number, row in enumerate(raw, start=1):
         if not isinstance(row, Mapping):
             raise DataError(
-                f"a row is a dict of column names and values, not a {type(row).__name__}.", where=f"{origin} row {number:,}",
+                f"a row is a dict of column names and values, not a {type(row).__name__}.",
+                where=f"{origin} row {number:,}",
                 hint="for rows without names give a numpy array",
-            )  # fmt: skip
+            )
         if not schema.keys() <= row.keys():
             _checked(schema, row, f"{origin} row {number:,}")
         for name, cells in columns.items():
@@ -154,8 +180,8 @@ def _from_rows(
     return columns
 
 
-def _from_frame(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
-    """Columns of a pandas DataFrame, without importing pandas."""
+def _from_frame(schema: Schema, raw: _DataFrame, origin: str) -> Mapping[str, Any]:
+    """The columns of a pandas DataFrame."""
     names = [str(name) for name in raw.columns]
     _checked(schema, dict.fromkeys(names), origin)
     columns: dict[str, Any] = {}
@@ -175,7 +201,7 @@ def _from_frame(schema: Schema, raw: Any, origin: str) -> Mapping[str, Any]:
     return columns
 
 
-# --- columns to kinds -----------------------------------------------------------------------------------------------------
+# --- columns to kinds -----------------------------------------------------------------------------
 
 
 def _read(
@@ -197,7 +223,7 @@ def _read(
 
 
 def _again(column: Column, kind: str) -> Any:
-    """The values of a typed column in a form that can be read as another kind."""
+    """The values of a typed column in a form that another kind can be read from."""
     import pyarrow as pa
 
     if column.kind == "image":
@@ -250,7 +276,9 @@ def _recordings(name: str, rate: int, values: Any, where: Callable[[int], str]) 
         audio_files.decode_audio(cell, rate, f"{where(row)}, column {name}")
         for row, cell in enumerate(cells)
     ]
-    offsets = np.concatenate([[0], np.cumsum([len(samples) for samples in recordings])]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(samples) for samples in recordings])]).astype(
+        np.int64
+    )
     joined = np.concatenate(recordings) if recordings else np.zeros(0, dtype=np.int16)
     return Column(name, "audio", joined, offsets=offsets, rate=rate, reason="audio: read")
 

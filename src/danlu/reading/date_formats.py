@@ -1,9 +1,10 @@
 """Dates and times as people write them, to microseconds since 1970 UTC.
 
-Year first (2016-07-01, 2016/7/1 12:30, 2016-07-01T12:30:00.5+02:00, 2016年7月1日) and with the month's
-name (24 October 2011, Oct 24, 2011) have one meaning. 24/10/2011 and 10/24/2011 are read only where
-some value of the column has a part above 12 and so decides which comes first; 03/04/2011 alone is
-never guessed. A time zone is converted to UTC; without one the time is taken as UTC."""
+Dates with the year first (2016-07-01, 2016/7/1 12:30, 2016-07-01T12:30:00.5+02:00, 2016年7月1日) or
+with the month's name (24 October 2011, Oct 24, 2011) have one meaning. 24/10/2011 and 10/24/2011
+are read only where some value of the column has a part above 12, which decides whether the day or
+the month comes first; 03/04/2011 alone is never guessed. A time zone is converted to UTC; a time
+without a zone counts as UTC."""
 
 from __future__ import annotations
 
@@ -41,12 +42,13 @@ _NAMES |= {name + rest: _NAMES[name] for name, rest in zip(_MONTHS, _LONGER)} | 
 
 @dataclass(frozen=True)
 class ParsedDates:
-    """A column of written dates, read.
+    """What a column of strings holds as dates.
 
     values      int64 (N,), microseconds since 1970 UTC; MISSING_DATETIME where not readable
     readable    bool (N,)
-    form        how they are written, for the report ("year first", "day first", ...)
-    ambiguous   row of the first value that could be day first or month first while nothing decides, or -1
+    form        how the dates are written, for the report ("year first", "day first", ...)
+    ambiguous   row of the first value that may be day first or month first where no value of the
+                column decides it, or -1
     """
 
     values: np.ndarray
@@ -56,8 +58,13 @@ class ParsedDates:
 
 
 def parse_dates(trimmed: pa.Array, compact: bool = False) -> ParsedDates:
-    """The dates in a column of strings without surrounding spaces; `compact` also takes
-    20160701."""
+    """The dates in a string array without surrounding spaces; `compact` also accepts 20160701.
+
+    >>> import pyarrow as pa
+    >>> dates = parse_dates(pa.array(["24/10/2011", "03/04/2011"]))
+    >>> dates.form, dates.values.view("M8[us]").astype("M8[D]").tolist()[1].isoformat()
+    ('day first', '2011-04-03')
+    """
     count = len(trimmed)
     values = np.full(count, MISSING_DATETIME, dtype=np.int64)
     forms: list[str] = []
@@ -87,7 +94,7 @@ def parse_dates(trimmed: pa.Array, compact: bool = False) -> ParsedDates:
 
 
 def _parts(trimmed: pa.Array, pattern: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(rows that match, their parts as int64 arrays by name)."""
+    """(rows that match `pattern`, int64; the pattern's named groups as int64 arrays of them)."""
     import pyarrow as pa
 
     pc = compute()
@@ -112,8 +119,7 @@ def _parts(trimmed: pa.Array, pattern: str) -> tuple[np.ndarray, dict[str, np.nd
 
 
 def _words(words: pa.Array, name: str) -> np.ndarray:
-    """The month of a name (0: no month), the minutes east of UTC of a zone, or 0, 1 (am), 2 (pm);
-    int64 (N,)."""
+    """`part_value` of every word, int64 (N,)."""
     pc = compute()
 
     coded = pc.dictionary_encode(words)
@@ -122,8 +128,12 @@ def _words(words: pa.Array, name: str) -> np.ndarray:
 
 
 def part_value(word: str, name: str) -> int:
-    """The month of a "name" (0: no month), the minutes east of UTC of a "zone", or of a "half" 0, 1
-    (am), 2 (pm)."""
+    """The number that a word stands for. `name` says which part of a date it is: "name" gives the
+    month 1..12 (0: no month), "zone" minutes east of UTC, "half" 1 for am and 2 for pm (else 0).
+
+    >>> part_value("October", "name"), part_value("+02:00", "zone"), part_value("PM", "half")
+    (10, 120, 2)
+    """
     lowered = word.lower()
     if name == "name":
         return _NAMES.get(lowered, 0)
@@ -136,8 +146,16 @@ def part_value(word: str, name: str) -> int:
 
 
 def microseconds(parts: dict[str, np.ndarray]) -> np.ndarray:
-    """Microseconds since 1970; MISSING_DATETIME where the parts are no date (30 February,
-    25:00)."""
+    """Microseconds since 1970, int64 (N,), of the parts of N dates (int64 (N,) each).
+
+    `parts` has "year", "day", and "month" or "name"; "hour", "minute", "second", "fraction"
+    (microseconds), "zone" (minutes east of UTC) and "half" (1 am, 2 pm) are optional.
+    MISSING_DATETIME where the parts are no date (30 February, 25:00).
+
+    >>> parts = {"year": 1970, "month": 1, "day": 2, "hour": 1}
+    >>> microseconds({name: np.array([value]) for name, value in parts.items()}).tolist()
+    [90000000000]
+    """
     zero = np.zeros(len(parts["year"]), dtype=np.int64)
     year, day = parts["year"], parts["day"]
     month = parts["name"] if "name" in parts else parts["month"]

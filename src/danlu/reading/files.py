@@ -1,8 +1,9 @@
-"""Files as they are found: missing, folders, pipes, loops of links, unreadable, compressed, too large. Read whole or refused.
+"""Reading data files: whole or in blocks, gzip or plain; unusable files are refused with a remedy.
 
-Every refusal names the file and the remedy. A gzip file is recognised by its first bytes, not its
-name, and is decompressed up to MOST_EXPANSION times its size, so that a small file cannot fill the
-memory."""
+Refused are missing files, folders, pipes, devices, loops of links, unreadable files and files too
+large for the memory; every DataError names the file and the remedy. A gzip file is recognised by
+its first bytes, not by its name. It is decompressed up to MOST_EXPANSION times its size, so that a
+small file cannot fill the memory."""
 
 from __future__ import annotations
 
@@ -17,14 +18,21 @@ from typing import IO
 
 from danlu.errors import DataError, nearest
 
-MOST_EXPANSION = 200  # bytes out of one byte of gzip, asked above FREE_BYTES; text has 3 to 20, tables of few values up to 100
-FREE_BYTES = 2**27  # 128 MiB come out whatever went in
+# Decompressed bytes per byte of gzip, checked above FREE_BYTES. Text has 3 to 20, tables with few
+# distinct values up to 100.
+MOST_EXPANSION = 200
+FREE_BYTES = 2**27  # up to 128 MiB are decompressed whatever the file's size
 _BLOCK = 2**20
 _WILD = frozenset("*?[")
 
 
 def check_file(path: Path) -> os.stat_result:
-    """The facts of a regular, readable file; DataError for everything else."""
+    """The os.stat_result of a regular file; DataError for everything else.
+
+    >>> check_file(Path("nowhere.csv"))
+    Traceback (most recent call last):
+    danlu.errors.DataError: nowhere.csv: there is no such file...
+    """
     where = str(path)
     try:
         facts = path.stat()
@@ -53,7 +61,8 @@ def check_file(path: Path) -> os.stat_result:
 
 
 def missing_file_error(path: Path) -> DataError:
-    """The error for a file that is not there, with the nearest name in its folder."""
+    """The DataError for a file that does not exist; it proposes the most similar name in its
+    folder."""
     folder = path.parent
     try:
         beside = [neighbour.name for neighbour in folder.iterdir()] if folder.is_dir() else []
@@ -76,10 +85,12 @@ def missing_file_error(path: Path) -> DataError:
 
 
 def unreadable_file_error(path: Path, error: Exception) -> DataError:
-    """The error for a file that is there and cannot be read."""
+    """The DataError for a file that exists and cannot be read."""
     import errno
 
-    if isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP:
+    if isinstance(error, RuntimeError) or (
+        isinstance(error, OSError) and error.errno == errno.ELOOP
+    ):
         return DataError(
             "this is a loop of symbolic links.", where=str(path), hint="name the file itself"
         )
@@ -89,13 +100,19 @@ def unreadable_file_error(path: Path, error: Exception) -> DataError:
             where=str(path),
             hint="change its permissions, or copy it",
         )
-    cause = getattr(error, "strerror", None) or str(error)
+    cause = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return DataError(f"it cannot be read: {cause}.", where=str(path), hint="check the path")
 
 
 def expand_paths(paths: str | Sequence[str], suffixes: Iterable[str]) -> list[Path]:
-    """The files that paths, folders (their files with one of `suffixes`) and patterns (data/*.csv)
-    name; sorted within each."""
+    """The files that `paths` name. A folder stands for its files that end in one of `suffixes`, a
+    pattern (data/*.csv) for the files that match; both are sorted.
+
+    DataError where a folder or pattern matches no file. Other paths are returned unchecked.
+
+    >>> expand_paths(["b.csv", "a.csv"], [".csv"]) == [Path("b.csv"), Path("a.csv")]
+    True
+    """
     files: list[Path] = []
     for text in [paths] if isinstance(paths, str) else paths:
         path = Path(text)
@@ -140,7 +157,9 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def read_file(path: Path) -> bytes:
-    """The whole file; decompressed where it is gzip."""
+    """The content of a file, decompressed where it is gzip.
+
+    DataError where it is not readable, larger than a third of the free memory, or damaged."""
     facts = check_file(path)
     _room(facts.st_size, path)
     try:
@@ -156,20 +175,28 @@ def _room(size: int, path: Path) -> None:
     free = psutil.virtual_memory().available
     if size > free / 3:  # the file, its columns, and some room
         raise DataError(
-            f"it has {size / 2**30:,.1f} GiB, and this machine has {free / 2**30:,.1f} GiB of memory free.", where=str(path),
+            f"it has {size / 2**30:,.1f} GiB, and this machine has {free / 2**30:,.1f} GiB of "
+            "memory free.",
+            where=str(path),
             hint="divide it into several files and sample them, or take a machine with more memory",
-        )  # fmt: skip
+        )
 
 
 def gunzip(content: bytes, path: Path) -> bytes:
-    """The content of a gzip file of one member or several; DataError where it is cut off, damaged
-    or a bomb."""
+    """The content of a gzip file with one or several members; messages call it `path`.
+
+    DataError where it is truncated, damaged or a decompression bomb.
+
+    >>> import gzip
+    >>> gunzip(gzip.compress(b"a") + gzip.compress(b"b"), Path("x.gz"))
+    b'ab'
+    """
     return b"".join(_inflated(io.BytesIO(content), len(content), path))
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:
-    """The file piece by piece, none empty, decompressed where it is gzip; for files that are larger
-    than memory."""
+    """The content of a file in non-empty blocks of at most 1 MiB, decompressed where it is gzip;
+    for files larger than the memory."""
     facts = check_file(path)
     try:
         with path.open("rb") as file:
@@ -185,7 +212,7 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 
 
 def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
-    """What `size` bytes of gzip hold, piece by piece."""
+    """The content of a gzip file of `size` bytes, block by block."""
     most = max(FREE_BYTES, MOST_EXPANSION * size)
     total, rest, first = 0, file.read(_BLOCK), True
     while first or rest:
@@ -215,9 +242,11 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
             total += len(piece)
             if total > most:
                 raise DataError(
-                    f"{size:,} bytes decompress to more than {most:,}, as a decompression bomb would; it is not read.",
-                    where=str(path), hint="decompress it yourself if it is meant",
-                )  # fmt: skip
+                    f"{size:,} bytes decompress to more than {most:,}, as a decompression bomb "
+                    "would; it is not read.",
+                    where=str(path),
+                    hint="decompress it yourself if it is meant",
+                )
             if piece:
                 yield piece
         rest = (stream.unused_data or file.read(_BLOCK)).lstrip(
@@ -228,6 +257,10 @@ def _inflated(file: IO[bytes], size: int, path: Path) -> Iterator[bytes]:
 
 
 def display_names(paths: Sequence[Path]) -> list[str]:
-    """What messages call each file: its name, or its whole path where two share a name."""
+    """What messages call each file: its name, or its whole path where two share a name.
+
+    >>> display_names([Path("a/x.csv"), Path("b/x.csv"), Path("b/y.csv")])
+    ['a/x.csv', 'b/x.csv', 'y.csv']
+    """
     counts = Counter(path.name for path in paths)
     return [path.name if counts[path.name] == 1 else str(path) for path in paths]

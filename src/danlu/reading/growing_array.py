@@ -1,4 +1,4 @@
-"""Arrays that grow piece by piece: in memory while they are small, beyond that in a temporary file that is memory-mapped at the end."""
+"""Arrays that grow piece by piece: in memory while small, else in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from numpy.typing import DTypeLike
 
 from danlu.errors import DataError
 
-LIMIT = 256 << 20  # bytes of one array kept in memory
+LIMIT = 256 << 20  # bytes of one array that stay in memory
 
 
 class GrowingArray:
-    """An array of one dimension in the making; `finish` gives it whole.
+    """A one-dimensional array built by appending pieces; `finish` returns it.
 
-    Beyond `limit` bytes (None: LIMIT) it lies in a file of the folder for temporary files
+    Beyond `limit` bytes (None: LIMIT) it is stored in a file in the folder for temporary files
     ($TMPDIR), which the system removes with the last reference to the array. DataError where the
-    disk has no room."""
+    disk has no room.
+
+    >>> array = GrowingArray(np.int64)
+    >>> array.append(np.array([1, 2])); array.append(np.array([3]))
+    >>> array.finish().tolist()
+    [1, 2, 3]
+    """
 
     def __init__(self, dtype: DTypeLike, limit: int | None = None) -> None:
         self.dtype = np.dtype(dtype)
@@ -28,7 +34,7 @@ class GrowingArray:
         self.file: IO[bytes] | None = None
 
     def append(self, piece: np.ndarray) -> None:
-        """Add the entries of `piece` (M,), cast to the array's type, at the end."""
+        """Appends the entries of `piece` (M,), cast to the array's type."""
         piece = np.ascontiguousarray(piece, dtype=self.dtype)
         self.count += len(piece)
         if self.file is None and self.count * self.dtype.itemsize <= self.limit:
@@ -45,7 +51,8 @@ class GrowingArray:
             raise _no_room(error) from None
 
     def finish(self) -> np.ndarray:
-        """The whole array: writable, changing it changes no file. The spool is empty afterwards."""
+        """The whole array (count,), writable; changing it changes no file. This object is empty
+        afterwards."""
         if self.file is None:
             pieces, self.pieces, self.count = self.pieces, [], 0
             if len(pieces) == 1:
@@ -67,6 +74,8 @@ class GrowingArray:
 
 def _no_room(error: OSError) -> DataError:
     return DataError(
-        f"a temporary file for data larger than memory cannot be written ({error.strerror or error}).", where=tempfile.gettempdir(),
+        "a temporary file for data larger than memory cannot be written "
+        f"({error.strerror or error}).",
+        where=tempfile.gettempdir(),
         hint="make room there, or let TMPDIR name a folder on a larger disk",
-    )  # fmt: skip
+    )

@@ -1,8 +1,12 @@
-"""The folder of a checkpoint in the layout of Hugging Face: what it is built of, its tokenizer, its weights. No code of it is run.
+"""The folder of a Hugging Face checkpoint: its architecture, tokenizer and weights.
 
-    config.json   model.safetensors (or several, with an index)   tokenizer.json   preprocessor_config.json
+    config.json                what the network is built of
+    model.safetensors          the weights, or several files with an index
+    tokenizer.json             the tokenizer, for models of text
+    preprocessor_config.json   how images are scaled, for models of images
 
-Weights are read from safetensors alone: a .bin is a pickle, which can run anything.
+No code in the folder is run. Weights are read from safetensors only: a .bin file is a pickle, which
+can run any code.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ WANTED = (
     "preprocessor_config.json",
 )
 LARGEST = 16 << 20  # bytes of a config.json
-# What says nothing of the network, or would name code or files: an artifact keeps the rest.
+# Keys that do not describe the network, or that name code or files; an artifact keeps the others.
 _LEFT_OUT = (
     "auto_map",
     "_name_or_path",
@@ -38,10 +42,10 @@ _MEAN, _STD = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]  # of ViT, where a folder says no
 
 
 def locate(path: str, download: bool = False) -> Path:
-    """The folder that a path, or a name on the Hugging Face Hub (owner/name), means.
+    """The folder for a path, or for a name on the Hugging Face Hub (owner/name).
 
-    A name is looked up among what was downloaded before; with `download` it is fetched. DataError
-    where there is none."""
+    A name is looked up in the local cache of the Hub; with `download` it is fetched where it is not
+    there. DataError where there is no such folder or checkpoint."""
     if Path(path).is_dir():
         return Path(path)
     if path.count("/") > 1 or path.startswith((".", "/", "~")) or not path.strip():
@@ -60,7 +64,7 @@ def locate(path: str, download: bool = False) -> Path:
         return Path(
             snapshot_download(path, local_files_only=not download, allow_patterns=list(WANTED))
         )
-    except Exception as error:  # of the network, of the disk, of the name: the library has dozens
+    except Exception as error:  # network, disk, name: the library raises dozens of types
         cause = str(error).strip().split("\n")[0][:200]
         hint = (
             "check the name and the network"
@@ -75,8 +79,11 @@ def locate(path: str, download: bool = False) -> Path:
 
 
 def architecture(folder: Path) -> dict[str, Any]:
-    """{"config": what the network is built of, "labels": the names of its classes, "pixels": how
-    images are scaled, or None}."""
+    """{"config": what the network is built of, "labels": the names of its classes (or []),
+    "pixels": {"size": [height, width] or None, "mean": [...], "std": [...]}, or None for other
+    models}.
+
+    DataError where config.json is unreadable, names no model_type, or the weights are quantised."""
     config = _read(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise DataError(
@@ -108,14 +115,13 @@ def architecture(folder: Path) -> dict[str, Any]:
 
 
 def model_classes(folder: Path) -> list[str]:
-    """The classes of transformers that its config.json names ("BertForMaskedLM"); [] where it names
-    none."""
+    """The classes of transformers that config.json names ("BertForMaskedLM"); [] without any."""
     named = _read(folder / "config.json").get("architectures")
     return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def tokenizer_path(folder: Path) -> Path:
-    """Its tokenizer.json. DataError where there is none."""
+    """The path of its tokenizer.json. DataError where there is none."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         hint = (
@@ -126,7 +132,7 @@ def tokenizer_path(folder: Path) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Its files of weights. DataError where there is none that is safe to read."""
+    """Its .safetensors files, sorted. DataError where there is none."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")])
@@ -147,7 +153,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def digest(folder: Path) -> str:
-    """The SHA-256 of its weights, its config and its tokenizer."""
+    """The SHA-256 (hexadecimal) of its weights, its config and its tokenizer."""
     hashed = hashlib.sha256()
     extra_files = [
         path for name in ("config.json", "tokenizer.json") if (path := folder / name).is_file()
@@ -180,8 +186,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _pixels(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{"size": [height, width], "mean", "std"} of a preprocessor_config.json; size null where it
-    says none."""
+    """{"size": [height, width], "mean", "std"} of a preprocessor_config.json; size None where it
+    names none."""
     size = (
         settings.get("crop_size")
         if settings.get("do_center_crop") and settings.get("crop_size")
@@ -195,7 +201,9 @@ def _pixels(settings: Mapping[str, Any]) -> dict[str, Any]:
     sound = all(isinstance(number, int) and 0 < number <= 8192 for number in pair)
     plain = settings.get("do_normalize") is False
     mean, std = (
-        ([0.0], [1.0]) if plain else (settings.get("image_mean", _MEAN), settings.get("image_std", _STD))
+        ([0.0], [1.0])
+        if plain
+        else (settings.get("image_mean", _MEAN), settings.get("image_std", _STD))
     )
     return {
         "size": pair if sound else None,

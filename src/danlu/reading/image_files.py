@@ -1,11 +1,11 @@
 """Images to pixels, safely: files, arrays or PIL images to uint8 (N, height, width, channels).
 
-Formats: PNG, JPEG, BMP, GIF and WebP (their first frame), PPM, TIFF. What an image file declares
-about its size is checked before anything is decoded: more than MOST_PIXELS, or MOST_EXPANSION times
-more pixels than the file has bytes, is refused, so that a small file cannot fill the memory. A
-truncated or damaged file is refused; the orientation a camera recorded (EXIF) is followed;
-transparency is laid over white; 16-bit grey is scaled to 8. Decoding runs in threads (Pillow gives
-up the interpreter lock); the result is in the order of the arguments whatever the order of work."""
+Formats: PNG, JPEG, BMP, GIF and WebP (their first frame), PPM, TIFF. The size that a file declares
+is checked before anything is decoded: more than MOST_PIXELS pixels, or more than MOST_EXPANSION
+times as many pixels as the file has bytes, is refused, so that a small file cannot fill the memory.
+Truncated and damaged files are refused. The orientation recorded by the camera (EXIF) is applied;
+transparent pixels are laid over white; 16-bit grey is scaled to 8 bits. Decoding runs in threads
+(Pillow releases the interpreter lock); the result is in the order of the arguments."""
 
 from __future__ import annotations
 
@@ -41,10 +41,13 @@ SUFFIXES = (
 )
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 MOST_PIXELS = 2**26  # 67 million: 201 MB as RGB; cameras take 12 to 50 million
-MOST_EXPANSION = 200  # pixels a byte of file, asked of images above FREE_PIXELS; photographs have 1 to 20, drawings up to 150
+# Pixels per byte of file, checked above FREE_PIXELS; photographs have 1 to 20, drawings up to 150.
+MOST_EXPANSION = 200
 FREE_PIXELS = 2**24  # 17 million pixels are decoded whatever the file's size: at most 67 MB
 
-Cell = Any  # a path (str or Path), bytes of an image file, an array, or a PIL image
+# A path (str or Path), the bytes of an image file, an array, or a PIL image; anything else is
+# refused.
+Cell = object
 
 
 def decode_images(
@@ -55,13 +58,20 @@ def decode_images(
     name: Callable[[int], str] = "image {}".format,
     out: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """uint8 (N, height, width, channels) of N images.
+    """The pixels of N images, uint8 (N, height, width, channels).
 
-    size       (height, width) to resize to (the sides' ratio is not kept); None: all images must have one size
-    channels   1 grey or 3 RGB; None: 3 if the first image has colour, else 1
+    cells      paths, bytes of image files, arrays (height, width[, 1 or 3]), or PIL
+               images
+    size       (height, width) to resize to (the aspect ratio is not kept); None: all images must
+               have the same size
+    channels   1 (grey) or 3 (RGB); None: 3 if the first image has colour, else 1
     name       what messages call image number i (0-based)
-    out        makes the array that is filled, from its shape (np.empty unless told: a memory-mapped one for what exceeds memory)
-    Raises DataError naming the image.
+    out        creates the array that is filled, from its shape; None: np.empty. For images larger
+               than the memory it returns a memory-mapped array
+    Raises DataError naming the first image that cannot be decoded.
+
+    >>> decode_images([[[0, 255], [255, 0]]], size=(2, 2)).shape
+    (1, 2, 2, 1)
     """
     if not len(cells):
         height, width = size or (1, 1)
@@ -81,9 +91,7 @@ def decode_images(
         with ThreadPoolExecutor(max_workers=cores()) as pool:
             futures = [pool.submit(fill, number) for number in range(1, len(cells))]
             try:
-                for future in (
-                    futures
-                ):  # in order, so that the first bad image by index is the one that is named
+                for future in futures:  # in order: the message names the first bad image
                     future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -93,8 +101,7 @@ def decode_images(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Pillow's warnings (a large image, a damaged EXIF block) say nothing that the checks here do
-    not."""
+    """Hides Pillow's warnings (a large image, a damaged EXIF block): the checks here cover them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -104,9 +111,12 @@ def _other_size(
     shape: tuple[int, ...], first: tuple[int, ...], name: str, name_of_first: str
 ) -> DataError:
     return DataError(
-        f"the image is {shape[0]} x {shape[1]} pixels (height x width), and {name_of_first} is {first[0]} x {first[1]}.", where=name,
-        hint=f"give one size for all: size: [{first[0]}, {first[1]}], under data.source for a folder, under data.columns for a column",
-    )  # fmt: skip
+        f"the image is {shape[0]} x {shape[1]} pixels (height x width), and {name_of_first} is "
+        f"{first[0]} x {first[1]}.",
+        where=name,
+        hint=f"give one size for all: size: [{first[0]}, {first[1]}], under data.source for a "
+        "folder, under data.columns for a column",
+    )
 
 
 def _pixels(
@@ -128,7 +138,7 @@ def _pixels(
         pixels = np.asarray(image, dtype=np.uint8)
     except DataError:
         raise
-    except Exception as error:  # decoders of hostile bytes raise errors of every kind
+    except Exception as error:  # given hostile bytes, decoders raise errors of every type
         raise _damaged(error, name) from None
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
@@ -166,9 +176,8 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=_FORMATS)
         _check_size(image.size, len(content), name)
-        if (
-            size is not None and image.format == "JPEG"
-        ):  # decode at a half, a quarter or an eighth where that is still twice as large
+        if size is not None and image.format == "JPEG":
+            # decode at 1/2, 1/4 or 1/8 where that is still at least twice the wanted size
             image.draft(None, (2 * size[1], 2 * size[0]))
         image.load()
     except DataError:
@@ -186,7 +195,7 @@ def _opened(cell: Cell, size: tuple[int, int] | None, name: str) -> Image.Image:
             where=name,
             hint="make it smaller, or take it out",
         ) from None
-    except Exception as error:  # decoders of hostile bytes raise errors of every kind
+    except Exception as error:  # given hostile bytes, decoders raise errors of every type
         raise _damaged(error, name) from None
     return image
 
@@ -203,12 +212,16 @@ def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
     hint = "make it smaller, or take it out"
     if pixels > MOST_PIXELS:
         raise DataError(
-            f"the image declares {size[0]:,} x {size[1]:,} pixels; at most {MOST_PIXELS:,} are decoded.",
+            f"the image declares {size[0]:,} x {size[1]:,} pixels; at most {MOST_PIXELS:,} are "
+            "decoded.",
             where=name,
             hint=hint,
         )
     if length is not None and pixels > FREE_PIXELS and pixels > MOST_EXPANSION * length:
-        message = f"{length:,} bytes declare {size[0]:,} x {size[1]:,} pixels, as a decompression bomb would; it is not decoded."
+        message = (
+            f"{length:,} bytes declare {size[0]:,} x {size[1]:,} pixels, as a decompression "
+            "bomb would; it is not decoded."
+        )
         raise DataError(message, where=name, hint=hint)
 
 
@@ -217,7 +230,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # the pixels are good although the EXIF block is damaged
         return image
 
 
@@ -292,7 +305,10 @@ def _array_image(cell: Any, name: str) -> Image.Image:
     if array.dtype != np.uint8:
         numbers = array.astype(np.float64)
         if not ((numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers))).all():
-            message = f"pixels run from {numbers.min():g} to {numbers.max():g}; they must be whole numbers of 0 to 255."
+            message = (
+                f"pixels run from {numbers.min():g} to {numbers.max():g}; they must be whole "
+                "numbers of 0 to 255."
+            )
             raise DataError(
                 message, where=name, hint="multiply pixels of 0 to 1 by 255 and round them"
             )

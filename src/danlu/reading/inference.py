@@ -1,4 +1,4 @@
-"""What a column holds, and why: raw values to one typed Column."""
+"""Infers what kind of values a column holds, and says why: raw values to one typed Column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from danlu.errors import DataError
 from danlu.reading import arrow, date_formats, nested_lists, number_formats, word_lists
-from danlu.reading.arrow import compute, first_true, to_mask
+from danlu.reading.arrow import RawValues, compute, first_true, to_mask
 from danlu.recipe import ColumnOptions
 from danlu.terms import MISSING_DATETIME, Column, Kind
 
@@ -35,22 +35,27 @@ MISSING_MARKS = (
     "none",
     "#N/A",
 )
-MOST = 0.9  # share of the values that must be numbers (dates) for the column to be one
-FEW = 20  # distinct values that are always names, and the count below which whole numbers might be
-LONG = 30  # characters a value, on average, above which varied strings are text
-WORDS = 4  # words a value, likewise
+MOST = 0.9  # share of the values that must be numbers (or dates) for the column to be of that kind
+FEW = 20  # up to so many distinct strings are categories; so few whole numbers may be categories
+LONG = 30  # average characters per value above which varied strings are text
+WORDS = 4  # average words per value from which on varied strings are text
 _TRUE, _FALSE = ("true", "yes", "y", "t", "1", "on"), ("false", "no", "n", "f", "0", "off")
 _PLAIN: dict[Kind, str] = {
-    "number": "number", "boolean": "boolean", "datetime": "date-time", "category": "category", "text": "text", "image": "image",
-}  # fmt: skip
+    "number": "number",
+    "boolean": "boolean",
+    "datetime": "date-time",
+    "category": "category",
+    "text": "text",
+    "image": "image",
+}
 
 Where = str | Callable[[int], str]
 
 
 @dataclass
 class _Subject:
-    """The column that is being read: how messages name it, what the recipe asks, and what there is
-    to tell."""
+    """The column that is being read: how messages name it, the recipe's options for it, and the
+    notices for the reader."""
 
     name: str
     where: Where
@@ -61,14 +66,16 @@ class _Subject:
     notices: list[str]
 
     def at(self, row: int) -> str:
-        row_name = self.where(row) if callable(self.where) else f"{self.where} row {row + 1:,}".strip()
+        row_name = (
+            self.where(row) if callable(self.where) else f"{self.where} row {row + 1:,}".strip()
+        )
         return f"{row_name}, column {self.name}"
 
     def error(self, row: int, message: str, hint: str) -> DataError:
         return DataError(message, where=self.at(row), hint=hint)
 
     def whole(self) -> str:
-        """What a message calls the column where no single row is at fault."""
+        """What a message calls the column where the fault is not in a single row."""
         return (
             f"column {self.name}"
             if callable(self.where) or not self.where
@@ -81,7 +88,7 @@ class _Subject:
 
 def infer_column(
     name: str,
-    values: Any,
+    values: RawValues,
     options: ColumnOptions | None = None,
     where: Where = "",
     *,
@@ -91,15 +98,24 @@ def infer_column(
     strict: bool = False,
     notices: list[str] | None = None,
 ) -> Column:
-    """The typed column of raw `values`: strings, Python values, a numpy array or a pyarrow array.
+    """The typed column of raw `values`: strings, Python values, a numpy array or a pyarrow array,
+    one value per row.
 
-    `options.kind` overrides the decision; `options.on_error` says whether a value that is not of
-    the kind is a DataError or missing. `where` names a row in messages: a function of the row
-    (0-based), or the file's name (rows are then counted from 1). `decimal` settles the decimal mark
-    where the values leave it open. `typed`: the values come from a format that has numbers of its
-    own (Parquet, JSON), so that a string is not taken for a number or boolean. `strict`: refuse
-    what would need an assumption. Sentences the reader should see beyond `Column.reason` are
-    appended to `notices`."""
+    options   `kind` overrides the inference; `on_error` says whether a value that is not of the
+              kind is a DataError or missing
+    where     names a row in messages: a function of the row (0-based), or the file's name (rows are
+              then counted from 1)
+    missing   the strings that stand for a missing value
+    decimal   the decimal mark, where the values do not decide it
+    typed     the values come from a format with numbers of its own (Parquet, JSON), so that a
+              string is not taken for a number or boolean
+    strict    raises DataError where a value can be read only under an assumption
+    notices   sentences for the reader beyond `Column.reason` are appended here
+
+    >>> column = infer_column("price", ["1.5", "NA", "2"])
+    >>> column.kind, column.values.tolist(), column.reason
+    ('number', [1.5, nan, 2.0], 'number: 2 of 2 values are numbers; 1 missing ("NA" 1)')
+    """
     options = options or ColumnOptions.model_validate({})
     subject = _Subject(
         name, where, options, missing, decimal, strict, notices if notices is not None else []
@@ -120,17 +136,18 @@ def infer_column(
             raise
     subject.options = options.model_copy(
         update={"kind": "category"}
-    )  # nothing is learnt from it: its bad values stop nobody
+    )  # no model reads this column, so its bad values do not stop the training
     return _typed(array, subject, typed)
 
 
 def _images(values: Any, subject: _Subject) -> Column:
-    """Cells that are paths of images, or the bytes of their files."""
-    from danlu.reading.image_files import (
-        decode_images,  # one kind of column needs it, and it imports the decoders' library
-    )
+    """The image column of cells that are paths of images, or the bytes of their files."""
+    import pyarrow as pa
 
-    cells = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+    # imported here since it imports the decoders' library, which one kind of column needs
+    from danlu.reading.image_files import decode_images
+
+    cells = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
     wrong = next(
         (row for row, cell in enumerate(cells) if not isinstance(cell, str | bytes) or not cell),
         None,
@@ -157,15 +174,16 @@ def _holds_lists(array: pa.Array) -> bool:
 
 
 def _sequence(array: pa.Array, subject: _Subject) -> Column:
-    """Lists of words, or texts that are split into words."""
+    """The sequence column of lists of words, or of texts, which are split into words."""
     import pyarrow as pa
 
     if subject.options.kind not in (None, "sequence"):
         wanted = _PLAIN.get(subject.options.kind, subject.options.kind)
         raise DataError(
-            f"each row holds a list of words, which is no {wanted}.", where=subject.whole(),
+            f"each row holds a list of words, which is no {wanted}.",
+            where=subject.whole(),
             hint=f"leave data.columns.{subject.name}.kind out",
-        )  # fmt: skip
+        )
     if _holds_lists(array):
         return word_lists.sequence_from_arrow(subject.name, array)
     if not (
@@ -174,9 +192,10 @@ def _sequence(array: pa.Array, subject: _Subject) -> Column:
         or pa.types.is_null(array.type)
     ):
         raise DataError(
-            f"the column holds {array.type}, and a sequence is a list of words or a text.", where=subject.whole(),
+            f"the column holds {array.type}, and a sequence is a list of words or a text.",
+            where=subject.whole(),
             hint=f"leave data.columns.{subject.name}.kind out",
-        )  # fmt: skip
+        )
     lost = ~arrow.valid_mask(array)
     values, offsets = arrow.text_buffers(compute().fill_null(array.cast(pa.large_string()), ""))
     text = Column(
@@ -185,11 +204,12 @@ def _sequence(array: pa.Array, subject: _Subject) -> Column:
     return replace(word_lists.split_words(text, "words"), reason="sequence: the words of a text")
 
 
-# --- what the values are ------------------------------------------------------------------------------------------------
+# --- what the values are --------------------------------------------------------------------------
 
 
 def _arrow(values: Any, subject: _Subject) -> pa.Array | np.ndarray:
-    """The values as one pyarrow array, or as float64 (N, D) where each value is D numbers."""
+    """The values as one pyarrow array, or as float64 (N, D) where each value is a list of D
+    numbers."""
     import pyarrow as pa
 
     if isinstance(values, pa.ChunkedArray):
@@ -231,7 +251,8 @@ def _arrow(values: Any, subject: _Subject) -> pa.Array | np.ndarray:
 
 
 def _written(values: list[Any], subject: _Subject) -> list[str | None]:
-    """Mixed Python values as the strings a person would write; refuses what is no single value."""
+    """Mixed Python values as the strings a person would write; DataError for a value that is not a
+    single one."""
     import math
 
     strings: list[str | None] = []
@@ -277,8 +298,8 @@ def _leave_out(subject: _Subject) -> str:
 
 
 def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
-    """A flat array of a type that is known here; lists of equally many numbers become float64 (N,
-    D)."""
+    """An array of a type that the functions below handle; lists of equally many numbers become
+    float64 (N, D)."""
     import pyarrow as pa
 
     kind = array.type
@@ -302,7 +323,7 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
         return array.cast(pa.float32())
     if types.is_date(kind) or types.is_timestamp(kind):
         return array
-    if getattr(types, "is_string_view", lambda _: False)(kind):
+    if str(kind) == "string_view":  # older versions of pyarrow have no types.is_string_view
         return array.cast(pa.large_string())
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         bad = first_true(arrow.valid_mask(array))
@@ -323,12 +344,16 @@ def _from_arrow(array: pa.Array, subject: _Subject) -> pa.Array | np.ndarray:
 
 
 def _conversations(array: pa.Array) -> pa.Array:
-    """Lists of {"role", "content"} as their JSON text, which instruction tuning reads."""
+    """Lists of {"role", "content"} as JSON texts, the form in which instruction tuning reads
+    them."""
     import pyarrow as pa
 
     turns = array.to_pylist()
     return pa.array(
-        [None if conversation is None else json.dumps(conversation, ensure_ascii=False) for conversation in turns],
+        [
+            None if conversation is None else json.dumps(conversation, ensure_ascii=False)
+            for conversation in turns
+        ],
         pa.large_string(),
     )
 
@@ -376,9 +401,10 @@ def _wide(values: np.ndarray, subject: _Subject) -> Column:
     width = values.shape[1]
     if subject.options.kind not in (None, "number"):
         raise DataError(
-            f"each row holds {width} numbers, which is no {_PLAIN[subject.options.kind]}.", where=subject.whole(),
+            f"each row holds {width} numbers, which is no {_PLAIN[subject.options.kind]}.",
+            where=subject.whole(),
             hint=f"leave data.columns.{subject.name}.kind out",
-        )  # fmt: skip
+        )
     infinite = np.asarray(np.isinf(values).any(axis=1))
     if infinite.any():
         raise subject.error(first_true(infinite), "an infinite number.", "mend the row")
@@ -392,7 +418,7 @@ def _wide(values: np.ndarray, subject: _Subject) -> Column:
     )
 
 
-# --- which kind it is ---------------------------------------------------------------------------------------------------
+# --- which kind it is -----------------------------------------------------------------------------
 
 
 def _typed(array: pa.Array, subject: _Subject, typed: bool) -> Column:
@@ -479,7 +505,8 @@ def _from_moments(array: pa.Array, subject: _Subject) -> Column:
         )
     try:
         moments = array.cast(
-            pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False
+            pa.timestamp("us", tz=array.type.tz if pa.types.is_timestamp(array.type) else None),
+            safe=False,
         ).cast(pa.int64())
     except pa.ArrowInvalid:
         raise DataError(
@@ -531,7 +558,7 @@ def _from_numbers(array: pa.Array, subject: _Subject) -> Column:
 
 
 def _few(values: np.ndarray, subject: _Subject) -> str:
-    """What is worth saying of whole numbers with few distinct values."""
+    """What the report says of whole numbers with few distinct values: they may be categories."""
     sample = values[:10_000]
     distinct = np.unique(sample[~np.isnan(sample)])
     if (
@@ -545,7 +572,10 @@ def _few(values: np.ndarray, subject: _Subject) -> str:
         return ""
     if len(distinct) < 2:
         return f"; all are {distinct[0]:g}" if len(distinct) else ""
-    return f"; only {len(distinct)} distinct whole numbers (set data.columns.{subject.name}.kind to category if they are names)"
+    return (
+        f"; only {len(distinct)} distinct whole numbers (set data.columns.{subject.name}.kind "
+        "to category if they are names)"
+    )
 
 
 def _absent(count: int, which: str = "") -> str:
@@ -556,7 +586,7 @@ def _too_long(example: str) -> str:
     return f"whole numbers such as {_short(example)} are too long to be exact as numbers"
 
 
-# --- strings ------------------------------------------------------------------------------------------------------------
+# --- strings --------------------------------------------------------------------------------------
 
 
 def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str = "") -> Column:
@@ -618,8 +648,8 @@ def _from_strings(array: pa.Array, subject: _Subject, typed: bool, because: str 
 
 
 def _sample(present: pa.Array) -> pa.Array:
-    """At most a thousand of the values, drawn by chance (always the same): what is rare in them is
-    rare in the column."""
+    """At most a thousand of the values, drawn with a fixed seed: what is rare among them is rare in
+    the column."""
     import pyarrow as pa
 
     filled = np.flatnonzero(arrow.valid_mask(present))
@@ -633,8 +663,8 @@ def _nearly(what: str, readable: int, total: int) -> str:
 
 
 def _which(trimmed: pa.Array, lost: np.ndarray) -> str:
-    """' ("?" 12, "NA" 3)': the marks that stand for missing values, where they are more than empty
-    cells."""
+    """' ("?" 12, "NA" 3)': how often each mark stands for a missing value; '' where all missing
+    values are empty cells."""
     import pyarrow as pa
 
     pc = compute()
@@ -671,8 +701,8 @@ def _remedy(subject: _Subject, kind_is_set: bool) -> str:
 def _reject(
     present: pa.Array, readable: np.ndarray, subject: _Subject, one: str, many: str, total: int
 ) -> str:
-    """Raises for the first value that is not of the kind, or tells how many count as missing; ''
-    where all are."""
+    """Raises DataError for the first value that is not of the kind, or, where on_error is
+    "missing", says how many count as missing; '' where all values are of the kind."""
     bad = ~readable & arrow.valid_mask(present)
     count = int(bad.sum())
     if not count:
@@ -722,23 +752,28 @@ def _number(
     if numbers.assumed:
         marks += f"; assumed: {numbers.assumed}"
         subject.tell(
-            f"{numbers.assumed}. Nothing in the column decides it; set data.source.decimal if it is wrong."
+            f"{numbers.assumed}. Nothing in the column decides it; set data.source.decimal if it "
+            "is wrong."
         )
     if numbers.inexact >= 0:
         marks += f"; rounded: {_too_long(present[numbers.inexact].as_py())}"
     values = numbers.values
-    reason = f"number: {good:,} of {total:,} values are numbers{marks}{rejected}{_few(values, subject)}{missing}"
+    reason = (
+        f"number: {good:,} of {total:,} values are "
+        f"numbers{marks}{rejected}{_few(values, subject)}{missing}"
+    )
     return Column(subject.name, "number", values, reason=reason)
 
 
 def _names_after_all(
     present: pa.Array, numbers: number_formats.ParsedNumbers, subject: _Subject
 ) -> str:
-    """Why a column that could be read as numbers holds names, or ''."""
+    """Why a column that can be read as numbers is a category all the same, or ''."""
     if numbers.zeros >= 0:
         example = _short(present[numbers.zeros].as_py())
         subject.tell(
-            f"kept as names, since {example} begins with a zero; set data.columns.{subject.name}.kind to number if it is one."
+            f"kept as names, since {example} begins with a zero; set "
+            f"data.columns.{subject.name}.kind to number if it is one."
         )
         return f"whole numbers with leading zeros such as {example} are names (postcodes, codes)"
     return _too_long(present[numbers.inexact].as_py()) if numbers.inexact >= 0 else ""
@@ -749,18 +784,26 @@ def _asked_datetime(present: pa.Array, subject: _Subject, total: int, missing: s
     if parsed_dates.ambiguous >= 0 and subject.options.on_error == "error":
         value = present[parsed_dates.ambiguous].as_py()
         raise subject.error(
-            parsed_dates.ambiguous, f'"{value}" may be day first or month first, and no value of the column decides it.',
+            parsed_dates.ambiguous,
+            f'"{value}" may be day first or month first, and no value of the column decides it.',
             "write the year first: 2016-07-31",
-        )  # fmt: skip
+        )
     return _datetime(present, parsed_dates, subject, total, missing)
 
 
 def _datetime(
-    present: pa.Array, parsed_dates: date_formats.ParsedDates, subject: _Subject, total: int, missing: str
+    present: pa.Array,
+    parsed_dates: date_formats.ParsedDates,
+    subject: _Subject,
+    total: int,
+    missing: str,
 ) -> Column:
     rejected = _reject(present, parsed_dates.readable, subject, "a date", "dates", total)
     written = f", {parsed_dates.form}" if parsed_dates.form else ""
-    reason = f"datetime: {int(parsed_dates.readable.sum()):,} of {total:,} values are dates{written}{rejected}{missing}"
+    reason = (
+        f"datetime: {int(parsed_dates.readable.sum()):,} of {total:,} values are "
+        f"dates{written}{rejected}{missing}"
+    )
     return Column(subject.name, "datetime", parsed_dates.values, reason=reason)
 
 
@@ -842,8 +885,8 @@ def _category(present: pa.Array, subject: _Subject, why: str) -> Column:
 
 
 def _in_order(words: list[str]) -> list[int]:
-    """By number where all are plain whole numbers, else by code point: the order must not depend on
-    the rows'."""
+    """The indices of `words` sorted by number where all are plain whole numbers, else by code
+    point: the order of categories must not depend on the order of rows."""
     if words and all(
         word.isascii() and word.removeprefix("-").isdigit() and len(word) < 19 for word in words
     ):
@@ -860,6 +903,10 @@ def _text(array: pa.Array, subject: _Subject, why: str) -> Column:
     filled = pc.if_else(pa.array(lost), "", array).cast(pa.large_string())
     values, offsets = arrow.text_buffers(filled)
     return Column(
-        subject.name, "text", values, offsets=offsets, missing=lost if lost.any() else None,
+        subject.name,
+        "text",
+        values,
+        offsets=offsets,
+        missing=lost if lost.any() else None,
         reason=f"text: {why}{_absent(int(lost.sum()))}",
-    )  # fmt: skip
+    )

@@ -1,12 +1,14 @@
-"""A Keras 3 file (.keras): what its network is built of, and its weights, without running anything that stands in it.
+"""A Keras 3 file (.keras): its architecture and weights, without running any code in it.
 
-    config.json   the layers   metadata.json   the version   model.weights.h5   the weights
+    config.json        the layers
+    metadata.json      the version
+    model.weights.h5   the weights
 
-The file is a zip. It is read into memory only where its names, sizes and ratios are those of such a
-file, and its config is let through only where every object in it is one of Keras' own layers, by
-name: no Lambda, no class or function of somebody else, no module to import, no file or address to
-fetch. The weights are HDF5, looked through before a number of them is read: no link out of the
-file, no declared size beyond what the file can hold."""
+The file is a zip archive. It is read into memory only where the names, sizes and compression ratios
+of its members are plausible. Its config is accepted only where every object in it is one of Keras'
+own layers, by name: no Lambda, no class or function from elsewhere, no module to import, no file or
+address to fetch. The weights are HDF5; they are checked before any number is read: no link out of
+the file, no declared size larger than the file can hold."""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from danlu.errors import DataError, MissingExtra, PartError
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONFIG = 16 << 20  # bytes of a config.json
-MOST_PACKED = 100  # times a packed member may be larger than in the file
-MOST_SPREAD = 20  # times the arrays may be larger than the HDF5 file (zeros are packed well)
+MOST_PACKED = 100  # largest ratio of a member's size to its compressed size
+MOST_SPREAD = 20  # largest ratio of the arrays' bytes to the HDF5 file's (zeros compress well)
 MOST_MEMBERS = 100_000  # groups and arrays of the HDF5 file
 DEEPEST = 64  # levels of a config inside each other
 _LARGEST_NUMBER = 2**31
@@ -39,40 +41,47 @@ def _words(text: str) -> frozenset[str]:
 MODELS = ("Functional", "Sequential", "Model")
 LAYERS = _words(
     """
-    Activation Add Attention AdditiveAttention AlphaDropout Average AveragePooling1D AveragePooling2D AveragePooling3D
-    BatchNormalization Bidirectional CategoryEncoding Concatenate Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D
-    Conv3DTranspose Cropping1D Cropping2D Cropping3D Dense DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU EinsumDense Embedding
-    Flatten GRU GRUCell GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
-    GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization GroupQueryAttention Identity InputLayer LSTM
-    LSTMCell LayerNormalization LeakyReLU Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum MultiHeadAttention
-    Multiply Normalization PReLU Permute RMSNormalization RNN ReLU RepeatVector Rescaling Reshape SeparableConv1D
-    SeparableConv2D SimpleRNN SimpleRNNCell Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D StackedRNNCells Subtract
-    TimeDistributed UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
+    Activation Add Attention AdditiveAttention AlphaDropout Average AveragePooling1D
+    AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CategoryEncoding
+    Concatenate Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Conv3DTranspose Cropping1D
+    Cropping2D Cropping3D Dense DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU EinsumDense
+    Embedding Flatten GRU GRUCell GaussianDropout GaussianNoise GlobalAveragePooling1D
+    GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D
+    GlobalMaxPooling3D GroupNormalization GroupQueryAttention Identity InputLayer LSTM LSTMCell
+    LayerNormalization LeakyReLU Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum
+    MultiHeadAttention Multiply Normalization PReLU Permute RMSNormalization RNN ReLU
+    RepeatVector Rescaling Reshape SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell
+    Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D StackedRNNCells Subtract
+    TimeDistributed UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D
+    ZeroPadding2D ZeroPadding3D
     """
 )
 OPERATIONS = _words(
     """
-    Absolute Add Any Concatenate Cos Divide Exp ExpandDims Log Max Maximum Mean Min Minimum Multiply Negative NotEqual Pad Power
-    Reshape Sin Sqrt Square Squeeze Subtract Sum Take Tanh TrueDivide Where
+    Absolute Add Any Concatenate Cos Divide Exp ExpandDims Log Max Maximum Mean Min Minimum
+    Multiply Negative NotEqual Pad Power Reshape Sin Sqrt Square Squeeze Subtract Sum Take Tanh
+    TrueDivide Where
     """
 )
 INITIALIZERS = _words(
     """
-    Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal
-    OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros
+    Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform
+    Ones Orthogonal OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal
+    VarianceScaling Zeros
     """
 )
 REGULARIZERS = frozenset({"L1", "L2", "L1L2", "OrthogonalRegularizer"})
 CONSTRAINTS = frozenset({"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"})
 ACTIVATIONS = _words(
     """
-    celu elu exponential gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu linear log_sigmoid
-    log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax softplus softsign sparse_plus sparse_sigmoid sparsemax
-    squareplus swish tanh tanh_shrink threshold
+    celu elu exponential gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh
+    leaky_relu linear log_sigmoid log_softmax mish relu relu6 selu sigmoid silu soft_shrink
+    softmax softplus softsign sparse_plus sparse_sigmoid sparsemax squareplus swish tanh
+    tanh_shrink threshold
     """
 )
-# Where an object of a config may come from, and which it may be. What a config says of the module
-# is never imported.
+# Which objects a config may contain, by the module it says they come from. No module that a config
+# names is imported.
 ALLOWED: dict[str, frozenset[str]] = {
     "keras.layers": LAYERS,
     "keras": frozenset({*MODELS, "DTypePolicy"}),
@@ -92,7 +101,7 @@ _NOT_KEPT = (
     "build_config",
     "registered_name",
     "shared_object_id",
-)  # how it was trained; what the rest tells anew
+)  # how the network was trained, and what the other keys say again
 _ZEROS = {
     "module": "keras.initializers",
     "class_name": "Zeros",
@@ -103,8 +112,11 @@ _ZEROS = {
 
 @dataclass(frozen=True)
 class KerasFile:
-    """`architecture`: the checked config; `weights`: the bytes of the HDF5 file; `digest`: the
-    SHA-256 of both."""
+    """What a .keras file holds.
+
+    architecture   the checked config
+    weights        the bytes of the HDF5 file, not checked yet (see check_weights)
+    digest         the SHA-256 of both, hexadecimal"""
 
     architecture: dict[str, Any]
     weights: bytes
@@ -112,8 +124,8 @@ class KerasFile:
 
 
 def read_keras_file(path: str | Path) -> KerasFile:
-    """The file at `path`. Raises DataError where it is no sound Keras 3 file, PartError for a layer
-    that is not let in."""
+    """The file at `path`. Raises DataError where it is not a sound Keras 3 file, PartError for a
+    layer that is not allowed."""
     where = str(path)
     try:
         whole = Path(path).stat().st_size
@@ -135,15 +147,21 @@ def _members(archive: zipfile.ZipFile, whole: int, where: str) -> dict[str, zipf
     for member in archive.infolist():
         if member.filename not in (CONFIG, METADATA, WEIGHTS):
             raise DataError(
-                f"it holds {member.filename[:80]!r}, and danlu reads {CONFIG}, {METADATA} and {WEIGHTS} alone.",
+                f"it holds {member.filename[:80]!r}, and danlu reads {CONFIG}, {METADATA} and "
+                f"{WEIGHTS} alone.",
                 where=where,
-                hint="layers that keep files of their own (StringLookup, TextVectorization) stay outside: danlu prepares its columns itself",
+                hint="layers that keep files of their own (StringLookup, TextVectorization) stay "
+                "outside: danlu prepares its columns itself",
             )
         if member.filename in members:
             raise DataError(f"it holds {member.filename} twice.", where=where, hint=_HINT)
-        if member.file_size > MOST_PACKED * max(member.compress_size, 1) or member.compress_size > whole:
+        if (
+            member.file_size > MOST_PACKED * max(member.compress_size, 1)
+            or member.compress_size > whole
+        ):
             raise DataError(
-                f"{member.filename} says it unpacks to {member.file_size:,} bytes, which cannot be.",
+                f"{member.filename} says it unpacks to {member.file_size:,} bytes, which cannot "
+                "be.",
                 where=where,
                 hint=_HINT,
             )
@@ -173,15 +191,20 @@ def _parsed(config: bytes, where: str) -> Any:
         ) from None
 
 
-# --- what it is built of ------------------------------------------------------------------------------------------------
+# --- what it is built of --------------------------------------------------------------------------
 
 
-def checked_architecture(architecture: Any, where: str = "model.architecture") -> dict[str, Any]:
-    """The config of a network as danlu builds it: nothing but Keras' own layers, in float32, the
-    weights' start left to their file.
+def checked_architecture(architecture: object, where: str = "model.architecture") -> dict[str, Any]:
+    """The config of a network as danlu builds it: only Keras' own layers, in float32, without
+    initializers (the weights come from their file).
 
-    Raises PartError naming what is not let in: a Lambda, an object from elsewhere, another
-    precision, a size that cannot be."""
+    Raises PartError naming what is not allowed: a Lambda, an object from elsewhere, another
+    precision, an impossible size.
+
+    >>> checked_architecture({"class_name": "Lambda"})
+    Traceback (most recent call last):
+    danlu.errors.PartError: model.architecture: it describes no functional or sequential model...
+    """
     if not isinstance(architecture, dict) or architecture.get("class_name") not in MODELS:
         raise PartError("it describes no functional or sequential model.", where=where, hint=_HINT)
     network = _object(architecture, where, 0)
@@ -226,23 +249,28 @@ def _object(value: dict[str, Any], where: str, depth: int) -> dict[str, Any]:
         return {"class_name": name, "config": _mapping(inner or {}, where, depth + 1)}
     if not isinstance(module, str) or name not in ALLOWED.get(module, ()):
         raise PartError(
-            f"it holds {str(name)[:60]!r} of {str(module)[:60]!r}, which danlu does not let in: only Keras' own layers are, and no Lambda.",
+            f"it holds {str(name)[:60]!r} of {str(module)[:60]!r}, which danlu does not let in: "
+            "only Keras' own layers are, and no Lambda.",
             where=where,
-            hint="build the network of standard layers (Dense, Conv2D, LSTM, ...) and save it again",
+            hint="build the network of standard layers (Dense, Conv2D, LSTM, ...) and save it "
+            "again",
         )
     if not isinstance(inner, dict):
         raise PartError(f"its {name} has no config.", where=where, hint=_HINT)
     if name == "DTypePolicy" and inner.get("name") != "float32":
         raise PartError(
-            f"a layer computes in {str(inner.get('name'))[:40]}, and danlu's own train.precision decides that.",
+            f"a layer computes in {str(inner.get('name'))[:40]}, and danlu's own train.precision "
+            "decides that.",
             where=where,
             hint="save the network under keras.config.set_dtype_policy('float32')",
         )
     if name == "Normalization" and inner.get("mean") is None:
         raise PartError(
-            "its Normalization was adapted to data, and keeps what it learnt outside of its variables.",
+            "its Normalization was adapted to data, and keeps what it learnt outside of its "
+            "variables.",
             where=where,
-            hint="make it of the numbers: keras.layers.Normalization(mean=..., variance=...); or leave it out, danlu scales its columns itself",
+            hint="make it of the numbers: keras.layers.Normalization(mean=..., variance=...); or "
+            "leave it out, danlu scales its columns itself",
         )
     rest = {
         key: entry
@@ -289,7 +317,13 @@ def _mapping(value: Any, where: str, depth: int) -> dict[str, Any]:
 
 
 def objects_in(architecture: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every layer of a checked architecture (and every other object in it), the outermost first."""
+    """Every layer and every other object of a checked architecture, the outermost first.
+
+    >>> dense = {"class_name": "Dense", "config": {}}
+    >>> model = {"class_name": "Sequential", "config": {"layers": [dense]}}
+    >>> [found["class_name"] for found in objects_in(model)]
+    ['Sequential', 'Dense']
+    """
     stack: list[Any] = [architecture]
     while stack:
         value = stack.pop()
@@ -301,11 +335,12 @@ def objects_in(architecture: dict[str, Any]) -> Iterator[dict[str, Any]]:
             stack.extend(reversed(value))
 
 
-# --- the weights --------------------------------------------------------------------------------------------------------
+# --- the weights ----------------------------------------------------------------------------------
 
 
 def check_weights(weights: bytes, where: str) -> None:
-    """DataError where the HDF5 file has a link out of itself, or arrays larger than it can hold."""
+    """Raises DataError where the bytes of an HDF5 file contain a link to another file, arrays
+    larger than they can hold, or anything but numbers. MissingExtra without the library h5py."""
     try:
         import h5py
     except ImportError:

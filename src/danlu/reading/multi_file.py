@@ -1,4 +1,4 @@
-"""One table from several files: theirs rows one below the other, each row knowing its file, its row there and its split."""
+"""Several files to one table; each row keeps its file, its row number there and its split."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ MakeColumns = Callable[[Mapping[str, Any], Callable[[int], str], list[str]], dic
 
 @dataclass(frozen=True)
 class FileContent:
-    """What one file holds: values a column (pyarrow array or list), the 1-based number of each row
-    in the file, what there is to tell."""
+    """What one file holds.
+
+    columns       column name -> its values, a pyarrow array or a list, one value per row
+    row_numbers   int64 (rows,), the 1-based number of each row in the file
+    notices       sentences for the reader"""
 
     columns: Mapping[str, Any]
     row_numbers: np.ndarray
@@ -31,7 +34,9 @@ class FileContent:
 def files_by_split(
     path: Paths, validation: Paths | None, test: Paths | None, suffixes: Iterable[str]
 ) -> list[tuple[int, list[Path]]]:
-    """(split code, files) in the order the rows get; `suffixes` choose the files of a folder."""
+    """[(split code, its files)]: 0 train, 1 validation, 2 test; splits without a path are left out.
+
+    `suffixes` choose the files of a folder. DataError where a folder or pattern matches no file."""
     endings = tuple(suffixes)
     return [
         (code, expand_paths(paths, endings))
@@ -47,12 +52,13 @@ def concatenate_files(
     options: Mapping[str, ColumnOptions],
     loose: bool = False,
 ) -> Table:
-    """The table of all files.
+    """The table of all files: the rows of the first, then those of the second, ...
 
-    `read` gives the Piece of a file (its path and what messages call it). `make` gives the typed
-    columns of (joined values by name, the function that names a row, notices to add to). Paths in
-    columns of images (`options`) are taken from the folder of their file. `loose`: a column that a
-    file lacks is missing there, else it is an error."""
+    `read(path, name)` returns the FileContent of a file; `name` is what messages call it.
+    `make(values, where, notices)` returns the typed columns of the concatenated values by name;
+    `where(row)` names a row in messages, and `make` may append to `notices`. In image columns (see
+    `options`) a relative path starts at the folder of the file that holds it. `loose`: a column
+    that a file lacks is missing in that file's rows; otherwise it is a DataError."""
     paths = [path for _, inside in splits for path in inside]
     names = display_names(paths)
     pieces = [read(path, name) for path, name in zip(paths, names)]
@@ -96,7 +102,9 @@ def _columns_of(pieces: Sequence[FileContent], names: Sequence[str], loose: bool
                 if lost
                 else f"has a column {more[0]}, which {names[0]} has not"
             )
-            raise DataError(f"the file {difference}.", where=file, hint="give all files the same columns")
+            raise DataError(
+                f"the file {difference}.", where=file, hint="give all files the same columns"
+            )
     return first
 
 
@@ -105,11 +113,11 @@ def _values(piece: FileContent, name: str) -> Any:
 
 
 def _beside(name: str, pieces: Sequence[FileContent], paths: Sequence[Path]) -> list[Any]:
-    """The cells of a column of images; a path leads from the folder of the file that holds it."""
+    """The cells of an image column, relative paths joined to the folder of their own file."""
     cells: list[Any] = []
     for piece, path in zip(pieces, paths):
         values = _values(piece, name)
-        values = values.to_pylist() if hasattr(values, "to_pylist") else values
+        values = values if isinstance(values, list) else values.to_pylist()
         cells += [
             str(path.parent / cell) if isinstance(cell, str) and cell else cell for cell in values
         ]
@@ -117,8 +125,7 @@ def _beside(name: str, pieces: Sequence[FileContent], paths: Sequence[Path]) -> 
 
 
 def _joined(name: str, values: list[Any], names: Sequence[str]) -> Any:
-    """The values of all files as one list, or as one pyarrow array of a type that holds them
-    all."""
+    """The values of all files as one list, or as one pyarrow array of their common type."""
     if len(values) == 1:
         return values[0]
     if all(isinstance(part, list) for part in values):

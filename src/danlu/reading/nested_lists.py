@@ -1,13 +1,13 @@
-"""Lists of lists of numbers as frames: F numbers at each of any number of moments."""
+"""Lists of lists of numbers to a frames column: each row is any number of moments of F numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu.reading.arrow import compute, first_true
+from danlu.reading.arrow import RawValues, compute, first_true
 from danlu.terms import Column
 
 if TYPE_CHECKING:
@@ -17,39 +17,53 @@ Refuse = Callable[[int, str, str], Exception]
 _HINT = "give each row a list of moments, and each moment a list of equally many numbers"
 
 
-def holds_frames(values: Any) -> bool:
-    """Whether raw values (a list or pyarrow array) are lists of lists, or matrices; judged by the
-    first that is there."""
-    if hasattr(values, "type"):
-        inner = _inside(values.type)
+def holds_frames(values: RawValues) -> bool:
+    """Whether raw values (a list, numpy or pyarrow array) are lists of lists, or matrices. The
+    first value that is not missing decides.
+
+    >>> holds_frames([None, [[1.0, 2.0], [3.0, 4.0]]]), holds_frames([[1.0, 2.0]])
+    (True, False)
+    """
+    import pyarrow as pa
+
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        array: Any = values  # pyarrow has no types that a checker could read
+        inner = _inside(array.type)
         return inner is not None and _inside(inner) is not None
-    if (isinstance(values, np.ndarray) and values.dtype != object) or not hasattr(
-        values, "__iter__"
-    ):
+    if isinstance(values, np.ndarray) and values.dtype != object:
         return False
     first_value = next(
         (
             value
             for value in values
-            if value is not None and not (hasattr(value, "__len__") and len(value) == 0)
+            if value is not None and not (isinstance(value, Sized) and len(value) == 0)
         ),
         None,
     )
     if isinstance(first_value, np.ndarray):
         return first_value.ndim == 2 and first_value.dtype.kind in "iuf"
-    return isinstance(first_value, list | tuple) and isinstance(first_value[0], list | tuple | np.ndarray)
+    return isinstance(first_value, list | tuple) and isinstance(
+        first_value[0], list | tuple | np.ndarray
+    )
 
 
-def read_frames(name: str, values: Any, refuse: Refuse) -> Column:
-    """The frames column of lists of lists of numbers, of matrices, or of lists of numbers (one a
-    moment); None is a missing row.
+def read_frames(name: str, values: RawValues, refuse: Refuse) -> Column:
+    """The frames column of lists of lists of numbers, of matrices, or of lists of numbers (one
+    number per moment); None is a missing row.
 
-    `refuse` makes the error for a row: (row, message, hint). Raised for moments of unequal width
-    and for what is no finite number."""
+    `refuse(row, message, hint)` returns the error to raise, for moments of unequal width and for
+    values that are not finite numbers.
+
+    >>> rows = [[[1, 2], [3, 4]], [[5, 6]]]
+    >>> column = read_frames("x", rows, lambda row, text, hint: ValueError(text))
+    >>> column.values.shape, column.offsets.tolist()
+    ((3, 2), [0, 2, 3])
+    """
     import pyarrow as pa
 
     if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+        array: Any = values  # pyarrow has no types that a checker could read
+        values = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if isinstance(values, pa.Array):
         return _from_arrow(name, values, refuse)
     if isinstance(values, np.ndarray) and values.ndim == 3:
@@ -62,7 +76,7 @@ def read_frames(name: str, values: Any, refuse: Refuse) -> Column:
         array = pa.array(cells)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         row = next((row for row, cell in enumerate(cells) if not _is_frames(cell)), 0)
-        raise refuse(row, "this is no list of lists of numbers.", _HINT) from None
+        raise refuse(row, "this is not a list of lists of numbers.", _HINT) from None
     return _from_arrow(name, array, refuse)
 
 
@@ -86,7 +100,8 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
         uneven = first_true(widths != width)
         if uneven >= 0 or width < 1:
             row = _row_of(offsets, max(uneven, 0))
-            message = f"a moment of {max(int(widths[max(uneven, 0)]), 0)} numbers, where the first of the column has {width}."
+            length = max(int(widths[max(uneven, 0)]), 0)
+            message = f"a moment has {length} numbers, and the column's first has {width}."
             raise refuse(row, message, _HINT)
         flat = pc.list_flatten(flat)
     if not (
@@ -98,7 +113,9 @@ def _from_arrow(name: str, array: pa.Array, refuse: Refuse) -> Column:
     numbers = np.array(
         flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32
     )
-    return _column(name, numbers.reshape(-1, width), offsets, missing if missing.any() else None, refuse)
+    return _column(
+        name, numbers.reshape(-1, width), offsets, missing if missing.any() else None, refuse
+    )
 
 
 def _column(
@@ -122,7 +139,7 @@ def _row_of(offsets: np.ndarray, position: int) -> int:
 
 
 def _inside(kind: pa.DataType) -> pa.DataType | None:
-    """The type of the entries of a list type; None for any other."""
+    """The type of the entries of a list type; None for other types."""
     import pyarrow as pa
 
     lists = (
@@ -131,7 +148,7 @@ def _inside(kind: pa.DataType) -> pa.DataType | None:
     return kind.value_type if lists else None
 
 
-def _is_frames(value: Any) -> bool:
+def _is_frames(value: object) -> bool:
     if value is None:
         return True
     moments = value if isinstance(value, list | tuple) else [value]

@@ -1,8 +1,8 @@
 """Numbers as people write them: 1234.5, 1,234.5, 1.234,5, 1 234,5, 1'234.5, 1e-3.
 
-A column is read under one convention, point or comma as the decimal mark. Values that fit only one
-of the two decide it; where all fit both (1,234), the comma is taken to mark thousands and the point
-to mark decimals, and `Numerals.assumed` says so."""
+A column is read under one convention: the decimal mark is a point or a comma. Values that fit only
+one of the two decide. Where all values fit both (1,234), the comma is taken to mark thousands and
+the point to mark decimals, and `ParsedNumbers.assumed` says so."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def _forms(decimal: str, thousands: str) -> str:
     return (
         rf"^[+-]?(?:\d+(?:{decimal}\d*)?{_EXPONENT}"
         rf"|{decimal}\d+{_EXPONENT}"
-        rf"|[1-9]\d{{0,2}}(?:{thousands}\d{{3}})+(?:{decimal}\d*)?"  # 0,123 groups nothing: no group begins with 0
+        # no group begins with 0: 0,123 has no mark between thousands
+        rf"|[1-9]\d{{0,2}}(?:{thousands}\d{{3}})+(?:{decimal}\d*)?"
         rf"|[1-9]\d{{0,2}}(?:{_SPACE}\d{{3}})+(?:{decimal}\d*)?)$"
     )
 
@@ -38,17 +39,18 @@ FORM_COMMA = _forms(",", r"\.")
 
 @dataclass(frozen=True)
 class ParsedNumbers:
-    """A column of written numbers, read.
+    """What a column of strings holds as numbers.
 
     values      float64 (N,), NaN where not readable
-    written     bool (N,), written like a number of the convention
-    readable    bool (N,), and float64 can hold it (1e999 it cannot)
+    written     bool (N,), whether the string is a number of the convention
+    readable    bool (N,), whether float64 can also hold it (it cannot hold 1e999)
     decimal     "." or ","
-    thousands   the mark between groups of three, "" where there is none
-    assumed     a sentence where the convention could not be told from the values, else ""
-    ambiguous   row of the first value with a comma that fits both conventions while nothing decides, or -1
-    zeros       row of the first whole number written with a leading zero (01234), or -1
-    inexact     row of the first whole number that float64 cannot hold, or -1
+    thousands   the mark between groups of three digits, "" where there is none
+    assumed     a sentence where the values do not decide the convention, else ""
+    ambiguous   row of the first value with a comma that fits both conventions where no value of the
+                column decides, or -1
+    zeros       row of the first whole number with a leading zero (01234), or -1
+    inexact     row of the first whole number that float64 cannot hold exactly, or -1
     """
 
     values: np.ndarray
@@ -63,25 +65,45 @@ class ParsedNumbers:
 
 
 def matches(strings: pa.Array, pattern: str) -> np.ndarray:
-    """Which strings match a regular expression (RE2), bool (N,); null does not."""
+    """Which strings match a regular expression of RE2, bool (N,); null does not match.
+
+    >>> import pyarrow as pa
+    >>> matches(pa.array(["12", "x", None]), "^[0-9]+$").tolist()
+    [True, False, False]
+    """
     return to_mask(compute().match_substring_regex(strings, pattern=pattern))
 
 
 def contains(strings: pa.Array, letter: str) -> np.ndarray:
-    """Which strings contain `letter`, bool (N,); null does not."""
+    """Which strings contain `letter`, bool (N,); null does not.
+
+    >>> import pyarrow as pa
+    >>> contains(pa.array(["1,5", "2", None]), ",").tolist()
+    [True, False, False]
+    """
     return to_mask(compute().match_substring(strings, pattern=letter))
 
 
 def plain_minus(strings: pa.Array) -> pa.Array:
-    """The strings with the typographic minus (U+2212) written as a hyphen."""
+    """The strings with every typographic minus (U+2212) replaced by a hyphen.
+
+    >>> import pyarrow as pa
+    >>> plain_minus(pa.array(["−5"]))[0].as_py()
+    '-5'
+    """
     pc = compute()
 
     return pc.replace_substring(strings, pattern="−", replacement="-")
 
 
 def decimal_mark(strings: pa.Array) -> str | None:
-    """The decimal mark ("." or ",") where the values of a column decide it (most are numbers, some
-    fit one convention only), else None."""
+    """The decimal mark ("." or ",") where the values of a column decide it: at least half of them
+    are numbers, and some fit one convention only. Else None.
+
+    >>> import pyarrow as pa
+    >>> decimal_mark(pa.array(["1,5", "2"])), decimal_mark(pa.array(["1,234"]))
+    (',', None)
+    """
     pc = compute()
 
     trimmed = plain_minus(pc.utf8_trim_whitespace(strings))
@@ -98,7 +120,14 @@ def decimal_mark(strings: pa.Array) -> str | None:
 
 
 def parse_numbers(trimmed: pa.Array, decimal: str | None = None) -> ParsedNumbers:
-    """The numbers in a column of strings without surrounding spaces; null is not readable."""
+    """The numbers in a string array without surrounding spaces; null is not readable. `decimal`
+    settles the decimal mark; None: the values decide.
+
+    >>> import pyarrow as pa
+    >>> numbers = parse_numbers(pa.array(["1.234,5", "7", "x"]))
+    >>> numbers.decimal, numbers.values.tolist()
+    (',', [1234.5, 7.0, nan])
+    """
     simple = _simple(trimmed) if decimal != "," else None
     if simple is not None:
         return simple
@@ -134,8 +163,8 @@ def parse_numbers(trimmed: pa.Array, decimal: str | None = None) -> ParsedNumber
 
 
 def _simple(trimmed: pa.Array) -> ParsedNumbers | None:
-    """The quick way for a column of nothing but 12, -1.5 and 1e-3, where something decides that the
-    point marks decimals."""
+    """The fast path for a column of plain numbers (12, -1.5, 1e-3) in which some value decides that
+    the point marks decimals; None for any other column."""
     written = matches(trimmed, _SIMPLE)
     if int(written.sum()) < len(trimmed) - trimmed.null_count:
         return None
@@ -174,7 +203,7 @@ def _convert(trimmed: pa.Array, written: np.ndarray, mark: str) -> np.ndarray:
 
 
 def _cast(kept: pa.Array) -> np.ndarray:
-    """float64 of strings such as +1.5e3; NaN for null and for what float64 cannot hold."""
+    """float64 of strings such as +1.5e3; NaN for null and for numbers float64 cannot hold."""
     import pyarrow as pa
 
     pc = compute()

@@ -1,4 +1,4 @@
-"""Text files of any length as UTF-8, block by block, and the lines of such blocks: memory for a few blocks, whatever the file holds."""
+"""Text files larger than memory as UTF-8 blocks, and the lines of such blocks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from danlu.reading import charsets
 from danlu.reading import files as disk
 
 _NEWLINE = 10
-_HEAD = 1 << 16  # bytes by which an encoding is told from marks and zeros
+_HEAD = 1 << 16  # bytes that are searched for a byte order mark and for zeros
 
 
 def open_text(path: Path, name: str, encoding: str = "auto") -> tuple[str, str, Iterator[bytes]]:
-    """(the encoding of a file, why that one, its text in blocks of UTF-8); `name` is what messages
-    call it.
+    """(the encoding of a file, why it was chosen, its text in blocks of UTF-8); messages call the
+    file `name`.
 
-    A block may end within a character. As danlu.reading.charsets.decode_text; the encoding is weighed by
-    the text around the first byte that is no UTF-8. DataError where the file is empty, holds a NUL,
-    or is not of its encoding."""
+    The encoding is chosen as danlu.reading.charsets.decode_text does, where need be by the text
+    around the first byte that is not UTF-8. A block may end within a character. DataError where the
+    file is empty, holds a NUL byte, or is not valid in its encoding; the last two are raised while
+    the blocks are read."""
     head = b""
     for block in disk.read_blocks(path):
         head += block
@@ -40,7 +41,8 @@ def open_text(path: Path, name: str, encoding: str = "auto") -> tuple[str, str, 
 
 
 def _by_bytes(path: Path, name: str) -> tuple[str, int, str]:
-    """UTF-8 where all of the file is, else the most probable encoding."""
+    """UTF-8 where the whole file is valid UTF-8, else the most probable encoding; with 0 (no byte
+    order mark) and the reason."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     before, lines, seen = b"", 0, 0
     pieces = disk.read_blocks(path)
@@ -63,13 +65,15 @@ def _by_bytes(path: Path, name: str) -> tuple[str, int, str]:
 
 
 def _whole_lines(content: bytes, position: int) -> bytes:
-    """The content up to its last line end after `place`, so that no character is cut at the end;
-    all of it where there is none."""
+    """The content up to its last line end after `position`, so that no character is cut; all of it
+    where there is no line end."""
     end = content.rfind(b"\n", position)
     return content[: end + 1] if end > position else content
 
 
-def _weighed(content: bytes, position: int, name: str, lines: int, seen: int) -> tuple[str, int, str]:
+def _weighed(
+    content: bytes, position: int, name: str, lines: int, seen: int
+) -> tuple[str, int, str]:
     encoding, reason = charsets.guess_encoding(content, position, name, lines, seen)
     return encoding, 0, reason
 
@@ -101,9 +105,14 @@ def _as_utf8(pieces: Iterator[bytes], name: str, encoding: str, mark: int) -> It
                 + 1
             )
             shown = error.object[error.start : error.start + 4].hex(" ")
-            hint = "set data.source.encoding to the encoding the file was saved in, or save it as UTF-8"
+            hint = (
+                "set data.source.encoding to the encoding the file was saved in, or save it "
+                "as UTF-8"
+            )
             raise DataError(
-                f"line {line:,} (byte {position:,}: {shown}) is not {encoding}.", where=name, hint=hint
+                f"line {line:,} (byte {position:,}: {shown}) is not {encoding}.",
+                where=name,
+                hint=hint,
             ) from None
         except UnicodeEncodeError:
             hint = "set data.source.encoding"
@@ -124,7 +133,7 @@ def _without_nul(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
             line = lines + block.count(b"\n", 0, at) + 1
             hint = "is it a binary file, or in an encoding to be named as data.source.encoding?"
             raise DataError(
-                f"byte {seen + at + 1:,} is NUL, which no text holds.",
+                f"byte {seen + at + 1:,} is NUL, which no text file contains.",
                 where=f"{name} row {line:,}",
                 hint=hint,
             )
@@ -135,12 +144,16 @@ def _without_nul(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def lines_of_blocks(pieces: Iterator[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(uint8 bytes without line ends, int64 lengths of the lines that end in them) of the blocks of
-    a text.
+    """For each block of a text: (uint8 bytes without line ends, int64 lengths of the lines that end
+    in the block; a line's length includes its bytes in earlier blocks).
 
-    What stands before the first end of a block belongs to a line that began in an earlier one. Ends
-    are LF or CR LF, or CR where the first block that has an end has no LF. A last line need not
-    end; empty lines count."""
+    Lines end in LF or CR LF, or in CR where the first block with a line end has no LF. The last
+    line needs no end; empty lines count.
+
+    >>> pairs = lines_of_blocks(iter([b"a", b"b\\nc"]))
+    >>> [(data.tobytes(), sizes.tolist()) for data, sizes in pairs]
+    [(b'a', []), (b'bc', [2]), (b'', [1])]
+    """
     open_bytes, began, carried, only_cr = 0, False, b"", None
     for block in itertools.chain(pieces, [b""]):
         last = not block

@@ -1,7 +1,7 @@
-"""Values of a known kind to a typed column with numpy alone: what danlu.reading.inference reads, where pyarrow is not installed.
+"""Values of a known kind to a typed column with numpy alone, where pyarrow is not installed.
 
-For rows to answer: a handful of values at a time, whose kind an artifact says. The rules are those
-of danlu.reading.inference with `typed` and `strict`; tests/spine/test_plain_reading.py holds that
+For rows to predict: a few values at a time, whose kind the artifact names. The rules are those of
+danlu.reading.inference with `typed` and `strict`; tests/reading/test_plain_reading.py checks that
 both read the same values alike."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,12 +49,19 @@ _MEND = "mend the row"
 Where = Callable[[int], str]
 
 
-def read_column(name: str, kind: Kind, values: Any, where: Where) -> Column:
-    """The column of `kind` that raw values are: Python values or a numpy array. DataError naming
-    row and column otherwise.
+def read_column(name: str, kind: Kind, values: Iterable[Any], where: Where) -> Column:
+    """The column of `kind` that raw `values` hold: Python values or a numpy array, one per row.
 
-    Kinds: number, category, boolean, datetime, text, sequence, frames; images and recordings have
-    readers of their own."""
+    Kinds: number, category, boolean, datetime, text, sequence, frames (images and recordings have
+    readers of their own). `where(row)` names a row in messages. DataError naming row and column
+    where a value is not of the kind.
+
+    >>> read_column("age", "number", ["31", None, " 40 "], "row {}".format).values.tolist()
+    [31.0, nan, 40.0]
+    >>> read_column("age", "number", ["old"], "row {}".format)
+    Traceback (most recent call last):
+    danlu.errors.DataError: row 0, column age: "old" is not a number...
+    """
     cells = _Cells(name, where)
     if kind == "frames":
         return _frames(cells, values)
@@ -81,7 +88,8 @@ def read_column(name: str, kind: Kind, values: Any, where: Where) -> Column:
             cells, np.array([np.nan if value is None else float(value) for value in listed])
         )
     present = [
-        None if value is None or value.strip() in MISSING_MARKS else value.strip() for value in strings
+        None if value is None or value.strip() in MISSING_MARKS else value.strip()
+        for value in strings
     ]
     if kind == "number":
         return Column(name, "number", _numerals(cells, present))
@@ -89,7 +97,7 @@ def read_column(name: str, kind: Kind, values: Any, where: Where) -> Column:
 
 
 class _Cells:
-    """How messages name a row of the column."""
+    """The errors of one column: they name the row and the column."""
 
     def __init__(self, name: str, where: Where) -> None:
         self.name = name
@@ -144,16 +152,21 @@ def _numbers_of(cells: _Cells, values: np.ndarray) -> Column:
 
 
 def _wide(cells: _Cells, values: Sequence[Any]) -> Column:
-    rows = [list(row_values) if isinstance(row_values, list | tuple | np.ndarray) else None for row_values in values]
+    rows = [
+        list(row_values) if isinstance(row_values, list | tuple | np.ndarray) else None
+        for row_values in values
+    ]
     width = next((len(row_values) for row_values in rows if row_values is not None), 0)
     for row, row_values in enumerate(rows):
         if row_values is None or len(row_values) != width or not width:
             content = "no list" if row_values is None else f"a list of {len(row_values)} numbers"
             raise cells.error(
-                row, f"{content}; every row of a column of numbers needs equally many ({width})."
+                row, f"{content}; every row of this column needs the same count ({width})."
             )
-        if not all(_lost(number) or isinstance(number, int | float | np.number) for number in row_values):
-            raise cells.error(row, "a list that holds something else than numbers.")
+        if not all(
+            _lost(number) or isinstance(number, int | float | np.number) for number in row_values
+        ):
+            raise cells.error(row, "a list that does not hold numbers only.")
     return _numbers_of(
         cells,
         np.array(
@@ -166,11 +179,11 @@ def _wide(cells: _Cells, values: Sequence[Any]) -> Column:
     )
 
 
-# --- strings ------------------------------------------------------------------------------------------------------------
+# --- strings --------------------------------------------------------------------------------------
 
 
 def _strings(cells: _Cells, values: Sequence[Any]) -> list[str | None]:
-    """The values as a person would write them; refuses what is no single value."""
+    """The values as a person would write them; DataError for a value that is not a single one."""
     strings: list[str | None] = []
     for row, value in enumerate(values):
         if _lost(value):
@@ -209,7 +222,8 @@ def _short(value: str) -> str:
 def _text(name: str, strings: Sequence[str | None]) -> Column:
     missing = np.array([value is None or not value.strip() for value in strings], dtype=bool)
     data = [
-        b"" if gone or value is None else value.encode("utf-8") for value, gone in zip(strings, missing)
+        b"" if gone or value is None else value.encode("utf-8")
+        for value, gone in zip(strings, missing)
     ]
     offsets = np.concatenate([[0], np.cumsum([len(value) for value in data])]).astype(np.int64)
     values = np.frombuffer(b"".join(data), dtype=np.uint8)
@@ -239,7 +253,7 @@ def _booleans(cells: _Cells, present: Sequence[str | None]) -> Column:
 
 
 def _python(pattern: str) -> re.Pattern[str]:
-    """A pattern written for RE2 (ASCII classes, \\x{00A0}) for the re module."""
+    """A pattern of RE2 (ASCII classes, \\x{00A0}) compiled for Python's re module."""
     return re.compile(
         re.sub(r"\\x\{([0-9A-F]+)\}", lambda match: chr(int(match[1], 16)), pattern).removesuffix(
             "$"
@@ -255,8 +269,8 @@ _NONZERO = re.compile(r"[^eE]*[1-9]")
 
 
 def _numerals(cells: _Cells, present: Sequence[str | None]) -> np.ndarray:
-    """The numbers that strings without surrounding spaces hold, float64; one convention for the
-    whole column."""
+    """The numbers, float64 (N,), that strings without surrounding spaces hold; one convention for
+    the whole column."""
     written = [None if text is None else text.replace("−", "-") for text in present]
     point = [text is not None and _POINT.match(text) is not None for text in written]
     comma = [text is not None and _COMMA.match(text) is not None for text in written]
@@ -283,13 +297,13 @@ def _numerals(cells: _Cells, present: Sequence[str | None]) -> np.ndarray:
 
 
 def _number(text: str, by_comma: bool) -> float:
-    """The number, NaN where float64 cannot hold it."""
+    """The number that a string holds; NaN where float64 cannot hold it."""
     plain = _GROUPING[by_comma].sub("", text)
     value = float(plain.replace(",", ".") if by_comma else plain)
     return math.nan if math.isinf(value) or (value == 0 and _NONZERO.match(plain)) else value
 
 
-# --- date-times ---------------------------------------------------------------------------------------------------------
+# --- date-times -----------------------------------------------------------------------------------
 
 _CERTAIN = [_python(form) for form in (*date_formats.FORMS_CERTAIN, date_formats.FORM_COMPACT)]
 _NUMERIC = _python(date_formats.FORM_NUMERIC)
@@ -325,7 +339,9 @@ def _microseconds(moment: datetime.date) -> int:
     return (aware - _EPOCH) // datetime.timedelta(microseconds=1)
 
 
-def _written_moments(cells: _Cells, strings: Sequence[str | None], microseconds: np.ndarray) -> np.ndarray:
+def _written_moments(
+    cells: _Cells, strings: Sequence[str | None], microseconds: np.ndarray
+) -> np.ndarray:
     unclear: list[tuple[int, re.Match[str]]] = []
     for row, text in enumerate(strings):
         if text is None:
@@ -341,7 +357,10 @@ def _written_moments(cells: _Cells, strings: Sequence[str | None], microseconds:
     month_first = any(int(match["second_part"]) > 12 for _, match in unclear)
     for row, match in unclear:
         if day_first == month_first:
-            message = f'"{strings[row]}" may be day first or month first, and no value of the column decides it.'
+            message = (
+                f'"{strings[row]}" may be day first or month first, and no value of the '
+                "column decides it."
+            )
             raise cells.error(row, message, "write the year first: 2016-07-31")
         day, month = ("first", "second_part") if day_first else ("second_part", "first")
         microseconds[row] = _moment({**match.groupdict(), "day": match[day], "month": match[month]})
@@ -351,7 +370,7 @@ def _written_moments(cells: _Cells, strings: Sequence[str | None], microseconds:
 
 
 def _moment(parts: dict[str, str | None]) -> int:
-    """Microseconds since 1970 of the parts of one date; MISSING_DATETIME where they are none."""
+    """Microseconds since 1970 of the parts of one date; MISSING_DATETIME where they are no date."""
     read: dict[str, np.ndarray] = {}
     for name, word in parts.items():
         if name == "fraction":
@@ -366,11 +385,11 @@ def _moment(parts: dict[str, str | None]) -> int:
     return int(date_formats.microseconds(read)[0])
 
 
-# --- sequences and frames -----------------------------------------------------------------------------------------------
+# --- sequences and frames -------------------------------------------------------------------------
 
 
 def _sequence(cells: _Cells, values: Any) -> Column:
-    """Lists of words, or texts that are split into words."""
+    """The sequence column of lists of words, or of texts, which are split into words."""
     rows = list(values)
     if all(row_words is None or isinstance(row_words, str) for row_words in rows):
         return replace(word_lists.split_words(_text(cells.name, rows), "words"), reason="")
@@ -398,14 +417,14 @@ def _frames(cells: _Cells, values: Any) -> Column:
                 else np.array(matrix, dtype=np.float64)
             )
         except (TypeError, ValueError, OverflowError):
-            raise cells.error(row, "this is no list of lists of numbers.", hint) from None
+            raise cells.error(row, "this is not a list of lists of numbers.", hint) from None
         matrices.append(converted[:, None] if converted.ndim == 1 else converted)
     width = next((matrix.shape[1] for matrix in matrices if matrix.ndim == 2 and len(matrix)), 1)
     for row, matrix in enumerate(matrices):
         if matrix.ndim != 2 or (len(matrix) and matrix.shape[1] != width):
             raise cells.error(
                 row,
-                f"moments of {matrix.shape[-1]} numbers, where the first of the column has {width}.",
+                f"a moment has {matrix.shape[-1]} numbers, and the column's first has {width}.",
                 hint,
             )
         bad = np.flatnonzero(~np.isfinite(matrix.astype(np.float32)).all(axis=1))
@@ -419,7 +438,9 @@ def _frames(cells: _Cells, values: Any) -> Column:
         if matrices
         else np.zeros((0, width))
     )
-    offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in matrices])]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in matrices])]).astype(
+        np.int64
+    )
     names = tuple(f"{cells.name}_{number}" for number in range(width))
     return Column(
         cells.name,

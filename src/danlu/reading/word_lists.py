@@ -1,8 +1,11 @@
-"""Texts as words, and lists of words as a column.
+"""Texts to words, and lists of words to a sequence column.
 
-by spaces   what stands between white space
-by words    runs of letters and digits (an apostrophe may stand inside: don't), and every other visible character by itself. In scripts
-            that put no spaces between words (Chinese, Japanese, Thai, ...) each character is a word
+Two rules cut a text into words:
+
+spaces   the runs of characters between white space
+words    runs of letters and digits, with apostrophes inside (don't); every other visible character
+         is a word of its own. In scripts without spaces between words (Chinese, Japanese, Thai,
+         ...) each character is a word
 """
 
 from __future__ import annotations
@@ -23,12 +26,19 @@ if TYPE_CHECKING:
 
 WordRule = Literal["words", "spaces"]
 
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_UNSPACED = (  # the code points of scripts without spaces between words
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007"
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
 
 
 @functools.cache
 def word_pattern(by: WordRule) -> re.Pattern[str]:
-    """The expression that finds each word of a text."""
+    """The regular expression that finds each word of a text.
+
+    >>> word_pattern("words").findall("Don't panic! 火炉")
+    ["Don't", 'panic', '!', '火', '炉']
+    """
     if by == "spaces":
         return re.compile(r"\S+")
     letter = rf"[^\W{_UNSPACED}]"
@@ -37,7 +47,12 @@ def word_pattern(by: WordRule) -> re.Pattern[str]:
 
 def split_words(column: Column, by: WordRule) -> Column:
     """The words of each row of a text column, as a raw sequence column of the same name; a missing
-    text has none."""
+    text has no words.
+
+    >>> text = Column("t", "text", np.frombuffer(b"a b", np.uint8), offsets=np.array([0, 3]))
+    >>> split_words(text, "spaces").answer(0)
+    ['a', 'b']
+    """
     assert column.offsets is not None
     offsets = np.asarray(column.offsets)
     text = np.asarray(column.values[offsets[0] : offsets[-1]])
@@ -56,8 +71,13 @@ def sequence_column(
     missing: np.ndarray | None = None,
     reason: str = "",
 ) -> Column:
-    """A raw sequence column of lists of words; None in a list is a missing place. Words are
-    numbered as they first appear."""
+    """A raw sequence column of lists of words; None in a list is a missing word. Words are numbered
+    in the order of their first appearance.
+
+    >>> column = sequence_column("tags", [["B", "O"], [None, "B"]])
+    >>> column.values.tolist(), column.categories, column.offsets.tolist()
+    ([0, 1, -1, 0], ('B', 'O'), [0, 2, 4])
+    """
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     words = itertools.chain.from_iterable(rows)
@@ -74,8 +94,13 @@ def sequence_column(
 
 
 def sequence_from_arrow(name: str, lists: pa.Array) -> Column:
-    """A raw sequence column of an array of lists of strings; null is a missing row, or within a
-    list a missing place."""
+    """A raw sequence column of a pyarrow array of lists of strings; null is a missing row, or
+    inside a list a missing word.
+
+    >>> import pyarrow as pa
+    >>> sequence_from_arrow("tags", pa.array([["B", None], None])).values.tolist()
+    [0, -1]
+    """
     pc = compute()
     lost = ~valid_mask(lists)
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
@@ -96,7 +121,12 @@ def sequence_from_arrow(name: str, lists: pa.Array) -> Column:
 
 
 def encode_words(words: Iterable[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(codes int32, the distinct words in the order they first appear); None becomes -1."""
+    """(codes int32, the distinct words in the order of their first appearance); None becomes -1.
+
+    >>> codes, words = encode_words(["b", None, "a", "b"])
+    >>> codes.tolist(), words
+    ([0, -1, 1, 0], ('b', 'a'))
+    """
     code_of: dict[str | None, int] = {}
     codes = np.fromiter((code_of.setdefault(word, len(code_of)) for word in words), dtype=np.int32)
     if None not in code_of:

@@ -17,9 +17,9 @@ from danlu.training.population import (
     Decision,
     TrialEvaluation,
     measure_throughput,
+    reason_not_stackable,
     stack_key,
     train_population,
-    reason_not_stackable,
 )
 from danlu.training.population.loop import Population
 

@@ -27,7 +27,17 @@ def cross_validate(
     The test split, where there is one, stays out of all folds. `std` is the sample standard
     deviation over folds. Each fold continues by itself after a kill, and finished folds are not
     trained again. `beside()` gives each fold a watcher of its own; `after` hears the scores of the
-    folds so far at the end of each, and what it raises ends the whole."""
+    folds so far at the end of each, and what it raises ends the whole.
+    Raises what danlu.train raises.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> recipe = danlu.read_recipe(recipe)
+    >>> scores = danlu.cross_validate(recipe, 2, "runs/iris-folds")
+    >>> sorted(scores), len(scores["folds"])
+    (['folds', 'mean', 'std'], 2)
+    """
     home = Path(run) if run is not None else Path("runs") / recipe.name
     scores = []
     for index in range(folds):

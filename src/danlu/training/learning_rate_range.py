@@ -61,8 +61,15 @@ def find_learning_rate(
     rate grows: it ends where the smoothed loss is four times its lowest, and the suggestion is the
     rate of the steepest fall over the logarithm of the rate.
     Raises TrainingStopped where the loss is never finite, RunError for a loss of two sides at odds.
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> test = danlu.find_learning_rate(danlu.read_recipe(recipe), steps=8)
+    >>> 1e-6 <= test.suggestion <= 10
+    True
     """
-    if getattr(registry.facts("losses", recipe.loss.name), "SCORED", True) is False:
+    if not registry.loss_facts(recipe.loss.name).scored:
         raise RunError(
             f"the loss {recipe.loss.name} does not fall as a model gets better, so no learning rate can be read from it.",
             hint="try a few rates, and look at what is generated",
@@ -93,15 +100,15 @@ def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> Rang
     last = max(1, round(steps * _LAST))
     for n in range(steps):
         if n == steps - last:
-            for lane in population.trials:
-                lane.loss_sum = lane.loss_count = 0.0
+            for trial in population.trials:
+                trial.loss_sum = trial.loss_count = 0.0
         began = time.process_time()
         population.step(n)
         if n == 1 and steps * (time.process_time() - began) > _PATIENCE:
             return None
     losses = [
-        lane.loss_sum / lane.loss_count if not lane.state and lane.loss_count else math.inf
-        for lane in population.all_trials
+        trial.loss_sum / trial.loss_count if not trial.state and trial.loss_count else math.inf
+        for trial in population.all_trials
     ]
     finite = [(rate, loss) for rate, loss in zip(rates, losses) if math.isfinite(loss)]
     if len(finite) < 5:

@@ -23,6 +23,7 @@ from danlu.artifact.prediction import Artifact, load
 from danlu.data.batches import rows_at_once
 from danlu.errors import ArtifactError, CheckpointError, Interrupted, TrainingStopped
 from danlu.parts.schedules._base import ScoreSchedule
+from danlu.parts.tasks._base import Calibrates
 from danlu.parts.watchers._base import RunInfo, Watcher, Watchers
 from danlu.recipe import Recipe
 from danlu.system import machine
@@ -368,7 +369,7 @@ class Training:
         merge_adapters(state.module)  # what is scored from here on is what is released
         if self.training_overrides is not None:
             self.training_overrides.close(state.module)
-        if hasattr(data.task, "calibrate"):
+        if isinstance(data.task, Calibrates):
             unseen = (
                 data.splits["validation"]
                 if len(data.splits["validation"])
@@ -401,7 +402,7 @@ class Training:
             "best_step": best,
             "skipped": state.skipped,
         }
-        described = data.examples.described
+        described = data.examples.input_specs
         contents = artifacts.Contents(
             recipe_to_store(self.recipe),
             state.module,

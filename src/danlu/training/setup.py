@@ -24,7 +24,15 @@ from danlu.parts.schedules._base import Schedule, ScoreSchedule
 from danlu.parts.tasks._base import HidesInputs
 from danlu.recipe import Part, Recipe, Train
 from danlu.system import machine
-from danlu.system.placement import WEIGHTS, Placement, decide_auto, draw_seed, peak_flops, placement_for, forward_flops
+from danlu.system.placement import (
+    WEIGHTS,
+    Placement,
+    decide_auto,
+    draw_seed,
+    forward_flops,
+    peak_flops,
+    placement_for,
+)
 from danlu.terms import InputSpec, Table
 from danlu.training import finetuning
 from danlu.training.evaluation import Evaluator
@@ -212,7 +220,9 @@ def build_training(
         *([sentence] if sentence else []),
     ]
     if not decided:
-        placement = decide_auto(placement, recipe.train, lambda: _work_of_step(module, rows, batches))
+        placement = decide_auto(
+            placement, recipe.train, lambda: _work_of_step(module, rows, batches)
+        )
         placement.use()
     module = module.to(placement.device)
     module.train()

@@ -73,7 +73,15 @@ def verify_resume(
     compare the bytes.
 
     The runs lie in a temporary folder (or in `folder`, an empty one, which is kept); what they say
-    is not shown. `say` hears of each death. Raises DanluError where the recipe does not train."""
+    is not shown. `say` hears of each death. Raises DanluError where the recipe does not train.
+
+    >>> import danlu
+    >>> danlu.verify_resume("no-such-recipe.yaml")
+    Traceback (most recent call last):
+        ...
+    danlu.errors.RecipeError: no-such-recipe.yaml: there is no such recipe.
+    hint: danlu new DATA --target COLUMN writes one
+    """
     recipes.read(recipe, registry, overrides)
     with _home(folder) as home:
         command = [sys.executable, "-m", "danlu", "train", str(recipe), *overrides, "--quiet"]

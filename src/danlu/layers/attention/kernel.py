@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from danlu.compat.torch_vmap import expanded, model_count, on_stacked, under_vmap
+from danlu.compat.torch_vmap import ModelsTensor, on_stacked, under_vmap
 
 HIDDEN = -1e4  # added to a score of what is not looked at: exp of it is 0 in every format
 PIECE = 128  # places that ask at once, causal
@@ -47,17 +47,13 @@ def _of_many(
 ) -> Tensor:
     """The same for K models, whose rows stand one after the other: torch has no rule for the fused
     kernel under vmap."""
-    K = model_count()
-    held = [expanded(each) for each in (query, key, value)]
-    masks = None if mask is None else expanded(mask)
 
-    def weighed() -> Tensor:
-        queries, keys, values = (each.flatten(0, 1) for each in held)
-        return attention(
-            queries, keys, values, None if masks is None else masks.flatten(0, 1), causal
-        ).unflatten(0, (K, -1))
+    def attend(*models: ModelsTensor) -> Tensor:
+        query, key, value, *mask = (tensor.stacked().flatten(0, 1) for tensor in models)
+        attended = attention(query, key, value, mask[0] if mask else None, causal)
+        return attended.unflatten(0, (models[0].count, -1))
 
-    return on_stacked(weighed)  # type: ignore[no-any-return]
+    return on_stacked(attend, query, key, value, *([] if mask is None else [mask]))
 
 
 def _by_products(

@@ -1,6 +1,6 @@
 """Many updates of many trials as one vectorised program: K trainings of one architecture, their weights stacked, stepped together.
 
-The way of a population: `likeness` says which recipes may stand in one stack; `lanes` holds what
+The way of a population: `likeness` says which recipes may stand in one stack; `trials` holds what
 each trial keeps to itself; `stack` runs K models as one under torch.func; `moving` applies each
 trial's own optimizer; `training` is the loop; `pace` measures how many trials at a time pay on this
 machine. Begin with `training`."""

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.compat.torch_vmap import expanded, on_stacked, stacked_or_none, under_vmap, unwrap
+from danlu.compat.torch_vmap import ModelsTensor, on_stacked, under_vmap
 from danlu.layers import dropout
 from danlu.layers.recurrent.rnn import LockedDropout
 
 SHARE = "stacked_share"  # the buffer that holds a dropout layer's share; stacked, it makes vmap see K of them
-NARROW = "stacked_narrow"  # where a linear layer finds the matrices of all models in the format of autocast, (K, O, I)
+# a linear layer's own matrices of all models in the format of autocast, (K, O, I)
+LOW_PRECISION = "stacked_low_precision"
 
 
 class StackedGenerators:
@@ -32,7 +33,7 @@ class StackedGenerators:
     def __init__(self, count: int, device: torch.device) -> None:
         self.device = device
         self.generators = [torch.Generator(device) for _ in range(count)]
-        self.places: Sequence[int] | None = None  # of the models that run now; None: all
+        self.rows: Sequence[int] | None = None  # of the models that run now; None: all
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Begin an update: each model's generator at its seed."""
@@ -44,11 +45,11 @@ class StackedGenerators:
         self.generators = [self.generators[index] for index in which]
 
     def masks(
-        self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, *, ours: bool
+        self, shape: Sequence[int], shares: Sequence[float], dtype: torch.dtype, *, danlus: bool
     ) -> Tensor:
         """(K, *shape): 0 where a number is dropped, 1 / (1 - share) elsewhere; each model's as
-        `ours` (danlu.layers.dropout) or torch's own dropout draws it."""
-        if ours and self.device.type == "cpu" and max(shares) < 1:
+        `danlus` (danlu.layers.dropout) or torch's own dropout draws it."""
+        if danlus and self.device.type == "cpu" and max(shares) < 1:
             return dropout.dropout_masks(shape, shares, dtype, self._running())
         masks = torch.empty((len(shares), *shape), dtype=dtype, device=self.device)
         for mask, share, generator in zip(masks.unbind(0), shares, self._running()):
@@ -70,13 +71,13 @@ class StackedGenerators:
     def _running(self) -> list[torch.Generator]:
         return (
             self.generators
-            if self.places is None
-            else [self.generators[index] for index in self.places]
+            if self.rows is None
+            else [self.generators[index] for index in self.rows]
         )
 
 
 def prepare(
-    template: nn.Module, modules: Sequence[nn.Module], chance: StackedGenerators
+    template: nn.Module, modules: Sequence[nn.Module], generators: StackedGenerators
 ) -> dict[str, Tensor]:
     """Give the template's layers their stacked forms; returns further buffers (K,) by name, to be
     run with beside its own.
@@ -101,13 +102,13 @@ def prepare(
             layer_shares = [float(share_of(layers[name])) for layers in others]
             layer.register_buffer(SHARE, torch.zeros(()), persistent=False)
             shares[f"{name}.{SHARE}" if name else SHARE] = torch.tensor(
-                layer_shares, dtype=torch.float64, device=chance.device
+                layer_shares, dtype=torch.float64, device=generators.device
             )
             if hasattr(layer, "drawn"):
-                layer.drawn = functools.partial(_drawn, layer, chance)  # type: ignore[assignment]
+                layer.drawn = functools.partial(_drawn, layer, generators)  # type: ignore[assignment]
                 continue
             form = _dropped if isinstance(layer, nn.Dropout) else _dropped_alike
-            layer.forward = functools.partial(form, layer, chance)  # type: ignore[method-assign]
+            layer.forward = functools.partial(form, layer, generators)  # type: ignore[method-assign]
     return shares
 
 
@@ -116,48 +117,62 @@ def share_of(layer: nn.Module) -> float:
     return float(getattr(layer, "p" if isinstance(layer, nn.Dropout) else "share", 0.0))
 
 
-def _dropped(layer: nn.Module, chance: StackedGenerators, x: Tensor) -> Tensor:
-    """x times a mask a model."""
+def _dropped(layer: nn.Module, generators: StackedGenerators, x: Tensor) -> Tensor:
+    """Dropout of x (..., I) with a mask per model."""
     if not layer.training:
         return x
-    x_K, shares = expanded(x), unwrap(getattr(layer, SHARE))[0].tolist()
-    return on_stacked(
-        lambda: (
-            x_K
-            * chance.masks(
-                x_K.shape[1:], shares, x_K.dtype, ours=isinstance(layer, dropout.Dropout)
-            )
-        )
-    )  # type: ignore[no-any-return]
+    danlus = isinstance(layer, dropout.Dropout)
+
+    def drop(x: ModelsTensor, shares_K: ModelsTensor) -> Tensor:
+        x_K = x.stacked()
+        shares = shares_K.tensor.tolist()
+        return x_K * generators.masks(x_K.shape[1:], shares, x_K.dtype, danlus=danlus)
+
+    return on_stacked(drop, x, _shares(layer))
 
 
-def _dropped_alike(layer: nn.Module, chance: StackedGenerators, x_BTI: Tensor) -> Tensor:
-    """The same mask at all places of a row."""
+def _dropped_alike(layer: nn.Module, generators: StackedGenerators, x_BTI: Tensor) -> Tensor:
+    """Dropout with the same mask at all T steps of a row."""
     if not layer.training:
         return x_BTI
-    x_K, shares = expanded(x_BTI), unwrap(getattr(layer, SHARE))[0].tolist()
-    shape = (x_K.shape[1], 1, x_K.shape[3])
-    return on_stacked(lambda: x_K * chance.masks(shape, shares, x_K.dtype, ours=False))  # type: ignore[no-any-return]
+
+    def drop(x: ModelsTensor, shares_K: ModelsTensor) -> Tensor:
+        x_KBTI = x.stacked()
+        shape = (x_KBTI.shape[1], 1, x_KBTI.shape[3])
+        shares = shares_K.tensor.tolist()
+        return x_KBTI * generators.masks(shape, shares, x_KBTI.dtype, danlus=False)
+
+    return on_stacked(drop, x_BTI, _shares(layer))
 
 
-def _drawn(layer: nn.Module, chance: StackedGenerators, like: Tensor) -> Tensor:
-    """Numbers from [0, 1) of the shape of `like`, each model's from its own generator."""
-    return on_stacked(lambda: chance.uniform(like.shape))  # type: ignore[no-any-return]
+def _shares(layer: nn.Module) -> Tensor:
+    """The share that a prepared layer drops; (K,) outside of vmap."""
+    return layer.get_buffer(SHARE)
+
+
+def _drawn(layer: nn.Module, generators: StackedGenerators, like: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1) of the shape of `like`, from each model's own generator."""
+    shape = like.shape
+    return on_stacked(lambda like: generators.uniform(shape), like)
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     if not under_vmap():
         return functional.linear(x, layer.weight, layer.bias)
-    weight_KOI = layer.__dict__.get(NARROW)
-    if weight_KOI is None:
-        weight_KOI = stacked_or_none(layer.weight)
-    if weight_KOI is None:
-        return functional.linear(x, layer.weight, layer.bias)
-    bias_KO = None if layer.bias is None else stacked_or_none(layer.bias)
-    stacked, axis = unwrap(x)
-    if axis is None:
-        return on_stacked(lambda: _shared_linear(stacked, weight_KOI, bias_KO), x.ndim - 1)  # type: ignore[no-any-return]
-    return on_stacked(lambda: _own_linear(stacked.movedim(axis, 0), weight_KOI, bias_KO))  # type: ignore[no-any-return]
+    low_precision_KOI = layer.__dict__.get(LOW_PRECISION)
+    bias = [] if layer.bias is None else [layer.bias]
+
+    def multiply(
+        x: ModelsTensor, weight: ModelsTensor, *bias: ModelsTensor
+    ) -> Tensor | ModelsTensor:
+        weight_KOI = weight.stacked() if low_precision_KOI is None else low_precision_KOI
+        bias_KO = bias[0].stacked() if bias else None
+        if x.axis is None:
+            y = _shared_linear(x.tensor, weight_KOI, bias_KO)  # (..., K, O)
+            return ModelsTensor(y, y.ndim - 2, x.count)
+        return _own_linear(x.stacked(), weight_KOI, bias_KO)
+
+    return on_stacked(multiply, x, layer.weight, *bias)
 
 
 def _shared_linear(x: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tensor:
@@ -182,16 +197,18 @@ def _own_linear(x_K: Tensor, weight_KOI: Tensor, bias_KO: Tensor | None) -> Tens
     return y_KBO.view(*x_K.shape[:-1], weight_KOI.shape[1])
 
 
-def _recurrent(layer: nn.RNNBase, x_BTI: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-    """What the layer gives: states (B, T, H), and the last as torch's layers hand it out."""
+def _recurrent(
+    layer: nn.RNNBase, x_BTI: Tensor, state: object = None
+) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+    """(states (B, T, H), the last state as torch's layers return it)."""
     if not under_vmap() or state is not None:
         return type(layer).forward(layer, x_BTI, state)
-    weights = [
-        expanded(cast(Tensor, weight))
-        for weight in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-    ]
-    x_KBTI = expanded(x_BTI)
-    y_BTH, memory_BH = on_stacked(lambda: _states(layer.mode, x_KBTI, *weights))
+
+    def run(*models: ModelsTensor) -> tuple[Tensor, Tensor]:
+        return _states(layer.mode, *(tensor.stacked() for tensor in models))
+
+    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    y_BTH, memory_BH = on_stacked(run, x_BTI, *(cast("Tensor", weight) for weight in weights))
     last = y_BTH[:, -1].unsqueeze(0)
     return y_BTH, (last, memory_BH.unsqueeze(0)) if layer.mode == "LSTM" else last
 

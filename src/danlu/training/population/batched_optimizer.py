@@ -1,86 +1,88 @@
-"""Each trial's own optimizer, applied to its rows of a stack: by torch's kernels a trial at a time, or by the pure rule to all at once.
+"""Each trial's own optimizer, applied to its row of a stack: one trial at a time, or all at once by the optimizer's pure update rule.
 
-Large models are moved by the optimizers of their own trainings, whose fused kernels read and write
-a trial's weights once. For small ones most of that would be Python: there the optimizer's pure
-update rule runs under torch.func.vmap, each trial with its own numbers, over all parameters laid
-end to end where the rule moves each entry by itself. One stack may hold trials of several
-optimizers: neighbours in the stack that share a rule are moved together.
+Large models are updated by the torch optimizers of their own trainings, whose fused kernels read
+and write a trial's weights once. For small models most of that time would be Python. There the
+optimizer's pure update rule runs under torch.func.vmap, each trial with its own options, over all
+parameters concatenated where the rule treats every entry independently. One stack may hold trials
+of several optimizers: neighbouring rows with the same rule are updated together.
 
-k trials of one rule, P numbers of a trial's parameters.
+k trials of one rule, P numbers in a trial's parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.optim import Optimizer
 
 from danlu import registry
-from danlu.compat.torch_optim import fused_update
+from danlu.compat.torch_foreach import foreach
+from danlu.compat.torch_optim import FusedUpdate, fused_update
 from danlu.recipe import Recipe
 from danlu.training.population.stack import Stack
 from danlu.training.population.trial_state import TrialState
 from danlu.training.setup import groups_over, optimizer_over
+from danlu.training.step.formulas import learning_rate_scale, set_learning_rate
 
-SMALL = 40_000  # parameters of a model up to which the rule is faster than kernels of its own (docs/lab-notes.md)
-_NO_OPTIONS = (
-    "params",
-    "learning_rate_scale",
-    "weight_decay_scale",
-)  # what a group holds that no rule reads
+# parameters of a model up to which the rule is faster than an optimizer per trial
+# (docs/lab-notes.md)
+SMALL = 40_000
+# entries of a parameter group that no rule reads
+_NO_OPTIONS = ("params", "learning_rate_scale", "weight_decay_scale")
 
 
 class BatchedOptimizer(Protocol):
-    """Moves some rows of a stack."""
+    """Updates some rows of a stack."""
 
     def step(self, stack: Stack, rates: Sequence[float], step: int) -> None:
-        """Update `step` (from 1); `rates` are the learning rates of all rows of the stack."""
+        """Perform update `step`, counted from 1; `rates` holds one learning rate per row of the
+        stack."""
         ...
 
     def keep_rows(self, stack: Stack, which: Sequence[int]) -> None:
-        """Go on with the rows of the stack that were at these places."""
+        """Keep only the rows of the stack with these numbers, ascending."""
         ...
 
     def copy_row(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
-        """Give row `target` the state of row `source` and the numbers of `recipe`; False where the
-        rows are not of this mover."""
+        """Give row `target` the state of row `source` and the options of `recipe`; False where
+        this optimizer does not update both rows."""
         ...
 
 
 def rule_key(recipe: Recipe) -> str:
-    """Equal for trials that one rule can move together: the optimizer and all its options that are
-    not numbers with a fraction."""
+    """Equal for trials that one rule can update together: the optimizer's name, and all of its
+    options but floats."""
     options = recipe.optimizer.options.model_dump()
     fixed = {name: value for name, value in options.items() if not isinstance(value, float)}
-    decays = bool(
-        options.get("weight_decay", 0.0)
-    )  # with a decay, what it spares stands in a group of its own
+    # with weight decay, what it spares is a parameter group of its own
+    decays = bool(options.get("weight_decay", 0.0))
     return f"{recipe.optimizer.name} {sorted(fixed.items())} {decays} {recipe.finetune}"
 
 
-def build_optimizers(stack: Stack, lanes: Sequence[TrialState]) -> list[BatchedOptimizer]:
-    """What moves the stack; lanes of one rule stand side by side."""
+def build_optimizers(stack: Stack, trials: Sequence[TrialState]) -> list[BatchedOptimizer]:
+    """What moves the stack; trials of one rule stand side by side."""
     small = stack.bytes_per_model <= SMALL * 4 or stack.placement.device.type == "cuda"
     result: list[BatchedOptimizer] = []
     start = 0
-    while start < len(lanes):
-        key = rule_key(lanes[start].recipe)
+    while start < len(trials):
+        key = rule_key(trials[start].recipe)
         end = start
-        while end < len(lanes) and rule_key(lanes[end].recipe) == key:
+        while end < len(trials) and rule_key(trials[end].recipe) == key:
             end += 1
         by_rule = (
             small
             and end - start >= 3
-            and registry.optimizer_facts(lanes[start].recipe.optimizer.name).update is not None
+            and registry.optimizer_facts(trials[start].recipe.optimizer.name).update is not None
         )
         result.append(
-            VmappedRule(stack, lanes[start:end], start)
+            VmappedRule(stack, trials[start:end], start)
             if by_rule
-            else OptimizerPerTrial(stack, lanes[start:end], start)
+            else OptimizerPerTrial(stack, trials[start:end], start)
         )
         start = end
     return result
@@ -90,62 +92,66 @@ class OptimizerPerTrial:
     """The optimizer of each trial's own training over its module, whose parameters are rows of the
     stack."""
 
-    def __init__(self, stack: Stack, lanes: Sequence[TrialState], first: int) -> None:
-        self.places = list(range(first, first + len(lanes)))
+    def __init__(self, stack: Stack, trials: Sequence[TrialState], first: int) -> None:
+        self.rows = list(range(first, first + len(trials)))
         self.optimizers = [
-            optimizer_over(stack.modules[row], lane.recipe) for row, lane in zip(self.places, lanes)
+            optimizer_over(stack.modules[row], trial.recipe)
+            for row, trial in zip(self.rows, trials)
         ]
-        self.fused: list[Any] = []  # after a first step has made their state: their kernels alone
-        self.wide: dict[
-            str, Tensor
-        ] = {}  # one trial's gradients of narrow matrices in the weights' own format
+        # after a first step, which makes the optimizers' state, their kernels alone
+        self.fused: list[_FusedStep | None] = []
+        # one trial's gradients of low-precision matrices, in the weights' own number format
+        self.gradients: dict[str, Tensor] = {}
 
     def step(self, stack: Stack, rates: Sequence[float], step: int) -> None:
         """Each optimizer's own step."""
         gradients = {name: _dense(grad).unbind(0) for name, grad in stack.gradients().items()}
-        narrow = {name: each.detach().unbind(0) for name, each in stack.low_precision.items()}
-        if narrow and not self.wide:
-            self.wide = {name: torch.empty_like(stack.trained[name][0].detach()) for name in narrow}
-        for number, (row, optimizer) in enumerate(zip(self.places, self.optimizers)):
-            for group in optimizer.param_groups:
-                group["lr"] = rates[row] * group.get("learning_rate_scale", 1.0)
-            own = {name: each[row] for name, each in gradients.items()}
-            for name in narrow:
-                own[name] = self.wide[name].copy_(own[name])
-            if self.fused and self.fused[number] is not None:
-                update, names = self.fused[number]
-                update([[own[name] for name in each] for each in names])
+        low = {name: matrix.detach().unbind(0) for name, matrix in stack.low_precision.items()}
+        if low and not self.gradients:
+            self.gradients = {
+                name: torch.empty_like(stack.trained[name][0].detach()) for name in low
+            }
+        for index, (row, optimizer) in enumerate(zip(self.rows, self.optimizers)):
+            set_learning_rate(optimizer, rates[row])
+            own = {name: of_rows[row] for name, of_rows in gradients.items()}
+            for name in low:
+                own[name] = self.gradients[name].copy_(own[name])
+            fused = self.fused[index] if self.fused else None
+            if fused is not None:
+                fused.update([[own[name] for name in names] for names in fused.names])
             else:
                 for name, parameter in stack.parameters[row].items():
                     parameter.grad = own.get(name)
                 optimizer.step()
-            for name, rows in narrow.items():
-                rows[row].copy_(stack.parameters[row][name].data)
+            for name, of_rows in low.items():
+                of_rows[row].copy_(stack.parameters[row][name].data)
         if not self.fused and len(gradients) == len(stack.names):
             self.fused = [
-                self._fused(stack, row, each) for row, each in zip(self.places, self.optimizers)
+                self._fused(stack, row, optimizer)
+                for row, optimizer in zip(self.rows, self.optimizers)
             ]
 
     @staticmethod
-    def _fused(stack: Stack, row: int, optimizer: Any) -> Any:
-        """(the update, the names of the parameters it moves by group); None where only the
-        optimizer itself can."""
+    def _fused(stack: Stack, row: int, optimizer: Optimizer) -> _FusedStep | None:
+        """The optimizer's kernels alone; None where only the optimizer itself can update."""
         update = fused_update(optimizer)
+        if update is None:
+            return None
         by_id = {id(parameter): name for name, parameter in stack.parameters[row].items()}
         names = [
             [by_id[id(parameter)] for parameter in group["params"]]
             for group in optimizer.param_groups
         ]
-        return None if update is None else (update, names)
+        return _FusedStep(update, names)
 
     def keep_rows(self, stack: Stack, which: Sequence[int]) -> None:
-        """Let go of the optimizers of trials that left."""
+        """Drop the optimizers of trials that left the stack."""
         staying = [
-            (new, self.optimizers[self.places.index(old)])
+            (new, self.optimizers[self.rows.index(old)])
             for new, old in enumerate(which)
-            if old in self.places
+            if old in self.rows
         ]
-        self.places, self.optimizers = (
+        self.rows, self.optimizers = (
             [new for new, _ in staying],
             [optimizer for _, optimizer in staying],
         )
@@ -153,35 +159,49 @@ class OptimizerPerTrial:
 
     def copy_row(self, stack: Stack, source: int, target: int, recipe: Recipe) -> bool:
         """A new optimizer with the numbers of the recipe and the state of the source's."""
-        if source not in self.places or target not in self.places:
+        if source not in self.rows or target not in self.rows:
             return False
-        old = self.optimizers[self.places.index(source)]
+        old = self.optimizers[self.rows.index(source)]
         new = optimizer_over(stack.modules[target], recipe)
         new.load_state_dict(
             {"state": old.state_dict()["state"], "param_groups": new.state_dict()["param_groups"]}
         )
-        for parameter, state in new.state.items():  # what is loaded may be the source's own tensors
+        for parameter, state in new.state.items():  # loading may share the source's tensors
             new.state[parameter] = {
                 k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()
             }
-        self.optimizers[self.places.index(target)] = new
+        self.optimizers[self.rows.index(target)] = new
         self.fused = []
         return True
 
 
+@dataclass(frozen=True)
+class _FusedStep:
+    """An optimizer's kernels: `update` takes gradients by parameter group, `names` says whose."""
+
+    update: FusedUpdate
+    names: list[list[str]]
+
+
 def _dense(gradient: Tensor) -> Tensor:
-    """The gradient laid out as a stack's parameters are: a fused kernel takes that for granted."""
+    """The gradient in contiguous memory, as a stack's parameters are: a fused kernel relies on it."""
     return gradient if gradient.is_contiguous() else gradient.contiguous()
 
 
 @dataclass
 class _Group:
-    """Parameters that one set of numbers moves: their names, numbers (k,) in float64 and what is
-    fixed, and their state."""
+    """One parameter group of all trials.
+
+    names          the parameters
+    numbers        options that are floats, float64 (k,); `fixed` holds the others
+    scale          (k,), factors on the learning rate; `decay_scale` on weight decay
+    flat           whether the parameters are concatenated to `values`, one tensor (k, P)
+    states         the rule's state: one dict for `values`, else one per parameter
+    """
 
     names: list[str]
     numbers: dict[str, Tensor]
-    fixed: dict[str, Any]
+    fixed: dict[str, object]
     scale: Tensor
     decay_scale: Tensor
     flat: bool
@@ -192,65 +212,69 @@ class _Group:
 class VmappedRule:
     """The optimizer's pure rule over k rows at once."""
 
-    def __init__(self, stack: Stack, lanes: Sequence[TrialState], first: int) -> None:
-        self.first, self.count = first, len(lanes)
-        self.facts = registry.optimizer_facts(lanes[0].recipe.optimizer.name)
+    def __init__(self, stack: Stack, trials: Sequence[TrialState], first: int) -> None:
+        self.first, self.count = first, len(trials)
+        self.facts = registry.optimizer_facts(trials[0].recipe.optimizer.name)
         assert self.facts.update is not None  # else the trials keep their torch optimizers
         self.update = self.facts.update
         self.elementwise = self.facts.elementwise
         self.device = stack.placement.device
         groups_by_trial = [
-            groups_over(stack.modules[first + index], lane.recipe)
-            for index, lane in enumerate(lanes)
+            groups_over(stack.modules[first + index], trial.recipe)
+            for index, trial in enumerate(trials)
         ]
         self.groups = [
-            self._group(stack, lanes, [trial_groups[number] for trial_groups in groups_by_trial])
+            self._group(stack, trials, [trial_groups[number] for trial_groups in groups_by_trial])
             for number in range(len(groups_by_trial[0]))
         ]
 
     def _group(
-        self, stack: Stack, lanes: Sequence[TrialState], groups: Sequence[dict[str, Any]]
+        self, stack: Stack, trials: Sequence[TrialState], groups: Sequence[dict[str, Any]]
     ) -> _Group:
-        """One parameter group of all lanes."""
-        wanted = {id(each) for each in groups[0]["params"]}
-        names = [name for name, each in stack.parameters[self.first].items() if id(each) in wanted]
+        """One parameter group of all trials."""
+        wanted = {id(parameter) for parameter in groups[0]["params"]}
+        parameters = stack.parameters[self.first].items()
+        names = [name for name, parameter in parameters if id(parameter) in wanted]
         options = [
             {
-                **lane.recipe.optimizer.options.model_dump(),
+                **trial.recipe.optimizer.options.model_dump(),
                 **{name: value for name, value in own.items() if name not in _NO_OPTIONS},
             }
-            for lane, own in zip(lanes, groups)
+            for trial, own in zip(trials, groups)
         ]
         numbers = {
-            name: self._column([float(each[name]) for each in options])
+            name: self._column([float(own[name]) for own in options])
             for name, value in options[0].items()
             if isinstance(value, float)
         }
         fixed = {name: value for name, value in options[0].items() if name not in numbers}
-        scale = self._column([float(each.get("learning_rate_scale", 1.0)) for each in groups])
-        decay_scale = self._column([float(each.get("weight_decay_scale", 1.0)) for each in groups])
+        scale = self._column([learning_rate_scale(group) for group in groups])
+        decay_scale = self._column(
+            [float(group.get("weight_decay_scale", 1.0)) for group in groups]
+        )
         values = self._values(stack, names)
-        flat = self.elementwise and len({(each.dtype, each.device) for each in values}) == 1
+        flat = self.elementwise and len({(v.dtype, v.device) for v in values}) == 1
         if flat:
-            values = [torch.cat([each.flatten(1) for each in values], dim=1)]
-        states = [vmap(self._initial(fixed))(each) for each in values]
+            values = [torch.cat([value.flatten(1) for value in values], dim=1)]
+        states = [vmap(self._initial(fixed))(value) for value in values]
         return _Group(
             names, numbers, fixed, scale, decay_scale, flat, states, values if flat else []
         )
 
-    def _initial(self, fixed: dict[str, Any]) -> Any:
-        """The state a rule begins with; a table that an orthogonalizing rule spares begins like
-        what is no matrix."""
-        if fixed.get("muon") is False:
-            return self.facts.initial_of_table
-        return self.facts.initial
+    def _initial(self, fixed: Mapping[str, object]) -> Callable[[Tensor], dict[str, Tensor]]:
+        """What makes the rule's initial state; an orthogonalizing rule has one of its own for
+        embeddings."""
+        spared = fixed.get("muon") is False
+        initial = self.facts.initial_of_table if spared else self.facts.initial
+        assert initial is not None
+        return initial
 
     def _column(self, values: Sequence[float]) -> Tensor:
         # in float32, 1 - 0.999 would keep 5 digits
         return torch.tensor(values, dtype=torch.float64, device=self.device)
 
     def _values(self, stack: Stack, names: Sequence[str]) -> list[Tensor]:
-        """The weights of this mover's rows, (k, ...) each: views."""
+        """The weights of this optimizer's rows, views (k, ...)."""
         return [
             stack.trained[name].detach()[self.first : self.first + self.count] for name in names
         ]
@@ -261,25 +285,22 @@ class VmappedRule:
         gradients = stack.gradients()
         with torch.no_grad():
             for group in self.groups:
-                live = [name for name in group.names if name in gradients]
-                if (
-                    len(live) < len(group.names)
-                ):  # a parameter that nothing reads gets no gradient in a training of its own either
-                    gradients |= {
-                        name: torch.zeros_like(stack.trained[name])
-                        for name in group.names
-                        if name not in gradients
-                    }
+                # a parameter that the model never reads has no gradient
+                gradients |= {
+                    name: torch.zeros_like(stack.trained[name])
+                    for name in group.names
+                    if name not in gradients
+                }
                 group_gradients = [
                     gradients[name][self.first : self.first + self.count] for name in group.names
                 ]
                 numbers = {**group.numbers, "learning_rate": rate * group.scale}
                 if group.flat:
-                    self._move_flat(stack, group, group_gradients, numbers, step)
+                    self._update_flat(stack, group, group_gradients, numbers, step)
                 else:
-                    self._move_each(stack, group, group_gradients, numbers, step)
+                    self._update_each(stack, group, group_gradients, numbers, step)
 
-    def _move_flat(
+    def _update_flat(
         self,
         stack: Stack,
         group: _Group,
@@ -294,11 +315,11 @@ class VmappedRule:
         group.values[0] = moved
         into = self._values(stack, group.names)
         sizes = [tensor[0].numel() for tensor in into]
-        torch._foreach_copy_(
+        foreach.copy_(
             into, [piece.view_as(tensor) for piece, tensor in zip(moved.split(sizes, dim=1), into)]
         )
 
-    def _move_each(
+    def _update_each(
         self,
         stack: Stack,
         group: _Group,
@@ -311,13 +332,15 @@ class VmappedRule:
             moved, group.states[index] = rule(value, gradient, group.states[index], numbers)
             value.copy_(moved)
 
-    def _rule(self, group: _Group, step: int) -> Any:
+    def _rule(self, group: _Group, step: int) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+        """(values, gradients, states, numbers) of k trials -> (values, states)."""
+
         def one(
             parameter: Tensor,
             gradient: Tensor,
             state: dict[str, Tensor],
             numbers: dict[str, Tensor],
-        ) -> Any:
+        ) -> tuple[Tensor, dict[str, Tensor]]:
             return self.update(parameter, gradient, state, step, {**group.fixed, **numbers})
 
         return vmap(one)

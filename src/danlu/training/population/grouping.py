@@ -8,7 +8,7 @@ from typing import Any
 from danlu import registry
 from danlu.recipe import Recipe
 
-# Each lane has its own: what these change is no shape, no data and no operator.
+# Each trial has its own: what these change is no shape, no data and no operator.
 _OWN_SECTIONS = ("name", "optimizer", "schedule", "watchers")
 _OWN_TRAIN = (
     "seed",
@@ -65,9 +65,7 @@ def reason_not_stackable(recipe: Recipe) -> str:
     """Why a recipe cannot be trained in a stack, in a sentence; "" where nothing is against it."""
     train = recipe.train
     against = {
-        "the task trains two sides against each other": getattr(
-            registry.facts("tasks", recipe.task.name), "STEP", ""
-        )
+        "the task trains two sides against each other": registry.task_facts(recipe.task.name).step
         == "adversarial",
         "train.micro_batch cuts batches": train.micro_batch is not None,
         "train.on_nan goes back or leaves updates out": train.on_nan != "stop",

@@ -6,6 +6,7 @@ own sequential run, up to the rounding of its sums."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 
 from danlu import registry
-from danlu.compat.torch_vmap import VmapLevel
+from danlu.compat.torch_vmap import over_models
 from danlu.errors import Interrupted, RunError
 from danlu.layers.averaging import members_of
+from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import Recipe
 from danlu.system.placement import AUGMENTATION, HIDING, STEP, draw_seed
@@ -34,6 +36,7 @@ from danlu.training.population.grouping import reason_not_stackable, stack_key
 from danlu.training.population.stack import Stack
 from danlu.training.population.trial_state import TrialState, stopping_watchers
 from danlu.training.setup import TrainingSetup, build_training, fresh_module, plan_training
+from danlu.training.step import formulas
 from danlu.training.step.gradients import backward
 from danlu.training.step.supervised import repeat_rows
 
@@ -121,20 +124,20 @@ class Population:
         # share both share every batch
         self.data_keys = [(recipe.train.seed, fold) for recipe, fold in zip(recipes, folds)]
         self.setups: dict[Any, TrainingSetup] = {}
-        lanes = []
+        trials = []
         for number, (recipe, key) in enumerate(zip(recipes, self.data_keys)):
             fresh = key not in self.setups
             if fresh:
                 self.setups[key] = self._build_setup(recipe, key[1], precision)
-            lanes.append(self._build_trial(number, recipe, self.setups[key], fresh))
+            trials.append(self._build_trial(number, recipe, self.setups[key], fresh))
         self.first = self.setups[self.data_keys[0]]
         self.placement = self.first.placement
         self.placement.use()
         # trials of one rule side by side, so that it moves neighbours at once
-        self.trials = sorted(lanes, key=lambda lane: rule_key(lane.recipe))
-        self.all_trials = lanes
+        self.trials = sorted(trials, key=lambda trial: rule_key(trial.recipe))
+        self.all_trials = trials
         self.stack = Stack(
-            [lane.module for lane in self.trials],
+            [trial.module for trial in self.trials],
             self.placement,
             averaged=recipes[0].regularization.ema_decay is not None,
         )
@@ -158,19 +161,17 @@ class Population:
         return built
 
     def _build_trial(
-        self, number: int, recipe: Recipe, ground: TrainingSetup, fresh: bool
+        self, number: int, recipe: Recipe, setup: TrainingSetup, fresh: bool
     ) -> TrialState:
         if fresh:
-            module = ground.state.module
+            module = setup.state.module
         else:
-            module = fresh_module(recipe, ground.data, ground.placement)[0].to(
-                ground.placement.device
-            )
+            module = fresh_module(recipe, setup.data, setup.placement)[0].to(setup.placement.device)
             module.train()
         planned = plan_training(
-            recipe.train, ground.batches.steps_per_epoch, len(ground.data.splits["validation"]) > 0
+            recipe.train, setup.batches.steps_per_epoch, len(setup.data.splits["validation"]) > 0
         )
-        metric, better = ground.evaluator.metric, ground.evaluator.better
+        metric, better = setup.evaluator.metric, setup.evaluator.better
         rate = learning_rate_of(recipe.optimizer.options)
         return TrialState(
             number, recipe, module, planned, registry.build_schedule(recipe.schedule, planned.total_steps), rate,
@@ -182,18 +183,18 @@ class Population:
         """Whether nobody but autocast and the optimizers' own kernels touches matrices and
         gradients in every update."""
         touched = [
-            lane.recipe.train.clip_norm
-            or lane.recipe.train.clip_value
-            or lane.recipe.regularization.l1
-            or lane.recipe.regularization.l2
-            for lane in self.trials
+            trial.recipe.train.clip_norm
+            or trial.recipe.train.clip_value
+            or trial.recipe.regularization.l1
+            or trial.recipe.regularization.l2
+            for trial in self.trials
         ]
         by_kernels = all(isinstance(mover, OptimizerPerTrial) for mover in self.optimizers)
         narrow = self.placement.precision == "bfloat16" and self.placement.device.type == "cpu"
         return narrow and by_kernels and len(self.setups) == 1 and not any(touched)
 
-    def _setup_of(self, lane: TrialState) -> TrainingSetup:
-        return self.setups[self.data_keys[lane.number]]
+    def _setup_of(self, trial: TrialState) -> TrainingSetup:
+        return self.setups[self.data_keys[trial.number]]
 
     def _set_losses(self) -> None:
         """One loss for all; where smoothing differs, the loss is a straight line in it, drawn
@@ -201,8 +202,8 @@ class Population:
         first = self.first
         part = first.recipe.loss
         smoothing = [
-            float(getattr(lane.recipe.loss.options, "label_smoothing", 0.0) or 0.0)
-            for lane in self.trials
+            float(getattr(trial.recipe.loss.options, "label_smoothing", 0.0) or 0.0)
+            for trial in self.trials
         ]
         self.smoothing: Tensor | None = None
         self.loss = registry.build_loss(part, first.data.task)
@@ -239,175 +240,174 @@ class Population:
                     exit_code=self.interruption.exit_code,
                     hint="run the same command again: these trials start anew, those that ended are kept",
                 )
-        return [_outcome(lane) for lane in self.all_trials]
+        return [_outcome(trial) for trial in self.all_trials]
 
     def step(self, n: int) -> None:
-        """Update n of every lane."""
+        """Update n of every trial."""
         stack = self.stack
         self.placement.seed(draw_seed(self.trials[0].recipe.train.seed, STEP, n))
-        stack.generators.seed([draw_seed(lane.recipe.train.seed, STEP, n) for lane in self.trials])
+        stack.generators.seed(
+            [draw_seed(trial.recipe.train.seed, STEP, n) for trial in self.trials]
+        )
         stack.clear()
-        for places, batch, shared in self._batches(n):
-            total, count = self._losses(places, batch, shared)
-            backward(total, count.reciprocal())
-            self._record_losses(n, places, total.detach(), count, batch)
+        for rows, batch, shared in self._batches(n):
+            total, count = self._losses(rows, batch, shared)
+            backward(total, formulas.mean_share(count))
+            self._record_losses(n, rows, total.detach(), count, batch)
         self._regularize()
         self._clip()
-        rates = [lane.rate * lane.schedule(n) for lane in self.trials]
+        rates = [trial.rate * trial.schedule(n) for trial in self.trials]
         for mover in self.optimizers:
             mover.step(stack, rates, n + 1)
         if stack.average is not None:
-            decays = [float(lane.recipe.regularization.ema_decay or 0.0) for lane in self.trials]
-            stack.update_average([min(decay, (1 + n) / (10 + n)) for decay in decays])
+            decays = [float(trial.recipe.regularization.ema_decay or 0.0) for trial in self.trials]
+            stack.update_average([formulas.average_share(decay, n) for decay in decays])
 
     def _batches(self, n: int) -> Iterator[tuple[list[int] | None, Batch, bool]]:
-        """(places in the stack or None for all, their batch, whether they share it), until every
-        lane has had its own.
+        """(rows of the stack or None for all, their batch, whether they share it), until every
+        trial has had its own.
 
-        Where lanes have batches of their own, those of like shape go together: (K, B, ...).
+        Where trials have batches of their own, those of one shape go together: (K, B, ...).
         """
-        keys = list(dict.fromkeys(self.data_keys[lane.number] for lane in self.trials))
+        keys = list(dict.fromkeys(self.data_keys[trial.number] for trial in self.trials))
         shown = {key: self._shown(self.setups[key], n) for key in keys}
         if len(keys) == 1:
             yield None, shown[keys[0]], True
             return
         rows_by_size: dict[Any, list[int]] = {}
-        for row, lane in enumerate(self.trials):
-            rows_by_size.setdefault(len(shown[self.data_keys[lane.number]]), []).append(row)
+        for row, trial in enumerate(self.trials):
+            rows_by_size.setdefault(len(shown[self.data_keys[trial.number]]), []).append(row)
         for rows in rows_by_size.values():
             batches = [shown[self.data_keys[self.trials[row].number]] for row in rows]
             yield (None if len(rows_by_size) == 1 else rows), _stack_batches(batches), False
 
-    def _shown(self, ground: TrainingSetup, n: int) -> Batch:
+    def _shown(self, setup: TrainingSetup, n: int) -> Batch:
         """The batch of update n as the model is shown it."""
-        seed = ground.recipe.train.seed
-        batch = ground.batches.take(n)
-        if ground.update.hide is not None:
-            batch = ground.update.hide(batch, draw_seed(seed, HIDING, n))
-        if ground.update.augmentations:
+        seed = setup.recipe.train.seed
+        batch = setup.batches.take(n)
+        if setup.update.hide is not None:
+            batch = setup.update.hide(batch, draw_seed(seed, HIDING, n))
+        if setup.update.augmentations:
             generator = self.placement.generator()
             generator.manual_seed(draw_seed(seed, AUGMENTATION, n))
-            for augment in ground.update.augmentations:
+            for augment in setup.update.augmentations:
                 batch = augment(batch, generator)
         return batch
 
-    def _losses(
-        self, places: list[int] | None, batch: Batch, shared: bool
-    ) -> tuple[Tensor, Tensor]:
-        """(sum, count) of each lane's loss, (K,) each."""
+    def _losses(self, rows: list[int] | None, batch: Batch, shared: bool) -> tuple[Tensor, Tensor]:
+        """(sum, count) of each trial's loss, (K,) each."""
         if self.autocast is None:
-            outputs = self.stack.forward(batch.inputs, shared=shared, places=places)
+            outputs = self.stack.forward(batch.inputs, shared=shared, rows=rows)
         else:
             with self.autocast:
-                outputs = self.stack.forward(batch.inputs, shared=shared, places=places)
+                outputs = self.stack.forward(batch.inputs, shared=shared, rows=rows)
             outputs = outputs.float()
         total, count = self._apply_loss(self.loss, outputs, batch, shared)
         if self.smoothing is not None:
-            other, _ = self._apply_loss(self.smoother, outputs, batch, shared)
-            share = (self.smoothing if places is None else self.smoothing[places]).view(
-                -1, *(1,) * (total.ndim - 1)
-            )
-            total = total + share * (other - total)
+            smoothed, _ = self._apply_loss(self.smoother, outputs, batch, shared)
+            smoothing = self.smoothing if rows is None else self.smoothing[rows]
+            share = smoothing.view(-1, *(1,) * (total.ndim - 1))
+            total = total + share * (smoothed - total)
         return total, count
 
     def _apply_loss(
-        self, loss: Any, outputs: Tensor, batch: Batch, shared: bool
+        self, loss: Loss, outputs: Tensor, batch: Batch, shared: bool
     ) -> tuple[Tensor, Tensor]:
-        with VmapLevel(len(outputs)) as together:
-            shown = (
-                Batch({}, batch.target, batch.rows)
-                if shared
-                else Batch({}, _split_target(together, batch.target), together.split(batch.rows))
-            )
+        """(sum, count) of one loss for each trial, (K,) each; `outputs` (K, B, ...)."""
+        # a target is a tensor, a dict of tensors, or None, which vmap takes for no tensor
+        stacked = {"rows": batch.rows, "target": batch.target}
+        if shared:
+            stacked = {}
+        elif batch.target is None:
+            del stacked["target"]
+
+        def run(own: tuple[Tensor, dict[str, Any]]) -> tuple[Tensor, Tensor]:
+            outputs, tensors = own
+            target, rows = batch.target, batch.rows
+            if not shared:
+                target, rows = tensors.get("target"), tensors["rows"]
+            shown = Batch({}, target, rows)
             total, count = loss(
-                together.split(outputs),
-                shown if self.members == 1 else repeat_rows(shown, self.members),
+                outputs, shown if self.members == 1 else repeat_rows(shown, self.members)
             )
-            return together.join(total), together.join(torch.as_tensor(count))
+            return total, torch.as_tensor(count)
+
+        return over_models(len(outputs), run, (outputs, stacked))
 
     def _record_losses(
-        self, n: int, places: list[int] | None, total: Tensor, count: Tensor, batch: Batch
+        self, n: int, rows: list[int] | None, total: Tensor, count: Tensor, batch: Batch
     ) -> None:
-        """Add up each lane's loss; a lane whose loss is NaN or infinite has failed."""
-        rows = batch.rows.shape[-1]
-        totals, counts = total, count
-        if total.ndim > 1:  # of several tasks, the sum of their means, times rows
-            totals = (total / count).flatten(1).sum(1) * rows
-            counts = torch.full_like(totals, float(rows))
-        lanes = self.trials if places is None else [self.trials[row] for row in places]
-        for lane, value, number in zip(lanes, totals.tolist(), counts.tolist()):
+        """Add up each trial's loss; a trial whose loss is NaN or infinite has failed."""
+        totals, counts = formulas.reported_loss(total, count, batch.rows.shape[-1], stacked=True)
+        trials = self.trials if rows is None else [self.trials[row] for row in rows]
+        for trial, value, number in zip(trials, totals.tolist(), counts.tolist()):
             if value - value != 0:
-                lane.end(
+                trial.end(
                     "failed",
-                    f"step {n + 1:,}: the loss is NaN or infinite; lower optimizer.learning_rate, or set train.clip_norm",
+                    f"step {n + 1:,}: the loss is NaN or infinite; lower optimizer.learning_rate, "
+                    "or set train.clip_norm",
                 )
             else:
-                lane.loss_sum, lane.loss_count = lane.loss_sum + value, lane.loss_count + number
+                trial.loss_sum, trial.loss_count = trial.loss_sum + value, trial.loss_count + number
 
     def _regularize(self) -> None:
-        """Add the gradients of each lane's L1 and L2 penalties, on matrices and kernels only."""
-        l1 = [lane.recipe.regularization.l1 for lane in self.trials]
-        l2 = [lane.recipe.regularization.l2 for lane in self.trials]
+        """Add the gradients of each trial's L1 and L2 penalties, on matrices and kernels only."""
+        l1 = [trial.recipe.regularization.l1 for trial in self.trials]
+        l2 = [trial.recipe.regularization.l2 for trial in self.trials]
         if not any(l1) and not any(l2):
             return
-        with torch.no_grad():
-            for name, gradient in self.stack.gradients().items():
-                weight = self.stack.trained[name].detach()
-                if weight.ndim >= 3:
-                    first, second = (_column(each, weight) for each in (l1, l2))
-                    gradient.add_(second * weight).add_(first * weight.sign())
+        weights = {
+            name: weight.detach() for name, weight in self.stack.trained.items() if weight.ndim >= 3
+        }
+        gradients = {k: v for k, v in self.stack.gradients().items() if k in weights}
+        formulas.add_penalties(
+            list(gradients.values()),
+            [weights[name] for name in gradients],
+            self._per_trial(l1),
+            self._per_trial(l2),
+        )
 
     def _clip(self) -> None:
-        """Shorten each lane's gradient as its recipe asks."""
-        values = [lane.recipe.train.clip_value for lane in self.trials]
-        norms = [lane.recipe.train.clip_norm for lane in self.trials]
-        if not any(values) and not any(norms):
-            return
+        """Clip each trial's gradient as its recipe asks."""
+        values = [trial.recipe.train.clip_value for trial in self.trials]
+        norms = [trial.recipe.train.clip_norm for trial in self.trials]
         gradients = list(self.stack.gradients().values())
-        with torch.no_grad():
-            if any(values):
-                for each in gradients:
-                    most = _column(
-                        [value if value is not None else float("inf") for value in values], each
-                    )
-                    torch.minimum(torch.maximum(each, -most, out=each), most, out=each)
-            if any(norms):
-                squares = torch.stack([each.flatten(1).norm(dim=1) for each in gradients]).norm(
-                    dim=0
-                )
-                most = torch.tensor(
-                    [float("inf") if norm is None else norm for norm in norms],
-                    device=squares.device,
-                )
-                share = (most / (squares + 1e-6)).clamp(
-                    max=1.0
-                )  # as torch.nn.utils.clip_grad_norm_
-                for each in gradients:
-                    each.mul_(share.view(-1, *(1,) * (each.ndim - 1)))
+        if any(values):
+            limits = [math.inf if value is None else value for value in values]
+            formulas.clip_values(gradients, self._per_trial(limits))
+        if any(norms):
+            limits = [math.inf if norm is None else norm for norm in norms]
+            formulas.clip_norm(gradients, self._per_trial(limits).float())
+
+    def _per_trial(self, values: Sequence[float]) -> Tensor:
+        """(K,), float64: every digit of the recipe's numbers."""
+        return torch.tensor(values, dtype=torch.float64, device=self.placement.device)
 
     # --- after an update
 
     def _after(self, n: int, decide: Callable[[list[TrialEvaluation]], Decision] | None) -> None:
-        """Reports, evaluations and what follows of them, where some lane's plan has one after n
+        """Reports, evaluations and what follows of them, where some trial's plan has one after n
         updates."""
         epoch = n / self.first.plan.steps_per_epoch
-        for lane in self.trials:
-            if not lane.state and (n % lane.plan.report_every == 0 or n == lane.plan.total_steps):
-                lane.record_loss(n, epoch)
+        for trial in self.trials:
+            if not trial.state and (
+                n % trial.plan.report_every == 0 or n == trial.plan.total_steps
+            ):
+                trial.record_loss(n, epoch)
         due = [
-            lane
-            for lane in self.trials
-            if not lane.state
-            and lane.plan.evaluate_every
-            and (n % lane.plan.evaluate_every == 0 or n == lane.plan.total_steps)
+            trial
+            for trial in self.trials
+            if not trial.state
+            and trial.plan.evaluate_every
+            and (n % trial.plan.evaluate_every == 0 or n == trial.plan.total_steps)
         ]
         if due:
             self._evaluate(n, epoch, due, decide)
-        for lane in self.trials:
-            lane.step = n
-            if n >= lane.plan.total_steps:
-                lane.end("complete")
-        self._remove_finished([row for row, lane in enumerate(self.trials) if not lane.state])
+        for trial in self.trials:
+            trial.step = n
+            if n >= trial.plan.total_steps:
+                trial.end("complete")
+        self._remove_finished([row for row, trial in enumerate(self.trials) if not trial.state])
 
     def _evaluate(
         self,
@@ -417,42 +417,44 @@ class Population:
         decide: Callable[[list[TrialEvaluation]], Decision] | None,
     ) -> None:
         by_lane: dict[int, Scores] = {}
-        for key in dict.fromkeys(self.data_keys[lane.number] for lane in due):
+        for key in dict.fromkeys(self.data_keys[trial.number] for trial in due):
             rows = [
-                row for row, lane in enumerate(self.trials) if self.data_keys[lane.number] == key
+                row for row, trial in enumerate(self.trials) if self.data_keys[trial.number] == key
             ]
-            ground = self.setups[key]
+            setup = self.setups[key]
             answers = partial(
-                self.stack.predict, places=None if len(rows) == len(self.trials) else rows
+                self.stack.predict, rows=None if len(rows) == len(self.trials) else rows
             )
-            scores_of_rows = ground.evaluator.score_many(
+            scores_of_rows = setup.evaluator.score_many(
                 answers,
                 [self.trials[row].recipe.loss for row in rows],
                 "validation",
-                ground.data.splits["validation"],
+                setup.data.splits["validation"],
             )
             by_lane |= {
                 self.trials[row].number: scores for row, scores in zip(rows, scores_of_rows)
             }
         events = []
-        for lane in sorted(due, key=lambda each: each.number):
-            score = lane.record_scores(n, epoch, by_lane[lane.number])
-            events.append(TrialEvaluation(lane.number, n, score, dict(by_lane[lane.number].values)))
+        for trial in sorted(due, key=lambda each: each.number):
+            score = trial.record_scores(n, epoch, by_lane[trial.number])
+            events.append(
+                TrialEvaluation(trial.number, n, score, dict(by_lane[trial.number].values))
+            )
         if decide is None:
             return
         decision = decide(events)
-        for lane in self.trials:
-            if lane.number in decision.prune:
-                lane.end("pruned", f"pruned at step {n:,}")
+        for trial in self.trials:
+            if trial.number in decision.prune:
+                trial.end("pruned", f"pruned at step {n:,}")
         for target, (source, recipe) in decision.copies.items():
             self._copy(source, target, recipe)
 
     def _copy(self, source: int, target: int, recipe: Recipe) -> None:
         """Go on with trial `target` from the state of trial `source`, with the numbers of a recipe
         of its own."""
-        rows = {lane.number: row for row, lane in enumerate(self.trials)}
+        rows = {trial.number: row for row, trial in enumerate(self.trials)}
         source_row, target_row = rows[source], rows[target]
-        lane = self.trials[target_row]
+        trial = self.trials[target_row]
         if not any(
             mover.copy_row(self.stack, source_row, target_row, recipe) for mover in self.optimizers
         ):
@@ -461,21 +463,21 @@ class Population:
                 hint="leave optimizer out of the space",
             )
         self.stack.copy(source_row, target_row)
-        lane.recipe, lane.rate = recipe, learning_rate_of(recipe.optimizer.options)
-        lane.schedule = registry.build_schedule(recipe.schedule, lane.plan.total_steps)
+        trial.recipe, trial.rate = recipe, learning_rate_of(recipe.optimizer.options)
+        trial.schedule = registry.build_schedule(recipe.schedule, trial.plan.total_steps)
         self._set_losses()
 
     def _remove_finished(self, staying: list[int]) -> None:
-        """Take lanes that ended out of the stack."""
+        """Take trials that ended out of the stack."""
         if len(staying) == len(self.trials):
             return
         now = time.perf_counter()
         share = (now - self.began) / len(self.trials)
         self.began = now
-        for row, lane in enumerate(self.trials):
-            lane.seconds += share
+        for row, trial in enumerate(self.trials):
+            trial.seconds += share
             if row not in staying:
-                lane.module = None  # type: ignore[assignment]
+                trial.module = None  # type: ignore[assignment]
         self.trials = [self.trials[row] for row in staying]
         if not staying:
             return
@@ -485,15 +487,11 @@ class Population:
         self._set_losses()
 
 
-def _outcome(lane: TrialState) -> Outcome:
+def _outcome(trial: TrialState) -> Outcome:
     return Outcome(
-        lane.state or "complete", lane.cause, lane.scores, lane.step, lane.curve, lane.losses, lane.seconds,
-        lane.metric, lane.better, lane.best_step, lane.parameters,
+        trial.state or "complete", trial.cause, trial.scores, trial.step, trial.curve, trial.losses, trial.seconds,
+        trial.metric, trial.better, trial.best_step, trial.parameters,
     )  # fmt: skip
-
-
-def _split_target(together: VmapLevel, target: Any) -> Any:
-    return None if target is None else together.split(target)
 
 
 def _stack_batches(batches: Sequence[Batch]) -> Batch:
@@ -527,9 +525,3 @@ def _stack_padded(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
         )
 
     return torch.stack([padded(each) for each in tensors])
-
-
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(
-        -1, *(1,) * (like.ndim - 1)
-    )

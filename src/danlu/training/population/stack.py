@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from danlu.compat.torch_vmap import VmapLevel
+from danlu.compat.torch_vmap import over_models
 from danlu.system.placement import Placement
 from danlu.training.population import batched_layers
+from danlu.training.step import formulas
 
 _NARROW = 1 << 14  # numbers of a matrix below which a second copy costs more than it saves
 
@@ -112,53 +113,49 @@ class Stack:
         *,
         shared: bool,
         weights: Mapping[str, Tensor] | None = None,
-        places: Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
         """Outputs (K, B, ...) of all models, or of those at `places`; `inputs` are one batch that
         all share, or (K, B, ...)."""
-        moving = (
-            self.trained
-            if weights is None
-            else {**self.trained, **{k: v for k, v in weights.items() if k in self.trained}}
-        )
-        still = (
-            self.constants
-            if weights is None
-            else {**self.constants, **{k: v for k, v in weights.items() if k in self.constants}}
-        )
-        self.generators.places = places
+        trained, constants = self.trained, self.constants
+        if weights is not None:
+            trained = {**trained, **{k: v for k, v in weights.items() if k in trained}}
+            constants = {**constants, **{k: v for k, v in weights.items() if k in constants}}
+        self.generators.rows = rows
         learns = self.template.training and weights is None
-        if self.low_precision and learns and places is not None:
-            raise RuntimeError("trials with batches of their own have no narrow matrices")
+        if self.low_precision and learns and rows is not None:
+            raise RuntimeError("trials with batches of their own have no matrices in low precision")
         for name, layer in self.linears.items():
-            layer.__dict__[batched_layers.NARROW] = self.low_precision.get(name) if learns else None
+            matrix = self.low_precision.get(name) if learns else None
+            layer.__dict__[batched_layers.LOW_PRECISION] = matrix
         index = None
-        if places is not None:
-            index = torch.tensor(list(places), device=self.placement.device)
-            moving = {name: tensor.index_select(0, index) for name, tensor in moving.items()}
-            still = {name: tensor.index_select(0, index) for name, tensor in still.items()}
+        if rows is not None:
+            index = torch.tensor(list(rows), device=self.placement.device)
+            trained = {name: tensor.index_select(0, index) for name, tensor in trained.items()}
+            constants = {name: tensor.index_select(0, index) for name, tensor in constants.items()}
 
-        with VmapLevel(len(self) if places is None else len(places)) as together:
-            for name, tensor in (moving | still).items():
-                own = together.split(tensor)
+        def run(own: tuple[dict[str, Tensor], dict[str, Tensor]]) -> Tensor:
+            tensors, own_inputs = own
+            for name, tensor in tensors.items():
                 for holder, key in self.holders[name]:
-                    holder[key] = own
-            outputs = together.join(
-                self.template(dict(inputs) if shared else together.split(dict(inputs)))
-            )
+                    holder[key] = tensor
+            return self.template(dict(inputs) if shared else own_inputs)
+
+        count = len(self) if rows is None else len(rows)
+        outputs = over_models(count, run, (trained | constants, {} if shared else dict(inputs)))
         if index is not None and self.statistics and self.template.training:
             with torch.no_grad():  # running statistics moved in the copies
                 for name in self.statistics:
-                    self.constants[name].index_copy_(0, index, still[name].detach())
+                    self.constants[name].index_copy_(0, index, constants[name].detach())
         return outputs
 
-    def predict(self, inputs: Mapping[str, Tensor], places: Sequence[int] | None = None) -> Tensor:
+    def predict(self, inputs: Mapping[str, Tensor], rows: Sequence[int] | None = None) -> Tensor:
         """Outputs (K, B, ...) as an evaluation asks for them: the averaged weights where there are
         some, nothing dropped."""
         was = self.template.training
         self.template.eval()
         try:
-            return self.forward(inputs, shared=True, weights=self.average, places=places)
+            return self.forward(inputs, shared=True, weights=self.average, rows=rows)
         finally:
             self.template.train(was)
 
@@ -179,16 +176,15 @@ class Stack:
             if weight.grad is not None
         }
 
-    def update_average(self, decays: Sequence[float]) -> None:
-        """Bring the averages nearer to the live weights, each model's by its own decay."""
+    def update_average(self, shares: Sequence[float]) -> None:
+        """Move the averages towards the weights, each model's by its own share."""
         if self.average is None:
             return
-        with torch.no_grad():
-            share = torch.tensor(
-                [1 - decay for decay in decays], dtype=torch.float32, device=self.placement.device
-            )
-            for name, live in self._averaged().items():
-                self.average[name].lerp_(live.detach(), share.view(-1, *(1,) * (live.ndim - 1)))
+        weights = {name: weight.detach() for name, weight in self._averaged().items()}
+        share = torch.tensor(list(shares), dtype=torch.float32, device=self.placement.device)
+        formulas.update_averages(
+            [self.average[name] for name in weights], list(weights.values()), share
+        )
 
     def keep(self, which: Sequence[int]) -> None:
         """Go on with the models at these places; the others leave the stack."""

@@ -1,8 +1,9 @@
-"""One update: forward, loss, backward, the checks, the move. Only this folder divides a loss and moves a weight.
+"""One update: forward, loss, backward, checks, optimizer. Only this folder divides a loss and changes a weight.
 
-update.py        what every kind of update shares: learning rate, running statistics, penalties, clipping, averages
-soundness.py     whether a NaN or infinity stands anywhere, and where
-gradients.py     how a backward pass is started, and the gradient's length
+formulas.py      the formulas of an update, shared by one model and a stack of models
+update.py        what every kind of update shares, in the order in which it happens
+finite_check.py  whether a NaN or infinity is anywhere, and where
+gradients.py     the backward pass and the length of the gradient
 supervised.py    one model, one loss
 adversarial.py   a generator against a discriminator
 """
@@ -13,4 +14,11 @@ from danlu.training.step.gradients import backward, grad_norm
 from danlu.training.step.supervised import SupervisedStep
 from danlu.training.step.update import Update
 
-__all__ = ["AdversarialStep", "NonFiniteError", "SupervisedStep", "Update", "backward", "grad_norm"]
+__all__ = [
+    "AdversarialStep",
+    "NonFiniteError",
+    "SupervisedStep",
+    "Update",
+    "backward",
+    "grad_norm",
+]

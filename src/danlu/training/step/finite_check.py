@@ -1,17 +1,22 @@
-"""Whether a NaN or infinity stands in a loss, a gradient or a running statistic, and in which."""
+"""Whether a loss, a gradient or a running statistic is NaN or infinite, and which one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from danlu.compat.torch_foreach import foreach
+
 
 class NonFiniteError(ArithmeticError):
-    """A NaN or infinity stood in the loss or in a gradient; no weight was moved."""
+    """The loss or a gradient was NaN or infinite in update `step`; no weight was changed.
+
+    tensor   which one, in words
+    rows     the rows of the batch
+    """
 
     def __init__(self, step: int, tensor: str, rows: list[int]) -> None:
         super().__init__(f"step {step}: {tensor}")
@@ -21,11 +26,18 @@ class NonFiniteError(ArithmeticError):
 
 
 class FiniteCheck:
-    """The checks of an update.
+    """The check of one update.
 
-    `named` are the parameters that move; `statistics` the running statistics (batch normalisation),
-    which move in the forward pass; `waits` whether reading a number makes the host wait for the
-    device."""
+    named        the parameters that are trained, with their names
+    statistics   running statistics (of batch normalisation) by name; the forward pass changes them
+    waits        whether reading a number makes the host wait for the device
+
+    >>> weight = nn.Parameter(torch.zeros(2))
+    >>> weight.grad = torch.tensor([1.0, math.inf])
+    >>> check = FiniteCheck([("weight", weight)], {}, waits=False)
+    >>> check.all_finite(0.5), check.first_nonfinite(0.5)
+    (False, 'the gradient of weight')
+    """
 
     def __init__(
         self,
@@ -39,17 +51,15 @@ class FiniteCheck:
         self.statistics = statistics
         self.waits = waits
 
-    def all_finite(self, total: Any) -> bool:
-        """Whether the loss, every gradient and the running statistics are finite: a NaN or infinity
-        in any entry survives its sum."""
+    def all_finite(self, total: float | Tensor) -> bool:
+        """Whether the loss `total`, every gradient and every running statistic is finite.
+
+        Only sums are looked at: a NaN or infinity in any entry survives its sum."""
         if self.waits:
-            check = torch.stack(
-                [
-                    total.float().sum(),
-                    *(each.grad.sum().float() for each in self.parameters if each.grad is not None),
-                ]
-            )
-            return bool(torch.isfinite(check).all()) and self._finite_statistics()
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            loss = torch.as_tensor(total).float().sum()
+            sums = torch.stack([loss, *(gradient.sum().float() for gradient in gradients)])
+            return bool(torch.isfinite(sums).all()) and self._finite_statistics()
         if not math.isfinite(total) or not self._finite_statistics():
             return False
         for parameter in self.parameters:
@@ -70,12 +80,12 @@ class FiniteCheck:
             return True
         tensors = list(self.statistics.values())
         # a finite tensor may still overflow its norm: only then is every entry looked at
-        if math.isfinite(torch.stack(torch._foreach_norm(tensors)).sum().item()):
+        if math.isfinite(torch.stack(foreach.norm(tensors)).sum().item()):
             return True
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
-    def first_nonfinite(self, total: Any) -> str:
-        """What is not finite, in words."""
+    def first_nonfinite(self, total: float | Tensor) -> str:
+        """What is NaN or infinite, in words: "the loss", "the gradient of layers.0.weight"."""
         if not math.isfinite(float(total)):
             return "the loss"
         for name, tensor in self.statistics.items():

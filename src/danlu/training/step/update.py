@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Generic, TypeVar, final
 
 import torch
 from torch import Tensor
 
+from danlu.compat.torch_foreach import foreach
 from danlu.data.batches import Batches
+from danlu.parts.losses._base import AdversarialLoss, Loss
 from danlu.recipe import Regularization, Train
 from danlu.system.placement import AUGMENTATION, HIDING, STEP, Placement, draw_seed
 from danlu.terms import Batch
-from danlu.training.state import TrainingState
+from danlu.training.state import Number, TrainingState
+from danlu.training.step import formulas
 from danlu.training.step.finite_check import FiniteCheck, NonFiniteError
 
+LossT = TypeVar("LossT", Loss, AdversarialLoss)
 
-class Update(ABC):
-    """update(n) performs update n on the state; every random number in it is a function of (seed,
-    n)."""
 
+class Update(ABC, Generic[LossT]):
+    """update(n) performs update n on the state; n counts from 0.
+
+    Every random number in it is a function of (seed, n), so an update can be repeated to the bit.
+
+    schedule   schedule(n): the factor on `learning_rate` in update n
+    hide       hide(batch, seed): the batch as the task shows it to the model (HidesInputs.corrupt)
+    resize     resize(batch, n): images at the size that update n trains on
+    """
+
+    @final
     def __init__(
         self,
         state: TrainingState,
         batches: Batches,
-        loss: Any,
+        loss: LossT,
         schedule: Callable[[int], float],
         learning_rate: float,
         augmentations: Sequence[Callable[[Batch, torch.Generator], Batch]],
@@ -37,12 +49,12 @@ class Update(ABC):
     ) -> None:
         self.state = state
         self.batches = batches
-        self.loss = loss
+        self.loss: LossT = loss
         self.schedule = schedule
         self.learning_rate = learning_rate
         self.augmentations = augmentations
-        self.hide = hide  # a task's `corrupt`
-        self.resize = resize  # (batch, n): images at the size that belongs to update n
+        self.hide = hide
+        self.resize = resize
         self.placement = placement
         self.train = train
         self.seed = train.seed
@@ -72,34 +84,40 @@ class Update(ABC):
             [live[name] for name in floating],
         )
         self.counters = [(average[name], live[name]) for name in average if name not in floating]
-        # Running statistics (batch normalisation) move in the forward pass, so a NaN is in them
-        # before it is seen.
+        # The forward pass changes running statistics (batch normalisation), so a NaN is in them
+        # before it is noticed: they are copied before each update.
         weights = {name for name, _ in state.module.named_parameters(remove_duplicate=False)}
         self.buffers = [tensor for name, tensor in live.items() if name not in weights]
-        self.before = [tensor.clone() for tensor in self.buffers]
+        self.buffers_before = [tensor.clone() for tensor in self.buffers]
         statistics = {
             name: tensor
             for name, tensor in live.items()
             if name not in weights and tensor.is_floating_point()
         }
         self.finite_check = FiniteCheck(named, statistics, waits=placement.waits)
-        # A checkpoint holds the next update's seed by holding its number; dropout is the only
-        # reader of torch's own generator.
         self.waits = placement.waits
         self.skip: frozenset[int] = frozenset(state.skipped)  # updates left out after a roll-back
+        self._set_up()
 
+    @abstractmethod
+    def _set_up(self) -> None:
+        """Prepare what a kind of update needs beside; called once, when all else is set."""
+
+    @final
     def __call__(self, n: int) -> None:
-        """Perform update n. Raises NotFinite, with no weight moved, on a NaN or infinity (the
-        caller decides what follows)."""
+        """Perform update n. Raises NonFiniteError, with no weight changed, on a NaN or infinity;
+        the caller decides what follows."""
         state = self.state
         if self.skip and n in self.skip:
             state.step = n + 1
             return
+        # Dropout is the only reader of torch's own generator. Seeded by n, a checkpoint needs no
+        # generator's state.
         self.placement.seed(draw_seed(self.seed, STEP, n))
         if self.generator is not None:
             self.generator.manual_seed(draw_seed(self.seed, AUGMENTATION, n))
         if self.buffers:
-            torch._foreach_copy_(self.before, self.buffers)
+            foreach.copy_(self.buffers_before, self.buffers)
         total, count = self._perform(n)
         self._average()
         state.loss_sum = state.loss_sum + total
@@ -107,72 +125,67 @@ class Update(ABC):
         state.step = n + 1
 
     @abstractmethod
-    def _perform(self, n: int) -> tuple[Any, Any]:
-        """Move the weights; (sum, count) of the loss as it is reported."""
+    def _perform(self, n: int) -> tuple[Number, Number]:
+        """Change the weights; returns (sum, count) of the loss as it is reported."""
 
+    @final
     def clear(self) -> None:
-        """Let go of the gradients of the last update."""
-        for parameter in (
-            self.parameters
-        ):  # Optimizer.zero_grad does the same and opens a profiler's record around it: 7 us
+        """Drop the gradients of the last update."""
+        # Optimizer.zero_grad does the same and opens a profiler's record around it: 7 microseconds
+        for parameter in self.parameters:
             parameter.grad = None
 
+    @final
     def _set_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("learning_rate_scale", 1.0)
+        formulas.set_learning_rate(self.optimizer, rate)
 
+    @final
     def _as_shown(self, batch: Batch, n: int) -> Batch:
         """The batch as the task shows it to the model in update n."""
         return batch if self.hide is None else self.hide(batch, draw_seed(self.seed, HIDING, n))
 
+    @final
     def _augmented(self, batch: Batch, n: int) -> Batch:
         for augment in self.augmentations:
             assert self.generator is not None
             batch = augment(batch, self.generator)
         return batch if self.resize is None else self.resize(batch, n)
 
-    def _raise_if_nonfinite(self, n: int, total: Any) -> None:
-        """NotFinite, gradients dropped and running statistics as they were, where a NaN or infinity
-        stands anywhere."""
+    @final
+    def _raise_if_nonfinite(self, n: int, total: Number) -> None:
+        """Where anything is NaN or infinite: drop the gradients, restore the running statistics and
+        raise NonFiniteError."""
         if self.finite_check.all_finite(total):
             return
         name = self.finite_check.first_nonfinite(total)
         self.clear()
         if self.buffers:
-            torch._foreach_copy_(self.buffers, self.before)
+            foreach.copy_(self.buffers, self.buffers_before)
         raise NonFiniteError(n, name, self.batches.indices(n).tolist())
 
+    @final
     def _apply_gradients(self) -> None:
-        """Penalties, clipping, and the optimizer's own step, for the parameters that hold a
-        gradient."""
-        self._regularize()
-        if self.train.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(self.parameters, self.train.clip_value)
-        if self.train.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.train.clip_norm)
+        """Penalties, clipping and the optimizer's step, for the parameters that have a gradient."""
+        if self.l1 or self.l2:
+            weights = [weight for weight in self.matrices if weight.grad is not None]
+            penalized = [weight.grad for weight in weights if weight.grad is not None]
+            formulas.add_penalties(penalized, weights, self.l1, self.l2)
+        value, norm = self.train.clip_value, self.train.clip_norm
+        if value is not None or norm is not None:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            if value is not None:
+                formulas.clip_values(gradients, value)
+            if norm is not None:
+                formulas.clip_norm(gradients, norm)
         self.optimizer.step()
 
-    def _regularize(self) -> None:
-        """Add the gradients of the L1 and L2 penalties: l1 * sign(w) and l2 * w, on matrices and
-        kernels only."""
-        if not (self.l1 or self.l2):
-            return
-        weights = [each for each in self.matrices if each.grad is not None]
-        gradients = [each.grad for each in weights if each.grad is not None]
-        with torch.no_grad():
-            if self.l2:
-                torch._foreach_add_(gradients, weights, alpha=self.l2)
-            if self.l1:
-                torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=self.l1)
-
+    @final
     def _average(self) -> None:
+        """Move the weight average towards the weights; counters are copied."""
         if self.decay is None:
             return
-        # Early on the average follows faster, else it would carry the random start for 1 / (1 -
-        # decay) steps. Source: the warm-up of tf.train.ExponentialMovingAverage.
-        done = self.state.step
-        decay = min(self.decay, (1 + done) / (10 + done))
+        share = formulas.average_share(self.decay, self.state.step)
+        formulas.update_averages(self.averages, self.averaged, share)
         with torch.no_grad():
-            torch._foreach_lerp_(self.averages, self.averaged, 1 - decay)
             for average, live in self.counters:
                 average.copy_(live)

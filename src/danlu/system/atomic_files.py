@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside, synced, renamed; checked when read. Used by checkpoint, artifact and cache."""
+"""Atomic files: a reader, also after a crash, sees all of a file or folder, or nothing of it.
+
+They are written under another name, synced and renamed, and checked when they are read. Checkpoints,
+artifacts and the cache are written so."""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows has no such thing
+    except OSError:  # Windows opens no folders
         return
     try:
         os.fsync(handle)
@@ -39,7 +42,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Write and sync one file in place (inside a folder that is renamed later)."""
+    """Write and sync one file in place, inside a folder that is renamed later."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -47,11 +50,8 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def append(file: io.FileIO, data: bytes) -> None:
-    """Add bytes to the end of an unbuffered file, all of them: on a disk that is getting full, one
-    write may take only some.
-
-    Raises OSError where there is no more room.
-    """
+    """Append all bytes to an unbuffered file: on a disk that is nearly full, one write may take only
+    some of them. Raises OSError where there is no more room."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) or 0 :]
@@ -71,8 +71,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` at the end, all or nothing; an older `target` is
-    replaced."""
+    """A new folder to write into. At the end of the block it is renamed to `target`, and replaces an
+    older `target`; where the block raises, nothing of it is left."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.writing")
     beside.mkdir()
@@ -85,7 +85,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def rename_folder(folder: Path, target: Path) -> None:
-    """Give a folder another name, in place of what has that name now; the names are synced."""
+    """Rename a folder to `target`, replacing what has that name; both names are synced."""
     if target.exists():
         old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
         target.rename(old)
@@ -97,8 +97,8 @@ def rename_folder(folder: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left in `folder`; call it only while holding the folder's
-    lock."""
+    """Remove what a killed writer left in `folder`. Only the process that holds the folder's lock may
+    call it."""
     for pattern in (".*.writing", ".*.old"):
         for path in folder.glob(pattern):
             if path.is_dir():
@@ -108,9 +108,10 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def not_found(path: Path, what: str) -> ArtifactError:
-    """The error that there is nothing at `given`, with the name beside it that was probably
-    meant."""
-    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    """The error for a path at which nothing is; the hint is the most similar name beside it.
+
+    `what` is the message."""
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, siblings, 1)
     return ArtifactError(
         what, where=str(path), hint=f"did you mean {path.parent / near[0]}?" if near else ""
@@ -118,21 +119,23 @@ def not_found(path: Path, what: str) -> ArtifactError:
 
 
 def require_inside(outer: Path, folder: Path) -> Path:
-    """`folder`, which lies in the folder `given` (or is it). Raises ArtifactError where it is a
-    link that leads out of it."""
+    """Return `folder`, which is `outer` or a folder inside it. Raises ArtifactError where it is a
+    link that leads out of `outer`."""
     if folder != outer and not folder.resolve().is_relative_to(outer.resolve()):
         raise ArtifactError(
-            "the run's artifact is a link out of it, which is not followed.",
+            "the run's artifact is a link to a place outside the run; such links are not followed.",
             where=str(folder),
-            hint="name its own folder",
+            hint="name the folder that it leads to",
         )
     return folder
 
 
 def read_regular(path: Path, largest: int) -> bytes:
-    """The bytes of a regular file that is no link, at most `largest` of them, whatever its size is
-    said to be; of an encrypted file (danlu.system.encryption) what it holds. Raises OSError or
-    ValueError, and ArtifactError where an encrypted file cannot be opened."""
+    """The bytes of a regular file; of an encrypted one (danlu.system.encryption) the plain bytes.
+
+    Raises OSError where it cannot be read, ValueError where it is a link, no regular file or larger
+    than `largest` bytes, and ArtifactError where it cannot be decrypted."""
+    # Windows lacks the first two, everything else the third
     handle = os.open(
         path,
         os.O_RDONLY
@@ -143,7 +146,7 @@ def read_regular(path: Path, largest: int) -> bytes:
     with os.fdopen(handle, "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode) or path.is_symlink():
-            raise ValueError(f"{path.name} is no regular file")
+            raise ValueError(f"{path.name} is not a regular file")
         start = file.read(len(encryption.MAGIC))
         encrypted = encryption.is_encrypted(start)
         most = encryption.encrypted_size(largest) if encrypted else largest
@@ -151,11 +154,10 @@ def read_regular(path: Path, largest: int) -> bytes:
             raise ValueError(
                 f"{path.name} has {info.st_size:,} bytes, and at most {largest:,} are read"
             )
-        data = start + file.read(
-            info.st_size + 1
-        )  # a larger number would be asked of the memory at once
+        # not `most`: read() reserves as much memory as it is asked for
+        data = start + file.read(info.st_size + 1)
     if len(data) > most:
-        raise ValueError(f"{path.name} grows while it is read")
+        raise ValueError(f"{path.name} grew while it was read")
     if encrypted:
         data = encryption.decrypt_file(path, data)
     if len(data) > largest:
@@ -163,15 +165,18 @@ def read_regular(path: Path, largest: int) -> bytes:
     return data
 
 
-def with_checksum(value: Mapping[str, Any]) -> bytes:
-    """JSON on one line, and the checksum of that line on the next: no bit of it can change
-    unnoticed."""
+def with_checksum(value: Mapping[str, object]) -> bytes:
+    """JSON on one line and the SHA-256 of that line on the next, so that every change of it is noticed.
+
+    >>> parse_checked(with_checksum({"format": 1}))
+    {'format': 1}
+    """
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return line + b"\n" + sha256(line).encode() + b"\n"
 
 
 def parse_checked(data: bytes) -> dict[str, Any]:
-    """The value of `seal`. Raises ValueError where a bit has changed or the end is missing."""
+    """The value that `with_checksum` wrote. Raises ValueError where its bytes have changed."""
     line, newline, rest = data.partition(b"\n")
     if not newline or rest != sha256(line).encode() + b"\n":
         raise ValueError("its checksum does not match")
@@ -180,19 +185,20 @@ def parse_checked(data: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError("it is no mapping")
+        raise ValueError("it is not a mapping")
     return value
 
 
 def read_checked_json(path: Path) -> dict[str, Any]:
-    """`unseal` of a file. Raises as `read_regular` does."""
+    """The value of a file of `with_checksum`. Raises as `read_regular` and `parse_checked` do."""
     return parse_checked(read_regular(path, LARGEST_MANIFEST))
 
 
 def read_checked(path: Path, size: int, checksum: str) -> bytes:
-    """A file's bytes, proven to be those that were written. Raises as `read_regular` does."""
+    """The bytes of a file of known size and SHA-256. Raises as `read_regular` does, and ValueError
+    where size or checksum differ."""
     if type(size) is not int or not 0 <= size <= LARGEST_FILE:
-        raise ValueError(f"{path.name} is said to have {size!r} bytes")
+        raise ValueError(f"the size of {path.name} is noted as {size!r} bytes")
     data = read_regular(path, size)
     if len(data) != size:
         raise ValueError(f"{path.name} has {len(data):,} bytes, not {size:,}")

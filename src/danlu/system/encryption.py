@@ -230,7 +230,9 @@ class EncryptedFolder:
         count = _pieces(len(data))
         pieces = [
             cipher.encrypt(
-                _nonce(number, number == count - 1), data[number * PIECE : (number + 1) * PIECE], bound
+                _nonce(number, number == count - 1),
+                data[number * PIECE : (number + 1) * PIECE],
+                bound,
             )
             for number in range(count)
         ]

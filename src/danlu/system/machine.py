@@ -8,32 +8,33 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 _share: int | None = None
 
 
 def use_cores(count: int) -> None:
-    """Have this process count at most `count` cores as its own from now on: others run beside
-    it."""
+    """Let `cores` return at most `count` from now on, because other processes run beside this one."""
     global _share
     _share = max(1, count)
 
 
 def cores() -> int:
-    """Processor cores this process may use (affinity, container limits and `use_cores` counted), at
-    least 1."""
+    """How many processor cores this process may use, at least 1: the least that affinity, the
+    container's quota and `use_cores` allow.
+
+    >>> cores() >= 1
+    True
+    """
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         allowed = os.cpu_count() or 1
-    limits = [each for each in (allowed, _container_quota(), _share) if each]
+    limits = [limit for limit in (allowed, _container_quota(), _share) if limit]
     return max(1, min(limits))
 
 
 def threads() -> int:
-    """Threads that arithmetic takes where nobody says how many: `cores`, or fewer where
-    OMP_NUM_THREADS, as all of OpenMP, asks for fewer."""
+    """The default number of threads: `cores`, or OMP_NUM_THREADS where that is fewer."""
     limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(cores(), int(limit)) if limit.isdecimal() and int(limit) else cores()
 
@@ -49,7 +50,7 @@ def _container_quota() -> int | None:
 @functools.cache
 def instruction_sets() -> frozenset[str]:
     """Flags of the processor as Linux names them (avx2, avx512f, avx512_bf16, amx_bf16, ...); empty
-    where unknown."""
+    where they are unknown."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
@@ -75,12 +76,12 @@ def memory() -> tuple[int, int]:
     """(total, available) bytes of main memory."""
     import psutil
 
-    seen = psutil.virtual_memory()
-    return seen.total, seen.available
+    memory = psutil.virtual_memory()
+    return memory.total, memory.available
 
 
 def resident_memory() -> int:
-    """Bytes of main memory this process holds now; 0 where unknown."""
+    """Bytes of main memory that this process occupies now."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -90,11 +91,11 @@ def resident_memory() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries whose change may change a result."""
+    """Versions of Python and of the libraries that results depend on."""
     return dict(_versions())
 
 
-@functools.cache  # a search begins many trainings, and each look parses files
+@functools.cache  # a study starts many trainings, and each look-up parses files
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in ("danlu", "torch", "numpy", "scikit-learn", "pyarrow", "pillow", "safetensors"):
@@ -105,8 +106,8 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def environment() -> dict[str, Any]:
-    """Everything worth keeping beside a run: system, processor, Python and every installed
+def environment() -> dict[str, object]:
+    """What a run notes of its environment: system, processor, Python and every installed
     distribution."""
     return {
         "system": platform.platform(),
@@ -121,16 +122,14 @@ def environment() -> dict[str, Any]:
 @functools.cache
 def _packages() -> dict[str, str]:
     """Name and version of every installed distribution."""
-    told = [
-        each.metadata for each in metadata.distributions()
-    ]  # read once: each access parses the file again
-    packages = {each["Name"]: each["Version"] for each in told if each["Name"]}
+    # each access to .metadata parses the file again
+    infos = [distribution.metadata for distribution in metadata.distributions()]
+    packages = {info["Name"]: info["Version"] for info in infos if info["Name"]}
     return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
-def inspect_machine() -> dict[str, Any]:
-    """What `danlu doctor` tells: the machine, what torch can use of it, versions, and advice where
-    something is amiss."""
+def inspect_machine() -> dict[str, object]:
+    """What `danlu doctor` prints: the machine, what torch can use of it, and versions."""
     import shutil
 
     import torch
@@ -154,7 +153,7 @@ def inspect_machine() -> dict[str, Any]:
         if torch.cuda.is_available()
         else []
     )
-    facts: dict[str, Any] = {
+    return {
         "system": platform.platform(),
         "processor": processor(),
         "cores": cores(),
@@ -168,4 +167,3 @@ def inspect_machine() -> dict[str, Any]:
         or "none (torch.compile on a CPU needs one)",
         "versions": versions(),
     }
-    return facts

@@ -1,7 +1,7 @@
-"""Where tensors live: device, dtype, threads, seed, compile. Nothing else in danlu knows them.
+"""Where and how a model runs: device, number format, threads, compile. No other file decides them.
 
-The rules for `auto` are deterministic functions of the hardware and of the work in a step; what
-they decided is written into the lock file, and a resumed run takes it from there."""
+The rules for `auto` are deterministic functions of the hardware and of the work in a step. What
+they decide is written into the lock file, and a resumed run reads it from there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -24,16 +24,20 @@ if TYPE_CHECKING:
     from danlu.recipe import Train
 
 _MASK = 2**64 - 1
-# Purposes of a random draw: each has a stream of its own, so that adding one never moves another.
+# What a seed is drawn for. Each purpose has its own seeds, so that a new one changes no other.
 WEIGHTS, ORDER, STEP, AUGMENTATION, SPLIT, EVALUATION, HIDING = 1, 2, 3, 4, 5, 6, 7
 
 
 def draw_seed(seed: int, purpose: int, number: int) -> int:
-    """A 63-bit seed that is a function of (seed, purpose, number) and well mixed: neighbours share
-    no bits.
+    """A 63-bit seed, a function of (seed, purpose, number): neighbouring arguments give unrelated
+    seeds.
 
     Source: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once for each
-    argument."""
+    argument.
+
+    >>> draw_seed(0, WEIGHTS, 0) == draw_seed(0, WEIGHTS, 0), draw_seed(0, WEIGHTS, 0) >= 0
+    (True, True)
+    """
     state = 0
     for value in (seed, purpose, number):
         state = (state + value + 0x9E3779B97F4A7C15) & _MASK
@@ -45,14 +49,15 @@ def draw_seed(seed: int, purpose: int, number: int) -> int:
 
 @dataclass(frozen=True)
 class Placement:
-    """A decided place: what the lock file records of it is `as_dict`."""
+    """Where and how a model runs. The lock file records `as_dict`."""
 
     device: torch.device
-    precision: str  # float32 | bfloat16: of the forward pass; weights and updates are float32
+    # float32 or bfloat16: the format of the forward pass; weights and updates are float32
+    precision: str
     threads: int
     compile: bool
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | int | bool]:
         """Plain data for the lock file."""
         return {
             "device": str(self.device),
@@ -62,49 +67,48 @@ class Placement:
         }
 
     def use(self) -> None:
-        """Set the process up: thread count, exact float32 matrix products."""
+        """Set up this process: its thread count, and exact float32 matrix products."""
         torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision("highest")
 
     def seed(self, number: int) -> None:
-        """Seed the generators that dropout and the like draw from, on every device in use."""
+        """Seed torch's own generators, which dropout draws from, on every device in use."""
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(number)
 
     def generator(self) -> torch.Generator:
-        """A generator of its own on the device."""
+        """A new random generator on the device."""
         return torch.Generator(self.device)
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any] | None:
-        """The context of a forward pass, or None where it is plain float32 (an idle context costs
-        microseconds a step)."""
+    def autocast(self) -> contextlib.AbstractContextManager[object] | None:
+        """The context of a forward pass; None for float32, since even an idle context costs
+        microseconds per step."""
         if self.precision == "float32":
             return None
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def put(self, tensor: Tensor) -> Tensor:
-        """The tensor on the device."""
+        """The tensor, on the device."""
         return tensor.to(self.device, non_blocking=True)
 
-    def compiled(self, module: nn.Module) -> Callable[..., Any]:
-        """What is called for a forward pass: the module, or its compiled form (weights are
-        shared)."""
+    def compiled(self, module: nn.Module) -> Callable[..., Tensor]:
+        """What runs a forward pass: the module, or its compiled form with the same weights."""
         return torch.compile(module, dynamic=None) if self.compile else module
 
     @property
     def waits(self) -> bool:
-        """Whether reading a number makes the host wait for the device."""
+        """Whether the host waits for the device when it reads a number of a tensor."""
         return self.device.type != "cpu"
 
 
-def placement_for(train: Train, decided: Mapping[str, Any] | None = None) -> Placement:
-    """The placement a recipe asks for; `decided` is what a lock file recorded and takes precedence
-    over `auto`.
+def placement_for(train: Train, decided: Mapping[str, str | int | bool] | None = None) -> Placement:
+    """The placement that a recipe asks for. `decided` is what a lock file recorded; it replaces
+    `auto`.
 
-    What `auto` precision and compile become is decided by `choose` once the model is known; until
-    then it is float32, uncompiled.
-    Raises PlacementError for a device this machine does not have.
+    `auto` for precision and compile is float32 and uncompiled until `decide_auto` is called with the
+    model.
+    Raises PlacementError for a device that this machine does not have.
     """
     decided = decided or {}
     device = _device(str(decided.get("device", train.device)))
@@ -122,52 +126,63 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda:0" if cuda else "mps" if mps else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
-        there = f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "none"
+        count = f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "no CUDA device"
         raise PlacementError(
-            f"train.device is {name}, and this machine has {there}.", hint="use train.device=auto"
+            f"train.device is {name}, and this machine has {count}.", hint="use train.device=auto"
         )
     if device.type == "mps" and not mps:
         raise PlacementError(
-            "train.device is mps, and this machine has none.", hint="use train.device=auto"
+            "train.device is mps, and this machine has no such device.",
+            hint="use train.device=auto",
         )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def visible_gpus(train: Train) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES would be to have each of the GPUs over which trainings of a recipe
-    can be spread; [] where it uses none.
+    """The GPUs over which trainings of a recipe can be spread, each as a value of
+    CUDA_VISIBLE_DEVICES; [] where the recipe uses no GPU.
 
-    A device named by its number stays the only one.
+    Where the recipe names one GPU by its number, that one alone.
     """
     if _device(train.device).type != "cuda":
         return []
-    there = [str(number) for number in range(torch.cuda.device_count())]
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = seen.split(",")[: len(there)] if seen else there
-    return named if train.device in ("auto", "cuda") else [",".join(named)]
+    numbers = [str(number) for number in range(torch.cuda.device_count())]
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = variable.split(",")[: len(numbers)] if variable else numbers
+    return names if train.device in ("auto", "cuda") else [",".join(names)]
+
+
+@runtime_checkable
+class QuantizedMatrix(Protocol):
+    """A layer whose weight is packed in few bits: its parameters do not have the matrix's shape.
+
+    matrix_shape  (rows, columns) of the matrix that the packed weight stands for
+    transposed    False: (outputs, inputs), as torch.nn.Linear has it; True: (inputs, outputs)
+    """
+
+    matrix_shape: tuple[int, int]
+    transposed: bool
 
 
 def forward_flops(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
-    """Floating-point operations of a forward pass over `inputs`, counted at every layer that holds
-    a matrix or kernel.
+    """Floating-point operations of a forward pass over `inputs`, summed over all layers that hold a
+    matrix or kernel.
 
-    A weight of shape (out, ...) is used once for each output divided by `out`, for a product and a
-    sum: exact for linear layers and convolutions, without what has no weights (attention's own
-    products, activations). torch's own counter imports its compiler (0.8 s)."""
+    Each entry of a weight of shape (out, ...) takes one product and one sum for each output element
+    divided by `out`. That is exact for linear layers and convolutions; what has no weights
+    (attention's own products, activations) is left out. torch's own counter would import its
+    compiler, which takes 0.8 s."""
     total = 0.0
 
     def count(layer: nn.Module, _: object, output: object) -> None:
         nonlocal total
-        weights = [each for each in layer.parameters(recurse=False) if each.ndim >= 2]
-        if hasattr(
-            layer, "matrix_shape"
-        ):  # kept in few bits: what is multiplied is what they stand for
-            rows, columns = layer.matrix_shape  # type: ignore[misc]
-            total += 2.0 * output.numel() * (rows if layer.transposed else columns)  # type: ignore[union-attr, operator, attr-defined]
+        weights = [weight for weight in layer.parameters(recurse=False) if weight.ndim >= 2]
+        if isinstance(layer, QuantizedMatrix) and isinstance(output, torch.Tensor):
+            rows, columns = layer.matrix_shape
+            total += 2.0 * output.numel() * (rows if layer.transposed else columns)
             return
-        if isinstance(layer, torch.nn.RNNBase) and isinstance(
-            output, tuple
-        ):  # every weight is used once for each state
+        if isinstance(layer, torch.nn.RNNBase) and isinstance(output, tuple):
+            # every weight is used once for each state
             total += sum(2.0 * weight.numel() for weight in weights) * (
                 output[0].numel() / output[0].shape[-1]
             )
@@ -189,16 +204,13 @@ def forward_flops(module: nn.Module, inputs: Mapping[str, Tensor]) -> float:
     return total
 
 
-_PEAK_SIZES = {
-    "cpu": 1024,
-    "cuda": 8192,
-    "mps": 4096,
-}  # of the matrices that `peak` multiplies: large enough to be at full speed
+# Rows of the square matrices that `peak_flops` multiplies: large enough for full speed.
+_PEAK_SIZES = {"cpu": 1024, "cuda": 8192, "mps": 4096}
 
 
 def peak_flops(placement: Placement) -> float:
-    """Floating-point operations a second of large matrix products in the placement's precision, the
-    best of four: 0.1 s on a CPU."""
+    """Floating-point operations per second of large matrix products in the placement's precision: the
+    best of four measurements. Takes 0.1 s on a CPU."""
     size = _PEAK_SIZES.get(placement.device.type, 1024)
     dtype = torch.bfloat16 if placement.precision == "bfloat16" else torch.float32
     matrix = torch.full((size, size), 0.5, dtype=dtype, device=placement.device)
@@ -210,8 +222,8 @@ def peak_flops(placement: Placement) -> float:
     return 2.0 * size**3 / best
 
 
-# Work of one step (operations of forward and backward pass) from which the narrower format pays,
-# measured on matrix products and convolutions; below it, casting costs more than it saves
+# The work of one step (operations of forward and backward pass) above which bfloat16 is faster,
+# measured on matrix products and convolutions; below, casting costs more than it saves
 # (docs/lab-notes.md).
 _PAYS_AMX = 2e8
 # CPUs with products of bfloat16 in their vector units, measured on one with AVX-512, one thread,
@@ -220,22 +232,26 @@ _PAYS_AMX = 2e8
 # and 3.1 (mlp, 5e8 and 3e9); 1.4 to 1.6 (cnn, 2e9 to 2e10), 1.0 (3e8).
 _PAYS_AVX512 = 1e9
 _PAYS_CUDA = 1e9
-# Below this, a second thread gains less than its start and its waiting cost, and on a machine
-# shared with other work it loses much: a thread that waits for one that is not scheduled makes a
-# step of 1 ms one of 20 ms.
+# Below this, starting a second thread and waiting for it costs more than it gains. On a machine
+# with other work it costs much more: waiting for a thread that is not scheduled makes a step of
+# 1 ms take 20 ms.
 _PAYS_THREADS = 2e8
 
 
 def decide_auto(
     placement: Placement, train: Train, flops_of_step: Callable[[], float]
 ) -> Placement:
-    """The placement with `auto` precision and compile decided for a model.
+    """The placement with precision, compile and threads decided for a model, where they are auto.
 
-    `flops_of_step` is called only where the hardware leaves a choice. bfloat16 where the device
-    multiplies it faster (CUDA from compute capability 8.0, or a CPU with AMX or avx512_bf16) and
-    the work of a step pays; compile on CUDA for the same work. A CPU compiles for half a minute,
-    which a training that short never earns back: never by rule. One thread where a step is too
-    small to share."""
+    `flops_of_step` returns the operations of one step, and is called only where the hardware leaves
+    a choice.
+
+    precision  bfloat16 where the device multiplies it faster (CUDA from compute capability 8.0, or a
+               CPU with AMX or avx512_bf16) and a step is large enough to gain from it
+    compile    on CUDA, for steps of the same size. Never on a CPU: compiling takes half a minute
+               there, more than it saves
+    threads    one, where a step is too small to divide
+    """
     precision, compile_, threads = placement.precision, placement.compile, placement.threads
     if (
         train.threads is None

@@ -5,6 +5,7 @@ the last one there is nothing to save: there the first signal raises KeyboardInt
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -70,8 +71,6 @@ class Interruption:
 
 def _exit_at_once(code: int) -> None:
     message = b"\nstopped at once; the last checkpoint is complete\n"
-    try:
+    with contextlib.suppress(OSError, ValueError):  # stderr may be closed
         os.write(2, _SHOW_CURSOR + message if sys.stderr.isatty() else message)
-    except (OSError, ValueError):  # stderr is closed
-        pass
     os._exit(code)

@@ -280,7 +280,9 @@ def file_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _required_key(key_file: str | Path | None, passphrase_file: str | Path | None) -> encryption.Key:
+def _required_key(
+    key_file: str | Path | None, passphrase_file: str | Path | None
+) -> encryption.Key:
     key = encryption.read_key(key_file, passphrase_file) or encryption.current_key()
     if key is None:
         raise DataError(

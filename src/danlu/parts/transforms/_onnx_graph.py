@@ -1,9 +1,14 @@
-"""A builder of ONNX graphs, for what transforms do before a network: nodes are added by name of the operator, values are names.
+"""A builder of ONNX graphs for the preprocessing before a network.
 
-    graph = Graph(); x = graph.input("age", "float64", (ROWS,)); y = graph.add("Div", [x, graph.constant(np.array([2.0]))])
+Nodes are added by the name of their operator; a value is its name in the graph.
 
-Source: ONNX operators of opset 20 and of ai.onnx.ml 4 (onnx.ai/onnx/operators), as ONNX Runtime
-runs them on a CPU."""
+    graph = Graph()
+    x = graph.input("age", "float64", (ROWS,))
+    y = graph.add("Div", [x, graph.constant(np.array([2.0]))])
+
+Source: the ONNX operators of opset 20 and of ai.onnx.ml 4 (onnx.ai/onnx/operators), as ONNX Runtime
+runs them on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +36,14 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Value:
-    """A column on its way through a graph, N rows.
+    """A column of N rows inside a graph: the name of its value, its kind, its width D.
 
-    number    float64 (N, D), NaN where missing; `names` of the D features       category   strings (N,), "" where missing
-    code      int64 (N,), a category as its number                               boolean    int8 (N,), -1 where missing
-    datetime  int64 (N,), microseconds, -2**63 where missing                     image      uint8 (N, H, W, C)
+    number    float64 (N, D), NaN where missing
+    category  strings (N,), "" where missing
+    code      int64 (N,), the code of a category
+    boolean   int8 (N,), -1 where missing
+    datetime  int64 (N,), microseconds since 1970, -2**63 where missing
+    image     uint8 (N, H, W, C)
     """
 
     at: str
@@ -45,7 +53,7 @@ class Value:
 
 @dataclass
 class Graph:
-    """Nodes, constants and inputs that a model is made of."""
+    """The nodes, constants, inputs and outputs of a model under construction."""
 
     nodes: list[Any] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
@@ -53,14 +61,14 @@ class Graph:
     outputs: list[Any] = field(default_factory=list)
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
-        """A value that whoever runs the graph gives."""
+        """A new input of the graph; returns its name."""
         from onnx import helper
 
         self.inputs.append(helper.make_tensor_value_info(name, TYPES[dtype], list(shape)))
         return name
 
     def output(self, value: str, name: str, dtype: str, shape: Sequence[int | str]) -> None:
-        """A value that whoever runs the graph receives, under a name."""
+        """Make a value an output of the graph, called `name`."""
         from onnx import helper
 
         self.add("Identity", [value], called=name)
@@ -90,7 +98,7 @@ class Graph:
         called: str | None = None,
         **attributes: Any,
     ) -> str:
-        """The value that an operator gives of values."""
+        """A new node that applies an operator to values; returns the name of its output."""
         from onnx import helper
 
         name = called or f"before/{operator}_{len(self.nodes)}"
@@ -106,22 +114,23 @@ class Graph:
         )
         return name
 
-    # --- what many transforms need
+    # --- operations that several transforms need
 
     def cast(self, value: str, dtype: str) -> str:
-        """The value in another type."""
+        """The value converted to another type."""
         return self.add("Cast", [value], to=TYPES[dtype])
 
     def reshape(self, value: str, *shape: int) -> str:
-        """The value in another shape; -1 for what is left."""
+        """The value in another shape; -1 is inferred."""
         return self.add("Reshape", [value, self.constant(np.array(shape, dtype=np.int64))])
 
     def beside(self, values: Sequence[str], axis: int = 1) -> str:
-        """Matrices side by side."""
+        """The matrices concatenated along `axis`."""
         return values[0] if len(values) == 1 else self.add("Concat", values, axis=axis)
 
     def lookup(self, value: str, table: Mapping[str, int], otherwise: int) -> str:
-        """The number of each string, int64."""
+        """The int64 number of each string in `table`, `otherwise` for strings that it does not
+        hold."""
         if not table:
             empty = self.add("Equal", [value, value])
             return self.add(
@@ -138,7 +147,7 @@ class Graph:
         )
 
     def numbers(self, value: Value, at: str, width: int | None = None) -> Value:
-        """A number value over other numbers."""
+        """The number column whose value is called `at`, of `width` features (None: as `value`)."""
         return replace(value, at=at, kind="number", width=value.width if width is None else width)
 
     def model(self, producer: str) -> Any:
@@ -155,20 +164,28 @@ class Graph:
 
 
 def joined(before: Graph, network: Any, feeds: Mapping[str, str]) -> Any:
-    """One model of a graph and the network behind it; `feeds` tells which value of `before` each
-    input of the network is.
+    """One model of a graph and the network after it; `feeds` maps each input of the network to a
+    value of `before`.
 
-    The network's other names are put behind "network/", so that no column of a table can share one.
-    Its outputs keep theirs."""
+    The network's inner names get the prefix "network/", so that no column of a table can have the
+    same name. Its outputs keep their names.
+    """
     from onnx import compose, helper
 
     inner = compose.add_prefix(network, "network/", rename_functions=False)
     outputs = {f"network/{tensor.name}": tensor.name for tensor in network.graph.output}
+    entries = [
+        helper.make_node("Identity", [feeds[tensor.name]], [f"network/{tensor.name}"])
+        for tensor in network.graph.input
+    ]
+    exits = [helper.make_node("Identity", [old], [new]) for old, new in outputs.items()]
     whole = helper.make_graph(
-        [*before.nodes, *(helper.make_node("Identity", [feeds[tensor.name]], [f"network/{tensor.name}"]) for tensor in network.graph.input),
-         *inner.graph.node, *(helper.make_node("Identity", [old], [new]) for old, new in outputs.items())],
-        "danlu", before.inputs, [*network.graph.output, *before.outputs], [*before.constants.values(), *inner.graph.initializer],
-    )  # fmt: skip
+        [*before.nodes, *entries, *inner.graph.node, *exits],
+        "danlu",
+        before.inputs,
+        [*network.graph.output, *before.outputs],
+        [*before.constants.values(), *inner.graph.initializer],
+    )
     imports = {tensor.domain: tensor.version for tensor in network.opset_import}
     imports |= {"": max(OPSET, imports.get("", 0)), ML: ML_OPSET}
     opsets = [helper.make_opsetid(domain, version) for domain, version in imports.items()]

@@ -1,4 +1,4 @@
-"""True and false as 1 and 0; a missing value stays missing, so let impute follow."""
+"""True and false as 1 and 0. A missing value stays missing, so let impute follow."""
 
 from __future__ import annotations
 

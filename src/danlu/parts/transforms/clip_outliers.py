@@ -1,8 +1,9 @@
-"""Numbers beyond the usual range of the training rows drawn in to its edge.
+"""Numbers outside the usual range of the training rows are clipped to its edges.
 
-by quantiles: the range from the `lower` to the `upper` quantile. by interquartile_range: from Q1 -
-factor * IQR to Q3 + factor * IQR (Tukey, 1977, Exploratory Data Analysis); a feature whose middle
-half is one value has no such range and is left alone."""
+by: quantiles takes the range from the `lower` to the `upper` quantile. by: interquartile_range
+takes Q1 - factor * IQR to Q3 + factor * IQR (Tukey, 1977, Exploratory Data Analysis); a feature
+with an IQR of 0 stays unchanged.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +23,17 @@ TAKES = ("number",)
 
 
 class Config(Options):
-    """How the usual range is found."""
+    """How the usual range is computed."""
 
     by: Literal["quantiles", "interquartile_range"] = Field(
-        default="quantiles", description="How the range is found."
+        default="quantiles", description="How the range is computed."
     )
     lower: float = Field(default=0.01, ge=0, le=1, description="Quantile of the lower edge.")
     upper: float = Field(default=0.99, ge=0, le=1, description="Quantile of the upper edge.")
     factor: float = Field(
         default=1.5,
         gt=0,
-        description="How many interquartile ranges beyond the quartiles the edges lie.",
+        description="Distance of the edges from the quartiles, in interquartile ranges.",
     )
 
     @model_validator(mode="after")
@@ -52,7 +53,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """The numbers within the edges; a missing one stays missing."""
+    """The clipped numbers; a missing one stays missing."""
     values = as_matrix(column)
     return number_column(
         column,
@@ -63,7 +64,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
     """`apply` in an ONNX graph."""
-    at = value.at  # by comparisons, which leave a missing number missing
+    at = value.at  # comparisons instead of Clip, so that a missing number stays missing
     for operator, edge in (("Less", state["low"]), ("Greater", state["high"])):
         edges = graph.constant(edge)
         at = graph.add("Where", [graph.add(operator, [at, edges]), edges, at])
@@ -71,7 +72,7 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
 
 
 def _edges(config: Config, values: np.ndarray) -> tuple[float, float]:
-    most = float(np.finfo(np.float32).max)  # what a model can hold at all
+    most = float(np.finfo(np.float32).max)  # the largest number that a model's input can hold
     if not len(values):
         return -most, most
     if config.by == "quantiles":

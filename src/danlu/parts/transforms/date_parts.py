@@ -1,8 +1,9 @@
-"""A date-time as numbers: year, month, day, weekday, hour, ...; what comes round again as sine and cosine.
+"""A date-time as numbers: year, month, day, weekday, ...; periodic parts as sine and cosine.
 
-On a circle December is next to January: a part with a period becomes sin and cos of 2 pi part /
-period. Parts that are the same in all training rows (the hour of plain dates) are left out. UTC. A
-missing date-time is missing in all parts, so let impute follow."""
+A part with a period becomes the sine and cosine of 2 pi part / period, so that December is next to
+January. Parts that are equal in all training rows (the hour of plain dates) are left out. Times are
+UTC. A missing date-time is missing in all parts, so let impute follow.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from danlu.parts.transforms._onnx_graph import Graph, Value
 
 TAKES = ("datetime",)
-# name -> first value, period (0: does not come round)
+# name -> first value, period (0: not periodic)
 _PARTS = {
     "year": (0, 0),
     "month": (1, 12),
@@ -44,16 +45,17 @@ class Config(Options):
     ] = Field(
         default=["year", "month", "day", "weekday", "hour", "minute"],
         min_length=1,
-        description="The parts; weekday is 0 on Monday, days counts days (with fraction) since 1970.",
+        description="The parts; weekday is 0 on Monday; days counts days since 1970, with "
+        "fractions.",
     )
     cyclic: bool = Field(
         default=True,
-        description="Parts that come round again as sine and cosine; false: as plain numbers.",
+        description="Periodic parts as sine and cosine; false: as plain numbers.",
     )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"parts": the parts that differ among the training rows; the first one where none does}."""
+    """{"parts": the parts that differ among the training rows; the first part if none does}."""
     moments = column.values[~column.is_missing()]
     differing = [
         part
@@ -64,7 +66,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A number column, float64: one feature a plain part, two a cyclic one."""
+    """A number column, float64: one feature per plain part, two per cyclic one."""
     lost = column.is_missing()
     moments = np.where(lost, 0, column.values)
     features: list[np.ndarray] = []
@@ -73,9 +75,8 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         values = _part(part, moments)
         first, period = _PARTS[part]
         if config.cyclic and period:
-            angle = (
-                2 * np.pi * np.arange(period) / period
-            )  # a table, so that a value's sine never depends on its neighbours
+            # a table: vectorised sines may round differently from row to row
+            angle = 2 * np.pi * np.arange(period) / period
             features += [np.sin(angle)[values - first], np.cos(angle)[values - first]]
             names += [f"{column.name} {part} sine", f"{column.name} {part} cosine"]
         else:
@@ -87,8 +88,8 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
-    """`apply` in an ONNX graph: whole numbers of microseconds taken apart, rounded down as before
-    1970 as well."""
+    """`apply` in an ONNX graph: integer arithmetic on microseconds, rounding down (before 1970
+    too)."""
     whole = _Whole(graph)
     lost = graph.add("Equal", [value.at, whole.number(MISSING_DATETIME)])
     moments = graph.add("Where", [lost, whole.number(0), value.at])
@@ -113,7 +114,7 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
 
 
 class _Whole:
-    """Arithmetic of whole numbers in a graph, division rounding down."""
+    """Integer arithmetic in a graph; division rounds down."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -131,7 +132,7 @@ class _Whole:
         return self.graph.add("Mul", [one, self.number(by)])
 
     def rest(self, one: str, by: int) -> str:
-        return self.graph.add("Mod", [one, self.number(by)])  # of the sign of what it is divided by
+        return self.graph.add("Mod", [one, self.number(by)])  # has the sign of the divisor
 
     def over(self, one: str, by: int) -> str:
         return self.graph.add("Div", [self.minus(one, self.rest(one, by)), self.number(by)])
@@ -159,8 +160,10 @@ def _part_graph(whole: _Whole, part: str, moments: str) -> str:
 
 
 def _civil(whole: _Whole, day: str) -> tuple[str, str, str]:
-    """(year, month, day) of a day since 1970, by eras of 400 years that begin in March. Source: H.
-    Hinnant, 2013, chrono-compatible low-level date algorithms, civil_from_days."""
+    """(year, month, day) of a day number since 1970, by eras of 400 years that begin in March.
+
+    Source: H. Hinnant, 2013, chrono-compatible low-level date algorithms, civil_from_days.
+    """
     shifted = whole.plus(day, whole.number(719_468))
     era, of_era = whole.over(shifted, 146_097), whole.rest(shifted, 146_097)
     lean = whole.minus(of_era, whole.over(of_era, 1460))
@@ -183,7 +186,7 @@ def _civil(whole: _Whole, day: str) -> tuple[str, str, str]:
 
 
 def _new_year(whole: _Whole, year: str) -> str:
-    """The day since 1970 of 1 January."""
+    """The day number since 1970 of 1 January of a year."""
     before = whole.minus(year, whole.number(1))
     leaps = whole.plus(
         whole.minus(whole.over(before, 4), whole.over(before, 100)), whole.over(before, 400)

@@ -1,4 +1,4 @@
-"""Categories as whole numbers for an embedding: 1, 2, 3, ... in the order of their names; 0 where unknown or missing."""
+"""Categories as codes for an embedding: 1, 2, 3, ... by name; 0 for unknown and missing ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A category column of codes 0 to len(known), none missing."""
+    """A category column of codes 0 to len(known), none of them missing."""
     codes = state["known"]
     code = {category: index for index, category in enumerate(codes, start=1)}
     lookup = np.array(
@@ -36,9 +36,8 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     unknown = "(unknown)"
     while unknown in code:
         unknown = f"({unknown})"
-    return replace(
-        column, values=lookup[column.values], categories=(unknown, *codes)
-    )  # code -1 takes the last entry
+    # code -1 (missing) takes the last entry of lookup
+    return replace(column, values=lookup[column.values], categories=(unknown, *codes))
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

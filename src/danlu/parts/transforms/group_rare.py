@@ -1,7 +1,8 @@
-"""Categories seen only a few times in the training rows share one category, "(rare)".
+"""Categories with few training rows are merged into one category, "(rare)".
 
-From a handful of rows nothing can be learnt that holds elsewhere. Where training had rare
-categories, one never seen counts as rare too; where it had none, it is missing."""
+What a model learns from a handful of rows does not generalise. A category that training never saw
+counts as rare too where training had rare categories, and as missing where it had none.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +22,12 @@ TAKES = ("category",)
 
 
 class Config(Options):
-    """How seldom is rare."""
+    """Which categories count as rare."""
 
     minimum: int | Literal["auto"] = Field(
         default="auto",
-        description="Training rows a category needs to stay itself; auto: a hundredth of the rows, at least 2 and at most 5.",
+        description="Training rows a category needs not to be rare; auto: a hundredth of the "
+        "rows, at least 2 and at most 5.",
     )
 
     @model_validator(mode="after")
@@ -36,8 +38,8 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"kept": the categories that stay, sorted; "rare": the name of the shared one, or null where
-    none is rare}."""
+    """{"kept": the categories that are not rare, sorted; "rare": the name of the merged category,
+    null where none is rare}."""
     minimum = min(max(len(column) // 100, 2), 5) if config.minimum == "auto" else config.minimum
     counts = np.bincount(column.values[column.values >= 0], minlength=len(column.categories))
     kept = sorted(column.categories[code] for code in np.flatnonzero(counts >= minimum))
@@ -47,12 +49,15 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     name = "(rare)"
     while name in kept:
         name = f"({name})"
-    notice = f"{rare:,} of {rare + len(kept):,} categories are seen in fewer than {minimum} training rows and count as one, {name}."
+    notice = (
+        f"{rare:,} of {rare + len(kept):,} categories are seen in fewer than {minimum} "
+        f"training rows and count as one, {name}."
+    )
     return {"kept": kept, "rare": name, "notice": notice}
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """The column over the categories that stay and, where there is one, the shared one."""
+    """The column with the kept categories and, where there is one, the merged category."""
     kept, rare = state["kept"], state["rare"]
     code = {category: index for index, category in enumerate(kept)}
     other = -1 if rare is None else len(kept)
@@ -60,9 +65,8 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
         [*(code.get(category, other) for category in column.categories), -1], dtype=np.int32
     )
     categories = (*kept,) if rare is None else (*kept, rare)
-    return replace(
-        column, values=lookup[column.values], categories=categories
-    )  # code -1 takes the last entry
+    # code -1 (missing) takes the last entry of lookup
+    return replace(column, values=lookup[column.values], categories=categories)
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

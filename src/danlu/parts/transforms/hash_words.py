@@ -1,9 +1,9 @@
 """Text as counts of its words and pairs of words, hashed into a fixed number of features.
 
-Each run of n neighbouring words is hashed to one feature and to a sign; the row's counts are then
-divided by their length (the root of the sum of squares). Nothing is learnt, so no word is unknown.
-Words are runs of letters and digits in lower case; in scripts that put no spaces between words
-(Chinese, Japanese, Thai, ...) each character is a word, and so is each emoji.
+Each n-gram of words is hashed to one feature and a sign; the counts of a row are then divided by
+their L2 norm. Nothing is learnt, so no word is unknown. Words are runs of letters and digits in
+lower case; in scripts without spaces between words (Chinese, Japanese, Thai, ...) each character is
+a word, and so is each emoji.
 Source: Weinberger, Dasgupta, Langford, Smola and Attenberg, 2009, arXiv:0902.2206.
 """
 
@@ -21,7 +21,7 @@ from danlu.terms import Column
 from danlu.tokenizing.unicode_classes import ALONE, GAP, LETTER, code_points, lower_and_class
 
 TAKES = ("text",)
-_BLOCK = 1 << 21  # bytes of text, or entries of the result, worked on at a time
+_BLOCK = 1 << 21  # bytes of text, or entries of the result, per block
 
 
 class Config(Options):
@@ -35,16 +35,16 @@ class Config(Options):
         default=1,
         ge=1,
         le=16,
-        description="Words (or characters) in a row of the shortest run counted.",
+        description="Words (or characters) of the shortest n-grams.",
     )
     longest: int = Field(
         default=2,
         ge=1,
         le=16,
-        description="Words (or characters) in a row of the longest run counted.",
+        description="Words (or characters) of the longest n-grams.",
     )
     features: int = Field(
-        default=1024, ge=2, le=1 << 20, description="Features that runs are hashed to."
+        default=1024, ge=2, le=1 << 20, description="Number of features that n-grams are hashed to."
     )
 
     @model_validator(mode="after")
@@ -55,14 +55,14 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """Nothing is learnt; the state only says what was done."""
+    """Nothing is learnt; the state only holds a notice."""
     unit = "words" if config.by == "words" else "characters"
     return {"notice": f"its {unit} are hashed into {config.features:,} features."}
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A number column of `features` float32 features, each row of length 1; 0 where the text is
-    missing or has no word."""
+    """A number column, float32 (N, features), rows of L2 norm 1; 0 where the text is missing or has
+    no word."""
     assert column.offsets is not None
     offsets = np.asarray(column.offsets, dtype=np.int64)
     result = np.empty((len(column), config.features), dtype=np.float32)
@@ -82,8 +82,10 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 
 def _count(config: Config, text: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Counts of a block of texts, given its bytes and their number a row; float64 (rows, features),
-    each row of length 1."""
+    """Signed counts of a block of texts, float64 (rows, features), rows of L2 norm 1.
+
+    `text` holds the UTF-8 bytes of all rows, `lengths` the number of bytes per row.
+    """
     row_of_byte = np.repeat(np.arange(len(lengths)), lengths)
     characters, places = _characters(text)
     token, row = _tokens(config, characters, row_of_byte[places])
@@ -104,22 +106,21 @@ def _count(config: Config, text: np.ndarray, lengths: np.ndarray) -> np.ndarray:
                 bin_index, weights=(hashed & np.uint64(1)) * 2.0 - 1.0, minlength=len(counts)
             )
     table = counts.reshape(len(lengths), config.features)
-    squares = np.square(table).sum(
-        axis=1, keepdims=True
-    )  # whole numbers: the sum is exact in any order
+    # integers, so the sum is exact in any order
+    squares = np.square(table).sum(axis=1, keepdims=True)
     return table / np.sqrt(np.maximum(squares, 1))
 
 
 def _tokens(
     config: Config, characters: np.ndarray, row: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(the hash of each token, uint64 (T,); the row it stands in, int64 (T,))."""
+    """(the hash of each token, uint64 (T,); the row of each token, int64 (T,))."""
     lower, kind = lower_and_class(characters)
     same_row = np.zeros(len(row), dtype=bool)
     same_row[1:] = row[1:] == row[:-1]
     before = np.zeros_like(kind)
     before[1:] = np.where(same_row[1:], kind[:-1], GAP)
-    if config.by == "characters":  # every character is a token; neighbouring gaps are one space
+    if config.by == "characters":  # every character is a token; adjacent gaps are one space
         lower = np.where(kind == GAP, 32, lower)
         kept = (kind != GAP) | (same_row & (before != GAP))
         return mix(lower[kept].astype(np.uint64)), row[kept]

@@ -1,7 +1,8 @@
-"""Missing values filled with the mean, median or most frequent value of the training rows, or with a constant.
+"""Missing values become the mean, median or most frequent training value, or a constant.
 
-A number column can gain a feature that says 1 where the value was missing: that a value is missing
-often tells something. Features that are always missing together (the parts of a date) share one."""
+A number column can gain an indicator feature, 1 where the value was missing: that a value is
+missing is often informative. Features that are always missing together (the parts of a date) share
+one."""
 
 from __future__ import annotations
 
@@ -29,18 +30,20 @@ TAKES = ("number", "category", "boolean", "datetime")
 
 
 class Config(Options):
-    """What fills a gap, and whether the gap is told."""
+    """What fills gaps, and whether indicators are added."""
 
     strategy: Literal["auto", "mean", "median", "most_frequent", "constant"] = Field(
         default="auto",
-        description="What fills a gap; auto: the median of numbers and date-times, the most frequent category or boolean.",
+        description="What fills gaps; auto: the median of numbers and date-times, the most "
+        "frequent category or boolean.",
     )
     value: bool | float | str | None = Field(
         default=None, description="The constant of strategy constant (a date-time in ISO form)."
     )
     indicator: bool | Literal["auto"] = Field(
         default="auto",
-        description="Whether numbers gain a feature that is 1 where the value was missing; auto: where training rows had gaps.",
+        description="Whether numbers gain an indicator feature, 1 where missing; auto: where "
+        "training rows had gaps.",
     )
 
     @model_validator(mode="after")
@@ -53,8 +56,8 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"fill": what fills gaps} and, for numbers, {"told": [the place, the name] of each gap that
-    gains a feature}."""
+    """{"fill": the value that fills gaps} and, for numbers, {"told": [[index of the feature, name
+    of its indicator], ...]}."""
     if column.kind == "number":
         return {
             "fill": _fill_of_numbers(config, column),
@@ -93,7 +96,7 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """The column without a gap; numbers followed by one 0/1 feature for each gap that is told."""
+    """The column without gaps; numbers are followed by their 0/1 indicators."""
     if column.kind == "number":
         return _apply_to_numbers(state, column)
     lost = column.is_missing()
@@ -105,7 +108,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
             ),
         )
     fill, categories = state["fill"], column.categories
-    if fill is None:  # no training row held a value: there is nothing to fill with
+    if fill is None:  # no training row had a value to fill with
         return column
     if fill not in categories:
         categories = (*categories, fill)
@@ -163,9 +166,7 @@ def _fill_of(strategy: str, values: np.ndarray) -> float:
     middle = len(values) // 2
     low = middle - 1 + len(values) % 2
     parted = np.partition(values, (low, middle))
-    return float(
-        parted[low] / 2 + parted[middle] / 2
-    )  # halves first: the sum of two huge numbers is no number
+    return float(parted[low] / 2 + parted[middle] / 2)  # halved first: the sum could overflow
 
 
 def _columns_with_gaps(config: Config, column: Column) -> list[list[Any]]:
@@ -229,6 +230,5 @@ def _most_frequent_category(column: Column) -> str | None:
     counts = np.bincount(column.values[column.values >= 0], minlength=len(column.categories))
     if not counts.any():
         return None
-    return min(
-        column.categories[code] for code in np.flatnonzero(counts == counts.max())
-    )  # of equals the first by name
+    # ties go to the first by name
+    return min(column.categories[code] for code in np.flatnonzero(counts == counts.max()))

@@ -1,7 +1,8 @@
-"""Long-tailed numbers drawn together: sign(x) * log(1 + |x|).
+"""The signed logarithm of numbers with long tails: sign(x) * log(1 + |x|).
 
-when skewed: only features whose skewness over the training rows, E[(x - mean)^3] / deviation^3, is
-beyond the threshold in size."""
+when: skewed changes only features whose skewness over the training rows, E[(x - mean)^3] /
+deviation^3, has an absolute value above the threshold.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +28,18 @@ TAKES = ("number",)
 
 
 class Config(Options):
-    """Which features are drawn together."""
+    """Which features are changed."""
 
     when: Literal["skewed", "always"] = Field(
-        default="skewed", description="Which features: those that are skewed, or all."
+        default="skewed", description="Which features are changed: skewed ones, or all."
     )
     threshold: float = Field(
-        default=1.0, ge=0, description="Skewness from which a feature counts as skewed."
+        default=1.0, ge=0, description="Absolute skewness above which a feature counts as skewed."
     )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"features": the places of the features that are changed}."""
+    """{"features": the indexes of the features that are changed}."""
     chosen = [
         config.when == "always" or abs(_skewness(values)) > config.threshold
         for values in present_values(column)
@@ -47,12 +48,11 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """The numbers, the chosen features as signed logarithms; float64 of the same width."""
+    """The numbers, chosen features as signed logarithms; float64 (N, D)."""
     result = as_matrix(column).astype(np.float64)
     for feature in state["features"]:
-        x = np.ascontiguousarray(
-            result[:, feature]
-        )  # numpy's vector code for strided numbers may round otherwise
+        # contiguous: numpy's code for strided numbers may round differently
+        x = np.ascontiguousarray(result[:, feature])
         result[:, feature] = np.copysign(np.log1p(np.abs(x)), x)
     return number_column(column, result, feature_names(column))
 

@@ -1,12 +1,13 @@
-"""Recordings to frames: the logarithm of the energy in bands of the mel scale, every hundredth of a second.
+"""Recordings to log-mel frames: log energy in bands of the mel scale, every hundredth of a second.
 
-    frame t        samples around t * hop, times a Hann window of `window` seconds; |FFT|^2; summed in triangles on the mel scale;
-                   log(energy + floor)
-    then           minus the mean of each band and divided by its standard deviation, both over the training rows
+    frame t        samples around t * hop, times a Hann window of `window` seconds; |FFT|^2;
+                   weighted sums by triangles on the mel scale; log(energy + floor)
+    then           minus the mean of each band, divided by its standard deviation (training rows)
 
-The mel scale and the triangles of equal area are Slaney's (Auditory Toolbox, 1998), which librosa
-takes as well. A recording shorter than a window gives one frame; one of another rate than in
-training is resampled."""
+The mel scale and the triangles of equal area are Slaney's (Auditory Toolbox, 1998), the default of
+librosa. A recording shorter than a window gives one frame. A recording with another sampling rate
+than in training is resampled.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +28,21 @@ _LEAST_SPREAD = 1e-5
 
 
 class Config(Options):
-    """How time and pitch are cut."""
+    """The resolution in time and frequency."""
 
     bands: int = Field(64, ge=1, le=512, description="Bands of the mel scale.")
-    window: float = Field(0.025, gt=0, le=1, description="Seconds that a frame looks at.")
-    hop: float = Field(0.01, gt=0, le=1, description="Seconds from frame to frame.")
-    lowest: float = Field(20.0, ge=0, le=100_000, description="Lowest pitch, in Hz.")
+    window: float = Field(0.025, gt=0, le=1, description="Seconds covered by a frame.")
+    hop: float = Field(0.01, gt=0, le=1, description="Seconds between frames.")
+    lowest: float = Field(20.0, ge=0, le=100_000, description="Lowest frequency, in Hz.")
     highest: float | None = Field(
-        None, gt=0, le=200_000, description="Highest pitch, in Hz; null: half the sampling rate."
+        None,
+        gt=0,
+        le=200_000,
+        description="Highest frequency, in Hz; null: half the sampling rate.",
     )
     scale: bool = Field(
-        True, description="Bring each band to mean 0 and deviation 1 over the training rows."
+        True,
+        description="Scale each band to mean 0 and standard deviation 1 over the training rows.",
     )
 
     @model_validator(mode="after")
@@ -48,7 +53,7 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """The rate, mean and deviation of each band, and the longest row."""
+    """Sampling rate, mean and standard deviation of each band, and frames of the longest row."""
     state: dict[str, Any] = {"rate": column.rate, "longest": 1}
     plain = apply(config.model_copy(update={"scale": False}), state, column)
     assert plain.offsets is not None
@@ -62,8 +67,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """Frames float32 (frames, bands). A row is worked on by itself: its numbers never depend on the
-    rows beside it."""
+    """Frames float32 (frames, bands), computed row by row so that no row depends on its
+    neighbours."""
     assert column.offsets is not None
     rate = int(state["rate"])
     triangles_FM = _triangles(config, rate)
@@ -92,7 +97,7 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 
 def _frames(config: Config, rate: int, samples: np.ndarray, triangles_FM: np.ndarray) -> np.ndarray:
-    """Log energies float64 (frames, bands) of one recording; none of an empty one."""
+    """Log energies float64 (frames, bands) of one recording; no frame for an empty one."""
     if not len(samples):
         return np.zeros((0, triangles_FM.shape[1]))
     size, hop = _sizes(config, rate)
@@ -109,7 +114,7 @@ def _frames(config: Config, rate: int, samples: np.ndarray, triangles_FM: np.nda
 
 
 def _sizes(config: Config, rate: int) -> tuple[int, int]:
-    """(samples of a window, samples from frame to frame)."""
+    """(samples per window, samples between frames)."""
     return max(2, round(config.window * rate)), max(1, round(config.hop * rate))
 
 
@@ -130,8 +135,8 @@ def _triangles(config: Config, rate: int) -> np.ndarray:
     return weights * (2.0 / (edges[2:] - edges[:-2]))
 
 
-_LINEAR = 200.0 / 3  # Hz a mel below 1,000 Hz
-_STEP = np.log(6.4) / 27.0  # above: 27 mels to the factor 6.4
+_LINEAR = 200.0 / 3  # Hz per mel below 1,000 Hz
+_STEP = np.log(6.4) / 27.0  # above: a factor of 6.4 per 27 mels
 
 
 def _mel(hertz: np.ndarray) -> np.ndarray:

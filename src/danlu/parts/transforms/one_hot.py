@@ -1,4 +1,4 @@
-"""Categories as one 0/1 feature each; a category unknown in training, or a missing one, is 0 in all."""
+"""One 0/1 feature per category; all are 0 for a missing category, or one unknown in training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ TAKES = ("category",)
 
 
 class Config(Options):
-    """How many features at most."""
+    """The largest number of features."""
 
     maximum: int = Field(
         default=256,
         ge=1,
         le=100_000,
-        description="Categories with a feature of their own: the most frequent of the training rows.",
+        description="Most categories with a feature; the most frequent of the training rows get "
+        "one.",
     )
 
 
@@ -37,18 +38,19 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
         return {"known": categories}
     return {
         "known": categories,
-        "notice": f"of {len(seen):,} categories the {len(categories):,} most frequent have a feature; the others count as unknown.",
+        "notice": f"of {len(seen):,} categories the {len(categories):,} most frequent have a "
+        "feature; the others count as unknown.",
     }
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A number column of one float32 feature a known category, named column=category."""
+    """A number column with one float32 feature per known category, named column=category."""
     categories = state["known"]
     index_of = {category: index for index, category in enumerate(categories)}
     lookup = np.array(
         [*(index_of.get(category, -1) for category in column.categories), -1], dtype=np.int64
     )
-    places = lookup[column.values]  # code -1 takes the last entry
+    places = lookup[column.values]  # code -1 (missing) takes the last entry
     hot = np.flatnonzero(places >= 0)
     values = np.zeros((len(column), len(categories)), dtype=np.float32)
     values[hot, places[hot]] = 1

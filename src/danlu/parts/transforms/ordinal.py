@@ -1,6 +1,6 @@
-"""Categories that have an order (small, medium, large) as their place in it: 0, 1, 2, ...
+"""Categories with an order (small, medium, large) as their rank: 0, 1, 2, ...
 
-A missing value, or one not in the order, is missing: let impute follow.
+A missing category, or one that the order does not name, is missing: let impute follow.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ TAKES = ("category",)
 
 
 class Config(Options):
-    """The order."""
+    """The order of the categories."""
 
     order: list[str] = Field(
         default=[],
-        description="The categories from least to most; empty: the training rows' categories by name.",
+        description="The categories from least to most; empty: those of the training rows, by "
+        "name.",
     )
 
     @model_validator(mode="after")
@@ -43,7 +44,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
     left_out = [category for category in seen if category not in config.order]
     if config.order and left_out:
         raise DataError(
-            f"{left_out[0]!r} is not in the order given to ordinal (of such categories there are {len(left_out):,}).",
+            f"{left_out[0]!r} is not in the order given to ordinal (of such categories there are "
+            f"{len(left_out):,}).",
             where=f"column {column.name}",
             hint=f"the column holds {', '.join(seen[:20])}",
         )
@@ -54,9 +56,8 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
     """A number column, float64; NaN where missing or unknown."""
     rank_of = {category: float(index) for index, category in enumerate(state["order"])}
     lookup = np.array([*(rank_of.get(category, np.nan) for category in column.categories), np.nan])
-    return number_column(
-        column, lookup[column.values][:, None], [column.name]
-    )  # code -1 takes the last entry
+    # code -1 (missing) takes the last entry of lookup
+    return number_column(column, lookup[column.values][:, None], [column.name])
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:

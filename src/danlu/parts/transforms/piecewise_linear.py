@@ -1,12 +1,14 @@
-"""Numbers in pieces: one feature for each bin, which rises from 0 to 1 as the number goes through the bin.
+"""Piecewise linear encoding: one feature per bin, rising from 0 to 1 as the number crosses the bin.
 
-    feature_t = clamp((x - edge_t) / (edge_{t+1} - edge_t), 0, 1)       the first goes on below 0, the last above 1
+    feature_t = clamp((x - edge_t) / (edge_{t+1} - edge_t), 0, 1)
 
-A linear map of these features is any continuous function that is straight within each bin, so that
-a network meets the steps and corners of a column at once, as trees do. Edges are quantiles of the
-training rows (`by: rows`), or of their distinct values (`by: values`), which cuts up the rare large
-values of a column that mostly holds one value. Missing values stay missing. Gorishniy et al., 2022,
-arXiv:2203.05556."""
+The first feature is not clamped below 0, the last not above 1. Linear maps of these features are
+all continuous functions that are linear within each bin, so a network can follow the steps of a
+column from the start, as trees do. Edges are quantiles of the training rows (by: rows), or of their
+distinct values (by: values), which resolves the rare large values of a column that mostly holds one
+value. Missing values stay missing.
+Source: Gorishniy et al., 2022, arXiv:2203.05556.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ TAKES = ("number",)
 
 
 class Config(Options):
-    """How many pieces, and where they are cut."""
+    """How many bins there are, and where their edges lie."""
 
     bins: int = Field(
         default=48,
@@ -37,13 +39,14 @@ class Config(Options):
     )
     by: Literal["rows", "values"] = Field(
         default="rows",
-        description="rows: as many training rows a bin; values: as many distinct values a bin.",
+        description="rows: bins of equally many training rows; values: of equally many distinct "
+        "values.",
     )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """{"edges": float64 (E,), the edges of all features one after the other, "counts": how many
-    each has}."""
+    """{"edges": float64 (E,), the edges of all features concatenated; "counts": int64 (D,), edges
+    per feature}."""
     edges = [_edges(config, values) for values in present_values(column)]
     return {
         "edges": np.concatenate(edges),
@@ -62,7 +65,7 @@ def _edges(config: Config, values: np.ndarray) -> np.ndarray:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A number column of one feature a bin, float64, named column[low..high]."""
+    """A number column with one float64 feature per bin, named column[low..high]."""
     values = as_matrix(column)
     counts = [int(count) for count in state["counts"]]
     edges_of = np.split(state["edges"], np.cumsum(counts)[:-1])
@@ -100,9 +103,8 @@ def _pieces(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """float64 (N, bins) of one feature."""
     if len(edges) < 2:
         return np.zeros((len(values), 0))
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # a number too large becomes infinite, and is refused by name further on
+    # a number that overflows becomes infinite; the preprocessing raises an error that names it
+    with np.errstate(over="ignore", invalid="ignore"):
         share = (values[:, None].astype(np.float64) - edges[:-1]) / np.diff(edges)
     lowest = np.zeros(share.shape[1])
     highest = np.ones(share.shape[1])

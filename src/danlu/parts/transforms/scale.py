@@ -1,12 +1,15 @@
 """Numbers brought to one scale: standard, min_max, robust or quantile.
 
-standard  (x - mean) / standard deviation            robust    (x - median) / interquartile range
-min_max   (x - least) / (most - least)               quantile  the rank of x among the training rows, as uniform in [0, 1] or as a
-                                                               standard normal (rank-based inverse normal transform; Blom, 1958)
-The quantile scale keeps `quantiles` knots and goes straight between them; beyond the training rows it stays at its ends. A feature
-with a single value becomes 0. A feature of nothing but 0 and 1 is a flag and stays as it is: a rare flag divided by its tiny deviation
-would shout. Missing values stay missing and are not counted.
-"""
+  standard  (x - mean) / standard deviation
+  min_max   (x - minimum) / (maximum - minimum)
+  robust    (x - median) / interquartile range
+  quantile  the rank of x among the training rows, mapped to the uniform distribution on [0, 1] or
+            to the standard normal (rank-based inverse normal transform; Blom, 1958)
+
+The quantile scale stores `quantiles` knots and interpolates linearly between them; outside the
+range of the training rows it is constant. A feature with a single value becomes 0. A feature that
+holds only 0 and 1 is a flag and stays unchanged: dividing a rare flag by its small standard
+deviation would give very large numbers. Missing values stay missing and are not counted."""
 
 from __future__ import annotations
 
@@ -39,16 +42,16 @@ class Config(Options):
         default="standard", description="Which scale."
     )
     distribution: Literal["normal", "uniform"] = Field(
-        default="normal", description="What the quantile scale maps to."
+        default="normal", description="Distribution that the quantile scale maps to."
     )
     quantiles: int = Field(
         default=1000,
         ge=2,
         le=100_000,
-        description="Knots of the quantile scale, at most one a training row.",
+        description="Knots of the quantile scale, at most one per training row.",
     )
     keep_flags: bool = Field(
-        default=True, description="Leave a feature alone whose training values are only 0 and 1."
+        default=True, description="Leave features unchanged whose training values are only 0 and 1."
     )
 
     @model_validator(mode="after")
@@ -73,11 +76,10 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """The scaled numbers, float64 of the same width."""
+    """The scaled numbers, float64 (N, D)."""
     values = as_matrix(column)
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # a number too large becomes infinite, and is refused by name further on
+    # a number that overflows becomes infinite; the preprocessing raises an error that names it
+    with np.errstate(over="ignore", invalid="ignore"):
         scaled = (
             _apply_quantiles(state, values)
             if config.by == "quantile"
@@ -95,7 +97,7 @@ def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> 
 
 
 def _quantile_graph(state: dict[str, Any], graph: Graph, value: Value) -> str:
-    """Each feature by itself: between its knots upward and downward, and the mean of both."""
+    """Feature by feature: the mean of interpolating upward and downward between its knots."""
     features = []
     for feature, knots in enumerate(state["knots"]):
         x = graph.add("Gather", [value.at, graph.constant(np.array([feature]))], axis=1)
@@ -112,8 +114,8 @@ def _quantile_graph(state: dict[str, Any], graph: Graph, value: Value) -> str:
 
 
 def _between_graph(graph: Graph, x: str, knots: np.ndarray, heights: np.ndarray) -> str:
-    """numpy.interp of (N, 1) in a graph: the last knot that x reaches, and straight on to the next
-    one."""
+    """numpy.interp of x (N, 1) in a graph: from the last knot that x reaches, along the line to the
+    next one."""
     reached = graph.cast(graph.add("GreaterOrEqual", [x, graph.constant(knots)]), "int64")
     count = graph.add("ReduceSum", [reached, graph.constant(np.array([1]))], keepdims=1)
     interval = graph.add(
@@ -121,14 +123,13 @@ def _between_graph(graph: Graph, x: str, knots: np.ndarray, heights: np.ndarray)
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.append(np.diff(heights) / np.diff(knots), 0.0)
-    slopes[~np.isfinite(slopes)] = 0.0  # between equal knots nothing lies
+    slopes[~np.isfinite(slopes)] = 0.0  # no number lies between equal knots
     low, height, slope = (
         graph.add("Gather", [graph.constant(np.ascontiguousarray(array)), interval])
         for array in (knots, heights, slopes)
     )
-    inside = graph.add(
-        "Where", [graph.add("Less", [x, low]), low, x]
-    )  # below the first knot: at its height
+    # below the first knot: its height
+    inside = graph.add("Where", [graph.add("Less", [x, low]), low, x])
     return graph.add("Add", [graph.add("Mul", [graph.add("Sub", [inside, low]), slope]), height])
 
 
@@ -169,9 +170,8 @@ def _fit_quantiles(config: Config, column: Column) -> dict[str, Any]:
     knots = np.zeros((len(features), count))
     for knot, values in zip(knots, features):
         if len(values):
-            knot[:] = np.maximum.accumulate(
-                np.quantile(values, shares)
-            )  # rounding must not turn two knots around
+            # rounding must not swap two knots
+            knot[:] = np.maximum.accumulate(np.quantile(values, shares))
     heights = shares
     if config.distribution == "normal":
         normal = NormalDist()
@@ -189,7 +189,6 @@ def _apply_quantiles(state: dict[str, Any], values: np.ndarray) -> np.ndarray:
         x = np.ascontiguousarray(result[:, feature])
         upward = np.interp(x, knots, heights)
         downward = -np.interp(-x, -knots[::-1], -heights[::-1])
-        result[:, feature] = (
-            upward + downward
-        ) / 2  # the middle of the ranks of a value that many rows share
+        # the middle rank of a value that many rows share
+        result[:, feature] = (upward + downward) / 2
     return result

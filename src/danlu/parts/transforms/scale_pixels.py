@@ -1,7 +1,8 @@
-"""Mean and standard deviation of the pixels of each colour channel; batches are scaled with them, images stay uint8.
+"""Pixel mean and standard deviation of each colour channel, by which batches are scaled.
 
-A batch becomes (pixel / 255 - mean) / std on the device where it is used: a quarter of the memory
-and of the transfer. The statistics are exact: they come from counts of the 256 pixel values."""
+Images stay uint8. A batch becomes (pixel / 255 - mean) / std on the device that uses it, which
+takes a quarter of the memory and of the transfer. The statistics are exact: they are computed from
+counts of the 256 pixel values."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from danlu.parts.transforms._onnx_graph import Graph, Value
 
 TAKES = ("image",)
-_BLOCK = 1 << 23  # pixels counted at a time
+_BLOCK = 1 << 23  # pixels counted per block
 
 
 class Config(Options):
@@ -42,17 +43,17 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """The very same column."""
+    """The same column, unchanged."""
     return column
 
 
 def graph(config: Config, state: dict[str, Any], graph: Graph, value: Value) -> Value:
-    """The image as it is: batches are scaled on their way into the network."""
+    """The image unchanged: the network's input layer scales batches."""
     return value
 
 
 def _counts(images: np.ndarray) -> np.ndarray:
-    """How often each pixel value stands in each channel of images (N, H, W, C), int64 (C, 256)."""
+    """How often each pixel value occurs per channel of images (N, H, W, C), int64 (C, 256)."""
     channels = images.shape[3]
     counts = np.zeros((channels, 256), dtype=np.int64)
     step = max(1, _BLOCK // max(1, int(np.prod(images.shape[1:]))))
@@ -64,8 +65,7 @@ def _counts(images: np.ndarray) -> np.ndarray:
 
 
 def _count_bytes(values: np.ndarray) -> np.ndarray:
-    """How often each of 256 values stands in uint8 (N,). Two at a time: counting pairs costs
-    half."""
+    """How often each of 256 values occurs in uint8 (N,); counting pairs takes half the time."""
     even = len(values) // 2 * 2
     pairs = np.bincount(values[:even].view(np.uint16), minlength=65536).reshape(256, 256)
     counts = pairs.sum(axis=0) + pairs.sum(axis=1)

@@ -1,7 +1,8 @@
-"""Text as tokens: characters, bytes, words, byte pairs, or the pieces of a given tokenizer, each a number a model learns to read.
+"""Text as tokens: characters, bytes, words, byte pairs, or those of a tokenizer file.
 
 The vocabulary is learnt from the training rows. words suits classification (a Chinese character is
-a word), characters and bpe suit generation. See danlu.tokenizing for what each kind is."""
+a word), characters and bpe suit generation. danlu.tokenizing says what each kind is.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +21,15 @@ from danlu.tokenizing import Tokenizer
 
 TAKES = ("text",)
 SEPARATOR = "\x1e"  # U+001E, the record separator
-_MEASURED = (
-    32 << 20
-)  # bytes of text that are tokenized to learn the longest row; of more text, the longest rows of it
+# bytes of text that are tokenized to find the longest row; of more text only its longest rows
+_MEASURED = 32 << 20
 _KEPT = 8
-_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = (
-    OrderedDict()
-)  # the state is kept, so that its id stays its own
+# by id(state); the state is stored too, so that its id cannot be reused
+_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = OrderedDict()
 
 
 class Config(Options):
-    """What a token is, how many there are, and how many of a row are read."""
+    """What a token is, the size of the vocabulary, and how many tokens of a row are read."""
 
     kind: Literal["words", "characters", "bytes", "bpe", "file"] = Field(
         default="words", description="What a token is."
@@ -39,29 +38,33 @@ class Config(Options):
         default=None,
         ge=FIRST_TOKEN + 1,
         le=1 << 20,
-        description="Most tokens known, the five special ones included; null: 32,768 words, 8,192 byte pairs, all characters.",
+        description="Most tokens, including the five special ones; null: 32,768 words, 8,192 "
+        "byte pairs, all characters.",
     )
     lower: bool | None = Field(
-        default=None, description="Read the text in lower case; null: words yes, other kinds no."
+        default=None,
+        description="Convert text to lower case; null: for words yes, for other kinds no.",
     )
     min_count: int | None = Field(
         default=None,
         ge=1,
-        description="How often a word, character or pair must be seen to be known; null: words and pairs twice.",
+        description="How often a word, character or pair must occur to enter the vocabulary; "
+        "null: words and pairs twice.",
     )
     max_length: int | None = Field(
         default=256,
         ge=1,
         le=1 << 30,
-        description="Tokens of a row that are read, from its beginning; null: all.",
+        description="Most tokens per row; the rest of a row is cut off. null: no limit.",
     )
     beginning: bool = Field(
-        default=False, description="Put a token before each row that says it begins."
+        default=False, description="Put a beginning-of-text token before each row."
     )
-    end: bool = Field(default=False, description="Put a token after each row that says it ends.")
+    end: bool = Field(default=False, description="Put an end-of-text token after each row.")
     tokenizer: str | None = Field(
         default=None,
-        description="The tokenizer.json of kind file, or an artifact (or run) whose tokenizer is taken.",
+        description="For kind file: a tokenizer.json, or an artifact (or run) whose tokenizer "
+        "is used.",
     )
 
     @model_validator(mode="after")
@@ -72,11 +75,12 @@ class Config(Options):
             self.vocabulary is not None or self.min_count is not None
         ):
             raise ValueError(
-                f"the vocabulary of kind {self.kind} is given: vocabulary and min_count say nothing"
+                f"the vocabulary of kind {self.kind} is fixed, so vocabulary and min_count have "
+                "no effect"
             )
         if self.kind == "file" and self.lower is not None:
             raise ValueError(
-                "a given tokenizer says itself whether it reads in lower case: lower says nothing"
+                "a tokenizer file itself decides about lower case, so lower has no effect"
             )
         if (
             self.kind == "bpe"
@@ -84,7 +88,8 @@ class Config(Options):
             and self.vocabulary < 256 + FIRST_TOKEN
         ):
             raise ValueError(
-                f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for each byte"
+                f"vocabulary must be at least {256 + FIRST_TOKEN} for bpe, which has a token for "
+                "each byte"
             )
         if self.max_length is not None and self.max_length <= self.beginning + self.end:
             raise ValueError("max_length leaves no room for text between beginning and end")
@@ -92,7 +97,7 @@ class Config(Options):
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """The tokenizer, and the length of the longest row once it is cut."""
+    """The tokenizer, and the length of the longest row after it is cut to max_length."""
     lower = config.kind == "words" if config.lower is None else config.lower
     tokenizer = tokenizing.fit(
         config.kind, column, config.vocabulary, lower, config.min_count, config.tokenizer
@@ -106,7 +111,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A sequence of tokens, uint16 or (above 65,536 of them) uint32; a missing row has length 0."""
+    """A sequence of tokens, uint16 or (for more than 65,536 tokens) uint32; a missing row has
+    length 0."""
     tokenizer = restored(state)
     lost = column.is_missing()
     if config.max_length is None and not (config.beginning or config.end):
@@ -126,23 +132,22 @@ def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
 
 
 def restored(state: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a state of this transform; made once for a state that is used over and
-    over."""
-    restored_before = _restored.get(id(state))
-    if restored_before is None:
-        restored_before = _restored[id(state)] = (state, tokenizing.restore(state["tokenizer"]))
+    """The tokenizer of a state of this transform; cached for the last 8 states."""
+    entry = _restored.get(id(state))
+    if entry is None:
+        entry = _restored[id(state)] = (state, tokenizing.restore(state["tokenizer"]))
         while len(_restored) > _KEPT:
             _restored.popitem(last=False)
-    return restored_before[1]
+    return entry[1]
 
 
 def _framed(
     config: Config, tokenizer: Tokenizer, column: Column, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, offsets) of rows that are cut; of those that are `there`, between the tokens for
-    beginning and end."""
+    """(tokens, offsets) of rows cut to max_length; rows that are `there` (not missing) get the
+    tokens for beginning and end."""
     room = None if config.max_length is None else config.max_length - config.beginning - config.end
-    taken = np.zeros(len(column), dtype=np.int64)  # tokens of each row, without those around it
+    taken = np.zeros(len(column), dtype=np.int64)  # tokens per row, without beginning and end
     begun = ~there
     spool = GrowingArray(tokenizer.dtype)
     for block in tokenizer.stream(column):
@@ -161,8 +166,8 @@ def _framed(
 def _between(
     codes: np.ndarray, counts: np.ndarray, kept: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> np.ndarray:
-    """The first `kept` of the `counts` codes of each row, where asked with a BEGINNING `before` and
-    an END `after` them."""
+    """The first `kept` of the `counts` codes of each row; BEGINNING precedes them in rows where
+    `before` is True, END follows them where `after` is."""
     sizes = kept + before + after
     ends = np.cumsum(sizes)
     result = np.empty(int(ends[-1]) if len(ends) else 0, dtype=codes.dtype)
@@ -175,18 +180,18 @@ def _between(
     return result
 
 
-# --- what is told of the training rows -----------------------------------------------------------------------------------
+# --- statistics of the training rows
 
 
 def _measure(tokenizer: Tokenizer, column: Column) -> tuple[np.ndarray, float]:
-    """(tokens in each row, the share of unknown ones): of all rows, or of the longest where there
-    is much text."""
+    """(tokens per row, share of unknown tokens), of all rows, or of the longest if there is much
+    text."""
     assert column.offsets is not None
     sizes = np.diff(column.offsets)
     if sizes.sum() > _MEASURED:
         order = np.argsort(-sizes, kind="stable")
         most = int(np.searchsorted(np.cumsum(sizes[order]), _MEASURED))
-        if not most:  # a single text so long: it has at most a token a byte
+        if not most:  # one very long text: it has at most one token per byte
             return sizes, 0.0
         column = column.take(order[:most])
     lengths = np.zeros(len(column), dtype=np.int64)
@@ -194,7 +199,7 @@ def _measure(tokenizer: Tokenizer, column: Column) -> tuple[np.ndarray, float]:
     for block in tokenizer.stream(column):
         lengths[block.rows] += block.counts
         unknown += int((block.codes == UNKNOWN).sum())
-    if unknown:  # what stands between the turns of a conversation is no text that anyone wrote
+    if unknown:  # the separator between the turns of a conversation does not count as text
         unknown -= int((column.values == ord(SEPARATOR)).sum()) * int(
             (tokenizer.encode([SEPARATOR])[0] == UNKNOWN).sum()
         )

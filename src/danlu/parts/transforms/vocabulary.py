@@ -1,15 +1,17 @@
-"""Words of a sentence as tokens: the number of each word in a vocabulary, and what its spelling tells.
+"""Words as tokens: the code of each word in a vocabulary, and codes of its spelling.
 
-The vocabulary holds the words of the training rows, the commonest first; every other word is the
-token of the unknown. Beside the word a place may hold codes of its spelling, which speak for words
-never seen:
+The vocabulary holds the words of the training rows, most frequent first; every other word becomes
+the unknown token. Beside the word a position may hold codes of its spelling, which describe words
+that are not in the vocabulary:
 
-  characters   its letters (`longest_word` of them; of a longer word the first and the last half), for a small convolution
+  characters   its letters, for a small convolution (`longest_word` of them; of a longer word the
+               first and the last half of that)
   suffix       its last `suffix` letters
-  shape        how it is written: small, Capital, CAPITALS, miXed, with digits, a number, punctuation
+  shape        how it is written: small, Capital, CAPITALS, miXed, with digits, number, punctuation
 
-codes: auto takes all three, and none where the vocabulary has at most 100 words: those are labels,
-not language. A text is split into words first."""
+codes: auto uses all three, but none for a vocabulary of at most 100 words, which are labels rather
+than language. A text is split into words first.
+"""
 
 from __future__ import annotations
 
@@ -27,47 +29,51 @@ from danlu.terms import FIRST_TOKEN, PADDING, UNKNOWN, Column
 TAKES = ("sequence", "text")
 Code = Literal["characters", "suffix", "shape"]
 ALL_CODES: tuple[Code, ...] = ("characters", "suffix", "shape")
-FEW = 100  # words up to which a vocabulary is a set of labels
+FEW = 100  # a vocabulary of at most so many words counts as a set of labels
 SHAPES = 9  # padding, unknown, and the seven of _shape
 _FIRST = 2  # first code of letters, endings and shapes: 0 is padding, 1 unknown
 
 
 class Config(Options):
-    """Which words are known, and which codes stand beside them."""
+    """Which words enter the vocabulary, and which codes of the spelling are added."""
 
     lower: bool = Field(
-        True, description="Read words in small letters (characters and shape keep the difference)."
+        True, description="Convert words to lower case (characters and shape still see capitals)."
     )
     digits: bool = Field(
-        True, description="Read every digit of a word as 0, so that all years are one word."
+        True, description="Replace every digit of a word by 0, so that all years are one word."
     )
     min_count: int = Field(
-        2, ge=1, description="Times a word must stand in the training rows to be known."
+        2,
+        ge=1,
+        description="How often a word must occur in the training rows to enter the vocabulary.",
     )
-    most: int = Field(100_000, ge=1, le=10_000_000, description="Words kept, the commonest first.")
+    most: int = Field(
+        100_000,
+        ge=1,
+        le=10_000_000,
+        description="Most words of the vocabulary; the most frequent are kept.",
+    )
     codes: list[Code] | Literal["auto"] = Field(
-        "auto", description="Codes of the spelling beside the word: characters, suffix, shape."
+        "auto", description="Codes of the spelling: characters, suffix, shape."
     )
-    longest_word: int = Field(
-        16, ge=2, le=256, description="Letters of a word that characters holds."
-    )
-    suffix: int = Field(3, ge=1, le=16, description="Letters of the ending that suffix holds.")
+    longest_word: int = Field(16, ge=2, le=256, description="Most letters per word in characters.")
+    suffix: int = Field(3, ge=1, le=16, description="Letters per word in suffix.")
     split: Literal["words", "spaces"] = Field(
-        "words", description="How a text becomes words, where the column holds text."
+        "words", description="How text is split into words: at word boundaries, or only at spaces."
     )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """The known words, letters and endings, the commonest first, and how long the longest sentence
-    is."""
+    """The vocabularies of words, letters and suffixes, most frequent first, and the length of the
+    longest row."""
     column = _as_words(config, column)
     assert column.offsets is not None
     codes = np.asarray(column.values)
     counts = np.bincount(codes[codes >= 0], minlength=len(column.categories)).tolist()
     seen = [(word, count) for word, count in zip(column.categories, counts) if count]
-    labels = (
-        config.codes == "auto" and len(seen) <= FEW
-    )  # all of a small set is known, as it is written
+    # the words of a small set all enter the vocabulary, unchanged
+    labels = config.codes == "auto" and len(seen) <= FEW
     chosen = (
         []
         if labels
@@ -94,11 +100,11 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A sequence of tokens int32, (places,) or (places, D): the word, then the codes. A missing
-    word is unknown."""
+    """A sequence of tokens int32, (positions,) or (positions, D): the word, then the codes of its
+    spelling. A missing word is unknown."""
     column = _as_words(config, column)
     table = _table(config, state, column.categories)
-    values = table[np.asarray(column.values)]  # -1, a missing place, is the last row: unknown
+    values = table[np.asarray(column.values)]  # -1, a missing word, takes the last row: unknown
     names = _names(state, config.longest_word)
     alone = len(names) == 1
     return replace(
@@ -115,7 +121,7 @@ def _as_words(config: Config, column: Column) -> Column:
 
 
 def _reading(config: Config, state: dict[str, Any], word: str) -> str:
-    """A word as the vocabulary holds it."""
+    """A word in the form of the vocabulary: lower case, digits as 0 (both optional)."""
     if state["labels"]:
         return word
     word = word.lower() if config.lower else word
@@ -129,7 +135,7 @@ def _ending(config: Config, state: dict[str, Any], word: str) -> str:
 
 
 def _commonest(counted: Sequence[tuple[str, int]], least: int) -> list[str]:
-    """The distinct strings counted at least `least` times, the commonest first, equals by
+    """The distinct strings that occur at least `least` times, most frequent first, ties by
     spelling."""
     total: dict[str, int] = {}
     for word, count in counted:
@@ -139,7 +145,7 @@ def _commonest(counted: Sequence[tuple[str, int]], least: int) -> list[str]:
 
 
 def _names(state: dict[str, Any], longest_word: int) -> tuple[str, ...]:
-    """What each code of a place is; letters of one word have one name."""
+    """The names of the codes at a position; all letters of a word have the same name."""
     parts = {
         "characters": ("character",) * longest_word,
         "suffix": ("suffix",),
@@ -149,7 +155,7 @@ def _names(state: dict[str, Any], longest_word: int) -> tuple[str, ...]:
 
 
 def _cardinalities(state: dict[str, Any], longest_word: int) -> tuple[int, ...]:
-    """How many codes there are of each, in the order of _names."""
+    """The number of codes of each, in the order of _names."""
     counts = {
         "characters": (_FIRST + len(state.get("letters", "")),) * longest_word,
         "suffix": (_FIRST + len(state.get("suffixes", ())),),
@@ -162,8 +168,7 @@ def _cardinalities(state: dict[str, Any], longest_word: int) -> tuple[int, ...]:
 
 
 def _table(config: Config, state: dict[str, Any], words: Sequence[str]) -> np.ndarray:
-    """The codes of each distinct word, int32 (words + 1, D); the last row is that of a missing
-    word."""
+    """The codes of each distinct word, int32 (words + 1, D); the last row is for a missing word."""
     parts = [
         _numbers(state["words"], FIRST_TOKEN, [_reading(config, state, word) for word in words])[
             :, None
@@ -184,15 +189,15 @@ def _table(config: Config, state: dict[str, Any], words: Sequence[str]) -> np.nd
 
 
 def _numbers(vocabulary: Sequence[str], first: int, words: Sequence[str]) -> np.ndarray:
-    """The number of each string in `known`, counted from `first`, UNKNOWN where it is not there;
-    then UNKNOWN once more."""
+    """The code of each word, int32 (words + 1,), counted from `first`; UNKNOWN for words outside
+    the vocabulary and for the last entry."""
     code_of = {word: first + number for number, word in enumerate(vocabulary)}
     return np.array([*(code_of.get(word, UNKNOWN) for word in words), UNKNOWN], dtype=np.int32)
 
 
 def _letters(alphabet: str, words: Sequence[str], longest: int) -> np.ndarray:
-    """The letters of each word, int32 (words + 1, longest), padded at the end; the last row is one
-    unknown letter."""
+    """The codes of each word's letters, int32 (words + 1, longest), padded at the end; the last row
+    is one unknown letter."""
     code_of = {letter: _FIRST + number for number, letter in enumerate(alphabet)}
     table = np.full((len(words) + 1, longest), PADDING, dtype=np.int32)
     table[-1, 0] = UNKNOWN
@@ -204,7 +209,7 @@ def _letters(alphabet: str, words: Sequence[str], longest: int) -> np.ndarray:
 
 
 def _shape(word: str) -> int:
-    """How a word is written, 2 to 8."""
+    """How a word is written, as a code from 2 to 8."""
     if any(letter.isdigit() for letter in word):
         return 2 if all(letter.isdigit() or letter in ".,:/-%" for letter in word) else 3
     letters = [letter for letter in word if letter.isalpha()]

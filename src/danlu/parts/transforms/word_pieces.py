@@ -1,8 +1,9 @@
-"""Words of a sentence as the pieces that a tokenizer makes of them, so many a word: for networks that read pieces and answer by word.
+"""Each word as the tokens (pieces) of a tokenizer, for networks that read pieces and label words.
 
-The tokenizer is a given tokenizer.json, or byte pairs learnt from the training words. Each word is
-read as one that others stand before; of a word in more pieces than `pieces` the first are read.
-model: pretrained chooses this transform by itself."""
+The tokenizer is a tokenizer.json, or byte pairs learnt from the training words. Each word is
+tokenized as if a space preceded it. Of a word with more than `pieces` pieces only the first are
+read. model: pretrained chooses this transform itself.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +24,24 @@ from danlu.tokenizing.tokenizer import as_column
 
 TAKES = ("sequence", "text")
 _KEPT = 8
-_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = (
-    OrderedDict()
-)  # the state is kept, so that its id stays its own
+# by id(state); the state is stored too, so that its id cannot be reused
+_restored: OrderedDict[int, tuple[dict[str, Any], Tokenizer]] = OrderedDict()
 
 
 class Config(Options):
-    """Whose pieces, and how many of a word."""
+    """The tokenizer, and how many pieces of a word are read."""
 
     tokenizer: str | None = Field(
         None, description="A tokenizer.json; null: byte pairs learnt from the training words."
     )
-    pieces: int = Field(6, ge=1, le=64, description="Pieces of a word that are read.")
+    pieces: int = Field(6, ge=1, le=64, description="Most pieces per word.")
     split: Literal["words", "spaces"] = Field(
-        "words", description="How a text becomes words, where the column holds text."
+        "words", description="How text is split into words: at word boundaries, or only at spaces."
     )
 
 
 def fit(config: Config, column: Column) -> dict[str, Any]:
-    """The tokenizer, and how long the longest sentence is."""
+    """The tokenizer, and the length of the longest row in words."""
     column = _as_words(config, column)
     assert column.offsets is not None
     codes = np.asarray(column.values)
@@ -51,9 +51,8 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
         tokenizer = tokenizing.fit("file", column, path=config.tokenizer)
     else:
         tokenizer = tokenizing.fit("bpe", _texts(seen), min_count=1)
-    spaced = (
-        tokenizer.byte_lengths is not None
-    )  # byte by byte, where a space is part of the word that follows
+    # in a byte-level tokenizer a space is part of the word that follows it
+    spaced = tokenizer.byte_lengths is not None
     state: dict[str, Any] = {
         "pieces_of": tokenizer.state(),
         "spaced": spaced,
@@ -73,19 +72,19 @@ def fit(config: Config, column: Column) -> dict[str, Any]:
 
 
 def apply(config: Config, state: dict[str, Any], column: Column) -> Column:
-    """A sequence of tokens int32, (places,) or (places, pieces): the pieces of each word, PADDING
-    after them. A missing word is unknown."""
+    """A sequence of tokens int32, (words,) or (words, pieces): the pieces of each word, padded at
+    the end. A missing word is unknown."""
     column = _as_words(config, column)
     tokenizer = _tokenizer(state)
     table = np.full((len(column.categories) + 1, config.pieces), PADDING, dtype=np.int32)
-    table[:, 0] = UNKNOWN  # also of a word that no piece is left of
+    table[:, 0] = UNKNOWN  # also of a word without any piece
     codes, offsets = tokenizer.encode(_texts(column.categories, state["spaced"]))
     sizes = np.diff(offsets)
     row = np.repeat(np.arange(len(sizes)), sizes)
     within = np.arange(len(codes)) - np.repeat(offsets[:-1], sizes)
     kept = within < config.pieces
     table[row[kept], within[kept]] = codes[kept]
-    values = table[np.asarray(column.values)]  # -1, a missing place, is the last row
+    values = table[np.asarray(column.values)]  # -1, a missing word, takes the last row
     alone = config.pieces == 1
     return replace(
         column,
@@ -101,7 +100,7 @@ def _as_words(config: Config, column: Column) -> Column:
 
 
 def _texts(words: Sequence[str], spaced: bool = True) -> Column:
-    """The words as texts, with the space that stands before a word."""
+    """The words as texts, each with a leading space if `spaced`."""
     return as_column([f" {word}" if spaced else word for word in words])
 
 
@@ -110,7 +109,7 @@ def _lengths(tokenizer: Tokenizer, words: Sequence[str], spaced: bool) -> np.nda
 
 
 def _tokenizer(state: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a state; made once for a state that is used over and over."""
+    """The tokenizer of a state; cached for the last 8 states."""
     restored = _restored.get(id(state))
     if restored is None:
         restored = _restored[id(state)] = (state, tokenizing.restore(state["pieces_of"]))

@@ -75,7 +75,7 @@ def measured(name: str, home: Path) -> str:
     except DanluError as error:
         return f"| {name} | | | | | {str(error).splitlines()[0][:120]} |"
     seconds = time.perf_counter() - begin
-    proof, size = export.about["proof"], (export.path / "model.onnx").stat().st_size
+    proof, size = export.manifest["proof"], (export.path / "model.onnx").stat().st_size
     inside = (
         "preprocessing in the graph"
         if export.entering
@@ -83,8 +83,8 @@ def measured(name: str, home: Path) -> str:
     )
     length = (
         ""
-        if not export.about["runs"].get("longest")
-        else f"; padded to {export.about['runs']['longest']}"
+        if not export.manifest["runs"].get("longest")
+        else f"; padded to {export.manifest['runs']['longest']}"
     )
     return f"| {name} | {proof['rows']:,} | {proof['largest_difference']:.1e} | {size / 1e3:,.0f} | {seconds:.1f} | {inside}{length} |"
 

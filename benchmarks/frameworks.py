@@ -179,11 +179,11 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
 
     from danlu import recipe as recipes
     from danlu import registry
-    from danlu.exporting.exporters._to_keras import twin
+    from danlu.exporting.exporters._to_keras import to_keras
     from danlu.system.machine import versions
-    from danlu.training.setup import assemble
+    from danlu.training.setup import build_training
 
-    built = assemble(recipes.read(recipe_of(network), registry))
+    built = build_training(recipes.read(recipe_of(network), registry))
     module, data = built.state.module, built.data
     steps = (
         built.plan.steps_per_epoch
@@ -202,7 +202,7 @@ def hand_over(network: str, folder: Path, most: int | None) -> tuple[dict[str, A
         wanted = module.eval()(
             built.rows.gather(torch.from_numpy(tests[:CHECKED].copy())).inputs
         ).numpy()
-    twin(module, described, lambda keras, outputs: outputs).save(folder / "model.keras")
+    to_keras(module, described, lambda keras, outputs: outputs).save(folder / "model.keras")
     np.savez(
         folder / "given.npz", rows=pixels[rows], labels=labels[rows], order=place, test_rows=pixels[tests], test_labels=labels[tests],
         wanted=wanted, **{f"weight_{number}": each for number, each in enumerate(weights)},

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import danlu
 import make
@@ -49,6 +50,22 @@ def test_every_exporter_gives_the_artifacts_answers_or_says_why_it_cannot(
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the converters
+@pytest.mark.parametrize("name", registry.names("exporters"))
+def test_no_file_of_an_export_holds_a_path_of_this_machine(
+    name: str, artifact: danlu.Artifact, tmp_path: Path
+) -> None:
+    try:
+        export(artifact, name, tmp_path / name, least_rows=20)
+    except (ArtifactError, MissingExtra):
+        pytest.skip("this exporter does not export it here")
+    # torch's exporter records stack traces: source files of danlu, and of torch beside it
+    sources = [str(Path(module.__file__).parent) for module in (danlu, torch)]
+    for path in (tmp_path / name).iterdir():
+        content = path.read_bytes()
+        assert not [source for source in sources if source.encode() in content], path.name
+
+
 def test_importing_the_parts_imports_no_library_of_theirs() -> None:
     heavy = "torch, onnx, onnxruntime, openvino, keras, gguf, transformers, pyarrow"
     parts = ", ".join(f"danlu.exporting.exporters.{name}" for name in registry.names("exporters"))
@@ -78,4 +95,4 @@ def test_a_compressed_artifact_is_exported_like_any_other(
         pytest.skip(error.problem.message)
     made = export(smaller, "onnx", tmp_path / "onnx", least_rows=20)
     in_few_bits = bool(getattr(registry.facts("compressors", name), "ROUNDS", False))
-    assert (made.about["proof"]["accuracy"] is not None) == in_few_bits
+    assert (made.manifest["proof"]["accuracy"] is not None) == in_few_bits

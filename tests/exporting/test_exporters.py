@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from danlu import registry
+from danlu.exporting.exporters._base import exporter
 from danlu.recipe import Options
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
@@ -19,12 +20,12 @@ RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
 
 @pytest.mark.parametrize("name", registry.names("exporters"))
 def test_an_exporter_offers_what_the_shelf_promises(name: str) -> None:
-    part = registry.take("exporters", name)
-    assert issubclass(part.Config, Options)
-    library, extra = part.NEEDS
-    assert isinstance(library, str) and isinstance(extra, str) and bool(library) == bool(extra)
-    assert isinstance(part.TORCH_FREE, bool)
-    assert callable(part.export) and callable(part.start)
+    assert issubclass(registry.config("exporters", name), Options)
+    offered = exporter(name)
+    libraries, extra = offered.needs
+    assert isinstance(libraries, tuple) and bool(libraries) == bool(extra)
+    assert isinstance(offered.torch_free, bool)
+    assert callable(offered.export) and callable(offered.start)
     assert registry.summary("exporters", name).endswith((".", ":"))
 
 

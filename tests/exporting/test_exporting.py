@@ -195,8 +195,8 @@ def test_a_table_is_answered_as_by_its_artifact_with_the_transforms_in_the_graph
     )
     assert set(export.entering) == set(artifact.inputs), "every column enters the graph raw"
     assert not any(chain.steps for chain in export.entering.values())
-    assert export.about["proof"]["rows"] == ROWS
-    assert export.about["proof"]["largest_difference"] < 1e-5  # float32 sums of a small network
+    assert export.manifest["proof"]["rows"] == ROWS
+    assert export.manifest["proof"]["largest_difference"] < 1e-5  # float32 sums of a small network
     wanted, found = artifact.predict(STRANGE), export.predict(STRANGE)
     for one, other in zip(wanted, found, strict=True):
         assert one["prediction"] == other["prediction"]
@@ -326,7 +326,7 @@ def test_a_place_that_holds_something_else_is_never_replaced(home: Path) -> None
     taken = home / "taken"
     taken.mkdir()
     (taken / "notes.txt").write_text("keep me", "utf-8")
-    with pytest.raises(DanluError, match="something else at this place"):
+    with pytest.raises(DanluError, match="is no export, so it is not replaced"):
         danlu.export(trained(home, "usual"), "onnx", taken)
     assert (taken / "notes.txt").read_text("utf-8") == "keep me"
 
@@ -428,7 +428,7 @@ def test_int8_is_released_by_its_accuracy_and_refused_where_it_costs_too_much(ho
     artifact = trained(home, "usual")
     options = {"precision": "int8", "calibration_rows": 64, "max_drop": 0.2}
     export = danlu.export(artifact, "onnx", home / "int8.onnx", options=options)
-    before, after = export.about["proof"]["accuracy"]
+    before, after = export.manifest["proof"]["accuracy"]
     assert before - after <= 0.2
-    assert 0 < export.about["proof"]["largest_difference"] < 0.5, "it is not the float32 graph"
+    assert 0 < export.manifest["proof"]["largest_difference"] < 0.5, "it is not the float32 graph"
     assert danlu.verify(export.path, artifact).accuracy == (before, after)

@@ -44,7 +44,7 @@ def artifacts(tmp_path_factory) -> dict[str, danlu.Artifact]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_keras_file_answers_as_its_artifact_does(name, artifacts, tmp_path) -> None:
     made = export(artifacts[name], "keras", tmp_path / "keras", least_rows=64)
-    assert made.about["proof"]["largest_difference"] < 1e-5  # measured 3e-7; allowed 1e-4
+    assert made.manifest["proof"]["largest_difference"] < 1e-5  # measured 3e-7; allowed 1e-4
     assert verify(tmp_path / "keras", artifacts[name]).answers >= 64
     assert "keras.saving.load_model" in (tmp_path / "keras" / "MODEL_CARD.md").read_text()
 
@@ -58,7 +58,7 @@ def test_it_answers_the_same_on_the_other_backends(backend, artifacts, tmp_path)
             f"{backend} is not installed here: name an interpreter that has it in DANLU_{backend.upper()}_PYTHON"
         )
     made = export(artifacts["cnn"], "keras", tmp_path / "keras", least_rows=64)
-    assert made.about["proof"]["by_output"][f"probabilities on {backend}"] < 1e-5
+    assert made.manifest["proof"]["by_output"][f"probabilities on {backend}"] < 1e-5
 
 
 def test_an_exported_file_trains_on_under_danlu_from_where_it_stood(artifacts, tmp_path) -> None:

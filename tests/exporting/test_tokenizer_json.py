@@ -64,7 +64,7 @@ def test_the_file_reads_texts_as_the_artifact_does(
     assert [read.encode(text).ids for text in SAID] == [
         tokens.row(number).tolist() for number in range(len(SAID))
     ]
-    assert "tokenizer.json" in made.about["files"]
+    assert "tokenizer.json" in made.manifest["files"]
     assert "tokenizer.json" in (made.path / "MODEL_CARD.md").read_text()
 
 
@@ -88,6 +88,6 @@ def test_a_file_that_reads_otherwise_is_refused(
         return BytePairs(found.merges[:3], found.lower)
 
     monkeypatch.setattr("danlu.exporting.tokenizer_json.tokenizing.restore", without_a_merge)
-    with pytest.raises(danlu.DanluError, match="otherwise than the artifact"):
+    with pytest.raises(danlu.DanluError, match="makes other tokens of"):
         export(artifact, "onnx", tmp_path / "onnx", least_rows=10)
     assert not (tmp_path / "onnx").exists()

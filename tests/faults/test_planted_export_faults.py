@@ -368,9 +368,9 @@ def test_a_planted_fault_is_refused(
     assert "does not answer as" in str(refusal.value), str(refusal.value)
     assert "row" in str(refusal.value) and "in place of" in str(refusal.value)
     if fault in BEFORE:
-        assert f"they part before the network, in its input {BEFORE[fault]}" in str(refusal.value)
+        assert f"they differ before the network, in its input {BEFORE[fault]}" in str(refusal.value)
     if fault in (stale_weights, missing_adapter, dropout_of_training):
-        assert "they part in the network" in str(refusal.value)
+        assert "the network itself differs" in str(refusal.value)
     assert sorted(home.iterdir()) == before, "something of the export is left"
 
 

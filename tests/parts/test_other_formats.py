@@ -15,7 +15,7 @@ import pytest
 import danlu
 from danlu.errors import ArtifactError, ExportError
 from danlu.exporting.export import export, verify
-from danlu.exporting.exporters._torch_program import cleaned
+from danlu.exporting.exporters._torch_program import plain_program
 from danlu.exporting.loader import open_export, read_manifest
 from danlu.system.atomic_files import sha256, with_checksum
 
@@ -78,7 +78,7 @@ def test_an_export_answers_as_its_artifact_does(name, to, artifacts, tmp_path) -
     skip_without(to)
     made = export(artifacts[name], to, tmp_path / to, least_rows=32)
     # 1e-5: float32 sums in another order; the same kernels give the same bits
-    assert made.about["proof"]["largest_difference"] <= (1e-5 if to == "openvino" else 1e-6)
+    assert made.manifest["proof"]["largest_difference"] <= (1e-5 if to == "openvino" else 1e-6)
     assert verify(tmp_path / to, artifacts[name]).rows >= 10
     assert "```python" in (tmp_path / to / "MODEL_CARD.md").read_text()
 
@@ -134,7 +134,7 @@ def test_a_program_holds_no_pickle_and_no_place_of_this_machine(program) -> None
     for name, content in members(program).items():
         assert not content.startswith((b"PK", b"\x80\x02", b"\x80\x04")), name
         assert b"site-packages" not in content and b".py" not in content, name
-    assert cleaned((program / "model.pt2").read_bytes()) == (program / "model.pt2").read_bytes()
+    assert plain_program((program / "model.pt2").read_bytes()) == (program / "model.pt2").read_bytes()
 
 
 def graph(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, bytes]], None]:
@@ -199,7 +199,7 @@ def test_a_program_with_more_than_operators_and_numbers_is_refused(what, program
         for name, content in files.items():
             archive.writestr(name, content)
     with pytest.raises(ValueError):
-        cleaned(held.getvalue())
+        plain_program(held.getvalue())
     folder = tmp_path / "hostile"
     folder.mkdir()
     for each in program.iterdir():
@@ -219,20 +219,20 @@ def test_guards_are_code_and_are_left_out(program) -> None:
     with zipfile.ZipFile(held, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-    with zipfile.ZipFile(io.BytesIO(cleaned(held.getvalue()))) as archive:
+    with zipfile.ZipFile(io.BytesIO(plain_program(held.getvalue()))) as archive:
         assert not any(b"__import__" in archive.read(each) for each in archive.infolist())
 
 
 @pytest.mark.parametrize("how", ["entities", "operators of a library", "numbers beyond"])
 def test_a_strange_graph_of_openvino_is_refused(how) -> None:
-    from danlu.exporting.exporters.openvino import refuse_strange
+    from danlu.exporting.exporters.openvino import refuse_unsafe
 
     sound = b'<net><layer id="0" type="Const" version="opset1"><data offset="0" size="40"/></layer></net>'
-    refuse_strange(sound, 40)
+    refuse_unsafe(sound, 40)
     changed = {
         "entities": b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + sound,
         "operators of a library": sound.replace(b"opset1", b"evil"),
         "numbers beyond": sound.replace(b'"40"', b'"41"'),
     }
     with pytest.raises(ArtifactError):
-        refuse_strange(changed[how], 40)
+        refuse_unsafe(changed[how], 40)

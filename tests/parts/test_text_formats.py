@@ -68,9 +68,9 @@ def artifacts(tmp_path_factory) -> dict[str, danlu.Artifact]:
 @pytest.mark.parametrize("kind", ["bpe", "characters"])
 def test_a_folder_of_hugging_face_answers_as_its_artifact_does(kind, artifacts, tmp_path) -> None:
     made = export(artifacts[kind], "huggingface", tmp_path / "llama", least_rows=24)
-    assert made.about["proof"]["largest_difference"] < 1e-5
+    assert made.manifest["proof"]["largest_difference"] < 1e-5
     if importlib.util.find_spec("transformers") is not None:
-        assert made.about["proof"]["by_output"]["logits on transformers"] < 1e-5
+        assert made.manifest["proof"]["by_output"]["logits on transformers"] < 1e-5
     verify(tmp_path / "llama", artifacts[kind])
 
 
@@ -85,7 +85,7 @@ def need_gguf() -> Any:
 def test_a_gguf_answers_as_its_artifact_does(kind, artifacts, tmp_path) -> None:
     gguf = need_gguf()
     made = export(artifacts[kind], "gguf", tmp_path / "gguf", least_rows=24)
-    assert made.about["proof"]["largest_difference"] <= 1e-6  # the same numbers, turned twice
+    assert made.manifest["proof"]["largest_difference"] <= 1e-6  # the same numbers, turned twice
     verify(tmp_path / "gguf", artifacts[kind])
     reader = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf")  # llama.cpp's own
     facts, tensors = gguf_file.read((tmp_path / "gguf" / "model.gguf").read_bytes())
@@ -108,7 +108,7 @@ def test_fewer_bits_are_proven_within_what_they_allow(
     made = export(
         artifacts["bytes"], "gguf", tmp_path / kind, least_rows=24, options={"type": kind}
     )
-    assert least < made.about["proof"]["largest_difference"] <= most
+    assert least < made.manifest["proof"]["largest_difference"] <= most
     whole = export(artifacts["bytes"], "gguf", tmp_path / "whole", least_rows=24)
     assert (tmp_path / kind / "model.gguf").stat().st_size < 0.8 * (
         whole.path / "model.gguf"
@@ -116,14 +116,14 @@ def test_fewer_bits_are_proven_within_what_they_allow(
 
 
 def test_pieces_are_those_that_the_tokenizer_writes(artifacts) -> None:
-    from danlu.exporting.exporters.gguf import pieces_of
+    from danlu.exporting.exporters.gguf import pieces_and_merges
     from danlu.tokenizing.bpe import byte_letters
 
     value_of = {letter: value for value, letter in enumerate(byte_letters())}
     for artifact in artifacts.values():
         tokenizer = artifact.preprocessor.tokenizer
         assert tokenizer is not None
-        pieces, _ = pieces_of(tokenizer)
+        pieces, _ = pieces_and_merges(tokenizer)
         for code in range(0, len(pieces), 7):
             written = bytes(value_of[letter] for letter in pieces[code])
             assert tokenizer.decode([5 + code]) == written.decode("utf-8", "replace")
@@ -133,7 +133,7 @@ def test_a_text_that_llama_cpp_would_read_otherwise_is_counted() -> None:
     pytest.importorskip(
         "tokenizers", reason="tokenizers is not installed: pip install 'danlu[text]'"
     )
-    from danlu.exporting.exporters.gguf import read_alike
+    from danlu.exporting.exporters.gguf import share_read_alike
     from danlu.tokenizing.bpe import BytePairs
 
     plain = BytePairs(["t h", "th e", "Ġ the"])
@@ -148,8 +148,8 @@ def test_a_text_that_llama_cpp_would_read_otherwise_is_counted() -> None:
             [bpe_library(tokenizer.pieces, tokenizer.merges).encode(text, add_special_tokens=False).ids]
         )
 
-    assert read_alike(plain, codes(plain, "the the\n\nthe 12 (the)")) == 1.0
-    assert read_alike(across, codes(across, "a\n  b\n  c")) < 1.0
+    assert share_read_alike(plain, codes(plain, "the the\n\nthe 12 (the)")) == 1.0
+    assert share_read_alike(across, codes(across, "a\n  b\n  c")) < 1.0
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,15 @@ def export(
 ) -> None:
     """Write an artifact in the format of another runtime, after comparing it with the artifact on
     held-out rows."""
-    from danlu.exporting.card import proof_in_words
+    from danlu.exporting.card import parity_in_words
 
     result = danlu.export(artifact, to, out, rows, tolerance=tolerance, options=options or ())
-    proof = result.about["proof"]
+    proof = result.manifest["proof"]
     if as_json:
-        print_json({"folder": str(result.path), "files": result.about["files"], "proof": proof})
+        print_json({"folder": str(result.path), "files": result.manifest["files"], "proof": proof})
     else:
         print(result.path)
-        print_note(proof_in_words(proof))
+        print_note(parity_in_words(proof))
 
 
 @verbs.command()
@@ -85,7 +85,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare an export with the artifact it was made from, once more."""
-    from danlu.exporting.card import proof_in_words
+    from danlu.exporting.card import parity_in_words
 
     proof = danlu.verify(folder, against, rows, tolerance=tolerance).as_dict()
-    print_json(proof) if as_json else print(proof_in_words(proof))
+    print_json(proof) if as_json else print(parity_in_words(proof))

@@ -1,77 +1,82 @@
-"""The model card of an export: what it is, what it takes and gives, how well, from what data, how to run it, and what nobody has said."""
+"""The model card of an export: what it is, what it takes and gives, how well, from what data, how to run it, and what is not known."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from danlu.training.evaluation import without_nonfinite
 
-_SHORT = 60
+if TYPE_CHECKING:
+    from danlu.exporting.exporters._base import Exporter
+    from danlu.exporting.loader import Manifest
+
+_SHORT = 60  # characters of an example
 
 
-def model_card(about: Mapping[str, Any], exporter: Any) -> str:
-    """MODEL_CARD.md of a manifest. Source of the headings: Mitchell et al., 2019,
+def model_card(manifest: Manifest, exporter: Exporter) -> str:
+    """MODEL_CARD.md of an export with this manifest. Source of the headings: Mitchell et al., 2019,
     arXiv:1810.03993."""
     lines = [
-        f"# {about['name']}",
+        f"# {manifest['name']}",
         "",
-        f"{about['task']['said'][0].upper()}{about['task']['said'][1:]}.",
+        f"{manifest['task']['said'][0].upper()}{manifest['task']['said'][1:]}.",
         "",
     ]
     lines += [
-        f"A danlu model of the family `{about['model']}`, exported to `{about['exporter']['name']}`.",
+        f"A danlu model of the family `{manifest['model']}`, exported to `{manifest['exporter']['name']}`.",
         "",
     ]
-    lines += ["## Inputs", "", *_inputs(about["inputs"]), ""]
-    lines += ["## Scores", "", *_scores(about["scores"]), ""]
-    lines += ["## Data", "", *_data(about["provenance"]), ""]
+    lines += ["## Inputs", "", *_inputs(manifest["inputs"]), ""]
+    lines += ["## Scores", "", *_scores(manifest["scores"]), ""]
+    lines += ["## Data", "", *_data(manifest["provenance"]), ""]
     lines += [
         "## Proof",
         "",
-        f"{proof_in_words(about['proof'])} `danlu verify FOLDER --against ARTIFACT` compares again.",
+        f"{parity_in_words(manifest['proof'])} `danlu verify FOLDER --against ARTIFACT` compares again.",
         "",
     ]
-    lines += ["## How to run it", "", *_usage(about, exporter), ""]
+    lines += ["## How to run it", "", *_usage(manifest, exporter), ""]
     lines += ["## Licence and limits", "", *_limits()]
     return "\n".join(lines) + "\n"
 
 
 def _inputs(fields: list[dict[str, Any]]) -> list[str]:
     lines = ["| column | kind | may be missing | values | example |", "|---|---|---|---|---|"]
-    for each in fields:
-        if "categories" in each:
-            said = f"{len(each['categories']):,}: {', '.join(map(str, each['categories'][:6]))}{', ...' if len(each['categories']) > 6 else ''}"
-        elif "minimum" in each:
-            said = f"{each['minimum']:g} to {each['maximum']:g} in training"
-        elif "shape" in each:
-            said = "x".join(map(str, each["shape"]))
+    for field in fields:
+        if "categories" in field:
+            values = f"{len(field['categories']):,}: {', '.join(map(str, field['categories'][:6]))}{', ...' if len(field['categories']) > 6 else ''}"
+        elif "minimum" in field:
+            values = f"{field['minimum']:g} to {field['maximum']:g} in training"
+        elif "shape" in field:
+            values = "x".join(map(str, field["shape"]))
         else:
-            said = f"{each['rate']:,} samples a second" if "rate" in each else ""
-        example = json.dumps(each["example"], ensure_ascii=False)
+            values = f"{field['rate']:,} samples a second" if "rate" in field else ""
+        example = json.dumps(field["example"], ensure_ascii=False)
         shown = example if len(example) <= _SHORT else f"{example[: _SHORT - 3]}..."
         lines.append(
-            f"| {_cell(each['name'])} | {each['kind']} | {'no' if each['required'] else 'yes'} | {_cell(said)} | `{_cell(shown)}` |"
+            f"| {_cell(field['name'])} | {field['kind']} | {'no' if field['required'] else 'yes'} | {_cell(values)} | `{_cell(shown)}` |"
         )
     return lines
 
 
-def _cell(text: Any) -> str:
+def _cell(text: object) -> str:
+    """A value as text of one table cell."""
     return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("`", "'")
 
 
 def _scores(scores: Mapping[str, Any]) -> list[str]:
     splits = {
-        name: each
-        for name, each in scores.items()
-        if isinstance(each, Mapping) and name in ("train", "validation", "test")
+        name: split_scores
+        for name, split_scores in scores.items()
+        if isinstance(split_scores, Mapping) and name in ("train", "validation", "test")
     }
     names = list(
         dict.fromkeys(
             key
-            for each in splits.values()
-            for key, value in each.items()
+            for split_scores in splits.values()
+            for key, value in split_scores.items()
             if isinstance(value, int | float | None)
         )
     )
@@ -79,7 +84,7 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
         return ["None are recorded."]
     lines = [f"| score | {' | '.join(splits)} |", f"|---|{'---|' * len(splits)}"]
     for name in names:
-        cells = [each.get(name) for each in splits.values()]
+        cells = [split_scores.get(name) for split_scores in splits.values()]
         lines.append(
             f"| {_cell(name)} | {' | '.join('' if cell is None else f'{cell:,.6g}' for cell in cells)} |"
         )
@@ -87,16 +92,16 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _data(provenance: Mapping[str, Any]) -> list[str]:
-    """What it was trained on and with, a line each; what is not known is left out. export.json
-    holds all of it."""
+    """What it was trained on and with, one line each; what is not known is left out. export.json
+    holds the whole provenance."""
     plain = without_nonfinite(dict(provenance))
     data = plain.get("data") or {}
-    rows, versions, place = (
+    rows, versions, placement = (
         data.get("rows") or {},
         plain.get("versions") or {},
         plain.get("placement") or {},
     )
-    told = {
+    facts = {
         "Source": data.get("origin"),
         "Digest of its content": data.get("digest"),
         "Rows": ", ".join(
@@ -109,18 +114,21 @@ def _data(provenance: Mapping[str, Any]) -> list[str]:
         if plain.get("step")
         else None,
         "Trained on": ", ".join(
-            str(place[name]) for name in ("device", "precision") if name in place
+            str(placement[name]) for name in ("device", "precision") if name in placement
         ),
         "With": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    return [f"- {name}: {_cell(value)}" for name, value in told.items() if value] or [
+    return [f"- {name}: {_cell(value)}" for name, value in facts.items() if value] or [
         "Nothing is recorded."
     ]
 
 
-def proof_in_words(proof: Mapping[str, Any]) -> str:
-    """What a proof (danlu.exporting.parity.Proof.as_dict) compared and found: the largest
-    difference, or, of a lower precision, accuracy."""
+def parity_in_words(proof: Mapping[str, Any]) -> str:
+    """A parity report (danlu.exporting.parity.ParityReport.as_dict) as a sentence.
+
+    >>> parity_in_words({"rows": 150, "of": "all rows", "allowed": 1e-4, "largest_difference": 0.0})
+    '150 rows compared (all rows); largest difference 0 (allowed: 0.0001).'
+    """
     rows = f"{proof['rows']:,} rows compared ({proof['of']})"
     if proof.get("accuracy"):
         before, after = proof["accuracy"]
@@ -128,17 +136,17 @@ def proof_in_words(proof: Mapping[str, Any]) -> str:
     return f"{rows}; largest difference {proof['largest_difference']:.3g} (allowed: {proof['allowed']:g})."
 
 
-def _usage(about: Mapping[str, Any], exporter: Any) -> list[str]:
+def _usage(manifest: Manifest, exporter: Exporter) -> list[str]:
     lines: list[str] = []
-    if hasattr(exporter, "card"):
-        lines += [*exporter.card(about["runs"]), ""]
-    if "tokenizer.json" in about.get("files", ()):
+    if exporter.card is not None:
+        lines += [*exporter.card(manifest["runs"]), ""]
+    if "tokenizer.json" in manifest.get("files", ()):
         lines += [
             "`tokenizer.json` makes the codes that the graph takes of texts, by the tokenizers library.",
             "",
         ]
-    row = ", ".join(f"{each['name']!r}: ..." for each in about["inputs"][:4]) + (
-        ", ..." if len(about["inputs"]) > 4 else ""
+    row = ", ".join(f"{field['name']!r}: ..." for field in manifest["inputs"][:4]) + (
+        ", ..." if len(manifest["inputs"]) > 4 else ""
     )
     return [
         *lines,

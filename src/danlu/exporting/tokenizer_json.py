@@ -1,8 +1,9 @@
-"""tokenizer.json beside an export: the codes that its graph takes, made of texts by the tokenizers library, for runtimes that are not danlu.
+"""tokenizer.json beside an export: makes the tokens that the graph takes of a text, by the tokenizers library, outside of danlu.
 
-Only what the file was seen to do is released: it is read back and must give the codes of held-out
-rows as the artifact's own preprocessing does. Tokenizers of words, and files that came with codes
-of their own, are not written: danlu.exporting.loader makes those codes itself."""
+The file is kept only if, read back, it gives the tokens of held-out rows that the artifact's own
+preprocessing gives. Tokenizers of words, and those that were trained elsewhere, are not written:
+danlu.exporting.loader makes their tokens itself.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +19,20 @@ from danlu.errors import ArtifactError, ExportError, MissingExtra
 from danlu.terms import BEGINNING, END, Table
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from danlu.artifact.prediction import Artifact
 
 FILE = "tokenizer.json"
 _KINDS = ("bpe", "characters", "bytes")
-_ROWS = 64  # held-out rows whose codes are compared
+_ROWS = 64  # held-out rows whose tokens are compared
 
 
 def write_tokenizer(folder: Path, artifact: Artifact, table: Table) -> bool:
-    """Whether `folder` now holds a tokenizer.json for the artifact's one text input. ExportError
-    where its codes of `table` are others."""
+    """Write tokenizer.json into `folder` for the artifact's one text input, where the file can
+    express how that input is made; gives whether it was written. Raises ExportError where its
+    tokens of the rows of `table` are others than the artifact's.
+    """
     steps = [
         (chain, step, state)
         for chain in artifact.preprocessor.pipelines
@@ -41,12 +46,12 @@ def write_tokenizer(folder: Path, artifact: Artifact, table: Table) -> bool:
     ):
         return False
     chain, step, state = steps[0]
-    if (
-        len(chain.steps) > 1 or chain.name not in table.columns
-    ):  # what other transforms do before it, the file cannot do
-        return False
+    if len(chain.steps) > 1 or chain.name not in table.columns:
+        return False  # the file cannot express other transforms before it
     options: Any = step.options
-    frame = [code for code, wanted in ((BEGINNING, options.beginning), (END, options.end)) if wanted]
+    frame = [
+        code for code, wanted in ((BEGINNING, options.beginning), (END, options.end)) if wanted
+    ]
     if frame == [END]:
         return False
     try:
@@ -58,25 +63,32 @@ def write_tokenizer(folder: Path, artifact: Artifact, table: Table) -> bool:
     tokenizer = tokenizers.Tokenizer.from_str(text)
     if options.max_length is not None:
         tokenizer.enable_truncation(options.max_length)
-    _compare(tokenizer, artifact, chain.input_kind, chain.name, table.take(np.arange(min(len(table), _ROWS))))
+    _compare(
+        tokenizer,
+        artifact,
+        chain.input_kind,
+        chain.name,
+        table.take(np.arange(min(len(table), _ROWS))),
+    )
     (folder / FILE).write_text(tokenizer.to_str(), "utf-8")
     return True
 
 
-def _compare(tokenizer: Any, artifact: Artifact, to: str, column: str, table: Table) -> None:
-    wanted = artifact.preprocessor.apply(table)[to]
-    assert isinstance(wanted, Ragged)
+def _compare(tokenizer: Tokenizer, artifact: Artifact, to: str, column: str, table: Table) -> None:
+    expected = artifact.preprocessor.apply(table)[to]
+    assert isinstance(expected, Ragged)
     texts = table.columns[column]
     for row in range(len(table)):
         text = texts.text(row)
-        ours = wanted.row(row).tolist()
-        theirs = [] if text is None else tokenizer.encode(text).ids
-        if ours != theirs:
+        expected_tokens = expected.row(row).tolist()
+        tokens = [] if text is None else tokenizer.encode(text).ids
+        if tokens != expected_tokens:
             position = next(
-                (at for at, (a, b) in enumerate(zip(ours, theirs)) if a != b),
-                min(len(ours), len(theirs)),
+                (at for at, (a, b) in enumerate(zip(expected_tokens, tokens)) if a != b),
+                min(len(expected_tokens), len(tokens)),
             )
             raise ExportError(
-                f"{FILE} reads {table.where(row)} otherwise than the artifact: from token {position + 1} on.",
+                f"{FILE} makes other tokens of {table.where(row)} than the artifact does, from token "
+                f"{position + 1} on.",
                 hint="nothing was kept; please report this recipe",
             )

@@ -1,6 +1,7 @@
-"""A GGUF file looked through before anything is made of it: every count and place it declares lies inside the file.
+"""A GGUF file read with checks: every count and offset that it declares lies inside the file.
 
-    magic, version, counts   key-value pairs   name, shape, type and place of each tensor   the numbers
+    magic, version, counts | key-value pairs | name, shape, type and offset of each tensor | numbers
+
 Source: the specification of GGUF, version 3 (ggml-org/ggml, docs/gguf.md).
 """
 
@@ -31,12 +32,12 @@ BLOCKS = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
     8: ("Q8_0", 32, 34),
-}  # the types danlu writes: (name, numbers of a block, bytes of it)
+}  # the types that danlu writes: (name, numbers in a block, bytes of a block)
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One tensor: its shape outermost first, its type, and its bytes."""
+class GgufTensor:
+    """One tensor: its shape, outermost axis first, its GGML type (a key of BLOCKS), its bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -44,28 +45,28 @@ class Tensor:
     data: memoryview
 
 
-def read(data: bytes) -> tuple[dict[str, Any], list[Tensor]]:
-    """(the key-value pairs, the tensors) of a file. Raises ValueError for what a sound file of
-    danlu's does not hold."""
+def read(data: bytes) -> tuple[dict[str, Any], list[GgufTensor]]:
+    """(metadata by key, the tensors) of a file's bytes. Raises ValueError for what a file that danlu
+    wrote does not hold."""
     cursor = _Cursor(data)
     if bytes(cursor.take(4)) != MAGIC or cursor.number("<I") != VERSION:
         raise ValueError(f"it is no GGUF of version {VERSION}")
     tensors, pairs = cursor.number("<Q"), cursor.number("<Q")
     if tensors > MOST_TENSORS or pairs > MOST_PAIRS:
-        raise ValueError(f"it declares {tensors:,} tensors and {pairs:,} facts")
-    facts: dict[str, Any] = {}
+        raise ValueError(f"it declares {tensors:,} tensors and {pairs:,} key-value pairs")
+    metadata: dict[str, Any] = {}
     for _ in range(pairs):
         name = cursor.text()
-        facts[name] = cursor.value(cursor.number("<I"))
-    about = [_described(cursor) for _ in range(tensors)]
-    alignment = facts.get("general.alignment", 32)
+        metadata[name] = cursor.value(cursor.number("<I"))
+    descriptions = [_read_description(cursor) for _ in range(tensors)]
+    alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 0 < alignment <= 1 << 16:
-        raise ValueError("its alignment is none")
+        raise ValueError("its alignment is no positive number of bytes")
     start = -(-cursor.at // alignment) * alignment
-    return facts, [_tensor(each, data, start) for each in about]
+    return metadata, [_tensor(description, data, start) for description in descriptions]
 
 
-def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+def _read_description(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     name, dimensions = cursor.text(), cursor.number("<I")
     if not 0 < dimensions <= 4:
         raise ValueError(f"the tensor {name[:60]} has {dimensions} dimensions")
@@ -73,21 +74,23 @@ def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     return name, shape[::-1], cursor.number("<I"), cursor.number("<Q")
 
 
-def _tensor(about: tuple[str, tuple[int, ...], int, int], data: bytes, start: int) -> Tensor:
-    name, shape, kind, offset = about
+def _tensor(
+    description: tuple[str, tuple[int, ...], int, int], data: bytes, start: int
+) -> GgufTensor:
+    name, shape, kind, offset = description
     if kind not in BLOCKS:
         raise ValueError(f"the tensor {name[:60]} is of type {kind}, which danlu does not write")
     _, block, size = BLOCKS[kind]
     count = math.prod(shape)
     if shape[-1] % block or count < 0 or start + offset + count // block * size > len(data):
         raise ValueError(f"the tensor {name[:60]} lies beyond the end of the file")
-    return Tensor(
+    return GgufTensor(
         name, shape, kind, memoryview(data)[start + offset : start + offset + count // block * size]
     )
 
 
 class _Cursor:
-    """A place in the bytes that moves on as they are read, and never beyond their end."""
+    """Reads bytes one after another, never beyond their end."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at, self.entries = memoryview(data), 0, 0
@@ -95,9 +98,9 @@ class _Cursor:
     def take(self, count: int) -> memoryview:
         if count > len(self.data) - self.at:
             raise ValueError("it ends before what it declares")
-        found = self.data[self.at : self.at + count]
+        taken = self.data[self.at : self.at + count]
         self.at += count
-        return found
+        return taken
 
     def number(self, form: str) -> Any:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
@@ -111,7 +114,7 @@ class _Cursor:
         if kind == _TEXT:
             return self.text()
         if kind != _ARRAY:
-            raise ValueError(f"it holds a fact of the unknown type {kind}")
+            raise ValueError(f"it holds a value of the unknown type {kind}")
         inner, count = self.number("<I"), self.number("<Q")
         self.entries += count
         if inner == _ARRAY or self.entries > MOST_ENTRIES:

@@ -3,8 +3,10 @@
 This file is run by its path, by the interpreter that has the backend; it needs numpy and Keras
 there, and nothing of danlu.
 
-    python keras_elsewhere.py FOLDER      config.json and model.weights.h5 lie there; each line on standard input is a number n: the rows of
-                                          n.npz go through the network, and its outputs become n.out.npz; the answer is a line of JSON
+    python _keras_process.py FOLDER
+
+config.json and model.weights.h5 are in the folder. Each line on standard input is a number n: the
+arrays of n.npz go through the network, its outputs become n.out.npz, and a line of JSON is printed.
 """
 
 from __future__ import annotations
@@ -16,26 +18,26 @@ from typing import Any
 
 
 def serve(folder: Path) -> None:
-    """Answer lines until there are no more."""
+    """Answer the lines of standard input until there are no more."""
     import keras  # type: ignore[import-not-found]
     import numpy as np
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
     network: Any = keras.saving.deserialize_keras_object(config, safe_mode=True)
     network.load_weights(folder / "model.weights.h5")
-    names = [each.name for each in network.inputs]
-    _say({"backend": keras.config.backend(), "keras": keras.__version__})
+    names = [tensor.name for tensor in network.inputs]
+    _write_line({"backend": keras.config.backend(), "keras": keras.__version__})
     for line in sys.stdin:
         number = int(line)
-        with np.load(folder / f"{number}.npz", allow_pickle=False) as given:
-            outputs = network([given[name] for name in names], training=False)
+        with np.load(folder / f"{number}.npz", allow_pickle=False) as arrays:
+            outputs = network([arrays[name] for name in names], training=False)
         np.savez(
             folder / f"{number}.out.npz", outputs=np.asarray(keras.ops.convert_to_numpy(outputs))
         )
-        _say({"done": number})
+        _write_line({"done": number})
 
 
-def _say(value: dict[str, Any]) -> None:
+def _write_line(value: dict[str, Any]) -> None:
     sys.stdout.write(f"danlu {json.dumps(value)}\n")
     sys.stdout.flush()
 

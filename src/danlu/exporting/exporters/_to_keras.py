@@ -34,17 +34,19 @@ from danlu.terms import PADDING, InputSpec
 _LOWEST = -3e38  # below every number of a network
 
 
-def twin(module: nn.Module, inputs: Mapping[str, InputSpec], end: Callable[[Any, Any], Any]) -> Any:
+def to_keras(
+    module: nn.Module, inputs: Mapping[str, InputSpec], end: Callable[[Any, Any], Any]
+) -> Any:
     """The model of Keras; one input for each of ours under its name: numbers (B, F), categories
     int32 (B, C), image uint8 (B, H, W, C), tokens int32 (B, T), series (B, L, F). `end(keras,
     outputs)` makes answers of what the network gives.
 
     Raises PartError naming a layer that has no counterpart.
     """
-    return Twin(inputs).model(module, end)
+    return KerasTranslation(inputs).model(module, end)
 
 
-class Twin:
+class KerasTranslation:
     """One translation; `weights` gathers what each new layer holds, which is put in when all layers
     are built."""
 
@@ -54,39 +56,39 @@ class Twin:
         self.described = dict(inputs)
         self.weights: list[tuple[Any, list[np.ndarray]]] = []
         self.count = 0
-        self.given = {name: self._input(name, each) for name, each in inputs.items()}
+        self.given = {name: self._input(name, spec) for name, spec in inputs.items()}
 
     def model(self, module: nn.Module, end: Callable[[Any, Any], Any]) -> Any:
         with self.keras.device("cpu"):
-            taken = {name: self._taken(name, each) for name, each in self.described.items()}
+            taken = {name: self._taken(name, spec) for name, spec in self.described.items()}
             outputs = end(self.keras, self.of(module, taken))
             model = self.keras.Model([*self.given.values()], outputs, name="danlu")
             for layer, arrays in self.weights:
                 layer.set_weights(arrays)
         return model
 
-    def _input(self, name: str, each: InputSpec) -> Any:
-        if each.kind == "image":
-            channels, height, width = each.shape
+    def _input(self, name: str, spec: InputSpec) -> Any:
+        if spec.kind == "image":
+            channels, height, width = spec.shape
             return self.keras.Input((height, width, channels), name=name, dtype="uint8")
-        if each.kind == "tokens":
-            return self.keras.Input((None, *each.shape[1:]), name=name, dtype="int32")
-        if each.kind == "frames":
+        if spec.kind == "tokens":
+            return self.keras.Input((None, *spec.shape[1:]), name=name, dtype="int32")
+        if spec.kind == "frames":
             raise PartError(
                 "recordings and frames have no input of a Keras file that knows where a row ends.",
                 hint="--to onnx",
             )
         return self.keras.Input(
-            each.shape, name=name, dtype="int32" if each.kind == "categories" else "float32"
+            spec.shape, name=name, dtype="int32" if spec.kind == "categories" else "float32"
         )
 
-    def _taken(self, name: str, each: InputSpec) -> Any:
+    def _taken(self, name: str, spec: InputSpec) -> Any:
         """An input as the network reads it: pixels on its scale."""
-        if each.kind != "image":
+        if spec.kind != "image":
             return self.given[name]
         mean, std = (
-            np.broadcast_to(np.asarray(numbers, dtype=np.float64), each.shape[:1])
-            for numbers in (each.mean, each.std)
+            np.broadcast_to(np.asarray(numbers, dtype=np.float64), spec.shape[:1])
+            for numbers in (spec.mean, spec.std)
         )
         return self.layers.Rescaling(
             (1 / (255 * std)).tolist(), (-mean / std).tolist(), name=self._name("pixels")
@@ -98,7 +100,7 @@ class Twin:
 
     def put(self, layer: Any, *arrays: Any) -> Any:
         """A new layer that will hold these weights."""
-        self.weights.append((layer, [_numbers(each) for each in arrays]))
+        self.weights.append((layer, [_numbers(array) for array in arrays]))
         return layer
 
     # --- layers by their kind
@@ -115,8 +117,8 @@ class Twin:
         )
 
     def sequential(self, module: Any, x: Any) -> Any:
-        for each in module:
-            x = self.of(each, x)
+        for child in module:
+            x = self.of(child, x)
         return x
 
     def take(self, module: Any, inputs: Mapping[str, Any]) -> Any:
@@ -125,12 +127,12 @@ class Twin:
 
     def concatenate(self, module: Any, inputs: Any) -> Any:
         return self.layers.Concatenate(name=self._name("joined"))(
-            [self.of(each, inputs) for each in module.branches]
+            [self.of(branch, inputs) for branch in module.branches]
         )
 
     def add(self, module: Any, inputs: Any) -> Any:
         return self.layers.Add(name=self._name("sum"))(
-            [self.of(each, inputs) for each in module.branches]
+            [self.of(branch, inputs) for branch in module.branches]
         )
 
     def linear(self, module: Any, x: Any) -> Any:
@@ -201,8 +203,8 @@ class Twin:
 
     def max_pool(self, module: Any, x: Any) -> Any:
         padding, size, stride = (
-            each if isinstance(each, int) else each[0]
-            for each in (module.padding, module.kernel_size, module.stride)
+            setting if isinstance(setting, int) else setting[0]
+            for setting in (module.padding, module.kernel_size, module.stride)
         )
         if padding:  # with what is never the largest: after GELU, SiLU or tanh a 0 may be
             x = self.ops.pad(
@@ -236,7 +238,7 @@ class Twin:
         offsets = module.offsets.tolist()
         if any(offsets):
             codes = self.layers.Rescaling(
-                1.0, [float(each) for each in offsets], name=self._name("codes")
+                1.0, [float(offset) for offset in offsets], name=self._name("codes")
             )(codes)
         table = module.table
         return self.put(self.layers.Embedding(*table.shape, name=self._name("embedding")), table)(
@@ -244,16 +246,16 @@ class Twin:
         )
 
     def category_embedding(self, module: Any, codes: Any) -> Any:
-        found, start, order = [], 0, module.order.tolist()
+        embedded, start, order = [], 0, module.order.tolist()
         for lookup, count in zip(module.lookups, module.counts):
             members = order[start : start + count]
             start += count
             some = codes if len(module.counts) == 1 else self.ops.take(codes, members, axis=1)
-            found.append(self.layers.Flatten(name=self._name("flat"))(self.lookup(lookup, some)))
+            embedded.append(self.layers.Flatten(name=self._name("flat"))(self.lookup(lookup, some)))
         return (
-            found[0]
-            if len(found) == 1
-            else self.layers.Concatenate(name=self._name("joined"))(found)
+            embedded[0]
+            if len(embedded) == 1
+            else self.layers.Concatenate(name=self._name("joined"))(embedded)
         )
 
     def category_weights(self, module: Any, codes: Any) -> Any:
@@ -322,21 +324,21 @@ class Twin:
             kernel.shape[0], kernel.shape[2], activation="relu", name=self._name("phrases")
         )
         phrases = self.put(layer, kernel.permute(2, 1, 0), module.convolution.bias)(padded)
-        found = [self.mean(None, words, inside), self.largest(None, phrases, inside)]
-        return self.layers.Concatenate(name=self._name("joined"))(found)
+        poolings = [self.mean(None, words, inside), self.largest(None, phrases, inside)]
+        return self.layers.Concatenate(name=self._name("joined"))(poolings)
 
     def reader(self, module: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         """(what is read at each place, which places belong to a row or None where all do)."""
         first = module.names[0]
         inside = self.inside(inputs[first]) if self.described[first].kind == "tokens" else None
-        found = [
+        bodies = [
             inputs[name] if isinstance(body, nn.Identity) else self.of(body, inputs[name])
             for name, body in zip(module.names, module.bodies)
         ]
         x = (
-            found[0]
-            if len(found) == 1
-            else self.layers.Concatenate(name=self._name("joined"))(found)
+            bodies[0]
+            if len(bodies) == 1
+            else self.layers.Concatenate(name=self._name("joined"))(bodies)
         )
         return self.locked_dropout(module.dropout, x), inside
 
@@ -367,7 +369,8 @@ class Twin:
         into, again = module.weight_ih_l0, module.weight_hh_l0
         if isinstance(module, nn.GRU):  # Keras has the update gate first, and both biases
             into, again, first, second = (
-                _gates(each, hidden) for each in (into, again, module.bias_ih_l0, module.bias_hh_l0)
+                _gates(gates, hidden)
+                for gates in (into, again, module.bias_ih_l0, module.bias_hh_l0)
             )
             return layer, [into.t(), again.t(), torch.stack([first, second])]
         return layer, [into.t(), again.t(), module.bias_ih_l0 + module.bias_hh_l0]
@@ -399,8 +402,8 @@ class Twin:
     def largest(self, module: Any, x: Any, inside: Any) -> Any:
         if inside is None:
             return self.ops.max(x, axis=1)
-        found = self.ops.max(self._kept(x, inside, _LOWEST), axis=1)
-        return self.ops.where(self.ops.any(inside, axis=1, keepdims=True), found, 0.0)
+        maximum = self.ops.max(self._kept(x, inside, _LOWEST), axis=1)
+        return self.ops.where(self.ops.any(inside, axis=1, keepdims=True), maximum, 0.0)
 
     def mean(self, module: Any, x: Any, inside: Any) -> Any:
         if inside is None:
@@ -439,38 +442,38 @@ def _gates(weight: Any, hidden: int) -> Tensor:
 
 
 _WAYS: dict[type, Callable[..., Any]] = {
-    nn.Sequential: Twin.sequential,
-    merging.TakeInput: Twin.take,
-    merging.Concatenate: Twin.concatenate,
-    merging.Add: Twin.add,
-    nn.Linear: Twin.linear,
-    Readout: Twin.linear,
-    nn.Conv2d: Twin.convolution,
-    nn.BatchNorm1d: Twin.batch_norm,
-    nn.BatchNorm2d: Twin.batch_norm,
-    nn.LayerNorm: Twin.layer_norm,
-    nn.ReLU: Twin.activation,
-    nn.GELU: Twin.activation,
-    nn.SiLU: Twin.activation,
-    nn.Tanh: Twin.activation,
-    nn.Dropout: Twin.dropout,
-    nn.Flatten: Twin.flatten,
-    nn.MaxPool2d: Twin.max_pool,
-    nn.AvgPool2d: Twin.mean_pool,
-    nn.Identity: Twin.same,
-    ChannelsLast: Twin.same,
-    MeanOfPixels: Twin.mean_of_pixels,
-    ResidualBlock: Twin.residual,
-    CategoryTable: Twin.lookup,
-    CategoryEmbedding: Twin.category_embedding,
-    CategoryWeights: Twin.category_weights,
-    PeriodicEmbedding: Twin.periodic,
-    TokenSummary: Twin.summary,
-    WordEmbedding: Twin.words,
-    rnn.LockedDropout: Twin.locked_dropout,
-    sequence_reader.RowVector: Twin.row_vector,
-    sequence_reader.PlaceOutputs: Twin.places,
-    sequence_reader.GeneratingPlaceOutputs: Twin.places,
+    nn.Sequential: KerasTranslation.sequential,
+    merging.TakeInput: KerasTranslation.take,
+    merging.Concatenate: KerasTranslation.concatenate,
+    merging.Add: KerasTranslation.add,
+    nn.Linear: KerasTranslation.linear,
+    Readout: KerasTranslation.linear,
+    nn.Conv2d: KerasTranslation.convolution,
+    nn.BatchNorm1d: KerasTranslation.batch_norm,
+    nn.BatchNorm2d: KerasTranslation.batch_norm,
+    nn.LayerNorm: KerasTranslation.layer_norm,
+    nn.ReLU: KerasTranslation.activation,
+    nn.GELU: KerasTranslation.activation,
+    nn.SiLU: KerasTranslation.activation,
+    nn.Tanh: KerasTranslation.activation,
+    nn.Dropout: KerasTranslation.dropout,
+    nn.Flatten: KerasTranslation.flatten,
+    nn.MaxPool2d: KerasTranslation.max_pool,
+    nn.AvgPool2d: KerasTranslation.mean_pool,
+    nn.Identity: KerasTranslation.same,
+    ChannelsLast: KerasTranslation.same,
+    MeanOfPixels: KerasTranslation.mean_of_pixels,
+    ResidualBlock: KerasTranslation.residual,
+    CategoryTable: KerasTranslation.lookup,
+    CategoryEmbedding: KerasTranslation.category_embedding,
+    CategoryWeights: KerasTranslation.category_weights,
+    PeriodicEmbedding: KerasTranslation.periodic,
+    TokenSummary: KerasTranslation.summary,
+    WordEmbedding: KerasTranslation.words,
+    rnn.LockedDropout: KerasTranslation.locked_dropout,
+    sequence_reader.RowVector: KerasTranslation.row_vector,
+    sequence_reader.PlaceOutputs: KerasTranslation.places,
+    sequence_reader.GeneratingPlaceOutputs: KerasTranslation.places,
 }
 # kinds whose derivates (batch normalization of one row, dropout with masks of our own) compute the
 # same in evaluation

@@ -22,15 +22,16 @@ import numpy as np
 from pydantic import Field
 
 from danlu.errors import ArtifactError, DanluError
+from danlu.parts.tasks._base import ReadsRunningText
 from danlu.recipe import Options
 from danlu.terms import END, FIRST_TOKEN, PADDING, SPECIAL_TOKENS, UNKNOWN
 
 if TYPE_CHECKING:
     from danlu.artifact.prediction import Artifact
-    from danlu.exporting.traceable import Program
+    from danlu.exporting.traceable import TraceableModel
     from danlu.layers.transformer.language_model import LanguageModel
 
-NEEDS = ("gguf", "gguf")
+NEEDS = (("gguf",), "gguf")
 TORCH_FREE = False
 FILE = "model.gguf"
 LARGEST = 64 << 30  # bytes
@@ -59,7 +60,7 @@ class Config(Options):
     )
 
 
-def fits(config: Config, artifact: Artifact) -> str:
+def refusal(config: Config, artifact: Artifact) -> str:
     """Why an artifact cannot be such a file; "" where it can."""
     model, task = artifact.recipe.model.name, artifact.recipe.task.name
     if model != "gpt" or task not in ("language_modeling", "instruction_tuning"):
@@ -75,12 +76,14 @@ def fits(config: Config, artifact: Artifact) -> str:
     return ""
 
 
-def lets(config: Config) -> dict[str, float]:
+def tolerances(config: Config) -> dict[str, float]:
     """What the proof allows."""
     return {"difference": ALLOWED[config.type]}
 
 
-def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
+def export(
+    config: Config, artifact: Artifact, program: TraceableModel, folder: Path
+) -> dict[str, Any]:
     """Write model.gguf; gives what `start` must know."""
     import gguf
 
@@ -89,7 +92,7 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
     where = str(artifact.path or artifact.recipe.name)
     llama.refuse_others(artifact.recipe.model.options, where)
     tokenizer: Any = artifact.preprocessor.tokenizer
-    alike = read_alike(tokenizer, program.examples[next(iter(program.inputs))].numpy())
+    alike = share_read_alike(tokenizer, program.examples[next(iter(program.inputs))].numpy())
     if alike < ALIKE:
         raise ArtifactError(
             f"llama.cpp would read {1 - alike:.1%} of the tokens of held-out text otherwise than danlu does.",
@@ -97,23 +100,31 @@ def export(config: Config, artifact: Artifact, program: Program, folder: Path) -
             hint="train with a tokenizer of bytes, or serve it with --to huggingface or danlu serve",
         )
     module: Any = artifact.module
-    context = int(getattr(artifact.task, "context", 0) or module.context)
-    about = llama.config(
+    task = artifact.task
+    limit = task.context if isinstance(task, ReadsRunningText) else 0
+    context = int(limit or module.context)
+    config_json = llama.config(
         module, context, tokenizer.size, {code: code for code in range(FIRST_TOKEN)}
     )
     writer = gguf.GGUFWriter(folder / FILE, "llama")
     writer.add_name(artifact.recipe.name)
     writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[config.type])
-    for name, theirs in _FACTS.items():
-        value = about[theirs]
+    for name, config_name in _FACTS.items():
+        value = config_json[config_name]
         if isinstance(value, float):
             writer.add_float32(f"llama.{name}", value)
         else:
             writer.add_uint32(f"llama.{name}", int(value))
-    writer.add_rope_dimension_count(about["head_dim"])
+    writer.add_rope_dimension_count(config_json["head_dim"])
     _tokens(writer, tokenizer)
     for name, tensor in llama.tensors(module, np.arange(tokenizer.size)).items():
-        _put(gguf, writer, _their_name(name), _turned(name, tensor.numpy(), about), config.type)
+        _add_tensor(
+            gguf,
+            writer,
+            _gguf_name(name),
+            _reordered_heads(name, tensor.numpy(), config_json),
+            config.type,
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -130,7 +141,7 @@ def _tokens(writer: Any, tokenizer: Any) -> None:
     """The tokenizer as byte-level BPE: its pieces, and what is joined in which order."""
     import gguf
 
-    pieces, merges = pieces_of(tokenizer)
+    pieces, merges = pieces_and_merges(tokenizer)
     kinds = [
         gguf.TokenType.UNKNOWN if code == UNKNOWN else gguf.TokenType.CONTROL
         for code in range(FIRST_TOKEN)
@@ -148,7 +159,7 @@ def _tokens(writer: Any, tokenizer: Any) -> None:
     writer.add_add_eos_token(False)
 
 
-def pieces_of(tokenizer: Any) -> tuple[list[str], list[str]]:
+def pieces_and_merges(tokenizer: Any) -> tuple[list[str], list[str]]:
     """(the pieces behind the special tokens, every byte written as a printable letter; the
     merges)."""
     from danlu.tokenizing.bpe import byte_letters
@@ -159,11 +170,11 @@ def pieces_of(tokenizer: Any) -> tuple[list[str], list[str]]:
     return (
         letters
         if tokenizer.kind == "bytes"
-        else [letters[ord(each)] for each in tokenizer.alphabet]
+        else [letters[ord(letter)] for letter in tokenizer.alphabet]
     ), []
 
 
-def read_alike(tokenizer: Any, codes: np.ndarray) -> float:
+def share_read_alike(tokenizer: Any, codes: np.ndarray) -> float:
     """The share of tokens of some text that llama.cpp's rule of words leads to as well: 1 for
     tokenizers without merges."""
     if tokenizer.kind != "bpe":
@@ -182,20 +193,20 @@ def read_alike(tokenizer: Any, codes: np.ndarray) -> float:
             for code in joins.encode(part, add_special_tokens=False).ids
         ]
         total += len(ours)
-        same += len(ours) - _edits(ours, theirs)
+        same += len(ours) - _unmatched(ours, theirs)
     return max(0.0, same / max(total, 1))
 
 
 def _parts(text: str) -> list[str]:
     """A text divided by llama.cpp's rule."""
-    found, at = [], 0
+    parts, at = [], 0
     for word in _WORDS.finditer(text):
-        found += [text[at : word.start()], word.group()]
+        parts += [text[at : word.start()], word.group()]
         at = word.end()
-    return [each for each in [*found, text[at:]] if each]
+    return [part for part in [*parts, text[at:]] if part]
 
 
-def _edits(ours: Sequence[int], theirs: Sequence[int]) -> int:
+def _unmatched(ours: Sequence[int], theirs: Sequence[int]) -> int:
     """Tokens of ours that stand in no run that both have."""
     from difflib import SequenceMatcher
 
@@ -203,7 +214,7 @@ def _edits(ours: Sequence[int], theirs: Sequence[int]) -> int:
     return len(ours) - sum(block.size for block in matcher.get_matching_blocks())
 
 
-def _their_name(name: str) -> str:
+def _gguf_name(name: str) -> str:
     plain = name.removesuffix(".weight")
     if plain in _OUTER:
         return f"{_OUTER[plain]}.weight"
@@ -211,8 +222,8 @@ def _their_name(name: str) -> str:
     return f"blk.{number}.{_LAYER[inner]}.weight"
 
 
-def _turned(
-    name: str, weight: np.ndarray, about: Mapping[str, Any], back: bool = False
+def _reordered_heads(
+    name: str, weight: np.ndarray, config_json: Mapping[str, Any], back: bool = False
 ) -> np.ndarray:
     """Queries and keys in llama.cpp's order: it turns neighbouring numbers of a head together,
     Llama's own code halves of it."""
@@ -221,7 +232,7 @@ def _turned(
     )
     if heads is None:
         return weight
-    count = int(about[heads])
+    count = int(config_json[heads])
     shape = (
         (count, weight.shape[0] // count // 2, 2)
         if back
@@ -230,7 +241,7 @@ def _turned(
     return weight.reshape(*shape, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def _put(gguf: Any, writer: Any, name: str, weight: np.ndarray, kind: str) -> None:
+def _add_tensor(gguf: Any, writer: Any, name: str, weight: np.ndarray, kind: str) -> None:
     kinds = {
         "f32": gguf.GGMLQuantizationType.F32,
         "f16": gguf.GGMLQuantizationType.F16,
@@ -251,7 +262,7 @@ def _put(gguf: Any, writer: Any, name: str, weight: np.ndarray, kind: str) -> No
 
 
 def start(
-    folder: Path, about: Mapping[str, Any]
+    folder: Path, run_info: Mapping[str, Any]
 ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """What runs the network of the file, its weights brought back to float32."""
     import torch
@@ -266,7 +277,7 @@ def start(
         raise ArtifactError(
             f"it is no GGUF of a gpt: {type(error).__name__}: {error}.", where=FILE
         ) from None
-    name, output = str(about["input"]), str(about["output"])
+    name, output = str(run_info["input"]), str(run_info["output"])
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
@@ -287,38 +298,45 @@ def network(data: bytes) -> LanguageModel:
     from danlu.artifact.hugging_face import llama
     from danlu.exporting.exporters import _gguf_file as gguf_file
 
-    facts, tensors = gguf_file.read(data)
-    if facts.get("general.architecture") != "llama":
-        raise ValueError(f"its architecture is {facts.get('general.architecture')!r}")
-    about: dict[str, Any] = {theirs: facts[f"llama.{name}"] for name, theirs in _FACTS.items()}
-    about |= {
+    metadata, tensors = gguf_file.read(data)
+    if metadata.get("general.architecture") != "llama":
+        raise ValueError(f"its architecture is {metadata.get('general.architecture')!r}")
+    config_json: dict[str, Any] = {
+        theirs: metadata[f"llama.{name}"] for name, theirs in _FACTS.items()
+    }
+    config_json |= {
         "model_type": "llama",
-        "rms_norm_eps": round(about["rms_norm_eps"], 9),
+        "rms_norm_eps": round(config_json["rms_norm_eps"], 9),
         "tie_word_embeddings": True,
     }
     inner = {theirs: ours for ours, theirs in _LAYER.items()}
     outer = {theirs: ours for ours, theirs in _OUTER.items()}
     weights = {}
-    for each in tensors:
-        _, block, size = gguf_file.BLOCKS[each.kind]
-        rows = np.frombuffer(each.data, dtype=np.uint8).reshape(
-            *each.shape[:-1], each.shape[-1] // block * size
+    for tensor in tensors:
+        _, block, size = gguf_file.BLOCKS[tensor.kind]
+        rows = np.frombuffer(tensor.data, dtype=np.uint8).reshape(
+            *tensor.shape[:-1], tensor.shape[-1] // block * size
         )
-        numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(each.kind)).reshape(
-            each.shape
+        numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(tensor.kind)).reshape(
+            tensor.shape
         )
-        plain = each.name.removesuffix(".weight")
+        plain = tensor.name.removesuffix(".weight")
         head, _, rest = plain.partition(".")
         number, _, layer = rest.partition(".")
         name = f"model.layers.{number}.{inner[layer]}" if head == "blk" else outer[plain]
-        about["tie_word_embeddings"] = about["tie_word_embeddings"] and name != "lm_head"
-        weights[f"{name}.weight"] = torch.from_numpy(
-            np.array(_turned(f"{name}.weight", numbers, about, back=True), dtype=np.float32)
+        config_json["tie_word_embeddings"] = (
+            config_json["tie_word_embeddings"] and name != "lm_head"
         )
-    return llama.module_of(about, weights, FILE)
+        weights[f"{name}.weight"] = torch.from_numpy(
+            np.array(
+                _reordered_heads(f"{name}.weight", numbers, config_json, back=True),
+                dtype=np.float32,
+            )
+        )
+    return llama.module_of(config_json, weights, FILE)
 
 
-def card(about: Mapping[str, Any]) -> list[str]:
+def card(run_info: Mapping[str, Any]) -> list[str]:
     """How another program runs the file."""
-    said = f"`model.gguf` holds weights as {about['type']} and the tokenizer; llama.cpp reads {about['read_alike']:.2%} of held-out tokens as danlu."
-    return [said, "", "```sh", "llama-cli -m model.gguf -p 'Once upon a time'", "```"]
+    sentence = f"`model.gguf` holds weights as {run_info['type']} and the tokenizer; llama.cpp reads {run_info['read_alike']:.2%} of held-out tokens as danlu."
+    return [sentence, "", "```sh", "llama-cli -m model.gguf -p 'Once upon a time'", "```"]

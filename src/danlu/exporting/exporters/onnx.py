@@ -1,19 +1,17 @@
 """ONNX with the preprocessing inside, run by ONNX Runtime without torch.
 
-The network goes through torch.onnx.export (dynamo), with any number of rows and, where rows are
+The network is exported by torch.onnx.export (dynamo) for any number of rows and, where rows are
 sequences, of any length. Before it stand the transforms as ONNX operators (each transform writes
-its own, see danlu/transforms), behind it what makes answers of outputs: probabilities, numbers in
-units of the data. Transforms that ONNX has no operators for (tokens of a text) stay outside and are
-run by danlu.exporting.loader with numpy. In int8 products run in 8 bits where the processor has
-units for it; what that costs is measured before release."""
+its own, see danlu.parts.transforms), after it what makes answers of outputs: probabilities, numbers
+in units of the data. Transforms that ONNX has no operators for (a text's tokens) stay outside;
+danlu.exporting.loader runs them with numpy. With precision int8 products are of 8-bit integers
+where the processor has units for them; the accuracy that this costs is measured before the export
+is kept.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,31 +20,37 @@ from pydantic import Field
 
 from danlu import registry
 from danlu.errors import ArtifactError
+from danlu.exporting.exporters._base import Run, RunInfo, Tolerances
+from danlu.exporting.exporters._onnx_network import onnx_network, quiet_exporter
 from danlu.parts.transforms._onnx_graph import OPSET, Graph, Value, joined
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
-    from danlu.artifact.prediction import Artifact
-    from danlu.exporting.traceable import Program
+    from onnx import ModelProto
 
-NEEDS = ("onnx, onnxscript and onnxruntime", "onnx")
+    from danlu.artifact.prediction import Artifact
+    from danlu.data.column_pipeline import ColumnPipeline
+    from danlu.data.preprocessing import Preprocessor
+    from danlu.exporting.traceable import TraceableModel
+
+NEEDS = (("onnx", "onnxscript", "onnxruntime"), "onnx")
 TORCH_FREE = True
 FILE = "model.onnx"
 LARGEST = 2_000_000_000  # bytes of one protobuf message
 _DTYPES = {"category": "str", "boolean": "int8", "datetime": "int64"}  # of raw columns in a graph
-_REACH = 512  # places that rotary positions are written out for, at least
-_TABLE = ("numbers", "categories", "image")  # inputs whose transforms can stand in a graph
+_TABLE = ("numbers", "categories", "image")  # inputs whose transforms can be part of a graph
 
 
 class Config(Options):
-    """How the graph is written."""
+    """Precision, calibration, and whether the graph holds the preprocessing."""
 
     precision: Literal["float32", "int8"] = Field(
         "float32",
-        description="int8: products in 8 bits (static, QDQ), scales learnt from training rows; classification only.",
+        description="int8: products of 8-bit integers (static, QDQ), with scales from training rows; "
+        "classification only.",
     )
     calibration_rows: int = Field(
-        256, ge=8, le=100_000, description="Training rows that the scales of int8 are learnt from."
+        256, ge=8, le=100_000, description="Training rows that the scales of int8 are taken from."
     )
     max_drop: float = Field(
         0.01, ge=0, le=1, description="Accuracy that int8 may lose on the held-out rows."
@@ -57,46 +61,51 @@ class Config(Options):
     )
 
 
-def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
-    """Write model.onnx; gives what `start` must know."""
-    network, fixed = network_of(program)
+def export(
+    config: Config, artifact: Artifact, model: TraceableModel, folder: Path
+) -> dict[str, Any]:
+    """Write model.onnx. Raises ArtifactError where the network has no ONNX form, or is too large
+    for one file."""
+    network, fixed = onnx_network(model)
     if config.precision == "int8":
-        network = quantized(network, program, config.calibration_rows)
-    about: dict[str, Any] = {"opset": OPSET, **({"longest": fixed} if fixed else {})}
-    model = network
-    if config.preprocessing and takes_rows(artifact) and set(program.inputs) & set(_TABLE):
+        network = quantize_static_int8(network, model, config.calibration_rows)
+    run_info: dict[str, Any] = {"opset": OPSET, **({"longest": fixed} if fixed else {})}
+    graph = network
+    in_table = set(model.inputs) & set(_TABLE)
+    if config.preprocessing and artifact.task.examples_are_rows and in_table:
         before = Graph()
-        columns, feeds = preprocessing(before, artifact.preprocessor)
+        columns, feeds = add_preprocessing(before, artifact.preprocessor)
         numbers = artifact.preprocessor.inputs.get("numbers")
         if "numbers" in feeds and numbers is not None:
-            _tell_unusable(before, feeds["numbers"])
-            about["features"] = list(numbers.of)
-        for name, slot in program.inputs.items():
+            _add_unusable_output(before, feeds["numbers"])
+            run_info["features"] = list(numbers.of)
+        for name, spec in model.inputs.items():
             if name not in feeds:
-                feeds[name] = before.input(name, slot.dtype, slot.shape)
-        model = joined(before, network, feeds)
-        about["columns"] = columns
-    data = model.SerializeToString()
+                feeds[name] = before.input(name, spec.dtype, spec.shape)
+        graph = joined(before, network, feeds)
+        run_info["columns"] = columns
+    data = graph.SerializeToString()
     if len(data) > LARGEST:
         raise ArtifactError(
             f"the graph has {len(data):,} bytes, and one ONNX file holds 2 GB.",
             hint="--to safetensors",
         )
     (folder / FILE).write_bytes(data)
-    return about
+    return run_info
 
 
-def lets(config: Config) -> dict[str, float]:
-    """What the proof allows."""
+def tolerances(config: Config) -> Tolerances:
+    """In int8 the largest drop of accuracy."""
     return {"drop": config.max_drop} if config.precision == "int8" else {}
 
 
-def quantized(network: Any, program: Program, rows: int) -> Any:
-    """The network with its convolutions and matrices in int8, a scale a channel; activations uint8,
-    their range as on training rows.
+def quantize_static_int8(network: ModelProto, model: TraceableModel, rows: int) -> ModelProto:
+    """The network with int8 weights in its convolutions and matrix products, one scale for each
+    channel, and uint8 activations whose ranges are those on `rows` training rows.
 
     Source: Jacob et al., 2018, arXiv:1712.05877; ONNX Runtime's static quantization in the form
-    QuantizeLinear, DequantizeLinear."""
+    QuantizeLinear, DequantizeLinear.
+    """
     import tempfile
 
     import onnx
@@ -107,24 +116,24 @@ def quantized(network: Any, program: Program, rows: int) -> Any:
         quantize_static,
     )
 
-    assert program.training is not None
-    arrays = {name: each.numpy() for name, each in program.training(rows).items()}
+    assert model.training is not None
+    arrays = {name: tensor.numpy() for name, tensor in model.training(rows).items()}
 
     class Rows(CalibrationDataReader):
         def __init__(self) -> None:
             count = len(next(iter(arrays.values())))
             self.pieces = iter(
                 [
-                    {name: each[at : at + 64] for name, each in arrays.items()}
+                    {name: array[at : at + 64] for name, array in arrays.items()}
                     for at in range(0, count, 64)
                 ]
             )
 
-        def get_next(self) -> Any:
+        def get_next(self) -> Any:  # the library ends at None, and does not say so
             return next(self.pieces, None)
 
-    del network.graph.value_info[:]  # shapes of the float network stand in the way of its inference
-    with quiet(), tempfile.TemporaryDirectory() as folder:
+    del network.graph.value_info[:]  # quantize_static infers the shapes itself
+    with quiet_exporter(), tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(network, before)
         quantize_static(
@@ -134,185 +143,38 @@ def quantized(network: Any, program: Program, rows: int) -> Any:
         return onnx.load(after)
 
 
-def takes_rows(artifact: Artifact) -> bool:
-    """Whether an example is a row as the preprocessing gives it."""
-    return not hasattr(artifact.task, "frame") or getattr(artifact.task, "frames_rows", False)
-
-
-def network_of(program: Program) -> tuple[Any, dict[str, int]]:
-    """(the onnx.ModelProto of a program, the length that an input of places must be padded to, by
-    name: none where any length will do)."""
-    import torch
-
-    module = with_operators(program.module)
-    reach = max(_REACH, 4 * max(program.longest.values(), default=0))
-    for (
-        each
-    ) in module.modules():  # the angles of places are a table in the graph, which cannot grow
-        if hasattr(each, "angles") and hasattr(each, "cosines"):
-            each.angles(reach)
-    try:
-        with quiet():
-            captured, fixed = replace(program, module=module).captured()
-    except Exception as error:
-        raise ArtifactError(
-            f"torch cannot capture this network as a graph ({_first_line(error)}).",
-            hint="--to safetensors",
-        ) from None
-    try:
-        with quiet():
-            made = torch.onnx.export(
-                captured, dynamo=True, opset_version=OPSET, input_names=list(program.inputs), output_names=list(program.outputs), verbose=False,
-            )  # fmt: skip
-    except Exception as error:
-        raise ArtifactError(
-            f"ONNX has no operators for this network ({_first_line(error)}).",
-            hint="--to torch_export",
-        ) from None
-    assert made is not None
-    return made.model_proto, fixed
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next(
-        (line for line in lines if line.startswith("<class ")), lines[0] if lines else ""
-    )  # the cause, where the exporter names it
-    return f"{type(error).__name__}: {told[:200]}"
-
-
-def with_operators(module: Any) -> Any:
-    """The module with its recurrent layers as single operators of ONNX; torch would write them out
-    place by place."""
-    import copy
-
-    from torch import nn
-
-    found = copy.deepcopy(module)
-    for parent in list(found.modules()):
-        for name, child in parent.named_children():
-            if (
-                isinstance(child, nn.RNNBase)
-                and child.num_layers == 1
-                and not child.bidirectional
-                and child.batch_first
-            ):
-                setattr(parent, name, _cell(child))
-    return found
-
-
-_OPERATORS = {
-    "LSTM": ("LSTM", (0, 3, 1, 2)),
-    "GRU": ("GRU", (1, 0, 2)),
-    "RNN": ("RNN", (0,)),
-}  # torch's gates in the order of ONNX
-
-
-def _cell(layer: Any) -> Any:
-    """A recurrent layer as one operator. Source: ONNX operators LSTM, GRU (linear_before_reset) and
-    RNN, opset 14."""
-    import torch
-    from torch import Tensor, nn
-
-    operator, order = _OPERATORS[layer.mode.partition("_")[0]]
-
-    def sorted_(weight: Tensor) -> Tensor:
-        gates = weight.detach().chunk(len(order), dim=0)
-        return torch.cat([gates[gate] for gate in order], dim=0)
-
-    class Cell(nn.Module):
-        w: Tensor
-        r: Tensor
-        b: Tensor | None
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.hidden = layer.hidden_size
-            self.register_buffer("w", sorted_(layer.weight_ih_l0)[None])
-            self.register_buffer("r", sorted_(layer.weight_hh_l0)[None])
-            if layer.bias:
-                self.register_buffer(
-                    "b", torch.cat([sorted_(layer.bias_ih_l0), sorted_(layer.bias_hh_l0)])[None]
-                )
-            else:
-                self.b = None
-            self.attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
-            if operator == "GRU":
-                self.attributes["linear_before_reset"] = 1
-            if operator == "RNN":
-                self.attributes["activations"] = ["Relu" if layer.mode == "RNN_RELU" else "Tanh"]
-
-        def forward(self, x_BTI: Tensor, before: Any = None) -> tuple[Tensor, Any]:
-            rows, places = x_BTI.shape[0], x_BTI.shape[1]
-            given = (
-                () if before is None else tuple(before) if isinstance(before, tuple) else (before,)
-            )
-            state = (1, rows, self.hidden)
-            shapes = [
-                (places, 1, rows, self.hidden),
-                state,
-                *([state] if operator == "LSTM" else []),
-            ]
-            found = torch.onnx.ops.symbolic_multi_out(
-                f"ai.onnx::{operator}", (x_BTI.transpose(0, 1), self.w, self.r, self.b, None, *given), self.attributes,
-                dtypes=[x_BTI.dtype] * len(shapes), shapes=shapes, version=14,
-            )  # fmt: skip
-            y_BTH = found[0].squeeze(1).transpose(0, 1)
-            return y_BTH, (found[1], found[2]) if operator == "LSTM" else found[1]
-
-    return Cell()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's talk of torchvision, of its own deprecations and of its passes."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-    ]
-    levels = [each.level for each in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for category in (DeprecationWarning, FutureWarning, UserWarning):
-                warnings.simplefilter("ignore", category)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
-
-
-def preprocessing(before: Graph, preprocessor: Any) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the chains into a graph: ({column: how many of its first transforms stay outside},
-    {input of the network: value})."""
+def add_preprocessing(
+    before: Graph, preprocessor: Preprocessor
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Write the pipelines of columns into a graph. Gives ({column: how many of its first transforms
+    stay outside}, {input of the network: name of its value in the graph})."""
     ends: dict[str, list[Value]] = {}
     columns: dict[str, int] = {}
-    for chain in preprocessor.chains:
-        if chain.to not in _TABLE:
+    for pipeline in preprocessor.pipelines:
+        if pipeline.input_kind not in _TABLE:
             continue
-        schema = preprocessor.schema[chain.name]
-        outside = outside_of(chain)
-        columns[chain.name] = outside
-        value = entered(before, chain, schema, outside)
-        for part, state in chain.steps[outside:]:
+        outside = steps_outside(pipeline)
+        columns[pipeline.name] = outside
+        value = column_input(before, pipeline, preprocessor.schema[pipeline.name], outside)
+        for part, state in pipeline.steps[outside:]:
             graph = registry.transform(part.name).graph
-            assert graph is not None  # the steps without one stand before `outside`
+            assert graph is not None  # `steps_outside` counts the others
             value = graph(part.options, state, before, value)
-        ends.setdefault(chain.to, []).append(value)
+        ends.setdefault(pipeline.input_kind, []).append(value)
     feeds = {}
     for name, values in ends.items():
         if name == "numbers":
-            feeds[name] = before.beside([before.cast(each.at, "float32") for each in values])
+            feeds[name] = before.beside([before.cast(end.at, "float32") for end in values])
         elif name == "categories":
-            feeds[name] = before.beside([before.reshape(each.at, -1, 1) for each in values])
+            feeds[name] = before.beside([before.reshape(end.at, -1, 1) for end in values])
         else:
             feeds[name] = values[0].at
     return columns, feeds
 
 
-def _tell_unusable(before: Graph, numbers: str) -> None:
-    """An output that says which feature of a row is no finite number, -1 where all are."""
+def _add_unusable_output(before: Graph, numbers: str) -> None:
+    """Add the output "unusable" (danlu.exporting.loader): the first feature of a row that is no
+    finite number, -1 where all are."""
     strange = before.add("Or", [before.add("IsNaN", [numbers]), before.add("IsInf", [numbers])])
     flags = before.cast(strange, "int64")
     first = before.add("ArgMax", [flags], axis=1, keepdims=0)
@@ -326,29 +188,30 @@ def _tell_unusable(before: Graph, numbers: str) -> None:
     )
 
 
-def outside_of(chain: Any) -> int:
-    """How many of a chain's first transforms have no operators in a graph, or stand before one that
-    has none."""
+def steps_outside(pipeline: ColumnPipeline) -> int:
+    """How many of a pipeline's first transforms stay outside of the graph: all up to the last one
+    that ONNX has no operators for."""
     last = 0
-    for number, (part, _) in enumerate(chain.steps, 1):
+    for number, (part, _) in enumerate(pipeline.steps, 1):
         if registry.transform(part.name).graph is None:
             last = number
     return last
 
 
-def entered(before: Graph, chain: Any, schema: Mapping[str, Any], outside: int) -> Value:
-    """The value by which a column enters the graph, raw or after the transforms that stay
-    outside."""
-    kind, name = schema["kind"], f"column {chain.name}"
+def column_input(
+    before: Graph, pipeline: ColumnPipeline, schema: Mapping[str, Any], outside: int
+) -> Value:
+    """The input by which a column enters the graph: raw, or after its first `outside`
+    transforms."""
+    kind, name = schema["kind"], f"column {pipeline.name}"
     if outside:
-        made = chain.tried(outside, schema)
-        if made.kind == "number":
-            width = 1 if made.values.ndim == 1 else made.values.shape[1]
+        probe = pipeline.probe(outside, schema)
+        if probe.kind == "number":
+            width = 1 if probe.values.ndim == 1 else probe.values.shape[1]
             return Value(before.input(name, "float64", ("rows", width)), "number", width)
-        kind, dtype = (
-            ("code", "int64") if outside == len(chain.steps) else (made.kind, _DTYPES[made.kind])
-        )
-        return Value(before.input(name, dtype, ("rows",)), kind)
+        if outside == len(pipeline.steps):
+            return Value(before.input(name, "int64", ("rows",)), "code")
+        return Value(before.input(name, _DTYPES[probe.kind], ("rows",)), probe.kind)
     if kind == "number":
         width = schema.get("width", 1)
         at = before.input(name, "float64", ("rows", width) if "width" in schema else ("rows",))
@@ -358,18 +221,16 @@ def entered(before: Graph, chain: Any, schema: Mapping[str, Any], outside: int) 
     return Value(before.input(name, _DTYPES[kind], ("rows",)), kind)
 
 
-def stages(
-    folder: Path, about: Mapping[str, Any]
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """As `start`, but what is run is the preprocessing alone: it gives the network's inputs. For
-    finding where answers part."""
+def preprocessing_run(folder: Path, run_info: RunInfo) -> Run:
+    """As `start`, but runs the preprocessing alone and gives the network's inputs by name: to find
+    where answers differ."""
     import onnx
     import onnxruntime
 
     model = onnx.load(folder / FILE, load_external_data=False)
     types = {"numbers": onnx.TensorProto.FLOAT, "categories": onnx.TensorProto.INT64}
-    made = {output for node in model.graph.node for output in node.output}
-    names = [name for name in types if f"network/{name}" in made]
+    written = {output for node in model.graph.node for output in node.output}
+    names = [name for name in types if f"network/{name}" in written]
     if not names:  # images and prepared arrays enter the network as they are
         return lambda arrays: {}
     del model.graph.output[:]
@@ -379,32 +240,30 @@ def stages(
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    wanted = [each.name for each in session.get_inputs()]
+    wanted = [entry.name for entry in session.get_inputs()]
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = session.run(
+        outputs = session.run(
             [f"network/{name}" for name in names], {name: arrays[name] for name in wanted}
         )
-        return {name: np.asarray(each) for name, each in zip(names, found, strict=True)}
+        return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
 
     return run
 
 
-def start(
-    folder: Path, about: Mapping[str, Any]
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """What runs the graph in `folder` with ONNX Runtime on the CPU."""
+def start(folder: Path, run_info: RunInfo) -> Run:
+    """Opens the graph in `folder` with ONNX Runtime, on the CPU."""
     try:
         import onnxruntime
     except ImportError:
         from danlu.errors import MissingExtra
 
         raise MissingExtra("onnxruntime", "onnx", "running an ONNX export") from None
-    from danlu.exporting.exporters._onnx_guard import refuse_outside
+    from danlu.exporting.exporters._onnx_guard import refuse_unsafe
     from danlu.system.atomic_files import read_regular
 
     data = read_regular(folder / FILE, LARGEST)
-    refuse_outside(data)
+    refuse_unsafe(data)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -413,16 +272,16 @@ def start(
         raise ArtifactError(
             f"ONNX Runtime cannot open it: {str(error).splitlines()[0][:300]}.", where=FILE
         ) from None
-    names = [each.name for each in session.get_inputs()]
-    outputs = [each.name for each in session.get_outputs()]
+    names = [entry.name for entry in session.get_inputs()]
+    outputs = [entry.name for entry in session.get_outputs()]
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
-            found = session.run(outputs, {name: arrays[name] for name in names})
+            results = session.run(outputs, {name: arrays[name] for name in names})
         except Exception as error:
             raise ArtifactError(
                 f"ONNX Runtime stopped: {str(error).splitlines()[0][:300]}.", where=FILE
             ) from None
-        return {name: np.asarray(each) for name, each in zip(outputs, found, strict=True)}
+        return {name: np.asarray(result) for name, result in zip(outputs, results, strict=True)}
 
     return run

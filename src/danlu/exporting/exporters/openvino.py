@@ -1,28 +1,30 @@
 """OpenVINO's intermediate representation (model.xml beside model.bin), run by OpenVINO without torch.
 
-The network with finished answers goes through ONNX into OpenVINO, weights in float32. It takes
-prepared inputs (columns are prepared as export.json says; the scale of pixels stands inside).
-OpenVINO may compute in fewer bits than float32 where the processor likes that better; the proof,
-and danlu itself, ask for float32 (INFERENCE_PRECISION_HINT: f32)."""
+The network with finished answers is converted from ONNX, with float32 weights. It takes prepared
+inputs (columns are prepared as export.json says; the scaling of pixels is inside). OpenVINO may
+compute in a lower precision where the processor prefers it; danlu asks for float32
+(INFERENCE_PRECISION_HINT: f32), in the parity check too.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from danlu import registry
 from danlu.errors import ArtifactError
+from danlu.exporting.exporters._base import Run, RunInfo
+from danlu.exporting.exporters._onnx_network import onnx_network
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
     from danlu.artifact.prediction import Artifact
-    from danlu.exporting.traceable import Program
+    from danlu.exporting.traceable import TraceableModel
 
-NEEDS = ("openvino, onnx, onnxscript", "openvino")
+NEEDS = (("openvino", "onnx", "onnxscript"), "openvino")
 TORCH_FREE = True
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 LARGEST = 64 << 30  # bytes
@@ -34,25 +36,25 @@ class Config(Options):
     """It has no options."""
 
 
-def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
-    """Write model.xml and model.bin; gives what `start` must know."""
+def export(
+    config: Config, artifact: Artifact, model: TraceableModel, folder: Path
+) -> dict[str, Any]:
+    """Write model.xml and model.bin. Raises ArtifactError where the network has no ONNX form."""
     import openvino
 
-    network, fixed = registry.take("exporters", "onnx").network_of(program)
-    model = openvino.Core().read_model(model=network.SerializeToString())
-    openvino.save_model(model, str(folder / GRAPH), compress_to_fp16=False)
-    about = {
-        "inputs": list(program.inputs),
-        "outputs": list(program.outputs),
+    network, fixed = onnx_network(model)
+    graph = openvino.Core().read_model(model=network.SerializeToString())
+    openvino.save_model(graph, str(folder / GRAPH), compress_to_fp16=False)
+    run_info = {
+        "inputs": list(model.inputs),
+        "outputs": list(model.outputs),
         "openvino": openvino.__version__.split("-")[0],
     }
-    return {**about, **({"longest": fixed} if fixed else {})}
+    return {**run_info, **({"longest": fixed} if fixed else {})}
 
 
-def start(
-    folder: Path, about: Mapping[str, Any]
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """What runs the graph with OpenVINO on the processor, in float32."""
+def start(folder: Path, run_info: RunInfo) -> Run:
+    """Opens the graph with OpenVINO, on the processor, in float32."""
     try:
         import openvino
     except ImportError:
@@ -62,7 +64,7 @@ def start(
     from danlu.system.atomic_files import read_regular
 
     graph, weights = read_regular(folder / GRAPH, LARGEST), read_regular(folder / WEIGHTS, LARGEST)
-    refuse_strange(graph, len(weights))
+    refuse_unsafe(graph, len(weights))
     core = openvino.Core()
     try:
         model = core.read_model(
@@ -74,30 +76,32 @@ def start(
     except RuntimeError as error:
         raise ArtifactError(f"OpenVINO cannot open it: {_first(error)}.", where=GRAPH) from None
     names, outputs = (
-        [str(name) for name in about["inputs"]],
-        [str(name) for name in about["outputs"]],
+        [str(name) for name in run_info["inputs"]],
+        [str(name) for name in run_info["outputs"]],
     )
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
-            found = compiled(
+            results = compiled(
                 [np.ascontiguousarray(arrays[name]) for name in names]
-            )  # by place: an input and an output may share a name
+            )  # by position: an input and an output may share a name
         except RuntimeError as error:
             raise ArtifactError(f"OpenVINO stopped: {_first(error)}.", where=GRAPH) from None
-        return {name: np.array(each) for name, each in zip(outputs, found.to_tuple(), strict=True)}
+        return {
+            name: np.array(result) for name, result in zip(outputs, results.to_tuple(), strict=True)
+        }
 
     return run
 
 
-def refuse_strange(graph: bytes, size: int) -> None:
-    """ArtifactError for a graph with declarations of XML, operators that no release of OpenVINO
-    has, or numbers beyond model.bin."""
+def refuse_unsafe(graph: bytes, size: int) -> None:
+    """Raises ArtifactError for a graph with XML declarations, operators that no release of OpenVINO
+    has, or constants beyond the `size` bytes of model.bin."""
     if b"<!" in graph:
         raise ArtifactError(
             "its graph declares entities, which OpenVINO never writes.", where=GRAPH
         )
-    odd = next((each for each in _LAYER.findall(graph) if not _OPSETS.fullmatch(each)), None)
+    odd = next((opset for opset in _LAYER.findall(graph) if not _OPSETS.fullmatch(opset)), None)
     if odd is not None:
         raise ArtifactError(
             f"its graph has operators of {odd[:40].decode('utf-8', 'replace')!r}.", where=GRAPH
@@ -105,7 +109,7 @@ def refuse_strange(graph: bytes, size: int) -> None:
     for offset, length in re.findall(rb'offset="(\d+)"[^>]*size="(\d+)"', graph):
         if len(offset) > 15 or len(length) > 15 or int(offset) + int(length) > size:
             raise ArtifactError(
-                f"its graph takes numbers beyond the end of {WEIGHTS}.", where=GRAPH
+                f"its graph has constants beyond the end of {WEIGHTS}.", where=GRAPH
             )
 
 
@@ -114,11 +118,11 @@ def _first(error: Exception) -> str:
     return (lines[-1] if lines else type(error).__name__)[:300]
 
 
-def card(about: Mapping[str, Any]) -> list[str]:
+def card(run_info: RunInfo) -> list[str]:
     """How another program runs the files."""
-    given, found = ", ".join(about["inputs"]), ", ".join(about["outputs"])
+    inputs, outputs = ", ".join(run_info["inputs"]), ", ".join(run_info["outputs"])
     return [
-        f"`model.xml` and `model.bin` take prepared inputs ({given}) and give ({found}); written by OpenVINO {about['openvino']}.",
+        f"`model.xml` and `model.bin` take prepared inputs ({inputs}) and give ({outputs}); written by OpenVINO {run_info['openvino']}.",
         "",
         "```python",
         "import openvino",

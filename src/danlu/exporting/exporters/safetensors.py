@@ -1,15 +1,16 @@
-"""The plain weights (safetensors) beside a description in JSON: for whoever builds the network anew, in any language.
+"""The plain weights (safetensors) beside a description in JSON, for whoever builds the network anew, in any language.
 
-model.safetensors holds every tensor of the network under danlu's names (named after its modules;
-linear layers outputs first, as torch lays them out), config.json what the network is built of: the
-family and its options, its inputs and outputs, what the task makes of them, and how columns are
-prepared. Arrays that transforms learnt stand in preprocessing.safetensors, where there are any.
-Reading it needs no danlu; danlu proves it by building the network anew from these files alone."""
+model.safetensors holds every tensor of the network under its name in danlu's module tree; a linear
+layer's weight is (outputs, inputs), as in torch. config.json describes the network: the model
+family and its options, inputs and outputs, what the task makes of them, and how columns are
+prepared. Arrays that transforms learnt are in preprocessing.safetensors, where there are any.
+Reading the files needs no danlu; the parity check builds the network from these files alone.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ import numpy as np
 
 from danlu import registry
 from danlu.errors import ArtifactError, DanluError
+from danlu.exporting.exporters._base import Run, RunInfo
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from danlu.artifact.artifact import Contents
     from danlu.artifact.prediction import Artifact
     from danlu.exporting.traceable import TraceableModel
 
@@ -34,9 +39,9 @@ class Config(Options):
 
 
 def export(
-    config: Config, artifact: Artifact, program: TraceableModel, folder: Path
+    config: Config, artifact: Artifact, model: TraceableModel, folder: Path
 ) -> dict[str, Any]:
-    """Write model.safetensors and config.json; `start` needs no more."""
+    """Write model.safetensors and config.json."""
     from safetensors.torch import save
 
     from danlu.artifact.artifact import inputs_to_json
@@ -60,7 +65,7 @@ def export(
             "steps": output.steps,
         },
         "task": {"part": artifact.recipe.task.as_dict(), "state": artifact.task.state()},
-        "answers": {name: slot.as_json() for name, slot in program.outputs.items()},
+        "answers": {name: slot.as_json() for name, slot in model.outputs.items()},
         "preprocessing": artifact.preprocessor.state()[0],
     }
     (folder / CONFIG).write_text(
@@ -69,17 +74,15 @@ def export(
     return {}
 
 
-def start(
-    folder: Path, run_info: Mapping[str, Any]
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """What runs the network that the files describe, built anew."""
+def start(folder: Path, run_info: RunInfo) -> Run:
+    """Builds the network that the files describe."""
     import torch
 
     from danlu.exporting.traceable import traceable_model
 
     try:
         contents = _contents(folder)
-        program = traceable_model(contents, _examples(contents))
+        model = traceable_model(contents, _examples(contents))
     except DanluError as error:
         raise ArtifactError(
             f"no network can be built: {error.problem.message}",
@@ -100,21 +103,22 @@ def start(
         ) from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = program.run(
-            {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in program.inputs}
+        outputs = model.run(
+            {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in model.inputs}
         )
         return {name: output.numpy() for name, output in outputs.items()}
 
     return run
 
 
-def _contents(folder: Path) -> Any:
+def _contents(folder: Path) -> Contents:
     """What an artifact would hold, from the files of this export alone."""
     import torch
     from safetensors.torch import load
 
     from danlu import recipe as recipes
     from danlu.artifact import artifact as artifacts
+    from danlu.data.preprocessing import Preprocessor
     from danlu.system.atomic_files import read_regular
 
     description = json.loads(read_regular(folder / CONFIG, LARGEST_CONFIG))
@@ -126,17 +130,19 @@ def _contents(folder: Path) -> Any:
         for change in description["changes"]:
             artifacts.replay(change, module)
     artifacts.load_weights(module, load(read_regular(folder / WEIGHTS, LARGEST)))
+    no_columns = Preprocessor({}, {}, {}, [], ())  # the network takes prepared inputs
+    changes = description["changes"]
     return artifacts.Contents(
-        recipe, module.eval(), task, None, {}, {}, described, changes=description["changes"]
-    )  # type: ignore[arg-type]
+        recipe, module.eval(), task, no_columns, {}, {}, described, changes=changes
+    )
 
 
-def _examples(contents: Any) -> dict[str, Any]:
-    """Two rows of nothing for each input: they tell the shapes of the outputs."""
+def _examples(contents: Contents) -> dict[str, Tensor]:
+    """Two rows of zeros (of tokens: ones) for each input, which show the shapes of the outputs."""
     import torch
 
     examples = {}
-    for name, spec in contents.described.items():
+    for name, spec in (contents.described or {}).items():
         if spec.kind == "image":
             channels, height, width = spec.shape
             examples[name] = torch.zeros(2, height, width, channels, dtype=torch.uint8)
@@ -152,7 +158,7 @@ def _examples(contents: Any) -> dict[str, Any]:
     return examples
 
 
-def card(run_info: Mapping[str, Any]) -> list[str]:
+def card(run_info: RunInfo) -> list[str]:
     """How another program reads the files."""
     return [
         "`model.safetensors` holds the weights, `config.json` says what network they are of and how its inputs are prepared.",

@@ -1,29 +1,30 @@
 """A program of torch.export (.pt2): the network with finished answers as one graph of torch's operators, for any number of rows.
 
-It takes prepared inputs (columns are prepared as export.json says; the scale of pixels stands
-inside) and is opened by torch.export.load("model.pt2"). danlu takes the example inputs and guards
-out that torch writes, so the file holds no pickle and no code; but torch.export.load itself would
-run both, so open files of others only through danlu, which refuses any that hold more than a plain
-program."""
+It takes prepared inputs (columns are prepared as export.json says; the scaling of pixels is inside)
+and is opened by torch.export.load("model.pt2"). danlu removes the example inputs and guards that
+torch writes, so the file holds no pickle and no code. torch.export.load itself would run both, so
+open files of others only through danlu, which refuses any that hold more than a plain program.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from danlu.errors import ArtifactError
-from danlu.exporting.exporters._torch_program import cleaned
+from danlu.exporting.exporters._base import Run, RunInfo
+from danlu.exporting.exporters._torch_program import plain_program
 from danlu.recipe import Options
 
 if TYPE_CHECKING:
     from danlu.artifact.prediction import Artifact
-    from danlu.exporting.traceable import Program
+    from danlu.exporting.traceable import TraceableModel
 
-NEEDS = ("", "")
+NEEDS: tuple[tuple[str, ...], str] = ((), "")
 TORCH_FREE = False
 FILE = "model.pt2"
 LARGEST = 64 << 30  # bytes
@@ -33,28 +34,30 @@ class Config(Options):
     """It has no options."""
 
 
-def export(config: Config, artifact: Artifact, program: Program, folder: Path) -> dict[str, Any]:
-    """Write model.pt2; gives what `start` must know."""
+def export(
+    config: Config, artifact: Artifact, model: TraceableModel, folder: Path
+) -> dict[str, Any]:
+    """Write model.pt2. Raises ArtifactError where torch cannot trace the network."""
     import torch
 
     try:
-        made, fixed = program.captured()
-    except Exception as error:  # torch names no kinds
+        captured, fixed = model.captured()
+    except Exception as error:  # torch documents no error classes
         raise ArtifactError(
-            f"torch cannot capture this network ({_first(error)}).", hint="--to safetensors"
+            f"torch cannot trace this network ({_first(error)}).", hint="--to safetensors"
         ) from None
-    held = io.BytesIO()
-    torch.export.save(made, held)
+    buffer = io.BytesIO()
+    torch.export.save(captured, buffer)
     try:
-        (folder / FILE).write_bytes(cleaned(held.getvalue()))
+        (folder / FILE).write_bytes(plain_program(buffer.getvalue()))
     except ValueError as error:
         raise ArtifactError(f"no plain program: {error}.", hint="--to onnx") from None
-    about = {
-        "inputs": list(program.inputs),
-        "outputs": list(program.outputs),
+    run_info = {
+        "inputs": list(model.inputs),
+        "outputs": list(model.outputs),
         "torch": torch.__version__,
     }
-    return {**about, **({"longest": fixed} if fixed else {})}
+    return {**run_info, **({"longest": fixed} if fixed else {})}
 
 
 def _first(error: Exception) -> str:
@@ -62,42 +65,40 @@ def _first(error: Exception) -> str:
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
 
 
-def start(
-    folder: Path, about: Mapping[str, Any]
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """What runs the program. ArtifactError for a file that holds more than a plain program."""
+def start(folder: Path, run_info: RunInfo) -> Run:
+    """Opens the program. Raises ArtifactError for a file that holds more than a plain program."""
     import torch
 
     from danlu.system.atomic_files import read_regular
 
     try:
-        made = torch.export.load(io.BytesIO(cleaned(read_regular(folder / FILE, LARGEST))))
-        module = made.module()
+        loaded = torch.export.load(io.BytesIO(plain_program(read_regular(folder / FILE, LARGEST))))
+        module = loaded.module()
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise ArtifactError(
             f"this is no plain program of torch.export: {str(error).splitlines()[0][:300]}.",
             where=FILE,
         ) from None
     names, outputs = (
-        [str(name) for name in about["inputs"]],
-        [str(name) for name in about["outputs"]],
+        [str(name) for name in run_info["inputs"]],
+        [str(name) for name in run_info["outputs"]],
     )
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            found = module(
+            results = module(
                 *(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in names)
             )
-        return {name: each.numpy() for name, each in zip(outputs, found, strict=True)}
+        return {name: result.numpy() for name, result in zip(outputs, results, strict=True)}
 
     return run
 
 
-def card(about: Mapping[str, Any]) -> list[str]:
+def card(run_info: RunInfo) -> list[str]:
     """How another program runs the file."""
-    given, found = ", ".join(about["inputs"]), ", ".join(about["outputs"])
+    inputs, outputs = ", ".join(run_info["inputs"]), ", ".join(run_info["outputs"])
     return [
-        f"`model.pt2` takes prepared inputs ({given}) and gives ({found}). It was written by torch {about['torch']} and holds no pickle.",
+        f"`model.pt2` takes prepared inputs ({inputs}) and gives ({outputs}). It was written by torch {run_info['torch']} and holds no pickle.",
         "",
         "```python",
         "import torch",

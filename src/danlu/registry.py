@@ -24,9 +24,11 @@ from danlu.errors import PartError, did_you_mean, nearest
 # listing answers at once.
 if TYPE_CHECKING:
     import numpy as np
+    from optuna.samplers import BaseSampler
     from torch import nn
     from torch.optim import Optimizer
 
+    from danlu.compression.compressors._base import Compressor
     from danlu.parts.augmentations._base import Augmentation, AugmentationFacts
     from danlu.parts.losses._base import AdversarialLoss, Loss, LossFacts
     from danlu.parts.metrics._base import Metric, MetricFacts, TextMetric
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from danlu.parts.tasks._base import Task, TaskFacts
     from danlu.parts.transforms._base import Transform
     from danlu.parts.watchers._base import RunInfo, Watcher
-    from danlu.recipe import ColumnOptions, Options, Part
+    from danlu.recipe import ColumnOptions, Options, Part, Space
+    from danlu.search.pruners._base import Pruner
     from danlu.terms import Column, InputSpec, OutputSpec, Table
 
 _HOME = Path(__file__).parent
@@ -116,14 +119,14 @@ def take(shelf: str, name: str) -> ModuleType:
         try:
             return importlib.import_module(module)
         except Exception as error:  # whatever stands in somebody else's file
-            said = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
             raise PartError(
-                f"the part {name} of {shelf} is {module}, which cannot be imported ({said}).",
+                f"the part {name} of {shelf} is {module}, which cannot be imported ({reason}).",
                 hint=_MEND,
             ) from error
-    known = names(shelf)
-    guess = did_you_mean(name, known)
-    message = f"there is no {name!r} among {shelf}. It has {', '.join(known)}."
+    choices = names(shelf)
+    guess = did_you_mean(name, choices)
+    message = f"there is no {name!r} among {shelf}. It has {', '.join(choices)}."
     raise PartError(message, hint=guess)
 
 
@@ -134,14 +137,14 @@ def config(shelf: str, name: str) -> type[Options]:
     """The options class of one part."""
     from danlu.recipe import Options
 
-    found = getattr(take(shelf, name), "Config", None)
-    if not (isinstance(found, type) and issubclass(found, Options)):
+    options = getattr(take(shelf, name), "Config", None)
+    if not (isinstance(options, type) and issubclass(options, Options)):
         hint = _MEND if name in _outside(shelf) else ""
         raise PartError(
             f"{shelf}/{name} offers no Config (a class derived from danlu.recipe.Options).",
             hint=hint,
         )
-    return found
+    return options
 
 
 def defaults(shelf: str, name: str) -> Mapping[str, Any]:
@@ -249,6 +252,11 @@ def split(name: str) -> Split:
     return read_facts(contract("splits").Split, "splits", name)
 
 
+def compressor(name: str) -> Compressor:
+    """The functions of a compressor, and what it does to a model."""
+    return read_facts(contract("compressors").Compressor, "compressors", name)
+
+
 def split_column(part: Part | None) -> str | None:
     """The column that decides a split and is therefore no input; None where there is none."""
     decided_by = split(part.name).decided_by if part is not None else None
@@ -331,14 +339,14 @@ def _source_of_folder(folder: Path) -> str | None:
             claims = source(name).claims
             if claims is not None and claims(folder):
                 return name
-        found = [
+        sources = [
             source_for(entry.name)
             for entry in itertools.islice(sorted(folder.iterdir()), 1000)
             if entry.is_file()
         ]
     except OSError:
         return None
-    counts = collections.Counter(name for name in found if name)
+    counts = collections.Counter(name for name in sources if name)
     return counts.most_common(1)[0][0] if counts else None
 
 
@@ -452,14 +460,14 @@ def build_split(
 
 
 def build_sampler(
-    part: Part, space: Any, directions: Sequence[str], seed: int, study_seed: int
-) -> Any:
-    """An optuna.samplers.BaseSampler for one suggestion."""
+    part: Part, space: Space, directions: Sequence[str], seed: int, study_seed: int
+) -> BaseSampler:
+    """Optuna's sampler for one suggestion (danlu.search.samplers._base.BuildSampler)."""
     return take("samplers", part.name).build(part.options, space, directions, seed, study_seed)
 
 
-def build_pruner(part: Part, direction: str, seed: int) -> Any:
-    """A pruner: prune(number, curve, others)."""
+def build_pruner(part: Part, direction: str, seed: int) -> Pruner:
+    """The pruner of one objective, of which `direction` ("higher" | "lower") is better."""
     return take("pruners", part.name).build(part.options, direction, seed)
 
 

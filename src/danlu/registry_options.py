@@ -21,17 +21,20 @@ def part_of(kind: str, value: Any) -> Part:
     plain sentence."""
     if isinstance(value, Part):
         return value
-    given = {"name": value} if isinstance(value, str) else value
-    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+    options = {"name": value} if isinstance(value, str) else value
+    if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
         raise ValueError(f"must be the name of one of {kind}, or a mapping with a name")
-    name = given["name"]
+    name = options["name"]
     try:
         config = registry.config(kind, name)
     except PartError as error:
         raise ValueError(_sentence(error.problem.message, error.problem.hint)) from None
     try:
         return Part(
-            name, config.model_validate({key: each for key, each in given.items() if key != "name"})
+            name,
+            config.model_validate(
+                {key: option for key, option in options.items() if key != "name"}
+            ),
         )
     except ValidationError as error:
         raise ValueError(_broken_rule(name, list(config.model_fields), error)) from None
@@ -41,16 +44,16 @@ def _sentence(message: str, hint: str) -> str:
     return f"is wrong: {message.rstrip('.')}{f' ({hint})' if hint else ''}"
 
 
-def _broken_rule(name: str, known: list[str], error: ValidationError) -> str:
+def _broken_rule(name: str, options: list[str], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     option = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
         return _sentence(
-            f"{option} is no option of {name}, which has {', '.join(known) or 'none'}",
-            did_you_mean(option, known),
+            f"{option} is no option of {name}, which has {', '.join(options) or 'none'}",
+            did_you_mean(option, options),
         )
-    said = str(first["msg"]).removeprefix("Value error, ")
-    return _sentence(f"{option} of {name}: {said[0].lower()}{said[1:]}", "")
+    rule = str(first["msg"]).removeprefix("Value error, ")
+    return _sentence(f"{option} of {name}: {rule[0].lower()}{rule[1:]}", "")
 
 
 def _reader(kind: str) -> Callable[[Any], Part]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu.parts.tasks._beam_search import Hypothesis, beam_search, best_first
+from danlu.parts.tasks._beam_search import Hypothesis, beam_search, stable_topk
 
 BEGIN, END, V = 0, 1, 5
 Table = Callable[[int, Sequence[int]], Tensor]
@@ -151,8 +151,8 @@ def test_of_equals_the_smaller_code_comes_first() -> None:
     (found,) = search(lambda row, prefix: torch.zeros(V), [3], beams=3, length_penalty=0.0)
     assert found[0].tokens == ()
     values = torch.tensor([[1.0, 3.0, 3.0, 3.0, 2.0], [5.0, 4.0, 4.0, 4.0, 4.0]])
-    assert best_first(values, 2)[1].tolist() == [[1, 2], [0, 1]]
-    assert best_first(values, 4)[0].tolist() == [[3.0, 3.0, 3.0, 2.0], [5.0, 4.0, 4.0, 4.0]]
+    assert stable_topk(values, 2)[1].tolist() == [[1, 2], [0, 1]]
+    assert stable_topk(values, 4)[0].tolist() == [[3.0, 3.0, 3.0, 2.0], [5.0, 4.0, 4.0, 4.0]]
 
 
 def test_it_ends_before_the_limit_where_no_beam_can_win() -> None:

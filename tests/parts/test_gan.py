@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import make
 from danlu import evaluate, load, read_recipe, registry, train
 from danlu.errors import ArtifactError, DataError, PartError, RecipeError
-from danlu.parts.metrics._image_features import Observer
+from danlu.parts.metrics._image_features import ImageFeatures
 from danlu.parts.metrics.frechet_distance import frechet
 from danlu.parts.watchers._base import RunInfo
 from danlu.system.image_grid import encode_png, image_grid
@@ -248,7 +248,7 @@ def test_class_agreement_counts_what_the_classifier_sees_by_the_names_of_classes
     own = InputSpec(
         "image", (1, 12, 12), mean=(0.5,), std=(0.5,)
     )  # another scale than that of the generator's images
-    metric.observer.wear(Bright(), {"image": own}, ("b", "a"))  # and the classes in another order
+    metric.observer.use_classifier(Bright(), {"image": own}, ("b", "a"))  # and the classes in another order
     white, black = torch.full((1, 1, 12, 12), 0.7 / 0.25), torch.full((1, 1, 12, 12), -0.3 / 0.25)
     batch = Batch(
         {"image": torch.cat([black, black, white]), "class": torch.tensor([[0], [1], [1]])},
@@ -266,14 +266,14 @@ def test_class_agreement_counts_what_the_classifier_sees_by_the_names_of_classes
 
 
 def test_a_classifier_of_other_images_or_classes_is_refused() -> None:
-    observer = Observer("somewhere", InputSpec("image", (1, 12, 12)))
+    observer = ImageFeatures("somewhere", InputSpec("image", (1, 12, 12)))
     with pytest.raises(ArtifactError, match="takes 1x9x9, and the images are 1x12x12"):
-        observer.wear(Bright(), {"image": InputSpec("image", (1, 9, 9))}, ("a", "b"))
+        observer.use_classifier(Bright(), {"image": InputSpec("image", (1, 9, 9))}, ("a", "b"))
     with pytest.raises(ArtifactError, match="takes no image alone"):
-        observer.wear(Bright(), {"numbers": InputSpec("numbers", (3,))}, ("a", "b"))
+        observer.use_classifier(Bright(), {"numbers": InputSpec("numbers", (3,))}, ("a", "b"))
     task, _ = task_of(2)
     metric = registry.build_metric(part("metrics", "class_agreement", classifier="somewhere"), task)
-    metric.observer.wear(Bright(), {"image": InputSpec("image", (1, 12, 12))}, ("a", "c"))
+    metric.observer.use_classifier(Bright(), {"image": InputSpec("image", (1, 12, 12))}, ("a", "c"))
     batch = Batch(
         {"image": torch.zeros(1, 1, 12, 12), "class": torch.zeros(1, 1, dtype=torch.int64)},
         None,

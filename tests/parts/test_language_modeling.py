@@ -160,8 +160,8 @@ CONTINUES = np.array([True, False, True, False, False, False])
 SPLITS = {"train": np.array([0, 1, 2]), "validation": np.array([3]), "test": np.array([4, 5])}
 
 
-def whole(context: int) -> streams.Stream:
-    return streams.stream(Ragged(TOKENS, OFFSETS), SPLITS, CONTINUES, 200, context)
+def whole(context: int) -> streams.TokenStream:
+    return streams.token_stream(Ragged(TOKENS, OFFSETS), SPLITS, CONTINUES, 200, context)
 
 
 def test_a_stream_ends_documents_and_no_pieces() -> None:
@@ -184,7 +184,7 @@ def test_a_stream_ends_documents_and_no_pieces() -> None:
 
 def test_a_stream_of_scattered_rows_is_the_same_as_of_rows_in_a_row() -> None:
     rows = np.array([0, 2, 5])
-    made = streams.stream(Ragged(TOKENS, OFFSETS), {"train": rows}, None, 200, 4)
+    made = streams.token_stream(Ragged(TOKENS, OFFSETS), {"train": rows}, None, 200, 4)
     expected = [END]
     for row in rows:
         expected += [*TOKENS[OFFSETS[row] : OFFSETS[row + 1]].tolist(), END]
@@ -206,7 +206,7 @@ def test_windows_ask_every_token_of_a_split_exactly_once(context: int) -> None:
 
 def test_training_windows_leave_room_to_be_moved() -> None:
     made = whole(3)
-    ids, phase = streams.windows(made, SPLITS, 3)
+    ids, phase = streams.window_starts(made, SPLITS, 3)
     assert phase == 3
     start, stop = made.regions["train"]
     last = int(ids["train"].max()) + phase - 1

@@ -15,7 +15,7 @@ from danlu.errors import PartError
 from danlu.layers.tensors import unique_tensors
 from danlu.recipe import read
 from danlu.terms import BEGINNING, END, PADDING
-from danlu.training.setup import assemble
+from danlu.training.setup import build_training
 
 pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'danlu[huggingface]'"
@@ -65,7 +65,7 @@ def of_transformers(home: Path, family: str) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_the_logits_are_those_of_transformers(family, home) -> None:
-    built = assemble(read(recipe(home, family), registry))
+    built = build_training(read(recipe(home, family), registry))
     module = built.state.module.eval()
     batch = built.rows.gather(torch.arange(5))
     source, target = batch.inputs["tokens"], batch.inputs["decoder"]
@@ -94,7 +94,7 @@ def test_the_logits_are_those_of_transformers(family, home) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_tokens_that_come_one_by_one_have_the_logits_of_the_whole(family, home) -> None:
-    built = assemble(read(recipe(home, family), registry))
+    built = build_training(read(recipe(home, family), registry))
     module = built.state.module.eval()
     batch = built.rows.gather(torch.tensor([3, 9, 4]))
     wanted = module(batch.inputs)
@@ -159,7 +159,7 @@ def test_it_is_trained_released_and_answers_without_the_folder(family, home, tmp
         goes_on = recipe(
             home, family, model={"name": "pretrained", "weights": str(tmp_path / "run")}
         )
-        built = assemble(read(goes_on, registry))
+        built = build_training(read(goes_on, registry))
         assert built.start is not None and not built.start.fresh
         ours, theirs = unique_tensors(built.state.module), unique_tensors(again.module)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -176,7 +176,7 @@ def test_low_rank_paths_over_four_bits_stand_in_both_networks(home, tmp_path) ->
         for name in artifact.module.state_dict()
         if "low_rank" in name or name.endswith(".codes")
     ]
-    built = assemble(
+    built = build_training(
         read(recipe(home, "t5", finetune={"lora": {"rank": 2, "base": "nf4"}}), registry)
     )
     moving = {
@@ -199,7 +199,7 @@ def test_what_an_encoder_decoder_cannot_do_is_said(home) -> None:
         "columns": {"said": {"kind": "text"}},
     }
     with pytest.raises(PartError, match="reads one text and writes another"):
-        assemble(read(wrong, registry))
+        build_training(read(wrong, registry))
     tiny.bert(home / "bert")
     with pytest.raises(PartError, match=r"writes no text of another(?s:.*)t5, bart, marian"):
-        assemble(read(recipe(home, "bert"), registry))
+        build_training(read(recipe(home, "bert"), registry))

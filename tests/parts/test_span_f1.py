@@ -11,7 +11,7 @@ import torch
 from danlu import registry
 from danlu.errors import RecipeError
 from danlu.parts.metrics.span_f1 import Config, SpanF1, build
-from danlu.parts.tasks._spans import SpanFinder, completed, scheme_of
+from danlu.parts.tasks._spans import SpanFinder, complete_tag_set, tagging_scheme
 from danlu.terms import IGNORED, Batch
 
 TAGS = ("B-X", "B-Y", "I-X", "I-Y", "O")
@@ -132,16 +132,16 @@ def test_no_spans_anywhere_have_no_score_and_places_without_a_tag_none() -> None
 
 
 def test_the_scheme_is_seen_in_the_tags() -> None:
-    assert scheme_of(["O", "B-X", "I-X"]) == "bio"
-    assert scheme_of(["O", "I-X", "I-Y"]) == "io"
-    assert scheme_of(["O", "B-X", "E-X", "S-Y"]) == "bioes"
-    assert scheme_of(["B-X", "L-X", "U-X"]) == "bioes"
-    assert scheme_of(["NN", "O"]) == "none"
-    assert scheme_of(["O"]) == "none"
-    assert completed(["O", "B-X", "I-Y"]) == ["B-X", "B-Y", "I-X", "I-Y", "O"]
-    assert completed(["O", "S-X"]) == ["B-X", "E-X", "I-X", "O", "S-X"]
-    assert completed(["O", "U-X"]) == ["B-X", "I-X", "L-X", "O", "U-X"]
-    assert completed(["VB", "NN"]) == ["NN", "VB"]
+    assert tagging_scheme(["O", "B-X", "I-X"]) == "bio"
+    assert tagging_scheme(["O", "I-X", "I-Y"]) == "io"
+    assert tagging_scheme(["O", "B-X", "E-X", "S-Y"]) == "bioes"
+    assert tagging_scheme(["B-X", "L-X", "U-X"]) == "bioes"
+    assert tagging_scheme(["NN", "O"]) == "none"
+    assert tagging_scheme(["O"]) == "none"
+    assert complete_tag_set(["O", "B-X", "I-Y"]) == ["B-X", "B-Y", "I-X", "I-Y", "O"]
+    assert complete_tag_set(["O", "S-X"]) == ["B-X", "E-X", "I-X", "O", "S-X"]
+    assert complete_tag_set(["O", "U-X"]) == ["B-X", "I-X", "L-X", "O", "U-X"]
+    assert complete_tag_set(["VB", "NN"]) == ["NN", "VB"]
 
 
 def test_a_task_without_tags_is_refused() -> None:

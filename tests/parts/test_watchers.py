@@ -32,7 +32,7 @@ def build(name: str, folder: Path, options: dict[str, Any] | None = None, **chan
 def reports() -> Iterator[TrainingEvent]:
     """A short life with everything in it: numbers, nulls, tables, notices; a loss that stands
     still, then runs away."""
-    yield TrainingEvent("start", 0, message="going on from step 0")
+    yield TrainingEvent("start", 0, message="resuming at step 0")
     for step in range(1, 20):
         loss = None if step == 3 else 0.5 if step < 12 else 10.0**step
         values = {"loss": loss, "learning_rate": 0.1, "grad_norm": 0.0 if loss else None}

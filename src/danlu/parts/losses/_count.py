@@ -23,24 +23,26 @@ class RowCount:
         import torch
 
         self._torch = torch
-        self._made: dict[tuple[int, torch.device], Tensor] = {}
+        self._tensors: dict[tuple[int, torch.device], Tensor] = {}
 
     def __call__(self, count: int, device: torch.device) -> Tensor:
         torch = self._torch
         if torch.compiler.is_compiling():  # a traced size may be a symbol, which is no key
             return torch.full((), float(count), device=device)
-        made = self._made.get((count, device))
-        if made is None:
-            if len(self._made) >= 256:
-                self._made.clear()
+        count_tensor = self._tensors.get((count, device))
+        if count_tensor is None:
+            if len(self._tensors) >= 256:
+                self._tensors.clear()
             with torch.inference_mode(
                 False
             ):  # else one first made by an evaluation could not be used in training
-                made = self._made[count, device] = torch.full((), float(count), device=device)
-        return made
+                count_tensor = self._tensors[count, device] = torch.full(
+                    (), float(count), device=device
+                )
+        return count_tensor
 
 
-class OnDevice:
+class DeviceConstant:
     """A constant tensor, copied once to each device that asks for it."""
 
     def __init__(self, values: list[float]) -> None:
@@ -58,7 +60,7 @@ class OnDevice:
         return copy
 
 
-def filled(outputs: Tensor, target: Tensor) -> Tensor:
+def fill_missing(outputs: Tensor, target: Tensor) -> Tensor:
     """The target (B, steps, size) with each place where nothing is asked (NaN) holding the output:
     no difference and no gradient."""
     return target.where(~target.isnan(), outputs.detach().to(target.dtype))
@@ -74,7 +76,7 @@ def refuse_quantiles(loss: str, task: Task) -> None:
         )
 
 
-def asked(target: Tensor) -> Tensor:
+def count_present(target: Tensor) -> Tensor:
     """How many places of a target of steps are asked for (not NaN), a float32 scalar, at least
     1."""
     return (~target.isnan()).sum().clamp(min=1).float()

@@ -39,9 +39,9 @@ def token_cross_entropy(
     asked_N = target_N != IGNORED
     if bool(asked_N.all()):
         return _Summed.apply(logits_NV, target_N, label_smoothing)  # type: ignore[no-any-return]
-    asked = asked_N.nonzero()[:, 0]
+    scored = asked_N.nonzero()[:, 0]
     return _Summed.apply(
-        logits_NV.index_select(0, asked), target_N.index_select(0, asked), label_smoothing
+        logits_NV.index_select(0, scored), target_N.index_select(0, scored), label_smoothing
     )  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from danlu.parts.losses._base import Loss
-from danlu.parts.losses._count import OnDevice, RowCount
+from danlu.parts.losses._count import DeviceConstant, RowCount
 from danlu.parts.tasks._base import LabelsRows
 from danlu.recipe import Options
 
@@ -41,7 +41,7 @@ class BinaryCrossEntropy(Loss):
 
         self._binary_cross_entropy = binary_cross_entropy_with_logits
         self._labels = RowCount()
-        self.weights = OnDevice(weights) if weights is not None else None
+        self.weights = DeviceConstant(weights) if weights is not None else None
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         weights = None if self.weights is None else self.weights(outputs.device)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from danlu.errors import Problem, RecipeError
 from danlu.parts.losses._base import Loss
-from danlu.parts.losses._count import OnDevice, RowCount
+from danlu.parts.losses._count import DeviceConstant, RowCount
 from danlu.parts.tasks._base import Task, WeighsClasses
 from danlu.recipe import Options
 from danlu.terms import IGNORED
@@ -64,7 +64,7 @@ class CrossEntropy(Loss):
         self._token_cross_entropy = token_cross_entropy
         self._rows = RowCount()
         self.label_smoothing = label_smoothing
-        self.weights = OnDevice(weights) if weights is not None else None
+        self.weights = DeviceConstant(weights) if weights is not None else None
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         target = batch.target
@@ -88,10 +88,10 @@ class CrossEntropy(Loss):
         """The sum of the weights of rows, or of the places asked of tokens."""
         target = batch.target
         if target.ndim == 2 and not target.is_floating_point():
-            asked = target != IGNORED
+            scored = target != IGNORED
             if self.weights is None:
-                return asked.sum().float()
-            return (self.weights(target.device)[target.clamp(min=0)] * asked).sum()
+                return scored.sum().float()
+            return (self.weights(target.device)[target.clamp(min=0)] * scored).sum()
         if self.weights is None:
             return self._rows(target.shape[0], target.device)
         weights = self.weights(target.device)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from danlu.errors import Problem, RecipeError
 from danlu.parts.losses._base import Loss
-from danlu.parts.losses._count import OnDevice, RowCount
+from danlu.parts.losses._count import DeviceConstant, RowCount
 from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
@@ -53,7 +53,7 @@ class FocalOfClasses(Loss):
 
     def __init__(self, gamma: float, alpha: list[float] | None) -> None:
         self.gamma = gamma
-        self.alpha = OnDevice(alpha) if alpha is not None else None
+        self.alpha = DeviceConstant(alpha) if alpha is not None else None
         self._rows = RowCount()
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -61,10 +61,12 @@ class FocalOfClasses(Loss):
         log_p = outputs.float().log_softmax(dim=1)
         alpha = None if self.alpha is None else self.alpha(outputs.device)
         if target.ndim == 1:
-            terms = faded(log_p.gather(1, target[:, None])[:, 0], self.gamma)
+            terms = focal_terms(log_p.gather(1, target[:, None])[:, 0], self.gamma)
             total = terms.sum() if alpha is None else (alpha[target] * terms).sum()
         else:
-            total = (target * faded(log_p, self.gamma) * (1.0 if alpha is None else alpha)).sum()
+            total = (
+                target * focal_terms(log_p, self.gamma) * (1.0 if alpha is None else alpha)
+            ).sum()
         return total, self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
@@ -81,16 +83,16 @@ class FocalOfLabels(Loss):
 
         self._logsigmoid = logsigmoid
         self.gamma = gamma
-        self.held, self.not_held = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+        self.weight_yes, self.weight_no = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
         self._labels = RowCount()
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         target, logits = batch.target, outputs.float()
-        yes = faded(self._logsigmoid(logits), self.gamma)
-        no = faded(self._logsigmoid(-logits), self.gamma)
-        return (self.held * target * yes + self.not_held * (1 - target) * no).sum(), self.count(
-            batch
-        )
+        yes = focal_terms(self._logsigmoid(logits), self.gamma)
+        no = focal_terms(self._logsigmoid(-logits), self.gamma)
+        return (
+            self.weight_yes * target * yes + self.weight_no * (1 - target) * no
+        ).sum(), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
         """Rows times labels."""
@@ -98,7 +100,7 @@ class FocalOfLabels(Loss):
         return self._labels(target.numel(), target.device)
 
 
-def faded(log_p: Tensor, gamma: float) -> Tensor:
+def focal_terms(log_p: Tensor, gamma: float) -> Tensor:
     """-(1 - p)^gamma log p, from log p; 1 - p is taken without cancellation."""
     return -((-log_p.expm1()).clamp(min=LEAST_MISS) ** gamma) * log_p
 

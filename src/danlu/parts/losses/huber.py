@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from danlu.parts.losses._base import Loss
-from danlu.parts.losses._count import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.losses._count import RowCount, count_present, fill_missing, refuse_quantiles
 from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
@@ -45,7 +45,7 @@ class Huber(Loss):
         self.delta = delta
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        target = batch.target if batch.target.ndim == 2 else filled(outputs, batch.target)
+        target = batch.target if batch.target.ndim == 2 else fill_missing(outputs, batch.target)
         return self._huber_loss(
             outputs.float(), target, reduction="sum", delta=self.delta
         ), self.count(batch)
@@ -53,7 +53,11 @@ class Huber(Loss):
     def count(self, batch: Batch) -> Tensor:
         """How many numbers are averaged: rows times targets (times steps, those asked for)."""
         target = batch.target
-        return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
+        return (
+            self._numbers(target.numel(), target.device)
+            if target.ndim == 2
+            else count_present(target)
+        )
 
 
 def build(config: Config, task: Task) -> Huber:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.losses._base import Loss
-from danlu.parts.losses._count import RowCount, asked, filled, refuse_quantiles
+from danlu.parts.losses._count import RowCount, count_present, fill_missing, refuse_quantiles
 from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
@@ -35,13 +35,17 @@ class MeanAbsoluteError(Loss):
         self._numbers = RowCount()
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        target = batch.target if batch.target.ndim == 2 else filled(outputs, batch.target)
+        target = batch.target if batch.target.ndim == 2 else fill_missing(outputs, batch.target)
         return self._l1_loss(outputs.float(), target, reduction="sum"), self.count(batch)
 
     def count(self, batch: Batch) -> Tensor:
         """How many numbers are averaged: rows times targets (times steps, those asked for)."""
         target = batch.target
-        return self._numbers(target.numel(), target.device) if target.ndim == 2 else asked(target)
+        return (
+            self._numbers(target.numel(), target.device)
+            if target.ndim == 2
+            else count_present(target)
+        )
 
 
 def build(config: Config, task: Task) -> MeanAbsoluteError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
 from danlu.parts.losses._base import Loss
-from danlu.parts.losses._count import OnDevice, asked, filled
+from danlu.parts.losses._count import DeviceConstant, count_present, fill_missing
 from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
@@ -27,18 +27,18 @@ class Config(Options):
     """quantile has no options; which quantiles is said by the task (task.quantiles)."""
 
 
-class Pinball(Loss):
+class PinballLoss(Loss):
     """Pinball loss over outputs (B, steps, variables * quantiles) and targets (B, steps,
     variables), NaN where nothing is asked."""
 
     def __init__(self, quantiles: list[float]) -> None:
-        self._quantiles = OnDevice(quantiles)
+        self._quantiles = DeviceConstant(quantiles)
         self.many = len(quantiles)
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        given = outputs.float().unflatten(-1, (-1, self.many))
-        target = batch.target.unsqueeze(-1).expand_as(given)
-        wrong = filled(given, target) - given
+        predicted = outputs.float().unflatten(-1, (-1, self.many))
+        target = batch.target.unsqueeze(-1).expand_as(predicted)
+        wrong = fill_missing(predicted, target) - predicted
         quantiles = self._quantiles(outputs.device)
         loss = (quantiles * wrong).maximum((quantiles - 1) * wrong)
         # at 0 the two branches share the gradient, which is none only for the median
@@ -46,14 +46,14 @@ class Pinball(Loss):
 
     def count(self, batch: Batch) -> Tensor:
         """How many numbers are asked for."""
-        return asked(batch.target)
+        return count_present(batch.target)
 
 
-def build(config: Config, task: PredictsSteps) -> Pinball:
+def build(config: Config, task: PredictsSteps) -> PinballLoss:
     """The loss. Raises RecipeError for a task that asks for no quantiles."""
     if not task.quantiles:
         message = "the loss quantile needs quantiles to train, and task.quantiles names none."
         raise RecipeError(
             [Problem("recipe", message, "set task.quantiles: [0.1, 0.5, 0.9], or another loss")]
         )
-    return Pinball(list(task.quantiles))
+    return PinballLoss(list(task.quantiles))

@@ -68,9 +68,9 @@ def build(config: Config, task: CombinesTasks) -> Weighted:
     and a loss that does not fit."""
     for name in config.losses:
         if name not in task.tasks:
-            known = list(task.tasks)
-            message = f"loss.losses.{name}: there is no such target, only {', '.join(known)}."
-            raise RecipeError([Problem("recipe", message, did_you_mean(name, known))])
+            targets = list(task.tasks)
+            message = f"loss.losses.{name}: there is no such target, only {', '.join(targets)}."
+            raise RecipeError([Problem("recipe", message, did_you_mean(name, targets))])
     losses = {}
     for name, inner in task.tasks.items():
         kind = task.parts[name].name

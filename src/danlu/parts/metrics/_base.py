@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from danlu.parts.metrics._image_features import Observer
+    from danlu.parts.metrics._image_features import ImageFeatures
     from danlu.terms import Batch
 
 # One score, or several scores and tables by their full names ("price/rmse", a confusion matrix as
@@ -62,7 +62,7 @@ class ComparesFeatures(Metric):
     observer   what turns images into features
     """
 
-    observer: Observer
+    observer: ImageFeatures
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import AVERAGES, averaged, chosen_average, tally
+from danlu.parts.metrics._reduce import AVERAGES, averaged, chosen_average, count_per_class
 from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
@@ -49,7 +49,7 @@ class ClassCounts(Metric):
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """right, predicted, actual: int64 (classes,)."""
-        return tally(self.task.predicted(outputs), batch.target, self.task.output.size)
+        return count_per_class(self.task.predicted(outputs), batch.target, self.task.output.size)
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """The share, 0 to 1."""

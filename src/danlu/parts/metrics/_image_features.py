@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SIDE = 8  # of the small image that stands for an image where there is no classifier
 
 
-class Observer:
+class ImageFeatures:
     """Looks at images (N, C, H, W) on the scale of the normalised input `image` of a task.
 
     `classifier` is the path of an artifact; null: the features are the image's own shades, averaged
@@ -28,15 +28,15 @@ class Observer:
         self.classifier = classifier
         self.image = image
         self.names: tuple[str, ...] = ()
-        self._seen: Any = None
+        self._penultimate: Any = None
         self._own: InputSpec | None = None
 
-    def wear(
+    def use_classifier(
         self, module: nn.Module, inputs: Mapping[str, InputSpec], names: Sequence[str]
     ) -> None:
         """Look through a classifier: its module, its inputs, the names of its classes.
         ArtifactError where it looks at something else."""
-        from danlu.parts.metrics._before_last import BeforeLast
+        from danlu.parts.metrics._penultimate import PenultimateLayer
 
         own = inputs.get("image")
         if own is None or set(inputs) != {"image"} or own.shape != self.image.shape:
@@ -50,15 +50,15 @@ class Observer:
                 where=str(self.classifier),
                 hint="train one on the same images",
             )
-        self._own, self._seen, self.names = own, BeforeLast(module), tuple(names)
+        self._own, self._penultimate, self.names = own, PenultimateLayer(module), tuple(names)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """(features (N, D), the classifier's outputs (N, K) or None) of images (N, C, H, W)."""
         if self._own is None:
             return _small(_shades(images, self.image)), None
-        self._seen.module.to(images.device)
+        self._penultimate.module.to(images.device)
         try:
-            return self._seen({"image": _on_scale(_shades(images, self.image), self._own)})
+            return self._penultimate({"image": _on_scale(_shades(images, self.image), self._own)})
         except ValueError as error:
             raise ArtifactError(
                 f"this classifier cannot be looked through: {error}.", where=str(self.classifier)

@@ -39,15 +39,15 @@ def differences(
         wrong = outputs.double() - target.double()
         count = torch.full((target.shape[1],), len(target), device=target.device)
     else:
-        known = ~target.isnan()
+        present = ~target.isnan()
         assert isinstance(task, PredictsSteps)
-        wrong = (task.point(outputs).double() - target.double()).where(known, 0.0)
-        count = known.sum(dim=(0, 1))
+        wrong = (task.point_forecast(outputs).double() - target.double()).where(present, 0.0)
+        count = present.sum(dim=(0, 1))
     scaled = units == "scaled" or (units == "auto" and target.ndim > 2)
     return (task.in_deviations(wrong) if scaled else task.in_units(wrong)), count
 
 
-def names_of(task: HasUnits) -> tuple[str, ...]:
+def value_names(task: HasUnits) -> tuple[str, ...]:
     """What the numbers that are compared are called: the variables of a forecast, else the
     outputs."""
     return task.variables if isinstance(task, PredictsSteps) else task.output.names
@@ -62,21 +62,21 @@ UNITS_MEANING = (
 )
 
 
-def label(name: str, units: str) -> str:
+def label_in_units(name: str, units: str) -> str:
     """What a metric is called where its units are chosen: mae, mae_in_units, mae_scaled."""
     return {"data": f"{name}_in_units", "scaled": f"{name}_scaled"}.get(units, name)
 
 
-def number(value: float | Tensor) -> float | None:
+def finite_or_none(value: float | Tensor) -> float | None:
     """A plain float, or None where it is no finite number."""
     value = float(value)
     return value if math.isfinite(value) else None
 
 
-def share(part: float | Tensor, whole: float | Tensor) -> float | None:
+def ratio(part: float | Tensor, whole: float | Tensor) -> float | None:
     """part / whole as a plain float, or None where whole is 0."""
     whole = float(whole)
-    return number(float(part) / whole) if whole else None
+    return finite_or_none(float(part) / whole) if whole else None
 
 
 def by_target(
@@ -84,29 +84,29 @@ def by_target(
 ) -> float | dict[str, float | None] | None:
     """One target: its number. Several: {name: their mean, "target/name": each}; None where a number
     is not finite."""
-    each = [number(value) for value in values.tolist()]
-    if len(each) == 1:
-        return each[0]
-    known = [value for value in each if value is not None]
-    mean = sum(known) / len(known) if len(known) == len(each) else None
+    scores = [finite_or_none(value) for value in values.tolist()]
+    if len(scores) == 1:
+        return scores[0]
+    finite = [value for value in scores if value is not None]
+    mean = sum(finite) / len(finite) if len(finite) == len(scores) else None
     return {
         name: mean,
-        **{f"{target}/{name}": value for target, value in zip(targets, each, strict=True)},
+        **{f"{target}/{name}": value for target, value in zip(targets, scores, strict=True)},
     }
 
 
-def tally(predicted: Tensor, target: Tensor, classes: int) -> dict[str, Tensor]:
+def count_per_class(predicted: Tensor, target: Tensor, classes: int) -> dict[str, Tensor]:
     """How often each class was rightly predicted, predicted at all, and true: right, predicted,
     actual, each int64 (classes,).
 
     Class numbers (B,) and (B,), or labels given (bool) and held (0/1), both (B, classes).
     """
     if predicted.ndim == 2:
-        held = target > 0.5
+        has_label = target > 0.5
         return {
-            "right": (predicted & held).sum(dim=0),
+            "right": (predicted & has_label).sum(dim=0),
             "predicted": predicted.sum(dim=0),
-            "actual": held.sum(dim=0),
+            "actual": has_label.sum(dim=0),
         }
     return {
         "right": predicted[predicted == target].bincount(minlength=classes),
@@ -124,15 +124,15 @@ def token_nats(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    asked = target != IGNORED
+    scored = target != IGNORED
     logits, places = outputs.flatten(0, 1), target.flatten()
     size = max(1, _CELLS // logits.shape[1])
     pieces = zip(logits.split(size), places.split(size))
-    each = [
+    sums = [
         cross_entropy(piece.float(), asks, ignore_index=IGNORED, reduction="none").double().sum()
         for piece, asks in pieces
     ]
-    return torch.stack(each).sum(), asked
+    return torch.stack(sums).sum(), scored
 
 
 AVERAGES = Literal["auto", "binary", "macro", "micro", "weighted"]
@@ -159,17 +159,17 @@ def averaged(
     true rows; micro: of the sums. A class that is neither true nor predicted anywhere is left out;
     0 / 0 of a class that is one of the two counts as 0."""
     if average == "micro":
-        return share(top.sum(), bottom.sum())
+        return ratio(top.sum(), bottom.sum())
     values = top.double() / bottom.clamp(min=1)
     seen = (total["predicted"] + total["actual"]) > 0
     if average == "binary":
-        return number(values[positive]) if seen[positive] else None
+        return finite_or_none(values[positive]) if seen[positive] else None
     if average == "weighted":
-        return share((values * total["actual"]).sum(), total["actual"].sum())
-    return share(values[seen].sum(), seen.sum())
+        return ratio((values * total["actual"]).sum(), total["actual"].sum())
+    return ratio(values[seen].sum(), seen.sum())
 
 
-def ranked(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def counts_by_score(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """(positives, negatives): how many rows of each hold each distinct score, scores ascending;
     int64, equal scores together.
 
@@ -208,7 +208,7 @@ def one_against_rest(
             )  # the logarithm of the probability
 
 
-def mean_of_known(values: list[float | None]) -> float | None:
+def mean_of_present(values: list[float | None]) -> float | None:
     """The mean of the values that are not None; None where all are."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import HasProbabilities, Task
 from danlu.recipe import Options
 from danlu.terms import IGNORED
@@ -32,10 +32,10 @@ class Accuracy(Metric):
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """right and rows, int64 scalars."""
         if outputs.ndim == 3:
-            asked = batch.target != IGNORED
+            scored = batch.target != IGNORED
             return {
-                "right": ((outputs.argmax(dim=2) == batch.target) & asked).sum(),
-                "rows": asked.sum(),
+                "right": ((outputs.argmax(dim=2) == batch.target) & scored).sum(),
+                "rows": scored.sum(),
             }
         assert isinstance(self.task, HasProbabilities)
         right = self.task.predicted(outputs) == batch.target
@@ -46,7 +46,7 @@ class Accuracy(Metric):
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """The share, 0 to 1."""
-        return share(total["right"], total["rows"])
+        return ratio(total["right"], total["rows"])
 
 
 def build(config: Config, task: Task) -> Accuracy:

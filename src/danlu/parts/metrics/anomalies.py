@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import number, share
+from danlu.parts.metrics._reduce import finite_or_none, ratio
 from danlu.parts.tasks._base import ScoresAnomalies, Task
 from danlu.recipe import Options
 
@@ -45,33 +45,35 @@ class FoundAnomalies(Metric):
 
     def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
         """All of them by full name."""
-        scores, known = total["score"], total["label"] >= 0
+        scores, labelled = total["score"], total["label"] >= 0
         threshold = self.task.threshold
-        found: dict[str, float | None] = {self.label: None}
+        scores_by_name: dict[str, float | None] = {self.label: None}
         if threshold is not None:
-            found["anomalies/flagged"] = share((scores > threshold).sum(), len(scores))
-        if known.any():
-            found |= self._against(scores[known], total["label"][known] == 1, threshold)
-        return found
+            scores_by_name["anomalies/flagged"] = ratio((scores > threshold).sum(), len(scores))
+        if labelled.any():
+            scores_by_name |= self._against(
+                scores[labelled], total["label"][labelled] == 1, threshold
+            )
+        return scores_by_name
 
     def _against(
         self, scores: Tensor, true: Tensor, threshold: float | None
     ) -> dict[str, float | None]:
         from sklearn.metrics import average_precision_score
 
-        found: dict[str, float | None] = {}
+        scores_by_name: dict[str, float | None] = {}
         if true.any():
-            found[self.label] = number(
+            scores_by_name[self.label] = finite_or_none(
                 average_precision_score(true.cpu().numpy(), scores.cpu().numpy())
             )
         if threshold is None:
-            return found
+            return scores_by_name
         flagged = scores > threshold
         right = (flagged & true).sum()
-        return found | {
-            "anomalies/precision": share(right, flagged.sum()),
-            "anomalies/recall": share(right, true.sum()),
-            "anomalies/f1": share(2 * right, flagged.sum() + true.sum()),
+        return scores_by_name | {
+            "anomalies/precision": ratio(right, flagged.sum()),
+            "anomalies/recall": ratio(right, true.sum()),
+            "anomalies/f1": ratio(2 * right, flagged.sum() + true.sum()),
         }
 
 

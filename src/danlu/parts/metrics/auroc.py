@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.parts.metrics._reduce import counts_by_score, mean_of_present, one_against_rest, ratio
 from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
@@ -44,7 +44,7 @@ class AreaUnderCurve(Metric):
         """The area, 0 to 1."""
         if not bool(total["outputs"].isfinite().all()):
             return None
-        return mean_of_known(
+        return mean_of_present(
             [area(*pair) for pair in one_against_rest(total["outputs"], total["target"], self.task)]
         )
 
@@ -52,10 +52,10 @@ class AreaUnderCurve(Metric):
 def area(scores: Tensor, truth: Tensor) -> float | None:
     """The area under the curve of one ranking; None where all rows or none are true. Counted in
     whole numbers."""
-    positives, negatives = ranked(scores, truth)
+    positives, negatives = counts_by_score(scores, truth)
     below = negatives.cumsum(dim=0) - negatives
     half_wins = (positives * (2 * below + negatives)).sum()
-    return share(half_wins, 2 * int(positives.sum()) * int(negatives.sum()))
+    return ratio(half_wins, 2 * int(positives.sum()) * int(negatives.sum()))
 
 
 def build(config: Config, task: ClassifiesRows | LabelsRows) -> AreaUnderCurve:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import mean_of_known, one_against_rest, ranked, share
+from danlu.parts.metrics._reduce import counts_by_score, mean_of_present, one_against_rest, ratio
 from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
@@ -44,7 +44,7 @@ class AveragePrecision(Metric):
         """The area, 0 to 1."""
         if not bool(total["outputs"].isfinite().all()):
             return None
-        return mean_of_known(
+        return mean_of_present(
             [
                 steps(*pair)
                 for pair in one_against_rest(total["outputs"], total["target"], self.task)
@@ -54,9 +54,9 @@ class AveragePrecision(Metric):
 
 def steps(scores: Tensor, truth: Tensor) -> float | None:
     """The average precision of one ranking; None where no row is true."""
-    positives, negatives = (each.flip(0) for each in ranked(scores, truth))
+    positives, negatives = (counts.flip(0) for counts in counts_by_score(scores, truth))
     precision = positives.cumsum(dim=0).double() / (positives + negatives).cumsum(dim=0)
-    return share((precision * positives).sum(), positives.sum())
+    return ratio((precision * positives).sum(), positives.sum())
 
 
 def build(config: Config, task: ClassifiesRows | LabelsRows) -> AveragePrecision:

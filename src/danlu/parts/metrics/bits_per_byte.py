@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share, token_nats
+from danlu.parts.metrics._reduce import ratio, token_nats
 from danlu.parts.tasks._base import ReadsRunningText, Task
 from danlu.recipe import Options
 
@@ -39,15 +39,15 @@ class BitsPerByte(Metric):
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """nats float64, bytes int64."""
-        nats, asked = token_nats(outputs, batch.target)
+        nats, scored = token_nats(outputs, batch.target)
         if self.token_bytes is None:
-            return {"nats": nats, "bytes": asked.sum() * 0}
+            return {"nats": nats, "bytes": scored.sum() * 0}
         lengths = self.token_bytes.to(outputs.device)
-        return {"nats": nats, "bytes": lengths[batch.target[asked]].long().sum()}
+        return {"nats": nats, "bytes": lengths[batch.target[scored]].long().sum()}
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """0 or more; None where no byte is written."""
-        nats = share(total["nats"], total["bytes"])
+        nats = ratio(total["nats"], total["bytes"])
         return None if nats is None else nats / math.log(2)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import differences, number, share
+from danlu.parts.metrics._reduce import differences, finite_or_none, ratio
 from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
@@ -36,19 +36,22 @@ class ErrorByStep(Metric):
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """squared and absolute float64, asked int64, all (steps,)."""
         wrong, _ = differences(self.task, outputs, batch.target, "scaled")
-        asked = (~batch.target.isnan()).sum(dim=(0, 2))
+        count = (~batch.target.isnan()).sum(dim=(0, 2))
         return {
             "squared": wrong.square().sum(dim=(0, 2)),
             "absolute": wrong.abs().sum(dim=(0, 2)),
-            "asked": asked,
+            "asked": count,
         }
 
     def score(self, total: dict[str, Tensor]) -> dict[str, object]:
         """{"growth_of_error": last mae / first mae, "by_step": {"1": {"mse", "mae"}, ...}}."""
         squared, absolute = total["squared"] / total["asked"], total["absolute"] / total["asked"]
         pairs = enumerate(zip(squared.tolist(), absolute.tolist(), strict=True), 1)
-        table = {str(step): {"mse": number(mse), "mae": number(mae)} for step, (mse, mae) in pairs}
-        return {self.label: share(absolute[-1], absolute[0]), "by_step": table}
+        table = {
+            str(step): {"mse": finite_or_none(mse), "mae": finite_or_none(mae)}
+            for step, (mse, mae) in pairs
+        }
+        return {self.label: ratio(absolute[-1], absolute[0]), "by_step": table}
 
 
 def build(config: Config, task: PredictsSteps) -> ErrorByStep:

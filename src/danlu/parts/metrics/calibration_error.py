@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import ClassifiesRows, LabelsRows
 from danlu.recipe import Options
 
@@ -54,17 +54,17 @@ class CalibrationError(Metric):
         else:
             stated, likeliest = stated.max(dim=1)
             right = likeliest == batch.target
-        place = ((stated * self.bins).ceil().nan_to_num().long() - 1).clamp(0, self.bins - 1)
+        bin_number = ((stated * self.bins).ceil().nan_to_num().long() - 1).clamp(0, self.bins - 1)
         empty = torch.zeros(self.bins, dtype=torch.int64, device=stated.device)
         return {
-            "answers": empty.index_add(0, place, torch.ones_like(place)),
-            "right": empty.index_add(0, place, right.long()),
-            "stated": empty.double().index_add(0, place, stated),
+            "answers": empty.index_add(0, bin_number, torch.ones_like(bin_number)),
+            "right": empty.index_add(0, bin_number, right.long()),
+            "stated": empty.double().index_add(0, bin_number, stated),
         }
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """The error, 0 to 1."""
-        return share((total["right"] - total["stated"]).abs().sum(), total["answers"].sum())
+        return ratio((total["right"] - total["stated"]).abs().sum(), total["answers"].sum())
 
 
 def build(config: Config, task: ClassifiesRows | LabelsRows) -> CalibrationError:

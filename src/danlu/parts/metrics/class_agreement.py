@@ -12,8 +12,8 @@ from pydantic import Field
 
 from danlu.errors import DataError, Problem, RecipeError
 from danlu.parts.metrics._base import ComparesFeatures
-from danlu.parts.metrics._image_features import Observer
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._image_features import ImageFeatures
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Options
 
@@ -35,37 +35,37 @@ class Config(Options):
 class ClassAgreement(ComparesFeatures):
     """Rows, and those where the likeliest class is the one asked for."""
 
-    def __init__(self, observer: Observer, names: tuple[str, ...]) -> None:
+    def __init__(self, observer: ImageFeatures, names: tuple[str, ...]) -> None:
         self.observer = observer
         self.names = names  # of the classes that the generator knows
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """agreed, agreed_real, rows int64."""
-        asked = self._numbers(batch.inputs["class"].reshape(-1))
+        wanted = self._numbers(batch.inputs["class"].reshape(-1))
         counts = {"rows": batch.rows.new_full((), len(batch))}
         for name, images in (("agreed", outputs), ("agreed_real", batch.inputs["image"])):
             logits = self.observer(images)[1]
             assert logits is not None
-            counts[name] = (logits.argmax(dim=1) == asked).sum()
+            counts[name] = (logits.argmax(dim=1) == wanted).sum()
         return counts
 
     def _numbers(self, classes: Tensor) -> Tensor:
         """Our class numbers as the classifier's."""
-        known = {name: number for number, name in enumerate(self.observer.names)}
-        strange = [name for name in self.names if name not in known]
+        number_of = {name: number for number, name in enumerate(self.observer.names)}
+        strange = [name for name in self.names if name not in number_of]
         if strange:
             raise DataError(
                 f"the classifier knows no class {strange[0]!r}; its classes are {', '.join(self.observer.names[:20])}.",
                 where=str(self.observer.classifier),
                 hint="train one on the same target column",
             )
-        return classes.new_tensor([known[name] for name in self.names])[classes]
+        return classes.new_tensor([number_of[name] for name in self.names])[classes]
 
     def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
         """Two shares."""
         return {
-            "class_agreement": share(total["agreed"], total["rows"]),
-            "class_agreement/real": share(total["agreed_real"], total["rows"]),
+            "class_agreement": ratio(total["agreed"], total["rows"]),
+            "class_agreement/real": ratio(total["agreed_real"], total["rows"]),
         }
 
 
@@ -81,4 +81,4 @@ def build(config: Config, task: GeneratesImages) -> ClassAgreement:
                 )
             ]
         )
-    return ClassAgreement(Observer(config.classifier, task.image), task.class_names)
+    return ClassAgreement(ImageFeatures(config.classifier, task.image), task.class_names)

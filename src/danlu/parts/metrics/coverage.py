@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
@@ -37,25 +37,25 @@ class Coverage(Metric):
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """held int64 (quantiles,), asked int64."""
         target = batch.target.float().unsqueeze(-1)
-        given = outputs.float().unflatten(-1, (-1, len(self.quantiles)))
+        predicted = outputs.float().unflatten(-1, (-1, len(self.quantiles)))
         return {
-            "held": (target <= given).sum(dim=(0, 1, 2)),
+            "held": (target <= predicted).sum(dim=(0, 1, 2)),
             "asked": (~target.isnan()).sum(),
         }  # NaN is below nothing
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """{"coverage_error": mean distance, "q0.9/coverage": share}."""
-        shares = [share(held, total["asked"]) for held in total["held"].tolist()]
-        known = [
-            abs(each - quantile)
-            for each, quantile in zip(shares, self.quantiles, strict=True)
-            if each is not None
+        shares = [ratio(below, total["asked"]) for below in total["held"].tolist()]
+        distances = [
+            abs(covered - quantile)
+            for covered, quantile in zip(shares, self.quantiles, strict=True)
+            if covered is not None
         ]
         named = {
-            f"q{quantile:g}/coverage": each
-            for quantile, each in zip(self.quantiles, shares, strict=True)
+            f"q{quantile:g}/coverage": covered
+            for quantile, covered in zip(self.quantiles, shares, strict=True)
         }
-        return {self.label: sum(known) / len(known) if known else None, **named}
+        return {self.label: sum(distances) / len(distances) if distances else None, **named}
 
 
 def build(config: Config, task: PredictsSteps) -> Coverage:

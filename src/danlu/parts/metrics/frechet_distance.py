@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from danlu.parts.metrics._base import ComparesFeatures
-from danlu.parts.metrics._image_features import Observer
+from danlu.parts.metrics._image_features import ImageFeatures
 from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Options
 
@@ -41,7 +41,7 @@ class Config(Options):
 class FrechetDistance(ComparesFeatures):
     """Sums of features and of their products, of real and of generated images."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: ImageFeatures) -> None:
         self.observer = observer
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -94,4 +94,4 @@ def frechet(
 
 def build(config: Config, task: GeneratesImages) -> FrechetDistance:
     """The metric."""
-    return FrechetDistance(Observer(config.classifier, task.image))
+    return FrechetDistance(ImageFeatures(config.classifier, task.image))

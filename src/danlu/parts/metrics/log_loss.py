@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
@@ -41,7 +41,7 @@ class LogLoss(Metric):
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """The mean, 0 or more."""
-        return share(total["lost"], total["answers"])
+        return ratio(total["lost"], total["answers"])
 
 
 def build(config: Config, task: Task) -> LogLoss:

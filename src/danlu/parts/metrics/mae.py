@@ -16,8 +16,8 @@ from danlu.parts.metrics._reduce import (
     UNITS_MEANING,
     by_target,
     differences,
-    label,
-    names_of,
+    label_in_units,
+    value_names,
 )
 from danlu.parts.tasks._base import HasUnits
 from danlu.recipe import Options
@@ -43,16 +43,16 @@ class MeanAbsoluteError(Metric):
     def __init__(self, task: HasUnits, units: str) -> None:
         self.task = task
         self.units = units
-        self.label = label("mae", units)
+        self.label = label_in_units("mae", units)
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """absolute float64 and asked int64, both (size,)."""
-        wrong, asked = differences(self.task, outputs, batch.target, self.units)
-        return {"absolute": wrong.abs().flatten(0, -2).sum(dim=0), "asked": asked}
+        wrong, count = differences(self.task, outputs, batch.target, self.units)
+        return {"absolute": wrong.abs().flatten(0, -2).sum(dim=0), "asked": count}
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """The error, 0 or more."""
-        return by_target(self.label, total["absolute"] / total["asked"], names_of(self.task))
+        return by_target(self.label, total["absolute"] / total["asked"], value_names(self.task))
 
 
 def build(config: Config, task: HasUnits) -> MeanAbsoluteError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import by_target, differences, names_of
+from danlu.parts.metrics._reduce import by_target, differences, value_names
 from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
@@ -36,14 +36,14 @@ class ScaledError(Metric):
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """absolute float64 and asked int64, both (size,)."""
-        wrong, asked = differences(self.task, outputs, batch.target, "scaled")
-        return {"absolute": wrong.abs().sum(dim=(0, 1)), "asked": asked}
+        wrong, count = differences(self.task, outputs, batch.target, "scaled")
+        return {"absolute": wrong.abs().sum(dim=(0, 1)), "asked": count}
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """The error in errors of the naive guess, 0 or more."""
         naive = total["absolute"].new_tensor(self.task.naive_errors)
         naive = naive.where(naive > 0, float("nan"))
-        return by_target("mase", total["absolute"] / total["asked"] / naive, names_of(self.task))
+        return by_target("mase", total["absolute"] / total["asked"] / naive, value_names(self.task))
 
 
 def build(config: Config, task: PredictsSteps) -> ScaledError:

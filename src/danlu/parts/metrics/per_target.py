@@ -75,16 +75,16 @@ def build(config: Config, task: CombinesTasks) -> PerTarget:
     metric that does not fit."""
     for name in config.metrics:
         if name not in task.tasks:
-            known = list(task.tasks)
-            message = f"metrics: per_target names the target {name}, and there are only {', '.join(known)}."
-            raise RecipeError([Problem("recipe", message, did_you_mean(name, known))])
+            targets = list(task.tasks)
+            message = f"metrics: per_target names the target {name}, and there are only {', '.join(targets)}."
+            raise RecipeError([Problem("recipe", message, did_you_mean(name, targets))])
     metrics = []
     for target, inner in task.tasks.items():
         kind = task.parts[target].name
         chosen = config.metrics.get(target)
         if chosen is None:
             chosen = [
-                part_of("metrics", each) for each in registry.defaults("tasks", kind)["metrics"]
+                part_of("metrics", choice) for choice in registry.defaults("tasks", kind)["metrics"]
             ]
         fitting = registry.task_facts(kind).metrics
         for part in chosen:

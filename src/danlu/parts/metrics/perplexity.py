@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import number, share, token_nats
+from danlu.parts.metrics._reduce import finite_or_none, ratio, token_nats
 from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
@@ -31,13 +31,13 @@ class Perplexity(Metric):
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """nats float64, tokens int64."""
-        nats, asked = token_nats(outputs, batch.target)
-        return {"nats": nats, "tokens": asked.sum()}
+        nats, scored = token_nats(outputs, batch.target)
+        return {"nats": nats, "tokens": scored.sum()}
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """1 or more; None where it is beyond any number."""
-        mean = share(total["nats"], total["tokens"])
-        return None if mean is None or mean > 700 else number(math.exp(mean))
+        mean = ratio(total["nats"], total["tokens"])
+        return None if mean is None or mean > 700 else finite_or_none(math.exp(mean))
 
 
 def build(config: Config, task: Task) -> Perplexity:

@@ -52,7 +52,7 @@ class QuantileLoss(Metric):
         return by_target(
             "pinball",
             total["loss"] / total["asked"],
-            tuple(f"q{each:g}" for each in self.quantiles.tolist()),
+            tuple(f"q{quantile:g}" for quantile in self.quantiles.tolist()),
         )
 
 

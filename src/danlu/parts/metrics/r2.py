@@ -25,7 +25,7 @@ class Config(Options):
     """r2 has no options."""
 
 
-class ExplainedShare(Metric):
+class ExplainedVariance(Metric):
     """Sums of squared errors, targets and squared targets, and rows.
 
     All in deviations from the training rows' mean, where a sum of squares does not lose the
@@ -52,6 +52,6 @@ class ExplainedShare(Metric):
         return by_target("r2", 1 - total["squared"] / spread, self.task.output.names)
 
 
-def build(config: Config, task: PredictsNumbers) -> ExplainedShare:
+def build(config: Config, task: PredictsNumbers) -> ExplainedVariance:
     """The metric."""
-    return ExplainedShare(task)
+    return ExplainedVariance(task)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
@@ -35,7 +35,7 @@ class ReconstructionError(Metric):
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """The error, 0 or more."""
-        return share(total["squared"], total["numbers"])
+        return ratio(total["squared"], total["numbers"])
 
 
 def build(config: Config, task: Task) -> ReconstructionError:

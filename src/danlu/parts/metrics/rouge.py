@@ -39,10 +39,10 @@ class Rouge(TextMetric):
         """{"rouge1", "rouge2", "rougeL"}, 0 to 1 each; None without rows."""
         totals = dict.fromkeys(("rouge1", "rouge2", "rougeL"), 0.0)
         for prediction, reference in zip(predictions, references, strict=True):
-            said, meant = words(prediction), words(reference)
-            totals["rouge1"] += _of_runs(said, meant, 1)
-            totals["rouge2"] += _of_runs(said, meant, 2)
-            totals["rougeL"] += _f1(_common(said, meant), len(said), len(meant))
+            predicted, meant = words(prediction), words(reference)
+            totals["rouge1"] += _of_runs(predicted, meant, 1)
+            totals["rouge2"] += _of_runs(predicted, meant, 2)
+            totals["rougeL"] += _f1(_common(predicted, meant), len(predicted), len(meant))
         count = len(predictions)
         return {name: total / count if count else None for name, total in totals.items()}
 
@@ -60,24 +60,24 @@ def words(text: str) -> list[str]:
     return _word().findall(text.lower())
 
 
-def _of_runs(said: list[str], meant: list[str], length: int) -> float:
+def _of_runs(predicted: list[str], meant: list[str], length: int) -> float:
     """F1 of the runs of `length` words."""
     ours, theirs = (
-        Counter(zip(*(each[start:] for start in range(length)))) for each in (said, meant)
+        Counter(zip(*(runs[start:] for start in range(length)))) for runs in (predicted, meant)
     )
     return _f1((ours & theirs).total(), ours.total(), theirs.total())
 
 
-def _f1(common: int, said: int, meant: int) -> float:
-    return 2 * common / (said + meant) if common else 0.0
+def _f1(common: int, predicted: int, meant: int) -> float:
+    return 2 * common / (predicted + meant) if common else 0.0
 
 
 def _common(one: list[str], other: list[str]) -> int:
     """The length of the longest common subsequence: a row of its table is one whole number, a bit a
     word."""
     places: dict[str, int] = {}
-    for place, word in enumerate(one):
-        places[word] = places.get(word, 0) | 1 << place
+    for index_of, word in enumerate(one):
+        places[word] = places.get(word, 0) | 1 << index_of
     full = (1 << len(one)) - 1
     row = full
     for word in other:

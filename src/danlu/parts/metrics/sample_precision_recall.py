@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from danlu.parts.metrics._base import ComparesFeatures
-from danlu.parts.metrics._image_features import Observer
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._image_features import ImageFeatures
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import GeneratesImages
 from danlu.recipe import Options
 
@@ -51,7 +51,7 @@ class SamplePrecisionRecall(ComparesFeatures):
 
     joined = True
 
-    def __init__(self, observer: Observer, neighbours: int, most: int) -> None:
+    def __init__(self, observer: ImageFeatures, neighbours: int, most: int) -> None:
         self.observer = observer
         self.neighbours = neighbours
         self.most = most
@@ -63,12 +63,12 @@ class SamplePrecisionRecall(ComparesFeatures):
     def score(self, total: dict[str, Tensor]) -> dict[str, float | None]:
         """{"sample_precision": share, "sample_recall": share}; None for as few rows as
         neighbours."""
-        real, made = total["real"][: self.most], total["made"][: self.most]
+        real, generated = total["real"][: self.most], total["made"][: self.most]
         if len(real) <= self.neighbours:
             return {"sample_precision": None, "sample_recall": None}
         return {
-            "sample_precision": share(_covered(made, real, self.neighbours), len(made)),
-            "sample_recall": share(_covered(real, made, self.neighbours), len(real)),
+            "sample_precision": ratio(_covered(generated, real, self.neighbours), len(generated)),
+            "sample_recall": ratio(_covered(real, generated, self.neighbours), len(real)),
         }
 
 
@@ -91,5 +91,5 @@ def _covered(points: Tensor, others: Tensor, neighbours: int) -> int:
 def build(config: Config, task: GeneratesImages) -> SamplePrecisionRecall:
     """The metric."""
     return SamplePrecisionRecall(
-        Observer(config.classifier, task.image), config.neighbours, config.most_rows
+        ImageFeatures(config.classifier, task.image), config.neighbours, config.most_rows
     )

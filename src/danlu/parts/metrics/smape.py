@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import by_target, names_of
+from danlu.parts.metrics._reduce import by_target, value_names
 from danlu.parts.tasks._base import PredictsSteps
 from danlu.recipe import Options
 
@@ -36,18 +36,18 @@ class SymmetricPercentage(Metric):
 
     def count(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """share float64 and asked int64, both (size,)."""
-        given, target = (
-            self.task.to_units(self.task.point(outputs)),
+        predicted, target = (
+            self.task.to_units(self.task.point_forecast(outputs)),
             self.task.to_units(batch.target),
         )
-        known = ~target.isnan()
-        wrong, size = (given - target).abs(), given.abs() + target.abs()
-        share = (wrong / size).where(known & (size > 0), 0.0)
-        return {"share": share.sum(dim=(0, 1)), "asked": known.sum(dim=(0, 1))}
+        present = ~target.isnan()
+        wrong, size = (predicted - target).abs(), predicted.abs() + target.abs()
+        share = (wrong / size).where(present & (size > 0), 0.0)
+        return {"share": share.sum(dim=(0, 1)), "asked": present.sum(dim=(0, 1))}
 
     def score(self, total: dict[str, Tensor]) -> float | dict[str, float | None] | None:
         """Percent, 0 to 200."""
-        return by_target("smape", 200 * total["share"] / total["asked"], names_of(self.task))
+        return by_target("smape", 200 * total["share"] / total["asked"], value_names(self.task))
 
 
 def build(config: Config, task: PredictsSteps) -> SymmetricPercentage:

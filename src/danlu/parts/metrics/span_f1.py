@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from danlu.errors import Problem, RecipeError
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import Task
 from danlu.parts.tasks._spans import SpanFinder, Spans
 from danlu.recipe import Options
@@ -42,13 +42,13 @@ class SpanF1(Metric):
         import torch
 
         target_BT = batch.target
-        found = self.finder.find(outputs.argmax(dim=2), target_BT != IGNORED)
+        predicted = self.finder.find(outputs.argmax(dim=2), target_BT != IGNORED)
         actual = self.finder.find(target_BT)
-        right = torch.isin(self._keys(found, target_BT), self._keys(actual, target_BT))
+        right = torch.isin(self._keys(predicted, target_BT), self._keys(actual, target_BT))
         size = len(self.finder.types)
         return {
-            "right": found.types[right].bincount(minlength=size),
-            "found": found.types.bincount(minlength=size),
+            "right": predicted.types[right].bincount(minlength=size),
+            "found": predicted.types.bincount(minlength=size),
             "actual": actual.types.bincount(minlength=size),
         }
 
@@ -61,23 +61,23 @@ class SpanF1(Metric):
     def score(self, total: dict[str, Tensor]) -> dict[str, object]:
         """span_f1, span_precision, span_recall, 0 to 1, and span_types: the same of each type, with
         its number of true spans."""
-        right, found, actual = (total[name] for name in ("right", "found", "actual"))
+        right, predicted, actual = (total[name] for name in ("right", "found", "actual"))
         rows = {
             name: {
-                "precision": share(r, f),
-                "recall": share(r, a),
-                "f1": share(2 * r, f + a),
+                "precision": ratio(r, f),
+                "recall": ratio(r, a),
+                "f1": ratio(2 * r, f + a),
                 "spans": a,
             }
             for name, r, f, a in zip(
-                self.finder.types, right.tolist(), found.tolist(), actual.tolist()
+                self.finder.types, right.tolist(), predicted.tolist(), actual.tolist()
             )
             if f + a
         }
         return {
-            "span_f1": share(2 * right.sum(), (found + actual).sum()),
-            "span_precision": share(right.sum(), found.sum()),
-            "span_recall": share(right.sum(), actual.sum()),
+            "span_f1": ratio(2 * right.sum(), (predicted + actual).sum()),
+            "span_precision": ratio(right.sum(), predicted.sum()),
+            "span_recall": ratio(right.sum(), actual.sum()),
             "span_types": rows,
         }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from danlu.parts.metrics._base import Metric
-from danlu.parts.metrics._reduce import share
+from danlu.parts.metrics._reduce import ratio
 from danlu.parts.tasks._base import Task
 from danlu.recipe import Options
 
@@ -51,7 +51,7 @@ class TopK(Metric):
 
     def score(self, total: dict[str, Tensor]) -> float | None:
         """The share, 0 to 1."""
-        return share(total["right"], total["rows"])
+        return ratio(total["right"], total["rows"])
 
 
 def build(config: Config, task: Task) -> TopK:

@@ -314,7 +314,7 @@ class PredictsSteps(HasUnits):
     naive_errors: list[float]
 
     @abstractmethod
-    def point(self, outputs: Tensor) -> Tensor:
+    def point_forecast(self, outputs: Tensor) -> Tensor:
         """The forecast itself (B, H, V) of outputs (B, H, size): the median of quantiles."""
 
 

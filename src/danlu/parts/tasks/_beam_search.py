@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 Step = Callable[[Tensor, Tensor], Tensor]
-MINUS = -math.inf
+MINUS_INFINITY = -math.inf
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def beam_search(
     while len(search.rows):
         logits_NV = step(search.tokens_RKL[:, :, -1].reshape(-1), parents)
         parents = search.advance(logits_NV)
-    return search.found
+    return search.hypotheses
 
 
 class _Search:
@@ -94,18 +94,18 @@ class _Search:
         )
         self.log_RK = torch.zeros(len(self.rows), 1, dtype=torch.float64, device=device)
         self.complete: list[list[Hypothesis]] = [[] for _ in self.rows]
-        self.found: list[list[Hypothesis]] = [[] for _ in self.rows]
+        self.hypotheses: list[list[Hypothesis]] = [[] for _ in self.rows]
 
     def advance(self, logits_NV: Tensor) -> Tensor:
         """Prolong every beam; gives the parents_N of the beams that go on."""
         R, K, _ = self.tokens_RKL.shape
         log_NV = logits_NV.detach().double().log_softmax(dim=1)
-        log_NV[:, self.forbidden] = MINUS
+        log_NV[:, self.forbidden] = MINUS_INFINITY
         if self.no_repeat:
             self._forbid_repeats(log_NV)
         V = log_NV.shape[1]
         total_RC = (self.log_RK.reshape(-1, 1) + log_NV).view(R, K * V)
-        log_RM, place_RM = best_first(total_RC, min(2 * self.beams, K * V))
+        log_RM, place_RM = stable_topk(total_RC, min(2 * self.beams, K * V))
         parent_RM, token_RM = place_RM // V, place_RM % V
         ends_RM = token_RM == self.end
         self._finish(log_RM, parent_RM, ends_RM)
@@ -116,17 +116,17 @@ class _Search:
         )
         parent_RK, token_RK = parent_RM.gather(1, order_RK), token_RM.gather(1, order_RK)
         dead_RK = (ends_RM | log_RM.isneginf()).gather(1, order_RK)
-        self.log_RK = log_RM.gather(1, order_RK).masked_fill(dead_RK, MINUS)
+        self.log_RK = log_RM.gather(1, order_RK).masked_fill(dead_RK, MINUS_INFINITY)
         L = self.tokens_RKL.shape[2]
         kept_RKL = self.tokens_RKL.gather(1, parent_RK[..., None].expand(-1, -1, L))
         self.tokens_RKL = torch.cat([kept_RKL, token_RK[..., None]], dim=2)
-        going = [place for place in range(R) if not self._done(place)]
+        going = [index for index in range(R) if not self._done(index)]
         parents_RK = parent_RK + torch.arange(R, device=parent_RK.device)[:, None] * K
         if len(going) < R:
             chosen = torch.tensor(going, dtype=torch.int64, device=parent_RK.device)
             self.rows, self.complete = (
-                [self.rows[place] for place in going],
-                [self.complete[place] for place in going],
+                [self.rows[index] for index in going],
+                [self.complete[index] for index in going],
             )
             self.tokens_RKL, self.log_RK, parents_RK = (
                 self.tokens_RKL[chosen],
@@ -142,30 +142,30 @@ class _Search:
         """Take down the sequences that end among the first `beams` candidates."""
         ended = ends_RM[:, : self.beams] & ~log_RM[:, : self.beams].isneginf()
         length = self.tokens_RKL.shape[2]
-        for place, candidate in ended.nonzero().tolist():
-            log = float(log_RM[place, candidate])
-            tokens = tuple(self.tokens_RKL[place, int(parent_RM[place, candidate]), 1:].tolist())
-            self.complete[place].append(Hypothesis(tokens, log, log / self._penalty(length), True))
+        for index, candidate in ended.nonzero().tolist():
+            log = float(log_RM[index, candidate])
+            tokens = tuple(self.tokens_RKL[index, int(parent_RM[index, candidate]), 1:].tolist())
+            self.complete[index].append(Hypothesis(tokens, log, log / self._penalty(length), True))
 
-    def _done(self, place: int) -> bool:
+    def _done(self, index: int) -> bool:
         """Whether a row is done; if so what was found is put in order."""
-        row, complete, length = self.rows[place], self.complete[place], self.tokens_RKL.shape[2] - 1
-        best = float(self.log_RK[place, 0])
+        row, complete, length = self.rows[index], self.complete[index], self.tokens_RKL.shape[2] - 1
+        best = float(self.log_RK[index, 0])
         limit = self.limits[row]
-        if len(complete) < self.beams and length < limit and best > MINUS:
+        if len(complete) < self.beams and length < limit and best > MINUS_INFINITY:
             if not complete:
                 return False
             bound = best / max(self._penalty(limit), self._penalty(length + 1))
-            if bound >= max(each.score for each in complete):
+            if bound >= max(hypothesis.score for hypothesis in complete):
                 return False
         if not complete:
-            for beam, log in enumerate(self.log_RK[place].tolist()):
-                if log > MINUS:
-                    tokens = tuple(self.tokens_RKL[place, beam, 1:].tolist())
+            for beam, log in enumerate(self.log_RK[index].tolist()):
+                if log > MINUS_INFINITY:
+                    tokens = tuple(self.tokens_RKL[index, beam, 1:].tolist())
                     complete.append(
                         Hypothesis(tokens, log, log / self._penalty(max(length, 1)), False)
                     )
-        self.found[row] = sorted(complete, key=lambda each: (-each.score, each.tokens))[
+        self.hypotheses[row] = sorted(complete, key=lambda each: (-each.score, each.tokens))[
             : self.beams
         ]
         return True
@@ -180,19 +180,19 @@ class _Search:
         last_Nn = tokens_NL[:, tokens_NL.shape[1] - size + 1 :]
         again_NW = (runs_NWn[..., :-1] == last_Nn[:, None]).all(dim=2)
         beam, run = again_NW.nonzero(as_tuple=True)
-        log_NV[beam, runs_NWn[beam, run, -1]] = MINUS
+        log_NV[beam, runs_NWn[beam, run, -1]] = MINUS_INFINITY
 
 
-def best_first(values_RC: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def stable_topk(values_RC: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(the `count` largest values of each row, their places), largest first, of equals the first;
     torch.topk promises no order of equals."""
     least_R1 = values_RC.topk(count, dim=1).values[:, -1:]
-    row, place = (values_RC >= least_R1).nonzero(as_tuple=True)
-    found = torch.bincount(row, minlength=len(values_RC))
-    width = int(found.max())
-    column = torch.arange(len(row), device=row.device) - (found.cumsum(0) - found)[row]
-    place_RW = place.new_zeros(len(values_RC), width)
-    value_RW = values_RC.new_full((len(values_RC), width), MINUS)
-    place_RW[row, column], value_RW[row, column] = place, values_RC[row, place]
+    row, index = (values_RC >= least_R1).nonzero(as_tuple=True)
+    count_R = torch.bincount(row, minlength=len(values_RC))
+    width = int(count_R.max())
+    column = torch.arange(len(row), device=row.device) - (count_R.cumsum(0) - count_R)[row]
+    place_RW = index.new_zeros(len(values_RC), width)
+    value_RW = values_RC.new_full((len(values_RC), width), MINUS_INFINITY)
+    place_RW[row, column], value_RW[row, column] = index, values_RC[row, index]
     value_RW, order_RW = value_RW.sort(dim=1, descending=True, stable=True)
     return value_RW[:, :count], place_RW.gather(1, order_RW)[:, :count]

@@ -13,19 +13,19 @@ import numpy as np
 
 from danlu.terms import BEGINNING, END, MASK, PADDING, UNKNOWN
 
-NEVER = (PADDING, UNKNOWN, BEGINNING, MASK)
+NEVER_WRITTEN = (PADDING, UNKNOWN, BEGINNING, MASK)
 Run = Callable[[list[list[int]]], np.ndarray]
 
 
-def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+def pad_rows(rows: Sequence[Sequence[int]]) -> np.ndarray:
     """Rows of codes as int64 (N, T), PADDING at the end."""
-    found = np.full((len(rows), max(1, *map(len, rows)) if rows else 1), PADDING, dtype=np.int64)
-    for row, codes in zip(found, rows):
+    matrix = np.full((len(rows), max(1, *map(len, rows)) if rows else 1), PADDING, dtype=np.int64)
+    for row, codes in zip(matrix, rows):
         row[: len(codes)] = codes
-    return found
+    return matrix
 
 
-def last_of(logits_NTV: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
+def last_logits(logits_NTV: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
     """The logits after the last code of each row."""
     return logits_NTV[np.arange(len(rows)), np.array([len(row) for row in rows]) - 1].astype(
         np.float32
@@ -48,7 +48,7 @@ def greedy(run: Run, prompts: Sequence[Sequence[int]], context: int, most: int) 
             if len(rows[row]) - begins[row] > context:
                 begins[row] = len(rows[row]) - (context - context // 4)
         logits = run([rows[row][begins[row] :] for row in alive])
-        logits[:, list(NEVER)] = -np.inf
+        logits[:, list(NEVER_WRITTEN)] = -np.inf
         for row, token in zip(list(alive), logits.argmax(axis=1).tolist()):
             rows[row].append(token)
             if token == END:
@@ -81,18 +81,18 @@ def beam_search(
     rows = [_Row(limit) for limit in limits]
     going = list(range(len(rows)))
     while going:
-        asked = [(row, codes) for row in going for _, codes in rows[row].beams]
-        logits = run([row for row, _ in asked], [[BEGINNING, *codes] for _, codes in asked])
+        prefixes = [(row, codes) for row in going for _, codes in rows[row].beams]
+        logits = run([row for row, _ in prefixes], [[BEGINNING, *codes] for _, codes in prefixes])
         logs = _log_softmax(logits)
-        logs[:, list(NEVER)] = -np.inf
+        logs[:, list(NEVER_WRITTEN)] = -np.inf
         if no_repeat:
-            for each, (_, codes) in zip(logs, asked):
-                each[_repeating(codes, no_repeat)] = -np.inf
-        place = 0
+            for log_V, (_, codes) in zip(logs, prefixes):
+                log_V[_repeating(codes, no_repeat)] = -np.inf
+        start = 0
         for row in going:
             count = len(rows[row].beams)
-            _advance(rows[row], logs[place : place + count], beams, length_penalty)
-            place += count
+            _advance(rows[row], logs[start : start + count], beams, length_penalty)
+            start += count
         going = [row for row in going if not _done(rows[row], beams, length_penalty)]
     return [_best(row, length_penalty) for row in rows]
 
@@ -112,11 +112,11 @@ def _advance(row: _Row, logs: np.ndarray, beams: int, power: float) -> None:
     total = (np.array([log for log, _ in row.beams])[:, None] + logs).reshape(-1)
     order = np.argsort(-total, kind="stable")[: min(2 * beams, len(total))]
     going: list[tuple[float, tuple[int, ...]]] = []
-    for rank, place in enumerate(order.tolist()):
+    for rank, index in enumerate(order.tolist()):
         log, codes, token = (
-            float(total[place]),
-            row.beams[place // logs.shape[1]][1],
-            place % logs.shape[1],
+            float(total[index]),
+            row.beams[index // logs.shape[1]][1],
+            index % logs.shape[1],
         )
         if log == -np.inf:
             continue
@@ -141,10 +141,10 @@ def _done(row: _Row, beams: int, power: float) -> bool:
 
 
 def _best(row: _Row, power: float) -> tuple[int, ...]:
-    found = row.complete or [
+    candidates = row.complete or [
         (log / _penalty(max(len(codes), 1), power), codes) for log, codes in row.beams
     ]
-    return min(found, key=lambda each: (-each[0], each[1]))[1] if found else ()
+    return min(candidates, key=lambda each: (-each[0], each[1]))[1] if candidates else ()
 
 
 def _repeating(codes: tuple[int, ...], size: int) -> list[int]:
@@ -153,7 +153,7 @@ def _repeating(codes: tuple[int, ...], size: int) -> list[int]:
         return []
     last = codes[len(codes) - size + 1 :]
     return [
-        codes[place + size - 1]
-        for place in range(len(codes) - size + 1)
-        if codes[place : place + size - 1] == last
+        codes[start + size - 1]
+        for start in range(len(codes) - size + 1)
+        if codes[start : start + size - 1] == last
     ]

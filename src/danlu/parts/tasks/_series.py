@@ -82,27 +82,27 @@ def recast(config: SeriesOptions, table: Table) -> Table:
 
 
 @dataclass
-class Cut(Examples):
+class WindowExamples(Examples):
     """Windows, and the first row of each row's run: how far back a season may be looked up."""
 
     first: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-class Prepared:
+class NamedFeatures:
     """The features that the preprocessing made, float32 (N, F), by name."""
 
     def __init__(self, values: np.ndarray, names: tuple[str, ...]) -> None:
         self.values = values
         self.names = names
-        self._place = {name: place for place, name in enumerate(self.names)}
+        self._index_of = {name: index for index, name in enumerate(self.names)}
 
     def take(self, names: Sequence[str]) -> np.ndarray:
         """The features called `names`, side by side."""
-        return self.values[:, [self._place[name] for name in names]]
+        return self.values[:, [self._index_of[name] for name in names]]
 
 
 @dataclass(frozen=True)
-class Laid:
+class SeriesArrays:
     """A table laid out for windows, a row a moment: all float32, NaN only in `values`.
 
     values   (N, V) the targets on the model's scale       past    (N, F) what the model sees of the past, targets first
@@ -187,13 +187,13 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
 
     # --- rows to moments
 
-    def lay(
+    def lay_out(
         self,
         arrays: PreparedInputs,
         described: Mapping[str, InputSpec],
         table: Table,
         splits: Mapping[str, np.ndarray],
-    ) -> tuple[Laid, list[str]]:
+    ) -> tuple[SeriesArrays, list[str]]:
         """The table laid out, and sentences for the reader; the first time what the training rows
         say is learnt."""
         first, last = contiguous_runs(table)
@@ -202,24 +202,29 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         assert numbers is None or isinstance(numbers, np.ndarray)
         empty = np.zeros((len(table), 0), dtype=np.float32)
         prepared = (
-            Prepared(empty, ())
+            NamedFeatures(empty, ())
             if numbers is None
-            else Prepared(numbers, described["numbers"].names)
+            else NamedFeatures(numbers, described["numbers"].names)
         )
         facts = (
             [] if self.features else self._learn(table, values, first, prepared, splits["train"])
         )
-        known, calendar = prepared.take(self.features["known"]), self._calendar(table)
+        known_ahead, calendar = prepared.take(self.features["known"]), self._calendar(table)
         past = np.concatenate(
-            [forward_fill(values, first), prepared.take(self.features["past"]), known, calendar],
+            [
+                forward_fill(values, first),
+                prepared.take(self.features["past"]),
+                known_ahead,
+                calendar,
+            ],
             axis=1,
         )
-        future = np.concatenate([known, calendar], axis=1)
-        return Laid(
+        future = np.concatenate([known_ahead, calendar], axis=1)
+        return SeriesArrays(
             values, past, future, prepared.take(self.features["static"]), first, last
         ), facts
 
-    def described(self) -> dict[str, InputSpec]:
+    def input_specs(self) -> dict[str, InputSpec]:
         """What the model receives: "series", and where there are such columns "future" and
         "numbers" (those that stand still)."""
         features, clock = self.features, self._calendar_names()
@@ -236,7 +241,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
 
     def _scaled(self, table: Table) -> np.ndarray:
         """The targets on the model's scale, float32 (N, V), NaN where missing."""
-        found = []
+        matrices = []
         for name in self.target_names:
             if name not in table.columns:
                 raise DataError(
@@ -244,8 +249,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
                     where=table.origin,
                     hint=did_you_mean(name, table.columns),
                 )
-            found.append(_numbers(table.columns[name]))
-        values = np.concatenate(found, axis=1)
+            matrices.append(_numbers(table.columns[name]))
+        values = np.concatenate(matrices, axis=1)
         if values.shape[1] != len(self.variables):
             raise DataError(
                 f"the targets hold {values.shape[1]} numbers a row; training had {len(self.variables)}.",
@@ -268,7 +273,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         table: Table,
         values: np.ndarray,
         first: np.ndarray,
-        prepared: Prepared,
+        prepared: NamedFeatures,
         train: np.ndarray,
     ) -> list[str]:
         """Context, season, step, features and the error of the naive guess, from the training rows;
@@ -307,7 +312,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         self,
         table: Table,
         values: np.ndarray,
-        prepared: Prepared,
+        prepared: NamedFeatures,
         group: np.ndarray,
         time: Column | None,
     ) -> tuple[dict[str, list[str]], list[str]]:
@@ -315,7 +320,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         as they are here are none."""
         config = self.config
         same = group[1:] == group[:-1]
-        places = {name: place for place, name in enumerate(self.variables)}
+        places = {name: index for index, name in enumerate(self.variables)}
         roles: dict[str, list[str]] = {"past": [], "known": [], "static": []}
         for feature in prepared.names:
             column = _column_of(feature, table)
@@ -324,8 +329,8 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
                 continue
             if feature in places:
                 here = values[:, places[feature]]
-                known = ~np.isnan(here)
-                if np.allclose(numbers[known], here[known], rtol=1e-3, atol=1e-3):
+                present = ~np.isnan(here)
+                if np.allclose(numbers[present], here[present], rtol=1e-3, atol=1e-3):
                     continue
             constant = config.series is not None and bool((numbers[1:] == numbers[:-1])[same].all())
             roles[
@@ -338,7 +343,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         lost = [
             name
             for name in config.known
-            if name not in {_column_of(each, table) for each in prepared.names}
+            if name not in {_column_of(prepared_name, table) for prepared_name in prepared.names}
         ]
         facts = [
             f"column {name} is left out though task.known names it: it has nothing to teach."
@@ -371,7 +376,7 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
     def windows(
         self,
         split: str,
-        laid: Laid,
+        laid: SeriesArrays,
         owned: np.ndarray,
         rows: int,
         table: Table,
@@ -383,13 +388,13 @@ class SeriesTask(PredictsSteps, CutsExamples, AnswersOutputs, Responds, AnswersF
         `context` moments of the past (None: the task's). DataError where a split of `rows` rows has
         no window."""
         horizon, context = self.horizon, self.context if context is None else context
-        found = window_origins(
+        origins = window_origins(
             (laid.first, laid.last), owned, context, horizon, inside=split == "train"
         )
-        told = np.concatenate([[0], np.cumsum(~np.isnan(laid.values).all(axis=1))])
-        found = found[told[found + 1 + horizon] > told[found + 1]]
-        if len(found) or not rows:
-            return found
+        present_before = np.concatenate([[0], np.cumsum(~np.isnan(laid.values).all(axis=1))])
+        origins = origins[present_before[origins + 1 + horizon] > present_before[origins + 1]]
+        if len(origins) or not rows:
+            return origins
         lies = "all in it" if split == "train" else f"{horizon:,} of them in it"
         raise DataError(
             f"the {split} split ({rows:,} rows) has no window of {context:,} + {horizon:,} moments in a row, {lies}.",
@@ -406,7 +411,7 @@ def _like(numbers: np.ndarray, tensor: Tensor) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64, device=tensor.device)
 
 
-def scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[float]]:
+def fit_scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[float]]:
     """(names, means, deviations) of the numbers that target columns of training rows hold;
     DataError where there is nothing to learn."""
     variables: list[str] = []
@@ -414,11 +419,11 @@ def scales(targets: Mapping[str, Column]) -> tuple[list[str], list[float], list[
     deviations: list[float] = []
     for name, column in targets.items():
         for variable, values in zip(_names(column), _numbers(column).T, strict=True):
-            known = np.ascontiguousarray(values[~np.isnan(values)])
-            mean, deviation = mean_and_deviation(known)
+            present = np.ascontiguousarray(values[~np.isnan(values)])
+            mean, deviation = mean_and_deviation(present)
             if not deviation:
                 raise DataError(
-                    f"the target {name} is {f'{mean:g}' if len(known) else 'missing'} in all {len(values):,} training rows: "
+                    f"the target {name} is {f'{mean:g}' if len(present) else 'missing'} in all {len(values):,} training rows: "
                     "there is nothing to learn.",
                     hint="look at data.target and at the split",
                 )
@@ -461,16 +466,16 @@ def _column_of(feature: str, table: Table) -> str:
     return max(fitting, key=len, default="")
 
 
-def letters(said: Sequence[str]) -> np.ndarray:
+def utf8_matrix(texts: Sequence[str]) -> np.ndarray:
     """Texts as UTF-8 bytes with zeros after their ends, uint8 (M, longest)."""
-    coded = [text.encode("utf-8") for text in said]
+    coded = [text.encode("utf-8") for text in texts]
     result = np.zeros((len(coded), max(map(len, coded), default=0) or 1), dtype=np.uint8)
     for row, text in zip(result, coded, strict=True):
         row[: len(text)] = np.frombuffer(text, dtype=np.uint8)
     return result
 
 
-def iso(times: np.ndarray) -> list[str]:
+def iso_times(times: np.ndarray) -> list[str]:
     """Times (microseconds since 1970) in ISO form, no finer than they are."""
     unit: Any = "s" if (times % 1_000_000 == 0).all() else "us"
     return np.datetime_as_string(times.astype("M8[us]").astype(f"M8[{unit}]")).tolist()

@@ -35,7 +35,7 @@ _LETTERS = {"B": BEGIN, "I": INSIDE, "E": END, "L": END, "S": SINGLE, "U": SINGL
 _FORM = re.compile(r"([BIELSU])-(.+)", re.DOTALL)
 
 
-def scheme_of(tags: Sequence[str]) -> Scheme:
+def tagging_scheme(tags: Sequence[str]) -> Scheme:
     """The scheme that a set of tags follows; "none" where one of them is neither O nor of the form
     B-TYPE."""
     forms = [_FORM.fullmatch(tag) for tag in tags if tag != "O"]
@@ -47,17 +47,17 @@ def scheme_of(tags: Sequence[str]) -> Scheme:
     return "io" if letters == {"I"} else "bio"
 
 
-def completed(tags: Sequence[str]) -> list[str]:
+def complete_tag_set(tags: Sequence[str]) -> list[str]:
     """The tags, sorted, and those that their scheme has for the same types as well: a rare type may
     lack its I by chance."""
-    letters = {"bio": "BI", "bioes": "BIES", "io": "I", "none": ""}[scheme_of(tags)]
+    letters = {"bio": "BI", "bioes": "BIES", "io": "I", "none": ""}[tagging_scheme(tags)]
     if set("LU") & {tag[0] for tag in tags if tag != "O"}:
         letters = "BILU"
-    _, _, types = taken_apart(tags)
+    _, _, types = split_tags(tags)
     return sorted({*tags, *(f"{letter}-{kind}" for letter in letters for kind in types)})
 
 
-def taken_apart(tags: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
+def split_tags(tags: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
     """(what each tag says: OUTSIDE, BEGIN, ...; the number of its type, -1 for none; the types,
     sorted)."""
     forms = [_FORM.fullmatch(tag) if tag != "O" else None for tag in tags]
@@ -81,8 +81,8 @@ class SpanFinder:
     """The spans in rows of tags, given as numbers of `tags`."""
 
     def __init__(self, tags: Sequence[str]) -> None:
-        self.letters, self.numbers, self.types = taken_apart(tags)
-        self._made: dict[object, tuple[Tensor, Tensor]] = {}
+        self.letters, self.numbers, self.types = split_tags(tags)
+        self._tensors: dict[object, tuple[Tensor, Tensor]] = {}
 
     def find(self, tags_BT: Tensor, asked_BT: Tensor | None = None) -> Spans:
         """The spans of int64 (B, T); where `asked` (bool) is False, or the tag is IGNORED, stands
@@ -132,17 +132,17 @@ class SpanFinder:
     def _read(self, tags_BT: Tensor, asked_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         import torch
 
-        known = self._made.get(tags_BT.device)
-        if known is None:  # the last entry, reached by -1, is no tag
+        is_tag = self._tensors.get(tags_BT.device)
+        if is_tag is None:  # the last entry, reached by -1, is no tag
             table = torch.tensor(
                 [[*self.letters, OUTSIDE], [*self.numbers, -1]], device=tags_BT.device
             )
-            known = self._made[tags_BT.device] = (table[0], table[1])
+            is_tag = self._tensors[tags_BT.device] = (table[0], table[1])
         absent = tags_BT == IGNORED
         if asked_BT is not None:
             absent = absent | ~asked_BT
         index_BT = tags_BT.masked_fill(absent, -1)
-        return known[0][index_BT], known[1][index_BT]
+        return is_tag[0][index_BT], is_tag[1][index_BT]
 
 
 def _follower(places_BT: np.ndarray, last: bool) -> np.ndarray:

@@ -45,19 +45,19 @@ def as_text(column: Column) -> Column:
             f"the target {column.name} holds {column.kind}, and what is to be written is text.",
             hint=f"set data.columns.{column.name}.kind to text",
         )
-    pieces = [each.encode() for each in column.categories]
+    pieces = [piece.encode() for piece in column.categories]
     codes = np.asarray(column.values)
-    bounds = np.concatenate([[0], np.cumsum([len(each) for each in pieces])]).astype(np.int64)
+    bounds = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
     words = Column("", "text", np.frombuffer(b"".join(pieces), dtype=np.uint8), offsets=bounds)
-    found = (
+    texts = (
         words.take(np.maximum(codes, 0))
         if pieces
         else replace(words, offsets=np.zeros(len(codes) + 1, dtype=np.int64))
     )
-    return replace(found, name=column.name, missing=codes < 0)
+    return replace(texts, name=column.name, missing=codes < 0)
 
 
-def distinct(column: Column) -> tuple[list[ClassValue], np.ndarray]:
+def distinct_values(column: Column) -> tuple[list[ClassValue], np.ndarray]:
     """(values, codes): the distinct values of a category, boolean or number column and each row's
     index into them, int64 (N,).
 
@@ -69,8 +69,8 @@ def distinct(column: Column) -> tuple[list[ClassValue], np.ndarray]:
     if column.kind == "boolean":
         return [False, True], column.values.astype(np.int64)
     if column.kind == "number" and column.values.ndim == 1:
-        found, codes = np.unique(column.values, return_inverse=True)
-        return [as_whole(value) for value in found.tolist()], codes.astype(np.int64)
+        values, codes = np.unique(column.values, return_inverse=True)
+        return [int_if_whole(value) for value in values.tolist()], codes.astype(np.int64)
     raise DataError(
         f"the target {column.name} holds {'several numbers a row' if column.kind == 'number' else column.kind}, no classes.",
         hint=f"data.columns.{column.name}.kind: category reads each distinct value as a class"
@@ -79,7 +79,7 @@ def distinct(column: Column) -> tuple[list[ClassValue], np.ndarray]:
     )
 
 
-def as_whole(value: float) -> int | float:
+def int_if_whole(value: float) -> int | float:
     """3.0 as 3; anything else unchanged."""
     return int(value) if math.isfinite(value) and value == int(value) else value
 
@@ -89,7 +89,7 @@ def class_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def in_order(values: Sequence[ClassValue]) -> list[ClassValue]:
+def sort_classes(values: Sequence[ClassValue]) -> list[ClassValue]:
     """Class values sorted: numbers by size (also those written as text: "2" before "10"),
     everything else by spelling."""
     try:
@@ -101,7 +101,7 @@ def in_order(values: Sequence[ClassValue]) -> list[ClassValue]:
     return sorted(values, key=lambda value: (sizes[value], class_text(value)))
 
 
-def numbers(column: Column) -> np.ndarray:
+def number_matrix(column: Column) -> np.ndarray:
     """A number column as float64 (N, D); DataError for another kind, missing values and
     infinities."""
     if column.kind != "number":
@@ -128,15 +128,15 @@ def label_sets(column: Column, separator: str) -> tuple[list[str], np.ndarray, n
     missing cell holds no label here: the caller decides whether that is allowed."""
     if column.kind == "category":
         pieces = [[piece.strip() for piece in text.split(separator)] for text in column.categories]
-        labels = sorted({piece for each in pieces for piece in each if piece})
-        place = {label: number for number, label in enumerate(labels)}
+        labels = sorted({piece for row_labels in pieces for piece in row_labels if piece})
+        code_of = {label: number for number, label in enumerate(labels)}
         table = np.zeros(
             (len(pieces) + 1, len(labels)), dtype=bool
         )  # the last row is "missing", reached by code -1
-        for number, each in enumerate(pieces):
-            table[number, [place[piece] for piece in each if piece]] = True
+        for number, row_labels in enumerate(pieces):
+            table[number, [code_of[piece] for piece in row_labels if piece]] = True
         rows, codes = np.nonzero(table[column.values])
-        return _held(labels, rows, codes)
+        return _drop_unused_labels(labels, rows, codes)
     if column.kind != "text" or column.offsets is None:
         raise DataError(
             f"the target {column.name} is {column.kind}, no text of labels joined by {separator!r}."
@@ -162,29 +162,29 @@ def _text_label_sets(column: Column, separator: str) -> tuple[list[str], np.ndar
     coded = call_function(
         "utf8_trim_whitespace", [call_function("list_flatten", [split])]
     ).dictionary_encode()
-    found = coded.dictionary.to_pylist()
-    labels = sorted(label for label in found if label)
-    place = {label: number for number, label in enumerate(labels)}
-    codes = np.array([place.get(label, -1) for label in found], dtype=np.int64)[
+    entries = coded.dictionary.to_pylist()
+    labels = sorted(label for label in entries if label)
+    code_of = {label: number for number, label in enumerate(labels)}
+    codes = np.array([code_of.get(label, -1) for label in entries], dtype=np.int64)[
         coded.indices.to_numpy(zero_copy_only=False)
     ]
     keep = codes >= 0
     if column.missing is not None:
         keep &= ~np.asarray(column.missing, dtype=bool)[rows]
     pairs = np.unique(np.stack([rows[keep].astype(np.int64), codes[keep]]), axis=1)
-    return _held(labels, pairs[0], pairs[1])
+    return _drop_unused_labels(labels, pairs[0], pairs[1])
 
 
-def _held(
+def _drop_unused_labels(
     labels: list[str], rows: np.ndarray, codes: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Without the labels that no row holds (those of categories in other rows, or of missing
     cells)."""
-    held, codes = np.unique(codes, return_inverse=True)
-    return [labels[number] for number in held], rows, codes
+    used, codes = np.unique(codes, return_inverse=True)
+    return [labels[number] for number in used], rows, codes
 
 
-def share_text(part: float) -> str:
+def percent_text(part: float) -> str:
     """0.2408 as '24 %', small shares with one digit more."""
     percent = 100 * part
     return (
@@ -196,7 +196,7 @@ def share_text(part: float) -> str:
     )
 
 
-def listed(values: Sequence[Any], most: int = 5) -> str:
+def comma_list(values: Sequence[Any], most: int = 5) -> str:
     """The first values as 'a, b, c and 7 more'."""
     shown = ", ".join(class_text(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown} and {len(values) - most:,} more"

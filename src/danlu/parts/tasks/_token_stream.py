@@ -33,7 +33,7 @@ _TOGETHER = 1 << 22  # tokens copied at a time
 
 
 @dataclass(frozen=True)
-class Stream:
+class TokenStream:
     """The tokens of all splits one after another.
 
     values    uint16 or uint32 (places,): of each split END, its tokens with END after each document, then PADDING
@@ -57,13 +57,13 @@ class Stream:
         return np.arange(start, stop - 1, context, dtype=np.int64)
 
 
-def stream(
+def token_stream(
     tokens: Ragged,
     splits: Mapping[str, np.ndarray],
     continues: np.ndarray | None,
     size: int,
     room: int,
-) -> Stream:
+) -> TokenStream:
     """The Stream of rows of tokens by split; `size` counts the vocabulary, `room` the places of
     padding after each split."""
     plans = {split: _plan(tokens, rows, continues) for split, rows in splits.items() if len(rows)}
@@ -80,7 +80,7 @@ def stream(
         rows.append(splits[split])
         at = stop + room
     empty = np.zeros(0, dtype=np.int64)
-    return Stream(
+    return TokenStream(
         values.finish(), regions, np.concatenate(places or [empty]), np.concatenate(rows or [empty])
     )
 
@@ -120,46 +120,48 @@ def _copy(
         start = stop
 
 
-def windows(
-    whole: Stream, splits: Mapping[str, np.ndarray], context: int
+def window_starts(
+    whole: TokenStream, splits: Mapping[str, np.ndarray], context: int
 ) -> tuple[dict[str, np.ndarray], int]:
     """(where the windows of each split begin, the phase of training).
 
     Training windows leave room to be moved by up to context - 1 places, unless the text is too
     short for that to be worth it."""
     empty = np.zeros(0, dtype=np.int64)
-    found = {
+    starts = {
         split: whole.windows(split, context) if split in whole.regions else empty
         for split in splits
     }
     if "train" not in whole.regions:
-        return found, 1
+        return starts, 1
     start, stop = whole.regions["train"]
     count = (stop - start - 1) // context
     if count < LEAST_WINDOWS:
-        return found, 1
-    found["train"] = start + np.arange(count - 1, dtype=np.int64) * context
-    return found, context
+        return starts, 1
+    starts["train"] = start + np.arange(count - 1, dtype=np.int64) * context
+    return starts, context
 
 
-def reached(field: Windows, ids: np.ndarray, phase: int = 1) -> np.ndarray:
+def window_tokens(field: Windows, ids: np.ndarray, phase: int = 1) -> np.ndarray:
     """What the windows of `ids` hold, each place once, without padding."""
     if not len(ids):
         return field.values[:0]
     low = int(ids.min()) + field.shift
-    found = field.values[low : int(ids.max()) + field.shift + field.length + phase - 1]
-    return found[found != PADDING]
+    tokens = field.values[low : int(ids.max()) + field.shift + field.length + phase - 1]
+    return tokens[tokens != PADDING]
 
 
-def unigram(told: np.ndarray, asked: np.ndarray, size: int) -> float:
+def unigram_cross_entropy(train: np.ndarray, scored: np.ndarray, size: int) -> float:
     """The cross-entropy (nats a token) of tokens `asked` under how often each stands among `told`,
     each counted once more."""
-    counts = np.bincount(told, minlength=size) + 1.0
-    shares = np.bincount(asked, minlength=size) / max(len(asked), 1)
+    counts = np.bincount(train, minlength=size) + 1.0
+    shares = np.bincount(scored, minlength=size) / max(len(scored), 1)
     return float(-(shares * np.log(counts / counts.sum())).sum())
 
 
-def prompts(tokens: Ragged, continues: np.ndarray | None, room: int) -> tuple[Ragged, np.ndarray]:
+def document_ends(
+    tokens: Ragged, continues: np.ndarray | None, room: int
+) -> tuple[Ragged, np.ndarray]:
     """(END and the last tokens of each document, at most `room` in all; the first row of each) of
     rows that `continues` joins."""
     count = len(tokens)
@@ -241,14 +243,14 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
     ) -> Examples:
         """Windows over one stream of all splits; to be answered, one example a document: its last
         tokens."""
-        name, tokens = one_text(arrays, specs, table)
+        name, tokens = only_text_input(arrays, specs, table)
         self._set_vocabulary(specs[name].cardinalities[0])
-        about = {"tokens": replace(specs[name], shape=(self.context,))}
+        input_specs = {"tokens": replace(specs[name], shape=(self.context,))}
         if answering:
-            asked, first = prompts(tokens, table.continues, self.context)
+            documents, first = document_ends(tokens, table.continues, self.context)
             return Examples(
-                {"tokens": asked},
-                about,
+                {"tokens": documents},
+                input_specs,
                 None,
                 {"data": np.arange(len(first))},
                 lambda ids: first[ids],
@@ -259,7 +261,7 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
         context = min(
             self.context, longest
         )  # a window is no longer than the text: attention over padding costs its square
-        whole = stream(tokens, splits, table.continues, self.size, context)
+        whole = token_stream(tokens, splits, table.continues, self.size, context)
         if "train" in splits:
             self.counts = {
                 split: stop - start - 1 for split, (start, stop) in whole.regions.items()
@@ -270,10 +272,10 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
                     where=table.origin,
                     hint="look at the text and at data.split",
                 )
-        ids, phase = windows(whole, splits, context)
+        ids, phase = window_starts(whole, splits, context)
         return Examples(
             {"tokens": Windows(whole.values, context, fill=PADDING)},
-            about,
+            input_specs,
             Windows(whole.values, context, shift=self.ahead, fill=PADDING, ignore=PADDING),
             ids,
             whole.row_of,
@@ -294,40 +296,40 @@ class RunningText(ReadsRunningText, CutsExamples, ReadsPreprocessing, Responds, 
         before it."""
         target = examples.target
         assert isinstance(target, Windows)
-        told = reached(target, examples.splits["train"], examples.phase)
-        asked = reached(target, examples.splits[split])
-        if not len(asked):
+        train = window_tokens(target, examples.splits["train"], examples.phase)
+        scored = window_tokens(target, examples.splits[split])
+        if not len(scored):
             return {}
-        nats = unigram(told, asked, self.size)
+        nats = unigram_cross_entropy(train, scored, self.size)
         scores = {"loss": nats, "perplexity": float(np.exp(nats))}
         lengths = self.token_bytes
-        written = 0 if lengths is None else int(np.asarray(lengths)[asked].sum())
+        written = 0 if lengths is None else int(np.asarray(lengths)[scored].sum())
         return (
-            {**scores, "bits_per_byte": nats * len(asked) / np.log(2) / written}
+            {**scores, "bits_per_byte": nats * len(scored) / np.log(2) / written}
             if written
             else scores
         )
 
-    def described_as(self, what: str) -> str:
+    def describe_as(self, what: str) -> str:
         """'language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of
         256'."""
         count = self.counts.get("train", 0)
         return f"{what}: {count:,} tokens of a vocabulary of {self.size:,} to train, in windows of {self.context:,}"
 
 
-def one_text(
+def only_text_input(
     arrays: PreparedInputs, specs: Mapping[str, InputSpec], table: Table
 ) -> tuple[str, Ragged]:
     """(name, tokens) of the one input of tokens. DataError where there is another, or none."""
     names = [
         name
-        for name, each in specs.items()
-        if each.kind == "tokens" and len(each.cardinalities) == 1
+        for name, spec in specs.items()
+        if spec.kind == "tokens" and len(spec.cardinalities) == 1
     ]
     if len(names) != 1 or len(specs) > 1:
-        said = ", ".join(f"{name} ({each.kind})" for name, each in specs.items())
+        kinds = ", ".join(f"{name} ({spec.kind})" for name, spec in specs.items())
         raise DataError(
-            f"a running text is one input of tokens, and the transforms give {said or 'none'}.",
+            f"a running text is one input of tokens, and the transforms give {kinds or 'none'}.",
             where=table.origin,
             hint="let the text column's transforms be [tokenize], and leave other columns out",
         )

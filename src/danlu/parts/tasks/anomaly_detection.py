@@ -29,16 +29,16 @@ from danlu.data.examples import Examples, Windows
 from danlu.errors import DataError
 from danlu.parts.tasks._base import Answer, Calibrates, PreparedInputs, ScoreOrder, ScoresAnomalies
 from danlu.parts.tasks._series import (
-    Cut,
-    Laid,
+    SeriesArrays,
     SeriesOptions,
     SeriesTask,
-    iso,
-    letters,
+    WindowExamples,
+    fit_scales,
+    iso_times,
     recast,
-    scales,
+    utf8_matrix,
 )
-from danlu.parts.tasks._targets import listed, refuse_empty
+from danlu.parts.tasks._targets import comma_list, refuse_empty
 from danlu.recipe import ColumnOptions, Data
 from danlu.series import naive_forecasts
 from danlu.series.windows import split_masks
@@ -113,13 +113,13 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
     ) -> None:
         super().__init__(config, 1, targets, variables, *scale)
         self.labels, self.expected = config.labels, config.expected
-        self.again = config.by == "reconstruction"
-        each: Any = "moment" if self.again else "step"
+        self.reconstructs = config.by == "reconstruction"
+        per: Any = "moment" if self.reconstructs else "step"
         self.output = OutputSpec(
             len(variables),
             tuple(variables),
-            per=each,
-            steps=0 if self.again else 1,
+            per=per,
+            steps=0 if self.reconstructs else 1,
             of=tuple(variables),
         )
         self.spread: list[float] = []  # the usual error of each variable, see `calibrate`
@@ -129,7 +129,7 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         """What an artifact keeps."""
         return {**super().state(), "spread": self.spread, "threshold": self.threshold}
 
-    def point(self, outputs: Tensor) -> Tensor:
+    def point_forecast(self, outputs: Tensor) -> Tensor:
         """What was expected, (B, 1, V), or of a window (B, L, V)."""
         return outputs
 
@@ -149,12 +149,12 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
 
         With `answering` every row, else those with a past.
         """
-        laid, facts = self.lay(arrays, specs, table, splits)
-        inputs = self.described()
-        if self.again:
+        laid, facts = self.lay_out(arrays, specs, table, splits)
+        inputs = self.input_specs()
+        if self.reconstructs:
             inputs.pop("future", None)  # a window holds what was known of its own moments
         fields: dict[str, Any] = {
-            "series": Windows(laid.past, self.context, self.again - self.context)
+            "series": Windows(laid.past, self.context, self.reconstructs - self.context)
         }
         if "future" in inputs:
             fields["future"] = Windows(laid.future, 1)
@@ -165,32 +165,34 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         marks = self._marks(table)
         fields["anomaly"] = marks
         owned = split_masks(splits, np.asarray(np.isnan(laid.values).any(axis=1)))
-        before = self.context - self.again
+        before = self.context - self.reconstructs
         ids = {
             name: self.windows(name, laid, owned[name], len(rows), table, before) + 1
             for name, rows in splits.items()
         }
-        length = self.context if self.again else 1
+        length = self.context if self.reconstructs else 1
         if "train" in ids:
             bad = np.concatenate([[0], np.cumsum(marks == 1)])
             ids["train"] = ids["train"][bad[ids["train"] + 1] == bad[ids["train"] + 1 - length]]
         target = Windows(laid.values, length, 1 - length, fill=float("nan"))
-        return Cut(fields, inputs, target, ids, facts=facts, first=laid.first)
+        return WindowExamples(fields, inputs, target, ids, facts=facts, first=laid.first)
 
     def _to_answer(
-        self, table: Table, laid: Laid, fields: dict[str, Any], inputs: dict[str, InputSpec]
+        self, table: Table, laid: SeriesArrays, fields: dict[str, Any], inputs: dict[str, InputSpec]
     ) -> Examples:
-        place = np.arange(len(table))
+        row_numbers = np.arange(len(table))
         fields["actual"] = laid.values
-        fields["judged"] = (place - laid.first >= self.context - self.again) & ~np.isnan(
-            laid.values
-        ).all(axis=1)
+        fields["judged"] = (
+            row_numbers - laid.first >= self.context - self.reconstructs
+        ) & ~np.isnan(laid.values).all(axis=1)
         if self.step.column:
             fields["moment"] = np.ascontiguousarray(table.columns[self.step.column].values)
         if self.config.series is not None:
             column = table.columns[self.config.series]
-            fields["series_name"] = letters([str(column.answer(row)) for row in range(len(table))])
-        return Examples(fields, inputs, None, {"data": place})
+            fields["series_name"] = utf8_matrix(
+                [str(column.answer(row)) for row in range(len(table))]
+            )
+        return Examples(fields, inputs, None, {"data": row_numbers})
 
     def _marks(self, table: Table) -> np.ndarray:
         """1 for a known anomaly, 0 for a row known to be none, -1 where nobody says; int64 (N,)."""
@@ -218,9 +220,9 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
                 "there is no ordinary row to learn a threshold from.",
                 hint="look at task.labels and at the split",
             )
-        known = ~np.isnan(errors)
-        squares = np.square(np.where(known, errors, 0.0)).sum(axis=0) / np.maximum(
-            known.sum(axis=0), 1
+        present = ~np.isnan(errors)
+        squares = np.square(np.where(present, errors, 0.0)).sum(axis=0) / np.maximum(
+            present.sum(axis=0), 1
         )
         self.spread = np.maximum(np.sqrt(squares), _LEAST_SPREAD).tolist()
         self.threshold = float(np.quantile(self._worst(errors), 1 - self.expected))
@@ -252,9 +254,9 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         With "time" and "series" where the table has them; "variable" is the one that is furthest
         off, "score" passes 1 where flagged."""
         finished = self.finish(module, batch.inputs, module(batch.inputs).float())
-        beside = {name: each.cpu().numpy() for name, each in batch.inputs.items()}
+        beside = {name: tensor.cpu().numpy() for name, tensor in batch.inputs.items()}
         return self.answers_from_arrays(
-            {name: each.cpu().numpy() for name, each in finished.items()}, beside
+            {name: tensor.cpu().numpy() for name, tensor in finished.items()}, beside
         )
 
     def finish(
@@ -279,31 +281,33 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
             .tolist()
         )
         units = (expected.astype(np.float64) * self.deviation + self.mean).tolist()
-        told: list[Answer] = [
+        answers: list[Answer] = [
             {"prediction": None, "expected": dict(zip(self.variables, row, strict=True))}
             for row in units
         ]
         judged = beside["judged"].tolist()
-        for answer, score, variable, known in zip(
-            told, scores.tolist(), worst, judged, strict=True
+        for answer, score, variable, is_judged in zip(
+            answers, scores.tolist(), worst, judged, strict=True
         ):
-            answer["prediction"] = score > 1 if known else None
-            answer["score"] = score if known else None
-            answer["variable"] = self.variables[variable] if known else None
-            answer["expected"] = answer["expected"] if known else None
-        return self._placed(told, beside)
+            answer["prediction"] = score > 1 if is_judged else None
+            answer["score"] = score if is_judged else None
+            answer["variable"] = self.variables[variable] if is_judged else None
+            answer["expected"] = answer["expected"] if is_judged else None
+        return self._placed(answers, beside)
 
-    def _placed(self, told: list[Answer], beside: Mapping[str, np.ndarray]) -> list[Answer]:
+    def _placed(self, answers: list[Answer], beside: Mapping[str, np.ndarray]) -> list[Answer]:
         if "moment" in beside:
             moments = beside["moment"]
             for answer, time in zip(
-                told, moments.tolist() if self.step.unit == "number" else iso(moments), strict=True
+                answers,
+                moments.tolist() if self.step.unit == "number" else iso_times(moments),
+                strict=True,
             ):
                 answer["time"] = time
         if "series_name" in beside:
-            for answer, each in zip(told, beside["series_name"], strict=True):
-                answer["series"] = bytes(each[each > 0]).decode("utf-8")
-        return told
+            for answer, name_bytes in zip(answers, beside["series_name"], strict=True):
+                answer["series"] = bytes(name_bytes[name_bytes > 0]).decode("utf-8")
+        return answers
 
     # --- scores without learning, and words
 
@@ -314,34 +318,34 @@ class AnomalyDetection(SeriesTask, ScoresAnomalies, Calibrates):
         if not isinstance(series, Windows) or not isinstance(target, Windows):
             return {}
         past = series.values[:, : len(self.variables)]
-        first = examples.first if isinstance(examples, Cut) else np.arange(len(past))
+        first = examples.first if isinstance(examples, WindowExamples) else np.arange(len(past))
         guesses = naive_forecasts.naive_forecasts(
             past, first, self.season, 1, np.zeros(len(self.variables), dtype=np.float32)
         )
-        if self.again:  # a guess that has seen the row would be the row
+        if self.reconstructs:  # a guess that has seen the row would be the row
             guesses = {"mean": guesses["mean"]}
 
         def truth(origins: np.ndarray) -> np.ndarray:
             return target.at(origins + 1)[:, -1:]
 
-        found = {
+        errors = {
             name: naive_forecasts.forecast_errors(guess, truth, examples.splits[split] - 1)
             for name, guess in guesses.items()
         }
-        return {f"{name}/mae": scores["mae"] for name, scores in found.items() if scores}
+        return {f"{name}/mae": scores["mae"] for name, scores in errors.items() if scores}
 
     def describe(self) -> str:
         """'anomaly detection in flow and pressure: each row from the 72 before it'."""
-        if self.again:
-            return f"anomaly detection in {listed(self.variables)}: each window of {self.context:,} made again of its code"
-        return f"anomaly detection in {listed(self.variables)}: each row from the {self.context:,} before it"
+        if self.reconstructs:
+            return f"anomaly detection in {comma_list(self.variables)}: each window of {self.context:,} made again of its code"
+        return f"anomaly detection in {comma_list(self.variables)}: each row from the {self.context:,} before it"
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> AnomalyDetection:
     """The task, mean and deviation of each variable taken from the training rows."""
     for column in targets.values():
         refuse_empty(column)
-    return AnomalyDetection(config, list(targets), *scales(targets))
+    return AnomalyDetection(config, list(targets), *fit_scales(targets))
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> AnomalyDetection:
@@ -364,10 +368,10 @@ def _truths(column: Column, table: Table) -> np.ndarray:
     if column.kind == "boolean":
         return column.values.astype(np.int64)
     if column.kind == "number" and column.values.ndim == 1:
-        known = column.values[~column.is_missing()]
-        if not np.isin(known, (0, 1)).all():
+        present = column.values[~column.is_missing()]
+        if not np.isin(present, (0, 1)).all():
             raise DataError(
-                f"the labels hold {known[~np.isin(known, (0, 1))][0]:g}, and 1 means anomaly, 0 none.",
+                f"the labels hold {present[~np.isin(present, (0, 1))][0]:g}, and 1 means anomaly, 0 none.",
                 where=f"{table.origin}, column {column.name}",
             )
         return np.nan_to_num(column.values).astype(np.int64)

@@ -127,8 +127,8 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
 
         from danlu.system.random_draws import counter_normal
 
-        place = torch.arange(clean[0].numel(), device=clean.device)
-        noise = counter_normal(seed, batch.rows[:, None], place).reshape(clean.shape)
+        indices = torch.arange(clean[0].numel(), device=clean.device)
+        noise = counter_normal(seed, batch.rows[:, None], indices).reshape(clean.shape)
         return Batch(
             {**batch.inputs, self.input_name: clean + self.noise * noise}, clean, batch.rows
         )
@@ -136,9 +136,9 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
         """{"prediction": reconstruction error, "code": [numbers]} a row, of rows without noise."""
         clean = batch.inputs[self.input_name]
-        found = self.finish(module, {self.input_name: clean}, module(batch.inputs))
+        finished = self.finish(module, {self.input_name: clean}, module(batch.inputs))
         return self.answers_from_arrays(
-            {name: each.cpu().numpy() for name, each in found.items()}, {}
+            {name: tensor.cpu().numpy() for name, tensor in finished.items()}, {}
         )
 
     keeps_rows = True
@@ -147,29 +147,29 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
         self, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Tensor
     ) -> dict[str, Tensor]:
         """{"error": float64 (N,)} and, of a network that has one, {"code": float32 (N, K)}."""
-        found = {"error": errors_of(outputs, inputs[self.input_name])}
+        finished = {"error": reconstruction_errors(outputs, inputs[self.input_name])}
         return (
-            {**found, "code": module.encode(inputs).float()}
+            {**finished, "code": module.encode(inputs).float()}
             if isinstance(module, EncodesRows)
-            else found
+            else finished
         )
 
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
         """`respond` of what `finish` gave."""
-        told: list[Answer] = [{"prediction": error} for error in arrays["error"].tolist()]
+        answers: list[Answer] = [{"prediction": error} for error in arrays["error"].tolist()]
         for answer, code in zip(
-            told, arrays["code"].tolist() if "code" in arrays else [], strict=False
+            answers, arrays["code"].tolist() if "code" in arrays else [], strict=False
         ):
             answer["code"] = code
-        return told
+        return answers
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """The error of always giving the mean of the training rows."""
         rows = examples.inputs[self.input_name]
         assert isinstance(rows, np.ndarray) and self.input_spec is not None
-        train, asked = examples.splits["train"], examples.splits[split]
+        train, scored = examples.splits["train"], examples.splits[split]
         scale = (
             255 * np.asarray(self.input_spec.std) if self.input_spec.kind == "image" else np.ones(1)
         )
@@ -177,9 +177,9 @@ class Autoencoding(CutsExamples, HidesInputs, Responds, AnswersFromArrays, Task)
             len(train), 1
         )
         squares = sum(
-            float(np.square((rows[block] - mean) / scale).sum()) for block in _blocks(asked)
+            float(np.square((rows[block] - mean) / scale).sum()) for block in _blocks(scored)
         )
-        return {"reconstruction_error": squares / max(rows[:1].size * len(asked), 1)}
+        return {"reconstruction_error": squares / max(rows[:1].size * len(scored), 1)}
 
     def describe(self) -> str:
         """'autoencoding of 28x28 images' or 'autoencoding of 8 numbers'."""
@@ -194,7 +194,7 @@ def _blocks(rows: np.ndarray) -> list[np.ndarray]:
     return np.array_split(rows, range(_BLOCK, len(rows), _BLOCK))
 
 
-def errors_of(outputs: Tensor, target: Tensor) -> Tensor:
+def reconstruction_errors(outputs: Tensor, target: Tensor) -> Tensor:
     """The mean squared difference of each row, float64 (N,)."""
     return (outputs.double() - target.double()).square().flatten(1).mean(dim=1)
 

@@ -23,13 +23,13 @@ from danlu.parts.tasks._base import (
     ScoreOrder,
 )
 from danlu.parts.tasks._targets import (
-    as_whole,
     class_text,
-    distinct,
-    in_order,
-    listed,
+    comma_list,
+    distinct_values,
+    int_if_whole,
+    percent_text,
     refuse_empty,
-    share_text,
+    sort_classes,
 )
 from danlu.recipe import Options
 from danlu.terms import Column, OutputSpec
@@ -80,7 +80,7 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
             means=(("classes", len(classes)),),
         )
         self.positive_class = len(classes) - 1 if positive is None else self.class_number(positive)
-        self._place = {text: number for number, text in enumerate(self.output.names)}
+        self._index_of = {text: number for number, text in enumerate(self.output.names)}
 
     def class_number(self, value: ClassValue) -> int:
         """The position of a class, given as the recipe writes it; DataError for one that is
@@ -88,7 +88,7 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
         text = class_text(value)
         if text not in self.output.names:
             raise DataError(
-                f"{text!r} is no class of {self.target_names[0]}; its classes are {listed(self.classes)}.",
+                f"{text!r} is no class of {self.target_names[0]}; its classes are {comma_list(self.classes)}.",
                 hint=did_you_mean(text, self.output.names),
             )
         return self.output.names.index(text)
@@ -119,19 +119,19 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
     def encode(self, targets: Mapping[str, Column]) -> np.ndarray:
         """The class numbers of the target column, int64 (N,)."""
         column = targets[self.target_names[0]]
-        values, codes = distinct(column)
+        values, codes = distinct_values(column)
         table = np.array(
-            [self._place.get(class_text(value), -1) for value in values], dtype=np.int64
+            [self._index_of.get(class_text(value), -1) for value in values], dtype=np.int64
         )
-        found = table[codes]
-        if len(found) and found.min() < 0:
-            strange = np.unique(codes[found < 0])
+        numbers = table[codes]
+        if len(numbers) and numbers.min() < 0:
+            strange = np.unique(codes[numbers < 0])
             raise DataError(
-                f"the target {column.name} holds {listed([values[code] for code in strange])} in {int((found < 0).sum()):,} rows, "
-                f"which the training rows never show; the classes are {listed(self.classes)}.",
+                f"the target {column.name} holds {comma_list([values[code] for code in strange])} in {int((numbers < 0).sum()):,} rows, "
+                f"which the training rows never show; the classes are {comma_list(self.classes)}.",
                 hint="mend or leave out those rows, or train with rows of every class (data.split: stratified)",
             )
-        return found
+        return numbers
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """The probability of each class, float64 (N, classes)."""
@@ -193,11 +193,11 @@ class Classification(ClassifiesRows, RowTask[np.ndarray], EndsInLayer):
         names = self.output.names
         if len(names) <= 5:
             detail = ", ".join(
-                f"{name} {share_text(part)}" for name, part in zip(names, shares, strict=True)
+                f"{name} {percent_text(part)}" for name, part in zip(names, shares, strict=True)
             )
         else:
             most, least = int(shares.argmax()), int(shares.argmin())
-            detail = f"commonest {names[most]} {share_text(shares[most])}, rarest {names[least]} {share_text(shares[least])}"
+            detail = f"commonest {names[most]} {percent_text(shares[most])}, rarest {names[least]} {percent_text(shares[least])}"
         return f"classification of {self.target_names[0]}: {len(names):,} classes ({detail})"
 
 
@@ -206,10 +206,10 @@ def build(config: Config, targets: Mapping[str, Column]) -> Classification:
     ((name, column),) = targets.items()
     refuse_empty(column)
     _refuse_continuous(column)
-    values, codes = distinct(column)
+    values, codes = distinct_values(column)
     counts = np.bincount(codes, minlength=len(values))
     count_of = {value: int(count) for value, count in zip(values, counts, strict=True) if count}
-    classes = in_order(list(count_of))
+    classes = sort_classes(list(count_of))
     if len(classes) < 2:
         raise DataError(
             f"the target {name} is {class_text(classes[0])} in all {len(column):,} training rows: there is nothing to tell apart.",
@@ -230,17 +230,19 @@ def _refuse_continuous(column: Column) -> None:
     rows."""
     if column.kind != "number" or column.values.ndim != 1:
         return
-    known = column.values[~column.is_missing()]
-    broken = known[known != np.floor(known)]
-    said = ""
+    present = column.values[~column.is_missing()]
+    broken = present[present != np.floor(present)]
+    reason = ""
     if len(broken):
-        said = f"{len(broken):,} of {len(column):,} rows hold broken numbers such as {broken[0]:g}"
+        reason = (
+            f"{len(broken):,} of {len(column):,} rows hold broken numbers such as {broken[0]:g}"
+        )
     else:
-        values = np.unique(known)
+        values = np.unique(present)
         if len(values) > max(20, len(column) // 10):
-            said = f"{len(values):,} distinct values from {as_whole(values[0])} to {as_whole(values[-1])} in {len(column):,} rows"
-    if said:
+            reason = f"{len(values):,} distinct values from {int_if_whole(values[0])} to {int_if_whole(values[-1])} in {len(column):,} rows"
+    if reason:
         raise DataError(
-            f"the target {column.name} is a number that looks continuous ({said}); classification needs few distinct values.",
+            f"the target {column.name} is a number that looks continuous ({reason}); classification needs few distinct values.",
             hint=f"choose task: regression, or set data.columns.{column.name}.kind: category if the numbers are names",
         )

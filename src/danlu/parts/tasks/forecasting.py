@@ -20,16 +20,16 @@ from danlu.data.matrix import as_matrix
 from danlu.errors import DataError
 from danlu.parts.tasks._base import Answer, PreparedInputs, ScalesDifferences, ScoreOrder
 from danlu.parts.tasks._series import (
-    Cut,
-    Laid,
+    SeriesArrays,
     SeriesOptions,
     SeriesTask,
-    iso,
-    letters,
+    WindowExamples,
+    fit_scales,
+    iso_times,
     recast,
-    scales,
+    utf8_matrix,
 )
-from danlu.parts.tasks._targets import listed, refuse_empty
+from danlu.parts.tasks._targets import comma_list, refuse_empty
 from danlu.series import naive_forecasts
 from danlu.series.time_order import series_codes
 from danlu.series.windows import split_masks
@@ -115,7 +115,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
 
     # --- outputs to numbers
 
-    def point(self, outputs: Tensor) -> Tensor:
+    def point_forecast(self, outputs: Tensor) -> Tensor:
         """The forecast itself (B, H, V): the median where there are quantiles."""
         if not self.quantiles:
             return outputs
@@ -125,7 +125,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
         """{"prediction": {variable: [H numbers]}} a window, a list alone for one variable; with
         quantiles {"quantiles": {"0.1": ...}}."""
         return self._in_words(
-            {name: each.numpy() for name, each in self.finish(None, {}, outputs).items()}
+            {name: tensor.numpy() for name, tensor in self.finish(None, {}, outputs).items()}
         )
 
     def finish(
@@ -134,16 +134,16 @@ class Forecasting(SeriesTask, ScalesDifferences):
         """{"forecast": float64 (N, H, V)} in units of the data; with quantiles {"quantile 0.1": (N,
         H, V)}, ... as well."""
         count = len(self.quantiles)
-        found = {
-            f"quantile {each:g}": self.to_units(outputs[..., place::count])
-            for place, each in enumerate(self.quantiles)
+        by_quantile = {
+            f"quantile {quantile:g}": self.to_units(outputs[..., number::count])
+            for number, quantile in enumerate(self.quantiles)
         }
-        return {"forecast": self.to_units(self.point(outputs)), **found}
+        return {"forecast": self.to_units(self.point_forecast(outputs)), **by_quantile}
 
     def difference_scales(self) -> dict[str, np.ndarray]:
         """What differences are small beside: the deviations of the training rows."""
         return dict.fromkeys(
-            ("forecast", *(f"quantile {each:g}" for each in self.quantiles)), self.deviation
+            ("forecast", *(f"quantile {quantile:g}" for quantile in self.quantiles)), self.deviation
         )
 
     def answers_from_arrays(
@@ -153,15 +153,15 @@ class Forecasting(SeriesTask, ScalesDifferences):
         return self._placed(self._in_words(arrays), beside)
 
     def _in_words(self, arrays: Mapping[str, np.ndarray]) -> list[Answer]:
-        told: list[Answer] = [
+        answers: list[Answer] = [
             {"prediction": self._by_variable(window)} for window in arrays["forecast"]
         ]
         for quantile in self.quantiles:
-            for answer, window in zip(told, arrays[f"quantile {quantile:g}"], strict=True):
+            for answer, window in zip(answers, arrays[f"quantile {quantile:g}"], strict=True):
                 by_quantile = answer.setdefault("quantiles", {})
                 assert isinstance(by_quantile, dict)
                 by_quantile[f"{quantile:g}"] = self._by_variable(window)
-        return told
+        return answers
 
     def _by_variable(self, window: np.ndarray) -> Any:
         if len(self.variables) == 1:
@@ -178,15 +178,15 @@ class Forecasting(SeriesTask, ScalesDifferences):
         }
         return self._placed(self.answers(module(batch.inputs).float().cpu()), beside)
 
-    def _placed(self, told: list[Answer], beside: Mapping[str, np.ndarray]) -> list[Answer]:
+    def _placed(self, answers: list[Answer], beside: Mapping[str, np.ndarray]) -> list[Answer]:
         if "moment" in beside:
             ahead = self.step.after(beside["moment"], self.horizon)
-            for answer, times in zip(told, ahead, strict=True):
-                answer["times"] = times.tolist() if self.step.unit == "number" else iso(times)
+            for answer, times in zip(answers, ahead, strict=True):
+                answer["times"] = times.tolist() if self.step.unit == "number" else iso_times(times)
         if "series_name" in beside:
-            for answer, each in zip(told, beside["series_name"], strict=True):
-                answer["series"] = bytes(each[each > 0]).decode("utf-8")
-        return told
+            for answer, name_bytes in zip(answers, beside["series_name"], strict=True):
+                answer["series"] = bytes(name_bytes[name_bytes > 0]).decode("utf-8")
+        return answers
 
     # --- rows to windows
 
@@ -201,8 +201,8 @@ class Forecasting(SeriesTask, ScalesDifferences):
     ) -> Examples:
         """The windows of a table, each named by its last known row; with `answering` the last
         window of every series."""
-        laid, facts = self.lay(arrays, specs, table, splits)
-        inputs = self.described()
+        laid, facts = self.lay_out(arrays, specs, table, splits)
+        inputs = self.input_specs()
         if answering:
             return self._to_answer(table, laid, inputs)
         context = self.context
@@ -221,16 +221,24 @@ class Forecasting(SeriesTask, ScalesDifferences):
             ids["train"] = _strided(ids["train"], self.stride)
         facts += _untaught(series_codes(table, self.config.series), splits)
         phase = self.stride if "train" in ids else 1
-        return Cut(fields, inputs, target, ids, phase=phase, facts=facts, first=laid.first)
+        return WindowExamples(
+            fields, inputs, target, ids, phase=phase, facts=facts, first=laid.first
+        )
 
     # --- rows to answer
 
-    def _to_answer(self, table: Table, laid: Laid, inputs: dict[str, InputSpec]) -> Examples:
+    def _to_answer(
+        self, table: Table, laid: SeriesArrays, inputs: dict[str, InputSpec]
+    ) -> Examples:
         """The last window of every series: it ends at the last row that holds a target; rows after
         it tell what is known ahead."""
         group = series_codes(table, self.config.series)
-        told = np.flatnonzero(~np.isnan(laid.values).all(axis=1))
-        last = told[np.append(group[told][1:] != group[told][:-1], True)] if len(told) else told
+        with_target = np.flatnonzero(~np.isnan(laid.values).all(axis=1))
+        last = (
+            with_target[np.append(group[with_target][1:] != group[with_target][:-1], True)]
+            if len(with_target)
+            else with_target
+        )
         self._refuse_short(table, last, laid.first)
         fields: dict[str, Any] = {
             "series": Windows(laid.past, self.context, 1 - self.context).at(last)
@@ -242,7 +250,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
         if "numbers" in inputs:
             fields["numbers"] = laid.static[last]
         if self.config.series is not None:
-            fields["series_name"] = letters(
+            fields["series_name"] = utf8_matrix(
                 [str(table.columns[self.config.series].answer(int(row))) for row in last]
             )
         return Examples(
@@ -260,12 +268,14 @@ class Forecasting(SeriesTask, ScalesDifferences):
             hint="give more of the past (task.context says how much a model is trained to look at)",
         )
 
-    def _ahead(self, table: Table, last: np.ndarray, laid: Laid, moments: Any) -> np.ndarray:
+    def _ahead(
+        self, table: Table, last: np.ndarray, laid: SeriesArrays, moments: Any
+    ) -> np.ndarray:
         """What is known of the moments ahead, float32 (M, H, K): from the rows after the last
         target, and from the calendar."""
-        horizon, known = self.horizon, len(self.features["known"])
+        horizon, width = self.horizon, len(self.features["known"])
         pieces = []
-        if known:
+        if width:
             short = np.flatnonzero(laid.last[last] - last < horizon)
             if len(short):
                 row = int(last[short[0]])
@@ -275,7 +285,7 @@ class Forecasting(SeriesTask, ScalesDifferences):
                     where=table.where(row),
                     hint="add rows for the moments ahead, with the targets left empty",
                 )
-            pieces.append(Windows(laid.future[:, :known], horizon, 1).at(last))
+            pieces.append(Windows(laid.future[:, :width], horizon, 1).at(last))
         if self.config.calendar:
             times = self.step.after(moments, horizon)
             parts = as_matrix(self.parts(Column(self.step.column, "datetime", times.reshape(-1))))
@@ -291,31 +301,31 @@ class Forecasting(SeriesTask, ScalesDifferences):
         if not isinstance(series, Windows) or not isinstance(target, Windows):
             return {}
         past = series.values[:, : len(self.variables)]
-        first = examples.first if isinstance(examples, Cut) else np.arange(len(past))
+        first = examples.first if isinstance(examples, WindowExamples) else np.arange(len(past))
         guesses = naive_forecasts.naive_forecasts(
             past, first, self.season, self.horizon, np.zeros(len(self.variables), dtype=np.float32)
         )
-        found = {
+        errors = {
             name: naive_forecasts.forecast_errors(guess, target.at, examples.splits[split])
             for name, guess in guesses.items()
         }
         return {
             f"{name}/{metric}": value
-            for name, scores in found.items()
+            for name, scores in errors.items()
             for metric, value in scores.items()
         }
 
     def describe(self) -> str:
         """'forecasting of load and price: 24 steps of 1 hour ahead, from the last 72'."""
         step = "" if self.step.unit == "rows" else f" of {self.step.describe()}"
-        return f"forecasting of {listed(self.variables)}: {self.horizon:,} steps{step} ahead, from the last {self.context:,}"
+        return f"forecasting of {comma_list(self.variables)}: {self.horizon:,} steps{step} ahead, from the last {self.context:,}"
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> Forecasting:
     """The task, mean and deviation of each variable taken from the training rows."""
     for column in targets.values():
         refuse_empty(column)
-    return Forecasting(config, list(targets), *scales(targets))
+    return Forecasting(config, list(targets), *fit_scales(targets))
 
 
 def restore(config: Config, state: Mapping[str, Any]) -> Forecasting:
@@ -327,19 +337,19 @@ def restore(config: Config, state: Mapping[str, Any]) -> Forecasting:
     return task
 
 
-def _strided(found: np.ndarray, stride: int) -> np.ndarray:
+def _strided(windows: np.ndarray, stride: int) -> np.ndarray:
     """Every `stride`-th of the windows, each followed by those it may move to: the stride - 1
     places after it."""
-    if stride == 1 or not len(found):
-        return found
-    starts = np.append(True, np.diff(found) > 1)
-    begin = np.maximum.accumulate(np.where(starts, np.arange(len(found)), 0))
-    place = np.arange(len(found)) - begin
+    if stride == 1 or not len(windows):
+        return windows
+    starts = np.append(True, np.diff(windows) > 1)
+    begin = np.maximum.accumulate(np.where(starts, np.arange(len(windows)), 0))
+    position = np.arange(len(windows)) - begin
     movable = np.append(
-        found[stride - 1 :] - found[: len(found) - stride + 1] == stride - 1,
+        windows[stride - 1 :] - windows[: len(windows) - stride + 1] == stride - 1,
         np.zeros(stride - 1, dtype=bool),
     )
-    return found[(place % stride == 0) & movable[: len(found)]]
+    return windows[(position % stride == 0) & movable[: len(windows)]]
 
 
 def _untaught(group: np.ndarray, splits: Mapping[str, np.ndarray]) -> list[str]:
@@ -347,12 +357,12 @@ def _untaught(group: np.ndarray, splits: Mapping[str, np.ndarray]) -> list[str]:
     if "train" not in splits or not group.any():
         return []
     taught = np.unique(group[splits["train"]])
-    said = []
+    sentences = []
     for split in ("validation", "test"):
         new = np.setdiff1d(group[splits.get(split, np.zeros(0, dtype=np.int64))], taught)
         if len(new):
-            said.append(
+            sentences.append(
                 f"{len(new):,} series of the {split} split stand in no training row (data.split: {{name: in_order, within: COLUMN}} cuts each "
                 "series by itself, by_time all of them at one moment)."
             )
-    return said
+    return sentences

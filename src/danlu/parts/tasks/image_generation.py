@@ -28,10 +28,10 @@ from danlu.parts.tasks._base import (
 )
 from danlu.parts.tasks._targets import (
     class_text,
-    distinct,
-    in_order,
-    listed,
+    comma_list,
+    distinct_values,
     refuse_empty,
+    sort_classes,
 )
 from danlu.recipe import Options
 from danlu.system.image_grid import encode_png, image_grid
@@ -71,7 +71,7 @@ class ImageGeneration(
         self.target_names: tuple[str, ...] = () if target is None else (target,)
         self.classes = tuple(classes)
         self.class_names = tuple(class_text(value) for value in classes)
-        self._place = {text: number for number, text in enumerate(self.class_names)}
+        self._index_of = {text: number for number, text in enumerate(self.class_names)}
         self.set_image(InputSpec("image", (0, 0, 0)))  # known once there are rows
 
     def set_image(self, image: InputSpec) -> None:
@@ -95,17 +95,17 @@ class ImageGeneration(
     def class_number(self, value: object) -> int:
         """The position of a class; DataError for one that is none."""
         text = class_text(value)
-        if text not in self._place:
-            known = (
-                f"the classes are {listed(self.classes, 20)}"
+        if text not in self._index_of:
+            choice = (
+                f"the classes are {comma_list(self.classes, 20)}"
                 if self.classes
                 else "this generator knows no classes"
             )
             raise DataError(
-                f"{text!r} cannot be generated: {known}.",
+                f"{text!r} cannot be generated: {choice}.",
                 hint="ask for one of them" if self.classes else "leave it out",
             )
-        return self._place[text]
+        return self._index_of[text]
 
     def make_examples(
         self,
@@ -127,42 +127,42 @@ class ImageGeneration(
         self.set_image(specs["image"])
         count = len(arrays["image"])
         inputs = {"image": arrays["image"], "row": np.arange(count, dtype=np.int64)[:, None]}
-        told = {"image": self.image, "row": InputSpec("categories", (1,), names=("row",))}
+        input_specs = {"image": self.image, "row": InputSpec("categories", (1,), names=("row",))}
         if self.target_names:
             rows = np.sort(np.concatenate(list(splits.values())))
             codes = np.arange(count, dtype=np.int64) % len(self.classes)
             if targets:
                 codes[rows] = self._encoded(targets[self.target_names[0]].take(rows))
             inputs["class"] = codes[:, None]
-            told["class"] = InputSpec(
+            input_specs["class"] = InputSpec(
                 "categories", (1,), names=self.target_names, cardinalities=(len(self.classes),)
             )
-        return Examples(inputs, told, None, splits)
+        return Examples(inputs, input_specs, None, splits)
 
     def _encoded(self, column: Column) -> np.ndarray:
-        values, codes = distinct(column)
+        values, codes = distinct_values(column)
         table = np.array(
-            [self._place.get(class_text(value), -1) for value in values], dtype=np.int64
+            [self._index_of.get(class_text(value), -1) for value in values], dtype=np.int64
         )
-        found = table[codes]
-        if len(found) and found.min() < 0:
-            strange = np.unique(codes[found < 0])
+        numbers = table[codes]
+        if len(numbers) and numbers.min() < 0:
+            strange = np.unique(codes[numbers < 0])
             raise DataError(
-                f"the column {column.name} holds {listed([values[code] for code in strange])} in {int((found < 0).sum()):,} rows, "
-                f"which the training rows never show; the classes are {listed(self.classes)}.",
+                f"the column {column.name} holds {comma_list([values[code] for code in strange])} in {int((numbers < 0).sum()):,} rows, "
+                f"which the training rows never show; the classes are {comma_list(self.classes)}.",
                 hint="mend or leave out those rows, or train with rows of every class (data.split: stratified)",
             )
-        return found
+        return numbers
 
     # --- exports: a generator takes noise and a class
 
     def generator_inputs(self, module: nn.Module) -> dict[str, InputSpec]:
         """What an exported generator is given: "noise" and, where it knows classes, "class"."""
-        found = {"noise": InputSpec("numbers", (_generator(module).latent,))}
+        inputs = {"noise": InputSpec("numbers", (_generator(module).latent,))}
         return (
-            {**found, "class": InputSpec("categories", (1,), names=self.target_names)}
+            {**inputs, "class": InputSpec("categories", (1,), names=self.target_names)}
             if self.classes
-            else found
+            else inputs
         )
 
     def generate(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -176,7 +176,7 @@ class ImageGeneration(
         import torch
 
         mean, std = (
-            torch.tensor(each)[:, None, None] for each in (self.image.mean, self.image.std)
+            torch.tensor(values)[:, None, None] for values in (self.image.mean, self.image.std)
         )
         return {"shades": (outputs * std + mean).clamp(0, 1)}
 
@@ -211,14 +211,14 @@ class ImageGeneration(
                 for seed in seeds
             ]
         )
-        found: dict[str, np.ndarray] = {"noise": noise.astype(np.float32)}
+        inputs: dict[str, np.ndarray] = {"noise": noise.astype(np.float32)}
         if self.classes:
             column = table.columns["class"]
-            found["class"] = np.array(
+            inputs["class"] = np.array(
                 [[self.class_number(column.answer(row))] for row in range(len(table))],
                 dtype=np.int64,
             )
-        return found
+        return inputs
 
     def answers_from_arrays(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
@@ -226,12 +226,12 @@ class ImageGeneration(
         """{"prediction": a PNG as a data URL} a row."""
         import base64
 
-        made = np.rint(arrays["shades"].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        images = np.rint(arrays["shades"].transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         return [
             {
                 "prediction": f"data:image/png;base64,{base64.b64encode(encode_png(np.ascontiguousarray(image))).decode()}"
             }
-            for image in made
+            for image in images
         ]
 
     def pixels(self, outputs: Tensor) -> np.ndarray:
@@ -254,19 +254,19 @@ class ImageGeneration(
         module.eval()
         try:
             with torch.inference_mode():
-                made = self.pixels(module(inputs))
+                images = self.pixels(module(inputs))
         finally:
             module.train(training)
-        return (Sample("samples", image_grid(made, A_CLASS)),)
+        return (Sample("samples", image_grid(images, A_CLASS)),)
 
     def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": a PNG as a data URL} a row."""
         import base64
 
-        made = self.pixels(outputs)
+        images = self.pixels(outputs)
         return [
             {"prediction": f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode()}"}
-            for image in made
+            for image in images
         ]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
@@ -292,7 +292,7 @@ def to_pixels(outputs: Tensor, image: InputSpec) -> np.ndarray:
     """Images (N, C, H, W) on the scale of the normalised input `image`, as uint8 (N, H, W, C)."""
     import torch
 
-    mean, std = (torch.tensor(each)[:, None, None] for each in (image.mean, image.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (image.mean, image.std))
     shade = (outputs.detach().float().cpu() * std + mean).clamp(0, 1)
     return (shade * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -303,9 +303,11 @@ def build(config: Config, targets: Mapping[str, Column]) -> ImageGeneration:
         return ImageGeneration(None, [])
     ((name, column),) = targets.items()
     refuse_empty(column)
-    values, codes = distinct(column)
-    held = np.bincount(codes, minlength=len(values)) > 0
-    classes = in_order([value for value, there in zip(values, held, strict=True) if there])
+    values, codes = distinct_values(column)
+    in_some_row = np.bincount(codes, minlength=len(values)) > 0
+    classes = sort_classes(
+        [value for value, there in zip(values, in_some_row, strict=True) if there]
+    )
     if len(classes) > max(20, len(column) // 10):
         raise DataError(
             f"the target {name} has {len(classes):,} distinct values in {len(column):,} rows, too many to be classes.",

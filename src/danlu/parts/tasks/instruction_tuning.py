@@ -33,8 +33,8 @@ from danlu.parts.tasks._base import (
     RunNetwork,
     WritesTokenByToken,
 )
-from danlu.parts.tasks._numpy_generation import greedy, last_of, padded
-from danlu.parts.tasks._token_stream import RunningText, one_text, unigram
+from danlu.parts.tasks._numpy_generation import greedy, last_logits, pad_rows
+from danlu.parts.tasks._token_stream import RunningText, only_text_input, unigram_cross_entropy
 from danlu.recipe import Data, Options
 from danlu.terms import BEGINNING, END, IGNORED, PADDING, Column, InputSpec, Sample, Table
 
@@ -102,12 +102,17 @@ def recast(config: Config, table: Table) -> Table:
         talks = [_messages(column.answer(row), table.where(row)) for row in range(len(table))]
     else:
         prompts = _strings(table, config.prompt)
-        asked = [[("user", each)] if _TURN not in each else list(_turns(each)) for each in prompts]
+        questions = [
+            [("user", text)] if _TURN not in text else list(_turns(text)) for text in prompts
+        ]
         answers = _strings(table, config.response) if config.response in table.columns else None
         talks = (
-            asked
+            questions
             if answers is None
-            else [[*turns, ("assistant", each)] for turns, each in zip(asked, answers, strict=True)]
+            else [
+                [*turns, ("assistant", text)]
+                for turns, text in zip(questions, answers, strict=True)
+            ]
         )
     if config.system:
         talks = [
@@ -148,15 +153,15 @@ def _strings(table: Table, name: str) -> list[str]:
     return [str(column.answer(row)) for row in range(len(column))]
 
 
-def _messages(said: Any, where: str) -> list[Message]:
+def _messages(cell: Any, where: str) -> list[Message]:
     """The turns of a conversation as JSON."""
     try:
-        found = [(str(each["role"]), each["content"]) for each in json.loads(str(said))]
+        messages = [(str(turn["role"]), turn["content"]) for turn in json.loads(str(cell))]
     except (ValueError, TypeError, KeyError, RecursionError):
-        found = []
-    odd = [role for role, _ in found if role not in ROLES]
-    unsaid = [role for role, content in found if not isinstance(content, str)]
-    if not found or odd or unsaid:
+        messages = []
+    odd = [role for role, _ in messages if role not in ROLES]
+    unsaid = [role for role, content in messages if not isinstance(content, str)]
+    if not messages or odd or unsaid:
         what = (
             f"{odd[0]!r} is no role"
             if odd
@@ -168,7 +173,7 @@ def _messages(said: Any, where: str) -> list[Message]:
             f'{what}; a conversation is [{{"role": ..., "content": ...}}, ...] with the roles {", ".join(ROLES)}.',
             where=where,
         )
-    return found
+    return messages
 
 
 def _written(talk: Sequence[Message]) -> str:
@@ -178,11 +183,11 @@ def _written(talk: Sequence[Message]) -> str:
 
 
 def _turns(text: str) -> Iterator[Message]:
-    first, *others = text.split(_TURN)
-    if first or not others:
+    first, *rest = text.split(_TURN)
+    if first or not rest:
         yield "user", first
-    for each in others:
-        role, _, content = each.partition("\n")
+    for turn in rest:
+        role, _, content = turn.partition("\n")
         yield role, content
 
 
@@ -226,28 +231,30 @@ class InstructionTuning(
         answering: bool = False,
     ) -> Examples:
         """Conversations of unequal length; asked are the assistant's tokens."""
-        name, _ = one_text(arrays, specs, table)
+        name, _ = only_text_input(arrays, specs, table)
         self._set_vocabulary(specs[name].cardinalities[0])
-        about = {"tokens": replace(specs[name], shape=(self.context,))}
+        input_specs = {"tokens": replace(specs[name], shape=(self.context,))}
         column = table.columns[self.column]
         talks = [list(_turns(column.text(row) or "")) for row in range(len(table))]
         if answering:
-            prompts = [self._cut(self.opened(turns)) for turns in self._encoded(talks)]
+            prompts = [
+                self._last_tokens(self.open_assistant_turn(turns)) for turns in self._encoded(talks)
+            ]
             return Examples(
                 {"tokens": _ragged(prompts, PADDING)},
-                about,
+                input_specs,
                 None,
                 {"data": np.arange(len(prompts))},
             )
-        rows = [self._asked(turns) for turns in self._encoded(talks)]
+        rows = [self._answer_mask(turns) for turns in self._encoded(talks)]
         self._refuse_unanswered(rows, table, splits)
         long = sum(len(codes) > self.context + 1 for codes, _ in rows)
-        rows = [self._fitted(codes, asked) for codes, asked in rows]
+        rows = [self._cut_to_context(codes, is_answer) for codes, is_answer in rows]
         inputs = _ragged([codes[:-1] for codes, _ in rows], PADDING)
         target = _ragged(
             [
-                [code if ask else IGNORED for code, ask in zip(codes[1:], asked[1:])]
-                for codes, asked in rows
+                [code if ask else IGNORED for code, ask in zip(codes[1:], is_answer[1:])]
+                for codes, is_answer in rows
             ],
             IGNORED,
         )
@@ -264,11 +271,11 @@ class InstructionTuning(
         )
         mean = max(1, round(float(inputs.sizes.mean()))) if len(rows) else 0
         return Examples(
-            {"tokens": inputs}, about, target, {split: np.asarray(which) for split, which in splits.items()},
+            {"tokens": inputs}, input_specs, target, {split: np.asarray(which) for split, which in splits.items()},
             units=mean, unit="tokens", facts=facts,
         )  # fmt: skip
 
-    def opened(self, turns: Sequence[tuple[str, list[int]]]) -> list[int]:
+    def open_assistant_turn(self, turns: Sequence[tuple[str, list[int]]]) -> list[int]:
         """The tokens of a conversation up to where the assistant is to speak."""
         codes = [code for role, content in turns for code in [*self._head(role), *content, END]]
         return [*codes, *self._head("assistant")]
@@ -276,7 +283,7 @@ class InstructionTuning(
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The tokens that ask for the next turn of the assistant after messages (role, content)."""
         (turns,) = self._encoded([list(messages)])
-        return self.opened(turns)
+        return self.open_assistant_turn(turns)
 
     def _head(self, role: str) -> list[int]:
         codes, _ = self._tokenizer().encode([f"{role}\n"])
@@ -290,15 +297,15 @@ class InstructionTuning(
         encoded = iter([codes[low:high].tolist() for low, high in pairwise(offsets.tolist())])
         return [[(role, next(encoded)) for role, _ in talk] for talk in talks]
 
-    def _asked(self, turns: Sequence[tuple[str, list[int]]]) -> tuple[list[int], list[bool]]:
+    def _answer_mask(self, turns: Sequence[tuple[str, list[int]]]) -> tuple[list[int], list[bool]]:
         """(the tokens of a conversation, which of them are asked)."""
         heads = {role: self._head(role) for role in {role for role, _ in turns}}
         codes: list[int] = []
-        asked: list[bool] = []
+        is_answer: list[bool] = []
         for role, content in turns:
             codes += [*heads[role], *content, END]
-            asked += [False] * len(heads[role]) + [role == "assistant"] * (len(content) + 1)
-        return codes, asked
+            is_answer += [False] * len(heads[role]) + [role == "assistant"] * (len(content) + 1)
+        return codes, is_answer
 
     def _refuse_unanswered(
         self,
@@ -315,17 +322,21 @@ class InstructionTuning(
                     hint=hint,
                 )
 
-    def _fitted(self, codes: list[int], asked: list[bool]) -> tuple[list[int], list[bool]]:
+    def _cut_to_context(
+        self, codes: list[int], is_answer: list[bool]
+    ) -> tuple[list[int], list[bool]]:
         """At most context + 1 tokens: the oldest are cut off, but not the beginning of the last
         answer."""
         over = len(codes) - (self.context + 1)
         if over <= 0:
-            return codes, asked
-        last = max(place for place in range(1, len(codes)) if asked[place] and not asked[place - 1])
+            return codes, is_answer
+        last = max(
+            index for index in range(1, len(codes)) if is_answer[index] and not is_answer[index - 1]
+        )
         start = min(over, max(last - 1, 0))
-        return codes[start : start + self.context + 1], asked[start : start + self.context + 1]
+        return codes[start : start + self.context + 1], is_answer[start : start + self.context + 1]
 
-    def _cut(self, codes: list[int]) -> list[int]:
+    def _last_tokens(self, codes: list[int]) -> list[int]:
         return codes[-self.context :]
 
     def references(self, batch: Batch) -> list[str]:
@@ -350,11 +361,11 @@ class InstructionTuning(
         prompts = [_question(row, None) for row in inputs["tokens"]]
 
         def following(rows: list[list[int]]) -> np.ndarray:
-            return last_of(run({"tokens": padded(rows)})["logits"], rows)
+            return last_logits(run({"tokens": pad_rows(rows)})["logits"], rows)
 
         return [
-            {"prediction": self._tokenizer().decode(each)}
-            for each in greedy(following, prompts, self.context, self.config.answer_tokens)
+            {"prediction": self._tokenizer().decode(codes)}
+            for codes in greedy(following, prompts, self.context, self.config.answer_tokens)
         ]
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
@@ -364,10 +375,10 @@ class InstructionTuning(
         texts = self._answers(
             module, self._shown, Sampling(temperature=0), seed, min(self.config.answer_tokens, 60)
         )
-        asked = [self._tokenizer().decode(prompt) for prompt in self._shown]
+        questions = [self._tokenizer().decode(prompt) for prompt in self._shown]
         return tuple(
             Sample(f"answer {number}", f"{question}\n-> {text}")
-            for number, (question, text) in enumerate(zip(asked, texts), 1)
+            for number, (question, text) in enumerate(zip(questions, texts), 1)
         )
 
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
@@ -378,19 +389,21 @@ class InstructionTuning(
             list(_turns(column.text(row) or "")) for row in batch.rows.tolist()
         ]
         for turn in range(max((len(talk) for talk in talks if talk), default=0)):
-            asked = [
-                each
-                for each, talk in enumerate(talks)
+            numbers = [
+                number
+                for number, talk in enumerate(talks)
                 if talk and turn < len(talk) and talk[turn][0] == "assistant"
             ]
-            before = self._encoded([(talks[each] or [])[:turn] for each in asked])
-            for each, answer in zip(
-                asked,
-                self._ended(module, [self._cut(self.opened(turns)) for turns in before]),
+            before = self._encoded([(talks[number] or [])[:turn] for number in numbers])
+            for number, answer in zip(
+                numbers,
+                self._ended(
+                    module, [self._last_tokens(self.open_assistant_turn(turns)) for turns in before]
+                ),
                 strict=True,
             ):
-                talk = talks[each] or []
-                talks[each] = (
+                talk = talks[number] or []
+                talks[number] = (
                     None
                     if answer is None
                     else [*talk[:turn], ("assistant", answer), *talk[turn + 1 :]]
@@ -401,13 +414,13 @@ class InstructionTuning(
         """The likeliest answer to each prompt, None where it is empty or did not end."""
         from danlu.layers.generation.sampling import Sampling
 
-        found = self._continued(
+        answers = self._continued(
             module, prompts, Sampling(temperature=0), 0, self.config.answer_tokens
         )
-        texts = [self._tokenizer().decode(codes) for codes in found]
+        texts = [self._tokenizer().decode(codes) for codes in answers]
         return [
             text if codes[-1:] == [END] and text.strip() else None
-            for codes, text in zip(found, texts, strict=True)
+            for codes, text in zip(answers, texts, strict=True)
         ]
 
     def _answers(
@@ -434,14 +447,14 @@ class InstructionTuning(
         """Scores of knowing only how often each token stands in the answers of the training
         rows."""
         assert isinstance(examples.target, Ragged)
-        told, asked = (
-            take_examples(examples.target, examples.splits[each]).values
-            for each in ("train", split)
+        train, scored = (
+            take_examples(examples.target, examples.splits[name]).values
+            for name in ("train", split)
         )
-        told, asked = told[told != IGNORED], asked[asked != IGNORED]
-        if not len(asked):
+        train, scored = train[train != IGNORED], scored[scored != IGNORED]
+        if not len(scored):
             return {}
-        nats = unigram(told, asked, self.size)
+        nats = unigram_cross_entropy(train, scored, self.size)
         return {"loss": nats, "perplexity": float(np.exp(nats))}
 
     def describe(self) -> str:
@@ -464,13 +477,13 @@ def _question(row: np.ndarray, target: np.ndarray | None) -> list[int]:
 
 
 def _first_answer(target: Sequence[int]) -> list[int]:
-    found: list[int] = []
+    codes: list[int] = []
     for code in target:
-        if code == IGNORED and found:
+        if code == IGNORED and codes:
             break
         if code not in (IGNORED, END):
-            found.append(code)
-    return found
+            codes.append(code)
+    return codes
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> InstructionTuning:

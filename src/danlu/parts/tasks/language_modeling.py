@@ -23,7 +23,7 @@ from danlu.parts.tasks._base import (
     RunNetwork,
     WritesTokenByToken,
 )
-from danlu.parts.tasks._numpy_generation import greedy, last_of, padded
+from danlu.parts.tasks._numpy_generation import greedy, last_logits, pad_rows
 from danlu.parts.tasks._token_stream import RunningText
 from danlu.recipe import Data, Options
 from danlu.terms import END, PADDING, Column, Sample, Table
@@ -90,7 +90,7 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
     def describe(self) -> str:
         """'language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows of
         256'."""
-        return self.described_as("language modelling")
+        return self.describe_as("language modelling")
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
         """Texts as the model writes them by itself, from the beginning of a document."""
@@ -117,11 +117,11 @@ class LanguageModeling(RunningText, ContinuesText, DrawsSamples, WritesTokenByTo
         prompts = [row[row != PADDING].tolist() for row in inputs["tokens"]]
 
         def following(rows: list[list[int]]) -> np.ndarray:
-            return last_of(run({"tokens": padded(rows)})["logits"], rows)
+            return last_logits(run({"tokens": pad_rows(rows)})["logits"], rows)
 
         return [
-            {"prediction": self._tokenizer().decode(each)}
-            for each in greedy(following, prompts, self.context, self.config.sample_tokens)
+            {"prediction": self._tokenizer().decode(codes)}
+            for codes in greedy(following, prompts, self.context, self.config.sample_tokens)
         ]
 
     def _written(

@@ -87,25 +87,27 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
     ) -> Examples:
         """Windows over one stream of all splits; to be answered, the documents, in which [MASK]
         stands for a masked token."""
-        found = super().make_examples(arrays, specs, targets, splits, table, answering)
+        examples = super().make_examples(arrays, specs, targets, splits, table, answering)
         if answering and self.tokenizer is not None:
-            found.inputs["tokens"] = self._with_masks(table, found)
-        return found
+            examples.inputs["tokens"] = self._with_masks(table, examples)
+        return examples
 
-    def _with_masks(self, table: Table, found: Examples) -> Ragged:
+    def _with_masks(self, table: Table, examples: Examples) -> Ragged:
         (column,) = table.columns.values()
-        starts = [*found.row_of(found.splits["data"]).tolist(), len(table)]
+        starts = [*examples.row_of(examples.splits["data"]).tolist(), len(table)]
         texts = [
             "".join(column.text(row) or "" for row in range(low, high))
             for low, high in pairwise(starts)
         ]
         pieces = [text.split(_MARK) for text in texts]
-        codes, offsets = self._tokenizer().encode([piece for each in pieces for piece in each])
+        codes, offsets = self._tokenizer().encode(
+            [piece for text_pieces in pieces for piece in text_pieces]
+        )
         encoded = iter([codes[low:high].tolist() for low, high in pairwise(offsets.tolist())])
         rows = []
-        for each in pieces:
+        for text_pieces in pieces:
             row = [END]
-            for number in range(len(each)):
+            for number in range(len(text_pieces)):
                 row += [*([MASK] if number else []), *next(encoded)]
             rows.append(row[: self.context])
         sizes = np.cumsum([0, *map(len, rows)]).astype(np.int64)
@@ -126,19 +128,19 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
         tokens = batch.inputs["tokens"]
         rows, places = batch.rows[:, None], torch.arange(tokens.shape[1], device=tokens.device)
         chance = counter_uniform(seed, rows, places).masked_fill_(tokens < FIRST_TOKEN, 2.0)
-        asked = (chance < self.share) | (
+        hidden = (chance < self.share) | (
             (chance == chance.amin(dim=1, keepdim=True)) & (chance < 1)
         )
         fate = counter_uniform(seed + 1, rows, places)
-        others = (counter_bits(seed + 2, rows, places) & (2**31 - 1)) % max(
+        replacements = (counter_bits(seed + 2, rows, places) & (2**31 - 1)) % max(
             self.size - FIRST_TOKEN, 1
         ) + FIRST_TOKEN
-        shown = torch.where(asked & (fate < _HIDDEN), MASK, tokens)
-        shown = torch.where(asked & (fate >= 1 - _REPLACED), others, shown)
+        shown = torch.where(hidden & (fate < _HIDDEN), MASK, tokens)
+        shown = torch.where(hidden & (fate >= 1 - _REPLACED), replacements, shown)
         return replace(
             batch,
             inputs={**batch.inputs, "tokens": shown},
-            target=tokens.masked_fill(~asked, IGNORED),
+            target=tokens.masked_fill(~hidden, IGNORED),
         )
 
     def respond(self, module: nn.Module, batch: Batch) -> list[Answer]:
@@ -155,31 +157,34 @@ class MaskedLanguageModeling(RunningText, HidesInputs, AnswersFromArrays):
         """`respond` of what `finish` gave, and of the tokens."""
         logits = arrays["logits"].astype(np.float32)
         logits[..., :FIRST_TOKEN] = -np.inf
-        return [self._filled(row, each) for row, each in zip(beside["tokens"], logits, strict=True)]
+        return [
+            self._filled(row, row_logits)
+            for row, row_logits in zip(beside["tokens"], logits, strict=True)
+        ]
 
     def _filled(self, row: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
         codes = row.tolist()
-        told = []
-        for place, code in enumerate(codes):
+        guesses = []
+        for index, code in enumerate(codes):
             if code == MASK:
-                shares = np.exp(logits[place] - logits[place].max())
+                shares = np.exp(logits[index] - logits[index].max())
                 best = np.argsort(-shares, kind="stable")[
                     : min(_TOLD, self.size - FIRST_TOKEN)
                 ].tolist()
-                codes[place] = best[0]
-                told.append(
+                codes[index] = best[0]
+                guesses.append(
                     {
-                        self._tokenizer().decode([each]): float(shares[each] / shares.sum())
-                        for each in best
+                        self._tokenizer().decode([token]): float(shares[token] / shares.sum())
+                        for token in best
                     }
                 )
         text = self._tokenizer().decode([code for code in codes if code not in (PADDING, END)])
-        return {"prediction": text, "masked": told}
+        return {"prediction": text, "masked": guesses}
 
     def describe(self) -> str:
         """'masked language modelling: 1,003,854 tokens of a vocabulary of 70 to train, in windows
         of 128; 15 % asked'."""
-        return f"{self.described_as('masked language modelling')}; {100 * self.share:g} % asked"
+        return f"{self.describe_as('masked language modelling')}; {100 * self.share:g} % asked"
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> MaskedLanguageModeling:

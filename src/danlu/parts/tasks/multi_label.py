@@ -22,11 +22,11 @@ from danlu.parts.tasks._base import (
     ScoreOrder,
 )
 from danlu.parts.tasks._targets import (
+    comma_list,
     label_sets,
-    listed,
+    percent_text,
     refuse_empty,
     refuse_missing,
-    share_text,
 )
 from danlu.recipe import Options
 from danlu.terms import Column, OutputSpec
@@ -101,7 +101,7 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         for name in chosen:
             if name not in self.labels:
                 raise DataError(
-                    f"{name!r} is no label; the labels are {listed(self.labels)}.",
+                    f"{name!r} is no label; the labels are {comma_list(self.labels)}.",
                     hint=did_you_mean(name, self.labels),
                 )
         return [chosen.get(label, 1.0) for label in self.labels]
@@ -125,13 +125,13 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         strange = [label for label in labels if label not in self.labels]
         if strange:
             raise DataError(
-                f"the target {column.name} holds the label(s) {listed(strange)}, which the training rows never show; "
-                f"the labels are {listed(self.labels)}.",
+                f"the target {column.name} holds the label(s) {comma_list(strange)}, which the training rows never show; "
+                f"the labels are {comma_list(self.labels)}.",
                 hint="mend or leave out those rows, or train with rows of every label",
             )
-        place = {label: number for number, label in enumerate(self.labels)}
+        column_of = {label: number for number, label in enumerate(self.labels)}
         encoded = np.zeros((len(column), len(self.labels)), dtype=np.float32)
-        encoded[rows, np.array([place[label] for label in labels], dtype=np.int64)[codes]] = 1
+        encoded[rows, np.array([column_of[label] for label in labels], dtype=np.int64)[codes]] = 1
         return encoded
 
     def probabilities(self, outputs: Tensor) -> Tensor:
@@ -161,14 +161,14 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
         rows = arrays["probabilities"].astype(np.float64)
         return self._in_words((rows >= self.config.threshold).tolist(), rows.tolist())
 
-    def _in_words(self, given: list[list[bool]], rows: list[list[float]]) -> list[Answer]:
+    def _in_words(self, decisions: list[list[bool]], rows: list[list[float]]) -> list[Answer]:
         labels = self.labels
         return [
             {
                 "prediction": [label for label, yes in zip(labels, chosen, strict=True) if yes],
                 "probabilities": dict(zip(labels, row, strict=True)),
             }
-            for chosen, row in zip(given, rows, strict=True)
+            for chosen, row in zip(decisions, rows, strict=True)
         ]
 
     def answer_layer(self) -> AnswerLayer:
@@ -189,9 +189,9 @@ class MultiLabel(LabelsRows, RowTask[np.ndarray], EndsInLayer):
 
     def describe(self) -> str:
         """'multi_label of tags: 3 labels (red 20 %, round 31 %, sweet 12 % of the rows)'."""
-        shares = [share_text(count / max(self.rows, 1)) for count in self.label_counts]
+        shares = [percent_text(count / max(self.rows, 1)) for count in self.label_counts]
         pairs = [f"{label} {part}" for label, part in zip(self.labels, shares, strict=True)]
-        return f"multi_label of {listed(self.target_names)}: {len(pairs):,} labels ({listed(pairs)} of the rows)"
+        return f"multi_label of {comma_list(self.target_names)}: {len(pairs):,} labels ({comma_list(pairs)} of the rows)"
 
 
 def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
@@ -209,7 +209,7 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiLabel:
         counts = [int(_yes_or_no(column).sum()) for column in targets.values()]
     if not sum(counts):
         raise DataError(
-            f"the target {listed(names)} shows no label in {len(first):,} training rows: there is nothing to learn."
+            f"the target {comma_list(names)} shows no label in {len(first):,} training rows: there is nothing to learn."
         )
     return MultiLabel(config, names, labels, counts, len(first), joined)
 
@@ -234,11 +234,11 @@ def _yes_or_no(column: Column) -> np.ndarray:
         wrong = values[(values != 0) & (values != 1)]
         if not len(wrong):
             return values
-        said = f"holds {wrong[0]:g} in {len(wrong):,} of {len(values):,} rows"
+        reason = f"holds {wrong[0]:g} in {len(wrong):,} of {len(values):,} rows"
     else:
-        said = f"is {column.kind}"
+        reason = f"is {column.kind}"
     raise DataError(
-        f"the target {column.name} {said}; a label is 0 or 1.",
+        f"the target {column.name} {reason}; a label is 0 or 1.",
         hint=f"set data.columns.{column.name}.kind: boolean, or name one column of joined labels as data.target",
     )
 

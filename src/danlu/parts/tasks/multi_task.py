@@ -32,7 +32,7 @@ from danlu.parts.tasks._base import (
     ScoreOrder,
     Task,
 )
-from danlu.parts.tasks._targets import listed
+from danlu.parts.tasks._targets import comma_list
 from danlu.recipe import Options, Part
 from danlu.registry_options import TaskPart, part_of
 from danlu.terms import Column, OutputSpec
@@ -148,9 +148,9 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
     ) -> dict[str, Tensor]:
         """What each task finishes, as "target/name"."""
         return {
-            f"{name}/{key}": each
+            f"{name}/{key}": tensor
             for name, task in self.tasks.items()
-            for key, each in task.finish(module, inputs, self.outputs_of(name, outputs)).items()
+            for key, tensor in task.finish(module, inputs, self.outputs_of(name, outputs)).items()
         }
 
     def answers_from_arrays(
@@ -159,8 +159,8 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
         """`answers` of what `finish` gave."""
         of = {
             name: {
-                key.removeprefix(f"{name}/"): each
-                for key, each in arrays.items()
+                key.removeprefix(f"{name}/"): array
+                for key, array in arrays.items()
                 if key.startswith(f"{name}/")
             }
             for name in self.tasks
@@ -171,20 +171,24 @@ class MultiTask(CombinesTasks, RowTask[dict[str, np.ndarray]], ScalesDifferences
 
     def difference_scales(self) -> dict[str, np.ndarray]:
         """What differences are small beside, as "target/name"."""
-        found = {
+        scales_of = {
             name: task.difference_scales()
             for name, task in self.tasks.items()
             if isinstance(task, ScalesDifferences)
         }
         return {
-            f"{name}/{key}": each for name, scales in found.items() for key, each in scales.items()
+            f"{name}/{key}": scale
+            for name, scales in scales_of.items()
+            for key, scale in scales.items()
         }
 
-    def _together(self, each: Mapping[str, list[Answer]]) -> list[Answer]:
-        likely = [name for name, rows in each.items() if rows and "probabilities" in rows[0]]
-        names = list(each)
+    def _together(self, answers_by_target: Mapping[str, list[Answer]]) -> list[Answer]:
+        likely = [
+            name for name, rows in answers_by_target.items() if rows and "probabilities" in rows[0]
+        ]
+        names = list(answers_by_target)
         answers = []
-        for row in zip(*each.values(), strict=True):
+        for row in zip(*answers_by_target.values(), strict=True):
             by_name = dict(zip(names, row, strict=True))
             answer: dict[str, Any] = {
                 "prediction": {name: inner["prediction"] for name, inner in by_name.items()}
@@ -234,13 +238,15 @@ def build(config: Config, targets: Mapping[str, Column]) -> MultiTask:
 
 def restore(config: Config, state: Mapping[str, Any]) -> MultiTask:
     """The tasks as `state()` wrote them."""
-    parts = {name: part_of("tasks", each["task"]) for name, each in state.items()}
+    parts = {name: part_of("tasks", entry["task"]) for name, entry in state.items()}
     tasks = {
-        name: _row_task(name, parts[name], registry.restore_task(parts[name], each["state"]))
-        for name, each in state.items()
+        name: _row_task(name, parts[name], registry.restore_task(parts[name], entry["state"]))
+        for name, entry in state.items()
     }
-    columns = {name: list(each["columns"]) for name, each in state.items()}
-    return MultiTask(parts, tasks, columns, {name: each["weight"] for name, each in state.items()})
+    columns = {name: list(entry["columns"]) for name, entry in state.items()}
+    return MultiTask(
+        parts, tasks, columns, {name: entry["weight"] for name, entry in state.items()}
+    )
 
 
 def _row_task(name: str, part: Part, task: Task) -> RowTask[np.ndarray]:
@@ -258,7 +264,7 @@ def _refuse_strange_columns(settings: Mapping[str, Target], targets: Mapping[str
         for column in target.columns or [name]:
             if column not in targets:
                 raise DataError(
-                    f"task.targets.{name} asks for the column {column}, and data.target names {listed(list(targets))}.",
+                    f"task.targets.{name} asks for the column {column}, and data.target names {comma_list(list(targets))}.",
                     hint=did_you_mean(column, list(targets)) or f"add {column} to data.target",
                 )
 

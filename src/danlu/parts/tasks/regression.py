@@ -22,7 +22,7 @@ from danlu.parts.tasks._base import (
     ScalesDifferences,
     ScoreOrder,
 )
-from danlu.parts.tasks._targets import listed, numbers, refuse_empty
+from danlu.parts.tasks._targets import comma_list, number_matrix, refuse_empty
 from danlu.recipe import Options
 from danlu.terms import Column, OutputSpec
 
@@ -189,7 +189,7 @@ class Regression(PredictsNumbers, RowTask[np.ndarray], ScalesDifferences, EndsIn
             detail = f"mean {self.mean[0]:,.6g}, standard deviation {self.deviation[0]:,.6g}"
         else:
             detail = f"{self.output.size} numbers"
-        return f"regression of {listed(self.output.names)}: {detail}"
+        return f"regression of {comma_list(self.output.names)}: {detail}"
 
 
 def _like(numbers: np.ndarray | list[float], tensor: Tensor) -> Tensor:
@@ -211,7 +211,9 @@ def build(config: Config, targets: Mapping[str, Column]) -> Regression:
         inner = (
             column.names if len(column.names) == width else [str(number) for number in range(width)]
         )
-        names += [name] if column.values.ndim == 1 else [f"{name}.{each}" for each in inner]
+        names += (
+            [name] if column.values.ndim == 1 else [f"{name}.{part_name}" for part_name in inner]
+        )
     center = values.mean(axis=0)
     deviation = values.std(axis=0)
     constant = np.flatnonzero(values.min(axis=0) == values.max(axis=0))
@@ -239,4 +241,4 @@ def restore(config: Config, state: Mapping[str, Any]) -> Regression:
 
 
 def _side_by_side(targets: Mapping[str, Column], names: tuple[str, ...]) -> np.ndarray:
-    return np.concatenate([numbers(targets[name]) for name in names], axis=1)
+    return np.concatenate([number_matrix(targets[name]) for name in names], axis=1)

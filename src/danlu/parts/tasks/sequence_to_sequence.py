@@ -31,7 +31,7 @@ from danlu.parts.tasks._base import (
     Task,
     WritesTokenByToken,
 )
-from danlu.parts.tasks._numpy_generation import beam_search, last_of, padded
+from danlu.parts.tasks._numpy_generation import beam_search, last_logits, pad_rows
 from danlu.parts.tasks._targets import as_text, refuse_empty
 from danlu.recipe import Options
 from danlu.terms import (
@@ -221,15 +221,15 @@ class SequenceToSequence(
         target = examples.target
         if not isinstance(target, Ragged):
             return {}
-        train, asked = (_codes(target, examples.splits[name]) for name in ("train", split))
+        train, scored = (_codes(target, examples.splits[name]) for name in ("train", split))
         counts = (
             np.bincount(train, minlength=self.tokenizer.size) + 1.0
         )  # so that a token never seen has a logarithm
         shares = counts / counts.sum()
-        if not len(asked):
+        if not len(scored):
             return {}
-        nats = -np.log(shares[asked]).mean()
-        return {"perplexity": math.exp(nats), "accuracy": float(np.mean(asked == counts.argmax()))}
+        nats = -np.log(shares[scored]).mean()
+        return {"perplexity": math.exp(nats), "accuracy": float(np.mean(scored == counts.argmax()))}
 
     # --- answers
 
@@ -250,8 +250,8 @@ class SequenceToSequence(
     def rewrite(self, module: nn.Module, batch: Batch, column: Column) -> list[str | None]:
         """`respond` as texts of the column; None where the answer is empty or was cut off at the
         most tokens."""
-        found = self._written(module, batch.inputs, self.config.num_beams)
-        return [text if ended and text else None for text, ended in found]
+        texts = self._written(module, batch.inputs, self.config.num_beams)
+        return [text if ended and text else None for text, ended in texts]
 
     def write(self, run: RunNetwork, inputs: Mapping[str, np.ndarray]) -> list[Answer]:
         """`respond`, of a network that `run` runs."""
@@ -259,11 +259,11 @@ class SequenceToSequence(
         (source,) = (name for name in inputs if name != DECODER)
 
         def following(rows: list[int], codes: list[list[int]]) -> np.ndarray:
-            return last_of(
-                run({source: inputs[source][rows], DECODER: padded(codes)})["logits"], codes
+            return last_logits(
+                run({source: inputs[source][rows], DECODER: pad_rows(codes)})["logits"], codes
             )
 
-        found = beam_search(
+        sequences = beam_search(
             following,
             [limit] * len(inputs[DECODER]),
             beams=self.config.num_beams,
@@ -271,7 +271,8 @@ class SequenceToSequence(
             no_repeat=self.config.no_repeat,
         )
         return [
-            {"prediction": self.tokenizer.decode(each).strip() if each else ""} for each in found
+            {"prediction": self.tokenizer.decode(each).strip() if each else ""}
+            for each in sequences
         ]
 
     def samples(self, module: nn.Module, seed: int) -> tuple[Sample, ...]:
@@ -279,14 +280,14 @@ class SequenceToSequence(
         import torch
 
         device = next(module.parameters()).device
-        found = []
+        samples = []
         for name, inputs in self._shown:
             tensors = {
-                key: torch.from_numpy(each.astype(np.int64))[None].to(device)
-                for key, each in inputs.items()
+                key: torch.from_numpy(array.astype(np.int64))[None].to(device)
+                for key, array in inputs.items()
             }
-            found.append(Sample(name, self._written(module, tensors, 1)[0][0]))
-        return tuple(found)
+            samples.append(Sample(name, self._written(module, tensors, 1)[0][0]))
+        return tuple(samples)
 
     def _written(
         self, module: nn.Module, inputs: Mapping[str, Tensor], beams: int
@@ -298,7 +299,7 @@ class SequenceToSequence(
 
         limit = self.config.max_tokens or self.longest
         with torch.inference_mode():
-            found = beam_search(
+            hypotheses = beam_search(
                 steps(module, inputs, min(limit, 256)),
                 [limit] * len(inputs[DECODER]),
                 begin=BEGINNING,
@@ -310,8 +311,10 @@ class SequenceToSequence(
                 device=inputs[DECODER].device,
             )
         return [
-            (self.tokenizer.decode(each[0].tokens).strip(), each[0].ended) if each else ("", False)
-            for each in found
+            (self.tokenizer.decode(best_first[0].tokens).strip(), best_first[0].ended)
+            if best_first
+            else ("", False)
+            for best_first in hypotheses
         ]
 
     def describe(self) -> str:
@@ -369,9 +372,9 @@ def _source(described: Mapping[str, InputSpec], table: Table) -> str:
         name, only = next(iter(described.items()))
         if only.kind == "tokens" and len(only.cardinalities) == 1:
             return name
-    said = ", ".join(f"{name} ({each.kind})" for name, each in described.items())
+    kinds = ", ".join(f"{name} ({spec.kind})" for name, spec in described.items())
     raise DataError(
-        f"the task reads one text, and the data gives {said}.",
+        f"the task reads one text, and the data gives {kinds}.",
         where=table.origin,
         hint="set data.columns.NAME.use to false for the other columns",
     )

@@ -135,11 +135,11 @@ class SpeechRecognition(CutsExamples, AnswersOutputs, HasReferences, AnswersFrom
         return self._spelt(outputs.argmax(dim=2).cpu().numpy())
 
     def _spelt(self, best_BT: np.ndarray) -> list[str]:
-        found = []
+        texts = []
         for row in best_BT:
             kept = row[np.append(True, row[1:] != row[:-1])] if len(row) else row
-            found.append("".join(self.characters[code - 1] for code in kept if code != BLANK))
-        return found
+            texts.append("".join(self.characters[code - 1] for code in kept if code != BLANK))
+        return texts
 
     def answers(self, outputs: Tensor) -> list[Answer]:
         """{"prediction": text, "confidence": the least sure character's probability} a row; 1 where

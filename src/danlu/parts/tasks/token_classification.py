@@ -27,8 +27,8 @@ from danlu.parts.tasks._base import (
     Task,
     WeighsClasses,
 )
-from danlu.parts.tasks._spans import SpanFinder, completed, scheme_of
-from danlu.parts.tasks._targets import listed, refuse_empty, refuse_missing, share_text
+from danlu.parts.tasks._spans import SpanFinder, complete_tag_set, tagging_scheme
+from danlu.parts.tasks._targets import comma_list, percent_text, refuse_empty, refuse_missing
 from danlu.reading.word_lists import word_pattern
 from danlu.recipe import Options
 from danlu.terms import IGNORED, UNKNOWN, Column, InputSpec, OutputSpec, Table
@@ -77,7 +77,7 @@ class TokenClassification(
         self.classes = self.tags
         self.class_counts = tuple(class_counts)  # of the training words
         self.output = OutputSpec(len(self.tags), self.tags, per="token")
-        self.scheme = scheme_of(self.tags)
+        self.scheme = tagging_scheme(self.tags)
         # Spans, not the loss: a tagger that has learnt its rows by heart grows too sure of its few
         # mistakes, and its loss rises while it still finds more of the spans.
         self.score_order = (
@@ -107,7 +107,7 @@ class TokenClassification(
         for name in chosen:
             if name not in self.tags:
                 raise DataError(
-                    f"{name!r} is no tag of {self.target_names[0]}; its tags are {listed(self.tags)}.",
+                    f"{name!r} is no tag of {self.target_names[0]}; its tags are {comma_list(self.tags)}.",
                     hint=did_you_mean(name, self.tags),
                 )
         return [float(chosen.get(name, 1.0)) for name in self.tags]
@@ -118,21 +118,21 @@ class TokenClassification(
         column = targets[self.target_names[0]]
         refuse_missing(column)
         assert column.offsets is not None
-        place = {name: number for number, name in enumerate(self.tags)}
+        number_of = {name: number for number, name in enumerate(self.tags)}
         table = np.array(
-            [*(place.get(name, -1) for name in column.categories), IGNORED], dtype=np.int64
+            [*(number_of.get(name, -1) for name in column.categories), IGNORED], dtype=np.int64
         )
-        found = table[np.asarray(column.values)]
-        strange = np.unique(np.asarray(column.values)[found == -1])
+        numbers = table[np.asarray(column.values)]
+        strange = np.unique(np.asarray(column.values)[numbers == -1])
         if len(strange) and self.unseen == "ignore":
-            found[found == -1] = IGNORED
+            numbers[numbers == -1] = IGNORED
         elif len(strange):
             raise DataError(
-                f"the target {column.name} holds {listed([column.categories[code] for code in strange])} at "
-                f"{int((found == -1).sum()):,} words, which the training rows never show; the tags are {listed(self.tags)}.",
+                f"the target {column.name} holds {comma_list([column.categories[code] for code in strange])} at "
+                f"{int((numbers == -1).sum()):,} words, which the training rows never show; the tags are {comma_list(self.tags)}.",
                 hint="mend those rows, move some of them to the training rows, or set task.unseen to ignore",
             )
-        return Ragged(found, np.asarray(column.offsets, dtype=np.int64), fill=IGNORED)
+        return Ragged(numbers, np.asarray(column.offsets, dtype=np.int64), fill=IGNORED)
 
     def make_examples(
         self,
@@ -213,13 +213,13 @@ class TokenClassification(
         self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, np.ndarray]
     ) -> list[Answer]:
         """`respond` of what `finish` gave; beside NAME_sizes, the words of each row."""
-        sizes = next(each for name, each in beside.items() if name.endswith("_sizes"))
+        sizes = next(array for name, array in beside.items() if name.endswith("_sizes"))
         return self._in_tags(arrays["probabilities"].argmax(axis=2), sizes.tolist())
 
     def _in_tags(self, best: np.ndarray, sizes: list[int]) -> list[Answer]:
-        asked = np.arange(best.shape[1]) < np.array(sizes, dtype=np.int64)[:, None]
+        is_word = np.arange(best.shape[1]) < np.array(sizes, dtype=np.int64)[:, None]
         spans: list[list[Answer]] = [[] for _ in sizes]
-        for row, start, stop, kind in self.finder.listed(best, asked):
+        for row, start, stop, kind in self.finder.listed(best, is_word):
             spans[row].append({"start": start, "stop": stop, "type": self.finder.types[kind]})
         tags = [
             [self.tags[tag] for tag in row[:size]]
@@ -227,7 +227,10 @@ class TokenClassification(
         ]
         if self.scheme == "none":
             return [{"prediction": row} for row in tags]
-        return [{"prediction": row, "spans": each} for row, each in zip(tags, spans, strict=True)]
+        return [
+            {"prediction": row, "spans": row_spans}
+            for row, row_spans in zip(tags, spans, strict=True)
+        ]
 
     def complete_answers(
         self, answers: list[Answer], table: Table, examples: Sequence[int]
@@ -235,11 +238,18 @@ class TokenClassification(
         """The answers with the words they are about, and each span with its text; of a text also
         with its first and last character."""
         column = next(
-            (each for each in table.columns.values() if each.kind in ("sequence", "text")), None
+            (
+                candidate
+                for candidate in table.columns.values()
+                if candidate.kind in ("sequence", "text")
+            ),
+            None,
         )
         if column is None:
             return answers
-        return [_told(answer, column, row) for answer, row in zip(answers, examples, strict=True)]
+        return [
+            _with_words(answer, column, row) for answer, row in zip(answers, examples, strict=True)
+        ]
 
     def baseline(self, examples: Examples, split: str) -> dict[str, float]:
         """Scores of giving each word the tag it has most often in the training rows, and a new word
@@ -250,7 +260,7 @@ class TokenClassification(
         name = next(name for name, field in examples.inputs.items() if isinstance(field, Ragged))
         words = examples.inputs[name]
         assert isinstance(words, Ragged)
-        told, asked = (
+        train_tags, scored_tags = (
             take_examples(examples.target, examples.splits[each]) for each in ("train", split)
         )
         train, scored = (
@@ -263,17 +273,17 @@ class TokenClassification(
             ),
             dtype=np.int64,
         )
-        known = told.values != IGNORED
-        np.add.at(counts, (train[known], told.values[known]), 1)
+        has_tag = train_tags.values != IGNORED
+        np.add.at(counts, (train[has_tag], train_tags.values[has_tag]), 1)
         counts[counts.sum(axis=1) == 0] = counts.sum(axis=0)
         guess = counts.argmax(axis=1)[scored]
-        right = (guess == asked.values)[asked.values != IGNORED]
+        right = (guess == scored_tags.values)[scored_tags.values != IGNORED]
         if not len(right):
             return {}
         scores = {"accuracy": float(right.mean())}
         if self.scheme != "none":
             scores |= self._span_scores(
-                torch.from_numpy(guess), torch.from_numpy(asked.values), asked.offsets
+                torch.from_numpy(guess), torch.from_numpy(scored_tags.values), scored_tags.offsets
             )
         return scores
 
@@ -289,14 +299,14 @@ class TokenClassification(
             torch.full((1, len(guess) + len(offsets)), IGNORED).index_copy_(1, places, tags[None])
             for tags in (guess, target)
         ]
-        found, actual = (
-            {*zip(each.starts.tolist(), each.stops.tolist(), each.types.tolist(), strict=True)}
-            for each in (
+        predicted, actual = (
+            {*zip(spans.starts.tolist(), spans.stops.tolist(), spans.types.tolist(), strict=True)}
+            for spans in (
                 self.finder.find(one_row[0], one_row[1] != IGNORED),
                 self.finder.find(one_row[1]),
             )
         )
-        return {"span_f1": 2 * len(found & actual) / max(len(found) + len(actual), 1)}
+        return {"span_f1": 2 * len(predicted & actual) / max(len(predicted) + len(actual), 1)}
 
     def describe(self) -> str:
         """'token_classification of chunk: 23 tags (O 13 %, ...) in the scheme BIO'."""
@@ -304,7 +314,7 @@ class TokenClassification(
             zip(self.class_counts, self.tags, strict=True), key=lambda pair: (-pair[0], pair[1])
         )
         total = max(sum(self.class_counts), 1)
-        shown = ", ".join(f"{tag} {share_text(count / total)}" for count, tag in counted[:3])
+        shown = ", ".join(f"{tag} {percent_text(count / total)}" for count, tag in counted[:3])
         more = ", ..." if len(self.tags) > 3 else ""
         scheme = (
             ""
@@ -329,12 +339,12 @@ def build(config: Config, targets: Mapping[str, Column]) -> TokenClassification:
     count_of = {tag: count for tag, count in zip(column.categories, counts, strict=True) if count}
     if len(count_of) < 2:
         only = next(iter(count_of), None)
-        said = f"the tag {only} at every word" if only else "no tag at all"
+        problem = f"the tag {only} at every word" if only else "no tag at all"
         raise DataError(
-            f"the target {name} has {said} of {len(column):,} training rows: there is nothing to tell apart.",
+            f"the target {name} has {problem} of {len(column):,} training rows: there is nothing to tell apart.",
             hint="look at data.target and at the split",
         )
-    classes = completed(list(count_of))
+    classes = complete_tag_set(list(count_of))
     return TokenClassification(
         name, classes, [count_of.get(tag, 0) for tag in classes], config.unseen
     )
@@ -349,13 +359,13 @@ def restore(config: Config, state: Mapping[str, Any]) -> TokenClassification:
 
 def _refuse_unequal(sizes: Mapping[str, np.ndarray], rows: np.ndarray, table: Table) -> None:
     """Raises DataError naming the first row whose sequences differ in length."""
-    (first, expected), *others = sizes.items()
-    for name, held in others:
-        odd = np.flatnonzero(held[rows] != expected[rows])
+    (first, expected), *rest = sizes.items()
+    for name, size in rest:
+        odd = np.flatnonzero(size[rows] != expected[rows])
         if len(odd):
             row = int(rows[odd].min())
             raise DataError(
-                f"{name} has {held[row]:,} places and {first} {expected[row]:,}; every word needs one tag"
+                f"{name} has {size[row]:,} places and {first} {expected[row]:,}; every word needs one tag"
                 f"{f' ({len(odd):,} rows like this)' if len(odd) > 1 else ''}.",
                 where=table.where(row),
                 hint="mend the row; a text must be split as its tags are (vocabulary with split: spaces, or a column of words)",
@@ -372,27 +382,30 @@ def _first_codes(words: Ragged) -> np.ndarray:
     )
 
 
-def _told(answer: dict[str, Any], column: Column, row: int) -> dict[str, Any]:
+def _with_words(answer: dict[str, Any], column: Column, row: int) -> dict[str, Any]:
     """One answer with words and texts, where the words of the row can be told."""
     count = len(answer["prediction"])
     text = column.text(row) if column.kind == "text" else None
     if column.kind == "sequence":
         words = ["" if word is None else word for word in column.answer(row) or []]
-        places = None
+        characters = None
     else:
-        found = [list(word_pattern(by).finditer(text or "")) for by in ("words", "spaces")]
-        matches = next((each for each in found if len(each) == count), None)
+        tries = [list(word_pattern(by).finditer(text or "")) for by in ("words", "spaces")]
+        matches = next((candidate for candidate in tries if len(candidate) == count), None)
         words = [match[0] for match in matches or []]
-        places = [match.span() for match in matches or []]
+        characters = [match.span() for match in matches or []]
     if len(words) != count:
         return answer
-    told = {"prediction": answer["prediction"], "words": words}
+    completed_answer = {"prediction": answer["prediction"], "words": words}
     if "spans" not in answer:
-        return told
-    return {**told, "spans": [_told_span(span, words, text, places) for span in answer["spans"]]}
+        return completed_answer
+    return {
+        **completed_answer,
+        "spans": [_span_with_text(span, words, text, characters) for span in answer["spans"]],
+    }
 
 
-def _told_span(
+def _span_with_text(
     span: dict[str, Any], words: list[str], text: str | None, places: list[tuple[int, int]] | None
 ) -> dict[str, Any]:
     start, stop = span["start"], span["stop"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class BeforeLast:
+class PenultimateLayer:
     """seen(inputs) -> (features (B, D), outputs (B, S)), both float32, in evaluation mode and
     without gradients.
 
@@ -24,10 +24,10 @@ class BeforeLast:
         self._seen: Tensor | None = None
         for layer in module.modules():
             if isinstance(layer, nn.Linear):
-                layer.register_forward_hook(self._look)
+                layer.register_forward_hook(self._keep_input)
 
-    def _look(self, layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        self._seen = given[0]
+    def _keep_input(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        self._seen = inputs[0]
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         self._seen = None

@@ -142,7 +142,7 @@ def test_the_environment_names_the_key_too(
     monkeypatch.setenv("DANLU_KEY_FILE", str(plain / "key"))
     assert danlu.load(folder).predict(ROWS)
     monkeypatch.setenv("DANLU_PASSPHRASE_FILE", str(plain / "words"))
-    with pytest.raises(DataError, match="one too many"):
+    with pytest.raises(DataError, match="both a key file and a passphrase file"):
         danlu.load(folder)
 
 
@@ -189,11 +189,11 @@ def test_files_that_change_places_and_files_of_another_folder_are_noticed(
         one, other = folder / "weights.safetensors", folder / "preprocessing.safetensors"
         held = one.read_bytes()
         one.write_bytes(other.read_bytes())
-        assert "under another name" in message(folder)
+        assert "and has another name now" in message(folder)
         one.write_bytes(held)
         again = danlu.encrypt(plain / "artifact", tmp_path / "again")
         shutil.copy(again / "weights.safetensors", one)
-        with pytest.raises(ArtifactError, match="not of one encryption"):
+        with pytest.raises(ArtifactError, match="not encrypted together"):
             danlu.decrypt(folder)
         one.write_bytes((plain / "artifact" / one.name).read_bytes())
         with pytest.raises(ArtifactError, match="is not encrypted, and others"):
@@ -207,7 +207,7 @@ def test_pieces_that_change_places_or_are_missing_are_noticed(
     key = encryption.read_key(plain / "key", None)
     assert key is not None
     data = os.urandom(64 * 3 + 10)
-    closed = encryption.EncryptedFolder.new(key).close("a/b.bin", data, key)
+    closed = encryption.EncryptedFolder.new(key).encrypt_file("a/b.bin", data, key)
     header = encryption.read_header("", closed)
     path, step = Path("somewhere/a/b.bin"), 64 + 16
     with encryption.override_key(key):
@@ -249,7 +249,7 @@ def test_what_cannot_be_encrypted_is_refused_and_left_as_it_was(
     before = contents(folder)
     with pytest.raises(ArtifactError, match="encrypted already"):
         danlu.encrypt(folder, key_file=plain / "key")
-    with pytest.raises(DataError, match="there is no key"):
+    with pytest.raises(DataError, match="no key is given"):
         danlu.encrypt(plain / "artifact")
     with pytest.raises(ArtifactError, match="does not fit"):
         danlu.decrypt(folder, key_file=plain / "other")
@@ -257,7 +257,7 @@ def test_what_cannot_be_encrypted_is_refused_and_left_as_it_was(
         danlu.decrypt(plain / "artifact", key_file=plain / "key")
     with pytest.raises(DataError, match="of this name"):
         danlu.decrypt(folder, plain / "artifact", key_file=plain / "key")
-    with pytest.raises(DataError, match="not written over"):
+    with pytest.raises(DataError, match="not overwritten"):
         encryption.new_key(plain / "key")
     (folder / "link").symlink_to(plain / "key")
     with pytest.raises(ArtifactError, match="a link or a device"):
@@ -271,7 +271,7 @@ def test_a_secret_that_everybody_may_read_is_refused(plain: Path, tmp_path: Path
     assert (plain / "key").stat().st_mode & 0o777 == 0o600
     shutil.copy(plain / "key", tmp_path / "key")
     (tmp_path / "key").chmod(0o644)
-    with pytest.raises(DataError, match="everybody on this machine"):
+    with pytest.raises(DataError, match="every user of this machine"):
         encryption.use_key(key_file=tmp_path / "key")
 
 
@@ -311,15 +311,15 @@ def test_what_was_changed_after_it_was_signed_is_named(plain: Path, tmp_path: Pa
     about = json.loads(said.read_text())
     about["files"]["weights.safetensors"]["size"] += 1
     said.write_text(json.dumps(about))
-    with pytest.raises(ArtifactError, match="not of this list"):
+    with pytest.raises(ArtifactError, match="does not belong to this list"):
         danlu.verify_signature(folder, plain / "signer.pub")
     for broken in ("{", "[]", "{}", '{"files":1}', "[" * 100_000):
         said.write_text(broken)
         with pytest.raises(ArtifactError, match="signature is damaged"):
             danlu.verify_signature(folder, plain / "signer.pub")
-    with pytest.raises(DataError, match="no public Ed25519 key"):
+    with pytest.raises(DataError, match="not a public Ed25519 key"):
         danlu.verify_signature(folder, plain / "signer")
-    with pytest.raises(DataError, match="no private Ed25519 key"):
+    with pytest.raises(DataError, match="not a private Ed25519 key"):
         danlu.sign(folder, plain / "words")
 
 
@@ -366,7 +366,7 @@ def test_the_verbs_read_what_is_encrypted_with_the_key(
     assert after == before
     assert "no key was given" in told("predict runs/iris rows.jsonl", 4)[1]
     assert (
-        "one too many"
+        "both a key file and a passphrase file"
         in told("predict runs/iris rows.jsonl --key-file key --passphrase-file key", 2)[1]
     )
     told("sign --new-key me")

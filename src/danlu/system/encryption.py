@@ -1,34 +1,35 @@
-"""Keys of artifacts and exports that are encrypted at rest, and the form of an encrypted file.
+"""Encrypted artifacts and exports: keys, and the format of an encrypted file.
 
     with danlu.system.encryption.use_key(key_file="model.key"):
         artifact = danlu.load("runs/digits")
 
-Every reader (danlu.system.atomic_files) sees by a file's first bytes that it is encrypted, and
-opens it in memory with the key in use: that of `using`, else of the environment (DANLU_KEY_FILE or
-DANLU_PASSPHRASE_FILE: names of files, never a secret itself).
+Every reader (danlu.system.atomic_files) recognises an encrypted file by its first bytes and decrypts
+it in memory with the current key: that of `use_key`, else the one that the environment names in
+DANLU_KEY_FILE or DANLU_PASSPHRASE_FILE (both name files, never the secret itself).
 
 An encrypted file is
 
     DANLUENC                8 bytes
     length of the header    4 bytes, big-endian
-    header                  JSON: format, folder (what the files of one encryption share), name, size, kind of key, check
+    header                  JSON: format, folder (the id that all files encrypted together share), name,
+                            size, scrypt (salt and cost, of a passphrase) and check (of the key)
     pieces                  of 1 MiB, the last one shorter: AES-256-GCM, each with its tag of 16 bytes
 
-Each file has a key of its own, made of the folder's key, the folder's number and the file's name by
-HKDF-SHA256, so that no file can stand for another, nor one folder's for another's. A piece's nonce
-is its number and whether it is the last, its authenticated data the hash of the header: pieces
-cannot change places, and none can be missing. A passphrase becomes a key by scrypt, whose cost is
-read from the header only within bounds. What is not noticed: a folder put back whole to an older
-state of itself.
+Each file has its own key, derived by HKDF-SHA256 from the folder's key, the folder's id and the
+file's name. So no file can take the place of another one, of the same folder or of another. The
+nonce of a piece is its number and whether it is the last; its authenticated data is the hash of the
+header. So pieces cannot be reordered or left out. A passphrase becomes a key by scrypt, whose cost is
+taken from the header within fixed bounds. One attack is not noticed: replacing the whole folder by an
+older version of itself.
 Sources: NIST SP 800-38D; RFC 5869 (HKDF); RFC 7914 (scrypt); Hoang et al., 2015 (STREAM: nonces
-that count and end)."""
+that count and mark the end)."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -36,17 +37,20 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from danlu.errors import ArtifactError, DataError, MissingExtra
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 MAGIC = b"DANLUENC"
 KEY_BYTES = 32
 PIECE = 1 << 20
 _TAG = 16
 _LONGEST_HEADER = 4096
-_SCRYPT = {"n": 1 << 17, "r": 8, "p": 1}  # 128 MiB and about half a second
-_N = range(1 << 14, (1 << 18) + 1)  # costs that are read: at most 256 MiB
+_N_WRITTEN, _R, _P = 1 << 17, 8, 1  # the cost of scrypt: 128 MiB and about half a second
+_N = range(1 << 14, (1 << 18) + 1)  # costs that are accepted: at most 256 MiB
 _LONGEST_PASSPHRASE = 4096
 _FORMAT = 1
 _HINT = "give --key-file (or --passphrase-file), or set DANLU_KEY_FILE (or DANLU_PASSPHRASE_FILE)"
@@ -54,7 +58,7 @@ _HINT = "give --key-file (or --passphrase-file), or set DANLU_KEY_FILE (or DANLU
 
 @dataclass(frozen=True)
 class Key:
-    """A secret: 32 bytes, or a passphrase. It is never shown."""
+    """A secret: 32 bytes, or a passphrase. Its repr does not show it."""
 
     secret: bytes
     passphrase: bool = False
@@ -67,13 +71,13 @@ _current: ContextVar[Key | None] = ContextVar("key_in_use", default=None)
 
 
 class use_key:  # noqa: N801 - called like a function
-    """The key that encrypted artifacts are read with from now on; used as `with using(...):`, until
-    the end of the block. This thread and its tasks only.
+    """Read encrypted artifacts with this key from now on; as `with use_key(...):`, until the end of
+    the block. It holds for this thread and its tasks.
 
-    key_file          of 32 bytes, as `new_key` writes it
-    passphrase_file   whose first line is the passphrase
+    key_file          a file of 32 bytes, as `new_key` writes it
+    passphrase_file   a file whose first line is the passphrase
 
-    Raises DataError where the file is no such thing, or where others may read it.
+    Raises DataError where the file holds no key, or where others may read it.
     """
 
     def __init__(
@@ -95,7 +99,7 @@ class use_key:  # noqa: N801 - called like a function
 
 @contextmanager
 def override_key(key: Key) -> Iterator[None]:
-    """A key in use until the end of the block."""
+    """Make `key` the current key until the end of the block."""
     before = _current.set(key)
     try:
         yield
@@ -104,8 +108,8 @@ def override_key(key: Key) -> Iterator[None]:
 
 
 def current_key() -> Key | None:
-    """The key in use, None where there is none. Raises DataError where the environment names a file
-    that holds none."""
+    """The current key, None where there is none. Raises DataError where the environment names a file
+    that holds no key."""
     key = _current.get()
     if key is not None:
         return key
@@ -115,17 +119,16 @@ def current_key() -> Key | None:
 
 
 def read_key(key_file: str | Path | None, passphrase_file: str | Path | None) -> Key | None:
-    """The key of one of two files; None where neither is named. Raises DataError."""
+    """The key of a key file or of a passphrase file; None where neither is named. Raises DataError
+    where both are named, or where the file holds no key."""
     if key_file is not None and passphrase_file is not None:
-        raise DataError(
-            "a key file and a passphrase file are one too many.", hint="name one of them"
-        )
+        raise DataError("both a key file and a passphrase file are given.", hint="name one of them")
     if key_file is not None:
         data = read_secret(key_file, KEY_BYTES + 1)
         if len(data) != KEY_BYTES:
             hint = "danlu encrypt --new-key FILE writes one"
             raise DataError(
-                f"this is no key file: it does not have {KEY_BYTES} bytes.",
+                f"this is not a key file: a key file has {KEY_BYTES} bytes.",
                 where=str(key_file),
                 hint=hint,
             )
@@ -136,23 +139,24 @@ def read_key(key_file: str | Path | None, passphrase_file: str | Path | None) ->
             raise DataError(
                 "the passphrase has fewer than 8 bytes.",
                 where=str(passphrase_file),
-                hint="take several words",
+                hint="use several words",
             )
         return Key(line, passphrase=True)
     return None
 
 
 def read_secret(path: str | Path, most: int) -> bytes:
-    """At most `most` bytes of a file that nobody else may read. Raises DataError."""
+    """At most `most` bytes of a file. Raises DataError where it cannot be read, and where every user
+    of this machine may read it."""
     try:
         with Path(path).open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
-                raise DataError("this is no file.", where=str(path))
+                raise DataError("this is not a regular file.", where=str(path))
             if os.name == "posix" and mode & 0o007:
                 hint = f"chmod 600 {path} (a mounted secret: defaultMode or mode 0400)"
                 raise DataError(
-                    "everybody on this machine may use this secret.", where=str(path), hint=hint
+                    "every user of this machine may read this secret.", where=str(path), hint=hint
                 )
             return file.read(most)
     except OSError as error:
@@ -160,8 +164,7 @@ def read_secret(path: str | Path, most: int) -> bytes:
 
 
 def write_secret(path: str | Path, data: bytes) -> None:
-    """A new file that its owner alone may read. Raises DataError where there is one of that
-    name."""
+    """Write a new file that only its owner may read. Raises DataError where the name is taken."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -170,15 +173,14 @@ def write_secret(path: str | Path, data: bytes) -> None:
             os.fsync(file.fileno())
     except FileExistsError:
         raise DataError(
-            "there is already a file of this name, and a key is not written over.", where=str(path)
+            "there is already a file of this name, and keys are not overwritten.", where=str(path)
         ) from None
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}.", where=str(path)) from None
 
 
 def new_key(path: str | Path) -> None:
-    """Write a new key file: 32 random bytes, mode 0600. Raises DataError where there is a file of
-    that name."""
+    """Write a new key file: 32 random bytes, mode 0600. Raises DataError where the name is taken."""
     write_secret(path, os.urandom(KEY_BYTES))
 
 
@@ -186,53 +188,66 @@ def new_key(path: str | Path) -> None:
 
 
 def is_encrypted(data: bytes | memoryview) -> bool:
-    """Whether bytes are those of an encrypted file."""
+    """Whether these are the first bytes of an encrypted file.
+
+    >>> is_encrypted(b"DANLUENC..."), is_encrypted(b"{}")
+    (True, False)
+    """
     return bytes(data[: len(MAGIC)]) == MAGIC
 
 
 def encrypted_size(size: int) -> int:
-    """Bytes that an encrypted file of `size` bytes has at most."""
+    """The most bytes that a file of `size` bytes takes when it is encrypted."""
     return len(MAGIC) + 4 + _LONGEST_HEADER + size + _TAG * _pieces(size)
+
+
+class Scrypt(TypedDict):
+    """How a passphrase becomes a key: the salt in hexadecimal, and the cost (RFC 7914)."""
+
+    n: int
+    r: int
+    p: int
+    salt: str
 
 
 @dataclass(frozen=True)
 class EncryptedFolder:
-    """What the files of one encryption share: its number, 16 random bytes, and the salt and cost of
-    a passphrase."""
+    """What files that are encrypted together share: a random id of 16 bytes, and the salt and cost
+    of the passphrase (None for a key file)."""
 
-    number: bytes
-    scrypt: Mapping[str, Any] | None
+    id: bytes
+    scrypt: Scrypt | None
 
     @classmethod
     def new(cls, key: Key) -> EncryptedFolder:
-        """Another folder."""
-        return cls(
-            os.urandom(16), {**_SCRYPT, "salt": os.urandom(16).hex()} if key.passphrase else None
-        )
+        """A folder with a new id."""
+        if not key.passphrase:
+            return cls(os.urandom(16), None)
+        salt = os.urandom(16).hex()
+        return cls(os.urandom(16), {"n": _N_WRITTEN, "r": _R, "p": _P, "salt": salt})
 
     def encrypt_file(self, name: str, data: bytes, key: Key) -> bytes:
-        """The bytes of a file of this folder, encrypted; `name` is its path in the folder, with
-        slashes."""
+        """The encrypted bytes of a file; `name` is its path in the folder, with slashes."""
         main = _main_key(key, self.scrypt)
         values = {
             "format": _FORMAT,
-            "folder": self.number.hex(),
+            "folder": self.id.hex(),
             "name": name,
             "size": len(data),
             "scrypt": self.scrypt,
-            "check": _derive(main, self.number, b"check", 16).hex(),
+            "check": _derive(main, self.id, b"check", 16).hex(),
         }
         header = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
         if len(header) > _LONGEST_HEADER:
             raise DataError("the name of the file is too long to be encrypted.", where=name)
         start = MAGIC + len(header).to_bytes(4, "big") + header
-        cipher, bound = _cipher(main, self.number, name), sha256(start).digest()
+        cipher, digest = _cipher(main, self.id, name), sha256(start).digest()
         count = _pieces(len(data))
         pieces = [
             cipher.encrypt(
                 _nonce(number, number == count - 1),
                 data[number * PIECE : (number + 1) * PIECE],
-                bound,
+                digest,
             )
             for number in range(count)
         ]
@@ -241,24 +256,24 @@ class EncryptedFolder:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the pieces of a file."""
+    """What precedes the pieces of a file. The pieces begin at byte `end`."""
 
     folder: EncryptedFolder
     name: str
     size: int
     check: bytes
-    bound: bytes  # what every piece is bound to
+    digest: bytes  # SHA-256 of the header: the authenticated data of every piece
     end: int
 
 
 def decrypt_file(path: Path, data: bytes) -> bytes:
-    """What an encrypted file holds. Raises ArtifactError where the key is missing or another's, or
-    where a bit of it was changed."""
+    """The plain bytes of an encrypted file. Raises ArtifactError where there is no key or the wrong
+    one, and where the file was changed."""
     where = str(path)
     header = read_header(where, data)
     if f"/{path.as_posix()}".endswith(f"/{header.name}") is False:
         raise ArtifactError(
-            f"this file is {header.name!r} of an encrypted folder, under another name.", where=where
+            f"this file was encrypted as {header.name!r} and has another name now.", where=where
         )
     key = current_key()
     if key is None:
@@ -268,24 +283,24 @@ def decrypt_file(path: Path, data: bytes) -> bytes:
     if key.passphrase != (header.folder.scrypt is not None):
         wanted = "a passphrase" if header.folder.scrypt is not None else "a key file"
         raise ArtifactError(
-            f"this file was encrypted with {wanted}, and something else was given.",
+            f"this file was encrypted with {wanted}, and the other kind of secret is given.",
             where=where,
             hint=_HINT,
         )
     main = _main_key(key, header.folder.scrypt)
-    if _derive(main, header.folder.number, b"check", 16) != header.check:
+    if _derive(main, header.folder.id, b"check", 16) != header.check:
         what = "passphrase" if key.passphrase else "key"
         raise ArtifactError(
-            f"the {what} does not fit (or the head of the file was changed).",
+            f"the {what} does not fit (or the header of the file was changed).",
             where=where,
             hint=_HINT,
         )
-    return _decrypt_pieces(where, data, header, _cipher(main, header.folder.number, header.name))
+    return _decrypt_pieces(where, data, header, _cipher(main, header.folder.id, header.name))
 
 
 def read_header(where: str, data: bytes) -> Header:
-    """The header of an encrypted file; nothing in it is believed that the file's own size and fixed
-    bounds do not bear out. Raises ArtifactError."""
+    """The header of an encrypted file, checked against the file's size and fixed bounds. Raises
+    ArtifactError where it is damaged."""
     start = len(MAGIC) + 4
     try:
         end = start + int.from_bytes(data[len(MAGIC) : start], "big")
@@ -296,7 +311,7 @@ def read_header(where: str, data: bytes) -> Header:
             raise ValueError(
                 f"it is of format {values['format']!r}, and this danlu reads format {_FORMAT}"
             )
-        number, check, name, size = (
+        folder_id, check, name, size = (
             bytes.fromhex(values["folder"]),
             bytes.fromhex(values["check"]),
             values["name"],
@@ -306,16 +321,14 @@ def read_header(where: str, data: bytes) -> Header:
             type(name) is not str
             or type(size) is not int
             or size < 0
-            or len(number) != 16
+            or len(folder_id) != 16
             or len(check) != 16
         ):
-            raise ValueError("its header is none")
+            raise ValueError("its header is malformed")
         if len(data) != end + size + _TAG * _pieces(size):
-            raise ValueError(
-                "it does not have the bytes that it should: it was cut off, or lengthened"
-            )
+            raise ValueError("its length is wrong: it was cut off, or bytes were added")
         return Header(
-            EncryptedFolder(number, _checked_scrypt(values["scrypt"])),
+            EncryptedFolder(folder_id, _checked_scrypt(values["scrypt"])),
             name,
             size,
             check,
@@ -326,24 +339,24 @@ def read_header(where: str, data: bytes) -> Header:
         raise ArtifactError(f"this encrypted file is damaged: {error}.", where=where) from None
 
 
-def _checked_scrypt(scrypt: Any) -> dict[str, Any] | None:
-    """A salt and a cost that may be computed."""
+def _checked_scrypt(scrypt: dict[str, Any] | None) -> Scrypt | None:
+    """The salt and cost of a passphrase, within the bounds that may be computed."""
     if scrypt is None:
         return None
-    salt, (n, r, p) = bytes.fromhex(scrypt["salt"]), (scrypt[each] for each in "nrp")
+    salt, (n, r, p) = bytes.fromhex(scrypt["salt"]), (scrypt[name] for name in "nrp")
     if (
-        any(type(each) is not int for each in (n, r, p))
+        any(type(cost) is not int for cost in (n, r, p))
         or n not in _N
         or n & (n - 1)
         or r != 8
         or not 1 <= p <= 4
         or len(salt) != 16
     ):
-        raise ValueError("its cost of scrypt is none that danlu writes")
+        raise ValueError("danlu never writes its cost of scrypt")
     return {"n": n, "r": r, "p": p, "salt": salt.hex()}
 
 
-def _decrypt_pieces(where: str, data: bytes, header: Header, cipher: Any) -> bytes:
+def _decrypt_pieces(where: str, data: bytes, header: Header, cipher: AESGCM) -> bytes:
     from cryptography.exceptions import InvalidTag
 
     pieces, at, count = [], header.end, _pieces(header.size)
@@ -353,12 +366,13 @@ def _decrypt_pieces(where: str, data: bytes, header: Header, cipher: Any) -> byt
         try:
             pieces.append(
                 cipher.decrypt(
-                    _nonce(number, number == count - 1), view[at : at + size], header.bound
+                    _nonce(number, number == count - 1), view[at : at + size], header.digest
                 )
             )
         except InvalidTag:
             raise ArtifactError(
-                f"this encrypted file was changed: piece {number + 1:,} of {count:,} is not what was written.",
+                f"this encrypted file was changed: piece {number + 1:,} of {count:,} does not"
+                " match its tag.",
                 where=where,
             ) from None
         at += size
@@ -373,30 +387,30 @@ def _nonce(number: int, last: bool) -> bytes:
     return number.to_bytes(11, "big") + bytes([last])
 
 
-def _cipher(main: bytes, number: bytes, name: str) -> Any:
+def _cipher(main: bytes, folder_id: bytes, name: str) -> AESGCM:
     require_cryptography()
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return AESGCM(_derive(main, number, b"file " + name.encode(), 32))
+    return AESGCM(_derive(main, folder_id, b"file " + name.encode(), 32))
 
 
-def _derive(main: bytes, number: bytes, what: bytes, size: int) -> bytes:
+def _derive(main: bytes, folder_id: bytes, what: bytes, size: int) -> bytes:
     require_cryptography()
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return HKDF(SHA256(), size, number, b"danlu artifact 1 " + what).derive(main)
+    return HKDF(SHA256(), size, folder_id, b"danlu artifact 1 " + what).derive(main)
 
 
-def _main_key(key: Key, scrypt: Mapping[str, Any] | None) -> bytes:
+def _main_key(key: Key, scrypt: Scrypt | None) -> bytes:
     if scrypt is None:
         return key.secret
-    return _passphrase_key(key.secret, str(scrypt["salt"]), *(int(scrypt[each]) for each in "nrp"))
+    return _passphrase_key(key.secret, scrypt["salt"], scrypt["n"], scrypt["r"], scrypt["p"])
 
 
 @lru_cache(maxsize=8)
 def _passphrase_key(secret: bytes, salt: str, n: int, r: int, p: int) -> bytes:
-    """The key of a passphrase; remembered, since every file of a folder asks for it."""
+    """The key of a passphrase; cached, since every file of a folder needs it."""
     require_cryptography()
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
@@ -404,7 +418,7 @@ def _passphrase_key(secret: bytes, salt: str, n: int, r: int, p: int) -> bytes:
 
 
 def require_cryptography() -> None:
-    """Raises MissingExtra where the library that encrypts is not installed."""
+    """Raise MissingExtra where the library cryptography is not installed."""
     try:
         import cryptography  # noqa: F401
     except ImportError:

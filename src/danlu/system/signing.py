@@ -1,20 +1,21 @@
-"""Artifacts and exports at rest: encrypted with a key, signed by whoever made them.
+"""Encrypt, decrypt, sign and verify artifacts and exports.
 
-    danlu.encrypt("runs/digits", key_file="model.key")      every file of the artifact, in its place
-    danlu.sign("runs/digits", "signing.key")                signature.json beside them
+    danlu.encrypt("runs/digits", key_file="model.key")      replaces every file of the artifact
+    danlu.sign("runs/digits", "signing.key")                writes signature.json beside them
     danlu.verify_signature("runs/digits", "signing.key.pub")
 
-A signature is over what the files hold, so that it stays good when the folder is encrypted or
-decrypted. Ed25519 (RFC 8032); the form of an encrypted file stands in danlu.system.encryption."""
+A signature covers the plain contents of the files, so it stays valid when the folder is encrypted or
+decrypted. Ed25519 (RFC 8032); danlu.system.encryption describes the format of an encrypted file."""
 
 from __future__ import annotations
 
 import json
 import os
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from danlu.errors import ArtifactError, DataError
 from danlu.system import encryption
@@ -27,6 +28,12 @@ from danlu.system.atomic_files import (
     sha256,
     write_file,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 MANIFESTS = ("artifact.json", "export.json")
 SIGNATURE = "signature.json"
@@ -42,12 +49,17 @@ def encrypt(
     key_file: str | Path | None = None,
     passphrase_file: str | Path | None = None,
 ) -> Path:
-    """Encrypt every file of an artifact or export, in its place or into a new folder `out`; the
-    folder.
+    """Encrypt every file of an artifact or export, in place or into a new folder; returns the folder.
 
-    All or nothing: what was written is opened again before it takes the other's place. Without a
-    file the key in use is taken (danlu.system.encryption). Raises DataError without a key,
-    ArtifactError for what is no artifact or is encrypted already.
+    path             the folder of an artifact or export, or of a run
+    out              the new folder (None: the encrypted files replace the plain ones)
+    key_file         the key, as danlu.system.encryption.new_key writes it
+    passphrase_file  a file whose first line is the passphrase, instead of a key. Without either the
+                     current key is used (danlu.system.encryption)
+
+    All files are encrypted or none: what was written is decrypted again and compared first.
+    Raises DataError where there is no key, or `out` exists; ArtifactError where the folder is not an
+    artifact, or is encrypted already.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -80,11 +92,11 @@ def decrypt(
     key_file: str | Path | None = None,
     passphrase_file: str | Path | None = None,
 ) -> Path:
-    """Write an encrypted artifact or export in plain text, in its place or into a new folder `out`;
-    the folder.
+    """Decrypt an artifact or export, in place or into a new folder; returns the folder.
 
-    Raises ArtifactError where the key does not fit, a bit was changed, or the files are not of one
-    encryption.
+    The arguments are those of `encrypt`. Raises DataError where there is no key, or `out` exists;
+    ArtifactError where the key does not fit, a file was changed, or some files were not encrypted
+    together with the others.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -104,15 +116,15 @@ def decrypt(
         raise ArtifactError("it is not encrypted.", where=str(folder))
     if bare:
         raise ArtifactError(
-            "this file is not encrypted, and others beside it are.", where=str(folder / bare[0])
+            "this file is not encrypted, and others of the folder are.", where=str(folder / bare[0])
         )
     shared = {
-        encryption.read_header(str(folder / name), data).folder.number
-        for name, data in files.items()
+        encryption.read_header(str(folder / name), data).folder.id for name, data in files.items()
     }
     if len(shared) > 1:
         raise ArtifactError(
-            "its files are not of one encryption: some come from another folder.", where=str(folder)
+            "its files were not encrypted together: some come from another folder.",
+            where=str(folder),
         )
     with encryption.override_key(key):
         plain = {name: encryption.decrypt_file(folder / name, data) for name, data in files.items()}
@@ -120,9 +132,11 @@ def decrypt(
 
 
 def sign(path: str | Path, signing_key: str | Path) -> Path:
-    """Write signature.json into an artifact or export; its path. `signing_key` is a file of
-    `new_signing_key`, or any Ed25519 key as PEM. Raises DataError without such
-    a key, ArtifactError for a folder that is no artifact or export.
+    """Write signature.json into an artifact or export; returns the path of that file.
+
+    `signing_key` is a file of `new_signing_key`, or any private Ed25519 key as PEM.
+    Raises DataError where the file holds no such key, ArtifactError where the folder is not an
+    artifact or export.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -150,7 +164,7 @@ def sign(path: str | Path, signing_key: str | Path) -> Path:
     first = _read_bytes(folder / file_names(folder)[0])
     if encryption.is_encrypted(first):
         key = encryption.current_key()
-        assert key is not None, "the files were opened with it"
+        assert key is not None, "the files were decrypted with it"
         data = encryption.read_header(str(folder), first).folder.encrypt_file(SIGNATURE, data, key)
     write_file(beside, data)
     beside.replace(target)
@@ -159,8 +173,12 @@ def sign(path: str | Path, signing_key: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Signed:
-    """A signature that is good: of which folder, by which key (its fingerprint), over how many
-    files."""
+    """A valid signature.
+
+    folder  the folder that was signed
+    signer  the fingerprint of the key that signed it: 16 hexadecimal digits
+    files   how many files the signature covers
+    """
 
     folder: Path
     signer: str
@@ -168,11 +186,11 @@ class Signed:
 
 
 def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
-    """Whether an artifact or export is, file by file, what the owner of a public key signed.
+    """Check that an artifact or export is, file by file, what the owner of a public key signed.
 
-    The key in signature.json is not believed: `public_key` names the file of the one that is
-    expected. Raises ArtifactError naming what is missing, added or changed, or that somebody else
-    signed it.
+    `public_key` is a file with the expected signer's public Ed25519 key (PEM); the key in
+    signature.json is not trusted. Raises ArtifactError where a file is missing, added or changed,
+    and where somebody else signed the folder; DataError where `public_key` holds no such key.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -199,7 +217,7 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
             or values["algorithm"] != "ed25519"
             or not isinstance(files, dict)
         ):
-            raise ValueError("its form is not known")
+            raise ValueError("its format is not known")
         message = _message(files)
     except FileNotFoundError:
         raise ArtifactError(
@@ -220,15 +238,15 @@ def verify_signature(path: str | Path, public_key: str | Path) -> Signed:
         public.verify(signature, message)
     except InvalidSignature:
         raise ArtifactError(
-            "the signature is not of this list of files.", where=str(where)
+            "the signature does not belong to this list of files.", where=str(where)
         ) from None
     _compare(folder, files, _file_hashes(folder))
     return Signed(folder, sha256(signer)[:16], len(files))
 
 
 def new_signing_key(path: str | Path) -> Path:
-    """Write a new Ed25519 key: the private one to `path` (PEM, mode 0600), the public one to
-    `path`.pub, which is returned."""
+    """Write a new Ed25519 key pair: the private key to `path` (PEM, mode 0600), the public key to
+    `path`.pub. Returns the path of the public key. Raises DataError where `path` exists."""
     encryption.require_cryptography()
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -251,7 +269,8 @@ def new_signing_key(path: str | Path) -> Path:
 
 
 def find_folder(path: str | Path) -> Path:
-    """The folder of the artifact, run or export that a path means. Raises ArtifactError."""
+    """The folder of the artifact or export at a path, which may be a run's. Raises ArtifactError
+    where there is none."""
     start = Path(path)
     for folder in (start, start / "artifact"):
         if any((folder / name).is_file() for name in MANIFESTS):
@@ -266,8 +285,8 @@ def find_folder(path: str | Path) -> Path:
 
 
 def file_names(folder: Path) -> list[str]:
-    """The files of a folder and those below it, with slashes, in order. Raises ArtifactError where
-    there is something else than regular files."""
+    """The paths of all files below a folder, with slashes, sorted. Raises ArtifactError where one of
+    them is a link or a device, and where there are too many."""
     names: list[str] = []
     for here, below, files in os.walk(folder):
         for name in [*files, *below]:
@@ -286,14 +305,14 @@ def _required_key(
     key = encryption.read_key(key_file, passphrase_file) or encryption.current_key()
     if key is None:
         raise DataError(
-            "there is no key.",
-            hint="give --key-file or --passphrase-file; danlu encrypt --new-key FILE writes a key file",
+            "no key is given.",
+            hint="give --key-file or --passphrase-file; danlu encrypt --new-key FILE writes a key",
         )
     return key
 
 
 def _read_bytes(path: Path) -> bytes:
-    """A file as it lies there."""
+    """The bytes of a file, still encrypted."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -303,10 +322,10 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _write_folder(
-    folder: Path, out: str | Path | None, files: dict[str, bytes], hold: dict[str, bytes]
+    folder: Path, out: str | Path | None, files: dict[str, bytes], plain: dict[str, bytes]
 ) -> Path:
-    """Write files to `out`, or in the place of those there, once they are found to hold what they
-    shall."""
+    """Write files to `out`, or in place of those of `folder`, after reading them again: their plain
+    bytes must be those of `plain`."""
     target = Path(out) if out is not None else folder
     if out is not None and target.exists():
         raise DataError(
@@ -320,7 +339,7 @@ def _write_folder(
                 path = beside / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_file(path, data)
-                if read_regular(path, LARGEST_FILE) != hold[name]:
+                if read_regular(path, LARGEST_FILE) != plain[name]:
                     raise ArtifactError(
                         "what was written cannot be read again; nothing was changed.",
                         where=str(folder / name),
@@ -335,8 +354,15 @@ def _write_folder(
 # --- signatures
 
 
-def _file_hashes(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of what each file holds."""
+class FileHash(TypedDict):
+    """What a signature notes of a file: its size in bytes, and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def _file_hashes(folder: Path) -> dict[str, FileHash]:
+    """Size and SHA-256 of the plain bytes of each file, without signature.json."""
     hashes = {}
     for name in file_names(folder):
         if name == SIGNATURE:
@@ -349,14 +375,14 @@ def _file_hashes(folder: Path) -> dict[str, dict[str, Any]]:
     return hashes
 
 
-def _message(files: Any) -> bytes:
+def _message(files: Mapping[str, object]) -> bytes:
     return (
         b"danlu artifact signature 1\n"
         + json.dumps(files, sort_keys=True, separators=(",", ":")).encode()
     )
 
 
-def _compare(folder: Path, signed: dict[str, Any], current: dict[str, Any]) -> None:
+def _compare(folder: Path, signed: Mapping[str, object], current: Mapping[str, object]) -> None:
     for name in sorted(signed.keys() | current.keys()):
         if name not in current:
             raise ArtifactError("a file that was signed is missing.", where=str(folder / name))
@@ -370,7 +396,7 @@ def _compare(folder: Path, signed: dict[str, Any], current: dict[str, Any]) -> N
             )
 
 
-def _private_key(path: str | Path) -> Any:
+def _private_key(path: str | Path) -> Ed25519PrivateKey:
     encryption.require_cryptography()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -378,19 +404,19 @@ def _private_key(path: str | Path) -> Any:
     data = encryption.read_secret(path, 1 << 16)
     try:
         key = load_pem_private_key(data, None)
-    except Exception:  # of every kind, by what the file holds
+    except Exception:  # cryptography raises errors of many kinds, depending on the file
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         hint = "danlu sign --new-key FILE writes one"
         raise DataError(
-            "this is no private Ed25519 key (PEM, without a passphrase).",
+            "this is not a private Ed25519 key (PEM, without a passphrase).",
             where=str(path),
             hint=hint,
         )
     return key
 
 
-def _public_key(path: str | Path) -> Any:
+def _public_key(path: str | Path) -> Ed25519PublicKey:
     encryption.require_cryptography()
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -402,18 +428,18 @@ def _public_key(path: str | Path) -> Any:
         raise DataError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None
     try:
         key = load_pem_public_key(data)
-    except Exception:
+    except Exception:  # as above
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise DataError(
-            "this is no public Ed25519 key (PEM).",
+            "this is not a public Ed25519 key (PEM).",
             where=str(path),
             hint="danlu sign --new-key FILE writes FILE.pub",
         )
     return key
 
 
-def _raw_bytes(public: Any) -> bytes:
+def _raw_bytes(public: Ed25519PublicKey) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return public.public_bytes(Encoding.Raw, PublicFormat.Raw)

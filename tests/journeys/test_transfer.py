@@ -64,7 +64,7 @@ def test_what_is_found_narrow_is_written_wide_and_trains(recipe: Path, tmp_path:
     assert (
         f"# Width 128, with the values of trial {found.study.best.number} of 3 at width 32" in text
     )
-    assert "What holds a network back (model.dropout)" in text
+    assert "Regularization (model.dropout)" in text
 
     again: list[str] = []
     assert (
@@ -86,7 +86,7 @@ def test_a_failing_coordinate_check_stops_before_any_trial(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Readout, "forward", nn.Linear.forward)  # its multiplier is left out
-    with pytest.raises(TrainingStopped, match="What is found at width 8 would not hold at 128"):
+    with pytest.raises(TrainingStopped, match="The best options at width 8 would not be the best at 128"):
         danlu.tune_at_width(recipe, 8, "study", overrides=["optimizer.learning_rate=0.003"])
     kept = json.loads(Path("study/coordinate_check.json").read_text())
     assert kept["adamw"]["passed"] is False
@@ -111,7 +111,7 @@ def test_a_search_that_chooses_the_width_is_refused(recipe: Path, name: str) -> 
         "model.base_width": [8, 16],
         "model": ["linear", "mlp"],
     }[name]
-    with pytest.raises(RecipeError, match=f"tune.space: {name} chooses the width"):
+    with pytest.raises(RecipeError, match=f"tune.space: {name} changes the width"):
         danlu.tune_at_width(recipe, 32, "study", {"tune.space": {name: choices}})
 
 

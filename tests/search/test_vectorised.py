@@ -121,7 +121,7 @@ def test_a_stack_that_is_killed_is_trained_in_halves(
             return work
         return lambda say: os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(vectorised.BatchRunner, "_work_of", killed_once)
+    monkeypatch.setattr(vectorised.BatchRunner, "_work_for", killed_once)
     found = danlu.tune(changed(), tmp_path / "study")
     assert [record.state for record in found.trials] == ["complete"] * 9
     assert sizes[0] in [sum(pair) for pair in itertools.pairwise(sizes)]
@@ -137,11 +137,11 @@ def test_a_fork_says_what_it_met_and_how_it_ended(tmp_path: Path) -> None:
         raise MemoryError("too much")
 
     fork = Fork(work, tmp_path / "log")
-    assert fork.receive(30)["say"] == "hello"
+    assert fork.receive(600)["say"] == "hello"
     fork.answer({"number": 3})
-    message = fork.receive(30)
+    message = fork.receive(600)
     assert message["say"] == "failed" and message["kind"] == "memory"
-    assert fork.receive(30) == {"say": "ended", "code": 1}
+    assert fork.receive(600) == {"say": "ended", "code": 1}
     fork.kill()
 
 

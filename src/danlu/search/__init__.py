@@ -1,1 +1,1 @@
-"""Hyperparameter search: studies, their storage, what is tried next (samplers), what ends early (pruners), where trials run (executors)."""
+"""Hyperparameter search: studies, storage, samplers, pruners, and executors that run trials."""

@@ -1,12 +1,15 @@
-"""The coordinate check: after a few updates, what layers give must have moved by as much in a wide network as in a narrow one.
+"""The coordinate check of muP: activations must change equally at every width of the network.
 
-Under a sound parametrization the mean absolute change of every layer's activations since the start
-is of one size at all widths; under a wrong one it grows, or dies out, as a power of the width. The
-power is the slope of log(change) over log(width), the largest of those after each update (a change
-that is yet ruled by the random start, or that has reached its end, goes by less); it may not leave
-[LEAST, BOUND], and that of the activations themselves may not exceed BOUND. Scores of attention may
-shrink: under muP those of the random start do so as 1 / sqrt(width), until queries and keys have
-learnt to agree. For that reason the check cannot see whether their multiplier is there.
+Under a correct parametrization the mean absolute change of each layer's activations since the start
+has the same size at all widths; under a wrong one it grows or shrinks as a power of the width. The
+power is the slope of log(change) over log(width); the largest slope over the first updates counts,
+since a change that is still dominated by the random start, or has saturated, shows a smaller one.
+It must lie in [LOWER_BOUND, UPPER_BOUND], and the power of the activations themselves must not
+exceed UPPER_BOUND.
+
+Attention scores may shrink: under muP those of the random start do so as 1 / sqrt(width), until
+queries and keys are aligned by training. So the check cannot see whether their multiplier is there.
+
 Source: Yang et al., 2022, arXiv:2203.03466, appendix D.1.
 """
 
@@ -35,7 +38,9 @@ from danlu.training.setup import TrainingSetup, build_training
 from danlu.training.step import NonFiniteError
 
 UPPER_BOUND = 0.3  # of the powers; a wrong parametrization has one of 0.5 or 1
-LOWER_BOUND = -0.4  # of a change; narrow networks are further from the law under plain descent, and go by as much as -0.33
+# Of a change. Under plain gradient descent narrow networks follow the law less closely: their
+# power can be -0.33.
+LOWER_BOUND = -0.4
 STEPS = 5
 SEEDS = 2
 MAX_ROWS = 512  # rows, or tokens, of a batch at most: the check is to cost little
@@ -44,11 +49,14 @@ SCORES = ".scores"  # what the softmax of an attention takes
 
 @dataclass(frozen=True)
 class CoordinateCheck:
-    """What was found: by layer, a list for each step (0 the start) of one number for each of
-    `widths`.
+    """Activations by layer and step (0 is the start), one value per width in `widths`.
 
     sizes    mean absolute activation on the probe batch
-    changes  mean absolute difference of the activation from its start
+    changes  mean absolute difference between the activation and its start
+
+    >>> check = CoordinateCheck([8, 16], {"0": [[1.0, 1.0]]}, {"0": [[0.1, 0.2]]})
+    >>> round(check.powers()["0"], 6), check.passed
+    (1.0, False)
     """
 
     widths: list[int]
@@ -56,22 +64,21 @@ class CoordinateCheck:
     changes: dict[str, list[list[float]]]
 
     def powers(self) -> dict[str, float]:
-        """By layer, the largest power of the width that its change goes by, over the updates."""
+        """By layer, the largest power of the width in its change, over the updates."""
         return {
             name: max(_slope(self.widths, step) for step in steps)
             for name, steps in self.changes.items()
         }
 
     def growth(self) -> dict[str, float]:
-        """By layer, the largest power of the width that its size goes by, at the start and after
-        each update."""
+        """By layer, the largest power of the width in its size, at the start and after updates."""
         return {
             name: max(_slope(self.widths, step) for step in steps)
             for name, steps in self.sizes.items()
         }
 
     def wrong(self) -> dict[str, float]:
-        """The layers that fail, with the power that they fail by, the worst first."""
+        """The layers that fail, each with the power by which it fails, the worst first."""
         powers = {name: power for name, power in self.growth().items() if not power <= UPPER_BOUND}
         for name, power in self.powers().items():
             shrinks = not power >= LOWER_BOUND and not name.endswith(SCORES)
@@ -81,28 +88,31 @@ class CoordinateCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether every layer keeps within the bound."""
+        """Whether every layer is within the bounds."""
         return not self.wrong()
 
     def sentence(self) -> str:
-        """The result in words."""
+        """The result as a sentence."""
         among = f"widths {', '.join(f'{width:,}' for width in self.widths)}"
         if self.passed:
             powers = {
                 name: power for name, power in self.powers().items() if not name.endswith(SCORES)
             }
             worst = max(powers.values(), key=abs)
-            return f"coordinate check passed: {len(self.changes)} layers move alike at {among} (worst power {worst:+.2f})."
+            return (
+                f"coordinate check passed: {len(self.changes)} layers move alike at {among} "
+                f"(worst power {worst:+.2f})."
+            )
         name, slope = next(iter(self.wrong().items()))
         count = len(self.wrong())
         others = f"; {count - 1} other layers fail as well" if count > 1 else ""
         return (
-            f"coordinate check failed at {among}: the activations of {name} go by the power {slope:+.2f} of the width{others} "
-            f"(allowed: {LOWER_BOUND:g} to {UPPER_BOUND:g})."
+            f"coordinate check failed at {among}: the activations of {name} go by the power "
+            f"{slope:+.2f} of the width{others} (allowed: {LOWER_BOUND:g} to {UPPER_BOUND:g})."
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The result as JSON values."""
         return {
             "widths": self.widths,
             "bounds": [LOWER_BOUND, UPPER_BOUND],
@@ -118,10 +128,10 @@ class CoordinateCheck:
 def check_coordinates(
     recipe: Recipe, widths: Sequence[int], *, steps: int = STEPS, seeds: int = SEEDS
 ) -> CoordinateCheck:
-    """The CoordinateCheck of a recipe at `widths`: `steps` updates at its learning rate on small
-    batches, the mean over `seeds`.
+    """Check a recipe at several `widths`: `steps` updates on small batches at the recipe's learning
+    rate, averaged over `seeds`.
 
-    Nothing is written. Raises RunError where a loss is not finite, or the model has no width.
+    Writes no file. Raises RunError where a loss is not finite, or the model has no width.
     """
     by_width: list[
         list[dict[str, tuple[float, float]]]
@@ -148,14 +158,14 @@ def check_coordinates(
 
 
 def widths_between(recipe: Recipe, narrow: int) -> list[int]:
-    """Widths to check from `narrow` on towards the recipe's own: doubled, three at least, four at
-    most."""
+    """The widths to check: `narrow`, doubled up to the recipe's own width; at least three, at most
+    four."""
     most = max(width_of(recipe), 4 * narrow)
     return [narrow * times for times in (1, 2, 4, 8) if narrow * times <= most]
 
 
 def _train(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[float, float]]]:
-    """By step, the (size, change) of each layer."""
+    """By step, the (size, change) of each layer's activation."""
     setup = build_training(_small(recipe, seed), rates=(_rate(recipe), lambda n: 1.0))
     start = _activations(setup)
     moves = [{name: (_size(activation), 0.0) for name, activation in start.items()}]
@@ -164,7 +174,8 @@ def _train(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[float,
             setup.update(n)
         except NonFiniteError:
             raise RunError(
-                f"the coordinate check found a NaN or infinity after {n} updates at width {width_of(recipe):,}.",
+                f"the coordinate check found a NaN or infinity after {n} updates at width "
+                f"{width_of(recipe):,}.",
                 hint="lower optimizer.learning_rate",
             ) from None
         now = _activations(setup)
@@ -178,7 +189,7 @@ def _train(recipe: Recipe, seed: int, steps: int) -> list[dict[str, tuple[float,
 
 
 def _small(recipe: Recipe, seed: int) -> Recipe:
-    """The recipe as it is checked: exact numbers, a small batch."""
+    """The recipe as it is checked: in float32, with a small batch."""
     changes: dict[str, Any] = {
         "train.seed": seed,
         "train.precision": "float32",
@@ -196,8 +207,8 @@ def _rate(recipe: Recipe) -> float:
 
 
 def _activations(setup: TrainingSetup) -> dict[str, Tensor]:
-    """What every layer with weights gives for the rows of the first batch, in training mode, with
-    the same dropout every time."""
+    """The output of every layer with weights for the first batch, in training mode, with the same
+    dropout every time."""
     module, activations = setup.state.module, {}
     batch = setup.rows.gather(setup.batches.indices(0))
     setup.placement.seed(draw_seed(setup.recipe.train.seed, EVALUATION, 0))
@@ -208,7 +219,8 @@ def _activations(setup: TrainingSetup) -> dict[str, Tensor]:
 
 @contextmanager
 def _record_activations(module: nn.Module, activations: dict[str, Tensor]) -> Iterator[None]:
-    """Keep in `found` what layers give, and the scores of attention, while the context lasts."""
+    """While the context lasts, store the outputs of layers, and the scores of attention, in
+    `activations`."""
 
     def keep(name: str) -> Any:
         def hear(
@@ -243,7 +255,7 @@ def _size(activation: Tensor) -> float:
 
 
 def _mean(runs: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
-    """The geometric mean over runs, of each layer: one odd draw moves it little."""
+    """By layer, the geometric mean over runs: an unusual draw changes it little."""
     return {
         name: (
             _geometric([run[name][0] for run in runs]),
@@ -260,8 +272,8 @@ def _geometric(values: list[float]) -> float:
 
 
 def _slope(widths: Sequence[int], values: Sequence[float]) -> float:
-    """The power of the width that values go by; 0 where all are 0, NaN where some are or one is not
-    finite."""
+    """The power of the width in `values`, one value per width; 0 where all are 0, NaN where some
+    are 0 or not finite."""
     if not any(values):
         return 0.0
     if not all(0 < value < math.inf for value in values):
@@ -270,8 +282,8 @@ def _slope(widths: Sequence[int], values: Sequence[float]) -> float:
 
 
 def draw_check(check: CoordinateCheck, path: Path) -> None:
-    """Write a PNG: change over width after each step, a line a layer. Raises MissingExtra without
-    matplotlib."""
+    """Draw a PNG: change over width after each update, one line per layer. Raises MissingExtra
+    without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

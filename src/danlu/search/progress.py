@@ -1,4 +1,4 @@
-"""What a search shows while it runs: the best so far, trials a minute, the time left."""
+"""What a search shows while it runs: the best score so far, trials per minute, the time left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERY = 5.0  # seconds between two lines where there is no screen
 
 
 class Progress:
-    """Speaks to stderr: a live line on a terminal ("display"), lines now and then ("lines"), or
+    """Writes to stderr: a live line on a terminal ("display"), a line now and then ("lines"), or
     nothing. A context manager."""
 
     def __init__(self, study: Study, executor: str, output: str) -> None:
@@ -45,7 +45,8 @@ class Progress:
         )
         sampler = self.study.tune.sampler
         self._print(
-            f"search: {len(self.study.space)} options, by {sampler.name if sampler else ''}, for {names}; {', '.join(limits)}"
+            f"search: {len(self.study.space)} options, by {sampler.name if sampler else ''}, "
+            f"for {names}; {', '.join(limits)}"
         )
         self._print(f"trials run: {self.executor}")
         if self.done_before:
@@ -70,7 +71,7 @@ class Progress:
             self._print(self._status_line())
 
     def tell(self, record: TrialRecord | None = None, message: str = "") -> None:
-        """A trial that ended, or a sentence."""
+        """Show a trial that ended, or a sentence."""
         if message:
             self._print(message)
         if record is None:
@@ -100,7 +101,7 @@ class Progress:
         )
 
     def _status_line(self) -> str:
-        """How far the search is."""
+        """How far the search has come."""
         budget, seconds = self.study.budget, time.monotonic() - self.started_at
         new = self.ended - self.done_before
         parts = [
@@ -149,7 +150,7 @@ class Progress:
 
 
 def _values(record: TrialRecord) -> str:
-    """The values of a trial as overrides."""
+    """The values of a trial, written as overrides."""
     return " ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in record.values.items()

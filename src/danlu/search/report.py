@@ -1,7 +1,8 @@
-"""What a study found, as files in its folder: trials.csv, trials.parquet, report.html, plots/*.png.
+"""The report of a study, as files: trials.csv, trials.parquet, report.html, plots/*.png.
 
-A study notes in study.json what its report needs beside the trials, so that neither the recipe nor
-the data must be there to tell of it, and a study that runs at this moment can be looked at."""
+A study writes study.json with what its report needs beside the trials. So the report needs neither
+the recipe nor the data, and can be written while the study runs.
+"""
 
 from __future__ import annotations
 
@@ -59,18 +60,9 @@ def report(
 ) -> list[Path]:
     """Write the report of the study in a folder; the files written, report.html first.
 
-    `storage` is the URL of a server's database, where the noted one needs a password. `plots`:
-    whether PNGs are drawn too; None: where matplotlib is installed. Raises RunError where there is
-    no study, MissingExtra.
-
-    >>> import danlu
-    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
-    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
-    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
-    ...                   "trials": 2, "on": "one_by_one"}
-    >>> study = danlu.tune(recipe, "studies/iris")
-    >>> [path.name for path in danlu.report("studies/iris", plots=False)]
-    ['report.html', 'trials.csv', 'trials.parquet']
+    `storage` is the URL of the study's database: give it where it needs a password, which
+    study.json does not hold. `plots`: whether PNG files are drawn; None: where matplotlib is
+    installed. Raises RunError where there is no study, MissingExtra.
     """
     folder = Path(study)
     description = _read_study_file(folder)

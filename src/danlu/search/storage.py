@@ -1,4 +1,4 @@
-"""The trials of a study in Optuna's storage (SQLite, PostgreSQL, MySQL), readable by Optuna's tools.
+"""The trials of a study in Optuna's storage (SQLite, PostgreSQL, MySQL), open to Optuna's tools.
 
 A trial costs three transactions: it begins with all its values, its curve is stored from time to
 time, and it ends with all that was measured. Decisions about who runs which trial are taken inside

@@ -1,14 +1,17 @@
-"""A study: the trials of one recipe's search, on disk, resumable. The only place that touches Optuna's storage.
+"""A study: the trials of one recipe's search, stored on disk and resumable.
 
-FOLDER/study.sqlite    every trial: values, state, objectives, curve, cause (or the database that tune.storage names)
-FOLDER/trials/0007/    what its training wrote; checkpoints go when it ends, and only the best trial so far keeps its artifact
-FOLDER/best.yaml       the best trial's recipe
+FOLDER/study.sqlite    every trial: values, state, objectives, curve, cause of a failure
+                       (or the database that tune.storage names)
+FOLDER/trials/0007/    the run folder of a trial; its checkpoints are deleted when it ends,
+                       and only the best trial keeps its artifact
+FOLDER/best.yaml       the recipe of the best trial
 
-Whatever is decided (which trial comes next, with which values, how trials are run) is written
-before it is acted on. A suggestion depends on the seed, the trial's number and the trials told
-before its batch was asked for, and a batch is written whole: so a study that was killed goes on
-exactly as it would have. Trials that a dead process left running are taken up again, with their
-values, before new ones are asked for."""
+Every decision (which trial comes next, with which values, how trials are run) is stored before it
+is acted on. A suggestion depends on the seed, the trial's number, and the trials told before its
+batch was suggested; a batch is stored as a whole. So a study that was killed goes on exactly as it
+would have without the kill. Trials that a dead process left running are resumed, with their values,
+before new ones are suggested.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,11 @@ from typing import Any, Literal
 
 from danlu import recipe as recipes
 from danlu import registry
+from danlu.compat.optuna_storage import StoredTrial
 from danlu.errors import RecipeError, RunError, nearest
 from danlu.recipe import Recipe, Space, Tune, as_plain, differences, write_yaml
-from danlu.search.storage import StoredTrial, TrialStorage
+from danlu.search.samplers._base import SamplerFacts
+from danlu.search.storage import TrialStorage
 from danlu.search.suggest import PRUNING, PastTrial, Suggester, import_optuna
 from danlu.system.atomic_files import replace_file
 from danlu.system.locks import ProcessLease
@@ -45,8 +50,8 @@ _FLUSH_SECONDS = 1.0  # seconds between two writings of curves
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial to be run: `values` by dotted name, the recipe with them, and the folder that is its
-    own (it may not exist yet)."""
+    """A trial to run: `values` by dotted name, the recipe with these values, and the trial's own
+    run folder (it may not exist yet)."""
 
     number: int
     values: Mapping[str, Any]
@@ -58,9 +63,10 @@ class Trial:
 class TrialRecord:
     """What a study knows of a trial.
 
-    `scores` holds the objectives in their order (None where it did not come so far), `curve` the
-    first objective by evaluation (1, 2, ...), `facts` what else was measured (validation scores by
-    name, seconds, steps, parameters, best_step)."""
+    `scores` has one value per objective, in the study's order (None unless the trial is complete).
+    `curve` is the first objective by evaluation (1, 2, ...). `facts` holds what else was measured:
+    validation scores by name, seconds, steps, parameters, best_step.
+    """
 
     number: int
     values: Mapping[str, Any]
@@ -73,7 +79,7 @@ class TrialRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The record as JSON values."""
         return {
             **vars(self),
             "values": dict(self.values),
@@ -83,12 +89,13 @@ class TrialRecord:
 
 
 class Study:
-    """The study of a recipe (with a section tune) in a folder: opened where there is one, else
-    begun. A context manager.
+    """The study of a recipe with a section tune, in a folder; opened where it exists, else begun. A
+    context manager.
 
-    `objectives` are [(metric, "higher" | "lower")], `folds`, `budget` (trials in all, None where
-    only minutes count) and `space` as the recipe says, `plan` what was decided once. Raises
-    RunError for the folder of another study, and for changed data; MissingExtra."""
+    `objectives` is [(metric, "higher" | "lower")], `folds` and `space` are the recipe's, `plan`
+    holds what was decided once. Raises RunError where the folder has the study of another search or
+    the data has changed; MissingExtra.
+    """
 
     def __init__(self, recipe: Recipe, folder: str | Path) -> None:
         if recipe.tune is None:
@@ -149,7 +156,7 @@ class Study:
         self.close()
 
     def close(self) -> None:
-        """Let go of the storage; trials still running here are free for the next process."""
+        """Close the storage. Trials still running here are free for the next process."""
         with contextlib.suppress(RunError):
             self.flush()
             self.storage.release(list(self.running_here.values()))
@@ -159,9 +166,10 @@ class Study:
 
     @property
     def budget(self) -> int | None:
-        """Trials in all; None where only minutes limit them."""
+        """How many trials there are in all; None where only `tune.minutes` limits them."""
         assert self.tune.sampler is not None
-        size = getattr(registry.facts("samplers", self.tune.sampler.name), "size", None)
+        facts = registry.read_facts(SamplerFacts, "samplers", self.tune.sampler.name)
+        size = facts.size
         limits = [
             self.tune.budget,
             size(self.tune.sampler.options, self.space) if size is not None else None,
@@ -170,17 +178,18 @@ class Study:
 
     @property
     def seconds(self) -> float:
-        """How long the study has run, over all its starts."""
+        """How many seconds the study has run, over all its processes."""
         return self.seconds_before + time.monotonic() - self.started_at
 
     # --- trials
 
     def take(self, count: int = 1) -> list[Trial]:
-        """Up to `count` trials to be run at the same time; [] when the budget is used up.
+        """Up to `count` trials to run at the same time; [] when the budget is used up.
 
-        First those that a dead process left running, in order of their numbers (all of one batch
-        together, even where these are fewer or more than `count`); then new ones, all suggested
-        before any of them is run."""
+        First come those that a dead process left running, by number: always whole batches, so it
+        can be fewer or more than `count`. Then come new ones, all suggested before any of them
+        runs.
+        """
         while True:
             self.flush()
             with self.storage.exclusive():
@@ -196,8 +205,8 @@ class Study:
                 return trials
 
     def batches(self, trials: Sequence[Trial]) -> list[list[Trial]]:
-        """The batches that these trials were suggested in, whole, in order: trials of them that
-        have ended are there too."""
+        """The batches in which these trials were suggested, in order and as a whole: with their
+        trials that have ended."""
         batches = []
         for first, count in sorted(
             {tuple(self.stored[trial.number].attributes["batch"]) for trial in trials}
@@ -213,8 +222,8 @@ class Study:
         return batches
 
     def report(self, trial: Trial, evaluations: int, value: float) -> None:
-        """The first objective of a trial after its evaluation number `evaluations` (1, 2, ...).
-        Saying it again changes nothing."""
+        """Report the first objective of a trial at evaluation number `evaluations` (1, 2, ...).
+        Reporting it again changes nothing."""
         entry = self.running_here[trial.number]
         if entry.curve.get(evaluations) != value:
             entry.curve[evaluations] = float(value)
@@ -223,8 +232,8 @@ class Study:
             self.flush()
 
     def flush(self) -> None:
-        """Have every report on the disk. Whoever saves a checkpoint by which reports are not said
-        again calls it before."""
+        """Store every reported score. Call it before saving a checkpoint after which scores are not
+        reported again."""
         if self.unsaved_scores:
             self.storage.store_curves(
                 {
@@ -237,8 +246,8 @@ class Study:
         self.flushed_at = time.monotonic()
 
     def should_prune(self, trial: Trial) -> bool:
-        """Whether a trial ends at its last reported evaluation. Report those that stand beside it
-        first."""
+        """Whether a trial ends at its last reported evaluation. Report the other trials at the same
+        evaluation first."""
         if self.pruner is None:
             return False
         own = self.running_here[trial.number].curve
@@ -263,7 +272,8 @@ class Study:
         cause: str = "",
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """How a trial ended: its objectives where it is complete, the cause where it failed."""
+        """Store how a trial ended: its objectives where it is complete (one value per objective),
+        the cause where it failed. A score that is not finite makes the trial a failed one."""
         if state == "complete" and (
             values is None or len(values) != len(self.objectives) or not all(map(_finite, values))
         ):
@@ -281,8 +291,8 @@ class Study:
         )
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
-        """What was decided under `name` when the study began; the first time `choose()` decides
-        (plain data), and it is stored."""
+        """What was decided under `name` when the study began. The first time `choose()` decides
+        (JSON values), and the decision is stored."""
         if name not in self.plan:
             chosen = choose()  # may take its time, and may decide other things on the way
             with self.storage.exclusive():
@@ -302,17 +312,18 @@ class Study:
         return [to_record(entry) for _, entry in sorted(self.stored.items())]
 
     def record(self, number: int) -> TrialRecord:
-        """What is known of one trial."""
+        """What is known of the trial with a number."""
         return to_record(self.stored[number])
 
     def best(self) -> TrialRecord | None:
-        """The best complete trial by the first objective; the earlier where two are equal."""
+        """The best complete trial by the first objective; of equal ones the earliest. None while no
+        trial is complete."""
         entry = self._best()
         return None if entry is None else to_record(entry)
 
     def write_best(self) -> Path | None:
-        """FOLDER/best.yaml: the best trial's recipe, ready to be trained, its score in comments;
-        None while no trial is complete."""
+        """Write FOLDER/best.yaml, the recipe of the best trial with its score in comments; None
+        while no trial is complete."""
         entry = self._best()
         if entry is None:
             return None
@@ -324,7 +335,8 @@ class Study:
         over = f"the mean over {self.folds} folds" if self.folds else "on the validation split"
         ended = sum(stored.state != "running" for stored in self.stored.values())
         text = (
-            f"# Trial {entry.number}, the best of {ended:,}: {scores} ({over}).\n# Found in the study {self.folder}.\n"
+            f"# Trial {entry.number}, the best of {ended:,}: {scores} ({over}).\n"
+            f"# Found in the study {self.folder}.\n"
             f"#\n#     danlu train {self.folder / 'best.yaml'}\n\n"
         )
         path = self.folder / "best.yaml"
@@ -342,8 +354,8 @@ class Study:
     # --- beginning
 
     def _check_identity(self, digest: str) -> dict[str, Any]:
-        """The plan of the study that is here, or of a new one. Raises RunError where it is another
-        one."""
+        """The plan of the study in the folder, or {} for a new one. Raises RunError where it is the
+        study of another search."""
         notes = self.storage.study_attributes()
         identity = {
             "recipe": comparable(self.recipe.as_dict()),
@@ -365,7 +377,8 @@ class Study:
             raise RunError(
                 f"this is the study of another search. What differs (study -> now):\n  {shown}",
                 where=str(self.folder),
-                hint="choose another --study folder; trials, minutes, on, workers and address may change",
+                hint="choose another --study folder; trials, minutes, on, workers and address may "
+                "change",
             )
         if notes["danlu"]["data"] != digest:
             raise RunError(
@@ -387,7 +400,7 @@ class Study:
     # --- who runs what
 
     def _refresh(self) -> None:
-        """Take over what other processes have written."""
+        """Read what other processes have stored."""
         those = [
             number
             for number, entry in self.stored.items()
@@ -397,8 +410,8 @@ class Study:
             self.stored[entry.number] = entry
 
     def _adopt_orphans(self, count: int) -> list[StoredTrial]:
-        """Running trials whose process is dead, now ours: the first batch of them, and further ones
-        while they fit into `count`."""
+        """Running trials of dead processes, which now belong to this one: their first batch, and
+        further batches while they fit into `count`."""
         others = [
             entry
             for number, entry in sorted(self.stored.items())
@@ -430,14 +443,14 @@ class Study:
         return taken
 
     def _is_alive(self, owner: str) -> bool | None:
-        """Whether a process lives; None where only its signs of life can tell."""
+        """Whether the process of an owner lives; None where only its heartbeats can tell."""
         if not owner:
             return False
         alive = self.owner.is_alive(owner)
         return False if alive is None and not self.storage.on_server else alive
 
     def _suggest_new(self, count: int) -> list[StoredTrial]:
-        """New trials, suggested and written."""
+        """New trials, suggested and stored."""
         first = len(self.stored)
         if self.budget is not None:
             count = min(count, self.budget - first)
@@ -467,8 +480,8 @@ class Study:
         return entries
 
     def _trial(self, entry: StoredTrial) -> Trial | None:
-        """The trial of an entry; None, and it is told as failed, where its values do not fit
-        together."""
+        """The trial that is stored; None where its values do not fit together: then it is told as
+        failed."""
         values = entry.attributes["values"]
         try:
             recipe = recipes.trial_recipe(self.recipe, values, registry)
@@ -479,7 +492,7 @@ class Study:
         return Trial(entry.number, values, recipe, self.folder / "trials" / f"{entry.number:04d}")
 
     def _trial_or_none(self, entry: StoredTrial) -> Trial | None:
-        """The trial of an entry, ended or not; None where its values do not fit together."""
+        """The trial that is stored, ended or not; None where its values do not fit together."""
         try:
             recipe = recipes.trial_recipe(self.recipe, entry.attributes["values"], registry)
         except RecipeError:
@@ -498,7 +511,8 @@ class Study:
         curve = self.unsaved_scores.pop(entry.number, {})
         self.running_here.pop(entry.number, None)
         if not self.storage.finish(entry, state, scores, ending, curve):
-            self._refresh()  # another process took it for dead, ran it, and told it first: that stays
+            # Another process took this one for dead, ran the trial and told it first: that stays.
+            self._refresh()
             return
         if self.tune.minutes is not None:
             self.storage.set_study_attribute("seconds", self.seconds)
@@ -519,8 +533,7 @@ class Study:
     # --- the disk
 
     def _delete_checkpoints(self, entry: StoredTrial, keep: bool) -> None:
-        """Remove the checkpoints of a trial that ended, and its artifact unless it is to be
-        kept."""
+        """Delete the checkpoints of a trial that ended, and its artifact unless `keep`."""
         home = self.folder / "trials" / f"{entry.number:04d}"
         for folder in [home, *home.glob("fold-*")]:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -528,7 +541,8 @@ class Study:
                 shutil.rmtree(folder / "artifact", ignore_errors=True)
 
     def _delete_leftovers(self) -> None:
-        """Do what a process that died between telling and tidying left."""
+        """Delete what a process left that died between telling a trial and deleting its
+        checkpoints."""
         best = self._best()
         for home in self.folder.glob("trials/*"):
             number = int(home.name) if home.name.isdigit() else -1
@@ -543,8 +557,8 @@ _EXAMPLE = (
 
 
 def _objectives(recipe: Recipe) -> tuple[list[tuple[str, str]], str]:
-    """([(metric, direction)] of a recipe's search, the digest of its data). Raises RunError for
-    what the recipe does not measure."""
+    """([(metric, direction)] of a recipe's search, the digest of its data). Raises RunError for an
+    objective that the recipe does not measure."""
     tune = recipe.tune
     assert tune is not None
     setup = build_training(recipe, (0, tune.folds) if tune.folds else None)
@@ -600,13 +614,20 @@ def _past_trial(entry: StoredTrial) -> PastTrial:
 
 
 def to_record(entry: StoredTrial) -> TrialRecord:
-    """What is known of a stored trial."""
+    """The record of a stored trial."""
     told_at_end = entry.attributes.get("told") or {}
     facts = dict(told_at_end.get("facts") or {})
     return TrialRecord(
-        entry.number, entry.attributes["values"], entry.state, entry.scores, str(told_at_end.get("cause") or ""),  # type: ignore[arg-type]
-        float(facts.get("seconds") or 0.0), int(facts.get("steps") or 0), tuple(sorted(entry.curve.items())), facts,
-    )  # fmt: skip
+        entry.number,
+        entry.attributes["values"],
+        entry.state,  # type: ignore[arg-type]
+        entry.scores,
+        str(told_at_end.get("cause") or ""),
+        float(facts.get("seconds") or 0.0),
+        int(facts.get("steps") or 0),
+        tuple(sorted(entry.curve.items())),
+        facts,
+    )
 
 
 def _without_name(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is tried next: a pure function of the study's seed, a trial's number, and the trials told so far."""
+"""What is tried next: a pure function of the seed, a trial's number, and the trials so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ SUGGESTION, PRUNING = 11, 12  # purposes of a draw, beside those of danlu.system
 
 @dataclass(frozen=True)
 class Suggestion:
-    """`values` by dotted name, and what the sampler wants kept with the trial (its generation)."""
+    """The values of a new trial by dotted name, and what the sampler stores with it (Optuna's
+    system attributes: its generation)."""
 
     values: Mapping[str, Any]
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -25,7 +26,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class PastTrial:
-    """A trial as samplers see it: `state` is running, complete, pruned or failed."""
+    """A trial as samplers see it; `state` is running, complete, pruned or failed."""
 
     values: Mapping[str, Any]
     system_attrs: Mapping[str, Any]
@@ -35,8 +36,8 @@ class PastTrial:
 
 
 class Suggester:
-    """Suggests trial after trial. What it holds in memory can be made anew, at any time, from the
-    trials told."""
+    """Suggests trial after trial. Its memory can be rebuilt at any time from the trials of the
+    study."""
 
     def __init__(self, sampler: Part, space: Space, directions: Sequence[str], seed: int) -> None:
         optuna = import_optuna()
@@ -55,8 +56,7 @@ class Suggester:
         self.count = 0
 
     def update(self, count: int, past: Callable[[int], PastTrial]) -> None:
-        """Take over what is new among the `count` trials there are; `past(number)` gives one of
-        them."""
+        """Add what is new among the `count` trials of the study; `past(number)` is one of them."""
         for number in sorted(self.running):
             self._finish(number, past(number))
         while self.count < count:
@@ -122,7 +122,7 @@ def _is_json(value: Any) -> bool:
 
 
 def import_optuna() -> Any:
-    """The library optuna, which speaks only where something is wrong. Raises MissingExtra."""
+    """The library optuna, set to report errors only. Raises MissingExtra."""
     try:
         import optuna
     except ImportError:

@@ -1,10 +1,9 @@
-"""Search a recipe's options: many trainings, told by a sampler what to change."""
+"""Search a recipe's options: many trainings, with the values that a sampler suggests."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from danlu import registry
 from danlu.data.dataset import keep_in_memory
 from danlu.errors import DanluError, Interrupted, RunError
 from danlu.recipe import Recipe
-from danlu.search.context import SearchContext
+from danlu.search.context import Executor, SearchContext
 from danlu.search.progress import Progress
+from danlu.search.pruners._base import PrunerFacts
 from danlu.search.report import note_study, report
 from danlu.search.study import Study, TrialRecord
 from danlu.system.signals import Interruption
@@ -25,8 +25,8 @@ from danlu.system.signals import Interruption
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a search found: its trials by number, the best one (None where none was completed), and
-    the recipe that it leads to."""
+    """The result of a search: its trials by number, the best one (None where no trial is complete),
+    the file of the best recipe, and how trials were run."""
 
     folder: Path
     objectives: list[tuple[str, str]]
@@ -36,7 +36,7 @@ class StudyResult:
     executor: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The result as JSON values."""
         states = [record.state for record in self.trials]
         return {
             "study": str(self.folder),
@@ -64,21 +64,13 @@ def tune(
     """Run the search that a recipe's section tune describes, in the folder `study` (default
     studies/<recipe name>).
 
-    The same call continues a study that was cut off, and gives the result of one that is complete.
-    A trial that fails is marked with its cause and the study goes on. best.yaml in the folder is
-    kept up to date; at the end come trials.csv, trials.parquet and report.html, and with `plots`
-    (None: where matplotlib is installed) PNGs. `output`: "display", "lines", "quiet" or "json".
-    Raises DanluError: a wrong recipe or data, the folder of another study, Interrupted (everything
-    saved).
+    The same call resumes a study that was interrupted, and returns the result of a finished one. A
+    failing trial is stored with its cause, and the study goes on. FOLDER/best.yaml is kept up to
+    date; at the end come trials.csv, trials.parquet and report.html, and with `plots` PNG files
+    (None: where matplotlib is installed). `output` is "display", "lines", "quiet" or "json".
 
-    >>> import danlu
-    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
-    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
-    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
-    ...                   "trials": 2, "on": "one_by_one"}
-    >>> study = danlu.tune(recipe, "studies/iris")
-    >>> [trial.state for trial in study.trials]
-    ['complete', 'complete']
+    Raises DanluError for a wrong recipe, wrong data, or the folder of another study; Interrupted
+    after a signal, with everything saved.
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
@@ -91,10 +83,10 @@ def tune(
             note_study(opened, executor)
         with Progress(opened, f"{executor.replace('_', ' ')} ({why})", output) as progress:
             try:
-                setting = SearchContext(
+                context = SearchContext(
                     opened.tune, interruption, opened.plan, output, progress.tell
                 )
-                importlib.import_module(f"danlu.search.executors.{executor}").run(opened, setting)
+                _import_executor(executor).run(opened, context)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"{interruption.name or 'interrupted'}: the study is saved.",
@@ -112,8 +104,8 @@ def tune(
 
 @contextlib.contextmanager
 def _optional_report() -> Iterator[None]:
-    """What is written for readers alone: a full disk there must not take the result of a search
-    with it."""
+    """Only warn where the report cannot be written: a full disk must not lose the result of a
+    search."""
     try:
         yield
     except (DanluError, OSError) as error:
@@ -126,8 +118,14 @@ def _optional_report() -> Iterator[None]:
         )
 
 
+def _import_executor(name: str) -> Executor:
+    """The module of an executor."""
+    return importlib.import_module(f"danlu.search.executors.{name}")  # type: ignore[return-value]
+
+
 def _choose_executor(study: Study) -> tuple[str, str]:
-    """(how trials are run, why): as the recipe says, else as was decided when the study began."""
+    """(the executor's name, why): from the recipe, else as it was decided when the study began.
+    Raises RunError for a pruner that this executor cannot apply."""
     name, why = (
         (study.tune.on, "as asked")
         if study.tune.on != "auto"
@@ -136,19 +134,19 @@ def _choose_executor(study: Study) -> tuple[str, str]:
     pruner = study.tune.pruner
     if (
         pruner is not None
-        and getattr(registry.facts("pruners", pruner.name), "EXPLOITS", False)
         and name != "vectorised"
+        and registry.read_facts(PrunerFacts, "pruners", pruner.name).exploits
     ):
         raise RunError(
-            f"tune.pruner {pruner.name} runs where many trials are one program, and these run {name.replace('_', ' ')}.",
+            f"tune.pruner {pruner.name} runs where many trials are one program, and these run "
+            f"{name.replace('_', ' ')}.",
             hint="set tune.on to vectorised, or choose another pruner",
         )
     return name, why
 
 
 def _measured_choice(study: Study) -> list[str]:
-    """[how trials are run, why], by what danlu.search.executors.vectorised measures."""
-    if importlib.util.find_spec("danlu.search.executors.vectorised") is None:
-        return ["one_by_one", "the only way there is"]
-    chosen = importlib.import_module("danlu.search.executors.vectorised").choose(study)
-    return [chosen, "by rule"] if isinstance(chosen, str) else [str(word) for word in chosen]
+    """[the executor's name, why], by what danlu.search.executors.vectorised measures."""
+    from danlu.search.executors.vectorised import choose
+
+    return [choose(study), "by rule"]

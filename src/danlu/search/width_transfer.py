@@ -1,8 +1,9 @@
-"""Tune small, train large: search on a narrow copy of a recipe, and write the wide recipe with what was found.
+"""Tune small, train large (muTransfer): search a narrow model, then write the wide recipe.
 
-Under muP (danlu/layers/parametrization.py) what is best for a narrow network is best for a wide
-one, so trials cost the narrow one's time. Whether that holds for a model and its optimizers is
-looked at before any trial, by the coordinate check.
+Under muP (danlu/layers/parametrization.py) the best options of a narrow network are the best ones
+of a wide network, so a trial costs the time of the narrow one. Whether that holds for a model and
+its optimizers is tested before any trial, by the coordinate check.
+
 Source: Yang et al., 2022, arXiv:2203.03466 (muTransfer).
 """
 
@@ -29,15 +30,15 @@ from danlu.search.tune import StudyResult, tune
 from danlu.search.widths import at_width, changed_options, width_of
 from danlu.system.atomic_files import replace_file
 
-# What the paper does not promise to carry over: how strongly a network is held back depends on its
-# size and its data.
+# The paper does not promise that these transfer: the best strength of a regularization depends on
+# the size of the network and on its data.
 _REGULARIZATION = ("dropout", "weight_decay", "l1", "l2", "label_smoothing", "ema_decay")
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """The study at the narrow width, the coordinate checks before it, and the wide recipe (None
-    where none was asked for, or no trial was completed)."""
+    """The coordinate checks, the study at the narrow width, and the file of the wide recipe (None
+    where it was not requested, or no trial is complete)."""
 
     width: int
     narrow: int
@@ -46,7 +47,7 @@ class Transfer:
     recipe: Path | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The result as JSON values."""
         return {
             **self.study.as_dict(),
             "width": self.width,
@@ -69,19 +70,12 @@ def tune_at_width(
     """Search a recipe's options on a copy whose model is `width` wide, in the folder `study`
     (default studies/<name>_at_<width>).
 
-    A recipe without parametrization: mup gets it, with `width` as its base. First the coordinate
-    check, with its data and plot in the folder; `transfer` writes FOLDER/wide.yaml at the end. The
-    same call continues a study that was cut off. Raises DanluError: as danlu.tune, a search of what
-    fixes the width, TrainingStopped where the coordinate check fails.
+    A recipe without `parametrization: mup` gets it, with `width` as its base width. The coordinate
+    check comes first; its data and plot are written into the folder. `transfer`: write
+    FOLDER/wide.yaml at the end. The same call resumes an interrupted study.
 
-    >>> import danlu
-    >>> recipe = {"task": "classification", "model": {"name": "mlp", "hidden": [16]}, "train": {"steps": 2},
-    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
-    >>> recipe["tune"] = {"space": {"optimizer.learning_rate": [0.01, 0.1]}, "sampler": "random",
-    ...                   "trials": 2, "on": "one_by_one"}
-    >>> transfer = danlu.tune_at_width(recipe, 8, "studies/narrow-iris")
-    >>> transfer.width, transfer.narrow
-    (16, 8)
+    Raises DanluError as danlu.tune does, for a search space that changes the width, and
+    (TrainingStopped) where the coordinate check fails.
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
@@ -106,7 +100,7 @@ def tune_at_width(
 
 
 def _under_mup(recipe: Recipe, width: int) -> Recipe:
-    """The recipe with parametrization: mup, based at `width` where it says no base of its own."""
+    """The recipe with `parametrization: mup`, with the base width `width` unless it sets one."""
     if getattr(recipe.model.options, "parametrization", "mup") == "mup":
         return recipe
     return recipes.with_changes(
@@ -115,7 +109,8 @@ def _under_mup(recipe: Recipe, width: int) -> Recipe:
 
 
 def _refuse_widths(recipe: Recipe) -> None:
-    """RecipeError where the search would choose the width itself, or what it is counted from."""
+    """Raise RecipeError where the search space has the width itself, or an option that determines
+    it."""
     options = recipe.model.options
     resize = registry.model_facts(recipe.model.name).at_width
     assert resize is not None  # width_of has refused models without it
@@ -134,7 +129,7 @@ def _refuse_widths(recipe: Recipe) -> None:
             [
                 Problem(
                     recipe.path or "recipe",
-                    f"tune.space: {name} chooses the width, and this search is at one width for another.",
+                    f"tune.space: {name} changes the width, and this search is at one width.",
                     f"leave {name} out, or tune without --at-width",
                 )
                 for name in named
@@ -145,8 +140,8 @@ def _refuse_widths(recipe: Recipe) -> None:
 def _check_optimizers(
     wide: Recipe, width: int, folder: Path, say: Callable[[str], None]
 ) -> dict[str, CoordinateCheck]:
-    """The coordinate checks of the recipe, one for each optimizer that is searched; kept in the
-    folder. Raises TrainingStopped."""
+    """The coordinate check of the recipe with each optimizer of the search, stored in the folder.
+    Raises TrainingStopped where one fails."""
     widths = widths_between(wide, width)
     choices = next(
         (each.choices for each in wide.space if each.name == "optimizer" and each.kind == "choice"),
@@ -177,15 +172,17 @@ def _check_optimizers(
     for name, check in checks.items():
         if not check.passed:
             raise TrainingStopped(
-                f"{name}: {check.sentence()} What is found at width {width:,} would not hold at {width_of(wide):,}.",
+                f"{name}: {check.sentence()} The best options at width {width:,} would not be the "
+                f"best at {width_of(wide):,}.",
                 where=str(kept),
-                hint=f"look at coordinate_check_{name}.png; tune at the full width (without --at-width), or try another optimizer",
+                hint=f"look at coordinate_check_{name}.png; tune at the full width (without "
+                "--at-width), or try another optimizer",
             )
     return checks
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The checks that an earlier start kept; {} where there are none that can be read."""
+    """The checks that an earlier start stored; {} where there is no readable file."""
     try:
         stored = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -201,7 +198,7 @@ def _draw(check: CoordinateCheck, path: Path, say: Callable[[str], None]) -> Non
 
 
 def _write_wide(wide: Recipe, narrow: int, folder: Path, result: StudyResult) -> Path | None:
-    """FOLDER/wide.yaml: the wide recipe with the best trial's values."""
+    """Write FOLDER/wide.yaml: the wide recipe with the values of the best trial."""
     best = result.best
     if best is None or best.scores is None:
         return None
@@ -211,14 +208,16 @@ def _write_wide(wide: Recipe, narrow: int, folder: Path, result: StudyResult) ->
     )
     less_certain = [name for name in best.values if name.rpartition(".")[2] in _REGULARIZATION]
     lines = [
-        f"Width {width_of(wide):,}, with the values of trial {best.number} of {len(result.trials):,} at width {narrow:,} ({scores}).",
+        f"Width {width_of(wide):,}, with the values of trial {best.number} of "
+        f"{len(result.trials):,} at width {narrow:,} ({scores}).",
         f"Found in the study {folder}:",
         *(f"    {name}: {_format(value)}" for name, value in best.values.items()),
         "They hold at other widths by model.parametrization: mup; do not change model.base_width.",
     ]
     if less_certain:
         lines.append(
-            f"What holds a network back ({', '.join(less_certain)}) is the least sure to carry over: a wider one may want more."
+            f"Regularization ({', '.join(less_certain)}) is the least certain to be right for the "
+            "wide network: it may need more."
         )
     lines += ["", f"    danlu train {folder / 'wide.yaml'}"]
     head = "".join(f"# {line}".rstrip() + "\n" for line in lines)

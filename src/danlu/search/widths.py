@@ -1,4 +1,4 @@
-"""A recipe at another width: the same network with one number changed, and what is needed for its findings to hold there."""
+"""A recipe at another width: the same network with one number changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from danlu.recipe import Recipe, with_changes
 
 
 def width_of(recipe: Recipe) -> int:
-    """The width of the recipe's model. Raises RunError where it has none."""
+    """The width of the recipe's model. Raises RunError where one number does not determine it."""
     find_width = registry.model_facts(recipe.model.name).width_of
     width = find_width(recipe.model.options) if find_width is not None else 0
     if not width:
@@ -30,8 +30,8 @@ def width_of(recipe: Recipe) -> int:
 
 
 def at_width(recipe: Recipe, width: int) -> Recipe:
-    """The recipe with its model at another width, all else as it is. Raises RunError for a width
-    that the model cannot have."""
+    """The recipe with its model at another width. Raises RunError for a width that the model cannot
+    have."""
     if width == width_of(recipe):
         return recipe
     facts, options = registry.model_facts(recipe.model.name), recipe.model.options
@@ -53,6 +53,6 @@ def at_width(recipe: Recipe, width: int) -> Recipe:
 
 
 def changed_options(options: Any, new_options: Any) -> dict[str, Any]:
-    """The options of a model that differ, as changes to a recipe."""
+    """The options of a model that differ in `new_options`, as changes to a recipe."""
     now, then = options.model_dump(), new_options.model_dump()
     return {f"model.{name}": value for name, value in then.items() if value != now[name]}

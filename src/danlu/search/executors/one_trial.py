@@ -1,4 +1,4 @@
-"""Train one trial in its folder as `danlu train` does, reporting its scores, and say how it ended."""
+"""Train one trial in its folder as `danlu train` does, report its scores, and say how it ended."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Trials as one program: a batch is cut into groups of one shape, and each group is trained in one stack (danlu.training.population).
+"""Run trials as one program: stacks of trials with one architecture (danlu.training.population).
 
-How many trials stand in a stack, how many stacks run side by side, and in which number format, is
-measured once, when the study begins, and kept with it. A group is a function of its batch: after a
-kill, a group of which some trials were not told yet is trained again whole, so that every sum is
-taken in the same order, and those trials end as they would have."""
+A batch of trials is cut into groups of one architecture, and each group is trained as one stack.
+The stack size, the number of stacks side by side and the number format are measured once, when the
+study begins, and stored with it. A group is a function of its batch: after a kill, a group with
+unfinished trials is trained again as a whole, finished trials included, so that every sum is taken
+in the same order and each trial ends as it would have without the kill.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import select
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,13 +24,15 @@ from danlu import recipe as recipes
 from danlu import registry
 from danlu.data.dataset import prepare
 from danlu.errors import Interrupted, RunError
-from danlu.recipe import Recipe
+from danlu.recipe import Part, Recipe
 from danlu.reporting.importance import import_libraries
 from danlu.search.context import SearchContext
 from danlu.search.executors.failure import RETRYABLE, describe_failure
 from danlu.search.executors.forks import Exchange, Fork, can_fork
 from danlu.search.executors.one_trial import run_trial
 from danlu.search.executors.scheduler import describe_exit
+from danlu.search.pruners._base import ExploitingPruner, PrunerFacts
+from danlu.search.samplers._base import SamplerFacts
 from danlu.search.study import Study, Trial
 from danlu.system import machine
 from danlu.system.placement import draw_seed, placement_for
@@ -45,13 +49,11 @@ from danlu.training.population import (
 )
 
 MIN_STACK = 4  # trials of a stack that is worth measuring
-MIN_SPEEDUP = (
-    1.05  # a stack is chosen where trials come at least this much faster than one after another
-)
+MIN_SPEEDUP = 1.05  # over one trial after another, for stacks to be chosen
 EXPLOITING = 31  # purpose of a random draw (danlu.system.placement): whose copy a trial becomes
-_HEARTBEAT_SECONDS = 5.0  # seconds between two signs of life
-_MEASURE_SECONDS = 180.0  # seconds that a measurement may take
-_BATCHES = 8  # a sampler that learns gets its budget in at least so many batches
+_HEARTBEAT_SECONDS = 5.0  # between two heartbeats of a fork
+_MEASURE_SECONDS = 180.0  # that a measurement may take
+_BATCHES = 8  # in which a sampler that learns from results gets its budget, at least
 
 
 def choose(study: Study) -> str:
@@ -60,90 +62,85 @@ def choose(study: Study) -> str:
 
 
 def _plan(study: Study) -> dict[str, Any]:
-    return study.decide("vectorised", lambda: _measure_plan(study))  # type: ignore[no-any-return]
+    return study.decide("vectorised", lambda: _measure_plan(study))
 
 
 def _measure_plan(study: Study) -> dict[str, Any]:
-    """What is decided once: stack size, stacks at once, number format, and whether that is faster
-    than one trial after another."""
+    """What is decided once for a study: the stack size, how many stacks run at once, the number
+    format, and whether that is faster than one trial after another."""
     recipe = _middle_recipe(study)
-    budget = study.budget or math.inf
-    trainings_per_trial = study.folds or 1
     forks = can_fork() and placement_for(recipe.train).device.type == "cpu"
-    at_once = (
-        max(1, min(machine.cores(), math.ceil(budget * trainings_per_trial / MIN_STACK)))
-        if forks
-        else 1
-    )
-    plan: dict[str, Any] = {
+    trainings = (study.budget or math.inf) * (study.folds or 1)
+    at_once = max(1, min(machine.cores(), math.ceil(trainings / MIN_STACK))) if forks else 1
+    not_measured: dict[str, Any] = {
         "size": 1,
         "at_once": 1,
         "precision": None,
         "faster": False,
         "curve": [],
     }
-    if reason := reason_not_stackable(recipe):
-        return {**plan, "reason": reason}
-    if any(
-        metric not in ("seconds", "parameters", "loss") and _reads_text(metric)
-        for metric, _ in study.objectives
-    ):
-        return {
-            **plan,
-            "reason": "an objective compares texts, which are made at the end of a training",
-        }
-    if budget * trainings_per_trial < MIN_STACK:
-        return {**plan, "reason": "there are too few trials"}
+    if reason := _reason_not_measured(study, recipe, trainings):
+        return {**not_measured, "reason": reason}
+    # The data is prepared once, for all processes that are forked from this one.
     if study.folds:
         for fold in range(study.folds):
             prepare(recipe, (fold, study.folds))
     else:
-        prepare(recipe)  # once, for all that is forked from here
-    largest = (
-        int(
-            min(budget * trainings_per_trial, _batch_size(study, 1 << 20) * trainings_per_trial)
-            / at_once
-        )
-        or 1
-    )
-    paces = (
+        prepare(recipe)
+    largest = int(min(trainings, _batch_size(study, 1 << 20) * (study.folds or 1)) / at_once) or 1
+    throughputs = (
         _measure_in_forks(recipe, study, largest, at_once)
         if forks
         else [measure_throughput([recipe], largest)]
     )
-    if paces is None:
-        return {**plan, "reason": "the measurement of stacks was ended by the system"}
-    pace = max(paces, key=lambda each: each.stacked)
-    alone = pace.alone or seconds_per_update(recipe)
-    rate = at_once / pace.stacked if pace.stacked < math.inf else 0.0
-    faster = pace.size > 1 and rate > MIN_SPEEDUP / alone
-    said = (
-        f"{rate * alone:.1f} times as fast in {at_once} stack(s) of {pace.size}, {pace.precision}"
-        if rate
-        else pace.reason
-    )
+    if throughputs is None:
+        reason = "the measurement of stacks was ended by the system"
+        return {**not_measured, "reason": reason}
+    throughput = max(throughputs, key=lambda measured: measured.stacked)
+    alone = throughput.alone or seconds_per_update(recipe)
+    rate = at_once / throughput.stacked if throughput.stacked < math.inf else 0.0
     return {
-        "size": pace.size, "at_once": at_once, "precision": pace.precision, "faster": faster, "reason": said,
-        "curve": [list(each) for each in pace.curve], "alone": alone,
-    }  # fmt: skip
+        "size": throughput.size,
+        "at_once": at_once,
+        "precision": throughput.precision,
+        "faster": throughput.size > 1 and rate > MIN_SPEEDUP / alone,
+        "reason": f"{rate * alone:.1f} times as fast in {at_once} stack(s) of {throughput.size}, "
+        f"{throughput.precision}"
+        if rate
+        else throughput.reason,
+        "curve": [list(point) for point in throughput.curve],
+        "alone": alone,
+    }
+
+
+def _reason_not_measured(study: Study, recipe: Recipe, trainings: float) -> str:
+    """Why stacks of a study's trials cannot pay; "" where they may."""
+    if reason := reason_not_stackable(recipe):
+        return reason
+    if any(
+        metric not in ("seconds", "parameters", "loss") and _reads_text(metric)
+        for metric, _ in study.objectives
+    ):
+        return "an objective compares texts, which are made at the end of a training"
+    return "there are too few trials" if trainings < MIN_STACK else ""
 
 
 def _measure_in_forks(
     recipe: Recipe, study: Study, largest: int, at_once: int
 ) -> list[StackThroughput] | None:
-    """The Pace as measured by as many processes at the same time as will train; None where one was
-    lost."""
+    """The throughput that each of `at_once` processes measures while the others measure too, as
+    they will train; None where one of them was lost."""
     measured: list[StackThroughput] = []
 
     def work(say: Exchange) -> None:
-        pace = measure_throughput([_one_thread(recipe)], largest, at_once=at_once, alone=0.0)
-        say({"say": "pace", **pace.as_dict()})
+        throughput = measure_throughput([_one_thread(recipe)], largest, at_once=at_once, alone=0.0)
+        say({"say": "throughput", **throughput.as_dict()})
 
     forks = [Fork(work, study.folder / "vectorised.log") for _ in range(at_once)]
     try:
         for fork in forks:
             message = fork.receive(_MEASURE_SECONDS)
-            if message["say"] != "pace":
+            if message["say"] != "throughput":
                 return None
             fork.answer({})
             named = {
@@ -164,12 +161,12 @@ def _measure_in_forks(
 
 
 def _one_thread(recipe: Recipe) -> Recipe:
-    """The recipe as a fork trains it."""
+    """The recipe with one thread, as a fork trains it."""
     return replace(recipe, train=recipe.train.model_copy(update={"threads": 1}))
 
 
 def _middle_recipe(study: Study) -> Recipe:
-    """The recipe in the middle of the space."""
+    """The recipe in the middle of the search space: first choices, middles of ranges."""
     values: dict[str, Any] = {}
     for dimension in study.space:
         if any(values.get(name) not in allowed for name, allowed in dimension.when.items()):
@@ -186,24 +183,27 @@ def _middle_recipe(study: Study) -> Recipe:
 
 
 def _reads_text(metric: str) -> bool:
+    """Whether a score compares texts."""
     name = metric.partition("/")[0]
     return name in registry.names("metrics") and registry.metric_facts(name).reads_text
 
 
 def _batch_size(study: Study, room: int) -> int:
-    """Trials that are asked for together: as many as find room, but a sampler that learns must see
-    results on its way."""
+    """How many trials are suggested together: up to `room`, but a sampler that learns from results
+    gets its budget in several batches, and an exploiting pruner all trials at once."""
     assert study.tune.sampler is not None
-    learns = study.tune.sampler.name not in ("random", "grid", "quasi_random")
     pruner = study.tune.pruner
-    exploits = pruner is not None and getattr(
-        registry.facts("pruners", pruner.name), "EXPLOITS", False
-    )
-    if exploits:
+    if pruner is not None and exploits(pruner):
         return study.budget or room
-    if not learns or study.budget is None:
+    facts = registry.read_facts(SamplerFacts, "samplers", study.tune.sampler.name)
+    if not facts.learns or study.budget is None:
         return min(room, study.budget or room)
     return max(1, min(room, math.ceil(study.budget / _BATCHES)))
+
+
+def exploits(pruner: Part) -> bool:
+    """Whether a pruner is an ExploitingPruner."""
+    return registry.read_facts(PrunerFacts, "pruners", pruner.name).exploits
 
 
 # --- running
@@ -211,7 +211,7 @@ def _batch_size(study: Study, room: int) -> int:
 
 @dataclass
 class _Training:
-    """A training of a group: a trial, and the fold of it (None: it has none)."""
+    """One training of a group: a trial, and (fold, number of folds) where the study has folds."""
 
     trial: Trial
     fold: tuple[int, int] | None
@@ -219,7 +219,11 @@ class _Training:
 
 @dataclass
 class _Group:
-    """Lanes of one shape, the state of their stack, and what is known of them so far."""
+    """Trainings of one architecture, the fork that trains them, and what it has reported so far.
+
+    `curves` has the scores of each (trial number, fold) by evaluation. `outcomes` has one value per
+    training once they are done; `failure_message` and `failure_kind` say why they are lost.
+    """
 
     trainings: list[_Training]
     fork: Fork | None = None
@@ -233,65 +237,65 @@ class _Group:
     @property
     def trials(self) -> list[Trial]:
         """The trials of the group, by number."""
-        return list({lane.trial.number: lane.trial for lane in self.trainings}.values())
+        return list({training.trial.number: training.trial for training in self.trainings}.values())
 
 
-def run(study: Study, setting: SearchContext) -> None:
-    """Train batch after batch until no trial is left. Raises Interrupted where somebody asks to
-    stop: running groups begin anew then."""
+def run(study: Study, context: SearchContext) -> None:
+    """Train batch after batch until no trial is left. Raises Interrupted after a signal; running
+    groups begin anew at the next start."""
     plan = _plan(study)
-    setting.notify(message=f"trials as one program: {plan['reason']}")
-    BatchRunner(study, setting, plan).run()
+    context.notify(message=f"trials as one program: {plan['reason']}")
+    BatchRunner(study, context, plan).run()
 
 
 class BatchRunner:
-    """Takes batches, cuts them into groups, trains these some at a time, and tells the study."""
+    """Takes batches of trials, cuts them into groups, trains some groups at a time, and tells the
+    study."""
 
-    def __init__(self, study: Study, setting: SearchContext, plan: dict[str, Any]) -> None:
-        self.study, self.setting = study, setting
+    def __init__(self, study: Study, context: SearchContext, plan: dict[str, Any]) -> None:
+        self.study, self.context = study, context
         self.size, self.at_once = max(int(plan["size"]), 1), int(plan["at_once"])
-        if (
-            not plan["faster"] and self.size == 1
-        ):  # asked for by name where it does not pay, or was not measured
-            self.size = 16
+        if not plan["faster"] and self.size == 1:
+            self.size = 16  # the recipe names this executor where it does not pay
         self.precision: str | None = plan["precision"]
         self.metrics = [metric for metric, _ in study.objectives]
         self.forks = can_fork() and placement_for(study.recipe.train).device.type == "cpu"
-        pruner = study.tune.pruner
-        self.exploiter = None
-        if pruner is not None and getattr(
-            registry.facts("pruners", pruner.name), "EXPLOITS", False
-        ):
-            if study.folds:
-                raise RunError(
-                    f"tune.pruner {pruner.name} copies trainings, and those of different folds have seen different rows.",
-                    hint="leave out tune.folds, or choose another pruner",
-                )
-            self.exploiter = registry.build_pruner(
-                pruner, study.directions[0], draw_seed(study.tune.seed, EXPLOITING, 0)
-            )
+        self.exploiter = self._build_exploiter()
+        self.values_taken_over: dict[int, dict[str, Any]] = {}  # by trial; of exploiting pruners
         self.finished: set[int] = set()
         self.import_thread: threading.Thread | None = None
 
+    def _build_exploiter(self) -> ExploitingPruner | None:
+        """The pruner of the study where it is an exploiting one. Raises RunError with folds."""
+        part, tune = self.study.tune.pruner, self.study.tune
+        if part is None or not exploits(part):
+            return None
+        if self.study.folds:
+            raise RunError(
+                f"tune.pruner {part.name} copies trainings, and those of different folds have "
+                "seen different rows.",
+                hint="leave out tune.folds, or choose another pruner",
+            )
+        seed = draw_seed(tune.seed, EXPLOITING, 0)
+        pruner = registry.build_pruner(part, self.study.directions[0], seed)
+        assert isinstance(pruner, ExploitingPruner)
+        return pruner
+
     def run(self) -> None:
-        """Until none is left."""
-        # folds of a trial stand in one stack with those of others
+        """Train until no trial is left."""
+        # The folds of a trial are in one stack with those of other trials.
         room = max(1, self.size * self.at_once // (self.study.folds or 1))
         while trials := self.study.take(_batch_size(self.study, room)):
-            for batch in self._batches(trials):
+            for batch in self.study.batches(trials):
                 self._run_batch(batch, {trial.number for trial in trials})
 
-    def _batches(self, trials: Sequence[Trial]) -> list[list[Trial]]:
-        """The whole batches that trials belong to, those of them that ended before too."""
-        return self.study.batches(trials)
-
-    def _run_batch(self, batch: list[Trial], open_: set[int]) -> None:
-        """Train the groups of a batch that hold trials which are still open."""
-        self.finished = {trial.number for trial in batch if trial.number not in open_}
+    def _run_batch(self, batch: list[Trial], unfinished: set[int]) -> None:
+        """Train those groups of a whole batch that have unfinished trials (by their numbers)."""
+        self.finished = {trial.number for trial in batch if trial.number not in unfinished}
         groups = [
-            each
-            for each in self._groups(batch)
-            if any(trial.number in open_ for trial in each.trials)
+            group
+            for group in self._groups(batch)
+            if any(trial.number in unfinished for trial in group.trials)
         ]
         last = (
             self.study.budget is not None
@@ -304,7 +308,8 @@ class BatchRunner:
                 groups = [*self._recover(group), *groups]
 
     def _groups(self, batch: list[Trial]) -> list[_Group]:
-        """Lanes by shape, in stacks of at most the measured size; a trial's folds stay together."""
+        """Groups of at most the measured size with one architecture each; all folds of a trial are
+        in one group."""
         folds: Sequence[tuple[int, int] | None] = (
             [(k, self.study.folds) for k in range(self.study.folds)] if self.study.folds else [None]
         )
@@ -317,9 +322,7 @@ class BatchRunner:
                 len(same_shape) if self.exploiter is not None else max(1, self.size // len(folds))
             )
             pieces = math.ceil(len(same_shape) / largest)
-            if (
-                self.exploiter is None
-            ):  # stacks side by side of equal size: the batch is as long as its longest
+            if self.exploiter is None:  # equal sizes: a batch takes as long as its largest stack
                 pieces = max(pieces, min(self.at_once, len(same_shape)))
             trials_per_group = math.ceil(len(same_shape) / pieces)
             for first in range(0, len(same_shape), trials_per_group):
@@ -337,10 +340,10 @@ class BatchRunner:
     # --- a wave: groups side by side
 
     def _run_groups(self, wave: list[_Group], last: bool = False) -> None:
-        """Train groups side by side until each is done or lost; beside the `last` the libraries of
-        the report are read."""
+        """Train groups side by side until each is done or lost; beside the `last` ones the
+        libraries of the report are imported."""
         in_step = self.study.pruner is not None
-        if self.import_thread is not None:  # a fork would keep what another thread has locked
+        if self.import_thread is not None:  # a fork would copy the locks that it holds
             self.import_thread.join()
         for group in wave:
             if self.forks:
@@ -360,8 +363,8 @@ class BatchRunner:
                 if group.outcomes is None and not group.failure_message
             ]:
                 self._receive_messages(wave, running, waiting)
-                # with a pruner every decision waits for all groups, so that what it sees does not
-                # depend on who is faster
+                # With a pruner every decision waits for all groups, so that it does not depend on
+                # which group is faster.
                 if in_step and any(index not in waiting for index in running):
                     continue
                 for index in sorted(waiting):
@@ -378,13 +381,14 @@ class BatchRunner:
     def _receive_messages(
         self, wave: list[_Group], running: list[int], waiting: dict[int, dict[str, Any]]
     ) -> None:
-        """Take the messages that are there: events wait in `waiting`; ends are told at once."""
+        """Receive the messages that have arrived: evaluations go into `waiting`, by index of the
+        group; ended groups are told to the study at once."""
         expected = {wave[index].fork.fileno(): index for index in running if index not in waiting}  # type: ignore[union-attr]
         ready, _, _ = select.select(list(expected), [], [], 0.2)
-        if self.setting.interruption.exit_code:
+        if self.context.interruption.exit_code:
             raise Interrupted(
-                f"{self.setting.interruption.name}: the study is saved.",
-                exit_code=self.setting.interruption.exit_code,
+                f"{self.context.interruption.name}: the study is saved.",
+                exit_code=self.context.interruption.exit_code,
                 hint="run the same command again: it goes on from there",
             )
         for number in ready:
@@ -411,14 +415,14 @@ class BatchRunner:
             if (
                 fork is not None
                 and index not in waiting
-                and time.monotonic() - fork.last_message_at > 60 * self.setting.tune.hang_minutes
+                and time.monotonic() - fork.last_message_at > 60 * self.context.tune.hang_minutes
             ):
                 wave[
                     index
-                ].failure_message = f"no report for {self.setting.tune.hang_minutes:g} minutes"
+                ].failure_message = f"no report for {self.context.tune.hang_minutes:g} minutes"
 
     def _work_for(self, group: _Group) -> Callable[[Exchange], None]:
-        """What a fork does for a group."""
+        """What a fork does to train a group."""
 
         def work(exchange: Exchange) -> None:
             last_heartbeat = time.monotonic()
@@ -470,22 +474,26 @@ class BatchRunner:
         decide: Callable[[list[TrialEvaluation]], Decision],
         beat: Callable[[int], None],
     ) -> list[Outcome]:
-        interruption = None if self.forks else self.setting.interruption
+        interruption = None if self.forks else self.context.interruption
         prepared = _one_thread if self.forks else lambda recipe: recipe
         return train_population(
-            [prepared(lane.trial.recipe) for lane in group.trainings], decide, folds=[lane.fold for lane in group.trainings],
-            interruption=interruption, tell=beat, precision=self.precision,
-        )  # fmt: skip
+            [prepared(training.trial.recipe) for training in group.trainings],
+            decide,
+            folds=[training.fold for training in group.trainings],
+            interruption=interruption,
+            tell=beat,
+            precision=self.precision,
+        )
 
-    # --- what is heard of a group
+    # --- evaluations of a group
 
     def _report(self, group: _Group, events: list[dict[str, Any]]) -> None:
-        """Keep the scores of an evaluation, and tell the study those of trials all of whose folds
-        have come so far."""
+        """Keep the scores of an evaluation, and report to the study those of trials all of whose
+        folds have reached it."""
         for event in events:
-            lane = group.trainings[event["number"]]
+            training = group.trainings[event["number"]]
             curve_so_far = group.curves.setdefault(
-                (lane.trial.number, lane.fold[0] if lane.fold else 0), []
+                (training.trial.number, training.fold[0] if training.fold else 0), []
             )
             curve_so_far.append(event["scores"].get(self.metrics[0], event["score"]))
         for trial in group.trials:
@@ -494,7 +502,8 @@ class BatchRunner:
                 self.study.report(trial, len(curve), curve[-1])
 
     def _curve(self, group: _Group, trial: Trial) -> list[float | None]:
-        """The mean over folds at each evaluation that all of them had."""
+        """The mean over folds at each evaluation that all folds have reached; None where a score is
+        missing."""
         fold_curves = [
             group.curves.get((trial.number, fold), []) for fold in range(self.study.folds or 1)
         ]
@@ -505,7 +514,8 @@ class BatchRunner:
         return means
 
     def _decide(self, group: _Group, events: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the group's stack is told after an evaluation, as plain data."""
+        """The answer to a group's evaluations, as JSON values: which trainings end, or which copy
+        others."""
         reported = {group.trainings[event["number"]].trial.number for event in events}
         if self.exploiter is not None:
             return {"copies": self._exploit(group, events)}
@@ -513,9 +523,7 @@ class BatchRunner:
         for trial in group.trials:
             if trial.number not in reported:
                 continue
-            if (
-                trial.number in self.finished
-            ):  # it ended in an earlier life of the study, and ends here as it did there
+            if trial.number in self.finished:  # before a kill: it ends here as it did there
                 record = self.study.record(trial.number)
                 ends = record.state == "pruned" and len(self._curve(group, trial)) >= len(
                     record.curve
@@ -525,13 +533,14 @@ class BatchRunner:
             if ends:
                 pruned += [
                     number
-                    for number, lane in enumerate(group.trainings)
-                    if lane.trial.number == trial.number
+                    for number, training in enumerate(group.trainings)
+                    if training.trial.number == trial.number
                 ]
         return {"prune": pruned}
 
     def _exploit(self, group: _Group, events: list[dict[str, Any]]) -> dict[str, Any]:
-        """Whose copy each trial becomes, and with which values, as {lane: [lane, values]}."""
+        """Which training each one copies and with which values, as {index: [index of the other,
+        values]}; {} between the turns of the pruner."""
         turn = len(self._curve(group, group.trials[0]))
         if (
             self.exploiter is None
@@ -541,8 +550,8 @@ class BatchRunner:
             return {}
         numeric = [dimension for dimension in self.study.space if dimension.kind != "choice"]
         current = [
-            self.values_taken_over.setdefault(lane.trial.number, dict(lane.trial.values))
-            for lane in group.trainings
+            self.values_taken_over.setdefault(training.trial.number, dict(training.trial.values))
+            for training in group.trainings
         ]
         scores = [event["score"] for event in sorted(events, key=lambda event: event["number"])]
         options = {
@@ -566,13 +575,6 @@ class BatchRunner:
             copies[str(target)] = [int(origin), values]
         return copies
 
-    @property
-    def values_taken_over(self) -> dict[int, dict[str, Any]]:
-        """The values that trials have taken on, by number."""
-        if not hasattr(self, "_become"):
-            self._become: dict[int, dict[str, Any]] = {}
-        return self._become
-
     def _to_decision(self, message: dict[str, Any]) -> Decision:
         copies = {
             int(target): (int(origin), recipes.trial_recipe(self.study.recipe, values, registry))
@@ -590,81 +592,77 @@ class BatchRunner:
                 continue
             outcomes = [
                 outcome
-                for lane, outcome in zip(group.trainings, group.outcomes)
-                if lane.trial.number == trial.number
+                for training, outcome in zip(group.trainings, group.outcomes)
+                if training.trial.number == trial.number
             ]
             self._tell_trial(trial, outcomes)
             self.finished.add(trial.number)
-            self.setting.notify(self.study.record(trial.number))
+            self.context.notify(self.study.record(trial.number))
 
     def _tell_trial(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
+        """Tell the study how a trial ended, by the outcomes of its folds."""
         facts: dict[str, Any] = {
-            "seconds": sum(each["seconds"] for each in outcomes), "steps": sum(each["step"] for each in outcomes),
-            "parameters": outcomes[0]["parameters"], "stacked": True,
-        }  # fmt: skip
+            "seconds": sum(outcome["seconds"] for outcome in outcomes),
+            "steps": sum(outcome["step"] for outcome in outcomes),
+            "parameters": outcomes[0]["parameters"],
+            "stacked": True,
+        }
         if trial.number in self.values_taken_over:
             facts["became"] = self.values_taken_over[trial.number]
-        failed = next((each for each in outcomes if each["state"] == "failed"), None)
+        failed = next((outcome for outcome in outcomes if outcome["state"] == "failed"), None)
         if failed is not None:
             self.study.tell(trial, None, "failed", failed["cause"], facts)
             return
-        if any(each["state"] == "pruned" for each in outcomes):
+        if any(outcome["state"] == "pruned" for outcome in outcomes):
             self.study.tell(trial, None, "pruned", outcomes[0]["cause"], facts)
             return
-        each_scores = [_numbers(each["scores"]) for each in outcomes]
-        names = [name for name in each_scores[0] if all(name in each for each in each_scores)]
-        scores = {name: statistics.fmean(each[name] for each in each_scores) for name in names}
-        facts |= {"scores": scores, "best_step": outcomes[0]["best_step"]}
-        if len(outcomes) > 1:
-            facts |= {
-                "std": {
-                    name: statistics.stdev(each[name] for each in each_scores) for name in names
-                },
-                "folds": each_scores,
-            }
-        measured = {**scores, "seconds": facts["seconds"], "parameters": facts["parameters"]}
+        means = _mean_scores([_numbers(outcome["scores"]) for outcome in outcomes])
+        facts |= {"scores": means["scores"], "best_step": outcomes[0]["best_step"], **means}
+        measured = {
+            **facts["scores"],
+            "seconds": facts["seconds"],
+            "parameters": facts["parameters"],
+        }
         missing = [metric for metric in self.metrics if metric not in measured]
         if missing:
-            self.study.tell(
-                trial,
-                None,
-                "failed",
-                f"there is no score {missing[0]} on these rows; there are {', '.join(measured)}.",
-                facts,
+            cause = (
+                f"there is no score {missing[0]} on these rows; there are {', '.join(measured)}."
             )
+            self.study.tell(trial, None, "failed", cause, facts)
             return
-        self.study.tell(
-            trial, [float(measured[metric]) for metric in self.metrics], "complete", "", facts
-        )
+        values = [float(measured[metric]) for metric in self.metrics]
+        self.study.tell(trial, values, "complete", "", facts)
 
     def _recover(self, group: _Group) -> list[_Group]:
-        """Groups to be tried in place of one that was lost; trials that cannot be stacked are
-        trained by themselves."""
+        """The groups to train in place of a lost one. Trials that cannot be stacked are trained
+        here, one after another."""
         if not group.failure_message:
             return []
-        open_ = [trial for trial in group.trials if trial.number not in self.finished]
+        unfinished = [trial for trial in group.trials if trial.number not in self.finished]
         folds = len(group.trainings) // len(group.trials)
         if group.failure_kind in RETRYABLE and len(group.trials) > 1:
-            self.setting.notify(
-                message=f"a stack of {len(group.trainings)} was lost ({group.failure_message}); it is trained in halves"
+            self.context.notify(
+                message=f"a stack of {len(group.trainings)} was lost ({group.failure_message}); "
+                "it is trained in halves"
             )
             middle = math.ceil(len(group.trials) / 2) * folds
             return [_Group(group.trainings[:middle]), _Group(group.trainings[middle:])]
         if group.failure_kind == "error":
-            self.setting.notify(
-                message=f"{len(open_)} trial(s) are trained one after another: {group.failure_message}"
+            self.context.notify(
+                message=f"{len(unfinished)} trial(s) are trained one after another: "
+                f"{group.failure_message}"
             )
-            for trial in open_:
+            for trial in unfinished:
                 self._train_alone(trial)
             return []
-        for trial in open_:
+        for trial in unfinished:
             self.study.tell(trial, None, "failed", group.failure_message)
             self.finished.add(trial.number)
-            self.setting.notify(self.study.record(trial.number))
+            self.context.notify(self.study.record(trial.number))
         return []
 
     def _train_alone(self, trial: Trial) -> None:
-        """Train a trial as one by one would."""
+        """Train a trial as the executor one_by_one does."""
 
         def report(evaluations: int, value: float) -> bool:
             self.study.report(trial, evaluations, value)
@@ -673,7 +671,7 @@ class BatchRunner:
         outcome = run_trial(trial.recipe, trial.folder, self.metrics, self.study.folds, report)
         self.study.tell(trial, outcome.values, outcome.state, outcome.cause, outcome.facts)
         self.finished.add(trial.number)
-        self.setting.notify(self.study.record(trial.number))
+        self.context.notify(self.study.record(trial.number))
 
 
 def _event_to_json(event: TrialEvaluation) -> dict[str, Any]:
@@ -687,13 +685,32 @@ def _event_to_json(event: TrialEvaluation) -> dict[str, Any]:
 
 def _outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     return {
-        "state": outcome.state, "cause": outcome.cause, "scores": _numbers(outcome.scores), "step": outcome.step,
-        "best_step": outcome.best_step, "seconds": outcome.seconds, "parameters": outcome.parameters,
-    }  # fmt: skip
+        "state": outcome.state,
+        "cause": outcome.cause,
+        "scores": _numbers(outcome.scores),
+        "step": outcome.step,
+        "best_step": outcome.best_step,
+        "seconds": outcome.seconds,
+        "parameters": outcome.parameters,
+    }
 
 
-def _numbers(scores: Any) -> dict[str, float]:
-    """Scores that are finite numbers."""
+def _mean_scores(of_folds: list[dict[str, float]]) -> dict[str, Any]:
+    """The mean of each score over folds as {"scores"}; with several folds also "std" and
+    "folds"."""
+    names = [name for name in of_folds[0] if all(name in scores for scores in of_folds)]
+    by_name = {name: [scores[name] for scores in of_folds] for name in names}
+    facts: dict[str, Any] = {
+        "scores": {name: statistics.fmean(values) for name, values in by_name.items()}
+    }
+    if len(of_folds) > 1:
+        facts["std"] = {name: statistics.stdev(values) for name, values in by_name.items()}
+        facts["folds"] = of_folds
+    return facts
+
+
+def _numbers(scores: Mapping[str, object]) -> dict[str, float]:
+    """The scores that are finite numbers."""
     return {
         name: value
         for name, value in scores.items()
@@ -705,7 +722,7 @@ def _numbers(scores: Any) -> dict[str, float]:
 
 
 def _clip_to_range(dimension: Any, value: float) -> float | int:
-    """The value brought back into a dimension's range."""
+    """The value moved into the range of a dimension, onto one of its steps."""
     value = min(max(value, float(dimension.low)), float(dimension.high))
     if dimension.step:
         value = (

@@ -1,13 +1,12 @@
-"""Pruners: which trials are ended before their time.
+"""Pruners: which trials end early.
 
 A part offers
-  Config                                    its options
-  build(config, direction, seed) -> pruner  for an objective of which `direction` ("higher" | "lower") is better
-    prune(number, curve, others) -> bool    whether trial `number` ends now. `curve` holds its scores so far, one an evaluation, the last
-                                            just measured; `others` maps the numbers of all other trials to their curves, none longer
-                                            than `curve`: nothing is known of a later evaluation
-  EXPLOITS (optional)                       True for population-based training: no trial is ended, but
-    exploit(scores, options, generator)     is asked at every turn of the population (see population_based)
-An answer depends on these arguments alone. Curves count evaluations, not steps: trials may have batches of other sizes.
-A contract test asks every pruner for the same twice, and about a trial that is best, which none ends.
+  Config                          its options
+  build(config, direction, seed)  a Pruner (danlu.search.pruners._base) of one objective, of which
+                                  `direction` ("higher" | "lower") is better
+  EXPLOITS                        optional; True where `build` gives an ExploitingPruner, which
+                                  ends no trial, but has bad trials copy good ones
+
+Its answers depend on the arguments alone. A contract test asks every pruner the same twice, and
+checks that none ends the best trial.
 """

@@ -1,4 +1,4 @@
-"""The rungs of successive halving, and who falls behind at one."""
+"""The rungs of successive halving, and which trials end at one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Iterable, Sequence
 
 
 def rungs(first: int, reduction: int, last: int) -> list[int]:
-    """Evaluations at which there is a rung, up to `upto`."""
+    """The evaluations up to `last` at which there is a rung.
+
+    >>> rungs(1, 3, 30)
+    [1, 3, 9, 27]
+    """
     evaluations, at = [], first
     while at <= last:
         evaluations.append(at)
@@ -17,8 +21,11 @@ def rungs(first: int, reduction: int, last: int) -> list[int]:
 def falls_behind(
     curve: Sequence[float], others: Iterable[Sequence[float]], reduction: int, direction: str
 ) -> bool:
-    """Whether the last score of `curve` is not among the best 1/reduction of those that came as far
-    (the best alone while they are few)."""
+    """Whether the last score of `curve` is not among the best 1/reduction of those at this
+    evaluation.
+
+    While fewer than `reduction` trials have reached the evaluation, only the best one goes on.
+    """
     sign = 1.0 if direction == "higher" else -1.0
     evaluation = len(curve)
     own_score = sign * curve[-1]

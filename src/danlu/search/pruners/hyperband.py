@@ -1,10 +1,12 @@
-"""Hyperband: successive halving at several degrees of impatience, each with a share of the trials of its own.
+"""Hyperband: successive halving in several brackets that begin to prune earlier or later.
 
-Bracket s begins at `first * reduction^s` evaluations; trials belong to brackets by their number and
-the seed, to impatient ones more often, and are compared within their bracket alone. Good where the
-first evaluations say little about the last.
-Source: Li et al., 2018, Hyperband, JMLR 18(185), 1-52, in the form without waiting of
-arXiv:1810.05934."""
+Bracket s begins at `first * reduction^s` evaluations. A trial belongs to a bracket by its number
+and the seed, more often to one that prunes early, and is compared only within its bracket. Good
+where the first evaluations say little about the last.
+
+Source: Li et al., 2018, Hyperband, JMLR 18(185), 1-52, in the asynchronous form of
+arXiv:1810.05934.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from functools import cached_property
 from pydantic import Field
 
 from danlu.recipe import Options
+from danlu.search.pruners._base import Pruner
 from danlu.search.pruners._rungs import falls_behind, rungs
 
 
@@ -41,7 +44,7 @@ class Config(Options):
     )
 
 
-class HyperbandPruner:
+class HyperbandPruner(Pruner):
     """Successive halving within the bracket of a trial."""
 
     def __init__(self, config: Config, direction: str, seed: int) -> None:
@@ -51,7 +54,7 @@ class HyperbandPruner:
 
     @cached_property
     def brackets(self) -> list[float]:
-        """How often trials belong to each bracket, the most impatient first."""
+        """The weight of each bracket when trials are assigned, the earliest bracket first."""
         count, far = 1, self.config.first
         while far * self.config.reduction <= self.config.most:
             count, far = count + 1, far * self.config.reduction
@@ -61,7 +64,7 @@ class HyperbandPruner:
         ]
 
     def bracket(self, number: int) -> int:
-        """The bracket of a trial."""
+        """The bracket of a trial, from its number and the seed."""
         return random.Random(f"{self.seed} {number}").choices(
             range(len(self.brackets)), self.brackets
         )[0]
@@ -69,7 +72,7 @@ class HyperbandPruner:
     def prune(
         self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
     ) -> bool:
-        """Whether the trial stands at a rung of its bracket and is not among the best there."""
+        """Whether the trial is at a rung of its bracket and not among the best there."""
         own_bracket = self.bracket(number)
         if own_bracket == len(self.brackets) - 1 and own_bracket > 0:
             return False

@@ -1,4 +1,7 @@
-"""The median rule: a trial ends where its best score so far is worse than what half of the others had reached by then.
+"""The median rule: end a trial whose best score is below the median of the others' best scores.
+
+A trial is compared at each evaluation with the best scores that the other trials had reached by the
+same evaluation.
 
 Source: Golovin et al., 2017, Google Vizier, section 3.2.2.
 """
@@ -11,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from danlu.recipe import Options
+from danlu.search.pruners._base import Pruner
 
 
 class Config(Options):
@@ -25,8 +29,13 @@ class Config(Options):
     after: int = Field(1, ge=1, le=1_000_000, description="Evaluations that every trial may have.")
 
 
-class MedianPruner:
-    """Compares the best score so far with the others' median."""
+class MedianPruner(Pruner):
+    """Compares the best score so far with the median of the others.
+
+    >>> pruner = MedianPruner(Config(trials=2), "higher")
+    >>> pruner.prune(2, [0.1, 0.2], {0: [0.5, 0.6], 1: [0.4, 0.3]})
+    True
+    """
 
     def __init__(self, config: Config, direction: str) -> None:
         self.config = config
@@ -35,7 +44,7 @@ class MedianPruner:
     def prune(
         self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
     ) -> bool:
-        """Whether the best score of `curve` is worse than the median of the others' at this
+        """Whether the best score of `curve` is worse than the median of the others' best at this
         evaluation."""
         evaluation = len(curve)
         reached = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from danlu.recipe import Options
+from danlu.search.pruners._base import Pruner
 
 
 class Config(Options):
     """No options."""
 
 
-class NoPruner:
+class NoPruner(Pruner):
     """Ends no trial."""
 
     def prune(

@@ -1,9 +1,12 @@
-"""Population-based training: at every turn the worst trials take over weights and options of the best, and change the options a little.
+"""Population-based training: bad trials copy good ones and vary their options.
 
-Runs where many trials are one program (tune.on: vectorised), since there a trial's weights are rows
-that can be copied. At a turn the last `share` of the population becomes a copy each of one of the
-first `share`; each searched number of a copy is multiplied or divided by `factor`. What a trial has
-become is told with it. Source: Jaderberg et al., 2017, arXiv:1711.09846."""
+It runs where many trials are one program (tune.on: vectorised), where the weights of a trial can be
+copied. Every `every` evaluations, each of the worst `share` of the population becomes a copy of one
+of the best `share`; each searched number of a copy is multiplied or divided by `factor`. The
+options that a trial has taken over are stored with it.
+
+Source: Jaderberg et al., 2017, arXiv:1711.09846.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from danlu.recipe import Options
+from danlu.search.pruners._base import ExploitingPruner
 
 EXPLOITS = True
 
@@ -32,19 +36,13 @@ class Config(Options):
     )
 
 
-class PopulationBasedPruner:
-    """Says who becomes whose copy, and with which options."""
+class PopulationBasedPruner(ExploitingPruner):
+    """Says which trial copies which, and with which options."""
 
     def __init__(self, config: Config, direction: str) -> None:
         self.config = config
         self.direction = direction
         self.every = config.every
-
-    def prune(
-        self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
-    ) -> bool:
-        """False: trials take over from others, and none ends."""
-        return False
 
     def exploit(
         self,
@@ -52,12 +50,7 @@ class PopulationBasedPruner:
         options: Mapping[str, Sequence[float]],
         generator: np.random.Generator,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(int64 (K,) whose copy each trial becomes, itself for most; the options of all K after
-        the turn, by name).
-
-        `scores` are the K trials' last ones, None or NaN where one has none (it counts as worst);
-        `options` the numbers that are searched, K each. The options of copies may leave the space's
-        range: who calls brings them back. Equal scores go by number."""
+        """Each of the worst trials copies one of the best (see ExploitingPruner.exploit)."""
         count = len(scores)
         sign = 1.0 if self.direction == "higher" else -1.0
         worth = np.array(

@@ -1,8 +1,9 @@
-"""Successive halving without waiting (ASHA): at evaluation 1, 3, 9, ... only the best third of the trials that came so far goes on.
+"""Asynchronous successive halving (ASHA): at evaluations 1, 3, 9, ... only the best third goes on.
 
-A rung is reached at `first * reduction^k` evaluations. There a trial is compared with every other
-that has reached it by now, and goes on where it is among the best 1/reduction of them (while there
-are fewer than `reduction`, where it is the best).
+There is a rung at each `first * reduction^k` evaluations. A trial at a rung is compared with every
+other trial that has reached the rung by now, and goes on where it is among the best 1/reduction of
+them (while fewer than `reduction` have, only where it is the best).
+
 Source: Li et al., 2020, A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from danlu.recipe import Options
+from danlu.search.pruners._base import Pruner
 from danlu.search.pruners._rungs import falls_behind, rungs
 
 
@@ -29,8 +31,13 @@ class Config(Options):
     spared: int = Field(0, ge=0, le=100, description="Rungs at which nobody is ended yet.")
 
 
-class SuccessiveHalvingPruner:
-    """Looks at the rungs alone."""
+class SuccessiveHalvingPruner(Pruner):
+    """Ends trials at rungs only.
+
+    >>> pruner = SuccessiveHalvingPruner(Config(), "higher")
+    >>> pruner.prune(3, [0.1], {0: [0.5], 1: [0.6], 2: [0.2]})
+    True
+    """
 
     def __init__(self, config: Config, direction: str) -> None:
         self.config = config
@@ -39,7 +46,7 @@ class SuccessiveHalvingPruner:
     def prune(
         self, number: int, curve: Sequence[float], others: Mapping[int, Sequence[float]]
     ) -> bool:
-        """Whether the trial stands at a rung and is not among the best there."""
+        """Whether the trial is at a rung and not among the best there."""
         at = rungs(
             self.config.first * self.config.reduction**self.config.spared,
             self.config.reduction,

@@ -1,4 +1,4 @@
-"""The search space as Optuna knows it, and samplers that know a trial by its number."""
+"""The search space in Optuna's terms, and samplers that choose by the number of a trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from danlu.recipe import Dimension, Space, same_value
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """Where a dimension's values come from; those of a choice are places among its choices."""
+    """Optuna's distribution of a dimension; for a choice, of the index among its choices."""
     if dimension.kind == "choice":
         return CategoricalDistribution(tuple(range(len(dimension.choices))))
     if dimension.kind == "integer":
@@ -34,14 +34,18 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def from_optuna(dimension: Dimension, stored: Any) -> Any:
-    """The plain value that a trial's recipe takes for what Optuna gave."""
+    """The plain value for the one that Optuna suggested."""
     if dimension.kind == "choice":
         return dimension.choices[int(stored)]
     return int(stored) if dimension.kind == "integer" else float(stored)
 
 
 def to_optuna(dimension: Dimension, value: Any) -> Any:
-    """What Optuna is told of a plain value."""
+    """What Optuna gets for a plain value: for a choice its index, else the value itself.
+
+    >>> to_optuna(Dimension("a", "choice", choices=("x", "y")), "y")
+    1
+    """
     if dimension.kind == "choice":
         return next(
             number for number, choice in enumerate(dimension.choices) if same_value(choice, value)
@@ -50,7 +54,7 @@ def to_optuna(dimension: Dimension, value: Any) -> Any:
 
 
 def suggest_values(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    """The plain values of a new trial: those of the dimensions that take part."""
+    """The plain values of a new trial, for the dimensions that take part."""
     values: dict[str, Any] = {}
     for dimension in space:
         if not dimension.active(values):
@@ -80,8 +84,12 @@ def suggest_values(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 
 
 def value_at(dimension: Dimension, position: float) -> Any:
-    """The plain value at a share in [0, 1) of a dimension: equal shares for equal parts of its
-    (logarithmic) range."""
+    """The plain value at a position in [0, 1) of a dimension. Equal lengths of positions belong to
+    equal parts of its range (of its logarithm where `log`).
+
+    >>> value_at(Dimension("a", "float", low=1.0, high=3.0), 0.5)
+    2.0
+    """
     if dimension.kind == "choice":
         return dimension.choices[
             min(int(position * len(dimension.choices)), len(dimension.choices) - 1)
@@ -115,7 +123,11 @@ def value_at(dimension: Dimension, position: float) -> Any:
 
 
 def position_of(dimension: Dimension, value: Any) -> float:
-    """The share at which `at_share` gives the value (the middle of the shares that do)."""
+    """The position at which `value_at` gives the value (the middle of those positions).
+
+    >>> position_of(Dimension("a", "float", low=0.0, high=2.0), 0.5)
+    0.25
+    """
     if dimension.kind == "choice":
         return (to_optuna(dimension, value) + 0.5) / len(dimension.choices)
     if dimension.kind == "integer" and dimension.log:
@@ -139,13 +151,13 @@ Choose = Callable[[optuna.Study, int], Mapping[str, Any]]
 
 
 class SamplerByNumber(BaseSampler):
-    """A sampler whose suggestion `choose(study, number)` is made whole, plain values by name, for
-    the trial of that number."""
+    """A sampler that suggests for the trial with a number what `choose(study, number)` returns:
+    plain values by name. `otherwise` draws the dimensions that `choose` leaves out."""
 
     def __init__(self, space: Space, choose: Choose, otherwise: BaseSampler) -> None:
         self.space = {dimension.name: dimension for dimension in space}
         self.choose = choose
-        self.otherwise = otherwise  # draws what `choose` leaves out
+        self.otherwise = otherwise
         self.chosen: tuple[int, Mapping[str, Any]] | None = None
 
     def infer_relative_search_space(

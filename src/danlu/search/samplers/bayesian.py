@@ -1,11 +1,13 @@
-"""Bayesian search by a tree of Parzen estimators (TPE): more of what the best trials have, less of what the others have.
+"""Bayesian search by a tree of Parzen estimators (TPE); the default sampler.
 
-The first trials are random. Then the values that lead to the best results, and those of all others,
-get a density each, over all dimensions together; of some values drawn from the first, the one is
-tried where their ratio is highest. Trials that run beside it count as bad ones, so that a batch is
-spread. Cheap, fit for choices and conditions; the default.
+The first trials are random. Then two densities over all dimensions are fitted, one to the values of
+the best trials and one to those of all others; of several values drawn from the first density, the
+one with the highest ratio of the two is tried. Trials that are still running count as bad ones,
+which spreads the trials of a batch. It costs little time, and handles choices and conditions.
+
 Source: Bergstra et al., 2011, NeurIPS 24; the joint form of Falkner et al., 2018, arXiv:1807.01774;
-Watanabe, 2023, arXiv:2304.11127."""
+Watanabe, 2023, arXiv:2304.11127.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Evolution by CMA-ES: generations drawn from a Gaussian whose centre, width and shape follow the best of the generation before.
+"""Evolution by CMA-ES: each generation is drawn from a Gaussian fitted to the one before.
 
-For numbers, with a budget of some hundred trials or more; choices, and what takes part only at
-times, are drawn at random. A generation is `population` complete trials in the order of their
-numbers; the state is worked out anew from all trials told, so nothing is stored. Source: Hansen and
-Ostermeier, 2001; Hansen, 2016, arXiv:1604.00772; the library cmaes (Nomura and Shibata, 2024,
-arXiv:2402.01373)."""
+For numbers, with a budget of some hundred trials or more; choices, and dimensions that take part
+only at times, are drawn at random. A generation is `population` complete trials in the order of
+their numbers; the state is computed anew from all trials told, so nothing is stored.
+
+Source: Hansen and Ostermeier, 2001; Hansen, 2016, arXiv:1604.00772; the library cmaes (Nomura and
+Shibata, 2024, arXiv:2402.01373).
+"""
 
 from __future__ import annotations
 
@@ -37,16 +39,19 @@ class Config(Options):
 
 
 def refuses(config: Config, space: Space) -> str:
-    """Why it cannot search this space, or ''."""
+    """Why it cannot search this space; "" where it can."""
     if any(dimension.kind != "choice" and not dimension.when for dimension in space):
         return ""
-    return "evolution needs a range of numbers that always takes part, and the space has choices and conditional ranges only."
+    return (
+        "evolution needs a range of numbers that always takes part, and the space has choices "
+        "and conditional ranges only."
+    )
 
 
 def build(
     config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
 ) -> BaseSampler:
-    """A sampler that works out the generations from the trials told."""
+    """A sampler that computes the generations anew from the trials told."""
     from optuna.samplers import RandomSampler
 
     from danlu.search.samplers._optuna import (
@@ -62,7 +67,7 @@ def build(
     sign = -1.0 if directions[0] == "higher" else 1.0
 
     def evolved(study: Any) -> Any:
-        """The search after the generations told."""
+        """The state of the search after all whole generations."""
         from cmaes import CMA
 
         bounds = np.array([[0.0, 1.0]] * (len(ranges) + len(idle)))

@@ -1,10 +1,13 @@
-"""Bayesian search by a Gaussian process: a smooth guess of the score with its doubt, tried where improvement is most expected.
+"""Bayesian search by a Gaussian process: tries the values with the highest expected improvement.
 
-Needs fewer trials than TPE in a few dimensions of numbers, and more time for a suggestion (about
-0.1 s to 1 s, growing with the trials). Dimensions that take part only at times are drawn at random.
-Several objectives: expected growth of the dominated volume.
+The process is a smooth estimate of the score with its uncertainty. In a few dimensions of numbers
+it needs fewer trials than TPE, but more time for a suggestion (about 0.1 s to 1 s, growing with the
+trials). Dimensions that take part only at times are drawn at random. With several objectives:
+expected growth of the dominated volume.
+
 Source: Jones, Schonlau and Welch, 1998, Journal of Global Optimization 13, 455-492; Matern kernel,
-a length for each dimension."""
+with one length scale per dimension.
+"""
 
 from __future__ import annotations
 

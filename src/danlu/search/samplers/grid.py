@@ -1,8 +1,9 @@
 """Grid search: every combination of choices, steps and points, in an order drawn once.
 
-A float range without a step is cut into `points` (at equal distances of its logarithm where the
-space says so). A dimension that takes no part multiplies nothing. The study ends when the grid
-does."""
+A float range without a step gives `points` values (equally spaced in their logarithm where the
+space says so). A dimension that takes no part does not multiply the grid. The study ends with the
+grid.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _MAX_POINTS = 1_000_000  # combinations
 
 
+LEARNS = False
+
+
 class Config(Options):
     """How fine the grid is."""
 
@@ -32,7 +36,8 @@ class Config(Options):
     )
     shuffle: bool = Field(
         True,
-        description="In an order drawn by the study's seed, so that a part of the grid is spread over all of it.",
+        description="In an order drawn by the study's seed, so that the first trials are spread "
+        "over the whole grid.",
     )
 
 
@@ -59,7 +64,7 @@ def _points(config: Config, dimension: Dimension) -> Sequence[Any]:
 def _combinations(
     config: Config, space: Space, values: dict[str, Any] | None = None, index: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Every point of the grid, the last dimension running fastest."""
+    """Every point of the grid, as values by name; the last dimension changes fastest."""
     values = values or {}
     if index == len(space):
         yield values
@@ -73,7 +78,12 @@ def _combinations(
 
 
 def size(config: Config, space: Space) -> int:
-    """How many points the grid has."""
+    """How many points the grid has.
+
+    >>> from danlu.recipe import Dimension
+    >>> size(Config(points=3), [Dimension("a", "float", low=0, high=1), Dimension("b", "choice", choices=(1, 2))])
+    6
+    """
     needed = {name for dimension in space for name in dimension.when}
 
     def count(index: int, values: dict[str, Any]) -> int:
@@ -91,10 +101,11 @@ def size(config: Config, space: Space) -> int:
 
 
 def refuses(config: Config, space: Space) -> str:
-    """Why this space has no grid, or ''."""
+    """Why this space is too large for a grid; "" where it is not."""
     points = size(config, space)
     return (
-        f"the grid has {points:,} points; at most {_MAX_POINTS:,} are possible, so give fewer points or longer steps."
+        f"the grid has {points:,} points; at most {_MAX_POINTS:,} are possible, so give fewer "
+        "points or longer steps."
         if points > _MAX_POINTS
         else ""
     )
@@ -103,7 +114,7 @@ def refuses(config: Config, space: Space) -> str:
 def build(
     config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
 ) -> BaseSampler:
-    """A sampler that gives trial n the n-th point."""
+    """A sampler that gives trial n the n-th point of the grid."""
     from optuna.samplers import RandomSampler
 
     from danlu.search.samplers._optuna import SamplerByNumber

@@ -1,9 +1,12 @@
-"""Search for several objectives at once: NSGA-II, generations bred from the trials that no other trial beats in everything; or TPE.
+"""Search for several objectives at once: the genetic algorithm NSGA-II, or TPE.
 
-For one objective it is an ordinary genetic algorithm. Trials before the first whole generation are
+NSGA-II breeds each generation from those trials that no other trial beats in every objective. For
+one objective it is an ordinary genetic algorithm. Trials before the first complete generation are
 random.
+
 Source: Deb et al., 2002, IEEE Transactions on Evolutionary Computation 6(2), 182-197; for tpe Ozaki
-et al., 2022, JAIR 73, 1209-1250."""
+et al., 2022, JAIR 73, 1209-1250.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,12 @@ def build(
         warnings.simplefilter("ignore", ExperimentalWarning)
         if config.method == "tpe":
             return TPESampler(
-                n_startup_trials=config.population, seed=seed % 2**32, multivariate=True, group=True, constant_liar=True,
-                )  # fmt: skip
+                n_startup_trials=config.population,
+                seed=seed % 2**32,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
         return _without_stored_parents(NSGAIISampler)(
             population_size=config.population,
             crossover_prob=config.crossover,
@@ -64,8 +71,8 @@ def build(
 
 
 def _without_stored_parents(kind: type[NSGAIISampler]) -> type[NSGAIISampler]:
-    """The sampler, working out the parents of each generation from the trials told; as it is, it
-    keeps them beside the study."""
+    """A subclass that computes the parents of each generation from the trials told; the original
+    stores them beside the study."""
 
     class Anew(kind):  # type: ignore[misc, valid-type]
         def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:

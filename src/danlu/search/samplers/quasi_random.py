@@ -1,8 +1,10 @@
-"""Quasi-random search: the points of a scrambled Sobol sequence, spread more evenly than random ones.
+"""Quasi-random search: points of a scrambled Sobol sequence, spread more evenly than random ones.
 
-Every dimension of the space, a choice too, is one coordinate. Suggestions depend on no result, so
-any number of trials can run together; a power of two of them is spread best. Source: Sobol, 1967;
-Owen's scrambling, 1998, as scipy.stats.qmc has it."""
+Every dimension of the space, a choice too, is one coordinate. Suggestions do not depend on results,
+so any number of trials can run together; a power of two of them is spread best.
+
+Source: Sobol, 1967; Owen's scrambling, 1998, as in scipy.stats.qmc.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
+LEARNS = False
+
+
 class Config(Options):
     """No options."""
 
@@ -22,7 +27,7 @@ class Config(Options):
 def build(
     config: Config, space: Space, directions: Sequence[str], seed: int, study_seed: int
 ) -> BaseSampler:
-    """A sampler that gives trial n the n-th point of the sequence that the study's seed
+    """A sampler that gives trial n the n-th point of the sequence, which the study's seed
     scrambles."""
     import numpy as np
     from optuna.samplers import RandomSampler

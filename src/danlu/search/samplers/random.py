@@ -1,7 +1,9 @@
-"""Random search: every trial drawn by itself, evenly over each range (its logarithm where the space says so).
+"""Random search: uniform draws over each range (over its logarithm where the space says so).
 
-Suggestions depend on no result, so any number of trials can run together. Source: Bergstra and
-Bengio, 2012, JMLR 13, 281-305."""
+Suggestions do not depend on results, so any number of trials can run together.
+
+Source: Bergstra and Bengio, 2012, JMLR 13, 281-305.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,9 @@ from danlu.recipe import Options, Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+
+
+LEARNS = False
 
 
 class Config(Options):

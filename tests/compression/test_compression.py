@@ -90,7 +90,7 @@ def test_kernels_and_ordinary_operators_give_the_same(
         (StaticInt8Conv(row, 0.03, 127), torch.randn(rows, inputs, 7)),
     ]
     fast = [layer(x) for layer, x in layers]
-    monkeypatch.setattr(int8, "portable", lambda x: True)
+    monkeypatch.setattr(int8, "needs_float_products", lambda x: True)
     for (layer, x), y in zip(layers, fast):
         # both sum whole numbers; only the last multiplications are rounded, to 2^-24 each
         assert torch.allclose(layer(x), y, rtol=1e-5, atol=1e-5), type(layer)
@@ -410,14 +410,14 @@ def test_a_result_that_loses_more_than_is_allowed_leaves_nothing(
     trained: danlu.Artifact, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        DanluError, match=r"accuracy on the test split falls by .* at most 0.01 is allowed"
+        DanluError, match=r"accuracy on the test split gets worse by .* at most 0.01 is allowed"
     ):
         danlu.compress(trained, ["prune:share=0.98,epochs=0"], tmp_path / "out", max_drop=0.01)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_artifact_is_never_its_own_result(trained: danlu.Artifact, tmp_path: Path) -> None:
-    with pytest.raises(DanluError, match="take the place"):
+    with pytest.raises(DanluError, match="replace the artifact"):
         danlu.compress(trained, ["int8_dynamic"], trained.path)
     (tmp_path / "mine").mkdir()
     with pytest.raises(DanluError, match="no artifact"):

@@ -59,7 +59,7 @@ def resume_from(
         cut_back(run, step, copy)
         life = found.run("train", recipe, "--run", copy)
         result[step] = differing(wanted, fingerprint(copy))
-        if f"going on from step {step}" not in life.err:
+        if f"resuming at step {step}" not in life.err:
             result[step].append("it did not go on from there")
         shutil.rmtree(copy)
     return result

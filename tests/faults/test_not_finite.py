@@ -33,7 +33,7 @@ def test_stop_names_step_tensor_file_and_row_and_saves_the_state_before_it(
     recipe, run = recipe_of(tmp_path, "stop", batch_norm, save_every=1000), tmp_path / "run"
     stopped = found.run("train", recipe, "--run", run, code=3)
     told = re.search(
-        r"step (\d+): (.+?) is NaN or infinite \((.*)\); no weight was changed by it", stopped.err
+        r"step (\d+): (.+?) is NaN or infinite \((.*)\); it changed no weight", stopped.err
     )
     assert told, stopped.err
     step = int(told[1])
@@ -101,7 +101,7 @@ def test_roll_back_leaves_out_every_update_since_the_last_planned_checkpoint(
         "train", recipe_of(tmp_path, "roll_back", report_every=1, save_every=4), "--run", run
     )
     told = re.findall(
-        r"step (\d+): .*?Back to step (\d+); updates? (\d+)(?: to (\d+))? (?:is|are) left out",
+        r"step (\d+): .*?Back to step (\d+); updates? (\d+)(?: to (\d+))? (?:is|are) skipped",
         life.err,
     )
     assert len(told) >= 3

@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     newest = last_checkpoint(unfinished) / "state.safetensors"
     newest.write_bytes(damaged(newest.read_bytes(), random.Random(1), cut=False))
     life = found.run("train", whole[0], "--run", unfinished)
-    assert "going on from step 10" in life.err
+    assert "resuming at step 10" in life.err
     assert sum(str(newest) in line and "damaged" in line for line in life.err.splitlines()) == 1
     assert differing(fingerprint(whole[1]), fingerprint(unfinished)) == []
 
@@ -176,7 +176,7 @@ def test_foreign_files_beside_the_checkpoints_do_no_harm(
     (checkpoints / "step-0000000098").write_text("a file where a folder should be")
     (checkpoints / ".step-0000000005.0123abcd.writing").mkdir()
     life = found.run("train", whole[0], "--run", unfinished)
-    assert "going on from step 11" in life.err
+    assert "resuming at step 11" in life.err
     assert (checkpoints / "notes.txt").read_text() == "mine" and (checkpoints / "step-7").is_dir()
     wanted, got = fingerprint(whole[1]), fingerprint(unfinished)
     assert differing(wanted, got) == []

@@ -249,9 +249,9 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
 def replay(change: Mapping[str, Any], module: nn.Module) -> None:
     """Do to a model what a compressor did to another one of the same build. Raises ValueError and
     its kin where that does not fit it."""
-    part = registry.take("compressors", change["name"])
+    compressor = registry.compressor(change["name"])
     config = registry.config("compressors", change["name"]).model_validate(change["options"])
-    part.replay(config, change["state"], module)
+    compressor.replay(config, change["state"], module)
 
 
 def inputs_to_json(inputs: Mapping[str, InputSpec]) -> dict[str, Any]:

@@ -1,18 +1,20 @@
-"""A smaller, faster form of an artifact: compressed step by step, scored again, and released only where it holds what was asked.
+"""A smaller, faster form of an artifact: compressed step by step, scored again, and released only if its scores stay within a limit.
 
-The order of this file is the order of events: the artifact and its own rows, each compressor in
-turn, the result written, read back and compared, scores and costs of both, the limit, the name.
-What trains on the way does so by the ordinary loop, in a working folder beside the result, from
-which the same command goes on after a kill."""
+The order of this file is the order of events: the artifact and the rows it was trained on, each
+compressor in turn, the result written, read back and compared, the scores and costs of both, the
+limit, the final name. A compressor that trains uses the ordinary training loop, in a working folder
+beside the result; after a kill the same command resumes there."""
 
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,12 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.artifact import Contents
 from danlu.artifact.prediction import Artifact, load
 from danlu.compression import costs
+from danlu.compression.compressors._base import (
+    CompressorState,
+    DistilOptions,
+    Subject,
+    TrainingOptions,
+)
 from danlu.compression.distillation import DistillationSetup, load_teacher, student_recipe
 from danlu.compression.teacher_texts import TeacherTexts
 from danlu.data import cache
@@ -37,28 +45,37 @@ from danlu.data.dataset import (
     task_table,
     used_rows,
 )
-from danlu.errors import ArtifactError, DanluError, DataError, RunError
+from danlu.errors import ArtifactError, DanluError, DataError, Interrupted, RunError
 from danlu.layers.tensors import unique_tensors
 from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
+from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import FineTune, Part, Recipe, Train
 from danlu.system.atomic_files import remove_leftovers, rename_folder, sha256
 from danlu.system.placement import Placement, placement_for
 from danlu.terms import InputSpec, OutputSpec, Table
 from danlu.training.evaluation import Evaluator, as_plain_scores, without_nonfinite
-from danlu.training.loop import train
+from danlu.training.loop import Output, train
 from danlu.training.run_folder import RunFolder
 from danlu.training.setup import TrainingOverrides
 
-BATCHES = (1, 64)  # at which latency is told
-_ROWS = 64  # of one batch for calibration
-_SPREAD = 0x5EED  # which training rows calibrate is drawn from this
+BATCHES = (1, 64)  # batch sizes whose latency is reported
+_ROWS = 64  # rows of one calibration batch
+_SEED = 0x5EED  # of the draw of calibration rows
 
 
 @dataclass
 class CompressionReport:
-    """What became of an artifact. Costs by batch size are seconds; sizes are bytes; `metric` is the
-    score that the limit is on."""
+    """An artifact before and after compression.
+
+    artifact        the compressed one
+    before, after   {"scores": by name, "size": bytes on disk, "memory": bytes of the tensors,
+                    "latency": {batch size: seconds per batch}}
+    split, rows     what the scores are of
+    metric          the score that a limit applies to; `better` is "higher" or "lower"
+    threads         CPU threads that latency was measured with
+    notes           sentences by the compressors
+    """
 
     artifact: Artifact
     before: dict[str, Any]
@@ -72,12 +89,12 @@ class CompressionReport:
 
     @property
     def drop(self) -> float:
-        """By how much the deciding score is worse than before; negative where it is better."""
+        """By how much `metric` is worse than before, in its own units; negative where better."""
         then, now = self.before["scores"][self.metric], self.after["scores"][self.metric]
         return then - now if self.better == "higher" else now - then
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """All of it as JSON values."""
         names = ("before", "after", "split", "rows", "metric", "better", "threads")
         return {
             "artifact": str(self.artifact.path),
@@ -87,7 +104,7 @@ class CompressionReport:
         }
 
     def table(self) -> list[list[str]]:
-        """Rows of words: what, before, after, how they compare."""
+        """Rows of text to print: name, before, after, comparison."""
         before, after = self.before, self.after
         lines = [["", "before", "after", ""]]
         names = [
@@ -127,34 +144,33 @@ def _ratio(then: float, now: float, word: str) -> str:
     return f"{then / now:.2f}x {word}" if now else ""
 
 
-class Subject:
-    """What a compressor works on; see danlu.compressors."""
+class CompressedModel(Subject):
+    """The Subject of one compressor: the model of an artifact, and the rows it was trained on.
 
-    def __init__(self, contents: Contents, own: OwnRows, folder: Path, output: Any) -> None:
+    folder   where trainings happen, each in a folder of its own
+    """
+
+    def __init__(self, contents: Contents, own_rows: OwnRows, folder: Path, output: Output) -> None:
         self.contents = contents
         self.module: nn.Module = contents.module
-        self.own_rows = own
+        self.own_rows = own_rows
         self.folder = folder
-        self.output_mode = output
+        self.output_mode: Output = output
         self.notes: list[str] = []
 
     @property
     def family(self) -> str:
-        """The name of the model family."""
         return self.contents.recipe.model.name
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that the model is of."""
         return self.contents.recipe
 
     @property
     def output(self) -> OutputSpec:
-        """What the model returns."""
         return self.contents.task.output
 
     def rows(self, count: int) -> list[dict[str, Tensor]]:
-        """Inputs of at most `count` training rows, in batches; the same ones at every call."""
         return self.own_rows.inputs("train", count)
 
     def train(
@@ -163,24 +179,14 @@ class Subject:
         *,
         epochs: float | None,
         learning_rate: float = 1.0,
-        close: Callable[[nn.Module], None] = lambda module: None,
-        learns: Callable[[Any, nn.Module, Dataset], Any] = lambda loss, module, data: loss,
-        reads: Callable[[Dataset], Dataset] = lambda data: data,
+        finalize: Callable[[nn.Module], None] = lambda module: None,
+        wrap_loss: Callable[[Loss, nn.Module, Dataset], Loss] = lambda loss, module, data: loss,
+        replace_data: Callable[[Dataset], Dataset] = lambda data: data,
         recipe: Recipe | None = None,
         record: list[dict[str, Any]] | None = None,
-        extra_inputs: Sequence[Any] = (),
-        changes: Mapping[str, Any] | None = None,
+        extra_inputs: Sequence[object] = (),
+        changes: Mapping[str, object] | None = None,
     ) -> Artifact:
-        """The artifact of a module that was trained on, by the ordinary loop over the recipe's own
-        data.
-
-        module          where it goes on from; None: a new one of `recipe`
-        epochs          how long; None: as long as `recipe` says
-        learning_rate   share of the recipe's own
-        close, learns, reads, record   see danlu.training.setup.TrainingOverrides
-        said            what else the training is a function of
-        changes         further changes of the recipe, by dotted name
-        """
         base = recipe or self.recipe
         rate = learning_rate_of(base.optimizer.options)
         length = (
@@ -204,44 +210,44 @@ class Subject:
         return self._run(
             varied,
             TrainingOverrides(
-                module, digest, [] if record is None else record, close, learns, reads
+                module,
+                digest,
+                [] if record is None else record,
+                finalize,
+                wrap_loss,
+                replace_data,
             ),
         )
 
     def train_changed(
         self,
-        config: Any,
+        config: TrainingOptions,
         name: str,
         state: Mapping[str, Any],
         module: nn.Module,
-        close: Callable[[nn.Module], None] = lambda module: None,
+        finalize: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
-        """Train the module that compressor `name` changed (so that `state` tells it) for the epochs
-        of its options, at their share of the recipe's learning rate; it is then what is compressed
-        on."""
         change = {"name": name, "options": recipes.as_plain(config), "state": dict(state)}
         trained = self.train(
             module,
             epochs=config.epochs,
             learning_rate=config.learning_rate,
-            close=close,
+            finalize=finalize,
             record=[*self.contents.changes, change],
             extra_inputs=[name, change["options"]],
         )
         self.module = trained.module
 
-    def distil(self, config: Any) -> dict[str, Any]:
-        """Train another recipe's model by a teacher (compressors/distil.py); the contents are then
-        the student's."""
+    def distil(self, config: DistilOptions) -> CompressorState:
         student = student_recipe(config, self.recipe)
         teacher, where = load_teacher(config, self.contents)
         teacher_digest = _digest(
             teacher.module,
             [teacher.recipe.task.as_dict(), teacher.task.state(), teacher.preprocessor.state()[0]],
         )
-        reads = {}
+        replace_data: Callable[[Dataset], Dataset] = lambda data: data  # noqa: E731
         if config.sequences:
-            reads["reads"] = TeacherTexts(
+            replace_data = TeacherTexts(
                 teacher,
                 self.own_rows,
                 self.folder,
@@ -255,21 +261,21 @@ class Subject:
             recipe=student,
             epochs=config.epochs,
             learning_rate=config.learning_rate,
-            learns=DistillationSetup(config, teacher, self.own_rows, student, self.notes),
+            wrap_loss=DistillationSetup(config, teacher, self.own_rows, student, self.notes),
             extra_inputs=["distil", recipes.as_plain(config), teacher_digest],
-            **reads,
+            replace_data=replace_data,
         )
         self.contents, self.module = student_artifact, student_artifact.module
         return {"teacher": where}
 
     def say(self, text: str) -> None:
-        """A line for who watches."""
+        """Print a line of progress on stderr, where the user asked for progress."""
         if self.output_mode in ("display", "lines"):
             print(text, file=sys.stderr, flush=True)
 
     def _run(self, recipe: Recipe, training_overrides: TrainingOverrides) -> Artifact:
-        """The training in a folder of the working folder; one that another call left there is
-        removed."""
+        """Train in a folder of its own, where a killed training resumes; what another training left
+        there is removed."""
         folder = self.folder / f"training-{len(list(self.folder.glob('training-*.done'))) + 1}"
         started = self.folder / f"{folder.name}.of"
         if not started.is_file() or started.read_text() != training_overrides.digest:
@@ -289,8 +295,11 @@ class Subject:
 
 
 class OwnRows:
-    """The rows that an artifact was trained and measured on, read anew from their source, as its
-    own preprocessing prepares them."""
+    """The rows that an artifact was trained and scored on, read again from their source and prepared
+    by its own preprocessing.
+
+    split   the split that is scored: test, else validation, else train
+    """
 
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
@@ -313,21 +322,21 @@ class OwnRows:
     def prepared(
         self, contents: Contents
     ) -> tuple[Mapping[str, InputSpec], Rows, dict[str, np.ndarray]]:
-        """(what the model receives, all rows, examples by split) as an artifact over the same table
-        takes them."""
+        """(input specs, all rows, examples by split) of the same table, prepared by the
+        preprocessing of `contents`."""
         targets = {name: self.table.columns[name] for name in contents.recipe.data.targets}
-        cut_ = make_examples(
+        examples = make_examples(
             contents.task, contents.preprocessor, self.table, targets, self.splits, self.alive
         )
-        rows = Rows(cut_.inputs, contents.preprocessor.pixels, cut_.target, self.placement)
-        return cut_.input_specs, rows, cut_.splits
+        rows = Rows(examples.inputs, contents.preprocessor.pixels, examples.target, self.placement)
+        return examples.input_specs, rows, examples.splits
 
     def inputs(self, split: str, count: int) -> list[dict[str, Tensor]]:
         """Inputs of at most `count` examples of a split, in batches, drawn the same at every
         call."""
         which = self.examples[split]
         if len(which) > count:
-            which = np.sort(np.random.default_rng(_SPREAD).choice(which, count, replace=False))
+            which = np.sort(np.random.default_rng(_SEED).choice(which, count, replace=False))
         size = min(_ROWS, rows_at_once(self.rows, self.contents.task.output))
         return [
             self.rows.gather(piece).inputs
@@ -335,27 +344,28 @@ class OwnRows:
         ]
 
     def first(self, count: int) -> dict[str, Tensor]:
-        """Inputs of the first examples of the split that is measured on, as many as asked; repeated
-        where there are fewer."""
+        """Inputs of the first `count` examples of the scored split; repeated where there are
+        fewer."""
         which = np.resize(self.examples[self.split], count)
         return self.rows.gather(torch.from_numpy(np.ascontiguousarray(which))).inputs
 
     def scores(self, module: nn.Module) -> dict[str, Any]:
-        """Every score on the split that is measured on."""
+        """Every score on the scored split."""
         return without_nonfinite(
             as_plain_scores(self.evaluator.score(module, self.split, self.examples[self.split]))
         )
 
 
 def _same_rows(contents: Contents) -> tuple[Table, dict[str, np.ndarray], np.ndarray]:
-    """(the table, rows by split, rows that count) of an artifact. Raises DataError where the data
-    is no longer that of the training."""
+    """(the table, rows by split, rows in use) of an artifact. Raises DataError where the data has
+    changed since training."""
     reading = effective_data(contents.recipe)
     table, digest = cache.load_table(reading.source, reading.columns, contents.recipe.data.cache)
     if digest != contents.provenance["data"]["digest"]:
         raise DataError(
-            f"{table.origin} has changed since training, so nothing measured on it could be compared with what was.",
-            hint="train anew, or put the data back",
+            f"{table.origin} has changed since training, so new scores could not be compared with "
+            "those of the artifact.",
+            hint="train again, or restore the data",
         )
     table = task_table(contents.recipe, table)
     alive = used_rows(table, contents.recipe)
@@ -364,21 +374,22 @@ def _same_rows(contents: Contents) -> tuple[Table, dict[str, np.ndarray], np.nda
 
 def compress(
     artifact: Contents | str | Path,
-    steps: Sequence[str | Mapping[str, Any] | Part],
+    steps: Sequence[str | Mapping[str, object] | Part],
     out: str | Path | None = None,
     *,
     max_drop: float | None = None,
     score: str | None = None,
-    output: Any = "quiet",
+    output: Output = "quiet",
 ) -> CompressionReport:
     """Compress an artifact by `steps`, in order, into the folder `out` (default: beside it,
     NAME-compressed).
 
-    A step is NAME, "NAME:KEY=VALUE,...", or a mapping as a recipe holds it. `score` names the one
-    that is told first and that `max_drop` limits, in its own units (default: the recipe's first
-    metric that has a better and a worse, else the loss). Raises DanluError where a compressor finds
-    nothing to do, where the result does not answer as it did before it was written, or loses more
-    than `max_drop`: then nothing is left.
+    A step is NAME, "NAME:KEY=VALUE,...", or a mapping as in a recipe. `max_drop` limits, in its own
+    units, how much worse `score` may become (default: the recipe's first metric, else the loss).
+
+    Raises DanluError where a compressor finds nothing to change, where the written artifact does not
+    predict as the model in memory, and where the score drops by more than `max_drop`; no file is
+    then left.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -394,21 +405,23 @@ def compress(
     contents = artifact if isinstance(artifact, Contents) else load(artifact)
     if contents.path is None and out is None:
         raise DanluError(
-            "the artifact is in no folder, so it must be said where to write.", hint="give out"
+            "the artifact is in no folder, so the folder to write must be given.", hint="give out"
         )
-    path = (
-        Path(out)
-        if out is not None
-        else contents.path.with_name(f"{contents.path.name}-compressed")
-    )  # type: ignore[union-attr]
+    if out is not None:
+        path = Path(out)
+    else:
+        assert contents.path is not None
+        path = contents.path.with_name(f"{contents.path.name}-compressed")
     _refuse_in_place(path, contents)
     with WorkingFolder(path) as folder:
         report = _compressed(contents, parts, folder, score, output)
         if max_drop is not None and report.drop > max_drop:
             raise DanluError(
-                f"{report.metric} on the {report.split} split falls by {report.drop:.4g} (from {report.before['scores'][report.metric]:.4g} to "
-                f"{report.after['scores'][report.metric]:.4g}), and at most {max_drop:g} is allowed; nothing is kept.",
-                hint="take a milder compressor, let it train longer, or allow more with --max-drop",
+                f"{report.metric} on the {report.split} split gets worse by {report.drop:.4g} (from "
+                f"{report.before['scores'][report.metric]:.4g} to "
+                f"{report.after['scores'][report.metric]:.4g}), and at most {max_drop:g} is allowed; "
+                "nothing is kept.",
+                hint="use a milder compressor, train longer, or allow more with --max-drop",
             )
         rename_folder(folder / "candidate", path)
     report.artifact.path = path
@@ -418,21 +431,21 @@ def compress(
 def _refuse_in_place(path: Path, contents: Contents) -> None:
     if contents.path is not None and path.resolve() == contents.path.resolve():
         raise DanluError(
-            "the result would take the place of the artifact it is made of.",
+            "the result would replace the artifact that it is made of.",
             where=str(path),
             hint="choose another --out",
         )
     if path.exists() and not (path / "artifact.json").is_file():
         raise DanluError(
-            "there is something here that is no artifact.",
+            "this path exists and is no artifact.",
             where=str(path),
             hint="choose another --out",
         )
 
 
 class WorkingFolder:
-    """A folder beside the result in which it is made, held by this process alone; it is there after
-    a kill and nowhere else."""
+    """A folder beside the result in which it is made, locked by this process. It is removed at the
+    end and kept after a kill or an interruption, so that the same command resumes."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.compressing")
@@ -446,20 +459,22 @@ class WorkingFolder:
         shutil.rmtree(self.path / "candidate", ignore_errors=True)
         return self.path
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 2) in (
-            130,
-            143,
-        )
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
         if kind is None or not stopped:
             shutil.rmtree(self.path, ignore_errors=True)
         self.folder_lock.__exit__(kind, error, trace)
 
 
 def _compressed(
-    contents: Contents, parts: Sequence[Part], folder: Path, score: str | None, output: Any
+    contents: Contents, parts: Sequence[Part], folder: Path, score: str | None, output: Output
 ) -> CompressionReport:
-    """The result, written as folder/candidate and measured."""
+    """The report of a result that is written as folder/candidate."""
     own = OwnRows(contents)
     metric, better = _deciding(contents, own, score)
     original = copy.deepcopy(contents.module).eval()
@@ -472,7 +487,7 @@ def _compressed(
     now = own
     for part in parts:
         earlier, (changed, more) = changed, _step(changed, part, now, folder, output)
-        notes += [f"{part.name}: {each}" for each in more]
+        notes += [f"{part.name}: {note}" for note in more]
         if changed.preprocessor is not earlier.preprocessor:
             now = OwnRows(changed)
     again = _written(changed, folder / "candidate", now, own, parts)
@@ -489,8 +504,8 @@ def _compressed(
         "size": costs.size_on_disk(folder / "candidate"),
         "memory": costs.memory_of(again.module),
     }
-    for place_, each in enumerate((before, after)):
-        each["latency"] = {batch: taken[place_] for batch, taken in times.items()}
+    before["latency"] = {batch: seconds for batch, (seconds, _) in times.items()}
+    after["latency"] = {batch: seconds for batch, (_, seconds) in times.items()}
     rows = len(own.examples[own.split])
     return CompressionReport(
         again, before, after, own.split, rows, metric, better, costs.THREADS, notes
@@ -498,18 +513,19 @@ def _compressed(
 
 
 def _step(
-    contents: Contents, part: Part, own: OwnRows, folder: Path, output: Any
+    contents: Contents, part: Part, own: OwnRows, folder: Path, output: Output
 ) -> tuple[Contents, list[str]]:
-    """The contents after one compressor, and what it told."""
-    module = registry.facts("compressors", part.name)
-    subject = Subject(contents, own, folder, output)
+    """(the contents after one compressor, its notes)."""
+    compressor = registry.compressor(part.name)
+    subject = CompressedModel(contents, own, folder, output)
     subject.module.eval()
-    for step in subject.module.parameters():
-        step.requires_grad_(True) if step.is_floating_point() else None
-    state = module.compress(part.options, subject)
+    for parameter in subject.module.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    state = compressor.compress(part.options, subject)
     record = {"name": part.name, "options": recipes.as_plain(part.options), "state": state}
     subject.module.eval()
-    if getattr(module, "NEEDS_STUDENT", False):
+    if compressor.needs_student:
         earlier = [{"name": step["name"], "options": step["options"]} for step in contents.changes]
         state["after"] = earlier
         return replace(subject.contents, module=subject.module, changes=[record]), subject.notes
@@ -521,8 +537,8 @@ def _step(
 def _written(
     contents: Contents, path: Path, own: OwnRows, first: OwnRows, parts: Sequence[Part]
 ) -> Artifact:
-    """The artifact as read back; it must answer as the module in memory does, bit for bit, on real
-    rows. Its scores are those of now."""
+    """The artifact, written with its new scores and read back. Raises ArtifactError unless it
+    predicts as the model in memory, bit for bit, on rows of the data."""
     scores = dict(contents.scores)
     for split in ("validation", "test"):
         which = own.examples[split]
@@ -543,16 +559,17 @@ def _written(
     with torch.inference_mode():
         if not torch.equal(contents.module(dict(inputs)), again.module(dict(inputs))):
             raise ArtifactError(
-                "the compressed artifact does not answer like the model in memory, so it is not released.",
+                "the compressed artifact does not predict as the model in memory, so it is not "
+                "released.",
                 where=str(path),
-                hint="report this: it is a fault of danlu",
+                hint="report this: it is a bug in danlu",
             )
     return again
 
 
 def compression_origin(contents: Contents, parts: Sequence[Part]) -> dict[str, Any]:
-    """What a result is told to be made of: which weights, by which steps, and what was measured of
-    them."""
+    """What a result records of its origin: a hash of the weights, the steps, and the scores and size
+    before them."""
     size = {} if contents.path is None else {"size": costs.size_on_disk(contents.path)}
     weights = _digest(contents.module, [contents.changes])
     return {
@@ -564,7 +581,7 @@ def compression_origin(contents: Contents, parts: Sequence[Part]) -> dict[str, A
 
 
 def _deciding(contents: Contents, own: OwnRows, score: str | None) -> tuple[str, str]:
-    """(the score that is told first, which is better)."""
+    """(the score that a limit applies to, "higher" or "lower")."""
     order = {
         label: registry.metric_facts(part.name).better
         for part, label in _labels(contents.recipe, own.evaluator)
@@ -574,7 +591,7 @@ def _deciding(contents: Contents, own: OwnRows, score: str | None) -> tuple[str,
         return next(iter(order.items()))
     if score not in order:
         raise DanluError(
-            f"there is no score {score!r} with a better and a worse here.",
+            f"there is no score {score!r} of which higher or lower is better.",
             hint=f"scores: {', '.join(order)}",
         )
     return score, order[score]
@@ -587,17 +604,16 @@ def _labels(recipe: Recipe, evaluator: Evaluator) -> list[tuple[Part, str]]:
 
 
 def _require(scores: Mapping[str, Any], metric: str) -> None:
+    numbers = [name for name, value in scores.items() if isinstance(value, float)]
     if not isinstance(scores.get(metric), float | int):
         raise DanluError(
             f"{metric} is not defined on these rows, so nothing can be compared.",
-            hint=f"choose another --score: {', '.join(name for name, value in scores.items() if isinstance(value, float))}",
+            hint=f"choose another --score: {', '.join(numbers)}",
         )
 
 
-def _digest(module: nn.Module, extra_inputs: Sequence[Any]) -> str:
-    """What a training of this module is known by: its weights, and what else is said of it."""
-    import json
-
+def _digest(module: nn.Module, extra_inputs: Sequence[object]) -> str:
+    """SHA-256 of a module's weights and of further JSON values."""
     total = sha256(json.dumps(list(extra_inputs), sort_keys=True, default=str).encode())
     for name, tensor in unique_tensors(module).items():
         total = sha256(
@@ -608,7 +624,7 @@ def _digest(module: nn.Module, extra_inputs: Sequence[Any]) -> str:
 
 
 def existing_result(path: Path, contents: Contents, parts: Sequence[Part]) -> Artifact | None:
-    """The artifact at `path` where it was made of these contents by these steps; else None."""
+    """The artifact at `path` if it was made of these contents by these steps; else None."""
     if not (path / "artifact.json").is_file():
         return None
     artifact = load(path)

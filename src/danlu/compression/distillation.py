@@ -1,11 +1,10 @@
-"""Who learns from whom: the recipe of a student, the teacher, and the loss between them (compressors/distil.py)."""
+"""Distillation set up: the student's recipe, the teacher, and the loss between them (compressors/distil.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from danlu import recipe as recipes
 from danlu import registry
 from danlu.artifact.artifact import Contents
 from danlu.artifact.prediction import load
+from danlu.compression.compressors._base import DistilOptions
 from danlu.compression.distillation_loss import (
     AttentionPair,
     DistillationLoss,
@@ -26,6 +26,7 @@ from danlu.errors import ArtifactError, DanluError, PartError
 from danlu.layers.attention.multi_head import Attention
 from danlu.layers.averaging import members_of
 from danlu.layers.selection import matching_names
+from danlu.parts.losses._base import Loss
 from danlu.parts.tasks._base import CutsExamples, RewritesTexts
 from danlu.recipe import Recipe, Train
 from danlu.system.placement import placement_for
@@ -33,11 +34,11 @@ from danlu.terms import Batch
 from danlu.training.setup import fresh_module
 
 
-def student_recipe(config: Any, recipe: Recipe) -> Recipe:
-    """The recipe that the student is trained by: its own, or this one with another model. It is
-    scored as this one is, on the same rows.
+def student_recipe(config: DistilOptions, recipe: Recipe) -> Recipe:
+    """The recipe that trains the student: its own, or `recipe` with another model. It has the same
+    metrics and splits as `recipe`.
 
-    Raises RecipeError, or DanluError where the task is another.
+    Raises RecipeError, and DanluError where the student's task is another.
     """
     whole = replace(recipe, raw=recipe.as_dict())
     if config.student is None:
@@ -64,13 +65,13 @@ def student_recipe(config: Any, recipe: Recipe) -> Recipe:
         },
     }
     kept = {"data": data, "metrics": whole.raw["metrics"], "compress": None, "tune": None}
-    kept["train.seed"] = recipe.train.seed  # it says which rows are held out
+    kept["train.seed"] = recipe.train.seed  # it decides which rows are held out
     return recipes.with_changes(student, registry, kept)
 
 
-def load_teacher(config: Any, contents: Contents) -> tuple[Contents, str]:
-    """(the teacher, what it is called): the artifact itself, another one, or a checkpoint's folder.
-    Raises DanluError where it cannot teach."""
+def load_teacher(config: DistilOptions, contents: Contents) -> tuple[Contents, str]:
+    """(the teacher, its name for messages): the artifact itself, another artifact, or a Hugging Face
+    checkpoint. Raises DanluError where it cannot teach this student."""
     if config.teacher is None:
         return contents, "the artifact itself"
     path = Path(config.teacher)
@@ -79,26 +80,27 @@ def load_teacher(config: Any, contents: Contents) -> tuple[Contents, str]:
     teacher = load(path)
     if _signature(teacher) != _signature(contents):
         raise DanluError(
-            f"this teacher is of another task or column: {teacher.task.describe()}.",
+            f"this teacher has another task or target column: {teacher.task.describe()}.",
             where=config.teacher,
-            hint=f"take one of {contents.recipe.task.name} of the same columns",
+            hint=f"name a teacher for {contents.recipe.task.name} of the same columns",
         )
     if not learns_from_texts_only(config) and _classes(teacher) != _classes(contents):
         raise DanluError(
-            "this teacher tells other things apart than the artifact does.",
+            "this teacher has other classes than the artifact.",
             where=config.teacher,
-            hint="take one of the same task and classes",
+            hint="name a teacher of the same task and classes",
         )
     return teacher, config.teacher
 
 
-def learns_from_texts_only(config: Any) -> bool:
-    """Whether nothing of the teacher is compared but what it writes: its vocabulary may then be
-    another."""
+def learns_from_texts_only(config: DistilOptions) -> bool:
+    """Whether the student learns from the teacher's texts alone; their vocabularies may then
+    differ."""
     return config.sequences and not (config.weight or config.hidden or config.attention)
 
 
-def _signature(contents: Contents) -> tuple[Any, ...]:
+def _signature(contents: Contents) -> tuple[object, ...]:
+    """Task, target columns and text column: equal where one model can teach the other."""
     task = contents.task
     return (
         contents.recipe.task.name,
@@ -107,13 +109,13 @@ def _signature(contents: Contents) -> tuple[Any, ...]:
     )
 
 
-def _classes(contents: Contents) -> tuple[Any, ...]:
+def _classes(contents: Contents) -> tuple[object, ...]:
     return tuple(contents.task.output.names), contents.task.output.size
 
 
 def _checkpoint(path: Path, contents: Contents) -> Contents:
-    """A Hugging Face checkpoint over the artifact's rows. Its head must be of the task: what is
-    drawn anew teaches nothing."""
+    """A Hugging Face checkpoint as a model of the artifact's rows. It must have a head for the task:
+    randomly initialized weights have nothing to teach."""
     raw = {**contents.recipe.as_dict(), "model": {"name": "pretrained", "path": str(path)}}
     recipe = recipes.with_changes(replace(contents.recipe, raw=raw), registry, {"compress": None})
     data = prepare(recipe)
@@ -121,9 +123,11 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
     if start is None or start.fresh:
         fresh = ", ".join(start.fresh[:3]) if start is not None else "all of it"
         raise ArtifactError(
-            f"this checkpoint has no head of this task ({fresh} would be drawn anew), so it has nothing to teach.",
+            f"this checkpoint has no head for this task ({fresh} would be initialized at random), so "
+            "it has nothing to teach.",
             where=str(path),
-            hint="train it first (model: {name: pretrained, path: ...}), and name that artifact as teacher",
+            hint="train it first (model: {name: pretrained, path: ...}), and name that artifact as "
+            "the teacher",
         )
     return Contents(
         recipe, module.eval(), data.task, data.preprocessor, {}, {}, data.examples.input_specs
@@ -131,30 +135,41 @@ def _checkpoint(path: Path, contents: Contents) -> Contents:
 
 
 class DistillationSetup:
-    """learns(loss, student, data): the student's loss, drawn towards the teacher."""
+    """wrap_loss(loss, student, data) -> the student's loss with the teacher in it
+    (danlu.training.setup.TrainingOverrides).
+
+    rows      the artifact's rows, as a teacher with another preprocessing reads them
+    student   the student's recipe
+    notes     gets sentences for the user
+    """
 
     def __init__(
-        self, config: Any, teacher: Contents, rows: ArtifactRows, student: Recipe, told: list[str]
+        self,
+        config: DistilOptions,
+        teacher: Contents,
+        rows: ArtifactRows,
+        student: Recipe,
+        notes: list[str],
     ) -> None:
         self.config, self.teacher, self.rows, self.student, self.notes = (
             config,
             teacher,
             rows,
             student,
-            told,
+            notes,
         )
         if registry.task_facts(teacher.recipe.task.name).step != "supervised":
             raise PartError(
-                f"distil teaches by answers, and {teacher.recipe.task.name} has none that could be compared."
+                f"distil compares predictions, and {teacher.recipe.task.name} has none to compare."
             )
 
-    def __call__(self, loss: Any, student: nn.Module, data: Dataset) -> Any:
+    def __call__(self, loss: Loss, student: nn.Module, data: Dataset) -> Loss:
         config = self.config
         if learns_from_texts_only(config):
             return loss
         pairs: list[LayerPair] = [
             HiddenStatePair(*layers, config.hidden_weight)
-            for layers in self._pairs(student, config.hidden, "hidden", None)
+            for layers in self._pairs(student, config.hidden, "hidden", nn.Module)
         ]
         pairs += [
             AttentionPair(*layers, config.attention_weight)
@@ -173,42 +188,37 @@ class DistillationSetup:
         )
 
     def _kinds(self) -> tuple[tuple[str, int], ...]:
-        """What the columns of the output say, as the soft loss of each wants it."""
+        """(kind of soft loss, number of output columns) of each part of the output."""
         output = self.teacher.task.output
         if output.means:
             return output.means
         asks = registry.task_facts(self.teacher.recipe.task.name).asks
-        return (
-            (
-                "classes"
-                if asks in ("classes", "tokens", "spelling")
-                else "labels"
-                if asks == "labels"
-                else "numbers",
-                output.size,
-            ),
-        )
+        kinds = {"tokens": "classes", "spelling": "classes"}
+        kind = kinds.get(asks, asks if asks in ("classes", "labels") else "numbers")
+        return ((kind, output.size),)
 
-    def _teacher_inputs(self, data: Dataset) -> Any:
-        """batch -> what the teacher reads: the student's own inputs where both are prepared alike,
-        else the same rows in its own form."""
+    def _teacher_inputs(self, data: Dataset) -> Callable[[Batch], Mapping[str, Tensor]]:
+        """batch -> the teacher's inputs: those of the student where both are prepared alike, else
+        the same rows as the teacher's preprocessing prepares them."""
         if self._alike(data):
             return lambda batch: batch.inputs
         if isinstance(self.teacher.task, CutsExamples):
             raise PartError(
-                "the teacher reads this task's examples in another form than the student, and they are cut by it.",
+                "the teacher's inputs are prepared in another way than the student's, so their "
+                "examples would not be the same.",
                 hint="give the student the teacher's data section and tokenizer",
             )
         _, rows, _ = self.rows.prepared(self.teacher)
         self.notes.append(
-            "the teacher reads rows in its own form, without the augmentations that the student sees."
+            "the teacher reads rows as its own preprocessing prepares them, without the student's "
+            "augmentations."
         )
         return lambda batch: _inputs(rows, batch)
 
     def _alike(self, data: Dataset) -> bool:
-        """Whether inputs mean the same to both: the same data section, and the same learnt from its
-        training rows."""
-        mine, theirs = (
+        """Whether both models read the same inputs: the same data section and the same fitted
+        preprocessing."""
+        own_data, teachers_data = (
             recipe.as_dict()["data"] | {"augmentations": []}
             for recipe in (self.student, self.teacher.recipe)
         )
@@ -219,42 +229,43 @@ class DistillationSetup:
         )
         received = dict(self.teacher.described or self.teacher.preprocessor.inputs)
         return (
-            mine == theirs
+            own_data == teachers_data
             and not adapts
             and dict(data.examples.input_specs) == received
             and _fitted(data) == _fitted(self.teacher)
         )
 
     def _pairs(
-        self, student: nn.Module, names: Mapping[str, str], what: str, kind: Any
+        self, student: nn.Module, names: Mapping[str, str], what: str, kind: type[nn.Module]
     ) -> list[tuple[nn.Module, nn.Module]]:
-        layer_pairs = []
-        for there, here in names.items():
-            layers = [
-                self._layer(self.teacher.module, there, f"distil.{what}", kind),
-                self._layer(student, here, f"distil.{what}", kind),
-            ]
-            layer_pairs.append((layers[0], layers[1]))
-        return layer_pairs
+        """(layer of the teacher, layer of the student) for each pair of names."""
+        where = f"distil.{what}"
+        return [
+            (
+                self._layer(self.teacher.module, of_teacher, where, kind),
+                self._layer(student, of_student, where, kind),
+            )
+            for of_teacher, of_student in names.items()
+        ]
 
     @staticmethod
-    def _layer(module: nn.Module, name: str, where: str, kind: Any) -> nn.Module:
+    def _layer(module: nn.Module, name: str, where: str, kind: type[nn.Module]) -> nn.Module:
         layers = {
             layer_name: layer
             for layer_name, layer in module.named_modules()
-            if layer_name and (kind is None or isinstance(layer, kind))
+            if layer_name and isinstance(layer, kind)
         }
         return layers[matching_names(layers, name, where)[0]]
 
 
-def _fitted(of: Dataset | Contents) -> tuple[Any, ...]:
-    """What inputs are made with: the fitted chains, and the vocabulary that a task has of its
-    own."""
+def _fitted(of: Dataset | Contents) -> tuple[object, ...]:
+    """What inputs are prepared with: the fitted column pipelines, and the task's own tokenizer."""
     return [chain.fingerprint for chain in of.preprocessor.pipelines], of.task.state().get(
         "tokenizer"
     )
 
 
 def _inputs(rows: Rows, batch: Batch) -> Mapping[str, Tensor]:
+    """The same rows as the batch, on its device."""
     inputs = rows.gather(batch.rows.to(rows.placement.device)).inputs
     return {name: tensor.to(batch.rows.device) for name, tensor in inputs.items()}

@@ -1,26 +1,27 @@
-"""Learning from a teacher: a loss that draws a student's answers, inner states and attention towards those of a larger model.
+"""The loss of knowledge distillation: a student's outputs, hidden states and attention are compared with a larger model's.
 
     loss = (1 - w) own loss + w soft loss + hidden + attention
     soft of classes      T^2 KL(softmax(teacher / T) || softmax(student / T))
-    soft of labels       T^2 times the same of each yes or no
+    soft of labels       T^2 times the same of each label's yes and no
     soft of numbers      (student - teacher)^2 / 2
 
-Each is a mean over what is asked, so places of padding teach nothing. What the teacher says of a
-batch is computed with the batch, after its augmentations: a function of weights and batch alone, so
-that a training that was cut off goes on to the same bytes.
+Each is a mean over the positions that have a target, so padding has no effect. The teacher's outputs
+are computed with each batch, after its augmentations: a function of weights and batch alone, so that
+a resumed training ends in the same bytes.
 
-Inner states are named in pairs, a layer of the teacher and one of the student. States of one shape
-are compared as they are, in squares relative to the teacher's; of others, how alike each two rows
-of the batch are (the matrix of cosines), which needs no layer between. Attention is compared by the
-probabilities each place gives to the places it looks at, mean over the heads.
+Hidden states are named in pairs, a layer of the teacher and a layer of the student. States of one
+shape are compared by their squared difference relative to the teacher's squares; states of different
+shapes by the cosine similarities of all pairs of rows, which needs no layer between. Attention is
+compared by the probabilities with which each position attends to the others, averaged over heads.
 
 Sources: Hinton et al., 2015, arXiv:1503.02531 (logits); Romero et al., 2015, arXiv:1412.6550
-(states); Tung and Mori, 2019, arXiv:1907.09682 (likeness of rows); Jiao et al., 2020,
+(states); Tung and Mori, 2019, arXiv:1907.09682 (similarities of rows); Jiao et al., 2020,
 arXiv:1909.10351 (attention); Beyer et al., 2022, arXiv:2106.05237 (the teacher sees what the
-student sees). B rows, T places, S places looked at, H heads."""
+student sees). B rows, T positions, H heads."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,20 +30,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.layers.attention.multi_head import Attention
+from danlu.parts.losses._base import Loss
 from danlu.terms import IGNORED, Batch
 
 Kinds = Sequence[tuple[str, int]]
 
 
-class DistillationLoss:
-    """loss(outputs, batch) -> (sum, count), of a student; `ask(batch)` gives the inputs that the
-    teacher takes for it."""
+class DistillationLoss(Loss):
+    """The loss of a student: (1 - weight) of `loss` and `weight` of the teacher, and its pairs.
+
+    loss             the student's own loss
+    teacher_inputs   teacher_inputs(batch): the teacher's inputs for a batch
+    kinds            (kind of soft loss, number of output columns) of each part of the output
+    temperature      what logits are divided by
+    members          how many networks the student trains side by side
+    pairs            layers that are compared too
+    """
 
     def __init__(
         self,
-        loss: Any,
+        loss: Loss,
         teacher: nn.Module,
-        ask: Callable[[Batch], Mapping[str, Tensor]],
+        teacher_inputs: Callable[[Batch], Mapping[str, Tensor]],
         kinds: Kinds,
         *,
         temperature: float,
@@ -50,7 +59,7 @@ class DistillationLoss:
         members: int = 1,
         pairs: Sequence[LayerPair] = (),
     ) -> None:
-        self.loss, self.teacher, self.teacher_inputs = loss, teacher.eval(), ask
+        self.loss, self.teacher, self.teacher_inputs = loss, teacher.eval(), teacher_inputs
         self.kinds, self.temperature, self.weight, self.members = (
             kinds,
             temperature,
@@ -62,31 +71,33 @@ class DistillationLoss:
             parameter.requires_grad_(False)
 
     def count(self, batch: Batch) -> Tensor:
-        """The divisor of the own loss."""
+        """The divisor of the student's own loss."""
         return self.loss.count(batch)
 
     def __call__(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         total, count = self.loss(outputs, batch)
         with torch.no_grad():
             self.teacher.to(outputs.device)
-            taught = self.teacher(dict(self.teacher_inputs(batch))).float()
+            teacher_outputs = self.teacher(dict(self.teacher_inputs(batch))).float()
         if self.members > 1:
-            taught = taught.repeat_interleave(self.members, 0)
-        if taught.shape != outputs.shape:
+            teacher_outputs = teacher_outputs.repeat_interleave(self.members, 0)
+        if teacher_outputs.shape != outputs.shape:
             raise ValueError(
-                f"the teacher answers in {list(taught.shape)}, the student in {list(outputs.shape)}"
+                f"the teacher's outputs have shape {list(teacher_outputs.shape)}, the student's "
+                f"{list(outputs.shape)}"
             )
-        mean = self.weight * self._soft(outputs.float(), taught, batch.target)
+        mean = self.weight * self._soft(outputs.float(), teacher_outputs, batch.target)
         for pair in self.pairs:
             mean = mean + pair()
         share = count / count.numel()
         return (1 - self.weight) * total + mean * share, count
 
-    def _soft(self, outputs: Tensor, taught: Tensor, target: Any) -> Tensor:
-        """The mean of the soft losses over the places that are asked."""
-        scored = _scored_places(outputs, target)
+    def _soft(self, outputs: Tensor, teacher_outputs: Tensor, target: object) -> Tensor:
+        """The mean of the soft losses over the positions that have a target."""
+        scored = _has_target(outputs, target)
         pieces, teachers = (
-            tensor.split([size for _, size in self.kinds], dim=-1) for tensor in (outputs, taught)
+            tensor.split([size for _, size in self.kinds], dim=-1)
+            for tensor in (outputs, teacher_outputs)
         )
         losses = [
             _SOFT[kind](piece, teacher_piece, self.temperature)
@@ -100,8 +111,8 @@ class DistillationLoss:
         )
 
 
-def _scored_places(outputs: Tensor, target: Any) -> Tensor | None:
-    """float32, 1 where something is asked, in the shape of outputs without its last dimension;
+def _has_target(outputs: Tensor, target: object) -> Tensor | None:
+    """float32, 1 where a position has a target, in the shape of outputs without its last dimension;
     None: everywhere."""
     if (
         isinstance(target, Tensor)
@@ -141,33 +152,36 @@ def _numbers(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 _SOFT = {"classes": _classes, "labels": _labels, "numbers": _numbers}
 
 
-class LayerPair:
-    """What one layer of the teacher and one of the student did in the last pass, compared: a mean,
-    with gradient to the student."""
+class LayerPair(ABC):
+    """A layer of the teacher and a layer of the student; calling it compares what they did in the
+    last forward pass: a mean, with gradient to the student."""
 
     def __init__(self, teacher: nn.Module, student: nn.Module, weight: float) -> None:
         self.weight = weight
-        self.teacher_value: Any = None
-        self.student_value: Any = None
-        self._listen(teacher, "teacher_value")
-        self._listen(student, "student_value")
+        self.values: dict[str, Tensor] = {}
+        self._record(teacher, "teacher")
+        self._record(student, "student")
 
     def __call__(self) -> Tensor:
-        return self.weight * self.compare(self.teacher_value, self.student_value)
+        return self.weight * self.compare(self.values["teacher"], self.values["student"])
 
-    def compare(self, teacher: Any, student: Any) -> Tensor:
-        """How far the student's is from the teacher's."""
-        raise NotImplementedError
+    @abstractmethod
+    def compare(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """How far the student's value is from the teacher's, ()."""
 
-    def _listen(self, layer: nn.Module, name: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _record(self, layer: nn.Module, side: str) -> None:
+        """Have every forward pass of the layer set `values[side]`."""
 
 
 class HiddenStatePair(LayerPair):
-    """Outputs of two layers."""
+    """The outputs of two layers."""
 
-    def _listen(self, layer: nn.Module, name: str) -> None:
-        layer.register_forward_hook(lambda _, given, answer: setattr(self, name, answer))
+    def _record(self, layer: nn.Module, side: str) -> None:
+        def keep(layer: nn.Module, inputs: object, output: Tensor) -> None:
+            self.values[side] = output
+
+        layer.register_forward_hook(keep)
 
     def compare(self, teacher: Tensor, student: Tensor) -> Tensor:
         teacher, student = teacher.detach().float(), student.float()
@@ -177,34 +191,33 @@ class HiddenStatePair(LayerPair):
 
 
 class AttentionPair(LayerPair):
-    """The attention of two layers (danlu.layers.attention.multi_head.Attention) among the places of
-    what they read."""
+    """The self-attention probabilities of two layers (danlu.layers.attention.multi_head.Attention)."""
 
-    def _listen(self, layer: nn.Module, name: str) -> None:
-        def hear(layer: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def _record(self, layer: nn.Module, side: str) -> None:
+        def keep(layer: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             assert isinstance(layer, Attention)
-            setattr(self, name, _probabilities(layer, inputs[0], keywords))
+            self.values[side] = _probabilities(layer, inputs[0], keywords)
 
-        layer.register_forward_pre_hook(hear, with_kwargs=True)
+        layer.register_forward_pre_hook(keep, with_kwargs=True)
 
     def compare(self, teacher: Tensor, student: Tensor) -> Tensor:
         teacher = teacher.detach()
         return (teacher * ((teacher + 1e-9).log() - (student + 1e-9).log())).sum(-1).mean()
 
 
-def _probabilities(layer: Attention, x_BTD: Tensor, named: Mapping[str, Any]) -> Tensor:
+def _probabilities(layer: Attention, x_BTD: Tensor, keywords: Mapping[str, Any]) -> Tensor:
     """(B, T, T), mean over the heads."""
-    scores_BHTT = layer.scores(x_BTD, named.get("angles")).float()
-    if named.get("causal"):
+    scores_BHTT = layer.scores(x_BTD, keywords.get("angles")).float()
+    if keywords.get("causal"):
         places = scores_BHTT.shape[-1]
         later = torch.ones(places, places, dtype=torch.bool, device=scores_BHTT.device).triu(1)
         scores_BHTT = scores_BHTT.masked_fill(later, -torch.inf)
-    elif named.get("mask") is not None:
-        scores_BHTT = scores_BHTT.masked_fill(~named["mask"], -torch.inf)
+    elif keywords.get("mask") is not None:
+        scores_BHTT = scores_BHTT.masked_fill(~keywords["mask"], -torch.inf)
     return scores_BHTT.softmax(-1).mean(1)
 
 
 def _cosines(x: Tensor) -> Tensor:
-    """(B, B): how alike each two rows are."""
+    """(B, B): the cosine similarity of all pairs of rows."""
     rows = functional.normalize(x.flatten(1), dim=1)
     return rows @ rows.T

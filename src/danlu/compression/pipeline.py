@@ -40,7 +40,15 @@ def train(
     made anew. `beside` is a watcher that is no part of the recipe; what it raises ends the
     training. Raises DanluError: a wrong recipe or data, a folder of another run, training that
     stopped itself, a compressed form that loses more than compress.max_drop (artifact/ stays), an
-    interruption (state saved)."""
+    interruption (state saved).
+
+    >>> import danlu
+    >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
+    ...           "data": {"source": {"name": "sklearn", "set": "iris"}, "target": "target"}}
+    >>> artifact = danlu.train(recipe, "runs/iris")
+    >>> sorted(artifact.scores)
+    ['baseline', 'test', 'validation']
+    """
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:

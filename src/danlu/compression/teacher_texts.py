@@ -1,13 +1,13 @@
-"""What a teacher writes in place of the texts of training rows: sequence-level distillation.
+"""A teacher's texts in place of the texts of the training rows: sequence-level distillation.
 
 The data's text is one of many ways to say a thing, and a small model spreads itself over all of
-them; what the teacher writes is nearly the likeliest by what it learnt, and easier to learn.
-Validation and test keep the data's texts, and so do the vocabularies.
+them. The teacher's text is nearly its most likely one, and easier to learn. Validation and test
+rows keep the data's texts, and so do the vocabularies.
 
-The teacher writes as it answers (beam search by its own options, or greedily), rows of like length
-together. Its texts are kept in a folder until the training is done, so that a compression that was
-killed goes on where it was. A text that is empty or was cut off at the most tokens teaches nothing
-of how a text ends: that row keeps the data's own.
+The teacher generates as in prediction (beam search by its own options, or greedily), rows of
+similar length together. Its texts are kept in a folder until training is done, so that a killed
+compression resumes where it was. Where the teacher's text is empty or was cut off at the most
+tokens, the row keeps the data's text: it would teach nothing about how a text ends.
 Source: Kim and Rush, 2016, arXiv:1606.07947.
 """
 
@@ -33,15 +33,15 @@ from danlu.system.atomic_files import read_checked_json, replace_file, sha256, w
 from danlu.system.placement import placement_for
 from danlu.terms import Column, InputSpec, Table
 
-KEPT = 512  # texts of one file
-_TOGETHER = 64  # rows that are written together
+KEPT = 512  # texts per file
+_TOGETHER = 64  # rows generated together
 
 Text = str | None
 
 
 class ArtifactRows(Protocol):
-    """The table that an artifact was trained on, and its rows as another takes them
-    (danlu.compression.compress.OwnRows)."""
+    """The table that an artifact was trained on, and its rows as prepared by the preprocessing of
+    another artifact (danlu.compression.compress.OwnRows)."""
 
     table: Table
 
@@ -49,12 +49,13 @@ class ArtifactRows(Protocol):
 
 
 class TeacherTexts:
-    """reads(data) -> the data with the teacher's texts in its training rows
+    """replace_data(data) -> the data with the teacher's texts in its training rows
     (danlu.training.setup.TrainingOverrides).
 
-    folder   where texts are kept, under a name of `digest` (which the teacher is known by) and of the rows
-    train    says on which device the teacher writes
-    say      is told how far it is, `told` what became of it
+    folder   where texts are kept, in a folder named by `digest` (a hash of the teacher) and the rows
+    train    the device that the teacher runs on
+    say      called with a line of progress
+    notes    gets a sentence about the result
     """
 
     def __init__(
@@ -65,11 +66,11 @@ class TeacherTexts:
         digest: str,
         train: Train,
         say: Callable[[str], None],
-        told: list[str],
+        notes: list[str],
     ) -> None:
         task = teacher.task
         self.teacher, self.rows, self.folder, self.digest = teacher, rows, folder, digest
-        self.train, self.say, self.notes = train, say, told
+        self.train, self.say, self.notes = train, say, notes
         if not isinstance(task, RewritesTexts):
             raise PartError(
                 f"distil.sequences learns from what a teacher writes in answer to a row, and {teacher.recipe.task.name} has no row "

@@ -29,7 +29,7 @@ from danlu.errors import DataError, nearest
 from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
 from danlu.parts.losses._base import Loss
 from danlu.parts.metrics._base import ComparesFeatures, Metric, TextMetric
-from danlu.parts.metrics._image_features import Observer
+from danlu.parts.metrics._image_features import ImageFeatures
 from danlu.parts.tasks._base import (
     AnswersOutputs,
     DrawsSamples,
@@ -268,11 +268,11 @@ class _Tally:
         return values, tables
 
 
-def _load_observer(observer: Observer) -> None:
+def _load_observer(observer: ImageFeatures) -> None:
     """Hand a metric that looks through another run's model that model."""
     if observer.classifier is not None:
         classifier = artifacts.read(observer.classifier)
-        observer.wear(
+        observer.use_classifier(
             classifier.module,
             classifier.described or classifier.preprocessor.inputs,
             classifier.task.output.names,

@@ -1,10 +1,10 @@
-"""THE LOOP: recipe in, artifact out.
+"""The training loop: a recipe becomes an artifact. Read this file first.
 
-The order of this file is the order of events: the folder, the data, the model, the state (fresh or
-from the newest good checkpoint), then update after update, with reports, evaluations and
-checkpoints at steps that are a function of the recipe; then the test split, and the artifact.
-Everything a killed run needs to end in the same bytes is in the state; nothing is remembered
-elsewhere."""
+The order of the file is the order of events: the run folder, the data, the model, the state (new,
+or from the newest good checkpoint), then one update after another, with reports, evaluations and
+checkpoints at steps that are a function of the recipe; at the end the test split and the artifact.
+A killed run ends in the same bytes as one never killed, because everything it needs to go on is in
+the state that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -37,15 +37,17 @@ from danlu.training.nan_rows import find_nonfinite_rows
 from danlu.training.pretrained_weights import recipe_to_store, weights_of
 from danlu.training.run_folder import RunFolder, disk_errors_as, run_id
 from danlu.training.setup import TrainingOverrides, build_training
+from danlu.training.state import StateFacts
 from danlu.training.step import NonFiniteError, grad_norm
 
-Output = Any  # "display" | "lines" | "quiet" | "json"
+# how progress is shown
+Output = Literal["display", "lines", "quiet", "json"]
 
 
 def train(
-    recipe: Recipe | str | Path | Mapping[str, Any],
+    recipe: Recipe | str | Path | Mapping[str, object],
     run: str | Path | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Sequence[str] | Mapping[str, object] = (),
     *,
     output: Output = "quiet",
     fold: tuple[int, int] | None = None,
@@ -55,10 +57,17 @@ def train(
     """Train a recipe (a Recipe, a file, or a dict) in the run folder `run` (default runs/<recipe
     name>); returns the artifact.
 
-    The same call continues a run that was cut off, and returns at once the artifact of one that has
-    finished. `beside` is a watcher that is no part of the recipe; what it raises ends the training.
-    `given` brings a module in place of a new one. Raises DanluError: a wrong recipe or data, a
-    folder of another run, training that stopped itself, an interruption (state saved)."""
+    The same call resumes a run that was interrupted, and returns the artifact of a finished run at
+    once.
+
+    overrides            changes of the recipe, as "train.steps=100" or {"train.steps": 100}
+    output               how progress is shown
+    fold                 (k, folds): train on all folds but number k, which is the validation split
+    beside               a watcher that the recipe does not name; what it raises ends the training
+    training_overrides   what replaces parts of the training, for a compressor
+
+    Raises DanluError: the recipe or the data is wrong, the folder belongs to another run, training
+    stopped itself, or a signal interrupted it (the state is then saved)."""
     if not isinstance(recipe, Recipe):
         recipe = recipes.read(recipe, registry, overrides)
     elif overrides:
@@ -74,9 +83,9 @@ def train(
                 ).run()
         except KeyboardInterrupt:  # outside the loop, where nothing needs saving
             raise Interrupted(
-                f"{interruption.name or 'interrupted'}: stopped; what a checkpoint holds is kept.",
+                f"{interruption.name or 'interrupted'}: stopped; the checkpoints written so far are kept.",
                 exit_code=interruption.exit_code or 130,
-                hint="run the same command again: it goes on from the last checkpoint",
+                hint="run the same command again: it resumes from the last checkpoint",
             ) from None
 
 
@@ -103,7 +112,7 @@ class Training:
             recipe,
             fold,
             self.resolved.get("placement"),
-            look=lambda data: folder.refuse_other_data(data.digest, data.table.origin),
+            check_data=lambda data: folder.refuse_other_data(data.digest, data.table.origin),
             overrides=training_overrides,
         )
         if self.setup.start is not None:
@@ -119,7 +128,7 @@ class Training:
         self.watchers = self._watchers(beside)
 
     def run(self) -> Artifact:
-        """From the first step, or where a killed run left off, to the artifact."""
+        """Train from the first step, or from where a killed run stopped, to the artifact."""
         try:
             step = self._resume()
             with disk_errors_as(self.folder.path, CheckpointError):
@@ -145,7 +154,7 @@ class Training:
         return Watchers(parts, watchers, beside)
 
     def _resume(self) -> int:
-        """The step to go on from: that of the newest good checkpoint, else 0."""
+        """Restore the newest good checkpoint; returns its step, 0 where there is none."""
         self.checkpoints.prepare(self.state.tensors())
         checkpoint = self.checkpoints.newest()
         self.lock = self.folder.write_lock(self.recipe, self.resolved)
@@ -161,19 +170,20 @@ class Training:
         ]
         self._tell(
             "start",
-            message=f"going on from step {self.state.step:,}" if checkpoint is not None else "",
+            message=f"resuming at step {self.state.step:,}" if checkpoint is not None else "",
         )
         for message in [*self.data.notices, *self.checkpoints.notices]:
             self._tell("notice", message=message)
         if moved:
             self._tell(
                 "notice",
-                message=f"versions changed since this run began ({', '.join(moved)}): the last bits may differ from an unbroken run.",
+                message=f"versions changed since this run began ({', '.join(moved)}): the last bits "
+                "may differ from those of an uninterrupted run.",
             )
         return self.state.step
 
-    def _restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        """Everything as it was when a checkpoint was saved."""
+    def _restore(self, tensors: Mapping[str, torch.Tensor], facts: StateFacts) -> None:
+        """Restore everything as it was when a checkpoint was saved."""
         self.state.restore(tensors, facts)
         if isinstance(self.setup.schedule, ScoreSchedule):
             self.setup.schedule.load(self.state.schedule)
@@ -204,7 +214,7 @@ class Training:
             if self.interruption.exit_code:
                 self._interrupted(n)
         self.interruption.deferred = False
-        if self.interruption.exit_code:  # between the last look and here
+        if self.interruption.exit_code:  # a signal since the last check
             self._interrupted(n)
 
     def _next_event(self, n: int) -> int:
@@ -218,7 +228,7 @@ class Training:
         return min(plan.total_steps, *((n // interval + 1) * interval for interval in every))
 
     def _events(self, n: int) -> None:
-        """What is due after n updates: report, evaluation, checkpoint, in this order."""
+        """Do what is due after n updates: report, evaluation, checkpoint, in this order."""
         plan, last = self.plan, n == self.plan.total_steps
         if n % plan.report_every == 0 or last:
             self._report(n)
@@ -231,7 +241,7 @@ class Training:
         state = self.state
         seconds, steps = time.perf_counter() - self.clock, n - self.clock_step
         count = float(state.loss_count)
-        values = {  # null where every update since the last report was left out
+        values: dict[str, object] = {  # None where every update since the last report was skipped
             "loss": float(state.loss_sum) / count if count else None,
             **{
                 name: float(total) / float(parts) for name, (total, parts) in state.reported.items()
@@ -285,7 +295,7 @@ class Training:
         state = self.state
         state.watchers = self.watchers.state()
         spared = [state.best_step]
-        # what a roll-back needs, also after an interruption saved between two planned checkpoints
+        # a roll-back needs the last planned checkpoint, also where an interruption saved one since
         if self.recipe.train.on_nan == "roll_back":
             spared.append(self._planned_before(state.step))
         self.checkpoints.save(
@@ -293,7 +303,7 @@ class Training:
         )
 
     def _planned_before(self, n: int) -> int:
-        """The newest step up to n at which the recipe, not a signal, had a checkpoint saved."""
+        """The newest step up to n whose checkpoint the recipe, not a signal, asked for."""
         return n // self.plan.save_every * self.plan.save_every
 
     def _interrupted(self, n: int) -> None:
@@ -302,12 +312,12 @@ class Training:
         raise Interrupted(
             f"{self.interruption.name} at step {n:,} of {self.plan.total_steps:,}: the state is saved.",
             exit_code=self.interruption.exit_code,
-            hint="run the same command again: it goes on from there",
+            hint="run the same command again: it resumes from there",
         )
 
     def _not_finite(self, error: NonFiniteError) -> int:
-        """Do as train.on_nan says; returns the step to go on with. Raises TrainingStopped for
-        `stop`, and where it keeps happening."""
+        """Do as train.on_nan says; returns the next step. Raises TrainingStopped for `stop`, and
+        where it keeps happening."""
         state, policy = self.state, self.recipe.train.on_nan
         suspects = find_nonfinite_rows(state.module, self.setup.rows, error.rows)
         names = [self.data.where(row) for row in suspects[:5]]
@@ -317,8 +327,11 @@ class Training:
             else "rows"
         )
         where = f"{which} {', '.join(names)}{f' and {len(suspects) - 5:,} more' if len(suspects) > 5 else ''}"
-        message = f"step {error.step + 1:,}: {error.tensor} is NaN or infinite ({where}); no weight was changed by it."
-        hint = "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; train.on_nan can skip such updates"
+        message = f"step {error.step + 1:,}: {error.tensor} is NaN or infinite ({where}); it changed no weight."
+        hint = (
+            "lower optimizer.learning_rate, set train.clip_norm, or look at these rows; "
+            "train.on_nan can skip such updates"
+        )
         if policy == "stop" or state.failures >= max(10, self.plan.total_steps // 100):
             if state.failures:
                 message += f" It happened {state.failures:,} times before, so training is stopped."
@@ -334,10 +347,10 @@ class Training:
         return state.step
 
     def _roll_back(self, last: int, message: str) -> int:
-        """Back to the last planned checkpoint; the updates from there to `last` are left out.
-        Returns the step to go on with.
+        """Restore the last planned checkpoint and skip the updates from there to `last`; returns
+        the next step.
 
-        To repeat them would lead, bit for bit, to where they led before.
+        Repeated, they would give the same NaN, bit for bit.
         """
         state, first = self.state, self._planned_before(last)
         skipped, failures = [*state.skipped, *range(first, last + 1)], state.failures + 1
@@ -346,29 +359,31 @@ class Training:
         self.clock, self.clock_step = time.perf_counter(), first
         state.skipped, state.failures = sorted(set(skipped)), failures
         self.setup.update.skip = frozenset(state.skipped)
-        left_out = (
+        skipping = (
             f"updates {first + 1:,} to {last + 1:,} are"
             if first < last
             else f"update {first + 1:,} is"
         )
-        self._tell("notice", message=f"{message} Back to step {first:,}; {left_out} left out.")
+        self._tell("notice", message=f"{message} Back to step {first:,}; {skipping} skipped.")
         return first
 
     # --- after the last step
 
     def _release(self) -> Artifact:
-        """Best weights in, the test split scored, the artifact written, read back and compared."""
+        """Take the best weights, score the test split, write the artifact, read it back and
+        compare."""
         state, data = self.state, self.data
         self.checkpoints.wait()
         if state.stopped.startswith("diverged"):
             raise TrainingStopped(
                 state.stopped,
-                hint="the best checkpoint is kept; lower optimizer.learning_rate and start another run",
+                hint="the best checkpoint is kept; lower optimizer.learning_rate and start another "
+                "run",
             )
         state.load(state.best if state.best is not None else state.eval_weights)
-        merge_adapters(state.module)  # what is scored from here on is what is released
+        merge_adapters(state.module)  # from here on, what is scored is what is released
         if self.training_overrides is not None:
-            self.training_overrides.close(state.module)
+            self.training_overrides.finalize(state.module)
         if isinstance(data.task, Calibrates):
             unseen = (
                 data.splits["validation"]
@@ -385,7 +400,7 @@ class Training:
                 if split == "test":
                     self._tell("test", values)
         measured = [split for split in ("test", "validation") if split in scores]
-        if measured:  # what a score is worth is seen beside the score of knowing nothing
+        if measured:  # a score means little without that of the best constant answer
             scores["baseline"] = {
                 "split": measured[0],
                 **without_nonfinite(data.baseline(measured[0])),
@@ -414,8 +429,8 @@ class Training:
         )
         if self.training_overrides is not None:
             contents.changes = self.training_overrides.changes
-        # it gets its name, by which a run is known to have finished, only after it was read back
-        # and compared
+        # its name marks the run as finished, so it is renamed only after it was read back and
+        # compared
         candidate, path = self.folder.path / ".artifact.writing", self.folder.path / "artifact"
         artifacts.write(candidate, contents, self.lock)
         released = load(candidate)
@@ -426,8 +441,8 @@ class Training:
         return released
 
     def _compare(self, released: Artifact) -> None:
-        """The artifact as read back must answer like the model that was measured, bit for bit, on
-        real rows."""
+        """Raise ArtifactError unless the artifact as read back predicts as the model that was
+        scored, bit for bit, on rows of the data."""
         few = min(64, rows_at_once(self.setup.rows, self.data.task.output))
         rows = torch.from_numpy(self.data.splits["train"][:few].copy())
         batch = self.setup.rows.gather(self.setup.placement.put(rows))
@@ -435,9 +450,10 @@ class Training:
         with torch.inference_mode():
             if not torch.equal(module(batch.inputs), again(batch.inputs)):
                 raise ArtifactError(
-                    "the artifact does not answer like the model that was trained, so it is not released.",
+                    "the artifact does not predict as the model that was trained, so it is not "
+                    "released.",
                     where=str(self.folder.path),
-                    hint="report this: it is a fault of danlu",
+                    hint="report this: it is a bug in danlu",
                 )
 
     def _tell(
@@ -462,7 +478,6 @@ class Training:
         )
 
 
-def default_output() -> str:
-    """How progress is shown when nobody says: a live display on a terminal, plain lines
-    elsewhere."""
+def default_output() -> Output:
+    """How progress is shown by default: a live display on a terminal, plain lines elsewhere."""
     return "display" if sys.stderr.isatty() else "lines"

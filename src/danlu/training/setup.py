@@ -1,4 +1,4 @@
-"""What a training needs, built from a recipe anew at every start, and the same every time: rows, batches, model, state, update, scores."""
+"""What a training needs, built from its recipe: rows, batches, model, state, update, evaluation. The same at every start."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ from danlu.training.step import AdversarialStep, SupervisedStep, Update
 
 @dataclass(frozen=True)
 class Plan:
-    """How many steps, and at which of them something happens: a function of the recipe and the
-    number of rows."""
+    """How many updates a training has, and after how many something happens; 0 for never.
+
+    A function of the recipe and the number of training rows."""
 
     steps_per_epoch: int
     total_steps: int
@@ -55,7 +56,11 @@ class Plan:
 
 
 def plan_training(train: Train, steps_per_epoch: int, has_validation: bool) -> Plan:
-    """The Plan of a recipe's train section."""
+    """The Plan of a recipe's train section.
+
+    >>> plan_training(Train(epochs=2, least_steps=0), steps_per_epoch=50, has_validation=True)
+    Plan(steps_per_epoch=50, total_steps=100, report_every=1, evaluate_every=50, save_every=50)
+    """
     total = (
         train.steps
         if train.steps is not None
@@ -73,27 +78,31 @@ def plan_training(train: Train, steps_per_epoch: int, has_validation: bool) -> P
 
 @dataclass(frozen=True)
 class TrainingOverrides:
-    """What a compressor brings to a training.
+    """What a compressor replaces in a training.
 
-    module    goes on from here, in place of one that the recipe builds (None)
-    digest    stands for all that the training is a function of beside its recipe, so that a run is known by it
-    changes   what an artifact of the result tells; `close` may add to it
-    close     makes of the trained module what is released
-    learns    (loss, module, data) -> the loss it is trained by; scores are those of the recipe's own
-    reads     (the recipe's data) -> the data that is trained on; validation and test stay as they are
+    module         the module that is trained on; None: one that the recipe builds
+    digest         a hash of everything beside the recipe that the training is a function of: it
+                   identifies the run
+    changes        the changes that the resulting artifact records; `finalize` may append to them
+    finalize       finalize(module): makes of the trained module what is released, in place
+    wrap_loss      (loss, module, data) -> the loss to train by; scores stay those of the recipe's
+    replace_data   (the recipe's data) -> the data to train on; validation and test rows stay
     """
 
     module: torch.nn.Module | None
     digest: str
     changes: list[dict[str, Any]]
-    close: Callable[[torch.nn.Module], None] = lambda module: None
-    learns: Callable[[Loss, torch.nn.Module, Dataset], Loss] = lambda loss, module, data: loss
-    reads: Callable[[Dataset], Dataset] = lambda data: data
+    finalize: Callable[[torch.nn.Module], None] = lambda module: None
+    wrap_loss: Callable[[Loss, torch.nn.Module, Dataset], Loss] = lambda loss, module, data: loss
+    replace_data: Callable[[Dataset], Dataset] = lambda data: data
 
 
 @dataclass
 class TrainingSetup:
-    """Everything of one training but the folder it writes to and those who watch it."""
+    """Everything of one training but its run folder and its watchers.
+
+    start   the weights that the model starts from; None where all were drawn at random
+    """
 
     recipe: Recipe
     data: Dataset
@@ -109,7 +118,7 @@ class TrainingSetup:
 
     @property
     def trainable(self) -> int:
-        """How many numbers an update may move."""
+        """How many numbers are trained."""
         return sum(
             parameter.numel()
             for parameter in self.state.module.parameters()
@@ -118,24 +127,23 @@ class TrainingSetup:
 
     @cached_property
     def peak_rate(self) -> float:
-        """Updates a second at the measured peak of this machine's matrix products; 0 where examples
-        are no tokens.
+        """Updates per second at the machine's measured peak of matrix products; 0 where examples
+        have no tokens.
 
-        Work is counted over what has weights: attention's own products are left out.
+        Counts the floating-point operations of layers with weights, not those inside attention.
         """
         examples = self.data.examples
         one = self.rows.gather(self.batches.indices(0)[:1])
         if not examples.units or "tokens" not in one.inputs:
             return 0.0
-        work = forward_flops(self.state.module, one.inputs) / max(
-            one.inputs["tokens"].shape[1], 1
-        )  # of one token
+        tokens = max(one.inputs["tokens"].shape[1], 1)
+        work = forward_flops(self.state.module, one.inputs) / tokens
         return peak_flops(self.placement) / max(
             3.0 * work * examples.units * self.batches.batch_size, 1.0
         )
 
     def record(self) -> dict[str, Any]:
-        """What was decided and found, as plain data, for the lock file and the artifact."""
+        """What was decided for this run, as JSON values, for the lock file and the artifact."""
         data = self.data
         return {
             "placement": self.placement.as_dict(),
@@ -158,7 +166,7 @@ class TrainingSetup:
         }
 
     def sentences(self) -> tuple[tuple[str, str], ...]:
-        """(subject, what is to be known of it) in plain words."""
+        """(subject, sentence) pairs that describe the run to its user."""
         recipe, rows = (
             self.recipe,
             {name: f"{len(row_numbers):,}" for name, row_numbers in self.data.splits.items()},
@@ -166,13 +174,14 @@ class TrainingSetup:
         return (
             (
                 "data",
-                f"{self.data.table.origin}: {rows['train']} rows to train, {rows['validation']} to validate, {rows['test']} to test",
+                f"{self.data.table.origin}: {rows['train']} rows to train, "
+                f"{rows['validation']} to validate, {rows['test']} to test",
             ),
             ("task", self.data.task.describe()),
             (
                 "model",
-                f"{recipe.model.name}, {self.trainable:,} trainable parameters; {recipe.optimizer.name}; "
-                f"{self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
+                f"{recipe.model.name}, {self.trainable:,} trainable parameters; "
+                f"{recipe.optimizer.name}; {self.plan.total_steps:,} steps of {self.batches.batch_size} rows",
             ),
             (
                 "place",
@@ -186,21 +195,26 @@ def build_training(
     fold: tuple[int, int] | None = None,
     decided: Mapping[str, Any] | None = None,
     *,
-    look: Callable[[Dataset], None] = lambda data: None,
+    check_data: Callable[[Dataset], None] = lambda data: None,
     rates: tuple[float, Callable[[int], float]] | None = None,
     overrides: TrainingOverrides | None = None,
 ) -> TrainingSetup:
-    """The Apparatus of a recipe.
+    """The TrainingSetup of a recipe.
 
-    `decided` is the placement that a lock file recorded; `look` sees the data before anything is
-    built and may refuse it; `rates` (learning rate, step -> scale) stands in for the recipe's own,
-    without averages; `given` brings the module. Raises DanluError for what the data, the machine or
-    the combination of options does not allow."""
+    fold         (k, folds): fold number k is the validation split
+    decided      the placement that a lock file recorded
+    check_data   called with the data before anything is built; may raise
+    rates        (learning rate, step -> factor) in place of the recipe's own, without a weight
+                 average
+    overrides    what a compressor replaces
+
+    Raises DanluError for what the data, the machine or the combination of options does not
+    allow."""
     placement = placement_for(recipe.train, decided)
     placement.use()
     data = prepare(recipe, fold)
-    look(data)
-    data = data if overrides is None else overrides.reads(data)
+    check_data(data)
+    data = data if overrides is None else overrides.replace_data(data)
     examples = data.examples
     rows = Rows(examples.inputs, data.preprocessor.pixels, examples.target, placement)
     size = None if recipe.train.batch_size == "all" else int(recipe.train.batch_size)
@@ -264,7 +278,7 @@ def build_training(
         update = AdversarialStep(state, batches, sides, *settings)
     else:
         loss = registry.build_loss(recipe.loss, data.task)
-        loss = loss if overrides is None else overrides.learns(loss, module, data)
+        loss = loss if overrides is None else overrides.wrap_loss(loss, module, data)
         update = SupervisedStep(state, batches, loss, *settings)
     views = TestTimeAugmentation(recipe.data.test_time_augmentation, *described)
     evaluator = Evaluator(
@@ -278,8 +292,8 @@ def build_training(
 def fresh_module(
     recipe: Recipe, data: Dataset, placement: Placement
 ) -> tuple[torch.nn.Module, PretrainedStart | None, str]:
-    """(the module as a training of the recipe begins with it, on the CPU; the weights it took over;
-    what section finetune made of it)."""
+    """(the module that a training of the recipe starts from, on the CPU; the pretrained weights in
+    it; a sentence about what section finetune trains, or "")."""
     placement.seed(draw_seed(recipe.train.seed, WEIGHTS, 0))
     module = registry.build_model(recipe.model, data.examples.input_specs, data.task.output)
     start = load_pretrained(module, recipe, data.task.output.names)
@@ -293,8 +307,10 @@ def fresh_module(
 
 
 def groups_over(module: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The parameter groups of a module: what weight decay spares, tables, and what learns at a
-    share of the rate, apart."""
+    """The parameter groups of a module for its optimizer.
+
+    Groups of their own have parameters without weight decay, embeddings, and parameters with
+    another learning rate."""
     optimizer = recipe.optimizer
     groups = finetuning.split_by_rate(
         parameter_groups(module, optimizer),
@@ -317,10 +333,10 @@ def optimizer_over(module: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 
 
 def decimal_mark(table: Table) -> str:
-    """The decimal mark that the table's numbers were written with; "auto" where they show none, or
-    both.
+    """The decimal mark that the table's numbers were written with, "," or "."; "auto" where they
+    have none, or both.
 
-    Kept with the artifact: 5,250 in a file to be answered must mean what it meant in training.
+    The artifact stores it: 5,250 must mean the same in a file to predict as in training.
     """
     marks = set()
     for column in table.columns.values():

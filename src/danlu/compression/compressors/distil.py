@@ -25,7 +25,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 TRAINS = True
 NEEDS_STUDENT = True
@@ -91,11 +91,11 @@ class Config(Options):
         return self
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Train the student; subject.contents and subject.module are then its own. DanluError where it
     cannot learn from this teacher."""
     return subject.distil(config)
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Nothing: the artifact's recipe is the student's."""

@@ -5,7 +5,7 @@ byte. torchao's int4 keeps a byte a code on a CPU, so this uses torch's own kern
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 ROUNDS = True
 
@@ -36,7 +36,7 @@ class Config(Options):
     )
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Replace linear layers. PartError where there is none of the size."""
     from danlu.layers.selection import large_matrices
 
@@ -49,7 +49,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     return state
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Replace the layers named."""
     from danlu.layers.quantization.weight_only import Int4WeightOnlyLinear
     from danlu.layers.selection import layer_of_kind, linear_layers

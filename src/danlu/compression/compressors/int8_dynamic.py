@@ -6,7 +6,7 @@ a whole batch (as torch's own dynamic quantisation has it) would break."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 ROUNDS = True
 
@@ -34,7 +34,7 @@ class Config(Options):
     )
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Replace linear layers. PartError where there is none of the size."""
     from danlu.layers.selection import large_matrices
 
@@ -47,7 +47,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     return state
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Replace the layers named."""
     from danlu.layers.quantization.int8 import DynamicInt8Linear, weight_matrix
     from danlu.layers.selection import layer_of_kind, linear_layers

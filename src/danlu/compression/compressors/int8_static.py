@@ -7,7 +7,7 @@ codes on. Layers so small that a call of the kernel costs more than they do stay
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 ROUNDS = True
 
@@ -37,7 +37,7 @@ class Config(Options):
     )
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Fold, calibrate, replace. PartError where no layer is large enough."""
     from danlu.layers.quantization.static import calibrate, fold_batch_norms, replace_layers
 
@@ -54,7 +54,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     return {"fold": plan, **replace_layers(subject.module, codes)}
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Fold and replace the same layers."""
     from danlu.layers.quantization.static import restore
 

@@ -15,7 +15,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 ROUNDS = True
 
@@ -37,7 +37,7 @@ class Config(Options):
     )
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Replace linear layers and embeddings, round all else. PartError where nothing is of the
     size."""
     from danlu.errors import PartError
@@ -96,7 +96,7 @@ def _round_rest(module: nn.Module, smallest: int, spared: list[str]) -> list[str
     return names
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Replace the layers named."""
     from torch import nn
 

@@ -10,7 +10,7 @@ Source: Eckart and Young, 1936; Denton et al., 2014, arXiv:1404.0736.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 TRAINS = True
 
@@ -55,7 +55,7 @@ class Config(Options):
 _ENERGY = 0.9  # where nobody says
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Factor, train on. PartError where no layer would become smaller."""
     from danlu.compression.compressors._svd import Factored, rank_of
     from danlu.errors import PartError
@@ -89,7 +89,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     return state
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Put two layers of the same rank in place of each that is named."""
     from danlu.compression.compressors._svd import Factored
     from danlu.layers.selection import layer_of_kind, linear_layers

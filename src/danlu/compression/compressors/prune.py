@@ -10,7 +10,7 @@ arXiv:1608.08710 (channels)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 TRAINS = True
 
@@ -65,7 +65,7 @@ class Config(Options):
         return self
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Take out, train on. PartError where there is nothing that can be taken out."""
     return (
         _structured(config, subject)
@@ -74,7 +74,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     )
 
 
-def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
+def _magnitude(config: Config, subject: Subject) -> CompressorState:
     from danlu.errors import PartError
     from danlu.layers.quantization.fake_quant import MaskedLayer, restore_plain_layers
     from danlu.layers.quantization.static import convolutions_and_linear_layers
@@ -95,7 +95,7 @@ def _magnitude(config: Config, subject: Subject) -> dict[str, Any]:
     ).items():  # type: ignore[misc]
         module.set_submodule(name, MaskedLayer(layers[name], mask))
     if config.epochs:
-        subject.train_changed(config, "prune", {}, module, close=restore_plain_layers)
+        subject.train_changed(config, "prune", {}, module, finalize=restore_plain_layers)
     else:
         restore_plain_layers(module)
     return {}
@@ -117,7 +117,7 @@ def _masks(weights: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     return masks
 
 
-def _structured(config: Config, subject: Subject) -> dict[str, Any]:
+def _structured(config: Config, subject: Subject) -> CompressorState:
     from danlu.compression.compressors._structured import best, groups, narrow
     from danlu.errors import PartError
 
@@ -137,7 +137,7 @@ def _structured(config: Config, subject: Subject) -> dict[str, Any]:
     return state
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Make the same layers as narrow; single weights that are 0 need nothing."""
     import torch
 

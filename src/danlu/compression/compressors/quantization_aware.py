@@ -13,7 +13,7 @@ Source: Jacob et al., 2018, arXiv:1712.05877.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from danlu.recipe import Options
 if TYPE_CHECKING:
     from torch import nn
 
-    from danlu.compression.compress import Subject
+    from danlu.compression.compressors._base import CompressorState, Subject
 
 TRAINS = True
 
@@ -49,7 +49,7 @@ class Config(Options):
     )
 
 
-def compress(config: Config, subject: Subject) -> dict[str, Any]:
+def compress(config: Config, subject: Subject) -> CompressorState:
     """Fold, calibrate, train, replace. PartError where no layer is large enough."""
     from danlu.layers.quantization.fake_quant import FakeQuantizedLayer, restore_plain_layers
     from danlu.layers.quantization.static import calibrate, fold_batch_norms, replace_layers
@@ -70,7 +70,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
         module.set_submodule(name, FakeQuantizedLayer(module.get_submodule(name), *scales))
     record = [*subject.contents.changes]
 
-    def close(trained: nn.Module) -> None:
+    def finalize(trained: nn.Module) -> None:
         restore_plain_layers(trained)
         state = {"fold": plan, **replace_layers(trained, codes)}
         record.append({"name": "quantization_aware", "options": as_plain(config), "state": state})
@@ -79,7 +79,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
         module,
         epochs=config.epochs,
         learning_rate=config.learning_rate,
-        close=close,
+        finalize=finalize,
         record=record,
         extra_inputs=["quantization_aware", as_plain(config), codes],
         changes={"train.precision": "float32"},
@@ -88,7 +88,7 @@ def compress(config: Config, subject: Subject) -> dict[str, Any]:
     return trained_artifact.changes[-1]["state"]
 
 
-def replay(config: Config, state: dict[str, Any], module: nn.Module) -> None:
+def replay(config: Config, state: CompressorState, module: nn.Module) -> None:
     """Fold and replace the same layers."""
     from danlu.layers.quantization.static import restore
 

@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 
-for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
-    pytest.importorskip(library, reason="pip install 'danlu[serve]'")
-if sys.platform != "linux":
-    pytest.skip("workers end with their parent by a call of Linux", allow_module_level=True)
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 
 from running_servers import people, table_model
 
 from danlu.compat import uvicorn
+
+for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
+    pytest.importorskip(library, reason="pip install 'danlu[serve]'")
+if sys.platform != "linux":
+    pytest.skip("workers end with their parent by a call of Linux", allow_module_level=True)
+
+pytestmark = pytest.mark.timeout(1800)  # a worker imports torch for a minute on a busy machine
 
 SERVE = "from danlu import serve; serve({path!r}, port=0, most_body=100_000, most_rows=50)"
 # uvicorn as a later version might be, without the class that danlu derives from.

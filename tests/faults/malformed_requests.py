@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ import numpy as np
 from running_servers import RunningServer, image_model, people, serving, table_model
 
 Wire = bytes
+TRIES = 30  # of a request to a server that is full
 PATHS = {"people": b"/v1/models/people/predict", "digits": b"/v1/models/digits/predict"}
 STRANGE: list[Any] = [
     None, True, False, 0, -1, 1e308, -1e308, 5e-324, 2**63, -(2**63) - 1, 10**300, "", " ", "NaN", "inf", "\u0000", "\ud7ff\ue000",
@@ -323,29 +325,34 @@ def post(model: str, body: bytes, kind: bytes = b"application/json") -> Wire:
     return head % (PATHS[model], kind, len(body)) + body
 
 
-def exchange(port: int, wire: Wire, patience: float = 0.4, seconds: float = 60.0) -> list[int]:
-    """The statuses that come back for some bytes; [] where the server only closes.
+def exchange(port: int, wire: Wire, patience: float = 0.4) -> tuple[list[int], float]:
+    """(the statuses that come back for some bytes, the seconds of a Retry-After or 0); no statuses
+    where the server only closes.
 
-    Where nothing comes for `patience` seconds (it waits for more of the request) the client says
-    that there is no more."""
-    held = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as end:
+    A request that is whole is answered. Of any other the server may wait for more: where nothing
+    comes for `patience` seconds the client says that there is no more."""
+    from danlu.serving.http.fast_path import plain_request_size
+
+    held, is_whole = b"", plain_request_size(wire, len(wire)) == len(wire)
+    with socket.create_connection(("127.0.0.1", port)) as end:
         try:
             end.sendall(wire)
-            end.settimeout(patience)
+            end.settimeout(None if is_whole else patience)
             while not whole(held):
                 try:
                     data = end.recv(65536)
                 except TimeoutError:
                     end.shutdown(socket.SHUT_WR)
-                    end.settimeout(seconds)
+                    end.settimeout(None)
                     continue
                 if not data:
                     break
                 held += data
         except ConnectionError:  # it closed before it had read everything
             pass
-    return [int(status) for status in re.findall(rb"(?:^|(?<=[\n}]))HTTP/1\.1 (\d\d\d)", held)]
+    statuses = [int(status) for status in re.findall(rb"(?:^|(?<=[\n}]))HTTP/1\.1 (\d\d\d)", held)]
+    retry = re.search(rb"(?m)^retry-after: (\d+)", held)
+    return statuses, float(retry[1]) if retry else 0.0
 
 
 def whole(held: bytes) -> bool:
@@ -392,9 +399,15 @@ def schemathesis(server: RunningServer, count: int) -> tuple[int, str]:
 
 
 def one(port: int, requests: Requests, number: int) -> tuple[int, Wire, list[int]]:
-    """A request, and how it was answered."""
+    """A request, and how it was answered. 503 with Retry-After is a right answer of a server that
+    is full: then the client waits, and asks again."""
     wire = requests.make(number)
-    return number, wire, exchange(port, wire)
+    for _ in range(TRIES):
+        statuses, retry = exchange(port, wire)
+        if 503 not in statuses or not retry:
+            break
+        time.sleep(retry)
+    return number, wire, statuses
 
 
 def ask(

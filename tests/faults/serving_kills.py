@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from running_servers import Load, people, serving, table_model
+from running_servers import Load, gone, people, serving, table_model
 
 BACK = 5.0  # seconds until answers come again
 
@@ -89,14 +89,6 @@ def killed(
         "turned_away": load.statuses[503], "other": sum(n for status, n in load.statuses.items() if status not in (200, 503, "lost")),
         "slowest": max(back, default=0.0),
     }  # fmt: skip
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
-    except OSError:
-        return True
 
 
 def main() -> int:

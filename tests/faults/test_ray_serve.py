@@ -65,7 +65,7 @@ def ask(
     }
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urlopen(Request(address + path, data, headers), timeout=30) as answer:
+        with urlopen(Request(address + path, data, headers)) as answer:
             return answer.status, json.loads(answer.read())
     except HTTPError as error:
         return error.code, json.loads(error.read() or b"{}")
@@ -89,9 +89,8 @@ def test_a_model_is_served_on_ray_though_its_worker_is_killed(
     life = found.fresh(
         "serve", f"sums={run}", "--on", "ray", "--address", at, "--replicas", "1:2", "--token-file", token, "--port", port,
     )  # fmt: skip
-    end = time.monotonic() + 120
     while not (address := life.out.strip()):
-        assert life.poll() is None and time.monotonic() < end, life.err
+        assert life.poll() is None, life.err
         time.sleep(0.05)
     assert address == f"http://127.0.0.1:{port}"
 
@@ -115,10 +114,8 @@ def test_a_model_is_served_on_ray_though_its_worker_is_killed(
 
     life.send(signal.SIGTERM)
     assert life.wait() == 0, life.err
-    end = time.monotonic() + 30
-    while (left := workers(head)) and time.monotonic() < end:
+    while workers(head):  # a replica that is removed takes its workers with it
         time.sleep(0.1)
-    assert not left, "a replica that is removed takes its workers with it"
     with pytest.raises(URLError):
         urlopen(address + "/healthz", timeout=5)
 
@@ -134,9 +131,8 @@ def test_a_deployment_that_finds_no_room_ends_when_it_is_told_to(
     life = found.fresh(
         "serve", run, "--on", "ray", "--address", at, "--threads", 64, "--port", 8765
     )
-    end = time.monotonic() + 120
     while "Started Serve" not in life.err:  # it asks for a replica now
-        assert life.poll() is None and time.monotonic() < end, life.err
+        assert life.poll() is None, life.err
         time.sleep(0.1)
     life.send(signal.SIGTERM)
     assert life.wait() == 0, life.err

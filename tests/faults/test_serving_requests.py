@@ -12,6 +12,7 @@ for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_
     pytest.importorskip(library, reason="pip install 'danlu[serve]'")
 
 
+@pytest.mark.timeout(1800)
 def test_no_malformed_request_is_answered_5xx_or_ends_a_process(tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     found = ask(

@@ -19,12 +19,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 
-from running_servers import RunningServer, image_model, people, same, serving, table_model
+from running_servers import RunningServer, gone, image_model, people, same, serving, table_model
 
 import danlu
 
 for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
     pytest.importorskip(library, reason="pip install 'danlu[serve]'")
+pytestmark = pytest.mark.timeout(1800)  # a worker imports torch for a minute on a busy machine
 if sys.platform != "linux":
     pytest.skip("workers end with their parent by a call of Linux", allow_module_level=True)
 
@@ -211,9 +212,9 @@ def test_a_deadline_that_is_over_is_told(server: RunningServer) -> None:
     assert server.predict(rows, {"X-Deadline-Ms": "60000"}).status == 200
 
 
-def said(server: RunningServer, wire: bytes, seconds: float = 30.0) -> bytes:
+def said(server: RunningServer, wire: bytes) -> bytes:
     """What comes back when bytes are sent as they are, until the server closes."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as end:
+    with socket.create_connection(("127.0.0.1", server.port)) as end:
         end.sendall(wire)
         held = b""
         while data := end.recv(65536):
@@ -268,7 +269,6 @@ def test_two_servers_of_one_port_and_bad_options_are_told(
             [sys.executable, "-m", "danlu", "serve", *arguments],
             capture_output=True,
             text=True,
-            timeout=60,
         )
         assert (done.returncode, done.stdout) in ((2, ""), (4, ""))
         assert "Traceback" not in done.stderr
@@ -338,7 +338,7 @@ def test_a_token_and_tls_guard_a_server_that_is_read_anew_by_its_operator(
         def ask(method: str, path: str, given: str | None = "0123456789abcdef0123") -> int:
             from http.client import HTTPSConnection
 
-            connection = HTTPSConnection("localhost", server.port, timeout=60, context=context)
+            connection = HTTPSConnection("localhost", server.port, context=context)
             body = json.dumps({"row": people(1)[0]}) if method == "POST" else None
             connection.request(
                 method, path, body, {"Authorization": f"Bearer {given}"} if given else {}
@@ -399,7 +399,7 @@ def test_an_export_is_served_without_torch(tmp_path: Path, models: tuple[Path, P
 
 
 def test_two_signals_end_at_once(models: tuple[Path, Path], tmp_path: Path) -> None:
-    with serving(models[0], tmp_path / "log") as server:
+    with serving(models[0], tmp_path / "log", silence=600) as server:
         worker = server.worker()
         os.kill(worker, signal.SIGSTOP)  # so that what is accepted cannot be answered
         with socket.create_connection(("127.0.0.1", server.port)) as end:
@@ -412,11 +412,6 @@ def test_two_signals_end_at_once(models: tuple[Path, Path], tmp_path: Path) -> N
             server.signal(signal.SIGTERM)
             server.until(lambda: server.ask("GET", "/readyz").json["status"] == "draining")
             server.signal(signal.SIGTERM)
-            assert server.process.wait(30) == 128 + signal.SIGTERM
-        until = time.monotonic() + 30
-        while (
-            Path(f"/proc/{worker}/stat").exists()
-            and Path(f"/proc/{worker}/stat").read_text().split(") ")[1][0] != "Z"
-        ):
-            assert time.monotonic() < until, "the worker outlived its server"
+            assert server.process.wait() == 128 + signal.SIGTERM
+        while not gone(worker):  # the worker does not outlive its server
             time.sleep(0.02)

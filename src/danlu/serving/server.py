@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from danlu.serving.http.http_server import HttpServer
     from danlu.serving.pool.pool import Pool
 
-# Seconds in which the system hands over the connections that it began before it was told to begin
-# none any more.
-HANDOVER_SECONDS = 0.2
-# Seconds, at most, in which open connections still get 503 after the last answer.
-LINGER_SECONDS = 1.0
+# How often the end of a server looks whether it may go on, and for how long it does. It counts
+# looks, not seconds: on a busy machine, where clients are slow too, it waits for longer.
+_LOOK_SECONDS = 0.02
+# The system hands over the connections that it began before it was told to begin none any more.
+_HANDOVER_LOOKS = 10
+# Open connections still get 503 after the last answer, for so long at most.
+_LINGER_LOOKS = 50
 
 log = logging.getLogger("danlu.serving")
 
@@ -241,12 +243,14 @@ async def _drain(pool: Pool, server: HttpServer, seconds: float) -> None:
         log.error("%d accepted requests were not answered within %g s", pool.waiting, seconds)
     # Connections that wait to be accepted get 503 as all others do ...
     server.refuse_connections()
-    await asyncio.sleep(HANDOVER_SECONDS)
+    for _ in range(_HANDOVER_LOOKS):
+        await asyncio.sleep(_LOOK_SECONDS)
     server.stop_listening()
     # ... and so do requests on connections that are open.
-    until = time.monotonic() + LINGER_SECONDS
-    while server.open_connections() and time.monotonic() < until:
-        await asyncio.sleep(0.02)
+    for _ in range(_LINGER_LOOKS):
+        if not server.open_connections():
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
     log.info(
         "ended: %d requests accepted, %d answered", pool.accepted, pool.accepted - pool.waiting
     )

@@ -67,7 +67,7 @@ def _add_description(app: FastAPI, pool: Pool, token: str | None) -> None:
     cache: dict[str, Any] = {}
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def description() -> dict[str, Any]:
+    async def description() -> dict[str, object]:
         cards = [model.description.get("card") for model in pool.models.values()]
         if cache.get("cards") != cards:  # a swap may have changed a model's fields
             schema = get_openapi(
@@ -81,7 +81,7 @@ def _add_description(app: FastAPI, pool: Pool, token: str | None) -> None:
         return cache["schema"]
 
 
-def _error(refusal: Refusal) -> dict[str, Any]:
+def _error(refusal: Refusal) -> dict[str, object]:
     return {"error": refusal.as_dict()}
 
 
@@ -124,12 +124,12 @@ def _add_probes(app: FastAPI, pool: Pool, connections: Callable[[], int | None])
 
 def _add_models(app: FastAPI, pool: Pool, created: int) -> None:
     @app.get("/v1/models", summary="The models that are served")
-    async def models() -> dict[str, Any]:
+    async def models() -> dict[str, object]:
         data = [_list_entry(model, created) for model in pool.models.values()]
         return {"object": "list", "data": data}
 
     @app.get("/v1/models/{name}", summary="What a model is and takes")
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str) -> dict[str, object]:
         model = pool.find(name)
         description = {
             key: value for key, value in model.description.items() if key not in _INTERNAL
@@ -142,7 +142,7 @@ def _add_models(app: FastAPI, pool: Pool, created: int) -> None:
         return answer
 
 
-def _list_entry(model: ServedModel, created: int) -> dict[str, Any]:
+def _list_entry(model: ServedModel, created: int) -> dict[str, object]:
     """A model as OpenAI's clients list it, with its kind and task."""
     return {
         "id": model.name,
@@ -157,7 +157,7 @@ def _list_entry(model: ServedModel, created: int) -> dict[str, Any]:
 
 def _add_reload(app: FastAPI, pool: Pool, created: int) -> None:
     @app.post("/v1/models/{name}/reload", summary="Read a model's folder anew")
-    async def reload(name: str) -> dict[str, Any]:
+    async def reload(name: str) -> dict[str, object]:
         model = pool.find(name)
         try:
             await pool.swap(name)

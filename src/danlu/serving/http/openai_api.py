@@ -82,11 +82,11 @@ class TextRequest(BaseModel, ABC):
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
 
-    def options(self, default_tokens: int) -> dict[str, Any]:
+    def options(self, default_tokens: int) -> dict[str, object]:
         """The options of danlu.artifact.generation.GenerationOptions; `default_tokens` where the
         request names no number."""
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**63
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "max_tokens": default_tokens if self.max_tokens is None else self.max_tokens,
             "temperature": 1.0 if self.temperature is None else self.temperature,
             "stop": self.stop or [],
@@ -103,7 +103,7 @@ class TextRequest(BaseModel, ABC):
         return options
 
     @abstractmethod
-    def texts(self, model: ModelDescription) -> list[dict[str, Any]]:
+    def texts(self, model: ModelDescription) -> list[dict[str, object]]:
         """What the worker is asked to write, one request per text (see
         danlu.serving.worker.handler.TextWriter)."""
 
@@ -113,7 +113,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
     role: str
-    content: Any = None  # JSON as the client sent it
+    content: object = None
 
 
 class ChatRequest(TextRequest):
@@ -122,7 +122,7 @@ class ChatRequest(TextRequest):
     messages: list[Message] = Field(min_length=1, max_length=10_000)
     max_completion_tokens: int | None = Field(None, ge=1)
 
-    def texts(self, model: ModelDescription) -> list[dict[str, Any]]:
+    def texts(self, model: ModelDescription) -> list[dict[str, object]]:
         """`n` answers to the conversation."""
         tokens = min(model.get("context", _CHAT_TOKENS), model.get("max_tokens", _CHAT_TOKENS))
         if self.max_completion_tokens is not None:
@@ -141,7 +141,7 @@ class CompletionRequest(TextRequest):
         list[str], Field(min_length=1, max_length=MAX_TEXTS), BeforeValidator(_as_list)
     ]
 
-    def texts(self, model: ModelDescription) -> list[dict[str, Any]]:
+    def texts(self, model: ModelDescription) -> list[dict[str, object]]:
         """`n` texts after the first prompt, `n` after the second, ..."""
         tokens = min(_COMPLETION_TOKENS, model.get("max_tokens", _COMPLETION_TOKENS))
         options, count = self.options(tokens), self.n or 1
@@ -279,7 +279,7 @@ class TextAnswer:
 
     pool: Pool
     model: str
-    requests: list[dict[str, Any]]
+    requests: list[dict[str, object]]
     chat: bool
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -317,7 +317,7 @@ class TextAnswer:
     async def _receive(
         self,
         number: int,
-        request: dict[str, Any],
+        request: dict[str, object],
         queue: asyncio.Queue[tuple[int, TextEvent | BaseException | None]],
     ) -> None:
         try:
@@ -340,7 +340,7 @@ class TextAnswer:
         read, written = sum(prompt_tokens.values()), sum(text.tokens for text in self.texts)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The whole answer, when all texts have ended."""
         choices = [
             self._choice(number, text.text, _FINISH_REASONS[str(text.ended)], whole=True)
@@ -349,22 +349,22 @@ class TextAnswer:
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head(kind), "choices": choices, "usage": self.usage}
 
-    def chunk(self, number: int, piece: str | None, reason: str | None = None) -> dict[str, Any]:
+    def chunk(self, number: int, piece: str | None, reason: str | None = None) -> dict[str, object]:
         """A piece of the stream. A piece of None is the first of a chat, which names the role."""
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return {**self._head(kind), "choices": [self._choice(number, piece, reason)]}
 
-    def usage_chunk(self) -> dict[str, Any]:
+    def usage_chunk(self) -> dict[str, object]:
         """The last chunk, which reports the usage."""
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return {**self._head(kind), "choices": [], "usage": self.usage}
 
-    def _head(self, kind: str) -> dict[str, Any]:
+    def _head(self, kind: str) -> dict[str, object]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
     def _choice(
         self, number: int, text: str | None, reason: str | None, *, whole: bool = False
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         choice = {"index": number, "logprobs": None, "finish_reason": reason}
         if not self.chat:
             return {**choice, "text": text or ""}
@@ -377,7 +377,7 @@ class TextAnswer:
     async def stream(self, with_usage: bool) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events. The first comes when a text has begun: where the
         request is refused, this raises before it."""
-        usage: dict[str, Any] = {"usage": None} if with_usage else {}
+        usage: dict[str, object] = {"usage": None} if with_usage else {}
         begun: set[int] = set()
         async with contextlib.aclosing(self.pieces()) as pieces:
             async for number, piece in pieces:
@@ -394,7 +394,7 @@ class TextAnswer:
         yield b"data: [DONE]\n\n"
 
 
-def _event(value: Mapping[str, Any]) -> bytes:
+def _event(value: Mapping[str, object]) -> bytes:
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return b"data: " + data.encode() + b"\n\n"
 

@@ -6,14 +6,15 @@ works as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from danlu.serving.protocol.messages import RowField
 
 if TYPE_CHECKING:
     from danlu.serving.pool.served_model import ServedModel
 
 Schema = dict[str, Any]  # JSON Schema
-RowField = dict[str, Any]  # see danlu.artifact.row_schema
 
 _MAX_LISTED = 200  # categories that are named one by one
 _ERROR = {"$ref": "#/components/schemas/Error"}
@@ -117,7 +118,7 @@ def _image(field: RowField) -> Schema:
     }
 
 
-def example(fields: Iterable[RowField]) -> dict[str, Any]:
+def example(fields: Iterable[RowField]) -> dict[str, object]:
     """A row that the model answers.
 
     >>> example([{"name": "age", "kind": "number", "example": 30.0}])
@@ -226,10 +227,10 @@ def _bodies(model: ServedModel) -> Schema:
     return bodies
 
 
-def _answer_schema(card: dict[str, Any]) -> Schema:
-    classes = card.get("classes") or []
+def _answer_schema(card: Mapping[str, object]) -> Schema:
+    classes = card.get("classes")
     properties: Schema = {"prediction": {}}
-    if classes and card.get("task") == "classification":
+    if isinstance(classes, list) and classes and card.get("task") == "classification":
         properties["prediction"] = {"enum": classes}
         probability = {"type": "number", "minimum": 0, "maximum": 1}
         names = {str(label): probability for label in classes}

@@ -27,6 +27,7 @@ from danlu.serving.pool.process import WorkerProcess
 from danlu.serving.pool.served_model import PendingRequest, ServedModel
 from danlu.serving.pool.snapshot import Snapshots
 from danlu.serving.protocol.messages import (
+    Answer,
     AnswerRows,
     FromWorker,
     RowsAnswered,
@@ -42,8 +43,8 @@ from danlu.system import machine
 
 MAX_LOST_WORKERS = 3  # workers that may die with a request before it is refused
 _TICK = 0.1  # seconds between two checks of deadlines and workers
-# A worker whose threads are runnable and get no processor may be silent for so many times the
-# silence that is allowed to others.
+# A worker whose threads are runnable and get no processor may be silent, and may take to open its
+# model, for so many times the seconds that others may.
 _STARVING = 15
 _SLOWEST_RETRY = 5.0  # seconds between two attempts to open a model
 _SPARE_RETRY = 5.0  # seconds between two attempts to start a spare worker
@@ -143,8 +144,8 @@ class Pool:
     # --- requests
 
     async def answer(
-        self, name: str | None, rows: Sequence[Mapping[str, Any]], seconds: float | None = None
-    ) -> list[dict[str, Any]]:
+        self, name: str | None, rows: Sequence[Mapping[str, object]], seconds: float | None = None
+    ) -> list[Answer]:
         """The answers of rows, as JSON values, within `seconds`. Raises Refusal."""
         body = to_json({"rows": list(rows)})
         request = self.submit(self.find(name), "application/json", body, seconds)
@@ -196,7 +197,7 @@ class Pool:
         return request
 
     async def write(
-        self, name: str | None, request: Mapping[str, Any], seconds: float | None = None
+        self, name: str | None, request: Mapping[str, object], seconds: float | None = None
     ) -> AsyncGenerator[TextEvent, None]:
         """The events of a text as they come; the last has "ended".
 
@@ -449,7 +450,7 @@ class Pool:
             },
         )
         try:
-            await asyncio.wait_for(opened, settings.opening)
+            await self._wait_until_opened(opened, worker)
         except TimeoutError:
             worker.kill()
             raise ArtifactError(
@@ -468,6 +469,18 @@ class Pool:
             )
         where = error["where"].replace(str(folder.folder), str(model.path))
         raise ArtifactError(error["message"], where=where, hint=error["hint"])
+
+    async def _wait_until_opened(self, opened: asyncio.Future[None], worker: WorkerProcess) -> None:
+        """Raises TimeoutError after `settings.opening` seconds; later where the worker has used
+        less processor time than that, since the machine does not let it run."""
+        limit = self.settings.opening
+        for _ in range(_STARVING):
+            await asyncio.wait({opened}, timeout=limit)
+            if opened.done():
+                return
+            if not worker.is_runnable() or worker.cpu_seconds >= limit:
+                break
+        raise TimeoutError
 
     def _install(self, model: ServedModel, worker: WorkerProcess) -> None:
         """Let a worker that is ready answer for a model."""

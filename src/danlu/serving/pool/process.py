@@ -142,7 +142,7 @@ class WorkerProcess(asyncio.Protocol):
             self.state = "spare"
             self._send_open_request()
         elif header["say"] == "ready":
-            self.description = header["about"]
+            self.description = header["description"]
             self.description["opening"] = header["seconds"]
             self.state = "ready"
         elif header["say"] == "refused":

@@ -18,6 +18,14 @@ MAX_HEADER_BYTES = 64 << 20  # a model's description with its scores is far smal
 MAX_BODY_BYTES = 1 << 30
 
 
+RowField: TypeAlias = dict[str, Any]
+"""One field of a row as JSON: "name", "kind", "example" and, by its kind, more keys; see
+danlu.artifact.row_schema."""
+
+Answer: TypeAlias = dict[str, object]
+"""The answer to one row as JSON: "prediction" and, by the task, more keys."""
+
+
 class ErrorFields(TypedDict):
     """An error of a request, as JSON. `row` counts from 1."""
 
@@ -51,8 +59,8 @@ class ModelDescription(TypedDict, total=False):
 
     name: str
     kind: Literal["rows", "text"]
-    fields: list[dict[str, Any]]
-    card: dict[str, Any]
+    fields: list[RowField]
+    card: dict[str, object]
     paces: list[tuple[int, float]]
     opening: float
     most_rows: int
@@ -92,7 +100,7 @@ class WriteText(TypedDict):
 
     do: Literal["write"]
     id: int
-    request: dict[str, Any]
+    request: dict[str, object]
     before: float
 
 
@@ -120,7 +128,7 @@ class Ready(TypedDict):
     """The model is open and has answered its own example, in `seconds`."""
 
     say: Literal["ready"]
-    about: ModelDescription
+    description: ModelDescription
     seconds: float
 
 

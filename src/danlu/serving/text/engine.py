@@ -554,7 +554,7 @@ class EngineTexts:
         self.engine.submit(id, codes, options, number, written)
         self._prompt_tokens[id] = len(codes)
 
-    def step(self) -> list[dict[str, Any]]:
+    def step(self) -> list[dict[str, object]]:
         """Write one token of every text; the events."""
         events = []
         for event in self.engine.step():

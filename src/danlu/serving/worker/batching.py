@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
+from danlu.serving.protocol.messages import Answer
 from danlu.serving.worker.decode_values import Columns
 
 STEP_SECONDS = 0.05
@@ -37,7 +37,7 @@ class Job:
     columns: Columns
     deadline: float
     begun: int = 0
-    answers: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
     @property
     def left(self) -> int:

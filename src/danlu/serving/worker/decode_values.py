@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from danlu.errors import DanluError, did_you_mean
+from danlu.serving.protocol.messages import RowField
 from danlu.serving.protocol.refusals import Refusal
 
 MAX_INTEGER = 2**63  # integers at or beyond it are refused
@@ -84,7 +85,7 @@ def concatenate(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return columns
 
 
-def decode(rows: Sequence[Mapping[str, Any]], fields: Sequence[dict[str, Any]]) -> Columns:
+def decode(rows: Sequence[Mapping[str, Any]], fields: Sequence[RowField]) -> Columns:
     """The columns of `fields` in rows as they were sent; other names in a row are ignored. Raises
     Refusal naming the field and row."""
     values: dict[str, Any] = {}
@@ -110,7 +111,7 @@ def _missing_field(rows: Sequence[Mapping[str, Any]], name: str) -> Refusal:
 # --- one kind of field each
 
 
-def _numbers(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _numbers(field: RowField, cells: list[Any]) -> Decoded:
     _check_integers(field, cells)
     types = set(map(type, cells))
     if "width" in field or not types <= {float, int, type(None)}:
@@ -119,7 +120,7 @@ def _numbers(field: dict[str, Any], cells: list[Any]) -> Decoded:
     return np.array(numbers, dtype=np.float64), "number"
 
 
-def _check_integers(field: dict[str, Any], cells: list[Any]) -> None:
+def _check_integers(field: RowField, cells: list[Any]) -> None:
     for number, cell in enumerate(cells, start=1):
         values = cell if isinstance(cell, list) else (cell,)
         if any(type(value) is int and not -MAX_INTEGER <= value < MAX_INTEGER for value in values):
@@ -131,19 +132,19 @@ def _check_integers(field: dict[str, Any], cells: list[Any]) -> None:
             )
 
 
-def _words(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _words(field: RowField, cells: list[Any]) -> Decoded:
     if set(map(type, cells)) <= {str, type(None)}:
         return cells, "words"
     _check_integers(field, cells)
     return cells, None
 
 
-def _booleans(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _booleans(field: RowField, cells: list[Any]) -> Decoded:
     _check_integers(field, cells)
     return cells, "boolean" if set(map(type, cells)) <= {bool, type(None)} else None
 
 
-def _moments(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _moments(field: RowField, cells: list[Any]) -> Decoded:
     _check_integers(field, cells)
     for number, form in enumerate(_MOMENT_FORMS):
         if all(type(cell) is str and form.match(cell) for cell in cells):
@@ -151,16 +152,16 @@ def _moments(field: dict[str, Any], cells: list[Any]) -> Decoded:
     return cells, None
 
 
-def _sequences(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _sequences(field: RowField, cells: list[Any]) -> Decoded:
     usual = all(type(cell) is list and set(map(type, cell)) <= {str} for cell in cells)
     return cells, "sequence" if usual else None
 
 
-def _unchanged(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _unchanged(field: RowField, cells: list[Any]) -> Decoded:
     return cells, None
 
 
-def _images(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _images(field: RowField, cells: list[Any]) -> Decoded:
     """uint8 (rows, height, width, channels)."""
     from danlu.reading.image_files import decode_images
 
@@ -213,7 +214,7 @@ def _declared_pixels(content: bytes) -> int:
         return 0
 
 
-def _recordings(field: dict[str, Any], cells: list[Any]) -> Decoded:
+def _recordings(field: RowField, cells: list[Any]) -> Decoded:
     """A list of the samples of each recording, at the field's rate."""
     from danlu.reading import audio_files
 
@@ -276,7 +277,7 @@ class _InCell:
         raise self.refusal(f"this cannot be read ({type(error).__name__}).") from None
 
 
-_DECODERS: dict[str, Callable[[dict[str, Any], list[Any]], Decoded]] = {
+_DECODERS: dict[str, Callable[[RowField, list[Any]], Decoded]] = {
     "number": _numbers,
     "category": _words,
     "text": _words,

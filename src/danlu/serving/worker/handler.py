@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from danlu.serving.protocol.messages import ModelDescription, Request
 
@@ -56,7 +56,7 @@ class TextWriter(Protocol):
         """Whether a text is being written or waits for a slot."""
         ...
 
-    def submit(self, id: int, request: dict[str, Any]) -> None:
+    def submit(self, id: int, request: dict[str, object]) -> None:
         """Begin a text.
 
         `request` is {"prompt": text} or {"messages": [{"role", "content"}, ...]}, with the options
@@ -68,7 +68,7 @@ class TextWriter(Protocol):
         where too many texts wait."""
         ...
 
-    def step(self) -> list[dict[str, Any]]:
+    def step(self) -> list[dict[str, object]]:
         """Write one token of every text; the events, with the keys of a TextEvent but "say"."""
         ...
 

@@ -56,7 +56,7 @@ def _open(channel: Channel, request: OpenModel) -> Handler | None:
         began = time.perf_counter()
         handler = models.open_handler(request)
         seconds = round(time.perf_counter() - began, 4)
-        channel.send(pack({"say": "ready", "about": handler.description, "seconds": seconds}))
+        channel.send(pack({"say": "ready", "description": handler.description, "seconds": seconds}))
         return handler
     except DanluError as problem:
         error = _open_error(problem)

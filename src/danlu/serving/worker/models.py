@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from danlu.parts.tasks._base import ContinuesText, ReadsPreprocessing, Task
-from danlu.serving.protocol.messages import ModelDescription, ModelOptions, OpenModel
+from danlu.serving.protocol.messages import (
+    Answer,
+    ModelDescription,
+    ModelOptions,
+    OpenModel,
+    RowField,
+)
 from danlu.serving.protocol.model_folder import ModelFolder, locate
 from danlu.system import machine
 
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 class Predictor(Protocol):
     """An artifact or an export: what answers columns (see danlu.artifact.prediction)."""
 
-    def predict(self, rows: Mapping[str, Any]) -> list[dict[str, Any]]: ...
+    def predict(self, rows: Mapping[str, Any], /) -> list[Answer]: ...
 
 
 @dataclass
@@ -34,12 +40,12 @@ class OpenedModel:
     """
 
     name: str
-    fields: list[dict[str, Any]]
-    card: dict[str, Any]
+    fields: list[RowField]
+    card: dict[str, object]
     independent: bool
     predictor: Predictor
 
-    def answer(self, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def answer(self, columns: Mapping[str, Any]) -> list[Answer]:
         """The answers of columns as danlu.serving.worker.decode_values makes them."""
         return self.predictor.predict(columns)
 
@@ -101,7 +107,7 @@ def _of_artifact(artifact: Artifact, name: str) -> OpenedModel:
     return OpenedModel(name, row_fields(artifact), card_of(artifact, name), independent, artifact)
 
 
-def card_of(artifact: Artifact, name: str) -> dict[str, Any]:
+def card_of(artifact: Artifact, name: str) -> dict[str, object]:
     """What an artifact is, as JSON values."""
     return {
         "name": name,
@@ -115,7 +121,7 @@ def card_of(artifact: Artifact, name: str) -> dict[str, Any]:
     }
 
 
-def _task_facts(task: Task) -> dict[str, Any]:
+def _task_facts(task: Task) -> dict[str, object]:
     """What a task predicts: in words, its classes, its targets."""
     return {
         "description": task.describe(),

@@ -19,14 +19,15 @@ from typing import Any
 from pydantic_core import from_json
 
 from danlu.errors import did_you_mean
+from danlu.serving.protocol.messages import RowField
 from danlu.serving.protocol.refusals import Refusal
 
-Rows = list[dict[str, Any]]
+Rows = list[dict[str, Any]]  # values as they were sent
 _JSON_HINT = 'send {"row": {...}} or {"rows": [{...}, ...]}'
 _MAX_PARTS = 10_000
 
 
-def parse(kind: str, body: bytes, fields: Sequence[dict[str, Any]], max_rows: int) -> Rows:
+def parse(kind: str, body: bytes, fields: Sequence[RowField], max_rows: int) -> Rows:
     """The rows of a body of the content type `kind`, at most `max_rows`. Raises Refusal.
 
     >>> parse("application/json", b'{"row": {"age": 30}}', [], max_rows=10)
@@ -63,7 +64,7 @@ def parse(kind: str, body: bytes, fields: Sequence[dict[str, Any]], max_rows: in
     return rows
 
 
-def _json_rows(body: bytes, fields: Sequence[dict[str, Any]]) -> Rows:
+def _json_rows(body: bytes, fields: Sequence[RowField]) -> Rows:
     try:
         value = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
@@ -132,7 +133,7 @@ def _csv_rows(body: bytes, max_rows: int) -> Rows:
     return rows
 
 
-def _file_row(kind: str, body: bytes, fields: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _file_row(kind: str, body: bytes, fields: Sequence[RowField]) -> dict[str, Any]:
     if len(fields) != 1 or fields[0]["kind"] != kind:
         names = ", ".join(field["name"] for field in fields)
         raise Refusal(

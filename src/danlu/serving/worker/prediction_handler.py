@@ -6,12 +6,12 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
 from danlu.errors import DanluError
-from danlu.serving.protocol.messages import ModelDescription, Request, pack
+from danlu.serving.protocol.messages import Answer, ModelDescription, Request, pack
 from danlu.serving.protocol.refusals import Refusal, errors_as_refusals
 from danlu.serving.worker import decode_values, parse_body
 from danlu.serving.worker.batching import Batcher, Job, Share
@@ -122,7 +122,7 @@ class PredictionHandler(Handler):
             if share.stop == share.job.columns.count:
                 yield self._answered(share.job, share.job.answers)
 
-    def _answered(self, job: Job, answers: list[dict[str, Any]]) -> bytes:
+    def _answered(self, job: Job, answers: list[Answer]) -> bytes:
         body = to_json(
             {"model": self.model.name, "answers": answers},
             inf_nan_mode="null",
@@ -177,6 +177,6 @@ def _refused(id: int, refusal: Refusal) -> bytes:
     return pack({"say": "answer", "id": id, "status": refusal.status, "rows": 0}, refusal.body())
 
 
-def _python_value(value: np.generic | np.ndarray) -> Any:
+def _python_value(value: np.generic | np.ndarray) -> object:
     """A value of numpy as one of Python."""
     return value.tolist()

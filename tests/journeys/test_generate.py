@@ -202,7 +202,7 @@ def test_a_model_goes_on_from_another_with_its_weights_and_its_tokenizer(home: P
     (home / "based.yaml").write_text(BASED)
     trained = danlu("train", "based.yaml", "optimizer.learning_rate=1e-9", cwd=home)
     assert trained.returncode == 0, trained.stderr
-    assert "tensors of the model are those of runs/poet" in trained.stderr
+    assert "tensors of the model are from runs/poet" in trained.stderr
     import danlu as door
 
     base, tuned = (door.load(home / "runs" / name) for name in ("poet", "based"))
@@ -287,9 +287,9 @@ def test_an_encoder_learnt_on_hidden_words_starts_a_classifier(home: Path) -> No
     told = next(
         line
         for line in trained.stderr.splitlines()
-        if "tensors of the model are those of runs/masked" in line
+        if "tensors of the model are from runs/masked" in line
     )
-    assert "drawn anew are" in told
+    assert "initialized at random are" in told
     taken, _, whole, *_ = told.removeprefix("note: ").split()
     assert int(whole) - int(taken) == 2  # the weights and biases of the head
 

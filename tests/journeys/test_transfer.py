@@ -152,7 +152,7 @@ def test_weights_learnt_behind_other_multipliers_are_not_taken_over(
     )
     tokens = {name: torch.tensor([[5, 6, 7, 8]]) for name in ("tokens", "text")}
     assert torch.equal(first.module(tokens), second.module(tokens))
-    with pytest.raises(ArtifactError, match="learnt behind other multipliers") as raised:
+    with pytest.raises(ArtifactError, match="trained with other multipliers") as raised:
         danlu.train(
             {**onward, "model": {**onward["model"], "parametrization": "standard"}}, "third"
         )

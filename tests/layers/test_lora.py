@@ -223,7 +223,7 @@ def test_layers_learn_the_slower_the_deeper_they_lie() -> None:
             r"finetune\.freeze names nothing\.\*.*\n.*embedding\.weight, blocks\.0",
         ),
         ({"rates": {"tail": 2.0}}, None, r"finetune\.rates names tail"),
-        ({"freeze": ["*"]}, None, "leaves no weight that moves"),
+        ({"freeze": ["*"]}, None, "leaves no weight to train"),
         ({"lora": {}}, None, "starts from none"),
         ({"lora": {"targets": ["query"]}}, [], r"finetune\.lora\.targets names query"),
     ],
@@ -236,7 +236,7 @@ def test_what_cannot_be_is_refused(options, fresh, message) -> None:
 
 
 def test_a_model_without_blocks_has_no_depth() -> None:
-    with pytest.raises(RunError, match="goes by a model's blocks"):
+    with pytest.raises(RunError, match="needs a model with a list of blocks"):
         learning_rate_shares(nn.Sequential(nn.Linear(2, 2)), asked(layer_decay=0.9))
 
 

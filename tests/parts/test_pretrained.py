@@ -113,7 +113,7 @@ def test_a_head_for_other_classes_is_drawn_anew_and_told(checkpoints, texts, tmp
     folder = tiny.bert(tmp_path / "other", {0: "cat", 1: "dog"})
     built = begun(recipe(texts, folder))
     assert built.start.fresh == ("body.classifier.bias", "body.classifier.weight")
-    assert any("drawn anew are body.classifier" in notice for notice in built.data.notices)
+    assert any("initialized at random are body.classifier" in notice for notice in built.data.notices)
     assert "body.bert.pooler.dense.weight" in begun(recipe(texts, checkpoints["bert"])).start.fresh
 
 
@@ -475,7 +475,7 @@ def test_a_place_that_is_none_is_refused_without_the_network(texts, tmp_path, mo
 def test_what_a_checkpoint_cannot_do_is_said(checkpoints, texts, images) -> None:
     with pytest.raises(PartError, match=r"bert cannot do what this task asks\."):
         begun(recipe(texts, checkpoints["bert"], {"name": "language_modeling", "context": 16}))
-    with pytest.raises(PartError, match=r"reaches 48 places, and task\.context is 64"):
+    with pytest.raises(PartError, match=r"reads at most 48 positions, and task\.context is 64"):
         begun(recipe(texts, checkpoints["gpt2"], {"name": "language_modeling", "context": 64}))
     with pytest.raises(PartError, match=r"reads one text, and the inputs are image"):
         begun(recipe(images, checkpoints["bert"]))

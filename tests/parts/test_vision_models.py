@@ -275,7 +275,7 @@ def test_an_update_sees_the_size_of_its_step():
 def test_a_model_of_one_size_refuses_images_that_grow_before_training(model):
     with pytest.raises(
         PartError,
-        match="begins with images of 4x4, and this model takes only the size it was built for",
+        match="starts with images of 4x4, and this model takes only the size it was built for",
     ):
         build_training(recipes.read(digits(model, progressive_resizing={"multiple": 2}), registry))
 

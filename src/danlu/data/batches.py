@@ -1,12 +1,12 @@
-"""Rows to batches in an order that is a function of (seed, n).
+"""Rows to batches, in an order that is a function of (seed, n).
 
-All rows stand ready as tensors (in memory, or memory-mapped); a batch is a gather by index. There
-is no iterator and so no state: `batches.take(n)` gives the batch of update n, whatever was asked
+All rows are tensors (in memory, or memory-mapped); a batch is gathered by index. There is no
+iterator and so no state: `batches.take(n)` returns the batch of update n, whatever was taken
 before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,19 @@ from danlu.data.gather import FieldLoader, ImageLoader, RaggedLoader, as_tensor,
 from danlu.system.placement import ORDER, Placement, draw_seed
 from danlu.terms import Batch, OutputSpec
 
-BUCKET = 50  # batches whose rows are sorted by length before they are cut: little padding, and rows still meet others each epoch
+# How many batches' rows are sorted by length together before they are cut into batches: enough for
+# little padding, few enough that a row meets other rows in each epoch.
+BUCKET = 50
 
 
 class Rows:
-    """All examples as a model takes them, and the gather that makes a Batch of any of them.
+    """All examples as tensors, from which a Batch of any of them is gathered.
 
-    `arrays` maps input names to Fields: arrays (N, ...), danlu.data.examples.Ragged or Windows;
-    `pixels` maps the names of uint8 images (N, H, W, C) to their normalising constants {"mean":
-    [C], "std": [C]} on the scale 0..1; `target` is a Field, a dict of them, or None."""
+    arrays      input name -> Field: an array (N, ...), danlu.data.examples.Ragged or Windows
+    pixels      for uint8 images (N, H, W, C): input name -> {"mean": [C], "std": [C]} on the scale
+                0..1, with which they are normalised
+    target      a Field, a dict of them by target name, or None
+    placement   the device that tensors are put on"""
 
     def __init__(
         self,
@@ -45,7 +49,9 @@ class Rows:
                 self.inputs[name] = field_loader(field, put)
         self.target: Any = None
         if isinstance(target, Mapping):
-            self.target = {name: field_loader(target_field, put) for name, target_field in target.items()}
+            self.target = {
+                name: field_loader(target_field, put) for name, target_field in target.items()
+            }
         elif target is not None:
             self.target = field_loader(target, put)
 
@@ -54,12 +60,12 @@ class Rows:
 
     @property
     def width(self) -> int:
-        """Numbers that the inputs of one example hold at most."""
+        """The largest count of numbers in the inputs of one example."""
         return sum(loader.width for loader in self.inputs.values())
 
     @property
     def longest(self) -> int:
-        """Places of the longest example; 0 where examples have no length."""
+        """The length of the longest example; 0 where examples have no length."""
         return max((loader.longest for loader in self.inputs.values()), default=0)
 
     def gather(self, rows: Tensor) -> Batch:
@@ -72,7 +78,7 @@ class Rows:
         return Batch(inputs, self.gather_target(rows), rows)
 
     def gather_target(self, rows: Tensor) -> Any:
-        """The target of `rows` alone, in the form that a Batch holds."""
+        """The target of `rows`, int64 (B,) on the device, as `Batch.target` holds it."""
         target = self.target
         if isinstance(target, FieldLoader):
             return target.gather(rows)
@@ -82,12 +88,17 @@ class Rows:
 
 
 def lengths_of(arrays: Mapping[str, Field]) -> np.ndarray | None:
-    """A number for each example, int64 (N,), by which examples of like length stand together; None
-    where none has a length.
+    """A sort key for each example, int64 (N,), that brings examples of similar length together; None
+    where no input has a length.
 
-    The length of the only such input. Of several (a source and a target) that of the longer, among
-    equals that of the last: each input is padded by itself, and rows of equal sums would be long in
-    one and short in the other (Multi30k: 20 % of the places were padding, so 8 %)."""
+    The length of the only Ragged input. With several (a source and a target text) the length of the
+    longest, and among equals that of the last: each input is padded on its own, and rows with equal
+    sums of lengths may be long in one and short in the other (Multi30k: 20 % padding by sums, 8 %
+    this way).
+
+    >>> lengths_of({"x": Ragged(np.arange(3), np.array([0, 1, 3]))}).tolist()
+    [1, 2]
+    """
     sizes = [field.sizes for field in arrays.values() if isinstance(field, Ragged)]
     if len(sizes) < 2:
         return sizes[0] if sizes else None
@@ -95,14 +106,17 @@ def lengths_of(arrays: Mapping[str, Field]) -> np.ndarray | None:
 
 
 class Batches:
-    """The batches of training: `take(n)` for n = 0, 1, 2, ... without end.
+    """The batches of a training: `take(n)` for n = 0, 1, 2, ... without end.
 
     Each epoch visits every row once, in an order drawn from (seed, epoch). The last batch of an
     epoch is shorter; a last batch of a single row joins the one before it, since batch
     normalisation has no variance over one row.
 
-    `lengths` (N,), where given, brings rows of like length together. `phase` moves all windows of
-    an epoch by 0 to phase - 1 places."""
+    rows         the tensors to gather from
+    order        int64 (M,), the rows of the training split
+    batch_size   rows per batch; None: all
+    lengths      (N,), what lengths_of returns; rows of similar length come into the same batch
+    phase        all windows of an epoch are moved by 0 to phase - 1 positions"""
 
     def __init__(
         self,
@@ -128,11 +142,9 @@ class Batches:
         self._shuffled = self.order
 
     def indices(self, n: int) -> Tensor:
-        """int64 (B,), the rows of update n: a pure function of (seed, n)."""
+        """The rows of update n, int64 (B,) on the device: a pure function of (seed, n)."""
         epoch, position = divmod(n, self.steps_per_epoch)
-        if (
-            epoch != self._epoch
-        ):  # the order of the running epoch is kept, it is not state: any n can be asked at any time
+        if epoch != self._epoch:  # a cache of the epoch's order, not state: any n can come next
             self._shuffled = self._order_of(epoch)
             self._epoch = epoch
         start = position * self.batch_size
@@ -151,8 +163,8 @@ class Batches:
         return order
 
     def _by_length(self, shuffle: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
-        """The shuffled rows, sorted by length within some batches at a time; then whole batches
-        change places."""
+        """The shuffled rows, sorted by length within BUCKET batches at a time; then the batches are
+        shuffled."""
         full = len(shuffle) // self.batch_size
         whole = full * self.batch_size
         chunk = torch.arange(whole) // (self.batch_size * BUCKET)
@@ -167,8 +179,8 @@ class Batches:
         return self.rows.gather(self.indices(n))
 
     def take_micro(self, n: int, size: int) -> list[Tensor]:
-        """The rows of update n cut into micro batches of at most `size` rows; none of a single row
-        where that can be avoided."""
+        """The rows of update n in micro batches of at most `size` rows; a last single row joins the
+        micro batch before it where size > 1."""
         rows = self.indices(n)
         pieces = list(rows.split(size))
         if len(pieces) > 1 and len(pieces[-1]) == 1 and size > 1:
@@ -176,16 +188,28 @@ class Batches:
         return pieces
 
 
-_BYTES = 64 << 20  # of inputs in one forward pass
-
-
+FORWARD_BYTES = 64 << 20  # of inputs and outputs in one forward pass
 _MOST_ROWS = 1024
 
 
+def row_pieces(rows: np.ndarray | Sequence[int] | Tensor, size: int) -> list[Tensor]:
+    """Row numbers as int64 tensors of at most `size` each; a tensor's stay on its device.
+
+    >>> [piece.tolist() for piece in row_pieces([5, 7, 9], 2)]
+    [[5, 7], [9]]
+    """
+    numbers = (
+        rows
+        if isinstance(rows, Tensor)
+        else torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))  # pyright: ignore[reportUnknownMemberType]
+    )
+    return list(numbers.split(size))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+
 def rows_at_once(rows: Rows, output: OutputSpec | None = None) -> int:
-    """Rows of one forward pass without gradients: many, while inputs and outputs stay within 64
-    MiB. Depends on shapes alone."""
+    """How many rows one forward pass without gradients takes, 1 to 1,024: as many as keep inputs and
+    outputs within 64 MiB. It depends on shapes alone, so that rows are always cut alike."""
     numbers_per_row = rows.width
     if output is not None and output.per in ("token", "frame"):
         numbers_per_row += rows.longest * output.size
-    return max(1, min(_MOST_ROWS, _BYTES // max(numbers_per_row * 4, 1)))
+    return max(1, min(_MOST_ROWS, FORWARD_BYTES // max(numbers_per_row * 4, 1)))

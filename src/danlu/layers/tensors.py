@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,3 +47,21 @@ def bytes_of(tensors: Mapping[str, Tensor]) -> int:
     24
     """
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def as_ints(tensor: Tensor) -> list[int]:
+    """The entries of an integer tensor (N,); torch leaves the type of `tolist` open.
+
+    >>> as_ints(torch.arange(3))
+    [0, 1, 2]
+    """
+    return cast("list[int]", tensor.tolist())  # pyright: ignore[reportUnknownMemberType]
+
+
+def as_floats(tensor: Tensor) -> list[float]:
+    """The entries of a floating-point tensor (N,).
+
+    >>> as_floats(torch.tensor([0.5, 1.0]))
+    [0.5, 1.0]
+    """
+    return cast("list[float]", tensor.tolist())  # pyright: ignore[reportUnknownMemberType]

@@ -1,4 +1,4 @@
-"""k-fold cross-validation: k trainings, each validated on rows the others trained on; for data too small for one split."""
+"""k-fold cross-validation: k trainings, each validated on rows that the others train on; for small data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from danlu.parts.watchers._base import Watcher
 from danlu.recipe import Recipe
-from danlu.training.loop import train
+from danlu.training.loop import Output, train
 
 
 def cross_validate(
@@ -17,9 +17,9 @@ def cross_validate(
     folds: int,
     run: str | Path | None = None,
     *,
-    output: Any = "quiet",
+    output: Output = "quiet",
     beside: Callable[[], Watcher | None] = lambda: None,
-    after: Callable[[list[dict[str, Any]]], None] = lambda scores: None,
+    after: Callable[[list[dict[str, float]]], None] = lambda scores: None,
 ) -> dict[str, Any]:
     """Train `folds` models in RUN/fold-1, RUN/fold-2, ...; {"folds": [scores], "mean": {...},
     "std": {...}} of their validation scores.
@@ -39,7 +39,7 @@ def cross_validate(
     (['folds', 'mean', 'std'], 2)
     """
     home = Path(run) if run is not None else Path("runs") / recipe.name
-    scores = []
+    scores: list[dict[str, float]] = []
     for index in range(folds):
         artifact = train(
             recipe,

@@ -1,4 +1,4 @@
-"""Scores over a split: every row counted exactly once. Nothing else in danlu computes a score."""
+"""Scores over a split, every row counted exactly once. Nothing else in danlu computes a score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from danlu.artifact import artifact as artifacts
 from danlu.artifact.artifact import Contents
 from danlu.artifact.own_data import source_like_training
 from danlu.data import cache
-from danlu.data.batches import _BYTES, Rows, rows_at_once
+from danlu.data.batches import FORWARD_BYTES, Rows, row_pieces, rows_at_once
 from danlu.data.dataset import (
     effective_data,
     make_examples,
@@ -42,7 +42,7 @@ from danlu.recipe import Part, Train
 from danlu.system.placement import EVALUATION, Placement, draw_seed, placement_for
 from danlu.terms import Batch, Scores
 
-_MOST_TEXTS = 64  # rows that are generated together
+_MOST_TEXTS = 64  # rows generated together
 
 
 class Evaluator:
@@ -60,7 +60,7 @@ class Evaluator:
     ) -> None:
         self.rows = rows
         self.task = task
-        # what an adversarial loss says of outputs alone is no score
+        # an adversarial loss of one side's outputs is no score
         self.loss = (
             registry.build_loss(loss, task) if registry.loss_facts(loss.name).scored else None
         )
@@ -83,11 +83,11 @@ class Evaluator:
                 self.metrics.append((name, built))
         self.metric: str
         self.better: Literal["higher", "lower"]
-        self.metric, self.better = self._order(metrics)
+        self.metric, self.better = self._score_order(metrics)
 
-    def _order(self, metrics: Sequence[Part]) -> tuple[str, Literal["higher", "lower"]]:
-        """The task's own choice where the recipe measures it, else the loss, which is always
-        there."""
+    def _score_order(self, metrics: Sequence[Part]) -> tuple[str, Literal["higher", "lower"]]:
+        """(the score that decides what is best, which way it improves): the task's choice where the
+        recipe measures it, else the loss."""
         name, better = self.task.score_order
         texts = {part.name for part in metrics if registry.metric_facts(part.name).reads_text}
         measured = (
@@ -109,9 +109,9 @@ class Evaluator:
         """The Scores of `module` over examples `which` (int64), in evaluation mode; the module's
         mode is restored.
 
-        `final` scores are those of the model as it is served, in float32. On the way, training's
-        own number format is used where it is faster, and metrics that read generated text are left
-        out: they take as long as an epoch."""
+        `final` scores are those of the model as it is served, in float32. During training, its number
+        format is used, and metrics that read generated text are left out: they take as long as an
+        epoch. Raises DataError where there is no example."""
         if len(which) == 0:
             raise DataError(
                 f"the {split} split has no row.", hint=f"give data.split a share for {split}"
@@ -120,10 +120,10 @@ class Evaluator:
         module.eval()
         self.autocast = None if final else self.placement.autocast()
         tally = _Tally(self.loss, self.metrics)
-        order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
+        order = self._order(which)
         try:
             with torch.inference_mode():
-                for piece in order.split(rows_at_once(self.rows, self.task.output)):
+                for piece in row_pieces(order, rows_at_once(self.rows, self.task.output)):
                     batch = self._hidden(self.rows.gather(piece))
                     tally.add(
                         self._outputs(module if forward is None else forward, batch.inputs), batch
@@ -142,8 +142,8 @@ class Evaluator:
     def score_many(
         self, forward: Callable[..., Tensor], losses: Sequence[Part], split: str, which: np.ndarray
     ) -> list[Scores]:
-        """The Scores of K models over examples `which`, on the way of a training: `forward(inputs)`
-        gives (K, B, ...) outputs.
+        """The Scores of K models over examples `which`, during training; `forward(inputs)` returns
+        (K, B, ...).
 
         `losses` are those of the models' own recipes, which may smooth labels differently.
         """
@@ -158,18 +158,18 @@ class Evaluator:
             else {repr(part): registry.build_loss(part, self.task) for part in losses}
         )
         tallies = [_Tally(built.get(repr(part)), self.metrics) for part in losses]
-        order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
+        order = self._order(which)
         rows = rows_at_once(self.rows, self.task.output)
         at_once = max(1, rows // max(len(losses) // 4, 1))
         alike = (
             self.task.output.per == "row"
-            and len(losses) * rows * self.task.output.size * 4 <= _BYTES
+            and len(losses) * rows * self.task.output.size * 4 <= FORWARD_BYTES
         )
         with torch.no_grad():
-            # read in small pieces, and counted in large ones where their outputs have one shape
-            for piece in order.split(rows if alike else at_once):
+            # forward passes in small pieces, scores in large ones where outputs have one shape
+            for piece in row_pieces(order, rows if alike else at_once):
                 batch = self._hidden(self.rows.gather(piece))
-                parts = piece.split(at_once)
+                parts = row_pieces(piece, at_once)
                 shown = (
                     [batch]
                     if len(parts) == 1
@@ -188,14 +188,19 @@ class Evaluator:
         was_training = module.training
         module.eval()
         self.autocast = None  # as the model is served
-        order = self.rows.placement.put(torch.from_numpy(np.ascontiguousarray(which)))
+        order = self._order(which)
         try:
             with torch.inference_mode():
-                for piece in order.split(rows_at_once(self.rows, self.task.output)):
+                for piece in row_pieces(order, rows_at_once(self.rows, self.task.output)):
                     batch = self._hidden(self.rows.gather(piece))
                     yield self._outputs(module, batch.inputs), batch
         finally:
             module.train(was_training)
+
+    def _order(self, which: np.ndarray) -> Tensor:
+        """The row numbers on the device."""
+        (rows,) = row_pieces(which, len(which))
+        return self.rows.placement.put(rows)
 
     def _hidden(self, batch: Batch) -> Batch:
         """The batch as the task shows it to a model."""
@@ -206,7 +211,7 @@ class Evaluator:
         predictions: list[str] = []
         references: list[str] = []
         assert isinstance(self.task, HasReferences)  # a TextMetric refuses any other task
-        for piece in order.split(min(rows_at_once(self.rows, self.task.output), _MOST_TEXTS)):
+        for piece in row_pieces(order, min(rows_at_once(self.rows, self.task.output), _MOST_TEXTS)):
             batch = self.rows.gather(piece)
             if isinstance(self.task, Responds):
                 answers = self.task.respond(module, batch)

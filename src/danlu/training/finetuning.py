@@ -1,14 +1,14 @@
-"""Fine-tuning: which weights of a model move, how fast each, and narrow paths beside those that stay (section finetune).
+"""Fine-tuning: which weights of a model are trained, at which learning rates, and LoRA (section finetune).
 
 Names are those of the model's parameters, with * for anything: embeddings.*, *.bias. `danlu train`
-tells what moves; a name that none bears is refused, with those there are."""
+says what is trained; a pattern that matches no name is an error that lists the names."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -21,19 +21,20 @@ _LISTED = 12
 
 
 def prepare_finetuning(module: nn.Module, finetune: FineTune, fresh: Sequence[str] | None) -> str:
-    """Make of a module what section finetune asks, and say so ("" where it asks nothing).
+    """Change a module in place as section finetune asks; a sentence about what is trained, ""
+    where the section is empty.
 
-    `fresh` names the tensors that were drawn anew where the model starts from learnt weights (None:
-    it does not). Raises RunError for a name that no parameter bears, and where nothing is left to
-    learn."""
+    `fresh` names the tensors that were initialized at random although the model starts from
+    pretrained weights; None where all were. Raises RunError for a pattern that matches no parameter,
+    and where nothing is left to train."""
     if finetune == FineTune():
         return ""
     sentence = ""
     if finetune.lora is not None:
         if fresh is None:
             raise RunError(
-                "finetune.lora puts narrow paths beside weights that are learnt, and this model starts from none.",
-                hint="say where they come from: model.weights (an artifact), or model: pretrained",
+                "finetune.lora adds low-rank matrices to pretrained weights, and this model has none.",
+                hint="set model.weights (an artifact), or choose model: pretrained",
             )
         targets, new = _targets(module, finetune.lora.targets), set(fresh)
         if finetune.lora.base != "float32":
@@ -41,27 +42,32 @@ def prepare_finetuning(module: nn.Module, finetune: FineTune, fresh: Sequence[st
                 module, _frozen_layers(module, targets, new, finetune.thaw), finetune.lora.base
             )
         add_lora(module, targets, finetune.lora.rank, finetune.lora.alpha, finetune.lora.dropout)
-        sentence = f", in low-rank paths of rank {finetune.lora.rank} beside {len(targets)} layers and in what was drawn anew{_storage_note(module, finetune)}"
+        sentence = (
+            f": low-rank matrices of rank {finetune.lora.rank} in {len(targets)} layers, and what "
+            f"was initialized at random{_storage_note(module, finetune)}"
+        )
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in new or ".low_rank_" in name)
     _set_requires_grad(module, finetune.freeze, False, "finetune.freeze")
     _set_requires_grad(module, finetune.thaw, True, "finetune.thaw")
     _freeze_norm_statistics(module)
     total = parameter_count(module)
-    moving = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-    if not moving:
+    trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+    if not trained:
         raise RunError(
-            "section finetune leaves no weight that moves.",
-            hint="freeze less, or name some under finetune.thaw",
+            "section finetune leaves no weight to train.",
+            hint="freeze less, or name weights under finetune.thaw",
         )
-    return f"{moving:,} of {total:,} weights are trained ({100 * moving / total:.3g} %){sentence}."
+    return (
+        f"{trained:,} of {total:,} weights are trained ({100 * trained / total:.3g} %){sentence}."
+    )
 
 
 def _frozen_layers(
     module: nn.Module, targets: Sequence[str], fresh: set[str], thaw: Sequence[str]
 ) -> list[str]:
-    """The layers whose matrices stay as they are: those beside a path, and all others inside the
-    model's blocks."""
+    """The layers whose matrices are not trained: those with low-rank matrices, and all others inside
+    the model's blocks."""
     blocks, layers = _blocks(module), adaptable_layers(module)
     inside = {
         name for name in layers if any(name.startswith(f"{block}.") for block in blocks)
@@ -78,7 +84,7 @@ def _frozen_layers(
 
 
 def _storage_note(module: nn.Module, finetune: FineTune) -> str:
-    """What is kept in few bits, in words."""
+    """A note on the memory of quantized matrices; "" where there are none."""
     if finetune.lora is None or finetune.lora.base == "float32":
         return ""
     few, full = quantized_bytes(module)
@@ -86,13 +92,13 @@ def _storage_note(module: nn.Module, finetune: FineTune) -> str:
 
 
 def merge_adapters(module: nn.Module) -> None:
-    """Put the narrow paths into the weights, so that what is measured, released and served is one
-    plain model."""
+    """Add the low-rank matrices to the weights, so that the model that is scored, released and
+    served is a plain one."""
     merge_lora(module)
 
 
 def learning_rate_shares(module: nn.Module, finetune: FineTune) -> dict[Tensor, float]:
-    """The share of the learning rate that each parameter learns at, where it is not 1."""
+    """The factor on the learning rate of each parameter, where it is not 1."""
     named = dict(module.named_parameters())
     depths, top = _depths(module, named) if finetune.layer_decay < 1 else ({}, 0)
     shares = {
@@ -108,9 +114,9 @@ def learning_rate_shares(module: nn.Module, finetune: FineTune) -> dict[Tensor, 
 def split_by_rate(
     groups: Iterable[Mapping[str, Any]], shares: Mapping[Tensor, float]
 ) -> list[dict[str, Any]]:
-    """The parameter groups, each divided by the share of the learning rate that its parameters
-    learn at."""
-    result = []
+    """The parameter groups, each divided by the factor on the learning rate of its parameters; the
+    factor is the group's "learning_rate_scale"."""
+    result: list[dict[str, Any]] = []
     for group in groups:
         by_share: dict[float, list[Tensor]] = {}
         for parameter in group["params"]:
@@ -129,7 +135,8 @@ def _set_requires_grad(module: nn.Module, patterns: Sequence[str], moves: bool, 
 
 
 def _matching(names: Iterable[str], pattern: str, where: str) -> list[str]:
-    """The names that a pattern fits, as a whole or from one of their words on."""
+    """The names that a pattern matches, as a whole or from one of their dots on. Raises RunError
+    where there is none."""
     names = list(names)
     matching = [
         name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
@@ -140,14 +147,14 @@ def _matching(names: Iterable[str], pattern: str, where: str) -> list[str]:
             f" and {len(heads) - _LISTED} more" if len(heads) > _LISTED else ""
         )
         raise RunError(
-            f"{where} names {pattern}, and nothing of the model is called so.",
+            f"{where} names {pattern}, and the model has no such name.",
             hint=f"names begin with {listed}",
         )
     return matching
 
 
 def _targets(module: nn.Module, patterns: Sequence[str] | None) -> list[str]:
-    """The layers that get a narrow path: those named, else every one inside the model's repeated
+    """The layers that get low-rank matrices: those named, else all inside the model's repeated
     blocks."""
     layers = list(adaptable_layers(module))
     if patterns is not None:
@@ -173,12 +180,12 @@ def _targets(module: nn.Module, patterns: Sequence[str] | None) -> list[str]:
 
 
 def _blocks(module: nn.Module) -> list[str]:
-    """The names of the lists of blocks that hold most of the model: the largest, and those as long
-    beside it."""
-    lists = {
-        name: child
+    """The names of the lists of repeated blocks: the one with the most parameters, and those of the
+    same length beside it."""
+    lists: dict[str, nn.ModuleList] = {
+        name: cast("nn.ModuleList", child)
         for name, child in module.named_modules()
-        if isinstance(child, nn.ModuleList) and len(child) > 0
+        if isinstance(child, nn.ModuleList) and len(cast("nn.ModuleList", child)) > 0
     }
     outer = {
         name: child
@@ -195,12 +202,12 @@ def _blocks(module: nn.Module) -> list[str]:
 
 
 def _depths(module: nn.Module, named: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
-    """(how deep each parameter stands: 0 before the blocks, 1, 2, ... inside, the top after them;
-    the top)."""
+    """(the depth of each parameter: 0 before the blocks, 1, 2, ... inside them, the largest after
+    them; the largest depth)."""
     blocks = _blocks(module)
     if not blocks:
         raise RunError(
-            "finetune.layer_decay goes by a model's blocks, and this one has no list of them.",
+            "finetune.layer_decay needs a model with a list of blocks, and this one has none.",
             hint="use finetune.rates",
         )
     top = len(module.get_submodule(blocks[0])) + 1  # type: ignore[arg-type]
@@ -220,8 +227,8 @@ def _depths(module: nn.Module, named: Mapping[str, Tensor]) -> tuple[dict[str, i
 
 
 def _freeze_norm_statistics(module: nn.Module) -> None:
-    """A frozen batch normalization keeps its statistics and uses them: they belong to the weights
-    around it."""
+    """Keep a frozen batch normalization in evaluation mode: its statistics belong to the pretrained
+    weights around it."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             weights = list(layer.parameters())

@@ -1,8 +1,8 @@
-"""Which learning rate to begin with: short trainings at many rates as one program, or one training while the rate is raised.
+"""A good first learning rate, from short trainings at many rates, or from one training whose rate rises.
 
 Where a recipe can be stacked (danlu.training.population), every rate has a training of its own, so
-that a rate is judged by what it does and not by what the rates before it left behind. Elsewhere the
-range test: the rate is raised step by step, and the steepest fall of the loss is looked for.
+a rate is judged by its own effect. Elsewhere the learning rate range test: the rate rises step by
+step, and the suggestion is where the loss falls most steeply.
 Source: Smith, 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section
 3.3."""
 
@@ -22,17 +22,17 @@ from danlu.training.setup import build_training
 from danlu.training.step import NonFiniteError
 
 RATES = 24  # four a power of ten over the default range
-_LAST = 0.2  # share of the updates whose loss is the loss of a rate
+_LAST = 0.2  # share of the updates, at the end, whose mean loss is the loss of a rate
 _PATIENCE = 45.0  # seconds of CPU time that the trainings of all rates may take
 _SMOOTHING = 0.9  # of the running mean of the loss; its start is corrected
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """`rates` and the training `losses` at them; `suggestion` is a rate to train with.
+    """A learning rate range test: `losses` at `rates`, and the `suggestion`.
 
-    `trainings`: whether each rate had a training of its own; else one training met them one after
-    the other, and losses are smoothed."""
+    `trainings`: whether each rate had a training of its own; else one training went through all
+    rates, and the losses are smoothed."""
 
     rates: list[float]
     losses: list[float]
@@ -55,12 +55,12 @@ def find_learning_rate(
     """The RangeTest of a recipe on its own data, for rates from `least` to `most`. Nothing is
     written.
 
-    As one program, where that takes less than a minute: RATES trainings of half as many updates at
-    a constant rate each; the loss of a rate is that of its last updates, and the suggestion the
-    rate where it is lowest, its neighbours counted in. Else `steps` updates of one model while the
-    rate grows: it ends where the smoothed loss is four times its lowest, and the suggestion is the
-    rate of the steepest fall over the logarithm of the rate.
-    Raises TrainingStopped where the loss is never finite, RunError for a loss of two sides at odds.
+    As one program, where that takes less than a minute: RATES trainings of steps / 2 updates, each
+    at a constant rate. The loss of a rate is the mean of its last updates, and the suggestion the
+    rate where it is lowest, averaged with its neighbours. Else `steps` updates of one model while
+    the rate grows; it ends where the smoothed loss is four times its minimum, and the suggestion is
+    where the loss falls most steeply over the logarithm of the rate.
+    Raises TrainingStopped where the loss is never finite, RunError for an adversarial loss.
 
     >>> import danlu
     >>> recipe = {"task": "classification", "model": "mlp", "train": {"steps": 2},
@@ -71,13 +71,14 @@ def find_learning_rate(
     """
     if not registry.loss_facts(recipe.loss.name).scored:
         raise RunError(
-            f"the loss {recipe.loss.name} does not fall as a model gets better, so no learning rate can be read from it.",
-            hint="try a few rates, and look at what is generated",
+            f"the loss {recipe.loss.name} does not fall as a model gets better, so it says nothing of "
+            "a learning rate.",
+            hint="try a few rates, and compare the generated samples",
         )
     if not reason_not_stackable(recipe):
         try:
             range_test = _by_trainings(recipe, least, most, max(steps // 2, 20))
-        except RuntimeError:  # torch's word for an operator that cannot be stacked
+        except RuntimeError:  # what torch raises for an operator without a rule for vmap
             range_test = None
         if range_test is not None:
             return range_test
@@ -85,7 +86,7 @@ def find_learning_rate(
 
 
 def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> RangeTest | None:
-    """Each rate has its own training, all of them one program; None where that takes too long."""
+    """One training per rate, all in one program; None where that takes too long."""
     growth = (most / least) ** (1 / (RATES - 1))
     rates = [least * growth**index for index in range(RATES)]
     train = recipe.train.model_copy(update={"steps": steps, "epochs": None})
@@ -116,8 +117,8 @@ def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> Rang
             f"the loss is not finite from a learning rate of {least:g} on.",
             hint="look at the inputs and the loss",
         )
-    # noise of one short training must not choose: a rate is as good as the mean of it and its
-    # neighbours, and a broken one is bad
+    # the noise of one short training must not decide: the score of a rate is the mean of its loss
+    # and its neighbours', a diverged one counted as the worst
     worst = max(loss for _, loss in finite)
     bounded = [min(loss, worst) for loss in losses]
     around = [
@@ -133,7 +134,7 @@ def _by_trainings(recipe: Recipe, least: float, most: float, steps: int) -> Rang
 
 
 def _by_raising(recipe: Recipe, least: float, most: float, steps: int) -> RangeTest:
-    """One training meets all rates, one after the other."""
+    """One training goes through all rates."""
     growth = (most / least) ** (1 / max(steps - 1, 1))
     built = build_training(recipe, rates=(least, lambda n: growth**n))
     state, update = built.state, built.update

@@ -1,4 +1,4 @@
-"""A model that goes on from another: the weights, and the tokenizer, of a finished artifact (model.weights)."""
+"""A model that starts from the weights of a finished artifact (model.weights) or of a checkpoint (model: pretrained)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ _LISTED = 6
 
 @dataclass(frozen=True)
 class PretrainedStart:
-    """What was taken over: the SHA-256 of the weights' file, a sentence for the reader, and the
-    names of what was drawn anew."""
+    """The weights that a model starts from.
+
+    digest   SHA-256 of their file
+    notice   a sentence for the user
+    fresh    the names of tensors that keep their random initial values
+    """
 
     digest: str
     notice: str
@@ -40,13 +44,13 @@ def weights_of(recipe: Recipe) -> str | None:
 def load_pretrained(
     module: nn.Module, recipe: Recipe, classes: Sequence[str] = ()
 ) -> PretrainedStart | None:
-    """Put the weights that model.weights names into a fresh module: every tensor that has the same
-    name and shape in both.
+    """Copy the weights that model.weights names into a new module: every tensor with the same name
+    and shape in both. None where the recipe names no weights.
 
-    Where a task puts the same body elsewhere (an encoder under a new head), names are the same
-    behind one prefix. A head that tells others than `classes` (what the outputs of the new one are
-    called) apart stays as it was drawn: that it has as many says nothing. None where the recipe
-    names none. Raises ArtifactError where there is no sound artifact, or nothing of it fits."""
+    Where a task has the same body under another name (an encoder under a new head), names are
+    matched behind one common prefix. The output layer is copied only where the artifact has the same
+    `classes`, by name: an equal number of others would mean something else. Raises ArtifactError
+    where there is no sound artifact, or none of its tensors fits."""
     begin = registry.model_facts(recipe.model.name).begin
     path = models.weights_of(recipe.model.options)
     if path is None:
@@ -60,9 +64,10 @@ def load_pretrained(
     ]
     if compressors:
         raise ArtifactError(
-            f"it is compressed ({', '.join(compressors)}): its layers are no longer those that training begins from.",
+            f"it is compressed ({', '.join(compressors)}): its layers are no longer those that a "
+            "training starts from.",
             where=path,
-            hint="start from the artifact that it was made of",
+            hint="start from the artifact that was compressed",
         )
     digest = read_checked_json(base.path / "artifact.json")["files"]["weights.safetensors"][
         "sha256"
@@ -77,9 +82,11 @@ def load_pretrained(
         }
     if not fitting:
         raise ArtifactError(
-            f"none of its {len(learnt)} tensors has the name and shape of one of the new model's {len(target)}.",
+            f"none of its {len(learnt)} tensors has the name and shape of one of the new model's "
+            f"{len(target)}.",
             where=path,
-            hint=f"give the model ({recipe.model.name}) the sizes of that one ({base.recipe.model.name})",
+            hint=f"give the model ({recipe.model.name}) the sizes of that one "
+            f"({base.recipe.model.name})",
         )
     if multipliers(module, fitting) != multipliers(base.module, fitting.values()):
         options = base.recipe.model.options
@@ -89,7 +96,8 @@ def load_pretrained(
             if hasattr(options, name)
         ]
         raise ArtifactError(
-            "its weights were learnt behind other multipliers than the new model has, and would mean something else there.",
+            "its weights were trained with other multipliers than the new model has (muP), and would "
+            "mean something else there.",
             where=path,
             hint=f"give the model {', '.join(own).replace('None', 'null')}",
         )
@@ -97,15 +105,15 @@ def load_pretrained(
         for name, other in fitting.items():
             target[name].copy_(learnt[other])
     fresh = [name for name in target if name not in fitting]
-    notice = f"{len(fitting)} of {len(target)} tensors of the model are those of {path}"
+    notice = f"{len(fitting)} of {len(target)} tensors of the model are from {path}"
     if fresh:
-        notice += f"; drawn anew are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
+        notice += f"; initialized at random are {', '.join(fresh[:_LISTED])}{f' and {len(fresh) - _LISTED} more' if len(fresh) > _LISTED else ''}"
     return PretrainedStart(digest, f"{notice}.", tuple(fresh))
 
 
 def _head(module: nn.Module, size: int) -> set[str]:
-    """The tensors of the last layer, where it gives one number a class; none where nothing has a
-    name."""
+    """The tensors of the last layer, where it has one output per class; none where classes have no
+    names."""
     last = [
         name
         for name, layer in module.named_modules()
@@ -124,8 +132,8 @@ def _head(module: nn.Module, size: int) -> set[str]:
 
 
 def recipe_to_store(recipe: Recipe) -> Recipe:
-    """The recipe as an artifact keeps it: what a model read outside of it, but for the weights, is
-    written in (its `settled`)."""
+    """The recipe as an artifact stores it: whatever the model read from other files, but the
+    weights, is written into its options (ModelFacts.settled)."""
     settled = registry.model_facts(recipe.model.name).settled
     if settled is None:
         return recipe
@@ -133,10 +141,14 @@ def recipe_to_store(recipe: Recipe) -> Recipe:
 
 
 def match_tensors(target: Mapping[str, Tensor], learnt: Mapping[str, Tensor]) -> dict[str, str]:
-    """The tensor of `theirs` for each of `mine` that has one: the same name and shape; else the
-    same shape and name behind a prefix.
+    """The name in `learnt` for each name in `target` that has a match: the same name and shape; else
+    the same shape, and the same name behind a prefix.
 
-    That prefix, one on each side for all of them, is the one that most tensors ask for.
+    The prefix, one on each side for all of them, is the pair that most tensors agree on.
+
+    >>> body = {"body.a.weight": torch.ones(2), "body.b.weight": torch.ones(3)}
+    >>> match_tensors({"a.weight": torch.ones(2), "b.weight": torch.ones(3)}, body)
+    {'a.weight': 'body.a.weight', 'b.weight': 'body.b.weight'}
     """
     matches = {
         name: name
@@ -150,9 +162,8 @@ def match_tensors(target: Mapping[str, Tensor], learnt: Mapping[str, Tensor]) ->
     )
     same = len(matches)
     for (before, after), count in votes.most_common(1):
-        for name in (
-            left if count > max(1, same) else ()
-        ):  # a body elsewhere, not a layer that looks like another
+        # most tensors must agree: a whole body under another name, not one layer like another
+        for name in left if count > max(1, same) else ():
             other = after + name.removeprefix(before)
             if (
                 name.startswith(before)
@@ -164,8 +175,8 @@ def match_tensors(target: Mapping[str, Tensor], learnt: Mapping[str, Tensor]) ->
 
 
 def _prefixes(one: str, other: str) -> tuple[str, str] | None:
-    """What stands before the longest end that two names share, of whole words; None where they
-    share none."""
+    """The prefixes before the longest common end of two names, in whole words; None where that is
+    shorter than two words."""
     words, others = one.split("."), other.split(".")
     shared = 0
     while shared < min(len(words), len(others)) and words[-1 - shared] == others[-1 - shared]:

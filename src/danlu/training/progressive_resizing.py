@@ -18,11 +18,11 @@ from danlu.terms import Batch, InputSpec
 
 
 class ProgressiveResizing:
-    """resize(batch, n) -> the batch of update n, its images brought to the size that belongs to n.
+    """resize(batch, n) -> the batch with its images at the size of update n, a function of n alone.
 
-    Sides begin at `start` times their full size and grow in proportion to the steps done, until
-    they are whole after `until` steps; they are multiples of `multiple` pixels on the way. A
-    function of n alone."""
+    Sides start at `start` times their full size, (0, 1], and grow in proportion to the steps done,
+    to the full size after `until` steps; until then they are multiples of `multiple` pixels. Raises
+    PartError where the inputs hold no image."""
 
     def __init__(
         self, inputs: Mapping[str, InputSpec], start: float, until: int, multiple: int
@@ -66,7 +66,8 @@ class ProgressiveResizing:
         except (RuntimeError, ValueError, IndexError) as error:
             height, width = next(iter(small[name] for name in self.full)).shape[2:]
             raise PartError(
-                f"train.progressive_resizing begins with images of {height}x{width}, and this model takes only the size it was built for.",
+                f"train.progressive_resizing starts with images of {height}x{width}, and this model "
+                "takes only the size it was built for.",
                 hint="leave progressive_resizing out, or choose a model such as cnn, resnet or vit",
             ) from error
         finally:
@@ -74,8 +75,12 @@ class ProgressiveResizing:
 
 
 def resized(x_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """The images at another size: each pixel a weighed mean of those it covers (bilinear,
-    antialiased)."""
+    """The images at another (height, width): each pixel a weighted mean of those it covers
+    (bilinear, antialiased).
+
+    >>> tuple(resized(torch.zeros(1, 3, 8, 8), (4, 6)).shape)
+    (1, 3, 4, 6)
+    """
     if tuple(x_BCHW.shape[2:]) == size:
         return x_BCHW
     return functional.interpolate(x_BCHW, size, mode="bilinear", antialias=True)

@@ -15,7 +15,7 @@ from danlu import registry
 from danlu.data.batches import Batches, Rows, lengths_of
 from danlu.data.dataset import Dataset, prepare
 from danlu.errors import RunError
-from danlu.layers.parametrization import scale_groups
+from danlu.layers.parametrization import VocabularyTables, scale_groups
 from danlu.layers.quantization.nf4 import parameter_count
 from danlu.layers.vision.test_time_augmentation import TestTimeAugmentation
 from danlu.parts.losses._base import Loss
@@ -431,5 +431,8 @@ def embedding_tables(module: torch.nn.Module) -> set[torch.Tensor]:
         layer.weight for layer in module.modules() if isinstance(layer, torch.nn.Embedding)
     }
     return weights | {
-        getattr(layer, name) for layer in module.modules() for name in getattr(layer, "TABLES", ())
+        getattr(layer, name)
+        for layer in module.modules()
+        if isinstance(layer, VocabularyTables)
+        for name in layer.TABLES
     }

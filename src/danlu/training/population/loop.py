@@ -1,8 +1,8 @@
-"""The loop of a population: K recipes of one shape in, K outcomes out; what `danlu.training.loop` is for one.
+"""The training loop of a population: K recipes of one shape are trained together, as danlu.training.loop trains one.
 
-Every random number is that of the trial's own training: initial weights, order of rows, masks of
-dropout and augmentations are functions of (seed, step). So a trial in a stack goes the way of its
-own sequential run, up to the rounding of its sums."""
+Every random number is that of the trial's own training: initial weights, the order of rows, dropout
+masks and augmentations are functions of (seed, step). So a trial in a stack has the losses and
+scores of its own training, up to the rounding of sums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from danlu import registry
 from danlu.compat.torch_vmap import over_models
 from danlu.errors import Interrupted, RunError
 from danlu.layers.averaging import members_of
+from danlu.layers.tensors import as_floats
 from danlu.parts.losses._base import Loss
 from danlu.parts.optimizers._base import learning_rate_of
 from danlu.recipe import Recipe
@@ -40,36 +41,46 @@ from danlu.training.step import formulas
 from danlu.training.step.gradients import backward
 from danlu.training.step.supervised import repeat_rows
 
+# (seed, fold): what decides the split, and with it what transforms learn
+DataKey: TypeAlias = tuple[int, tuple[int, int] | None]
+
 
 @dataclass(frozen=True)
 class TrialEvaluation:
-    """An evaluation of one trial: `number` is its place among the recipes, `score` the deciding one
-    (None: it has no meaning)."""
+    """An evaluation of one trial: `number` is its index among the recipes, `score` the deciding
+    score, None where it is undefined."""
 
     number: int
     step: int
     score: float | None
-    scores: Mapping[str, Any]
+    scores: Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done after evaluations: trials that stop, and trials that go on from another's
-    state with a recipe of their own."""
+    """What follows evaluations.
+
+    prune    trials that stop
+    copies   {target: (source, recipe)}: trial `target` continues from the state of trial `source`,
+             with its own recipe
+    """
 
     prune: frozenset[int] = frozenset()
-    copies: Mapping[int, tuple[int, Recipe]] = field(default_factory=dict)
+    copies: Mapping[int, tuple[int, Recipe]] = field(default_factory=dict[int, tuple[int, Recipe]])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: `state` complete, pruned or failed (with its cause); `scores` of the
-    validation split at its best step, or at its last where the recipe keeps no best; `curve` its
-    (step, deciding score), `losses` its (step, training loss)."""
+    """How a trial ended.
+
+    state    "complete", "pruned" or "failed"; `cause` says why
+    scores   of the validation split at its best step, or at its last where the recipe keeps no best
+    curve    (step, deciding score) of each evaluation; `losses` (step, training loss)
+    """
 
     state: str
     cause: str
-    scores: dict[str, Any]
+    scores: dict[str, object]
     step: int
     curve: list[tuple[int, float | None]]
     losses: list[tuple[int, float | None]]
@@ -89,13 +100,15 @@ def train_population(
     tell: Callable[[int], None] | None = None,
     precision: str | None = None,
 ) -> list[Outcome]:
-    """Train recipes of one shape as one program; the outcomes in their order.
+    """Train recipes of one shape as one program; their outcomes in the same order. No file is
+    written.
 
-    `decide` hears the evaluations of each step at which there are some and says what follows.
-    `folds` gives each recipe a (fold, of how many) of its own data. `tell` is called after every
-    step with its number. `precision` stands in for what train.precision auto would become. Nothing
-    is written. Raises RunError where the recipes cannot stand in one stack, Interrupted when a
-    signal asks to stop."""
+    decide      called with the evaluations of a step, where there are any; says what follows
+    folds       (fold, folds) of each recipe's data; None: the recipe's own split
+    tell        called after every step with its number
+    precision   the number format where train.precision is auto
+
+    Raises RunError where the recipes cannot be stacked, Interrupted when a signal asks to stop."""
     if len({stack_key(recipe) for recipe in recipes}) > 1:
         raise RunError(
             "these trials differ in shape or data, so they cannot be trained as one program."
@@ -120,11 +133,10 @@ class Population:
     ) -> None:
         self.interruption = interruption
         folds = folds or [None] * len(recipes)
-        # what a seed or a fold decides is the split, and with it what transforms learn: trials that
-        # share both share every batch
+        # trials of one seed and one fold share every batch
         self.data_keys = [(recipe.train.seed, fold) for recipe, fold in zip(recipes, folds)]
-        self.setups: dict[Any, TrainingSetup] = {}
-        trials = []
+        self.setups: dict[DataKey, TrainingSetup] = {}
+        trials: list[TrialState] = []
         for number, (recipe, key) in enumerate(zip(recipes, self.data_keys)):
             fresh = key not in self.setups
             if fresh:
@@ -133,7 +145,7 @@ class Population:
         self.first = self.setups[self.data_keys[0]]
         self.placement = self.first.placement
         self.placement.use()
-        # trials of one rule side by side, so that it moves neighbours at once
+        # trials with one update rule side by side: neighbouring rows are updated together
         self.trials = sorted(trials, key=lambda trial: rule_key(trial.recipe))
         self.all_trials = trials
         self.stack = Stack(
@@ -180,8 +192,8 @@ class Population:
         )  # fmt: skip
 
     def _may_be_narrow(self) -> bool:
-        """Whether nobody but autocast and the optimizers' own kernels touches matrices and
-        gradients in every update."""
+        """Whether only autocast and the optimizers' own kernels use matrices and gradients in every
+        update."""
         touched = [
             trial.recipe.train.clip_norm
             or trial.recipe.train.clip_value
@@ -189,7 +201,7 @@ class Population:
             or trial.recipe.regularization.l2
             for trial in self.trials
         ]
-        by_kernels = all(isinstance(mover, OptimizerPerTrial) for mover in self.optimizers)
+        by_kernels = all(isinstance(optimizer, OptimizerPerTrial) for optimizer in self.optimizers)
         narrow = self.placement.precision == "bfloat16" and self.placement.device.type == "cpu"
         return narrow and by_kernels and len(self.setups) == 1 and not any(touched)
 
@@ -197,8 +209,8 @@ class Population:
         return self.setups[self.data_keys[trial.number]]
 
     def _set_losses(self) -> None:
-        """One loss for all; where smoothing differs, the loss is a straight line in it, drawn
-        through two of its points."""
+        """One loss for all trials. Where their label smoothing differs: the loss is linear in it, so
+        it is interpolated between two values."""
         first = self.first
         part = first.recipe.loss
         smoothing = [
@@ -209,12 +221,12 @@ class Population:
         self.loss = registry.build_loss(part, first.data.task)
         if len(set(smoothing)) > 1:
             ends = [
-                replace(part, options=part.options.model_copy(update={"label_smoothing": each}))
-                for each in (0.0, 0.5)
+                replace(part, options=part.options.model_copy(update={"label_smoothing": share}))
+                for share in (0.0, 0.5)
             ]
-            self.loss, self.smoother = (registry.build_loss(each, first.data.task) for each in ends)
+            self.loss, self.smoother = (registry.build_loss(end, first.data.task) for end in ends)
             self.smoothing = torch.tensor(
-                [2 * each for each in smoothing], device=self.placement.device
+                [2 * share for share in smoothing], device=self.placement.device
             )
         elif smoothing:
             self.loss = registry.build_loss(self.trials[0].recipe.loss, first.data.task)
@@ -226,7 +238,7 @@ class Population:
         decide: Callable[[list[TrialEvaluation]], Decision] | None = None,
         tell: Callable[[int], None] | None = None,
     ) -> list[Outcome]:
-        """Steps until every trial has ended."""
+        """Train until every trial has ended."""
         n = 0
         while self.trials:
             self.step(n)
@@ -238,7 +250,7 @@ class Population:
                 raise Interrupted(
                     f"{self.interruption.name} at step {n:,} of a population.",
                     exit_code=self.interruption.exit_code,
-                    hint="run the same command again: these trials start anew, those that ended are kept",
+                    hint="run the same command again: finished trials are kept, these start again",
                 )
         return [_outcome(trial) for trial in self.all_trials]
 
@@ -257,8 +269,8 @@ class Population:
         self._regularize()
         self._clip()
         rates = [trial.rate * trial.schedule(n) for trial in self.trials]
-        for mover in self.optimizers:
-            mover.step(stack, rates, n + 1)
+        for optimizer in self.optimizers:
+            optimizer.step(stack, rates, n + 1)
         if stack.average is not None:
             decays = [float(trial.recipe.regularization.ema_decay or 0.0) for trial in self.trials]
             stack.update_average([formulas.average_share(decay, n) for decay in decays])
@@ -274,7 +286,7 @@ class Population:
         if len(keys) == 1:
             yield None, shown[keys[0]], True
             return
-        rows_by_size: dict[Any, list[int]] = {}
+        rows_by_size: dict[int, list[int]] = {}
         for row, trial in enumerate(self.trials):
             rows_by_size.setdefault(len(shown[self.data_keys[trial.number]]), []).append(row)
         for rows in rows_by_size.values():
@@ -340,7 +352,7 @@ class Population:
         """Add up each trial's loss; a trial whose loss is NaN or infinite has failed."""
         totals, counts = formulas.reported_loss(total, count, batch.rows.shape[-1], stacked=True)
         trials = self.trials if rows is None else [self.trials[row] for row in rows]
-        for trial, value, number in zip(trials, totals.tolist(), counts.tolist()):
+        for trial, value, number in zip(trials, as_floats(totals), as_floats(counts)):
             if value - value != 0:
                 trial.end(
                     "failed",
@@ -435,7 +447,7 @@ class Population:
                 self.trials[row].number: scores for row, scores in zip(rows, scores_of_rows)
             }
         events = []
-        for trial in sorted(due, key=lambda each: each.number):
+        for trial in sorted(due, key=lambda trial: trial.number):
             score = trial.record_scores(n, epoch, by_lane[trial.number])
             events.append(
                 TrialEvaluation(trial.number, n, score, dict(by_lane[trial.number].values))
@@ -456,7 +468,8 @@ class Population:
         source_row, target_row = rows[source], rows[target]
         trial = self.trials[target_row]
         if not any(
-            mover.copy_row(self.stack, source_row, target_row, recipe) for mover in self.optimizers
+            optimizer.copy_row(self.stack, source_row, target_row, recipe)
+            for optimizer in self.optimizers
         ):
             raise RunError(
                 "trials of different optimizers cannot go on from one another.",
@@ -482,8 +495,8 @@ class Population:
         if not staying:
             return
         self.stack.keep(staying)
-        for mover in self.optimizers:
-            mover.keep_rows(self.stack, staying)
+        for optimizer in self.optimizers:
+            optimizer.keep_rows(self.stack, staying)
         self._set_losses()
 
 
@@ -514,7 +527,7 @@ def _stack_batches(batches: Sequence[Batch]) -> Batch:
 def _stack_padded(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
     """(K, B, ...), of tensors that may be padded to different lengths (B, T, ...): brought to the
     longest."""
-    longest = max(each.shape[1] if each.ndim > 1 else 0 for each in tensors)
+    longest = max(tensor.shape[1] if tensor.ndim > 1 else 0 for tensor in tensors)
 
     def padded(tensor: Tensor) -> Tensor:
         short = longest - tensor.shape[1] if tensor.ndim > 1 else 0
@@ -524,4 +537,4 @@ def _stack_padded(tensors: Sequence[Tensor], padding: int = 0) -> Tensor:
             else tensor
         )
 
-    return torch.stack([padded(each) for each in tensors])
+    return torch.stack([padded(tensor) for tensor in tensors])

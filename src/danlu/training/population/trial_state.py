@@ -20,8 +20,13 @@ from danlu.training.setup import Plan
 
 @dataclass
 class TrialState:
-    """One trial. `number` is its place among the recipes given; `ended` says why it left early (""
-    while it goes on or at its end)."""
+    """One trial.
+
+    number       its index among the recipes
+    keeps_best   whether its scores are those of its best step
+    state        "" while it trains; then "complete", "pruned" or "failed", and `cause` says why
+    curve        (step, deciding score) of each evaluation; `losses` (step, training loss)
+    """
 
     number: int
     recipe: Recipe
@@ -34,21 +39,21 @@ class TrialState:
     better: Literal["higher", "lower"]
     keeps_best: bool
     parameters: int
-    loss_sum: Any = 0.0
-    loss_count: Any = 0.0
+    loss_sum: float = 0.0
+    loss_count: float = 0.0
     best_score: float | None = None
     best_step: int = -1
-    scores: dict[str, Any] = field(default_factory=dict)
-    curve: list[tuple[int, float | None]] = field(default_factory=list)
-    losses: list[tuple[int, float | None]] = field(default_factory=list)
+    scores: dict[str, object] = field(default_factory=dict[str, object])
+    curve: list[tuple[int, float | None]] = field(default_factory=list[tuple[int, float | None]])
+    losses: list[tuple[int, float | None]] = field(default_factory=list[tuple[int, float | None]])
     step: int = 0
-    state: str = ""  # "", complete, pruned, failed
+    state: str = ""
     cause: str = ""
     seconds: float = 0.0
 
     def record_loss(self, n: int, epoch: float) -> None:
-        """Take the training loss since the last report, and fail where a watcher sees it run
-        away."""
+        """Report the training loss since the last report; the trial fails where a watcher sees it
+        diverge."""
         count = float(self.loss_count)
         loss = without_nonfinite(float(self.loss_sum) / count) if count else None
         self.losses.append((n, loss))

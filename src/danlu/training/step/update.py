@@ -11,6 +11,7 @@ from torch import Tensor
 
 from danlu.compat.torch_foreach import foreach
 from danlu.data.batches import Batches
+from danlu.layers.tensors import as_ints
 from danlu.parts.losses._base import AdversarialLoss, Loss
 from danlu.recipe import Regularization, Train
 from danlu.system.placement import AUGMENTATION, HIDING, STEP, Placement, draw_seed
@@ -161,7 +162,7 @@ class Update(ABC, Generic[LossT]):
         self.clear()
         if self.buffers:
             foreach.copy_(self.buffers, self.buffers_before)
-        raise NonFiniteError(n, name, self.batches.indices(n).tolist())
+        raise NonFiniteError(n, name, as_ints(self.batches.indices(n)))
 
     @final
     def _apply_gradients(self) -> None:

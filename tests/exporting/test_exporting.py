@@ -193,8 +193,8 @@ def test_a_table_is_answered_as_by_its_artifact_with_the_transforms_in_the_graph
     export = danlu.export(
         artifact, "onnx", home / f"{name}.onnx", rows=str(home / "people.csv"), least_rows=ROWS
     )
-    assert set(export.entering) == set(artifact.inputs), "every column enters the graph raw"
-    assert not any(chain.steps for chain in export.entering.values())
+    assert set(export.raw_columns) == set(artifact.inputs), "every column enters the graph raw"
+    assert not any(chain.steps for chain in export.raw_columns.values())
     assert export.manifest["proof"]["rows"] == ROWS
     assert export.manifest["proof"]["largest_difference"] < 1e-5  # float32 sums of a small network
     wanted, found = artifact.predict(STRANGE), export.predict(STRANGE)

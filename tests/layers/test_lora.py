@@ -162,7 +162,7 @@ def test_low_rank_adaptation_moves_the_paths_and_what_was_drawn_anew_alone() -> 
         for side in ("up", "down")
     }
     assert trained(module) == blocks | {"head.weight", "head.bias"}
-    assert "rank 2 beside 4 layers" in said
+    assert "rank 2 in 4 layers" in said
 
 
 def test_paths_stand_where_they_are_asked_and_what_is_thawed_moves() -> None:
@@ -224,7 +224,7 @@ def test_layers_learn_the_slower_the_deeper_they_lie() -> None:
         ),
         ({"rates": {"tail": 2.0}}, None, r"finetune\.rates names tail"),
         ({"freeze": ["*"]}, None, "leaves no weight to train"),
-        ({"lora": {}}, None, "starts from none"),
+        ({"lora": {}}, None, "this model has none"),
         ({"lora": {"targets": ["query"]}}, [], r"finetune\.lora\.targets names query"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whether two answers to the same row say the same, as a user reads them: words equal, numbers equal to within a tolerance."""
+"""Whether two answers to a row say the same: equal words, and numbers within a tolerance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, what it takes and gives, how well, from what data, how to run it, and what is not known."""
+"""MODEL_CARD.md of an export: inputs, scores, data, how to run it, and what is not known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def model_card(manifest: Manifest, exporter: Exporter) -> str:
         "",
     ]
     lines += [
-        f"A danlu model of the family `{manifest['model']}`, exported to `{manifest['exporter']['name']}`.",
+        f"A danlu model of the family `{manifest['model']}`, exported to "
+        f"`{manifest['exporter']['name']}`.",
         "",
     ]
     lines += ["## Inputs", "", *_inputs(manifest["inputs"]), ""]
@@ -34,7 +35,8 @@ def model_card(manifest: Manifest, exporter: Exporter) -> str:
     lines += [
         "## Proof",
         "",
-        f"{parity_in_words(manifest['proof'])} `danlu verify FOLDER --against ARTIFACT` compares again.",
+        f"{parity_in_words(manifest['proof'])} `danlu verify FOLDER --against ARTIFACT` compares "
+        "again.",
         "",
     ]
     lines += ["## How to run it", "", *_usage(manifest, exporter), ""]
@@ -46,7 +48,9 @@ def _inputs(fields: list[dict[str, Any]]) -> list[str]:
     lines = ["| column | kind | may be missing | values | example |", "|---|---|---|---|---|"]
     for field in fields:
         if "categories" in field:
-            values = f"{len(field['categories']):,}: {', '.join(map(str, field['categories'][:6]))}{', ...' if len(field['categories']) > 6 else ''}"
+            categories = field["categories"]
+            listed = ", ".join([*map(str, categories[:6]), *["..."][: len(categories) > 6]])
+            values = f"{len(categories):,}: {listed}"
         elif "minimum" in field:
             values = f"{field['minimum']:g} to {field['maximum']:g} in training"
         elif "shape" in field:
@@ -56,7 +60,8 @@ def _inputs(fields: list[dict[str, Any]]) -> list[str]:
         example = json.dumps(field["example"], ensure_ascii=False)
         shown = example if len(example) <= _SHORT else f"{example[: _SHORT - 3]}..."
         lines.append(
-            f"| {_cell(field['name'])} | {field['kind']} | {'no' if field['required'] else 'yes'} | {_cell(values)} | `{_cell(shown)}` |"
+            f"| {_cell(field['name'])} | {field['kind']} | {'no' if field['required'] else 'yes'} "
+            f"| {_cell(values)} | `{_cell(shown)}` |"
         )
     return lines
 
@@ -86,7 +91,8 @@ def _scores(scores: Mapping[str, Any]) -> list[str]:
     for name in names:
         cells = [split_scores.get(name) for split_scores in splits.values()]
         lines.append(
-            f"| {_cell(name)} | {' | '.join('' if cell is None else f'{cell:,.6g}' for cell in cells)} |"
+            f"| {_cell(name)} | "
+            f"{' | '.join('' if cell is None else f'{cell:,.6g}' for cell in cells)} |"
         )
     return lines
 
@@ -132,8 +138,12 @@ def parity_in_words(proof: Mapping[str, Any]) -> str:
     rows = f"{proof['rows']:,} rows compared ({proof['of']})"
     if proof.get("accuracy"):
         before, after = proof["accuracy"]
-        return f"{rows}; accuracy {before:.4f} before, {after:.4f} after (allowed to fall by: {proof['allowed']:g})."
-    return f"{rows}; largest difference {proof['largest_difference']:.3g} (allowed: {proof['allowed']:g})."
+        return (
+            f"{rows}; accuracy {before:.4f} before, {after:.4f} after (allowed to fall by: "
+            f"{proof['allowed']:g})."
+        )
+    difference = proof["largest_difference"]
+    return f"{rows}; largest difference {difference:.3g} (allowed: {proof['allowed']:g})."
 
 
 def _usage(manifest: Manifest, exporter: Exporter) -> list[str]:
@@ -142,7 +152,8 @@ def _usage(manifest: Manifest, exporter: Exporter) -> list[str]:
         lines += [*exporter.card(manifest["runs"]), ""]
     if "tokenizer.json" in manifest.get("files", ()):
         lines += [
-            "`tokenizer.json` makes the codes that the graph takes of texts, by the tokenizers library.",
+            "`tokenizer.json` makes the codes that the graph takes of texts, by the tokenizers "
+            "library.",
             "",
         ]
     row = ", ".join(f"{field['name']!r}: ..." for field in manifest["inputs"][:4]) + (
@@ -161,6 +172,7 @@ def _usage(manifest: Manifest, exporter: Exporter) -> list[str]:
 def _limits() -> list[str]:
     return [
         "- Licence: not stated. Whoever trained the model decides, within the licence of its data.",
-        "- The scores hold for data like the data it was trained on; nothing is known of other data.",
+        "- The scores hold for data like the data it was trained on; nothing is known of other "
+        "data.",
         "- Nobody has examined whether its answers are fair to groups of people.",
     ]

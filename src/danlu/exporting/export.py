@@ -1,4 +1,4 @@
-"""An artifact exported as a folder that another runtime reads, kept only when it answers as the artifact does.
+"""An artifact exported as a folder for another runtime, kept only if its answers are equal.
 
     export.json                 task, inputs, scores, provenance and the parity report; size and
                                 SHA-256 of every file; sealed with its own checksum
@@ -10,7 +10,7 @@
     SHA256SUMS                  for sha256sum -c
 
 The folder is written under another name, opened again from its files, run on held-out raw rows and
-compared with the artifact. Only then does it get its name; where the answers differ nothing is kept.
+compared with the artifact. Only then does it get its name; where answers differ nothing is kept.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def verify(
     *,
     tolerance: float | None = None,
 ) -> ParityReport:
-    """Compare an export once more with an artifact; the arguments as for `export`.
+    """Compare an export once more with an artifact; arguments as for `export`.
 
-    Raises Raises ArtifactError where its files are not those that were written, ExportError where the
+    Raises ArtifactError where its files are not those that were written, ExportError where the
     answers differ.
 
     >>> import danlu
@@ -195,10 +195,7 @@ def _tolerance(
 def _computes_in_few_bits(artifact: Artifact) -> bool:
     """Whether the artifact itself rounds numbers while it answers: a difference in the last digit
     can then become one of a whole step of the rounding."""
-    return any(
-        getattr(registry.facts("compressors", change["name"]), "ROUNDS", False)
-        for change in artifact.changes
-    )
+    return any(registry.compressor(change["name"]).rounds for change in artifact.changes)
 
 
 def require_libraries(name: str, offered: Exporter) -> None:

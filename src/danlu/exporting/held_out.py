@@ -1,4 +1,4 @@
-"""The rows on which an export is compared with its artifact, and prepared inputs to trace and calibrate a network with.
+"""The rows on which an export is compared, and prepared inputs to trace the network with.
 
 Where an example is no row (a window of a series or of a text), held-out examples are cut as
 evaluation cuts them.
@@ -116,7 +116,7 @@ def raw_values(table: Table, names: Sequence[str]) -> dict[str, list[object]]:
                 for begin, end in zip(column.offsets[:-1], column.offsets[1:])
             ]
         else:
-            values[name] = [column.answer(row) for row in range(len(column))]
+            values[name] = [column.python_value(row) for row in range(len(column))]
     return values
 
 

@@ -1,4 +1,4 @@
-"""An export opened and run without torch: raw rows to the answers that the artifact it came from gives.
+"""An export opened and run without torch: raw rows to the answers of its artifact.
 
     export = open_export("exports/digits.onnx")
     export.predict([{"image": pixels}])

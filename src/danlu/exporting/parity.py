@@ -1,4 +1,6 @@
-"""The parity check: an export and its artifact answer the same held-out rows, each from its files on disk, as a user would run them.
+"""The parity check: an export and its artifact answer the same held-out rows.
+
+Each side is read from its files on disk and run on raw rows, as a user would.
 
     differences   of finished answers (probabilities; numbers in standard deviations of the training
                   rows): the largest of all rows and outputs is limited

@@ -1,4 +1,4 @@
-"""tokenizer.json beside an export: makes the tokens that the graph takes of a text, by the tokenizers library, outside of danlu.
+"""tokenizer.json beside an export: the tokens of a text, by the tokenizers library.
 
 The file is kept only if, read back, it gives the tokens of held-out rows that the artifact's own
 preprocessing gives. Tokenizers of words, and those that were trained elsewhere, are not written:
@@ -88,7 +88,7 @@ def _compare(tokenizer: Tokenizer, artifact: Artifact, to: str, column: str, tab
                 min(len(expected_tokens), len(tokens)),
             )
             raise ExportError(
-                f"{FILE} makes other tokens of {table.where(row)} than the artifact does, from token "
-                f"{position + 1} on.",
+                f"{FILE} makes other tokens of {table.where(row)} than the artifact does, from "
+                f"token {position + 1} on.",
                 hint="nothing was kept; please report this recipe",
             )

@@ -1,4 +1,6 @@
-"""An artifact as one module of tensors that exporters trace: prepared inputs in, finished answers out, both in a fixed order.
+"""An artifact as one module of tensors to trace: prepared inputs in, finished answers out.
+
+Both come in a fixed order.
 
     prepared inputs     what danlu.data.preprocessing (or the task's `make_examples`) gives; images
                         still as bytes

@@ -39,9 +39,10 @@ Wang and Aitchison, 2024, arXiv:2405.13698 (weight decay)."""
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,39 @@ from torch.nn import functional
 from danlu.errors import PartError
 
 _UPDATES = ("gradient", "entry", "matrix")
-_MULTIPLIERS = ("sharpness", "branch", "tied_multiplier")
+
+
+class ScalesForward(nn.Module, ABC):
+    """A layer whose forward pass multiplies by factors that muP sets; all are 1 at the base."""
+
+    @abstractmethod
+    def forward_multipliers(self) -> dict[str, float]:
+        """The factors by name."""
+
+
+class WidensFrom(ScalesForward):
+    """A layer whose factors depend on its width."""
+
+    @abstractmethod
+    def widen_from(self, base: nn.Module) -> None:
+        """Set the factors for this layer's width; `base` is the same layer at the base width."""
+
+
+class ResidualBranch(ScalesForward):
+    """A block that adds `branch` times what it computes to its residual stream."""
+
+    branch: float = 1.0
+
+    @final
+    def forward_multipliers(self) -> dict[str, float]:
+        return {"branch": self.branch}
+
+
+class VocabularyTables:
+    """A layer with parameters that have one row for each code of a vocabulary: an optimizer of
+    matrices (Muon) must not make them orthogonal. TABLES names these parameters."""
+
+    TABLES: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +120,7 @@ class WidthGrowth:
         return self.branch * self.multiplier / self.outputs / self.spread
 
 
-class Readout(nn.Linear):
+class Readout(nn.Linear, VocabularyTables):
     """A linear layer from features that grow to outputs that do not: x -> multiplier * x W' + b,
     with the tensors of `layer`."""
 
@@ -96,7 +129,7 @@ class Readout(nn.Linear):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.multiplier = multiplier
-        self.TABLES: tuple[str, ...] = getattr(layer, "TABLES", ())
+        self.TABLES = layer.TABLES if isinstance(layer, VocabularyTables) else ()
 
     def forward(self, input: Tensor) -> Tensor:
         return functional.linear(input * self.multiplier, self.weight, self.bias)
@@ -121,10 +154,10 @@ def parametrize(
     growths: dict[str, WidthGrowth] = {}
     for name, layer in list(module.named_modules()):
         there = base.get_submodule(name)
-        if hasattr(layer, "widened"):
-            layer.widened(there)  # type: ignore[operator]
-        if hasattr(layer, "branch"):
-            layer.branch = branch  # type: ignore[assignment]
+        if isinstance(layer, WidensFrom):
+            layer.widen_from(there)
+        if isinstance(layer, ResidualBranch):
+            layer.branch = branch
         found = {
             own: _growth(name, layer, own, each, there)
             for own, each in layer.named_parameters(recurse=False)
@@ -176,8 +209,10 @@ def _restart(layer: nn.Module, there: nn.Module, growths: Mapping[str, WidthGrow
 def _spread(layer: nn.Module) -> float:
     """The standard deviation a layer's weight was drawn with, but for a factor that no width
     changes."""
-    if hasattr(layer, "spread"):
-        return float(layer.spread)  # type: ignore[arg-type]
+    # an attribute, because embeddings of torch's own class have it too (padded_embedding)
+    spread = getattr(layer, "spread", None)
+    if spread is not None:
+        return float(spread)
     if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
         return math.prod(layer.weight.shape[1:]) ** -0.5
     return 1.0
@@ -202,7 +237,7 @@ def _in_a_block(module: nn.Module, name: str, growth: WidthGrowth, branch: float
     words = name.split(".")
     around = "around" in words  # a block's way around its branch
     inside = not around and any(
-        hasattr(module.get_submodule(".".join(words[:end])), "branch")
+        isinstance(module.get_submodule(".".join(words[:end])), ResidualBranch)
         for end in range(1, len(words))
     )
     return (
@@ -210,6 +245,11 @@ def _in_a_block(module: nn.Module, name: str, growth: WidthGrowth, branch: float
         if inside
         else growth
     )
+
+
+def _growths(module: nn.Module) -> Mapping[str, WidthGrowth]:
+    """What `parametrize` keeps beside a module, which may be of any class; {} for all others."""
+    return getattr(module, "growths", {})
 
 
 def scale_groups(
@@ -229,7 +269,7 @@ def scale_groups(
     is that of the group or option times "weight_decay_scale". Raises PartError for an optimizer
     that does not say how it moves weights."""
     groups = [dict(group) for group in groups]
-    growths: Mapping[str, WidthGrowth] = getattr(module, "growths", {})
+    growths = _growths(module)
     if not growths:
         return groups
     if update not in _UPDATES:
@@ -282,15 +322,16 @@ def _is_matrix(parameter: Tensor) -> bool:
 def multipliers(module: nn.Module, names: Iterable[str]) -> set[tuple[str, float]]:
     """What the forward pass multiplies by, of all blocks and attentions and of the readouts whose
     tensors are among `names`."""
-    growths: Mapping[str, WidthGrowth] = getattr(module, "growths", {})
+    growths = _growths(module)
     found = {
         ("readout", growths[name].multiplier)
         for name in names
         if name in growths and growths[name].multiplier != 1.0
     }
     inside = [
-        (attribute, getattr(layer, attribute, 1.0))
+        pair
         for layer in module.modules()
-        for attribute in _MULTIPLIERS
+        if isinstance(layer, ScalesForward)
+        for pair in layer.forward_multipliers().items()
     ]
     return found | {(attribute, value) for attribute, value in inside if value != 1.0}

@@ -32,7 +32,7 @@ BLOCKS = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
     8: ("Q8_0", 32, 34),
-}  # the types that danlu writes: (name, numbers in a block, bytes of a block)
+}  # the types that danlu writes: (name, numbers in a block, its bytes)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class GgufTensor:
 
 
 def read(data: bytes) -> tuple[dict[str, Any], list[GgufTensor]]:
-    """(metadata by key, the tensors) of a file's bytes. Raises ValueError for what a file that danlu
-    wrote does not hold."""
+    """(metadata by key, the tensors) of a file's bytes. Raises ValueError for what no file that
+    danlu wrote holds."""
     cursor = _Cursor(data)
     if bytes(cursor.take(4)) != MAGIC or cursor.number("<I") != VERSION:
         raise ValueError(f"it is no GGUF of version {VERSION}")

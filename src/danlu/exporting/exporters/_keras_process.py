@@ -1,4 +1,4 @@
-"""A checked Keras network on another of its backends, in a process of its own: arrays in, arrays out, through files of a folder.
+"""A checked Keras network on another backend, in a process of its own, through files.
 
 This file is run by its path, by the interpreter that has the backend; it needs numpy and Keras
 there, and nothing of danlu.

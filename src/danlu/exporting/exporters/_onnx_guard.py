@@ -1,4 +1,4 @@
-"""A look into an ONNX file without a library: refuses one that reads other files, or that may run without an end.
+"""Refuses an ONNX file that reads other files or may never end, without the onnx library.
 
 Only the fields that lead to tensors and nodes are followed. Source: onnx.proto (field numbers),
 Protocol Buffers encoding (wire types).
@@ -26,8 +26,8 @@ _MAX_DEPTH = 64
 
 
 def refuse_unsafe(data: bytes) -> None:
-    """Raises ArtifactError where a tensor of an ONNX model is in another file, where the model holds
-    a loop, or where the bytes are no ONNX model."""
+    """Raises ArtifactError where a tensor of an ONNX model is in another file, where the model
+    holds a loop, or where the bytes are no ONNX model."""
     try:
         _check_message(memoryview(data), "model", 0)
     except (IndexError, ValueError) as error:

@@ -45,8 +45,13 @@ def onnx_network(model: TraceableModel) -> tuple[ModelProto, dict[str, int]]:
     try:
         with quiet_exporter():
             exported = torch.onnx.export(
-                captured, dynamo=True, opset_version=OPSET, input_names=list(model.inputs), output_names=list(model.outputs), verbose=False,
-            )  # fmt: skip
+                captured,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(model.inputs),
+                output_names=list(model.outputs),
+                verbose=False,
+            )
     except Exception as error:
         raise ArtifactError(
             f"ONNX has no operators for this network ({_first_line(error)}).",
@@ -169,9 +174,13 @@ def _recurrent_operator(layer: nn.RNNBase) -> nn.Module:
                 *([state] if operator == "LSTM" else []),
             ]
             outputs = torch.onnx.ops.symbolic_multi_out(
-                f"ai.onnx::{operator}", (x_BTI.transpose(0, 1), self.w, self.r, self.b, None, *initial), self.attributes,
-                dtypes=[x_BTI.dtype] * len(shapes), shapes=shapes, version=14,
-            )  # fmt: skip
+                f"ai.onnx::{operator}",
+                (x_BTI.transpose(0, 1), self.w, self.r, self.b, None, *initial),
+                self.attributes,
+                dtypes=[x_BTI.dtype] * len(shapes),
+                shapes=shapes,
+                version=14,
+            )
             y_BTH = outputs[0].squeeze(1).transpose(0, 1)
             return y_BTH, (outputs[1], outputs[2]) if operator == "LSTM" else outputs[1]
 

@@ -1,8 +1,8 @@
-"""A network of danlu as a functional model of Keras 3: the same layers with the same weights, laid out as Keras lays them out.
+"""A network of danlu as a functional model of Keras 3: the same layers and weights.
 
-Only layers and operations of Keras' own are used, no Lambda, so that the file runs on each of its
-backends. Images stand with their channels last there, kernels with their outputs last. Dropout is
-kept, for whoever trains on.
+Only Keras' own layers and operations are used, no Lambda, so that the file runs on each of its
+backends. As Keras has it, images have their channels last, and kernels their outputs. Dropout
+stays, for whoever trains the network further.
 
 B batch, T places, H height, W width, C channels, D numbers at a place.
 """
@@ -37,18 +37,17 @@ _LOWEST = -3e38  # below every number of a network
 def to_keras(
     module: nn.Module, inputs: Mapping[str, InputSpec], end: Callable[[Any, Any], Any]
 ) -> Any:
-    """The model of Keras; one input for each of ours under its name: numbers (B, F), categories
-    int32 (B, C), image uint8 (B, H, W, C), tokens int32 (B, T), series (B, L, F). `end(keras,
-    outputs)` makes answers of what the network gives.
+    """The Keras model of a network, with the same weights.
 
-    Raises PartError naming a layer that has no counterpart.
-    """
+    It has one input for each of `inputs`, of the same name: numbers (B, F), categories int32 (B,
+    C), image uint8 (B, H, W, C), tokens int32 (B, T), series (B, L, F). `end(keras, outputs)` makes
+    answers of the network's outputs. Raises PartError naming a layer that Keras lacks."""
     return KerasTranslation(inputs).model(module, end)
 
 
 class KerasTranslation:
-    """One translation; `weights` gathers what each new layer holds, which is put in when all layers
-    are built."""
+    """One translation. `weights` collects the weights of each new layer; they are set once all
+    layers are built."""
 
     def __init__(self, inputs: Mapping[str, InputSpec]) -> None:
         self.keras = library()
@@ -56,13 +55,16 @@ class KerasTranslation:
         self.described = dict(inputs)
         self.weights: list[tuple[Any, list[np.ndarray]]] = []
         self.count = 0
-        self.given = {name: self._input(name, spec) for name, spec in inputs.items()}
+        self.keras_inputs = {name: self._input(name, spec) for name, spec in inputs.items()}
 
     def model(self, module: nn.Module, end: Callable[[Any, Any], Any]) -> Any:
+        """The Keras model of a module; see `to_keras`."""
         with self.keras.device("cpu"):
-            taken = {name: self._taken(name, spec) for name, spec in self.described.items()}
-            outputs = end(self.keras, self.of(module, taken))
-            model = self.keras.Model([*self.given.values()], outputs, name="danlu")
+            network_inputs = {
+                name: self._network_input(name, spec) for name, spec in self.described.items()
+            }
+            outputs = end(self.keras, self.of(module, network_inputs))
+            model = self.keras.Model([*self.keras_inputs.values()], outputs, name="danlu")
             for layer, arrays in self.weights:
                 layer.set_weights(arrays)
         return model
@@ -75,42 +77,42 @@ class KerasTranslation:
             return self.keras.Input((None, *spec.shape[1:]), name=name, dtype="int32")
         if spec.kind == "frames":
             raise PartError(
-                "recordings and frames have no input of a Keras file that knows where a row ends.",
+                "a Keras file has no input that tells where a row of frames or of a recording ends.",
                 hint="--to onnx",
             )
         return self.keras.Input(
             spec.shape, name=name, dtype="int32" if spec.kind == "categories" else "float32"
         )
 
-    def _taken(self, name: str, spec: InputSpec) -> Any:
-        """An input as the network reads it: pixels on its scale."""
+    def _network_input(self, name: str, spec: InputSpec) -> Any:
+        """An input as the network reads it: pixels scaled."""
         if spec.kind != "image":
-            return self.given[name]
+            return self.keras_inputs[name]
         mean, std = (
             np.broadcast_to(np.asarray(numbers, dtype=np.float64), spec.shape[:1])
             for numbers in (spec.mean, spec.std)
         )
         return self.layers.Rescaling(
             (1 / (255 * std)).tolist(), (-mean / std).tolist(), name=self._name("pixels")
-        )(self.given[name])
+        )(self.keras_inputs[name])
 
     def _name(self, kind: str) -> str:
         self.count += 1
         return f"{kind}_{self.count}"
 
-    def put(self, layer: Any, *arrays: Any) -> Any:
-        """A new layer that will hold these weights."""
+    def with_weights(self, layer: Any, *arrays: Any) -> Any:
+        """The layer, which will be given these weights."""
         self.weights.append((layer, [_numbers(array) for array in arrays]))
         return layer
 
     # --- layers by their kind
 
     def of(self, module: nn.Module, x: Any) -> Any:
-        """What a module makes of x: a tensor, or the inputs by name. PartError for a layer that has
-        no counterpart."""
-        for kind, way in _WAYS.items():
+        """The Keras output of a module for x, a Keras tensor or the inputs by name. Raises
+        PartError for a layer that Keras lacks."""
+        for kind, translate in _TRANSLATIONS.items():
             if type(module) is kind or (isinstance(module, kind) and kind in _ALSO_DERIVED):
-                return way(self, module, x)
+                return translate(self, module, x)
         raise PartError(
             f"its layer {type(module).__name__} has no counterpart among the layers of Keras.",
             hint="--to onnx takes every network; --to keras takes linear, mlp, cnn and rnn",
@@ -136,12 +138,12 @@ class KerasTranslation:
         )
 
     def linear(self, module: Any, x: Any) -> Any:
-        weight = module.weight * getattr(module, "multiplier", 1.0)
+        weight = module.weight * (module.multiplier if isinstance(module, Readout) else 1.0)
         arrays = [weight.t(), *([module.bias] if module.bias is not None else [])]
         dense = self.layers.Dense(
             module.out_features, use_bias=module.bias is not None, name=self._name("dense")
         )
-        return self.put(dense, *arrays)(x)
+        return self.with_weights(dense, *arrays)(x)
 
     def convolution(self, module: Any, x: Any) -> Any:
         (high, wide), (down, across) = module.kernel_size, module.padding
@@ -167,26 +169,26 @@ class KerasTranslation:
             data_format="channels_last",
             name=self._name("convolution"),
         )
-        return self.put(layer, *arrays)(x)
+        return self.with_weights(layer, *arrays)(x)
 
     def batch_norm(self, module: Any, x: Any) -> Any:
         layer = self.layers.BatchNormalization(
             epsilon=module.eps, momentum=1 - module.momentum, name=self._name("batch_norm")
         )
-        return self.put(layer, module.weight, module.bias, module.running_mean, module.running_var)(
-            x
-        )
+        return self.with_weights(
+            layer, module.weight, module.bias, module.running_mean, module.running_var
+        )(x)
 
     def layer_norm(self, module: Any, x: Any) -> Any:
         layer = self.layers.LayerNormalization(epsilon=module.eps, name=self._name("layer_norm"))
-        return self.put(layer, module.weight, module.bias)(x)
+        return self.with_weights(layer, module.weight, module.bias)(x)
 
     def activation(self, module: nn.Module, x: Any) -> Any:
         kind = {nn.ReLU: "relu", nn.GELU: "gelu", nn.SiLU: "silu", nn.Tanh: "tanh"}[type(module)]
         return self.layers.Activation(kind, name=self._name(kind))(x)
 
     def dropout(self, module: Any, x: Any) -> Any:
-        share = float(getattr(module, "p", getattr(module, "share", 0.0)))
+        share = float(module.p)
         return self.layers.Dropout(share, name=self._name("dropout"))(x) if share else x
 
     def locked_dropout(self, module: Any, x: Any) -> Any:
@@ -206,7 +208,7 @@ class KerasTranslation:
             setting if isinstance(setting, int) else setting[0]
             for setting in (module.padding, module.kernel_size, module.stride)
         )
-        if padding:  # with what is never the largest: after GELU, SiLU or tanh a 0 may be
+        if padding:  # by what is never the largest, as 0 may be after GELU, SiLU or tanh
             x = self.ops.pad(
                 x, [[0, 0], [padding, padding], [padding, padding], [0, 0]], constant_values=_LOWEST
             )
@@ -241,9 +243,9 @@ class KerasTranslation:
                 1.0, [float(offset) for offset in offsets], name=self._name("codes")
             )(codes)
         table = module.table
-        return self.put(self.layers.Embedding(*table.shape, name=self._name("embedding")), table)(
-            codes
-        )
+        return self.with_weights(
+            self.layers.Embedding(*table.shape, name=self._name("embedding")), table
+        )(codes)
 
     def category_embedding(self, module: Any, codes: Any) -> Any:
         embedded, start, order = [], 0, module.order.tolist()
@@ -272,7 +274,7 @@ class KerasTranslation:
         angles = self.layers.EinsumDense(
             "bf,fk->bfk", (features, frequencies), name=self._name("angles")
         )
-        angle = self.put(angles, module.frequencies_FK * (2 * math.pi))(x)
+        angle = self.with_weights(angles, module.frequencies_FK * (2 * math.pi))(x)
         waves = self.layers.Concatenate(axis=2, name=self._name("waves"))(
             [self.ops.sin(angle), self.ops.cos(angle)]
         )
@@ -283,7 +285,7 @@ class KerasTranslation:
             activation="relu",
             name=self._name("periodic"),
         )
-        embedded = self.put(layer, module.weight_FKE, module.bias_F1E[:, 0])(waves)
+        embedded = self.with_weights(layer, module.weight_FKE, module.bias_F1E[:, 0])(waves)
         flat = self.layers.Flatten(name=self._name("flat"))(embedded)
         return self.layers.Concatenate(name=self._name("joined"))([x, flat])
 
@@ -294,12 +296,12 @@ class KerasTranslation:
         for (first, count), table in zip(module.groups, module.tables):
             if count > 1:
                 raise PartError(
-                    "words that are read with their letters have no counterpart among the layers of Keras.",
+                    "words that are read with their letters have no counterpart in Keras.",
                     hint="--to onnx",
                 )
             codes = tokens if len(tokens.shape) == 2 else self.ops.take(tokens, first, axis=2)
             parts.append(
-                self.put(
+                self.with_weights(
                     self.layers.Embedding(*table.weight.shape, name=self._name("embedding")),
                     table.weight,
                 )(codes)
@@ -311,7 +313,7 @@ class KerasTranslation:
         )
 
     def inside(self, tokens: Any) -> Any:
-        """Which places of the tokens belong to a row, bool (B, T)."""
+        """Which places of tokens (B, T) or (B, T, D) are no padding, bool (B, T)."""
         words = tokens if len(tokens.shape) == 2 else self.ops.take(tokens, 0, axis=2)
         return self.ops.not_equal(words, PADDING)
 
@@ -323,12 +325,12 @@ class KerasTranslation:
         layer = self.layers.Conv1D(
             kernel.shape[0], kernel.shape[2], activation="relu", name=self._name("phrases")
         )
-        phrases = self.put(layer, kernel.permute(2, 1, 0), module.convolution.bias)(padded)
+        phrases = self.with_weights(layer, kernel.permute(2, 1, 0), module.convolution.bias)(padded)
         poolings = [self.mean(None, words, inside), self.largest(None, phrases, inside)]
         return self.layers.Concatenate(name=self._name("joined"))(poolings)
 
     def reader(self, module: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
-        """(what is read at each place, which places belong to a row or None where all do)."""
+        """(the numbers at each place; which places are no padding, None where all are)."""
         first = module.names[0]
         inside = self.inside(inputs[first]) if self.described[first].kind == "tokens" else None
         bodies = [
@@ -343,7 +345,7 @@ class KerasTranslation:
         return self.locked_dropout(module.dropout, x), inside
 
     def recurrent(self, module: Any, x: Any, inside: Any, *, last: bool) -> Any:
-        """The states at every place, or (`last`) those after the whole row was read."""
+        """The states at every place, or with `last` those after the whole row."""
         for number, ahead in enumerate(module.forwards):
             x = self.locked_dropout(module.dropout, x) if number else x
             every = not (last and number == len(module.forwards) - 1)
@@ -356,7 +358,7 @@ class KerasTranslation:
                     ),
                     [*arrays, *more],
                 )
-            self.put(layer, *arrays)
+            self.with_weights(layer, *arrays)
             x = layer(x) if inside is None else layer(x, mask=inside)
         return x
 
@@ -441,7 +443,7 @@ def _gates(weight: Any, hidden: int) -> Tensor:
     return torch.cat([update, reset, new])
 
 
-_WAYS: dict[type, Callable[..., Any]] = {
+_TRANSLATIONS: dict[type, Callable[..., Any]] = {
     nn.Sequential: KerasTranslation.sequential,
     merging.TakeInput: KerasTranslation.take,
     merging.Concatenate: KerasTranslation.concatenate,

@@ -1,8 +1,8 @@
-"""A program of torch.export (.pt2) without anything that could run when it is read: numbers, and a graph of torch's own operators.
+"""A program of torch.export (.pt2) without anything that could run when it is read.
 
 What torch.export.save writes is a zip: the graph as JSON, weights and constants as raw bytes, and
-example inputs as a pickle. When torch reads it back it unpickles the examples and whatever a payload
-declares a pickle, evaluates expressions of sizes, runs guards that are Python code, and accepts any
+example inputs as a pickle. When torch reads it back it unpickles the examples and all that is
+declared a pickle, evaluates expressions of sizes, runs guards that are Python code, and accepts any
 name under `torch` as an operator. `plain_program` gives the same program without pickles, guards
 and traces of source files, and refuses what is no plain program. danlu writes and reads nothing
 else.
@@ -28,18 +28,20 @@ _KEPT = (
 )
 EXAMPLES = "data/sample_inputs/model.pt"
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten|higher_order)\.\w+(\.\w+)?|torch\.sym_(float|int|ite|max|min|not|sqrt|sum)"
-    r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|getitem|and_|or_|pos)|math\.(ceil|floor|sqrt|trunc)"
+    r"torch\.ops\.(aten|higher_order)\.\w+(\.\w+)?"
+    r"|torch\.sym_(float|int|ite|max|min|not|sqrt|sum)"
+    r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|getitem)"
+    r"|_operator\.(and_|or_|pos)|math\.(ceil|floor|sqrt|trunc)"
 )
 _EXPRESSION = re.compile(r"[\w\s'=,()*+/<>.-]{1,2000}")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _WORDS = frozenset(
     _WORD.findall(
         """
-        Symbol Integer Rational Add Mul Pow Max Min Mod FloorDiv CeilDiv CleanDiv PythonMod IntTrueDiv FloatTrueDiv
-        ModularIndexing Where CeilToInt FloorToInt RoundToInt TruncToInt ToFloat Abs Eq Ne Lt Le Gt Ge And Or Not true false
-        True False positive integer nonnegative real StrictLessThan LessThan StrictGreaterThan GreaterThan Equality
-        Unequality
+        Symbol Integer Rational Add Mul Pow Max Min Mod FloorDiv CeilDiv CleanDiv PythonMod
+        IntTrueDiv FloatTrueDiv ModularIndexing Where CeilToInt FloorToInt RoundToInt TruncToInt
+        ToFloat Abs Eq Ne Lt Le Gt Ge And Or Not true false True False positive integer nonnegative
+        real StrictLessThan LessThan StrictGreaterThan GreaterThan Equality Unequality
         """
     )
 )

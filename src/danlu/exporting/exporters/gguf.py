@@ -1,20 +1,24 @@
-"""A GGUF file of a gpt, for llama.cpp, Ollama and what is built on them: metadata, tokenizer and weights in one file.
+"""A GGUF file of a gpt, for llama.cpp and Ollama: metadata, tokenizer, weights in one file.
 
 The gpt must be built as a Llama is (positions: rotary, normalization: rms, feed_forward: swiglu, no
 bias, no qk_norm).
 
-type    f32; f16; q8_0 (8 bits, a scale for every 32 numbers; a matrix whose rows are no multiple of 32 stays in f32). The proof reads the
-        file back, and allows logits to differ by 1e-4 in f32, by 0.02 in f16 and by 0.25 in q8_0
-tokenizer  bpe and bytes are held as byte-level BPE; characters where all of them are ASCII (others than those of training are then dropped,
-        in danlu they are unknown). llama.cpp divides a text into words by rules of its own, none of which is danlu's: the file names the
-        nearest (poro-chat), and the export is refused where held-out text is then read otherwise in more than one token of a hundred.
-        A tokenizer of words, one in small letters and one that came as a file cannot be held: --to huggingface, then llama.cpp's converter
+type        f32; f16; q8_0 (8 bits, one scale for every 32 numbers; a matrix whose rows are no
+            multiple of 32 stays in f32). The parity check reads the file back, and allows logits to
+            differ by 1e-4 in f32, by 0.02 in f16 and by 0.25 in q8_0
+tokenizer   bpe and bytes are stored as byte-level BPE, characters too where all of them are ASCII
+            (characters that training never saw are then dropped; in danlu they are unknown).
+            llama.cpp splits a text into words by rules of its own, none of which is danlu's: the
+            file names the nearest (poro-chat), and the export is refused where more than one token
+            of a hundred of held-out text is then read differently. A tokenizer of words, one that
+            lower-cases and one that was trained elsewhere cannot be stored: --to huggingface, then
+            llama.cpp's converter
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +26,7 @@ import numpy as np
 from pydantic import Field
 
 from danlu.errors import ArtifactError, DanluError
+from danlu.exporting.exporters._base import Run, RunInfo, Tolerances
 from danlu.parts.tasks._base import ReadsRunningText
 from danlu.recipe import Options
 from danlu.terms import END, FIRST_TOKEN, PADDING, SPECIAL_TOKENS, UNKNOWN
@@ -35,56 +40,83 @@ NEEDS = (("gguf",), "gguf")
 TORCH_FREE = False
 FILE = "model.gguf"
 LARGEST = 64 << 30  # bytes
-ALLOWED = {"f32": 1e-4, "f16": 0.02, "q8_0": 0.25}  # of logits
+ALLOWED = {"f32": 1e-4, "f16": 0.02, "q8_0": 0.25}  # differences of logits
 ALIKE = 0.99  # least share of held-out tokens that llama.cpp reads as danlu does
-RULES = "poro-chat"  # llama.cpp's rule of words that lets all of danlu's pieces form
+RULES = "poro-chat"  # of llama.cpp's rules for words, the one that lets all pieces of danlu's form
 _WORDS = re.compile(
     r" ?[^(\s|.,!?…。，、।۔،)]+"
-)  # that rule; what stands between words is a part of its own
-_NO_MERGE = "Ā Ā"  # of two bytes 0, whose sum is no token: llama.cpp wants a list that is not empty
-_FACTS = {"context_length": "max_position_embeddings", "embedding_length": "hidden_size", "block_count": "num_hidden_layers",
-          "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
-          "attention.head_count_kv": "num_key_value_heads", "rope.freq_base": "rope_theta",
-          "attention.layer_norm_rms_epsilon": "rms_norm_eps", "vocab_size": "vocab_size"}  # fmt: skip
-_LAYER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-          "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-          "mlp.down_proj": "ffn_down"}  # fmt: skip
+)  # that rule; the text between words is split off too
+_NO_MERGE = "Ā Ā"  # a merge into no token: llama.cpp takes no empty list of merges
+# llama.cpp's name of each entry of a Llama's config.json, and of each tensor of a layer
+_METADATA = {
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "rope.freq_base": "rope_theta",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "vocab_size": "vocab_size",
+}
+_LAYER = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
 _OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
 class Config(Options):
-    """How fine the weights are kept."""
+    """The precision of the weights."""
 
     type: Literal["f32", "f16", "q8_0"] = Field(
-        "f32", description="How matrices are kept; norms always in f32."
+        "f32", description="The precision of matrices; norms stay in f32."
     )
 
 
 def refusal(config: Config, artifact: Artifact) -> str:
     """Why an artifact cannot be such a file; "" where it can."""
-    model, task = artifact.recipe.model.name, artifact.recipe.task.name
-    if model != "gpt" or task not in ("language_modeling", "instruction_tuning"):
-        return f"it is a {model} for {task}, and a GGUF holds a gpt for language_modeling."
+    from danlu.tokenizing.bpe import BytePairs
+    from danlu.tokenizing.bytes import Bytes
+    from danlu.tokenizing.characters import Characters
+
+    family, task = artifact.recipe.model.name, artifact.recipe.task.name
+    if family != "gpt" or task not in ("language_modeling", "instruction_tuning"):
+        return f"it is a {family} for {task}, and a GGUF holds a gpt for language_modeling."
     tokenizer = artifact.preprocessor.tokenizer
-    kind = getattr(tokenizer, "kind", "none")
-    if tokenizer is None or kind not in ("bpe", "bytes", "characters"):
-        return f"its tokenizer is {kind}, and llama.cpp holds bpe, bytes and characters (a borrowed one: --to huggingface)."
+    if not isinstance(tokenizer, BytePairs | Bytes | Characters):
+        kind = "none" if tokenizer is None else tokenizer.kind
+        return (
+            f"its tokenizer is {kind}, and llama.cpp stores bpe, bytes and characters (of one that "
+            "was trained elsewhere: --to huggingface)."
+        )
     if tokenizer.lower:
-        return "its tokenizer reads small letters, and llama.cpp has no rule for that."
-    if kind == "characters" and not tokenizer.alphabet.isascii():  # type: ignore[attr-defined]
-        return "its tokenizer reads characters beyond ASCII, and llama.cpp builds them of bytes; train with bpe or bytes."
+        return "its tokenizer lower-cases, and llama.cpp has no rule for that."
+    if isinstance(tokenizer, Characters) and not tokenizer.alphabet.isascii():
+        return (
+            "its tokenizer has characters beyond ASCII, which llama.cpp builds of bytes; train "
+            "with bpe or bytes."
+        )
     return ""
 
 
-def tolerances(config: Config) -> dict[str, float]:
-    """What the proof allows."""
+def tolerances(config: Config) -> Tolerances:
+    """The difference of logits that the precision costs."""
     return {"difference": ALLOWED[config.type]}
 
 
 def export(
-    config: Config, artifact: Artifact, program: TraceableModel, folder: Path
+    config: Config, artifact: Artifact, model: TraceableModel, folder: Path
 ) -> dict[str, Any]:
-    """Write model.gguf; gives what `start` must know."""
+    """Write model.gguf. Raises ArtifactError for a gpt that is built otherwise than a Llama, and
+    where llama.cpp would read too much of a text differently."""
     import gguf
 
     from danlu.artifact.hugging_face import llama
@@ -92,12 +124,13 @@ def export(
     where = str(artifact.path or artifact.recipe.name)
     llama.refuse_others(artifact.recipe.model.options, where)
     tokenizer: Any = artifact.preprocessor.tokenizer
-    alike = share_read_alike(tokenizer, program.examples[next(iter(program.inputs))].numpy())
+    alike = share_read_alike(tokenizer, model.examples[next(iter(model.inputs))].numpy())
     if alike < ALIKE:
         raise ArtifactError(
-            f"llama.cpp would read {1 - alike:.1%} of the tokens of held-out text otherwise than danlu does.",
+            f"llama.cpp would read {1 - alike:.1%} of the tokens of held-out text differently than "
+            "danlu does.",
             where=where,
-            hint="train with a tokenizer of bytes, or serve it with --to huggingface or danlu serve",
+            hint="train with a tokenizer of bytes, or take --to huggingface or danlu serve",
         )
     module: Any = artifact.module
     task = artifact.task
@@ -109,7 +142,7 @@ def export(
     writer = gguf.GGUFWriter(folder / FILE, "llama")
     writer.add_name(artifact.recipe.name)
     writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[config.type])
-    for name, config_name in _FACTS.items():
+    for name, config_name in _METADATA.items():
         value = config_json[config_name]
         if isinstance(value, float):
             writer.add_float32(f"llama.{name}", value)
@@ -130,15 +163,15 @@ def export(
     writer.write_tensors_to_file()
     writer.close()
     return {
-        "input": next(iter(program.inputs)),
-        "output": next(iter(program.outputs)),
+        "input": next(iter(model.inputs)),
+        "output": next(iter(model.outputs)),
         "type": config.type,
         "read_alike": alike,
     }
 
 
 def _tokens(writer: Any, tokenizer: Any) -> None:
-    """The tokenizer as byte-level BPE: its pieces, and what is joined in which order."""
+    """Write the tokenizer as byte-level BPE: its pieces, and its merges in their order."""
     import gguf
 
     pieces, merges = pieces_and_merges(tokenizer)
@@ -151,7 +184,7 @@ def _tokens(writer: Any, tokenizer: Any) -> None:
     writer.add_token_list([*SPECIAL_TOKENS, *pieces])
     writer.add_token_types([*kinds, *[gguf.TokenType.NORMAL] * len(pieces)])
     writer.add_token_merges(merges or [_NO_MERGE])
-    writer.add_bos_token_id(END)  # a text begins where another ends, in training too
+    writer.add_bos_token_id(END)  # in training a text begins where another ends
     writer.add_eos_token_id(END)
     writer.add_unk_token_id(UNKNOWN)
     writer.add_pad_token_id(PADDING)
@@ -160,7 +193,7 @@ def _tokens(writer: Any, tokenizer: Any) -> None:
 
 
 def pieces_and_merges(tokenizer: Any) -> tuple[list[str], list[str]]:
-    """(the pieces behind the special tokens, every byte written as a printable letter; the
+    """(the pieces after the special tokens, every byte written as a printable letter; the
     merges)."""
     from danlu.tokenizing.bpe import byte_letters
 
@@ -175,7 +208,7 @@ def pieces_and_merges(tokenizer: Any) -> tuple[list[str], list[str]]:
 
 
 def share_read_alike(tokenizer: Any, codes: np.ndarray) -> float:
-    """The share of tokens of some text that llama.cpp's rule of words leads to as well: 1 for
+    """The share of tokens of `codes` (rows, T) that llama.cpp's rule for words gives as well; 1 for
     tokenizers without merges."""
     if tokenizer.kind != "bpe":
         return 1.0
@@ -186,19 +219,19 @@ def share_read_alike(tokenizer: Any, codes: np.ndarray) -> float:
     same = total = 0
     for row in codes:
         text = tokenizer.decode(row[row >= FIRST_TOKEN])
-        ours = whole.encode(text, add_special_tokens=False).ids
-        theirs = [
+        tokens = whole.encode(text, add_special_tokens=False).ids
+        llama_tokens = [
             code
             for part in _parts(text)
             for code in joins.encode(part, add_special_tokens=False).ids
         ]
-        total += len(ours)
-        same += len(ours) - _unmatched(ours, theirs)
+        total += len(tokens)
+        same += len(tokens) - _unmatched(tokens, llama_tokens)
     return max(0.0, same / max(total, 1))
 
 
 def _parts(text: str) -> list[str]:
-    """A text divided by llama.cpp's rule."""
+    """A text split by llama.cpp's rule for words."""
     parts, at = [], 0
     for word in _WORDS.finditer(text):
         parts += [text[at : word.start()], word.group()]
@@ -206,12 +239,12 @@ def _parts(text: str) -> list[str]:
     return [part for part in [*parts, text[at:]] if part]
 
 
-def _unmatched(ours: Sequence[int], theirs: Sequence[int]) -> int:
-    """Tokens of ours that stand in no run that both have."""
+def _unmatched(tokens: Sequence[int], other: Sequence[int]) -> int:
+    """How many of `tokens` are in no common block of both sequences."""
     from difflib import SequenceMatcher
 
-    matcher = SequenceMatcher(a=ours, b=theirs, autojunk=False)
-    return len(ours) - sum(block.size for block in matcher.get_matching_blocks())
+    matcher = SequenceMatcher(a=tokens, b=other, autojunk=False)
+    return len(tokens) - sum(block.size for block in matcher.get_matching_blocks())
 
 
 def _gguf_name(name: str) -> str:
@@ -225,8 +258,8 @@ def _gguf_name(name: str) -> str:
 def _reordered_heads(
     name: str, weight: np.ndarray, config_json: Mapping[str, Any], back: bool = False
 ) -> np.ndarray:
-    """Queries and keys in llama.cpp's order: it turns neighbouring numbers of a head together,
-    Llama's own code halves of it."""
+    """Queries and keys in llama.cpp's order (`back`: in Llama's): llama.cpp rotates neighbouring
+    numbers of a head together, Llama's own code the two halves of a head."""
     heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(
         name.split(".")[-2]
     )
@@ -261,10 +294,8 @@ def _add_tensor(gguf: Any, writer: Any, name: str, weight: np.ndarray, kind: str
         writer.add_tensor(name, gguf.quants.quantize(weight, chosen), raw_dtype=chosen)
 
 
-def start(
-    folder: Path, run_info: Mapping[str, Any]
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """What runs the network of the file, its weights brought back to float32."""
+def start(folder: Path, run_info: RunInfo) -> Run:
+    """Opens the network of the file, its weights brought back to float32."""
     import torch
 
     from danlu.system.atomic_files import read_regular
@@ -291,7 +322,7 @@ def start(
 
 
 def network(data: bytes) -> LanguageModel:
-    """The gpt that a file holds. ValueError or KeyError where it holds none."""
+    """The gpt that the bytes of a file hold. Raises ValueError or KeyError where they hold none."""
     import gguf
     import torch
 
@@ -302,15 +333,15 @@ def network(data: bytes) -> LanguageModel:
     if metadata.get("general.architecture") != "llama":
         raise ValueError(f"its architecture is {metadata.get('general.architecture')!r}")
     config_json: dict[str, Any] = {
-        theirs: metadata[f"llama.{name}"] for name, theirs in _FACTS.items()
+        key: metadata[f"llama.{name}"] for name, key in _METADATA.items()
     }
     config_json |= {
         "model_type": "llama",
         "rms_norm_eps": round(config_json["rms_norm_eps"], 9),
         "tie_word_embeddings": True,
     }
-    inner = {theirs: ours for ours, theirs in _LAYER.items()}
-    outer = {theirs: ours for ours, theirs in _OUTER.items()}
+    inner = {gguf_name: name for name, gguf_name in _LAYER.items()}
+    outer = {gguf_name: name for name, gguf_name in _OUTER.items()}
     weights = {}
     for tensor in tensors:
         _, block, size = gguf_file.BLOCKS[tensor.kind]
@@ -336,7 +367,10 @@ def network(data: bytes) -> LanguageModel:
     return llama.module_of(config_json, weights, FILE)
 
 
-def card(run_info: Mapping[str, Any]) -> list[str]:
+def card(run_info: RunInfo) -> list[str]:
     """How another program runs the file."""
-    sentence = f"`model.gguf` holds weights as {run_info['type']} and the tokenizer; llama.cpp reads {run_info['read_alike']:.2%} of held-out tokens as danlu."
+    sentence = (
+        f"`model.gguf` holds weights as {run_info['type']} and the tokenizer; llama.cpp reads "
+        f"{run_info['read_alike']:.2%} of held-out tokens as danlu."
+    )
     return [sentence, "", "```sh", "llama-cli -m model.gguf -p 'Once upon a time'", "```"]

@@ -1,10 +1,10 @@
-"""A folder in the layout of Hugging Face: a gpt of Llama's parts as a Llama, an encoder as a BERT, with its tokenizer.json.
+"""A folder in the layout of Hugging Face: a gpt as a Llama, an encoder as a BERT.
 
-transformers, vLLM, text-generation-inference and llama.cpp's own converter read it. The parity
-check compares logits as danlu reads the folder, and as transformers does where it is installed. A
-gpt must be built as a Llama is (positions: rotary, normalization: rms, feed_forward: swiglu, no
-bias, no qk_norm). Special tokens that a borrowed tokenizer lacks are left out.
-"""
+It holds tokenizer.json too. transformers, vLLM, text-generation-inference and llama.cpp's own
+converter read it. The parity check compares logits as danlu reads the folder, and as transformers
+does where it is installed. A gpt must be built as a Llama is (positions: rotary, normalization:
+rms, feed_forward: swiglu, no bias, no qk_norm). Special tokens that a borrowed tokenizer lacks are
+left out."""
 
 from __future__ import annotations
 
@@ -42,9 +42,15 @@ def refusal(config: Config, artifact: Artifact) -> str:
     """Why an artifact has no such layout; "" where it has one."""
     model, task = artifact.recipe.model.name, artifact.recipe.task.name
     if model not in ("gpt", "encoder"):
-        return f"its model is {model}, and Hugging Face's layout holds a gpt (as Llama) or an encoder (as BERT)."
+        return (
+            f"its model is {model}, and Hugging Face's layout holds a gpt (as Llama) or an encoder "
+            "(as BERT)."
+        )
     if task not in ANSWERS:
-        return f"its task is {task}; danlu.artifact.hugging_face.write in Python writes such a folder without a parity check."
+        return (
+            f"its task is {task}; danlu.artifact.hugging_face.write in Python writes such a folder "
+            "without a parity check."
+        )
     return ""
 
 

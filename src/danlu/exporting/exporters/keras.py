@@ -3,10 +3,10 @@
 model.keras is a functional model of Keras' own layers, without a Lambda, and can be trained further
 in Keras. It takes prepared inputs under danlu's names (numbers float32, categories int32, image
 uint8 with the channels last, tokens int32, series float32) and gives finished answers:
-probabilities, or numbers in units of the data. The scaling of pixels is inside; columns are prepared
-as export.json says. Its outputs are compared on the torch backend, and on TensorFlow and JAX where
-they are installed, each in a process of its own. Where they are installed in other environments,
-DANLU_TENSORFLOW_PYTHON and DANLU_JAX_PYTHON name the interpreters.
+probabilities, or numbers in units of the data. The scaling of pixels is inside; columns are
+prepared as export.json says. Its outputs are compared on the torch backend, and on TensorFlow and
+JAX where they are installed, each in a process of its own. Where they are installed in other
+environments, DANLU_TENSORFLOW_PYTHON and DANLU_JAX_PYTHON name the interpreters.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def refusal(config: Config, artifact: Artifact) -> str:
     if not isinstance(artifact.task, EndsInLayer):
         return f"its task is {task}, whose answers are not made by one layer of Keras."
     if artifact.recipe.data.test_time_augmentation:
-        return "data.test_time_augmentation runs the network several times, and a Keras file runs it once."
+        return (
+            "data.test_time_augmentation runs the network several times, and a Keras file runs it "
+            "once."
+        )
     return ""
 
 
@@ -206,7 +209,8 @@ def _wait_for_line(process: subprocess.Popen[str], backend: str, folder: Path) -
             return
     error_lines = (folder / "errors.txt").read_text("utf-8", "replace").strip().splitlines()
     raise ArtifactError(
-        f"Keras on {backend} ended: {error_lines[-1][:300] if error_lines else 'it printed no error'}.",
+        f"Keras on {backend} ended: "
+        f"{error_lines[-1][:300] if error_lines else 'it printed no error'}.",
         where=FILE,
     )
 

@@ -46,7 +46,7 @@ class Config(Options):
 
     precision: Literal["float32", "int8"] = Field(
         "float32",
-        description="int8: products of 8-bit integers (static, QDQ), with scales from training rows; "
+        description="int8: products of 8-bit integers (static, QDQ), scales from training rows; "
         "classification only.",
     )
     calibration_rows: int = Field(
@@ -137,9 +137,15 @@ def quantize_static_int8(network: ModelProto, model: TraceableModel, rows: int) 
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(network, before)
         quantize_static(
-            str(before), str(after), Rows(), quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        )  # fmt: skip
+            str(before),
+            str(after),
+            Rows(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
         return onnx.load(after)
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation (model.xml beside model.bin), run by OpenVINO without torch.
+"""OpenVINO (model.xml beside model.bin), run by OpenVINO without torch.
 
 The network with finished answers is converted from ONNX, with float32 weights. It takes prepared
 inputs (columns are prepared as export.json says; the scaling of pixels is inside). OpenVINO may
@@ -122,10 +122,12 @@ def card(run_info: RunInfo) -> list[str]:
     """How another program runs the files."""
     inputs, outputs = ", ".join(run_info["inputs"]), ", ".join(run_info["outputs"])
     return [
-        f"`model.xml` and `model.bin` take prepared inputs ({inputs}) and give ({outputs}); written by OpenVINO {run_info['openvino']}.",
+        f"`model.xml` and `model.bin` take prepared inputs ({inputs}) and give ({outputs}); "
+        f"written by OpenVINO {run_info['openvino']}.",
         "",
         "```python",
         "import openvino",
-        'model = openvino.Core().compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
+        'model = openvino.Core().compile_model("model.xml", "CPU", '
+        '{"INFERENCE_PRECISION_HINT": "f32"})',
         "```",
     ]

@@ -1,4 +1,4 @@
-"""The plain weights (safetensors) beside a description in JSON, for whoever builds the network anew, in any language.
+"""The plain weights (safetensors) beside a description in JSON, to build the network anew.
 
 model.safetensors holds every tensor of the network under its name in danlu's module tree; a linear
 layer's weight is (outputs, inputs), as in torch. config.json describes the network: the model
@@ -161,7 +161,8 @@ def _examples(contents: Contents) -> dict[str, Tensor]:
 def card(run_info: RunInfo) -> list[str]:
     """How another program reads the files."""
     return [
-        "`model.safetensors` holds the weights, `config.json` says what network they are of and how its inputs are prepared.",
+        "`model.safetensors` holds the weights, `config.json` says what network they are of and "
+        "how its inputs are prepared.",
         "",
         "```python",
         "from safetensors.numpy import load_file",

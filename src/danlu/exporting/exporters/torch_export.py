@@ -1,4 +1,4 @@
-"""A program of torch.export (.pt2): the network with finished answers as one graph of torch's operators, for any number of rows.
+"""A program of torch.export (.pt2): network and answers as a graph of torch's operators.
 
 It takes prepared inputs (columns are prepared as export.json says; the scaling of pixels is inside)
 and is opened by torch.export.load("model.pt2"). danlu removes the example inputs and guards that
@@ -98,7 +98,8 @@ def card(run_info: RunInfo) -> list[str]:
     """How another program runs the file."""
     inputs, outputs = ", ".join(run_info["inputs"]), ", ".join(run_info["outputs"])
     return [
-        f"`model.pt2` takes prepared inputs ({inputs}) and gives ({outputs}). It was written by torch {run_info['torch']} and holds no pickle.",
+        f"`model.pt2` takes prepared inputs ({inputs}) and gives ({outputs}). It was written by "
+        f"torch {run_info['torch']} and holds no pickle.",
         "",
         "```python",
         "import torch",

@@ -16,6 +16,7 @@ from danlu.layers.attention.kernel import attention
 from danlu.layers.attention.rotary import Angles, normalise_and_rotate, rotate
 from danlu.layers.generation.kv_cache import Cache, NewPlaces
 from danlu.layers.normalization import EPSILON
+from danlu.layers.parametrization import WidensFrom
 
 
 def padding_mask(tokens_BS: Tensor) -> Tensor | None:
@@ -37,7 +38,7 @@ def visible_places(present_BS: Tensor) -> Tensor | None:
     return present_BS[:, None, None]
 
 
-class Attention(nn.Module):
+class Attention(WidensFrom):
     """x_BTD -> (B, T, D): each place takes a mean of the values of the places it may look at,
     weighed by query times key.
 
@@ -96,9 +97,13 @@ class Attention(nn.Module):
             causal, mask = places.causal, places.visible
         return self._attend(query_BHTE, key_BGTE, value_BGTE, causal, mask)
 
-    def widened(self, base: Attention) -> None:
-        """Let scores grow as those of `base`, and beyond its head size as 1 / E: products of what
-        has learnt to agree add up, E of them."""
+    def forward_multipliers(self) -> dict[str, float]:
+        return {"sharpness": self.sharpness}
+
+    def widen_from(self, base: nn.Module) -> None:
+        """Scale the scores so that beyond the head size of `base` they grow as 1 / E, not as 1 /
+        sqrt(E): trained queries and keys are correlated, so their E products add up."""
+        assert isinstance(base, Attention)
         self.sharpness = (base.head_size / self.head_size) ** 0.5
 
     def scores(self, x_BTD: Tensor, angles: Angles | None = None) -> Tensor:

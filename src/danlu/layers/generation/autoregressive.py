@@ -6,11 +6,11 @@ B rows that still go on, T places, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from danlu.layers.generation.kv_cache import Cache, Cached
 from danlu.layers.generation.sampling import Sampling, next_token
 from danlu.terms import BEGINNING, END, MASK, PADDING, UNKNOWN
 
@@ -51,8 +51,8 @@ class Continuation:
         self._drawn = [0] * len(prompts)
         self._begins = [0] * len(prompts)  # the first token of each row that the model still sees
         self._read_to = [0] * len(prompts)  # how many tokens of each row the cache has read
-        self._held: list[int] = []  # the rows of the cache, in its order
-        self._cache: Any = None
+        self._cached_rows: list[int] = []  # the rows of the cache, in its order
+        self._cache: Cache | None = None
         self._device = next(module.parameters()).device
         self._seen: Tensor | None = None
 
@@ -73,15 +73,15 @@ class Continuation:
         tokens = next_token(
             logits_BV, self.sampling, self.seed, numbers, steps, self._seen_by(logits_BV.shape[1])
         ).tolist()
-        found = dict(zip(self.alive, tokens, strict=True))
-        for row, token in found.items():
+        by_row = dict(zip(self.alive, tokens, strict=True))
+        for row, token in by_row.items():
             self.codes[row].append(token)
             self._drawn[row] += 1
             if self._seen is not None:
                 self._seen[row, token] = True
             if token == END:
                 self.alive.remove(row)
-        return found
+        return by_row
 
     def _seen_by(self, size: int) -> Tensor | None:
         """Which tokens stand in each row alive, bool (B, V); None where nobody asks."""
@@ -99,25 +99,27 @@ class Continuation:
             if len(self.codes[row]) - self._begins[row] > self.context:
                 self._begins[row] = len(self.codes[row]) - (self.context - self.context // 4)
                 self._read_to[row] = 0
-        if not hasattr(self.module, "extend"):
+        if not isinstance(self.module, Cached):
             tokens_BT, sizes_B = self._unread(self.alive)
             return _last(self.module({"tokens": tokens_BT}), sizes_B)
         old = [row for row in self.alive if self._read_to[row]]
         new = [row for row in self.alive if not self._read_to[row]]
-        if old and old != self._held:
-            self._cache = self._cache.keep([self._held.index(row) for row in old])
-        found = self._extend(self._cache, old) if old else {}
+        logits: dict[int, Tensor] = {}
+        if old and self._cache is not None:
+            if old != self._cached_rows:
+                self._cache = self._cache.keep([self._cached_rows.index(row) for row in old])
+            logits = self._extend(self.module, self._cache, old)
         if new:
-            fresh = self.module.cache(len(new), self.context)  # type: ignore[operator]
-            found |= self._extend(fresh, new)
-            self._cache = self._cache.join(fresh) if old else fresh
-        self._held = [*old, *new]
-        return torch.stack([found[row] for row in self.alive])
+            fresh = self.module.cache(len(new), self.context)
+            logits |= self._extend(self.module, fresh, new)
+            self._cache = fresh if not old or self._cache is None else self._cache.join(fresh)
+        self._cached_rows = [*old, *new]
+        return torch.stack([logits[row] for row in self.alive])
 
-    def _extend(self, cache: Any, rows: list[int]) -> dict[int, Tensor]:
-        """Let a cache of `rows` read what it has not: row -> logits (V,)."""
+    def _extend(self, module: Cached, cache: Cache, rows: list[int]) -> dict[int, Tensor]:
+        """Append to the cache of `rows` what it has not read yet; gives row -> logits (V,)."""
         tokens_BT, sizes_B = self._unread(rows)
-        logits_BTV = self.module.extend(tokens_BT, cache, sizes_B)  # type: ignore[operator]
+        logits_BTV = module.extend(tokens_BT, cache, sizes_B)
         for row in rows:
             self._read_to[row] = len(self.codes[row])
         return dict(zip(rows, _last(logits_BTV, sizes_B), strict=True))

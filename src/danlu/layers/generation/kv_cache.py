@@ -1,23 +1,17 @@
-"""What a generating model keeps of the tokens it has read, so that the next ones cost no second pass.
+"""The key-value cache of a generating model: what it keeps of the tokens it has read, so that each is read once.
 
-A model that generates offers
+Rows of one cache may have different lengths. `keep` and `join` take rows out of a cache and add
+others while generation goes on: beams, and requests that come and go.
 
-  module.cache(batch, length) -> Cache              an empty cache for `batch` rows, with room for `length` tokens each (it grows)
-  module.extend(tokens_BT, cache, sizes_B=None)     appends tokens to the cache and gives their logits_BTV: row b's first sizes_B[b]
-                                                    tokens are real, the rest padding at the end (None: all are real); what the
-                                                    logits of padding are, nobody says
-
-and the logits of tokens that come piece by piece are those of forward over the whole, to float32's
-last digits. Rows of one cache may have different lengths. `keep` and `join` take rows out of a
-cache and put others in, while the rest goes on: beams, and requests that come and go.
-
-B batch, T new places, S places kept, H heads of keys and values, E size of a head.
+B batch, T new places, S cached places, H heads of keys and values, E size of a head.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,6 +36,29 @@ class NewPlaces:
     positions: Tensor
     visible: Tensor | None
     causal: bool
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """A model that generates text with a cache. A module of the user's own need not derive from it.
+
+    The logits of tokens that are appended piece by piece are those of `forward` over the whole text,
+    to float32's last digits.
+    """
+
+    @abstractmethod
+    def cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` rows with room for `length` tokens each; it grows."""
+
+    @abstractmethod
+    def extend(
+        self, tokens_BT: Tensor, cache: Cache, sizes_B: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """Append tokens to the cache and give their logits_BTV.
+
+        The first sizes_B[b] tokens of row b are real, the rest is padding at the end, whose logits
+        mean nothing; None: all are real.
+        """
 
 
 class Cache:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from danlu.errors import ArtifactError, MissingExtra, PartError
-from danlu.layers.generation.kv_cache import Cache, NewPlaces
+from danlu.layers.generation.kv_cache import Cache, Cached, NewPlaces
 from danlu.terms import BEGINNING, END, PADDING
 
 NEVER = -1e4  # the logit of a code that the checkpoint does not know
@@ -224,7 +224,7 @@ class PretrainedTagger(PretrainedText):
         return logits_BLS.gather(1, first_BT[:, :, None].expand(-1, -1, logits_BLS.shape[2]))
 
 
-class PretrainedWriter(PretrainedText):
+class PretrainedWriter(PretrainedText, Cached):
     """A causal network that tells the next code, and goes on from what it has read; see
     danlu.layers.generation.kv_cache."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from danlu.layers.generation.kv_cache import Cache
+from danlu.layers.generation.kv_cache import Cache, Cached
 from danlu.layers.pooling import real_places
 from danlu.layers.recurrent.rnn import LockedDropout, Recurrent
 from danlu.terms import PADDING
@@ -107,7 +107,7 @@ class PlaceOutputs(nn.Module):
         )
 
 
-class GeneratingPlaceOutputs(PlaceOutputs):
+class GeneratingPlaceOutputs(PlaceOutputs, Cached):
     """The same in one direction over one input of tokens, which may come piece by piece: see
     danlu.layers.generation.kv_cache."""
 

@@ -17,6 +17,7 @@ from danlu.layers.attention.rotary import Angles, Rotary
 from danlu.layers.dropout import Dropout
 from danlu.layers.generation.kv_cache import Cache, NewPlaces
 from danlu.layers.normalization import Normalization, normalization
+from danlu.layers.parametrization import ResidualBranch
 from danlu.layers.transformer.feed_forward import FeedForward, Kind
 
 
@@ -39,7 +40,7 @@ class StackSizes:
     norm_first: bool = True
 
 
-class Block(nn.Module):
+class Block(ResidualBranch):
     """x_BTD -> (B, T, D): x + attention(norm(x)), then + attention to a memory (where there is
     one), then + feed_forward(norm(x)).
 

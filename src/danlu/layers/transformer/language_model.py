@@ -15,7 +15,8 @@ from danlu.compat.torch_export import is_exporting
 from danlu.errors import PartError
 from danlu.layers.attention.rotary import Rotary
 from danlu.layers.dropout import Dropout
-from danlu.layers.generation.kv_cache import Cache
+from danlu.layers.generation.kv_cache import Cache, Cached
+from danlu.layers.parametrization import VocabularyTables, WidensFrom
 from danlu.layers.quantization.weight_only import tied_product
 from danlu.layers.transformer.blocks import Stack, StackSizes
 
@@ -26,10 +27,10 @@ EMBEDDING_SPREAD = 0.5
 HEAD_SPREAD = 0.02  # small logits: the first loss is close to the logarithm of V; an embedding that is the head as well starts like it
 
 
-class Head(nn.Linear):
+class Head(nn.Linear, VocabularyTables):
     """x_BTD -> logits_BTV, without bias."""
 
-    TABLES = ("weight",)  # one row a code of the vocabulary, which Muon must not make orthogonal
+    TABLES = ("weight",)
     spread = HEAD_SPREAD
 
     def __init__(self, width: int, cardinality: int) -> None:
@@ -37,7 +38,7 @@ class Head(nn.Linear):
         nn.init.normal_(self.weight, std=HEAD_SPREAD)
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(WidensFrom, Cached):
     """{input: tokens_BT int64} -> logits_BTV float32: what may follow each token, from it and those
     before it alone.
 
@@ -71,9 +72,13 @@ class LanguageModel(nn.Module):
         self.head = None if tied else Head(sizes.width, cardinality)
         self.tied_multiplier = 1.0  # of what a tied head reads
 
-    def widened(self, base: LanguageModel) -> None:
-        """Let the logits of a tied head, which sum over the width, keep the size of those of
+    def forward_multipliers(self) -> dict[str, float]:
+        return {"tied_multiplier": self.tied_multiplier}
+
+    def widen_from(self, base: nn.Module) -> None:
+        """Keep the logits of a tied head, which are sums over the width, at the size of those of
         `base`."""
+        assert isinstance(base, LanguageModel)
         if self.head is None:
             self.tied_multiplier = base.embedding.embedding_dim / self.embedding.embedding_dim
 

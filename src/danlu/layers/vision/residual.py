@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from danlu.layers.activations import Activation, activation, init_linear
 from danlu.layers.dropout import Dropout
 from danlu.layers.normalization import BatchNorm2d
+from danlu.layers.parametrization import ResidualBranch
 
 
 def convolution(
@@ -24,7 +25,7 @@ def convolution(
     return layer
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(ResidualBranch):
     """x_BCHW -> (B, D, h, w): activation(way around + convolution(activation(convolution(x)))); h
     is H / stride, rounded up.
 

@@ -143,8 +143,10 @@ class Engine:
         self.module: Any = self.generator.module
         self.task = self.generator.task
         self.context = max(self.task.context, 1)
-        # A module of the user's own may lack them: they are no part of what a model promises.
-        self.has_cache = hasattr(self.module, "extend") and hasattr(self.module, "cache")
+        # A module of the user's own may lack it: it is no part of what a model promises.
+        from danlu.layers.generation.kv_cache import Cached
+
+        self.has_cache = isinstance(self.module, Cached)
         self.slots = self._slot_count(slots, memory)
         self.max_waiting, self.longest, self.piece = waiting, longest, max(piece, 1)
         self.cache: Slots | None = None
